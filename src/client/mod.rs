@@ -1,0 +1,155 @@
+//! What the user holds: the client and its requests.
+
+mod builder;
+pub(crate) mod guard;
+mod request;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{IntoUrl, Method, Response};
+
+pub use builder::ClientBuilder;
+#[cfg(feature = "middleware")]
+pub(crate) use builder::{ANSWER_TIMEOUT, safe};
+pub use request::{Request, RequestBuilder};
+
+use crate::Error;
+use crate::exchange::{Deadline, Exchange, Options, Wire};
+use crate::ledger::{Entry, Filter, Finding};
+use crate::payer::{Payer, Quotation};
+use crate::policy::{Explanation, Hypothetical};
+use guard::Guard;
+
+/// An HTTP client that pays when a seller asks it to and its policy allows it.
+///
+/// It mirrors [`reqwest::Client`] and returns plain [`reqwest::Response`]s; what was paid is asked
+/// with [`ResponseExt`](crate::ResponseExt). Clones are cheap and share everything.
+///
+/// It is safe by default: https only, redirects within the origin before a payment and none after,
+/// every answer bounded in time.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    payer: Option<Payer>,
+    guard: Guard,
+    answer_timeout: Duration,
+    timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("payer", &self.inner.payer)
+            .field("guard", &self.inner.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! verbs {
+    ($($name:ident => $method:ident),+ $(,)?) => {$(
+        #[doc = concat!("A `", stringify!($method), "` request, as [`request`](Self::request) makes it.")]
+        pub fn $name<U: IntoUrl>(&self, url: U) -> RequestBuilder {
+            self.request(Method::$method, url)
+        }
+    )+};
+}
+
+impl Client {
+    /// Builds a client.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    verbs! { get => GET, post => POST, put => PUT, patch => PATCH, delete => DELETE, head => HEAD }
+
+    /// Begins a request. Mistakes in it are reported when it is sent.
+    pub fn request<U: IntoUrl>(&self, method: Method, url: U) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), self.inner.http.request(method, url))
+    }
+
+    /// Sends a request that was built, paying if it must be and may be.
+    ///
+    /// # Errors
+    /// Any [`Error`]; ask its [`spend`](Error::spend) first.
+    pub async fn execute(&self, request: impl Into<Request>) -> Result<Response, Error> {
+        let Request { request, options } = request.into();
+        let mut wire = Direct(&self.inner.http);
+        let timeout = request.timeout().copied().or(self.inner.timeout);
+        self.exchange(&mut wire, options, timeout).run(request).await
+    }
+
+    /// What the request would cost and what the policy and the books say to it. Nothing is signed
+    /// and nothing is held.
+    ///
+    /// The request is sent without payment. Where it needs none it is executed, and its response
+    /// is returned instead.
+    ///
+    /// # Errors
+    /// The seller cannot be reached, its terms cannot be read, or the books cannot be used.
+    pub async fn quote(&self, request: impl Into<Request>) -> Result<Result<Quotation, Response>, Error> {
+        let Request { request, options } = request.into();
+        let mut wire = Direct(&self.inner.http);
+        let timeout = request.timeout().copied().or(self.inner.timeout);
+        self.exchange(&mut wire, options, timeout).quote(request).await
+    }
+
+    fn exchange<'a>(
+        &'a self,
+        wire: &'a mut Direct<'a>,
+        options: Options,
+        timeout: Option<Duration>,
+    ) -> Exchange<'a, Direct<'a>> {
+        let deadline = Deadline::new(timeout, self.inner.answer_timeout);
+        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, deadline)
+    }
+
+    /// The wallet with its policy and books, if the client has one.
+    #[must_use]
+    pub fn payer(&self) -> Option<&Payer> {
+        self.inner.payer.as_ref()
+    }
+
+    /// How much of each limit is used and left.
+    ///
+    /// # Errors
+    /// When the client has no wallet or the books cannot be read.
+    pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
+        self.wallet()?.budget().await
+    }
+
+    /// Purchases in the books, oldest first.
+    ///
+    /// # Errors
+    /// When the client has no wallet or the books cannot be read.
+    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
+        self.wallet()?.entries(filter).await
+    }
+
+    /// What each rule says to a payment that nobody asked for, with the books as they are.
+    ///
+    /// # Errors
+    /// When the client has no wallet, the URL no origin, or the books cannot be read.
+    pub async fn explain(&self, payment: &Hypothetical) -> Result<Explanation, Error> {
+        self.wallet()?.explain(payment).await
+    }
+
+    fn wallet(&self) -> Result<&Payer, Error> {
+        self.payer().ok_or_else(|| Error::builder("the client has no wallet"))
+    }
+}
+
+/// reqwest, without anything between.
+struct Direct<'a>(&'a reqwest::Client);
+
+impl Wire for Direct<'_> {
+    async fn send(&mut self, request: reqwest::Request) -> Result<Response, Error> {
+        Ok(self.0.execute(request).await?)
+    }
+}

@@ -1,0 +1,299 @@
+//! One purchase over HTTP, from the first request to the answer that is handed back.
+//!
+//! Effects happen here, in order, one function per phase; everything they decide with is pure.
+
+mod challenge;
+mod replay;
+mod response;
+
+use std::future::Future;
+use std::time::Duration;
+
+use alloy::primitives::B256;
+use http::StatusCode;
+use reqwest::{Request, Response};
+use tokio::time::Instant;
+
+pub(crate) use replay::{BodyFn, Replay};
+pub use response::ResponseExt;
+
+use crate::asset::AssetRegistry;
+use crate::client::guard::Guard;
+use crate::ledger::PurchaseId;
+use crate::payer::{Intent, Outcome, Payer, Payment, Quotation};
+use crate::policy::Amount;
+use crate::x402::PaymentRequired;
+use crate::{Error, ErrorKind, Origin, Spend};
+use challenge::Challenge;
+use response::Settlement;
+
+/// Redirects followed before a payment, as many as reqwest follows.
+const MAX_HOPS: usize = 10;
+
+const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
+    build it with bursar::middleware::http_client";
+
+/// What sends a request and brings its head: reqwest itself, or a stack of middleware.
+///
+/// It must not follow redirects: a payment header would go with them.
+pub(crate) trait Wire: Send {
+    fn send(&mut self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
+}
+
+/// How one request is to be bought.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) max_price: Option<Amount>,
+    pub(crate) purchase_id: Option<PurchaseId>,
+    pub(crate) tag: Option<String>,
+    pub(crate) no_payment: bool,
+    pub(crate) accept_new_terms: bool,
+    pub(crate) body_fn: Option<BodyFn>,
+}
+
+/// The way of a request.
+pub(crate) struct Exchange<'a, W> {
+    wire: &'a mut W,
+    payer: Option<&'a Payer>,
+    guard: &'a Guard,
+    options: Options,
+    deadline: Deadline,
+    /// Of the caller's request, where a redirect has led on from it.
+    fingerprint: Option<B256>,
+}
+
+/// The time a call may take: the caller's, for everything, and a bound for each answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    whole: Option<Instant>,
+    answer: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn new(whole: Option<Duration>, answer: Duration) -> Self {
+        Self { whole: whole.and_then(|limit| Instant::now().checked_add(limit)), answer }
+    }
+
+    fn remaining(&self) -> Option<Duration> {
+        self.whole.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Awaits `work` for at most an answer's time and `extra`, and not beyond the whole.
+    async fn bound<T>(&self, extra: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let answer = self.answer.saturating_add(extra);
+        let limit = self.remaining().map_or(answer, |left| left.min(answer));
+        let late = || Error::new(ErrorKind::Timeout, format!("no answer within {} s", limit.as_secs_f32()));
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+impl<'a, W: Wire> Exchange<'a, W> {
+    pub(crate) const fn new(
+        wire: &'a mut W,
+        payer: Option<&'a Payer>,
+        guard: &'a Guard,
+        options: Options,
+        deadline: Deadline,
+    ) -> Self {
+        Self { wire, payer, guard, options, deadline, fingerprint: None }
+    }
+
+    /// Sends the request, pays if it must be and may be, and brings the answer.
+    pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
+        let (replay, first) = Replay::new(request, self.options.body_fn.take());
+        self.guard.check(first.url())?;
+        let payer = self.payer.filter(|_| !self.options.no_payment);
+        if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
+            let intent = self.intent(&first)?;
+            if let Some(payment) = payer.resume(&intent).await? {
+                return self.present(payment, &replay, intent).await;
+            }
+        }
+        let (response, replay) = self.ask(first, replay).await?;
+        if self.options.no_payment || response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(response);
+        }
+        let url = response.url().clone();
+        let required = match self.read(response).await.map_err(|error| error.at(&url))? {
+            Challenge::NotX402(response) => return Ok(response),
+            Challenge::Required(required) => *required,
+        };
+        let Some(payer) = payer else {
+            let quotation = Quotation::unjudged(required, AssetRegistry::stablecoins());
+            return Err(Error::with_quotation(
+                ErrorKind::NoWallet,
+                "payment is required, and the client has no wallet",
+                quotation,
+            )
+            .at(&url));
+        };
+        let (intent, replay) = self.replayable(payer, replay, &required).await?;
+        let payment = payer.authorize(&required, &intent).await?;
+        self.present(payment, &replay, intent).await
+    }
+
+    /// What the request would cost. A request that is free is executed.
+    pub(crate) async fn quote(mut self, request: Request) -> Result<Result<Quotation, Response>, Error> {
+        let (replay, first) = Replay::new(request, self.options.body_fn.take());
+        self.guard.check(first.url())?;
+        let (response, replay) = self.ask(first, replay).await?;
+        if response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Err(response));
+        }
+        let required = match self.read(response).await? {
+            Challenge::NotX402(response) => return Ok(Err(response)),
+            Challenge::Required(required) => *required,
+        };
+        match self.payer {
+            Some(payer) => payer.quote(required, &self.intent(replay.head())?).await.map(Ok),
+            None => Ok(Ok(Quotation::unjudged(required, AssetRegistry::stablecoins()))),
+        }
+    }
+
+    /// Phase 1: the request without payment, through redirects within its origin.
+    async fn ask(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
+        let (mut request, mut replay) = (first, replay);
+        for _ in 0..MAX_HOPS {
+            let asked = Origin::of(request.url());
+            let response = self.send(request, Duration::ZERO).await?;
+            if Origin::of(response.url()) != asked {
+                return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
+            }
+            match replay.redirected(&response) {
+                None => return Ok((response, replay)),
+                Some((next, following)) => {
+                    self.fingerprint = self.fingerprint.or(Some(self.intent(replay.head())?.id()));
+                    (request, replay) = (next, following);
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Transport, format!("more than {MAX_HOPS} redirects")))
+    }
+
+    /// Phase 2: the terms of a 402.
+    async fn read(&self, response: Response) -> Result<Challenge, Error> {
+        self.deadline.bound(Duration::ZERO, challenge::read(response)).await
+    }
+
+    /// Phase 3, before any money: that the request can be made a second time.
+    async fn replayable(
+        &self,
+        payer: &Payer,
+        replay: Replay,
+        required: &PaymentRequired,
+    ) -> Result<(Intent, Replay), Error> {
+        let again = replay.make();
+        let intent = match &again {
+            Some(request) => self.intent(request)?,
+            None => self.intent(replay.head())?,
+        };
+        if again.is_some() {
+            return Ok((intent, replay));
+        }
+        let quotation = payer.quote(required.clone(), &intent).await?;
+        let message = "payment is required, and the body cannot be sent a second time; give it as bytes or by body_fn";
+        Err(Error::with_quotation(ErrorKind::NotReplayable, message, quotation).at(replay.head().url()))
+    }
+
+    /// Phase 5: the request again, with its payment, to this origin alone. Whatever happens from
+    /// here on, the money counts as spent until there is proof.
+    async fn present(mut self, payment: Payment, replay: &Replay, intent: Intent) -> Result<Response, Error> {
+        let mut payment = payment;
+        let mut requotes = u8::from(self.options.accept_new_terms);
+        loop {
+            let response = self.deliver(&payment, replay).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let (terms, response) = match status {
+                StatusCode::PAYMENT_REQUIRED => self.second_terms(response).await,
+                _ => (None, Some(response)),
+            };
+            let outcome = payment.conclude(status, &headers, terms.as_ref()).await;
+            match (outcome, terms, self.payer) {
+                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
+                    requotes = requotes.saturating_sub(1);
+                    payment = payer
+                        .requote(&terms, &intent.clone().purchase_id(payment.paid().purchase.clone()))
+                        .await
+                        .map_err(|error| error.spent(Spend::Unknown))?;
+                }
+                (Outcome::Refused { reason, pending }, terms, _) => {
+                    return Err(refusal(&payment, status, reason, pending, terms.is_some()).at(replay.head().url()));
+                }
+                (outcome, ..) => {
+                    let response = response.ok_or_else(|| refusal(&payment, status, None, false, false))?;
+                    return Ok(Settlement::attach(response, &payment, outcome));
+                }
+            }
+        }
+    }
+
+    async fn deliver(&mut self, payment: &Payment, replay: &Replay) -> Result<Response, Error> {
+        let sent = match self.paid_request(payment, replay) {
+            Ok(request) => self.send(request, Duration::from_secs(payment.window())).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                payment.lost(&error.to_string()).await;
+                Err(error.spent(Spend::Unknown).of_purchase(&payment.paid().purchase))
+            }
+        }
+    }
+
+    fn paid_request(&self, payment: &Payment, replay: &Replay) -> Result<Request, Error> {
+        let unmade = || Error::new(ErrorKind::NotReplayable, "the body could not be made again");
+        let mut request = replay.make().ok_or_else(unmade)?;
+        let (name, value) = payment.header()?;
+        request.headers_mut().insert(name, value);
+        Ok(request)
+    }
+
+    /// The terms of a 402 that answers a payment; the response is kept when there are none.
+    async fn second_terms(&self, response: Response) -> (Option<PaymentRequired>, Option<Response>) {
+        match self.read(response).await {
+            Ok(Challenge::Required(terms)) => (Some(*terms), None),
+            Ok(Challenge::NotX402(response)) => (None, Some(response)),
+            Err(_) => (None, None),
+        }
+    }
+
+    async fn send(&mut self, mut request: Request, extra: Duration) -> Result<Response, Error> {
+        if let Some(left) = self.deadline.remaining() {
+            *request.timeout_mut() = Some(left);
+        }
+        let url = request.url().clone();
+        let deadline = self.deadline;
+        deadline.bound(extra, self.wire.send(request)).await.map_err(|error| error.at(&url))
+    }
+
+    fn intent(&self, request: &Request) -> Result<Intent, Error> {
+        let body = request.body().map_or(Some(&[][..]), reqwest::Body::as_bytes);
+        let mut intent = Intent::of(request.method().clone(), request.url().clone(), body)?;
+        if let Some(fingerprint) = self.fingerprint {
+            intent = intent.fingerprint(fingerprint);
+        }
+        if let Some(id) = &self.options.purchase_id {
+            intent = intent.purchase_id(id.clone());
+        }
+        if let Some(tag) = &self.options.tag {
+            intent = intent.tag(tag.clone());
+        }
+        if let Some(max) = &self.options.max_price {
+            intent = intent.max_price(max.clone());
+        }
+        Ok(intent)
+    }
+}
+
+fn refusal(payment: &Payment, status: StatusCode, reason: Option<String>, pending: bool, new_terms: bool) -> Error {
+    let words = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let (kind, what) = if pending {
+        (ErrorKind::SettlementPending, "the seller sent the transaction and has not seen it included")
+    } else if new_terms {
+        (ErrorKind::Rejected, "the seller refused the payment")
+    } else {
+        (ErrorKind::SettlementFailed, "the seller says that it could not settle")
+    };
+    Error::refused(kind, format!("{what}: {words}"), reason).with_status(status).of_purchase(&payment.paid().purchase)
+}

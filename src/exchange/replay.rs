@@ -1,0 +1,133 @@
+//! Making a request a second time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+use reqwest::{Body, Request, Response};
+
+use crate::Origin;
+
+/// Makes a request's body, each time anew.
+#[derive(Clone)]
+pub(crate) struct BodyFn(Arc<dyn Fn() -> Body + Send + Sync>);
+
+impl BodyFn {
+    pub(crate) fn new(make: impl Fn() -> Body + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    pub(crate) fn make(&self) -> Body {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for BodyFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyFn")
+    }
+}
+
+/// A request that can perhaps be made again.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// The request, with its body if that can be cloned.
+    template: Request,
+    body: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Template,
+    Function(BodyFn),
+    /// A stream, spent by the first sending.
+    Spent,
+}
+
+impl Replay {
+    /// The replay of a request, and the request itself to be sent first.
+    pub(crate) fn new(mut request: Request, body_fn: Option<BodyFn>) -> (Self, Request) {
+        if let Some(body_fn) = body_fn {
+            let template = head(&request);
+            *request.body_mut() = Some(body_fn.make());
+            return (Self { template, body: Source::Function(body_fn) }, request);
+        }
+        match request.try_clone() {
+            Some(template) => (Self { template, body: Source::Template }, request),
+            None => (Self { template: head(&request), body: Source::Spent }, request),
+        }
+    }
+
+    /// The request without promise of a body.
+    pub(crate) const fn head(&self) -> &Request {
+        &self.template
+    }
+
+    /// The request again, or `None` when its body is spent.
+    pub(crate) fn make(&self) -> Option<Request> {
+        match &self.body {
+            Source::Template => self.template.try_clone(),
+            Source::Function(body_fn) => {
+                let mut request = head(&self.template);
+                *request.body_mut() = Some(body_fn.make());
+                Some(request)
+            }
+            Source::Spent => None,
+        }
+    }
+
+    /// The request that a redirect within the origin asks for. Others are left to the caller: a
+    /// redirect across origins must not carry the caller's headers, and not change whom the policy
+    /// was asked about.
+    pub(crate) fn redirected(&self, response: &Response) -> Option<(Request, Self)> {
+        let method = self.redirected_method(response.status())?;
+        let location = response.headers().get(LOCATION)?.to_str().ok()?;
+        let mut url = response.url().join(location).ok()?;
+        if Origin::of(&url)? != Origin::of(response.url())? {
+            return None;
+        }
+        if url.fragment().is_none() {
+            url.set_fragment(response.url().fragment());
+        }
+        let same_method = method == *self.template.method();
+        let mut template = if same_method {
+            self.template.try_clone().unwrap_or_else(|| head(&self.template))
+        } else {
+            head(&self.template)
+        };
+        *template.url_mut() = url;
+        let mut body = self.body.clone();
+        if !same_method {
+            *template.method_mut() = method;
+            for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
+                template.headers_mut().remove(name);
+            }
+            body = Source::Template;
+        }
+        let following = Self { template, body };
+        following.make().map(|request| (request, following))
+    }
+
+    /// As browsers and reqwest do: 307 and 308 repeat the request, the others turn it into a `GET`.
+    fn redirected_method(&self, status: StatusCode) -> Option<Method> {
+        let method = self.template.method();
+        match status.as_u16() {
+            307 | 308 => Some(method.clone()),
+            303 if *method == Method::HEAD => Some(Method::HEAD),
+            303 => Some(Method::GET),
+            301 | 302 if *method == Method::POST => Some(Method::GET),
+            301 | 302 => Some(method.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A request like this one, without its body.
+fn head(request: &Request) -> Request {
+    let mut copy = Request::new(request.method().clone(), request.url().clone());
+    copy.headers_mut().clone_from(request.headers());
+    *copy.version_mut() = request.version();
+    *copy.timeout_mut() = request.timeout().copied();
+    copy
+}

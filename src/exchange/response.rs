@@ -1,0 +1,102 @@
+//! What a response tells about money.
+
+use reqwest::Response;
+
+use crate::payer::{Outcome, Payment};
+use crate::receipt::{Paid, Receipt};
+use crate::{Error, ErrorKind, Spend};
+
+/// The payment that belongs to a response; kept in its extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Settlement {
+    paid: Paid,
+    receipt: Option<Box<Receipt>>,
+}
+
+impl Settlement {
+    pub(crate) fn attach(mut response: Response, payment: &Payment, outcome: Outcome) -> Response {
+        let receipt = match outcome {
+            Outcome::Settled(receipt) => Some(receipt),
+            Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+        };
+        response.extensions_mut().insert(Self { paid: payment.paid().clone(), receipt });
+        response
+    }
+
+    fn of(response: &Response) -> Option<&Self> {
+        response.extensions().get()
+    }
+}
+
+/// What a [`reqwest::Response`] tells about money.
+///
+/// ```
+/// use bursar::{ResponseExt, Spend};
+///
+/// fn tell(response: &reqwest::Response) {
+///     match response.spend() {
+///         Spend::None => println!("free"),
+///         Spend::Unknown => println!("paid, but the seller gave no receipt that matches"),
+///         Spend::Settled => println!("paid in {}", response.receipt().unwrap().transaction()),
+///     }
+/// }
+/// ```
+pub trait ResponseExt: sealed::Sealed + Sized {
+    /// The receipt, if the seller gave one that matches what was signed.
+    fn receipt(&self) -> Option<&Receipt>;
+
+    /// What was signed for this response, with or without a receipt.
+    fn paid(&self) -> Option<&Paid>;
+
+    /// What became of the money.
+    fn spend(&self) -> Spend;
+
+    /// The response, or an error for a status of 400 and above: like
+    /// [`reqwest::Response::error_for_status`], and the error knows what was spent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Status`].
+    fn error_for_spend(self) -> Result<Self, Error>;
+}
+
+impl ResponseExt for Response {
+    fn receipt(&self) -> Option<&Receipt> {
+        Settlement::of(self)?.receipt.as_deref()
+    }
+
+    fn paid(&self) -> Option<&Paid> {
+        Settlement::of(self).map(|settlement| &settlement.paid)
+    }
+
+    fn spend(&self) -> Spend {
+        match Settlement::of(self) {
+            None => Spend::None,
+            Some(Settlement { receipt: None, .. }) => Spend::Unknown,
+            Some(Settlement { receipt: Some(_), .. }) => Spend::Settled,
+        }
+    }
+
+    fn error_for_spend(self) -> Result<Self, Error> {
+        let status = self.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(self);
+        }
+        let mut error = Error::new(ErrorKind::Status, format!("the answer is {status}"))
+            .with_status(status)
+            .spent(self.spend())
+            .at(self.url());
+        if let Some(paid) = self.paid() {
+            error = error.of_purchase(&paid.purchase);
+        }
+        match self.receipt() {
+            Some(receipt) => Err(error.with_receipt(receipt.clone())),
+            None => Err(error),
+        }
+    }
+}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "the trait is for reqwest's responses alone")]
+    pub trait Sealed {}
+    impl Sealed for reqwest::Response {}
+}

@@ -1,0 +1,294 @@
+//! What the policy asks the books, and how the answer is reckoned.
+
+use alloy::primitives::{Address, U256};
+use serde::Serialize;
+
+use super::LedgerError;
+use crate::asset::Asset;
+use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, Span, Weight};
+use crate::policy::{Denial, Rule};
+use crate::{Network, Origin, Timestamp, Usd};
+
+/// What a ledger can tell about the purchases it holds.
+///
+/// A backend implements this over its store, inside the transaction that will write the hold, and
+/// leaves the reckoning to [`Checks::assess`]. The purchase being reserved must not be among the
+/// answers.
+pub trait Books {
+    /// Gives every charge in `scope` and `span` to `visit`, in no order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError>;
+
+    /// The payee of the first purchase from `origin` in this token that counts.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError>;
+
+    /// The amount of the last purchase of the same method and path from `origin` in this token
+    /// that counts.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn last_price(
+        &self,
+        origin: &Origin,
+        method: &str,
+        path: &str,
+        asset: (Network, Address),
+    ) -> Result<Option<U256>, LedgerError>;
+}
+
+/// One purchase as a limit sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charge {
+    /// The chain.
+    pub network: Network,
+    /// The token.
+    pub asset: Address,
+    /// Atomic units.
+    pub value: U256,
+    /// Dollars, rounded up.
+    pub usd: Option<Usd>,
+    /// When it leaves the span that was asked for: the moment spent, reserved or expired.
+    pub at: Timestamp,
+}
+
+impl Charge {
+    /// What `entry` charges within `span`.
+    #[must_use]
+    pub const fn of(entry: &super::Entry, span: Span) -> Self {
+        let at = match span {
+            Span::Ever | Span::SpentAfter(_) => entry.counts_at,
+            Span::ReservedAfter(_) => entry.reserved_at,
+            Span::Outstanding => entry.expires_at,
+        };
+        Self { network: entry.network, asset: entry.asset, value: entry.value, usd: entry.usd, at }
+    }
+
+    fn weigh(&self, scale: &Amount) -> Option<Weight> {
+        match scale {
+            Amount::Usd(_) => self.usd.map(|usd| Weight::from(usd.micros())),
+            Amount::Token(amount) => {
+                let asset = amount.asset();
+                ((asset.network(), asset.address()) == (self.network, self.asset)).then_some(self.value)
+            }
+        }
+    }
+}
+
+/// The questions that a policy puts to the books about one payment.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    pub(crate) now: Timestamp,
+    /// The payment; `None` asks only how much is used.
+    pub(crate) payment: Option<(Asset, U256)>,
+    pub(crate) meters: Vec<Meter>,
+    pub(crate) payee: Option<PayeePin>,
+    pub(crate) price: Option<PriceCeiling>,
+}
+
+/// The payee must be the one that the origin was first paid at.
+#[derive(Clone, Debug)]
+pub(crate) struct PayeePin {
+    pub(crate) origin: Origin,
+    pub(crate) payee: Address,
+}
+
+/// The price must not rise by more than so many percent since the last purchase.
+#[derive(Clone, Debug)]
+pub(crate) struct PriceCeiling {
+    pub(crate) origin: Origin,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) max_rise_percent: u32,
+}
+
+/// The books' answer to one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What was asked, such as `global rolling 1d`.
+    pub name: String,
+    /// The rule behind it.
+    pub rule: Rule,
+    /// The limit, for limits.
+    pub limit: Option<Quantity>,
+    /// How much of it is used, what is uncertain included.
+    pub used: Option<Quantity>,
+    /// How much is left.
+    pub left: Option<Quantity>,
+    /// The refusal, if this refuses the payment.
+    pub denial: Option<Denial>,
+}
+
+impl Checks {
+    /// The present, as the client sees it.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Puts every question to the books.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub fn assess(&self, books: &impl Books) -> Result<Vec<Finding>, LedgerError> {
+        let mut findings = Vec::with_capacity(self.meters.len());
+        for meter in &self.meters {
+            findings.extend(self.measure(meter, books)?);
+        }
+        if let Some((asset, value)) = &self.payment {
+            findings.extend(self.check_payee(asset, books)?);
+            findings.extend(self.check_price(asset, *value, books)?);
+        }
+        Ok(findings)
+    }
+
+    /// The first refusal.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub fn deny(&self, books: &impl Books) -> Result<Option<Denial>, LedgerError> {
+        Ok(self.assess(books)?.into_iter().find_map(|finding| finding.denial))
+    }
+
+    /// `None` when the limit does not measure this payment's token.
+    fn measure(&self, meter: &Meter, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
+        let asked = match (meter.max(), &self.payment) {
+            (Max::Amount(max), Some((asset, value))) => max.weigh(asset, *value),
+            (Max::Payments(_), Some(_)) => Some(Weight::from(1)),
+            (_, None) => Some(Weight::ZERO),
+        };
+        let Some(asked) = asked else { return Ok(None) };
+        let mut charges: Vec<(Timestamp, Weight)> = Vec::new();
+        let mut used = Weight::ZERO;
+        if let Some(span) = meter.span(self.now) {
+            books.charges(&meter.scope, span, &mut |charge| {
+                let weight = match meter.max() {
+                    Max::Amount(scale) => charge.weigh(scale),
+                    Max::Payments(_) => Some(Weight::from(1)),
+                };
+                if let Some(weight) = weight {
+                    used = used.saturating_add(weight);
+                    charges.push((charge.at, weight));
+                }
+            })?;
+        }
+        Ok(Some(self.judge(meter, asked, used, charges)))
+    }
+
+    fn judge(&self, meter: &Meter, asked: Weight, used: Weight, charges: Vec<(Timestamp, Weight)>) -> Finding {
+        let max = match meter.max() {
+            Max::Amount(max) => max.weight(),
+            Max::Payments(max) => Weight::from(max),
+        };
+        let quantity = |weight: Weight| match meter.max() {
+            Max::Amount(scale) => Quantity::Amount(scale.of_weight(weight)),
+            Max::Payments(_) => Quantity::Payments(weight.try_into().unwrap_or(u64::MAX)),
+        };
+        let over = used.checked_add(asked).is_none_or(|total| total > max);
+        let denial = over.then(|| {
+            let room_returns = self.room_returns(meter, max, asked, used, charges);
+            let (limit, used, asked) = (quantity(max), quantity(used), quantity(asked));
+            let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
+            let message = match meter.kind {
+                LimitKind::PerPayment(_) => format!("{asked} is above the limit of {limit} ({meter})"),
+                _ => format!("{asked} does not fit the limit of {limit} ({meter}): {used} is used{returns}"),
+            };
+            let rule = rule_of(&meter.kind);
+            Denial {
+                rule,
+                scope: Some(meter.scope.clone()),
+                limit: Some(limit),
+                used: Some(used),
+                asked: Some(asked),
+                room_returns,
+                message,
+            }
+        });
+        Finding {
+            name: meter.to_string(),
+            rule: rule_of(&meter.kind),
+            limit: Some(quantity(max)),
+            used: Some(quantity(used)),
+            left: Some(quantity(max.saturating_sub(used))),
+            denial,
+        }
+    }
+
+    /// When enough charges will have left the window, if nothing is added to it.
+    fn room_returns(
+        &self,
+        meter: &Meter,
+        max: Weight,
+        asked: Weight,
+        used: Weight,
+        mut charges: Vec<(Timestamp, Weight)>,
+    ) -> Option<Timestamp> {
+        let allowed = max.checked_sub(asked)?;
+        let leaves = |at: Timestamp| match &meter.kind {
+            LimitKind::Rolling(window, _) | LimitKind::Payments(window, _) => at.after(*window),
+            LimitKind::Calendar(calendar, _) => calendar.end(at.max(self.now)),
+            _ => at,
+        };
+        if matches!(meter.kind, LimitKind::PerPayment(_) | LimitKind::Lifetime(_)) {
+            return None;
+        }
+        charges.sort_unstable_by_key(|(at, _)| *at);
+        let mut left = used;
+        charges.into_iter().find_map(|(at, weight)| {
+            left = left.saturating_sub(weight);
+            (left <= allowed && at != Timestamp::MAX).then(|| leaves(at))
+        })
+    }
+
+    fn check_payee(&self, asset: &Asset, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
+        let Some(pin) = &self.payee else { return Ok(None) };
+        let first = books.first_payee(&pin.origin, asset.network(), asset.address())?;
+        let denial = first.filter(|first| *first != pin.payee).map(|first| {
+            let message = format!("{} was first paid at {first} and now names {}", pin.origin, pin.payee);
+            Denial::new(Rule::PayeeChanged, message)
+        });
+        Ok(Some(Finding::plain(Rule::PayeeChanged, denial)))
+    }
+
+    fn check_price(&self, asset: &Asset, value: U256, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
+        let Some(ceiling) = &self.price else { return Ok(None) };
+        let key = (asset.network(), asset.address());
+        let last = books.last_price(&ceiling.origin, &ceiling.method, &ceiling.path, key)?;
+        let percent = U256::from(ceiling.max_rise_percent).saturating_add(U256::from(100));
+        let rose = |last: &U256| value.saturating_mul(U256::from(100)) > last.saturating_mul(percent);
+        let denial = last.filter(rose).map(|last| {
+            let message = format!(
+                "the price rose from {} to {} {}; at most {} % more is allowed",
+                asset.format_units(last),
+                asset.format_units(value),
+                asset.symbol(),
+                ceiling.max_rise_percent
+            );
+            Denial::new(Rule::PriceRise, message)
+        });
+        Ok(Some(Finding::plain(Rule::PriceRise, denial)))
+    }
+}
+
+impl Finding {
+    pub(crate) fn plain(rule: Rule, denial: Option<Denial>) -> Self {
+        Self { name: rule.name().to_owned(), rule, limit: None, used: None, left: None, denial }
+    }
+}
+
+const fn rule_of(kind: &LimitKind) -> Rule {
+    match kind {
+        LimitKind::PerPayment(_) => Rule::PerPayment,
+        LimitKind::Rolling(..) => Rule::Rolling,
+        LimitKind::Calendar(..) => Rule::Calendar,
+        LimitKind::Lifetime(_) => Rule::Lifetime,
+        LimitKind::Exposure(_) => Rule::Exposure,
+        LimitKind::Payments(..) => Rule::Payments,
+    }
+}

@@ -1,0 +1,767 @@
+//! What every ledger must do, run on each of them.
+
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256, U256};
+use secrecy::{ExposeSecret, SecretString};
+use tempfile::TempDir;
+
+use super::{
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling, PurchaseKey,
+    Reservation, Reserved, State, Terms, Transition,
+};
+use crate::asset::{Asset, AssetRegistry, TokenAmount};
+use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
+use crate::policy::{Denial, Rule};
+use crate::{Network, Timestamp, Usd};
+
+const BASE: Network = Network::from_chain_id(8453);
+const SEPOLIA: Network = Network::from_chain_id(84_532);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+const LEASE: Duration = Duration::from_secs(60);
+pub(super) const PAYLOAD: &str = "c2lnbmF0dXJl";
+/// The present of most tests, in seconds.
+pub(super) const NOW: u64 = 1_800_000_000;
+
+pub(super) fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+pub(super) fn usdc(network: Network) -> Asset {
+    AssetRegistry::stablecoins().find_symbol(network, "USDC").unwrap().clone()
+}
+
+/// A purchase for `micros` micro-dollars.
+pub(super) fn order(id: &str, micros: u64) -> NewEntry {
+    NewEntry {
+        purchase: id.parse().unwrap(),
+        payer: Address::repeat_byte(0xAB),
+        fingerprint: B256::repeat_byte(1),
+        identifier: format!("pay_{id}"),
+        origin: "https://api.example.com".parse().unwrap(),
+        method: "GET".to_owned(),
+        path: "/report".to_owned(),
+        foreign_resource: None,
+        version: 2,
+        asset: usdc(BASE),
+        payee: Address::repeat_byte(0xC1),
+        value: U256::from(micros),
+        tag: None,
+        agent: None,
+    }
+}
+
+fn micros(micros: u64) -> Amount {
+    Usd::from_micros(micros).into()
+}
+
+fn checks(entry: &NewEntry, now: Timestamp, meters: Vec<Meter>) -> Checks {
+    Checks { now, payment: Some((entry.asset.clone(), entry.value)), meters, payee: None, price: None }
+}
+
+pub(super) fn wish(entry: NewEntry, now: Timestamp, meters: Vec<Meter>) -> Reservation {
+    Reservation { checks: checks(&entry, now, meters), entry, lease: LEASE, terms: Terms::First }
+}
+
+pub(super) fn meter(scope: Scope, kind: LimitKind) -> Meter {
+    Meter { scope, kind }
+}
+
+pub(super) fn lifetime(max: u64) -> Vec<Meter> {
+    vec![meter(Scope::Global, LimitKind::Lifetime(micros(max)))]
+}
+
+fn rolling(max: u64) -> Vec<Meter> {
+    vec![meter(Scope::Global, LimitKind::Rolling(HOUR, micros(max)))]
+}
+
+fn exposure(max: u64) -> Vec<Meter> {
+    vec![meter(Scope::Global, LimitKind::Exposure(micros(max)))]
+}
+
+pub(super) fn signed(valid_before: u64) -> Transition {
+    Transition::Signed { valid_before, payload: SecretString::from(PAYLOAD) }
+}
+
+pub(super) fn settled() -> Transition {
+    Transition::Settled { transaction: B256::repeat_byte(7), status: 200 }
+}
+
+fn rejected() -> Transition {
+    Transition::Rejected { reason: "insufficient_funds".to_owned(), status: 402 }
+}
+
+fn unknown() -> Transition {
+    Transition::Unknown { reason: "timed out".to_owned(), status: None }
+}
+
+pub(super) async fn hold(ledger: &impl Ledger, entry: NewEntry, now: u64) -> PurchaseKey {
+    let key = entry.key();
+    let answer = ledger.reserve(&wish(entry, at(now), Vec::new())).await.unwrap();
+    assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
+    key
+}
+
+async fn sign(ledger: &impl Ledger, entry: NewEntry, now: u64, valid_before: u64) -> PurchaseKey {
+    let key = hold(ledger, entry, now).await;
+    ledger.record(&key, &signed(valid_before), at(now)).await.unwrap();
+    key
+}
+
+async fn denied(ledger: &impl Ledger, entry: NewEntry, now: u64, meters: Vec<Meter>) -> Option<Denial> {
+    match ledger.reserve(&wish(entry, at(now), meters)).await.unwrap() {
+        Reserved::Held(_) => None,
+        Reserved::Denied(denial) => Some(*denial),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is used of `meter`, in micro-dollars or payments.
+async fn used(ledger: &impl Ledger, now: u64, meter: Meter) -> u64 {
+    let checks = Checks { now: at(now), payment: None, meters: vec![meter], payee: None, price: None };
+    match ledger.examine(&checks).await.unwrap().remove(0).used {
+        Some(Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
+        Some(Quantity::Payments(count)) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(ledger: &impl Ledger, key: &PurchaseKey) -> Entry {
+    ledger.purchase(key).await.unwrap().unwrap()
+}
+
+/// Where new books come from.
+struct Shelf<L> {
+    directory: TempDir,
+    open: fn(PathBuf) -> L,
+}
+
+impl<L: Ledger> Shelf<L> {
+    fn new(open: fn(PathBuf) -> L) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), open }
+    }
+
+    fn books(&self) -> L {
+        let name = super::entry::random_hex().unwrap();
+        (self.open)(self.directory.path().join(name))
+    }
+}
+
+macro_rules! conformance {
+    ($($case:ident)*) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Shelf::new(|_| super::MemoryLedger::new())).await;
+            })*
+        }
+
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&super::Shelf::new(|path| crate::ledger::SqliteLedger::open(path).unwrap())).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    each_scope_and_span_counts_what_it_should
+    exactly_as_many_as_fit_are_held
+    tasks_at_once_hold_exactly_as_many_as_fit
+    a_denial_holds_nothing_and_says_what_is_used
+    a_lapsed_hold_frees_its_room
+    what_is_signed_counts_until_proof
+    what_is_settled_counts_at_its_time
+    what_is_freed_does_not_count
+    a_hold_lies_in_every_window
+    a_known_purchase_is_not_bought_again
+    changed_terms_hold_the_largest
+    the_first_payee_is_remembered
+    the_last_price_is_remembered
+    filters_pass_what_they_name
+    room_returns_when_enough_has_left
+    the_largest_value_neither_wraps_nor_fits
+    tokens_are_limited_in_their_own_units
+    an_entry_is_read_as_it_was_written
+    what_is_not_allowed_is_not_recorded
+}
+
+/// Origin, network, payee, tag, agent.
+type Place = (&'static str, Network, u8, Option<&'static str>, Option<&'static str>);
+
+/// Places differ in all that scopes look at.
+const PLACES: [Place; 7] = [
+    ("https://api.example.com", BASE, 1, Some("t"), Some("a")),
+    ("https://api.example.com:8443", BASE, 2, Some("u"), None),
+    ("https://x.api.example.com", SEPOLIA, 1, None, Some("b")),
+    ("http://example.com", BASE, 3, Some("t"), Some("b")),
+    ("https://example-com.com", SEPOLIA, 3, None, None),
+    ("https://api.example.com.evil.org", BASE, 4, Some("T"), None),
+    ("https://example.github.io", BASE, 4, None, Some("a")),
+];
+
+/// Histories and whether they lie in the spans ever, spent within an hour, reserved within an
+/// hour, outstanding.
+const HISTORIES: [(&str, [bool; 4]); 8] = [
+    ("settled long ago", [true, false, false, false]),
+    ("settled just now", [true, true, false, false]),
+    ("signed", [true, true, true, true]),
+    ("rejected and expired", [true, false, false, false]),
+    ("unknown and live", [true, true, false, true]),
+    ("held", [true, true, true, true]),
+    ("lapsed", [false; 4]),
+    ("freed", [false; 4]),
+];
+
+async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
+    let (long_ago, lately) = (NOW - 7200, NOW - 600);
+    match history {
+        "settled long ago" | "settled just now" => {
+            let key = sign(ledger, entry, long_ago, NOW + 300).await;
+            let then = if history == "settled just now" { lately } else { long_ago };
+            ledger.record(&key, &settled(), at(then)).await.unwrap();
+        }
+        "signed" => drop(sign(ledger, entry, lately, NOW + 300).await),
+        "rejected and expired" => {
+            let key = sign(ledger, entry, long_ago, long_ago + 300).await;
+            ledger.record(&key, &rejected(), at(lately)).await.unwrap();
+        }
+        "unknown and live" => {
+            let key = sign(ledger, entry, long_ago, NOW + 1).await;
+            ledger.record(&key, &unknown(), at(lately)).await.unwrap();
+        }
+        "held" => drop(hold(ledger, entry, NOW - 10).await),
+        "lapsed" => drop(hold(ledger, entry, NOW - 60).await),
+        _ => {
+            let key = hold(ledger, entry, NOW - 10).await;
+            ledger.record(&key, &Transition::Freed, at(NOW)).await.unwrap();
+        }
+    }
+}
+
+/// Every scope with the places that lie in it.
+fn scopes() -> Vec<(Scope, Vec<usize>)> {
+    let origin = |text: &str| Scope::Origin(text.parse().unwrap());
+    let host = |text: &str| Scope::Host(text.parse().unwrap());
+    let usdc = |network| Scope::Asset(network, usdc(network).address());
+    vec![
+        (Scope::Global, (0..7).collect()),
+        (origin("https://api.example.com"), vec![0]),
+        (origin("http://api.example.com"), vec![]),
+        (origin("https://api.example.com:8443"), vec![1]),
+        (host("api.example.com"), vec![0, 1]),
+        (host("*.example.com"), vec![0, 1, 2]),
+        (host("*.api.example.com"), vec![2]),
+        (host("*.com"), vec![0, 1, 2, 3, 4]),
+        (host("*.ample.com"), vec![]),
+        (Scope::Domain("example.com".to_owned()), vec![0, 1, 2, 3]),
+        (Scope::Domain("evil.org".to_owned()), vec![5]),
+        (Scope::Domain("example.github.io".to_owned()), vec![6]),
+        (Scope::Domain("github.io".to_owned()), vec![]),
+        (Scope::Payee(Address::repeat_byte(1)), vec![0, 2]),
+        (Scope::Payee(Address::repeat_byte(9)), vec![]),
+        (usdc(BASE), vec![0, 1, 3, 5, 6]),
+        (Scope::Asset(BASE, usdc_address(SEPOLIA)), vec![]),
+        (Scope::Network(SEPOLIA), vec![2, 4]),
+        (Scope::Tag("t".to_owned()), vec![0, 3]),
+        (Scope::Tag(String::new()), vec![]),
+        (Scope::Agent("a".to_owned()), vec![0, 6]),
+        (Scope::Agent("c".to_owned()), vec![]),
+    ]
+}
+
+fn usdc_address(network: Network) -> Address {
+    usdc(network).address()
+}
+
+fn at_place(place: usize, mut entry: NewEntry) -> NewEntry {
+    let (origin, network, payee, tag, agent) = PLACES[place];
+    entry.origin = origin.parse().unwrap();
+    entry.asset = usdc(network);
+    entry.payee = Address::repeat_byte(payee);
+    (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
+    entry
+}
+
+/// Every purchase costs another power of two, so that a sum tells which it is made of.
+async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let price = |place: usize, history: usize| 1_u64 << (place * HISTORIES.len() + history);
+    for place in 0..PLACES.len() {
+        for (number, (history, _)) in HISTORIES.iter().enumerate() {
+            let entry = order(&format!("{place}-{number}"), price(place, number));
+            live_through(&ledger, history, at_place(place, entry)).await;
+        }
+    }
+    for (scope, places) in scopes() {
+        let expected = |span: usize, weigh: &dyn Fn(usize, usize) -> u64| -> u64 {
+            let within = (0..HISTORIES.len()).filter(|history| HISTORIES[*history].1[span]);
+            within.map(|history| places.iter().map(|place| weigh(*place, history)).sum::<u64>()).sum()
+        };
+        let max = || Amount::Usd(Usd::MAX);
+        for (span, kind) in [
+            LimitKind::Lifetime(max()),
+            LimitKind::Rolling(HOUR, max()),
+            LimitKind::Payments(HOUR, 1),
+            LimitKind::Exposure(max()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let expected = if span == 2 { expected(span, &|_, _| 1) } else { expected(span, &price) };
+            let meter = meter(scope.clone(), kind);
+            assert_eq!(used(&ledger, NOW, meter.clone()).await, expected, "{meter}");
+        }
+    }
+}
+
+async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
+    for (scope, places) in scopes().into_iter().filter(|(_, places)| !places.is_empty()) {
+        let kinds = [
+            LimitKind::Lifetime(micros(39)),
+            LimitKind::Rolling(HOUR, micros(30)),
+            LimitKind::Exposure(micros(30)),
+            LimitKind::Payments(HOUR, 3),
+        ];
+        for kind in kinds {
+            let ledger = shelf.books();
+            let meters = vec![meter(scope.clone(), kind)];
+            let mut held = 0;
+            for number in 0..6 {
+                let entry = at_place(places[number % places.len()], order(&format!("order-{number}"), 10));
+                held += usize::from(denied(&ledger, entry, NOW, meters.clone()).await.is_none());
+            }
+            assert_eq!(held, 3, "{}", meters[0]);
+        }
+    }
+}
+
+async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = std::sync::Arc::new(shelf.books());
+    let tasks: Vec<_> = (0..200)
+        .map(|number| {
+            let ledger = std::sync::Arc::clone(&ledger);
+            tokio::spawn(async move {
+                denied(&ledger, order(&format!("order-{number}"), 10), NOW, lifetime(370)).await.is_none()
+            })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += usize::from(task.await.unwrap());
+    }
+    assert_eq!((held, ledger.entries(&Filter::all()).await.unwrap().len()), (37, 37));
+}
+
+async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    hold(&ledger, order("first", 70), NOW).await;
+    let meters = [rolling(1000), lifetime(100)].concat();
+    let denial = denied(&ledger, order("second", 31), NOW, meters).await.unwrap();
+    assert_eq!((denial.rule, denial.scope, denial.room_returns), (Rule::Lifetime, Some(Scope::Global), None));
+    let amounts = [denial.limit, denial.used, denial.asked].map(Option::unwrap);
+    assert_eq!(amounts, [100, 70, 31].map(|amount| Quantity::Amount(micros(amount))));
+    assert!(ledger.purchase(&order("second", 31).key()).await.unwrap().is_none());
+    assert!(denied(&ledger, order("second", 30), NOW, lifetime(100)).await.is_none());
+}
+
+async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let key = hold(&ledger, order("first", 10), NOW).await;
+    for meters in [lifetime(10), rolling(10), exposure(10)] {
+        assert!(denied(&ledger, order("second", 10), NOW + 59, meters).await.is_some());
+    }
+    assert!(denied(&ledger, order("second", 10), NOW + 60, lifetime(10)).await.is_none());
+    let late = ledger.record(&key, &signed(NOW + 300), at(NOW + 60)).await;
+    assert!(matches!(late, Err(LedgerError::Transition { state: State::Reserved, .. })), "{late:?}");
+}
+
+async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
+    let expiry = NOW + 300;
+    let doubtful = Transition::Doubtful { valid_before: expiry, reason: "the signer hung".to_owned() };
+    for history in
+        [vec![signed(expiry)], vec![signed(expiry), unknown()], vec![signed(expiry), rejected()], vec![doubtful]]
+    {
+        let ledger = shelf.books();
+        let key = hold(&ledger, order("first", 10), NOW).await;
+        for transition in &history {
+            ledger.record(&key, transition, at(NOW)).await.unwrap();
+        }
+        let years_later = NOW + 100_000_000;
+        assert!(denied(&ledger, order("second", 1), years_later, lifetime(10)).await.is_some(), "{history:?}");
+        // The rolling window starts when the money may move last; exposure ends a minute after.
+        assert!(denied(&ledger, order("second", 1), expiry + 3599, rolling(10)).await.is_some(), "{history:?}");
+        assert!(denied(&ledger, order("second", 1), expiry + 59, exposure(10)).await.is_some(), "{history:?}");
+        assert!(denied(&ledger, order("second", 1), expiry + 60, exposure(10)).await.is_none(), "{history:?}");
+        assert!(denied(&ledger, order("third", 9), expiry + 3600, rolling(10)).await.is_none(), "{history:?}");
+    }
+}
+
+async fn what_is_settled_counts_at_its_time<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+    ledger.record(&key, &settled(), at(NOW + 5)).await.unwrap();
+    ledger.record(&key, &unknown(), at(NOW + 6)).await.unwrap();
+    ledger.record(&key, &settled(), at(NOW + 7)).await.unwrap();
+    assert_eq!(state(&ledger, &key).await.counts_at, at(NOW + 5));
+    let denial = denied(&ledger, order("second", 1), NOW + 3604, rolling(10)).await.unwrap();
+    assert_eq!(denial.room_returns, Some(at(NOW + 3605)));
+    assert!(denied(&ledger, order("second", 1), NOW + 3604, exposure(1)).await.is_none());
+    assert!(denied(&ledger, order("third", 9), NOW + 3605, rolling(10)).await.is_none());
+}
+
+async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let key = hold(&ledger, order("first", 10), NOW).await;
+    ledger.record(&key, &Transition::Freed, at(NOW)).await.unwrap();
+    ledger.record(&key, &Transition::Freed, at(NOW)).await.unwrap();
+    for limit in [lifetime(0), rolling(0), exposure(0)] {
+        assert_eq!(used(&ledger, NOW, limit[0].clone()).await, 0);
+    }
+    assert_eq!(used(&ledger, NOW, meter(Scope::Global, LimitKind::Payments(HOUR, 1))).await, 0);
+    assert!(denied(&ledger, order("second", 10), NOW, lifetime(10)).await.is_none());
+    let signing = ledger.record(&key, &signed(NOW + 300), at(NOW)).await;
+    assert!(matches!(signing, Err(LedgerError::Transition { state: State::Freed, .. })), "{signing:?}");
+}
+
+async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    hold(&ledger, order("first", 10), NOW).await;
+    let instant = LimitKind::Rolling(Duration::from_millis(1), micros(10));
+    let denial = denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, instant)]).await.unwrap();
+    assert_eq!(denial.room_returns, None, "nobody knows when a hold will be spent");
+    let forever = LimitKind::Rolling(Duration::MAX, micros(10));
+    assert!(denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, forever)]).await.is_some());
+}
+
+async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let again = |now| wish(order("order", 10), at(now), lifetime(10));
+    assert!(matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1));
+    assert!(matches!(ledger.reserve(&again(NOW + 59)).await.unwrap(), Reserved::InFlight));
+    // A lapsed hold is renewed, and its own money does not stand in its way.
+    assert!(
+        matches!(ledger.reserve(&again(NOW + 60)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1 && entry.reserved_at == at(NOW + 60))
+    );
+    let mut other = again(NOW + 60);
+    other.entry.fingerprint = B256::repeat_byte(2);
+    assert!(matches!(ledger.reserve(&other).await.unwrap(), Reserved::Mismatch));
+    let key = order("order", 10).key();
+    for transition in [signed(NOW + 300), rejected(), unknown(), settled()] {
+        ledger.record(&key, &transition, at(NOW + 60)).await.unwrap();
+        match ledger.reserve(&again(NOW + 60)).await.unwrap() {
+            Reserved::Known(entry) => assert_eq!(entry.payload.unwrap().expose_secret(), PAYLOAD),
+            other => panic!("{transition:?}: {other:?}"),
+        }
+    }
+    let mut stranger = order("order", 10);
+    stranger.payer = Address::repeat_byte(0xEE);
+    assert!(denied(&ledger, stranger, NOW + 60, lifetime(20)).await.is_none(), "an id belongs to its payer");
+    assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), 2);
+}
+
+async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let changed =
+        |value: u64| Reservation { terms: Terms::Changed, ..wish(order("order", value), at(NOW), lifetime(30)) };
+    let key = sign(&ledger, order("order", 10), NOW, NOW + 300).await;
+    ledger.record(&key, &rejected(), at(NOW)).await.unwrap();
+    for (value, largest) in [(25, 25), (20, 25), (30, 30)] {
+        let answer = ledger.reserve(&changed(value)).await.unwrap();
+        assert!(matches!(&answer, Reserved::Held(entry) if entry.value == U256::from(largest)), "{value}: {answer:?}");
+        assert_eq!(used(&ledger, NOW, lifetime(30)[0].clone()).await, largest);
+    }
+    assert!(matches!(ledger.reserve(&changed(31)).await.unwrap(), Reserved::Denied(_)));
+    let kept = state(&ledger, &key).await;
+    assert_eq!((kept.value, kept.state, kept.seq), (U256::from(30), State::Rejected, 1));
+    let mut elsewhere = changed(10);
+    elsewhere.entry.asset = usdc(SEPOLIA);
+    assert!(matches!(ledger.reserve(&elsewhere).await.unwrap(), Reserved::Mismatch), "both could be paid");
+    ledger.record(&key, &settled(), at(NOW)).await.unwrap();
+    assert!(matches!(ledger.reserve(&changed(10)).await.unwrap(), Reserved::Known(_)));
+}
+
+async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let pinned = |payee: u8, network| {
+        let payee = Address::repeat_byte(payee);
+        let entry = NewEntry { payee, asset: usdc(network), ..order("next", 1) };
+        let pin = PayeePin { origin: entry.origin.clone(), payee };
+        Checks { payee: Some(pin), ..checks(&entry, at(NOW), Vec::new()) }
+    };
+    let freed = hold(&ledger, NewEntry { payee: Address::repeat_byte(9), ..order("freed", 1) }, NOW).await;
+    ledger.record(&freed, &Transition::Freed, at(NOW)).await.unwrap();
+    assert_eq!(refusal(ledger.examine(&pinned(2, BASE)).await), None, "nobody was paid yet");
+    for (number, payee) in [1, 2, 2].into_iter().enumerate() {
+        let entry = NewEntry { payee: Address::repeat_byte(payee), ..order(&format!("order-{number}"), 1) };
+        sign(&ledger, entry, NOW, NOW + 300).await;
+    }
+    assert_eq!(refusal(ledger.examine(&pinned(1, BASE)).await), None);
+    assert_eq!(refusal(ledger.examine(&pinned(2, BASE)).await), Some(Rule::PayeeChanged));
+    assert_eq!(refusal(ledger.examine(&pinned(2, SEPOLIA)).await), None, "another token has a payee of its own");
+    let wish = Reservation { checks: pinned(2, BASE), ..wish(order("next", 1), at(NOW), Vec::new()) };
+    assert!(matches!(ledger.reserve(&wish).await.unwrap(), Reserved::Denied(_)));
+}
+
+fn refusal(findings: Result<Vec<Finding>, LedgerError>) -> Option<Rule> {
+    findings.unwrap().into_iter().find_map(|finding| finding.denial).map(|denial| denial.rule)
+}
+
+async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let priced = |value: u64, method: &str, path: &str| {
+        let entry = order("next", value);
+        let ceiling = PriceCeiling {
+            origin: entry.origin.clone(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            max_rise_percent: 50,
+        };
+        Checks { price: Some(ceiling), ..checks(&entry, at(NOW), Vec::new()) }
+    };
+    assert_eq!(refusal(ledger.examine(&priced(1_000_000, "GET", "/report")).await), None, "there is no last price");
+    for (number, value) in [1000, 10].into_iter().enumerate() {
+        sign(&ledger, order(&format!("order-{number}"), value), NOW, NOW + 300).await;
+    }
+    sign(&ledger, NewEntry { path: "/other".to_owned(), ..order("other", 5000) }, NOW, NOW + 300).await;
+    sign(
+        &ledger,
+        NewEntry { origin: "https://b.example".parse().unwrap(), ..order("elsewhere", 5000) },
+        NOW,
+        NOW + 300,
+    )
+    .await;
+    let freed = hold(&ledger, order("freed", 5000), NOW).await;
+    ledger.record(&freed, &Transition::Freed, at(NOW)).await.unwrap();
+    assert_eq!(refusal(ledger.examine(&priced(15, "GET", "/report")).await), None);
+    assert_eq!(refusal(ledger.examine(&priced(16, "GET", "/report")).await), Some(Rule::PriceRise));
+    assert_eq!(refusal(ledger.examine(&priced(16, "POST", "/report")).await), None);
+    assert_eq!(refusal(ledger.examine(&priced(7500, "GET", "/other")).await), None);
+}
+
+async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    for place in 0..PLACES.len() {
+        let secs = NOW + u64::try_from(place).unwrap();
+        let key = hold(&ledger, at_place(place, order(&place.to_string(), 10)), secs).await;
+        if place % 2 == 0 {
+            ledger.record(&key, &signed(NOW + 300), at(secs)).await.unwrap();
+        }
+    }
+    let origin = Filter { origin: Some(PLACES[1].0.parse().unwrap()), ..Filter::all() };
+    let cases: [(Filter, &[usize]); 11] = [
+        (Filter::all(), &[0, 1, 2, 3, 4, 5, 6]),
+        (Filter { since: Some(at(NOW + 2)), until: Some(at(NOW + 4)), ..Filter::all() }, &[2, 3]),
+        (origin, &[1]),
+        (Filter { payee: Some(Address::repeat_byte(1)), ..Filter::all() }, &[0, 2]),
+        (Filter { tag: Some("t".to_owned()), ..Filter::all() }, &[0, 3]),
+        (Filter { agent: Some("b".to_owned()), ..Filter::all() }, &[2, 3]),
+        (Filter { state: Some(State::Reserved), ..Filter::all() }, &[1, 3, 5]),
+        (Filter { last: Some(2), ..Filter::all() }, &[5, 6]),
+        (Filter { last: Some(0), ..Filter::all() }, &[]),
+        (Filter { last: Some(usize::MAX), state: Some(State::Freed), ..Filter::all() }, &[]),
+        (
+            Filter {
+                last: Some(1),
+                tag: Some("t".to_owned()),
+                agent: Some("a".to_owned()),
+                state: Some(State::Signed),
+                ..Filter::all()
+            },
+            &[0],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let found = ledger.entries(&filter).await.unwrap();
+        let found: Vec<usize> = found.iter().map(|entry| entry.purchase.as_str().parse().unwrap()).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)].into_iter().enumerate() {
+        let key = sign(&ledger, order(&format!("order-{number}"), value), spent, NOW + 900).await;
+        ledger.record(&key, &settled(), at(spent)).await.unwrap();
+    }
+    let returns =
+        async |value, meters| denied(&ledger, order("next", value), NOW + 300, meters).await.unwrap().room_returns;
+    assert_eq!(returns(10, rolling(60)).await, Some(at(NOW + 3600)));
+    assert_eq!(returns(11, rolling(60)).await, Some(at(NOW + 3700)));
+    assert_eq!(returns(60, rolling(60)).await, Some(at(NOW + 3800)));
+    assert_eq!(returns(61, rolling(60)).await, None);
+    let payments = |max| vec![meter(Scope::Global, LimitKind::Payments(HOUR, max))];
+    assert_eq!(returns(1, payments(2)).await, Some(at(NOW + 3700)));
+    assert_eq!(returns(1, payments(0)).await, None);
+    sign(&ledger, order("live", 10), NOW + 300, NOW + 900).await;
+    assert_eq!(returns(10, exposure(10)).await, Some(at(NOW + 960)));
+}
+
+async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let largest = |id: &str| NewEntry { value: U256::MAX, ..order(id, 0) };
+    let limit =
+        |units| vec![meter(Scope::Global, LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), units).into()))];
+    assert!(denied(&ledger, largest("first"), NOW, limit(U256::MAX)).await.is_none());
+    let kept = state(&ledger, &largest("first").key()).await;
+    assert_eq!((kept.value, kept.usd), (U256::MAX, None));
+    assert!(denied(&ledger, largest("second"), NOW, limit(U256::MAX)).await.is_some());
+    assert!(denied(&ledger, order("third", 1), NOW, limit(U256::MAX)).await.is_some());
+    let dollars = order("fourth", Usd::MAX.micros());
+    assert!(denied(&ledger, dollars, NOW, lifetime(Usd::MAX.micros())).await.is_none());
+    assert!(denied(&ledger, order("fifth", 1), NOW, lifetime(Usd::MAX.micros())).await.is_some());
+}
+
+async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let euro = Asset::new(BASE, Address::repeat_byte(0xE0), "EURC", 6, "EURC", "2");
+    let in_euro = |id: &str, units: u64| NewEntry { asset: euro.clone(), ..order(id, units) };
+    let limit = || {
+        vec![meter(Scope::Global, LimitKind::Lifetime(TokenAmount::from_units(euro.clone(), U256::from(10)).into()))]
+    };
+    assert!(denied(&ledger, in_euro("euro", 8), NOW, limit()).await.is_none());
+    assert!(denied(&ledger, order("dollars", 100), NOW, limit()).await.is_none(), "dollars are not euros");
+    assert!(denied(&ledger, in_euro("more", 3), NOW, limit()).await.is_some());
+    assert!(denied(&ledger, in_euro("rest", 2), NOW, limit()).await.is_none());
+    assert_eq!(used(&ledger, NOW, lifetime(1000)[0].clone()).await, 100, "euros have no dollar value");
+    assert_eq!(used(&ledger, NOW, meter(Scope::Global, LimitKind::Payments(HOUR, 9))).await, 3);
+}
+
+async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let wanted = NewEntry {
+        origin: "http://[::1]:8080".parse().unwrap(),
+        path: "/é'; DROP TABLE purchases; --\u{0}\n".to_owned(),
+        foreign_resource: Some("https://b.example/x".to_owned()),
+        tag: Some(String::new()),
+        agent: Some("ä".to_owned()),
+        fingerprint: B256::repeat_byte(0xFE),
+        version: 1,
+        ..order("order", 12)
+    };
+    let key = hold(&ledger, wanted.clone(), NOW).await;
+    let mut expected = wanted.open(at(NOW), at(NOW).after(LEASE));
+    expected.seq = 1;
+    assert_same(&state(&ledger, &key).await, &expected);
+    for transition in [signed(NOW + 300), rejected(), unknown(), settled()] {
+        ledger.record(&key, &transition, at(NOW + 1)).await.unwrap();
+        expected.apply(&transition, at(NOW + 1)).unwrap();
+        assert_same(&state(&ledger, &key).await, &expected);
+        assert_same(&ledger.entries(&Filter::all()).await.unwrap()[0], &expected);
+    }
+}
+
+fn assert_same(found: &Entry, expected: &Entry) {
+    let payload = |entry: &Entry| entry.payload.as_ref().map(|payload| payload.expose_secret().to_owned());
+    assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+    assert_eq!(payload(found), payload(expected));
+}
+
+async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let nobody = order("nobody", 1).key();
+    let answer = ledger.record(&nobody, &settled(), at(NOW)).await;
+    assert!(matches!(&answer, Err(LedgerError::UnknownPurchase(id)) if *id == nobody.id), "{answer:?}");
+    assert!(ledger.purchase(&nobody).await.unwrap().is_none());
+    let key = hold(&ledger, order("order", 1), NOW).await;
+    let before = state(&ledger, &key).await;
+    for transition in [settled(), rejected(), unknown()] {
+        let answer = ledger.record(&key, &transition, at(NOW + 1)).await;
+        assert!(matches!(answer, Err(LedgerError::Transition { state: State::Reserved, .. })), "{answer:?}");
+    }
+    assert_same(&state(&ledger, &key).await, &before);
+    ledger.record(&key, &signed(NOW + 300), at(NOW + 1)).await.unwrap();
+    assert!(ledger.record(&key, &Transition::Freed, at(NOW + 1)).await.is_err());
+    assert_eq!(state(&ledger, &key).await.state, State::Signed);
+}
+
+/// The ledger in memory is simple enough to be believed; the others must be it.
+#[cfg(feature = "sqlite")]
+mod differential {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::SqliteLedger;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
+        Record { id: u8, transition: Transition },
+        Wait(u64),
+    }
+
+    fn transition() -> impl Strategy<Value = Transition> {
+        let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(Transition::Freed)];
+        prop_oneof![fixed, (NOW..NOW + 9000).prop_map(signed)]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>()).prop_map(
+            |(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed },
+        );
+        let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition });
+        prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
+    }
+
+    fn kind(number: u8) -> LimitKind {
+        match number {
+            0 => LimitKind::Lifetime(micros(200)),
+            1 => LimitKind::Rolling(HOUR, micros(150)),
+            2 => LimitKind::Exposure(micros(100)),
+            _ => LimitKind::Payments(HOUR, 3),
+        }
+    }
+
+    async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
+        match step {
+            Step::Reserve { id, place, value, scope, kind: number, changed } => {
+                let entry = at_place(*place, order(&id.to_string(), *value));
+                let mut wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
+                wish.terms = if *changed { Terms::Changed } else { Terms::First };
+                wish.checks.payee =
+                    Some(PayeePin { origin: wish.entry.origin.clone(), payee: Address::repeat_byte(1) })
+                        .filter(|_| *value > 95);
+                let (origin, method, path) = (wish.entry.origin.clone(), "GET".to_owned(), "/report".to_owned());
+                wish.checks.price = Some(PriceCeiling { origin, method, path, max_rise_percent: 400 });
+                format!("{:?}", ledger.reserve(&wish).await.unwrap())
+            }
+            Step::Record { id, transition } => {
+                format!("{:?}", ledger.record(&order(&id.to_string(), 0).key(), transition, at(now)).await)
+            }
+            Step::Wait(_) => String::new(),
+        }
+    }
+
+    async fn survey(ledger: &impl Ledger, now: u64) -> String {
+        let meters = scopes()
+            .into_iter()
+            .flat_map(|(scope, _)| (0..4).map(move |number| meter(scope.clone(), kind(number))))
+            .collect();
+        let checks =
+            Checks { now: at(now), payment: Some((usdc(BASE), U256::from(50))), meters, payee: None, price: None };
+        format!("{:?} {:?}", ledger.examine(&checks).await.unwrap(), ledger.entries(&Filter::all()).await.unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (memory, sqlite) = (MemoryLedger::new(), SqliteLedger::open(":memory:").unwrap());
+                let mut now = NOW;
+                for step in &steps {
+                    now += if let Step::Wait(secs) = step { *secs } else { 1 };
+                    assert_eq!(take(&memory, step, now).await, take(&sqlite, step, now).await, "{step:?}");
+                }
+                assert_eq!(survey(&memory, now).await, survey(&sqlite, now).await);
+            });
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Books in memory, gone with the process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use alloy::primitives::{Address, U256};
+
+use super::{
+    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
+    Transition,
+};
+use crate::policy::limit::{Scope, Span};
+use crate::{Network, Origin, Timestamp};
+
+/// Books in this process's memory.
+///
+/// Limits start anew with every process, and a crash forgets what was signed: for tests and for
+/// wallets whose balance is the limit.
+#[derive(Debug, Default)]
+pub struct MemoryLedger {
+    entries: Mutex<Vec<Entry>>,
+}
+
+impl MemoryLedger {
+    /// Empty books.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A panic elsewhere cannot leave an entry half-written: every change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger for MemoryLedger {
+    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        let mut entries = self.lock();
+        let key = reservation.key();
+        let position = position(&entries, &key);
+        let known = position.and_then(|at| entries.get(at)).cloned();
+        let mut entry = match reservation.plan(known) {
+            Plan::Hold(entry) => entry,
+            Plan::Answer(answer) => return Ok(answer),
+        };
+        let view = View { entries: &entries, now: reservation.checks.now(), except: Some(&key) };
+        if let Some(denial) = reservation.checks.deny(&view)? {
+            return Ok(Reserved::Denied(Box::new(denial)));
+        }
+        match position.and_then(|at| entries.get_mut(at)) {
+            Some(place) => {
+                entry.seq = place.seq;
+                place.clone_from(&entry);
+            }
+            None => {
+                entry.seq = u64::try_from(entries.len()).unwrap_or(u64::MAX).saturating_add(1);
+                entries.push((*entry).clone());
+            }
+        }
+        Ok(Reserved::Held(entry))
+    }
+
+    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+        let mut entries = self.lock();
+        let place = position(&entries, purchase).and_then(|at| entries.get_mut(at));
+        let place = place.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+        let mut next = place.clone();
+        next.apply(transition, now)?;
+        *place = next;
+        Ok(())
+    }
+
+    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+        checks.assess(&View { entries: &self.lock(), now: checks.now(), except: None })
+    }
+
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+        let entries = self.lock();
+        Ok(position(&entries, purchase).and_then(|at| entries.get(at)).cloned())
+    }
+
+    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+        let mut found: Vec<Entry> = self.lock().iter().filter(|entry| filter.passes(entry)).cloned().collect();
+        if let Some(last) = filter.last {
+            found.drain(..found.len().saturating_sub(last));
+        }
+        Ok(found)
+    }
+}
+
+/// Newest first: what is looked up is what was just written.
+fn position(entries: &[Entry], key: &PurchaseKey) -> Option<usize> {
+    entries.iter().rposition(|entry| entry.payer == key.payer && entry.purchase == key.id)
+}
+
+struct View<'a> {
+    entries: &'a [Entry],
+    now: Timestamp,
+    except: Option<&'a PurchaseKey>,
+}
+
+impl View<'_> {
+    fn counting(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        let other = |entry: &&Entry| self.except.is_none_or(|key| entry.payer != key.payer || entry.purchase != key.id);
+        self.entries.iter().filter(|entry| entry.counts(self.now)).filter(other)
+    }
+}
+
+impl Books for View<'_> {
+    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+        let within = |entry: &&Entry| match span {
+            Span::Ever => true,
+            Span::SpentAfter(start) => entry.counts_at > start,
+            Span::ReservedAfter(start) => entry.reserved_at > start,
+            Span::Outstanding => entry.is_outstanding(self.now),
+        };
+        self.counting()
+            .filter(|entry| holds(scope, entry))
+            .filter(within)
+            .for_each(|entry| visit(Charge::of(entry, span)));
+        Ok(())
+    }
+
+    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
+        let same = |entry: &&Entry| entry.origin == *origin && entry.network == network && entry.asset == asset;
+        Ok(self.counting().find(same).map(|entry| entry.payee))
+    }
+
+    fn last_price(
+        &self,
+        origin: &Origin,
+        method: &str,
+        path: &str,
+        (network, asset): (Network, Address),
+    ) -> Result<Option<U256>, LedgerError> {
+        let same = |entry: &&Entry| {
+            entry.origin == *origin
+                && entry.method == method
+                && entry.path == path
+                && (entry.network, entry.asset) == (network, asset)
+        };
+        Ok(self.counting().rfind(same).map(|entry| entry.value))
+    }
+}
+
+fn holds(scope: &Scope, entry: &Entry) -> bool {
+    match scope {
+        Scope::Global => true,
+        Scope::Origin(origin) => entry.origin == *origin,
+        Scope::Host(pattern) => pattern.matches(entry.origin.host()),
+        Scope::Domain(domain) => entry.origin.registrable_domain() == domain,
+        Scope::Payee(payee) => entry.payee == *payee,
+        Scope::Asset(network, address) => (entry.network, entry.asset) == (*network, *address),
+        Scope::Network(network) => entry.network == *network,
+        Scope::Tag(tag) => entry.tag.as_ref() == Some(tag),
+        Scope::Agent(agent) => entry.agent.as_ref() == Some(agent),
+    }
+}

@@ -1,0 +1,352 @@
+//! The books: what was reserved, signed, paid and lost track of.
+//!
+//! [`Ledger::reserve`] is the only way to hold money, and checks every limit in the same atomic
+//! step. From the moment an authorization is recorded as signed it counts as spent.
+
+mod checks;
+#[cfg(test)]
+mod conformance;
+mod entry;
+mod export;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::primitives::Address;
+
+use crate::policy::Denial;
+use crate::{Origin, Timestamp};
+
+pub use checks::{Books, Charge, Checks, Finding};
+pub(crate) use checks::{PayeePin, PriceCeiling};
+pub use entry::{Entry, PurchaseId, PurchaseIdError, State, Transition};
+pub(crate) use entry::{NewEntry, nonce, random_hex};
+pub use export::{write_csv, write_jsonl};
+pub use memory::MemoryLedger;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteLedger;
+
+/// The books that a client keeps.
+///
+/// All methods may be called at once, from many tasks and, for shared stores, many processes. An
+/// implementation must fail closed: when it cannot tell, it returns an error, and nothing is paid.
+pub trait Ledger: Send + Sync + 'static {
+    /// Holds money for a purchase: looks the purchase up, checks every limit and writes the hold,
+    /// in one atomic and durable step.
+    ///
+    /// # Errors
+    /// When the books cannot be read or written.
+    fn reserve(&self, reservation: &Reservation) -> impl Future<Output = Result<Reserved, LedgerError>> + Send;
+
+    /// Records what became of a purchase, durably.
+    ///
+    /// # Errors
+    /// When the books cannot be written, hold no such purchase, or it is in a state that does not
+    /// allow the transition.
+    fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Answers the checks without holding anything.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    fn examine(&self, checks: &Checks) -> impl Future<Output = Result<Vec<Finding>, LedgerError>> + Send;
+
+    /// One purchase.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    fn purchase(&self, purchase: &PurchaseKey) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+
+    /// Purchases that pass the filter, oldest first.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    fn entries(&self, filter: &Filter) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
+}
+
+/// What identifies a purchase in the books: the payer and the purchase's id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PurchaseKey {
+    /// Who pays.
+    pub payer: Address,
+    /// Which of the payer's purchases.
+    pub id: PurchaseId,
+}
+
+impl PurchaseKey {
+    /// The purchase `id` of `payer`.
+    #[must_use]
+    pub const fn new(payer: Address, id: PurchaseId) -> Self {
+        Self { payer, id }
+    }
+}
+
+/// A wish to hold money.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    pub(crate) entry: NewEntry,
+    pub(crate) checks: Checks,
+    /// How long the hold stands without a signature.
+    pub(crate) lease: Duration,
+    pub(crate) terms: Terms,
+}
+
+/// Whether a reservation may change the terms of a purchase that has been signed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terms {
+    First,
+    Changed,
+}
+
+/// What to do with a reservation, given what the books know of its purchase.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Check the limits, then write this entry.
+    Hold(Box<Entry>),
+    Answer(Reserved),
+}
+
+impl Reservation {
+    /// The purchase that money is to be held for.
+    #[must_use]
+    pub fn key(&self) -> PurchaseKey {
+        self.entry.key()
+    }
+
+    /// The checks to answer, in the same atomic step, before anything is held.
+    #[must_use]
+    pub const fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// Decides by what the books hold of this purchase so far.
+    pub(crate) fn plan(&self, known: Option<Entry>) -> Plan {
+        let now = self.checks.now();
+        let fresh = || Plan::Hold(Box::new(self.entry.open(now, now.after(self.lease))));
+        let Some(known) = known else { return fresh() };
+        if known.fingerprint != self.entry.fingerprint {
+            return Plan::Answer(Reserved::Mismatch);
+        }
+        match (known.state, self.terms) {
+            (State::Freed, _) => fresh(),
+            (State::Reserved, _) if known.lease_until <= now => fresh(),
+            (State::Reserved, _) => Plan::Answer(Reserved::InFlight),
+            (State::Settled, _) | (_, Terms::First) => Plan::Answer(Reserved::Known(Box::new(known))),
+            (_, Terms::Changed) if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
+            (_, Terms::Changed) => Plan::Hold(Box::new(self.entry.requote(known, now))),
+        }
+    }
+}
+
+/// The books' answer to a reservation.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reserved {
+    /// The money is held.
+    Held(Box<Entry>),
+    /// A limit has no room; nothing is held.
+    Denied(Box<Denial>),
+    /// The purchase was signed before: present its authorization again, never sign another.
+    Known(Box<Entry>),
+    /// Another task or process is buying it at this moment.
+    InFlight,
+    /// The id belongs to another request, or the new terms could be paid beside the old ones.
+    Mismatch,
+}
+
+/// Which purchases [`Ledger::entries`] returns. All conditions must hold.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Reserved at or after this moment.
+    pub since: Option<Timestamp>,
+    /// Reserved before this moment.
+    pub until: Option<Timestamp>,
+    /// To this origin.
+    pub origin: Option<Origin>,
+    /// To this payee.
+    pub payee: Option<Address>,
+    /// With this tag.
+    pub tag: Option<String>,
+    /// By this agent.
+    pub agent: Option<String>,
+    /// In this state.
+    pub state: Option<State>,
+    /// The newest so many.
+    pub last: Option<usize>,
+}
+
+impl Filter {
+    /// Everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn passes(&self, entry: &Entry) -> bool {
+        fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
+            wanted.is_none() || wanted == found
+        }
+        self.since.is_none_or(|since| entry.reserved_at >= since)
+            && self.until.is_none_or(|until| entry.reserved_at < until)
+            && is(self.origin.as_ref(), Some(&entry.origin))
+            && is(self.payee.as_ref(), Some(&entry.payee))
+            && is(self.tag.as_ref(), entry.tag.as_ref())
+            && is(self.agent.as_ref(), entry.agent.as_ref())
+            && is(self.state.as_ref(), Some(&entry.state))
+    }
+}
+
+/// The books cannot be read or written. Paying stops until they can.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The store cannot be reached, is full, read-only, locked or damaged.
+    #[error("the ledger cannot be used: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A value in the store is not what was written there.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(String),
+    /// The store was written by a newer version of bursar.
+    #[error("the ledger has schema version {found}; this bursar reads up to {known}")]
+    Newer {
+        /// Version of the store.
+        found: i64,
+        /// Version of this crate.
+        known: i64,
+    },
+    /// The books hold no such purchase.
+    #[error("the ledger has no purchase `{0}`")]
+    UnknownPurchase(PurchaseId),
+    /// The purchase is in a state that does not allow this.
+    #[error("purchase `{purchase}` is {state} and cannot become {wanted}")]
+    Transition {
+        /// The purchase.
+        purchase: PurchaseId,
+        /// Its state.
+        state: State,
+        /// What it was to become.
+        wanted: &'static str,
+    },
+}
+
+impl LedgerError {
+    /// Wraps a store's own error.
+    pub fn store(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Send + 'a>>;
+
+/// The object-safe twin of [`Ledger`].
+trait DynLedger: Send + Sync {
+    fn reserve<'a>(&'a self, reservation: &'a Reservation) -> BoxFuture<'a, Reserved>;
+    fn record<'a>(&'a self, purchase: &'a PurchaseKey, transition: &'a Transition, now: Timestamp)
+    -> BoxFuture<'a, ()>;
+    fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>>;
+    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Entry>>;
+    fn entries<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Entry>>;
+}
+
+impl<L: Ledger> DynLedger for L {
+    fn reserve<'a>(&'a self, reservation: &'a Reservation) -> BoxFuture<'a, Reserved> {
+        Box::pin(Ledger::reserve(self, reservation))
+    }
+
+    fn record<'a>(
+        &'a self,
+        purchase: &'a PurchaseKey,
+        transition: &'a Transition,
+        now: Timestamp,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(Ledger::record(self, purchase, transition, now))
+    }
+
+    fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(Ledger::examine(self, checks))
+    }
+
+    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Entry>> {
+        Box::pin(Ledger::purchase(self, purchase))
+    }
+
+    fn entries<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Entry>> {
+        Box::pin(Ledger::entries(self, filter))
+    }
+}
+
+/// Any ledger, shared.
+#[derive(Clone)]
+pub(crate) struct AnyLedger(Arc<dyn DynLedger>);
+
+impl AnyLedger {
+    pub(crate) fn new(ledger: impl Ledger) -> Self {
+        Self(Arc::new(ledger))
+    }
+
+    pub(crate) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        self.0.reserve(reservation).await
+    }
+
+    pub(crate) async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.0.record(purchase, transition, now).await
+    }
+
+    pub(crate) async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+        self.0.examine(checks).await
+    }
+
+    pub(crate) async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+        self.0.purchase(purchase).await
+    }
+
+    pub(crate) async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+        self.0.entries(filter).await
+    }
+}
+
+impl fmt::Debug for AnyLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl<L: Ledger> Ledger for Arc<L> {
+    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        L::reserve(self, reservation).await
+    }
+
+    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+        L::record(self, purchase, transition, now).await
+    }
+
+    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+        L::examine(self, checks).await
+    }
+
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+        L::purchase(self, purchase).await
+    }
+
+    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+        L::entries(self, filter).await
+    }
+}

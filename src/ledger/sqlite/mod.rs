@@ -1,0 +1,202 @@
+//! Books in a SQLite file that all processes of a host share.
+
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+use tokio::sync::oneshot;
+
+use self::row::Stored;
+use self::view::View;
+use super::{
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, State, Transition,
+};
+use crate::Timestamp;
+
+/// Books in a SQLite file: durable, and shared by all clients and processes that open it.
+///
+/// Clones are handles on the same books. One thread of its own does all the reading and writing,
+/// so that no task waits on a disk; it ends, and closes the file, when the last handle is dropped.
+/// What was begun is finished: dropping the future of a call does not undo it.
+///
+/// Every change is on disk before the call returns. A file that cannot be read or written, is
+/// damaged, belongs to another program or was written by a newer bursar is an error, and is left
+/// as it is. The file must be on a local disk; network file systems do not lock reliably.
+#[derive(Clone)]
+pub struct SqliteLedger {
+    jobs: Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+impl SqliteLedger {
+    /// Opens the books at `path`, or starts new ones if there is no file.
+    ///
+    /// A new file can be read by its owner alone (mode 0600), an existing one keeps its mode. The
+    /// directory must exist: a mistyped path is an error rather than a place for empty books.
+    /// `:memory:` gives private books that end with the last handle.
+    ///
+    /// Blocks on the disk, and up to 10 seconds on another process that is writing.
+    ///
+    /// # Errors
+    /// When the file cannot be read and written, is no SQLite database, belongs to another program
+    /// or was written by a newer bursar.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        let connection = schema::open(path.as_ref())?;
+        let (jobs, queue) = channel();
+        let worker = thread::Builder::new().name("bursar-ledger".to_owned());
+        worker.spawn(move || serve(connection, &queue)).map_err(LedgerError::store)?;
+        Ok(Self { jobs })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        // The caller may have gone; the work is done all the same.
+        let job: Job = Box::new(move |connection| drop(answer.send(work(connection))));
+        self.jobs.send(job).map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+fn serve(mut connection: Connection, queue: &Receiver<Job>) {
+    while let Ok(job) = queue.recv() {
+        job(&mut connection);
+    }
+}
+
+fn stopped() -> LedgerError {
+    LedgerError::store("the ledger's thread has stopped")
+}
+
+impl fmt::Debug for SqliteLedger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteLedger").finish_non_exhaustive()
+    }
+}
+
+impl Ledger for SqliteLedger {
+    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        let reservation = reservation.clone();
+        self.run(move |connection| reserve(connection, &reservation)).await
+    }
+
+    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+        let (purchase, transition) = (purchase.clone(), transition.clone());
+        self.run(move |connection| record(connection, &purchase, &transition, now)).await
+    }
+
+    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+        let checks = checks.clone();
+        self.run(move |connection| examine(connection, &checks)).await
+    }
+
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+        let purchase = purchase.clone();
+        self.run(move |connection| find(connection, &purchase)).await
+    }
+
+    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+        let filter = filter.clone();
+        self.run(move |connection| select(connection, &filter)).await
+    }
+}
+
+/// The write lock is taken before anything is read: what the checks see is what the hold adds to.
+fn reserve(connection: &mut Connection, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let known = find(&books, &reservation.key())?;
+    let before = known.as_ref().map(|entry| (entry.seq, entry.state));
+    let mut entry = match reservation.plan(known) {
+        Plan::Hold(entry) => entry,
+        Plan::Answer(answer) => return Ok(answer),
+    };
+    let view = View::new(&books, reservation.checks.now(), before.map(|(seq, _)| seq))?;
+    if let Some(denial) = reservation.checks.deny(&view)? {
+        return Ok(Reserved::Denied(Box::new(denial)));
+    }
+    entry.seq = write(&books, &entry, before.map(|(_, state)| state))?;
+    books.commit().map_err(failed)?;
+    Ok(Reserved::Held(entry))
+}
+
+fn record(
+    connection: &mut Connection,
+    purchase: &PurchaseKey,
+    transition: &Transition,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let mut entry = find(&books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+    let before = entry.state;
+    entry.apply(transition, now)?;
+    write(&books, &entry, Some(before))?;
+    books.commit().map_err(failed)
+}
+
+/// One read transaction, so that all answers are of the same moment.
+fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    let books = connection.transaction().map_err(failed)?;
+    checks.assess(&View::new(&books, checks.now(), None)?)
+}
+
+fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    let mut statement =
+        books.prepare_cached("SELECT * FROM purchases WHERE payer = ? AND purchase = ?").map_err(failed)?;
+    let mut rows = statement.query([key.payer.written(), key.id.written()]).map_err(failed)?;
+    rows.next().map_err(failed)?.map(row::entry).transpose()
+}
+
+fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+    let (conditions, values) = row::conditions(filter);
+    let sql = format!("SELECT * FROM purchases WHERE {conditions} ORDER BY seq DESC LIMIT ?");
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        entries.push(row::entry(row)?);
+    }
+    entries.reverse();
+    Ok(entries)
+}
+
+/// Writes the entry over what is held of its purchase, and the event that led there.
+fn write(books: &Connection, entry: &Entry, before: Option<State>) -> Result<u64, LedgerError> {
+    let (names, values): (Vec<_>, Vec<_>) = row::columns(entry)?.into_iter().unzip();
+    let places = vec!["?"; names.len()].join(", ");
+    let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    let sql = format!(
+        "INSERT INTO purchases ({}) VALUES ({places}) ON CONFLICT (payer, purchase) DO UPDATE SET {} RETURNING seq",
+        names.join(", "),
+        updates.join(", ")
+    );
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let seq: i64 = statement.query_row(params_from_iter(values), |row| row.get(0)).map_err(failed)?;
+    append_event(books, entry, before)?;
+    u64::try_from(seq).map_err(|_| row::damaged(seq, "seq"))
+}
+
+fn append_event(books: &Connection, entry: &Entry, before: Option<State>) -> Result<(), LedgerError> {
+    const APPEND: &str =
+        "INSERT INTO events (at, payer, purchase, from_state, to_state, detail) VALUES (?, ?, ?, ?, ?, ?)";
+    let mut statement = books.prepare_cached(APPEND).map_err(failed)?;
+    statement.execute(params_from_iter(row::event(entry, before))).map(drop).map_err(failed)
+}
+
+/// What SQLite finds broken is damage; all else may pass.
+fn failed(error: rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(error.to_string()),
+        _ => LedgerError::store(error),
+    }
+}

@@ -1,0 +1,176 @@
+//! The file: who may read it, whose it is, what is in it.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::failed;
+use crate::ledger::LedgerError;
+
+/// How long a call waits for another process that is writing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// `burs` in ASCII: what says that a SQLite file is ours.
+pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
+/// Version of [`TABLES`].
+pub(super) const VERSION: i64 = 1;
+/// Every scope with every span asks in words of its own.
+const STATEMENTS_KEPT: usize = 64;
+const IN_MEMORY: &str = ":memory:";
+
+/// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
+/// means equal; times are milliseconds and `valid_before` seconds since 1970.
+///
+/// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
+/// leave out what is freed: it never counts again, and would pile up at the end of time, where
+/// holds have their `counts_at`. Nothing is deleted, so that no `seq` is given twice.
+pub(super) const TABLES: &str = "
+CREATE TABLE purchases (
+    seq INTEGER PRIMARY KEY,
+    purchase TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    payer TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'freed')),
+    fingerprint TEXT NOT NULL,
+    identifier TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    host_reversed TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    foreign_resource TEXT,
+    version INTEGER NOT NULL,
+    network TEXT NOT NULL,
+    asset TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    decimals INTEGER NOT NULL,
+    payee TEXT NOT NULL,
+    value TEXT NOT NULL,
+    usd_micros INTEGER CHECK (usd_micros >= 0),
+    nonce TEXT NOT NULL,
+    tag TEXT,
+    agent TEXT,
+    reserved_at INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    counts_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    valid_before INTEGER,
+    status INTEGER,
+    reason TEXT,
+    claimed_transaction TEXT,
+    verified_transaction TEXT,
+    payload TEXT,
+    UNIQUE (payer, purchase),
+    UNIQUE (payer, network, asset, nonce),
+    CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
+) STRICT;
+
+CREATE INDEX by_counts_at ON purchases (counts_at) WHERE state <> 'freed';
+CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE state <> 'freed';
+CREATE INDEX by_expires_at ON purchases (expires_at) WHERE state <> 'freed' AND state <> 'settled';
+CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE state <> 'freed';
+CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE state <> 'freed';
+CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE state <> 'freed';
+CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'freed';
+CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed';
+CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND tag IS NOT NULL;
+CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND agent IS NOT NULL;
+CREATE INDEX by_seller ON purchases (origin, network, asset) WHERE state <> 'freed';
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    payer TEXT NOT NULL,
+    purchase TEXT NOT NULL,
+    from_state TEXT,
+    to_state TEXT NOT NULL,
+    detail TEXT NOT NULL CHECK (json_valid(detail))
+) STRICT;
+
+CREATE INDEX events_by_purchase ON events (payer, purchase);
+
+CREATE TRIGGER purchases_stay BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
+CREATE TRIGGER events_stay BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
+CREATE TRIGGER events_stand BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
+";
+
+/// A connection to books that are known to be ours, whole enough to read, and writable.
+pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
+    if path != Path::new(IN_MEMORY) {
+        touch(path)?;
+    }
+    // Without CREATE and URI: the file is the one that was just seen, by its literal name.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    if connection.is_readonly("main").map_err(failed)? {
+        return Err(read_only(path));
+    }
+    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Before the first write, which is durable only under these. `fullfsync` is for macOS, where
+    // fsync alone does not reach the disk.
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;")
+        .map_err(failed)?;
+    claim(&mut connection)?;
+    keep_log(&connection)?;
+    Ok(connection)
+}
+
+/// Makes the file, for its owner alone, unless it exists. SQLite gives its log the same mode.
+fn touch(path: &Path) -> Result<(), LedgerError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let permissions = path.metadata().map_err(LedgerError::store)?.permissions();
+            // The operating system would let root write all the same.
+            if permissions.readonly() { Err(read_only(path)) } else { Ok(()) }
+        }
+        Err(error) => Err(LedgerError::store(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_only(path: &Path) -> LedgerError {
+    LedgerError::store(format!("{} is read-only", path.display()))
+}
+
+/// Lays out an empty file, and refuses what is not ours before anything is written to it.
+///
+/// The write lock comes first: of two processes that find an empty file, one waits for the other.
+fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
+    let file = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let application = number(&file, "PRAGMA application_id")?;
+    let version = number(&file, "PRAGMA user_version")?;
+    match (application, version) {
+        (APPLICATION_ID, VERSION) => {}
+        (APPLICATION_ID, newer) if newer > VERSION => return Err(LedgerError::Newer { found: newer, known: VERSION }),
+        (APPLICATION_ID, never) => return Err(LedgerError::Damaged(format!("there is no schema version {never}"))),
+        (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => lay_out(&file)?,
+        _ => return Err(LedgerError::Damaged("the file is a database of another program".to_owned())),
+    }
+    file.commit().map_err(failed)
+}
+
+fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
+    let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
+    file.execute_batch(TABLES).and_then(|()| file.execute_batch(&identity)).map_err(failed)
+}
+
+/// Readers and the writer then do not wait for each other. The file remembers it; memory has none.
+fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    match mode.as_str() {
+        "wal" | "memory" => Ok(()),
+        other => Err(LedgerError::store(format!("the file system allows only journal mode `{other}`"))),
+    }
+}
+
+fn number(file: &Connection, sql: &str) -> Result<i64, LedgerError> {
+    file.query_row(sql, [], |row| row.get(0)).map_err(failed)
+}

@@ -1,0 +1,396 @@
+//! What only books in a file must do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use secrecy::SecretString;
+
+use super::*;
+use crate::Usd;
+use crate::ledger::conformance::{HOUR, NOW, PAYLOAD, at, hold, lifetime, meter, order, settled, signed, wish};
+use crate::policy::limit::{LimitKind, Scope, Span};
+
+fn shelf() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("books.db");
+    (directory, path)
+}
+
+fn refused(path: &Path) -> LedgerError {
+    SqliteLedger::open(path).expect_err("the file is refused")
+}
+
+/// Another program at the same file.
+fn meddle(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[tokio::test]
+async fn books_are_kept_when_they_are_opened_again() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+    let before = format!("{:?}", ledger.purchase(&key).await.unwrap());
+    drop(ledger);
+    let ledger = SqliteLedger::open(&path).unwrap();
+    assert_eq!(format!("{:?}", ledger.purchase(&key).await.unwrap()), before);
+    let next = ledger.reserve(&wish(order("next", 1), at(NOW), lifetime(10))).await.unwrap();
+    assert!(matches!(next, Reserved::Denied(_)), "{next:?}");
+}
+
+#[tokio::test]
+async fn the_last_handle_closes_the_file() {
+    let (directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let other = ledger.clone();
+    hold(&ledger, order("order", 10), NOW).await;
+    drop(ledger);
+    hold(&other, order("other", 10), NOW).await;
+    drop(other);
+    let start = Instant::now();
+    let files = || fs::read_dir(directory.path()).unwrap().count();
+    while files() > 1 {
+        assert!(start.elapsed() < Duration::from_secs(10), "the log is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_begun_is_finished_without_its_caller() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    {
+        let transition = signed(NOW + 300);
+        let mut record = Box::pin(ledger.record(&key, &transition, at(NOW)));
+        let begun = std::future::poll_fn(|context| std::task::Poll::Ready(record.as_mut().poll(context))).await;
+        assert!(begun.is_pending() || begun.is_ready());
+    }
+    assert_eq!(ledger.purchase(&key).await.unwrap().unwrap().state, State::Signed);
+}
+
+#[tokio::test]
+async fn a_panic_stops_the_books() {
+    let ledger = SqliteLedger::open(":memory:").unwrap();
+    let answer: Result<(), _> = ledger.run(|_| panic!("on purpose")).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    let answer = ledger.entries(&Filter::all()).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (_directory, path) = shelf();
+    drop(SqliteLedger::open(&path).unwrap());
+    meddle(&path, "PRAGMA user_version = 2");
+    assert!(matches!(refused(&path), LedgerError::Newer { found: 2, known: 1 }));
+    meddle(&path, "PRAGMA user_version = 0");
+    assert!(matches!(refused(&path), LedgerError::Damaged(_)));
+}
+
+#[test]
+fn files_of_others_are_refused_and_untouched() {
+    let (_directory, path) = shelf();
+    for sql in ["CREATE TABLE notes (text)", "PRAGMA application_id = 7", "PRAGMA user_version = 7"] {
+        meddle(&path, sql);
+        let before = fs::read(&path).unwrap();
+        assert!(matches!(refused(&path), LedgerError::Damaged(_)), "{sql}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{sql}");
+        fs::remove_file(&path).unwrap();
+    }
+    for garbage in [&b"{\"spent\": 12}"[..], &[0xA5; 8192], b"SQLite format 3\0"] {
+        fs::write(&path, garbage).unwrap();
+        let error = refused(&path);
+        assert!(matches!(error, LedgerError::Damaged(_)), "{error:?}");
+        assert_eq!(fs::read(&path).unwrap(), garbage);
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused() {
+    let (directory, path) = shelf();
+    let store = |error: LedgerError| assert!(matches!(error, LedgerError::Store(_)), "{error:?}");
+    store(refused(&directory.path().join("missing").join("books.db")));
+    store(refused(Path::new("")));
+    store(refused(directory.path()));
+    drop(SqliteLedger::open(&path).unwrap());
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&path, permissions).unwrap();
+    store(refused(&path));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (directory, path) = shelf();
+    drop(SqliteLedger::open(&path).unwrap());
+    let mode = |mode| fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o500);
+    let unstopped = fs::write(directory.path().join("probe"), "").is_ok();
+    let (existing, new) = (SqliteLedger::open(&path), SqliteLedger::open(directory.path().join("new.db")));
+    mode(0o700);
+    // Root writes everywhere.
+    assert!(unstopped || matches!((existing, new), (Err(LedgerError::Store(_)), Err(LedgerError::Store(_)))));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_reads_the_file_and_its_log() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    hold(&ledger, order("order", 10), NOW).await;
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+}
+
+#[test]
+fn many_may_open_a_new_file_at_once() {
+    for _ in 0..10 {
+        let (_directory, path) = shelf();
+        let start = std::sync::Barrier::new(8);
+        thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                SqliteLedger::open(&path).map(drop)
+            };
+            let opened: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            for opened in opened {
+                opened.join().unwrap().unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handles_on_one_file_hold_exactly_as_many_as_fit() {
+    let (_directory, path) = shelf();
+    let ledgers = [SqliteLedger::open(&path).unwrap(), SqliteLedger::open(&path).unwrap()];
+    let tasks: Vec<_> = (0..200)
+        .map(|number| {
+            let ledger = ledgers[number % 2].clone();
+            tokio::spawn(async move {
+                ledger.reserve(&wish(order(&format!("order-{number}"), 10), at(NOW), lifetime(370))).await.unwrap()
+            })
+        })
+        .collect();
+    let mut held = 0;
+    for task in tasks {
+        held += usize::from(matches!(task.await.unwrap(), Reserved::Held(_)));
+    }
+    assert_eq!(held, 37);
+}
+
+const RACE: &str = "BURSAR_TEST_RACE";
+
+#[test]
+fn processes_hold_exactly_as_many_as_fit() {
+    let (_directory, path) = shelf();
+    let child = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "ledger::sqlite::tests::one_process_of_the_race", "--ignored"]);
+        command.env(RACE, &path).stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| child()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let held: i64 =
+        Connection::open(&path).unwrap().query_row("SELECT count(*) FROM purchases", [], |row| row.get(0)).unwrap();
+    assert_eq!(held, 50);
+}
+
+#[tokio::test]
+#[ignore = "a part of processes_hold_exactly_as_many_as_fit"]
+async fn one_process_of_the_race() {
+    let Ok(path) = std::env::var(RACE) else { return };
+    let ledger = SqliteLedger::open(path).unwrap();
+    for number in 0..40 {
+        let id = format!("{}-{number}", std::process::id());
+        ledger.reserve(&wish(order(&id, 10), at(NOW), lifetime(500))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn damage_is_named_and_stops_the_books() {
+    let cases = [
+        ("value", "'1e3'"),
+        ("value", "'007'"),
+        ("usd_micros", "NULL, asset = '0xE0'"),
+        ("payee", "'nobody'"),
+        ("payee", "upper(payee)"),
+        ("network", "'base'"),
+        ("origin", "'https://api.example.com:443'"),
+        ("host_reversed", "'com.example'"),
+        ("nonce", "'0x00'"),
+        ("purchase", "''"),
+        ("version", "1000"),
+        ("valid_before", "-1"),
+        ("status", "-1"),
+        ("payload", "CAST(x'ff' AS TEXT)"),
+    ];
+    for (column, value) in cases {
+        let (_directory, path) = shelf();
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let key = hold(&ledger, order("order", 10), NOW).await;
+        ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+        meddle(&path, &format!("UPDATE purchases SET {column} = {value}"));
+        let named = if value.contains("asset") { "asset" } else { column };
+        let expected = format!("the ledger is damaged: purchases, row 1, column {named}");
+        assert_eq!(ledger.entries(&Filter::all()).await.unwrap_err().to_string(), expected, "{value}");
+        if matches!(named, "value" | "network" | "asset") {
+            let answer = ledger.reserve(&wish(order("next", 10), at(NOW), lifetime(100))).await;
+            assert_eq!(answer.unwrap_err().to_string(), expected, "{value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_stops_the_books() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    for number in 0..50 {
+        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
+    }
+    drop(ledger);
+    meddle(&path, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096..].fill(0xA5);
+    fs::write(&path, &bytes).unwrap();
+    let answer = match SqliteLedger::open(&path) {
+        Ok(ledger) => ledger.reserve(&wish(order("next", 1), at(NOW), lifetime(1000))).await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(matches!(answer, Err(LedgerError::Damaged(_))), "{answer:?}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_full_disk_holds_nothing() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let full = |connection: &mut Connection| {
+        connection.query_row("PRAGMA max_page_count = 1", [], |row| row.get::<_, i64>(0)).map_err(failed)
+    };
+    ledger.run(full).await.unwrap();
+    let mut held = 0;
+    let error = loop {
+        match ledger.reserve(&wish(order(&format!("order-{held}"), 1), at(NOW), Vec::new())).await {
+            Ok(_) => held += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, LedgerError::Store(_)), "{error:?}");
+    assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), held);
+}
+
+#[tokio::test]
+async fn every_transition_is_an_event_and_stays() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    for (number, transition) in [signed(NOW + 300), settled()].iter().enumerate() {
+        ledger.record(&key, transition, at(NOW + 1 + u64::try_from(number).unwrap())).await.unwrap();
+    }
+    assert!(ledger.record(&key, &Transition::Freed, at(NOW + 9)).await.is_err());
+    let books = Connection::open(&path).unwrap();
+    let events = "SELECT group_concat(concat_ws(' ', seq, at - 1000 * ?, payer, purchase, from_state, to_state, detail ->> 'value'), '; ') FROM events";
+    let events: String = books.query_row(events, [NOW.cast_signed()], |row| row.get(0)).unwrap();
+    let who = "0xabababababababababababababababababababab order";
+    assert_eq!(
+        events,
+        format!("1 0 {who} reserved 10; 2 1000 {who} reserved signed 10; 3 2000 {who} signed settled 10")
+    );
+    for sql in ["UPDATE events SET at = 0", "DELETE FROM events", "DELETE FROM purchases"] {
+        assert!(books.execute_batch(sql).is_err(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_payload_is_in_its_column_alone() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+    let shown = format!("{ledger:?} {:?}", ledger.purchase(&key).await.unwrap());
+    assert!(!shown.contains(PAYLOAD), "{shown}");
+    let books = Connection::open(&path).unwrap();
+    let count = |sql: &str| books.query_row(sql, [PAYLOAD], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM purchases WHERE payload = ?"), 1);
+    assert_eq!(count("SELECT count(*) FROM events WHERE instr(detail, ?)"), 0);
+    // Not even in the error of a write that fails because of it.
+    books
+        .execute_batch("CREATE TRIGGER refuse BEFORE UPDATE ON purchases BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    let again = Transition::Signed { valid_before: NOW + 300, payload: SecretString::from(PAYLOAD) };
+    let error = ledger.record(&key, &again, at(NOW)).await.unwrap_err();
+    assert!(!format!("{error:?} {error}").contains(PAYLOAD), "{error:?}");
+}
+
+#[test]
+fn every_question_is_a_range_of_an_index() {
+    let (_directory, path) = shelf();
+    drop(SqliteLedger::open(&path).unwrap());
+    let books = Connection::open(&path).unwrap();
+    let asset = order("order", 1).asset;
+    let scopes = [
+        (Scope::Global, "by_counts_at", ""),
+        (Scope::Origin("https://a.example".parse().unwrap()), "by_origin", "origin=?"),
+        (Scope::Host("a.example".parse().unwrap()), "by_host", "host_reversed=?"),
+        (Scope::Host("*.example".parse().unwrap()), "by_host", "host_reversed>? AND host_reversed<?"),
+        (Scope::Domain("a.example".to_owned()), "by_host", "host_reversed>? AND host_reversed<?"),
+        (Scope::Payee(asset.address()), "by_payee", "payee=?"),
+        (Scope::Asset(asset.network(), asset.address()), "by_asset", "network=? AND asset=?"),
+        (Scope::Network(asset.network()), "by_network", "network=?"),
+        (Scope::Tag("t".to_owned()), "by_tag", "tag=?"),
+        (Scope::Agent("a".to_owned()), "by_agent", "agent=?"),
+    ];
+    let view = View::new(&books, at(NOW), None).unwrap();
+    let plan = |scope: &Scope, span| {
+        let (sql, values) = view.query(scope, span);
+        let mut statement = books.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        statement.query_row(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap()
+    };
+    for (scope, index, range) in scopes {
+        let ever = plan(&scope, Span::Ever);
+        assert!(ever.contains(&format!("INDEX {index}")) && ever.contains(range), "{ever}");
+        let spent = plan(&scope, Span::SpentAfter(at(NOW)));
+        let within_range = range.contains('<') || spent.contains("counts_at>?");
+        assert!(spent.starts_with("SEARCH") && spent.contains(range) && within_range, "{spent}");
+        assert!(plan(&scope, Span::ReservedAfter(at(NOW))).ends_with("INDEX by_reserved_at (reserved_at>?)"));
+        assert!(plan(&scope, Span::Outstanding).ends_with("INDEX by_expires_at (expires_at>?)"));
+    }
+}
+
+/// `cargo nextest run --run-ignored only --no-capture measure`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let limits = || {
+        [lifetime(Usd::MAX.micros()), vec![meter(Scope::Global, LimitKind::Rolling(HOUR, Usd::MAX.into()))]].concat()
+    };
+    for round in 0..5 {
+        let start = Instant::now();
+        for number in 0..200 {
+            let id = format!("{round}-{number}");
+            let key = order(&id, 10).key();
+            ledger.reserve(&wish(order(&id, 10), at(NOW), limits())).await.unwrap();
+            ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+            ledger.record(&key, &settled(), at(NOW)).await.unwrap();
+        }
+        println!("{} purchases: {:?} each", (round + 1) * 200, start.elapsed() / 200);
+    }
+}

@@ -1,0 +1,167 @@
+//! EVM chains by CAIP-2 identifier and by x402 v1's names.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An EVM chain, known by its chain id.
+///
+/// Parsed from CAIP-2 (`eip155:8453`) or from the names that x402 v1 uses (`base`); shown as
+/// CAIP-2.
+///
+/// ```
+/// use bursar::Network;
+///
+/// let base: Network = "base".parse()?;
+/// assert_eq!(base.to_string(), "eip155:8453");
+/// assert_eq!(base, "eip155:8453".parse()?);
+/// assert!("eip155:0x2105".parse::<Network>().is_err());
+/// # Ok::<(), bursar::ParseNetworkError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network(u64);
+
+/// Chain id, x402 name, whether its money is real. Names are those of x402 v1
+/// (`EVM_NETWORK_CHAIN_ID_MAP` of `@x402/evm` 2.27.0); chains without one carry a name of ours,
+/// which is never written to the wire.
+const KNOWN: &[(u64, &str, Money)] = &[
+    (1, "ethereum", Money::Real),
+    (11_155_111, "sepolia", Money::Test),
+    (2741, "abstract", Money::Real),
+    (11_124, "abstract-testnet", Money::Test),
+    (8453, "base", Money::Real),
+    (84_532, "base-sepolia", Money::Test),
+    (43_114, "avalanche", Money::Real),
+    (43_113, "avalanche-fuji", Money::Test),
+    (4689, "iotex", Money::Real),
+    (1329, "sei", Money::Real),
+    (1328, "sei-testnet", Money::Test),
+    (137, "polygon", Money::Real),
+    (80_002, "polygon-amoy", Money::Test),
+    (3338, "peaq", Money::Real),
+    (1514, "story", Money::Real),
+    (41_923, "educhain", Money::Real),
+    (324_705_682, "skale-base-sepolia", Money::Test),
+    (4326, "megaeth", Money::Real),
+    (143, "monad", Money::Real),
+    (10_143, "monad-testnet", Money::Test),
+    (988, "stable", Money::Real),
+    (2201, "stable-testnet", Money::Test),
+    (42_220, "celo", Money::Real),
+    (11_142_220, "celo-sepolia", Money::Test),
+    (14, "flare", Money::Real),
+    (42_161, "arbitrum", Money::Real),
+    (421_614, "arbitrum-sepolia", Money::Test),
+    (31_612, "mezo", Money::Real),
+    (31_611, "mezo-testnet", Money::Test),
+    (723_487, "radius", Money::Real),
+    (72_344, "radius-testnet", Money::Test),
+    (36_900, "adi", Money::Real),
+    (190_415, "hpp", Money::Real),
+    (181_228, "hpp-sepolia", Money::Test),
+    (50, "xdc", Money::Real),
+    (51, "xdc-apothem", Money::Test),
+    (38_833, "igra", Money::Real),
+    (5042, "arc", Money::Real),
+    (5_042_002, "arc-testnet", Money::Test),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Money {
+    Real,
+    Test,
+}
+
+impl Network {
+    /// The chain with this EIP-155 id.
+    #[must_use]
+    pub const fn from_chain_id(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The EIP-155 chain id.
+    #[must_use]
+    pub const fn chain_id(self) -> u64 {
+        self.0
+    }
+
+    /// The short name, such as `base`, where there is one.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        KNOWN.iter().find(|known| known.0 == self.0).map(|known| known.1)
+    }
+
+    /// Whether the chain is known to carry play money. An unknown chain is taken to carry real
+    /// money.
+    #[must_use]
+    pub fn is_testnet(self) -> bool {
+        KNOWN.iter().any(|known| known.0 == self.0 && known.2 == Money::Test)
+    }
+
+    /// The chain id of a canonical CAIP-2 identifier: `eip155:` and a decimal without leading
+    /// zeros.
+    fn from_caip2(text: &str) -> Option<Self> {
+        let reference = text.strip_prefix("eip155:")?;
+        let canonical =
+            reference.bytes().all(|byte| byte.is_ascii_digit()) && !reference.starts_with('0') && !reference.is_empty();
+        canonical.then(|| reference.parse().ok().map(Self)).flatten()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("eip155:{}", self.0))
+    }
+}
+
+impl FromStr for Network {
+    type Err = ParseNetworkError;
+
+    fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
+        Self::from_caip2(text)
+            .or_else(|| KNOWN.iter().find(|known| known.1 == text).map(|known| Self(known.0)))
+            .ok_or_else(|| ParseNetworkError { text: crate::text::excerpt(text) })
+    }
+}
+
+impl TryFrom<&str> for Network {
+    type Error = ParseNetworkError;
+
+    fn try_from(text: &str) -> Result<Self, ParseNetworkError> {
+        text.parse()
+    }
+}
+
+impl serde::Serialize for Network {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The text names no EVM chain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`")]
+pub struct ParseNetworkError {
+    text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_and_id_is_known_once_and_reads_back() {
+        for (index, (id, name, _)) in KNOWN.iter().enumerate() {
+            let network: Network = name.parse().unwrap();
+            assert_eq!(network.chain_id(), *id);
+            assert_eq!(network.to_string().parse::<Network>().unwrap(), network);
+            assert!(KNOWN[..index].iter().all(|other| other.0 != *id && other.1 != *name));
+        }
+    }
+
+    #[test]
+    fn only_canonical_identifiers_are_read() {
+        for text in ["eip155:0x2105", "eip155:08453", "eip155:", "eip155:0", "eip155:+1", "solana:x", "Base", "*"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+}

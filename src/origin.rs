@@ -1,0 +1,219 @@
+//! Who a request goes to: origins, host patterns, registrable domains.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+/// Scheme, host and port of a URL: what limits and rules are kept by.
+///
+/// The host is lower-case ASCII (IDNA) without a trailing dot, the port is always known, so that
+/// spellings of one server cannot pass for several.
+///
+/// ```
+/// use bursar::Origin;
+///
+/// let origin: Origin = "https://API.example.com.:443/report?x=1".parse()?;
+/// assert_eq!(origin.to_string(), "https://api.example.com");
+/// # Ok::<(), bursar::ParseOriginError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// The origin of an `http` or `https` URL.
+    #[must_use]
+    pub fn of(url: &Url) -> Option<Self> {
+        let port = url.port_or_known_default()?;
+        let host = url.host_str()?.trim_end_matches('.').to_owned();
+        let http = matches!(url.scheme(), "http" | "https");
+        (http && !host.is_empty()).then(|| Self { scheme: url.scheme().to_owned(), host, port })
+    }
+
+    /// `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The host, lower-case ASCII without a trailing dot; IPv6 addresses in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The domain that somebody registered, such as `example.co.uk`, by the public suffix list;
+    /// the host itself for addresses and names without one.
+    #[must_use]
+    pub fn registrable_domain(&self) -> &str {
+        if self.address().is_some() {
+            return &self.host;
+        }
+        psl::domain_str(&self.host).unwrap_or(&self.host)
+    }
+
+    /// The address, when the host is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        let name = self.host == "localhost" || self.host.ends_with(".localhost");
+        name || self.address().is_some_and(|address| address.to_canonical().is_loopback())
+    }
+
+    fn default_port(&self) -> bool {
+        matches!((self.scheme.as_str(), self.port), ("https", 443) | ("http", 80))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        if self.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+impl FromStr for Origin {
+    type Err = ParseOriginError;
+
+    fn from_str(text: &str) -> Result<Self, ParseOriginError> {
+        let malformed = || ParseOriginError { text: crate::text::excerpt(text) };
+        Url::parse(text).ok().as_ref().and_then(Self::of).ok_or_else(malformed)
+    }
+}
+
+impl serde::Serialize for Origin {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The text is not an `http` or `https` URL with a host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an origin; expected a form like `https://api.example.com`")]
+pub struct ParseOriginError {
+    text: String,
+}
+
+/// Hosts by name: `api.example.com` alone, or `*.example.com` for everything below a label
+/// boundary (and not `example.com` itself). Any scheme, any port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPattern {
+    below: bool,
+    host: String,
+}
+
+impl HostPattern {
+    /// Whether the pattern covers this host.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        if self.below {
+            host.strip_suffix(self.host.as_str()).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+        } else {
+            host == self.host
+        }
+    }
+
+    /// The host, or what stands after `*.`.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(crate) const fn covers_subdomains(&self) -> bool {
+        self.below
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.below { "*." } else { "" })?;
+        f.write_str(&self.host)
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = ParseHostError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHostError> {
+        let malformed = || ParseHostError { text: crate::text::excerpt(text) };
+        let (below, name) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
+        if name.contains('*') {
+            return Err(malformed());
+        }
+        let host = Host::parse(name).map_err(|_| malformed())?.to_string();
+        let host = host.trim_end_matches('.').to_owned();
+        if host.is_empty() { Err(malformed()) } else { Ok(Self { below, host }) }
+    }
+}
+
+/// The text is not a host pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port")]
+pub struct ParseHostError {
+    text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str) -> String {
+        text.parse::<Origin>().map_or_else(|error| error.to_string(), |origin| origin.to_string())
+    }
+
+    #[test]
+    fn spellings_of_one_server_are_one_origin() {
+        for text in [
+            "https://API.example.COM:443/",
+            "https://api.example.com./",
+            "https://ＡＰＩ.example.com",
+            "https://api。example。com",
+        ] {
+            assert_eq!(origin(text), "https://api.example.com", "{text}");
+        }
+        assert_eq!(origin("https://аpi.example.com/"), "https://xn--pi-6kc.example.com");
+        assert_eq!(origin("https://0x7f.1/"), "https://127.0.0.1");
+        assert_eq!(origin("https://api.example.com@evil.com/"), "https://evil.com");
+        assert_eq!(origin("http://a.example:8443"), "http://a.example:8443");
+        assert!("https://[::ffff:127.0.0.1]/".parse::<Origin>().unwrap().is_loopback());
+        assert!("data:text/plain,x".parse::<Origin>().is_err());
+    }
+
+    #[test]
+    fn patterns_match_on_label_boundaries() {
+        let below: HostPattern = "*.Example.com.".parse().unwrap();
+        assert!(below.matches("a.example.com") && below.matches("a.b.example.com"));
+        for host in ["example.com", "evilexample.com", "example.com.evil.com", ".example.com"] {
+            assert!(!below.matches(host), "{host}");
+        }
+        let exact: HostPattern = "api.example.com".parse().unwrap();
+        assert!(exact.matches("api.example.com") && !exact.matches("x.api.example.com"));
+        for bad in ["", "*", "*.", "a*.example.com", "https://a.example", "a.example:443"] {
+            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domains_are_what_somebody_registered() {
+        for (url, domain) in [
+            ("https://a.b.example.co.uk", "example.co.uk"),
+            ("https://10.0.0.1", "10.0.0.1"),
+            ("http://localhost:1", "localhost"),
+        ] {
+            assert_eq!(url.parse::<Origin>().unwrap().registrable_domain(), domain);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What each rule would say to a payment, without books and without money.
+
+use std::fmt;
+use std::time::Duration;
+
+use alloy::primitives::{Address, U256};
+use serde::Serialize;
+use url::Url;
+
+use super::limit::{Scope, Span};
+use super::{Denial, Facts, Policy, Rule};
+use crate::asset::Asset;
+use crate::ledger::{Books, Charge, Finding};
+use crate::origin::Origin;
+use crate::quote::Quote;
+use crate::{LedgerError, Network, Timestamp, Usd};
+
+/// A payment to ask about: a request, and a price in dollars.
+#[derive(Clone, Debug)]
+pub struct Hypothetical {
+    pub(crate) url: Url,
+    pub(crate) method: String,
+    pub(crate) price: Usd,
+    pub(crate) network: Option<Network>,
+    pub(crate) payee: Address,
+    pub(crate) tag: Option<String>,
+    pub(crate) agent: Option<String>,
+}
+
+impl Hypothetical {
+    /// A `GET` of this URL for this price, on the policy's first network, to an invented payee.
+    #[must_use]
+    pub fn new(url: Url, price: Usd) -> Self {
+        Self {
+            url,
+            method: "GET".to_owned(),
+            price,
+            network: None,
+            payee: Address::repeat_byte(0xee),
+            tag: None,
+            agent: None,
+        }
+    }
+
+    /// With another method.
+    #[must_use]
+    pub fn method(mut self, method: impl Into<String>) -> Self {
+        self.method = method.into();
+        self
+    }
+
+    /// On this network.
+    #[must_use]
+    pub const fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
+    /// To this payee.
+    #[must_use]
+    pub const fn payee(mut self, payee: Address) -> Self {
+        self.payee = payee;
+        self
+    }
+
+    /// With this tag.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// By this agent.
+    #[must_use]
+    pub fn agent(mut self, agent: impl Into<String>) -> Self {
+        self.agent = Some(agent.into());
+        self
+    }
+}
+
+/// What every rule answers to one payment. `Display` is a table with a line for each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The answers, in the order in which the rules are asked.
+    pub answers: Vec<Answer>,
+    /// Why somebody would be asked, if nothing denies.
+    pub ask: Option<String>,
+}
+
+/// One rule's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The rule, or the limit in full such as `global rolling 1d`.
+    pub name: String,
+    /// The rule.
+    pub rule: Rule,
+    /// What it said beyond yes: what is left of a limit.
+    pub detail: Option<String>,
+    /// Its refusal.
+    pub denial: Option<Denial>,
+}
+
+impl Explanation {
+    /// The first refusal: what a real payment would be denied with.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        self.answers.iter().find_map(|answer| answer.denial.as_ref())
+    }
+
+    pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, findings: Vec<Finding>) -> Self {
+        let rules = policy.judge(facts).into_iter().map(|(rule, verdict)| Answer {
+            name: rule.name().to_owned(),
+            rule,
+            detail: None,
+            denial: verdict.err(),
+        });
+        let limits = findings.into_iter().map(Answer::from);
+        Self { answers: rules.chain(limits).collect(), ask: policy.ask(facts) }
+    }
+}
+
+impl From<Finding> for Answer {
+    fn from(finding: Finding) -> Self {
+        let detail = finding.left.zip(finding.limit).map(|(left, limit)| format!("{left} of {limit} left"));
+        Self { name: finding.name, rule: finding.rule, detail, denial: finding.denial }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.answers.iter().map(|answer| answer.name.chars().count()).max().unwrap_or(0);
+        for Answer { name, detail, denial, .. } in &self.answers {
+            let (mark, words) = match denial {
+                Some(denial) => ("deny", denial.message.as_str()),
+                None => ("pass", detail.as_deref().unwrap_or_default()),
+            };
+            writeln!(f, "{}", format!("{mark}  {name:width$}  {words}").trim_end())?;
+        }
+        match (self.denial(), &self.ask) {
+            (Some(denial), _) => writeln!(f, "=> denied: {denial}"),
+            (None, Some(why)) => writeln!(f, "=> asks for approval: {why}"),
+            (None, None) => writeln!(f, "=> allowed"),
+        }
+    }
+}
+
+impl Policy {
+    /// What each rule says to a payment when the books are empty.
+    ///
+    /// `None` when the URL has no origin, or no dollar token of the registry lives on the network.
+    /// [`Client::explain`](crate::Client::explain) asks with the books as they are.
+    #[must_use]
+    pub fn explain(&self, payment: &Hypothetical, now: Timestamp) -> Option<Explanation> {
+        let origin = Origin::of(&payment.url)?;
+        let quote = self.imagine(payment)?;
+        let facts = payment.facts(&origin, &quote, now);
+        let findings = self.checks(&facts).assess(&Empty).ok()?;
+        Some(Explanation::new(self, &facts, findings))
+    }
+
+    /// The quote that a seller would make for the payment.
+    pub(crate) fn imagine(&self, payment: &Hypothetical) -> Option<Quote> {
+        let network = payment.network.or_else(|| self.networks.first().copied())?;
+        let registry = self.asset_registry();
+        let dollar = |asset: &&Asset| asset.network() == network && asset.dollars(U256::ZERO).is_some();
+        let asset = registry.find_symbol(network, "USDC").or_else(|| registry.iter().find(dollar))?;
+        let value = asset.parse_units(&payment.price.to_string())?;
+        Some(Quote::imagined(asset.clone(), payment.payee, value, Duration::from_secs(60)))
+    }
+}
+
+impl Hypothetical {
+    pub(crate) fn facts<'a>(&'a self, origin: &'a Origin, quote: &'a Quote, now: Timestamp) -> Facts<'a> {
+        Facts {
+            url: &self.url,
+            origin,
+            method: &self.method,
+            path: self.url.path(),
+            tag: self.tag.as_deref(),
+            agent: self.agent.as_deref(),
+            payer: Address::ZERO,
+            quote,
+            resource_url: None,
+            max_price: None,
+            now,
+        }
+    }
+}
+
+/// Books without a purchase.
+struct Empty;
+
+impl Books for Empty {
+    fn charges(&self, _: &Scope, _: Span, _: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn first_payee(&self, _: &Origin, _: Network, _: Address) -> Result<Option<Address>, LedgerError> {
+        Ok(None)
+    }
+
+    fn last_price(&self, _: &Origin, _: &str, _: &str, _: (Network, Address)) -> Result<Option<U256>, LedgerError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,373 @@
+//! Offers made comparable, and checked against what we know ourselves.
+
+use std::time::Duration;
+
+use alloy::primitives::{Address, U256};
+use serde_json::value::RawValue;
+
+use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+use crate::x402::{PaymentRequired, Version};
+use crate::{Network, Usd, text};
+
+/// The shortest window that official facilitators settle, in seconds.
+const SHORTEST_WINDOW: u64 = 6;
+
+/// An offer that could be signed: every field verified against the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    offer: usize,
+    version: Version,
+    asset: Asset,
+    pay_to: Address,
+    value: U256,
+    window: Duration,
+    flow: Flow,
+}
+
+/// When the seller takes the money: `extra.paymentFlow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flow {
+    /// Verifies, does the work, then settles: a failed work costs nothing if the seller is honest.
+    Authorization,
+    /// Settles before it does the work.
+    Upfront,
+    /// Settles before and after.
+    Escrow,
+}
+
+impl Quote {
+    /// Checks one offer of a seller's terms.
+    ///
+    /// # Errors
+    /// Why bursar cannot sign for this offer.
+    pub fn read(required: &PaymentRequired, offer: usize, assets: &AssetRegistry) -> Result<Self, Unpayable> {
+        let terms = match required.offers().get(offer).map(|offer| &offer.terms) {
+            Some(Ok(terms)) => terms,
+            Some(Err(error)) => return Err(Unpayable::Malformed(error.clone())),
+            None => return Err(Unpayable::Malformed("there is no such offer".to_owned())),
+        };
+        if terms.scheme != "exact" {
+            return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
+        }
+        let network: Network = terms.network.parse().map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
+        let asset = find_asset(assets, network, &terms.asset)?;
+        let extra = terms.extra.clone().unwrap_or_default();
+        check_method(&asset, extra.asset_transfer_method.as_deref())?;
+        check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
+        Ok(Self {
+            offer,
+            version: required.version(),
+            pay_to: parse_address(&terms.pay_to).ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
+            value: read_amount(terms.amount.as_deref(), terms.max_amount_required.as_deref())?,
+            window: read_window(&terms.max_timeout_seconds)?,
+            flow: read_flow(extra.payment_flow.as_deref())?,
+            asset,
+        })
+    }
+
+    /// Every offer in the seller's order, payable or with the reason why not.
+    #[must_use]
+    pub fn read_all(required: &PaymentRequired, assets: &AssetRegistry) -> Vec<Result<Self, Unpayable>> {
+        (0..required.offers().len()).map(|offer| Self::read(required, offer, assets)).collect()
+    }
+
+    /// A quote that no seller made, to ask the policy about.
+    pub(crate) const fn imagined(asset: Asset, pay_to: Address, value: U256, window: Duration) -> Self {
+        Self { offer: 0, version: Version::V2, asset, pay_to, value, window, flow: Flow::Authorization }
+    }
+
+    /// Position among the seller's offers.
+    #[must_use]
+    pub const fn offer(&self) -> usize {
+        self.offer
+    }
+
+    /// The protocol version of the terms.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The token.
+    #[must_use]
+    pub const fn asset(&self) -> &Asset {
+        &self.asset
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.asset.network()
+    }
+
+    /// Who would be paid.
+    #[must_use]
+    pub const fn pay_to(&self) -> Address {
+        self.pay_to
+    }
+
+    /// The price in atomic units.
+    #[must_use]
+    pub const fn value(&self) -> U256 {
+        self.value
+    }
+
+    /// The price, for people.
+    #[must_use]
+    pub fn amount(&self) -> TokenAmount {
+        TokenAmount::from_units(self.asset.clone(), self.value)
+    }
+
+    /// The price in dollars, for a token with a dollar peg.
+    #[must_use]
+    pub fn dollars(&self) -> Option<Usd> {
+        self.asset.dollars(self.value)
+    }
+
+    /// How long the seller wants the authorization to be valid (`maxTimeoutSeconds`).
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// When the seller takes the money.
+    #[must_use]
+    pub const fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// Order of preference: the seller that settles after its work, then the cheaper, then the
+    /// seller's order. Tokens without a dollar value come after those with one.
+    pub(crate) fn preference(&self) -> impl Ord + use<> {
+        (self.flow != Flow::Authorization, self.dollars().unwrap_or(Usd::MAX), self.offer)
+    }
+}
+
+/// Why an offer cannot be signed for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unpayable {
+    /// A field is missing or of the wrong kind.
+    #[error("the offer cannot be read: {0}")]
+    Malformed(String),
+    /// Not `exact`.
+    #[error("scheme `{0}` is not supported; expected `exact`")]
+    Scheme(String),
+    /// Not an EVM chain.
+    #[error("network `{0}` is not a known EVM network")]
+    Network(String),
+    /// `amount` is not `0` or digits without a leading zero, or exceeds 2²⁵⁶−1.
+    #[error("amount `{0}` is not a canonical unsigned 256-bit integer")]
+    Amount(String),
+    /// No amount at all.
+    #[error("the offer names no amount")]
+    NoAmount,
+    /// Both `amount` and `maxAmountRequired`, which may differ.
+    #[error("the offer names both `amount` and `maxAmountRequired`")]
+    TwoAmounts,
+    /// A token that is not in the registry.
+    #[error("token `{asset}` on {network} is not in the asset registry")]
+    Asset {
+        /// The chain.
+        network: Network,
+        /// The address as written.
+        asset: String,
+    },
+    /// Not an address, or one with a wrong checksum.
+    #[error("payTo `{0}` is not an address")]
+    Payee(String),
+    /// `extra.assetTransferMethod` is not one that bursar can sign for this token.
+    #[error("transfer method `{0}` is not supported for this token; expected `eip3009`")]
+    TransferMethod(String),
+    /// `extra.paymentFlow` is unknown.
+    #[error("payment flow `{0}` is unknown")]
+    Flow(String),
+    /// The seller's EIP-712 domain is not the token's: the chain would refuse the signature.
+    #[error("the seller signs {asset} as `{found}`; the token's EIP-712 domain has `{expected}`")]
+    Domain {
+        /// The token.
+        asset: Asset,
+        /// What the registry says.
+        expected: String,
+        /// What the seller says.
+        found: String,
+    },
+    /// `maxTimeoutSeconds` is not a positive number.
+    #[error("maxTimeoutSeconds `{0}` is not a positive number")]
+    Window(String),
+    /// `maxTimeoutSeconds` is shorter than facilitators settle.
+    #[error("maxTimeoutSeconds {0} is under the {SHORTEST_WINDOW} s that a facilitator needs")]
+    WindowTooShort(u64),
+}
+
+fn find_asset(assets: &AssetRegistry, network: Network, written: &str) -> Result<Asset, Unpayable> {
+    parse_address(written)
+        .and_then(|address| assets.find(network, address))
+        .cloned()
+        .ok_or_else(|| Unpayable::Asset { network, asset: text::excerpt(written) })
+}
+
+/// An address in one case, or in mixed case with a right checksum (EIP-55).
+pub(crate) fn parse_address(written: &str) -> Option<Address> {
+    let digits = written.strip_prefix("0x")?;
+    let address: Address = written.parse().ok()?;
+    let one_case =
+        !digits.bytes().any(|byte| byte.is_ascii_uppercase()) || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
+    (one_case || Address::parse_checksummed(written, None).is_ok()).then_some(address)
+}
+
+fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
+    match (asset.transfer_method(), method) {
+        (TransferMethod::Eip3009, None | Some("eip3009")) => Ok(()),
+        (_, Some(method)) => Err(Unpayable::TransferMethod(text::excerpt(method))),
+        (_, None) => Err(Unpayable::TransferMethod("permit2".to_owned())),
+    }
+}
+
+/// A seller that names no domain leaves it to us; one that names another is wrong about the token.
+fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Result<(), Unpayable> {
+    for (expected, found) in [(asset.eip712_name(), name), (asset.eip712_version(), version)] {
+        if let Some(found) = found.filter(|found| *found != expected) {
+            return Err(Unpayable::Domain {
+                asset: asset.clone(),
+                expected: expected.to_owned(),
+                found: text::excerpt(found),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Result<U256, Unpayable> {
+    let written = match (amount, max_amount_required) {
+        (Some(_), Some(_)) => return Err(Unpayable::TwoAmounts),
+        (Some(written), None) | (None, Some(written)) => written,
+        (None, None) => return Err(Unpayable::NoAmount),
+    };
+    parse_canonical(written).ok_or_else(|| Unpayable::Amount(text::excerpt(written)))
+}
+
+/// `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
+fn parse_canonical(written: &str) -> Option<U256> {
+    let digits = (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
+    let leading_zero = written.len() > 1 && written.starts_with('0');
+    (digits && !leading_zero).then(|| U256::from_str_radix(written, 10).ok()).flatten()
+}
+
+/// Whole seconds; fractions occur and are cut off.
+fn read_window(written: &RawValue) -> Result<Duration, Unpayable> {
+    let malformed = || Unpayable::Window(text::excerpt(written.get()));
+    let number: serde_json::Number = serde_json::from_str(written.get()).map_err(|_| malformed())?;
+    let seconds = match number.as_u64() {
+        Some(whole) => whole,
+        None => number.as_f64().filter(|seconds| *seconds > 0.0).map(truncate).ok_or_else(malformed)?,
+    };
+    match seconds {
+        0 if number.as_u64() == Some(0) => Err(malformed()),
+        0..SHORTEST_WINDOW => Err(Unpayable::WindowTooShort(seconds)),
+        _ => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and only positive numbers come here"
+)]
+const fn truncate(seconds: f64) -> u64 {
+    seconds as u64
+}
+
+fn read_flow(flow: Option<&str>) -> Result<Flow, Unpayable> {
+    match flow {
+        None | Some("authorization") => Ok(Flow::Authorization),
+        Some("upfront") => Ok(Flow::Upfront),
+        Some("escrow") => Ok(Flow::Escrow),
+        Some(unknown) => Err(Unpayable::Flow(text::excerpt(unknown))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(change: (&str, &str)) -> PaymentRequired {
+        let json = r#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:84532","amount":"10000",
+            "asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","payTo":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C",
+            "maxTimeoutSeconds":60,"extra":{"name":"USDC","version":"2"}}]}"#;
+        assert!(json.contains(change.0), "{}", change.0);
+        PaymentRequired::from_json(json.replace(change.0, change.1).as_bytes()).unwrap()
+    }
+
+    fn read(from: &str, to: &str) -> Result<Quote, Unpayable> {
+        Quote::read(&terms((from, to)), 0, AssetRegistry::stablecoins())
+    }
+
+    #[test]
+    fn amounts_are_canonical_or_refused() {
+        assert_eq!(read("\"10000\"", "\"0\"").unwrap().value(), U256::ZERO);
+        let max = U256::MAX.to_string();
+        assert_eq!(read("\"10000\"", &format!("\"{max}\"")).unwrap().value(), U256::MAX);
+        let over = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
+        for bad in ["01000", "+1000", " 1000", "1e3", "-1", "1_000", "0x10", "1000.0", "", "１０", over] {
+            assert_eq!(read("\"10000\"", &format!("\"{bad}\"")), Err(Unpayable::Amount(text::excerpt(bad))), "{bad}");
+        }
+        assert!(matches!(read("\"10000\"", "10000"), Err(Unpayable::Malformed(_))));
+        assert_eq!(
+            read("\"amount\":\"10000\"", "\"amount\":\"1\",\"maxAmountRequired\":\"1\""),
+            Err(Unpayable::TwoAmounts)
+        );
+        assert_eq!(read("\"amount\":\"10000\",", ""), Err(Unpayable::NoAmount));
+    }
+
+    #[test]
+    fn the_window_is_a_positive_number_of_at_least_six_seconds() {
+        for (written, seconds) in
+            [("6", 6), ("60.9", 60), ("6e1", 60), ("1e300", u64::MAX), ("1576800000", 1_576_800_000)]
+        {
+            assert_eq!(read("60", written).unwrap().window().as_secs(), seconds, "{written}");
+        }
+        for bad in ["0", "-1", "\"60\"", "null", "-0.0"] {
+            assert!(matches!(read("60", bad), Err(Unpayable::Window(_) | Unpayable::Malformed(_))), "{bad}");
+        }
+        assert_eq!(read("60", "5"), Err(Unpayable::WindowTooShort(5)));
+        assert_eq!(read("60", "0.5"), Err(Unpayable::WindowTooShort(0)));
+    }
+
+    #[test]
+    fn the_token_and_its_domain_come_from_the_registry() {
+        assert!(matches!(read("\"USDC\"", "\"USD Coin\""), Err(Unpayable::Domain { .. })));
+        assert!(matches!(read("\"version\":\"2\"", "\"version\":\"9\""), Err(Unpayable::Domain { .. })));
+        assert!(read("{\"name\":\"USDC\",\"version\":\"2\"}", "{}").is_ok());
+        assert!(matches!(read("84532", "8453"), Err(Unpayable::Asset { .. })));
+        assert!(matches!(
+            read("0x036CbD53842c5426634e7929541eC2318f3dCF7e", "0x1111111111111111111111111111111111111111"),
+            Err(Unpayable::Asset { .. })
+        ));
+    }
+
+    #[test]
+    fn unknown_ways_to_pay_are_not_payable() {
+        let extra = |field: &str| read("\"name\"", &format!("{field},\"name\""));
+        assert!(extra("\"assetTransferMethod\":\"eip3009\"").is_ok());
+        for method in ["permit2", "erc7710", "EIP3009"] {
+            assert_eq!(
+                extra(&format!("\"assetTransferMethod\":\"{method}\"")),
+                Err(Unpayable::TransferMethod(method.to_owned()))
+            );
+        }
+        assert_eq!(extra("\"paymentFlow\":\"upfront\"").unwrap().flow(), Flow::Upfront);
+        assert_eq!(extra("\"paymentFlow\":\"mystery\""), Err(Unpayable::Flow("mystery".to_owned())));
+        assert_eq!(read("exact", "upto"), Err(Unpayable::Scheme("upto".to_owned())));
+        assert!(matches!(read("eip155:84532", "solana:x"), Err(Unpayable::Network(_))));
+    }
+
+    #[test]
+    fn a_payee_with_a_wrong_checksum_is_a_mistyped_one() {
+        assert!(matches!(read("0x209693Bc", "0x209693bc"), Err(Unpayable::Payee(_))));
+        assert!(
+            read("0x209693Bc6afc0C5328bA36FaF03C514EF312287C", "0x209693bc6afc0c5328ba36faf03c514ef312287c").is_ok()
+        );
+    }
+}

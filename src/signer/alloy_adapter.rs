@@ -1,0 +1,216 @@
+//! Any signer of the `alloy` crates.
+
+use std::fmt;
+use std::time::Duration;
+
+use alloy::dyn_abi::TypedData;
+use alloy::primitives::Address;
+use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation};
+
+use super::{Signature, Signer, SignerError, TransferAuthorization};
+
+/// A [`Signer`] made of any signer of the `alloy` crates: a cloud's key service, a Ledger, Turnkey.
+///
+/// The signer is given the fields of the transfer, so that a device can show them and a remote
+/// policy can judge them. Only a signer that says that it cannot sign typed data is given the hash.
+/// A signer for whom typed data is but a hash (AWS KMS, GCP KMS) cannot judge anything, and bursar's
+/// policy is the only one.
+///
+/// alloy's errors do not tell a refusal from a breakdown, so all of them count as
+/// [unavailable](SignerError::unavailable), and the money is freed. Only the time limit counts as
+/// [timeout](SignerError::timeout): give a device, which waits for a person, more than the default.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bursar::{AlloySigner, ClientBuilder};
+///
+/// fn pay_with<S>(device: S, client: ClientBuilder) -> ClientBuilder
+/// where
+///     S: alloy::signers::Signer + Send + Sync + 'static,
+/// {
+///     client.signer(AlloySigner::new(device).with_time_limit(Duration::from_secs(120)))
+/// }
+/// ```
+pub struct AlloySigner<S> {
+    signer: S,
+    time_limit: Duration,
+}
+
+impl<S> AlloySigner<S> {
+    /// Adapts the signer, which has 30 seconds for a signature.
+    pub const fn new(signer: S) -> Self {
+        Self { signer, time_limit: Duration::from_secs(30) }
+    }
+
+    /// The same signer with so much time for a signature, a person's confirmation included.
+    #[must_use]
+    pub const fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+}
+
+impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
+    fn address(&self) -> Address {
+        self.signer.address()
+    }
+
+    fn time_limit(&self) -> Duration {
+        self.time_limit
+    }
+
+    async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        let typed_data = typed_data(authorization)?;
+        let signed = match self.signer.sign_dynamic_typed_data(&typed_data).await {
+            Err(Error::UnsupportedOperation(UnsupportedSignerOperation::SignTypedData)) => {
+                self.signer.sign_hash(&authorization.digest()).await
+            }
+            outcome => outcome,
+        };
+        match signed {
+            Ok(signature) => Ok(Signature::new(signature.as_bytes())),
+            Err(error) => Err(SignerError::unavailable(error.to_string())),
+        }
+    }
+}
+
+impl<S: AnyAlloySigner> fmt::Debug for AlloySigner<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlloySigner({})", self.signer.address())
+    }
+}
+
+fn typed_data(authorization: &TransferAuthorization) -> Result<TypedData, SignerError> {
+    serde_json::from_str(&authorization.typed_data_json())
+        .map_err(|error| SignerError::unavailable(format!("alloy cannot read the typed data: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+
+    use alloy::primitives::{B256, ChainId, Signature as AlloySignature};
+    use alloy::signers::Result as AlloyResult;
+
+    use super::super::recover::tests::authorization;
+    use super::super::{AnySigner, LocalSigner};
+    use super::*;
+
+    type Answer<'a> = Pin<Box<dyn Future<Output = AlloyResult<AlloySignature>> + Send + 'a>>;
+
+    /// A device that can do some things, and remembers what it was asked to do.
+    struct Device {
+        key: k256::ecdsa::SigningKey,
+        hash: bool,
+        typed_data: bool,
+        broken: bool,
+        asked: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Device {
+        fn new(hash: bool, typed_data: bool) -> Self {
+            let key = k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+            Self { key, hash, typed_data, broken: false, asked: Arc::default() }
+        }
+
+        fn sign(&self, hash: &B256) -> AlloyResult<AlloySignature> {
+            let (signature, recovery) = self.key.sign_prehash_recoverable(hash.as_slice())?;
+            Ok(AlloySignature::from((signature, recovery)))
+        }
+    }
+
+    impl AnyAlloySigner for Device {
+        fn sign_hash<'a, 'b, 'c>(&'a self, hash: &'b B256) -> Answer<'c>
+        where
+            'a: 'c,
+            'b: 'c,
+        {
+            self.asked.lock().unwrap().push("hash");
+            let unsupported = Error::UnsupportedOperation(UnsupportedSignerOperation::SignHash);
+            let answer = if self.hash { self.sign(hash) } else { Err(unsupported) };
+            Box::pin(async { answer })
+        }
+
+        fn sign_dynamic_typed_data<'a, 'b, 'c>(&'a self, payload: &'b TypedData) -> Answer<'c>
+        where
+            'a: 'c,
+            'b: 'c,
+        {
+            self.asked.lock().unwrap().push("typed data");
+            let answer = if self.broken {
+                Err(Error::message("the cable is out"))
+            } else if self.typed_data {
+                payload.eip712_signing_hash().map_err(Error::from).and_then(|hash| self.sign(&hash))
+            } else {
+                Err(Error::UnsupportedOperation(UnsupportedSignerOperation::SignTypedData))
+            };
+            Box::pin(async { answer })
+        }
+
+        fn address(&self) -> Address {
+            Address::from_public_key(self.key.verifying_key())
+        }
+
+        fn chain_id(&self) -> Option<ChainId> {
+            None
+        }
+
+        fn set_chain_id(&mut self, _chain_id: Option<ChainId>) {}
+    }
+
+    async fn sign_with(device: Device) -> (Result<Signature, SignerError>, Vec<&'static str>) {
+        let asked = Arc::clone(&device.asked);
+        let authorization = authorization(AnyAlloySigner::address(&device));
+        let outcome = AnySigner::new(AlloySigner::new(device)).sign(&authorization).await;
+        let asked = asked.lock().unwrap().clone();
+        (outcome, asked)
+    }
+
+    #[test]
+    fn alloy_hashes_the_typed_data_as_we_do() {
+        let authorization = authorization(Address::repeat_byte(3));
+        let hash = typed_data(&authorization).unwrap().eip712_signing_hash().unwrap();
+        assert_eq!(hash, authorization.digest());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_shows_what_it_signs_is_never_given_a_hash() {
+        let (outcome, asked) = sign_with(Device::new(false, true)).await;
+        let local = LocalSigner::from_bytes(&vec![7; 32].into()).unwrap();
+        assert_eq!(outcome, local.sign_now(&authorization(local.address())));
+        assert_eq!(asked, ["typed data"]);
+    }
+
+    #[tokio::test]
+    async fn a_device_without_typed_data_is_given_the_hash() {
+        let (outcome, asked) = sign_with(Device::new(true, false)).await;
+        assert!(outcome.is_ok());
+        assert_eq!(asked, ["typed data", "hash"]);
+    }
+
+    #[tokio::test]
+    async fn a_broken_device_is_not_asked_for_the_hash_instead() {
+        let (outcome, asked) = sign_with(Device { broken: true, ..Device::new(true, true) }).await;
+        assert_eq!(outcome, Err(SignerError::unavailable("the cable is out")));
+        assert_eq!(asked, ["typed data"]);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_can_do_neither_says_so() {
+        let (outcome, _) = sign_with(Device::new(false, false)).await;
+        assert_eq!(outcome.unwrap_err().to_string(), "operation `sign_hash` is not supported by the signer");
+    }
+
+    #[tokio::test]
+    async fn a_signer_behind_a_trait_object_sees_the_fields_too() {
+        let device = Device::new(false, true);
+        let boxed: Box<dyn AnyAlloySigner + Send + Sync> = Box::new(device);
+        let signer = AlloySigner::new(boxed).with_time_limit(Duration::from_secs(120));
+        assert_eq!(signer.time_limit(), Duration::from_secs(120));
+        assert_eq!(format!("{signer:?}"), format!("AlloySigner({})", Signer::address(&signer)));
+        let authorization = authorization(Signer::address(&signer));
+        assert!(AnySigner::new(signer).sign(&authorization).await.is_ok());
+    }
+}

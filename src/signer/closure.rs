@@ -1,0 +1,51 @@
+//! A closure as a signer.
+
+use std::fmt;
+use std::future::Future;
+
+use alloy::primitives::Address;
+
+use super::{Signature, Signer, SignerError, TransferAuthorization};
+
+/// A [`Signer`] made of an address and an async closure; see [`signer_fn`].
+pub struct SignerFn<F> {
+    address: Address,
+    sign: F,
+}
+
+/// Makes a signer of an async closure. The closure is given its own copy of the authorization.
+///
+/// ```
+/// use bursar::{Address, SignerError, signer_fn};
+///
+/// let signer = signer_fn(Address::ZERO, |authorization| async move {
+///     Err(SignerError::rejected(format!("will not pay {}", authorization.amount())))
+/// });
+/// ```
+pub const fn signer_fn<F, O>(address: Address, sign: F) -> SignerFn<F>
+where
+    F: Fn(TransferAuthorization) -> O + Send + Sync + 'static,
+    O: Future<Output = Result<Signature, SignerError>> + Send,
+{
+    SignerFn { address, sign }
+}
+
+impl<F, O> Signer for SignerFn<F>
+where
+    F: Fn(TransferAuthorization) -> O + Send + Sync + 'static,
+    O: Future<Output = Result<Signature, SignerError>> + Send,
+{
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        (self.sign)(authorization.clone()).await
+    }
+}
+
+impl<F> fmt::Debug for SignerFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignerFn({})", self.address)
+    }
+}

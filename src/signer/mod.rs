@@ -1,0 +1,245 @@
+//! Who signs: the [`Signer`] trait and the signers that ship with the crate.
+
+mod authorization;
+mod closure;
+mod local;
+mod recover;
+
+#[cfg(feature = "alloy-signer")]
+mod alloy_adapter;
+#[cfg(feature = "keystore")]
+mod keystore;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::primitives::{Address, hex};
+
+#[cfg(feature = "alloy-signer")]
+pub use alloy_adapter::AlloySigner;
+pub use authorization::TransferAuthorization;
+pub use closure::{SignerFn, signer_fn};
+pub use local::{KeyError, LocalSigner};
+pub(crate) use recover::check_signature;
+
+/// Signs EIP-3009 transfer authorizations for one address.
+///
+/// A signer is only ever shown a [`TransferAuthorization`] that the policy allowed and the books
+/// hold; it never sees a bare hash. Implement it with a plain `async fn`:
+///
+/// ```
+/// use bursar::{Address, Signature, Signer, SignerError, TransferAuthorization};
+///
+/// struct Vault { address: Address }
+///
+/// impl Signer for Vault {
+///     fn address(&self) -> Address {
+///         self.address
+///     }
+///
+///     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+///         let request = authorization.typed_data_json(); // for eth_signTypedData_v4
+///         Err(SignerError::unavailable(format!("no vault to send {} bytes to", request.len())))
+///     }
+/// }
+/// ```
+pub trait Signer: Send + Sync + 'static {
+    /// The address that pays.
+    fn address(&self) -> Address;
+
+    /// What kind of account pays. The default is an externally owned account, whose signature is
+    /// recovered and compared before it is used.
+    fn account(&self) -> AccountKind {
+        AccountKind::Eoa
+    }
+
+    /// How long a signature may take, a person's confirmation included. The default is 30 seconds.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// Signs the authorization.
+    ///
+    /// # Errors
+    /// Any failure. The money is freed again unless [`SignerError::is_timeout`], when a signature
+    /// may exist and counts until it has expired.
+    fn sign(
+        &self,
+        authorization: &TransferAuthorization,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send;
+}
+
+/// The kind of account a [`Signer`] signs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccountKind {
+    /// A key pair: 65-byte ECDSA signatures.
+    Eoa,
+    /// A contract that checks signatures itself (ERC-1271, ERC-6492): any bytes.
+    Contract,
+}
+
+/// A signature over an authorization: 65 bytes for a key pair, any length for a contract wallet.
+///
+/// Until it expires it is as good as the money, so `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signature(Vec<u8>);
+
+impl Signature {
+    /// Wraps the bytes: `r ‖ s ‖ v` with `v` 27 or 28 for a key pair.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn to_hex(&self) -> String {
+        hex::encode_prefixed(&self.0)
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({} bytes)", self.0.len())
+    }
+}
+
+/// A signer gave no usable signature.
+///
+/// The message must not hold key material; bursar repeats it in its own errors.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SignerError {
+    kind: SignerErrorKind,
+    message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignerErrorKind {
+    Rejected,
+    Unavailable,
+    Timeout,
+    WrongSignature,
+}
+
+impl SignerError {
+    /// The signer refused, for instance by its own policy or a person's word.
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self { kind: SignerErrorKind::Rejected, message: message.into() }
+    }
+
+    /// The signer could not be reached or is broken; nothing was signed.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { kind: SignerErrorKind::Unavailable, message: message.into() }
+    }
+
+    /// The signer did not answer in time; it may have signed.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self { kind: SignerErrorKind::Timeout, message: message.into() }
+    }
+
+    pub(crate) fn wrong_signature(message: impl Into<String>) -> Self {
+        Self { kind: SignerErrorKind::WrongSignature, message: message.into() }
+    }
+
+    /// Whether the signer refused.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.kind == SignerErrorKind::Rejected
+    }
+
+    /// Whether a signature may exist all the same.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind == SignerErrorKind::Timeout
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The object-safe twin of [`Signer`].
+trait DynSigner: Send + Sync {
+    fn address(&self) -> Address;
+    fn account(&self) -> AccountKind;
+    fn time_limit(&self) -> Duration;
+    fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>>;
+}
+
+impl<S: Signer> DynSigner for S {
+    fn address(&self) -> Address {
+        Signer::address(self)
+    }
+
+    fn account(&self) -> AccountKind {
+        Signer::account(self)
+    }
+
+    fn time_limit(&self) -> Duration {
+        Signer::time_limit(self)
+    }
+
+    fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::sign(self, authorization))
+    }
+}
+
+/// Any signer, shared.
+#[derive(Clone)]
+pub(crate) struct AnySigner(Arc<dyn DynSigner>);
+
+impl AnySigner {
+    pub(crate) fn new(signer: impl Signer) -> Self {
+        Self(Arc::new(signer))
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.0.address()
+    }
+
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.0.time_limit()
+    }
+
+    /// Asks for a signature within the signer's time and checks that it is one.
+    pub(crate) async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        let limit = self.0.time_limit();
+        let signature = tokio::time::timeout(limit, self.0.sign(authorization))
+            .await
+            .map_err(|_| SignerError::timeout(format!("the signer did not answer within {} s", limit.as_secs())))??;
+        match self.0.account() {
+            AccountKind::Eoa => check_signature(authorization, &signature),
+            AccountKind::Contract => Ok(signature),
+        }
+    }
+}
+
+impl fmt::Debug for AnySigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({})", self.address())
+    }
+}
+
+impl<S: Signer> Signer for Arc<S> {
+    fn address(&self) -> Address {
+        S::address(self)
+    }
+
+    fn account(&self) -> AccountKind {
+        S::account(self)
+    }
+
+    fn time_limit(&self) -> Duration {
+        S::time_limit(self)
+    }
+
+    async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        S::sign(self, authorization).await
+    }
+}

@@ -1,0 +1,210 @@
+//! Checking that a signature is the payer's, before anything depends on it.
+
+use alloy::primitives::Address;
+use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
+
+use super::{Signature, SignerError, TransferAuthorization};
+
+/// The signature in canonical form (low `s`, `v` 27 or 28), if it recovers to the payer.
+pub(crate) fn check_signature(
+    authorization: &TransferAuthorization,
+    signature: &Signature,
+) -> Result<Signature, SignerError> {
+    let (ecdsa, recovery) = parse(signature)?;
+    let recovered = VerifyingKey::recover_from_prehash(authorization.digest().as_slice(), &ecdsa, recovery)
+        .map(|key| Address::from_public_key(&key))
+        .map_err(|_| SignerError::wrong_signature("the signature recovers to no address"))?;
+    if recovered != authorization.from() {
+        return Err(SignerError::wrong_signature(format!(
+            "the signature is by {recovered}, not by the signer's address {}",
+            authorization.from()
+        )));
+    }
+    Ok(canonical(&ecdsa, recovery))
+}
+
+fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
+    let malformed = || SignerError::wrong_signature("the signature is not r, s and v in 65 bytes");
+    let (scalars, v) = signature.as_bytes().split_last_chunk::<1>().ok_or_else(malformed)?;
+    let ecdsa = Ecdsa::from_slice(scalars).map_err(|_| malformed())?;
+    let odd = match v {
+        [0 | 27] => false,
+        [1 | 28] => true,
+        _ => return Err(malformed()),
+    };
+    // The mirror image with a high `s` is valid mathematics, but the token's contract refuses it.
+    match ecdsa.normalize_s() {
+        Some(low) => Ok((low, RecoveryId::new(!odd, false))),
+        None => Ok((ecdsa, RecoveryId::new(odd, false))),
+    }
+}
+
+pub(super) fn canonical(ecdsa: &Ecdsa, recovery: RecoveryId) -> Signature {
+    let mut bytes = ecdsa.to_bytes().to_vec();
+    bytes.push(if recovery.is_y_odd() { 28 } else { 27 });
+    Signature::new(bytes)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use alloy::primitives::{B256, U256};
+    use k256::elliptic_curve::ops::Neg;
+
+    use super::super::{AccountKind, AnySigner, LocalSigner, Signer, signer_fn};
+    use super::*;
+    use crate::asset::AssetRegistry;
+    use crate::network::Network;
+
+    /// A cent of Base's USDC from `payer`.
+    pub(in super::super) fn authorization(payer: Address) -> TransferAuthorization {
+        let usdc = AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(8453), "USDC").unwrap();
+        let parties = (payer, Address::repeat_byte(0xbb));
+        TransferAuthorization::new(
+            usdc.clone(),
+            parties,
+            U256::from(10_000),
+            (1_700_000_000, 1_700_000_060),
+            B256::repeat_byte(9),
+        )
+    }
+
+    fn signer(byte: u8) -> LocalSigner {
+        LocalSigner::from_bytes(&vec![byte; 32].into()).unwrap()
+    }
+
+    /// A signer, an authorization for it and its own signature of it.
+    fn signed() -> (TransferAuthorization, Signature) {
+        let signer = signer(7);
+        let authorization = authorization(signer.address());
+        let signature = signer.sign_now(&authorization).unwrap();
+        (authorization, signature)
+    }
+
+    fn with_v(signature: &Signature, v: u8) -> Signature {
+        let mut bytes = signature.as_bytes().to_vec();
+        *bytes.last_mut().unwrap() = v;
+        Signature::new(bytes)
+    }
+
+    #[test]
+    fn a_local_signature_is_canonical_already() {
+        let (authorization, signature) = signed();
+        assert_eq!(check_signature(&authorization, &signature), Ok(signature));
+    }
+
+    #[test]
+    fn v_counted_from_nought_becomes_27_or_28() {
+        let (authorization, signature) = signed();
+        let v = signature.as_bytes()[64];
+        assert_eq!(check_signature(&authorization, &with_v(&signature, v - 27)), Ok(signature));
+    }
+
+    #[test]
+    fn a_high_s_is_brought_low() {
+        let (authorization, signature) = signed();
+        let low = Ecdsa::from_slice(&signature.as_bytes()[..64]).unwrap();
+        let high = Ecdsa::from_scalars(low.r().to_bytes(), low.s().neg().to_bytes()).unwrap();
+        assert_ne!(low, high);
+        let mut mirrored = high.to_bytes().to_vec();
+        mirrored.push(27 + 28 - signature.as_bytes()[64]);
+        assert_eq!(check_signature(&authorization, &Signature::new(mirrored)), Ok(signature));
+    }
+
+    #[test]
+    fn what_is_not_65_bytes_of_a_signature_is_refused() {
+        let (authorization, signature) = signed();
+        let bytes = signature.as_bytes();
+        let longer = [bytes, &[27]].concat();
+        let order = k256::elliptic_curve::bigint::Encoding::to_be_bytes(
+            &<k256::Secp256k1 as k256::elliptic_curve::Curve>::ORDER,
+        );
+        let malformed = [
+            Vec::new(),
+            bytes[..64].to_vec(),
+            longer,
+            [[0; 64].as_slice(), &[27]].concat(),
+            [&bytes[..32], &[0; 32], &[27]].concat(),
+            [order.as_slice(), &bytes[32..]].concat(),
+            with_v(&signature, 29).as_bytes().to_vec(),
+            with_v(&signature, 2).as_bytes().to_vec(),
+            with_v(&signature, 35).as_bytes().to_vec(), // as transactions of chain 0 carry it
+        ];
+        for bytes in malformed {
+            let refused = check_signature(&authorization, &Signature::new(bytes.clone())).unwrap_err();
+            assert!(refused.to_string().contains("65 bytes"), "{bytes:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_signature_with_the_wrong_v_is_somebody_elses() {
+        let (authorization, signature) = signed();
+        let other = with_v(&signature, 27 + 28 - signature.as_bytes()[64]);
+        assert!(check_signature(&authorization, &other).is_err());
+    }
+
+    #[test]
+    fn a_signature_of_other_terms_is_refused() {
+        let (authorization, signature) = signed();
+        let usdc = authorization.asset().clone();
+        let dearer = TransferAuthorization::new(
+            usdc,
+            (authorization.from(), authorization.to()),
+            authorization.value() + U256::from(1),
+            (authorization.valid_after(), authorization.valid_before()),
+            authorization.nonce(),
+        );
+        assert!(check_signature(&dearer, &signature).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_signer_that_signs_with_another_key_is_refused() {
+        let (payer, impostor) = (signer(7), signer(8));
+        let authorization = authorization(payer.address());
+        let by = impostor.address();
+        let confused = signer_fn(payer.address(), move |authorization| {
+            let signature = impostor.sign_now(&authorization);
+            async move { signature }
+        });
+        let refused = AnySigner::new(confused).sign(&authorization).await.unwrap_err();
+        assert!(refused.to_string().contains(&by.to_string()), "{refused}");
+        assert!(!refused.is_timeout() && !refused.is_rejected());
+    }
+
+    #[tokio::test]
+    async fn a_signer_that_does_not_answer_may_have_signed() {
+        struct Silent;
+        impl Signer for Silent {
+            fn address(&self) -> Address {
+                Address::ZERO
+            }
+            fn time_limit(&self) -> Duration {
+                Duration::from_millis(10)
+            }
+            async fn sign(&self, _authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+                std::future::pending().await
+            }
+        }
+        let error = AnySigner::new(Silent).sign(&authorization(Address::ZERO)).await.unwrap_err();
+        assert!(error.is_timeout());
+    }
+
+    #[tokio::test]
+    async fn a_contract_wallet_may_sign_as_it_likes() {
+        struct Wallet;
+        impl Signer for Wallet {
+            fn address(&self) -> Address {
+                Address::repeat_byte(1)
+            }
+            fn account(&self) -> AccountKind {
+                AccountKind::Contract
+            }
+            async fn sign(&self, _authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+                Ok(Signature::new([1, 2, 3]))
+            }
+        }
+        let signature = AnySigner::new(Wallet).sign(&authorization(Address::repeat_byte(1))).await;
+        assert_eq!(signature, Ok(Signature::new([1, 2, 3])));
+    }
+}

@@ -1,0 +1,29 @@
+//! JSON in base64 in a header, with bounds.
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::WireError;
+
+/// Longest header that is decoded, in bytes.
+pub(crate) const MAX_HEADER: usize = 64 * 1024;
+/// Longest body of a 402 that is read, in bytes after decompression.
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
+
+/// Written padded; read with or without, as the official decoder does.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
+    if value.len() > MAX_HEADER {
+        return Err(WireError::HeaderTooLong { length: value.len() });
+    }
+    Ok(BASE64.decode(value.trim_ascii())?)
+}
+
+pub(crate) fn encode_header(json: &[u8]) -> String {
+    BASE64.encode(json)
+}

@@ -1,0 +1,90 @@
+//! What we answer with: the payment header's content.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Extensions, PaymentRequired, Version};
+use crate::signer::{Signature, TransferAuthorization};
+
+/// A signed authorization, as `payload` of an `exact` payment.
+///
+/// Key order is the official client's, so that headers equal the published vectors byte for byte.
+#[derive(Serialize)]
+pub(crate) struct Proof {
+    authorization: Authorization,
+    signature: String,
+}
+
+/// All six are strings on the wire: numbers in decimal, the nonce as 64 hex digits.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Authorization {
+    from: String,
+    to: String,
+    value: String,
+    valid_after: String,
+    valid_before: String,
+    nonce: String,
+}
+
+impl Proof {
+    pub(crate) fn new(authorization: &TransferAuthorization, signature: &Signature) -> Self {
+        Self {
+            authorization: Authorization {
+                from: authorization.from().to_checksum(None),
+                to: authorization.to().to_checksum(None),
+                value: authorization.value().to_string(),
+                valid_after: authorization.valid_after().to_string(),
+                valid_before: authorization.valid_before().to_string(),
+                nonce: authorization.nonce().to_string(),
+            },
+            signature: signature.to_hex(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct V1<'a> {
+    x402_version: u8,
+    scheme: &'a str,
+    network: &'a str,
+    payload: &'a Proof,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct V2<'a> {
+    x402_version: u8,
+    payload: &'a Proof,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extensions: Option<Extensions<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a RawValue>,
+    accepted: &'a RawValue,
+}
+
+/// The JSON of the payment: the chosen offer, `resource` and `extensions` echoed as received.
+pub(crate) fn encode_payment(
+    required: &PaymentRequired,
+    offer: usize,
+    proof: &Proof,
+    identifier: &str,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");
+    let offer = required.offers().get(offer).ok_or_else(missing)?;
+    let x402_version = required.version().number();
+    match required.version() {
+        Version::V1 => {
+            let terms = offer.terms.as_ref().map_err(serde::ser::Error::custom)?;
+            serde_json::to_vec(&V1 { x402_version, scheme: &terms.scheme, network: &terms.network, payload: proof })
+        }
+        Version::V2 => serde_json::to_vec(&V2 {
+            x402_version,
+            payload: proof,
+            extensions: required.raw_extensions().map(|declared| Extensions { declared, identifier }),
+            resource: required.raw_resource(),
+            accepted: offer.raw(),
+        }),
+    }
+}

@@ -1,0 +1,234 @@
+//! What a seller asks for: `PaymentRequired` and its offers.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Version, WireError, codec};
+
+/// Offers beyond this many are not looked at.
+const MAX_OFFERS: usize = 32;
+
+/// A seller's terms, from the `PAYMENT-REQUIRED` header (version 2) or the body of the 402.
+///
+/// Everything in it is the seller's word.
+#[derive(Clone, Debug)]
+pub struct PaymentRequired {
+    version: Version,
+    error: Option<String>,
+    resource: Option<Box<RawValue>>,
+    resource_url: Option<String>,
+    description: Option<String>,
+    extensions: Option<Box<RawValue>>,
+    offers: Vec<Offer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    x402_version: u64,
+    #[serde(default)]
+    error: Option<Box<RawValue>>,
+    #[serde(default)]
+    resource: Option<Box<RawValue>>,
+    #[serde(default)]
+    accepts: Option<Vec<Box<RawValue>>>,
+    #[serde(default)]
+    extensions: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Resource {
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    url: Option<String>,
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    description: Option<String>,
+}
+
+impl PaymentRequired {
+    /// Reads the value of a `PAYMENT-REQUIRED` header: base64 of JSON, at most 64 KiB.
+    ///
+    /// # Errors
+    /// When it is too long, not base64, or not a `PaymentRequired` of version 1 or 2.
+    pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
+        Self::from_json(&codec::decode_header(value)?)
+    }
+
+    /// Reads JSON: the body of a version 1 answer, or an MCP tool's `structuredContent`.
+    ///
+    /// # Errors
+    /// When it is not a `PaymentRequired` of version 1 or 2.
+    pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        let wire: Wire = serde_json::from_slice(json)?;
+        let version = match wire.x402_version {
+            1 => Version::V1,
+            2 => Version::V2,
+            other => return Err(WireError::Version(other)),
+        };
+        let resource: Resource =
+            wire.resource.as_deref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        let offers: Vec<Offer> =
+            wire.accepts.unwrap_or_default().into_iter().take(MAX_OFFERS).map(Offer::read).collect();
+        let resource_url = resource.url.or_else(|| offers.iter().find_map(|offer| offer.resource.clone()));
+        let description = resource.description.or_else(|| offers.iter().find_map(|offer| offer.description.clone()));
+        let error = wire.error.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        Ok(Self {
+            version,
+            error,
+            resource: wire.resource,
+            resource_url,
+            description,
+            extensions: wire.extensions,
+            offers,
+        })
+    }
+
+    /// The protocol version the seller speaks.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The seller's reason, human or machine; untrusted text.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// The URL that the seller says it sells; untrusted text.
+    #[must_use]
+    pub fn resource_url(&self) -> Option<&str> {
+        self.resource_url.as_deref()
+    }
+
+    /// The seller's description; untrusted text.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// The offers, in the seller's order; at most 32.
+    #[must_use]
+    pub fn offers(&self) -> &[Offer] {
+        &self.offers
+    }
+
+    pub(crate) fn raw_resource(&self) -> Option<&RawValue> {
+        self.resource.as_deref()
+    }
+
+    pub(crate) fn raw_extensions(&self) -> Option<&RawValue> {
+        self.extensions.as_deref()
+    }
+}
+
+/// One element of `accepts`: a way to pay, as the seller wrote it.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    raw: Box<RawValue>,
+    resource: Option<String>,
+    description: Option<String>,
+    pub(crate) terms: Result<Terms, String>,
+}
+
+/// The fields of an offer that matter, still as text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Terms {
+    pub(crate) scheme: String,
+    pub(crate) network: String,
+    #[serde(default)]
+    pub(crate) amount: Option<String>,
+    #[serde(default)]
+    pub(crate) max_amount_required: Option<String>,
+    pub(crate) asset: String,
+    pub(crate) pay_to: String,
+    pub(crate) max_timeout_seconds: Box<RawValue>,
+    #[serde(default)]
+    pub(crate) extra: Option<Extra>,
+}
+
+/// What `extra` may say about an `exact` payment on an EVM chain.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Extra {
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) version: Option<String>,
+    #[serde(default)]
+    pub(crate) asset_transfer_method: Option<String>,
+    #[serde(default)]
+    pub(crate) payment_flow: Option<String>,
+}
+
+/// Version 1 keeps what version 2 calls `resource` in every offer.
+#[derive(Deserialize, Default)]
+struct Described {
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    resource: Option<String>,
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    description: Option<String>,
+}
+
+impl Offer {
+    fn read(raw: Box<RawValue>) -> Self {
+        let described: Described = serde_json::from_str(raw.get()).unwrap_or_default();
+        let terms = serde_json::from_str(raw.get()).map_err(|error: serde_json::Error| error.to_string());
+        Self { raw, resource: described.resource, description: described.description, terms }
+    }
+
+    /// The offer as received, byte for byte.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        self.raw.get()
+    }
+
+    pub(crate) fn raw(&self) -> &RawValue {
+        &self.raw
+    }
+}
+
+/// A string, or nothing for any other kind of value: descriptions must not decide payability.
+fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_and_missing_fields_are_tolerated() {
+        let read = PaymentRequired::from_json(
+            br#"{"x402Version":2,"error":null,"resource":{"url":"https://a.example/x","description":null,"tags":7},
+               "accepts":[{"scheme":"exact"},{"scheme":"exact","network":"eip155:1","amount":"1","asset":"0x","payTo":"0x",
+               "maxTimeoutSeconds":60,"extra":null,"outputSchema":null}],"extensions":null}"#,
+        )
+        .unwrap();
+        assert_eq!(read.resource_url(), Some("https://a.example/x"));
+        assert!(read.raw_extensions().is_none());
+        assert!(read.offers()[0].terms.is_err());
+        assert!(read.offers()[1].terms.is_ok());
+    }
+
+    #[test]
+    fn what_is_not_x402_is_refused() {
+        for json in [
+            "",
+            "[]",
+            "{}",
+            r#"{"x402Version":3,"accepts":[]}"#,
+            r#"{"x402Version":"2"}"#,
+            r#"{"x402Version":2,"accepts":{}}"#,
+        ] {
+            assert!(PaymentRequired::from_json(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_field_given_twice_spoils_the_offer() {
+        let json = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:1","amount":"1","amount":"2","asset":"0x","payTo":"0x","maxTimeoutSeconds":60}]}"#;
+        assert!(PaymentRequired::from_json(json).unwrap().offers()[0].terms.is_err());
+    }
+}

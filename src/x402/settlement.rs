@@ -1,0 +1,74 @@
+//! What a seller says became of a payment.
+
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{RECEIPTS, WireError, codec};
+
+/// The decoded `PAYMENT-RESPONSE` (or `X-PAYMENT-RESPONSE`) header: the seller's claim, which
+/// nothing authenticates.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct SettlementResponse {
+    /// Whether the seller says that the payment was settled.
+    pub success: bool,
+    /// Hash of the transaction, empty when there is none. Present without success while a
+    /// settlement is pending.
+    #[serde(default, deserialize_with = "text")]
+    pub transaction: String,
+    /// Network of the transaction, CAIP-2 or a version 1 name.
+    #[serde(default, deserialize_with = "text")]
+    pub network: String,
+    /// Who paid.
+    #[serde(default)]
+    pub payer: Option<String>,
+    /// What was charged, in atomic units, where the scheme lets it differ from what was signed.
+    #[serde(default)]
+    pub amount: Option<String>,
+    /// Machine-readable reason of a failure, such as `insufficient_funds`.
+    #[serde(default)]
+    pub error_reason: Option<String>,
+    /// Human-readable reason of a failure; untrusted text.
+    #[serde(default)]
+    pub error_message: Option<String>,
+    /// Extensions, such as a signed `offer-receipt`.
+    #[serde(default)]
+    pub extensions: Option<Value>,
+}
+
+/// A string; `null` reads as empty.
+fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl SettlementResponse {
+    /// Reads the value of a receipt header.
+    ///
+    /// # Errors
+    /// When it is longer than 64 KiB, not base64 or not a settlement response.
+    pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
+        Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
+    }
+
+    /// The receipt among a response's headers, under either name; the first that reads wins.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {
+        let mut found = RECEIPTS
+            .into_iter()
+            .flat_map(|name| headers.get_all(name))
+            .map(|value| Self::from_header(value.as_bytes()));
+        let first = found.next()?;
+        if first.is_ok() {
+            return Some(first);
+        }
+        Some(found.find(Result::is_ok).unwrap_or(first))
+    }
+
+    /// Whether the transaction was sent but its inclusion not yet seen: not a failure, and to be
+    /// presented again, never signed anew.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.success && self.error_reason.as_deref() == Some("settlement_pending") && !self.transaction.is_empty()
+    }
+}
