@@ -1,0 +1,106 @@
+// Proves that the world works: the official clients buy from every seller, and the chain agrees.
+//
+//   tests/interop/run node tests/interop/smoke.mjs
+import { readFileSync } from "node:fs";
+import { ExactEvmScheme } from "@x402/evm/exact/client";
+import { decodePaymentResponseHeader, wrapFetchWithPayment, x402Client } from "@x402/fetch";
+import { formatUnits } from "viem";
+import { decodeXPaymentResponse, wrapFetchWithPayment as wrapFetchWithPaymentV1 } from "x402-fetch";
+import { BUYERS } from "./accounts.mjs";
+import { clients, NETWORK, usdcBalance } from "./chain.mjs";
+
+const world = JSON.parse(readFileSync(process.env.BURSAR_INTEROP_WORLD, "utf8"));
+const { reader } = clients(world.rpc);
+const buyer = BUYERS[0];
+
+const client = new x402Client().register(NETWORK, new ExactEvmScheme(buyer));
+const v2 = {
+  fetch: wrapFetchWithPayment(fetch, client),
+  receipt: (response) => decodePaymentResponseHeader(response.headers.get("payment-response")),
+};
+const v1 = {
+  fetch: wrapFetchWithPaymentV1(fetch, buyer),
+  receipt: (response) => decodeXPaymentResponse(response.headers.get("x-payment-response")),
+};
+
+let failures = 0;
+
+/** Runs a purchase, which resolves with its receipt, and compares what moved on chain. */
+async function buy(seller, what, price, purchase) {
+  const { payTo } = world.sellers[seller];
+  const balances = () => Promise.all([buyer.address, payTo].map((who) => usdcBalance(reader, who)));
+  const before = await balances();
+  let problem;
+  try {
+    const receipt = await purchase();
+    if (!receipt.success) problem = `receipt says ${JSON.stringify(receipt)}`;
+  } catch (error) {
+    problem = error.message;
+  }
+  const after = await balances();
+  const [spent, earned] = [before[0] - after[0], after[1] - before[1]];
+  if (spent !== price || earned !== price) problem ??= `the price is ${price}`;
+  if (problem) failures += 1;
+  const usd = (units) => formatUnits(units, 6);
+  console.log(
+    `${problem ? "FAIL" : "ok  "} ${seller.padEnd(10)} ${what.padEnd(12)}` +
+      ` buyer -${usd(spent)}  seller +${usd(earned)}${problem ? `  ${problem}` : ""}`,
+  );
+}
+
+function assert(condition, message) {
+  if (!condition) throw new Error(message);
+}
+
+async function buyReport(seller, protocol) {
+  const response = await protocol.fetch(`${world.sellers[seller].url}/report`);
+  assert(response.status === 200, `status ${response.status}`);
+  assert((await response.json()).seller === seller, "not the seller's report");
+  return protocol.receipt(response);
+}
+
+async function buyEcho(seller, protocol) {
+  // Every byte value, so that nothing on the way can take it for text.
+  const body = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
+  const type = "application/x-bytes";
+  const response = await protocol.fetch(`${world.sellers[seller].url}/echo`, {
+    method: "POST",
+    body,
+    headers: { "content-type": type },
+  });
+  assert(response.status === 200, `status ${response.status}`);
+  assert(response.headers.get("content-type") === type, "another content type came back");
+  assert(Buffer.from(await response.arrayBuffer()).equals(body), "other bytes came back");
+  return protocol.receipt(response);
+}
+
+/** The official MCP clients bring their own transports; the protocol is small enough by hand. */
+async function buyMcpReport() {
+  const call = async (_meta) => {
+    const params = { name: "report", arguments: { topic: "smoke" }, _meta };
+    const response = await fetch(world.sellers.mcp.url, {
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "application/json, text/event-stream" },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params }),
+    });
+    const event = (await response.text()).match(/^data: (.*)$/m)[1];
+    return JSON.parse(event).result;
+  };
+  const unpaid = await call();
+  assert(unpaid.isError, "the tool is free");
+  const paid = await call({ "x402/payment": await client.createPaymentPayload(unpaid.structuredContent) });
+  assert(!paid.isError, paid.content[0].text);
+  assert(JSON.parse(paid.content[0].text).topic === "smoke", "not the report asked for");
+  return paid._meta["x402/payment-response"];
+}
+
+for (const seller of Object.keys(world.sellers)) {
+  if (seller === "mcp") {
+    await buy(seller, "tool report", 10_000n, buyMcpReport);
+  } else {
+    const protocol = seller === "express-v1" ? v1 : v2;
+    await buy(seller, "GET /report", 10_000n, () => buyReport(seller, protocol));
+    await buy(seller, "POST /echo", 20_000n, () => buyEcho(seller, protocol));
+  }
+}
+process.exit(failures ? 1 : 0);
