@@ -251,6 +251,18 @@ mod tests {
         })
     }
 
+    /// The same secret under one round, made with Node's crypto: for tests that are not about slowness.
+    fn quick_file() -> Value {
+        let mut file = pbkdf2_vector();
+        let crypto = &mut file["crypto"];
+        crypto["kdfparams"]["c"] = json!(1);
+        crypto["kdfparams"]["salt"] = json!("a5".repeat(32));
+        crypto["cipherparams"]["iv"] = json!("11".repeat(16));
+        crypto["ciphertext"] = json!("c63d51af3e5d8a37f0fa237116bcab2428404e3e64743da14e6eb3cd87917468");
+        crypto["mac"] = json!("007945b84230482e2b9cdede75eb28c6e3c8c44a41ee293f591864744329216f");
+        file
+    }
+
     fn open(file: &Value, password: &str) -> Result<LocalSigner, KeyError> {
         Keystore::parse(&file.to_string())?.open(&SecretString::from(password))
     }
@@ -259,7 +271,7 @@ mod tests {
         let started = Instant::now();
         let error = open(file, "testpassword").unwrap_err();
         assert!(matches!(error, KeyError::Keystore(_)), "{error:?}");
-        assert!(started.elapsed() < Duration::from_millis(100), "it was worked on before it was refused");
+        assert!(started.elapsed() < Duration::from_secs(1), "it was worked on before it was refused");
         error.to_string()
     }
 
@@ -274,19 +286,22 @@ mod tests {
 
     #[test]
     fn a_wrong_password_and_a_changed_file_do_not_open() {
-        let file = pbkdf2_vector();
+        let mut file = quick_file();
         for password in ["", "testpasswor", "testpassword ", "Testpassword"] {
             assert!(matches!(open(&file, password), Err(KeyError::WrongPassword)), "{password:?}");
         }
-        let mut changed = file;
-        changed["crypto"]["ciphertext"] =
-            json!(format!("6{}", &"5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa46"[1..]));
-        assert!(matches!(open(&changed, "testpassword"), Err(KeyError::WrongPassword)));
+        for part in ["ciphertext", "mac"] {
+            let kept = file["crypto"][part].take();
+            file["crypto"][part] = json!(format!("ff{}", &kept.as_str().unwrap()[2..]));
+            assert!(matches!(open(&file, "testpassword"), Err(KeyError::WrongPassword)), "{part}");
+            file["crypto"][part] = kept;
+        }
+        assert_eq!(open(&file, "testpassword").unwrap().address(), OWNER);
     }
 
     #[test]
     fn the_address_in_the_file_is_that_of_the_key() {
-        let mut file = pbkdf2_vector();
+        let mut file = quick_file();
         for same in
             [json!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b"), json!(OWNER.to_checksum(None)), json!(""), Value::Null]
         {
@@ -302,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_spelling_of_old_wallets_is_read() {
-        let mut file = pbkdf2_vector();
+        let mut file = quick_file();
         let fields = file.as_object_mut().unwrap();
         let crypto = fields.remove("crypto").unwrap();
         fields.insert("Crypto".to_owned(), crypto);
