@@ -26,6 +26,8 @@ mod signer;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
+#[cfg(test)]
+mod vectors;
 mod x402;
 
 pub use alloy::primitives::{Address, B256, U256, address};
@@ -57,6 +59,12 @@ pub use signer::{
     AccountKind, KeyError, LocalSigner, Signature, Signer, SignerError, SignerFn, TransferAuthorization, signer_fn,
 };
 pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
+
+/// The README's code, compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;
 
 pub use reqwest;
 pub use secrecy;

@@ -342,7 +342,7 @@ impl Payer {
         intent: &Intent,
         quote: &Quote,
     ) -> Result<Explanation, Error> {
-        let path = self.stored_path(intent);
+        let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
         let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
@@ -361,7 +361,9 @@ impl Payer {
             .policy
             .imagine(payment)
             .ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
-        let facts = payment.facts(&origin, &quote, self.now());
+        let path = self.inner.policy.stored_path(&payment.url);
+        let agent = payment.agent.as_deref().or(self.inner.agent.as_deref());
+        let facts = Facts { payer: self.address(), agent, ..payment.facts(&origin, &quote, &path, self.now()) };
         let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
     }
@@ -395,7 +397,12 @@ impl Payer {
     /// purchase id belongs to another request or is being bought now, or the signer fails. In all
     /// these cases nothing was signed, but for a signer that did not answer in time.
     pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.buy(required, intent, Terms::First).await.map_err(|error| error.at(&intent.url))
+        let bought = match self.resume(intent).await {
+            Ok(Some(payment)) => return Ok(payment),
+            Ok(None) => self.buy(required, intent, Terms::First).await,
+            Err(error) => Err(error),
+        };
+        bought.map_err(|error| error.at(&intent.url))
     }
 
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
@@ -437,17 +444,25 @@ impl Payer {
         purchase: &PurchaseId,
         terms: Terms,
     ) -> Result<Attempt, Error> {
-        let path = self.stored_path(intent);
+        let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
         if let Some(denial) = self.inner.policy.deny(&facts) {
             return Ok(Attempt::Denied(denial));
         }
         let checks = self.inner.policy.checks(&facts);
         let entry = self.new_entry(&facts, intent, purchase)?;
-        if let Some(why) = self.inner.policy.ask(&facts)
-            && let Some(denial) = self.ask(required, &facts, &checks, &entry, why).await?
-        {
-            return Ok(Attempt::Denied(denial));
+        if let Some(why) = self.inner.policy.ask(&facts) {
+            // Nobody is asked for what the limits refuse. Changed terms are not measured here: the
+            // books would add them to what they replace.
+            let findings = if terms == Terms::First { self.inner.ledger.examine(&checks).await? } else { Vec::new() };
+            let refusal = findings.into_iter().find_map(|finding| finding.denial);
+            let refusal = match refusal {
+                None => self.ask(required, &facts, &entry, why).await,
+                refusal => refusal,
+            };
+            if let Some(denial) = refusal {
+                return Ok(Attempt::Denied(denial));
+            }
         }
         let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
         let checks = Checks { now: self.now(), ..checks };
@@ -465,24 +480,19 @@ impl Payer {
         }
     }
 
-    /// The refusal of limits or of whoever is asked, if any.
+    /// The refusal of whoever is asked, if any.
     async fn ask(
         &self,
         required: &PaymentRequired,
         facts: &Facts<'_>,
-        checks: &Checks,
         entry: &NewEntry,
         why: String,
-    ) -> Result<Option<Denial>, Error> {
-        let findings = self.inner.ledger.examine(checks).await?;
-        if let Some(denial) = findings.into_iter().find_map(|finding| finding.denial) {
-            return Ok(Some(denial));
-        }
+    ) -> Option<Denial> {
         let Some(approver) = &self.inner.approver else {
-            return Ok(Some(Denial::new(
+            return Some(Denial::new(
                 Rule::Approval,
                 format!("needs approval ({why}), and the client has no approver"),
-            )));
+            ));
         };
         let request = ApprovalRequest {
             why,
@@ -501,10 +511,10 @@ impl Payer {
                 resource_url: required.resource_url().map(text::excerpt),
             },
         };
-        Ok(match approver.decide(&request, self.inner.policy.time_to_approve()).await {
+        match approver.decide(&request, self.inner.policy.time_to_approve()).await {
             Verdict::Approve => None,
             Verdict::Deny { reason } => Some(Denial::new(Rule::Approval, format!("not approved: {reason}"))),
-        })
+        }
     }
 
     fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
@@ -537,6 +547,7 @@ impl Payer {
             version: required.version(),
             payload,
             again: false,
+            settled: None,
         })
     }
 
@@ -602,14 +613,9 @@ impl Payer {
             valid_before: entry.valid_before.unwrap_or(0),
             purchase: entry.purchase,
         };
-        Ok(Payment { payer: self.clone(), paid, version, payload, again: true })
-    }
-
-    fn stored_path(&self, intent: &Intent) -> String {
-        match intent.url.query() {
-            Some(query) if self.inner.policy.stores_queries() => format!("{}?{query}", intent.url.path()),
-            _ => intent.url.path().to_owned(),
-        }
+        let settled = entry.transaction.filter(|_| entry.state == State::Settled);
+        let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
+        Ok(Payment { payer: self.clone(), paid, version, payload, again: true, settled })
     }
 
     fn facts<'a>(
@@ -717,6 +723,8 @@ pub struct Payment {
     version: Version,
     payload: SecretString,
     again: bool,
+    /// From the books: the seller has given its receipt before.
+    settled: Option<Box<Receipt>>,
 }
 
 impl fmt::Debug for Payment {
@@ -758,6 +766,11 @@ impl Payment {
         self.again
     }
 
+    /// What is known of the money before the seller answers.
+    pub(crate) const fn spend(&self) -> Spend {
+        if self.settled.is_some() { Spend::Settled } else { Spend::Unknown }
+    }
+
     /// Seconds that the seller has, at most, to settle.
     pub(crate) fn window(&self) -> u64 {
         self.paid.valid_before.saturating_sub(self.payer.now().secs())
@@ -796,6 +809,10 @@ impl Payment {
         let outcome = match claim {
             Claim::Matching(receipt) => Outcome::Settled(receipt),
             claim if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
+            claim if self.settled.is_some() => self
+                .settled
+                .clone()
+                .map_or_else(|| Outcome::Unknown { reason: unproven(claim, status) }, Outcome::Settled),
             claim => Outcome::Unknown { reason: unproven(claim, status) },
         };
         let status = status.as_u16();

@@ -76,6 +76,12 @@ impl Receipt {
         &self.claim
     }
 
+    /// The receipt of a purchase that was settled before, as the books hold it.
+    pub(crate) fn from_books(paid: &Paid, transaction: B256) -> Self {
+        let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
+        Self { paid: paid.clone(), transaction, claim }
+    }
+
     /// The receipt, if the claim is a success that names a transaction, our network and our payer.
     pub(crate) fn matching(paid: &Paid, claim: &SettlementResponse) -> Option<Self> {
         let network: Network = claim.network.parse().ok()?;

@@ -1,7 +1,6 @@
 //! Building a request.
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use http::Version;
@@ -216,11 +215,9 @@ impl RequestBuilder {
     ///
     /// # Errors
     /// Any [`Error`]; ask its [`spend`](Error::spend) first.
-    pub fn send(self) -> impl Future<Output = Result<Response, Error>> + Send {
-        async move {
-            let client = self.client.clone();
-            client.execute(self.build()?).await
-        }
+    pub async fn send(self) -> Result<Response, Error> {
+        let client = self.client.clone();
+        client.execute(self.build()?).await
     }
 
     /// What the request would cost; see [`Client::quote`].

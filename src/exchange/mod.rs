@@ -10,7 +10,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redir
 /// What sends a request and brings its head: reqwest itself, or a stack of middleware.
 ///
 /// It must not follow redirects: a payment header would go with them.
-pub(crate) trait Wire: Send {
+pub(crate) trait Wire: Send + Sync {
     fn send(&mut self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
 }
 
@@ -236,7 +237,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
             Ok(response) => Ok(response),
             Err(error) => {
                 payment.lost(&error.to_string()).await;
-                Err(error.spent(Spend::Unknown).of_purchase(&payment.paid().purchase))
+                Err(error.spent(payment.spend()).of_purchase(&payment.paid().purchase))
             }
         }
     }
@@ -246,6 +247,8 @@ impl<'a, W: Wire> Exchange<'a, W> {
         let mut request = replay.make().ok_or_else(unmade)?;
         let (name, value) = payment.header()?;
         request.headers_mut().insert(name, value);
+        // A shared cache must not hand what was paid for to others.
+        request.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         Ok(request)
     }
 
@@ -295,5 +298,6 @@ fn refusal(payment: &Payment, status: StatusCode, reason: Option<String>, pendin
     } else {
         (ErrorKind::SettlementFailed, "the seller says that it could not settle")
     };
-    Error::refused(kind, format!("{what}: {words}"), reason).with_status(status).of_purchase(&payment.paid().purchase)
+    let error = Error::refused(kind, format!("{what}: {words}"), reason).with_status(status);
+    error.spent(payment.spend()).of_purchase(&payment.paid().purchase)
 }

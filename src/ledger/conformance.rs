@@ -181,6 +181,7 @@ conformance! {
     a_hold_lies_in_every_window
     a_known_purchase_is_not_bought_again
     changed_terms_hold_the_largest
+    changed_terms_are_held_in_windows_that_the_purchase_had_left
     the_first_payee_is_remembered
     the_last_price_is_remembered
     filters_pass_what_they_name
@@ -484,6 +485,24 @@ async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
     assert!(matches!(ledger.reserve(&elsewhere).await.unwrap(), Reserved::Mismatch), "both could be paid");
     ledger.record(&key, &settled(), at(NOW)).await.unwrap();
     assert!(matches!(ledger.reserve(&changed(10)).await.unwrap(), Reserved::Known(_)));
+}
+
+async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>(shelf: &Shelf<L>) {
+    for limit in [rolling(10), exposure(10)] {
+        let ledger = shelf.books();
+        let key = sign(&ledger, order("old", 10), NOW - 7200, NOW - 6900).await;
+        ledger.record(&key, &rejected(), at(NOW - 7200)).await.unwrap();
+        let changed = Reservation { terms: Terms::Changed, ..wish(order("old", 10), at(NOW), limit.clone()) };
+        assert!(matches!(ledger.reserve(&changed).await.unwrap(), Reserved::Held(_)));
+        assert!(
+            denied(&ledger, order("new", 1), NOW, limit).await.is_some(),
+            "the room is taken before the signature exists"
+        );
+        let late = ledger.record(&key, &signed(NOW + 300), at(NOW + 60)).await;
+        assert!(matches!(late, Err(LedgerError::Transition { state: State::Rejected, .. })), "{late:?}");
+        ledger.record(&key, &signed(NOW + 300), at(NOW + 59)).await.unwrap();
+        assert_eq!(state(&ledger, &key).await.counts_at, at(NOW + 300));
+    }
 }
 
 async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {

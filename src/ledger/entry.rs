@@ -72,6 +72,7 @@ impl Serialize for PurchaseId {
 /// The text is not a purchase id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a purchase id is 1 to 128 printable ASCII characters without spaces")]
+#[non_exhaustive]
 pub struct PurchaseIdError;
 
 /// The EIP-3009 nonce of a purchase: `keccak256(tag, payer, chain, asset, purchase id, generation)`.
@@ -187,7 +188,7 @@ pub struct Entry {
     pub tag: Option<String>,
     pub agent: Option<String>,
     pub reserved_at: Timestamp,
-    /// While reserved: when the hold lapses by itself.
+    /// Until when it may be signed; while reserved, when the hold lapses by itself.
     pub lease_until: Timestamp,
     /// The latest moment at which the money may move or moved.
     pub counts_at: Timestamp,
@@ -253,14 +254,14 @@ impl Entry {
     /// Moves the purchase to its next state.
     ///
     /// # Errors
-    /// When its state does not allow the transition: a lapsed hold cannot be signed, only an
-    /// unsigned one can be freed, and a settled purchase stays settled.
+    /// When its state does not allow the transition: nothing can be signed after its lease, only an
+    /// unsigned hold can be freed, and a settled purchase stays settled.
     pub fn apply(&mut self, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         use State::{Freed, Rejected, Reserved, Settled, Signed, Unknown};
         self.updated_at = now;
         match (transition, self.state) {
             (Transition::Signed { valid_before, payload }, Reserved | Signed | Rejected | Unknown)
-                if self.counts(now) =>
+                if self.lease_until > now =>
             {
                 self.state = Signed;
                 self.payload = Some(payload.clone());
@@ -433,10 +434,20 @@ impl NewEntry {
     }
 
     /// The hold of a purchase whose seller changed its terms: of all that was signed at most one
-    /// can be paid, so the largest is what counts.
-    pub(crate) fn requote(&self, known: Entry, now: Timestamp) -> Entry {
+    /// can be paid, so the largest is what counts. It counts at least as long as its lease from
+    /// now on: it may have left every window before.
+    pub(crate) fn requote(&self, known: Entry, now: Timestamp, lease_until: Timestamp) -> Entry {
         let value = known.value.max(self.value);
-        Entry { value, usd: self.asset.dollars(value), payee: self.payee, updated_at: now, ..known }
+        Entry {
+            value,
+            usd: self.asset.dollars(value),
+            payee: self.payee,
+            lease_until,
+            counts_at: known.counts_at.max(lease_until),
+            expires_at: known.expires_at.max(lease_until),
+            updated_at: now,
+            ..known
+        }
     }
 }
 

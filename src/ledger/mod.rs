@@ -145,7 +145,7 @@ impl Reservation {
             (State::Reserved, _) => Plan::Answer(Reserved::InFlight),
             (State::Settled, _) | (_, Terms::First) => Plan::Answer(Reserved::Known(Box::new(known))),
             (_, Terms::Changed) if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
-            (_, Terms::Changed) => Plan::Hold(Box::new(self.entry.requote(known, now))),
+            (_, Terms::Changed) => Plan::Hold(Box::new(self.entry.requote(known, now, now.after(self.lease)))),
         }
     }
 }

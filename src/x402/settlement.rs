@@ -1,10 +1,12 @@
 //! What a seller says became of a payment.
 
+use alloy::primitives::{Address, B256};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{RECEIPTS, WireError, codec};
+use crate::Network;
 
 /// The decoded `PAYMENT-RESPONSE` (or `X-PAYMENT-RESPONSE`) header: the seller's claim, which
 /// nothing authenticates.
@@ -63,6 +65,20 @@ impl SettlementResponse {
             return Some(first);
         }
         Some(found.find(Result::is_ok).unwrap_or(first))
+    }
+
+    /// The claim that a matching receipt made, put together again.
+    pub(crate) fn success(transaction: B256, network: Network, payer: Address) -> Self {
+        Self {
+            success: true,
+            transaction: transaction.to_string(),
+            network: network.to_string(),
+            payer: Some(payer.to_string()),
+            amount: None,
+            error_reason: None,
+            error_message: None,
+            extensions: None,
+        }
     }
 
     /// Whether the transaction was sent but its inclusion not yet seen: not a failure, and to be

@@ -158,8 +158,9 @@ impl<'a> Cells<'a> {
     }
 
     fn optional_text<T: Stored>(&self, column: &str) -> Result<Option<T>, LedgerError> {
-        let text: Option<String> = self.get(column)?;
-        text.map(|text| T::read(&text).ok_or_else(|| damaged(self.seq, column))).transpose()
+        let damage = || damaged(self.seq, column);
+        let text = self.row.get_ref(column).map_err(|_| damage())?.as_str_or_null().map_err(|_| damage())?;
+        text.map(|text| T::read(text).ok_or_else(damage)).transpose()
     }
 
     fn integer(&self, column: &str) -> Result<u64, LedgerError> {

@@ -3,15 +3,17 @@
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failed;
 use crate::ledger::LedgerError;
 
 /// How long a call waits for another process that is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
 /// `burs` in ASCII: what says that a SQLite file is ours.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Version of [`TABLES`].
@@ -163,8 +165,18 @@ fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
 }
 
 /// Readers and the writer then do not wait for each other. The file remembers it; memory has none.
+///
+/// While others open the file SQLite refuses the change at once, whatever its busy timeout.
 fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    let start = Instant::now();
+    let mode: String = loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < PATIENCE => {
+                thread::sleep(PAUSE)
+            }
+            answer => break answer.map_err(failed)?,
+        }
+    };
     match mode.as_str() {
         "wal" | "memory" => Ok(()),
         other => Err(LedgerError::store(format!("the file system allows only journal mode `{other}`"))),

@@ -157,7 +157,7 @@ async fn only_the_owner_reads_the_file_and_its_log() {
 
 #[test]
 fn many_may_open_a_new_file_at_once() {
-    for _ in 0..10 {
+    for _ in 0..30 {
         let (_directory, path) = shelf();
         let start = std::sync::Barrier::new(8);
         thread::scope(|scope| {

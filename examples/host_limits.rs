@@ -1,0 +1,43 @@
+//! Limits of a host beside limits of everything: both hold, for every payment.
+#![expect(clippy::print_stdout, reason = "it is there to be read")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use bursar::testing::{Paywall, Route};
+use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let paywall = Paywall::builder().route(Route::get("/page").price(usd!("0.02")).body("a page")).start().await?;
+    let client = Client::builder()
+        .signer(LocalSigner::random()?)
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .rolling(DAY, usd!("1"))
+                .each_origin(|origin| origin.rolling(DAY, usd!("0.50")))
+                .host("127.0.0.1", |host| host.per_payment(usd!("0.02")).rolling(DAY, usd!("0.05"))),
+        )
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()?;
+
+    for attempt in 1..=3 {
+        match client.get(paywall.url("/page")).send().await {
+            Ok(response) => println!("{attempt}: {} paid ({})", response.status(), response.spend()),
+            Err(error) => {
+                println!("{attempt}: {error}");
+                if let Some(denial) = error.denial() {
+                    println!(
+                        "   rule {}, used {:?} of {:?}, room returns {:?}",
+                        denial.rule, denial.used, denial.limit, denial.room_returns
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}

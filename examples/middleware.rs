@@ -1,0 +1,40 @@
+//! The payer in a stack of `reqwest_middleware`, beside others.
+//!
+//! `cargo run --example middleware --features middleware`
+#![expect(clippy::print_stdout, reason = "it is there to be read")]
+
+use std::error::Error;
+
+use bursar::middleware::{self, PaymentMiddleware, PaymentOptions};
+use bursar::testing::{Paywall, Route};
+use bursar::{LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, usd};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let paywall = Paywall::builder()
+        .route(Route::get("/report").price(usd!("0.02")).body("the report"))
+        .route(Route::get("/dear").price(usd!("3")).body("the book"))
+        .start()
+        .await?;
+    let payer = Payer::builder()
+        .signer(LocalSigner::random()?)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .build()?;
+
+    // Payments outermost: what stands beneath, such as a retry, then repeats one purchase.
+    let client = reqwest_middleware::ClientBuilder::new(middleware::http_client(reqwest::Client::builder())?)
+        .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
+        .build();
+
+    let tagged = PaymentOptions::new().tag("research");
+    let response = client.get(paywall.url("/report")).with_extension(tagged).send().await?;
+    println!("{} ({})", response.status(), response.spend());
+
+    if let Err(error) = client.get(paywall.url("/dear")).send().await
+        && let Some(error) = middleware::error(&error)
+    {
+        println!("{error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Asks what something costs, decides, and pays no more than that.
+#![expect(clippy::print_stdout, reason = "it is there to be read")]
+
+use std::error::Error;
+
+use bursar::testing::{Paywall, Route};
+use bursar::{Amount, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let paywall =
+        Paywall::builder().route(Route::get("/report").price(usd!("0.04")).body("the report")).start().await?;
+    let client = Client::builder()
+        .signer(LocalSigner::random()?)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()?;
+
+    let Ok(quotation) = client.get(paywall.url("/report")).quote().await? else {
+        println!("it is free");
+        return Ok(());
+    };
+    for offer in &quotation.offers {
+        match (&offer.quote, &offer.explanation) {
+            (Ok(quote), Some(explanation)) => print!("{} to {}\n{explanation}", quote.amount(), quote.pay_to()),
+            (Ok(quote), None) => println!("{}", quote.amount()),
+            (Err(reason), _) => println!("not payable: {reason}"),
+        }
+    }
+    let Some(best) = quotation.best() else { return Ok(()) };
+
+    let quoted = Amount::from(best.amount());
+    let response = client.get(paywall.url("/report")).max_price(quoted).send().await?;
+    println!("{} ({}): {}", response.status(), response.spend(), response.text().await?);
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! A paid download, streamed: the receipt is known before the first byte of the body.
+#![expect(clippy::print_stdout, reason = "it is there to be read")]
+
+use std::error::Error;
+
+use bursar::testing::{Paywall, Route};
+use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let chunks = (0..16).map(|n| vec![n; 64 * 1024]).collect::<Vec<_>>();
+    let paywall = Paywall::builder().route(Route::get("/film").price(usd!("0.05")).chunks(chunks)).start().await?;
+    let client = Client::builder()
+        .signer(LocalSigner::random()?)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()?;
+
+    let mut response = client.get(paywall.url("/film")).send().await?.error_for_spend()?;
+    if let Some(receipt) = response.receipt() {
+        println!("paid {} in {}", receipt.amount(), receipt.transaction());
+    }
+    let mut received = 0_usize;
+    while let Some(chunk) = response.chunk().await? {
+        received = received.saturating_add(chunk.len());
+    }
+    println!("received {received} bytes");
+    Ok(())
+}

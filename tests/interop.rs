@@ -1,0 +1,262 @@
+//! bursar against official sellers, settling real USDC bytecode on a local chain.
+//!
+//! `tests/interop/run` stands the world up and runs these; alone they have nobody to buy from, and
+//! are ignored.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::arithmetic_side_effects, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use bursar::{
+    Address, B256, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule, Spend, State, U256,
+    usd,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Anvil's accounts 1 to 5, published with it. One each, so that balances do not mix.
+const KEYS: [&str; 5] = [
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+    "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
+    "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba",
+];
+
+/// `keccak256("Transfer(address,address,uint256)")`.
+const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
+
+#[derive(Deserialize)]
+struct World {
+    rpc: String,
+    #[serde(deserialize_with = "address")]
+    usdc: Address,
+    sellers: BTreeMap<String, Seller>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Seller {
+    url: String,
+    #[serde(deserialize_with = "address")]
+    pay_to: Address,
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+impl World {
+    fn load() -> Self {
+        let path =
+            std::env::var("BURSAR_INTEROP_WORLD").expect("run these by tests/interop/run, which stands the world up");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    async fn rpc(&self, method: &str, params: Value) -> Value {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer: Value =
+            reqwest::Client::new().post(&self.rpc).json(&request).send().await.unwrap().json().await.unwrap();
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    async fn balance(&self, of: Address) -> U256 {
+        let data = format!("0x70a08231{}", of.into_word().to_string().trim_start_matches("0x"));
+        let result = self.rpc("eth_call", json!([{ "to": self.usdc.to_string(), "data": data }, "latest"])).await;
+        result.as_str().unwrap().parse().unwrap()
+    }
+
+    /// The `Transfer` events of USDC in a transaction: from, to, value.
+    async fn transfers(&self, transaction: B256) -> Vec<(Address, Address, U256)> {
+        let receipt = self.rpc("eth_getTransactionReceipt", json!([transaction.to_string()])).await;
+        assert_eq!(receipt["status"], "0x1", "{receipt}");
+        let ours = |log: &&Value| {
+            log["topics"][0] == TRANSFER && log["address"].as_str().unwrap().parse::<Address>().unwrap() == self.usdc
+        };
+        let word = |value: &Value| Address::from_word(value.as_str().unwrap().parse().unwrap());
+        let logs = receipt["logs"].as_array().unwrap().iter().filter(ours);
+        logs.map(|log| {
+            (word(&log["topics"][1]), word(&log["topics"][2]), log["data"].as_str().unwrap().parse().unwrap())
+        })
+        .collect()
+    }
+}
+
+struct Buyer {
+    client: Client,
+    address: Address,
+}
+
+fn buyer(key: usize) -> Buyer {
+    let signer = LocalSigner::from_hex(&KEYS[key].to_owned().into()).unwrap();
+    let address = signer.address();
+    let client = Client::builder()
+        .signer(signer)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    Buyer { client, address }
+}
+
+/// A buyer's money before, to be compared with after. Sellers serve several tests at once: what they
+/// were paid is seen in the transactions.
+struct Purse<'a> {
+    world: &'a World,
+    buyer: Address,
+    before: U256,
+}
+
+impl<'a> Purse<'a> {
+    async fn open(world: &'a World, buyer: Address) -> Self {
+        Self { world, buyer, before: world.balance(buyer).await }
+    }
+
+    async fn moved(&self, units: u64) {
+        assert_eq!(self.world.balance(self.buyer).await, self.before - U256::from(units), "the buyer's balance");
+    }
+}
+
+/// Checks the receipt against the chain: the transaction exists and moved exactly what was signed.
+async fn confirm(world: &World, response: &reqwest::Response, buyer: Address, seller: &Seller, units: u64) {
+    assert_eq!(response.spend(), Spend::Settled);
+    let receipt = response.receipt().unwrap();
+    assert_eq!(receipt.amount().units(), U256::from(units));
+    assert_eq!(world.transfers(receipt.transaction()).await, [(buyer, seller.pay_to, U256::from(units))]);
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn gets_posts_and_streams_from_every_seller() {
+    let world = World::load();
+    let Buyer { client, address } = buyer(0);
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
+        println!("{name}");
+        let purse = Purse::open(&world, address).await;
+
+        let response = client.get(format!("{}/free", seller.url)).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.spend()), (200, Spend::None));
+        purse.moved(0).await;
+
+        let response = client.get(format!("{}/report", seller.url)).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        confirm(&world, &response, address, seller, 10_000).await;
+        assert_eq!(response.json::<Value>().await.unwrap()["report"], "ok");
+        purse.moved(10_000).await;
+
+        let body: Vec<u8> = (0..=255).collect();
+        let request = client
+            .post(format!("{}/echo", seller.url))
+            .header("content-type", "application/x-bytes")
+            .body(body.clone());
+        let response = request.send().await.unwrap();
+        confirm(&world, &response, address, seller, 20_000).await;
+        assert_eq!(response.bytes().await.unwrap(), body);
+        purse.moved(30_000).await;
+
+        let response = client.get(format!("{}/stream", seller.url)).send().await.unwrap();
+        confirm(&world, &response, address, seller, 10_000).await;
+        assert_eq!(response.text().await.unwrap(), "data: 1\n\ndata: 2\n\ndata: 3\n\n");
+        purse.moved(40_000).await;
+    }
+    let entries = client.entries(&Filter::all()).await.unwrap();
+    assert!(!entries.is_empty() && entries.iter().all(|entry| entry.state == State::Settled));
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() {
+    let world = World::load();
+    let Buyer { client, address } = buyer(1);
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
+        println!("{name}");
+        let purse = Purse::open(&world, address).await;
+        let response = client.get(format!("{}/fail", seller.url)).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.spend()), (500, Spend::Unknown));
+        purse.moved(0).await;
+    }
+    let entries = client.entries(&Filter::all()).await.unwrap();
+    assert!(entries.iter().all(|entry| entry.state == State::Unknown), "{entries:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn a_refusal_by_the_policy_moves_nothing() {
+    let world = World::load();
+    let Buyer { client, address } = buyer(2);
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
+        println!("{name}");
+        let purse = Purse::open(&world, address).await;
+        let error = client.get(format!("{}/dear", seller.url)).send().await.unwrap_err();
+        assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::PerPayment), "{error}");
+        purse.moved(0).await;
+    }
+    assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn of_several_offers_the_cheapest_allowed_is_paid() {
+    let world = World::load();
+    let Buyer { client, address } = buyer(3);
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| !["mcp", "express-v1"].contains(&name.as_str())) {
+        println!("{name}");
+        let purse = Purse::open(&world, address).await;
+        let quotation = client.get(format!("{}/several", seller.url)).quote().await.unwrap().unwrap();
+        assert!(quotation.offers.len() > 1);
+        assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
+        purse.moved(0).await;
+
+        let response = client.get(format!("{}/several", seller.url)).send().await.unwrap();
+        confirm(&world, &response, address, seller, 10_000).await;
+        purse.moved(10_000).await;
+    }
+
+    // A seller that requires a payment-identifier gets one.
+    let seller = &world.sellers["express-v2"];
+    let response = client.get(format!("{}/identified", seller.url)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    confirm(&world, &response, address, seller, 10_000).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn a_purchase_presented_twice_is_paid_once() {
+    let world = World::load();
+    let Buyer { client, address } = buyer(4);
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
+        println!("{name}");
+        let purse = Purse::open(&world, address).await;
+        let url = format!("{}/report", seller.url);
+        let first = client.get(&url).purchase_id(&format!("order-{name}")).send().await.unwrap();
+        assert_eq!(first.spend(), Spend::Settled);
+        purse.moved(10_000).await;
+
+        // Official sellers refuse a nonce that was used. That is the chain protecting the money.
+        let error = client.get(&url).purchase_id(&format!("order-{name}")).send().await.unwrap_err();
+        assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Settled), "{error}");
+        purse.moved(10_000).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn a_wallet_without_funds_is_told_so() {
+    let world = World::load();
+    let signer = LocalSigner::random().unwrap();
+    let client = Client::builder()
+        .signer(signer)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
+        println!("{name}");
+        let error = client.get(format!("{}/report", seller.url)).send().await.unwrap_err();
+        assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown), "{error}");
+        assert!(error.reason().unwrap().contains("insufficient"), "{error}");
+    }
+}
