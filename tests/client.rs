@@ -144,6 +144,20 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
     assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "ab"));
 }
 
+#[tokio::test]
+async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
+    let paywall = paywall([Route::post("/echo").price(usd!("0.01")).echo()]).await;
+    let form = || reqwest::multipart::Form::new().text("field", "value").part("file", reqwest::multipart::Part::bytes(vec![0, 159]));
+    let response = client().post(paywall.url("/echo")).multipart_fn(form).send().await.unwrap();
+    assert_eq!(response.spend(), Spend::Settled);
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let boundary = kind.split("boundary=").nth(1).unwrap();
+    let body = response.bytes().await.unwrap();
+    assert!(body.windows(boundary.len()).any(|window| window == boundary.as_bytes()), "{kind}");
+    let error = client().post(paywall.url("/echo")).multipart(form()).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.spend()), (ErrorKind::NotReplayable, Spend::None));
+}
+
 /// A stream without the futures crate.
 fn tokio_stream(parts: [&'static str; 2]) -> impl futures_core::Stream<Item = Result<&'static str, std::io::Error>> {
     struct Parts(std::vec::IntoIter<&'static str>);

@@ -140,6 +140,11 @@ impl Client {
         self.wallet()?.explain(payment).await
     }
 
+    #[cfg(feature = "multipart")]
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.inner.http
+    }
+
     fn wallet(&self) -> Result<&Payer, Error> {
         self.payer().ok_or_else(|| Error::builder("the client has no wallet"))
     }

@@ -141,7 +141,7 @@ impl RequestBuilder {
     }
 
     /// Sends a multipart form. It is a stream, which can be sent once only: where payment is
-    /// required, give its bytes by [`body_fn`](Self::body_fn) instead.
+    /// required, use [`multipart_fn`](Self::multipart_fn).
     #[cfg(feature = "multipart")]
     pub fn multipart(self, form: reqwest::multipart::Form) -> Self {
         self.map(|request| request.multipart(form))
@@ -149,7 +149,21 @@ impl RequestBuilder {
 
     /// Makes the body anew for each sending: for streams, which can be sent once only.
     pub fn body_fn<B: Into<Body>>(mut self, make: impl Fn() -> B + Send + Sync + 'static) -> Self {
-        self.options.body_fn = Some(BodyFn::new(move || make().into()));
+        self.options.body_fn = Some(BodyFn::new(move |mut request| {
+            *request.body_mut() = Some(make().into());
+            Ok(request)
+        }));
+        self
+    }
+
+    /// Makes a multipart form anew for each sending.
+    #[cfg(feature = "multipart")]
+    pub fn multipart_fn(mut self, make: impl Fn() -> reqwest::multipart::Form + Send + Sync + 'static) -> Self {
+        let client = self.client.clone();
+        self.options.body_fn = Some(BodyFn::new(move |head| {
+            let request = reqwest::RequestBuilder::from_parts(client.http().clone(), head);
+            request.multipart(make()).build()
+        }));
         self
     }
 

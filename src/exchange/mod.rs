@@ -101,7 +101,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     /// Sends the request, pays if it must be and may be, and brings the answer.
     pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take());
+        let (replay, first) = Replay::new(request, self.options.body_fn.take())?;
         self.guard.check(first.url())?;
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
@@ -135,7 +135,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     /// What the request would cost. A request that is free is executed.
     pub(crate) async fn quote(mut self, request: Request) -> Result<Result<Quotation, Response>, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take());
+        let (replay, first) = Replay::new(request, self.options.body_fn.take())?;
         self.guard.check(first.url())?;
         let (response, replay) = self.ask(first, replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {

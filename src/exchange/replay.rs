@@ -5,21 +5,23 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
-use reqwest::{Body, Request, Response};
+use reqwest::{Request, Response};
 
 use crate::Origin;
 
-/// Makes a request's body, each time anew.
+/// Completes a request that lacks its body, each time anew.
 #[derive(Clone)]
-pub(crate) struct BodyFn(Arc<dyn Fn() -> Body + Send + Sync>);
+pub(crate) struct BodyFn(Arc<Complete>);
+
+type Complete = dyn Fn(Request) -> reqwest::Result<Request> + Send + Sync;
 
 impl BodyFn {
-    pub(crate) fn new(make: impl Fn() -> Body + Send + Sync + 'static) -> Self {
-        Self(Arc::new(make))
+    pub(crate) fn new(complete: impl Fn(Request) -> reqwest::Result<Request> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(complete))
     }
 
-    pub(crate) fn make(&self) -> Body {
-        (self.0)()
+    fn complete(&self, head: Request) -> reqwest::Result<Request> {
+        (self.0)(head)
     }
 }
 
@@ -47,16 +49,19 @@ enum Source {
 
 impl Replay {
     /// The replay of a request, and the request itself to be sent first.
-    pub(crate) fn new(mut request: Request, body_fn: Option<BodyFn>) -> (Self, Request) {
+    ///
+    /// # Errors
+    /// When the body cannot be made.
+    pub(crate) fn new(request: Request, body_fn: Option<BodyFn>) -> reqwest::Result<(Self, Request)> {
         if let Some(body_fn) = body_fn {
             let template = head(&request);
-            *request.body_mut() = Some(body_fn.make());
-            return (Self { template, body: Source::Function(body_fn) }, request);
+            let first = body_fn.complete(request)?;
+            return Ok((Self { template, body: Source::Function(body_fn) }, first));
         }
-        match request.try_clone() {
+        Ok(match request.try_clone() {
             Some(template) => (Self { template, body: Source::Template }, request),
             None => (Self { template: head(&request), body: Source::Spent }, request),
-        }
+        })
     }
 
     /// The request without promise of a body.
@@ -68,11 +73,7 @@ impl Replay {
     pub(crate) fn make(&self) -> Option<Request> {
         match &self.body {
             Source::Template => self.template.try_clone(),
-            Source::Function(body_fn) => {
-                let mut request = head(&self.template);
-                *request.body_mut() = Some(body_fn.make());
-                Some(request)
-            }
+            Source::Function(body_fn) => body_fn.complete(head(&self.template)).ok(),
             Source::Spent => None,
         }
     }
