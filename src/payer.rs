@@ -536,7 +536,7 @@ impl Payer {
             Err(error) => return Err(self.unsigned(error, &entry, valid_before, hold).await),
         };
         let payload = encode(required, quote, &authorization, &signature, &entry)?;
-        let signed = Transition::Signed { valid_before, payload: payload.clone() };
+        let signed = Transition::Signed { lease: entry.lease_until, valid_before, payload: payload.clone() };
         let now = self.now();
         self.inner.ledger.record(&key, &signed, now).await.map_err(|error| Error::from(error).of_purchase(&key.id))?;
         hold.armed = false;
@@ -571,7 +571,7 @@ impl Payer {
     /// The error of a signer, once the books know what it means for the money.
     async fn unsigned(&self, error: crate::SignerError, entry: &Entry, valid_before: u64, mut hold: Hold) -> Error {
         let doubtful = error.is_timeout();
-        if doubtful && hold.armed {
+        if doubtful {
             hold.armed = false;
             let transition = Transition::Doubtful { valid_before, reason: text::excerpt(&error.to_string()) };
             if let Err(error) = self.inner.ledger.record(&hold.key, &transition, self.now()).await {
@@ -605,12 +605,15 @@ impl Payer {
         let asset = self.inner.assets.find(entry.network, entry.asset).cloned();
         let asset = asset.ok_or_else(|| unusable("the purchase's token is no longer in the registry"))?;
         let version = if entry.version == Version::V1.number() { Version::V1 } else { Version::V2 };
+        // The books hold the largest of what was signed; what is presented is the latest.
+        let signed = x402::decode_authorization(payload.expose_secret());
+        let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
         let paid = Paid {
-            amount: TokenAmount::from_units(asset, entry.value),
+            amount: TokenAmount::from_units(asset, signed.value),
             payer: entry.payer,
-            pay_to: entry.payee,
+            pay_to: signed.to,
             nonce: entry.nonce,
-            valid_before: entry.valid_before.unwrap_or(0),
+            valid_before: signed.valid_before,
             purchase: entry.purchase,
         };
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);

@@ -2,6 +2,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
 
+#[cfg(feature = "sqlite")]
+mod differential;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,7 +86,11 @@ fn exposure(max: u64) -> Vec<Meter> {
 }
 
 pub(super) fn signed(valid_before: u64) -> Transition {
-    Transition::Signed { valid_before, payload: SecretString::from(PAYLOAD) }
+    signed_under(at(NOW).after(LEASE), valid_before)
+}
+
+pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
+    Transition::Signed { lease, valid_before, payload: SecretString::from(PAYLOAD) }
 }
 
 pub(super) fn settled() -> Transition {
@@ -107,7 +114,7 @@ pub(super) async fn hold(ledger: &impl Ledger, entry: NewEntry, now: u64) -> Pur
 
 async fn sign(ledger: &impl Ledger, entry: NewEntry, now: u64, valid_before: u64) -> PurchaseKey {
     let key = hold(ledger, entry, now).await;
-    ledger.record(&key, &signed(valid_before), at(now)).await.unwrap();
+    ledger.record(&key, &signed_under(at(now).after(LEASE), valid_before), at(now)).await.unwrap();
     key
 }
 
@@ -175,6 +182,8 @@ conformance! {
     tasks_at_once_hold_exactly_as_many_as_fit
     a_denial_holds_nothing_and_says_what_is_used
     a_lapsed_hold_frees_its_room
+    a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder
+    new_terms_cannot_name_another_payee
     what_is_signed_counts_until_proof
     what_is_settled_counts_at_its_time
     what_is_freed_does_not_count
@@ -453,7 +462,8 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
     other.entry.fingerprint = B256::repeat_byte(2);
     assert!(matches!(ledger.reserve(&other).await.unwrap(), Reserved::Mismatch));
     let key = order("order", 10).key();
-    for transition in [signed(NOW + 300), rejected(), unknown(), settled()] {
+    let signed = signed_under(at(NOW + 60).after(LEASE), NOW + 300);
+    for transition in [signed, rejected(), unknown(), settled()] {
         ledger.record(&key, &transition, at(NOW + 60)).await.unwrap();
         match ledger.reserve(&again(NOW + 60)).await.unwrap() {
             Reserved::Known(entry) => assert_eq!(entry.payload.unwrap().expose_secret(), PAYLOAD),
@@ -569,7 +579,7 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
         let secs = NOW + u64::try_from(place).unwrap();
         let key = hold(&ledger, at_place(place, order(&place.to_string(), 10)), secs).await;
         if place % 2 == 0 {
-            ledger.record(&key, &signed(NOW + 300), at(secs)).await.unwrap();
+            ledger.record(&key, &signed_under(at(secs).after(LEASE), NOW + 300), at(secs)).await.unwrap();
         }
     }
     let origin = Filter { origin: Some(PLACES[1].0.parse().unwrap()), ..Filter::all() };
@@ -699,88 +709,23 @@ async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(state(&ledger, &key).await.state, State::Signed);
 }
 
-/// The ledger in memory is simple enough to be believed; the others must be it.
-#[cfg(feature = "sqlite")]
-mod differential {
-    use proptest::prelude::*;
+async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    let first = signed_under(at(NOW).after(LEASE), NOW + 300);
+    hold(&ledger, order("order", 20), NOW + 60).await;
+    assert!(ledger.record(&key, &first, at(NOW + 61)).await.is_err());
+    assert!(ledger.record(&key, &first, at(NOW + 59)).await.is_err(), "nor when it asked before its lease ended");
+    let second = signed_under(at(NOW + 60).after(LEASE), NOW + 300);
+    ledger.record(&key, &second, at(NOW + 61)).await.unwrap();
+}
 
-    use super::*;
-    use crate::ledger::SqliteLedger;
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
-        Record { id: u8, transition: Transition },
-        Wait(u64),
-    }
-
-    fn transition() -> impl Strategy<Value = Transition> {
-        let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(Transition::Freed)];
-        prop_oneof![fixed, (NOW..NOW + 9000).prop_map(signed)]
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>()).prop_map(
-            |(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed },
-        );
-        let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition });
-        prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
-    }
-
-    fn kind(number: u8) -> LimitKind {
-        match number {
-            0 => LimitKind::Lifetime(micros(200)),
-            1 => LimitKind::Rolling(HOUR, micros(150)),
-            2 => LimitKind::Exposure(micros(100)),
-            _ => LimitKind::Payments(HOUR, 3),
-        }
-    }
-
-    async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
-        match step {
-            Step::Reserve { id, place, value, scope, kind: number, changed } => {
-                let entry = at_place(*place, order(&id.to_string(), *value));
-                let mut wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
-                wish.terms = if *changed { Terms::Changed } else { Terms::First };
-                wish.checks.payee =
-                    Some(PayeePin { origin: wish.entry.origin.clone(), payee: Address::repeat_byte(1) })
-                        .filter(|_| *value > 95);
-                let (origin, method, path) = (wish.entry.origin.clone(), "GET".to_owned(), "/report".to_owned());
-                wish.checks.price = Some(PriceCeiling { origin, method, path, max_rise_percent: 400 });
-                format!("{:?}", ledger.reserve(&wish).await.unwrap())
-            }
-            Step::Record { id, transition } => {
-                format!("{:?}", ledger.record(&order(&id.to_string(), 0).key(), transition, at(now)).await)
-            }
-            Step::Wait(_) => String::new(),
-        }
-    }
-
-    async fn survey(ledger: &impl Ledger, now: u64) -> String {
-        let meters = scopes()
-            .into_iter()
-            .flat_map(|(scope, _)| (0..4).map(move |number| meter(scope.clone(), kind(number))))
-            .collect();
-        let checks =
-            Checks { now: at(now), payment: Some((usdc(BASE), U256::from(50))), meters, payee: None, price: None };
-        format!("{:?} {:?}", ledger.examine(&checks).await.unwrap(), ledger.entries(&Filter::all()).await.unwrap())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(async {
-                let (memory, sqlite) = (MemoryLedger::new(), SqliteLedger::open(":memory:").unwrap());
-                let mut now = NOW;
-                for step in &steps {
-                    now += if let Step::Wait(secs) = step { *secs } else { 1 };
-                    assert_eq!(take(&memory, step, now).await, take(&sqlite, step, now).await, "{step:?}");
-                }
-                assert_eq!(survey(&memory, now).await, survey(&sqlite, now).await);
-            });
-        }
-    }
+async fn new_terms_cannot_name_another_payee<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books();
+    sign(&ledger, order("order", 10), NOW, NOW + 300).await;
+    let other = NewEntry { payee: Address::repeat_byte(0x77), ..order("order", 10) };
+    let mut wish = wish(other, at(NOW), Vec::new());
+    wish.terms = Terms::Changed;
+    let answer = ledger.reserve(&wish).await.unwrap();
+    assert!(matches!(&answer, Reserved::Denied(denial) if denial.rule == Rule::PayeeChanged), "{answer:?}");
 }

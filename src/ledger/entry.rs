@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::{LedgerError, PurchaseKey};
 use crate::asset::Asset;
+use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// How long after `validBefore` an authorization is still taken to be cashable: chains date their
@@ -254,20 +255,21 @@ impl Entry {
     /// Moves the purchase to its next state.
     ///
     /// # Errors
-    /// When its state does not allow the transition: nothing can be signed after its lease, only an
-    /// unsigned hold can be freed, and a settled purchase stays settled.
+    /// When its state does not allow the transition: nothing can be signed after its lease or under
+    /// the lease of an earlier hold, only an unsigned hold can be freed, and a settled purchase stays
+    /// settled.
     pub fn apply(&mut self, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         use State::{Freed, Rejected, Reserved, Settled, Signed, Unknown};
         self.updated_at = now;
         match (transition, self.state) {
-            (Transition::Signed { valid_before, payload }, Reserved | Signed | Rejected | Unknown)
-                if self.lease_until > now =>
+            (Transition::Signed { lease, valid_before, payload }, Reserved | Signed | Rejected | Unknown)
+                if self.lease_until > now && self.lease_until == *lease =>
             {
                 self.state = Signed;
                 self.payload = Some(payload.clone());
                 self.outlive(*valid_before);
             }
-            (Transition::Doubtful { valid_before, reason }, Reserved) => {
+            (Transition::Doubtful { valid_before, reason }, Reserved | Signed | Rejected | Unknown) => {
                 self.state = Unknown;
                 self.reason = Some(reason.clone());
                 self.outlive(*valid_before);
@@ -315,6 +317,9 @@ impl Entry {
 pub enum Transition {
     /// An authorization is signed and about to leave.
     Signed {
+        /// The lease of the hold that it was signed for, [`Entry::lease_until`]. A hold that lapsed
+        /// may have been taken over at another price.
+        lease: Timestamp,
         /// When it expires, in Unix seconds.
         valid_before: u64,
         /// The payment header, to be presented again.
@@ -391,6 +396,12 @@ impl NewEntry {
     /// Whether an authorization for this would exclude those of `known` on the chain.
     pub(crate) fn excludes(&self, known: &Entry) -> bool {
         known.network == self.asset.network() && known.asset == self.asset.address()
+    }
+
+    /// New terms may change the price, not who is paid: that is how a hijacked seller looks.
+    pub(crate) fn payee_changed(&self, known: &Entry) -> Denial {
+        let message = format!("the purchase was signed for {}, and the new terms name {}", known.payee, self.payee);
+        Denial::new(Rule::PayeeChanged, message)
     }
 
     /// The first hold for the purchase.
@@ -479,7 +490,7 @@ mod tests {
     }
 
     fn signed(valid_before: u64) -> Transition {
-        Transition::Signed { valid_before, payload: SecretString::from("x") }
+        Transition::Signed { lease: Timestamp::from_secs(1060), valid_before, payload: SecretString::from("x") }
     }
 
     #[test]

@@ -145,6 +145,9 @@ impl Reservation {
             (State::Reserved, _) => Plan::Answer(Reserved::InFlight),
             (State::Settled, _) | (_, Terms::First) => Plan::Answer(Reserved::Known(Box::new(known))),
             (_, Terms::Changed) if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
+            (_, Terms::Changed) if known.payee != self.entry.payee => {
+                Plan::Answer(Reserved::Denied(Box::new(self.entry.payee_changed(&known))))
+            }
             (_, Terms::Changed) => Plan::Hold(Box::new(self.entry.requote(known, now, now.after(self.lease)))),
         }
     }

@@ -1,9 +1,10 @@
 //! What we answer with: the payment header's content.
 
-use serde::Serialize;
+use alloy::primitives::{Address, U256};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Extensions, PaymentRequired, Version};
+use super::{Extensions, PaymentRequired, Version, codec};
 use crate::signer::{Signature, TransferAuthorization};
 
 /// A signed authorization, as `payload` of an `exact` payment.
@@ -41,6 +42,35 @@ impl Proof {
             signature: signature.to_hex(),
         }
     }
+}
+
+/// What a payment of ours says, read back from the books.
+pub(crate) struct Presented {
+    pub(crate) to: Address,
+    pub(crate) value: U256,
+    pub(crate) valid_before: u64,
+}
+
+/// The authorization in a payment header that bursar wrote.
+pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
+    #[derive(Deserialize)]
+    struct Payment {
+        payload: Payload,
+    }
+    #[derive(Deserialize)]
+    struct Payload {
+        authorization: Signed,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Signed {
+        to: String,
+        value: String,
+        valid_before: String,
+    }
+    let json = codec::decode_header(header.as_bytes()).ok()?;
+    let Signed { to, value, valid_before } = serde_json::from_slice::<Payment>(&json).ok()?.payload.authorization;
+    Some(Presented { to: to.parse().ok()?, value: value.parse().ok()?, valid_before: valid_before.parse().ok()? })
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,86 @@
+//! The ledger in memory is simple enough to be believed; the others must be it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::SqliteLedger;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
+    Record { id: u8, transition: Transition },
+    Wait(u64),
+}
+
+fn transition() -> impl Strategy<Value = Transition> {
+    let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(Transition::Freed)];
+    prop_oneof![fixed, (NOW..NOW + 9000).prop_map(signed)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>())
+        .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
+    let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition });
+    prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
+}
+
+fn kind(number: u8) -> LimitKind {
+    match number {
+        0 => LimitKind::Lifetime(micros(200)),
+        1 => LimitKind::Rolling(HOUR, micros(150)),
+        2 => LimitKind::Exposure(micros(100)),
+        _ => LimitKind::Payments(HOUR, 3),
+    }
+}
+
+async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
+    match step {
+        Step::Reserve { id, place, value, scope, kind: number, changed } => {
+            let entry = at_place(*place, order(&id.to_string(), *value));
+            let mut wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
+            wish.terms = if *changed { Terms::Changed } else { Terms::First };
+            wish.checks.payee = Some(PayeePin { origin: wish.entry.origin.clone(), payee: Address::repeat_byte(1) })
+                .filter(|_| *value > 95);
+            let (origin, method, path) = (wish.entry.origin.clone(), "GET".to_owned(), "/report".to_owned());
+            wish.checks.price = Some(PriceCeiling { origin, method, path, max_rise_percent: 400 });
+            format!("{:?}", ledger.reserve(&wish).await.unwrap())
+        }
+        Step::Record { id, transition } => {
+            let key = order(&id.to_string(), 0).key();
+            let lease = ledger.purchase(&key).await.unwrap().map(|entry| entry.lease_until);
+            let transition = match (transition, lease) {
+                (Transition::Signed { valid_before, .. }, Some(lease)) => signed_under(lease, *valid_before),
+                (transition, _) => transition.clone(),
+            };
+            format!("{:?}", ledger.record(&key, &transition, at(now)).await)
+        }
+        Step::Wait(_) => String::new(),
+    }
+}
+
+async fn survey(ledger: &impl Ledger, now: u64) -> String {
+    let meters = scopes()
+        .into_iter()
+        .flat_map(|(scope, _)| (0..4).map(move |number| meter(scope.clone(), kind(number))))
+        .collect();
+    let checks = Checks { now: at(now), payment: Some((usdc(BASE), U256::from(50))), meters, payee: None, price: None };
+    format!("{:?} {:?}", ledger.examine(&checks).await.unwrap(), ledger.entries(&Filter::all()).await.unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (memory, sqlite) = (MemoryLedger::new(), SqliteLedger::open(":memory:").unwrap());
+            let mut now = NOW;
+            for step in &steps {
+                now += if let Step::Wait(secs) = step { *secs } else { 1 };
+                assert_eq!(take(&memory, step, now).await, take(&sqlite, step, now).await, "{step:?}");
+            }
+            assert_eq!(survey(&memory, now).await, survey(&sqlite, now).await);
+        });
+    }
+}
