@@ -1,0 +1,268 @@
+//! The arguments. What is written here is what `--help` says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bursar::reqwest::Method;
+use bursar::{Address, Network, PurchaseId, Url, Usd};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT: &str = "\
+Exit codes:
+  0  done
+  1  failed, or an error status, and nothing was signed
+  2  the command line, the key or the policy cannot be used; nothing was sent
+  3  denied by the policy, and nothing was signed
+  4  a signature left, and the outcome is unknown; the money counts as spent
+  5  paid, and the call failed";
+
+const PAY: &str = "\
+The key is read from the environment variable BURSAR_PRIVATE_KEY (64 hexadecimal digits), or from --keystore,
+whose password is in BURSAR_KEYSTORE_PASSWORD or asked for on the terminal. It is never an argument.
+
+Limits:
+  Without --policy, --max-per-payment and --budget the defaults hold: $0.10 a payment, $5 a rolling day, $1 of
+  unresolved payments, 60 payments a minute. --max-per-payment replaces the first of them. With --budget the others
+  do not apply. With --policy the flags tighten the file: all its limits hold, --max-per-payment and --budget hold
+  beside them, and --network leaves over those of its networks that are named. A payment that the policy wants
+  approved is asked about on the terminal; where there is none, it is denied.
+
+Output:
+  The answer's body goes to standard output or to --output as it arrives, of an error status too. Standard error has
+  one line about the money. --json prints one object a request on its own line instead:
+    {\"status\":200|null, \"spend\":\"none\"|\"settled\"|\"unknown\",
+     \"paid\":{\"amount\",\"asset\",\"network\",\"payTo\",\"nonce\",\"validBefore\"}|null,
+     \"receipt\":{\"success\",\"transaction\",\"network\",\"payer\"}|null,
+     \"body\":\"at most 64 KiB\", \"error\":{\"kind\",\"message\"}|null}
+  paid is what was signed: amount in atomic units as a decimal string, asset the token's address, network in CAIP-2,
+  validBefore in Unix seconds. spend is settled only when a receipt names the transaction and matches network and
+  payer of what was signed; receipt.transaction is its hash. Content without such a receipt is delivered as unknown.
+  Of a longer body the rest is left unread, unless --output takes it.
+
+Exit codes:
+  0  done
+  1  failed, or an error status, and nothing was signed
+  2  the command line, the key or the policy cannot be used; nothing was sent
+  3  denied by the policy, and nothing was signed in this request
+  4  a signature left, and the outcome is unknown: also when content came without a matching receipt
+  5  paid, and the call failed: an error status, or a body that broke off
+
+  Once a signature has left, a failed call is 4 or 5, whatever the seller claims. --repeat stops at the first failure:
+  3 when the policy ended the run, whatever was paid before; otherwise 4 when any of its payments is unknown, and 5
+  instead of 1 when any was paid.";
+
+/// An HTTP client that pays: it answers 402 Payment Required with an x402 payment, within your limits.
+#[derive(Debug, Parser)]
+#[command(name = "bursar", version, after_help = EXIT, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send a request, and pay for it if it must be and may be
+    #[command(after_long_help = PAY, after_help = "With --help: limits, the JSON and the exit codes.")]
+    Pay(Pay),
+    /// Show what a request would cost and what the policy says to each offer; signs nothing
+    ///
+    /// The request is sent without payment; where it needs none, it is executed. With --policy or --network each offer
+    /// is judged, with the books as they are. Exits 0 when the price could be read, whatever the policy says to it;
+    /// pay --dry-run exits 3 when it would be denied.
+    Quote(Quote),
+    /// Show the books: every purchase, oldest first
+    Ledger(LedgerShow),
+    /// Show how much of each limit is used and left
+    ///
+    /// Limits kept for each origin, payee and so on are left out: `bursar policy explain --ledger` shows them for one
+    /// request.
+    Budget(Budget),
+    /// Check and explain policy files
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Pay {
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Write the body to FILE, `-` for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Buy under this id: a second request with it is the same purchase, and paid once
+    #[arg(long, value_name = "ID")]
+    pub(crate) purchase_id: Option<PurchaseId>,
+    /// Send N requests, one after the other, on one budget; stops at the first failure
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeat: u32,
+    /// Ask for the price and judge it, but sign nothing: exits 0 if it would be paid, 3 if denied
+    ///
+    /// The request is sent without payment; where it needs none, it is executed, and its body is not shown. Needs no
+    /// key. With --json the object has a further member, quote, as `bursar quote --json` prints it.
+    #[arg(long, conflicts_with = "repeat")]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object a request
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Quote {
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is sent.
+#[derive(Args, Debug)]
+pub(crate) struct RequestArgs {
+    /// The URL, https unless --allow-http-loopback
+    #[arg(value_parser = http_url)]
+    pub(crate) url: Url,
+    /// The method; GET, or POST with --data
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
+    /// Add a header, `Name: value`; `Name:` leaves out bursar's own, `Name;` sends it empty
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    pub(crate) header: Vec<String>,
+    /// Send this body; `@FILE` a file's bytes as they are, `@-` standard input. Several are joined by `&`
+    ///
+    /// It is sent as application/x-www-form-urlencoded unless a header says otherwise.
+    #[arg(short, long, value_name = "DATA", allow_hyphen_values = true)]
+    pub(crate) data: Vec<String>,
+    /// Allow plain http to this machine's loopback
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Bound the whole call, payment and body included
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What may be bought.
+#[derive(Args, Debug)]
+pub(crate) struct PolicyArgs {
+    /// Take the policy from a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Pay at most this much in one payment
+    #[arg(long, value_name = "USD")]
+    pub(crate) max_per_payment: Option<Usd>,
+    /// Pay at most this much over the lifetime of this ledger
+    #[arg(long, value_name = "USD")]
+    pub(crate) budget: Option<Usd>,
+    /// Pay on this network, such as base or eip155:8453; can be repeated
+    #[arg(long, value_name = "NAME|CAIP2")]
+    pub(crate) network: Vec<Network>,
+}
+
+/// Who pays, and where it is written down.
+#[derive(Args, Debug)]
+pub(crate) struct WalletArgs {
+    /// Take the key from an encrypted keystore file instead of BURSAR_PRIVATE_KEY
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keystore: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LedgerArgs {
+    /// Keep the books in this SQLite file, `:memory:` for none that last; in the user's state directory by default
+    ///
+    /// The default is $XDG_STATE_HOME/bursar/ledger.db or ~/.local/state/bursar/ledger.db; on macOS
+    /// ~/Library/Application Support/bursar/ledger.db, on Windows %LOCALAPPDATA%\bursar\ledger.db.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ledger: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LedgerShow {
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// How to write the purchases
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Csv,
+    Jsonl,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Budget {
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// Print one JSON object a limit
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say whether a policy file can be used, and where it is wrong
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show what each rule says to a payment that nobody asked for; exits 3 if it would be denied
+    Explain(Explain),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// The policy file
+    pub(crate) file: PathBuf,
+    /// The URL that would be bought
+    #[arg(value_parser = http_url)]
+    pub(crate) url: Url,
+    /// Its price
+    #[arg(long, value_name = "USD")]
+    pub(crate) price: Usd,
+    /// The request's method
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+    pub(crate) method: Method,
+    /// The network that would be paid on; the first of the policy by default
+    #[arg(long, value_name = "NAME|CAIP2")]
+    pub(crate) network: Option<Network>,
+    /// The payee; an invented one by default
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) payee: Option<Address>,
+    /// Ask with these books as they are; with empty ones by default
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn http_url(text: &str) -> Result<Url, String> {
+    let expected = "expected a URL such as https://api.example.com/report";
+    match text.parse::<Url>() {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Ok(_) => Err(expected.to_owned()),
+        Err(error) => Err(format!("{error}; {expected}")),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number of seconds such as 30 or 2.5".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(limit) if !limit.is_zero() => Ok(limit),
+        _ => Err("expected more than no time, and less than eternity".to_owned()),
+    }
+}

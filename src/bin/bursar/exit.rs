@@ -1,0 +1,66 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use bursar::{Error, ErrorKind, KeyError, LedgerError, PolicyError};
+
+/// The exit codes; `--help` explains them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Denied = 3,
+    Unknown = 4,
+    PaidAndFailed = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why there was no request at all: nothing was sent and nothing signed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A command line, key or policy that cannot be used.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, kind: "usage", message: message.into() }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, kind: "failed", message: message.into() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = if error.kind() == ErrorKind::Builder { Exit::Usage } else { Exit::Failed };
+        Self { exit, kind: error.kind().name(), message: crate::report::words_of(&error) }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        Self::usage(error.to_string())
+    }
+}

@@ -1,0 +1,49 @@
+//! `bursar`: an HTTP client that pays, on the command line.
+
+mod args;
+mod body;
+mod books;
+mod diagnostics;
+mod exit;
+mod output;
+mod password;
+mod pay;
+mod policies;
+mod quote;
+mod report;
+mod request;
+mod wallet;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, PolicyCommand};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) => return output::usage(&help),
+    };
+    diagnostics::install();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::failed(&Failure::failed(format!("the runtime cannot start: {error}"))),
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => output::failed(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Pay(args) => pay::run(args).await,
+        Command::Quote(args) => quote::run(args).await,
+        Command::Ledger(args) => books::ledger(args).await,
+        Command::Budget(args) => books::budget(args).await,
+        Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
+        Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
+    }
+}

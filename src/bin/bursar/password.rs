@@ -1,0 +1,54 @@
+//! The password of a keystore.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+use bursar::secrecy::SecretString;
+
+use crate::exit::Failure;
+
+const VARIABLE: &str = "BURSAR_KEYSTORE_PASSWORD";
+
+/// From the environment, or typed on the terminal.
+pub(crate) fn ask() -> Result<SecretString, Failure> {
+    if let Ok(password) = std::env::var(VARIABLE) {
+        return Ok(SecretString::from(password));
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("set {VARIABLE}, or run on a terminal to be asked for the password")));
+    }
+    let typed = typed().map_err(|error| Failure::usage(format!("the password cannot be read: {error}")))?;
+    Ok(SecretString::from(typed))
+}
+
+fn typed() -> io::Result<String> {
+    let _silence = Silence::begin();
+    let mut err = io::stderr().lock();
+    err.write_all(b"Password of the keystore: ")?;
+    err.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    Ok(line)
+}
+
+/// The terminal does not show what is typed, where `stty` can be had.
+struct Silence;
+
+impl Silence {
+    fn begin() -> Option<Self> {
+        stty("-echo").then_some(Self)
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        stty("echo");
+        crate::output::say("");
+    }
+}
+
+fn stty(setting: &str) -> bool {
+    let ran = Command::new("stty").arg(setting).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ran.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,209 @@
+//! `bursar pay`.
+
+use bursar::reqwest::Response;
+use bursar::{Client, Entry, Error, Ledger, PurchaseKey, ResponseExt, Spend, SqliteLedger};
+
+use crate::args::Pay;
+use crate::body::{Sink, Trouble};
+use crate::exit::{Exit, Failure};
+use crate::policies::{self, Allowance};
+use crate::report::{Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem};
+use crate::request::{self, Prepared};
+use crate::{output, quote, wallet};
+
+pub(crate) async fn run(args: Pay) -> Result<Exit, Failure> {
+    if args.purchase_id.is_some() && args.repeat > 1 {
+        return Err(Failure::usage("--purchase-id names one purchase; with --repeat every request is another"));
+    }
+    let json = args.json;
+    let ended = begin(args).await;
+    if let Err(failure) = ended.as_ref()
+        && json
+        && failure.exit == Exit::Failed
+    {
+        // Who reads standard output is told by standard error and the exit code as well.
+        drop(output::print_json(&Report::of_failure(failure)));
+    }
+    ended
+}
+
+async fn begin(args: Pay) -> Result<Exit, Failure> {
+    let allowance = policies::allowance(&args.policy)?;
+    let prepared = Prepared::read(&args.request)?;
+    if args.dry_run {
+        return quote::dry_run(&args, prepared, allowance).await;
+    }
+    Ok(Buyer::new(args, prepared, allowance)?.run().await)
+}
+
+/// Everything that is needed to buy, once or more often.
+struct Buyer {
+    args: Pay,
+    prepared: Prepared,
+    allowance: Allowance,
+    client: Client,
+    ledger: SqliteLedger,
+    sink: Sink,
+}
+
+/// How one request of a run ended.
+struct Call {
+    report: Report,
+    verdict: Verdict,
+    reader_gone: bool,
+}
+
+impl Buyer {
+    fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
+        let sink = Sink::open(&args)?;
+        let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone())?;
+        let client = request::client(&args.request, Some(payer))?;
+        Ok(Self { args, prepared, allowance, client, ledger, sink })
+    }
+
+    async fn run(mut self) -> Exit {
+        let mut run = Run::default();
+        for _ in 0..self.args.repeat {
+            let call = self.buy().await;
+            let told = self.tell(&call);
+            run.add(&call);
+            if call.verdict != Verdict::Done || call.reader_gone || !told {
+                break;
+            }
+        }
+        run.exit()
+    }
+
+    async fn buy(&mut self) -> Call {
+        let mut request = self.prepared.on(&self.client);
+        if let Some(max) = self.allowance.max_price {
+            request = request.max_price(max);
+        }
+        if let Some(id) = &self.args.purchase_id {
+            request = request.purchase_id(id.as_str());
+        }
+        match request.send().await {
+            Ok(response) => self.received(response).await,
+            Err(error) => {
+                let entry = self.entry(&error).await;
+                let report = Report::of_error(&error, entry.as_ref());
+                Call { report, verdict: Verdict::of(&error), reader_gone: false }
+            }
+        }
+    }
+
+    async fn received(&mut self, response: Response) -> Call {
+        let (status, spend) = (response.status(), response.spend());
+        let mut report = Report {
+            status: Some(status.as_u16()),
+            paid: response.paid().map(Signed::from),
+            receipt: response.receipt().map(Proof::from),
+            error: status_problem(status, spend),
+            ..Report::empty(spend)
+        };
+        let delivered = self.sink.deliver(response).await;
+        report.body = delivered.shown;
+        let reader_gone = matches!(delivered.trouble, Some(Trouble::ReaderGone));
+        report.error = report.error.or_else(|| delivered.trouble.and_then(|trouble| undelivered(trouble, spend)));
+        let verdict = if report.error.is_some() { Verdict::Failed } else { Verdict::Done };
+        Call { report, verdict, reader_gone }
+    }
+
+    /// What the books hold of a purchase that ended in an error after its signature.
+    async fn entry(&self, error: &Error) -> Option<Entry> {
+        let id = error.purchase_id().filter(|_| error.spend() != Spend::None)?;
+        let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
+        self.ledger.purchase(&key).await.ok().flatten()
+    }
+
+    /// Says how a request ended; whether anybody listens.
+    fn tell(&self, call: &Call) -> bool {
+        if self.args.json {
+            return output::print_json(&call.report).is_ok();
+        }
+        if !call.reader_gone {
+            output::say(call.report.line());
+        }
+        true
+    }
+}
+
+fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
+    let lead = lead(spend);
+    match trouble {
+        Trouble::ReaderGone => None,
+        Trouble::Read(error) => Some(Problem {
+            kind: error.kind().name(),
+            message: format!("{lead}: the body broke off: {}", root_of(&error)),
+        }),
+        Trouble::Write(error) => {
+            Some(Problem { kind: "output", message: format!("{lead}: the body cannot be written: {error}") })
+        }
+    }
+}
+
+/// How a run of requests stands.
+#[derive(Default)]
+struct Run {
+    last: Option<(Verdict, Spend)>,
+    any_unknown: bool,
+    any_settled: bool,
+}
+
+impl Run {
+    fn add(&mut self, call: &Call) {
+        let spend = call.report.spend;
+        self.last = Some((call.verdict, spend));
+        self.any_unknown |= spend == Spend::Unknown;
+        self.any_settled |= spend == Spend::Settled;
+    }
+
+    /// `--help` tells the rule.
+    fn exit(&self) -> Exit {
+        match self.last {
+            Some((Verdict::Denied, Spend::None)) => Exit::Denied,
+            _ if self.any_unknown => Exit::Unknown,
+            Some((Verdict::Done, _)) | None => Exit::Done,
+            _ if self.any_settled => Exit::PaidAndFailed,
+            Some((Verdict::Usage, _)) => Exit::Usage,
+            Some(_) => Exit::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_a_signature_left_never_exits_1_nor_3_but_by_a_denial_of_its_own() {
+        use Spend::{None, Settled, Unknown};
+        use Verdict::{Denied, Done, Failed, Usage};
+        let run = |calls: &[(Verdict, Spend)]| {
+            let mut run = Run::default();
+            for (verdict, spend) in calls {
+                run.add(&Call { report: Report::empty(*spend), verdict: *verdict, reader_gone: false });
+            }
+            run.exit()
+        };
+        for (calls, exit) in [
+            (&[(Done, None)][..], Exit::Done),
+            (&[(Done, Settled)], Exit::Done),
+            (&[(Done, Unknown)], Exit::Unknown),
+            (&[(Failed, None)], Exit::Failed),
+            (&[(Usage, None)], Exit::Usage),
+            (&[(Denied, None)], Exit::Denied),
+            (&[(Denied, Unknown)], Exit::Unknown),
+            (&[(Failed, Unknown)], Exit::Unknown),
+            (&[(Failed, Settled)], Exit::PaidAndFailed),
+            (&[(Done, Settled), (Failed, None)], Exit::PaidAndFailed),
+            (&[(Done, Unknown), (Failed, None)], Exit::Unknown),
+            (&[(Done, Unknown), (Failed, Settled)], Exit::Unknown),
+            (&[(Done, Settled), (Done, None)], Exit::Done),
+            (&[(Done, Unknown), (Done, Settled)], Exit::Unknown),
+            (&[(Done, Settled), (Denied, None)], Exit::Denied),
+        ] {
+            assert_eq!(run(calls), exit, "{calls:?}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `bursar quote`, and `bursar pay --dry-run`: prices and verdicts, without a signature.
+
+use bursar::reqwest::Response;
+use bursar::{Client, Denial, ErrorKind, Quotation, QuotedOffer, Rule, Spend};
+use serde::Serialize;
+
+use crate::args::{Pay, Quote};
+use crate::exit::{Exit, Failure};
+use crate::policies::{self, Allowance};
+use crate::report::{Problem, Report, Verdict, name, status_problem};
+use crate::request::{self, Prepared};
+use crate::{output, wallet};
+
+/// What a request would cost, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    status: u16,
+    /// Index of the offer that would be paid.
+    best: Option<usize>,
+    offers: Vec<ShownOffer>,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownOffer {
+    verdict: &'static str,
+    amount: Option<String>,
+    price: Option<String>,
+    usd: Option<String>,
+    asset: Option<String>,
+    network: Option<String>,
+    pay_to: Option<String>,
+    reason: Option<String>,
+    denial: Option<Denial>,
+    #[serde(skip)]
+    words: String,
+}
+
+type Answer = Result<Quotation, Response>;
+
+/// `bursar quote`.
+pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
+    let prepared = Prepared::read(&args.request)?;
+    let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
+    let (payer, max_price) = if judged {
+        let allowance = policies::allowance(&args.policy)?;
+        (Some(wallet::judging(&args.wallet, allowance.policy)?), allowance.max_price)
+    } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
+        return Err(Failure::usage("to judge an offer, name the network that may be paid on: --network NAME"));
+    } else {
+        (None, None)
+    };
+    let answer = ask(&request::client(&args.request, payer)?, &prepared, max_price).await?;
+    let shown = Shown::of(&answer);
+    let printed = if args.json { output::print_json(&shown) } else { output::print(shown.text()) };
+    let free = answer.err().and_then(|response| status_problem(response.status(), Spend::None));
+    output::finish(printed, if free.is_some() { Exit::Failed } else { Exit::Done })
+}
+
+/// `bursar pay --dry-run`.
+pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance) -> Result<Exit, Failure> {
+    let payer = wallet::judging(&args.wallet, allowance.policy)?;
+    let client = request::client(&args.request, Some(payer))?;
+    let (report, verdict) = match ask(&client, &prepared, allowance.max_price).await {
+        Ok(answer) => judged(&answer),
+        Err(error) => (Report::of_error(&error, None), Verdict::of(&error)),
+    };
+    let printed = if args.json {
+        output::print_json(&report)
+    } else {
+        let printed = output::print(report.quote.as_ref().map(Shown::text).unwrap_or_default());
+        output::say(dry_line(&report));
+        printed
+    };
+    let exit = match verdict {
+        Verdict::Done => Exit::Done,
+        Verdict::Failed => Exit::Failed,
+        Verdict::Usage => Exit::Usage,
+        Verdict::Denied => Exit::Denied,
+    };
+    output::finish(printed, exit)
+}
+
+async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd>) -> Result<Answer, bursar::Error> {
+    let mut request = prepared.on(client);
+    if let Some(max) = max_price {
+        request = request.max_price(max);
+    }
+    request.quote().await
+}
+
+fn dry_line(report: &Report) -> String {
+    match &report.error {
+        Some(problem) => problem.message.clone(),
+        None if report.quote.as_ref().is_some_and(|quote| quote.best.is_some()) => "would be paid".to_owned(),
+        None => "not paid: it is free".to_owned(),
+    }
+}
+
+/// What a purchase would come to.
+fn judged(answer: &Answer) -> (Report, Verdict) {
+    let shown = Shown::of(answer);
+    let (error, verdict) = match answer {
+        Err(response) => match status_problem(response.status(), Spend::None) {
+            None => (None, Verdict::Done),
+            problem => (problem, Verdict::Failed),
+        },
+        Ok(quotation) => match refusal(quotation) {
+            None => (None, Verdict::Done),
+            Some((kind, words, verdict)) => {
+                (Some(Problem { kind: kind.name(), message: format!("not paid: {words}") }), verdict)
+            }
+        },
+    };
+    let report = Report { status: Some(shown.status), error, quote: Some(shown), ..Report::empty(Spend::None) };
+    (report, verdict)
+}
+
+/// Why the quotation would not be bought, as buying itself would say it.
+fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
+    let said = |quote: &bursar::Quote| quotation.offers.get(quote.offer()).and_then(|offer| offer.explanation.as_ref());
+    if let Some(best) = quotation.best() {
+        let why = said(best).and_then(|said| said.ask.as_ref()).filter(|_| !wallet::someone_to_ask())?;
+        return Some((ErrorKind::Denied, format!("needs approval ({why}), and nobody can be asked"), Verdict::Denied));
+    }
+    match quotation.cheapest().and_then(said).and_then(bursar::Explanation::denial) {
+        Some(denial) => Some((ErrorKind::Denied, denial.to_string(), Verdict::Denied)),
+        None => Some((ErrorKind::NotPayable, "no offer can be signed for".to_owned(), Verdict::Failed)),
+    }
+}
+
+impl Shown {
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Err(response) => Self { status: response.status().as_u16(), best: None, offers: Vec::new() },
+            Ok(quotation) => Self {
+                status: 402,
+                best: quotation.best().map(bursar::Quote::offer),
+                offers: quotation.offers.iter().map(ShownOffer::of).collect(),
+            },
+        }
+    }
+
+    fn text(&self) -> String {
+        if self.offers.is_empty() {
+            return format!("no payment is asked for; the answer is {}\n", self.status);
+        }
+        let mut text = String::new();
+        for (index, offer) in self.offers.iter().enumerate() {
+            let mark = if self.best == Some(index) { ", the one to be paid" } else { "" };
+            let place = index.saturating_add(1);
+            text.push_str(&format!("offer {place}{mark}: {}\n", offer.words));
+        }
+        text
+    }
+}
+
+impl ShownOffer {
+    fn of(offer: &QuotedOffer) -> Self {
+        let quote = match &offer.quote {
+            Ok(quote) => quote,
+            Err(reason) => {
+                let words = format!("not payable: {reason}");
+                return Self { verdict: "unpayable", reason: Some(reason.to_string()), words, ..Self::default() };
+            }
+        };
+        let (verdict, reason, denial) = verdict(offer);
+        let price = quote.amount().to_string();
+        let mut words = format!("{price} to {} on {}", quote.pay_to(), name(quote.network()));
+        match &offer.explanation {
+            Some(explanation) => {
+                for line in explanation.to_string().lines() {
+                    words.push_str("\n  ");
+                    words.push_str(line);
+                }
+            }
+            None => words.push_str("; not judged: name a policy or a network to pay on"),
+        }
+        Self {
+            verdict,
+            amount: Some(quote.value().to_string()),
+            price: Some(price),
+            usd: quote.dollars().map(|usd| usd.to_string()),
+            asset: Some(quote.asset().address().to_string()),
+            network: Some(quote.network().to_string()),
+            pay_to: Some(quote.pay_to().to_string()),
+            reason,
+            denial,
+            words,
+        }
+    }
+}
+
+fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
+    match &offer.explanation {
+        None => ("unjudged", None, None),
+        Some(said) => match (said.denial(), &said.ask) {
+            (Some(denial), _) => ("denied", Some(denial.to_string()), Some(denial.clone())),
+            (None, Some(why)) => ("ask", Some(format!("{} {why}", Rule::Approval)), None),
+            (None, None) => ("allowed", None, None),
+        },
+    }
+}

@@ -1,0 +1,105 @@
+//! What is sent, as curl would have it.
+
+use std::io::Read;
+
+use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use bursar::reqwest::{self, Method};
+use bursar::{Client, Payer, RequestBuilder, Url};
+use bytes::Bytes;
+
+use crate::args::RequestArgs;
+use crate::exit::Failure;
+
+const AGENT: &str = concat!("bursar/", env!("CARGO_PKG_VERSION"));
+
+/// A request that can be sent any number of times.
+pub(crate) struct Prepared {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+}
+
+impl Prepared {
+    /// Reads headers and body; standard input is read here, once.
+    pub(crate) fn read(args: &RequestArgs) -> Result<Self, Failure> {
+        let body = body(&args.data)?;
+        let method = args.method.clone().unwrap_or(if body.is_some() { Method::POST } else { Method::GET });
+        let headers = headers(&args.header, body.is_some())?;
+        Ok(Self { method, url: args.url.clone(), headers, body })
+    }
+
+    pub(crate) fn on(&self, client: &Client) -> RequestBuilder {
+        let request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        match &self.body {
+            Some(body) => request.body(body.clone()),
+            None => request,
+        }
+    }
+}
+
+/// The client that the flags ask for; without a wallet it cannot pay.
+pub(crate) fn client(args: &RequestArgs, payer: Option<Payer>) -> Result<Client, Failure> {
+    let mut client = Client::builder().http(reqwest::Client::builder()).allow_http_loopback(args.allow_http_loopback);
+    if let Some(limit) = args.timeout {
+        client = client.timeout(limit).answer_timeout(limit);
+    }
+    if let Some(payer) = payer {
+        client = client.payer(payer);
+    }
+    Ok(client.build()?)
+}
+
+fn body(data: &[String]) -> Result<Option<Bytes>, Failure> {
+    if data.is_empty() {
+        return Ok(None);
+    }
+    let parts: Vec<Vec<u8>> = data.iter().map(|part| piece(part)).collect::<Result<_, _>>()?;
+    Ok(Some(parts.join(&b'&').into()))
+}
+
+fn piece(data: &str) -> Result<Vec<u8>, Failure> {
+    let Some(file) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_vec()) };
+    let read = if file == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    read.map_err(|error| Failure::usage(format!("the data of `{data}` cannot be read: {error}")))
+}
+
+fn headers(given: &[String], has_body: bool) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    let mut unwanted = Vec::new();
+    for (index, line) in given.iter().enumerate() {
+        match header(line) {
+            Some((name, Some(value))) => drop(headers.append(name, value)),
+            Some((name, None)) => unwanted.push(name),
+            // The line may hold a secret, so it is not repeated.
+            None => {
+                let place = index.saturating_add(1);
+                return Err(Failure::usage(format!("header {place} is not of the form `Name: value`")));
+            }
+        }
+    }
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    for (name, value) in [(USER_AGENT, Some(HeaderValue::from_static(AGENT))), (CONTENT_TYPE, has_body.then_some(form))]
+    {
+        if let Some(value) = value.filter(|_| !unwanted.contains(&name)) {
+            headers.entry(name).or_insert(value);
+        }
+    }
+    Ok(headers)
+}
+
+/// A header's name, and its value unless it is to be left out.
+fn header(line: &str) -> Option<(HeaderName, Option<HeaderValue>)> {
+    if let Some(name) = line.strip_suffix(';').filter(|name| !name.contains(':')) {
+        return Some((name.trim().parse().ok()?, Some(HeaderValue::from_static(""))));
+    }
+    let (name, value) = line.split_once(':')?;
+    let value = value.trim();
+    let value = if value.is_empty() { None } else { Some(value.parse().ok()?) };
+    Some((name.trim().parse().ok()?, value))
+}

@@ -1,0 +1,119 @@
+//! The key, and the file of the books.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use bursar::{
+    Address, KeyError, LocalSigner, MemoryLedger, Payer, Policy, SignerError, SqliteLedger, TerminalApprover, signer_fn,
+};
+
+use crate::args::{LedgerArgs, WalletArgs};
+use crate::exit::Failure;
+use crate::password;
+
+const KEY: &str = "BURSAR_PRIVATE_KEY";
+
+/// A wallet that pays, and its books.
+pub(crate) fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, SqliteLedger), Failure> {
+    let signer = signer(args)?
+        .ok_or_else(|| Failure::usage(format!("there is no key to pay with; set {KEY} or give --keystore FILE")))?;
+    let ledger = open(&args.ledger)?;
+    let mut payer = Payer::builder().signer(signer).policy(policy).ledger(ledger.clone());
+    if someone_to_ask() {
+        payer = payer.approver(TerminalApprover::default());
+    }
+    Ok((payer.build()?, ledger))
+}
+
+/// A wallet that only judges: of the key's address if there is a key, and with the books as they
+/// are if there are any. It creates no file.
+pub(crate) fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+    let payer = match signer(args)? {
+        Some(signer) => Payer::builder().signer(signer),
+        None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) })),
+    };
+    reading(payer, policy, existing(&args.ledger)?)
+}
+
+/// A wallet without a key, to ask about limits.
+pub(crate) fn keyless(policy: Policy, ledger: Option<SqliteLedger>) -> Result<Payer, Failure> {
+    let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) }));
+    reading(payer, policy, ledger)
+}
+
+fn reading(payer: bursar::PayerBuilder, policy: Policy, ledger: Option<SqliteLedger>) -> Result<Payer, Failure> {
+    let payer = payer.policy(policy);
+    let payer = match ledger {
+        Some(ledger) => payer.ledger(ledger),
+        None => payer.ledger(MemoryLedger::new()),
+    };
+    Ok(payer.build()?)
+}
+
+/// Whether a person can be asked to approve.
+pub(crate) fn someone_to_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
+    if let Some(file) = &args.keystore {
+        return Ok(Some(LocalSigner::from_keystore(file, &password::ask()?)?));
+    }
+    match LocalSigner::from_env(KEY) {
+        Ok(signer) => Ok(Some(signer)),
+        Err(KeyError::NotSet(_)) => Ok(None),
+        Err(error) => Err(Failure::usage(format!("{KEY}: {error}"))),
+    }
+}
+
+/// The books, new ones if there are none.
+fn open(args: &LedgerArgs) -> Result<SqliteLedger, Failure> {
+    let path = path(args)?;
+    if args.ledger.is_none()
+        && let Some(directory) = path.parent()
+    {
+        create_private(directory).map_err(|error| {
+            Failure::failed(format!("the directory of the ledger, {}, cannot be made: {error}", directory.display()))
+        })?;
+    }
+    Ok(SqliteLedger::open(&path)?)
+}
+
+/// The books, if there are any.
+pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<SqliteLedger>, Failure> {
+    let path = path(args)?;
+    let exists = path
+        .try_exists()
+        .map_err(|error| Failure::failed(format!("the ledger {} cannot be reached: {error}", path.display())))?;
+    if exists { Ok(Some(SqliteLedger::open(&path)?)) } else { Ok(None) }
+}
+
+/// The file of the books.
+pub(crate) fn path(args: &LedgerArgs) -> Result<PathBuf, Failure> {
+    if let Some(path) = &args.ledger {
+        return Ok(path.clone());
+    }
+    let state = state_directory().ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
+    Ok(state.join("bursar").join("ledger.db"))
+}
+
+/// Where programs keep what must outlive them.
+fn state_directory() -> Option<PathBuf> {
+    let directory = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    if cfg!(windows) {
+        return directory("LOCALAPPDATA");
+    }
+    if cfg!(target_os = "macos") {
+        return Some(directory("HOME")?.join("Library/Application Support"));
+    }
+    directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))
+}
+
+/// A directory that its owner alone can enter.
+fn create_private(directory: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}

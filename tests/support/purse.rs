@@ -1,0 +1,302 @@
+//! A wallet with books in memory, a clock that is turned by hand, and sellers' terms to order.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bursar::reqwest::StatusCode;
+use bursar::reqwest::header::HeaderMap;
+use bursar::{
+    Address, Asset, AssetRegistry, Denial, Entry, Error, Filter, Intent, LocalSigner, MemoryLedger, Network, Outcome,
+    Paid, Payer, PayerBuilder, Payment, PaymentRequired, Policy, Quotation, Signer, Timestamp, TokenAmount, U256, Usd,
+    signer_fn,
+};
+use serde_json::{Value, json};
+
+/// Anvil's account 0, known to everybody.
+const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+/// Monday, 10 March 2025, noon in UTC.
+pub(crate) const START: i64 = 1_741_608_000_000;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+pub(crate) fn signer() -> LocalSigner {
+    LocalSigner::from_hex(&KEY.into()).unwrap()
+}
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    Timestamp::from_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
+}
+
+pub(crate) fn base() -> Network {
+    "base".parse().unwrap()
+}
+
+pub(crate) fn usdc(network: &str) -> Asset {
+    AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), "USDC").unwrap().clone()
+}
+
+/// A token on Base without a dollar value.
+pub(crate) fn euro() -> Asset {
+    let address = "0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42".parse().unwrap();
+    Asset::new(base(), address, "EURC", 6, "EURC", "2")
+}
+
+pub(crate) fn euros(decimal: &str) -> TokenAmount {
+    TokenAmount::parse(decimal, euro()).unwrap()
+}
+
+pub(crate) fn payee(byte: u8) -> Address {
+    Address::repeat_byte(byte)
+}
+
+/// Something that a seller asks money for, and how the buyer asks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sale {
+    pub(crate) url: String,
+    pub(crate) method: String,
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) resource: Value,
+    pub(crate) tag: Option<String>,
+    pub(crate) agent: Option<String>,
+    pub(crate) max_price: Option<Usd>,
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub(crate) asset: Asset,
+    pub(crate) units: U256,
+    pub(crate) payee: Address,
+    pub(crate) window: u64,
+}
+
+impl Offer {
+    pub(crate) fn new(asset: Asset, decimal: &str) -> Self {
+        let units = asset.parse_units(decimal).unwrap();
+        Self { asset, units, payee: payee(0x5e), window: 60 }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "scheme": "exact",
+            "network": self.asset.network().to_string(),
+            "asset": self.asset.address().to_string(),
+            "amount": self.units.to_string(),
+            "payTo": self.payee.to_string(),
+            "maxTimeoutSeconds": self.window,
+        })
+    }
+}
+
+/// USDC on Base, for `https://api.example.com/report`.
+pub(crate) fn sale(dollars: &str) -> Sale {
+    sale_in(usdc("base"), dollars)
+}
+
+pub(crate) fn sale_in(asset: Asset, decimal: &str) -> Sale {
+    Sale {
+        url: "https://api.example.com/report".to_owned(),
+        method: "GET".to_owned(),
+        offers: vec![Offer::new(asset, decimal)],
+        resource: Value::Null,
+        tag: None,
+        agent: None,
+        max_price: None,
+        id: None,
+    }
+}
+
+impl Sale {
+    pub(crate) fn url(mut self, url: &str) -> Self {
+        self.url = url.to_owned();
+        self
+    }
+
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        self.method = method.to_owned();
+        self
+    }
+
+    pub(crate) fn payee(mut self, payee: Address) -> Self {
+        self.offers[0].payee = payee;
+        self
+    }
+
+    pub(crate) fn window(mut self, seconds: u64) -> Self {
+        self.offers[0].window = seconds;
+        self
+    }
+
+    pub(crate) fn or(mut self, offer: Offer) -> Self {
+        self.offers.push(offer);
+        self
+    }
+
+    pub(crate) fn tag(mut self, tag: &str) -> Self {
+        self.tag = Some(tag.to_owned());
+        self
+    }
+
+    pub(crate) fn agent(mut self, agent: &str) -> Self {
+        self.agent = Some(agent.to_owned());
+        self
+    }
+
+    pub(crate) fn max_price(mut self, max: Usd) -> Self {
+        self.max_price = Some(max);
+        self
+    }
+
+    pub(crate) fn id(mut self, id: &str) -> Self {
+        self.id = Some(id.to_owned());
+        self
+    }
+
+    pub(crate) fn resource(mut self, url: &str, description: &str) -> Self {
+        self.resource = json!({ "url": url, "description": description });
+        self
+    }
+
+    fn terms(&self) -> PaymentRequired {
+        let accepts: Vec<Value> = self.offers.iter().map(Offer::json).collect();
+        let terms = json!({ "x402Version": 2, "resource": self.resource, "accepts": accepts });
+        PaymentRequired::from_json(terms.to_string().as_bytes()).unwrap()
+    }
+
+    fn intent(&self) -> Intent {
+        let mut intent = Intent::new(&self.method, &self.url, b"").unwrap();
+        if let Some(tag) = &self.tag {
+            intent = intent.tag(tag);
+        }
+        if let Some(max) = self.max_price {
+            intent = intent.max_price(max);
+        }
+        if let Some(id) = &self.id {
+            intent = intent.purchase_id(id.parse().unwrap());
+        }
+        intent
+    }
+}
+
+/// A wallet under a policy. Agents share its books.
+pub(crate) struct Purse {
+    policy: Policy,
+    ledger: Arc<MemoryLedger>,
+    clock: Arc<AtomicI64>,
+    signatures: Arc<AtomicUsize>,
+    equip: Box<dyn Fn(PayerBuilder) -> PayerBuilder + Send + Sync>,
+}
+
+impl Purse {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self::with(policy, |builder| builder)
+    }
+
+    /// With an approver.
+    pub(crate) fn with(policy: Policy, equip: impl Fn(PayerBuilder) -> PayerBuilder + Send + Sync + 'static) -> Self {
+        Self {
+            policy,
+            ledger: Arc::new(MemoryLedger::new()),
+            clock: Arc::new(AtomicI64::new(START)),
+            signatures: Arc::default(),
+            equip: Box::new(equip),
+        }
+    }
+
+    pub(crate) fn payer(&self, agent: Option<&str>) -> Payer {
+        let (clock, signatures) = (Arc::clone(&self.clock), Arc::clone(&self.signatures));
+        let key = Arc::new(signer());
+        let signer = signer_fn(Signer::address(&key), move |authorization| {
+            signatures.fetch_add(1, Ordering::SeqCst);
+            let key = Arc::clone(&key);
+            async move { Signer::sign(&key, &authorization).await }
+        });
+        let builder = Payer::builder()
+            .signer(signer)
+            .policy(self.policy.clone())
+            .ledger(Arc::clone(&self.ledger))
+            .clock(move || Timestamp::from_millis(clock.load(Ordering::SeqCst)));
+        let builder = match agent {
+            Some(agent) => builder.agent(agent),
+            None => builder,
+        };
+        (self.equip)(builder).build().unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn advance(&self, time: Duration) {
+        self.clock.store(self.now().after(time).millis(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_clock(&self, now: Timestamp) {
+        self.clock.store(now.millis(), Ordering::SeqCst);
+    }
+
+    /// How often the signer was called.
+    pub(crate) fn signatures(&self) -> usize {
+        self.signatures.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn authorize(&self, sale: &Sale) -> Result<Payment, Error> {
+        self.payer(sale.agent.as_deref()).authorize(&sale.terms(), &sale.intent()).await
+    }
+
+    pub(crate) async fn quote(&self, sale: &Sale) -> Quotation {
+        self.payer(sale.agent.as_deref()).quote(sale.terms(), &sale.intent()).await.unwrap()
+    }
+
+    /// Buys, and the answer is lost.
+    pub(crate) async fn hold(&self, sale: &Sale) -> Paid {
+        let payment = self.authorize(sale).await.unwrap_or_else(|error| panic!("{sale:?}: {error}"));
+        payment.lost("the connection was reset").await;
+        payment.paid().clone()
+    }
+
+    /// Buys, and the seller settles.
+    pub(crate) async fn buy(&self, sale: &Sale) -> Paid {
+        let payment = self.authorize(sale).await.unwrap_or_else(|error| panic!("{sale:?}: {error}"));
+        settle(&payment).await;
+        payment.paid().clone()
+    }
+
+    /// Is refused, without a signature.
+    pub(crate) async fn deny(&self, sale: &Sale) -> Denial {
+        let before = self.signatures();
+        let error = match self.authorize(sale).await {
+            Ok(payment) => panic!("was paid: {payment:?} for {sale:?}"),
+            Err(error) => error,
+        };
+        assert_eq!(self.signatures(), before, "the signer was called");
+        assert_eq!(error.spend(), bursar::Spend::None);
+        error.denial().unwrap_or_else(|| panic!("{error}")).clone()
+    }
+
+    pub(crate) async fn entries(&self) -> Vec<Entry> {
+        self.payer(None).entries(&Filter::all()).await.unwrap()
+    }
+}
+
+/// The seller's receipt.
+pub(crate) async fn settle(payment: &Payment) {
+    let receipt = json!({
+        "success": true,
+        "transaction": format!("0x{}", "ab".repeat(32)),
+        "network": payment.paid().network().to_string(),
+        "payer": payment.paid().payer.to_string(),
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert("payment-response", STANDARD.encode(receipt.to_string()).parse().unwrap());
+    let outcome = payment.conclude(StatusCode::OK, &headers, None).await;
+    assert!(matches!(outcome, Outcome::Settled(_)), "{outcome:?}");
+}
