@@ -1,0 +1,666 @@
+//! The official vectors, made by the official npm packages (`tests/vectors/README.md`), one test for
+//! each file.
+//!
+//! bursar derives its nonces from purchases, so the fixed nonce of the vectors is put in below the
+//! wallet here. `tests/transcripts.rs` does the same to a whole wallet.
+
+use alloy::primitives::{Address, B256, U256, b256};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+use crate::money::ParseUsdError;
+use crate::policy::{Policy, PolicyError, Rule};
+use crate::quote::{Quote, Unpayable};
+use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization, check_signature};
+use crate::x402::{
+    Extensions, PaymentRequired, Proof, SettlementResponse, Version, WireError, decode_header, encode_header,
+    encode_payment,
+};
+use crate::{Error, Intent, MemoryLedger, Network, Payer, Timestamp, Usd, usd};
+
+/// `Date.now()` of the vectors, in seconds.
+const NOW: u64 = 1_740_672_094;
+const NONCE: B256 = b256!("f3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480");
+/// What version 1 clients date their authorizations back by.
+const V1_BACKDATE: u64 = 600;
+
+macro_rules! vectors {
+    ($file:literal) => {
+        serde_json::from_str::<Value>(include_str!(concat!("../tests/vectors/", $file, ".json"))).unwrap()
+    };
+}
+
+/// The elements of an array.
+fn rows(vectors: &Value) -> &[Value] {
+    vectors.as_array().unwrap()
+}
+
+/// The text at a JSON pointer.
+fn text<'a>(row: &'a Value, pointer: &str) -> &'a str {
+    row.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer} of {row}"))
+}
+
+fn number(row: &Value, pointer: &str) -> u64 {
+    text(row, pointer).parse().unwrap()
+}
+
+fn hash(row: &Value, pointer: &str) -> B256 {
+    text(row, pointer).parse().unwrap()
+}
+
+fn address(row: &Value, pointer: &str) -> Address {
+    text(row, pointer).parse().unwrap()
+}
+
+/// Anvil's account 0.
+fn signer() -> LocalSigner {
+    LocalSigner::from_hex(&text(&vectors!("meta"), "/privateKey").into()).unwrap()
+}
+
+fn required(json: &Value) -> PaymentRequired {
+    PaymentRequired::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+fn quote(required: &PaymentRequired) -> Result<Quote, Unpayable> {
+    Quote::read(required, 0, AssetRegistry::stablecoins())
+}
+
+/// What the official client signs for a quote.
+fn authorization(quote: &Quote) -> TransferAuthorization {
+    let valid_after = match quote.version() {
+        Version::V1 => NOW - V1_BACKDATE,
+        Version::V2 => 0,
+    };
+    let valid_before = NOW.checked_add(quote.window().as_secs()).unwrap();
+    let parties = (signer().address(), quote.pay_to());
+    TransferAuthorization::new(quote.asset().clone(), parties, quote.value(), (valid_after, valid_before), NONCE)
+}
+
+/// From the seller's terms to the header, every step equal to the official client's.
+async fn reproduce(row: &Value, required: &PaymentRequired) {
+    let authorization = authorization(&quote(required).unwrap());
+    same_typed_data(&authorization, &row["typedData"]);
+    let signature = signer().sign(&authorization).await.unwrap();
+    assert_eq!(signature.to_hex(), text(row, "/typedData/signature"));
+    assert_eq!(check_signature(&authorization, &signature).unwrap(), signature);
+    assert_eq!(authorization.from(), address(row, "/typedData/recovered"));
+    let json = encode_payment(required, 0, &Proof::new(&authorization, &signature), "").unwrap();
+    assert_eq!(str::from_utf8(&json).unwrap(), row["paymentPayload"].to_string());
+    assert_eq!(encode_header(&json), text(row, "/headerValue"));
+    if let Some(name) = row.get("headerName").and_then(Value::as_str) {
+        assert_eq!(required.version().payment_header(), name);
+    }
+}
+
+fn same_typed_data(authorization: &TransferAuthorization, official: &Value) {
+    let ours: Value = serde_json::from_str(&authorization.typed_data_json()).unwrap();
+    assert_eq!(ours["types"]["EIP712Domain"], official["domainTypes"]);
+    assert_eq!(ours["types"]["TransferWithAuthorization"], official["types"]["TransferWithAuthorization"]);
+    for part in ["primaryType", "domain", "message"] {
+        assert_eq!(ours[part].to_string(), official[part].to_string());
+    }
+    assert_eq!(authorization.asset().domain_separator(), hash(official, "/domainSeparator"));
+    assert_eq!(authorization.struct_hash(), hash(official, "/structHash"));
+    assert_eq!(authorization.digest(), hash(official, "/digest"));
+}
+
+fn refused_as_permit2(required: &PaymentRequired) {
+    assert_eq!(quote(required), Err(Unpayable::TransferMethod("permit2".to_owned())));
+}
+
+/// `exact_v2_default_assets.json`: 22 tokens are paid with EIP-3009, 6 are known and refused because
+/// they can only be moved by Permit2.
+#[tokio::test]
+async fn default_assets() {
+    let vectors = vectors!("exact_v2_default_assets");
+    let mut counted = (0, 0);
+    for row in rows(&vectors) {
+        let required = required(&row["paymentRequired"]);
+        let terms = &row["paymentRequired"]["accepts"][0];
+        let network: Network = text(terms, "/network").parse().unwrap();
+        let asset = AssetRegistry::stablecoins().find(network, address(terms, "/asset")).unwrap();
+        assert_eq!(asset.symbol(), text(row, "/symbol"));
+        assert_eq!(u64::from(asset.decimals()), row["decimals"].as_u64().unwrap());
+        assert_eq!(
+            (asset.eip712_name(), asset.eip712_version()),
+            (text(terms, "/extra/name"), text(terms, "/extra/version"))
+        );
+        match text(row, "/method") {
+            "eip3009" => {
+                assert_eq!(asset.transfer_method(), TransferMethod::Eip3009);
+                reproduce(row, &required).await;
+                counted.0 += 1;
+            }
+            _ => {
+                assert_eq!(asset.transfer_method(), TransferMethod::Permit2);
+                refused_as_permit2(&required);
+                counted.1 += 1;
+            }
+        }
+    }
+    assert_eq!(counted, (22, 6));
+}
+
+/// `exact_v2_variants.json`: addresses in lower case, extreme amounts, unknown fields, Unicode. The
+/// terms are read from the header as it came.
+#[tokio::test]
+async fn variants() {
+    let vectors = vectors!("exact_v2_variants");
+    for row in rows(&vectors) {
+        let required = PaymentRequired::from_header(text(row, "/paymentRequiredHeader").as_bytes()).unwrap();
+        assert_eq!(required.offers()[0].json(), row["paymentRequired"]["accepts"][0].to_string());
+        assert_eq!(required.resource_url(), Some(text(row, "/paymentRequired/resource/url")));
+        match text(row, "/label") {
+            "permit2_usdc" => refused_as_permit2(&required),
+            _ => reproduce(row, &required).await,
+        }
+    }
+    assert_eq!(rows(&vectors).len(), 11);
+}
+
+/// `exact_v1.json`: networks by name, terms in the body.
+#[tokio::test]
+async fn version_1() {
+    let vectors = vectors!("exact_v1");
+    for row in rows(&vectors) {
+        let required = required(&row["paymentRequiredBody"]);
+        assert_eq!(required.version(), Version::V1);
+        assert_eq!(required.resource_url(), Some("https://api.example.com/premium-data"));
+        let network: Network = text(row, "/network").parse().unwrap();
+        assert_eq!(network.name(), Some(text(row, "/network")));
+        assert_eq!(network.chain_id(), row["typedData"]["domain"]["chainId"].as_u64().unwrap());
+        reproduce(row, &required).await;
+    }
+    assert_eq!(rows(&vectors).len(), 12);
+}
+
+/// `other_schemes.json`: recognised, named in the refusal, never signed.
+#[test]
+fn other_schemes() {
+    let vectors = vectors!("other_schemes");
+    for (name, scheme) in
+        [("upto_permit2", "upto"), ("batch_settlement", "batch-settlement"), ("auth_capture_eip3009", "auth-capture")]
+    {
+        assert_eq!(quote(&required(&vectors[name]["paymentRequired"])), Err(Unpayable::Scheme(scheme.to_owned())));
+    }
+    for name in ["permit2_with_eip2612", "permit2_with_erc20_approval"] {
+        refused_as_permit2(&required(&vectors[name]["paymentRequired"]));
+    }
+    assert_eq!(vectors.as_object().unwrap().len(), 5);
+}
+
+/// Every token that can be paid with has the domain separator of the vectors, or, for tokens that the
+/// vectors leave out, the one that viem 2.57.20 computes.
+#[test]
+fn registry() {
+    let (v2, v1) = (vectors!("exact_v2_default_assets"), vectors!("exact_v1"));
+    let official = rows(&v2).iter().filter(|row| row["method"] == "eip3009").chain(rows(&v1)).map(|row| {
+        let domain = &row["typedData"]["domain"];
+        (
+            domain["chainId"].as_u64().unwrap(),
+            address(domain, "/verifyingContract"),
+            hash(row, "/typedData/domainSeparator"),
+        )
+    });
+    let computed = [
+        (
+            10_143,
+            "0x534b2f3A21130d7a60830c2Df862319e593943A3",
+            "0xf1090f5a61ddee19528cecc447be0f91c7205fc2b34dd271fc0de87809a0a48d",
+        ),
+        (
+            5042,
+            "0x3600000000000000000000000000000000000000",
+            "0x940506929bba468048a19b567f4f0d534714bc06604b5c3017e5d16785ccdf84",
+        ),
+        (
+            5_042_002,
+            "0x3600000000000000000000000000000000000000",
+            "0x361191522483d32a83e70ae7183b4b9629442c13a78bc9921d6f707911c8c6b0",
+        ),
+        (
+            11_124,
+            "0xe4C7fBB0a626ed208021ccabA6Be1566905E2dFc",
+            "0x24182604958ec086dc72cef93bb634012f105d9f11d2d0b7ddee93f388cdc91a",
+        ),
+        (
+            41_923,
+            "0x12a272A581feE5577A5dFa371afEB4b2F3a8C2F8",
+            "0xd75f4fd044c684299c0aa1c289a66c1912ca50570f70e73c4f99922699c4ee58",
+        ),
+        (
+            324_705_682,
+            "0x2e08028E3C4c2356572E096d8EF835cD5C6030bD",
+            "0x9c66d10c4bfde137b77b28f21e155cb5aa5acec7c1ae89d30a5467e11a74fc86",
+        ),
+    ];
+    let computed =
+        computed.map(|(chain, asset, separator)| (chain, asset.parse().unwrap(), separator.parse().unwrap()));
+    let mut expected: Vec<(u64, Address, B256)> = official.chain(computed).collect();
+    expected.sort_unstable();
+    expected.dedup();
+
+    let payable =
+        AssetRegistry::stablecoins().iter().filter(|asset| asset.transfer_method() == TransferMethod::Eip3009);
+    let mut found: Vec<(u64, Address, B256)> =
+        payable.map(|asset| (asset.network().chain_id(), asset.address(), asset.domain_separator())).collect();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(found.len(), 34);
+}
+
+/// `headers.json`: receipts.
+#[test]
+fn receipt_headers() {
+    let vectors = vectors!("headers");
+    for row in rows(&vectors["paymentResponse"]) {
+        let (encoded, decoded) = (text(row, "/encoded"), &row["decoded"]);
+        assert_eq!(encode_header(row["json"].to_string().as_bytes()), encoded);
+        assert_eq!(decode_header(encoded.as_bytes()).unwrap(), row["json"].to_string().as_bytes());
+        same_receipt(&SettlementResponse::from_header(encoded.as_bytes()).unwrap(), decoded);
+        let pending = text(row, "/label") == "settle_pending";
+        assert_eq!(SettlementResponse::from_header(encoded.as_bytes()).unwrap().is_pending(), pending);
+    }
+    assert_eq!(rows(&vectors["paymentResponse"]).len(), 5);
+}
+
+fn same_receipt(ours: &SettlementResponse, official: &Value) {
+    assert_eq!(official["success"], ours.success);
+    assert_eq!(official["transaction"], *ours.transaction);
+    assert_eq!(official["network"], *ours.network);
+    let optional = [
+        ("payer", &ours.payer),
+        ("amount", &ours.amount),
+        ("errorReason", &ours.error_reason),
+        ("errorMessage", &ours.error_message),
+    ];
+    for (name, value) in optional {
+        assert_eq!(official.get(name).and_then(Value::as_str), value.as_deref(), "{name}");
+    }
+}
+
+/// `headers.json`: what the official decoder takes and refuses, we take and refuse.
+#[test]
+fn odd_headers() {
+    let vectors = vectors!("headers");
+    for row in rows(&vectors["decodeEdgeCases"]) {
+        let read = PaymentRequired::from_header(text(row, "/value").as_bytes());
+        match text(row, "/label") {
+            "base64url_chars" | "whitespace" | "plain_json" => {
+                assert!(matches!(read, Err(WireError::Base64(_))), "{row}")
+            }
+            "empty" | "not_json" => assert!(matches!(read, Err(WireError::Json(_))), "{row}"),
+            "unpadded" => assert!(read.unwrap().offers().is_empty()),
+            unknown => panic!("{unknown}"),
+        }
+        let decoded = decode_header(text(row, "/value").as_bytes())
+            .ok()
+            .and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+        assert_eq!(decoded.as_ref(), row["officialTsResult"].get("value"), "{row}");
+    }
+    assert_eq!(rows(&vectors["decodeEdgeCases"]).len(), 6);
+}
+
+/// `spec_examples.json`: the headers that the specification prints, and its signature.
+#[test]
+fn specification() {
+    let vectors = vectors!("spec_examples");
+    for row in rows(&vectors["headers"]) {
+        let (value, decoded) = (text(row, "/value").as_bytes(), &row["decoded"]);
+        let json = decode_header(value).unwrap();
+        assert_eq!(str::from_utf8(&json).unwrap(), decoded.to_string());
+        assert_eq!(encode_header(&json).as_bytes(), value);
+        match text(row, "/header") {
+            "PAYMENT-REQUIRED" => {
+                let required = PaymentRequired::from_header(value).unwrap();
+                assert_eq!(required.error(), Some("PAYMENT-SIGNATURE header is required"));
+                assert_eq!(quote(&required).unwrap().value(), U256::from(10_000));
+            }
+            "PAYMENT-RESPONSE" | "X-PAYMENT-RESPONSE" => {
+                same_receipt(&SettlementResponse::from_header(value).unwrap(), decoded)
+            }
+            "PAYMENT-SIGNATURE" | "X-PAYMENT" => {
+                assert_eq!(decoded["payload"]["signature"], vectors["eip3009_example"]["signature"])
+            }
+            unknown => panic!("{unknown}"),
+        }
+    }
+    assert_eq!(rows(&vectors["headers"]).len(), 7);
+
+    let example = &vectors["eip3009_example"];
+    let authorization = spec_authorization(example);
+    assert_eq!(authorization.asset().domain_separator(), hash(example, "/domainSeparator"));
+    assert_eq!(authorization.struct_hash(), hash(example, "/structHash"));
+    assert_eq!(authorization.digest(), hash(example, "/digest"));
+    let signature = Signature::new(alloy::primitives::hex::decode(text(example, "/signature")).unwrap());
+    assert_eq!(check_signature(&authorization, &signature).unwrap(), signature);
+    assert_eq!(authorization.from(), address(example, "/recovered"));
+}
+
+fn spec_authorization(example: &Value) -> TransferAuthorization {
+    let (domain, message) = (&example["domain"], &example["message"]);
+    let network = Network::from_chain_id(domain["chainId"].as_u64().unwrap());
+    let asset = AssetRegistry::stablecoins().find(network, address(domain, "/verifyingContract")).unwrap();
+    TransferAuthorization::new(
+        asset.clone(),
+        (address(message, "/from"), address(message, "/to")),
+        U256::from(number(message, "/value")),
+        (number(message, "/validAfter"), number(message, "/validBefore")),
+        hash(message, "/nonce"),
+    )
+}
+
+/// The anchors, written out: whatever happens to the files, these hold.
+#[tokio::test]
+async fn anchors() {
+    let meta = vectors!("meta");
+    assert_eq!((meta["now"].as_u64(), hash(&meta, "/nonce")), (Some(NOW), NONCE));
+    let usdc =
+        |network: &str| AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), "USDC").unwrap().clone();
+    let separator = |network: &str| usdc(network).domain_separator();
+    assert_eq!(separator("base-sepolia"), b256!("71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818"));
+    assert_eq!(separator("base"), b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f"));
+    assert_eq!(separator("ethereum"), b256!("06c37168a7db5138defc7866392bb87a741f9b3d104deb5094588ce041cae335"));
+
+    let payee: Address = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C".parse().unwrap();
+    let of = |network: &str, from: Address, valid_after: u64| {
+        TransferAuthorization::new(
+            usdc(network),
+            (from, payee),
+            U256::from(10_000),
+            (valid_after, 1_740_672_154),
+            NONCE,
+        )
+    };
+    let sepolia = of("base-sepolia", signer().address(), 0);
+    assert_eq!(sepolia.digest(), b256!("4f4985a0c4a7592c738a9d385dac72ed9932049a3a642b4923659213c54fa8c6"));
+    assert_eq!(
+        signer().sign(&sepolia).await.unwrap().to_hex(),
+        "0x887688bfda2adc60488cb21d8355641dc7e6cae2acf979a4e510569110fbeb6912bfec8521359ee79ecbd2c6f8ba9ada97d499a910f5c0d4e274d0da99b8f3561c",
+    );
+    let base = of("base", signer().address(), 0);
+    assert_eq!(base.digest(), b256!("8bad68561cdef1c3d7b20cd036f029b9d540810e1c3d9a9d34d26e32e080a6a4"));
+    let specification =
+        of("base-sepolia", "0x857b06519E91e3A54538791bDbb0E22373e36b66".parse().unwrap(), 1_740_672_089);
+    assert_eq!(specification.digest(), b256!("f256992871671abcb27ff92885a7afa46218724e5fc0bac35d050115aa1d22e6"));
+}
+
+/// `money_and_networks.json`: how amounts of dollars are read.
+#[test]
+fn money() {
+    // Where the official client reads an amount and we refuse.
+    let refused = [
+        ("$0.0000001", ParseUsdError::TooFine), // read as zero there: a limit of nothing is a mistake
+        ("1.50 USDT", ParseUsdError::Malformed), // a limit is in dollars, not in a token
+        ("$ 3", ParseUsdError::Malformed),
+    ];
+    let vectors = vectors!("money_and_networks");
+    let (mut same, mut stricter, mut numbers) = (0, 0, 0);
+    for row in rows(&vectors["money"]) {
+        // There is no way from a float to dollars here, by design.
+        let Some(input) = row["input"].as_str() else {
+            numbers += 1;
+            continue;
+        };
+        let ours = input.parse::<Usd>();
+        match refused.iter().find(|(text, _)| *text == input) {
+            Some((_, error)) => {
+                assert_eq!(ours, Err(*error), "{input}");
+                stricter += 1;
+            }
+            None => {
+                let official = row.get("atomic6").map(|units| units.as_str().unwrap().parse::<u64>().unwrap());
+                assert_eq!(ours.ok().map(Usd::micros), official, "{input}");
+                same += 1;
+            }
+        }
+    }
+    assert_eq!((same, stricter, numbers), (14, 3, 4));
+}
+
+/// `money_and_networks.json`: networks are named one by one. Patterns are refused, so that no policy
+/// pays on a chain that its author never thought of.
+#[test]
+fn network_patterns() {
+    let vectors = vectors!("money_and_networks");
+    let (mut plain, mut patterns) = (0, 0);
+    for row in rows(&vectors["networks"]) {
+        let (pattern, network) = (text(row, "/pattern"), text(row, "/network"));
+        if pattern.contains('*') {
+            assert!(pattern.parse::<Network>().is_err(), "{pattern}");
+            assert!(Policy::new().network(pattern).check().is_err(), "{pattern}");
+            patterns += 1;
+        } else {
+            let same = network.parse::<Network>() == pattern.parse::<Network>();
+            assert_eq!(row["matches"], same, "{pattern} {network}");
+            plain += 1;
+        }
+    }
+    assert_eq!((plain, patterns), (3, 4));
+}
+
+/// What became of an offer list: the position of the offer that was paid, or why none was.
+#[derive(Debug, PartialEq)]
+enum Choice {
+    Paid(usize),
+    Denied(Rule),
+    NotPayable(Vec<Unpayable>),
+}
+
+/// `selection_and_spend_controls.json`, where our answer is not the official one.
+fn deviation(label: &str) -> Option<Choice> {
+    let sepolia = Network::from_chain_id(84_532);
+    let unregistered =
+        || Unpayable::Asset { network: sepolia, asset: "0x1111111111111111111111111111111111111111".to_owned() };
+    Some(match label {
+        // A token without a dollar value must be limited in its own units.
+        "custom_asset_allowed_uncapped" => Choice::Denied(Rule::UnpricedAsset),
+        // No setting allows tokens of which nothing is known: decimals and EIP-712 domain would be
+        // the seller's word.
+        "allow_any_asset" | "spend_controls_off" => Choice::NotPayable(vec![unregistered()]),
+        // The registry knows the domain, so the seller need not name it.
+        "missing_eip712_domain" => Choice::Paid(0),
+        _ => return None,
+    })
+}
+
+/// Our reason where the official client makes an error, too.
+fn our_refusal(label: &str) -> Choice {
+    let sepolia = Network::from_chain_id(84_532);
+    let unpayable = |reason: Unpayable| Choice::NotPayable(vec![reason]);
+    match label {
+        "unsupported_scheme" => unpayable(Unpayable::Scheme("foo".to_owned())),
+        "unsupported_network" => unpayable(Unpayable::Network("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp".to_owned())),
+        "bad_caip2_reference" => unpayable(Unpayable::Network("eip155:0x2105".to_owned())),
+        "custom_asset_rejected_by_default" => unpayable(Unpayable::Asset {
+            network: sepolia,
+            asset: "0x1111111111111111111111111111111111111111".to_owned(),
+        }),
+        "paymentFlow_unknown_dropped" => unpayable(Unpayable::Flow("mystery".to_owned())),
+        "non_integer_amount" => unpayable(Unpayable::Amount("0.01".to_owned())),
+        "negative_amount" => unpayable(Unpayable::Amount("-1".to_owned())),
+        "empty_accepts" => Choice::NotPayable(Vec::new()),
+        "default_cap_over_1_usd" | "custom_asset_atomic_cap" | "default_asset_symbol_override" => {
+            Choice::Denied(Rule::PerPayment)
+        }
+        unknown => panic!("{unknown}"),
+    }
+}
+
+/// `selection_and_spend_controls.json`: the choice between offers, and what a cap lets through.
+///
+/// Rows that differ are in `deviation`; [`rules_without_a_row`] has what no row shows.
+#[tokio::test]
+async fn selection_and_spend_controls() {
+    let vectors = vectors!("selection_and_spend_controls");
+    let mut deviations = 0;
+    for row in rows(&vectors) {
+        let label = text(row, "/label");
+        let official = row["officialTsResult"].get("selectedIndex").and_then(Value::as_u64);
+        let expected = match (deviation(label), official) {
+            (Some(ours), _) => {
+                deviations += 1;
+                assert_ne!(Some(&ours), official.map(selected).as_ref(), "{label} is no deviation");
+                ours
+            }
+            (None, Some(index)) => selected(index),
+            (None, None) => our_refusal(label),
+        };
+        assert_eq!(choice(row).await, expected, "{label}");
+    }
+    assert_eq!((rows(&vectors).len(), deviations), (24, 4));
+}
+
+/// Among offers that are allowed we take the cheapest, where the official client takes the first; and
+/// real money beside play money, which `eip155:*` allows there, must be meant here.
+#[tokio::test]
+async fn rules_without_a_row() {
+    let vectors = vectors!("selection_and_spend_controls");
+    let mut row = rows(&vectors).iter().find(|row| row["label"] == "cap_skips_expensive_takes_cheap").unwrap().clone();
+    row["spendControls"] = json!({ "maxAmountPerPayment": false });
+    assert_eq!(choice(&row).await, Choice::Paid(1));
+    row["accepts"].as_array_mut().unwrap().reverse();
+    assert_eq!(choice(&row).await, Choice::Paid(0));
+
+    let mixed = Policy::new().network("base").network("base-sepolia");
+    assert!(matches!(mixed.check(), Err(PolicyError::Mixed { .. })));
+    assert!(mixed.mix_testnets().check().is_ok());
+}
+
+fn selected(index: u64) -> Choice {
+    Choice::Paid(usize::try_from(index).unwrap())
+}
+
+/// What a wallet with the row's policy makes of the row's offers.
+async fn choice(row: &Value) -> Choice {
+    let payer = Payer::builder().signer(signer()).policy(equivalent_policy(row)).ledger(MemoryLedger::new());
+    let payer = payer.clock(|| Timestamp::from_secs(NOW)).build().unwrap();
+    let required = required(&json!({ "x402Version": 2, "accepts": row["accepts"] }));
+    let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
+    let best = payer.quote(required.clone(), &intent).await.unwrap().best().map(Quote::offer);
+    match payer.authorize(&required, &intent).await {
+        Ok(payment) => {
+            let json = payment.json().unwrap();
+            let sent: Value = serde_json::from_str(secrecy::ExposeSecret::expose_secret(&json)).unwrap();
+            let paid = rows(&row["accepts"]).iter().position(|offer| *offer == sent["accepted"]).unwrap();
+            assert_eq!(best, Some(paid));
+            Choice::Paid(paid)
+        }
+        Err(error) => {
+            assert_eq!(best, None);
+            refusal(&error)
+        }
+    }
+}
+
+fn refusal(error: &Error) -> Choice {
+    assert_eq!(error.spend(), crate::Spend::None);
+    error.denial().map_or_else(|| Choice::NotPayable(error.unpayable().to_vec()), |denial| Choice::Denied(denial.rule))
+}
+
+/// The official client's settings in our words. Its defaults are $1 a payment and the tokens of the
+/// registry; it knows no limits over time, so ours are dropped.
+fn equivalent_policy(row: &Value) -> Policy {
+    let mut policy = Policy::new().without_defaults().mix_testnets();
+    for network in rows(&row["registeredNetworks"]).iter().filter_map(Value::as_str) {
+        policy = match network {
+            "eip155:*" => every_network().into_iter().fold(policy, Policy::network),
+            one => policy.network(one),
+        };
+    }
+    let controls = &row["spendControls"];
+    if *controls != false {
+        policy = match &controls["maxAmountPerPayment"] {
+            Value::Bool(_) => policy,
+            Value::String(cap) => policy.per_payment(cap.parse::<Usd>().unwrap()),
+            _ => policy.per_payment(usd!("1")),
+        };
+    }
+    controls["allowedAssets"].as_array().into_iter().flatten().fold(policy, allow)
+}
+
+fn every_network() -> Vec<Network> {
+    AssetRegistry::stablecoins().iter().map(Asset::network).collect()
+}
+
+/// An entry of `allowedAssets`: a known token by symbol or an unknown one by address, and its cap.
+fn allow(policy: Policy, entry: &Value) -> Policy {
+    let sepolia = Network::from_chain_id(84_532);
+    let known = AssetRegistry::stablecoins().find_symbol(sepolia, text(entry, "/asset")).cloned();
+    let asset = known.unwrap_or_else(|| Asset::new(sepolia, address(entry, "/asset"), "X", 6, "X", "1"));
+    let policy = policy.asset(asset.clone());
+    match entry.get("maxAmountPerPayment").and_then(Value::as_str) {
+        None => policy,
+        Some(cap) => {
+            let cap = TokenAmount::from_units(asset.clone(), cap.parse().unwrap());
+            let ever = TokenAmount::from_units(asset.clone(), U256::MAX); // a total is required, and no official setting
+            policy.asset_limits(&asset, |limits| limits.per_payment(cap).lifetime(ever))
+        }
+    }
+}
+
+/// What is sent for the extensions that a seller declares.
+fn extended(declared: &Value, identifier: &str) -> String {
+    let declared: Box<RawValue> = to_raw_value(declared).unwrap();
+    serde_json::to_string(&Extensions { declared: &declared, identifier }).unwrap()
+}
+
+/// `extensions.json`: the identifier is added as the official client adds it.
+#[tokio::test]
+async fn payment_identifier() {
+    let vectors = vectors!("extensions");
+    let vectors = &vectors["payment_identifier"];
+    let declared = &vectors["declaredByServer"];
+    for appended in ["afterAppendCustom", "afterAppendGenerated"] {
+        let id = text(&vectors[appended], "/payment-identifier/info/id");
+        assert_eq!(extended(declared, id), vectors[appended].to_string());
+    }
+    for row in rows(&vectors["validity"]) {
+        assert_eq!(row["valid"], is_identifier(text(row, "/id")), "{row}");
+    }
+    let row = json!({ "registeredNetworks": ["base-sepolia"], "spendControls": "(default)" });
+    let payer =
+        Payer::builder().signer(signer()).policy(equivalent_policy(&row)).ledger(MemoryLedger::new()).build().unwrap();
+    let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
+    let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
+    let _payment = payer.authorize(&required(terms), &intent).await.unwrap();
+    let entries = payer.entries(&crate::Filter::all()).await.unwrap();
+    assert!(is_identifier(&entries[0].identifier), "{}", entries[0].identifier);
+}
+
+/// The form of a `payment-identifier`, as its schema has it.
+fn is_identifier(id: &str) -> bool {
+    (16..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+/// `extensions.json`: an extension that we do not speak is echoed untouched. That is what the official
+/// merge leaves of it when the client adds nothing.
+#[test]
+fn other_extensions() {
+    let vectors = vectors!("extensions");
+    let sign_in = &vectors["sign_in_with_x"];
+    let offers = &vectors["offer_receipt"]["offer"];
+    let declared = [
+        vectors["builder_code"]["declaredByServer"].clone(),
+        json!({ "sign-in-with-x": { "info": sign_in["serverInfo"], "supportedChains": [sign_in["chain"]] } }),
+        json!({ "offer-receipt": { "info": { "offers": [offers] } } }),
+        vectors["merge_rule"]["serverExt"].clone(),
+    ];
+    for declared in declared {
+        assert_eq!(extended(&declared, "pay_my_custom_id_12345"), declared.to_string());
+    }
+    let merge = &vectors["merge_rule"];
+    assert!(holds(&merge["merged"], &merge["serverExt"]));
+    assert!(!holds(&merge["clientExt"], &merge["serverExt"]));
+}
+
+/// Whether everything of `part` is at its place in `whole`.
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value)))
+        }
+        _ => whole == part,
+    }
+}
