@@ -70,7 +70,7 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
 
     // Ask first: nothing is signed. The purchase below asks again by itself.
     if let Some(copy) = request.try_clone()
-        && let Ok(quotation) = client.quote(copy).await?
+        && let Some(quotation) = client.quote(copy).await?.priced()
         && let Some(quote) = quotation.cheapest()
     {
         println!("  price    {} to {} on {}", quote.amount(), quote.pay_to(), quote.network());

@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .allow_http_loopback(true)
         .build()?;
 
-    let Ok(quotation) = client.get(paywall.url("/report")).quote().await? else {
+    let Some(quotation) = client.get(paywall.url("/report")).quote().await?.priced() else {
         println!("it is free");
         return Ok(());
     };

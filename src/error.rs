@@ -10,7 +10,7 @@ use crate::ledger::{LedgerError, PurchaseId, PurchaseIdError};
 use crate::payer::Quotation;
 use crate::policy::{Denial, PolicyError};
 use crate::quote::Unpayable;
-use crate::receipt::Receipt;
+use crate::receipt::{Paid, Receipt};
 use crate::signer::{KeyError, SignerError};
 use crate::x402::WireError;
 
@@ -132,6 +132,7 @@ struct Inner {
     message: String,
     url: Option<Url>,
     purchase: Option<PurchaseId>,
+    paid: Option<Box<Paid>>,
     status: Option<StatusCode>,
     about: About,
     source: Option<BoxError>,
@@ -155,6 +156,7 @@ impl Error {
             message: message.into(),
             url: None,
             purchase: None,
+            paid: None,
             status: None,
             about: About::Nothing,
             source: None,
@@ -166,9 +168,9 @@ impl Error {
         Self::new(ErrorKind::Builder, message)
     }
 
-    pub(crate) fn denied(denial: Denial) -> Self {
+    pub(crate) fn denied(denial: Box<Denial>) -> Self {
         let message = denial.message.clone();
-        Self::new(ErrorKind::Denied, message).about(About::Denial(Box::new(denial)))
+        Self::new(ErrorKind::Denied, message).about(About::Denial(denial))
     }
 
     pub(crate) fn not_payable(reasons: Vec<Unpayable>) -> Self {
@@ -215,6 +217,11 @@ impl Error {
     pub(crate) fn of_purchase(mut self, purchase: &PurchaseId) -> Self {
         self.inner.purchase = Some(purchase.clone());
         self
+    }
+
+    pub(crate) fn of_payment(mut self, paid: &Paid) -> Self {
+        self.inner.paid = Some(Box::new(paid.clone()));
+        self.of_purchase(&paid.purchase)
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
@@ -266,6 +273,12 @@ impl Error {
             About::Unpayable(reasons) => reasons,
             _ => &[],
         }
+    }
+
+    /// What was signed, once something was.
+    #[must_use]
+    pub fn paid(&self) -> Option<&Paid> {
+        self.inner.paid.as_deref()
     }
 
     /// The receipt of a payment whose response failed.
@@ -365,8 +378,10 @@ impl StdError for Error {
     }
 }
 
-impl From<reqwest::Error> for Error {
-    fn from(error: reqwest::Error) -> Self {
+impl Error {
+    /// An error of the HTTP client before anything was signed. There is no public conversion: of an
+    /// error while reading a paid body it would say "not paid".
+    pub(crate) fn http(error: reqwest::Error) -> Self {
         let (kind, message) = if error.is_timeout() {
             (ErrorKind::Timeout, "no answer in time")
         } else if error.is_builder() {

@@ -35,7 +35,7 @@ pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Spend};
-pub use exchange::ResponseExt;
+pub use exchange::{Quoted, ResponseExt};
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{

@@ -122,7 +122,7 @@ impl PaymentOptions {
 /// # Errors
 /// When reqwest cannot start.
 pub fn http_client(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
-    Ok(crate::client::safe(builder).build()?)
+    crate::client::safe(builder).build().map_err(Error::http)
 }
 
 /// bursar's error in a stack's, if it is one.
@@ -159,7 +159,7 @@ struct Stack<'a> {
 impl Wire for Stack<'_> {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
         self.next.clone().run(request, &mut *self.extensions).await.map_err(|failure| match failure {
-            reqwest_middleware::Error::Reqwest(failure) => failure.into(),
+            reqwest_middleware::Error::Reqwest(failure) => Error::http(failure),
             reqwest_middleware::Error::Middleware(failure) => {
                 Error::new(ErrorKind::Transport, "a middleware beneath failed").because(failure)
             }

@@ -294,7 +294,7 @@ impl Quotation {
 /// How the attempt to buy at one quote ended, short of an error.
 enum Attempt {
     Paid(Box<Payment>),
-    Denied(Denial),
+    Denied(Box<Denial>),
 }
 
 impl Payer {
@@ -447,7 +447,7 @@ impl Payer {
         let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
         if let Some(denial) = self.inner.policy.deny(&facts) {
-            return Ok(Attempt::Denied(denial));
+            return Ok(Attempt::Denied(Box::new(denial)));
         }
         let checks = self.inner.policy.checks(&facts);
         let entry = self.new_entry(&facts, intent, purchase)?;
@@ -461,7 +461,7 @@ impl Payer {
                 refusal => refusal,
             };
             if let Some(denial) = refusal {
-                return Ok(Attempt::Denied(denial));
+                return Ok(Attempt::Denied(Box::new(denial)));
             }
         }
         let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
@@ -469,7 +469,7 @@ impl Payer {
         let key = entry.key();
         let wrong = |message: &str| Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
         match self.inner.ledger.reserve(&Reservation { entry, checks, lease, terms }).await? {
-            Reserved::Denied(denial) => Ok(Attempt::Denied(*denial)),
+            Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
             Reserved::Known(entry) => Ok(Attempt::Paid(Box::new(self.present_again(*entry)?))),
             Reserved::InFlight => wrong("the purchase is being bought at this moment"),
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
@@ -533,7 +533,7 @@ impl Payer {
         let valid_before = authorization.valid_before();
         let signature = match self.inner.signer.sign(&authorization).await {
             Ok(signature) => signature,
-            Err(error) => return Err(self.unsigned(error, &entry, valid_before, hold).await),
+            Err(error) => return Err(self.unsigned(error, &entry, &authorization, hold).await),
         };
         let payload = encode(required, quote, &authorization, &signature, &entry)?;
         let signed = Transition::Signed { lease: entry.lease_until, valid_before, payload: payload.clone() };
@@ -569,16 +569,28 @@ impl Payer {
     }
 
     /// The error of a signer, once the books know what it means for the money.
-    async fn unsigned(&self, error: crate::SignerError, entry: &Entry, valid_before: u64, mut hold: Hold) -> Error {
+    async fn unsigned(
+        &self,
+        error: crate::SignerError,
+        entry: &Entry,
+        authorization: &TransferAuthorization,
+        mut hold: Hold,
+    ) -> Error {
+        let valid_before = authorization.valid_before();
         let doubtful = error.is_timeout();
-        if doubtful {
+        if !doubtful && hold.armed {
+            hold.free().await;
+        } else if doubtful {
             hold.armed = false;
             let transition = Transition::Doubtful { valid_before, reason: text::excerpt(&error.to_string()) };
             if let Err(error) = self.inner.ledger.record(&hold.key, &transition, self.now()).await {
                 tracing::error!(%error, "the ledger did not record a signer's timeout");
             }
         }
-        let spend = if doubtful || entry.state != State::Reserved { Spend::Unknown } else { Spend::None };
+        if doubtful {
+            return Error::from(error).spent(Spend::Unknown).of_payment(&paid(entry, authorization));
+        }
+        let spend = if entry.state == State::Reserved { Spend::None } else { Spend::Unknown };
         Error::from(error).spent(spend).of_purchase(&entry.purchase)
     }
 
@@ -705,13 +717,18 @@ impl Drop for Hold {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (payer, key) = (self.payer.clone(), self.key.clone());
-        runtime.spawn(async move {
-            let now = payer.now();
-            if let Err(error) = payer.inner.ledger.record(&key, &Transition::Freed, now).await {
-                tracing::warn!(%error, "a hold was not freed; it lapses by itself");
-            }
-        });
+        let mut hold = Self { payer: self.payer.clone(), key: self.key.clone(), armed: false };
+        runtime.spawn(async move { hold.free().await });
+    }
+}
+
+impl Hold {
+    async fn free(&mut self) {
+        self.armed = false;
+        let now = self.payer.now();
+        if let Err(error) = self.payer.inner.ledger.record(&self.key, &Transition::Freed, now).await {
+            tracing::warn!(%error, "a hold was not freed; it lapses by itself");
+        }
     }
 }
 

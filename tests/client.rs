@@ -1,5 +1,5 @@
 //! The client against the crate's paywall: what reached the wire, the chain and the books.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    ResponseExt, Rule, Signer, SignerError, Spend, State, U256, signer_fn, usd,
+    Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -147,7 +147,11 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
 #[tokio::test]
 async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
     let paywall = paywall([Route::post("/echo").price(usd!("0.01")).echo()]).await;
-    let form = || reqwest::multipart::Form::new().text("field", "value").part("file", reqwest::multipart::Part::bytes(vec![0, 159]));
+    let form = || {
+        reqwest::multipart::Form::new()
+            .text("field", "value")
+            .part("file", reqwest::multipart::Part::bytes(vec![0, 159]))
+    };
     let response = client().post(paywall.url("/echo")).multipart_fn(form).send().await.unwrap();
     assert_eq!(response.spend(), Spend::Settled);
     let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
@@ -160,7 +164,7 @@ async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
 
 /// A stream without the futures crate.
 fn tokio_stream(parts: [&'static str; 2]) -> impl futures_core::Stream<Item = Result<&'static str, std::io::Error>> {
-    struct Parts(std::vec::IntoIter<&'static str>);
+    struct Parts(std::array::IntoIter<&'static str, 2>);
     impl futures_core::Stream for Parts {
         type Item = Result<&'static str, std::io::Error>;
         fn poll_next(
@@ -170,7 +174,7 @@ fn tokio_stream(parts: [&'static str; 2]) -> impl futures_core::Stream<Item = Re
             std::task::Poll::Ready(self.0.next().map(Ok))
         }
     }
-    Parts(parts.to_vec().into_iter())
+    Parts(parts.into_iter())
 }
 
 #[tokio::test]
@@ -250,12 +254,12 @@ async fn quoting_signs_and_holds_nothing() {
     let paywall =
         paywall([paid_report(), Route::get("/dear").price(usd!("2")), Route::get("/free").body("free")]).await;
     let client = client();
-    let quotation = client.get(paywall.url("/report")).quote().await.unwrap().unwrap();
+    let quotation = client.get(paywall.url("/report")).quote().await.unwrap().priced().unwrap();
     assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
-    let quotation = client.get(paywall.url("/dear")).quote().await.unwrap().unwrap();
+    let quotation = client.get(paywall.url("/dear")).quote().await.unwrap().priced().unwrap();
     assert!(quotation.best().is_none());
     assert_eq!(quotation.offers[0].explanation.as_ref().unwrap().denial().unwrap().rule, Rule::PerPayment);
-    let free = client.get(paywall.url("/free")).quote().await.unwrap().unwrap_err();
+    let Quoted::Unpriced(free) = client.get(paywall.url("/free")).quote().await.unwrap() else { panic!("it is free") };
     assert_eq!(free.text().await.unwrap(), "free");
     assert_eq!(payments_sent(&paywall), 0);
     assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
@@ -297,7 +301,6 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         builder().signer(signer_fn(address, |_| async { Err(SignerError::unavailable("no")) })).build().unwrap();
     let error = fails.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!((error.kind(), error.spend()), (ErrorKind::Signer, Spend::None));
-    tokio::task::yield_now().await;
     assert_eq!(fails.entries(&Filter::all()).await.unwrap()[0].state, State::Freed);
 
     let late = builder().signer(Late(address)).build().unwrap();

@@ -162,7 +162,7 @@ impl ClientBuilder {
         if let Some(resolver) = self.guard.resolver() {
             http = http.dns_resolver(resolver).no_proxy();
         }
-        let http = http.build()?;
+        let http = http.build().map_err(Error::http)?;
         let inner =
             Inner { http, payer, guard: self.guard, answer_timeout: self.answer_timeout, timeout: self.timeout };
         Ok(Client { inner: Arc::new(inner) })

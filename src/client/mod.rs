@@ -16,9 +16,9 @@ pub(crate) use builder::{ANSWER_TIMEOUT, safe};
 pub use request::{Request, RequestBuilder};
 
 use crate::Error;
-use crate::exchange::{Deadline, Exchange, Options, Wire};
+use crate::exchange::{Deadline, Exchange, Options, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding};
-use crate::payer::{Payer, Quotation};
+use crate::payer::Payer;
 use crate::policy::{Explanation, Hypothetical};
 use guard::Guard;
 
@@ -93,7 +93,7 @@ impl Client {
     ///
     /// # Errors
     /// The seller cannot be reached, its terms cannot be read, or the books cannot be used.
-    pub async fn quote(&self, request: impl Into<Request>) -> Result<Result<Quotation, Response>, Error> {
+    pub async fn quote(&self, request: impl Into<Request>) -> Result<Quoted, Error> {
         let Request { request, options } = request.into();
         let mut wire = Direct(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
@@ -155,6 +155,6 @@ struct Direct<'a>(&'a reqwest::Client);
 
 impl Wire for Direct<'_> {
     async fn send(&mut self, request: reqwest::Request) -> Result<Response, Error> {
-        Ok(self.0.execute(request).await?)
+        self.0.execute(request).await.map_err(Error::http)
     }
 }

@@ -9,9 +9,8 @@ use reqwest::{Body, Response};
 
 use super::Client;
 use crate::Error;
-use crate::exchange::{BodyFn, Options};
+use crate::exchange::{BodyFn, Options, Quoted};
 use crate::ledger::PurchaseId;
-use crate::payer::Quotation;
 use crate::policy::Amount;
 
 /// A request under construction. Mirrors [`reqwest::RequestBuilder`]; what bursar adds comes last.
@@ -221,7 +220,7 @@ impl RequestBuilder {
     pub fn build(self) -> Result<Request, Error> {
         match self.mistake {
             Some(mistake) => Err(mistake),
-            None => Ok(Request { request: self.request.build()?, options: self.options }),
+            None => Ok(Request { request: self.request.build().map_err(Error::http)?, options: self.options }),
         }
     }
 
@@ -238,7 +237,7 @@ impl RequestBuilder {
     ///
     /// # Errors
     /// As [`Client::quote`].
-    pub async fn quote(self) -> Result<Result<Quotation, Response>, Error> {
+    pub async fn quote(self) -> Result<Quoted, Error> {
         let client = self.client.clone();
         client.quote(self.build()?).await
     }

@@ -71,7 +71,7 @@ async fn read_body(response: Response) -> Result<Challenge, Error> {
     while read.length <= MAX_BODY {
         match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             Some(Ok(frame)) => read.push(frame),
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => return Err(Error::http(error)),
             None => break,
         }
     }

@@ -52,6 +52,27 @@ pub(crate) struct Options {
     pub(crate) body_fn: Option<BodyFn>,
 }
 
+/// What came of asking a price.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a price or an answer")]
+pub enum Quoted {
+    /// Payment is required.
+    Priced(Box<Quotation>),
+    /// Nothing is asked for, or not by x402; the request was executed, and this is its response.
+    Unpriced(Response),
+}
+
+impl Quoted {
+    /// The price, if one is asked for.
+    #[must_use]
+    pub fn priced(self) -> Option<Quotation> {
+        match self {
+            Self::Priced(quotation) => Some(*quotation),
+            Self::Unpriced(_) => None,
+        }
+    }
+}
+
 /// The way of a request.
 pub(crate) struct Exchange<'a, W> {
     wire: &'a mut W,
@@ -101,7 +122,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     /// Sends the request, pays if it must be and may be, and brings the answer.
     pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take())?;
+        let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.guard.check(first.url())?;
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
@@ -134,21 +155,22 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     /// What the request would cost. A request that is free is executed.
-    pub(crate) async fn quote(mut self, request: Request) -> Result<Result<Quotation, Response>, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take())?;
+    pub(crate) async fn quote(mut self, request: Request) -> Result<Quoted, Error> {
+        let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.guard.check(first.url())?;
         let (response, replay) = self.ask(first, replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
-            return Ok(Err(response));
+            return Ok(Quoted::Unpriced(response));
         }
         let required = match self.read(response).await? {
-            Challenge::NotX402(response) => return Ok(Err(response)),
+            Challenge::NotX402(response) => return Ok(Quoted::Unpriced(response)),
             Challenge::Required(required) => *required,
         };
-        match self.payer {
-            Some(payer) => payer.quote(required, &self.intent(replay.head())?).await.map(Ok),
-            None => Ok(Ok(Quotation::unjudged(required, AssetRegistry::stablecoins()))),
-        }
+        let quotation = match self.payer {
+            Some(payer) => payer.quote(required, &self.intent(replay.head())?).await?,
+            None => Quotation::unjudged(required, AssetRegistry::stablecoins()),
+        };
+        Ok(Quoted::Priced(Box::new(quotation)))
     }
 
     /// Phase 1: the request without payment, through redirects within its origin.
@@ -212,10 +234,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
             match (outcome, terms, self.payer) {
                 (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
                     requotes = requotes.saturating_sub(1);
-                    payment = payer
-                        .requote(&terms, &intent.clone().purchase_id(payment.paid().purchase.clone()))
-                        .await
-                        .map_err(|error| error.spent(Spend::Unknown))?;
+                    let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
+                    let earlier = payment.paid().clone();
+                    let changed = payer.requote(&terms, &intent).await;
+                    payment = changed.map_err(|error| error.spent(Spend::Unknown).of_payment(&earlier))?;
                 }
                 (Outcome::Refused { reason, pending }, terms, _) => {
                     return Err(refusal(&payment, status, reason, pending, terms.is_some()).at(replay.head().url()));
@@ -237,7 +259,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
             Ok(response) => Ok(response),
             Err(error) => {
                 payment.lost(&error.to_string()).await;
-                Err(error.spent(payment.spend()).of_purchase(&payment.paid().purchase))
+                Err(error.spent(payment.spend()).of_payment(payment.paid()))
             }
         }
     }
@@ -299,5 +321,5 @@ fn refusal(payment: &Payment, status: StatusCode, reason: Option<String>, pendin
         (ErrorKind::SettlementFailed, "the seller says that it could not settle")
     };
     let error = Error::refused(kind, format!("{what}: {words}"), reason).with_status(status);
-    error.spent(payment.spend()).of_purchase(&payment.paid().purchase)
+    error.spent(payment.spend()).of_payment(payment.paid())
 }

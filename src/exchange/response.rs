@@ -86,7 +86,7 @@ impl ResponseExt for Response {
             .spent(self.spend())
             .at(self.url());
         if let Some(paid) = self.paid() {
-            error = error.of_purchase(&paid.purchase);
+            error = error.of_payment(paid);
         }
         match self.receipt() {
             Some(receipt) => Err(error.with_receipt(receipt.clone())),

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use bursar::Error;
-use bursar::reqwest::Response;
+use bursar::reqwest::{self, Response};
 
 use crate::args::Pay;
 use crate::exit::Failure;
@@ -29,7 +28,7 @@ pub(crate) struct Delivered {
 
 pub(crate) enum Trouble {
     /// It broke off.
-    Read(Error),
+    Read(reqwest::Error),
     /// It could not be written down.
     Write(io::Error),
     /// Nobody reads standard output any more.
@@ -57,7 +56,7 @@ impl Sink {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break None,
-                Err(error) => break Some(Trouble::Read(error.into())),
+                Err(error) => break Some(Trouble::Read(error.without_url())),
             };
             if self.captures {
                 let room = SHOWN.saturating_sub(head.len());

@@ -1,7 +1,7 @@
 //! `bursar pay`.
 
 use bursar::reqwest::Response;
-use bursar::{Client, Entry, Error, Ledger, PurchaseKey, ResponseExt, Spend, SqliteLedger};
+use bursar::{Client, Entry, Error, ErrorKind, Ledger, PurchaseKey, ResponseExt, Spend, SqliteLedger};
 
 use crate::args::Pay;
 use crate::body::{Sink, Trouble};
@@ -133,7 +133,7 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
     match trouble {
         Trouble::ReaderGone => None,
         Trouble::Read(error) => Some(Problem {
-            kind: error.kind().name(),
+            kind: if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Transport }.name(),
             message: format!("{lead}: the body broke off: {}", root_of(&error)),
         }),
         Trouble::Write(error) => {

@@ -77,7 +77,7 @@ pub(crate) fn check(file: &Path) -> Result<Exit, Failure> {
 pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     let policy = Policy::from_file(&args.file)?;
     let explanation = match &args.ledger {
-        None => policy.explain(&hypothetical(&args), SystemClock::default().now()).ok_or_else(|| {
+        None => policy.explain(&hypothetical(&args), SystemClock.now()).ok_or_else(|| {
             Failure::usage("no dollar token is known on the network, or the price is too fine for it")
         })?,
         Some(path) => with_books(&args, policy, path).await?,

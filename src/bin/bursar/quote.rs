@@ -1,7 +1,6 @@
 //! `bursar quote`, and `bursar pay --dry-run`: prices and verdicts, without a signature.
 
-use bursar::reqwest::Response;
-use bursar::{Client, Denial, ErrorKind, Quotation, QuotedOffer, Rule, Spend};
+use bursar::{Client, Denial, ErrorKind, Quotation, Quoted, QuotedOffer, Rule, Spend};
 use serde::Serialize;
 
 use crate::args::{Pay, Quote};
@@ -36,8 +35,6 @@ struct ShownOffer {
     words: String,
 }
 
-type Answer = Result<Quotation, Response>;
-
 /// `bursar quote`.
 pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let prepared = Prepared::read(&args.request)?;
@@ -53,8 +50,11 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let answer = ask(&request::client(&args.request, payer)?, &prepared, max_price).await?;
     let shown = Shown::of(&answer);
     let printed = if args.json { output::print_json(&shown) } else { output::print(shown.text()) };
-    let free = answer.err().and_then(|response| status_problem(response.status(), Spend::None));
-    output::finish(printed, if free.is_some() { Exit::Failed } else { Exit::Done })
+    let failed = match &answer {
+        Quoted::Priced(_) => false,
+        Quoted::Unpriced(response) => status_problem(response.status(), Spend::None).is_some(),
+    };
+    output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// `bursar pay --dry-run`.
@@ -81,7 +81,7 @@ pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance
     output::finish(printed, exit)
 }
 
-async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd>) -> Result<Answer, bursar::Error> {
+async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd>) -> Result<Quoted, bursar::Error> {
     let mut request = prepared.on(client);
     if let Some(max) = max_price {
         request = request.max_price(max);
@@ -98,14 +98,14 @@ fn dry_line(report: &Report) -> String {
 }
 
 /// What a purchase would come to.
-fn judged(answer: &Answer) -> (Report, Verdict) {
+fn judged(answer: &Quoted) -> (Report, Verdict) {
     let shown = Shown::of(answer);
     let (error, verdict) = match answer {
-        Err(response) => match status_problem(response.status(), Spend::None) {
+        Quoted::Unpriced(response) => match status_problem(response.status(), Spend::None) {
             None => (None, Verdict::Done),
             problem => (problem, Verdict::Failed),
         },
-        Ok(quotation) => match refusal(quotation) {
+        Quoted::Priced(quotation) => match refusal(quotation) {
             None => (None, Verdict::Done),
             Some((kind, words, verdict)) => {
                 (Some(Problem { kind: kind.name(), message: format!("not paid: {words}") }), verdict)
@@ -130,10 +130,10 @@ fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
 }
 
 impl Shown {
-    fn of(answer: &Answer) -> Self {
+    fn of(answer: &Quoted) -> Self {
         match answer {
-            Err(response) => Self { status: response.status().as_u16(), best: None, offers: Vec::new() },
-            Ok(quotation) => Self {
+            Quoted::Unpriced(response) => Self { status: response.status().as_u16(), best: None, offers: Vec::new() },
+            Quoted::Priced(quotation) => Self {
                 status: 402,
                 best: quotation.best().map(bursar::Quote::offer),
                 offers: quotation.offers.iter().map(ShownOffer::of).collect(),

@@ -96,7 +96,7 @@ impl Report {
         let settled = error.receipt().map(Proof::from).or_else(|| signed.and_then(Proof::of_entry));
         Self {
             status: error.status().map(|status| status.as_u16()),
-            paid: signed.map(Signed::from),
+            paid: error.paid().map(Signed::from).or_else(|| signed.map(Signed::from)),
             receipt: settled.filter(|_| spend == Spend::Settled),
             error: Some(Problem { kind: error.kind().name(), message: words_of(error) }),
             ..Self::empty(spend)

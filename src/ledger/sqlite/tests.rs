@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use secrecy::SecretString;
 
 use super::*;
 use crate::Usd;
