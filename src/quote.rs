@@ -22,6 +22,15 @@ pub struct Quote {
     value: U256,
     window: Duration,
     flow: Flow,
+    domain: Domain,
+}
+
+/// Whether the offer names the token's EIP-712 domain. Official facilitators refuse payments of
+/// offers that do not, so these are paid only where there is no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Domain {
+    Named,
+    Missing,
 }
 
 /// When the seller takes the money: `extra.paymentFlow`.
@@ -51,10 +60,11 @@ impl Quote {
             return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
         }
         let network: Network = terms.network.parse().map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
+        check_first(required, offer, &terms.scheme, &terms.network)?;
         let asset = find_asset(assets, network, &terms.asset)?;
         let extra = terms.extra.clone().unwrap_or_default();
         check_method(&asset, extra.asset_transfer_method.as_deref())?;
-        check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
+        let domain = check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
         Ok(Self {
             offer,
             version: required.version(),
@@ -62,6 +72,7 @@ impl Quote {
             value: read_amount(terms.amount.as_deref(), terms.max_amount_required.as_deref())?,
             window: read_window(&terms.max_timeout_seconds)?,
             flow: read_flow(extra.payment_flow.as_deref())?,
+            domain,
             asset,
         })
     }
@@ -74,7 +85,16 @@ impl Quote {
 
     /// A quote that no seller made, to ask the policy about.
     pub(crate) const fn imagined(asset: Asset, pay_to: Address, value: U256, window: Duration) -> Self {
-        Self { offer: 0, version: Version::V2, asset, pay_to, value, window, flow: Flow::Authorization }
+        Self {
+            offer: 0,
+            version: Version::V2,
+            asset,
+            pay_to,
+            value,
+            window,
+            flow: Flow::Authorization,
+            domain: Domain::Named,
+        }
     }
 
     /// Position among the seller's offers.
@@ -137,10 +157,11 @@ impl Quote {
         self.flow
     }
 
-    /// Order of preference: the seller that settles after its work, then the cheaper, then the
-    /// seller's order. Tokens without a dollar value come after those with one.
+    /// Order of preference: the seller that settles after its work, then the offer that names its
+    /// token's domain, then the cheaper, then the seller's order. Tokens without a dollar value come
+    /// after those with one.
     pub(crate) fn preference(&self) -> impl Ord + use<> {
-        (self.flow != Flow::Authorization, self.dollars().unwrap_or(Usd::MAX), self.offer)
+        (self.flow != Flow::Authorization, self.domain, self.dollars().unwrap_or(Usd::MAX), self.offer)
     }
 }
 
@@ -193,6 +214,10 @@ pub enum Unpayable {
         /// What the seller says.
         found: String,
     },
+    /// A later offer of version 1 with the scheme and network of an earlier one: sellers would take
+    /// its payment for one of the earlier.
+    #[error("version 1 sellers take a payment for their first offer of its scheme and network")]
+    NotFirst,
     /// `maxTimeoutSeconds` is not a positive number.
     #[error("maxTimeoutSeconds `{0}` is not a positive number")]
     Window(String),
@@ -225,8 +250,18 @@ fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
     }
 }
 
+/// A version 1 payment names its scheme and network only, and sellers match it to their first offer
+/// with these: a payment for a later one would be refused after it was signed.
+fn check_first(required: &PaymentRequired, offer: usize, scheme: &str, network: &str) -> Result<(), Unpayable> {
+    let alike = |earlier: &crate::x402::Offer| {
+        earlier.terms.as_ref().is_ok_and(|terms| terms.scheme == scheme && terms.network == network)
+    };
+    let earlier = required.offers().iter().take(offer).any(alike);
+    if required.version() == Version::V1 && earlier { Err(Unpayable::NotFirst) } else { Ok(()) }
+}
+
 /// A seller that names no domain leaves it to us; one that names another is wrong about the token.
-fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Result<(), Unpayable> {
+fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Result<Domain, Unpayable> {
     for (expected, found) in [(asset.eip712_name(), name), (asset.eip712_version(), version)] {
         if let Some(found) = found.filter(|found| *found != expected) {
             return Err(Unpayable::Domain {
@@ -236,7 +271,7 @@ fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Res
             });
         }
     }
-    Ok(())
+    Ok(if name.is_some() && version.is_some() { Domain::Named } else { Domain::Missing })
 }
 
 fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Result<U256, Unpayable> {
@@ -361,6 +396,30 @@ mod tests {
         assert_eq!(extra("\"paymentFlow\":\"mystery\""), Err(Unpayable::Flow("mystery".to_owned())));
         assert_eq!(read("exact", "upto"), Err(Unpayable::Scheme("upto".to_owned())));
         assert!(matches!(read("eip155:84532", "solana:x"), Err(Unpayable::Network(_))));
+    }
+
+    #[test]
+    fn an_offer_that_names_its_domain_is_preferred() {
+        let cheap = read("{\"name\":\"USDC\",\"version\":\"2\"}", "{}").unwrap();
+        let dear = read("\"10000\"", "\"20000\"").unwrap();
+        assert!(dear.preference() < cheap.preference());
+    }
+
+    #[test]
+    fn of_version_1_only_the_first_offer_of_a_network_can_be_paid() {
+        let offer = |network: &str, asset: &str| {
+            format!(
+                r#"{{"scheme":"exact","network":"{network}","maxAmountRequired":"1","asset":"{asset}","maxTimeoutSeconds":60,
+                "payTo":"0x209693bc6afc0c5328ba36faf03c514ef312287c","resource":"https://a.example/"}}"#
+            )
+        };
+        let sepolia = offer("base-sepolia", "0x036CbD53842c5426634e7929541eC2318f3dCF7e");
+        let base = offer("base", "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913");
+        let json = format!(r#"{{"x402Version":1,"accepts":[{sepolia},{sepolia},{base}]}}"#);
+        let required = PaymentRequired::from_json(json.as_bytes()).unwrap();
+        let quotes = Quote::read_all(&required, AssetRegistry::stablecoins());
+        assert!(quotes[0].is_ok() && quotes[2].is_ok());
+        assert_eq!(quotes[1], Err(Unpayable::NotFirst));
     }
 
     #[test]
