@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::limit::ShortDuration;
 use crate::asset::TokenAmount;
 use crate::{Network, Origin, Usd};
 
@@ -109,7 +110,7 @@ impl AnyApprover {
     pub(crate) async fn decide(&self, request: &ApprovalRequest, limit: Duration) -> Verdict {
         tokio::time::timeout(limit, self.0.decide(request))
             .await
-            .unwrap_or_else(|_| Verdict::deny(format!("no answer within {} s", limit.as_secs())))
+            .unwrap_or_else(|_| Verdict::deny(format!("no answer within {}", ShortDuration(limit))))
     }
 }
 
@@ -200,9 +201,14 @@ impl Approver for ChannelApprover {
 }
 
 /// Asks on the terminal: the question on standard error, `yes` on standard input approves.
+///
+/// One question at a time. An answer that comes too late pays nothing.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TerminalApprover;
+
+/// Held while a question is on the screen.
+static TERMINAL: Mutex<()> = Mutex::new(());
 
 impl TerminalApprover {
     /// The question as it is shown: what bursar verified first, the seller's words fenced.
@@ -224,22 +230,36 @@ impl TerminalApprover {
 
 impl Approver for TerminalApprover {
     async fn decide(&self, request: &ApprovalRequest) -> Verdict {
+        let (answer, verdict) = oneshot::channel();
         let question = Self::question(request);
-        let asked = tokio::task::spawn_blocking(move || ask_terminal(&question)).await;
-        match asked {
-            Ok(Ok(answer)) if answer.trim().eq_ignore_ascii_case("yes") => Verdict::Approve,
-            Ok(Ok(_)) => Verdict::deny("not approved on the terminal"),
-            Ok(Err(error)) => Verdict::deny(format!("the terminal cannot be read: {error}")),
-            Err(_) => Verdict::deny("the terminal's task failed"),
+        // Its own thread: a runtime's would have to be waited for before the program can end.
+        let thread = std::thread::Builder::new().name("bursar-approval".to_owned());
+        match thread.spawn(move || ask_terminal(&question, answer)) {
+            Ok(_) => verdict.await.unwrap_or_else(|_| Verdict::deny("the terminal's thread failed")),
+            Err(error) => Verdict::deny(format!("the terminal cannot be asked: {error}")),
         }
     }
 }
 
-fn ask_terminal(question: &str) -> std::io::Result<String> {
-    let mut err = std::io::stderr().lock();
-    err.write_all(question.as_bytes())?;
-    err.flush()?;
+/// Asks, unless nobody waits for the answer any more.
+fn ask_terminal(question: &str, asker: oneshot::Sender<Verdict>) {
+    let _turn = TERMINAL.lock().unwrap_or_else(PoisonError::into_inner);
+    if asker.is_closed() {
+        return;
+    }
+    let verdict = match read_answer(question) {
+        Ok(answer) if answer.trim().eq_ignore_ascii_case("yes") => Verdict::Approve,
+        Ok(_) => Verdict::deny("not approved on the terminal"),
+        Err(error) => Verdict::deny(format!("the terminal cannot be read: {error}")),
+    };
+    if asker.send(verdict).is_err() {
+        drop(io::stderr().write_all(b"Too late: this was not paid.\n"));
+    }
+}
+
+fn read_answer(question: &str) -> io::Result<String> {
+    io::stderr().write_all(question.as_bytes())?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    io::stdin().lock().read_line(&mut answer)?;
     Ok(answer)
 }

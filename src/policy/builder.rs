@@ -74,7 +74,7 @@ pub struct Limits {
 impl Limits {
     limit_methods!();
 
-    fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
+    pub(super) fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
         self.kinds.push(kind);
         self
     }
@@ -91,8 +91,8 @@ impl Limits {
 /// then host, then the longest pattern, then what the policy says for everywhere.
 #[derive(Clone, Debug, Default)]
 pub struct HostRules {
-    limits: Limits,
-    settings: HostSettings,
+    pub(super) limits: Limits,
+    pub(super) settings: HostSettings,
 }
 
 /// The methods of settings that can be made everywhere or for a host.
@@ -182,7 +182,7 @@ impl Policy {
 
     fn limit(self, kind: Result<LimitKind, PolicyError>) -> Self {
         let limits = Limits::default().limit(kind);
-        self.scope(Selector::Only(Scope::Global), limits)
+        self.scope(&Selector::Only(Scope::Global), limits)
     }
 
     fn asked(mut self, threshold: Amount) -> Self {
@@ -199,7 +199,7 @@ impl Policy {
     {
         match network.try_into() {
             Ok(network) => self.networks.push(network),
-            Err(error) => self.errors.push(error.into()),
+            Err(error) => return self.mistake(error),
         }
         self
     }
@@ -247,8 +247,8 @@ impl Policy {
     /// Limits on a registrable domain such as `example.com`: all its hosts added up.
     #[must_use]
     pub fn domain(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        match domain.parse::<crate::HostPattern>() {
-            Ok(name) => self.scope(Selector::Only(Scope::Domain(name.host().to_owned())), limits(Limits::default())),
+        match super::domain(domain) {
+            Ok(domain) => self.scope(&Selector::Only(Scope::Domain(domain)), limits(Limits::default())),
             Err(error) => self.mistake(error),
         }
     }
@@ -256,13 +256,13 @@ impl Policy {
     /// Limits on one payee, whatever host names it.
     #[must_use]
     pub fn payee(self, payee: Address, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::Only(Scope::Payee(payee)), limits(Limits::default()))
+        self.scope(&Selector::Only(Scope::Payee(payee)), limits(Limits::default()))
     }
 
     /// Limits on payments in one token.
     #[must_use]
     pub fn asset_limits(self, asset: &Asset, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::Only(Scope::Asset(asset.network(), asset.address())), limits(Limits::default()))
+        self.scope(&Selector::Only(Scope::of_asset(asset)), limits(Limits::default()))
     }
 
     /// Limits on payments on one network. Does not allow the network.
@@ -273,7 +273,7 @@ impl Policy {
         N::Error: Into<PolicyError>,
     {
         match network.try_into() {
-            Ok(network) => self.scope(Selector::Only(Scope::Network(network)), limits(Limits::default())),
+            Ok(network) => self.scope(&Selector::Only(Scope::Network(network)), limits(Limits::default())),
             Err(error) => self.mistake(error),
         }
     }
@@ -281,55 +281,55 @@ impl Policy {
     /// Limits on requests with a tag.
     #[must_use]
     pub fn tag(self, tag: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::Only(Scope::Tag(tag.to_owned())), limits(Limits::default()))
+        self.scope(&Selector::Only(Scope::Tag(tag.to_owned())), limits(Limits::default()))
     }
 
     /// Limits on one agent, across all clients that name it.
     #[must_use]
     pub fn agent(self, agent: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::Only(Scope::Agent(agent.to_owned())), limits(Limits::default()))
+        self.scope(&Selector::Only(Scope::Agent(agent.to_owned())), limits(Limits::default()))
     }
 
     /// The same limits for each origin on its own.
     #[must_use]
     pub fn each_origin(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachOrigin, limits(Limits::default()))
+        self.scope(&Selector::EachOrigin, limits(Limits::default()))
     }
 
     /// The same limits for each registrable domain on its own.
     #[must_use]
     pub fn each_domain(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachDomain, limits(Limits::default()))
+        self.scope(&Selector::EachDomain, limits(Limits::default()))
     }
 
     /// The same limits for each payee on its own.
     #[must_use]
     pub fn each_payee(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachPayee, limits(Limits::default()))
+        self.scope(&Selector::EachPayee, limits(Limits::default()))
     }
 
     /// The same limits for each token on its own.
     #[must_use]
     pub fn each_asset(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachAsset, limits(Limits::default()))
+        self.scope(&Selector::EachAsset, limits(Limits::default()))
     }
 
     /// The same limits for each network on its own.
     #[must_use]
     pub fn each_network(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachNetwork, limits(Limits::default()))
+        self.scope(&Selector::EachNetwork, limits(Limits::default()))
     }
 
     /// The same limits for each tag on its own.
     #[must_use]
     pub fn each_tag(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachTag, limits(Limits::default()))
+        self.scope(&Selector::EachTag, limits(Limits::default()))
     }
 
     /// The same limits for each agent on its own.
     #[must_use]
     pub fn each_agent(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(Selector::EachAgent, limits(Limits::default()))
+        self.scope(&Selector::EachAgent, limits(Limits::default()))
     }
 
     /// Once used, hosts outside all such patterns are not paid.
@@ -389,7 +389,7 @@ impl Policy {
     {
         match network.try_into() {
             Ok(network) => self.lists.denied_networks.push(network),
-            Err(error) => self.errors.push(error.into()),
+            Err(error) => return self.mistake(error),
         }
         self
     }
@@ -409,7 +409,7 @@ impl Policy {
         self
     }
 
-    pub(super) fn scope(mut self, selector: Selector, limits: Limits) -> Self {
+    pub(super) fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
         for kind in limits.kinds {
             match kind {
                 Ok(kind) => self.limits.push(Limit { selector: selector.clone(), kind }),
@@ -420,13 +420,10 @@ impl Policy {
         self
     }
 
-    fn host_rules(mut self, matcher: HostMatch, rules: HostRules) -> Self {
-        let scope = match &matcher {
-            HostMatch::Origin(origin) => Scope::Origin(origin.clone()),
-            HostMatch::Host(pattern) => Scope::Host(pattern.clone()),
-        };
-        self.hosts.push((matcher, rules.settings));
-        self.scope(Selector::Only(scope), rules.limits)
+    pub(super) fn host_rules(mut self, hosts: HostMatch, rules: HostRules) -> Self {
+        let scope = hosts.scope();
+        self.hosts.push((hosts, rules.settings));
+        self.scope(&Selector::Only(scope), rules.limits)
     }
 
     fn mistake(mut self, error: impl Into<PolicyError>) -> Self {

@@ -7,20 +7,20 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 use url::Url;
 
-use super::limit::{Scope, Span};
+use super::limit::{Amount, Scope, Span};
 use super::{Denial, Facts, Policy, Rule};
-use crate::asset::Asset;
+use crate::asset::{Asset, TransferMethod};
 use crate::ledger::{Books, Charge, Finding};
 use crate::origin::Origin;
 use crate::quote::Quote;
-use crate::{LedgerError, Network, Timestamp, Usd};
+use crate::{LedgerError, Network, Timestamp};
 
-/// A payment to ask about: a request, and a price in dollars.
+/// A payment to ask about: a request and a price.
 #[derive(Clone, Debug)]
 pub struct Hypothetical {
     pub(crate) url: Url,
     pub(crate) method: String,
-    pub(crate) price: Usd,
+    pub(crate) price: Amount,
     pub(crate) network: Option<Network>,
     pub(crate) payee: Address,
     pub(crate) tag: Option<String>,
@@ -28,13 +28,14 @@ pub struct Hypothetical {
 }
 
 impl Hypothetical {
-    /// A `GET` of this URL for this price, on the policy's first network, to an invented payee.
+    /// A `GET` of this URL for this price, to an invented payee. A price in dollars is paid in
+    /// USDC, or another dollar token that is allowed, on the policy's first network.
     #[must_use]
-    pub fn new(url: Url, price: Usd) -> Self {
+    pub fn new(url: Url, price: impl Into<Amount>) -> Self {
         Self {
             url,
             method: "GET".to_owned(),
-            price,
+            price: price.into(),
             network: None,
             payee: Address::repeat_byte(0xee),
             tag: None,
@@ -49,7 +50,7 @@ impl Hypothetical {
         self
     }
 
-    /// On this network.
+    /// On this network, for a price in dollars.
     #[must_use]
     pub const fn network(mut self, network: Network) -> Self {
         self.network = Some(network);
@@ -110,11 +111,11 @@ impl Explanation {
     }
 
     pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, findings: Vec<Finding>) -> Self {
-        let rules = policy.judge(facts).into_iter().map(|(rule, verdict)| Answer {
+        let rules = policy.judge(facts).into_iter().map(|(rule, denial)| Answer {
             name: rule.name().to_owned(),
             rule,
             detail: None,
-            denial: verdict.err(),
+            denial,
         });
         let limits = findings.into_iter().map(Answer::from);
         Self { answers: rules.chain(limits).collect(), ask: policy.ask(facts) }
@@ -149,35 +150,53 @@ impl fmt::Display for Explanation {
 impl Policy {
     /// What each rule says to a payment when the books are empty.
     ///
-    /// `None` when the URL has no origin, or no dollar token of the registry lives on the network.
+    /// `None` when the URL has no origin, or the registry has no such token: no dollar token on the
+    /// network, or not the one that the price is in.
     /// [`Client::explain`](crate::Client::explain) asks with the books as they are.
     #[must_use]
     pub fn explain(&self, payment: &Hypothetical, now: Timestamp) -> Option<Explanation> {
         let origin = Origin::of(&payment.url)?;
         let quote = self.imagine(payment)?;
-        let facts = payment.facts(&origin, &quote, now);
+        let path = self.stored_path(&payment.url);
+        let facts = payment.facts(&origin, &quote, &path, now);
         let findings = self.checks(&facts).assess(&Empty).ok()?;
         Some(Explanation::new(self, &facts, findings))
     }
 
     /// The quote that a seller would make for the payment.
     pub(crate) fn imagine(&self, payment: &Hypothetical) -> Option<Quote> {
-        let network = payment.network.or_else(|| self.networks.first().copied())?;
         let registry = self.asset_registry();
-        let dollar = |asset: &&Asset| asset.network() == network && asset.dollars(U256::ZERO).is_some();
-        let asset = registry.find_symbol(network, "USDC").or_else(|| registry.iter().find(dollar))?;
-        let value = asset.parse_units(&payment.price.to_string())?;
+        let (asset, value) = match &payment.price {
+            Amount::Token(amount) => (registry.iter().find(|asset| *asset == amount.asset())?, amount.units()),
+            Amount::Usd(usd) => {
+                let network = payment.network.or_else(|| self.networks.first().copied())?;
+                let asset = registry.iter().filter(|asset| asset.network() == network && is_dollar(asset));
+                let asset =
+                    asset.min_by_key(|asset| (!self.lists_asset(asset), asset.symbol() != "USDC", asset.address()))?;
+                (asset, asset.parse_units(&usd.to_string())?)
+            }
+        };
         Some(Quote::imagined(asset.clone(), payment.payee, value, Duration::from_secs(60)))
     }
 }
 
+fn is_dollar(asset: &Asset) -> bool {
+    asset.transfer_method() == TransferMethod::Eip3009 && asset.dollars(U256::ZERO).is_some()
+}
+
 impl Hypothetical {
-    pub(crate) fn facts<'a>(&'a self, origin: &'a Origin, quote: &'a Quote, now: Timestamp) -> Facts<'a> {
+    pub(crate) fn facts<'a>(
+        &'a self,
+        origin: &'a Origin,
+        quote: &'a Quote,
+        path: &'a str,
+        now: Timestamp,
+    ) -> Facts<'a> {
         Facts {
             url: &self.url,
             origin,
             method: &self.method,
-            path: self.url.path(),
+            path,
             tag: self.tag.as_deref(),
             agent: self.agent.as_deref(),
             payer: Address::ZERO,

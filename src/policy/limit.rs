@@ -165,6 +165,10 @@ impl Selector {
 }
 
 impl Scope {
+    pub(crate) fn of_asset(asset: &Asset) -> Self {
+        Self::Asset(asset.network(), asset.address())
+    }
+
     fn covers(&self, Subject { origin, quote, tag, agent }: Subject<'_>) -> bool {
         match self {
             Self::Global => true,
@@ -189,6 +193,26 @@ pub(crate) enum LimitKind {
     Lifetime(Amount),
     Exposure(Amount),
     Payments(Duration, u32),
+}
+
+impl LimitKind {
+    /// Whether this takes the place of a default: a limit of its kind, in dollars where it has an
+    /// amount. One in units of a token leaves other tokens to the default.
+    pub(crate) fn replaces(&self, default: &Self) -> bool {
+        let measures = !matches!(self.max(), Max::Amount(Amount::Token(_)));
+        std::mem::discriminant(self) == std::mem::discriminant(default) && measures
+    }
+
+    pub(crate) const fn max(&self) -> Max<'_> {
+        match self {
+            Self::PerPayment(max)
+            | Self::Rolling(_, max)
+            | Self::Calendar(_, max)
+            | Self::Lifetime(max)
+            | Self::Exposure(max) => Max::Amount(max),
+            Self::Payments(_, max) => Max::Payments(*max),
+        }
+    }
 }
 
 impl fmt::Display for LimitKind {
@@ -246,14 +270,7 @@ impl Meter {
     }
 
     pub(crate) const fn max(&self) -> Max<'_> {
-        match &self.kind {
-            LimitKind::PerPayment(max)
-            | LimitKind::Rolling(_, max)
-            | LimitKind::Calendar(_, max)
-            | LimitKind::Lifetime(max)
-            | LimitKind::Exposure(max) => Max::Amount(max),
-            LimitKind::Payments(_, max) => Max::Payments(*max),
-        }
+        self.kind.max()
     }
 }
 
@@ -295,16 +312,16 @@ impl Serialize for Quantity {
     }
 }
 
-/// `90s`, `5m`, `24h`, `7d`: the largest unit that divides evenly.
+/// `500ms`, `90s`, `5m`, `24h`, `7d`: the largest unit that divides evenly.
 pub(crate) struct ShortDuration(pub(crate) Duration);
 
 impl fmt::Display for ShortDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        let (unit, name) = [(86_400_u64, "d"), (3600, "h"), (60, "m")]
+        let millis = self.0.as_millis();
+        let (unit, name) = [(86_400_000_u128, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
             .into_iter()
-            .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit))
-            .unwrap_or((1, "s"));
-        write!(f, "{}{name}", seconds.checked_div(unit).unwrap_or(seconds))
+            .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit))
+            .unwrap_or((1, "ms"));
+        write!(f, "{}{name}", millis.checked_div(unit).unwrap_or(millis))
     }
 }

@@ -10,9 +10,11 @@ mod file;
 pub(crate) mod limit;
 mod rules;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::Address;
+use url::Url;
 
 use crate::asset::{Asset, AssetRegistry};
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
@@ -30,10 +32,12 @@ pub use explain::{Answer, Explanation, Hypothetical};
 pub use limit::{Amount, Quantity, Scope, Span};
 pub(crate) use rules::Facts;
 
-use limit::{Limit, LimitKind, Meter, Selector};
+use limit::{Limit, LimitKind, Max, Meter, Selector};
 
 /// The longest that an authorization is valid unless the policy says otherwise.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
+/// The shortest validity that official facilitators settle.
+const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// How long an approver may take unless the policy says otherwise.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -44,7 +48,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Every limit is checked for every payment; a limit on a host does not replace the one on
 /// everything. Limits that are not set stand at safe defaults: $0.10 a payment, $5 over a rolling
 /// day, $1 of unresolved payments, 60 payments a minute. Setting a limit of the same kind on
-/// everything replaces its default; [`without_defaults`](Self::without_defaults) drops all four.
+/// everything, in dollars, replaces its default; [`without_defaults`](Self::without_defaults) drops
+/// all four.
 /// No network may be paid on until it is named.
 ///
 /// ```
@@ -117,6 +122,13 @@ enum HostMatch {
 }
 
 impl HostMatch {
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Origin(origin) => Scope::Origin(origin.clone()),
+            Self::Host(pattern) => Scope::Host(pattern.clone()),
+        }
+    }
+
     fn matches(&self, origin: &Origin) -> bool {
         match self {
             Self::Origin(only) => only == origin,
@@ -165,18 +177,49 @@ impl Policy {
     ///
     /// # Errors
     /// The first mistake made in building it; no network named; networks with real money beside
-    /// test networks without [`mix_testnets`](Self::mix_testnets).
+    /// test networks without [`mix_testnets`](Self::mix_testnets); a validity too short to settle; an
+    /// amount of a token that is not registered.
     pub fn check(&self) -> Result<(), PolicyError> {
         if let Some(error) = self.errors.first() {
             return Err(error.clone());
         }
-        let real = self.networks.iter().find(|network| !network.is_testnet());
-        let test = self.networks.iter().find(|network| network.is_testnet());
-        match (real, test) {
-            (None, None) => Err(PolicyError::NoNetwork),
-            (Some(real), Some(test)) if !self.mixed => Err(PolicyError::Mixed { real: *real, test: *test }),
-            _ => Ok(()),
+        if self.networks.is_empty() {
+            return Err(PolicyError::NoNetwork);
         }
+        let settings = self.hosts.iter().map(|(_, settings)| settings).chain([&self.everywhere]);
+        if settings.filter_map(|settings| settings.max_validity).any(|validity| validity < SHORTEST_VALIDITY) {
+            return Err(PolicyError::Validity);
+        }
+        self.mixture().or_else(|| self.stranger()).map_or(Ok(()), Err)
+    }
+
+    /// An amount of a token that is not the registry's, and would therefore measure no payment.
+    fn stranger(&self) -> Option<PolicyError> {
+        let registry = self.asset_registry();
+        let limits = self.limits.iter().filter_map(|limit| match limit.kind.max() {
+            Max::Amount(amount) => Some(amount),
+            Max::Payments(_) => None,
+        });
+        let amounts = limits.chain(self.asks.iter().map(|(_, threshold)| threshold));
+        let mut tokens = amounts.filter_map(|amount| match amount {
+            Amount::Token(amount) => Some(amount.asset()),
+            Amount::Usd(_) => None,
+        });
+        let strange = |asset: &&Asset| registry.find(asset.network(), asset.address()) != Some(*asset);
+        tokens.find(strange).map(|asset| PolicyError::Asset { asset: asset.clone() })
+    }
+
+    /// Real and play money in one policy that does not say so.
+    fn mixture(&self) -> Option<PolicyError> {
+        let find = |testnet| self.networks.iter().find(|network| network.is_testnet() == testnet).copied();
+        let (real, test) = find(false).zip(find(true)).filter(|_| !self.mixed)?;
+        Some(PolicyError::Mixed { real, test })
+    }
+
+    /// The networks that were named, those denied included.
+    #[must_use]
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
     }
 
     /// The tokens that may be signed for: the stablecoin registry and those added.
@@ -186,8 +229,13 @@ impl Policy {
         self.assets.iter().cloned().fold(registry, AssetRegistry::with)
     }
 
-    pub(crate) const fn stores_queries(&self) -> bool {
-        self.queries_stored
+    /// The path of a URL as the books store it: without the query unless the policy stores
+    /// queries.
+    pub(crate) fn stored_path(&self, url: &Url) -> String {
+        match url.query() {
+            Some(query) if self.queries_stored => format!("{}?{query}", url.path()),
+            _ => url.path().to_owned(),
+        }
     }
 
     pub(crate) const fn time_to_approve(&self) -> Duration {
@@ -199,11 +247,11 @@ impl Policy {
         self.setting(origin, |settings| settings.max_validity).unwrap_or(MAX_VALIDITY)
     }
 
-    /// The limits set, and the defaults for kinds that are not set on everything.
+    /// The limits set, and the defaults for kinds that are not set on everything in dollars.
     fn effective_limits(&self) -> Vec<Limit> {
-        let set = |like: &LimitKind| {
-            let alike = |limit: &Limit| std::mem::discriminant(&limit.kind) == std::mem::discriminant(like);
-            self.limits.iter().any(|limit| limit.selector == Selector::Only(Scope::Global) && alike(limit))
+        let set = |default: &LimitKind| {
+            let global = |limit: &&Limit| limit.selector == Selector::Only(Scope::Global);
+            self.limits.iter().filter(global).any(|limit| limit.kind.replaces(default))
         };
         let defaults = [
             LimitKind::PerPayment(usd!("0.10").into()),
@@ -230,6 +278,19 @@ impl Policy {
         let set = matching.filter_map(|(matcher, settings)| Some((matcher.specificity(), read(settings)?)));
         set.max_by_key(|(specificity, _)| *specificity).map(|(_, value)| value).or_else(|| read(&self.everywhere))
     }
+}
+
+/// A registrable domain, in the form that origins are compared by.
+///
+/// A name below it would never be matched by what is kept for its domain, and so limit nothing.
+fn domain(text: &str) -> Result<String, PolicyError> {
+    let name: HostPattern = text.parse()?;
+    let origin: Origin = format!("https://{}", name.host()).parse()?;
+    let registrable = origin.registrable_domain();
+    if name.covers_subdomains() || registrable != name.host() {
+        return Err(PolicyError::Domain { name: name.to_string(), registrable: registrable.to_owned() });
+    }
+    Ok(registrable.to_owned())
 }
 
 /// A policy that cannot be used.
@@ -262,9 +323,43 @@ pub enum PolicyError {
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,
-    /// A policy file that cannot be read or understood; with the line where there is one.
-    #[error("{0}")]
-    File(String),
+    /// An amount of a token that the policy's registry does not hold, or not so.
+    #[error("the policy has an amount of {asset} ({}), which its registry does not hold so; register the token with it", asset.address())]
+    Asset {
+        /// The token.
+        asset: Asset,
+    },
+    /// Not a registrable domain.
+    #[error("`{name}` is not a registrable domain; write `{registrable}`, or limit the name as a host")]
+    Domain {
+        /// The name given.
+        name: String,
+        /// The domain that it belongs to.
+        registrable: String,
+    },
+    /// An authorization that no facilitator would settle.
+    #[error("max_validity must be at least 6 s, the shortest that facilitators settle")]
+    Validity,
+    /// A policy file that cannot be read.
+    #[error("policy file {} cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// A policy file with a mistake.
+    #[error("{}line {line}, column {column}: {message}", path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default())]
+    File {
+        /// The file, if it was read from one.
+        path: Option<PathBuf>,
+        /// The line, from 1.
+        line: usize,
+        /// The character in it, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 /// A [`Network`] cannot be mistaken; this lets one be given where a name may be.

@@ -3,8 +3,9 @@
 use alloy::primitives::{Address, U256};
 use url::Url;
 
-use super::limit::{Amount, Meter, Subject};
-use super::{Denial, PayeeRule, Policy, ResourceRule, Rule};
+use super::limit::{Amount, LimitKind, Max, Meter, Subject};
+use super::{Denial, PayeeRule, Policy, Quantity, ResourceRule, Rule};
+use crate::asset::Asset;
 use crate::ledger::{Checks, PayeePin, PriceCeiling};
 use crate::origin::Origin;
 use crate::quote::Quote;
@@ -41,11 +42,12 @@ impl Facts<'_> {
     }
 }
 
-type Verdict = Result<(), Denial>;
+/// A rule's refusal, if it refuses.
+type Refusal = Option<Denial>;
 
 impl Policy {
     /// The rules that need no books, each with its answer, in the order they are asked.
-    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Verdict)> {
+    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Refusal)> {
         vec![
             (Rule::Userinfo, Self::userinfo(facts)),
             (Rule::Host, self.host_listed(facts)),
@@ -62,7 +64,7 @@ impl Policy {
 
     /// The first refusal that needs no books.
     pub(crate) fn deny(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.judge(facts).into_iter().find_map(|(_, verdict)| verdict.err())
+        self.judge(facts).into_iter().find_map(|(_, refusal)| refusal)
     }
 
     /// What the books must be asked.
@@ -85,31 +87,37 @@ impl Policy {
         Checks { now: facts.now, payment, meters: meters.collect(), payee, price }
     }
 
-    /// Why somebody must be asked, if so.
+    /// Why somebody must be asked, if so: the payment is above a threshold, or there are only
+    /// thresholds that do not measure its token.
     pub(crate) fn ask(&self, facts: &Facts<'_>) -> Option<String> {
-        self.asks.iter().find_map(|(selector, threshold)| {
-            let scope = selector.select(facts.subject())?;
-            let weight = threshold.weigh(facts.quote.asset(), facts.quote.value())?;
-            (weight > threshold.weight()).then(|| format!("above {threshold} ({scope})"))
-        })
+        let (mut measured, mut unmeasured) = (false, None);
+        for (selector, threshold) in &self.asks {
+            let Some(scope) = selector.select(facts.subject()) else { continue };
+            match threshold.weigh(facts.quote.asset(), facts.quote.value()) {
+                Some(weight) if weight > threshold.weight() => return Some(format!("above {threshold} ({scope})")),
+                Some(_) => measured = true,
+                None => unmeasured = Some(format!("no dollar value to compare with {threshold} ({scope})")),
+            }
+        }
+        unmeasured.filter(|_| !measured)
     }
 
-    fn userinfo(facts: &Facts<'_>) -> Verdict {
+    fn userinfo(facts: &Facts<'_>) -> Refusal {
         let bare = facts.url.username().is_empty() && facts.url.password().is_none();
         deny_unless(bare, Rule::Userinfo, || "the URL carries a user name or password".to_owned())
     }
 
-    fn host_listed(&self, facts: &Facts<'_>) -> Verdict {
+    fn host_listed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.origin.host();
         if let Some(pattern) = self.lists.denied_hosts.iter().find(|pattern| pattern.matches(host)) {
-            return Err(Denial::new(Rule::Host, format!("host {host} is denied by {pattern}")));
+            return Some(Denial::new(Rule::Host, format!("host {host} is denied by {pattern}")));
         }
         let allowed = &self.lists.allowed_hosts;
         let listed = allowed.is_empty() || allowed.iter().any(|pattern| pattern.matches(host));
         deny_unless(listed, Rule::Host, || format!("host {host} is not on the list of allowed hosts"))
     }
 
-    fn network_allowed(&self, facts: &Facts<'_>) -> Verdict {
+    fn network_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let network = facts.quote.network();
         let allowed = self.networks.contains(&network) && !self.lists.denied_networks.contains(&network);
         deny_unless(allowed, Rule::Network, || {
@@ -118,48 +126,60 @@ impl Policy {
         })
     }
 
-    fn asset_allowed(&self, facts: &Facts<'_>) -> Verdict {
+    fn asset_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let asset = facts.quote.asset();
-        let key = (asset.network(), asset.address());
-        let listed = self.lists.allowed_assets.is_empty() || self.lists.allowed_assets.contains(&key);
-        let allowed = listed && !self.lists.denied_assets.contains(&key);
-        deny_unless(allowed, Rule::Asset, || format!("token {asset} ({}) is not allowed", asset.address()))
+        deny_unless(self.lists_asset(asset), Rule::Asset, || {
+            format!("token {asset} ({}) is not allowed", asset.address())
+        })
     }
 
-    fn some_amount(facts: &Facts<'_>) -> Verdict {
+    pub(super) fn lists_asset(&self, asset: &Asset) -> bool {
+        let key = (asset.network(), asset.address());
+        let listed = self.lists.allowed_assets.is_empty() || self.lists.allowed_assets.contains(&key);
+        listed && !self.lists.denied_assets.contains(&key)
+    }
+
+    fn some_amount(facts: &Facts<'_>) -> Refusal {
         deny_unless(facts.quote.value() > U256::ZERO, Rule::ZeroAmount, || {
             "the price is zero; nothing is worth a signature".to_owned()
         })
     }
 
-    fn within_max_price(facts: &Facts<'_>) -> Verdict {
-        let Some(max) = facts.max_price else { return Ok(()) };
+    fn within_max_price(facts: &Facts<'_>) -> Refusal {
+        let max = facts.max_price?;
         let weight = max.weigh(facts.quote.asset(), facts.quote.value());
-        deny_unless(weight.is_some_and(|weight| weight <= max.weight()), Rule::MaxPrice, || {
-            format!("{} is above this request's max_price of {max}", facts.quote.amount())
-        })
+        if weight.is_some_and(|weight| weight <= max.weight()) {
+            return None;
+        }
+        let message = format!("{} is above this request's max_price of {max}", facts.quote.amount());
+        let asked = weight.map_or_else(|| facts.quote.amount().into(), |weight| max.of_weight(weight));
+        let (limit, asked) = (Some(Quantity::Amount(max.clone())), Some(Quantity::Amount(asked)));
+        Some(Denial { limit, asked, ..Denial::new(Rule::MaxPrice, message) })
     }
 
     /// A token that dollars cannot measure must be limited in its own units, once per payment and
     /// once over time; otherwise no limit would hold it at all.
-    fn measured(&self, facts: &Facts<'_>) -> Verdict {
+    fn measured(&self, facts: &Facts<'_>) -> Refusal {
         let asset = facts.quote.asset();
         if facts.quote.dollars().is_some() {
-            return Ok(());
+            return None;
         }
         if asset.dollars(U256::ZERO).is_some() {
-            return Err(Denial::new(Rule::PerPayment, "the amount is above what dollars can count"));
+            return Some(Denial::new(Rule::PerPayment, "the amount is above what dollars can count"));
         }
         let meters = self.checks(facts).meters;
-        let in_units = |meter: &&Meter| matches!(meter.max(), super::limit::Max::Amount(Amount::Token(amount)) if amount.asset() == asset);
-        let per_payment = |meter: &&Meter| meter.span(facts.now).is_none();
-        let (single, total): (Vec<_>, Vec<_>) = meters.iter().filter(in_units).partition(per_payment);
-        deny_unless(!single.is_empty() && !total.is_empty(), Rule::UnpricedAsset, || {
+        let in_units =
+            |meter: &&Meter| matches!(meter.max(), Max::Amount(Amount::Token(amount)) if amount.asset() == asset);
+        let kinds = || meters.iter().filter(in_units).map(|meter| &meter.kind);
+        let single = kinds().any(|kind| matches!(kind, LimitKind::PerPayment(_)));
+        let total = kinds()
+            .any(|kind| matches!(kind, LimitKind::Rolling(..) | LimitKind::Calendar(..) | LimitKind::Lifetime(_)));
+        deny_unless(single && total, Rule::UnpricedAsset, || {
             format!("{asset} has no dollar value; the policy must limit it in its own units, per payment and over time")
         })
     }
 
-    fn payee_possible(facts: &Facts<'_>) -> Verdict {
+    fn payee_possible(facts: &Facts<'_>) -> Refusal {
         let payee = facts.quote.pay_to();
         let wrong = if payee == facts.payer {
             "the payer itself"
@@ -168,12 +188,12 @@ impl Policy {
         } else if U256::from_be_bytes(payee.into_word().0) <= U256::from(0xff) {
             "the zero address or a precompiled contract"
         } else {
-            return Ok(());
+            return None;
         };
-        Err(Denial::new(Rule::PayeeImpossible, format!("payee {payee} is {wrong}")))
+        Some(Denial::new(Rule::PayeeImpossible, format!("payee {payee} is {wrong}")))
     }
 
-    fn payee_allowed(&self, facts: &Facts<'_>) -> Verdict {
+    fn payee_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let payee = facts.quote.pay_to();
         let everywhere = self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
         let here = match self.setting(facts.origin, |settings| settings.payee.clone()) {
@@ -184,18 +204,14 @@ impl Policy {
         deny_unless(allowed, Rule::Payee, || format!("payee {payee} is not allowed for {}", facts.origin))
     }
 
-    fn resource_allowed(&self, facts: &Facts<'_>) -> Verdict {
+    fn resource_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let refuse = self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
-        match facts.foreign_resource().filter(|_| refuse) {
-            None => Ok(()),
-            Some(claimed) => Err(Denial::new(
-                Rule::ResourceOrigin,
-                format!("the seller at {} says it sells `{claimed}`", facts.origin),
-            )),
-        }
+        let claimed = facts.foreign_resource().filter(|_| refuse)?;
+        let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
+        Some(Denial::new(Rule::ResourceOrigin, message))
     }
 }
 
-fn deny_unless(allowed: bool, rule: Rule, message: impl FnOnce() -> String) -> Verdict {
-    if allowed { Ok(()) } else { Err(Denial::new(rule, message())) }
+fn deny_unless(allowed: bool, rule: Rule, message: impl FnOnce() -> String) -> Refusal {
+    (!allowed).then(|| Denial::new(rule, message()))
 }
