@@ -2,7 +2,7 @@
 //!
 //! `tests/interop/run` stands the world up and runs these; alone they have nobody to buy from, and
 //! are ignored.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::collections::BTreeMap;

@@ -244,7 +244,12 @@ async fn prices_resources_and_validity() {
     let record = "[[host]]\nmatch = \"*.example.com\"\nforeign_resource = \"record\"";
     assert_eq!(outcomes(&format!("{refuse}\n{record}"), foreign()).await, [None]);
 
-    for (text, seconds) in [("", 300), ("global.max_validity = \"6s\"", 6), ("global.max_validity = \"7d\"", 604_800)] {
+    for (text, seconds) in [
+        ("", 300),
+        ("global.max_validity = \"6s\"", 6),
+        ("global.max_validity = \"2m\"", 120),
+        ("global.max_validity = \"7d\"", 604_800),
+    ] {
         let purse = Purse::new(bare(text));
         let paid = purse.hold(&sale("0.01").window(u64::from(u32::MAX))).await;
         assert_eq!(paid.valid_before - purse.now().secs(), seconds);
