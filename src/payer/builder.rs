@@ -1,0 +1,107 @@
+//! Building a payer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Inner, Payer};
+use crate::ledger::{AnyLedger, Ledger};
+use crate::policy::{AnyApprover, Approver, Policy};
+use crate::signer::{AnySigner, Signer};
+use crate::{Clock, Error, SystemClock};
+
+/// Builds a [`Payer`]. Signer, policy and ledger are required: there is no wallet without limits,
+/// and no limits without books.
+#[derive(Default)]
+pub struct PayerBuilder {
+    signer: Option<AnySigner>,
+    policy: Option<Policy>,
+    ledger: Option<AnyLedger>,
+    approver: Option<AnyApprover>,
+    clock: Option<Arc<dyn Clock>>,
+    agent: Option<String>,
+}
+
+impl fmt::Debug for PayerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PayerBuilder")
+            .field("signer", &self.signer)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PayerBuilder {
+    /// Who signs.
+    #[must_use]
+    pub fn signer(mut self, signer: impl Signer) -> Self {
+        self.signer = Some(AnySigner::new(signer));
+        self
+    }
+
+    /// What may be bought.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Where it is written down.
+    #[must_use]
+    pub fn ledger(mut self, ledger: impl Ledger) -> Self {
+        self.ledger = Some(AnyLedger::new(ledger));
+        self
+    }
+
+    /// Who is asked when the policy wants a word. Without one, such payments are denied.
+    #[must_use]
+    pub fn approver(mut self, approver: impl Approver) -> Self {
+        self.approver = Some(AnyApprover::new(approver));
+        self
+    }
+
+    /// The name that this agent's payments are booked under.
+    #[must_use]
+    pub fn agent(mut self, name: impl Into<String>) -> Self {
+        self.agent = Some(name.into());
+        self
+    }
+
+    /// Where the time comes from; the machine's clock unless set.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
+    }
+
+    /// The payer.
+    ///
+    /// # Errors
+    /// When signer, policy or ledger is missing, or the policy cannot be used.
+    pub fn build(self) -> Result<Payer, Error> {
+        let missing = |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
+        let signer =
+            self.signer.ok_or_else(|| missing("signer", ".signer(LocalSigner::from_env(\"BURSAR_PRIVATE_KEY\")?)"))?;
+        let policy = self.policy.ok_or_else(|| missing("policy", ".policy(Policy::new().network(\"base\"))"))?;
+        let ledger = self
+            .ledger
+            .ok_or_else(|| missing("ledger", ".ledger(SqliteLedger::open(\"agent.db\")?), or MemoryLedger by name"))?;
+        policy.check()?;
+        let assets = policy.asset_registry();
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        Ok(Payer {
+            inner: Arc::new(Inner {
+                signer,
+                policy,
+                assets,
+                ledger,
+                approver: self.approver,
+                clock,
+                agent: self.agent,
+            }),
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! Buying: one quote through policy, approval, books and signer, in this order.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Intent, Payer, Payment};
+use crate::ledger::{
+    self, Checks, Entry, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+};
+use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
+use crate::quote::Quote;
+use crate::receipt::Paid;
+use crate::signer::{Signature, TransferAuthorization};
+use crate::x402::{self, PaymentRequired, Proof, Version};
+use crate::{Error, ErrorKind, Origin, Spend, text};
+
+/// How long a hold outlives the signer's own time, before it lapses unsigned.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// Version 1 clients date authorizations back, for chains whose clock is behind.
+const V1_BACKDATE: u64 = 600;
+
+/// How the attempt to buy at one quote ended, short of an error.
+enum Attempt {
+    Paid(Box<Payment>),
+    Denied(Box<Denial>),
+}
+
+impl Payer {
+    /// Buys: chooses the cheapest offer that the policy allows, holds its money, signs, and records
+    /// the signature before it is returned.
+    ///
+    /// A purchase that was signed before, by its id, comes back with the same bytes.
+    ///
+    /// # Errors
+    /// Nothing can be signed for, the policy or an approver refuses, the books cannot be used, the
+    /// purchase id belongs to another request or is being bought now, or the signer fails. In all
+    /// these cases nothing was signed, but for a signer that did not answer in time.
+    pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
+        let bought = match self.resume(intent).await {
+            Ok(Some(payment)) => return Ok(payment),
+            Ok(None) => self.buy(required, intent, Terms::First).await,
+            Err(error) => Err(error),
+        };
+        bought.map_err(|error| error.at(&intent.url))
+    }
+
+    /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
+    /// nonce, the larger of the amounts held.
+    pub(crate) async fn requote(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
+        self.buy(required, intent, Terms::Changed).await.map_err(|error| error.at(&intent.url))
+    }
+
+    async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {
+        let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
+        for quote in Quote::read_all(required, &self.inner.assets) {
+            match quote {
+                Ok(quote) => quotes.push(quote),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        quotes.sort_by_key(Quote::preference);
+        let purchase = match &intent.purchase_id {
+            Some(id) => id.clone(),
+            None => PurchaseId::random().map_err(no_randomness)?,
+        };
+        let mut denial = None;
+        for quote in &quotes {
+            match self.attempt(required, intent, quote, &purchase, terms).await? {
+                Attempt::Paid(payment) => return Ok(*payment),
+                Attempt::Denied(refusal) if refusal.rule == Rule::Approval => return Err(Error::denied(refusal)),
+                Attempt::Denied(refusal) => denial = denial.or(Some(refusal)),
+            }
+        }
+        Err(denial.map_or_else(|| Error::not_payable(reasons), Error::denied))
+    }
+
+    /// One quote through policy, approval, books and signer, in this order.
+    async fn attempt(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+        quote: &Quote,
+        purchase: &PurchaseId,
+        terms: Terms,
+    ) -> Result<Attempt, Error> {
+        let path = self.inner.policy.stored_path(&intent.url);
+        let facts = self.facts(required, intent, quote, &path);
+        if let Some(denial) = self.inner.policy.deny(&facts) {
+            return Ok(Attempt::Denied(Box::new(denial)));
+        }
+        let checks = self.inner.policy.checks(&facts);
+        let entry = self.new_entry(&facts, intent, purchase)?;
+        if let Some(why) = self.inner.policy.ask(&facts) {
+            // Nobody is asked for what the limits refuse. Changed terms are not measured here: the
+            // books would add them to what they replace.
+            let findings = if terms == Terms::First { self.inner.ledger.examine(&checks).await? } else { Vec::new() };
+            let refusal = findings.into_iter().find_map(|finding| finding.denial);
+            let refusal = match refusal {
+                None => self.ask(required, &facts, &entry, why).await,
+                refusal => refusal,
+            };
+            if let Some(denial) = refusal {
+                return Ok(Attempt::Denied(Box::new(denial)));
+            }
+        }
+        let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
+        let checks = Checks { now: self.now(), ..checks };
+        let key = entry.key();
+        let wrong = |message: &str| Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
+        match self.inner.ledger.reserve(&Reservation { entry, checks, lease, terms }).await? {
+            Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
+            Reserved::Known(entry) => Ok(Attempt::Paid(Box::new(self.present_again(*entry)?))),
+            Reserved::InFlight => wrong("the purchase is being bought at this moment"),
+            Reserved::Mismatch if terms == Terms::Changed => {
+                let message = "the new terms are in another token, and could be paid beside the old ones";
+                Ok(Attempt::Denied(Box::new(Denial::new(Rule::Asset, message))))
+            }
+            Reserved::Mismatch => wrong("the purchase id belongs to another request"),
+            Reserved::Held(entry) => {
+                let hold = Hold { payer: self.clone(), key, armed: entry.state == State::Reserved };
+                self.sign(required, quote, *entry, hold).await.map(Box::new).map(Attempt::Paid)
+            }
+        }
+    }
+
+    /// The refusal of whoever is asked, if any.
+    async fn ask(
+        &self,
+        required: &PaymentRequired,
+        facts: &Facts<'_>,
+        entry: &NewEntry,
+        why: String,
+    ) -> Option<Denial> {
+        let Some(approver) = &self.inner.approver else {
+            return Some(Denial::new(
+                Rule::Approval,
+                format!("needs approval ({why}), and the client has no approver"),
+            ));
+        };
+        let request = ApprovalRequest {
+            why,
+            origin: facts.origin.clone(),
+            method: facts.method.to_owned(),
+            path: facts.path.to_owned(),
+            amount: facts.quote.amount(),
+            usd: facts.quote.dollars(),
+            network: facts.quote.network(),
+            payer: facts.payer,
+            payee: facts.quote.pay_to(),
+            validity: self.validity(facts.origin, facts.quote),
+            nonce: ledger::nonce(facts.payer, facts.quote.asset(), &entry.purchase, 0),
+            untrusted: crate::policy::Untrusted {
+                description: required.description().map(text::excerpt),
+                resource_url: required.resource_url().map(text::excerpt),
+            },
+        };
+        match approver.decide(&request, self.inner.policy.time_to_approve()).await {
+            Verdict::Approve => None,
+            Verdict::Deny { reason } => Some(Denial::new(Rule::Approval, format!("not approved: {reason}"))),
+        }
+    }
+
+    fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
+        quote.window().min(self.inner.policy.validity_ceiling(origin))
+    }
+
+    async fn sign(
+        &self,
+        required: &PaymentRequired,
+        quote: &Quote,
+        mut entry: Entry,
+        mut hold: Hold,
+    ) -> Result<Payment, Error> {
+        let key = entry.key();
+        let authorization = self.authorization(quote, &entry);
+        let valid_before = authorization.valid_before();
+        let signature = match self.inner.signer.sign(&authorization).await {
+            Ok(signature) => signature,
+            Err(error) => return Err(self.unsigned(error, &entry, &authorization, hold).await),
+        };
+        let payload = encode(required, quote, &authorization, &signature, &entry)?;
+        let signed = Transition::Signed { lease: entry.lease_until, valid_before, payload: payload.clone() };
+        let now = self.now();
+        self.inner.ledger.record(&key, &signed, now).await.map_err(|error| Error::from(error).of_purchase(&key.id))?;
+        hold.armed = false;
+        entry.apply(&signed, now)?;
+        Ok(Payment {
+            payer: self.clone(),
+            paid: paid(&entry, &authorization),
+            version: required.version(),
+            payload,
+            again: false,
+            settled: None,
+        })
+    }
+
+    fn authorization(&self, quote: &Quote, entry: &Entry) -> TransferAuthorization {
+        let now = self.now().secs();
+        let valid_after = match quote.version() {
+            Version::V1 => now.saturating_sub(V1_BACKDATE),
+            Version::V2 => 0,
+        };
+        let valid_before = now.saturating_add(self.validity(&entry.origin, quote).as_secs());
+        let parties = (entry.payer, quote.pay_to());
+        TransferAuthorization::new(
+            quote.asset().clone(),
+            parties,
+            quote.value(),
+            (valid_after, valid_before),
+            entry.nonce,
+        )
+    }
+
+    /// The error of a signer, once the books know what it means for the money.
+    async fn unsigned(
+        &self,
+        error: crate::SignerError,
+        entry: &Entry,
+        authorization: &TransferAuthorization,
+        mut hold: Hold,
+    ) -> Error {
+        let valid_before = authorization.valid_before();
+        let doubtful = error.is_timeout();
+        if !doubtful && hold.armed {
+            hold.free().await;
+        } else if doubtful {
+            hold.armed = false;
+            let transition = Transition::Doubtful { valid_before, reason: text::excerpt(&error.to_string()) };
+            if let Err(error) = self.inner.ledger.record(&hold.key, &transition, self.now()).await {
+                tracing::error!(%error, "the ledger did not record a signer's timeout");
+            }
+        }
+        if doubtful {
+            return Error::from(error).spent(Spend::Unknown).of_payment(&paid(entry, authorization));
+        }
+        let spend = if entry.state == State::Reserved { Spend::None } else { Spend::Unknown };
+        Error::from(error).spent(spend).of_purchase(&entry.purchase)
+    }
+
+    fn new_entry(&self, facts: &Facts<'_>, intent: &Intent, purchase: &PurchaseId) -> Result<NewEntry, Error> {
+        Ok(NewEntry {
+            purchase: purchase.clone(),
+            payer: facts.payer,
+            fingerprint: intent.fingerprint,
+            identifier: format!("pay_{}", ledger::random_hex().map_err(no_randomness)?),
+            origin: facts.origin.clone(),
+            method: facts.method.to_owned(),
+            path: facts.path.to_owned(),
+            foreign_resource: facts.foreign_resource(),
+            version: facts.quote.version().number(),
+            asset: facts.quote.asset().clone(),
+            payee: facts.quote.pay_to(),
+            value: facts.quote.value(),
+            tag: intent.tag.clone(),
+            agent: self.inner.agent.clone(),
+        })
+    }
+}
+
+fn no_randomness(error: getrandom::Error) -> Error {
+    Error::builder(format!("the operating system gives no randomness: {error}"))
+}
+
+fn paid(entry: &Entry, authorization: &TransferAuthorization) -> Paid {
+    Paid {
+        purchase: entry.purchase.clone(),
+        amount: authorization.amount(),
+        payer: authorization.from(),
+        pay_to: authorization.to(),
+        nonce: authorization.nonce(),
+        valid_before: authorization.valid_before(),
+    }
+}
+
+fn encode(
+    required: &PaymentRequired,
+    quote: &Quote,
+    authorization: &TransferAuthorization,
+    signature: &Signature,
+    entry: &Entry,
+) -> Result<SecretString, Error> {
+    let proof = Proof::new(authorization, signature);
+    let json =
+        x402::encode_payment(required, quote.offer(), &proof, &entry.identifier).map_err(x402::WireError::from)?;
+    Ok(SecretString::from(x402::encode_header(&json)))
+}
+
+/// Frees a hold that nothing was signed for, also when the caller stops waiting. Where there is no
+/// runtime to do so on, the lease frees it.
+struct Hold {
+    payer: Payer,
+    key: PurchaseKey,
+    armed: bool,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut hold = Self { payer: self.payer.clone(), key: self.key.clone(), armed: false };
+        runtime.spawn(async move { hold.free().await });
+    }
+}
+
+impl Hold {
+    async fn free(&mut self) {
+        self.armed = false;
+        let now = self.payer.now();
+        if let Err(error) = self.payer.inner.ledger.record(&self.key, &Transition::Freed, now).await {
+            tracing::warn!(%error, "a hold was not freed; it lapses by itself");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What somebody wants to buy.
+
+use alloy::primitives::{B256, keccak256};
+use http::Method;
+use url::Url;
+
+use crate::ledger::PurchaseId;
+use crate::policy::Amount;
+use crate::{Error, Origin};
+
+/// What somebody wants to buy: a request, and how it is to be booked.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) origin: Origin,
+    pub(super) fingerprint: B256,
+    pub(super) purchase_id: Option<PurchaseId>,
+    pub(super) tag: Option<String>,
+    pub(super) max_price: Option<Amount>,
+}
+
+impl Intent {
+    /// A request by method, URL and body. The body is hashed, to tell requests apart.
+    ///
+    /// # Errors
+    /// When the method or the URL is not one.
+    pub fn new(method: &str, url: &str, body: &[u8]) -> Result<Self, Error> {
+        let method = method.parse().map_err(|_| Error::builder("not a method"))?;
+        let url: Url = url
+            .parse()
+            .map_err(|error| Error::builder("not a URL").because(Box::new(error) as crate::error::BoxError))?;
+        Self::of(method, url, Some(body))
+    }
+
+    pub(crate) fn of(method: Method, url: Url, body: Option<&[u8]>) -> Result<Self, Error> {
+        let origin =
+            Origin::of(&url).ok_or_else(|| Error::builder("the URL is not http or https with a host").at(&url))?;
+        let fingerprint = fingerprint(&method, &url, body);
+        Ok(Self { method, url, origin, fingerprint, purchase_id: None, tag: None, max_price: None })
+    }
+
+    /// What makes the request the same request.
+    pub(crate) const fn id(&self) -> B256 {
+        self.fingerprint
+    }
+
+    /// As a part of another request: of one that was redirected here.
+    pub(crate) const fn fingerprint(mut self, fingerprint: B256) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    /// Under the caller's own id: a second request with it is the same purchase.
+    #[must_use]
+    pub fn purchase_id(mut self, id: PurchaseId) -> Self {
+        self.purchase_id = Some(id);
+        self
+    }
+
+    /// Booked under a tag, which the policy may limit.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// Not above this price.
+    #[must_use]
+    pub fn max_price(mut self, max: impl Into<Amount>) -> Self {
+        self.max_price = Some(max.into());
+        self
+    }
+}
+
+/// What makes a request the same request: method, URL without fragment, body.
+fn fingerprint(method: &Method, url: &Url, body: Option<&[u8]>) -> B256 {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    let body = body.map_or(B256::ZERO, keccak256);
+    let mut preimage = Vec::with_capacity(url.as_str().len().saturating_add(48));
+    preimage.extend_from_slice(method.as_str().as_bytes());
+    preimage.push(0);
+    preimage.extend_from_slice(url.as_str().as_bytes());
+    preimage.push(0);
+    preimage.extend_from_slice(body.as_slice());
+    keccak256(preimage)
+}

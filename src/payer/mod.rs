@@ -1,0 +1,182 @@
+//! The wallet with its policy and its books: terms in, payment out.
+
+mod builder;
+mod buy;
+mod intent;
+mod payment;
+mod quotation;
+
+use std::fmt;
+use std::sync::Arc;
+
+use alloy::primitives::Address;
+
+pub use builder::PayerBuilder;
+pub use intent::Intent;
+pub use payment::{Outcome, Payment};
+pub use quotation::{Quotation, QuotedOffer};
+
+use crate::asset::AssetRegistry;
+use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding};
+use crate::policy::{AnyApprover, Explanation, Facts, Hypothetical, Policy};
+use crate::quote::Quote;
+use crate::signer::AnySigner;
+use crate::x402::PaymentRequired;
+use crate::{Clock, Error, Origin, Timestamp};
+
+/// A wallet that pays under a policy and keeps books, for any transport.
+///
+/// [`Client`](crate::Client) uses one for HTTP. Use it directly where terms arrive by other ways:
+///
+/// ```
+/// # use bursar::{Error, Intent, LocalSigner, MemoryLedger, Payer, PaymentRequired, Policy};
+/// # async fn example(terms: &[u8]) -> Result<(), Error> {
+/// let payer = Payer::builder()
+///     .signer(LocalSigner::random()?)
+///     .policy(Policy::new().network("base-sepolia"))
+///     .ledger(MemoryLedger::new())
+///     .build()?;
+/// let required = PaymentRequired::from_json(terms)?;
+/// let intent = Intent::new("POST", "https://tools.example/call", b"the request's body")?;
+/// let payment = payer.authorize(&required, &intent).await?;
+/// // Send payment.json() or payment.header(); then say what became of it.
+/// payment.lost("the connection was reset").await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Payer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    signer: AnySigner,
+    policy: Policy,
+    assets: AssetRegistry,
+    ledger: AnyLedger,
+    approver: Option<AnyApprover>,
+    clock: Arc<dyn Clock>,
+    agent: Option<String>,
+}
+
+impl fmt::Debug for Payer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payer")
+            .field("address", &self.address())
+            .field("agent", &self.inner.agent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Payer {
+    /// Builds a payer.
+    #[must_use]
+    pub fn builder() -> PayerBuilder {
+        PayerBuilder::default()
+    }
+
+    /// The address that pays.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.inner.signer.address()
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// What the terms would cost, and what each rule says. Signs and holds nothing.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn quote(&self, required: PaymentRequired, intent: &Intent) -> Result<Quotation, Error> {
+        let mut offers = Vec::with_capacity(required.offers().len());
+        for quote in Quote::read_all(&required, &self.inner.assets) {
+            let explanation = match &quote {
+                Ok(quote) => Some(self.explain_quote(&required, intent, quote).await?),
+                Err(_) => None,
+            };
+            offers.push(QuotedOffer { quote, explanation });
+        }
+        Ok(Quotation { required, offers })
+    }
+
+    async fn explain_quote(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+        quote: &Quote,
+    ) -> Result<Explanation, Error> {
+        let path = self.inner.policy.stored_path(&intent.url);
+        let facts = self.facts(required, intent, quote, &path);
+        let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
+        Ok(Explanation::new(&self.inner.policy, &facts, findings))
+    }
+
+    /// What each rule says to a payment that nobody asked for, with the books as they are.
+    ///
+    /// # Errors
+    /// When the URL has no origin, no dollar token lives on the network, or the books cannot be
+    /// read.
+    pub async fn explain(&self, payment: &Hypothetical) -> Result<Explanation, Error> {
+        let origin =
+            Origin::of(&payment.url).ok_or_else(|| Error::builder("the URL is not http or https with a host"))?;
+        let quote = self
+            .inner
+            .policy
+            .imagine(payment)
+            .ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
+        let path = self.inner.policy.stored_path(&payment.url);
+        let agent = payment.agent.as_deref().or(self.inner.agent.as_deref());
+        let facts = Facts { payer: self.address(), agent, ..payment.facts(&origin, &quote, &path, self.now()) };
+        let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
+        Ok(Explanation::new(&self.inner.policy, &facts, findings))
+    }
+
+    /// How much of each limit is used and left. Limits that hold for each origin, payee and so on
+    /// are left out: [`explain`](Self::explain) shows them for one request.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
+        let meters = self.inner.policy.standing_meters();
+        let checks = Checks { now: self.now(), payment: None, meters, payee: None, price: None };
+        Ok(self.inner.ledger.examine(&checks).await?)
+    }
+
+    /// Purchases in the books, oldest first.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
+        Ok(self.inner.ledger.entries(filter).await?)
+    }
+
+    fn facts<'a>(
+        &'a self,
+        required: &'a PaymentRequired,
+        intent: &'a Intent,
+        quote: &'a Quote,
+        path: &'a str,
+    ) -> Facts<'a> {
+        Facts {
+            url: &intent.url,
+            origin: &intent.origin,
+            method: intent.method.as_str(),
+            path,
+            tag: intent.tag.as_deref(),
+            agent: self.inner.agent.as_deref(),
+            payer: self.address(),
+            quote,
+            resource_url: required.resource_url(),
+            max_price: intent.max_price.as_ref(),
+            now: self.now(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A signed payment: to be presented, once or again, and to be concluded.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Intent, Payer};
+use crate::asset::TokenAmount;
+use crate::ledger::{Entry, PurchaseKey, State, Transition};
+use crate::receipt::{Claim, Paid, Receipt};
+use crate::x402::{self, PaymentRequired, Version};
+use crate::{Error, ErrorKind, Spend, text};
+
+/// A signed payment, recorded in the books and about to leave.
+///
+/// Say what became of it with [`conclude`](Self::conclude) or [`lost`](Self::lost). Dropped, it
+/// stays in the books as signed and counts as spent.
+#[must_use = "a payment that is not presented still counts as spent"]
+pub struct Payment {
+    pub(super) payer: Payer,
+    pub(super) paid: Paid,
+    pub(super) version: Version,
+    pub(super) payload: SecretString,
+    pub(super) again: bool,
+    /// From the books: the seller has given its receipt before.
+    pub(super) settled: Option<Box<Receipt>>,
+}
+
+impl fmt::Debug for Payment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payment").field("paid", &self.paid).field("again", &self.again).finish_non_exhaustive()
+    }
+}
+
+/// What became of a payment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The seller named a transaction that matches.
+    Settled(Box<Receipt>),
+    /// The seller answered 402. Its reason, untrusted, where it gave one.
+    Refused {
+        /// Machine-readable or in words; at most 160 characters.
+        reason: Option<String>,
+        /// Whether the seller says that the transaction is sent and not yet included.
+        pending: bool,
+    },
+    /// Another answer without a receipt that matches.
+    Unknown {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+impl Payment {
+    /// What was signed.
+    #[must_use]
+    pub const fn paid(&self) -> &Paid {
+        &self.paid
+    }
+
+    /// Whether this was signed earlier and is to be presented again.
+    #[must_use]
+    pub const fn is_again(&self) -> bool {
+        self.again
+    }
+
+    /// What is known of the money before the seller answers.
+    pub(crate) const fn spend(&self) -> Spend {
+        if self.settled.is_some() { Spend::Settled } else { Spend::Unknown }
+    }
+
+    /// Seconds that the seller has, at most, to settle.
+    pub(crate) fn window(&self) -> u64 {
+        self.paid.valid_before.saturating_sub(self.payer.now().secs())
+    }
+
+    /// The request header that carries the payment, marked sensitive.
+    ///
+    /// # Errors
+    /// Never for payments that bursar signed; the books may hold damaged ones.
+    pub fn header(&self) -> Result<(HeaderName, HeaderValue), Error> {
+        let value = HeaderValue::from_str(self.payload.expose_secret());
+        let mut value = value
+            .map_err(|_| Error::new(ErrorKind::Ledger, "the stored payment header is damaged").spent(Spend::Unknown))?;
+        value.set_sensitive(true);
+        Ok((self.version.payment_header(), value))
+    }
+
+    /// The payment as JSON, for transports without headers such as MCP. As good as the money until
+    /// it expires.
+    ///
+    /// # Errors
+    /// Never for payments that bursar signed; the books may hold damaged ones.
+    pub fn json(&self) -> Result<SecretString, Error> {
+        let bytes = x402::decode_header(self.payload.expose_secret().as_bytes())?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::new(ErrorKind::Ledger, "the stored payment header is damaged").spent(Spend::Unknown))?;
+        Ok(SecretString::from(text))
+    }
+
+    /// Records what the seller answered: status, headers, and the terms of a second 402.
+    ///
+    /// Books that cannot be written do not lose the answer; the purchase then stays signed in them,
+    /// which counts as spent.
+    pub async fn conclude(&self, status: StatusCode, headers: &HeaderMap, terms: Option<&PaymentRequired>) -> Outcome {
+        let claim = Claim::read(&self.paid, headers);
+        let outcome = match claim {
+            Claim::Matching(receipt) => Outcome::Settled(receipt),
+            claim if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
+            claim if self.settled.is_some() => self
+                .settled
+                .clone()
+                .map_or_else(|| Outcome::Unknown { reason: unproven(claim, status) }, Outcome::Settled),
+            claim => Outcome::Unknown { reason: unproven(claim, status) },
+        };
+        let status = status.as_u16();
+        let transition = match &outcome {
+            Outcome::Settled(receipt) => Transition::Settled { transaction: receipt.transaction(), status },
+            Outcome::Refused { reason, .. } => {
+                Transition::Rejected { reason: reason.clone().unwrap_or_else(|| "402".to_owned()), status }
+            }
+            Outcome::Unknown { reason } => Transition::Unknown { reason: reason.clone(), status: Some(status) },
+        };
+        self.record(&transition).await;
+        outcome
+    }
+
+    /// Records that the answer was lost.
+    pub async fn lost(&self, reason: &str) {
+        self.record(&Transition::Unknown { reason: text::excerpt(reason), status: None }).await;
+    }
+
+    async fn record(&self, transition: &Transition) {
+        let key = PurchaseKey::new(self.paid.payer, self.paid.purchase.clone());
+        if let Err(error) = self.payer.inner.ledger.record(&key, transition, self.payer.now()).await {
+            tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
+        }
+    }
+}
+
+fn refused(claim: Claim, terms: Option<&PaymentRequired>) -> Outcome {
+    let pending = matches!(&claim, Claim::Other(claim) if claim.is_pending());
+    let claimed = match claim {
+        Claim::Other(claim) => claim.error_reason.or(claim.error_message),
+        _ => None,
+    };
+    let reason = claimed.or_else(|| terms.and_then(PaymentRequired::error).map(ToOwned::to_owned));
+    Outcome::Refused { reason: reason.as_deref().map(text::excerpt), pending }
+}
+
+fn unproven(claim: Claim, status: StatusCode) -> String {
+    match claim {
+        Claim::Malformed(error) => format!("status {status} with a receipt that cannot be read: {error}"),
+        Claim::Other(claim) if claim.success => {
+            format!("status {status} with a receipt that does not match what was signed")
+        }
+        Claim::Other(claim) => {
+            let reason = claim.error_reason.as_deref().map_or_else(|| "no reason".to_owned(), text::excerpt);
+            format!("status {status} with a receipt of failure: {reason}")
+        }
+        Claim::Absent | Claim::Matching(_) => format!("status {status} without a receipt"),
+    }
+}
+
+impl Payer {
+    /// A purchase that was signed before, if the books hold it for this request.
+    pub(crate) async fn resume(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
+        let Some(id) = &intent.purchase_id else { return Ok(None) };
+        let key = PurchaseKey::new(self.address(), id.clone());
+        let Some(entry) = self.inner.ledger.purchase(&key).await? else { return Ok(None) };
+        if entry.fingerprint != intent.fingerprint {
+            return Err(Error::new(ErrorKind::Purchase, "the purchase id belongs to another request").of_purchase(id));
+        }
+        match entry.state {
+            State::Reserved | State::Freed => Ok(None),
+            State::Signed | State::Settled | State::Rejected | State::Unknown => self.present_again(entry).map(Some),
+        }
+    }
+
+    pub(super) fn present_again(&self, entry: Entry) -> Result<Payment, Error> {
+        let unusable =
+            |what: &str| Error::new(ErrorKind::Purchase, what).spent(Spend::Unknown).of_purchase(&entry.purchase);
+        let payload = entry.payload.clone().ok_or_else(|| {
+            unusable("the signer may have signed this purchase, but bursar has no signature to present")
+        })?;
+        let asset = self.inner.assets.find(entry.network, entry.asset).cloned();
+        let asset = asset.ok_or_else(|| unusable("the purchase's token is no longer in the registry"))?;
+        let version = if entry.version == Version::V1.number() { Version::V1 } else { Version::V2 };
+        // The books hold the largest of what was signed; what is presented is the latest.
+        let signed = x402::decode_authorization(payload.expose_secret());
+        let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
+        let paid = Paid {
+            amount: TokenAmount::from_units(asset, signed.value),
+            payer: entry.payer,
+            pay_to: signed.to,
+            nonce: entry.nonce,
+            valid_before: signed.valid_before,
+            purchase: entry.purchase,
+        };
+        let settled = entry.transaction.filter(|_| entry.state == State::Settled);
+        let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
+        Ok(Payment { payer: self.clone(), paid, version, payload, again: true, settled })
+    }
+}

@@ -1,0 +1,49 @@
+//! What something would cost.
+
+use crate::asset::AssetRegistry;
+use crate::policy::Explanation;
+use crate::quote::{Quote, Unpayable};
+use crate::x402::PaymentRequired;
+
+/// What something would cost, and what the policy and the books say to it. Nothing is signed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quotation {
+    /// The seller's terms.
+    pub required: PaymentRequired,
+    /// Every offer, in the seller's order.
+    pub offers: Vec<QuotedOffer>,
+}
+
+/// One offer of a seller with what would become of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QuotedOffer {
+    /// What could be signed, or why not.
+    pub quote: Result<Quote, Unpayable>,
+    /// What each rule answers; `None` for an offer that cannot be signed for, and for a client
+    /// without a wallet.
+    pub explanation: Option<Explanation>,
+}
+
+impl Quotation {
+    pub(crate) fn unjudged(required: PaymentRequired, assets: &AssetRegistry) -> Self {
+        let offers =
+            Quote::read_all(&required, assets).into_iter().map(|quote| QuotedOffer { quote, explanation: None });
+        Self { offers: offers.collect(), required }
+    }
+
+    /// The offer that would be paid: the cheapest that the policy allows.
+    #[must_use]
+    pub fn best(&self) -> Option<&Quote> {
+        let allowed =
+            self.offers.iter().filter(|offer| offer.explanation.as_ref().is_some_and(|said| said.denial().is_none()));
+        allowed.filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
+    }
+
+    /// The cheapest offer that could be signed for, whatever the policy says.
+    #[must_use]
+    pub fn cheapest(&self) -> Option<&Quote> {
+        self.offers.iter().filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
+    }
+}
