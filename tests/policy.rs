@@ -694,6 +694,8 @@ mod rules {
         let denial = purse.deny(&sale("0.060001")).await;
         assert_eq!(denial.rule, Rule::PriceRise);
         assert_eq!(denial.to_string(), "the price rose from 0.05 to 0.060001 USDC; at most 20 % more is allowed");
+        let shown = |quantity: &Option<bursar::Quantity>| quantity.as_ref().unwrap().to_string();
+        assert_eq!((shown(&denial.limit), shown(&denial.asked)), ("0.06 USDC".to_owned(), "0.060001 USDC".to_owned()));
         purse.buy(&sale("0.06")).await;
         purse.buy(&sale("0.072")).await;
         purse.buy(&sale("0.01")).await;

@@ -4,7 +4,7 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
 use super::LedgerError;
-use crate::asset::Asset;
+use crate::asset::{Asset, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, Span, Weight};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
@@ -261,7 +261,8 @@ impl Checks {
         let key = (asset.network(), asset.address());
         let last = books.last_price(&ceiling.origin, &ceiling.method, &ceiling.path, key)?;
         let percent = U256::from(ceiling.max_rise_percent).saturating_add(U256::from(100));
-        let rose = |last: &U256| value.saturating_mul(U256::from(100)) > last.saturating_mul(percent);
+        let hundredfold = value.checked_mul(U256::from(100));
+        let rose = |last: &U256| hundredfold.is_none_or(|value| value > last.saturating_mul(percent));
         let denial = last.filter(rose).map(|last| {
             let message = format!(
                 "the price rose from {} to {} {}; at most {} % more is allowed",
@@ -270,7 +271,9 @@ impl Checks {
                 asset.symbol(),
                 ceiling.max_rise_percent
             );
-            Denial::new(Rule::PriceRise, message)
+            let units = |units| Some(Quantity::Amount(TokenAmount::from_units(asset.clone(), units).into()));
+            let limit = units(last.saturating_mul(percent).checked_div(U256::from(100)).unwrap_or_default());
+            Denial { limit, asked: units(value), ..Denial::new(Rule::PriceRise, message) }
         });
         Ok(Some(Finding::plain(Rule::PriceRise, denial)))
     }
