@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         while let Some(question) = pending.recv().await {
             println!("{}", TerminalApprover::question(&question.request));
             let small = question.request.usd.is_some_and(|usd| usd < usd!("0.10"));
-            println!("{}", if small { "yes" } else { "no" });
+            println!("{}  (says the other task)", if small { "yes" } else { "no" });
             question.answer(if small { Verdict::Approve } else { Verdict::deny("ten cents is a lot") });
         }
     });

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use bursar::testing::{Paywall, Route};
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Denial, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -30,11 +30,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(response) => println!("{attempt}: {} paid ({})", response.status(), response.spend()),
             Err(error) => {
                 println!("{attempt}: {error}");
-                if let Some(denial) = error.denial() {
-                    println!(
-                        "   rule {}, used {:?} of {:?}, room returns {:?}",
-                        denial.rule, denial.used, denial.limit, denial.room_returns
-                    );
+                if let Some(Denial { rule, used: Some(used), limit: Some(limit), room_returns: Some(at), .. }) =
+                    error.denial()
+                {
+                    println!("   as data: rule {rule}, used {used} of {limit}, room returns at {at}");
                 }
             }
         }

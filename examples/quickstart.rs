@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .per_payment(usd!("0.05"))
                 .rolling(Duration::from_secs(86_400), usd!("0.20"))
-                .host("127.0.0.1", |host| host.payments(Duration::from_secs(60), 10)),
+                .host("127.0.0.1", |host| host.payments(Duration::from_secs(60), 30)),
         )
         .ledger(SqliteLedger::open(&path)?)
         .allow_http_loopback(true)
@@ -56,11 +56,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "\nthe seller was paid {} times; the ledger holds {} purchases",
+        "\ntimes the seller was paid: {}; the ledger holds {} purchases",
         paywall.settlements().len(),
         client.entries(&Filter::all()).await?.len()
     );
-    println!("run it again: the ledger remembers, and the day's limit holds across runs");
+    println!("run it again: the ledger remembers, and once the day's 0.20 USD are used, nothing more is bought");
+    println!("to start anew, delete {}", path.display());
     Ok(())
 }
 
@@ -71,7 +72,7 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
     // Ask first: nothing is signed. The purchase below asks again by itself.
     if let Some(copy) = request.try_clone()
         && let Some(quotation) = client.quote(copy).await?.priced()
-        && let Some(quote) = quotation.cheapest()
+        && let Some(quote) = quotation.preferred()
     {
         println!("  price    {} to {} on {}", quote.amount(), quote.pay_to(), quote.network());
         let denial = quotation.offers.iter().find_map(|offer| offer.explanation.as_ref()?.denial());

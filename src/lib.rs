@@ -4,6 +4,52 @@
 //! [x402](https://www.x402.org) terms, it asks its policy and its books whether this may be bought,
 //! signs an EIP-3009 USDC authorization with the agent's wallet, sends the request again and hands
 //! back the response with a receipt.
+//!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use bursar::{Client, LocalSigner, Policy, ResponseExt, SqliteLedger, usd};
+//!
+//! let client = Client::builder()
+//!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
+//!     .policy(Policy::new().network("base").per_payment(usd!("0.05")))
+//!     .ledger(SqliteLedger::open("agent.db")?)
+//!     .build()?;
+//! let response = client.get("https://api.example.com/report").send().await?;
+//! println!("{} ({})", response.status(), response.spend());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//!
+//! * What is signed is what the policy saw and what the books say.
+//! * Every limit is checked and held in one atomic step, before a signature exists. A denial never
+//!   calls the signer.
+//! * One purchase has one nonce, so that all that is ever signed for it excludes itself on the chain.
+//! * A signed authorization counts as spent from before it leaves. No word of a server frees it.
+//! * Token, decimals and EIP-712 domain come from the [`AssetRegistry`], never from the wire.
+//! * A payment goes to the origin that asked for it, over https, never through a redirect.
+//! * Keys and signatures are in no `Debug`, error, log or export.
+//!
+//! # Where to start
+//!
+//! | for | see |
+//! |---|---|
+//! | requests and responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
+//! | what became of the money | [`Spend`], [`Error::spend`], [`Receipt`] |
+//! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
+//! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
+//! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
+//! | other transports | [`Payer`], `middleware` |
+//! | tests of your agent | `testing::Paywall` |
+//!
+//! # Features
+//!
+//! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
+//! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
+//! (encrypted key files), `alloy-signer` (KMS, Ledger, Turnkey, …), `middleware`
+//! (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar` command).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -39,8 +85,8 @@ pub use exchange::{Quoted, ResponseExt};
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, PurchaseId, PurchaseIdError,
-    PurchaseKey, Reservation, Reserved, State, Transition, write_csv, write_jsonl,
+    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan, PurchaseId,
+    PurchaseIdError, PurchaseKey, Reservation, Reserved, State, Transition, write_csv, write_jsonl,
 };
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};

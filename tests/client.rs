@@ -233,7 +233,7 @@ async fn a_client_without_a_wallet_tells_the_price() {
     let client = Client::builder().allow_http_loopback(true).build().unwrap();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!((error.kind(), error.spend()), (ErrorKind::NoWallet, Spend::None));
-    assert_eq!(error.quotation().unwrap().cheapest().unwrap().dollars(), Some(usd!("0.01")));
+    assert_eq!(error.quotation().unwrap().preferred().unwrap().dollars(), Some(usd!("0.01")));
 }
 
 #[test]
@@ -499,6 +499,34 @@ async fn bombs_are_not_read() {
     let paywall_ = paywall([paid_report().fault(Fault::HugeHeader(100 * 1024))]).await;
     let error = client().get(paywall_.url("/report")).send().await.unwrap_err();
     assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None));
+}
+
+#[cfg(feature = "gzip")]
+#[tokio::test]
+async fn a_compressed_bomb_is_measured_as_it_unpacks() {
+    use std::io::Write;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(br#"{"x402Version":1,"accepts":[],"error":""#).unwrap();
+    packed.write_all(&vec![b' '; 64 * 1024 * 1024]).unwrap();
+    packed.write_all(br#""}"#).unwrap();
+    let packed = packed.finish().unwrap();
+    assert!(packed.len() < 128 * 1024);
+    let bomb = Route::get("/bomb").status(402).header("content-type", "application/json");
+    let paywall = paywall([bomb.header("content-encoding", "gzip").body(packed)]).await;
+    let error = client().get(paywall.url("/bomb")).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None), "{error}");
+}
+
+#[tokio::test]
+async fn the_payment_header_is_marked_sensitive() {
+    let paywall = paywall([paid_report()]).await;
+    let client = client();
+    let url = paywall.url("/report");
+    let quotation = client.get(url.clone()).quote().await.unwrap().priced().unwrap();
+    let intent = bursar::Intent::new("GET", url.as_str(), b"").unwrap();
+    let payment = client.payer().unwrap().authorize(&quotation.required, &intent).await.unwrap();
+    let (name, value) = payment.header().unwrap();
+    assert_eq!((name.as_str(), value.is_sensitive()), ("payment-signature", true));
 }
 
 #[tokio::test]

@@ -203,9 +203,9 @@ pub struct Entry {
     /// Why the purchase is rejected or unknown.
     pub reason: Option<String>,
     /// Hash that the seller claims.
-    #[serde(serialize_with = "as_optional_text")]
+    #[serde(rename = "claimed_transaction", serialize_with = "as_optional_text")]
     pub transaction: Option<B256>,
-    /// Hash that the chain confirmed.
+    /// Hash that the chain confirmed; always empty, until bursar reads the chain.
     #[serde(serialize_with = "as_optional_text")]
     pub verified_transaction: Option<B256>,
     /// The payment header, to be presented again. Never exported.

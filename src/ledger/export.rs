@@ -37,7 +37,8 @@ const COLUMNS: [&str; 27] = [
 
 /// Writes entries as CSV (RFC 4180) with a header line. Payment headers are not exported.
 ///
-/// `claimed_transaction` is what the seller said, `verified_transaction` what the chain confirmed.
+/// `claimed_transaction` is what the seller said, `verified_transaction` what the chain
+/// confirmed, which is always empty until bursar reads the chain.
 /// A text field that a spreadsheet would take for a formula is written with a leading apostrophe.
 ///
 /// # Errors

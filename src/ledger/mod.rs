@@ -36,6 +36,12 @@ pub use sqlite::SqliteLedger;
 ///
 /// All methods may be called at once, from many tasks and, for shared stores, many processes. An
 /// implementation must fail closed: when it cannot tell, it returns an error, and nothing is paid.
+///
+/// What must be decided is decided here; a backend stores. To reserve, it begins a transaction that
+/// excludes other writers, looks up [`Reservation::key`], follows [`Reservation::plan`], puts
+/// [`Reservation::checks`] to its [`Books`] and writes the entry. To record, it applies
+/// [`Entry::apply`] to what it holds and writes the result. Entries hold a payment header that only
+/// this crate reads back, so a backend of your own keeps [`Entry`] values, or wraps one that ships.
 pub trait Ledger: Send + Sync + 'static {
     /// Holds money for a purchase: looks the purchase up, checks every limit and writes the hold,
     /// in one atomic and durable step.
@@ -112,9 +118,11 @@ pub(crate) enum Terms {
 
 /// What to do with a reservation, given what the books know of its purchase.
 #[derive(Debug)]
-pub(crate) enum Plan {
-    /// Check the limits, then write this entry.
+#[expect(clippy::exhaustive_enums, reason = "a ledger must handle both")]
+pub enum Plan {
+    /// Check the limits, then write this entry in place of what is known.
     Hold(Box<Entry>),
+    /// Write nothing, and answer this.
     Answer(Reserved),
 }
 
@@ -132,7 +140,8 @@ impl Reservation {
     }
 
     /// Decides by what the books hold of this purchase so far.
-    pub(crate) fn plan(&self, known: Option<Entry>) -> Plan {
+    #[must_use]
+    pub fn plan(&self, known: Option<Entry>) -> Plan {
         let now = self.checks.now();
         let fresh = || Plan::Hold(Box::new(self.entry.open(now, now.after(self.lease))));
         let Some(known) = known else { return fresh() };

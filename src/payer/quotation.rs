@@ -33,7 +33,9 @@ impl Quotation {
         Self { offers: offers.collect(), required }
     }
 
-    /// The offer that would be paid: the cheapest that the policy allows.
+    /// The offer that would be paid: of those that the policy allows, the one that bursar prefers. That
+    /// is the cheapest of those whose seller settles after its work and names its token's domain; see
+    /// [`preferred`](Self::preferred).
     #[must_use]
     pub fn best(&self) -> Option<&Quote> {
         let allowed =
@@ -41,9 +43,11 @@ impl Quotation {
         allowed.filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
     }
 
-    /// The cheapest offer that could be signed for, whatever the policy says.
+    /// The offer that bursar would pay if the policy allowed all: a seller that settles after its work
+    /// before one that settles first, an offer that names its token's EIP-712 domain before one that
+    /// does not, then the cheapest, then the seller's order.
     #[must_use]
-    pub fn cheapest(&self) -> Option<&Quote> {
+    pub fn preferred(&self) -> Option<&Quote> {
         self.offers.iter().filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
     }
 }

@@ -261,7 +261,10 @@ impl Policy {
         ];
         let missing = defaults.into_iter().filter(|kind| self.defaults && !set(kind));
         let missing = missing.map(|kind| Limit { selector: Selector::Only(Scope::Global), kind });
-        missing.chain(self.limits.iter().cloned()).collect()
+        let mut limits: Vec<Limit> = missing.chain(self.limits.iter().cloned()).collect();
+        // The first refusal is the one that is told, and a price that is too high says it best.
+        limits.sort_by_key(|limit| !matches!(limit.kind, LimitKind::PerPayment(_)));
+        limits
     }
 
     /// The limits of one fixed scope each, as the books measure them.

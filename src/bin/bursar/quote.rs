@@ -123,7 +123,7 @@ fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
         let why = said(best).and_then(|said| said.ask.as_ref()).filter(|_| !wallet::someone_to_ask())?;
         return Some((ErrorKind::Denied, format!("needs approval ({why}), and nobody can be asked"), Verdict::Denied));
     }
-    match quotation.cheapest().and_then(said).and_then(bursar::Explanation::denial) {
+    match quotation.preferred().and_then(said).and_then(bursar::Explanation::denial) {
         Some(denial) => Some((ErrorKind::Denied, denial.to_string(), Verdict::Denied)),
         None => Some((ErrorKind::NotPayable, "no offer can be signed for".to_owned(), Verdict::Failed)),
     }
@@ -143,7 +143,9 @@ impl Shown {
 
     fn text(&self) -> String {
         if self.offers.is_empty() {
-            return format!("no payment is asked for; the answer is {}\n", self.status);
+            let what =
+                if self.status == 402 { "payment is asked for, but not by x402" } else { "no payment is asked for" };
+            return format!("{what}; the answer is {}\n", self.status);
         }
         let mut text = String::new();
         for (index, offer) in self.offers.iter().enumerate() {
