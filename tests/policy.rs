@@ -73,7 +73,7 @@ mod kinds {
         refused(&denial, Rule::Rolling, "global", ["0.10 USD", "0.10 USD", "0.01 USD"], Some(start.after(HOUR)));
         assert_eq!(
             denial.to_string(),
-            "0.01 USD does not fit the limit of 0.10 USD (global rolling 1h): 0.10 USD is used; \
+            "0.01 USD does not fit: 0.10 USD of 0.10 USD used (global rolling 1h); \
              room returns at 2025-03-10T13:00:00Z"
         );
         let denial = purse.deny(&sale("0.07")).await;
@@ -139,10 +139,7 @@ mod kinds {
         purse.advance(3650 * DAY);
         let denial = purse.deny(&sale("0.05")).await;
         refused(&denial, Rule::Lifetime, "global", ["0.10 USD", "0.06 USD", "0.05 USD"], None);
-        assert_eq!(
-            denial.to_string(),
-            "0.05 USD does not fit the limit of 0.10 USD (global lifetime): 0.06 USD is used"
-        );
+        assert_eq!(denial.to_string(), "0.05 USD does not fit: 0.06 USD of 0.10 USD used (global lifetime)");
         purse.buy(&sale("0.04")).await;
         purse.deny(&sale("0.000001")).await;
     }
@@ -928,8 +925,8 @@ pass  price_rise
         let last = said.to_string().lines().last().unwrap().to_owned();
         assert_eq!(
             last,
-            "=> denied: 0.04 USD does not fit the limit of 0.08 USD (host *.example.com rolling 1h): \
-             0.05 USD is used; room returns at 2025-03-10T13:01:00Z"
+            "=> denied: 0.04 USD does not fit: 0.05 USD of 0.08 USD used (host *.example.com rolling 1h); \
+             room returns at 2025-03-10T13:01:00Z"
         );
         assert_eq!(purse.signatures(), 1, "explaining signs nothing");
 

@@ -190,14 +190,16 @@ impl Checks {
             Max::Amount(scale) => Quantity::Amount(scale.of_weight(weight)),
             Max::Payments(_) => Quantity::Payments(weight.try_into().unwrap_or(u64::MAX)),
         };
+        let too_much = asked > max;
         let over = used.checked_add(asked).is_none_or(|total| total > max);
         let denial = over.then(|| {
             let room_returns = self.room_returns(meter, max, asked, used, charges);
             let (limit, used, asked) = (quantity(max), quantity(used), quantity(asked));
             let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
-            let message = match meter.kind {
-                LimitKind::PerPayment(_) => format!("{asked} is above the limit of {limit} ({meter})"),
-                _ => format!("{asked} does not fit the limit of {limit} ({meter}): {used} is used{returns}"),
+            let message = if too_much {
+                format!("{asked} is above the limit of {limit} ({meter})")
+            } else {
+                format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}")
             };
             let rule = rule_of(&meter.kind);
             Denial {
