@@ -24,7 +24,7 @@ use crate::ledger::PurchaseId;
 use crate::payer::{Intent, Outcome, Payer, Payment, Quotation};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, Origin, Spend};
+use crate::{Error, ErrorKind, Origin};
 use challenge::Challenge;
 use response::Settlement;
 
@@ -218,7 +218,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
         Err(Error::with_quotation(ErrorKind::NotReplayable, message, quotation).at(replay.head().url()))
     }
 
-    /// Phase 5: the request again, with its payment, to this origin alone. Whatever happens from
+    /// Phase 5, after [`Payer::authorize`]: the request again, with its payment, to this origin alone. Whatever happens from
     /// here on, the money counts as spent until there is proof.
     async fn present(mut self, payment: Payment, replay: &Replay, intent: Intent) -> Result<Response, Error> {
         let mut payment = payment;
@@ -235,9 +235,9 @@ impl<'a, W: Wire> Exchange<'a, W> {
                 (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
                     requotes = requotes.saturating_sub(1);
                     let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
-                    let earlier = payment.paid().clone();
+                    let (earlier, spend) = (payment.paid().clone(), payment.spend());
                     let changed = payer.requote(&terms, &intent).await;
-                    payment = changed.map_err(|error| error.spent(Spend::Unknown).of_payment(&earlier))?;
+                    payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
                 }
                 (Outcome::Refused { reason, pending }, terms, _) => {
                     return Err(refusal(&payment, status, reason, pending, terms.is_some()).at(replay.head().url()));
