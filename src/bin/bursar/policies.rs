@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bursar::{Clock, Explanation, Hypothetical, Network, Policy, SqliteLedger, SystemClock, Usd, usd};
+use bursar::{Clock, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger, SystemClock, Usd, usd};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
@@ -84,6 +84,9 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     };
     let exit = if explanation.denial().is_some() { Exit::Denied } else { Exit::Done };
     let printed = if args.json { output::print_json(&explanation) } else { output::print(&explanation) };
+    if args.payee.is_none() && explanation.denial().is_some_and(|denial| denial.rule == Rule::Payee) {
+        output::say("the payee is an invented one; name the seller's with --payee");
+    }
     output::finish(printed, exit)
 }
 
