@@ -10,6 +10,8 @@ mod entry;
 mod export;
 mod memory;
 #[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::fmt;

@@ -1,6 +1,5 @@
 //! Books in a SQLite file that all processes of a host share.
 
-mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -11,11 +10,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 use tokio::sync::oneshot;
 
-use self::row::Stored;
 use self::view::View;
+use super::sql::query::{self, Query};
+use super::sql::{Cell, Row, Value, row};
 use super::{
     Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, State, Transition,
 };
@@ -125,9 +126,20 @@ fn reserve(connection: &mut Connection, reservation: &Reservation) -> Result<Res
     if let Some(denial) = reservation.checks.deny(&view)? {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
-    entry.seq = write(&books, &entry, before.map(|(_, state)| state))?;
+    entry.seq = match before {
+        Some((seq, _)) => seq,
+        None => next_seq(&books)?,
+    };
+    write(&books, &entry, before.map(|(_, state)| state))?;
     books.commit().map_err(failed)?;
     Ok(Reserved::Held(entry))
+}
+
+/// The write lock is held: nobody else takes it meanwhile.
+fn next_seq(books: &Connection) -> Result<u64, LedgerError> {
+    let mut statement = books.prepare_cached("SELECT coalesce(max(seq), 0) + 1 FROM purchases").map_err(failed)?;
+    let seq: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+    u64::try_from(seq).map_err(|_| row::damaged(seq, "seq"))
 }
 
 fn record(
@@ -151,46 +163,55 @@ fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>,
 }
 
 fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
-    let mut statement =
-        books.prepare_cached("SELECT * FROM purchases WHERE payer = ? AND purchase = ?").map_err(failed)?;
-    let mut rows = statement.query([key.payer.written(), key.id.written()]).map_err(failed)?;
-    rows.next().map_err(failed)?.map(row::entry).transpose()
+    Ok(read(books, query::purchase(key))?.pop())
 }
 
 fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-    let (conditions, values) = row::conditions(filter);
-    let sql = format!("SELECT * FROM purchases WHERE {conditions} ORDER BY seq DESC LIMIT ?");
+    let mut entries = read(books, query::entries(filter))?;
+    entries.reverse();
+    Ok(entries)
+}
+
+fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, LedgerError> {
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
         entries.push(row::entry(row)?);
     }
-    entries.reverse();
     Ok(entries)
 }
 
 /// Writes the entry over what is held of its purchase, and the event that led there.
-fn write(books: &Connection, entry: &Entry, before: Option<State>) -> Result<u64, LedgerError> {
-    let (names, values): (Vec<_>, Vec<_>) = row::columns(entry)?.into_iter().unzip();
-    let places = vec!["?"; names.len()].join(", ");
-    let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    let sql = format!(
-        "INSERT INTO purchases ({}) VALUES ({places}) ON CONFLICT (payer, purchase) DO UPDATE SET {} RETURNING seq",
-        names.join(", "),
-        updates.join(", ")
-    );
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    let seq: i64 = statement.query_row(params_from_iter(values), |row| row.get(0)).map_err(failed)?;
-    append_event(books, entry, before)?;
-    u64::try_from(seq).map_err(|_| row::damaged(seq, "seq"))
+fn write(books: &Connection, entry: &Entry, before: Option<State>) -> Result<(), LedgerError> {
+    execute(books, query::write(entry)?)?;
+    execute(books, query::append(entry, before))
 }
 
-fn append_event(books: &Connection, entry: &Entry, before: Option<State>) -> Result<(), LedgerError> {
-    const APPEND: &str =
-        "INSERT INTO events (at, payer, purchase, from_state, to_state, detail) VALUES (?, ?, ?, ?, ?, ?)";
-    let mut statement = books.prepare_cached(APPEND).map_err(failed)?;
-    statement.execute(params_from_iter(row::event(entry, before))).map(drop).map_err(failed)
+fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    statement.execute(params_from_iter(values)).map(drop).map_err(failed)
+}
+
+impl Row for rusqlite::Row<'_> {
+    fn cell(&self, column: &str) -> Option<Cell<'_>> {
+        match self.get_ref(column).ok()? {
+            ValueRef::Null => Some(Cell::Null),
+            ValueRef::Integer(number) => Some(Cell::Integer(number)),
+            ValueRef::Text(text) => std::str::from_utf8(text).ok().map(Cell::Text),
+            ValueRef::Real(_) | ValueRef::Blob(_) => None,
+        }
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
 }
 
 /// What SQLite finds broken is damage; all else may pass.

@@ -358,7 +358,7 @@ fn every_question_is_a_range_of_an_index() {
     ];
     let view = View::new(&books, at(NOW), None).unwrap();
     let plan = |scope: &Scope, span| {
-        let (sql, values) = view.query(scope, span);
+        let Query { sql, values } = view.query(scope, span);
         let mut statement = books.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         statement.query_row(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap()
     };

@@ -1,17 +1,15 @@
 //! Entries as rows, and rows as entries.
 
 use alloy::primitives::{Address, B256, U256};
-use rusqlite::Row;
-use rusqlite::types::{FromSql, Value};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::failed;
-use crate::ledger::{Entry, Filter, LedgerError, PurchaseId, State};
+use super::{Cell, Row, Value};
+use crate::ledger::{Entry, LedgerError, PurchaseId, State};
 use crate::{Network, Origin, Timestamp, Usd};
 
-/// A value with one spelling in the file, so that SQL can compare it.
-pub(super) trait Stored: Sized {
+/// A value with one spelling in the books, so that SQL can compare it.
+pub(in crate::ledger) trait Stored: Sized {
     fn written(&self) -> String;
     /// The value of a text that need not be canonical.
     fn parsed(text: &str) -> Option<Self>;
@@ -45,13 +43,14 @@ stored! {
 }
 
 /// `com.example.api`.
-pub(super) fn reversed(host: &str) -> String {
+pub(in crate::ledger) fn reversed(host: &str) -> String {
     host.rsplit('.').collect::<Vec<_>>().join(".")
 }
 
-/// Every column but `seq`, which SQLite gives.
-pub(super) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 33], LedgerError> {
+/// Every column, each named here for writing and in [`entry`] for reading.
+pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 34], LedgerError> {
     Ok([
+        ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
         ("generation", entry.generation.into()),
         ("payer", entry.payer.written().into()),
@@ -88,105 +87,125 @@ pub(super) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 33], Ledg
     ])
 }
 
-/// SQLite's integers are signed.
-pub(super) fn integer(value: u64, column: &str) -> Result<i64, LedgerError> {
+/// SQL's integers are signed.
+pub(in crate::ledger) fn integer(value: u64, column: &str) -> Result<i64, LedgerError> {
     i64::try_from(value).map_err(|_| LedgerError::store(format!("{column} {value} does not fit the ledger")))
 }
 
 /// Reads a whole row of `purchases`.
-pub(super) fn entry(row: &Row<'_>) -> Result<Entry, LedgerError> {
+pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     let cells = Cells::of(row)?;
     let origin: Origin = cells.text("origin")?;
-    if cells.get::<String>("host_reversed")? != reversed(origin.host()) {
+    if cells.string("host_reversed")? != reversed(origin.host()) {
         return Err(damaged(cells.seq, "host_reversed"));
     }
     Ok(Entry {
         seq: cells.integer("seq")?,
         purchase: cells.text("purchase")?,
-        generation: cells.get("generation")?,
+        generation: cells.integer("generation")?,
         payer: cells.text("payer")?,
         state: cells.text("state")?,
         fingerprint: cells.text("fingerprint")?,
-        identifier: cells.get("identifier")?,
+        identifier: cells.string("identifier")?,
         origin,
-        method: cells.get("method")?,
-        path: cells.get("path")?,
-        foreign_resource: cells.get("foreign_resource")?,
-        version: cells.get("version")?,
+        method: cells.string("method")?,
+        path: cells.string("path")?,
+        foreign_resource: cells.optional_string("foreign_resource")?,
+        version: cells.integer("version")?,
         network: cells.text("network")?,
         asset: cells.text("asset")?,
-        symbol: cells.get("symbol")?,
-        decimals: cells.get("decimals")?,
+        symbol: cells.string("symbol")?,
+        decimals: cells.integer("decimals")?,
         payee: cells.text("payee")?,
         value: cells.text("value")?,
         usd: cells.usd()?,
         nonce: cells.text("nonce")?,
-        tag: cells.get("tag")?,
-        agent: cells.get("agent")?,
+        tag: cells.optional_string("tag")?,
+        agent: cells.optional_string("agent")?,
         reserved_at: cells.time("reserved_at")?,
         lease_until: cells.time("lease_until")?,
         counts_at: cells.time("counts_at")?,
         expires_at: cells.time("expires_at")?,
         updated_at: cells.time("updated_at")?,
         valid_before: cells.optional_integer("valid_before")?,
-        status: cells.get("status")?,
-        reason: cells.get("reason")?,
+        status: cells.optional_integer("status")?,
+        reason: cells.optional_string("reason")?,
         transaction: cells.optional_text("claimed_transaction")?,
         verified_transaction: cells.optional_text("verified_transaction")?,
-        payload: cells.get::<Option<String>>("payload")?.map(SecretString::from),
+        payload: cells.optional_string("payload")?.map(SecretString::from),
     })
 }
 
 /// One row of `purchases`. What cannot be read is damage, named by row and column and never by
 /// value: one of the columns is a payment header.
-pub(super) struct Cells<'a> {
-    row: &'a Row<'a>,
+pub(in crate::ledger) struct Cells<'a, R> {
+    row: &'a R,
     seq: i64,
 }
 
-impl<'a> Cells<'a> {
-    pub(super) fn of(row: &'a Row<'a>) -> Result<Self, LedgerError> {
-        Ok(Self { row, seq: row.get("seq").map_err(failed)? })
+impl<'a, R: Row> Cells<'a, R> {
+    pub(in crate::ledger) fn of(row: &'a R) -> Result<Self, LedgerError> {
+        match row.cell("seq") {
+            Some(Cell::Integer(seq)) => Ok(Self { row, seq }),
+            _ => Err(LedgerError::Damaged("purchases, column seq".to_owned())),
+        }
     }
 
-    pub(super) fn get<T: FromSql>(&self, column: &str) -> Result<T, LedgerError> {
-        self.row.get(column).map_err(|_| damaged(self.seq, column))
+    fn damaged(&self, column: &str) -> LedgerError {
+        damaged(self.seq, column)
     }
 
-    pub(super) fn text<T: Stored>(&self, column: &str) -> Result<T, LedgerError> {
-        self.optional_text(column)?.ok_or_else(|| damaged(self.seq, column))
+    fn raw_text(&self, column: &str) -> Result<Option<&'a str>, LedgerError> {
+        match self.row.cell(column) {
+            Some(Cell::Text(text)) => Ok(Some(text)),
+            Some(Cell::Null) => Ok(None),
+            Some(Cell::Integer(_)) | None => Err(self.damaged(column)),
+        }
+    }
+
+    fn optional_string(&self, column: &str) -> Result<Option<String>, LedgerError> {
+        Ok(self.raw_text(column)?.map(str::to_owned))
+    }
+
+    fn string(&self, column: &str) -> Result<String, LedgerError> {
+        self.optional_string(column)?.ok_or_else(|| self.damaged(column))
     }
 
     fn optional_text<T: Stored>(&self, column: &str) -> Result<Option<T>, LedgerError> {
-        let damage = || damaged(self.seq, column);
-        let text = self.row.get_ref(column).map_err(|_| damage())?.as_str_or_null().map_err(|_| damage())?;
-        text.map(|text| T::read(text).ok_or_else(damage)).transpose()
+        self.raw_text(column)?.map(|text| T::read(text).ok_or_else(|| self.damaged(column))).transpose()
     }
 
-    fn integer(&self, column: &str) -> Result<u64, LedgerError> {
-        self.optional_integer(column)?.ok_or_else(|| damaged(self.seq, column))
+    pub(in crate::ledger) fn text<T: Stored>(&self, column: &str) -> Result<T, LedgerError> {
+        self.optional_text(column)?.ok_or_else(|| self.damaged(column))
     }
 
-    fn optional_integer(&self, column: &str) -> Result<Option<u64>, LedgerError> {
-        let number: Option<i64> = self.get(column)?;
-        number.map(|number| u64::try_from(number).map_err(|_| damaged(self.seq, column))).transpose()
+    fn optional_integer<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, LedgerError> {
+        match self.row.cell(column) {
+            Some(Cell::Integer(number)) => T::try_from(number).map(Some).map_err(|_| self.damaged(column)),
+            Some(Cell::Null) => Ok(None),
+            Some(Cell::Text(_)) | None => Err(self.damaged(column)),
+        }
     }
 
-    pub(super) fn usd(&self) -> Result<Option<Usd>, LedgerError> {
+    fn integer<T: TryFrom<i64>>(&self, column: &str) -> Result<T, LedgerError> {
+        self.optional_integer(column)?.ok_or_else(|| self.damaged(column))
+    }
+
+    pub(in crate::ledger) fn usd(&self) -> Result<Option<Usd>, LedgerError> {
         Ok(self.optional_integer("usd_micros")?.map(Usd::from_micros))
     }
 
-    pub(super) fn time(&self, column: &str) -> Result<Timestamp, LedgerError> {
-        self.get(column).map(Timestamp::from_millis)
+    pub(in crate::ledger) fn time(&self, column: &str) -> Result<Timestamp, LedgerError> {
+        self.integer(column).map(Timestamp::from_millis)
     }
 }
 
-pub(super) fn damaged(seq: i64, column: &str) -> LedgerError {
+pub(in crate::ledger) fn damaged(seq: i64, column: &str) -> LedgerError {
     LedgerError::Damaged(format!("purchases, row {seq}, column {column}"))
 }
 
 /// A row of `events`: the transition, and what it left in the books.
-pub(super) fn event(entry: &Entry, before: Option<State>) -> [Value; 6] {
+pub(in crate::ledger) fn event(entry: &Entry, before: Option<State>) -> [(&'static str, Value); 6] {
     let detail = json!({
         "generation": entry.generation,
         "network": entry.network,
@@ -204,30 +223,11 @@ pub(super) fn event(entry: &Entry, before: Option<State>) -> [Value; 6] {
         "verified_transaction": entry.verified_transaction.map(|hash| hash.written()),
     });
     [
-        entry.updated_at.millis().into(),
-        entry.payer.written().into(),
-        entry.purchase.written().into(),
-        before.map(|state| state.written()).into(),
-        entry.state.written().into(),
-        detail.to_string().into(),
+        ("at", entry.updated_at.millis().into()),
+        ("payer", entry.payer.written().into()),
+        ("purchase", entry.purchase.written().into()),
+        ("from_state", before.map(|state| state.written()).into()),
+        ("to_state", entry.state.written().into()),
+        ("detail", detail.to_string().into()),
     ]
-}
-
-/// The filter as SQL, and its values with the number of rows as the last.
-pub(super) fn conditions(filter: &Filter) -> (String, Vec<Value>) {
-    let conditions: [(&str, Option<Value>); 7] = [
-        ("reserved_at >= ?", filter.since.map(|at| at.millis().into())),
-        ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
-        ("origin = ?", filter.origin.as_ref().map(|origin| origin.written().into())),
-        ("payee = ?", filter.payee.map(|payee| payee.written().into())),
-        ("tag = ?", filter.tag.clone().map(Value::from)),
-        ("agent = ?", filter.agent.clone().map(Value::from)),
-        ("state = ?", filter.state.map(|state| state.written().into())),
-    ];
-    let set = conditions.into_iter().filter_map(|(sql, value)| Some((sql, value?)));
-    let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
-    terms.push("true");
-    let rows = filter.last.map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
-    values.push(rows.into());
-    (terms.join(" AND "), values)
 }

@@ -1,0 +1,50 @@
+//! What the books in SQL databases share: entries as rows, and questions as queries.
+
+pub(super) mod query;
+pub(super) mod row;
+
+/// A value to be written.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Null,
+    Integer(i64),
+    Text(String),
+}
+
+/// A value that was read.
+#[derive(Clone, Copy)]
+pub(super) enum Cell<'a> {
+    Null,
+    Integer(i64),
+    Text(&'a str),
+}
+
+/// A row of any database.
+pub(super) trait Row {
+    /// `None` for what is of no type that the books write, or not there.
+    fn cell(&self, column: &str) -> Option<Cell<'_>>;
+}
+
+macro_rules! integers {
+    ($($kind:ty)*) => {$(
+        impl From<$kind> for Value {
+            fn from(number: $kind) -> Self {
+                Self::Integer(number.into())
+            }
+        }
+    )*};
+}
+
+integers! { i64 u32 u16 u8 }
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}

@@ -1,0 +1,189 @@
+//! Questions to the books, as SQL that every database reads.
+
+use alloy::primitives::Address;
+
+use super::row::{Cells, Stored, columns, event, integer, reversed};
+use super::{Row, Value};
+use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, State};
+use crate::policy::limit::{Scope, Span};
+use crate::{Network, Origin, Timestamp};
+
+/// A statement with `?` for its values, in order.
+#[derive(Clone, Debug)]
+pub(in crate::ledger) struct Query {
+    pub(in crate::ledger) sql: String,
+    pub(in crate::ledger) values: Vec<Value>,
+}
+
+/// What counts at a moment, without one purchase.
+const COUNTS: &str = "state <> 'freed' AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
+/// No purchase: the first is 1.
+const NOTHING: i64 = 0;
+
+/// A condition with the values of its placeholders, in order.
+type Clause = (&'static str, Vec<Value>);
+
+/// One purchase.
+pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
+    let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?".to_owned();
+    Query { sql, values: vec![key.payer.written().into(), key.id.written().into()] }
+}
+
+/// What passes the filter, newest first.
+pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
+    let conditions: [(&str, Option<Value>); 7] = [
+        ("reserved_at >= ?", filter.since.map(|at| at.millis().into())),
+        ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
+        ("origin = ?", filter.origin.as_ref().map(|origin| origin.written().into())),
+        ("payee = ?", filter.payee.map(|payee| payee.written().into())),
+        ("tag = ?", filter.tag.clone().map(Value::from)),
+        ("agent = ?", filter.agent.clone().map(Value::from)),
+        ("state = ?", filter.state.map(|state| state.written().into())),
+    ];
+    let set = conditions.into_iter().filter_map(|(sql, value)| Some((sql, value?)));
+    let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
+    terms.push("true");
+    let rows = filter.last.map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
+    values.push(rows.into());
+    Query { sql: format!("SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?", terms.join(" AND ")), values }
+}
+
+/// Writes the entry over what is held of its purchase.
+pub(in crate::ledger) fn write(entry: &Entry) -> Result<Query, LedgerError> {
+    let (names, values): (Vec<_>, Vec<_>) = columns(entry)?.into_iter().unzip();
+    let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    let sql = format!(
+        "INSERT INTO purchases ({}) VALUES ({}) ON CONFLICT (payer, purchase) DO UPDATE SET {}",
+        names.join(", "),
+        vec!["?"; names.len()].join(", "),
+        updates.join(", ")
+    );
+    Ok(Query { sql, values })
+}
+
+/// Appends the event that left the entry as it is.
+pub(in crate::ledger) fn append(entry: &Entry, before: Option<State>) -> Query {
+    let (names, values): (Vec<_>, Vec<_>) = event(entry, before).into_iter().unzip();
+    let sql = format!("INSERT INTO events ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "));
+    Query { sql, values }
+}
+
+/// The moment of the checks, and the purchase that is not among the answers.
+#[derive(Clone, Copy)]
+pub(in crate::ledger) struct Present {
+    now: Timestamp,
+    except: i64,
+}
+
+impl Present {
+    pub(in crate::ledger) fn new(now: Timestamp, except: Option<u64>) -> Result<Self, LedgerError> {
+        let except = except.map_or(Ok(NOTHING), |seq| integer(seq, "seq"))?;
+        Ok(Self { now, except })
+    }
+
+    fn counting(&self) -> Vec<Value> {
+        vec![self.now.millis().into(), self.except.into()]
+    }
+
+    /// For [`Books::charges`], each row to be read by [`charge`]. `table` may name an index.
+    ///
+    /// [`Books::charges`]: crate::ledger::Books::charges
+    pub(in crate::ledger) fn charges(&self, table: &str, scope: &Scope, span: Span) -> Query {
+        let (at, (within, edges)) = self.within(span);
+        let (held_by, keys) = held_by(scope);
+        let sql = format!(
+            "SELECT seq, origin, network, asset, value, usd_micros, {at} AS at FROM {table} \
+             WHERE {COUNTS} AND {within} AND {held_by}"
+        );
+        Query { sql, values: [self.counting(), edges, keys].concat() }
+    }
+
+    /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at
+    /// the end of time, and so lies in every window.
+    fn within(&self, span: Span) -> (&'static str, Clause) {
+        match span {
+            Span::Ever => ("counts_at", ("true", Vec::new())),
+            Span::SpentAfter(start) => ("counts_at", ("counts_at > ?", vec![start.millis().into()])),
+            Span::ReservedAfter(start) => ("reserved_at", ("reserved_at > ?", vec![start.millis().into()])),
+            Span::Outstanding => {
+                ("expires_at", ("state <> 'settled' AND expires_at > ?", vec![self.now.millis().into()]))
+            }
+        }
+    }
+
+    /// For [`Books::first_payee`]: `payee` of one row.
+    ///
+    /// [`Books::first_payee`]: crate::ledger::Books::first_payee
+    pub(in crate::ledger) fn first_payee(&self, table: &str, origin: &Origin, asset: (Network, Address)) -> Query {
+        let sql = format!(
+            "SELECT seq, payee FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
+             ORDER BY seq LIMIT 1"
+        );
+        Query { sql, values: [self.counting(), seller(origin, asset)].concat() }
+    }
+
+    /// For [`Books::last_price`]: `value` of one row.
+    ///
+    /// [`Books::last_price`]: crate::ledger::Books::last_price
+    pub(in crate::ledger) fn last_price(
+        &self,
+        table: &str,
+        origin: &Origin,
+        (method, path): (&str, &str),
+        asset: (Network, Address),
+    ) -> Query {
+        let sql = format!(
+            "SELECT seq, value FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
+             AND method = ? AND path = ? ORDER BY seq DESC LIMIT 1"
+        );
+        let request = vec![method.to_owned().into(), path.to_owned().into()];
+        Query { sql, values: [self.counting(), seller(origin, asset), request].concat() }
+    }
+}
+
+fn seller(origin: &Origin, (network, asset): (Network, Address)) -> Vec<Value> {
+    vec![origin.written().into(), network.written().into(), asset.written().into()]
+}
+
+/// `None` for what lies in the range of a scope but not in the scope.
+pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<Charge>, LedgerError> {
+    let cells = Cells::of(row)?;
+    if let Scope::Domain(domain) = scope {
+        let origin: Origin = cells.text("origin")?;
+        if origin.registrable_domain() != domain {
+            return Ok(None);
+        }
+    }
+    let (network, asset, value) = (cells.text("network")?, cells.text("asset")?, cells.text("value")?);
+    Ok(Some(Charge { network, asset, value, usd: cells.usd()?, at: cells.time("at")? }))
+}
+
+fn held_by(scope: &Scope) -> Clause {
+    match scope {
+        Scope::Global => ("true", Vec::new()),
+        Scope::Origin(origin) => ("origin = ?", vec![origin.written().into()]),
+        Scope::Host(pattern) if pattern.covers_subdomains() => {
+            let host = reversed(pattern.host());
+            ("host_reversed > ? AND host_reversed < ?", vec![format!("{host}.").into(), end_of(&host).into()])
+        }
+        Scope::Host(pattern) => ("host_reversed = ?", vec![reversed(pattern.host()).into()]),
+        // What a registrable domain is changes with the public suffix list, so it is not stored:
+        // every host that could belong to it is read, and asked.
+        Scope::Domain(domain) => {
+            let host = reversed(domain);
+            ("host_reversed >= ? AND host_reversed < ?", vec![host.clone().into(), end_of(&host).into()])
+        }
+        Scope::Payee(payee) => ("payee = ?", vec![payee.written().into()]),
+        Scope::Asset(network, asset) => {
+            ("network = ? AND asset = ?", vec![network.written().into(), asset.written().into()])
+        }
+        Scope::Network(network) => ("network = ?", vec![network.written().into()]),
+        Scope::Tag(tag) => ("tag = ?", vec![tag.clone().into()]),
+        Scope::Agent(agent) => ("agent = ?", vec![agent.clone().into()]),
+    }
+}
+
+/// After `com.example.` and all that begins with it: `/` is the byte after the dot.
+fn end_of(reversed_host: &str) -> String {
+    format!("{reversed_host}/")
+}
