@@ -85,13 +85,14 @@ pub use exchange::{Quoted, ResponseExt};
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan, PurchaseId,
-    PurchaseIdError, PurchaseKey, Reservation, Reserved, State, Transition, write_csv, write_jsonl,
+    Answer as SellerAnswer, BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger,
+    LedgerError, MemoryLedger, Plan, PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved,
+    Resumption, State, StopOrder, Transition, write_csv, write_jsonl,
 };
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
-pub use payer::{Intent, Outcome, Payer, PayerBuilder, Payment, Quotation, QuotedOffer};
+pub use payer::{Intent, KillSwitch, Outcome, Payer, PayerBuilder, Payment, Quotation, QuotedOffer};
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation, HostRules,
     Hypothetical, Limits, PendingApproval, Period, Policy, PolicyError, Quantity, Rule, Scope, Span, TerminalApprover,

@@ -23,6 +23,7 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -30,7 +31,7 @@ use reqwest_middleware::{Middleware, Next};
 
 use crate::client::ANSWER_TIMEOUT;
 use crate::client::guard::Guard;
-use crate::exchange::{Deadline, Exchange, Options, Wire};
+use crate::exchange::{Deadline, Exchange, Options, Patience, Wire};
 use crate::payer::Payer;
 use crate::policy::Amount;
 use crate::{Error, ErrorKind, PurchaseIdError};
@@ -44,19 +45,34 @@ use crate::{Error, ErrorKind, PurchaseIdError};
 pub struct PaymentMiddleware {
     payer: Payer,
     guard: Guard,
+    patience: Patience,
 }
 
 impl PaymentMiddleware {
     /// Pays with this payer.
     #[must_use]
     pub fn new(payer: Payer) -> Self {
-        Self { payer, guard: Guard::default() }
+        Self { payer, guard: Guard::default(), patience: Patience::default() }
     }
 
     /// Allows plain http to this machine's loopback.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
         self.guard.http_loopback = allow;
+        self
+    }
+
+    /// See [`ClientBuilder::presentations`](crate::ClientBuilder::presentations).
+    #[must_use]
+    pub const fn presentations(mut self, most: u32) -> Self {
+        self.patience.presentations = most;
+        self
+    }
+
+    /// See [`ClientBuilder::presentation_pause`](crate::ClientBuilder::presentation_pause).
+    #[must_use]
+    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
+        self.patience.pause = pause;
         self
     }
 }
@@ -109,6 +125,13 @@ impl PaymentOptions {
         self
     }
 
+    /// See [`RequestBuilder::allow_duplicate`](crate::RequestBuilder::allow_duplicate).
+    #[must_use]
+    pub const fn allow_duplicate(mut self) -> Self {
+        self.0.allow_duplicate = true;
+        self
+    }
+
     /// See [`RequestBuilder::accept_new_terms`](crate::RequestBuilder::accept_new_terms).
     #[must_use]
     pub const fn accept_new_terms(mut self) -> Self {
@@ -145,7 +168,8 @@ impl Middleware for PaymentMiddleware {
         let options = extensions.get::<PaymentOptions>().cloned().unwrap_or_default();
         let deadline = Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT);
         let mut stack = Stack { next, extensions };
-        let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, deadline);
+        let time = (deadline, self.patience);
+        let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, time);
         exchange.run(request).await.map_err(reqwest_middleware::Error::middleware)
     }
 }

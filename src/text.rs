@@ -32,6 +32,22 @@ pub(crate) fn excerpt(text: &str) -> String {
     shown
 }
 
+/// The text with long hexadecimal runs left out, at whatever length.
+pub(crate) fn without_long_hex(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|character: char| character.is_ascii_hexdigit()) {
+        let (before, run) = rest.split_at(start);
+        let end = run.find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(run.len());
+        let (run, after) = run.split_at(end);
+        shown.push_str(before);
+        shown.push_str(if run.len() > LONGEST_HEX { "[hex]" } else { run });
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
 const fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

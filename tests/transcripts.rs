@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use bursar::secrecy::ExposeSecret;
 use bursar::{
     B256, Checks, Client, Entry, ErrorKind, Filter, Finding, Intent, Ledger, LedgerError, LocalSigner, MemoryLedger,
-    Network, Payer, PaymentRequired, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Rule, Spend, State,
-    Timestamp, Transition, usd,
+    Network, Payer, PaymentRequired, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend,
+    State, StopOrder, Timestamp, Transition, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -42,6 +42,18 @@ impl Ledger for FixedNonce {
 
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         self.books.record(purchase, transition, now).await
+    }
+
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+        Ledger::resume(&self.books, wanted).await
+    }
+
+    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+        Ledger::stop(&self.books, order).await
+    }
+
+    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        Ledger::stopped(&self.books).await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {

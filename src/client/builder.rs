@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::guard::Guard;
 use super::{Client, Inner};
+use crate::exchange::Patience;
 use crate::ledger::Ledger;
-use crate::payer::{Payer, PayerBuilder};
+use crate::payer::{KillSwitch, Payer, PayerBuilder};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::{Clock, Error};
@@ -26,6 +27,7 @@ pub struct ClientBuilder {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
+    patience: Patience,
 }
 
 impl Default for ClientBuilder {
@@ -37,6 +39,7 @@ impl Default for ClientBuilder {
             guard: Guard::default(),
             answer_timeout: ANSWER_TIMEOUT,
             timeout: None,
+            patience: Patience::default(),
         }
     }
 }
@@ -77,6 +80,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.wallet = self.wallet.approver(approver);
+        self
+    }
+
+    /// What stops all paying at once.
+    #[must_use]
+    pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
+        self.wallet = self.wallet.kill_switch(switch);
         self
     }
 
@@ -136,6 +146,26 @@ impl ClientBuilder {
         self
     }
 
+    /// How often a payment may be presented in one call, the first time included; 3 unless set.
+    ///
+    /// It is presented again, the same bytes, while the answer leaves open whether it was settled: a
+    /// timeout, a broken connection, a status of 5xx, 408, 425 or 429 without a receipt, or a
+    /// settlement that the seller calls pending. Once it has expired, or the call's time is up, or a
+    /// `Retry-After` is longer than 10 seconds, it is not.
+    #[must_use]
+    pub const fn presentations(mut self, most: u32) -> Self {
+        self.patience.presentations = most;
+        self
+    }
+
+    /// The longest pause before a payment is presented for the second time, 250 milliseconds unless
+    /// set; each further pause is four times as long.
+    #[must_use]
+    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
+        self.patience.pause = pause;
+        self
+    }
+
     /// How long a whole call may take, payment and body included; not bounded unless set here or
     /// on the request.
     #[must_use]
@@ -163,8 +193,14 @@ impl ClientBuilder {
             http = http.dns_resolver(resolver).no_proxy();
         }
         let http = http.build().map_err(Error::http)?;
-        let inner =
-            Inner { http, payer, guard: self.guard, answer_timeout: self.answer_timeout, timeout: self.timeout };
+        let inner = Inner {
+            http,
+            payer,
+            guard: self.guard,
+            answer_timeout: self.answer_timeout,
+            timeout: self.timeout,
+            patience: self.patience,
+        };
         Ok(Client { inner: Arc::new(inner) })
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use builder::{ANSWER_TIMEOUT, safe};
 pub use request::{Request, RequestBuilder};
 
 use crate::Error;
-use crate::exchange::{Deadline, Exchange, Options, Quoted, Wire};
+use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding};
 use crate::payer::Payer;
 use crate::policy::{Explanation, Hypothetical};
@@ -40,6 +40,7 @@ struct Inner {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
+    patience: Patience,
 }
 
 impl fmt::Debug for Client {
@@ -107,7 +108,8 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Exchange<'a, Direct<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
-        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, deadline)
+        let time = (deadline, self.inner.patience);
+        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time)
     }
 
     /// The wallet with its policy and books, if the client has one.

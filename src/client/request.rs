@@ -195,6 +195,15 @@ impl RequestBuilder {
         self
     }
 
+    /// Buys again even while an identical request is unresolved.
+    ///
+    /// Without it, a request with the same method, URL and body as one whose payment was signed and
+    /// not answered for certain presents that payment again, so that a retry of any kind pays once.
+    pub const fn allow_duplicate(mut self) -> Self {
+        self.options.allow_duplicate = true;
+        self
+    }
+
     /// Accepts changed terms once: when the seller answers the payment with another 402, its new
     /// terms pass the whole policy again and are signed with the purchase's nonce, so that the chain
     /// accepts at most one of the two.

@@ -1,19 +1,14 @@
 //! Reading a 402: x402 or not, bounded, and without losing a response that is not ours.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use reqwest::{Body, Response, ResponseBuilderExt};
+use reqwest::Response;
 use serde::Deserialize;
 
+use super::body::Opened;
+use crate::Error;
 use crate::x402::{MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
-use crate::{Error, ErrorKind};
 
 /// What a 402 turned out to be.
 pub(crate) enum Challenge {
@@ -64,40 +59,16 @@ fn dispose(mut response: Response) {
 }
 
 async fn read_body(response: Response) -> Result<Challenge, Error> {
-    let url = response.url().clone();
-    let response: http::Response<Body> = response.into();
-    let (parts, mut body) = response.into_parts();
-    let mut read = Read::default();
-    while read.length <= MAX_BODY {
-        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            Some(Ok(frame)) => read.push(frame),
-            Some(Err(error)) => return Err(Error::http(error)),
-            None => break,
-        }
-    }
-    if read.length > MAX_BODY {
+    let mut response = Opened::new(response);
+    response.read(MAX_BODY.saturating_add(1)).await?;
+    if response.length() > MAX_BODY {
         return Err(WireError::BodyTooLong.into());
     }
-    match terms(&read.bytes()) {
+    match terms(&response.bytes()) {
         Terms::Read(required) => Ok(Challenge::Required(required)),
         Terms::Malformed(error) => Err(error.into()),
-        Terms::None => {
-            let mut response = http::Response::builder()
-                .url(url)
-                .body(Body::wrap(Prefixed { read: read.frames, rest: body }))
-                .map_err(rebuild)?;
-            let extensions = std::mem::take(response.extensions_mut());
-            let (mut head, body) = response.into_parts();
-            (head.status, head.version, head.headers) = (parts.status, parts.version, parts.headers);
-            head.extensions = parts.extensions;
-            head.extensions.extend(extensions);
-            Ok(Challenge::NotX402(http::Response::from_parts(head, body).into()))
-        }
+        Terms::None => Ok(Challenge::NotX402(response.close()?)),
     }
-}
-
-fn rebuild(error: http::Error) -> Error {
-    Error::new(ErrorKind::Transport, "the response cannot be put together again").because(error)
 }
 
 enum Terms {
@@ -118,52 +89,5 @@ fn terms(body: &[u8]) -> Terms {
         Ok(required) => Terms::Read(Box::new(required)),
         Err(error) if serde_json::from_slice::<Marked>(body).is_ok() => Terms::Malformed(error),
         Err(_) => Terms::None,
-    }
-}
-
-/// The part of a body that was read.
-#[derive(Default)]
-struct Read {
-    frames: VecDeque<Frame<Bytes>>,
-    length: usize,
-}
-
-impl Read {
-    fn push(&mut self, frame: Frame<Bytes>) {
-        self.length = self.length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-        self.frames.push_back(frame);
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        self.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect()
-    }
-}
-
-/// A body of which some was read already.
-struct Prefixed {
-    read: VecDeque<Frame<Bytes>>,
-    rest: Body,
-}
-
-impl HttpBody for Prefixed {
-    type Data = Bytes;
-    type Error = reqwest::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        match self.read.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::new()
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Effects happen here, in order, one function per phase; everything they decide with is pure.
 
+mod body;
 mod challenge;
+mod presentation;
 mod replay;
 mod response;
 
@@ -10,23 +12,22 @@ use std::future::Future;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use http::header::CACHE_CONTROL;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use reqwest::{Request, Response};
 use tokio::time::Instant;
 
+pub(crate) use presentation::Patience;
 pub(crate) use replay::{BodyFn, Replay};
 pub use response::ResponseExt;
 
 use crate::asset::AssetRegistry;
 use crate::client::guard::Guard;
 use crate::ledger::PurchaseId;
-use crate::payer::{Intent, Outcome, Payer, Payment, Quotation};
+use crate::payer::{Intent, Payer, Quotation};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Origin};
 use challenge::Challenge;
-use response::Settlement;
 
 /// Redirects followed before a payment, as many as reqwest follows.
 const MAX_HOPS: usize = 10;
@@ -49,6 +50,7 @@ pub(crate) struct Options {
     pub(crate) tag: Option<String>,
     pub(crate) no_payment: bool,
     pub(crate) accept_new_terms: bool,
+    pub(crate) allow_duplicate: bool,
     pub(crate) body_fn: Option<BodyFn>,
 }
 
@@ -80,6 +82,7 @@ pub(crate) struct Exchange<'a, W> {
     guard: &'a Guard,
     options: Options,
     deadline: Deadline,
+    patience: Patience,
     /// Of the caller's request, where a redirect has led on from it.
     fingerprint: Option<B256>,
 }
@@ -115,9 +118,9 @@ impl<'a, W: Wire> Exchange<'a, W> {
         payer: Option<&'a Payer>,
         guard: &'a Guard,
         options: Options,
-        deadline: Deadline,
+        (deadline, patience): (Deadline, Patience),
     ) -> Self {
-        Self { wire, payer, guard, options, deadline, fingerprint: None }
+        Self { wire, payer, guard, options, deadline, patience, fingerprint: None }
     }
 
     /// Sends the request, pays if it must be and may be, and brings the answer.
@@ -218,71 +221,6 @@ impl<'a, W: Wire> Exchange<'a, W> {
         Err(Error::with_quotation(ErrorKind::NotReplayable, message, quotation).at(replay.head().url()))
     }
 
-    /// Phase 5, after [`Payer::authorize`]: the request again, with its payment, to this origin alone. Whatever happens from
-    /// here on, the money counts as spent until there is proof.
-    async fn present(mut self, payment: Payment, replay: &Replay, intent: Intent) -> Result<Response, Error> {
-        let mut payment = payment;
-        let mut requotes = u8::from(self.options.accept_new_terms);
-        loop {
-            let response = self.deliver(&payment, replay).await?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let (terms, response) = match status {
-                StatusCode::PAYMENT_REQUIRED => self.second_terms(response).await,
-                _ => (None, Some(response)),
-            };
-            let outcome = payment.conclude(status, &headers, terms.as_ref()).await;
-            match (outcome, terms, self.payer) {
-                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
-                    requotes = requotes.saturating_sub(1);
-                    let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
-                    let (earlier, spend) = (payment.paid().clone(), payment.spend());
-                    let changed = payer.requote(&terms, &intent).await;
-                    payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
-                }
-                (Outcome::Refused { reason, pending }, terms, _) => {
-                    return Err(refusal(&payment, status, reason, pending, terms.is_some()).at(replay.head().url()));
-                }
-                (outcome, ..) => {
-                    let response = response.ok_or_else(|| refusal(&payment, status, None, false, false))?;
-                    return Ok(Settlement::attach(response, &payment, outcome));
-                }
-            }
-        }
-    }
-
-    async fn deliver(&mut self, payment: &Payment, replay: &Replay) -> Result<Response, Error> {
-        let sent = match self.paid_request(payment, replay) {
-            Ok(request) => self.send(request, Duration::from_secs(payment.window())).await,
-            Err(error) => Err(error),
-        };
-        match sent {
-            Ok(response) => Ok(response),
-            Err(error) => {
-                payment.lost(&error.to_string()).await;
-                Err(error.spent(payment.spend()).of_payment(payment.paid()))
-            }
-        }
-    }
-
-    fn paid_request(&self, payment: &Payment, replay: &Replay) -> Result<Request, Error> {
-        let unmade = || Error::new(ErrorKind::NotReplayable, "the body could not be made again");
-        let mut request = replay.make().ok_or_else(unmade)?;
-        let (name, value) = payment.header()?;
-        request.headers_mut().insert(name, value);
-        // A shared cache must not hand what was paid for to others.
-        request.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        Ok(request)
-    }
-
-    /// The terms of a 402 that answers a payment; the response is kept when there are none.
-    async fn second_terms(&self, response: Response) -> (Option<PaymentRequired>, Option<Response>) {
-        match self.read(response).await {
-            Ok(Challenge::Required(terms)) => (Some(*terms), None),
-            Ok(Challenge::NotX402(response)) => (None, Some(response)),
-            Err(_) => (None, None),
-        }
-    }
-
     async fn send(&mut self, mut request: Request, extra: Duration) -> Result<Response, Error> {
         if let Some(left) = self.deadline.remaining() {
             *request.timeout_mut() = Some(left);
@@ -301,6 +239,9 @@ impl<'a, W: Wire> Exchange<'a, W> {
         if let Some(id) = &self.options.purchase_id {
             intent = intent.purchase_id(id.clone());
         }
+        if self.options.allow_duplicate {
+            intent = intent.allow_duplicate();
+        }
         if let Some(tag) = &self.options.tag {
             intent = intent.tag(tag.clone());
         }
@@ -309,17 +250,4 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
         Ok(intent)
     }
-}
-
-fn refusal(payment: &Payment, status: StatusCode, reason: Option<String>, pending: bool, new_terms: bool) -> Error {
-    let words = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let (kind, what) = if pending {
-        (ErrorKind::SettlementPending, "the seller sent the transaction and has not seen it included")
-    } else if new_terms {
-        (ErrorKind::Rejected, "the seller refused the payment")
-    } else {
-        (ErrorKind::SettlementFailed, "the seller says that it could not settle")
-    };
-    let error = Error::refused(kind, format!("{what}: {words}"), reason).with_status(status);
-    error.spent(payment.spend()).of_payment(payment.paid())
 }

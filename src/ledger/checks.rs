@@ -3,9 +3,9 @@
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::LedgerError;
+use super::{LedgerError, StopOrder};
 use crate::asset::{Asset, TokenAmount};
-use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, Span, Weight};
+use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
 
@@ -15,6 +15,12 @@ use crate::{Network, Origin, Timestamp, Usd};
 /// leaves the reckoning to [`Checks::assess`]. The purchase being reserved must not be among the
 /// answers.
 pub trait Books {
+    /// The order to stop, if one stands.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError>;
+
     /// Gives every charge in `scope` and `span` to `visit`, in no order.
     ///
     /// # Errors
@@ -53,6 +59,10 @@ pub struct Charge {
     pub value: U256,
     /// Dollars, rounded up.
     pub usd: Option<Usd>,
+    /// Atomic units that came back.
+    pub refunded: U256,
+    /// Whether the seller took it and did not deliver: [`Entry::failed`](super::Entry::failed).
+    pub failed: bool,
     /// When it leaves the span that was asked for: the moment spent, reserved or expired.
     pub at: Timestamp,
 }
@@ -60,13 +70,21 @@ pub struct Charge {
 impl Charge {
     /// What `entry` charges within `span`.
     #[must_use]
-    pub const fn of(entry: &super::Entry, span: Span) -> Self {
+    pub fn of(entry: &super::Entry, span: Span) -> Self {
         let at = match span {
             Span::Ever | Span::SpentAfter(_) => entry.counts_at,
             Span::ReservedAfter(_) => entry.reserved_at,
             Span::Outstanding => entry.expires_at,
         };
-        Self { network: entry.network, asset: entry.asset, value: entry.value, usd: entry.usd, at }
+        Self {
+            network: entry.network,
+            asset: entry.asset,
+            value: entry.value,
+            usd: entry.usd,
+            refunded: entry.refunded(),
+            failed: entry.failed(),
+            at,
+        }
     }
 
     fn weigh(&self, scale: &Amount) -> Option<Weight> {
@@ -77,6 +95,18 @@ impl Charge {
                 ((asset.network(), asset.address()) == (self.network, self.asset)).then_some(self.value)
             }
         }
+    }
+
+    /// The same without what came back; rounded up, as all that is spent.
+    fn net(self) -> Self {
+        let value = self.value.saturating_sub(self.refunded);
+        let share = |usd: Usd| {
+            let whole = U256::from(usd.micros());
+            let back = whole.checked_mul(self.refunded).and_then(|product| product.checked_div(self.value));
+            let left = whole.saturating_sub(back.unwrap_or_default());
+            Usd::from_micros(left.try_into().unwrap_or(u64::MAX))
+        };
+        Self { value, usd: self.usd.map(share), ..self }
     }
 }
 
@@ -89,6 +119,8 @@ pub struct Checks {
     pub(crate) meters: Vec<Meter>,
     pub(crate) payee: Option<PayeePin>,
     pub(crate) price: Option<PriceCeiling>,
+    /// Whether what came back makes room again.
+    pub(crate) refunds_make_room: bool,
 }
 
 /// The payee must be the one that the origin was first paid at.
@@ -138,6 +170,7 @@ impl Checks {
     /// When the books cannot be read.
     pub fn assess(&self, books: &impl Books) -> Result<Vec<Finding>, LedgerError> {
         let mut findings = Vec::with_capacity(self.meters.len());
+        findings.extend(books.stopped()?.map(|order| Finding::plain(Rule::Stopped, Some(order.denial()))));
         for meter in &self.meters {
             findings.extend(self.measure(meter, books)?);
         }
@@ -160,7 +193,7 @@ impl Checks {
     fn measure(&self, meter: &Meter, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
         let asked = match (meter.max(), &self.payment) {
             (Max::Amount(max), Some((asset, value))) => max.weigh(asset, *value),
-            (Max::Payments(_), Some(_)) => Some(Weight::from(1)),
+            (Max::Payments(_), Some(_)) => Some(Weight::ONE),
             (_, None) => Some(Weight::ZERO),
         };
         let Some(asked) = asked else { return Ok(None) };
@@ -168,9 +201,10 @@ impl Checks {
         let mut used = Weight::ZERO;
         if let Some(span) = meter.span(self.now) {
             books.charges(&meter.scope, span, &mut |charge| {
+                let charge = if self.refunds_make_room { charge.net() } else { charge };
                 let weight = match meter.max() {
                     Max::Amount(scale) => charge.weigh(scale),
-                    Max::Payments(_) => Some(Weight::from(1)),
+                    Max::Payments(_) => meter.counts(&charge).then_some(Weight::ONE),
                 };
                 if let Some(weight) = weight {
                     used = used.saturating_add(weight);
@@ -196,14 +230,22 @@ impl Checks {
             let room_returns = self.room_returns(meter, max, asked, used, charges);
             let (limit, used, asked) = (quantity(max), quantity(used), quantity(asked));
             let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
-            let message = if too_much {
-                format!("{asked} is above the limit of {limit} ({meter})")
-            } else {
-                format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}")
+            let message = match &meter.kind {
+                LimitKind::Repeats(window, _) => format!(
+                    "the same request was bought {used_times} within {}; this looks like a loop{returns}",
+                    ShortDuration(*window),
+                    used_times = times(&used),
+                ),
+                LimitKind::Failures(window, _) => format!(
+                    "{used} to {} within {} were taken and not delivered for{returns}",
+                    meter.scope,
+                    ShortDuration(*window),
+                ),
+                _ if too_much => format!("{asked} is above the limit of {limit} ({meter})"),
+                _ => format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}"),
             };
-            let rule = rule_of(&meter.kind);
             Denial {
-                rule,
+                rule: rule_of(&meter.kind),
                 scope: Some(meter.scope.clone()),
                 limit: Some(limit),
                 used: Some(used),
@@ -233,7 +275,10 @@ impl Checks {
     ) -> Option<Timestamp> {
         let allowed = max.checked_sub(asked)?;
         let leaves = |at: Timestamp| match &meter.kind {
-            LimitKind::Rolling(window, _) | LimitKind::Payments(window, _) => at.after(*window),
+            LimitKind::Rolling(window, _)
+            | LimitKind::Payments(window, _)
+            | LimitKind::Repeats(window, _)
+            | LimitKind::Failures(window, _) => at.after(*window),
             LimitKind::Calendar(calendar, _) => calendar.end(at.max(self.now)),
             _ => at,
         };
@@ -295,5 +340,21 @@ const fn rule_of(kind: &LimitKind) -> Rule {
         LimitKind::Lifetime(_) => Rule::Lifetime,
         LimitKind::Exposure(_) => Rule::Exposure,
         LimitKind::Payments(..) => Rule::Payments,
+        LimitKind::Repeats(..) => Rule::Repeats,
+        LimitKind::Failures(..) => Rule::Breaker,
+    }
+}
+
+fn times(count: &Quantity) -> String {
+    match count {
+        Quantity::Payments(1) => "once".to_owned(),
+        Quantity::Payments(count) => format!("{count} times"),
+        Quantity::Amount(amount) => amount.to_string(),
+    }
+}
+
+impl StopOrder {
+    pub(crate) fn denial(&self) -> Denial {
+        Denial::new(Rule::Stopped, format!("paying is stopped in the ledger since {}: {}", self.since, self.reason))
     }
 }

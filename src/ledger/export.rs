@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Entry;
 
 /// Columns of the CSV export, in order.
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; 28] = [
     "seq",
     "reserved_at",
     "updated_at",
@@ -30,6 +30,7 @@ const COLUMNS: [&str; 27] = [
     "reason",
     "claimed_transaction",
     "verified_transaction",
+    "refunded",
     "foreign_resource",
     "version",
     "generation",
@@ -38,7 +39,7 @@ const COLUMNS: [&str; 27] = [
 /// Writes entries as CSV (RFC 4180) with a header line. Payment headers are not exported.
 ///
 /// `claimed_transaction` is what the seller said, `verified_transaction` what the chain
-/// confirmed, which is always empty until bursar reads the chain.
+/// confirmed, and `refunded` the atomic units that came back.
 /// A text field that a spreadsheet would take for a formula is written with a leading apostrophe.
 ///
 /// # Errors
@@ -93,6 +94,7 @@ fn fields(entry: &Entry) -> [String; COLUMNS.len()] {
         text(entry.reason.as_ref()),
         text(entry.transaction),
         text(entry.verified_transaction),
+        entry.refunded().to_string(),
         text(entry.foreign_resource.as_ref()),
         entry.version.to_string(),
         entry.generation.to_string(),

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, U256};
 
 use super::{
     Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
-    Transition,
+    Resumption, StopOrder, Transition,
 };
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
@@ -17,7 +17,13 @@ use crate::{Network, Origin, Timestamp};
 /// wallets whose balance is the limit.
 #[derive(Debug, Default)]
 pub struct MemoryLedger {
-    entries: Mutex<Vec<Entry>>,
+    books: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: Vec<Entry>,
+    stopped: Option<StopOrder>,
 }
 
 impl MemoryLedger {
@@ -28,24 +34,29 @@ impl MemoryLedger {
     }
 
     /// A panic elsewhere cannot leave an entry half-written: every change is one assignment.
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ledger for MemoryLedger {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        let mut entries = self.lock();
+        let mut books = self.lock();
         let key = reservation.key();
-        let position = position(&entries, &key);
-        let known = position.and_then(|at| entries.get(at)).cloned();
+        let position = position(&books.entries, &key);
+        let known = position.and_then(|at| books.entries.get(at)).cloned();
         let mut entry = match reservation.plan(known) {
             Plan::Hold(entry) => entry,
             Plan::Answer(answer) => return Ok(answer),
         };
-        let view = View { entries: &entries, now: reservation.checks.now(), except: Some(&key) };
+        let view = View { books: &books, now: reservation.checks.now(), except: Some(&key) };
         if let Some(denial) = reservation.checks.deny(&view)? {
             return Ok(Reserved::Denied(Box::new(denial)));
+        }
+        let entries = &mut books.entries;
+        let now = reservation.checks.now();
+        for lapsed in entries.iter_mut().filter(|entry| entry.has_lapsed(now) && entry.key() != key) {
+            lapsed.lapse(now)?;
         }
         match position.and_then(|at| entries.get_mut(at)) {
             Some(place) => {
@@ -61,8 +72,8 @@ impl Ledger for MemoryLedger {
     }
 
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        let mut entries = self.lock();
-        let place = position(&entries, purchase).and_then(|at| entries.get_mut(at));
+        let entries = &mut self.lock().entries;
+        let place = position(entries, purchase).and_then(|at| entries.get_mut(at));
         let place = place.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
         let mut next = place.clone();
         next.apply(transition, now)?;
@@ -70,17 +81,35 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+        let entries = &mut self.lock().entries;
+        let found = entries.iter_mut().find_map(|entry| wanted.take_up(entry).map(|taken| (entry, taken)));
+        Ok(found.map(|(place, taken)| {
+            place.clone_from(&taken);
+            taken
+        }))
+    }
+
+    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+        self.lock().stopped = order.cloned();
+        Ok(())
+    }
+
+    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        Ok(self.lock().stopped.clone())
+    }
+
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        checks.assess(&View { entries: &self.lock(), now: checks.now(), except: None })
+        checks.assess(&View { books: &self.lock(), now: checks.now(), except: None })
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
-        let entries = self.lock();
-        Ok(position(&entries, purchase).and_then(|at| entries.get(at)).cloned())
+        let entries = &self.lock().entries;
+        Ok(position(entries, purchase).and_then(|at| entries.get(at)).cloned())
     }
 
     async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        let mut found: Vec<Entry> = self.lock().iter().filter(|entry| filter.passes(entry)).cloned().collect();
+        let mut found: Vec<Entry> = self.lock().entries.iter().filter(|entry| filter.passes(entry)).cloned().collect();
         if let Some(last) = filter.last {
             found.drain(..found.len().saturating_sub(last));
         }
@@ -94,7 +123,7 @@ fn position(entries: &[Entry], key: &PurchaseKey) -> Option<usize> {
 }
 
 struct View<'a> {
-    entries: &'a [Entry],
+    books: &'a Kept,
     now: Timestamp,
     except: Option<&'a PurchaseKey>,
 }
@@ -102,11 +131,15 @@ struct View<'a> {
 impl View<'_> {
     fn counting(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         let other = |entry: &&Entry| self.except.is_none_or(|key| entry.payer != key.payer || entry.purchase != key.id);
-        self.entries.iter().filter(|entry| entry.counts(self.now)).filter(other)
+        self.books.entries.iter().filter(|entry| entry.counts(self.now)).filter(other)
     }
 }
 
 impl Books for View<'_> {
+    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        Ok(self.books.stopped.clone())
+    }
+
     fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
         let within = |entry: &&Entry| match span {
             Span::Ever => true,
@@ -153,6 +186,7 @@ fn holds(scope: &Scope, entry: &Entry) -> bool {
         Scope::Asset(network, address) => (entry.network, entry.asset) == (*network, *address),
         Scope::Network(network) => entry.network == *network,
         Scope::Tag(tag) => entry.tag.as_ref() == Some(tag),
+        Scope::Request(fingerprint) => entry.fingerprint == *fingerprint,
         Scope::Agent(agent) => entry.agent.as_ref() == Some(agent),
     }
 }

@@ -9,10 +9,12 @@ mod conformance;
 mod entry;
 mod export;
 mod memory;
+mod purchase;
 #[cfg(feature = "sqlite")]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod transition;
 
 use std::fmt;
 use std::future::Future;
@@ -20,19 +22,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 
 use crate::policy::Denial;
 use crate::{Origin, Timestamp};
 
 pub use checks::{Books, Charge, Checks, Finding};
 pub(crate) use checks::{PayeePin, PriceCeiling};
-pub use entry::{Entry, PurchaseId, PurchaseIdError, State, Transition};
-pub(crate) use entry::{NewEntry, nonce, random_hex};
+pub(crate) use entry::NewEntry;
+pub use entry::{Entry, State};
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
+pub use purchase::{PurchaseId, PurchaseIdError};
+pub(crate) use purchase::{nonce, random_hex};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
+pub use transition::{Answer, BodyDigest, ClaimedReceipt, Refund, Transition};
 
 /// The books that a client keeps.
 ///
@@ -41,8 +46,10 @@ pub use sqlite::SqliteLedger;
 ///
 /// What must be decided is decided here; a backend stores. To reserve, it begins a transaction that
 /// excludes other writers, looks up [`Reservation::key`], follows [`Reservation::plan`], puts
-/// [`Reservation::checks`] to its [`Books`] and writes the entry. To record, it applies
-/// [`Entry::apply`] to what it holds and writes the result. Entries hold a payment header that only
+/// [`Reservation::checks`] to its [`Books`], frees the holds of others that lapsed
+/// ([`Reservation::lapse`]) and writes the entry. To record, it applies
+/// [`Entry::apply`] to what it holds and writes the result. To resume, it offers the purchases of the
+/// same request to [`Resumption::take_up`] and writes what that returns. Entries hold a payment header that only
 /// this crate reads back, so a backend of your own keeps [`Entry`] values, or wraps one that ships.
 pub trait Ledger: Send + Sync + 'static {
     /// Holds money for a purchase: looks the purchase up, checks every limit and writes the hold,
@@ -63,6 +70,25 @@ pub trait Ledger: Send + Sync + 'static {
         transition: &Transition,
         now: Timestamp,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Takes up the oldest unresolved purchase of the same request that nobody is at, in one atomic
+    /// and durable step: of two that ask at once, one gets it.
+    ///
+    /// # Errors
+    /// When the books cannot be read or written.
+    fn resume(&self, wanted: &Resumption) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+
+    /// Stops all paying from these books, by whomever, until it is lifted with `None`.
+    ///
+    /// # Errors
+    /// When the books cannot be written.
+    fn stop(&self, order: Option<&StopOrder>) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// The order to stop, if one stands.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    fn stopped(&self) -> impl Future<Output = Result<Option<StopOrder>, LedgerError>> + Send;
 
     /// Answers the checks without holding anything.
     ///
@@ -141,26 +167,104 @@ impl Reservation {
         &self.checks
     }
 
+    /// The entry freed, if it is another purchase's hold that lapsed: it did not count in the checks,
+    /// and must not be signed any more once this one is written.
+    #[must_use]
+    pub fn lapse(&self, other: &Entry) -> Option<Entry> {
+        let now = self.checks.now();
+        let mut freed = other.clone();
+        (other.has_lapsed(now) && other.key() != self.key() && freed.lapse(now).is_ok()).then_some(freed)
+    }
+
     /// Decides by what the books hold of this purchase so far.
     #[must_use]
     pub fn plan(&self, known: Option<Entry>) -> Plan {
+        use State::{Freed, Rejected, Released, Settled, Signed, Unknown};
         let now = self.checks.now();
-        let fresh = || Plan::Hold(Box::new(self.entry.open(now, now.after(self.lease))));
-        let Some(known) = known else { return fresh() };
+        let lease = now.after(self.lease);
+        let fresh = |generation| Plan::Hold(Box::new(self.entry.open(generation, now, lease)));
+        let Some(known) = known else { return fresh(0) };
         if known.fingerprint != self.entry.fingerprint {
             return Plan::Answer(Reserved::Mismatch);
         }
-        match (known.state, self.terms) {
-            (State::Freed, _) => fresh(),
-            (State::Reserved, _) if known.lease_until <= now => fresh(),
-            (State::Reserved, _) => Plan::Answer(Reserved::InFlight),
-            (State::Settled, _) | (_, Terms::First) => Plan::Answer(Reserved::Known(Box::new(known))),
-            (_, Terms::Changed) if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
-            (_, Terms::Changed) if known.payee != self.entry.payee => {
+        // A signer that did not answer left nothing to present: the same nonce is signed once more.
+        let again = self.terms == Terms::Changed || known.payload.is_none();
+        match known.state {
+            Freed => fresh(known.generation),
+            // The chain proved the nonce dead, and would refuse it for ever.
+            Released => fresh(known.generation.saturating_add(1)),
+            State::Reserved if known.lease_until <= now => fresh(known.generation),
+            State::Reserved => Plan::Answer(Reserved::InFlight),
+            Settled => Plan::Answer(Reserved::Known(Box::new(known))),
+            Signed | Rejected | Unknown if !again => Plan::Answer(Reserved::Known(Box::new(known))),
+            Signed | Rejected | Unknown if known.owned_until > now => Plan::Answer(Reserved::InFlight),
+            Signed | Rejected | Unknown if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
+            Signed | Rejected | Unknown if known.payee != self.entry.payee => {
                 Plan::Answer(Reserved::Denied(Box::new(self.entry.payee_changed(&known))))
             }
-            (_, Terms::Changed) => Plan::Hold(Box::new(self.entry.requote(known, now, now.after(self.lease)))),
+            Signed | Rejected | Unknown => Plan::Hold(Box::new(self.entry.requote(known, now, lease))),
         }
+    }
+}
+
+/// A wish to present again what was signed for the same request before, instead of buying anew.
+#[derive(Clone, Debug)]
+pub struct Resumption {
+    pub(crate) payer: Address,
+    pub(crate) fingerprint: B256,
+    pub(crate) origin: Origin,
+    pub(crate) tag: Option<String>,
+    pub(crate) agent: Option<String>,
+    pub(crate) now: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+impl Resumption {
+    /// Who pays.
+    #[must_use]
+    pub const fn payer(&self) -> Address {
+        self.payer
+    }
+
+    /// The request, as [`Entry::fingerprint`] has it.
+    #[must_use]
+    pub const fn fingerprint(&self) -> B256 {
+        self.fingerprint
+    }
+
+    /// The entry as it is to be written, if it is to be taken up: something signed for the same
+    /// request that can still be cashed, and that nobody is at.
+    #[must_use]
+    pub fn take_up(&self, entry: &Entry) -> Option<Entry> {
+        let same = entry.payer == self.payer
+            && entry.fingerprint == self.fingerprint
+            && entry.origin == self.origin
+            && entry.tag == self.tag
+            && entry.agent == self.agent;
+        let left = entry.is_unresolved() && entry.payload.is_some() && entry.expires_at > self.now;
+        (same && left && entry.owned_until <= self.now).then(|| Entry {
+            owned_until: self.until,
+            updated_at: self.now,
+            ..entry.clone()
+        })
+    }
+}
+
+/// An order, in the books themselves, to stop paying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopOrder {
+    /// Why, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl StopOrder {
+    /// An order from `since` on.
+    #[must_use]
+    pub fn new(reason: impl Into<String>, since: Timestamp) -> Self {
+        Self { reason: reason.into(), since }
     }
 }
 
@@ -198,6 +302,8 @@ pub struct Filter {
     pub agent: Option<String>,
     /// In this state.
     pub state: Option<State>,
+    /// Only what the chain has still to be asked about: [`Entry::is_unproven`].
+    pub unproven: bool,
     /// The newest so many.
     pub last: Option<usize>,
 }
@@ -220,6 +326,7 @@ impl Filter {
             && is(self.tag.as_ref(), entry.tag.as_ref())
             && is(self.agent.as_ref(), entry.agent.as_ref())
             && is(self.state.as_ref(), Some(&entry.state))
+            && (!self.unproven || entry.is_unproven())
     }
 }
 
@@ -270,6 +377,9 @@ trait DynLedger: Send + Sync {
     fn reserve<'a>(&'a self, reservation: &'a Reservation) -> BoxFuture<'a, Reserved>;
     fn record<'a>(&'a self, purchase: &'a PurchaseKey, transition: &'a Transition, now: Timestamp)
     -> BoxFuture<'a, ()>;
+    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Entry>>;
+    fn stop<'a>(&'a self, order: Option<&'a StopOrder>) -> BoxFuture<'a, ()>;
+    fn stopped(&self) -> BoxFuture<'_, Option<StopOrder>>;
     fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>>;
     fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Entry>>;
     fn entries<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Entry>>;
@@ -287,6 +397,18 @@ impl<L: Ledger> DynLedger for L {
         now: Timestamp,
     ) -> BoxFuture<'a, ()> {
         Box::pin(Ledger::record(self, purchase, transition, now))
+    }
+
+    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Entry>> {
+        Box::pin(Ledger::resume(self, wanted))
+    }
+
+    fn stop<'a>(&'a self, order: Option<&'a StopOrder>) -> BoxFuture<'a, ()> {
+        Box::pin(Ledger::stop(self, order))
+    }
+
+    fn stopped(&self) -> BoxFuture<'_, Option<StopOrder>> {
+        Box::pin(Ledger::stopped(self))
     }
 
     fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>> {
@@ -324,6 +446,18 @@ impl AnyLedger {
         self.0.record(purchase, transition, now).await
     }
 
+    pub(crate) async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+        self.0.resume(wanted).await
+    }
+
+    pub(crate) async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+        self.0.stop(order).await
+    }
+
+    pub(crate) async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        self.0.stopped().await
+    }
+
     pub(crate) async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
         self.0.examine(checks).await
     }
@@ -350,6 +484,18 @@ impl<L: Ledger> Ledger for Arc<L> {
 
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         L::record(self, purchase, transition, now).await
+    }
+
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+        L::resume(self, wanted).await
+    }
+
+    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+        L::stop(self, order).await
+    }
+
+    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        L::stopped(self).await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Inner, Payer};
+use super::guard::Left;
+use super::{Inner, KillSwitch, Payer};
 use crate::ledger::{AnyLedger, Ledger};
 use crate::policy::{AnyApprover, Approver, Policy};
 use crate::signer::{AnySigner, Signer};
@@ -19,6 +20,7 @@ pub struct PayerBuilder {
     approver: Option<AnyApprover>,
     clock: Option<Arc<dyn Clock>>,
     agent: Option<String>,
+    switch: KillSwitch,
 }
 
 impl fmt::Debug for PayerBuilder {
@@ -66,6 +68,13 @@ impl PayerBuilder {
         self
     }
 
+    /// What stops all paying at once.
+    #[must_use]
+    pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
+        self.switch = switch;
+        self
+    }
+
     /// Where the time comes from; the machine's clock unless set.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -101,6 +110,8 @@ impl PayerBuilder {
                 approver: self.approver,
                 clock,
                 agent: self.agent,
+                switch: self.switch,
+                left: Left::default(),
             }),
         })
     }

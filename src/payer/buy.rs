@@ -3,20 +3,23 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde_json::json;
 
+use super::guard::{Guard, Stage};
+use super::payment::OWNED;
 use super::{Intent, Payer, Payment};
-use crate::ledger::{
-    self, Checks, Entry, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
-};
+use crate::ledger::{self, Checks, Entry, NewEntry, PurchaseId, Reservation, Reserved, State, Terms, Transition};
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::quote::Quote;
 use crate::receipt::Paid;
 use crate::signer::{Signature, TransferAuthorization};
-use crate::x402::{self, PaymentRequired, Proof, Version};
+use crate::x402::{self, Offer, PaymentRequired, Proof, Version};
 use crate::{Error, ErrorKind, Origin, Spend, text};
 
 /// How long a hold outlives the signer's own time, before it lapses unsigned.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// Longest terms that are kept in the books.
+const LONGEST_TERMS: usize = 16 * 1024;
 /// Version 1 clients date authorizations back, for chains whose clock is behind.
 const V1_BACKDATE: u64 = 600;
 
@@ -30,19 +33,27 @@ impl Payer {
     /// Buys: chooses the cheapest offer that the policy allows, holds its money, signs, and records
     /// the signature before it is returned.
     ///
-    /// A purchase that was signed before, by its id, comes back with the same bytes.
+    /// A purchase that was signed before comes back with the same bytes: by its id, or, unless
+    /// [`allow_duplicate`](Intent::allow_duplicate) is said, an identical request whose outcome is
+    /// unresolved and which nobody is at.
     ///
     /// # Errors
     /// Nothing can be signed for, the policy or an approver refuses, the books cannot be used, the
     /// purchase id belongs to another request or is being bought now, or the signer fails. In all
     /// these cases nothing was signed, but for a signer that did not answer in time.
     pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        let bought = match self.resume(intent).await {
-            Ok(Some(payment)) => return Ok(payment),
-            Ok(None) => self.buy(required, intent, Terms::First).await,
-            Err(error) => Err(error),
-        };
-        bought.map_err(|error| error.at(&intent.url))
+        self.obtain(required, intent).await.map_err(|error| error.at(&intent.url))
+    }
+
+    async fn obtain(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
+        self.record_left().await;
+        if let Some(payment) = self.resume(intent).await? {
+            return Ok(payment);
+        }
+        if let Some(payment) = self.take_up(intent).await? {
+            return Ok(payment);
+        }
+        self.buy(required, intent, Terms::First).await
     }
 
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
@@ -52,6 +63,9 @@ impl Payer {
     }
 
     async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {
+        if let Some(denial) = self.switched_off() {
+            return Err(Error::denied(Box::new(denial)));
+        }
         let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
         for quote in Quote::read_all(required, &self.inner.assets) {
             match quote {
@@ -90,7 +104,7 @@ impl Payer {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let checks = self.inner.policy.checks(&facts);
-        let entry = self.new_entry(&facts, intent, purchase)?;
+        let entry = self.new_entry(required, &facts, intent, purchase)?;
         if let Some(why) = self.inner.policy.ask(&facts) {
             // Nobody is asked for what the limits refuse. Changed terms are not measured here: the
             // books would add them to what they replace.
@@ -118,8 +132,11 @@ impl Payer {
             }
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
             Reserved::Held(entry) => {
-                let hold = Hold { payer: self.clone(), key, armed: entry.state == State::Reserved };
-                self.sign(required, quote, *entry, hold).await.map(Box::new).map(Attempt::Paid)
+                let guard = match entry.state {
+                    State::Reserved => Guard::new(self, key, Stage::Held { lease: entry.lease_until }),
+                    _ => Guard::new(self, key, Stage::Signed),
+                };
+                self.sign(required, quote, *entry, guard).await.map(Box::new).map(Attempt::Paid)
             }
         }
     }
@@ -170,23 +187,29 @@ impl Payer {
         required: &PaymentRequired,
         quote: &Quote,
         mut entry: Entry,
-        mut hold: Hold,
+        mut guard: Guard,
     ) -> Result<Payment, Error> {
         let key = entry.key();
         let authorization = self.authorization(quote, &entry);
         let valid_before = authorization.valid_before();
+        guard.stage = Stage::Asked { valid_before };
         let signature = match self.inner.signer.sign(&authorization).await {
             Ok(signature) => signature,
-            Err(error) => return Err(self.unsigned(error, &entry, &authorization, hold).await),
+            Err(error) => return Err(self.unsigned(error, &entry, &authorization, &guard).await),
         };
         let payload = encode(required, quote, &authorization, &signature, &entry)?;
-        let signed = Transition::Signed { lease: entry.lease_until, valid_before, payload: payload.clone() };
         let now = self.now();
+        let signed = Transition::Signed {
+            lease: entry.lease_until,
+            valid_before,
+            payload: payload.clone(),
+            owned_until: now.after(OWNED),
+        };
         self.inner.ledger.record(&key, &signed, now).await.map_err(|error| Error::from(error).of_purchase(&key.id))?;
-        hold.armed = false;
+        guard.disarm();
         entry.apply(&signed, now)?;
         Ok(Payment {
-            payer: self.clone(),
+            guard: Guard::new(self, key, Stage::Signed),
             paid: paid(&entry, &authorization),
             version: required.version(),
             payload,
@@ -218,18 +241,21 @@ impl Payer {
         error: crate::SignerError,
         entry: &Entry,
         authorization: &TransferAuthorization,
-        mut hold: Hold,
+        guard: &Guard,
     ) -> Error {
         let valid_before = authorization.valid_before();
         let doubtful = error.is_timeout();
-        if !doubtful && hold.armed {
-            hold.free().await;
-        } else if doubtful {
-            hold.armed = false;
-            let transition = Transition::Doubtful { valid_before, reason: text::excerpt(&error.to_string()) };
-            if let Err(error) = self.inner.ledger.record(&hold.key, &transition, self.now()).await {
-                tracing::error!(%error, "the ledger did not record a signer's timeout");
-            }
+        let reason = text::excerpt(&error.to_string());
+        let transition = if doubtful {
+            Transition::Doubtful { valid_before, reason }
+        } else if entry.state == State::Reserved {
+            Transition::Freed { lease: entry.lease_until }
+        } else {
+            Transition::Unknown { reason, answer: None }
+        };
+        match self.inner.ledger.record(guard.key(), &transition, self.now()).await {
+            Ok(()) => guard.disarm(),
+            Err(error) => tracing::error!(%error, "the ledger did not record a signer's failure"),
         }
         if doubtful {
             return Error::from(error).spent(Spend::Unknown).of_payment(&paid(entry, authorization));
@@ -238,7 +264,13 @@ impl Payer {
         Error::from(error).spent(spend).of_purchase(&entry.purchase)
     }
 
-    fn new_entry(&self, facts: &Facts<'_>, intent: &Intent, purchase: &PurchaseId) -> Result<NewEntry, Error> {
+    fn new_entry(
+        &self,
+        required: &PaymentRequired,
+        facts: &Facts<'_>,
+        intent: &Intent,
+        purchase: &PurchaseId,
+    ) -> Result<NewEntry, Error> {
         Ok(NewEntry {
             purchase: purchase.clone(),
             payer: facts.payer,
@@ -254,8 +286,16 @@ impl Payer {
             value: facts.quote.value(),
             tag: intent.tag.clone(),
             agent: self.inner.agent.clone(),
+            terms: kept_terms(required, facts.quote),
         })
     }
+}
+
+/// What the seller asked for, in its own words: evidence, if it is not absurdly long.
+fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
+    let offer = required.offers().get(quote.offer()).map(Offer::raw);
+    let terms = json!({ "offer": offer, "resource": required.raw_resource() }).to_string();
+    (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(&terms))
 }
 
 fn no_randomness(error: getrandom::Error) -> Error {
@@ -284,33 +324,4 @@ fn encode(
     let json =
         x402::encode_payment(required, quote.offer(), &proof, &entry.identifier).map_err(x402::WireError::from)?;
     Ok(SecretString::from(x402::encode_header(&json)))
-}
-
-/// Frees a hold that nothing was signed for, also when the caller stops waiting. Where there is no
-/// runtime to do so on, the lease frees it.
-struct Hold {
-    payer: Payer,
-    key: PurchaseKey,
-    armed: bool,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let mut hold = Self { payer: self.payer.clone(), key: self.key.clone(), armed: false };
-        runtime.spawn(async move { hold.free().await });
-    }
-}
-
-impl Hold {
-    async fn free(&mut self) {
-        self.armed = false;
-        let now = self.payer.now();
-        if let Err(error) = self.payer.inner.ledger.record(&self.key, &Transition::Freed, now).await {
-            tracing::warn!(%error, "a hold was not freed; it lapses by itself");
-        }
-    }
 }

@@ -18,6 +18,9 @@ pub struct Intent {
     pub(super) purchase_id: Option<PurchaseId>,
     pub(super) tag: Option<String>,
     pub(super) max_price: Option<Amount>,
+    /// Whether the body is known, and the fingerprint therefore tells requests apart.
+    pub(super) known: bool,
+    pub(super) duplicate: bool,
 }
 
 impl Intent {
@@ -36,8 +39,19 @@ impl Intent {
     pub(crate) fn of(method: Method, url: Url, body: Option<&[u8]>) -> Result<Self, Error> {
         let origin =
             Origin::of(&url).ok_or_else(|| Error::builder("the URL is not http or https with a host").at(&url))?;
-        let fingerprint = fingerprint(&method, &url, body);
-        Ok(Self { method, url, origin, fingerprint, purchase_id: None, tag: None, max_price: None })
+        let fingerprint = fingerprint(method.as_str(), &url, body);
+        let known = body.is_some();
+        Ok(Self {
+            method,
+            url,
+            origin,
+            fingerprint,
+            purchase_id: None,
+            tag: None,
+            max_price: None,
+            known,
+            duplicate: false,
+        })
     }
 
     /// What makes the request the same request.
@@ -58,6 +72,14 @@ impl Intent {
         self
     }
 
+    /// Buys again even while an identical purchase is unresolved. Without it that purchase is taken
+    /// up: the same payment is presented again, and no other is signed.
+    #[must_use]
+    pub const fn allow_duplicate(mut self) -> Self {
+        self.duplicate = true;
+        self
+    }
+
     /// Booked under a tag, which the policy may limit.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
@@ -74,12 +96,12 @@ impl Intent {
 }
 
 /// What makes a request the same request: method, URL without fragment, body.
-fn fingerprint(method: &Method, url: &Url, body: Option<&[u8]>) -> B256 {
+pub(crate) fn fingerprint(method: &str, url: &Url, body: Option<&[u8]>) -> B256 {
     let mut url = url.clone();
     url.set_fragment(None);
     let body = body.map_or(B256::ZERO, keccak256);
     let mut preimage = Vec::with_capacity(url.as_str().len().saturating_add(48));
-    preimage.extend_from_slice(method.as_str().as_bytes());
+    preimage.extend_from_slice(method.as_bytes());
     preimage.push(0);
     preimage.extend_from_slice(url.as_str().as_bytes());
     preimage.push(0);

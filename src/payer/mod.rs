@@ -1,8 +1,11 @@
 //! The wallet with its policy and its books: terms in, payment out.
 
+mod answer;
 mod builder;
 mod buy;
+mod guard;
 mod intent;
+mod kill_switch;
 mod payment;
 mod quotation;
 
@@ -13,12 +16,16 @@ use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
 pub use intent::Intent;
+pub(crate) use intent::fingerprint;
+pub use kill_switch::KillSwitch;
 pub use payment::{Outcome, Payment};
 pub use quotation::{Quotation, QuotedOffer};
 
+use guard::Left;
+
 use crate::asset::AssetRegistry;
-use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding};
-use crate::policy::{AnyApprover, Explanation, Facts, Hypothetical, Policy};
+use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding, StopOrder};
+use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::quote::Quote;
 use crate::signer::AnySigner;
 use crate::x402::PaymentRequired;
@@ -57,6 +64,8 @@ struct Inner {
     approver: Option<AnyApprover>,
     clock: Arc<dyn Clock>,
     agent: Option<String>,
+    switch: KillSwitch,
+    left: Left,
 }
 
 impl fmt::Debug for Payer {
@@ -89,6 +98,46 @@ impl Payer {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    /// The order to stop paying, by the program's switch or the policy's file. The ledger's own is
+    /// asked with the limits.
+    fn switched_off(&self) -> Option<Denial> {
+        let stopped = |message: String| Denial::new(Rule::Stopped, message);
+        if let Some(reason) = self.inner.switch.reason() {
+            return Some(stopped(format!("paying is stopped by the program: {reason}")));
+        }
+        let file = self.inner.policy.kill_switch()?;
+        match file.try_exists() {
+            Ok(false) => None,
+            Ok(true) => Some(stopped(format!("paying is stopped: {} exists", file.display()))),
+            Err(error) => Some(stopped(format!("{} cannot be looked for: {error}", file.display()))),
+        }
+    }
+
+    /// Stops all paying from these books, by every client and process that keeps them, until
+    /// [`lift_stop`](Self::lift_stop).
+    ///
+    /// # Errors
+    /// When the books cannot be written.
+    pub async fn stop(&self, reason: &str) -> Result<(), Error> {
+        Ok(self.inner.ledger.stop(Some(&StopOrder::new(reason, self.now()))).await?)
+    }
+
+    /// Lifts the order to stop.
+    ///
+    /// # Errors
+    /// When the books cannot be written.
+    pub async fn lift_stop(&self) -> Result<(), Error> {
+        Ok(self.inner.ledger.stop(None).await?)
+    }
+
+    /// Any order to stop, the ledger's included.
+    pub(crate) async fn stopped(&self) -> Result<Option<Denial>, Error> {
+        if let Some(denial) = self.switched_off() {
+            return Ok(Some(denial));
+        }
+        Ok(self.inner.ledger.stopped().await?.map(|order| order.denial()))
     }
 
     /// What the terms would cost, and what each rule says. Signs and holds nothing.
@@ -146,7 +195,9 @@ impl Payer {
     /// When the books cannot be read.
     pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
         let meters = self.inner.policy.standing_meters();
-        let checks = Checks { now: self.now(), payment: None, meters, payee: None, price: None };
+        let refunds_make_room = self.inner.policy.refunds_count();
+        let now = self.now();
+        let checks = Checks { now, payment: None, meters, payee: None, price: None, refunds_make_room };
         Ok(self.inner.ledger.examine(&checks).await?)
     }
 
@@ -174,6 +225,7 @@ impl Payer {
             agent: self.inner.agent.as_deref(),
             payer: self.address(),
             quote,
+            request: intent.fingerprint,
             resource_url: required.resource_url(),
             max_price: intent.max_price.as_ref(),
             now: self.now(),

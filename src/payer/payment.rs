@@ -1,24 +1,30 @@
 //! A signed payment: to be presented, once or again, and to be concluded.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Intent, Payer};
+use super::guard::{Guard, Stage};
+use super::{Intent, Payer, answer};
 use crate::asset::TokenAmount;
-use crate::ledger::{Entry, PurchaseKey, State, Transition};
+use crate::ledger::{BodyDigest, Entry, PurchaseKey, Resumption, State, Transition};
 use crate::receipt::{Claim, Paid, Receipt};
 use crate::x402::{self, PaymentRequired, Version};
 use crate::{Error, ErrorKind, Spend, text};
 
+/// How long whoever presents a payment has it for itself before saying so again. An identical
+/// request that comes within this time of a crash buys anew; a purchase id excludes that.
+pub(super) const OWNED: Duration = Duration::from_secs(20);
+
 /// A signed payment, recorded in the books and about to leave.
 ///
-/// Say what became of it with [`conclude`](Self::conclude) or [`lost`](Self::lost). Dropped, it
-/// stays in the books as signed and counts as spent.
+/// Say what became of it with [`conclude`](Self::conclude) or [`lost`](Self::lost). Dropped before,
+/// it is booked as unknown, and counts as spent.
 #[must_use = "a payment that is not presented still counts as spent"]
 pub struct Payment {
-    pub(super) payer: Payer,
+    pub(super) guard: Guard,
     pub(super) paid: Paid,
     pub(super) version: Version,
     pub(super) payload: SecretString,
@@ -66,6 +72,19 @@ impl Payment {
         self.again
     }
 
+    pub(super) const fn payer(&self) -> &Payer {
+        self.guard.payer()
+    }
+
+    /// Keeps others from taking the purchase up while it is being presented: for some seconds, so
+    /// that a crash does not keep it for long.
+    pub(crate) async fn hold_on(&self) -> Result<(), Error> {
+        let until = self.payer().now().after(OWNED);
+        let presented = Transition::Presented { until };
+        let recorded = self.payer().inner.ledger.record(self.guard.key(), &presented, self.payer().now()).await;
+        recorded.map_err(|error| Error::from(error).spent(self.spend()).of_payment(&self.paid))
+    }
+
     /// What is known of the money before the seller answers.
     pub(crate) const fn spend(&self) -> Spend {
         if self.settled.is_some() { Spend::Settled } else { Spend::Unknown }
@@ -73,7 +92,7 @@ impl Payment {
 
     /// Seconds that the seller has, at most, to settle.
     pub(crate) fn window(&self) -> u64 {
-        self.paid.valid_before.saturating_sub(self.payer.now().secs())
+        self.paid.valid_before.saturating_sub(self.payer().now().secs())
     }
 
     /// The request header that carries the payment, marked sensitive.
@@ -105,6 +124,17 @@ impl Payment {
     /// Books that cannot be written do not lose the answer; the purchase then stays signed in them,
     /// which counts as spent.
     pub async fn conclude(&self, status: StatusCode, headers: &HeaderMap, terms: Option<&PaymentRequired>) -> Outcome {
+        self.conclude_with(status, headers, terms, None).await
+    }
+
+    /// [`conclude`](Self::conclude), with the hash of a body that tells of a failure.
+    pub(crate) async fn conclude_with(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        terms: Option<&PaymentRequired>,
+        body: Option<BodyDigest>,
+    ) -> Outcome {
         let claim = Claim::read(&self.paid, headers);
         let outcome = match claim {
             Claim::Matching(receipt) => Outcome::Settled(receipt),
@@ -115,13 +145,16 @@ impl Payment {
                 .map_or_else(|| Outcome::Unknown { reason: unproven(claim, status) }, Outcome::Settled),
             claim => Outcome::Unknown { reason: unproven(claim, status) },
         };
-        let status = status.as_u16();
+        let answer = answer::read(status, headers, body);
         let transition = match &outcome {
-            Outcome::Settled(receipt) => Transition::Settled { transaction: receipt.transaction(), status },
-            Outcome::Refused { reason, .. } => {
-                Transition::Rejected { reason: reason.clone().unwrap_or_else(|| "402".to_owned()), status }
+            Outcome::Settled(receipt) => Transition::Settled { transaction: receipt.transaction(), answer },
+            Outcome::Refused { pending: true, .. } => {
+                Transition::Unknown { reason: "settlement_pending".to_owned(), answer: Some(answer) }
             }
-            Outcome::Unknown { reason } => Transition::Unknown { reason: reason.clone(), status: Some(status) },
+            Outcome::Refused { reason, .. } => {
+                Transition::Rejected { reason: reason.clone().unwrap_or_else(|| "402".to_owned()), answer }
+            }
+            Outcome::Unknown { reason } => Transition::Unknown { reason: reason.clone(), answer: Some(answer) },
         };
         self.record(&transition).await;
         outcome
@@ -129,12 +162,15 @@ impl Payment {
 
     /// Records that the answer was lost.
     pub async fn lost(&self, reason: &str) {
-        self.record(&Transition::Unknown { reason: text::excerpt(reason), status: None }).await;
+        self.record(&Transition::Unknown { reason: text::excerpt(reason), answer: None }).await;
     }
 
     async fn record(&self, transition: &Transition) {
-        let key = PurchaseKey::new(self.paid.payer, self.paid.purchase.clone());
-        if let Err(error) = self.payer.inner.ledger.record(&key, transition, self.payer.now()).await {
+        let key = self.guard.key();
+        let recorded = self.payer().inner.ledger.record(key, transition, self.payer().now()).await;
+        // Until here a drop would have been a loss of the answer.
+        self.guard.disarm();
+        if let Err(error) = recorded {
             tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
         }
     }
@@ -165,17 +201,60 @@ fn unproven(claim: Claim, status: StatusCode) -> String {
 }
 
 impl Payer {
-    /// A purchase that was signed before, if the books hold it for this request.
+    /// A purchase that was signed before under the caller's id, if the books hold it for this
+    /// request.
     pub(crate) async fn resume(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
         let Some(id) = &intent.purchase_id else { return Ok(None) };
+        self.record_left().await;
         let key = PurchaseKey::new(self.address(), id.clone());
         let Some(entry) = self.inner.ledger.purchase(&key).await? else { return Ok(None) };
         if entry.fingerprint != intent.fingerprint {
             return Err(Error::new(ErrorKind::Purchase, "the purchase id belongs to another request").of_purchase(id));
         }
         match entry.state {
-            State::Reserved | State::Freed => Ok(None),
-            State::Signed | State::Settled | State::Rejected | State::Unknown => self.present_again(entry).map(Some),
+            State::Reserved | State::Freed | State::Released => Ok(None),
+            // A signer that did not answer left nothing to present: it is asked again.
+            State::Unknown if entry.payload.is_none() => Ok(None),
+            State::Signed | State::Settled | State::Rejected | State::Unknown => {
+                self.allowed_again(&entry).await?;
+                let payment = self.present_again(entry)?;
+                payment.hold_on().await?;
+                Ok(Some(payment))
+            }
+        }
+    }
+
+    /// What was signed before for an identical request and is unresolved: it is presented again
+    /// rather than bought anew.
+    pub(super) async fn take_up(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
+        if intent.purchase_id.is_some() || intent.duplicate || !intent.known {
+            return Ok(None);
+        }
+        let now = self.now();
+        let wanted = Resumption {
+            payer: self.address(),
+            fingerprint: intent.fingerprint,
+            origin: intent.origin.clone(),
+            tag: intent.tag.clone(),
+            agent: self.inner.agent.clone(),
+            now,
+            until: now.after(OWNED),
+        };
+        let Some(entry) = self.inner.ledger.resume(&wanted).await? else { return Ok(None) };
+        let guard = Guard::new(self, entry.key(), Stage::Signed);
+        self.allowed_again(&entry).await?;
+        guard.disarm();
+        self.present_again(entry).map(Some)
+    }
+
+    /// An order to stop also holds for what was signed before.
+    async fn allowed_again(&self, entry: &Entry) -> Result<(), Error> {
+        match self.stopped().await? {
+            None => Ok(()),
+            Some(denial) => {
+                let spend = if entry.state == State::Settled { Spend::Settled } else { Spend::Unknown };
+                Err(Error::denied(Box::new(denial)).spent(spend).of_purchase(&entry.purchase))
+            }
         }
     }
 
@@ -201,6 +280,7 @@ impl Payer {
         };
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);
         let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
-        Ok(Payment { payer: self.clone(), paid, version, payload, again: true, settled })
+        let guard = Guard::new(self, PurchaseKey::new(paid.payer, paid.purchase.clone()), Stage::Signed);
+        Ok(Payment { guard, paid, version, payload, again: true, settled })
     }
 }

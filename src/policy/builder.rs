@@ -1,5 +1,6 @@
 //! Building a policy in code.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::Address;
@@ -141,6 +142,23 @@ macro_rules! setting_methods {
         #[must_use]
         pub fn refuse_foreign_resource(mut self) -> Self {
             self.settings_mut().resource = Some(ResourceRule::Refuse);
+            self
+        }
+
+        /// Buys the same request (method, URL and body) at most so many times in any stretch of time
+        /// this long: more looks like a loop. The default is 30 a minute.
+        #[must_use]
+        pub fn repeats(mut self, window: Duration, max: u32) -> Self {
+            self.settings_mut().repeats = Some((window, max));
+            self
+        }
+
+        /// Pays an origin no more once so many payments that it took in this stretch of time were
+        /// not delivered for: an error status or no answer, settled or unknown. The default is 3 in
+        /// 10 minutes.
+        #[must_use]
+        pub fn breaker(mut self, window: Duration, failures: u32) -> Self {
+            self.settings_mut().breaker = Some((window, failures));
             self
         }
 
@@ -399,6 +417,21 @@ impl Policy {
     #[must_use]
     pub const fn store_queries(mut self) -> Self {
         self.queries_stored = true;
+        self
+    }
+
+    /// Pays nothing while this file exists, or while it cannot be told whether it does.
+    #[must_use]
+    pub fn kill_switch_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kill_switch = Some(path.into());
+        self
+    }
+
+    /// Lets refunds that are booked make room in the limits again. By default they do not: who
+    /// refunds could otherwise make a limit say nothing.
+    #[must_use]
+    pub const fn refunds_make_room(mut self) -> Self {
+        self.refunds_make_room = true;
         self
     }
 

@@ -58,6 +58,12 @@ pub enum Rule {
     Exposure,
     /// Limit on the number of payments in a window.
     Payments,
+    /// Paying is stopped: by a file, by the program, or in the ledger.
+    Stopped,
+    /// The same request was bought too often.
+    Repeats,
+    /// The origin took payments and did not deliver.
+    Breaker,
     /// The caller's `max_price` of this request.
     MaxPrice,
     /// Networks that may be paid on.
@@ -97,6 +103,9 @@ impl Rule {
             Self::Lifetime => "lifetime",
             Self::Exposure => "exposure",
             Self::Payments => "payments",
+            Self::Stopped => "stopped",
+            Self::Repeats => "repeats",
+            Self::Breaker => "breaker",
             Self::MaxPrice => "max_price",
             Self::Network => "network",
             Self::Asset => "asset",

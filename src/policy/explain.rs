@@ -10,8 +10,9 @@ use url::Url;
 use super::limit::{Amount, Scope, Span};
 use super::{Denial, Facts, Policy, Rule};
 use crate::asset::{Asset, TransferMethod};
-use crate::ledger::{Books, Charge, Finding};
+use crate::ledger::{Books, Charge, Finding, StopOrder};
 use crate::origin::Origin;
+use crate::payer::fingerprint;
 use crate::quote::Quote;
 use crate::{LedgerError, Network, Timestamp};
 
@@ -201,6 +202,7 @@ impl Hypothetical {
             agent: self.agent.as_deref(),
             payer: Address::ZERO,
             quote,
+            request: fingerprint(&self.method, &self.url, Some(&[])),
             resource_url: None,
             max_price: None,
             now,
@@ -212,6 +214,10 @@ impl Hypothetical {
 struct Empty;
 
 impl Books for Empty {
+    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        Ok(None)
+    }
+
     fn charges(&self, _: &Scope, _: Span, _: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
         Ok(())
     }

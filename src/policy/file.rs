@@ -134,6 +134,14 @@ fn general(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
     if let Some(item) = root.take("approval_timeout") {
         policy.approval_time = item.duration()?;
     }
+    if let Some(item) = root.take("refunds_make_room") {
+        policy.refunds_make_room = item.flag()?;
+    }
+    if let Some(item) = root.take("kill_switch") {
+        let mut table = item.section("[kill_switch]")?;
+        policy.kill_switch = Some(table.need("file")?.text()?.into());
+        table.finish()?;
+    }
     Ok(policy)
 }
 
@@ -299,10 +307,8 @@ fn limits(table: &mut Section<'_>, assets: &AssetRegistry) -> Read<Limits> {
         limits = limits.exposure(item.amount(assets)?);
     }
     for item in table.each("payments")? {
-        let mut limit = item.section("`payments`")?;
-        limits = limits
-            .payments(limit.need("window")?.duration()?, limit.need("max")?.number("a number of payments such as 60")?);
-        limit.finish()?;
+        let (window, max) = item.count("`payments`", "max")?;
+        limits = limits.payments(window, max);
     }
     for item in table.each("ask_above")? {
         limits = limits.ask_above(item.amount(assets)?);
@@ -325,6 +331,8 @@ fn settings(table: &mut Section<'_>) -> Read<HostSettings> {
         max_validity: max_validity.transpose()?,
         max_price_rise: max_price_rise.transpose()?,
         resource: resource.transpose()?,
+        repeats: table.take("repeats").map(|item| item.count("`repeats`", "max")).transpose()?,
+        breaker: table.take("breaker").map(|item| item.count("`breaker`", "failures")).transpose()?,
     })
 }
 
@@ -430,6 +438,15 @@ impl<'f> Item<'f> {
             DeValue::Table(table) => Ok(Section::new(title.to_owned(), self.span, table)),
             _ => Err(self.expected("a table")),
         }
+    }
+
+    /// A number of payments in a window.
+    fn count(self, title: &str, key: &'static str) -> Read<(Duration, u32)> {
+        let mut table = self.section(title)?;
+        let window = table.need("window")?.duration()?;
+        let count = table.need(key)?.number("a number of payments such as 60")?;
+        table.finish()?;
+        Ok((window, count))
     }
 
     fn flag(self) -> Read<bool> {

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 use serde::{Serialize, Serializer};
 
 use super::calendar::Calendar;
 use crate::asset::{Asset, TokenAmount};
+use crate::ledger::Charge;
 use crate::origin::{HostPattern, Origin};
 use crate::quote::Quote;
 use crate::{Network, Timestamp, Usd};
@@ -97,6 +98,8 @@ pub enum Scope {
     Asset(Network, Address),
     /// On one network.
     Network(Network),
+    /// For one request, by the hash of its method, URL and body.
+    Request(B256),
     /// With one tag.
     Tag(String),
     /// By one agent.
@@ -113,6 +116,7 @@ impl fmt::Display for Scope {
             Self::Payee(payee) => write!(f, "payee {payee}"),
             Self::Asset(network, address) => write!(f, "asset {address} on {network}"),
             Self::Network(network) => write!(f, "network {network}"),
+            Self::Request(_) => f.write_str("same request"),
             Self::Tag(tag) => write!(f, "tag {tag}"),
             Self::Agent(agent) => write!(f, "agent {agent}"),
         }
@@ -143,6 +147,7 @@ pub(crate) enum Selector {
 pub(crate) struct Subject<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) quote: &'a Quote,
+    pub(crate) request: B256,
     pub(crate) tag: Option<&'a str>,
     pub(crate) agent: Option<&'a str>,
 }
@@ -150,7 +155,7 @@ pub(crate) struct Subject<'a> {
 impl Selector {
     /// The scope that the payment falls into, if any.
     pub(crate) fn select(&self, subject: Subject<'_>) -> Option<Scope> {
-        let Subject { origin, quote, tag, agent } = subject;
+        let Subject { origin, quote, request: _, tag, agent } = subject;
         Some(match self {
             Self::Only(scope) => return scope.covers(subject).then(|| scope.clone()),
             Self::EachOrigin => Scope::Origin(origin.clone()),
@@ -169,7 +174,7 @@ impl Scope {
         Self::Asset(asset.network(), asset.address())
     }
 
-    fn covers(&self, Subject { origin, quote, tag, agent }: Subject<'_>) -> bool {
+    fn covers(&self, Subject { origin, quote, request, tag, agent }: Subject<'_>) -> bool {
         match self {
             Self::Global => true,
             Self::Origin(only) => only == origin,
@@ -178,6 +183,7 @@ impl Scope {
             Self::Payee(payee) => *payee == quote.pay_to(),
             Self::Asset(network, address) => *network == quote.network() && *address == quote.asset().address(),
             Self::Network(network) => *network == quote.network(),
+            Self::Request(only) => *only == request,
             Self::Tag(only) => tag == Some(only),
             Self::Agent(only) => agent == Some(only),
         }
@@ -193,6 +199,10 @@ pub(crate) enum LimitKind {
     Lifetime(Amount),
     Exposure(Amount),
     Payments(Duration, u32),
+    /// How often the same request may be bought.
+    Repeats(Duration, u32),
+    /// How many payments may be taken and not delivered for.
+    Failures(Duration, u32),
 }
 
 impl LimitKind {
@@ -210,7 +220,7 @@ impl LimitKind {
             | Self::Calendar(_, max)
             | Self::Lifetime(max)
             | Self::Exposure(max) => Max::Amount(max),
-            Self::Payments(_, max) => Max::Payments(*max),
+            Self::Payments(_, max) | Self::Repeats(_, max) | Self::Failures(_, max) => Max::Payments(*max),
         }
     }
 }
@@ -224,6 +234,8 @@ impl fmt::Display for LimitKind {
             Self::Lifetime(_) => f.write_str("lifetime"),
             Self::Exposure(_) => f.write_str("exposure"),
             Self::Payments(window, _) => write!(f, "payments per {}", ShortDuration(*window)),
+            Self::Repeats(window, _) => write!(f, "repeats per {}", ShortDuration(*window)),
+            Self::Failures(window, _) => write!(f, "failures per {}", ShortDuration(*window)),
         }
     }
 }
@@ -265,8 +277,15 @@ impl Meter {
             LimitKind::Calendar(calendar, _) => Span::SpentAfter(calendar.start(now).before(Duration::from_millis(1))),
             LimitKind::Lifetime(_) => Span::Ever,
             LimitKind::Exposure(_) => Span::Outstanding,
-            LimitKind::Payments(window, _) => Span::ReservedAfter(now.before(*window)),
+            LimitKind::Payments(window, _) | LimitKind::Repeats(window, _) | LimitKind::Failures(window, _) => {
+                Span::ReservedAfter(now.before(*window))
+            }
         })
+    }
+
+    /// Whether a limit on a number of payments counts this one.
+    pub(crate) const fn counts(&self, charge: &Charge) -> bool {
+        !matches!(self.kind, LimitKind::Failures(..)) || charge.failed
     }
 
     pub(crate) const fn max(&self) -> Max<'_> {

@@ -10,7 +10,7 @@ mod file;
 pub(crate) mod limit;
 mod rules;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alloy::primitives::Address;
@@ -40,6 +40,11 @@ const MAX_VALIDITY: Duration = Duration::from_secs(300);
 const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// How long an approver may take unless the policy says otherwise.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
+/// The same request bought more often than this looks like a loop, unless the policy says otherwise.
+const REPEATS: (Duration, u32) = (MINUTE, 30);
+/// An origin that took so many payments within the window and did not deliver is paid no more for
+/// as long, unless the policy says otherwise.
+const BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -47,9 +52,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 ///
 /// Every limit is checked for every payment; a limit on a host does not replace the one on
 /// everything. Limits that are not set stand at safe defaults: $0.10 a payment, $5 over a rolling
-/// day, $1 of unresolved payments, 60 payments a minute. Setting a limit of the same kind on
+/// day, $1 of unresolved payments, 60 payments a minute, the same request 30 times a minute, and no
+/// more to an origin that took 3 payments within 10 minutes and did not deliver. Setting a limit of the same kind on
 /// everything, in dollars, replaces its default; [`without_defaults`](Self::without_defaults) drops
-/// all four.
+/// all of them.
 /// No network may be paid on until it is named.
 ///
 /// ```
@@ -78,6 +84,8 @@ pub struct Policy {
     defaults: bool,
     queries_stored: bool,
     approval_time: Duration,
+    kill_switch: Option<PathBuf>,
+    refunds_make_room: bool,
     errors: Vec<PolicyError>,
 }
 
@@ -100,6 +108,8 @@ struct HostSettings {
     max_validity: Option<Duration>,
     max_price_rise: Option<u32>,
     resource: Option<ResourceRule>,
+    repeats: Option<(Duration, u32)>,
+    breaker: Option<(Duration, u32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +178,8 @@ impl Policy {
             defaults: true,
             queries_stored: false,
             approval_time: APPROVAL_TIME,
+            kill_switch: None,
+            refunds_make_room: false,
             errors: Vec::new(),
         }
     }
@@ -236,6 +248,15 @@ impl Policy {
             Some(query) if self.queries_stored => format!("{}?{query}", url.path()),
             _ => url.path().to_owned(),
         }
+    }
+
+    /// The file whose existence stops all paying.
+    pub(crate) fn kill_switch(&self) -> Option<&Path> {
+        self.kill_switch.as_deref()
+    }
+
+    pub(crate) const fn refunds_count(&self) -> bool {
+        self.refunds_make_room
     }
 
     pub(crate) const fn time_to_approve(&self) -> Duration {

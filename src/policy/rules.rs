@@ -1,10 +1,10 @@
 //! Judging one payment: pure, total, in one place.
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 use url::Url;
 
-use super::limit::{Amount, LimitKind, Max, Meter, Subject};
-use super::{Denial, PayeeRule, Policy, Quantity, ResourceRule, Rule};
+use super::limit::{Amount, LimitKind, Max, Meter, Scope, Subject};
+use super::{BREAKER, Denial, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
 use crate::asset::Asset;
 use crate::ledger::{Checks, PayeePin, PriceCeiling};
 use crate::origin::Origin;
@@ -23,6 +23,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) agent: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
+    /// What makes the request the same request.
+    pub(crate) request: B256,
     /// `resource.url`, as the seller claims it.
     pub(crate) resource_url: Option<&'a str>,
     pub(crate) max_price: Option<&'a Amount>,
@@ -31,7 +33,7 @@ pub(crate) struct Facts<'a> {
 
 impl Facts<'_> {
     pub(super) const fn subject(&self) -> Subject<'_> {
-        Subject { origin: self.origin, quote: self.quote, tag: self.tag, agent: self.agent }
+        Subject { origin: self.origin, quote: self.quote, request: self.request, tag: self.tag, agent: self.agent }
     }
 
     /// The seller's `resource.url` when it names another origin.
@@ -70,10 +72,10 @@ impl Policy {
     /// What the books must be asked.
     pub(crate) fn checks(&self, facts: &Facts<'_>) -> Checks {
         let subject = facts.subject();
-        let meters = self
-            .effective_limits()
-            .into_iter()
-            .filter_map(|limit| limit.selector.select(subject).map(|scope| Meter { scope, kind: limit.kind }));
+        let limits = self.effective_limits().into_iter();
+        let limits =
+            limits.filter_map(|limit| limit.selector.select(subject).map(|scope| Meter { scope, kind: limit.kind }));
+        let meters = limits.chain(self.brakes(facts));
         let pinned = self.setting(facts.origin, |settings| settings.payee.clone()) == Some(PayeeRule::Pinned);
         let payee = pinned.then(|| PayeePin { origin: facts.origin.clone(), payee: facts.quote.pay_to() });
         let price =
@@ -84,7 +86,21 @@ impl Policy {
                 max_rise_percent,
             });
         let payment = Some((facts.quote.asset().clone(), facts.quote.value()));
-        Checks { now: facts.now, payment, meters: meters.collect(), payee, price }
+        let refunds_make_room = self.refunds_make_room;
+        Checks { now: facts.now, payment, meters: meters.collect(), payee, price, refunds_make_room }
+    }
+
+    /// The loop detector and the breaker.
+    fn brakes(&self, facts: &Facts<'_>) -> Vec<Meter> {
+        let failures = self.setting(facts.origin, |settings| settings.breaker).or(self.defaults.then_some(BREAKER));
+        let failures = failures.map(|(window, max)| Meter {
+            scope: Scope::Origin(facts.origin.clone()),
+            kind: LimitKind::Failures(window, max),
+        });
+        let repeats = self.setting(facts.origin, |settings| settings.repeats).or(self.defaults.then_some(REPEATS));
+        let repeats = repeats
+            .map(|(window, max)| Meter { scope: Scope::Request(facts.request), kind: LimitKind::Repeats(window, max) });
+        failures.into_iter().chain(repeats).collect()
     }
 
     /// Why somebody must be asked, if so: the payment is above a threshold, or there are only

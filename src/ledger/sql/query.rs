@@ -4,7 +4,8 @@ use alloy::primitives::Address;
 
 use super::row::{Cells, Stored, columns, event, integer, reversed};
 use super::{Row, Value};
-use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, State};
+use crate::ledger::entry::failed;
+use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -16,7 +17,10 @@ pub(in crate::ledger) struct Query {
 }
 
 /// What counts at a moment, without one purchase.
-const COUNTS: &str = "state <> 'freed' AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
+const COUNTS: &str =
+    "state <> 'freed' AND state <> 'released' AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
+/// What the chain has still to be asked about: the condition of the index `unproven`.
+const UNPROVEN: &str = "(state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL))";
 /// No purchase: the first is 1.
 const NOTHING: i64 = 0;
 
@@ -42,10 +46,44 @@ pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
     ];
     let set = conditions.into_iter().filter_map(|(sql, value)| Some((sql, value?)));
     let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
-    terms.push("true");
+    terms.push(if filter.unproven { UNPROVEN } else { "true" });
     let rows = filter.last.map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
     values.push(rows.into());
     Query { sql: format!("SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?", terms.join(" AND ")), values }
+}
+
+/// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
+pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
+    let sql = format!(
+        "SELECT * FROM {table} WHERE state <> 'freed' AND state <> 'released' \
+         AND state IN ('signed', 'rejected', 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
+         ORDER BY seq"
+    );
+    let keys = [wanted.fingerprint.written(), wanted.payer.written()].into_iter().map(Value::from);
+    Query { sql, values: keys.chain([wanted.now.millis().into()]).collect() }
+}
+
+/// Holds that lapsed, but for one purchase. `table` may name an index.
+pub(in crate::ledger) fn lapsed(table: &str, now: Timestamp, except: &PurchaseKey) -> Query {
+    let sql = format!(
+        "SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND (payer <> ? OR purchase <> ?)"
+    );
+    Query { sql, values: vec![now.millis().into(), except.payer.written().into(), except.id.written().into()] }
+}
+
+/// The order to stop.
+pub(in crate::ledger) fn stopped() -> Query {
+    Query { sql: "SELECT one AS seq, reason, since FROM stop_order".to_owned(), values: Vec::new() }
+}
+
+/// Writes the order to stop, or lifts it.
+pub(in crate::ledger) fn stop(order: Option<&StopOrder>) -> Query {
+    let Some(order) = order else {
+        return Query { sql: "DELETE FROM stop_order".to_owned(), values: Vec::new() };
+    };
+    let sql = "INSERT INTO stop_order (one, reason, since) VALUES (1, ?, ?) \
+               ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
+    Query { sql: sql.to_owned(), values: vec![order.reason.clone().into(), order.since.millis().into()] }
 }
 
 /// Writes the entry over what is held of its purchase.
@@ -92,7 +130,7 @@ impl Present {
         let (at, (within, edges)) = self.within(span);
         let (held_by, keys) = held_by(scope);
         let sql = format!(
-            "SELECT seq, origin, network, asset, value, usd_micros, {at} AS at FROM {table} \
+            "SELECT seq, state, status, origin, network, asset, value, usd_micros, refunded, {at} AS at FROM {table} \
              WHERE {COUNTS} AND {within} AND {held_by}"
         );
         Query { sql, values: [self.counting(), edges, keys].concat() }
@@ -155,7 +193,15 @@ pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<
         }
     }
     let (network, asset, value) = (cells.text("network")?, cells.text("asset")?, cells.text("value")?);
-    Ok(Some(Charge { network, asset, value, usd: cells.usd()?, at: cells.time("at")? }))
+    Ok(Some(Charge {
+        network,
+        asset,
+        value,
+        usd: cells.usd()?,
+        refunded: cells.text("refunded")?,
+        failed: failed(cells.text("state")?, cells.optional_integer("status")?),
+        at: cells.time("at")?,
+    }))
 }
 
 fn held_by(scope: &Scope) -> Clause {
@@ -178,6 +224,7 @@ fn held_by(scope: &Scope) -> Clause {
             ("network = ? AND asset = ?", vec![network.written().into(), asset.written().into()])
         }
         Scope::Network(network) => ("network = ?", vec![network.written().into()]),
+        Scope::Request(fingerprint) => ("fingerprint = ?", vec![fingerprint.written().into()]),
         Scope::Tag(tag) => ("tag = ?", vec![tag.clone().into()]),
         Scope::Agent(agent) => ("agent = ?", vec![agent.clone().into()]),
     }

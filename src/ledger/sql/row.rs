@@ -2,10 +2,12 @@
 
 use alloy::primitives::{Address, B256, U256};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Cell, Row, Value};
-use crate::ledger::{Entry, LedgerError, PurchaseId, State};
+use crate::ledger::{Entry, LedgerError, PurchaseId, State, StopOrder};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// A value with one spelling in the books, so that SQL can compare it.
@@ -48,7 +50,7 @@ pub(in crate::ledger) fn reversed(host: &str) -> String {
 }
 
 /// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 34], LedgerError> {
+pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 40], LedgerError> {
     Ok([
         ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
@@ -75,6 +77,7 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value)
         ("agent", entry.agent.clone().into()),
         ("reserved_at", entry.reserved_at.millis().into()),
         ("lease_until", entry.lease_until.millis().into()),
+        ("owned_until", entry.owned_until.millis().into()),
         ("counts_at", entry.counts_at.millis().into()),
         ("expires_at", entry.expires_at.millis().into()),
         ("updated_at", entry.updated_at.millis().into()),
@@ -83,8 +86,17 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value)
         ("reason", entry.reason.clone().into()),
         ("claimed_transaction", entry.transaction.map(|hash| hash.written()).into()),
         ("verified_transaction", entry.verified_transaction.map(|hash| hash.written()).into()),
+        ("proof", entry.proof.clone().into()),
+        ("answer", entry.answer.as_ref().map(json_text).transpose()?.into()),
+        ("terms", entry.terms.clone().into()),
+        ("refunds", json_text(&entry.refunds)?.into()),
+        ("refunded", entry.refunded().written().into()),
         ("payload", entry.payload.as_ref().map(|payload| payload.expose_secret().to_owned()).into()),
     ])
+}
+
+fn json_text(value: &impl Serialize) -> Result<String, LedgerError> {
+    serde_json::to_string(value).map_err(LedgerError::store)
 }
 
 /// SQL's integers are signed.
@@ -124,6 +136,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         agent: cells.optional_string("agent")?,
         reserved_at: cells.time("reserved_at")?,
         lease_until: cells.time("lease_until")?,
+        owned_until: cells.time("owned_until")?,
         counts_at: cells.time("counts_at")?,
         expires_at: cells.time("expires_at")?,
         updated_at: cells.time("updated_at")?,
@@ -132,6 +145,10 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         reason: cells.optional_string("reason")?,
         transaction: cells.optional_text("claimed_transaction")?,
         verified_transaction: cells.optional_text("verified_transaction")?,
+        proof: cells.optional_string("proof")?,
+        answer: cells.optional_json("answer")?,
+        terms: cells.optional_string("terms")?,
+        refunds: cells.optional_json("refunds")?.ok_or_else(|| cells.damaged("refunds"))?,
         payload: cells.optional_string("payload")?.map(SecretString::from),
     })
 }
@@ -179,7 +196,11 @@ impl<'a, R: Row> Cells<'a, R> {
         self.optional_text(column)?.ok_or_else(|| self.damaged(column))
     }
 
-    fn optional_integer<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, LedgerError> {
+    fn optional_json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, LedgerError> {
+        self.raw_text(column)?.map(|text| serde_json::from_str(text).map_err(|_| self.damaged(column))).transpose()
+    }
+
+    pub(in crate::ledger) fn optional_integer<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, LedgerError> {
         match self.row.cell(column) {
             Some(Cell::Integer(number)) => T::try_from(number).map(Some).map_err(|_| self.damaged(column)),
             Some(Cell::Null) => Ok(None),
@@ -200,6 +221,12 @@ impl<'a, R: Row> Cells<'a, R> {
     }
 }
 
+/// Reads the order to stop.
+pub(in crate::ledger) fn stop_order(row: &impl Row) -> Result<StopOrder, LedgerError> {
+    let cells = Cells::of(row)?;
+    Ok(StopOrder::new(cells.string("reason")?, cells.time("since")?))
+}
+
 pub(in crate::ledger) fn damaged(seq: i64, column: &str) -> LedgerError {
     LedgerError::Damaged(format!("purchases, row {seq}, column {column}"))
 }
@@ -214,6 +241,7 @@ pub(in crate::ledger) fn event(entry: &Entry, before: Option<State>) -> [(&'stat
         "value": entry.value.written(),
         "usd": entry.usd,
         "lease_until": entry.lease_until.millis(),
+        "owned_until": entry.owned_until.millis(),
         "counts_at": entry.counts_at.millis(),
         "expires_at": entry.expires_at.millis(),
         "valid_before": entry.valid_before,
@@ -221,6 +249,9 @@ pub(in crate::ledger) fn event(entry: &Entry, before: Option<State>) -> [(&'stat
         "reason": entry.reason,
         "claimed_transaction": entry.transaction.map(|hash| hash.written()),
         "verified_transaction": entry.verified_transaction.map(|hash| hash.written()),
+        "proof": entry.proof,
+        "answer": entry.answer,
+        "refunds": entry.refunds,
     });
     [
         ("at", entry.updated_at.millis().into()),

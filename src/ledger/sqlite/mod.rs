@@ -18,7 +18,8 @@ use self::view::View;
 use super::sql::query::{self, Query};
 use super::sql::{Cell, Row, Value, row};
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, State, Transition,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption, State,
+    StopOrder, Transition,
 };
 use crate::Timestamp;
 
@@ -65,8 +66,8 @@ impl SqliteLedger {
         let (answer, answered) = oneshot::channel();
         // The caller may have gone; the work is done all the same.
         let job: Job = Box::new(move |connection| drop(answer.send(work(connection))));
-        self.jobs.send(job).map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        self.jobs.send(job).map_err(|_| thread_stopped())?;
+        answered.await.map_err(|_| thread_stopped())?
     }
 }
 
@@ -76,7 +77,7 @@ fn serve(mut connection: Connection, queue: &Receiver<Job>) {
     }
 }
 
-fn stopped() -> LedgerError {
+fn thread_stopped() -> LedgerError {
     LedgerError::store("the ledger's thread has stopped")
 }
 
@@ -95,6 +96,20 @@ impl Ledger for SqliteLedger {
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         let (purchase, transition) = (purchase.clone(), transition.clone());
         self.run(move |connection| record(connection, &purchase, &transition, now)).await
+    }
+
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+        let wanted = wanted.clone();
+        self.run(move |connection| resume(connection, &wanted)).await
+    }
+
+    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+        let order = order.cloned();
+        self.run(move |connection| execute(connection, query::stop(order.as_ref()))).await
+    }
+
+    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        self.run(|connection| stopped(connection)).await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
@@ -126,6 +141,7 @@ fn reserve(connection: &mut Connection, reservation: &Reservation) -> Result<Res
     if let Some(denial) = reservation.checks.deny(&view)? {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
+    free_lapsed(&books, reservation)?;
     entry.seq = match before {
         Some((seq, _)) => seq,
         None => next_seq(&books)?,
@@ -133,6 +149,16 @@ fn reserve(connection: &mut Connection, reservation: &Reservation) -> Result<Res
     write(&books, &entry, before.map(|(_, state)| state))?;
     books.commit().map_err(failed)?;
     Ok(Reserved::Held(entry))
+}
+
+fn free_lapsed(books: &Connection, reservation: &Reservation) -> Result<(), LedgerError> {
+    let now = reservation.checks.now();
+    for mut lapsed in read(books, query::lapsed("purchases INDEXED BY held", now, &reservation.key()))? {
+        let before = lapsed.state;
+        lapsed.lapse(now)?;
+        write(books, &lapsed, Some(before))?;
+    }
+    Ok(())
 }
 
 /// The write lock is held: nobody else takes it meanwhile.
@@ -154,6 +180,31 @@ fn record(
     entry.apply(transition, now)?;
     write(&books, &entry, Some(before))?;
     books.commit().map_err(failed)
+}
+
+/// Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
+fn resume(connection: &mut Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    if unresolved(connection, wanted)?.is_none() {
+        return Ok(None);
+    }
+    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let Some(entry) = unresolved(&books, wanted)? else { return Ok(None) };
+    write(&books, &entry, Some(entry.state))?;
+    books.commit().map_err(failed)?;
+    Ok(Some(entry))
+}
+
+/// The oldest purchase to take up, as it is to be written.
+fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    let candidates = read(books, query::unresolved("purchases INDEXED BY by_request", wanted))?;
+    Ok(candidates.iter().find_map(|entry| wanted.take_up(entry)))
+}
+
+fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
+    let Query { sql, values } = query::stopped();
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
+    rows.next().map_err(failed)?.map(row::stop_order).transpose()
 }
 
 /// One read transaction, so that all answers are of the same moment.

@@ -9,7 +9,9 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::Usd;
-use crate::ledger::conformance::{HOUR, NOW, PAYLOAD, at, hold, lifetime, meter, order, settled, signed, wish};
+use crate::ledger::conformance::{
+    HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, wish,
+};
 use crate::policy::limit::{LimitKind, Scope, Span};
 
 fn shelf() -> (tempfile::TempDir, PathBuf) {
@@ -85,8 +87,8 @@ async fn a_panic_stops_the_books() {
 fn a_newer_schema_is_refused() {
     let (_directory, path) = shelf();
     drop(SqliteLedger::open(&path).unwrap());
-    meddle(&path, "PRAGMA user_version = 2");
-    assert!(matches!(refused(&path), LedgerError::Newer { found: 2, known: 1 }));
+    meddle(&path, "PRAGMA user_version = 3");
+    assert!(matches!(refused(&path), LedgerError::Newer { found: 3, known: 2 }));
     meddle(&path, "PRAGMA user_version = 0");
     assert!(matches!(refused(&path), LedgerError::Damaged(_)));
 }
@@ -303,7 +305,7 @@ async fn every_transition_is_an_event_and_stays() {
     for (number, transition) in [signed(NOW + 300), settled()].iter().enumerate() {
         ledger.record(&key, transition, at(NOW + 1 + u64::try_from(number).unwrap())).await.unwrap();
     }
-    assert!(ledger.record(&key, &Transition::Freed, at(NOW + 9)).await.is_err());
+    assert!(ledger.record(&key, &given_up(), at(NOW + 9)).await.is_err());
     let books = Connection::open(&path).unwrap();
     let events = "SELECT group_concat(concat_ws(' ', seq, at - 1000 * ?, payer, purchase, from_state, to_state, detail ->> 'value'), '; ') FROM events";
     let events: String = books.query_row(events, [NOW.cast_signed()], |row| row.get(0)).unwrap();

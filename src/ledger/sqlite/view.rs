@@ -6,7 +6,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::failed;
 use crate::ledger::sql::query::{Present, Query, charge};
 use crate::ledger::sql::row::{Cells, Stored};
-use crate::ledger::{Books, Charge, LedgerError};
+use crate::ledger::{Books, Charge, LedgerError, StopOrder};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -34,6 +34,10 @@ impl<'a> View<'a> {
 }
 
 impl Books for View<'_> {
+    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+        super::stopped(self.books)
+    }
+
     fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
         let Query { sql, values } = self.query(scope, span);
         let mut statement = self.books.prepare_cached(&sql).map_err(failed)?;
@@ -76,6 +80,7 @@ const fn index(scope: &Scope, span: Span) -> &'static str {
         (Span::Ever | Span::SpentAfter(_), Scope::Payee(_)) => "by_payee",
         (Span::Ever | Span::SpentAfter(_), Scope::Asset(..)) => "by_asset",
         (Span::Ever | Span::SpentAfter(_), Scope::Network(_)) => "by_network",
+        (Span::Ever | Span::SpentAfter(_), Scope::Request(_)) => "by_request",
         (Span::Ever | Span::SpentAfter(_), Scope::Tag(_)) => "by_tag",
         (Span::Ever | Span::SpentAfter(_), Scope::Agent(_)) => "by_agent",
     }

@@ -1,0 +1,282 @@
+//! Phase 5: the request with its payment, to its origin alone, until the answer is certain or
+//! patience ends. Whatever happens from here on, the money counts as spent until there is proof.
+
+use std::future::Future;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::{Request, Response};
+
+use super::body::Opened;
+use super::challenge::Challenge;
+use super::response::Settlement;
+use super::{Exchange, Replay, Wire};
+use crate::ledger::BodyDigest;
+use crate::payer::{Intent, Outcome, Payment};
+use crate::receipt::Claim;
+use crate::x402::{PaymentRequired, SettlementResponse};
+use crate::{Error, ErrorKind};
+
+/// How often a payment is presented in one call, the first time included, unless the client says
+/// otherwise.
+const PRESENTATIONS: u32 = 3;
+/// The first pause before it is presented again; each is four times the one before.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest `Retry-After` that is waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How often a slow answer's purchase is kept from others: well within [`Payment::hold_on`]'s time.
+const HEARTBEAT: Duration = Duration::from_secs(8);
+/// How much of the body of a failed paid call is read for its hash, and for how long.
+const EVIDENCE: (usize, Duration) = (64 * 1024, Duration::from_secs(2));
+
+/// How long an uncertain answer is asked for again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) presentations: u32,
+    pub(crate) pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { presentations: PRESENTATIONS, pause: PAUSE }
+    }
+}
+
+impl Patience {
+    /// The pause after the `presented`th time, between half and all of its length, so that clients
+    /// that failed together do not come back together; `None` when it was the last.
+    fn pause(self, presented: u32) -> Option<Duration> {
+        if presented >= self.presentations {
+            return None;
+        }
+        let longest = self.pause.saturating_mul(4_u32.saturating_pow(presented.saturating_sub(1)));
+        let mut dice = [0_u8];
+        let [die] = match getrandom::fill(&mut dice) {
+            Ok(()) => dice,
+            // Without randomness it is whole.
+            Err(_) => [u8::MAX],
+        };
+        let share = 256_u32.saturating_add(u32::from(die));
+        Some(longest.saturating_mul(share).checked_div(512).unwrap_or(longest))
+    }
+}
+
+impl<W: Wire> Exchange<'_, W> {
+    pub(super) async fn present(
+        mut self,
+        payment: Payment,
+        replay: &Replay,
+        intent: Intent,
+    ) -> Result<Response, Error> {
+        let mut payment = payment;
+        let mut requotes = u8::from(self.options.accept_new_terms);
+        loop {
+            let (answer, presented) = self.deliver(&payment, replay).await;
+            let response = match answer {
+                Ok(response) => response,
+                Err(error) => {
+                    payment.lost(&error.to_string()).await;
+                    return Err(error.spent(payment.spend()).of_payment(payment.paid()));
+                }
+            };
+            let (status, headers) = (response.status(), response.headers().clone());
+            let (terms, response) = match status {
+                StatusCode::PAYMENT_REQUIRED => self.second_terms(response).await,
+                _ => (None, Some(response)),
+            };
+            let (response, evidence) = match response {
+                Some(response) if is_failure(status) => self.open(response).await?,
+                response => (response, None),
+            };
+            let outcome = payment.conclude_with(status, &headers, terms.as_ref(), evidence).await;
+            match (outcome, terms, self.payer) {
+                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
+                    requotes = requotes.saturating_sub(1);
+                    let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
+                    let (earlier, spend) = (payment.paid().clone(), payment.spend());
+                    let changed = payer.requote(&terms, &intent).await;
+                    payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
+                }
+                (Outcome::Refused { reason, pending }, terms, _) => {
+                    let refusal = Refusal { status, reason, pending, new_terms: terms.is_some(), presented };
+                    return Err(refusal.of(&payment).at(replay.head().url()));
+                }
+                (outcome, ..) => {
+                    let none = Refusal { status, reason: None, pending: false, new_terms: false, presented };
+                    let response = response.ok_or_else(|| none.of(&payment))?;
+                    return Ok(Settlement::attach(response, &payment, outcome));
+                }
+            }
+        }
+    }
+
+    /// Presents the payment, and again while the answer is uncertain and patience lasts. Says how
+    /// often.
+    async fn deliver(&mut self, payment: &Payment, replay: &Replay) -> (Result<Response, Error>, u32) {
+        let mut presented = 0_u32;
+        loop {
+            let answer = self.attempt(payment, replay).await;
+            presented = presented.saturating_add(1);
+            let Some(pause) = self.pause(&answer, payment, presented).await else { return (answer, presented) };
+            if payment.hold_on().await.is_err() {
+                return (answer, presented);
+            }
+            drop(answer);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&mut self, payment: &Payment, replay: &Replay) -> Result<Response, Error> {
+        let request = paid_request(payment, replay)?;
+        let answer = self.send(request, Duration::from_secs(payment.window()));
+        while_held(payment, answer).await
+    }
+
+    /// How long to wait before the payment is presented again, if it is to be.
+    async fn pause(&self, answer: &Result<Response, Error>, payment: &Payment, presented: u32) -> Option<Duration> {
+        if !is_uncertain(answer, payment) {
+            return None;
+        }
+        let pause = self.patience.pause(presented)?;
+        let pause = match answer.as_ref().ok().and_then(|response| retry_after(response.headers())) {
+            Some(wait) if wait > LONGEST_WAIT => return None,
+            Some(wait) => pause.max(wait),
+            None => pause,
+        };
+        let time_left = self.deadline.remaining().is_none_or(|left| left > pause);
+        let still_valid = Duration::from_secs(payment.window()) > pause;
+        let stopped = match self.payer {
+            Some(payer) => !matches!(payer.stopped().await, Ok(None)),
+            None => true,
+        };
+        (time_left && still_valid && !stopped).then_some(pause)
+    }
+
+    /// The terms of a 402 that answers a payment; the response is kept when there are none.
+    async fn second_terms(&self, response: Response) -> (Option<PaymentRequired>, Option<Response>) {
+        match self.read(response).await {
+            Ok(Challenge::Required(terms)) => (Some(*terms), None),
+            Ok(Challenge::NotX402(response)) => (None, Some(response)),
+            Err(_) => (None, None),
+        }
+    }
+
+    /// The hash of a failure's body, as far as it comes soon.
+    async fn open(&self, response: Response) -> Result<(Option<Response>, Option<BodyDigest>), Error> {
+        let (enough, soon) = EVIDENCE;
+        let soon = self.deadline.remaining().map_or(soon, |left| left.min(soon));
+        let mut opened = Opened::new(response);
+        // Late or broken, what was read is handed on, and the reader of the rest meets the fault.
+        drop(tokio::time::timeout(soon, opened.read(enough)).await);
+        let digest = opened.digest();
+        Ok((Some(opened.close()?), Some(digest)))
+    }
+}
+
+/// Awaits a slow answer, and keeps the purchase from others meanwhile.
+async fn while_held<T>(payment: &Payment, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        match tokio::time::timeout(HEARTBEAT, answer.as_mut()).await {
+            Ok(answer) => return answer,
+            Err(_) => {
+                if let Err(error) = payment.hold_on().await {
+                    tracing::warn!(%error, "an identical request may take this purchase up");
+                }
+            }
+        }
+    }
+}
+
+fn paid_request(payment: &Payment, replay: &Replay) -> Result<Request, Error> {
+    let unmade = || Error::new(ErrorKind::NotReplayable, "the body could not be made again");
+    let mut request = replay.make().ok_or_else(unmade)?;
+    let (name, value) = payment.header()?;
+    request.headers_mut().insert(name, value);
+    // A shared cache must not hand what was paid for to others.
+    request.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    Ok(request)
+}
+
+/// Whether the payment may or may not have been settled, and the same bytes may yet bring what they
+/// were signed for. An answer with a receipt that matches is certain, whatever its status.
+fn is_uncertain(answer: &Result<Response, Error>, payment: &Payment) -> bool {
+    match answer {
+        Err(error) => matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
+        Ok(response) if matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_)) => false,
+        Ok(response) if response.status() == StatusCode::PAYMENT_REQUIRED => is_pending(response.headers()),
+        Ok(response) => {
+            let status = response.status();
+            status.is_server_error()
+                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
+        }
+    }
+}
+
+fn is_pending(headers: &HeaderMap) -> bool {
+    matches!(SettlementResponse::from_headers(headers), Some(Ok(claim)) if claim.is_pending())
+}
+
+fn is_failure(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// `Retry-After` in seconds; its form as a date is not waited for.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// A 402 that answered a payment.
+struct Refusal {
+    status: StatusCode,
+    reason: Option<String>,
+    pending: bool,
+    new_terms: bool,
+    presented: u32,
+}
+
+impl Refusal {
+    fn of(self, payment: &Payment) -> Error {
+        let words = self.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+        let (kind, what) = if self.pending {
+            (ErrorKind::SettlementPending, "the seller sent the transaction and has not seen it included")
+        } else if self.new_terms {
+            (ErrorKind::Rejected, "the seller refused the payment")
+        } else {
+            (ErrorKind::SettlementFailed, "the seller says that it could not settle")
+        };
+        // A refusal after an answer that was lost may well be of a payment that was taken.
+        let earlier = match self.presented {
+            0 | 1 if payment.is_again() => "; the payment was signed earlier",
+            0 | 1 => "",
+            _ => "; it was presented before, and not answered for certain",
+        };
+        let error = Error::refused(kind, format!("{what}: {words}{earlier}"), self.reason).with_status(self.status);
+        error.spent(payment.spend()).of_payment(payment.paid())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_fourfold_and_end() {
+        let patience = Patience { presentations: 3, pause: Duration::from_millis(100) };
+        let first = patience.pause(1).unwrap();
+        assert!((Duration::from_millis(50)..=Duration::from_millis(100)).contains(&first), "{first:?}");
+        let second = patience.pause(2).unwrap();
+        assert!((Duration::from_millis(200)..=Duration::from_millis(400)).contains(&second), "{second:?}");
+        assert_eq!(patience.pause(3), None);
+        assert_eq!(Patience { presentations: 1, ..patience }.pause(1), None);
+    }
+
+    #[test]
+    fn only_seconds_to_wait_are_understood() {
+        let headers = |value| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("Wed, 21 Oct 2026 07:28:00 GMT")), None);
+        assert_eq!(retry_after(&headers("-1")), None);
+    }
+}
