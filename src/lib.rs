@@ -54,6 +54,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asset;
+mod chain;
 mod client;
 mod clock;
 mod error;
@@ -78,6 +79,7 @@ mod x402;
 
 pub use alloy::primitives::{Address, B256, U256, address};
 pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+pub use chain::{ChainPayment, ChainReader, Reading, Witness};
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Spend};
@@ -92,7 +94,10 @@ pub use ledger::{
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
-pub use payer::{Intent, KillSwitch, Outcome, Payer, PayerBuilder, Payment, Quotation, QuotedOffer};
+pub use payer::{
+    Evidence, EvidenceAuthorization, EvidenceRequest, Intent, KillSwitch, Outcome, Payer, PayerBuilder, Payment,
+    Quotation, QuotedOffer, Reconciled,
+};
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation, HostRules,
     Hypothetical, Limits, PendingApproval, Period, Policy, PolicyError, Quantity, Rule, Scope, Span, TerminalApprover,

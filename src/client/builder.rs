@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::guard::Guard;
 use super::{Client, Inner};
+use crate::chain::ChainReader;
 use crate::exchange::Patience;
 use crate::ledger::Ledger;
 use crate::payer::{KillSwitch, Payer, PayerBuilder};
@@ -80,6 +81,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.wallet = self.wallet.approver(approver);
+        self
+    }
+
+    /// What the books are [reconciled](Client::reconcile) with.
+    #[must_use]
+    pub fn chain(mut self, chain: ChainReader) -> Self {
+        self.wallet = self.wallet.chain(chain);
         self
     }
 

@@ -17,8 +17,8 @@ pub use request::{Request, RequestBuilder};
 
 use crate::Error;
 use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
-use crate::ledger::{Entry, Filter, Finding};
-use crate::payer::Payer;
+use crate::ledger::{Entry, Filter, Finding, PurchaseId};
+use crate::payer::{Evidence, Payer, Reconciled};
 use crate::policy::{Explanation, Hypothetical};
 use guard::Guard;
 
@@ -140,6 +140,22 @@ impl Client {
     /// When the client has no wallet, the URL no origin, or the books cannot be read.
     pub async fn explain(&self, payment: &Hypothetical) -> Result<Explanation, Error> {
         self.wallet()?.explain(payment).await
+    }
+
+    /// Compares the books with the chain; see [`Payer::reconcile`].
+    ///
+    /// # Errors
+    /// When the client has no wallet or no chain to read, or the books cannot be used.
+    pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
+        self.wallet()?.reconcile().await
+    }
+
+    /// Everything that the books know of one purchase, for a dispute.
+    ///
+    /// # Errors
+    /// When the client has no wallet, or the books hold no such purchase or cannot be read.
+    pub async fn evidence(&self, purchase: &PurchaseId) -> Result<Evidence, Error> {
+        self.wallet()?.evidence(purchase).await
     }
 
     #[cfg(feature = "multipart")]

@@ -314,6 +314,8 @@ impl NewEntry {
             value,
             usd: self.asset.dollars(value),
             payee: self.payee,
+            version: self.version,
+            foreign_resource: self.foreign_resource.clone(),
             terms: self.terms.clone(),
             lease_until,
             owned_until: lease_until,

@@ -253,7 +253,7 @@ impl Entry {
             (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => self.owned_until = now,
             (Transition::Confirmed { transaction, at, proof }, Signed | Rejected | Unknown | Settled | Released) => {
                 self.state = Settled;
-                self.counts_at = at.unwrap_or(self.counts_at);
+                self.counts_at = at.map_or(self.counts_at, |at| at.max(self.reserved_at));
                 self.verified_transaction = transaction.or(self.verified_transaction);
                 self.proof = Some(proof.clone());
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::guard::Left;
 use super::{Inner, KillSwitch, Payer};
+use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Ledger};
 use crate::policy::{AnyApprover, Approver, Policy};
 use crate::signer::{AnySigner, Signer};
@@ -21,6 +22,7 @@ pub struct PayerBuilder {
     clock: Option<Arc<dyn Clock>>,
     agent: Option<String>,
     switch: KillSwitch,
+    chain: Option<ChainReader>,
 }
 
 impl fmt::Debug for PayerBuilder {
@@ -68,6 +70,13 @@ impl PayerBuilder {
         self
     }
 
+    /// What the books are [reconciled](Payer::reconcile) with.
+    #[must_use]
+    pub fn chain(mut self, chain: ChainReader) -> Self {
+        self.chain = Some(chain);
+        self
+    }
+
     /// What stops all paying at once.
     #[must_use]
     pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
@@ -111,6 +120,7 @@ impl PayerBuilder {
                 clock,
                 agent: self.agent,
                 switch: self.switch,
+                chain: self.chain,
                 left: Left::default(),
             }),
         })

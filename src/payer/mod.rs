@@ -3,11 +3,13 @@
 mod answer;
 mod builder;
 mod buy;
+mod evidence;
 mod guard;
 mod intent;
 mod kill_switch;
 mod payment;
 mod quotation;
+mod reconcile;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,15 +17,18 @@ use std::sync::Arc;
 use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
+pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
 pub use intent::Intent;
 pub(crate) use intent::fingerprint;
 pub use kill_switch::KillSwitch;
 pub use payment::{Outcome, Payment};
 pub use quotation::{Quotation, QuotedOffer};
+pub use reconcile::Reconciled;
 
 use guard::Left;
 
 use crate::asset::AssetRegistry;
+use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding, StopOrder};
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::quote::Quote;
@@ -65,6 +70,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     agent: Option<String>,
     switch: KillSwitch,
+    chain: Option<ChainReader>,
     left: Left,
 }
 

@@ -266,7 +266,6 @@ impl Payer {
         })?;
         let asset = self.inner.assets.find(entry.network, entry.asset).cloned();
         let asset = asset.ok_or_else(|| unusable("the purchase's token is no longer in the registry"))?;
-        let version = if entry.version == Version::V1.number() { Version::V1 } else { Version::V2 };
         // The books hold the largest of what was signed; what is presented is the latest.
         let signed = x402::decode_authorization(payload.expose_secret());
         let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
@@ -278,6 +277,7 @@ impl Payer {
             valid_before: signed.valid_before,
             purchase: entry.purchase,
         };
+        let version = signed.version;
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);
         let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
         let guard = Guard::new(self, PurchaseKey::new(paid.payer, paid.purchase.clone()), Stage::Signed);

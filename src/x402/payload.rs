@@ -46,6 +46,7 @@ impl Proof {
 
 /// What a payment of ours says, read back from the books.
 pub(crate) struct Presented {
+    pub(crate) version: Version,
     pub(crate) to: Address,
     pub(crate) value: U256,
     pub(crate) valid_before: u64,
@@ -55,6 +56,8 @@ pub(crate) struct Presented {
 pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
     #[derive(Deserialize)]
     struct Payment {
+        #[serde(rename = "x402Version")]
+        version: u8,
         payload: Payload,
     }
     #[derive(Deserialize)]
@@ -69,8 +72,15 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
         valid_before: String,
     }
     let json = codec::decode_header(header.as_bytes()).ok()?;
-    let Signed { to, value, valid_before } = serde_json::from_slice::<Payment>(&json).ok()?.payload.authorization;
-    Some(Presented { to: to.parse().ok()?, value: value.parse().ok()?, valid_before: valid_before.parse().ok()? })
+    let Payment { version, payload } = serde_json::from_slice(&json).ok()?;
+    let Signed { to, value, valid_before } = payload.authorization;
+    let version = if version == Version::V1.number() { Version::V1 } else { Version::V2 };
+    Some(Presented {
+        version,
+        to: to.parse().ok()?,
+        value: value.parse().ok()?,
+        valid_before: valid_before.parse().ok()?,
+    })
 }
 
 #[derive(Serialize)]
