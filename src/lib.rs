@@ -59,6 +59,8 @@ mod client;
 mod clock;
 mod error;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ledger;
 #[cfg(feature = "middleware")]
 pub mod middleware;

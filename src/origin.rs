@@ -30,9 +30,9 @@ impl Origin {
     #[must_use]
     pub fn of(url: &Url) -> Option<Self> {
         let port = url.port_or_known_default()?;
-        let host = url.host_str()?.trim_end_matches('.').to_owned();
+        let host = without_root(url.host_str()?)?.to_owned();
         let http = matches!(url.scheme(), "http" | "https");
-        (http && !host.is_empty()).then(|| Self { scheme: url.scheme().to_owned(), host, port })
+        http.then(|| Self { scheme: url.scheme().to_owned(), host, port })
     }
 
     /// `https` or `http`.
@@ -77,6 +77,14 @@ impl Origin {
     fn default_port(&self) -> bool {
         matches!((self.scheme.as_str(), self.port), ("https", 443) | ("http", 80))
     }
+}
+
+/// The host without the dot that stands for the root.
+///
+/// `None` for an empty label: no such name exists, and `127..` without its dots is another host.
+fn without_root(host: &str) -> Option<&str> {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name.split('.').all(|label| !label.is_empty()).then_some(name)
 }
 
 impl fmt::Display for Origin {
@@ -150,12 +158,10 @@ impl FromStr for HostPattern {
     fn from_str(text: &str) -> Result<Self, ParseHostError> {
         let malformed = || ParseHostError { text: crate::text::excerpt(text) };
         let (below, name) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
-        if name.contains('*') {
-            return Err(malformed());
-        }
         let host = Host::parse(name).map_err(|_| malformed())?.to_string();
-        let host = host.trim_end_matches('.').to_owned();
-        if host.is_empty() { Err(malformed()) } else { Ok(Self { below, host }) }
+        // In the parsed host: `%2A` is a star, too.
+        let host = without_root(&host).filter(|host| !host.contains('*')).ok_or_else(malformed)?.to_owned();
+        Ok(Self { below, host })
     }
 }
 
@@ -187,6 +193,11 @@ mod tests {
         assert_eq!(origin("https://аpi.example.com/"), "https://xn--pi-6kc.example.com");
         assert_eq!(origin("https://0x7f.1/"), "https://127.0.0.1");
         assert_eq!(origin("https://api.example.com@evil.com/"), "https://evil.com");
+        assert_eq!(origin("https://127./"), "https://0.0.0.127");
+        for text in ["https://./", "https://127../", "https://a.example../", "https://a..example/"] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+            assert!(text.replace("https://", "").replace('/', "").parse::<HostPattern>().is_err(), "{text}");
+        }
         assert_eq!(origin("http://a.example:8443"), "http://a.example:8443");
         assert!("https://[::ffff:127.0.0.1]/".parse::<Origin>().unwrap().is_loopback());
         assert!("data:text/plain,x".parse::<Origin>().is_err());
@@ -201,7 +212,7 @@ mod tests {
         }
         let exact: HostPattern = "api.example.com".parse().unwrap();
         assert!(exact.matches("api.example.com") && !exact.matches("x.api.example.com"));
-        for bad in ["", "*", "*.", "a*.example.com", "https://a.example", "a.example:443"] {
+        for bad in ["", "*", "*.", "a*.example.com", "https://a.example", "a.example:443", "%2a.example.com"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
     }

@@ -6,28 +6,34 @@ const EXCERPT: usize = 160;
 /// material beyond it. Official facilitators quote whole signatures in their error messages.
 const LONGEST_HEX: usize = 64;
 
-/// At most 160 characters of `text`, with long hexadecimal runs left out and control,
-/// bidirectional and other invisible characters escaped, so that it can neither leak a signature,
-/// nor flood a log, nor repaint a terminal.
+/// At most 160 characters for `text`, and `…` where it is longer, with long hexadecimal runs left
+/// out and control, bidirectional and other invisible characters escaped, so that it can neither
+/// leak a signature, nor flood a log, nor repaint a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
+    let mut room = EXCERPT;
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
-        if shown.chars().count() >= EXCERPT {
+        let mut piece = String::new();
+        if character.is_ascii_hexdigit() {
+            piece.push(character);
+            while let Some(digit) = characters.next_if(char::is_ascii_hexdigit) {
+                piece.push(digit);
+            }
+            if piece.len() > LONGEST_HEX {
+                piece = "[hex]".to_owned();
+            }
+        } else if character.is_control() || is_invisible(character) {
+            piece.extend(character.escape_unicode());
+        } else {
+            piece.push(character);
+        }
+        let Some(left) = room.checked_sub(piece.chars().count()) else {
             shown.push('…');
             break;
-        }
-        if character.is_ascii_hexdigit() {
-            let mut run = String::from(character);
-            while let Some(digit) = characters.next_if(char::is_ascii_hexdigit) {
-                run.push(digit);
-            }
-            shown.push_str(if run.len() > LONGEST_HEX { "[hex]" } else { &run });
-        } else if character.is_control() || is_invisible(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
+        };
+        room = left;
+        shown.push_str(&piece);
     }
     shown
 }
@@ -61,7 +67,10 @@ mod tests {
     #[test]
     fn invisible_and_long_text_is_tamed() {
         assert_eq!(excerpt("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
-        assert_eq!(excerpt(&"x".repeat(500)).chars().count(), EXCERPT + 1);
+        for long in ["x".repeat(500), format!("{}{}", "x".repeat(159), "ab".repeat(32)), "\u{1b}".repeat(160)] {
+            assert!(excerpt(&long).chars().count() <= EXCERPT + 1, "{long}");
+            assert!(excerpt(&long).ends_with('…'), "{long}");
+        }
     }
 
     #[test]

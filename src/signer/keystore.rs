@@ -192,6 +192,22 @@ impl KdfParams {
     }
 }
 
+/// A keystore's text, opened if that takes a fuzzer no more than a moment.
+#[cfg(fuzzing)]
+pub(crate) fn open_cheap(text: &str, password: &SecretString) -> Option<Result<LocalSigner, KeyError>> {
+    let keystore = match Keystore::parse(text) {
+        Ok(keystore) => keystore,
+        Err(error) => return Some(Err(error)),
+    };
+    let params = &keystore.crypto.kdfparams;
+    let work = params.scrypt().map_or(0, |_| {
+        let blocks = u64::from(params.r.unwrap_or(0)).saturating_mul(u64::from(params.p.unwrap_or(0)));
+        params.n.unwrap_or(0).saturating_mul(blocks)
+    });
+    let cheap = work <= 1 << 10 && params.rounds().unwrap_or(0) <= 1 << 10;
+    cheap.then(|| keystore.open(password))
+}
+
 fn refuse(reason: impl Into<String>) -> KeyError {
     KeyError::Keystore(reason.into())
 }

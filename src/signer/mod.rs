@@ -9,6 +9,8 @@ mod recover;
 mod alloy_adapter;
 #[cfg(feature = "keystore")]
 mod keystore;
+#[cfg(all(fuzzing, feature = "keystore"))]
+pub(crate) use keystore::open_cheap;
 
 use std::fmt;
 use std::future::Future;
