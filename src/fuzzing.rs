@@ -69,6 +69,7 @@ pub fn reservation(wish: Wish) -> Reservation {
         value: U256::from(wish.micros),
         tag: Some("research".to_owned()),
         agent: Some("ada".to_owned()),
+        terms: None,
     };
     let checks = Checks {
         now: wish.now,
@@ -76,6 +77,7 @@ pub fn reservation(wish: Wish) -> Reservation {
         meters: vec![Meter { scope: wish.scope, kind: limit }],
         payee: None,
         price: None,
+        refunds_make_room: false,
     };
     let terms = if wish.changed { Terms::Changed } else { Terms::First };
     Reservation { entry, checks, lease: LEASE, terms }
@@ -149,5 +151,5 @@ pub fn has_hex_of(digits: usize, shown: &str) -> bool {
 /// A settlement by the transaction that a seller names. The one place that makes it.
 #[must_use]
 pub const fn settled_by(transaction: [u8; 32]) -> crate::Transition {
-    crate::Transition::Settled { transaction: B256::new(transaction), status: 200 }
+    crate::Transition::Settled { transaction: B256::new(transaction), answer: crate::ledger::Answer::of(200) }
 }

@@ -14,7 +14,9 @@ use std::sync::OnceLock;
 use arbitrary::Arbitrary;
 use bursar::fuzzing::{Wish, reservation, settled_by};
 use bursar::secrecy::SecretString;
-use bursar::{Filter, Ledger, LedgerError, Reservation, Reserved, Scope, SqliteLedger, Timestamp, Transition};
+use bursar::{
+    Filter, Ledger, LedgerError, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger, Timestamp, Transition,
+};
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -69,8 +71,8 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
         drop(ledger.entries(&Filter::all()).await);
         for id in 0..PURCHASES {
             let key = wish(id, 1, Scope::Global).key();
-            drop(ledger.record(&key, &Transition::Freed, now()).await);
-            drop(ledger.purchase(&key).await);
+            let lease = ledger.purchase(&key).await.ok().flatten().map_or(now(), |entry| entry.lease_until);
+            drop(ledger.record(&key, &Transition::Freed { lease }, now()).await);
         }
     });
 });
@@ -186,18 +188,19 @@ async fn keep(path: &Path) -> Result<(), LedgerError> {
         let Reserved::Held(entry) = ledger.reserve(&wish).await? else { panic!("there is room") };
         let key = wish.key();
         if id == 9 {
-            ledger.record(&key, &Transition::Freed, now()).await?;
+            ledger.record(&key, &Transition::Freed { lease: entry.lease_until }, now()).await?;
             continue;
         }
         let payload = SecretString::from("eyJ4NDAyVmVyc2lvbiI6Mn0=");
-        let signed = Transition::Signed { lease: entry.lease_until, valid_before: NOW + 60, payload };
+        let signed =
+            Transition::Signed { lease: entry.lease_until, valid_before: NOW + 60, payload, owned_until: now() };
         if id > 0 {
             ledger.record(&key, &signed, now()).await?;
         }
         match id % 4 {
             1 => ledger.record(&key, &settled_by([id; 32]), now()).await?,
             2 => {
-                let refused = Transition::Rejected { reason: "no".to_owned(), status: 402 };
+                let refused = Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) };
                 ledger.record(&key, &refused, now()).await?;
             }
             _ => {}

@@ -10,7 +10,8 @@ use arbitrary::Arbitrary;
 use bursar::fuzzing::{LEASE, Wish, reservation, settled_by};
 use bursar::secrecy::SecretString;
 use bursar::{
-    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Scope, SqliteLedger, Timestamp, Transition,
+    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger, Timestamp,
+    Transition,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -100,15 +101,18 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
         Step::Sign { id, valid_for } => {
             let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
             let valid_before = now.secs() + u64::from(valid_for);
-            (id, Transition::Signed { lease, valid_before, payload: SecretString::from("eA==") })
+            (id, Transition::Signed { lease, valid_before, payload: SecretString::from("eA=="), owned_until: now })
         }
         Step::Settle { id } => (id, settled_by([7; 32])),
-        Step::Reject { id } => (id, Transition::Rejected { reason: "no".to_owned(), status: 402 }),
-        Step::Lose { id } => (id, Transition::Unknown { reason: "lost".to_owned(), status: None }),
+        Step::Reject { id } => (id, Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) }),
+        Step::Lose { id } => (id, Transition::Unknown { reason: "lost".to_owned(), answer: None }),
         Step::Doubt { id, valid_for } => {
             (id, Transition::Doubtful { valid_before: now.secs() + u64::from(valid_for), reason: "odd".to_owned() })
         }
-        Step::Free { id } => (id, Transition::Freed),
+        Step::Free { id } => {
+            let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
+            (id, Transition::Freed { lease })
+        }
         Step::Reserve { .. } | Step::Wait { .. } => return,
     };
     let id = id % 16;
@@ -119,10 +123,10 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
     let cost = costs.get_mut(&id).expect("what is recorded was reserved");
     match transition {
         Transition::Signed { .. } | Transition::Doubtful { .. } => cost.signed = cost.signed.max(cost.micros),
-        Transition::Freed => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
+        Transition::Freed { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
         _ => {}
     }
-    if matches!(transition, Transition::Freed) {
+    if matches!(transition, Transition::Freed { .. }) {
         cost.until = now;
     }
 }
