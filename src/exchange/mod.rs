@@ -24,7 +24,7 @@ use crate::ledger::PurchaseId;
 use crate::payer::{Intent, Outcome, Payer, Payment, Quotation};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, Origin};
+use crate::{Error, ErrorKind, Origin, Receipt, Spend};
 use challenge::Challenge;
 use response::Settlement;
 
@@ -243,7 +243,8 @@ impl<'a, W: Wire> Exchange<'a, W> {
                     return Err(refusal(&payment, status, reason, pending, terms.is_some()).at(replay.head().url()));
                 }
                 (outcome, ..) => {
-                    let response = response.ok_or_else(|| refusal(&payment, status, None, false, false))?;
+                    let url = replay.head().url();
+                    let response = response.ok_or_else(|| withheld(&payment, status, &outcome).at(url))?;
                     return Ok(Settlement::attach(response, &payment, outcome));
                 }
             }
@@ -308,6 +309,17 @@ impl<'a, W: Wire> Exchange<'a, W> {
             intent = intent.max_price(max.clone());
         }
         Ok(intent)
+    }
+}
+
+/// A 402 that is no refusal, because its receipt proves the payment; not handed up, because its terms
+/// would be paid again.
+fn withheld(payment: &Payment, status: StatusCode, outcome: &Outcome) -> Error {
+    let message = "the seller asks again for what its own receipt says is paid";
+    let error = Error::new(ErrorKind::Rejected, message).with_status(status).of_payment(payment.paid());
+    match outcome {
+        Outcome::Settled(receipt) => error.spent(Spend::Settled).with_receipt(Receipt::clone(receipt)),
+        Outcome::Refused { .. } | Outcome::Unknown { .. } => error.spent(payment.spend()),
     }
 }
 
