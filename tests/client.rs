@@ -396,6 +396,16 @@ async fn a_402_after_payment_is_an_error_and_never_a_second_payment() {
 }
 
 #[tokio::test]
+async fn a_402_with_a_receipt_is_an_error_that_knows_of_the_money() {
+    let paywall = paywall([paid_report().fault(Fault::ForgedReceipt(Forgery::WithTerms))]).await;
+    let client = client();
+    let error = client.get(paywall.url("/report")).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Settled), "{error}");
+    assert_eq!(error.receipt().unwrap().transaction(), paywall.settlements()[0].transaction);
+    assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, State::Settled);
+}
+
+#[tokio::test]
 async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_nonce() {
     let dearer = || paid_report().fault_once(Fault::RejectAgain);
     let paywall_ = paywall([dearer()]).await;

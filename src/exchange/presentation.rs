@@ -14,9 +14,9 @@ use super::response::Settlement;
 use super::{Exchange, Replay, Wire};
 use crate::ledger::BodyDigest;
 use crate::payer::{Intent, Outcome, Payment};
-use crate::receipt::Claim;
+use crate::receipt::{Claim, Receipt};
 use crate::x402::{PaymentRequired, SettlementResponse};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Spend};
 
 /// How often a payment is presented in one call, the first time included, unless the client says
 /// otherwise.
@@ -103,8 +103,8 @@ impl<W: Wire> Exchange<'_, W> {
                     return Err(refusal.of(&payment).at(replay.head().url()));
                 }
                 (outcome, ..) => {
-                    let none = Refusal { status, reason: None, pending: false, new_terms: false, presented };
-                    let response = response.ok_or_else(|| none.of(&payment))?;
+                    let url = replay.head().url();
+                    let response = response.ok_or_else(|| withheld(&payment, status, &outcome).at(url))?;
                     return Ok(Settlement::attach(response, &payment, outcome));
                 }
             }
@@ -225,6 +225,17 @@ fn is_failure(status: StatusCode) -> bool {
 /// `Retry-After` in seconds; its form as a date is not waited for.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// A 402 that is no refusal, because its receipt proves the payment; not handed up, because its terms
+/// would be paid again.
+fn withheld(payment: &Payment, status: StatusCode, outcome: &Outcome) -> Error {
+    let message = "the seller asks again for what its own receipt says is paid";
+    let error = Error::new(ErrorKind::Rejected, message).with_status(status).of_payment(payment.paid());
+    match outcome {
+        Outcome::Settled(receipt) => error.spent(Spend::Settled).with_receipt(Receipt::clone(receipt)),
+        Outcome::Refused { .. } | Outcome::Unknown { .. } => error.spent(payment.spend()),
+    }
 }
 
 /// A 402 that answered a payment.

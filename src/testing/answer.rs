@@ -1,16 +1,19 @@
 //! Answers: the 402, the goods, the receipt.
 
-use alloy::primitives::{Address, B256};
+use std::borrow::Cow;
+
+use alloy::primitives::{Address, B256, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use url::Url;
 
 use super::body::Body;
-use super::chain::Settlement;
+use super::breakage::Breakage;
+use super::chain::{Settlement, Token};
 use super::fault::Forgery;
 use super::payment::{Authorization, Received};
 use super::route::{Content, Route};
@@ -18,20 +21,32 @@ use super::terms::legacy_name;
 use crate::Network;
 use crate::x402::{RECEIPTS, Version};
 
+/// In seconds.
+pub(super) const A_YEAR: u32 = 31_536_000;
+
 /// What the server does with a request.
 #[derive(Debug)]
 pub(super) enum Reply {
     Answer(Response<Body>),
-    /// Closes the connection.
-    Drop,
-    /// Says nothing, until the buyer goes.
-    Hang,
+    /// An answer that breaks on its way.
+    Broken(Response<Body>, Breakage),
+    /// Says nothing until the buyer goes, and settles then.
+    SettleWhenGone(Token, Authorization),
 }
 
 impl From<Response<Body>> for Reply {
     fn from(response: Response<Body>) -> Self {
         Self::Answer(response)
     }
+}
+
+/// A fault's answer in plain text. Who should come back later, should in a year.
+pub(super) fn failed(status: u16) -> Response<Body> {
+    let mut response = plain(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), "something went wrong");
+    if matches!(status, 429 | 503) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(A_YEAR));
+    }
+    response
 }
 
 pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
@@ -67,13 +82,18 @@ pub(super) fn goods(route: &Route, received: &Received) -> Response<Body> {
     response
 }
 
-pub(super) fn redirect(to: &Url) -> Response<Body> {
+pub(super) fn redirect(status: u16, to: &Url) -> Response<Body> {
     let mut response = Response::new(Body::whole(Bytes::new()));
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::TEMPORARY_REDIRECT);
     if let Ok(location) = HeaderValue::try_from(to.as_str()) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
+}
+
+/// The bytes that so many characters of base64 hold: three in four.
+pub(super) const fn unencoded(length: usize) -> usize {
+    length.saturating_sub(length.div_ceil(4))
 }
 
 /// Base64 of JSON.
@@ -96,27 +116,48 @@ pub(super) struct Claim {
     transaction: Option<B256>,
     network: Network,
     payer: Address,
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
+    amount: Option<&'static str>,
+    /// The length that the header is to have at least, in bytes.
+    length: usize,
 }
 
 impl Claim {
-    pub(super) const fn success(settlement: &Settlement) -> Self {
+    pub(super) fn success(settlement: &Settlement) -> Self {
         Self {
             success: true,
             transaction: Some(settlement.transaction),
             network: settlement.network,
             payer: settlement.authorization.from,
             reason: None,
+            amount: None,
+            length: 0,
         }
     }
 
-    pub(super) const fn failure(reason: &'static str, network: Network, authorization: &Authorization) -> Self {
-        Self { success: false, transaction: None, network, payer: authorization.from, reason: Some(reason) }
+    /// A receipt of a transaction that never was.
+    pub(super) fn invented(network: Network, authorization: &Authorization) -> Self {
+        let transaction = Some(keccak256(authorization.nonce));
+        Self { success: true, transaction, reason: None, ..Self::failure("", network, authorization) }
+    }
+
+    pub(super) fn failure(
+        reason: impl Into<Cow<'static, str>>,
+        network: Network,
+        authorization: &Authorization,
+    ) -> Self {
+        let (reason, payer) = (Some(reason.into()), authorization.from);
+        Self { success: false, transaction: None, network, payer, reason, amount: None, length: 0 }
     }
 
     /// The transaction was sent, and not seen included.
-    pub(super) const fn pending(settlement: &Settlement) -> Self {
-        Self { success: false, reason: Some("settlement_pending"), ..Self::success(settlement) }
+    pub(super) fn pending(self) -> Self {
+        Self { success: false, reason: Some("settlement_pending".into()), ..self }
+    }
+
+    /// Another purchase's transaction.
+    pub(super) fn of_transaction(self, transaction: B256) -> Self {
+        Self { transaction: Some(transaction), ..self }
     }
 
     pub(super) fn forged(self, forgery: Forgery) -> Self {
@@ -124,12 +165,19 @@ impl Claim {
             Forgery::Payer => Self { payer: Address::repeat_byte(0xde), ..self },
             Forgery::Network => Self { network: Network::from_chain_id(1), ..self },
             Forgery::NoTransaction => Self { transaction: None, ..self },
-            Forgery::Failure => Self { success: false, transaction: None, ..self },
+            Forgery::Transaction => Self { transaction: self.transaction.map(keccak256), ..self },
+            Forgery::Amount => Self { amount: Some("1"), ..self },
+            Forgery::Failure | Forgery::FailureDelivered | Forgery::Contradiction => {
+                let reason = Some("invalid_exact_evm_transaction_failed".into());
+                Self { success: false, transaction: None, reason, ..self }
+            }
+            Forgery::Huge => Self { length: 100_000, ..self },
+            Forgery::OtherPurchase | Forgery::WithTerms => self,
         }
     }
 
-    pub(super) fn reason(&self) -> &'static str {
-        self.reason.unwrap_or("settlement_failed")
+    pub(super) fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or("settlement_failed")
     }
 
     pub(super) fn header(&self, version: Version) -> (HeaderName, HeaderValue) {
@@ -143,9 +191,13 @@ impl Claim {
             "network": network,
             "payer": self.payer.to_checksum(None),
         });
-        if let (Some(reason), Some(claim)) = (self.reason, claim.as_object_mut()) {
-            claim.insert("errorReason".to_owned(), reason.into());
+        if let Some(claim) = claim.as_object_mut() {
+            let reason = self.reason.as_deref().map(|reason| ("errorReason".to_owned(), reason.into()));
+            let amount = self.amount.map(|amount| ("amount".to_owned(), amount.into()));
+            claim.extend(reason.into_iter().chain(amount));
         }
-        (receipt_header(version), header_value(claim.to_string().as_bytes()))
+        let mut json = claim.to_string().into_bytes();
+        json.resize(unencoded(self.length).max(json.len()), b' ');
+        (receipt_header(version), header_value(&json))
     }
 }

@@ -1,11 +1,13 @@
 //! Response bodies: whole, in chunks, without end, too large, or broken off.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 const PADDING: &[u8] = &[b' '; 16 * 1024];
@@ -56,7 +58,26 @@ impl Body {
         Self { rest: Rest::Padding(missing), sized: false, ..self }
     }
 
-    fn length(&self) -> usize {
+    /// As it is, without telling its length.
+    pub(super) fn untold(self) -> Self {
+        Self { sized: false, ..self }
+    }
+
+    /// Padded as [`padded`](Self::padded), and compressed with gzip.
+    pub(super) fn compressed(self, length: usize) -> Self {
+        let missing = length.saturating_sub(self.length());
+        let padding = io::repeat(b' ').take(u64::try_from(missing).unwrap_or(u64::MAX));
+        let whole: Vec<u8> = self.chunks.into_iter().flatten().collect();
+        let mut packed = Vec::new();
+        match GzEncoder::new(whole.as_slice().chain(padding), Compression::fast()).read_to_end(&mut packed) {
+            Ok(_) => Self::whole(packed),
+            // Neither memory nor repetition can fail.
+            Err(_) => Self::whole(Bytes::new()),
+        }
+    }
+
+    /// Of what it begins with, in bytes.
+    pub(super) fn length(&self) -> usize {
         self.chunks.iter().map(Bytes::len).fold(0, usize::saturating_add)
     }
 }

@@ -30,11 +30,59 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Hostile sellers
+//!
+//! Point your own agent at the sellers that you fear: put a [`Fault`] on a route, let the agent buy,
+//! and ask the paywall what it cost.
+//!
+//! | to see what happens when the seller | use |
+//! |---|---|
+//! | gouges, swaps the payee, fakes a token, asks for years of validity | [`Fault::Terms`] with a [`Lie`] |
+//! | sends terms that are huge, slow, cut or never end | [`Fault::BreakTerms`] with a [`Breakage`] |
+//! | redirects before or after the payment | [`Fault::RedirectBeforeTerms`], [`Fault::RedirectAfterSettle`] |
+//! | takes the money and answers with an error | [`Fault::StatusAfterSettle`] |
+//! | takes the money, and the answer is lost | [`Fault::BreakAfterSettle`], [`Fault::SettleWhenGone`] |
+//! | lies about what it took | [`Fault::ForgedReceipt`] with a [`Forgery`] |
+//! | asks again, at another price or for another payee | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
+//! | keeps the payment and cashes it later | any of these, then [`Paywall::cash_in`] |
+//!
+//! ```
+//! use bursar::testing::{Fault, Lie, Paywall, Route};
+//! use bursar::usd;
+//! # async fn my_agent_buys(url: bursar::Url) {
+//! #     let signer = bursar::LocalSigner::random().unwrap();
+//! #     let policy = bursar::Policy::new().network("base-sepolia");
+//! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::MemoryLedger::new());
+//! #     drop(agent.allow_http_loopback(true).build().unwrap().get(url).send().await);
+//! # }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let faults = [
+//!     Fault::Terms(Lie::DearFirst(1_000)),
+//!     Fault::DropAfterSettle,
+//!     Fault::RequoteAfterSettle(Lie::Price(2)),
+//! ];
+//! for fault in faults {
+//!     let route = Route::get("/report").price(usd!("0.01")).fault(fault.clone());
+//!     let seller = Paywall::builder().route(route).start().await?;
+//!     my_agent_buys(seller.url("/report")).await;
+//!     // The worst: it kept every payment, and cashes what it can.
+//!     let transfers = seller.settlements().len() + seller.cash_in();
+//!     assert!(transfers <= 1, "{fault:?} cost {transfers} payments");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod answer;
 mod body;
+mod breakage;
 mod chain;
 mod fault;
+mod lie;
+mod line;
 mod payment;
 mod route;
 mod seller;
@@ -47,14 +95,17 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alloy::primitives::{Address, B256, U256, address};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
+pub use breakage::Breakage;
 pub use chain::Settlement;
 pub use fault::{Fault, Forgery};
+pub use lie::Lie;
 pub use payment::{Authorization, Presented, Received};
 pub use route::Route;
 
@@ -130,6 +181,19 @@ impl Paywall {
     #[must_use]
     pub fn is_used(&self, asset: &Asset, payer: Address, nonce: B256) -> bool {
         self.seller.state().chain.is_used(asset.into(), payer, nonce)
+    }
+
+    /// Has the seller cash every payment that was ever presented and valid, as far as the chain
+    /// accepts it by now: what a seller can do that kept them. Tells how many transfers that made.
+    #[must_use]
+    pub fn cash_in(&self) -> usize {
+        self.seller.cash_in()
+    }
+
+    /// Bytes that were sent to buyers, on all connections: some may wait in the system's buffers.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.seller.sent.load(Ordering::Relaxed)
     }
 
     /// Ends every fault: from here on the seller is honest. Prices that were raised stay.

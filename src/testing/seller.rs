@@ -2,21 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::header::{CACHE_CONTROL, HOST};
+use http::header::{AGE, CACHE_CONTROL, HOST, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::answer::{self, Claim, Reply};
 use super::body::Body;
+use super::breakage::Breakage;
 use super::chain::{Chain, Settlement, Token};
 use super::fault::{Fault, Faults, Forgery, Occasion};
+use super::lie::{Lie, multiply};
 use super::payment::{Authorization, Presented, Received};
 use super::route::{PAYMENT_IDENTIFIER, Route};
-use super::terms::{Conditions, Price, Terms, doubled};
+use super::terms::{Conditions, Price, Terms};
 use super::verify::{Reason, verify};
 use crate::x402::{PAYMENT_REQUIRED, Version};
 use crate::{Clock, Flow, Network, Timestamp};
@@ -25,6 +28,8 @@ pub(super) struct Seller {
     pub(super) shelves: Vec<(Route, Conditions)>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) changed: watch::Sender<()>,
+    /// Bytes written to all connections.
+    pub(super) sent: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -42,10 +47,22 @@ pub(super) struct State {
     pub(super) faults: Vec<Faults>,
     /// How often each route has doubled its price.
     doublings: Vec<usize>,
+    /// What each route's terms said last.
+    stated: Vec<Stated>,
+    /// Every payment that was valid when it came, settled or not.
+    presented: Vec<(Token, Authorization)>,
     /// What was delivered, by route and payment header.
     sales: HashMap<(usize, String), Sale>,
     /// The payment header that came first under a payment identifier.
     identified: HashMap<(usize, String), String>,
+}
+
+/// How a route stated its terms.
+#[derive(Clone, Debug, Default)]
+struct Stated {
+    times: u32,
+    /// In the last statement.
+    lie: Option<Lie>,
 }
 
 /// A payment that was settled, and the honest answer to it.
@@ -77,8 +94,10 @@ impl Seller {
     pub(super) fn new(shelves: Vec<(Route, Conditions)>, clock: Arc<dyn Clock>, chain: Chain) -> Self {
         let faults = shelves.iter().map(|(route, _)| route.faults.clone()).collect();
         let doublings = vec![0; shelves.len()];
-        let state = State { chain, faults, doublings, ..State::default() };
-        Self { shelves, clock, changed: watch::Sender::new(()), state: Mutex::new(state) }
+        let stated = vec![Stated::default(); shelves.len()];
+        let state = State { chain, faults, doublings, stated, ..State::default() };
+        let (changed, sent) = (watch::Sender::new(()), Arc::default());
+        Self { shelves, clock, changed, sent, state: Mutex::new(state) }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -98,6 +117,26 @@ impl Seller {
         };
         self.changed.send_replace(());
         reply
+    }
+
+    /// Settles everything that was ever presented and that the chain accepts by now, and tells how
+    /// many transfers that made.
+    pub(super) fn cash_in(&self) -> usize {
+        let mut state = self.state();
+        let now = self.now();
+        let presented = state.presented.clone();
+        let valid = presented.into_iter().filter(|(_, transfer)| transfer.valid_before > now.secs());
+        let made = valid.filter(|(token, transfer)| state.chain.settle(*token, *transfer, now).is_ok()).count();
+        drop(state);
+        self.changed.send_replace(());
+        made
+    }
+
+    /// Settles what the buyer no longer waits for.
+    pub(super) fn settle_late(&self, token: Token, authorization: Authorization) {
+        // A refusal by the chain is told to nobody: nobody is there.
+        drop(self.state().chain.settle(token, authorization, self.now()));
+        self.changed.send_replace(());
     }
 
     fn route(&self, state: &mut State, received: &Received) -> Reply {
@@ -130,7 +169,7 @@ impl Visit<'_> {
             return answer::goods(self.route, self.received).into();
         }
         match self.received.payment.as_ref().filter(|payment| self.route.speaks(payment.version)) {
-            None => self.challenge("Payment required").into(),
+            None => self.challenge("Payment required"),
             Some(payment) => self.paid(payment),
         }
     }
@@ -142,14 +181,17 @@ impl Visit<'_> {
         let sold = self.state.sales.get(&(self.number, payment.header.clone())).cloned();
         let due = match sold.map_or_else(|| self.verify(payment), |sale| Ok(Due::Before(Box::new(sale)))) {
             Ok(due) => due,
-            Err(reason) => return self.challenge(reason).into(),
+            Err(reason) => return self.challenge(reason),
         };
         let fault = self.strike(Occasion::Payment);
-        if let Some(refusal) = fault.as_ref().and_then(|fault| self.unsettled(fault, &due, payment.version)) {
-            return refusal.into();
+        if let Some(reply) = fault.as_ref().and_then(|fault| self.unsettled(fault, &due, payment)) {
+            return reply;
         }
         match self.sell(due, payment) {
-            Ok(sale) => self.sold(fault, sale, payment.version),
+            Ok(sale) => match fault {
+                Some(fault) => self.betrayed(fault, sale, payment.version),
+                None => sale.answer.into(),
+            },
             Err(response) => (*response).into(),
         }
     }
@@ -158,9 +200,10 @@ impl Visit<'_> {
         self.state.faults.get_mut(self.number)?.strike(occasion)
     }
 
-    fn verify(&self, payment: &Presented) -> Result<Due, Reason> {
+    fn verify(&mut self, payment: &Presented) -> Result<Due, Reason> {
         let offers = self.offers(payment.version);
-        let (token, authorization) = verify(payment, &offers, &self.route.extensions, self.now.secs())?;
+        let (token, authorization) = verify(payment, &offers, &self.extensions(), self.now.secs())?;
+        self.state.presented.push((token, authorization));
         self.state.chain.simulate(token, &authorization)?;
         Ok(Due::Now(token, authorization))
     }
@@ -220,57 +263,108 @@ impl Visit<'_> {
             .then(|| answer::plain(StatusCode::CONFLICT, "the payment identifier is another payment's"))
     }
 
-    /// Faults that leave the payment unsettled.
-    fn unsettled(&mut self, fault: &Fault, due: &Due, version: Version) -> Option<Response<Body>> {
-        match fault {
+    /// Faults that leave the payment unsettled, for now.
+    fn unsettled(&mut self, fault: &Fault, due: &Due, payment: &Presented) -> Option<Reply> {
+        let (version, (network, authorization)) = (payment.version, due.about());
+        Some(match fault {
+            Fault::StatusBeforeSettle(status) => answer::failed(*status).into(),
+            Fault::BreakBeforeSettle(breakage) => Reply::Broken(self.delivery(None), breakage.clone()),
+            Fault::SettleWhenGone => match due {
+                Due::Before(_) => return None,
+                Due::Now(token, authorization) => Reply::SettleWhenGone(*token, *authorization),
+            },
+            Fault::DeliverUnsettled => self.delivery(None).into(),
+            Fault::InventedReceipt => self.delivery(Some(&Claim::invented(network, authorization))).into(),
+            Fault::SettlementFailure => {
+                let claim = Claim::failure("invalid_exact_evm_transaction_failed", network, authorization);
+                self.refuse(&claim, version).into()
+            }
+            Fault::PendingUnsettled => self.refuse(&Claim::invented(network, authorization).pending(), version).into(),
             Fault::RejectAgain => {
                 if let Some(doublings) = self.state.doublings.get_mut(self.number) {
                     *doublings = doublings.saturating_add(1);
                 }
-                Some(self.challenge("No matching payment requirements"))
+                self.challenge(UNMATCHED)
             }
-            Fault::RedirectAfterPayment(to) => Some(answer::redirect(to)),
-            Fault::SettlementFailure => {
-                let (network, authorization) = due.about();
-                let claim = Claim::failure("invalid_exact_evm_transaction_failed", network, authorization);
-                Some(self.refuse(&claim, version))
+            Fault::Requote(lie) => self.state_terms(UNMATCHED, Some(lie.clone()), 0).into(),
+            Fault::QuotePayment => {
+                self.quoted(payment, Claim::failure(quotation(payment), network, authorization)).into()
             }
-            _ => None,
-        }
+            Fault::RedirectAfterPayment(to) => answer::redirect(307, to).into(),
+            _ => return None,
+        })
     }
 
-    /// The answer to a payment that was settled.
-    fn sold(&self, fault: Option<Fault>, sale: Sale, version: Version) -> Reply {
+    /// The goods, as if they were paid for.
+    fn delivery(&self, claim: Option<&Claim>) -> Response<Body> {
+        let mut answer = answer::goods(self.route, self.received);
+        let version = self.received.payment.as_ref().map_or(Version::V2, |payment| payment.version);
+        answer.headers_mut().extend(claim.map(|claim| claim.header(version)));
+        answer
+    }
+
+    /// A refusal with a receipt, and terms in every version, whose texts quote the payment.
+    fn quoted(&self, payment: &Presented, claim: Claim) -> Response<Body> {
+        let mut response = self.terms(claim.reason(), 0);
+        response.headers_mut().extend([claim.header(payment.version)]);
+        response
+    }
+
+    /// The answer to a payment that was settled, or was before.
+    fn betrayed(&mut self, fault: Fault, sale: Sale, version: Version) -> Reply {
         let Sale { settlement, mut answer } = sale;
         let name = answer::receipt_header(version);
         match fault {
-            Some(Fault::DropAfterSettle) => return Reply::Drop,
-            Some(Fault::HangAfterSettle) => return Reply::Hang,
-            Some(Fault::ServerErrorAfterSettle) => answer = answer::plain(StatusCode::BAD_GATEWAY, "bad gateway"),
-            Some(Fault::BrokenBodyAfterSettle) => answer = answer.map(Body::broken),
-            Some(Fault::NoReceipt) => drop(answer.headers_mut().remove(name)),
-            Some(Fault::MalformedReceipt) => {
+            Fault::DropAfterSettle => return Reply::Broken(answer, Breakage::Close),
+            Fault::HangAfterSettle => return Reply::Broken(answer, Breakage::Silence),
+            Fault::BreakAfterSettle(breakage) => return Reply::Broken(answer, breakage),
+            Fault::ServerErrorAfterSettle => return answer::plain(StatusCode::BAD_GATEWAY, "bad gateway").into(),
+            Fault::StatusAfterSettle(status) => return answer::failed(status).into(),
+            Fault::RequoteAfterSettle(lie) => return self.state_terms(UNMATCHED, Some(lie), 0).into(),
+            Fault::RedirectAfterSettle { status, to } => return answer::redirect(status, &to).into(),
+            Fault::SettlementPending => return self.refuse(&Claim::success(&settlement).pending(), version).into(),
+            Fault::ForgedReceipt(forgery) => return self.forged(forgery, &settlement, answer, version).into(),
+            Fault::BrokenBodyAfterSettle => answer = answer.map(Body::broken),
+            Fault::EmptyAfterSettle => answer = answer.map(|_| Body::whole("")),
+            Fault::NoReceipt => drop(answer.headers_mut().remove(name)),
+            Fault::MalformedReceipt => {
                 drop(answer.headers_mut().insert(name, HeaderValue::from_static("not base64!")));
             }
-            Some(Fault::ForgedReceipt(Forgery::Failure)) => {
-                let (reason, by) = ("invalid_exact_evm_transaction_failed", &settlement.authorization);
-                answer = self.refuse(&Claim::failure(reason, settlement.network, by), version);
-            }
-            Some(Fault::ForgedReceipt(forgery)) => {
-                let (name, value) = Claim::success(&settlement).forged(forgery).header(version);
-                drop(answer.headers_mut().insert(name, value));
-            }
-            Some(Fault::SettlementPending) => answer = self.refuse(&Claim::pending(&settlement), version),
             _ => {}
         }
         answer.into()
+    }
+
+    fn forged(
+        &self,
+        forgery: Forgery,
+        settlement: &Settlement,
+        mut answer: Response<Body>,
+        version: Version,
+    ) -> Response<Body> {
+        let truth = Claim::success(settlement);
+        let lie = truth.clone().forged(forgery);
+        match forgery {
+            Forgery::Failure => return self.refuse(&lie, version),
+            Forgery::WithTerms => answer = self.terms(UNMATCHED, 0),
+            Forgery::Contradiction => {
+                answer.headers_mut().extend([lie.header(Version::V2), truth.header(Version::V1)]);
+                return answer;
+            }
+            _ => {}
+        }
+        let first = self.state.chain.settlements.first().filter(|_| forgery == Forgery::OtherPurchase);
+        let lie = first.map_or(lie.clone(), |first| lie.of_transaction(first.transaction));
+        let (name, value) = lie.header(version);
+        answer.headers_mut().insert(name, value);
+        answer
     }
 
     /// The answer to a payment that could not be settled: a receipt alone in version 2, which keeps
     /// its terms in a header, and the terms again in version 1.
     fn refuse(&self, claim: &Claim, version: Version) -> Response<Body> {
         let mut response = match version {
-            Version::V1 => self.terms(claim.reason(), None),
+            Version::V1 => self.terms(claim.reason(), 0),
             Version::V2 => answer::payment_required("{}"),
         };
         let (name, value) = claim.header(version);
@@ -278,38 +372,59 @@ impl Visit<'_> {
         response
     }
 
-    /// A 402 with terms.
-    fn challenge(&mut self, error: &str) -> Response<Body> {
+    /// A 402 with terms, or what a fault makes of it.
+    fn challenge(&mut self, error: &str) -> Reply {
         let fault = self.strike(Occasion::Terms);
-        self.terms(error, fault)
+        let (lie, padding) = match &fault {
+            Some(Fault::Terms(lie)) => (Some(lie.clone()), 0),
+            Some(Fault::HugeHeader(length)) => (None, *length),
+            _ => (None, 0),
+        };
+        let response = self.state_terms(error, lie, padding);
+        match fault {
+            Some(fault) => disturbed(response, fault),
+            None => response.into(),
+        }
     }
 
-    fn terms(&self, error: &str, fault: Option<Fault>) -> Response<Body> {
-        let body = if self.route.speaks(Version::V1) {
-            Terms::v1(error, &self.offers(Version::V1)).json()
+    /// States terms: by these the next payment is measured.
+    fn state_terms(&mut self, error: &str, lie: Option<Lie>, padding: usize) -> Response<Body> {
+        if let Some(stated) = self.state.stated.get_mut(self.number) {
+            *stated = Stated { times: stated.times.saturating_add(1), lie };
+        }
+        self.terms(error, padding)
+    }
+
+    /// The terms as they were stated last; their header is padded to a length.
+    fn terms(&self, error: &str, padding: usize) -> Response<Body> {
+        let lie = self.stated().and_then(|stated| stated.lie.as_ref());
+        let error = if let Some(Lie::Words(words)) = lie { words } else { error };
+        let version = |honest: u8| match lie {
+            Some(Lie::Protocol(json)) => serde_json::from_str(json).unwrap_or_default(),
+            _ => Value::from(honest),
+        };
+        let body = if self.route.speaks(Version::V1) || matches!(lie, Some(Lie::DearBody(_))) {
+            Terms::v1(error, &self.offers(Version::V1)).of_version(version(1)).json()
         } else {
             b"{}".to_vec()
         };
         let mut response = answer::payment_required(body);
         if self.route.speaks(Version::V2) {
-            let mut json = Terms::v2(error, &self.resource(), &self.offers(Version::V2), &self.route.extensions).json();
-            if let Some(Fault::HugeHeader(length)) = fault {
-                // Four characters of base64 hold three bytes.
-                json.resize(length.saturating_sub(length.div_ceil(4)).max(json.len()), b' ');
-            }
+            let (offers, extensions) = (self.offers(Version::V2), self.extensions());
+            let terms = Terms::v2(error, self.described(lie), &offers, &extensions).of_version(version(2));
+            let mut json = terms.json();
+            json.resize(answer::unencoded(padding).max(json.len()), b' ');
             response.headers_mut().insert(PAYMENT_REQUIRED, answer::header_value(&json));
+        } else if padding > 0 {
+            let padding = HeaderValue::try_from(vec![b'x'; padding]);
+            response.headers_mut().extend(padding.ok().map(|value| (HeaderName::from_static("x-padding"), value)));
         }
         response.headers_mut().extend(self.route.challenge_headers.clone());
-        match fault {
-            Some(Fault::HugeBody402(length)) => response.map(|body| body.padded(length)),
-            Some(Fault::HangingBody402) => response.map(Body::hanging),
-            Some(Fault::HugeHeader(length)) if !self.route.speaks(Version::V2) => {
-                let padding = HeaderValue::try_from(vec![b'x'; length]);
-                response.headers_mut().extend(padding.ok().map(|value| (HeaderName::from_static("x-padding"), value)));
-                response
-            }
-            _ => response,
-        }
+        response
+    }
+
+    fn stated(&self) -> Option<&Stated> {
+        self.state.stated.get(self.number)
     }
 
     fn offers(&self, version: Version) -> Vec<Box<RawValue>> {
@@ -319,8 +434,34 @@ impl Visit<'_> {
             Price::Offers(offers) => offers.clone(),
         };
         let times = self.state.doublings.get(self.number).copied().unwrap_or_default();
-        let raised = |offer: Box<RawValue>| (0..times).fold(offer, |offer, _| doubled(&offer).unwrap_or(offer));
-        offers.into_iter().map(raised).collect()
+        let raised = |offer: Box<RawValue>| (0..times).fold(offer, |offer, _| multiply(&offer, 2, 1).unwrap_or(offer));
+        let offers = offers.into_iter().map(raised).collect();
+        match self.stated() {
+            Some(Stated { times, lie: Some(lie) }) => lie.tell(offers, version, times.saturating_sub(1)),
+            _ => offers,
+        }
+    }
+
+    /// The extensions that the terms declare.
+    fn extensions(&self) -> Map<String, Value> {
+        let mut all = self.route.extensions.clone();
+        match self.stated().and_then(|stated| stated.lie.as_ref()) {
+            Some(Lie::Extension) => {
+                drop(all.insert("proof-of-humanity".to_owned(), json!({ "info": { "required": true } })));
+            }
+            Some(Lie::Identifier(id)) => {
+                drop(all.insert(PAYMENT_IDENTIFIER.to_owned(), json!({ "info": { "required": true, "id": id } })));
+            }
+            _ => {}
+        }
+        all
+    }
+
+    /// `resource` of version 2.
+    fn described(&self, lie: Option<&Lie>) -> Value {
+        let url = if let Some(Lie::Resource(url)) = lie { url.to_string() } else { self.resource() };
+        let description = if let Some(Lie::Words(words)) = lie { words } else { "" };
+        json!({ "url": url, "description": description, "mimeType": "" })
     }
 
     /// The URL as the buyer knows it.
@@ -328,4 +469,33 @@ impl Visit<'_> {
         let host = self.received.header(HOST.as_str()).unwrap_or("127.0.0.1");
         format!("http://{host}{}", self.received.target)
     }
+}
+
+/// What official sellers say to a payment of other terms than they state.
+const UNMATCHED: &str = "No matching payment requirements";
+
+/// An error message as official facilitators word them: with all that the chain was called with.
+fn quotation(payment: &Presented) -> String {
+    let signature = payment.json.as_ref().and_then(|json| json.pointer("/payload/signature")?.as_str());
+    format!("call failed: signature {} \u{1b}[2J\u{202e}of {}", signature.unwrap_or_default(), payment.header)
+}
+
+/// What a fault makes of a 402 with terms.
+fn disturbed(mut response: Response<Body>, fault: Fault) -> Reply {
+    let header = match fault {
+        Fault::BreakTerms(breakage) => return Reply::Broken(response, breakage),
+        Fault::HugeBody402(length) => return response.map(|body| body.padded(length)).into(),
+        Fault::HangingBody402 => return response.map(Body::hanging).into(),
+        Fault::RedirectBeforeTerms { status, to } => return answer::redirect(status, &to).into(),
+        Fault::TermsUnder(status) => {
+            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            return response.into();
+        }
+        Fault::StaleTerms(age) => (AGE, HeaderValue::from(age)),
+        Fault::LongRetryAfter => (RETRY_AFTER, HeaderValue::from(answer::A_YEAR)),
+        Fault::TrackingCookie => (SET_COOKIE, HeaderValue::from_static("buyer=4711; Path=/")),
+        _ => return response.into(),
+    };
+    response.headers_mut().extend([header]);
+    response.into()
 }

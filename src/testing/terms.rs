@@ -1,6 +1,6 @@
 //! What a route asks for: offers, and the 402 that carries them.
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::Address;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -77,23 +77,11 @@ pub(super) fn legacy_name(network: Network) -> String {
     network.name().map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
-/// The offer at twice its price; as it is where it cannot be read.
-pub(super) fn doubled(offer: &RawValue) -> Option<Box<RawValue>> {
-    let mut json: Value = serde_json::from_str(offer.get()).ok()?;
-    for field in ["amount", "maxAmountRequired"] {
-        if let Some(amount) = json.get_mut(field) {
-            let units = U256::from_str_radix(amount.as_str()?, 10).ok()?.checked_mul(U256::from(2))?;
-            *amount = units.to_string().into();
-        }
-    }
-    to_raw_value(&json).ok()
-}
-
 /// A 402's terms.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Terms<'a> {
-    x402_version: u8,
+    x402_version: Value,
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource: Option<Value>,
@@ -104,18 +92,22 @@ pub(super) struct Terms<'a> {
 
 impl<'a> Terms<'a> {
     pub(super) fn v1(error: &'a str, accepts: &'a [Box<RawValue>]) -> Self {
-        Self { x402_version: 1, error, resource: None, accepts, extensions: None }
+        Self { x402_version: 1.into(), error, resource: None, accepts, extensions: None }
     }
 
     pub(super) fn v2(
         error: &'a str,
-        url: &str,
+        resource: Value,
         accepts: &'a [Box<RawValue>],
         extensions: &'a Map<String, Value>,
     ) -> Self {
-        let resource = json!({ "url": url, "description": "", "mimeType": "" });
         let extensions = (!extensions.is_empty()).then_some(extensions);
-        Self { x402_version: 2, error, resource: Some(resource), accepts, extensions }
+        Self { x402_version: 2.into(), error, resource: Some(resource), accepts, extensions }
+    }
+
+    /// As of another version.
+    pub(super) fn of_version(self, version: Value) -> Self {
+        Self { x402_version: version, ..self }
     }
 
     pub(super) fn json(&self) -> Vec<u8> {

@@ -75,6 +75,9 @@ pub enum WireError {
     /// Not the JSON that x402 describes.
     #[error("the JSON is not an x402 message: {0}")]
     Json(#[from] serde_json::Error),
+    /// Several receipts that say different things of the money.
+    #[error("the response has receipts that contradict each other")]
+    Contradiction,
     /// A version other than 1 and 2.
     #[error("x402Version {0} is not supported; expected 1 or 2")]
     Version(u64),

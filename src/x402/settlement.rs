@@ -54,17 +54,23 @@ impl SettlementResponse {
         Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
     }
 
-    /// The receipt among a response's headers, under either name; the first that reads wins.
+    /// The receipt among a response's headers, under either name; the first that reads wins, unless
+    /// another one contradicts it.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {
-        let mut found = RECEIPTS
-            .into_iter()
-            .flat_map(|name| headers.get_all(name))
-            .map(|value| Self::from_header(value.as_bytes()));
-        let first = found.next()?;
-        if first.is_ok() {
-            return Some(first);
+        let values = RECEIPTS.into_iter().flat_map(|name| headers.get_all(name));
+        let (claims, errors): (Vec<_>, Vec<_>) =
+            values.map(|value| Self::from_header(value.as_bytes())).partition(Result::is_ok);
+        let mut claims = claims.into_iter().flatten();
+        let Some(first) = claims.next() else { return errors.into_iter().next() };
+        if claims.any(|other| first.contradicts(&other)) {
+            return Some(Err(WireError::Contradiction));
         }
-        Some(found.find(Result::is_ok).unwrap_or(first))
+        Some(Ok(first))
+    }
+
+    /// Whether the other says something else of the money.
+    fn contradicts(&self, other: &Self) -> bool {
+        self.success != other.success || !self.transaction.eq_ignore_ascii_case(&other.transaction)
     }
 
     /// The claim that a matching receipt made, put together again.
@@ -86,5 +92,37 @@ impl SettlementResponse {
     #[must_use]
     pub fn is_pending(&self) -> bool {
         !self.success && self.error_reason.as_deref() == Some("settlement_pending") && !self.transaction.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x402::encode_header;
+
+    fn read(receipts: &[(usize, &str)]) -> Option<Result<SettlementResponse, WireError>> {
+        let mut headers = HeaderMap::new();
+        for (name, json) in receipts {
+            headers.append(&RECEIPTS[*name], encode_header(json.as_bytes()).parse().unwrap());
+        }
+        SettlementResponse::from_headers(&headers)
+    }
+
+    #[test]
+    fn receipts_agree_or_none_is_believed() {
+        let (yes, no) = (r#"{"success":true,"transaction":"0xAB"}"#, r#"{"success":false,"transaction":""}"#);
+        let (same, other) = (r#"{"success":true,"transaction":"0xab"}"#, r#"{"success":true,"transaction":"0xcd"}"#);
+        assert!(read(&[]).is_none());
+        for agreed in
+            [&[(0, yes)][..], &[(1, yes)], &[(0, yes), (1, same)], &[(0, "no"), (1, yes)], &[(0, yes), (0, "no")]]
+        {
+            assert!(read(agreed).unwrap().unwrap().success, "{agreed:?}");
+        }
+        assert!(matches!(read(&[(0, "no"), (1, "[]")]), Some(Err(WireError::Json(_)))));
+        for contrary in [[(0, yes), (1, no)], [(0, no), (1, yes)], [(0, yes), (0, no)], [(1, yes), (0, other)]] {
+            assert!(matches!(read(&contrary), Some(Err(WireError::Contradiction))), "{contrary:?}");
+        }
+        let twice = [(0, yes), (0, no), (1, yes)];
+        assert!(matches!(read(&twice), Some(Err(WireError::Contradiction))));
     }
 }

@@ -1,0 +1,161 @@
+//! Answers that deny, lie about, or beg for a payment.
+
+use bursar::testing::{Fault, Forgery, Lie};
+use bursar::{Address, ErrorKind, Rule, Url};
+
+use crate::lies::STRANGER;
+use crate::trial::{
+    PRICE, Trial, claimed, denied_again, elsewhere, paid, paid_in_vain, rejected, run, uncertain, unpaid,
+};
+
+/// What sellers and the proxies before them answer when something is wrong.
+const FAILURES: [u16; 12] = [400, 401, 403, 404, 409, 410, 422, 429, 500, 502, 503, 504];
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// What is strange about the first answer, besides its terms.
+pub(crate) fn first(elsewhere: &Url) -> Vec<Trial> {
+    let mut trials = vec![
+        paid(Fault::LongRetryAfter, PRICE).everywhere(),
+        paid(Fault::TrackingCookie, PRICE).everywhere(),
+        paid(Fault::StaleTerms(0), PRICE).everywhere(),
+    ];
+    // Only a 402 asks for money.
+    for status in [200, 401, 403, 404, 407, 429, 500] {
+        trials.push(unpaid(Fault::TermsUnder(status), status).everywhere());
+    }
+    for status in REDIRECTS {
+        trials.push(unpaid(Fault::RedirectBeforeTerms { status, to: elsewhere.clone() }, status).everywhere());
+        let plain: Url = "http://seller.example/report".parse().unwrap();
+        trials.push(unpaid(Fault::RedirectBeforeTerms { status, to: plain }, status));
+    }
+    trials
+}
+
+/// Statuses and redirects that say nothing certain of the money.
+pub(crate) fn statuses(elsewhere: &Url) -> Vec<Trial> {
+    let mut trials = vec![
+        uncertain(Fault::ServerErrorAfterSettle, 502).settled(1).everywhere(),
+        uncertain(Fault::RedirectAfterPayment(elsewhere.clone()), 307).everywhere(),
+    ];
+    for status in FAILURES {
+        trials.push(uncertain(Fault::StatusBeforeSettle(status), status).everywhere());
+        trials.push(uncertain(Fault::StatusAfterSettle(status), status).settled(1).everywhere());
+    }
+    for status in REDIRECTS {
+        let fault = Fault::RedirectAfterSettle { status, to: elsewhere.clone() };
+        trials.push(uncertain(fault, status).settled(1).everywhere());
+    }
+    trials
+}
+
+pub(crate) fn receipts() -> Vec<Trial> {
+    let forged = Fault::ForgedReceipt;
+    let unproven = |fault| uncertain(fault, 200).settled(1).delivered().everywhere();
+    vec![
+        unproven(Fault::NoReceipt),
+        unproven(Fault::MalformedReceipt),
+        unproven(forged(Forgery::Payer)),
+        unproven(forged(Forgery::Network)),
+        unproven(forged(Forgery::NoTransaction)),
+        unproven(forged(Forgery::FailureDelivered)),
+        unproven(forged(Forgery::Huge)),
+        unproven(forged(Forgery::Contradiction)),
+        // Only the chain could tell that these are wrong. They release nothing.
+        claimed(forged(Forgery::Transaction), 200).delivered().everywhere(),
+        claimed(forged(Forgery::OtherPurchase), 200).delivered().everywhere(),
+        claimed(forged(Forgery::Amount), 200).delivered().everywhere(),
+        claimed(Fault::InventedReceipt, 200).settled(0).delivered().everywhere(),
+        uncertain(Fault::DeliverUnsettled, 200).delivered().everywhere(),
+        paid(Fault::EmptyAfterSettle, PRICE).undelivered().everywhere(),
+    ]
+}
+
+/// A 402 that answers a payment: never paid again unless the caller said so, and never beside the
+/// first.
+pub(crate) fn second_402() -> Vec<Trial> {
+    let same = || Lie::Words("Payment required".to_owned());
+    vec![
+        rejected(Fault::SettlementFailure, ErrorKind::SettlementFailed),
+        // Version 1 states its terms with every failure.
+        rejected(Fault::SettlementFailure, ErrorKind::Rejected).v1(),
+        rejected(Fault::ForgedReceipt(Forgery::Failure), ErrorKind::SettlementFailed).settled(1),
+        rejected(Fault::SettlementPending, ErrorKind::SettlementPending).settled(1).everywhere(),
+        rejected(Fault::PendingUnsettled, ErrorKind::SettlementPending).everywhere(),
+        // A 402 that states no terms, such as a proxy's.
+        rejected(Fault::StatusBeforeSettle(402), ErrorKind::SettlementFailed).everywhere(),
+        rejected(Fault::StatusAfterSettle(402), ErrorKind::SettlementFailed).settled(1).everywhere(),
+        rejected(Fault::RejectAgain, ErrorKind::Rejected).everywhere(),
+        rejected(Fault::QuotePayment, ErrorKind::Rejected).everywhere(),
+        rejected(Fault::Requote(same()), ErrorKind::Rejected).everywhere(),
+        rejected(Fault::Requote(Lie::Words("\u{1b}[2J\u{202e}pay again".to_owned())), ErrorKind::Rejected).everywhere(),
+        rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).everywhere(),
+        rejected(Fault::RequoteAfterSettle(same()), ErrorKind::Rejected).settled(1).everywhere(),
+        rejected(Fault::RequoteAfterSettle(Lie::Price(2)), ErrorKind::Rejected).settled(1).everywhere(),
+    ]
+}
+
+/// As [`second_402`], where the caller accepts new terms.
+pub(crate) fn accepted_terms() -> Vec<Trial> {
+    let same = || Lie::Words("Payment required".to_owned());
+    let accepting = |trial: Trial| trial.request(|request| request.accept_new_terms()).everywhere();
+    let refused = |lie| rejected(Fault::Requote(lie), ErrorKind::NotPayable);
+    let denied = |lie, rule| denied_again(Fault::Requote(lie), rule);
+    [
+        // Signed once more, and once only, with the same nonce.
+        rejected(Fault::Requote(same()), ErrorKind::Rejected).signatures(2),
+        rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).signatures(2),
+        rejected(Fault::RequoteAfterSettle(Lie::Price(2)), ErrorKind::Rejected).signatures(2).settled(1),
+        denied(Lie::Price(1_000), Rule::PerPayment),
+        denied(Lie::PayTo(STRANGER), Rule::PayeeChanged),
+        denied(Lie::PayTo(Address::ZERO), Rule::PayeeImpossible),
+        refused(Lie::Token(STRANGER)),
+        refused(Lie::Network("base".to_owned())),
+        refused(Lie::Amount("\"01000\"".to_owned())),
+        refused(Lie::NoOffers),
+        denied_again(Fault::RequoteAfterSettle(Lie::PayTo(STRANGER)), Rule::PayeeChanged).settled(1),
+    ]
+    .map(accepting)
+    .to_vec()
+}
+
+/// A receipt that is true, under a 402 with the terms again.
+pub(crate) fn paid_402() -> Vec<Trial> {
+    let fault = Fault::ForgedReceipt(Forgery::WithTerms);
+    vec![paid_in_vain(fault, ErrorKind::Rejected).everywhere()]
+}
+
+pub(crate) fn all(elsewhere: &Url) -> Vec<Trial> {
+    [first(elsewhere), statuses(elsewhere), receipts(), second_402(), accepted_terms(), paid_402()].concat()
+}
+
+#[tokio::test]
+async fn instead_of_terms() {
+    let elsewhere = elsewhere().await;
+    run(first(&elsewhere.url("/report")), &elsewhere).await;
+}
+
+#[tokio::test]
+async fn with_a_status_that_proves_nothing() {
+    let elsewhere = elsewhere().await;
+    run(statuses(&elsewhere.url("/report")), &elsewhere).await;
+}
+
+#[tokio::test]
+async fn with_receipts_that_lie() {
+    run(receipts(), &elsewhere().await).await;
+}
+
+#[tokio::test]
+async fn with_a_second_402() {
+    run(second_402(), &elsewhere().await).await;
+}
+
+#[tokio::test]
+async fn with_new_terms_that_the_caller_accepts() {
+    run(accepted_terms(), &elsewhere().await).await;
+}
+
+#[tokio::test]
+async fn with_a_402_and_a_receipt() {
+    run(paid_402(), &elsewhere().await).await;
+}

@@ -1,0 +1,39 @@
+//! No fault without a trial.
+
+use std::collections::HashSet;
+
+use bursar::Url;
+use bursar::testing::{Breakage, Fault, Forgery, Lie};
+
+use crate::{answers, breakages, lies};
+
+#[test]
+fn every_fault_has_a_trial() {
+    let elsewhere: Url = "http://127.0.0.1:9/".parse().unwrap();
+    let trials = [lies::all(&elsewhere), breakages::all(), answers::all(&elsewhere)].concat();
+    let mut tried: HashSet<(&str, &str)> = HashSet::new();
+    for fault in trials.iter().map(|trial| &trial.fault) {
+        tried.insert(("Fault", fault.name()));
+        match fault {
+            Fault::Terms(lie) | Fault::Requote(lie) | Fault::RequoteAfterSettle(lie) => {
+                tried.insert(("Lie", lie.name()));
+            }
+            Fault::BreakTerms(breakage) => drop(tried.insert(("Breakage of terms", breakage.name()))),
+            Fault::BreakBeforeSettle(breakage) => drop(tried.insert(("Breakage before settling", breakage.name()))),
+            Fault::BreakAfterSettle(breakage) => drop(tried.insert(("Breakage after settling", breakage.name()))),
+            Fault::ForgedReceipt(forgery) => drop(tried.insert(("Forgery", forgery.name()))),
+            _ => {}
+        }
+    }
+    for (kind, names) in [
+        ("Fault", Fault::NAMES),
+        ("Lie", Lie::NAMES),
+        ("Forgery", Forgery::NAMES),
+        ("Breakage of terms", Breakage::NAMES),
+        ("Breakage before settling", Breakage::NAMES),
+        ("Breakage after settling", Breakage::NAMES),
+    ] {
+        let missing: Vec<_> = names.iter().filter(|name| !tried.contains(&(kind, **name))).collect();
+        assert!(missing.is_empty(), "{kind} without a trial: {missing:?}");
+    }
+}
