@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::guard::{Guard, Stage};
 use super::payment::OWNED;
@@ -291,10 +292,17 @@ impl Payer {
     }
 }
 
+/// As the seller wrote it, however deep: it is copied, not read.
+#[derive(Serialize)]
+struct KeptTerms<'a> {
+    offer: Option<&'a RawValue>,
+    resource: Option<&'a RawValue>,
+}
+
 /// What the seller asked for, in its own words: evidence, if it is not absurdly long.
 fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     let offer = required.offers().get(quote.offer()).map(Offer::raw);
-    let terms = json!({ "offer": offer, "resource": required.raw_resource() }).to_string();
+    let terms = serde_json::to_string(&KeptTerms { offer, resource: required.raw_resource() }).ok()?;
     (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(&terms))
 }
 
