@@ -4,6 +4,7 @@
 
 #[cfg(feature = "sqlite")]
 mod differential;
+mod unresolved;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use alloy::primitives::{Address, B256, U256};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
+use self::unresolved::*;
 use super::{
     Answer, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling,
     PurchaseKey, Reservation, Reserved, State, Terms, Transition,
@@ -212,6 +214,16 @@ conformance! {
     tokens_are_limited_in_their_own_units
     an_entry_is_read_as_it_was_written
     what_is_not_allowed_is_not_recorded
+    an_unresolved_purchase_is_taken_up_by_one
+    only_the_same_request_is_taken_up
+    what_is_released_does_not_count_and_is_bought_anew
+    only_proof_of_the_latest_authorization_releases
+    what_the_chain_confirms_counts_at_its_time
+    a_signer_that_did_not_answer_is_asked_again
+    an_order_to_stop_stands_until_it_is_lifted
+    refunds_are_booked_once_and_make_room_if_they_may
+    repeats_and_failures_are_counted
+    what_the_chain_must_be_asked_about_is_found
 }
 
 /// Origin, network, payee, tag, agent.
