@@ -88,6 +88,8 @@ pub use ledger::{
     Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan, PurchaseId,
     PurchaseIdError, PurchaseKey, Reservation, Reserved, State, Transition, write_csv, write_jsonl,
 };
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use ledger::{Fault, Verification};
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};

@@ -9,7 +9,9 @@ mod conformance;
 mod entry;
 mod export;
 mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod seal;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -31,6 +33,8 @@ pub use entry::{Entry, PurchaseId, PurchaseIdError, State, Transition};
 pub(crate) use entry::{NewEntry, nonce, random_hex};
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use seal::{Fault, Verification};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
 

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// `burs` in ASCII: what says that a SQLite file is ours.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Version of [`TABLES`].
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 /// Every scope with every span asks in words of its own.
 const STATEMENTS_KEPT: usize = 64;
 const IN_MEMORY: &str = ":memory:";
@@ -88,7 +88,9 @@ CREATE TABLE events (
     purchase TEXT NOT NULL,
     from_state TEXT,
     to_state TEXT NOT NULL,
-    detail TEXT NOT NULL CHECK (json_valid(detail))
+    detail TEXT NOT NULL CHECK (json_valid(detail)),
+    entry_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX events_by_purchase ON events (payer, purchase);
@@ -152,7 +154,9 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     match (application, version) {
         (APPLICATION_ID, VERSION) => {}
         (APPLICATION_ID, newer) if newer > VERSION => return Err(LedgerError::Newer { found: newer, known: VERSION }),
-        (APPLICATION_ID, never) => return Err(LedgerError::Damaged(format!("there is no schema version {never}"))),
+        (APPLICATION_ID, never) => {
+            return Err(LedgerError::Damaged(format!("schema version {never} was never released")));
+        }
         (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => lay_out(&file)?,
         _ => return Err(LedgerError::Damaged("the file is a database of another program".to_owned())),
     }
