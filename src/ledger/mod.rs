@@ -9,6 +9,8 @@ mod conformance;
 mod entry;
 mod export;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod seal;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -33,6 +35,8 @@ pub use entry::{Entry, PurchaseId, PurchaseIdError, State, Transition};
 pub(crate) use entry::{NewEntry, nonce, random_hex};
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresLedger;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use seal::{Fault, Verification};
 #[cfg(feature = "sqlite")]
