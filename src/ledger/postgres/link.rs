@@ -16,36 +16,34 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::ledger::LedgerError;
 
-/// How long a step waits for the server, or for other writers.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Writers wait for each other anyway; the rest is for those who read.
 const CONNECTIONS: usize = 4;
 
 /// Connections are made when they are needed, and anew when they are lost.
-pub(super) fn pool(url: &str) -> Result<Pool, LedgerError> {
+pub(super) fn pool(url: &str, patience: Duration) -> Result<Pool, LedgerError> {
     // Its own error may quote a part of the URL, and that part may be the password.
     let config = url.parse().map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
     let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(with_care(config), tls()?, manager);
-    let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
+    let manager = Manager::from_config(with_care(config, patience), tls()?, manager);
+    let timeouts = Timeouts { wait: Some(patience), create: Some(patience), recycle: Some(patience) };
     let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(timeouts).runtime(Runtime::Tokio1);
     pool.build().map_err(LedgerError::store)
 }
 
 /// Encrypted unless the server is on this host, or the URL says `sslmode=disable`; to a server that
 /// can be written to; and never waiting on a dead one.
-fn with_care(mut config: Config) -> Config {
+pub(super) fn with_care(mut config: Config, patience: Duration) -> Config {
     if config.get_ssl_mode() == SslMode::Prefer && !config.get_hosts().iter().all(is_here) {
         config.ssl_mode(SslMode::Require);
     }
     if config.get_connect_timeout().is_none() {
-        config.connect_timeout(PATIENCE);
+        config.connect_timeout(patience);
     }
     if config.get_application_name().is_none() {
         config.application_name("bursar");
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    config.tcp_user_timeout(PATIENCE);
+    config.tcp_user_timeout(patience);
     config
 }
 

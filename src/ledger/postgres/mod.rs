@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{IsolationLevel, Row};
 
-use self::link::{Failure, PATIENCE};
+use self::link::Failure;
 use self::view::Questions;
 use super::seal::{Audit, Fault, Head, Verification};
 use super::sql::query::{self, Query};
@@ -32,7 +32,8 @@ use crate::Timestamp;
 
 /// The schema of books that name none.
 const SCHEMA: &str = "bursar";
-/// A write is tried so often, and not for longer than [`PATIENCE`].
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A write is tried so often, and not for longer than the store's patience.
 const ATTEMPTS: u32 = 200;
 
 /// Books in a PostgreSQL database: durable, and shared by all clients, processes and hosts that
@@ -59,6 +60,8 @@ pub struct PostgresLedger {
 
 struct Store {
     pool: Pool,
+    /// How long a step waits for the server, and a write for other writers.
+    patience: Duration,
     /// What each transaction begins with.
     settings: String,
     /// Writers of one process take turns here rather than in conflicts on the server.
@@ -111,14 +114,18 @@ impl PostgresLedger {
     /// # Errors
     /// As [`connect`](Self::connect), or when the name is none.
     pub async fn connect_in(url: &str, schema: &str) -> Result<Self, LedgerError> {
-        let millis = PATIENCE.as_millis();
+        Self::connect_with(url, schema, PATIENCE).await
+    }
+
+    async fn connect_with(url: &str, schema: &str, patience: Duration) -> Result<Self, LedgerError> {
+        let millis = patience.as_millis();
         // Temporary tables come last, so that none stands in for a table of the books.
         let settings = format!(
             "SET LOCAL search_path = {}, pg_temp; SET LOCAL synchronous_commit = on; \
              SET LOCAL statement_timeout = {millis}; SET LOCAL idle_in_transaction_session_timeout = {millis}",
             schema::quoted(schema)?
         );
-        let store = Store { pool: link::pool(url)?, settings, turn: Mutex::new(()) };
+        let store = Store { pool: link::pool(url, patience)?, patience, settings, turn: Mutex::new(()) };
         store.claim(schema).await?;
         Ok(Self { store: Arc::new(store) })
     }
@@ -201,9 +208,13 @@ impl Store {
 
     async fn try_claim(&self, schema: &str) -> Result<(), Failure> {
         let mut client = self.pool.get().await?;
-        let books = timed(self.begin(&mut client, IsolationLevel::Serializable, false)).await?;
-        timed(schema::claim(&books, schema)).await?;
-        timed(async { Ok(books.commit().await?) }).await
+        let books = self.timed(self.begin(&mut client, IsolationLevel::Serializable, false)).await?;
+        self.timed(schema::claim(&books, schema)).await?;
+        self.timed(async { Ok(books.commit().await?) }).await
+    }
+
+    async fn timed<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        timeout(self.patience, work).await.unwrap_or_else(|_| Err(Failure::late()))
     }
 
     async fn begin<'a>(
@@ -239,13 +250,13 @@ impl Store {
     }
 
     async fn read_by(&self, client: &mut Object, queries: &[Query]) -> Result<Vec<Vec<Row>>, Failure> {
-        let books = timed(self.begin(client, IsolationLevel::RepeatableRead, true)).await?;
-        timed(fetch_all(&books, queries)).await
+        let books = self.timed(self.begin(client, IsolationLevel::RepeatableRead, true)).await?;
+        self.timed(fetch_all(&books, queries)).await
     }
 
     async fn change(&self, change: &Change<'_>) -> Result<Reserved, LedgerError> {
         let start = Instant::now();
-        let _turn = timeout(PATIENCE, self.turn.lock()).await.map_err(|_| Failure::late().into_error())?;
+        let _turn = timeout(self.patience, self.turn.lock()).await.map_err(|_| Failure::late().into_error())?;
         let mut doubts = Vec::new();
         let mut attempt: u32 = 0;
         loop {
@@ -261,7 +272,7 @@ impl Store {
                 Failure::Final(_) => false,
             };
             attempt = attempt.saturating_add(1);
-            if !again || attempt == ATTEMPTS || start.elapsed() > PATIENCE {
+            if !again || attempt == ATTEMPTS || start.elapsed() > self.patience {
                 return Err(failure.into_error());
             }
             pause(attempt).await;
@@ -281,16 +292,16 @@ impl Store {
         change: &Change<'_>,
         doubts: &mut Vec<Doubt>,
     ) -> Result<Reserved, Failure> {
-        let books = timed(self.begin(client, IsolationLevel::Serializable, false)).await?;
-        let place = timed(place(&books)).await?;
-        if let Some(entry) = timed(committed(&books, doubts)).await? {
+        let books = self.timed(self.begin(client, IsolationLevel::Serializable, false)).await?;
+        let place = self.timed(place(&books)).await?;
+        if let Some(entry) = self.timed(committed(&books, doubts)).await? {
             return Ok(Reserved::Held(entry));
         }
-        let (entry, head) = match timed(decide(&books, change)).await? {
+        let (entry, head) = match self.timed(decide(&books, change)).await? {
             Decision::Answer(answer) => return Ok(answer),
-            Decision::Write(entry, before) => timed(write(&books, &place, entry, before)).await?,
+            Decision::Write(entry, before) => self.timed(write(&books, &place, entry, before)).await?,
         };
-        match timeout(PATIENCE, books.commit()).await {
+        match timeout(self.patience, books.commit()).await {
             Ok(Ok(())) => Ok(Reserved::Held(entry)),
             Ok(Err(error)) if link::rolled_back(&error) => Err(error.into()),
             unanswered => {
@@ -327,10 +338,6 @@ fn discard_if_lost<T>(client: Object, answer: &Result<T, Failure>) {
     if matches!(answer, Err(Failure::Lost(_))) {
         drop(Object::take(client));
     }
-}
-
-async fn timed<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(Failure::late()))
 }
 
 /// Longer with every attempt, and never the same for two writers.
