@@ -78,7 +78,7 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn late() -> Self {
-        Self::Lost(LedgerError::store("PostgreSQL does not answer"))
+        Self::Lost(LedgerError::store("PostgreSQL does not answer in time"))
     }
 
     pub(super) fn into_error(self) -> LedgerError {
@@ -129,9 +129,12 @@ pub(super) fn rolled_back(error: &Error) -> bool {
     })
 }
 
-/// Classes 08 (connection), 57 (an operator stepped in) and 58 (the system failed).
+/// Classes 08 (connection), 57 (an operator stepped in) and 58 (the system failed), and what a
+/// server says that became a standby: another connection may find the one that took its place.
 fn is_of_the_connection(code: &SqlState) -> bool {
-    ["08", "57", "58"].iter().any(|class| code.code().starts_with(class)) && *code != SqlState::QUERY_CANCELED
+    let standby = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::FEATURE_NOT_SUPPORTED].contains(code);
+    let class = ["08", "57", "58"].iter().any(|class| code.code().starts_with(class));
+    standby || (class && *code != SqlState::QUERY_CANCELED)
 }
 
 /// The server's own message without its details, which quote rows, payment headers included.

@@ -48,9 +48,10 @@ const ATTEMPTS: u32 = 200;
 ///
 /// What counts in time is the client's clock, so hosts that share books need clocks that agree.
 ///
-/// The tables live in a schema of their own, which is laid out when it is empty or missing. The
-/// role needs `SELECT` on all of them, `INSERT` on `purchases` and `events`, and `UPDATE` on
-/// `purchases` and `head`: with no more than that, it cannot forget. Sessions need no state between
+/// The tables live in a schema of their own, which is laid out when it is empty or missing. From
+/// then on a role needs no more than `USAGE` of the schema, `SELECT` on all tables, `INSERT` on
+/// `purchases` and `events`, and `UPDATE` on `purchases` and `head`, and with no more than that it
+/// cannot forget. Sessions need no state between
 /// transactions, so a pooler in transaction mode that knows prepared statements will do. Texts with
 /// a NUL character cannot be kept, and are an error.
 #[derive(Clone)]
@@ -256,7 +257,7 @@ impl Store {
 
     async fn change(&self, change: &Change<'_>) -> Result<Reserved, LedgerError> {
         let start = Instant::now();
-        let _turn = timeout(self.patience, self.turn.lock()).await.map_err(|_| Failure::late().into_error())?;
+        let _turn = timeout(self.patience, self.turn.lock()).await.map_err(|_| crowded())?;
         let mut doubts = Vec::new();
         let mut attempt: u32 = 0;
         loop {
@@ -331,6 +332,10 @@ impl Store {
             (last, newest) == (Some(head.events), Some(head.hash))
         })
     }
+}
+
+fn crowded() -> LedgerError {
+    LedgerError::store("the books could not be written in time: too many other writes are waiting")
 }
 
 /// A connection that does not answer is not used again.

@@ -111,6 +111,57 @@ async fn a_server_that_cannot_be_written_to_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_server_that_becomes_read_only_holds_nothing_until_it_is_not() {
+    let (schema, ledger) = shelf().await;
+    meddle(&schema, &format!("CREATE ROLE {schema} LOGIN SUPERUSER")).await;
+    let url = format!("{} user={schema}", url());
+    let as_role = PostgresLedger::connect_in(&url, &schema).await.unwrap();
+    let admin = other("public").await;
+    let reconnect = async |setting: &str| {
+        admin
+            .batch_execute(&format!("ALTER ROLE {schema} SET default_transaction_read_only = {setting}"))
+            .await
+            .unwrap();
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        admin.query(kill, &[&schema]).await.unwrap();
+    };
+    reconnect("on").await;
+    let wish = wish(order("order", 10), at(NOW), lifetime(10));
+    let answer = as_role.reserve(&wish).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    assert!(ledger.entries(&Filter::all()).await.unwrap().is_empty());
+    reconnect("off").await;
+    assert!(matches!(as_role.reserve(&wish).await.unwrap(), Reserved::Held(_)));
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_role_that_cannot_forget_is_enough() {
+    let (schema, _) = shelf().await;
+    meddle(
+        &schema,
+        &format!(
+            "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
+             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
+             GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, head TO {schema}"
+        ),
+    )
+    .await;
+    let url = format!("{} user={schema}", url());
+    let ledger = PostgresLedger::connect_in(&url, &schema).await.unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    for sql in ["UPDATE events SET at = 0", "DELETE FROM events", "DELETE FROM purchases", "DELETE FROM head"] {
+        let error = client.batch_execute(&format!("SET search_path = {schema}; {sql}")).await.unwrap_err();
+        assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn commits_are_on_disk_whatever_the_server_says() {
     let (_, ledger) = shelf().await;
     let url = format!("{} options='-c synchronous_commit=off -c search_path=public'", url());
@@ -389,6 +440,20 @@ async fn damage_is_named_and_stops_the_books() {
     meddle(&schema, "DELETE FROM head").await;
     let answer = ledger.reserve(&wish(order("order", 10), at(NOW), Vec::new())).await;
     assert!(matches!(answer, Err(LedgerError::Damaged(_))), "{answer:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_server_over_tls_is_the_one_it_says_it_is() {
+    let url = std::env::var("BURSAR_TEST_POSTGRES_TLS").expect("run by tests/postgres/run");
+    let ledger = PostgresLedger::connect_in(&format!("{url} host=localhost"), &schema()).await.unwrap();
+    hold(&ledger, order("order", 10), NOW).await;
+    let client = ledger.store.pool.get().await.unwrap();
+    let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(client.query_one(tls, &[]).await.unwrap().get::<_, bool>(0));
+    // The certificate is of localhost alone.
+    let answer = PostgresLedger::connect_in(&format!("{url} host=127.0.0.1"), &schema()).await;
+    assert!(matches!(&answer, Err(LedgerError::Store(error)) if error.to_string().contains("TLS")), "{answer:?}");
 }
 
 #[test]

@@ -42,11 +42,11 @@ pub(super) struct Proxy {
 impl Proxy {
     /// `url` names the directory of the server's socket as its host.
     pub(super) async fn new(url: &str) -> Self {
-        let directory = url.split_whitespace().find_map(|part| part.strip_prefix("host=")).unwrap();
+        let part = |name| url.split_whitespace().find_map(|part| part.strip_prefix(name)).unwrap();
         let shared = Arc::new(Shared {
             url: url.to_owned(),
             name: crate::ledger::random_hex().unwrap(),
-            server: PathBuf::from(directory).join(".s.PGSQL.5432"),
+            server: PathBuf::from(part("host=")).join(format!(".s.PGSQL.{}", part("port="))),
             mishap: watch::Sender::new(Mishap::None),
             mishaps: AtomicUsize::new(0),
         });
