@@ -472,3 +472,24 @@ fn servers_elsewhere_are_spoken_to_over_tls() {
         assert_eq!(link::with_care(url.parse().unwrap(), PATIENCE).get_ssl_mode(), mode, "{url}");
     }
 }
+
+/// `tests/postgres/run cargo nextest run --all-features --run-ignored only --no-capture postgres::tests::measure`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure() {
+    let ledger = books().await;
+    let limits = || [lifetime(1_000_000_000), lifetime(2_000_000_000)].concat();
+    for round in 0..5 {
+        let start = std::time::Instant::now();
+        for number in 0..200 {
+            let id = format!("{round}-{number}");
+            ledger.reserve(&wish(order(&id, 10), at(NOW), limits())).await.unwrap();
+            ledger.record(&order(&id, 10).key(), &signed(NOW + 300), at(NOW)).await.unwrap();
+            ledger.record(&order(&id, 10).key(), &settled(), at(NOW)).await.unwrap();
+        }
+        println!("{} purchases: {:?} each", (round + 1) * 200, start.elapsed() / 200);
+    }
+    let start = std::time::Instant::now();
+    let report = ledger.verify(None).await.unwrap();
+    println!("{} events verified in {:?}", report.events, start.elapsed());
+}

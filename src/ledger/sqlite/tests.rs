@@ -396,6 +396,9 @@ async fn measure() {
         }
         println!("{} purchases: {:?} each", (round + 1) * 200, start.elapsed() / 200);
     }
+    let start = Instant::now();
+    let report = ledger.verify(None).await.unwrap();
+    println!("{} events verified in {:?}", report.events, start.elapsed());
 }
 
 /// Three purchases with seven events.
