@@ -48,8 +48,9 @@
 //!
 //! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
-//! (encrypted key files), `alloy-signer` (KMS, Ledger, Turnkey, …), `middleware`
-//! (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar` command).
+//! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
+//! …), `middleware` (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar`
+//! command).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -86,6 +87,8 @@ pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Spend};
 pub use exchange::{Quoted, ResponseExt};
+#[cfg(feature = "postgres")]
+pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
@@ -93,6 +96,8 @@ pub use ledger::{
     LedgerError, MemoryLedger, Plan, PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved,
     Resumption, State, StopOrder, Transition, write_csv, write_jsonl,
 };
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use ledger::{Fault, Verification};
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};

@@ -2,11 +2,13 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod unresolved;
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
@@ -158,34 +160,58 @@ async fn state(ledger: &impl Ledger, key: &PurchaseKey) -> Entry {
 /// Where new books come from.
 struct Shelf<L> {
     directory: TempDir,
-    open: fn(PathBuf) -> L,
+    open: fn(PathBuf) -> Pin<Box<dyn Future<Output = L> + Send>>,
+    /// A character that not every store keeps.
+    odd: &'static str,
 }
 
 impl<L: Ledger> Shelf<L> {
-    fn new(open: fn(PathBuf) -> L) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), open }
+    fn new(open: fn(PathBuf) -> Pin<Box<dyn Future<Output = L> + Send>>) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), open, odd: "\u{0}" }
     }
 
-    fn books(&self) -> L {
+    async fn books(&self) -> L {
         let name = super::random_hex().unwrap();
-        (self.open)(self.directory.path().join(name))
+        (self.open)(self.directory.path().join(name)).await
     }
 }
 
 macro_rules! conformance {
     ($($case:ident)*) => {
         mod memory {
+            use super::*;
+
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Shelf::new(|_| super::MemoryLedger::new())).await;
+                let open = |_| -> Pin<Box<dyn Future<Output = _> + Send>> { Box::pin(async { MemoryLedger::new() }) };
+                super::$case(&Shelf::new(open)).await;
             })*
         }
 
         #[cfg(feature = "sqlite")]
         mod sqlite {
+            use super::*;
+
             $(#[tokio::test]
             async fn $case() {
-                super::$case(&super::Shelf::new(|path| crate::ledger::SqliteLedger::open(path).unwrap())).await;
+                let open = |path| -> Pin<Box<dyn Future<Output = _> + Send>> {
+                    Box::pin(async { crate::ledger::SqliteLedger::open(path).unwrap() })
+                };
+                super::$case(&Shelf::new(open)).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            use super::*;
+
+            $(#[tokio::test]
+            #[ignore = "needs a PostgreSQL: tests/postgres/run"]
+            async fn $case() {
+                let open = |_| -> Pin<Box<dyn Future<Output = _> + Send>> {
+                    Box::pin(crate::ledger::postgres::tests::books())
+                };
+                super::$case(&Shelf { odd: "", ..Shelf::new(open) }).await;
             })*
         }
     };
@@ -326,7 +352,7 @@ fn at_place(place: usize, mut entry: NewEntry) -> NewEntry {
 
 /// Every purchase costs another power of two, so that a sum tells which it is made of.
 async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let price = |place: usize, history: usize| 1_u64 << (place * HISTORIES.len() + history);
     for place in 0..PLACES.len() {
         for (number, (history, _)) in HISTORIES.iter().enumerate() {
@@ -365,7 +391,7 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
             LimitKind::Payments(HOUR, 3),
         ];
         for kind in kinds {
-            let ledger = shelf.books();
+            let ledger = shelf.books().await;
             let meters = vec![meter(scope.clone(), kind)];
             let mut held = 0;
             for number in 0..6 {
@@ -378,7 +404,7 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = std::sync::Arc::new(shelf.books());
+    let ledger = std::sync::Arc::new(shelf.books().await);
     let tasks: Vec<_> = (0..200)
         .map(|number| {
             let ledger = std::sync::Arc::clone(&ledger);
@@ -395,7 +421,7 @@ async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) 
 }
 
 async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     hold(&ledger, order("first", 70), NOW).await;
     let meters = [rolling(1000), lifetime(100)].concat();
     let denial = denied(&ledger, order("second", 31), NOW, meters).await.unwrap();
@@ -407,7 +433,7 @@ async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L
 }
 
 async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     for meters in [lifetime(10), rolling(10), exposure(10)] {
         assert!(denied(&ledger, order("second", 10), NOW + 59, meters).await.is_some());
@@ -426,7 +452,7 @@ async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
     for history in
         [vec![signed(expiry)], vec![signed(expiry), unknown()], vec![signed(expiry), rejected()], vec![doubtful]]
     {
-        let ledger = shelf.books();
+        let ledger = shelf.books().await;
         let key = hold(&ledger, order("first", 10), NOW).await;
         for transition in &history {
             ledger.record(&key, transition, at(NOW)).await.unwrap();
@@ -442,7 +468,7 @@ async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn what_is_settled_counts_until_it_has_expired<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     ledger.record(&key, &settled(), at(NOW + 5)).await.unwrap();
     ledger.record(&key, &unknown(), at(NOW + 6)).await.unwrap();
@@ -456,7 +482,7 @@ async fn what_is_settled_counts_until_it_has_expired<L: Ledger>(shelf: &Shelf<L>
 }
 
 async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     ledger.record(&key, &given_up(), at(NOW)).await.unwrap();
     ledger.record(&key, &given_up(), at(NOW)).await.unwrap();
@@ -470,7 +496,7 @@ async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     hold(&ledger, order("first", 10), NOW).await;
     let instant = LimitKind::Rolling(Duration::from_millis(1), micros(10));
     let denial = denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, instant)]).await.unwrap();
@@ -480,7 +506,7 @@ async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let again = |now| wish(order("order", 10), at(now), lifetime(10));
     assert!(matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1));
     assert!(matches!(ledger.reserve(&again(NOW + 59)).await.unwrap(), Reserved::InFlight));
@@ -507,7 +533,7 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let changed =
         |value: u64| Reservation { terms: Terms::Changed, ..wish(order("order", value), at(NOW), lifetime(30)) };
     let key = sign(&ledger, order("order", 10), NOW, NOW + 300).await;
@@ -532,7 +558,7 @@ async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
 
 async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>(shelf: &Shelf<L>) {
     for limit in [rolling(10), exposure(10)] {
-        let ledger = shelf.books();
+        let ledger = shelf.books().await;
         let key = sign(&ledger, order("old", 10), NOW - 7200, NOW - 6900).await;
         ledger.record(&key, &rejected(), at(NOW - 7200)).await.unwrap();
         let changed = Reservation { terms: Terms::Changed, ..wish(order("old", 10), at(NOW), limit.clone()) };
@@ -549,7 +575,7 @@ async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>
 }
 
 async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let pinned = |payee: u8, network| {
         let payee = Address::repeat_byte(payee);
         let entry = NewEntry { payee, asset: usdc(network), ..order("next", 1) };
@@ -575,7 +601,7 @@ fn refusal(findings: Result<Vec<Finding>, LedgerError>) -> Option<Rule> {
 }
 
 async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let priced = |value: u64, method: &str, path: &str| {
         let entry = order("next", value);
         let ceiling = PriceCeiling {
@@ -607,7 +633,7 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     for place in 0..PLACES.len() {
         let secs = NOW + u64::try_from(place).unwrap();
         let key = hold(&ledger, at_place(place, order(&place.to_string(), 10)), secs).await;
@@ -646,7 +672,7 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)].into_iter().enumerate() {
         let key = sign(&ledger, order(&format!("order-{number}"), value), spent, spent).await;
         ledger.record(&key, &settled(), at(spent)).await.unwrap();
@@ -665,7 +691,7 @@ async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let largest = |id: &str| NewEntry { value: U256::MAX, ..order(id, 0) };
     let limit =
         |units| vec![meter(Scope::Global, LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), units).into()))];
@@ -680,7 +706,7 @@ async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let euro = Asset::new(BASE, Address::repeat_byte(0xE0), "EURC", 6, "EURC", "2");
     let in_euro = |id: &str, units: u64| NewEntry { asset: euro.clone(), ..order(id, units) };
     let limit = || {
@@ -695,10 +721,10 @@ async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let wanted = NewEntry {
         origin: "http://[::1]:8080".parse().unwrap(),
-        path: "/é'; DROP TABLE purchases; --\u{0}\n".to_owned(),
+        path: format!("/é'; DROP TABLE purchases; --{}\n", shelf.odd),
         foreign_resource: Some("https://b.example/x".to_owned()),
         tag: Some(String::new()),
         agent: Some("ä".to_owned()),
@@ -725,7 +751,7 @@ fn assert_same(found: &Entry, expected: &Entry) {
 }
 
 async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let nobody = order("nobody", 1).key();
     let answer = ledger.record(&nobody, &settled(), at(NOW)).await;
     assert!(matches!(&answer, Err(LedgerError::UnknownPurchase(id)) if *id == nobody.id), "{answer:?}");
@@ -743,7 +769,7 @@ async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = hold(&ledger, order("order", 10), NOW).await;
     let first = signed_under(at(NOW).after(LEASE), NOW + 300);
     hold(&ledger, order("order", 20), NOW + 60).await;
@@ -754,7 +780,7 @@ async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledg
 }
 
 async fn new_terms_cannot_name_another_payee<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     sign(&ledger, order("order", 10), NOW, NOW + 300).await;
     let other = NewEntry { payee: Address::repeat_byte(0x77), ..order("order", 10) };
     let mut wish = wish(other, at(NOW), Vec::new());

@@ -9,8 +9,12 @@ mod conformance;
 mod entry;
 mod export;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod purchase;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod seal;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -33,8 +37,12 @@ pub(crate) use entry::NewEntry;
 pub use entry::{Entry, State};
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresLedger;
 pub use purchase::{PurchaseId, PurchaseIdError};
 pub(crate) use purchase::{nonce, random_hex};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use seal::{Fault, Verification};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
 pub use transition::{Answer, BodyDigest, ClaimedReceipt, Refund, Transition};

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::SqliteLedger;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -74,6 +73,17 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
     format!("{:?} {:?}", ledger.examine(&checks).await.unwrap(), ledger.entries(&Filter::all()).await.unwrap())
 }
 
+async fn compare(other: &impl Ledger, steps: &[Step]) {
+    let memory = MemoryLedger::new();
+    let mut now = NOW;
+    for step in steps {
+        now += if let Step::Wait(secs) = step { *secs } else { 1 };
+        assert_eq!(take(&memory, step, now).await, take(other, step, now).await, "{step:?}");
+    }
+    assert_eq!(survey(&memory, now).await, survey(other, now).await);
+}
+
+#[cfg(feature = "sqlite")]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -81,13 +91,25 @@ proptest! {
     fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let (memory, sqlite) = (MemoryLedger::new(), SqliteLedger::open(":memory:").unwrap());
-            let mut now = NOW;
-            for step in &steps {
-                now += if let Step::Wait(secs) = step { *secs } else { 1 };
-                assert_eq!(take(&memory, step, now).await, take(&sqlite, step, now).await, "{step:?}");
-            }
-            assert_eq!(survey(&memory, now).await, survey(&sqlite, now).await);
+            let sqlite = crate::ledger::SqliteLedger::open(":memory:").unwrap();
+            compare(&sqlite, &steps).await;
+            assert!(sqlite.verify(None).await.unwrap().is_sound());
+        });
+    }
+}
+
+#[cfg(feature = "postgres")]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[ignore = "needs a PostgreSQL: tests/postgres/run"]
+    fn postgres_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let postgres = crate::ledger::postgres::tests::books().await;
+            compare(&postgres, &steps).await;
+            assert!(postgres.verify(None).await.unwrap().is_sound());
         });
     }
 }

@@ -21,7 +21,7 @@ fn released(valid_before: u64, cancelled: bool) -> Transition {
 
 pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: &Shelf<L>) {
     for last in [None, Some(unknown()), Some(rejected())] {
-        let ledger = shelf.books();
+        let ledger = shelf.books().await;
         let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
         if let Some(last) = &last {
             ledger.record(&key, last, at(NOW)).await.unwrap();
@@ -46,7 +46,7 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
 }
 
 pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let mine = NewEntry { tag: Some("t".to_owned()), agent: Some("a".to_owned()), ..order("first", 10) };
     let key = sign(&ledger, mine.clone(), NOW, NOW + 300).await;
     let others = [
@@ -67,7 +67,7 @@ pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L
 }
 
 pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let nonce = state(&ledger, &key).await.nonce;
     ledger.record(&key, &released(NOW + 300, false), at(NOW + 360)).await.unwrap();
@@ -88,7 +88,7 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger
 }
 
 pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let refuses = |key: &PurchaseKey, transition: Transition, now: u64| {
         let (key, ledger) = (key.clone(), &ledger);
         async move {
@@ -118,7 +118,7 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
 }
 
 pub(super) async fn what_the_chain_confirms_counts_at_its_time<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let paid = |transaction: u8, time: u64| Transition::Confirmed {
         transaction: Some(B256::repeat_byte(transaction)),
@@ -139,7 +139,7 @@ pub(super) async fn what_the_chain_confirms_counts_at_its_time<L: Ledger>(shelf:
 }
 
 pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     let doubtful = Transition::Doubtful { valid_before: NOW + 300, reason: "the signer hung".to_owned() };
     ledger.record(&key, &doubtful, at(NOW + 30)).await.unwrap();
@@ -153,7 +153,7 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf
 }
 
 pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     assert_eq!(ledger.stopped().await.unwrap(), None);
     for reason in ["the model went in circles", "still"] {
         let order_to_stop = StopOrder::new(reason, at(NOW));
@@ -171,7 +171,7 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
 }
 
 pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 100), NOW, NOW + 300).await;
     ledger.record(&key, &settled(), at(NOW)).await.unwrap();
     let refund = |transaction: u8, value: u64| {
@@ -200,7 +200,7 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
 }
 
 pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let server_error = || Answer::of(503);
     let lost = Transition::Unknown { reason: "lost".to_owned(), answer: None };
     let silent = Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(Answer::of(200)) };
@@ -228,7 +228,7 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
 }
 
 pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books();
+    let ledger = shelf.books().await;
     let proof = || "{}".to_owned();
     let confirmed = Transition::Confirmed { transaction: None, at: None, proof: proof() };
     let histories = [

@@ -2,6 +2,7 @@
 
 pub(super) mod query;
 pub(super) mod row;
+pub(super) mod tables;
 
 /// A value to be written.
 #[derive(Clone, Debug)]
@@ -46,5 +47,15 @@ impl From<String> for Value {
 impl<T: Into<Self>> From<Option<T>> for Value {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl From<Cell<'_>> for Value {
+    fn from(cell: Cell<'_>) -> Self {
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Integer(number) => Self::Integer(number),
+            Cell::Text(text) => Self::Text(text.to_owned()),
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use alloy::primitives::Address;
 
-use super::row::{Cells, Stored, columns, event, integer, reversed};
+use super::row::{Cells, Event, Stored, columns, integer, reversed};
 use super::{Row, Value};
 use crate::ledger::entry::failed;
-use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
+use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, StopOrder};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -99,11 +99,36 @@ pub(in crate::ledger) fn write(entry: &Entry) -> Result<Query, LedgerError> {
     Ok(Query { sql, values })
 }
 
-/// Appends the event that left the entry as it is.
-pub(in crate::ledger) fn append(entry: &Entry, before: Option<State>) -> Query {
-    let (names, values): (Vec<_>, Vec<_>) = event(entry, before).into_iter().unzip();
+/// Appends the event, at the end of the chain.
+pub(in crate::ledger) fn append(event: Event) -> Query {
+    let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
     let sql = format!("INSERT INTO events ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "));
     Query { sql, values }
+}
+
+/// Rows that one step of a verification reads, so that paying goes on between the steps.
+pub(in crate::ledger) const STEP: usize = 1000;
+
+/// The next events for [`Audit::event`], after the one of this number.
+///
+/// [`Audit::event`]: crate::ledger::seal::Audit::event
+pub(in crate::ledger) fn events_after(seq: i64) -> Query {
+    let sql = format!(
+        "SELECT e.*, (SELECT p.seq FROM purchases p WHERE p.payer = e.payer AND p.purchase = e.purchase) AS purchase_seq \
+         FROM events e WHERE e.seq > ? ORDER BY e.seq LIMIT {STEP}"
+    );
+    Query { sql, values: vec![seq.into()] }
+}
+
+/// The next purchases for [`Audit::purchase`], after the one of this number.
+///
+/// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
+pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
+    let sql = format!(
+        "SELECT p.*, (SELECT e.entry_hash FROM events e WHERE e.payer = p.payer AND e.purchase = p.purchase \
+         ORDER BY e.seq DESC LIMIT 1) AS entry_hash FROM purchases p WHERE p.seq > ? ORDER BY p.seq LIMIT {STEP}"
+    );
+    Query { sql, values: vec![seq.into()] }
 }
 
 /// The moment of the checks, and the purchase that is not among the answers.

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Cell, Row, Value};
-use crate::ledger::{Entry, LedgerError, PurchaseId, State, StopOrder};
+use crate::ledger::seal::{self, Head};
+use crate::ledger::{Entry, LedgerError, PurchaseId, State, StopOrder, random_hex};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// A value with one spelling in the books, so that SQL can compare it.
@@ -109,7 +110,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     let cells = Cells::of(row)?;
     let origin: Origin = cells.text("origin")?;
     if cells.string("host_reversed")? != reversed(origin.host()) {
-        return Err(damaged(cells.seq, "host_reversed"));
+        return Err(cells.damaged("host_reversed"));
     }
     Ok(Entry {
         seq: cells.integer("seq")?,
@@ -153,23 +154,38 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     })
 }
 
-/// One row of `purchases`. What cannot be read is damage, named by row and column and never by
-/// value: one of the columns is a payment header.
+/// One row. What cannot be read is damage, named by table, row and column and never by value: one
+/// of the columns is a payment header.
 pub(in crate::ledger) struct Cells<'a, R> {
     row: &'a R,
+    table: &'static str,
     seq: i64,
 }
 
 impl<'a, R: Row> Cells<'a, R> {
+    /// A row of `purchases`.
     pub(in crate::ledger) fn of(row: &'a R) -> Result<Self, LedgerError> {
+        Self::of_table("purchases", row)
+    }
+
+    /// A row of `events`.
+    pub(in crate::ledger) fn of_event(row: &'a R) -> Result<Self, LedgerError> {
+        Self::of_table("events", row)
+    }
+
+    fn of_table(table: &'static str, row: &'a R) -> Result<Self, LedgerError> {
         match row.cell("seq") {
-            Some(Cell::Integer(seq)) => Ok(Self { row, seq }),
-            _ => Err(LedgerError::Damaged("purchases, column seq".to_owned())),
+            Some(Cell::Integer(seq)) => Ok(Self { row, table, seq }),
+            _ => Err(LedgerError::Damaged(format!("{table}, column seq"))),
         }
     }
 
+    pub(in crate::ledger) const fn seq(&self) -> i64 {
+        self.seq
+    }
+
     fn damaged(&self, column: &str) -> LedgerError {
-        damaged(self.seq, column)
+        LedgerError::Damaged(format!("{}, row {}, column {column}", self.table, self.seq))
     }
 
     fn raw_text(&self, column: &str) -> Result<Option<&'a str>, LedgerError> {
@@ -188,7 +204,7 @@ impl<'a, R: Row> Cells<'a, R> {
         self.optional_string(column)?.ok_or_else(|| self.damaged(column))
     }
 
-    fn optional_text<T: Stored>(&self, column: &str) -> Result<Option<T>, LedgerError> {
+    pub(in crate::ledger) fn optional_text<T: Stored>(&self, column: &str) -> Result<Option<T>, LedgerError> {
         self.raw_text(column)?.map(|text| T::read(text).ok_or_else(|| self.damaged(column))).transpose()
     }
 
@@ -208,7 +224,7 @@ impl<'a, R: Row> Cells<'a, R> {
         }
     }
 
-    fn integer<T: TryFrom<i64>>(&self, column: &str) -> Result<T, LedgerError> {
+    pub(in crate::ledger) fn integer<T: TryFrom<i64>>(&self, column: &str) -> Result<T, LedgerError> {
         self.optional_integer(column)?.ok_or_else(|| self.damaged(column))
     }
 
@@ -227,13 +243,40 @@ pub(in crate::ledger) fn stop_order(row: &impl Row) -> Result<StopOrder, LedgerE
     Ok(StopOrder::new(cells.string("reason")?, cells.time("since")?))
 }
 
-pub(in crate::ledger) fn damaged(seq: i64, column: &str) -> LedgerError {
-    LedgerError::Damaged(format!("purchases, row {seq}, column {column}"))
+/// A row of `events`: the transition, what it left in the books, and its place in the chain.
+pub(in crate::ledger) struct Event {
+    pub(in crate::ledger) columns: Vec<(&'static str, Value)>,
+    /// The end of the chain that it makes.
+    #[cfg(feature = "postgres")]
+    pub(in crate::ledger) head: Head,
 }
 
-/// A row of `events`: the transition, and what it left in the books.
-pub(in crate::ledger) fn event(entry: &Entry, before: Option<State>) -> [(&'static str, Value); 6] {
+/// The event after `head` that left the entry as it is.
+pub(in crate::ledger) fn event(head: Head, entry: &Entry, before: Option<State>) -> Result<Event, LedgerError> {
+    let events = head.events.saturating_add(1);
+    let values = [
+        integer(events, "seq")?.into(),
+        entry.updated_at.millis().into(),
+        entry.payer.written().into(),
+        entry.purchase.written().into(),
+        before.map(|state| state.written()).into(),
+        entry.state.written().into(),
+        detail(entry)?.into(),
+        seal::digest(&columns(entry)?).written().into(),
+    ];
+    let hash = seal::link(head.hash, &values);
+    let columns = seal::SEALED.into_iter().zip(values).chain([("hash", hash.written().into())]).collect();
+    Ok(Event {
+        columns,
+        #[cfg(feature = "postgres")]
+        head: Head { events, hash },
+    })
+}
+
+/// `write` tells two writes of the same content apart, and so whose commit it was that succeeded.
+fn detail(entry: &Entry) -> Result<String, LedgerError> {
     let detail = json!({
+        "write": random_hex().map_err(LedgerError::store)?,
         "generation": entry.generation,
         "network": entry.network,
         "asset": entry.asset.written(),
@@ -253,12 +296,5 @@ pub(in crate::ledger) fn event(entry: &Entry, before: Option<State>) -> [(&'stat
         "answer": entry.answer,
         "refunds": entry.refunds,
     });
-    [
-        ("at", entry.updated_at.millis().into()),
-        ("payer", entry.payer.written().into()),
-        ("purchase", entry.purchase.written().into()),
-        ("from_state", before.map(|state| state.written()).into()),
-        ("to_state", entry.state.written().into()),
-        ("detail", detail.to_string().into()),
-    ]
+    Ok(detail.to_string())
 }

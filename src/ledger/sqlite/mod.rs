@@ -10,11 +10,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use alloy::primitives::B256;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 use tokio::sync::oneshot;
 
 use self::view::View;
+use super::seal::{Audit, Head, Verification};
 use super::sql::query::{self, Query};
 use super::sql::{Cell, Row, Value, row};
 use super::{
@@ -57,6 +59,36 @@ impl SqliteLedger {
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
         worker.spawn(move || serve(connection, &queue)).map_err(LedgerError::store)?;
         Ok(Self { jobs })
+    }
+
+    /// Walks through all events and purchases, and finds what was changed by other means than this
+    /// crate. `noted` is a [`Verification::head`] of earlier, which must still be in the chain.
+    ///
+    /// Paying goes on meanwhile. Memory does not grow with the books.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+        let mut audit = Audit::new(noted);
+        let mut last = Some(i64::MIN);
+        while let Some(seq) = last {
+            (audit, last) = self
+                .run(move |books| {
+                    let last = inspect(books, query::events_after(seq), |row| audit.event(row))?;
+                    Ok((audit, last))
+                })
+                .await?;
+        }
+        last = Some(i64::MIN);
+        while let Some(seq) = last {
+            (audit, last) = self
+                .run(move |books| {
+                    let last = inspect(books, query::purchases_after(seq), |row| audit.purchase(row))?;
+                    Ok((audit, last))
+                })
+                .await?;
+        }
+        Ok(audit.close())
     }
 
     async fn run<T: Send + 'static>(
@@ -165,7 +197,7 @@ fn free_lapsed(books: &Connection, reservation: &Reservation) -> Result<(), Ledg
 fn next_seq(books: &Connection) -> Result<u64, LedgerError> {
     let mut statement = books.prepare_cached("SELECT coalesce(max(seq), 0) + 1 FROM purchases").map_err(failed)?;
     let seq: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
-    u64::try_from(seq).map_err(|_| row::damaged(seq, "seq"))
+    u64::try_from(seq).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))
 }
 
 fn record(
@@ -235,8 +267,31 @@ fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, 
 
 /// Writes the entry over what is held of its purchase, and the event that led there.
 fn write(books: &Connection, entry: &Entry, before: Option<State>) -> Result<(), LedgerError> {
+    let event = row::event(head(books)?, entry, before)?;
     execute(books, query::write(entry)?)?;
-    execute(books, query::append(entry, before))
+    execute(books, query::append(event))
+}
+
+fn head(books: &Connection) -> Result<Head, LedgerError> {
+    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
+    let mut statement = books.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    rows.next().map_err(failed)?.map_or(Ok(Head::EMPTY), Head::read)
+}
+
+/// The next rows of a verification; `None` after the last.
+fn inspect(
+    books: &Connection,
+    Query { sql, values }: Query,
+    mut take: impl FnMut(&rusqlite::Row<'_>) -> Result<i64, LedgerError>,
+) -> Result<Option<i64>, LedgerError> {
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
+    let mut last = None;
+    while let Some(row) = rows.next().map_err(failed)? {
+        last = Some(take(row)?);
+    }
+    Ok(last)
 }
 
 fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {

@@ -10,107 +10,19 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::failed;
 use crate::ledger::LedgerError;
+use crate::ledger::sql::tables::{TABLES, VERSION};
 
 /// How long a call waits for another process that is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 /// `burs` in ASCII: what says that a SQLite file is ours.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
-/// Version of [`TABLES`].
-pub(super) const VERSION: i64 = 2;
 /// Every scope with every span asks in words of its own.
 const STATEMENTS_KEPT: usize = 64;
 const IN_MEMORY: &str = ":memory:";
 
-/// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
-/// means equal; times are milliseconds and `valid_before` seconds since 1970.
-///
-/// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
-/// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
-/// holds have their `counts_at`. Nothing is deleted, so that no `seq` is given twice.
-pub(super) const TABLES: &str = "
-CREATE TABLE purchases (
-    seq INTEGER PRIMARY KEY,
-    purchase TEXT NOT NULL,
-    generation INTEGER NOT NULL,
-    payer TEXT NOT NULL,
-    state TEXT NOT NULL
-        CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'freed', 'released')),
-    fingerprint TEXT NOT NULL,
-    identifier TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    host_reversed TEXT NOT NULL,
-    method TEXT NOT NULL,
-    path TEXT NOT NULL,
-    foreign_resource TEXT,
-    version INTEGER NOT NULL,
-    network TEXT NOT NULL,
-    asset TEXT NOT NULL,
-    symbol TEXT NOT NULL,
-    decimals INTEGER NOT NULL,
-    payee TEXT NOT NULL,
-    value TEXT NOT NULL,
-    usd_micros INTEGER CHECK (usd_micros >= 0),
-    nonce TEXT NOT NULL,
-    tag TEXT,
-    agent TEXT,
-    reserved_at INTEGER NOT NULL,
-    lease_until INTEGER NOT NULL,
-    owned_until INTEGER NOT NULL,
-    counts_at INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    valid_before INTEGER,
-    status INTEGER,
-    reason TEXT,
-    claimed_transaction TEXT,
-    verified_transaction TEXT,
-    proof TEXT,
-    answer TEXT,
-    terms TEXT,
-    refunds TEXT NOT NULL,
-    refunded TEXT NOT NULL,
-    payload TEXT,
-    UNIQUE (payer, purchase),
-    UNIQUE (payer, network, asset, nonce),
-    CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
-) STRICT;
-
-CREATE INDEX by_counts_at ON purchases (counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_expires_at ON purchases (expires_at) WHERE state <> 'freed' AND state <> 'released' AND state <> 'settled';
-CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND state <> 'released' AND tag IS NOT NULL;
-CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND state <> 'released' AND agent IS NOT NULL;
-CREATE INDEX by_seller ON purchases (origin, network, asset) WHERE state <> 'freed' AND state <> 'released';
-
-CREATE INDEX by_request ON purchases (fingerprint, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
-CREATE INDEX unproven ON purchases (seq)
-    WHERE state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL);
-
-CREATE TABLE stop_order (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    reason TEXT NOT NULL,
-    since INTEGER NOT NULL
-) STRICT;
-
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL,
-    payer TEXT NOT NULL,
-    purchase TEXT NOT NULL,
-    from_state TEXT,
-    to_state TEXT NOT NULL,
-    detail TEXT NOT NULL CHECK (json_valid(detail))
-) STRICT;
-
-CREATE INDEX events_by_purchase ON events (payer, purchase);
-
+/// The tables say themselves that nothing is deleted and events stand.
+const TRIGGERS: &str = "
 CREATE TRIGGER purchases_stay BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
 CREATE TRIGGER events_stay BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
 CREATE TRIGGER events_stand BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
@@ -170,7 +82,9 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     match (application, version) {
         (APPLICATION_ID, VERSION) => {}
         (APPLICATION_ID, newer) if newer > VERSION => return Err(LedgerError::Newer { found: newer, known: VERSION }),
-        (APPLICATION_ID, never) => return Err(LedgerError::Damaged(format!("there is no schema version {never}"))),
+        (APPLICATION_ID, never) => {
+            return Err(LedgerError::Damaged(format!("schema version {never} was never released")));
+        }
         (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => lay_out(&file)?,
         _ => return Err(LedgerError::Damaged("the file is a database of another program".to_owned())),
     }
@@ -179,7 +93,7 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
 
 fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
     let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-    file.execute_batch(TABLES).and_then(|()| file.execute_batch(&identity)).map_err(failed)
+    file.execute_batch(&format!("{TABLES} {TRIGGERS} {identity}")).map_err(failed)
 }
 
 /// Readers and the writer then do not wait for each other. The file remembers it; memory has none.

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::Usd;
+use crate::ledger::Fault;
 use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, wish,
 };
@@ -89,8 +90,10 @@ fn a_newer_schema_is_refused() {
     drop(SqliteLedger::open(&path).unwrap());
     meddle(&path, "PRAGMA user_version = 3");
     assert!(matches!(refused(&path), LedgerError::Newer { found: 3, known: 2 }));
-    meddle(&path, "PRAGMA user_version = 0");
-    assert!(matches!(refused(&path), LedgerError::Damaged(_)));
+    for never in [0, 1] {
+        meddle(&path, &format!("PRAGMA user_version = {never}"));
+        assert!(matches!(refused(&path), LedgerError::Damaged(_)));
+    }
 }
 
 #[test]
@@ -395,4 +398,109 @@ async fn measure() {
         }
         println!("{} purchases: {:?} each", (round + 1) * 200, start.elapsed() / 200);
     }
+    let start = Instant::now();
+    let report = ledger.verify(None).await.unwrap();
+    println!("{} events verified in {:?}", report.events, start.elapsed());
+}
+
+/// Three purchases with seven events.
+async fn told(ledger: &SqliteLedger) {
+    for id in ["one", "two", "three"] {
+        let key = hold(ledger, order(id, 10), NOW).await;
+        ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+    }
+    ledger.record(&order("two", 10).key(), &settled(), at(NOW + 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_tampering_is_found() {
+    use Fault::{EventChanged, EventsMissing, PurchaseChanged, PurchaseMissing, PurchaseWithoutEvents};
+
+    let copy =
+        "INSERT INTO events SELECT 8, at, payer, purchase, from_state, to_state, detail, entry_hash, hash FROM events";
+    let swap = "UPDATE events SET seq = -1 WHERE seq = 3; UPDATE events SET seq = 3 WHERE seq = 5; \
+                UPDATE events SET seq = 5 WHERE seq = -1";
+    let cases = [
+        ("", vec![]),
+        ("UPDATE events SET at = at + 1 WHERE seq = 2", vec![EventChanged { row: 2 }]),
+        ("UPDATE events SET from_state = NULL WHERE seq = 2", vec![EventChanged { row: 2 }]),
+        ("UPDATE events SET to_state = 'settled' WHERE seq = 6", vec![EventChanged { row: 6 }]),
+        ("UPDATE events SET detail = replace(detail, '10', '11') WHERE seq = 3", vec![EventChanged { row: 3 }]),
+        ("UPDATE events SET hash = entry_hash WHERE seq = 3", vec![EventChanged { row: 3 }, EventChanged { row: 4 }]),
+        ("UPDATE events SET hash = upper(hash) WHERE seq = 7", vec![EventChanged { row: 7 }]),
+        ("DELETE FROM events WHERE seq = 1", vec![EventsMissing { from: 1, to: 1 }, EventChanged { row: 2 }]),
+        ("DELETE FROM events WHERE seq IN (3, 4)", vec![EventsMissing { from: 3, to: 4 }, EventChanged { row: 5 }]),
+        ("DELETE FROM events WHERE seq = 7", vec![PurchaseChanged { row: 2 }]),
+        (
+            "DELETE FROM events WHERE seq = 3; UPDATE events SET seq = seq - 1 WHERE seq > 3",
+            (3..=6).map(|row| EventChanged { row }).collect(),
+        ),
+        (swap, vec![3, 4, 5, 6].into_iter().map(|row| EventChanged { row }).collect()),
+        (&format!("{copy} WHERE seq = 7"), vec![EventChanged { row: 8 }]),
+        ("UPDATE purchases SET value = '9' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
+        ("UPDATE purchases SET state = 'freed' WHERE seq = 1", vec![PurchaseChanged { row: 1 }]),
+        ("UPDATE purchases SET value = 'x' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
+        ("UPDATE purchases SET seq = 9 WHERE seq = 2", vec![PurchaseChanged { row: 9 }]),
+        ("DELETE FROM purchases WHERE seq = 2", [3, 4, 7].map(|event| PurchaseMissing { event }).to_vec()),
+        (
+            "UPDATE purchases SET purchase = 'four' WHERE seq = 1",
+            vec![PurchaseMissing { event: 1 }, PurchaseMissing { event: 2 }, PurchaseWithoutEvents { row: 1 }],
+        ),
+    ];
+    for (sql, faults) in cases {
+        let (_directory, path) = shelf();
+        let ledger = SqliteLedger::open(&path).unwrap();
+        told(&ledger).await;
+        meddle(&path, "DROP TRIGGER purchases_stay; DROP TRIGGER events_stay; DROP TRIGGER events_stand;");
+        meddle(&path, sql);
+        let report = ledger.verify(None).await.unwrap();
+        assert_eq!(report.faults, faults, "{sql}");
+        assert_eq!(report.is_sound(), sql.is_empty(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn every_column_of_a_purchase_is_sealed() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    told(&ledger).await;
+    let books = Connection::open(&path).unwrap();
+    let mut names = books.prepare("SELECT name, type FROM pragma_table_info('purchases')").unwrap();
+    let names: Vec<(String, String)> =
+        names.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    assert!(names.len() >= 34);
+    for (name, kind) in names {
+        let other =
+            if kind == "TEXT" { format!("coalesce({name}, '') || 'x'") } else { format!("coalesce({name}, 0) + 1") };
+        let change = format!(
+            "BEGIN; PRAGMA ignore_check_constraints = ON; UPDATE purchases SET {name} = {other} WHERE seq = 3; COMMIT"
+        );
+        books
+            .execute_batch(&format!("CREATE TEMP TABLE kept AS SELECT * FROM purchases WHERE seq = 3; {change}"))
+            .unwrap();
+        let report = ledger.verify(None).await.unwrap();
+        assert!(!report.is_sound(), "{name}");
+        books.execute_batch("DROP TRIGGER IF EXISTS purchases_stay; DELETE FROM purchases WHERE seq IN (3, 4); INSERT INTO purchases SELECT * FROM kept; DROP TABLE kept;").unwrap();
+        assert!(ledger.verify(None).await.unwrap().is_sound(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_noted_head_shows_what_the_chain_alone_does_not() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let empty = ledger.verify(Some(B256::ZERO)).await.unwrap();
+    assert_eq!((empty.events, empty.purchases, empty.head, empty.is_sound()), (0, 0, B256::ZERO, true));
+    told(&ledger).await;
+    let noted = ledger.verify(Some(empty.head)).await.unwrap();
+    assert_eq!((noted.events, noted.purchases, noted.is_sound()), (7, 3, true));
+    hold(&ledger, order("four", 10), NOW).await;
+    let later = ledger.verify(Some(noted.head)).await.unwrap();
+    assert!(later.is_sound() && later.head != noted.head, "{later:?}");
+    // The newest purchase vanishes with its event, and the rest is whole.
+    meddle(&path, "DROP TRIGGER purchases_stay; DROP TRIGGER events_stay;");
+    meddle(&path, "DELETE FROM events WHERE seq = 8; DELETE FROM purchases WHERE seq = 4;");
+    assert!(ledger.verify(Some(noted.head)).await.unwrap().is_sound());
+    let report = ledger.verify(Some(later.head)).await.unwrap();
+    assert_eq!(report.faults, [Fault::HeadMissing(later.head)]);
 }

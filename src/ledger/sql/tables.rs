@@ -1,0 +1,96 @@
+//! The tables, as SQLite reads them; other databases put in their names of types.
+
+/// Version of [`TABLES`].
+pub(in crate::ledger) const VERSION: i64 = 2;
+
+/// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
+/// means equal; times are milliseconds and `valid_before` seconds since 1970.
+///
+/// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
+/// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
+/// holds have their `counts_at`. Nothing is deleted, so that no `seq` is given twice.
+pub(in crate::ledger) const TABLES: &str = "
+CREATE TABLE purchases (
+    seq INTEGER PRIMARY KEY,
+    purchase TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    payer TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'freed', 'released')),
+    fingerprint TEXT NOT NULL,
+    identifier TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    host_reversed TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    foreign_resource TEXT,
+    version INTEGER NOT NULL,
+    network TEXT NOT NULL,
+    asset TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    decimals INTEGER NOT NULL,
+    payee TEXT NOT NULL,
+    value TEXT NOT NULL,
+    usd_micros INTEGER CHECK (usd_micros >= 0),
+    nonce TEXT NOT NULL,
+    tag TEXT,
+    agent TEXT,
+    reserved_at INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    owned_until INTEGER NOT NULL,
+    counts_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    valid_before INTEGER,
+    status INTEGER,
+    reason TEXT,
+    claimed_transaction TEXT,
+    verified_transaction TEXT,
+    proof TEXT,
+    answer TEXT,
+    terms TEXT,
+    refunds TEXT NOT NULL,
+    refunded TEXT NOT NULL,
+    payload TEXT,
+    UNIQUE (payer, purchase),
+    UNIQUE (payer, network, asset, nonce),
+    CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
+) STRICT;
+
+CREATE INDEX by_counts_at ON purchases (counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_expires_at ON purchases (expires_at) WHERE state <> 'freed' AND state <> 'released' AND state <> 'settled';
+CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND state <> 'released' AND tag IS NOT NULL;
+CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND state <> 'released' AND agent IS NOT NULL;
+CREATE INDEX by_seller ON purchases (origin, network, asset) WHERE state <> 'freed' AND state <> 'released';
+
+CREATE INDEX by_request ON purchases (fingerprint, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
+CREATE INDEX unproven ON purchases (seq)
+    WHERE state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL);
+
+CREATE TABLE stop_order (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    reason TEXT NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    payer TEXT NOT NULL,
+    purchase TEXT NOT NULL,
+    from_state TEXT,
+    to_state TEXT NOT NULL,
+    detail TEXT NOT NULL CHECK (json_valid(detail)),
+    entry_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX events_by_purchase ON events (payer, purchase);
+";
