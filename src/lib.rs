@@ -54,6 +54,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asset;
+pub mod chain;
 mod client;
 mod clock;
 mod error;
@@ -102,7 +103,8 @@ pub use receipt::{Paid, Receipt};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{
-    AccountKind, KeyError, LocalSigner, Signature, Signer, SignerError, SignerFn, TransferAuthorization, signer_fn,
+    AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer, SignerError,
+    SignerFn, TransferAuthorization, signer_fn,
 };
 pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
 
