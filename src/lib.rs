@@ -41,6 +41,7 @@
 //! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
 //! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
+//! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | other transports | [`Payer`], `middleware` |
 //! | tests of your agent | `testing::Paywall` |
 //!
