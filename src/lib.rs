@@ -41,6 +41,7 @@
 //! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
 //! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
+//! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | other transports | [`Payer`], `middleware` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -55,7 +56,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asset;
-mod chain;
+pub mod chain;
 mod client;
 mod clock;
 mod error;
@@ -82,7 +83,7 @@ mod x402;
 
 pub use alloy::primitives::{Address, B256, U256, address};
 pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
-pub use chain::{ChainPayment, ChainReader, Reading, Witness};
+pub use chain::ChainReader;
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Spend};
@@ -115,7 +116,8 @@ pub use receipt::{Paid, Receipt};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{
-    AccountKind, KeyError, LocalSigner, Signature, Signer, SignerError, SignerFn, TransferAuthorization, signer_fn,
+    AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer, SignerError,
+    SignerFn, TransferAuthorization, signer_fn,
 };
 pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
 

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use bursar::chain::{Answer, ChainReader, Grounds, Question, Reason};
 use bursar::{
-    Address, B256, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule, Spend, State, U256,
-    usd,
+    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
+    Policy, ResponseExt, Rule, SignedCancellation, Signer, Spend, State, Timestamp, U256, address, usd,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a
 #[derive(Deserialize)]
 struct World {
     rpc: String,
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "parse_address")]
     usdc: Address,
     sellers: BTreeMap<String, Seller>,
 }
@@ -38,11 +39,11 @@ struct World {
 #[serde(rename_all = "camelCase")]
 struct Seller {
     url: String,
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "parse_address")]
     pay_to: Address,
 }
 
-fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+fn parse_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
@@ -258,5 +259,100 @@ async fn a_wallet_without_funds_is_told_so() {
         let error = client.get(format!("{}/report", seller.url)).send().await.unwrap_err();
         assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown), "{error}");
         assert!(error.reason().unwrap().contains("insufficient"), "{error}");
+    }
+}
+
+/// Anvil's account 5, which the chain lets anybody send from: the facilitator's own account
+/// keeps count of its transactions, and must not be sent from behind its back.
+const SENDER: Address = address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc");
+
+/// The chain by two names of one host, which are two witnesses to the reader.
+fn reader(world: &World) -> ChainReader {
+    let network = Network::from_chain_id(84_532);
+    let other = world.rpc.replace("127.0.0.1", "localhost");
+    ChainReader::new().endpoint(network, &world.rpc).unwrap().endpoint(network, &other).unwrap()
+}
+
+impl World {
+    /// Mines until what was mined before is finalized.
+    async fn finalize(&self) {
+        for _ in 0..4 {
+            self.rpc("evm_mine", json!([])).await;
+        }
+    }
+
+    async fn time(&self) -> u64 {
+        let block = self.rpc("eth_getBlockByNumber", json!(["finalized", false])).await;
+        u64::from_str_radix(block["timestamp"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    }
+
+    /// An authorization of this payer that nobody cashed, which expires at `valid_before`.
+    fn unused(&self, payer: Address, valid_before: u64) -> Question {
+        Question {
+            network: Network::from_chain_id(84_532),
+            token: self.usdc,
+            payer,
+            nonce: B256::repeat_byte(0xc4),
+            payee: SENDER,
+            value: U256::from(10_000),
+            valid_before,
+            claimed: None,
+            signed_at: Timestamp::from_secs(valid_before - 60),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn the_chain_tells_settled_from_unused_and_canceled() {
+    let world = World::load();
+    let reader = reader(&world);
+    let signer = LocalSigner::from_hex(&KEYS[0].to_owned().into()).unwrap();
+    let payer = signer.address();
+
+    // Paid, and what became of it.
+    let seller = &world.sellers["express-v2"];
+    let response = buyer(0).client.get(format!("{}/report", seller.url)).send().await.unwrap();
+    let receipt = response.receipt().unwrap();
+    let transaction = receipt.transaction();
+    let logs = world.rpc("eth_getTransactionReceipt", json!([transaction.to_string()])).await["logs"].clone();
+    let used = logs.as_array().unwrap().iter().find(|log| log["topics"][1] == payer.into_word().to_string());
+    let nonce = used.unwrap()["topics"][2].as_str().unwrap().parse().unwrap();
+    world.finalize().await;
+    let now = world.time().await;
+    let settled =
+        Question { nonce, payee: seller.pay_to, signed_at: Timestamp::from_secs(now), ..world.unused(payer, now) };
+    for claimed in [Some(transaction), None] {
+        match reader.ask(&Question { claimed, ..settled }, Timestamp::from_secs(now)).await {
+            Answer::Settled(settlement) => {
+                assert_eq!((settlement.transaction, settlement.value), (transaction, U256::from(10_000)));
+            }
+            other => unreachable!("{other}"),
+        }
+    }
+
+    // Never cashed, and expired or not.
+    let pending = world.unused(payer, now + 3600);
+    let answer = reader.ask(&pending, Timestamp::from_secs(now)).await;
+    assert_eq!(answer, Answer::CannotTell { reason: Reason::NotExpired });
+    let expired = Question { valid_before: now - 100, ..pending };
+    match reader.ask(&expired, Timestamp::from_secs(now)).await {
+        Answer::NotSettled(proof) => assert_eq!((proof.grounds, proof.witnesses.len()), (Grounds::Expired, 2)),
+        other => unreachable!("{other}"),
+    }
+
+    // Cancelled before it expired, by calldata that Circle's contract takes.
+    let usdc = AssetRegistry::stablecoins().find_symbol(pending.network, "USDC").unwrap().clone();
+    let cancellation = CancelAuthorization::new(usdc, payer, pending.nonce);
+    let signature = signer.cancel(&cancellation).await.unwrap();
+    let signed = SignedCancellation::new(cancellation, signature);
+    let data: String = signed.calldata().iter().map(|byte| format!("{byte:02x}")).collect();
+    let call = json!({ "from": SENDER.to_string(), "to": world.usdc.to_string(), "data": format!("0x{data}") });
+    world.rpc("eth_sendTransaction", json!([call])).await;
+    world.finalize().await;
+    let now = Timestamp::from_secs(world.time().await);
+    match reader.ask(&pending, now).await {
+        Answer::NotSettled(proof) => assert_eq!(proof.grounds, Grounds::Canceled),
+        other => unreachable!("{other}"),
     }
 }

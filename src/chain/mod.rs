@@ -1,52 +1,106 @@
-//! Reading the chain: was this nonce used, and what did the transaction move.
+//! Reading the chain: was this authorization used, and can it still be?
 //!
-//! Three answers, never two: settled, not settled, cannot tell. Only proof releases money, and one
-//! endpoint is never proof: it may be behind, broken or lying.
+//! A receipt is a seller's claim, and silence is no proof. [`ChainReader`] asks JSON-RPC endpoints
+//! that the user configured, and gives one of three answers: [`Answer::Settled`],
+//! [`Answer::NotSettled`] with a proof, or [`Answer::CannotTell`]. Whatever is missing, broken or
+//! contradictory is the third, which keeps the money counted.
+//!
+//! # Why an unused nonce past its expiry is proof
+//!
+//! The token accepts an authorization only in a block whose timestamp is before `validBefore`. At a
+//! finalized block with a later timestamp at which `authorizationState` is false, no later block can
+//! change that. State and timestamp are read of one block, by its hash (EIP-1898).
+//!
+//! # Why one endpoint can keep money counted, but not release it
+//!
+//! To count money that was not spent costs room; to release money that was spent breaks a limit. So
+//! one endpoint's transaction and logs are enough for `Settled`, and `NotSettled` needs as many
+//! witnesses as are [required](ChainReader::required_witnesses), two unless told otherwise, with no
+//! endpoint that contradicts them. Where one shows a settlement and another says that the nonce is
+//! unused, `Settled` holds only if the other's block is older than the settlement, which explains
+//! it. Else they disagree, and the answer is `CannotTell`.
 
 mod abi;
+mod answer;
+mod judge;
 mod rpc;
-mod verdict;
+mod wire;
 mod witness;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::{Error, Network, Timestamp};
+pub use answer::{Answer, Grounds, Head, Proof, Reason, Settlement, Witness};
+pub use rpc::{EndpointError, RpcError};
+
+use crate::{Network, Timestamp};
+use judge::judge;
 use rpc::Endpoint;
-pub use verdict::{Payment as ChainPayment, Reading, Witness};
-use witness::Post;
+use witness::{Testimony, testify};
 
-/// How many endpoints must agree that an authorization is dead, unless the reader says otherwise.
-const WITNESSES: usize = 2;
-/// How long one answer of an endpoint may take, unless the reader says otherwise.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// How many purchases are asked about at once.
-const AT_ONCE: usize = 8;
+/// How long one endpoint may take in all, in time limits of one call.
+const CALLS_AT_LEISURE: u32 = 6;
 
-/// JSON-RPC endpoints that the books are compared with: your own nodes or any providers.
+/// One authorization, as the books know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "whoever asks fills in every field")]
+pub struct Question {
+    /// The chain.
+    pub network: Network,
+    /// The token's contract.
+    pub token: Address,
+    /// Who signed.
+    pub payer: Address,
+    /// The nonce of all that was signed for the purchase.
+    pub nonce: B256,
+    /// Who is to be paid.
+    pub payee: Address,
+    /// The largest value that was signed, in atomic units.
+    pub value: U256,
+    /// The latest `validBefore` that was signed, in Unix seconds.
+    pub valid_before: u64,
+    /// The transaction that the seller claims, if any.
+    pub claimed: Option<B256>,
+    /// When it was signed first; the search for its transaction begins an hour earlier.
+    pub signed_at: Timestamp,
+}
+
+/// Reads what became of an authorization from JSON-RPC endpoints.
 ///
-/// It reads `authorizationState`, transaction receipts and logs, at blocks that the chain holds
-/// `finalized`, or `safe` where it knows no other. To release money two endpoints with different
-/// hosts must agree; with one, purchases can be confirmed and not released.
+/// `Debug` shows schemes and hosts alone: paths and queries of RPC URLs hold API keys.
 ///
 /// ```
-/// use bursar::ChainReader;
+/// use bursar::chain::ChainReader;
+/// use bursar::Network;
 ///
-/// let chain = ChainReader::new()
-///     .endpoint("base".parse()?, "https://mainnet.base.org")?
-///     .endpoint("base".parse()?, "https://base-rpc.publicnode.com")?;
+/// let base: Network = "base".parse()?;
+/// let reader = ChainReader::new()
+///     .endpoint(base, "https://mainnet.base.org")?
+///     .endpoint(base, "https://base.example.com/v2/secret")?;
+/// assert!(!format!("{reader:?}").contains("secret"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "a reader reads nothing until it is asked"]
 pub struct ChainReader {
-    endpoints: Vec<(Network, Endpoint)>,
+    endpoints: Vec<(Network, Arc<Endpoint>)>,
+    rules: Rules,
+    timeout: Duration,
+}
+
+/// What makes an answer good enough.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
     witnesses: usize,
+    /// Seconds that a block must be past `validBefore`.
+    margin: u64,
+    /// Blocks below the latest that count as final on chains without the `finalized` and `safe` tags.
     confirmations: Option<u64>,
-    answer_time: Duration,
 }
 
 impl Default for ChainReader {
@@ -55,105 +109,85 @@ impl Default for ChainReader {
     }
 }
 
-/// Without the URLs, which hold the keys of providers.
-impl fmt::Debug for ChainReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoints = self.endpoints.iter().map(|(network, endpoint)| (network, endpoint.name()));
-        f.debug_map().entries(endpoints).finish()
-    }
-}
-
 impl ChainReader {
-    /// A reader without endpoints, which can tell nothing.
-    #[must_use]
+    /// A reader without endpoints, which cannot tell anything yet.
     pub const fn new() -> Self {
-        Self { endpoints: Vec::new(), witnesses: WITNESSES, confirmations: None, answer_time: ANSWER_TIME }
+        let rules = Rules { witnesses: 2, margin: 60, confirmations: None };
+        Self { endpoints: Vec::new(), rules, timeout: Duration::from_secs(10) }
     }
 
-    /// Adds a JSON-RPC endpoint, http or https. Path and query, which may hold a provider's key,
-    /// appear in no error and no proof.
+    /// Adds an endpoint, over https or http. Two count as two witnesses only if host or port differ.
     ///
     /// # Errors
-    /// When the URL is not http or https with a host, or reqwest cannot start.
-    pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, Error> {
-        let url: Url = url.parse().map_err(|_| Error::builder("the URL of a chain endpoint is not a URL"))?;
-        self.endpoints.push((network, Endpoint::new(url)?));
+    /// When it is not an http or https URL. The error does not repeat it.
+    pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, EndpointError> {
+        let url = Url::parse(url).map_err(|_| EndpointError::NotHttp)?;
+        self.endpoints.push((network, Arc::new(Endpoint::new(url)?)));
         Ok(self)
     }
 
-    /// Takes one endpoint's word for a proof: for your own node. A provider that is behind or
-    /// dishonest could then release money that is spent.
-    #[must_use]
-    pub const fn trust_single_endpoint(mut self) -> Self {
-        self.witnesses = 1;
+    /// How many different hosts must agree before money is released; two unless set, at least one.
+    pub const fn required_witnesses(mut self, count: usize) -> Self {
+        self.rules.witnesses = if count == 0 { 1 } else { count };
         self
     }
 
-    /// Takes a block for final that has so many after it, for chains that do not say which are.
-    #[must_use]
+    /// Releases money on the word of one endpoint: for your own node. It can lie you out of a limit.
+    pub const fn trust_single_endpoint(self) -> Self {
+        self.required_witnesses(1)
+    }
+
+    /// Blocks below the latest that count as final where a node knows neither `finalized` nor `safe`.
+    /// Without it such a node cannot tell.
     pub const fn confirmations(mut self, blocks: u64) -> Self {
-        self.confirmations = Some(blocks);
+        self.rules.confirmations = Some(blocks);
         self
     }
 
-    /// How long one answer may take; 10 seconds unless set.
+    /// How long one call may take; 10 seconds unless set. An endpoint has six times as long in all.
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Whether any endpoint is configured for the chain.
     #[must_use]
-    pub const fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_time = limit;
-        self
+    pub fn reads(&self, network: Network) -> bool {
+        self.endpoints.iter().any(|(of, _)| *of == network)
     }
 
-    /// What became of each of the authorizations, in their order.
-    pub(crate) async fn read_all(&self, questions: Vec<Question>) -> Vec<Reading> {
-        let mut networks: Vec<Network> = questions.iter().map(|question| question.network).collect();
-        networks.sort_unstable();
-        networks.dedup();
-        let mut posts = Vec::new();
-        for network in networks {
-            for (_, endpoint) in self.endpoints.iter().filter(|(on, _)| *on == network) {
-                let post = Post::open(endpoint.clone(), network, self.confirmations, self.answer_time).await;
-                posts.push((network, post));
-            }
-        }
-        let mut readings: Vec<(usize, Reading)> = Vec::with_capacity(questions.len());
+    /// Asks every endpoint of the chain at once. `now` is the caller's clock, which tells a node that
+    /// lags from an authorization that has not expired. All that fails is in the answer.
+    #[must_use = "the answer is what became of the money"]
+    pub async fn ask(&self, question: &Question, now: Timestamp) -> Answer {
+        judge(question, &self.testimonies(question).await, self.rules, now)
+    }
+
+    async fn testimonies(&self, question: &Question) -> Vec<Testimony> {
         let mut asked = JoinSet::new();
-        for (number, question) in questions.into_iter().enumerate() {
-            if asked.len() >= AT_ONCE {
-                readings.extend(asked.join_next().await.and_then(Result::ok));
-            }
-            let posts: Vec<Post> =
-                posts.iter().filter(|(on, _)| *on == question.network).map(|(_, post)| post.clone()).collect();
-            let witnesses = self.witnesses;
+        let endpoints = self.endpoints.iter().filter(|(network, _)| *network == question.network);
+        for (order, (_, endpoint)) in endpoints.enumerate() {
+            let (endpoint, question, rules, limit) = (Arc::clone(endpoint), *question, self.rules, self.timeout);
             asked.spawn(async move {
-                let mut words = Vec::with_capacity(posts.len());
-                for post in &posts {
-                    words.push(post.word(&question).await);
-                }
-                (number, verdict::reach(&words, witnesses))
+                let whole = limit.saturating_mul(CALLS_AT_LEISURE);
+                let sight = tokio::time::timeout(whole, testify(&endpoint, &question, rules, limit)).await;
+                let sight = sight.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
+                (order, Testimony { host: endpoint.host().to_owned(), sight })
             });
         }
-        while let Some(reading) = asked.join_next().await {
-            readings.extend(reading.ok());
-        }
-        readings.sort_by_key(|(number, _)| *number);
-        readings.into_iter().map(|(_, reading)| reading).collect()
+        // None of them panics, so that joining all loses no contradiction.
+        let mut testimonies = asked.join_all().await;
+        testimonies.sort_by_key(|(order, _)| *order);
+        testimonies.into_iter().map(|(_, testimony)| testimony).collect()
     }
 }
 
-/// One authorization that the chain is asked about.
-#[derive(Clone, Debug)]
-pub(crate) struct Question {
-    pub(crate) network: Network,
-    pub(crate) asset: Address,
-    pub(crate) payer: Address,
-    pub(crate) payee: Address,
-    pub(crate) nonce: B256,
-    /// The largest that was signed, in atomic units.
-    pub(crate) value: U256,
-    /// The latest `validBefore` that was signed, in Unix seconds.
-    pub(crate) valid_before: u64,
-    /// The transaction that the seller claims.
-    pub(crate) claimed: Option<B256>,
-    /// Nothing was signed before.
-    pub(crate) since: Timestamp,
+impl fmt::Debug for ChainReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainReader")
+            .field("endpoints", &self.endpoints)
+            .field("rules", &self.rules)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
 }

@@ -1,94 +1,157 @@
-//! JSON-RPC over HTTP: one call, bounded in time and size, that either brings a result or says why
-//! there is none.
+//! One JSON-RPC endpoint: a question, and a bounded answer.
 
+use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::redirect;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::{Error, text};
+use crate::Origin;
+use crate::text::excerpt;
 
-/// Longest answer that is read.
+/// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
+const JSON: &str = "application/json";
 
-/// Why an endpoint's answer says nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Silence(pub(super) String);
-
-/// An endpoint.
-#[derive(Clone, Debug)]
+/// Where a chain can be asked. URLs hold API keys, so that only the origin is shown.
 pub(super) struct Endpoint {
-    http: reqwest::Client,
     url: Url,
-    name: String,
+    origin: Origin,
+    host: String,
+    http: reqwest::Client,
+}
+
+/// An endpoint cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// Not an http or https URL.
+    #[error("a JSON-RPC endpoint is an http or https URL")]
+    NotHttp,
+    /// The HTTP client cannot be built, for instance for want of trusted roots.
+    #[error("the HTTP client cannot be built")]
+    Client,
+}
+
+/// An endpoint gave no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RpcError {
+    /// No connection, or it broke.
+    #[error("the endpoint cannot be reached")]
+    Unreachable,
+    /// No answer in time.
+    #[error("the endpoint did not answer in time")]
+    Timeout,
+    /// An HTTP status other than 200. Redirects are not followed.
+    #[error("the endpoint answered with status {0}")]
+    Status(u16),
+    /// An answer of more than 1 MiB.
+    #[error("the endpoint's answer is too long")]
+    TooLong,
+    /// The node answered with an error.
+    #[error("the endpoint answered with error {code}: {message}")]
+    Node {
+        /// JSON-RPC's code.
+        code: i64,
+        /// The node's words; untrusted text of at most 160 characters.
+        message: String,
+    },
+    /// Not the JSON that the method answers with.
+    #[error("the endpoint's answer to {0} cannot be read")]
+    Malformed(&'static str),
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    #[serde(default, deserialize_with = "present")]
-    result: Option<Value>,
-    error: Option<Fault>,
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
+struct Reply<T> {
+    id: Value,
+    // An absent result is no result; one of `null` is "not found" where the method allows it.
+    #[serde(default = "Option::default", deserialize_with = "present")]
+    result: Option<T>,
+    error: Option<Failure>,
 }
 
 #[derive(Deserialize)]
-struct Fault {
+struct Failure {
+    #[serde(default)]
+    code: i64,
     #[serde(default)]
     message: String,
 }
 
-/// `null` is a result: of a transaction that is not known, for example.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 impl Endpoint {
-    pub(super) fn new(url: Url) -> Result<Self, Error> {
-        let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https"));
-        let host = host.ok_or_else(|| Error::builder("a chain endpoint is an http or https URL with a host"))?;
-        let name = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let http = reqwest::Client::builder().redirect(redirect::Policy::none()).referer(false);
-        Ok(Self { http: http.build().map_err(Error::http)?, url, name })
+    pub(super) fn new(url: Url) -> Result<Self, EndpointError> {
+        let origin = Origin::of(&url).ok_or(EndpointError::NotHttp)?;
+        let host = format!("{}:{}", origin.host(), origin.port());
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let http = http.build().map_err(|_| EndpointError::Client)?;
+        Ok(Self { url, origin, host, http })
     }
 
-    /// Host and port: what tells endpoints apart.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Host and port, which make an endpoint another.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
-    pub(super) async fn call(&self, method: &str, params: Value, limit: Duration) -> Result<Value, Silence> {
-        let answer = tokio::time::timeout(limit, self.exchange(method, params)).await;
-        let late = || Silence(format!("no answer to {method} within {} s", limit.as_secs_f32()));
-        answer.map_err(|_| late())?.map_err(|Silence(why)| Silence(format!("{method}: {why}")))
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+        limit: Duration,
+    ) -> Result<T, RpcError> {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+        let body = tokio::time::timeout(limit, self.post(request)).await.map_err(|_| RpcError::Timeout)??;
+        let reply: Reply<T> = serde_json::from_slice(&body).map_err(|_| failure(&body, method))?;
+        match (reply.error, reply.result) {
+            (Some(error), _) => Err(error.into()),
+            (None, Some(result)) if reply.id == 1 => Ok(result),
+            _ => Err(RpcError::Malformed(method)),
+        }
     }
 
-    async fn exchange(&self, method: &str, params: Value) -> Result<Value, Silence> {
-        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
-        let sent = request.header(ACCEPT, "application/json").body(call).send().await;
-        let mut response = sent.map_err(|_| Silence("no connection".to_owned()))?;
-        if !response.status().is_success() {
-            return Err(Silence(format!("status {}", response.status().as_u16())));
+    async fn post(&self, request: String) -> Result<Vec<u8>, RpcError> {
+        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, JSON).header(ACCEPT, JSON).body(request);
+        let mut response = request.send().await.map_err(|_| RpcError::Unreachable)?;
+        if response.status() != 200 {
+            return Err(RpcError::Status(response.status().as_u16()));
         }
         let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                Err(_) => return Err(Silence("the answer broke off".to_owned())),
+        while let Some(chunk) = response.chunk().await.map_err(|_| RpcError::Unreachable)? {
+            if chunk.len() > MAX_ANSWER.saturating_sub(body.len()) {
+                return Err(RpcError::TooLong);
             }
-            if body.len() > MAX_ANSWER {
-                return Err(Silence("the answer is longer than 1 MiB".to_owned()));
-            }
+            body.extend_from_slice(&chunk);
         }
-        let answer: Answer =
-            serde_json::from_slice(&body).map_err(|_| Silence("the answer is not JSON-RPC".to_owned()))?;
-        match answer {
-            Answer { error: Some(fault), .. } => Err(Silence(text::excerpt(&fault.message))),
-            Answer { result: Some(result), error: None } => Ok(result),
-            Answer { result: None, error: None } => Err(Silence("the answer has no result".to_owned())),
-        }
+        Ok(body)
+    }
+}
+
+/// What an answer without a readable result says: an error, beside a `null` result perhaps, or
+/// nothing that can be read.
+fn failure(body: &[u8], method: &'static str) -> RpcError {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: Failure,
+    }
+    serde_json::from_slice::<Refusal>(body).map_or(RpcError::Malformed(method), |refusal| refusal.error.into())
+}
+
+impl From<Failure> for RpcError {
+    fn from(failure: Failure) -> Self {
+        Self::Node { code: failure.code, message: excerpt(&failure.message) }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({})", self.origin)
     }
 }

@@ -1,177 +1,223 @@
-//! One endpoint, asked about one authorization.
+//! What one endpoint sees of an authorization.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Question;
-use super::abi::{self, AUTHORIZATION_CANCELED, AUTHORIZATION_USED, Log};
-use super::rpc::{Endpoint, Silence};
-use super::verdict::{Payment, Witness, Word};
-use crate::{Network, Timestamp};
+use super::abi::{AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control};
+use super::answer::{Head, Reason};
+use super::rpc::{Endpoint, RpcError};
+use super::wire::{Block, Bytes, Log, Quantity, Receipt};
+use super::{Question, Rules};
 
-/// Blocks asked for logs at once; providers allow between 500 and 10,000.
-const LOG_RANGE: u64 = 500;
-/// Ranges of logs that are asked for at most.
-const MOST_RANGES: u32 = 40;
-/// How far a clock of ours may be ahead of the chain's, when an authorization was signed.
-const CLOCK_MARGIN: u64 = 600;
+/// How many blocks a search for logs takes at a time, at most.
+const SPAN: u64 = 10_000;
+/// How often logs are asked for, at most.
+const SEARCHES: usize = 64;
+/// How much earlier than the signature the search begins, in seconds: clocks differ.
+const HEAD_START: u64 = 3600;
 
-/// An endpoint and the final block that it is asked at.
+/// An endpoint's word.
 #[derive(Clone, Debug)]
-pub(super) struct Post {
-    endpoint: Endpoint,
+pub(super) struct Testimony {
+    pub(super) host: String,
+    pub(super) sight: Result<Sight, Reason>,
+}
+
+/// What an endpoint saw at a final block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) head: Head,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Unused,
+    Canceled {
+        block: u64,
+    },
+    Settled {
+        transaction: B256,
+        block: u64,
+        value: U256,
+    },
+    /// Used, for a reason that this endpoint does not show.
+    Used(Gap),
+}
+
+/// Why a used nonce is not explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    NoLog,
+    OtherTransfer,
+    Reorged,
+}
+
+/// Asks an endpoint; `limit` is for each call.
+pub(super) async fn testify(
+    endpoint: &Endpoint,
+    question: &Question,
+    rules: Rules,
     limit: Duration,
-    last: Result<Block, Silence>,
+) -> Result<Sight, Reason> {
+    let node = Node { endpoint, question, limit };
+    node.check_chain().await?;
+    let head = node.final_block(rules.confirmations).await?;
+    node.check_controls(&head).await?;
+    let used = node.is_used(question.nonce, &head).await?;
+    let state = if used { node.explain(&head).await? } else { State::Unused };
+    Ok(Sight { head, state })
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    number: u64,
-    hash: B256,
-    timestamp: u64,
+struct Node<'a> {
+    endpoint: &'a Endpoint,
+    question: &'a Question,
+    limit: Duration,
 }
 
-impl Post {
-    pub(super) async fn open(
-        endpoint: Endpoint,
-        network: Network,
-        confirmations: Option<u64>,
-        limit: Duration,
-    ) -> Self {
-        let mut post = Self { endpoint, limit, last: Err(Silence("not asked".to_owned())) };
-        post.last = post.find_last(network, confirmations).await;
-        post
+impl Node<'_> {
+    async fn call<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, RpcError> {
+        self.endpoint.call(method, params, self.limit).await
     }
 
-    async fn find_last(&self, network: Network, confirmations: Option<u64>) -> Result<Block, Silence> {
-        let chain = self.call("eth_chainId", json!([])).await?;
-        if abi::quantity(&chain) != Some(network.chain_id()) {
-            return Err(Silence(format!("is not an endpoint of {network}")));
-        }
-        if let Some(confirmations) = confirmations {
-            let latest = self.block(json!("latest")).await?;
-            return self.block(number(latest.number.saturating_sub(confirmations))).await;
-        }
-        match self.block(json!("finalized")).await {
-            Ok(block) => Ok(block),
-            Err(_) => self.block(json!("safe")).await,
-        }
+    async fn check_chain(&self) -> Result<(), Reason> {
+        let Quantity(id) = self.call("eth_chainId", json!([])).await?;
+        if id == self.question.network.chain_id() { Ok(()) } else { Err(Reason::WrongChain(id)) }
     }
 
-    /// What this endpoint can say.
-    pub(super) async fn word(&self, question: &Question) -> Word {
-        match self.look(question).await {
-            Ok(word) => word,
-            Err(Silence(why)) => Word::Silent(self.endpoint.name().to_owned(), why),
-        }
-    }
-
-    async fn look(&self, question: &Question) -> Result<Word, Silence> {
-        let last = self.last.clone()?;
-        let witness = Witness {
-            endpoint: self.endpoint.name().to_owned(),
-            block: last.number,
-            hash: last.hash,
-            timestamp: last.timestamp,
-        };
-        // State and time are of one block, by its hash: a block that was replaced has no answer.
-        let at = json!({ "blockHash": last.hash });
-        let code = self.call("eth_getCode", json!([question.asset, at])).await?;
-        if code.as_str().is_none_or(|code| code.len() <= 2) {
-            return Err(Silence("has no contract at the token's address".to_owned()));
-        }
-        let call = json!({ "to": question.asset, "data": abi::authorization_state(question.payer, question.nonce) });
-        let state = self.call("eth_call", json!([call, at])).await?;
-        match abi::flag(&state) {
-            None => Err(Silence("the token does not answer authorizationState".to_owned())),
-            Some(false) if last.timestamp >= question.valid_before => Ok(Word::Unused(witness)),
-            Some(false) => Err(Silence(format!(
-                "unused so far, and cashable until {}; its final block is of {}",
-                Timestamp::from_secs(question.valid_before),
-                Timestamp::from_secs(last.timestamp)
-            ))),
-            Some(true) => self.find_use(question, last, witness).await,
-        }
-    }
-
-    /// What used the nonce: the transaction that the seller claims, or another that is looked for.
-    async fn find_use(&self, question: &Question, last: Block, witness: Witness) -> Result<Word, Silence> {
-        if let Some(claimed) = question.claimed
-            && let Ok(Some(payment)) = self.payment(question, claimed, last).await
-        {
-            return Ok(Word::Paid(payment, witness));
-        }
-        for log in self.logs(question, last).await? {
-            if log.is_cancellation(question.asset, question.payer, question.nonce) {
-                return Ok(Word::Cancelled(witness));
-            }
-            let used = log.is_use(question.asset, question.payer, question.nonce);
-            let Some(transaction) = log.transaction.filter(|_| used) else { continue };
-            return match self.payment(question, transaction, last).await? {
-                Some(payment) => Ok(Word::Paid(payment, witness)),
-                None => Err(Silence("the transaction that used the nonce does not show the transfer".to_owned())),
-            };
-        }
-        Err(Silence("the nonce is used, and no log tells by what".to_owned()))
-    }
-
-    /// The payment in a transaction, if it succeeded, is final, used the nonce and moved the money.
-    async fn payment(&self, question: &Question, transaction: B256, last: Block) -> Result<Option<Payment>, Silence> {
-        let receipt = self.call("eth_getTransactionReceipt", json!([transaction])).await?;
-        let succeeded = receipt.get("status").and_then(abi::quantity) == Some(1);
-        let itself = receipt.get("transactionHash").and_then(abi::hash) == Some(transaction);
-        let block = receipt.get("blockNumber").and_then(abi::quantity).filter(|number| *number <= last.number);
-        let (Some(number), true) = (block, succeeded && itself) else { return Ok(None) };
-        let logs: Vec<Log> =
-            receipt.get("logs").and_then(Value::as_array).into_iter().flatten().filter_map(Log::read).collect();
-        if !logs.iter().any(|log| log.is_use(question.asset, question.payer, question.nonce)) {
-            return Ok(None);
-        }
-        let moved = logs.iter().filter_map(|log| log.transfer(question.asset, question.payer, question.payee));
-        let Some(value) = moved.into_iter().find(|value| *value <= question.value) else { return Ok(None) };
-        let at = self.block(self::number(number)).await?.timestamp;
-        let within = question.since.secs().saturating_sub(CLOCK_MARGIN)..question.valid_before;
-        let at = within.contains(&at).then(|| Timestamp::from_secs(at));
-        Ok(at.map(|at| Payment { transaction, block: number, at, value }))
-    }
-
-    /// The logs about the nonce, from when it was signed until it expired.
-    async fn logs(&self, question: &Question, last: Block) -> Result<Vec<Log>, Silence> {
-        let since = question.since.secs().saturating_sub(CLOCK_MARGIN);
-        let mut from = self.first_block_after(since, last).await?;
-        let mut range = LOG_RANGE;
-        for _ in 0..MOST_RANGES {
-            let to = from.saturating_add(range.saturating_sub(1)).min(last.number);
-            let topics =
-                json!([[AUTHORIZATION_USED, AUTHORIZATION_CANCELED], question.payer.into_word(), question.nonce]);
-            let filter = json!([{
-                "address": question.asset, "topics": topics, "fromBlock": number(from), "toBlock": number(to),
-            }]);
-            match self.call("eth_getLogs", filter).await {
-                Ok(answer) => {
-                    let logs: Vec<Log> = answer.as_array().into_iter().flatten().filter_map(Log::read).collect();
-                    let logs: Vec<Log> =
-                        logs.into_iter().filter(|log| log.block.is_some_and(|block| block <= last.number)).collect();
-                    if !logs.is_empty() || to >= last.number {
-                        return Ok(logs);
-                    }
-                    from = to.saturating_add(1);
-                }
-                Err(refusal) if range == 1 => return Err(refusal),
-                Err(_) => range = range.div_ceil(4),
+    /// The latest block that cannot be undone: `finalized`, else `safe`, else as deep as the user says.
+    async fn final_block(&self, confirmations: Option<u64>) -> Result<Head, Reason> {
+        for tag in ["finalized", "safe"] {
+            match self.block(tag).await {
+                Ok(Some(block)) => return Ok(block),
+                // A node that does not know the tag says so by an error or by `null`.
+                Ok(None) | Err(RpcError::Node { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(Silence("the logs of the nonce's time are too many to ask for".to_owned()))
+        let depth = confirmations.ok_or(Reason::NoFinality)?;
+        let latest = self.block("latest").await?.ok_or(Reason::NoFinality)?;
+        let number = latest.number.checked_sub(depth).ok_or(Reason::NoFinality)?;
+        self.block_at(number).await?.ok_or(Reason::NoFinality)
     }
 
-    /// By halves: the first block that is not older.
-    async fn first_block_after(&self, time: u64, last: Block) -> Result<u64, Silence> {
-        let (mut low, mut high) = (0_u64, last.number);
+    async fn block(&self, tag: &str) -> Result<Option<Head>, RpcError> {
+        let block: Option<Block> = self.call("eth_getBlockByNumber", json!([tag, false])).await?;
+        Ok(block.map(|block| Head { number: block.number.0, hash: block.hash, timestamp: block.timestamp.0 }))
+    }
+
+    async fn block_at(&self, number: u64) -> Result<Option<Head>, RpcError> {
+        let block = self.block(&format!("{number:#x}")).await?;
+        match block {
+            Some(block) if block.number != number => Err(RpcError::Malformed("eth_getBlockByNumber")),
+            block => Ok(block),
+        }
+    }
+
+    /// There is a contract, and it does not call every nonce used.
+    async fn check_controls(&self, head: &Head) -> Result<(), Reason> {
+        let at = json!({ "blockHash": head.hash.to_string() });
+        let Bytes(code) = self.call("eth_getCode", json!([self.question.token.to_string(), at])).await?;
+        if code.is_empty() {
+            return Err(Reason::NoCode);
+        }
+        if self.is_used(control(self.question.nonce), head).await? {
+            return Err(Reason::ControlFailed);
+        }
+        Ok(())
+    }
+
+    async fn is_used(&self, nonce: B256, head: &Head) -> Result<bool, RpcError> {
+        let data = authorization_state(self.question.payer, nonce);
+        let call = json!({ "to": self.question.token.to_string(), "data": data });
+        let at = json!({ "blockHash": head.hash.to_string(), "requireCanonical": true });
+        let word: Bytes = self.call("eth_call", json!([call, at])).await?;
+        word.as_bool().ok_or(RpcError::Malformed("eth_call"))
+    }
+
+    /// What used the nonce: the claimed transaction, or else what the logs say. A claim can be forged,
+    /// and somebody else can have cashed the authorization first.
+    async fn explain(&self, head: &Head) -> Result<State, Reason> {
+        if let Some(claimed) = self.question.claimed {
+            let state = self.settled_by(claimed, head).await?;
+            if matches!(state, State::Settled { .. }) {
+                return Ok(state);
+            }
+        }
+        match self.find(head).await? {
+            None => Ok(State::Used(Gap::NoLog)),
+            Some(log) if log.topics.first() == Some(&AUTHORIZATION_CANCELED) => {
+                let block = log.block_number.0;
+                let canonical = self.is_final(block, log.block_hash, head).await?;
+                Ok(if canonical { State::Canceled { block } } else { State::Used(Gap::Reorged) })
+            }
+            Some(log) => self.settled_by(log.transaction_hash, head).await,
+        }
+    }
+
+    /// Whether this transaction is the settlement.
+    async fn settled_by(&self, transaction: B256, head: &Head) -> Result<State, Reason> {
+        let hash = transaction.to_string();
+        let receipt: Option<Receipt> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+        let receipt = receipt.filter(|receipt| receipt.status.0 == 1 && receipt.transaction_hash == transaction);
+        let Some(receipt) = receipt else { return Ok(State::Used(Gap::NoLog)) };
+        let Some(value) = transferred(&receipt.logs, self.question) else { return Ok(State::Used(Gap::OtherTransfer)) };
+        let block = receipt.block_number.0;
+        if self.is_final(block, receipt.block_hash, head).await? {
+            Ok(State::Settled { transaction, block, value })
+        } else {
+            Ok(State::Used(Gap::Reorged))
+        }
+    }
+
+    async fn is_final(&self, number: u64, hash: B256, head: &Head) -> Result<bool, RpcError> {
+        if number > head.number {
+            return Ok(false);
+        }
+        Ok(self.block_at(number).await?.is_some_and(|block| block.hash == hash))
+    }
+
+    /// The log of the nonce's use or cancellation.
+    async fn find(&self, head: &Head) -> Result<Option<Log>, Reason> {
+        let mut search = Search { from: self.first_block(head).await?, last: head.number, span: SPAN };
+        for _ in 0..SEARCHES {
+            let Some((from, to)) = search.range() else { return Ok(None) };
+            let found = self.logs(from, to).await;
+            if let ControlFlow::Break(outcome) = search.step(found, to) {
+                return outcome.map_err(Reason::from);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn logs(&self, from: u64, to: u64) -> Result<Option<Log>, RpcError> {
+        let Question { token, payer, nonce, .. } = self.question;
+        let either = [AUTHORIZATION_USED.to_string(), AUTHORIZATION_CANCELED.to_string()];
+        let filter = json!({
+            "address": token.to_string(),
+            "fromBlock": format!("{from:#x}"),
+            "toBlock": format!("{to:#x}"),
+            "topics": [either, payer.into_word().to_string(), nonce.to_string()],
+        });
+        let logs: Vec<Log> = self.call("eth_getLogs", json!([filter])).await?;
+        // A node's filter is not believed either.
+        Ok(logs.into_iter().find(|log| {
+            is_about(log, AUTHORIZATION_USED, self.question) || is_about(log, AUTHORIZATION_CANCELED, self.question)
+        }))
+    }
+
+    /// The first block that can hold the transaction, by bisection over the blocks' times.
+    async fn first_block(&self, head: &Head) -> Result<u64, Reason> {
+        let since = self.question.signed_at.secs().saturating_sub(HEAD_START);
+        let (mut low, mut high) = (0, head.number);
         while low < high {
             let middle = low.midpoint(high);
-            if self.block(number(middle)).await?.timestamp < time {
+            let block = self.block_at(middle).await?.ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
+            if block.timestamp < since {
                 low = middle.saturating_add(1);
             } else {
                 high = middle;
@@ -179,23 +225,50 @@ impl Post {
         }
         Ok(low)
     }
+}
 
-    async fn block(&self, which: Value) -> Result<Block, Silence> {
-        let answer = self.call("eth_getBlockByNumber", json!([which, false])).await?;
-        let number = answer.get("number").and_then(abi::quantity);
-        let hash = answer.get("hash").and_then(abi::hash);
-        let timestamp = answer.get("timestamp").and_then(abi::quantity);
-        match (number, hash, timestamp) {
-            (Some(number), Some(hash), Some(timestamp)) => Ok(Block { number, hash, timestamp }),
-            _ => Err(Silence("a block without number, hash or time".to_owned())),
-        }
+/// A walk over blocks, in ranges that the node bears.
+struct Search {
+    from: u64,
+    last: u64,
+    span: u64,
+}
+
+impl Search {
+    /// First and last block to look at next.
+    fn range(&self) -> Option<(u64, u64)> {
+        let to = self.from.saturating_add(self.span.saturating_sub(1)).min(self.last);
+        (self.from <= self.last).then_some((self.from, to))
     }
 
-    async fn call(&self, method: &str, params: Value) -> Result<Value, Silence> {
-        self.endpoint.call(method, params, self.limit).await
+    /// Providers limit ranges differently and word it differently: any refusal halves the range.
+    fn step(&mut self, found: Result<Option<Log>, RpcError>, to: u64) -> ControlFlow<Result<Option<Log>, RpcError>> {
+        match found {
+            Ok(Some(log)) => ControlFlow::Break(Ok(Some(log))),
+            Ok(None) => {
+                self.from = to.saturating_add(1);
+                ControlFlow::Continue(())
+            }
+            Err(RpcError::Node { .. } | RpcError::Status(400 | 413)) if self.span > 1 => {
+                self.span = self.span.div_ceil(2);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(Err(error)),
+        }
     }
 }
 
-fn number(block: u64) -> Value {
-    json!(format!("{block:#x}"))
+fn is_about(log: &Log, event: B256, question: &Question) -> bool {
+    log.address == question.token && log.topics == [event, question.payer.into_word(), question.nonce]
+}
+
+/// What the authorization moved by these logs of one transaction. A transaction can carry several
+/// authorizations of one payer: tokens log the use and then its transfer.
+fn transferred(logs: &[Log], question: &Question) -> Option<U256> {
+    let used = logs.iter().position(|log| is_about(log, AUTHORIZATION_USED, question))?;
+    let ours = |log: &&Log| log.address == question.token && log.topics.first() == Some(&TRANSFER);
+    let transfer = logs.iter().skip(used).find(ours)?;
+    let parties = [TRANSFER, question.payer.into_word(), question.payee.into_word()];
+    let value = U256::from_be_bytes(<[u8; 32]>::try_from(transfer.data.0.as_slice()).ok()?);
+    (transfer.topics == parties && value <= question.value).then_some(value)
 }

@@ -244,7 +244,7 @@ conformance! {
     only_the_same_request_is_taken_up
     what_is_released_does_not_count_and_is_bought_anew
     only_proof_of_the_latest_authorization_releases
-    what_the_chain_confirms_counts_at_its_time
+    what_the_chain_confirms_is_kept_beside_the_claim
     a_signer_that_did_not_answer_is_asked_again
     an_order_to_stop_stands_until_it_is_lifted
     refunds_are_booked_once_and_make_room_if_they_may

@@ -66,8 +66,6 @@ pub enum Transition {
     Confirmed {
         /// The transaction that used it.
         transaction: Option<B256>,
-        /// When that was, by the chain's clock.
-        at: Option<Timestamp>,
         /// How that is known, as JSON.
         proof: String,
     },
@@ -251,9 +249,8 @@ impl Entry {
                 self.answered(Some(reason), answer.as_ref(), now);
             }
             (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => self.owned_until = now,
-            (Transition::Confirmed { transaction, at, proof }, Signed | Rejected | Unknown | Settled | Released) => {
+            (Transition::Confirmed { transaction, proof }, Signed | Rejected | Unknown | Settled | Released) => {
                 self.state = Settled;
-                self.counts_at = at.map_or(self.counts_at, |at| at.max(self.reserved_at));
                 self.verified_transaction = transaction.or(self.verified_transaction);
                 self.proof = Some(proof.clone());
             }

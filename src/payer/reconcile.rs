@@ -1,12 +1,16 @@
 //! Comparing the books with the chain, and acting on proof alone.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::Payer;
-use crate::Error;
-use crate::chain::{Question, Reading};
+use crate::chain::{Answer, ChainReader, Grounds, Question};
 use crate::ledger::{Entry, Filter, LedgerError, PurchaseId, State, Transition};
+use crate::{Error, Timestamp};
+
+/// How many purchases the chain is asked about at once.
+const AT_ONCE: usize = 8;
 
 /// What the chain said of one purchase, and what it made of it.
 #[derive(Clone, Debug, Serialize)]
@@ -18,11 +22,13 @@ pub struct Reconciled {
     pub before: State,
     /// Its state now: settled, released, or as before.
     pub after: State,
-    /// What the chain says, in words.
-    pub finding: String,
-    /// What the chain says.
-    #[serde(skip)]
-    pub reading: Reading,
+    /// What the chain says; as text when serialised.
+    #[serde(serialize_with = "as_text")]
+    pub answer: Answer,
+}
+
+fn as_text<S: Serializer>(answer: &Answer, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(answer)
 }
 
 impl Payer {
@@ -31,67 +37,74 @@ impl Payer {
     ///
     /// Settled on the chain, a purchase is confirmed. Proved dead, because its authorization expired
     /// unused or was cancelled, it is released: its money counts no more, and under its id it can be
-    /// bought anew. Where the chain cannot tell, nothing changes.
+    /// bought anew. Where the chain cannot tell, nothing changes. What somebody is presenting at this
+    /// moment is left for the next time.
     ///
     /// # Errors
     /// When the payer has no [chain](crate::PayerBuilder::chain) to read, or the books cannot be used.
     pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
-        let chain = self.inner.chain.as_ref();
-        let chain =
-            chain.ok_or_else(|| Error::builder("no chain to read; add .chain(ChainReader::new().endpoint(…)?)"))?;
+        let none = || Error::builder("no chain to read; add .chain(ChainReader::new().endpoint(…)?)");
+        let chain = self.inner.chain.as_ref().ok_or_else(none)?;
         self.record_left().await;
         let unproven = Filter { unproven: true, ..Filter::all() };
         let mut entries = self.inner.ledger.entries(&unproven).await?;
         let now = self.now();
         entries.retain(|entry| entry.owned_until <= now || !entry.is_unresolved());
-        let readings = chain.read_all(entries.iter().map(question).collect()).await;
         let mut done = Vec::with_capacity(entries.len());
-        for (entry, reading) in entries.into_iter().zip(readings) {
-            done.push(self.settle_by(entry, reading).await?);
+        for entries in entries.chunks(AT_ONCE) {
+            for (entry, answer) in entries.iter().zip(ask(chain, entries, now).await) {
+                done.push(self.act_on(entry, answer).await?);
+            }
         }
         Ok(done)
     }
 
-    async fn settle_by(&self, entry: Entry, reading: Reading) -> Result<Reconciled, Error> {
-        let (transition, after, finding) = match &reading {
-            Reading::Settled { payment, witnesses } => {
-                let proof = json!({ "settled": payment, "witnesses": witnesses }).to_string();
-                let (transaction, at) = (Some(payment.transaction), Some(payment.at));
-                let finding = format!("settled in {}", payment.transaction);
-                (Some(Transition::Confirmed { transaction, at, proof }), State::Settled, finding)
+    async fn act_on(&self, entry: &Entry, answer: Answer) -> Result<Reconciled, Error> {
+        let done = |after, answer| Reconciled { purchase: entry.purchase.clone(), before: entry.state, after, answer };
+        let (transition, after) = match &answer {
+            Answer::Settled(settlement) => {
+                let (transaction, proof) = (Some(settlement.transaction), json!({ "settled": settlement }).to_string());
+                (Transition::Confirmed { transaction, proof }, State::Settled)
             }
-            Reading::NotSettled { cancelled, witnesses } => {
-                let why = if *cancelled { "cancelled" } else { "expired unused" };
-                let proof = json!({ "released": why, "witnesses": witnesses }).to_string();
-                let released = Transition::Released { valid_before: entry.valid_before, cancelled: *cancelled, proof };
-                (Some(released), State::Released, format!("not settled: {why}"))
+            Answer::NotSettled(proof) => {
+                let cancelled = proof.grounds == Grounds::Canceled;
+                let proof = json!({ "not_settled": proof }).to_string();
+                (Transition::Released { valid_before: entry.valid_before, cancelled, proof }, State::Released)
             }
-            Reading::CannotTell { reason } => (None, entry.state, format!("cannot tell: {reason}")),
+            Answer::CannotTell { .. } => return Ok(done(entry.state, answer)),
         };
-        let (purchase, before) = (entry.purchase.clone(), entry.state);
-        let done = |after, finding| Reconciled { purchase, before, after, finding, reading };
-        let Some(transition) = transition else { return Ok(done(after, finding)) };
         match self.inner.ledger.record(&entry.key(), &transition, self.now()).await {
-            Ok(()) => Ok(done(after, finding)),
-            // Presented or signed again since it was read, or not expired by this clock.
-            Err(LedgerError::Transition { state, .. }) => {
-                Ok(done(state, format!("{finding}; but the purchase moved meanwhile, or our clock is behind")))
-            }
+            Ok(()) => Ok(done(after, answer)),
+            // It was signed again since it was read, or has not expired by our clock: next time.
+            Err(LedgerError::Transition { state, .. }) => Ok(done(state, answer)),
             Err(error) => Err(error.into()),
         }
     }
 }
 
+/// The answers, in the order of the entries.
+async fn ask(chain: &ChainReader, entries: &[Entry], now: Timestamp) -> Vec<Answer> {
+    let mut asked = JoinSet::new();
+    for (order, question) in entries.iter().map(question).enumerate() {
+        let chain = chain.clone();
+        asked.spawn(async move { (order, chain.ask(&question, now).await) });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_by_key(|(order, _)| *order);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
 fn question(entry: &Entry) -> Question {
     Question {
         network: entry.network,
-        asset: entry.asset,
+        token: entry.asset,
         payer: entry.payer,
-        payee: entry.payee,
         nonce: entry.nonce,
+        payee: entry.payee,
         value: entry.value,
+        // Without one it never expires, and nothing is released.
         valid_before: entry.valid_before.unwrap_or(u64::MAX),
         claimed: entry.transaction,
-        since: entry.reserved_at,
+        signed_at: entry.reserved_at,
     }
 }

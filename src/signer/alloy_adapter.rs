@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use alloy::dyn_abi::TypedData;
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation};
 
-use super::{Signature, Signer, SignerError, TransferAuthorization};
+use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
 
 /// A [`Signer`] made of any signer of the `alloy` crates: a cloud's key service, a Ledger, Turnkey.
 ///
@@ -61,10 +61,20 @@ impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
     }
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        let typed_data = typed_data(authorization)?;
+        self.sign_typed(&authorization.typed_data_json(), authorization.digest()).await
+    }
+
+    async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+        self.sign_typed(&cancellation.typed_data_json(), cancellation.digest()).await
+    }
+}
+
+impl<S: AnyAlloySigner + Send + Sync> AlloySigner<S> {
+    async fn sign_typed(&self, json: &str, digest: B256) -> Result<Signature, SignerError> {
+        let typed_data = typed_data(json)?;
         let signed = match self.signer.sign_dynamic_typed_data(&typed_data).await {
             Err(Error::UnsupportedOperation(UnsupportedSignerOperation::SignTypedData)) => {
-                self.signer.sign_hash(&authorization.digest()).await
+                self.signer.sign_hash(&digest).await
             }
             outcome => outcome,
         };
@@ -81,8 +91,8 @@ impl<S: AnyAlloySigner> fmt::Debug for AlloySigner<S> {
     }
 }
 
-fn typed_data(authorization: &TransferAuthorization) -> Result<TypedData, SignerError> {
-    serde_json::from_str(&authorization.typed_data_json())
+fn typed_data(json: &str) -> Result<TypedData, SignerError> {
+    serde_json::from_str(json)
         .map_err(|error| SignerError::unavailable(format!("alloy cannot read the typed data: {error}")))
 }
 
@@ -91,7 +101,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::{Arc, Mutex};
 
-    use alloy::primitives::{B256, ChainId, Signature as AlloySignature};
+    use alloy::primitives::{ChainId, Signature as AlloySignature};
     use alloy::signers::Result as AlloyResult;
 
     use super::super::recover::tests::authorization;
@@ -171,8 +181,11 @@ mod tests {
     #[test]
     fn alloy_hashes_the_typed_data_as_we_do() {
         let authorization = authorization(Address::repeat_byte(3));
-        let hash = typed_data(&authorization).unwrap().eip712_signing_hash().unwrap();
+        let hash = typed_data(&authorization.typed_data_json()).unwrap().eip712_signing_hash().unwrap();
         assert_eq!(hash, authorization.digest());
+        let cancellation = CancelAuthorization::new(authorization.asset().clone(), authorization.from(), B256::ZERO);
+        let hash = typed_data(&cancellation.typed_data_json()).unwrap().eip712_signing_hash().unwrap();
+        assert_eq!(hash, cancellation.digest());
     }
 
     #[tokio::test]

@@ -1,12 +1,22 @@
-//! What is signed: `TransferWithAuthorization` of EIP-3009, hashed by EIP-712.
+//! What is signed to pay: `TransferWithAuthorization` of EIP-3009.
 
 use alloy::primitives::{Address, B256, U256, b256, keccak256};
 use serde_json::json;
 
+use super::typed_data;
 use crate::asset::{Asset, TokenAmount, Words};
 
 /// `keccak256("TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)")`.
 const TYPEHASH: B256 = b256!("7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267");
+
+const MEMBERS: &[(&str, &str)] = &[
+    ("from", "address"),
+    ("to", "address"),
+    ("value", "uint256"),
+    ("validAfter", "uint256"),
+    ("validBefore", "uint256"),
+    ("nonce", "bytes32"),
+];
 
 /// One transfer of a token, fully typed: what a [`Signer`](crate::Signer) is asked to sign.
 ///
@@ -85,13 +95,7 @@ impl TransferAuthorization {
     /// The EIP-712 digest, for signers that sign 32 bytes without looking.
     #[must_use]
     pub fn digest(&self) -> B256 {
-        let mut message = [0_u8; 66];
-        let (prefix, rest) = message.split_at_mut(2);
-        let (domain, content) = rest.split_at_mut(32);
-        prefix.copy_from_slice(&[0x19, 0x01]);
-        domain.copy_from_slice(self.asset.domain_separator().as_slice());
-        content.copy_from_slice(self.struct_hash().as_slice());
-        keccak256(message)
+        typed_data::digest(&self.asset, self.struct_hash())
     }
 
     pub(crate) fn struct_hash(&self) -> B256 {
@@ -111,34 +115,14 @@ impl TransferAuthorization {
     /// what they sign.
     #[must_use]
     pub fn typed_data_json(&self) -> String {
-        let field = |name: &str, kind: &str| json!({ "name": name, "type": kind });
-        json!({
-            "types": {
-                "EIP712Domain": [
-                    field("name", "string"), field("version", "string"),
-                    field("chainId", "uint256"), field("verifyingContract", "address"),
-                ],
-                "TransferWithAuthorization": [
-                    field("from", "address"), field("to", "address"), field("value", "uint256"),
-                    field("validAfter", "uint256"), field("validBefore", "uint256"), field("nonce", "bytes32"),
-                ],
-            },
-            "primaryType": "TransferWithAuthorization",
-            "domain": {
-                "name": self.asset.eip712_name(),
-                "version": self.asset.eip712_version(),
-                "chainId": self.asset.network().chain_id(),
-                "verifyingContract": self.asset.address().to_checksum(None),
-            },
-            "message": {
-                "from": self.from.to_checksum(None),
-                "to": self.to.to_checksum(None),
-                "value": self.value.to_string(),
-                "validAfter": self.valid_after.to_string(),
-                "validBefore": self.valid_before.to_string(),
-                "nonce": self.nonce.to_string(),
-            },
-        })
-        .to_string()
+        let message = json!({
+            "from": self.from.to_checksum(None),
+            "to": self.to.to_checksum(None),
+            "value": self.value.to_string(),
+            "validAfter": self.valid_after.to_string(),
+            "validBefore": self.valid_before.to_string(),
+            "nonce": self.nonce.to_string(),
+        });
+        typed_data::json(&self.asset, "TransferWithAuthorization", MEMBERS, &message)
     }
 }

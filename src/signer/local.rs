@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use alloy::primitives::{Address, hex};
+use alloy::primitives::{Address, B256, hex};
 use k256::ecdsa::SigningKey;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::recover::canonical;
-use super::{Signature, Signer, SignerError, TransferAuthorization};
+use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
 
 /// A private key held in memory, wiped when dropped.
 ///
@@ -125,7 +125,10 @@ impl LocalSigner {
     }
 
     pub(super) fn sign_now(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        let digest = authorization.digest();
+        self.sign_digest(authorization.digest())
+    }
+
+    fn sign_digest(&self, digest: B256) -> Result<Signature, SignerError> {
         let (signature, recovery) = self
             .key
             .sign_prehash_recoverable(digest.as_slice())
@@ -141,6 +144,10 @@ impl Signer for LocalSigner {
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
         self.sign_now(authorization)
+    }
+
+    async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+        self.sign_digest(cancellation.digest())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Who signs: the [`Signer`] trait and the signers that ship with the crate.
 
 mod authorization;
+mod cancellation;
 mod closure;
 mod local;
 mod recover;
+mod typed_data;
 
 #[cfg(feature = "alloy-signer")]
 mod alloy_adapter;
@@ -23,6 +25,7 @@ use alloy::primitives::{Address, hex};
 #[cfg(feature = "alloy-signer")]
 pub use alloy_adapter::AlloySigner;
 pub use authorization::TransferAuthorization;
+pub use cancellation::{CancelAuthorization, SignedCancellation};
 pub use closure::{SignerFn, signer_fn};
 pub use local::{KeyError, LocalSigner};
 pub(crate) use recover::check_signature;
@@ -72,6 +75,18 @@ pub trait Signer: Send + Sync + 'static {
         &self,
         authorization: &TransferAuthorization,
     ) -> impl Future<Output = Result<Signature, SignerError>> + Send;
+
+    /// Signs the cancellation of a nonce of this address. The default says that this signer cannot.
+    ///
+    /// # Errors
+    /// Any failure. It leaves the authorization as it was.
+    fn cancel(
+        &self,
+        cancellation: &CancelAuthorization,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
+        let _ = cancellation;
+        async { Err(SignerError::unavailable("this signer cannot sign cancellations")) }
+    }
 }
 
 /// The kind of account a [`Signer`] signs for.
@@ -172,6 +187,7 @@ trait DynSigner: Send + Sync {
     fn account(&self) -> AccountKind;
     fn time_limit(&self) -> Duration;
     fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn cancel<'a>(&'a self, cancellation: &'a CancelAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>>;
 }
 
 impl<S: Signer> DynSigner for S {
@@ -189,6 +205,10 @@ impl<S: Signer> DynSigner for S {
 
     fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::sign(self, authorization))
+    }
+
+    fn cancel<'a>(&'a self, cancellation: &'a CancelAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::cancel(self, cancellation))
     }
 }
 
@@ -211,14 +231,27 @@ impl AnySigner {
 
     /// Asks for a signature within the signer's time and checks that it is one.
     pub(crate) async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        let limit = self.0.time_limit();
-        let signature = tokio::time::timeout(limit, self.0.sign(authorization))
-            .await
-            .map_err(|_| SignerError::timeout(format!("the signer did not answer within {} s", limit.as_secs())))??;
+        let signature = self.in_time(self.0.sign(authorization)).await?;
         match self.0.account() {
             AccountKind::Eoa => check_signature(authorization, &signature),
             AccountKind::Contract => Ok(signature),
         }
+    }
+
+    /// Asks for the signature of a cancellation, as [`sign`](Self::sign) does for a payment.
+    pub(crate) async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+        let signature = self.in_time(self.0.cancel(cancellation)).await?;
+        match self.0.account() {
+            AccountKind::Eoa => recover::check(cancellation.digest(), cancellation.authorizer(), &signature),
+            AccountKind::Contract => Ok(signature),
+        }
+    }
+
+    async fn in_time(&self, signing: BoxFuture<'_, Result<Signature, SignerError>>) -> Result<Signature, SignerError> {
+        let limit = self.time_limit();
+        tokio::time::timeout(limit, signing)
+            .await
+            .map_err(|_| SignerError::timeout(format!("the signer did not answer within {} s", limit.as_secs())))?
     }
 }
 
@@ -243,5 +276,8 @@ impl<S: Signer> Signer for Arc<S> {
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
         S::sign(self, authorization).await
+    }
+    async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+        S::cancel(self, cancellation).await
     }
 }

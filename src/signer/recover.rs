@@ -1,6 +1,6 @@
 //! Checking that a signature is the payer's, before anything depends on it.
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
 
 use super::{Signature, SignerError, TransferAuthorization};
@@ -10,14 +10,18 @@ pub(crate) fn check_signature(
     authorization: &TransferAuthorization,
     signature: &Signature,
 ) -> Result<Signature, SignerError> {
+    check(authorization.digest(), authorization.from(), signature)
+}
+
+/// The signature of a digest in canonical form, if it recovers to `signer`.
+pub(super) fn check(digest: B256, signer: Address, signature: &Signature) -> Result<Signature, SignerError> {
     let (ecdsa, recovery) = parse(signature)?;
-    let recovered = VerifyingKey::recover_from_prehash(authorization.digest().as_slice(), &ecdsa, recovery)
+    let recovered = VerifyingKey::recover_from_prehash(digest.as_slice(), &ecdsa, recovery)
         .map(|key| Address::from_public_key(&key))
         .map_err(|_| SignerError::wrong_signature("the signature recovers to no address"))?;
-    if recovered != authorization.from() {
+    if recovered != signer {
         return Err(SignerError::wrong_signature(format!(
-            "the signature is by {recovered}, not by the signer's address {}",
-            authorization.from()
+            "the signature is by {recovered}, not by the signer's address {signer}"
         )));
     }
     Ok(canonical(&ecdsa, recovery))
@@ -49,7 +53,7 @@ pub(super) fn canonical(ecdsa: &Ecdsa, recovery: RecoveryId) -> Signature {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use alloy::primitives::{B256, U256};
+    use alloy::primitives::U256;
     use k256::elliptic_curve::ops::Neg;
 
     use super::super::{AccountKind, AnySigner, LocalSigner, Signer, signer_fn};

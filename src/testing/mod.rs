@@ -83,6 +83,7 @@ mod chain;
 mod fault;
 mod lie;
 mod line;
+mod node;
 mod payment;
 mod route;
 mod seller;
@@ -103,13 +104,14 @@ use tokio::task::JoinSet;
 use url::Url;
 
 pub use breakage::Breakage;
-pub use chain::Settlement;
+pub use chain::{CancelError, Cancellation, Settlement};
 pub use fault::{Fault, Forgery};
 pub use lie::Lie;
+pub use node::{Node, NodeFault};
 pub use payment::{Authorization, Presented, Received};
 pub use route::Route;
 
-use crate::{Asset, AssetRegistry, Clock, Network, SystemClock};
+use crate::{Asset, AssetRegistry, Clock, Network, SignedCancellation, SystemClock};
 use chain::Chain;
 use seller::Seller;
 use terms::{Conditions, Price};
@@ -194,6 +196,35 @@ impl Paywall {
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.seller.sent.load(Ordering::Relaxed)
+    }
+
+    /// Opens a JSON-RPC node of a chain that the paywall settles on, on a port of its own. Open several
+    /// for endpoints that differ. It stops when dropped.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn node(&self, network: Network) -> io::Result<Node> {
+        Node::start(Arc::clone(&self.seller), network).await
+    }
+
+    /// Sends a cancellation to the chain, which checks its signature.
+    ///
+    /// # Errors
+    /// When it is not signed by its authorizer with 65 bytes, or the nonce is used already.
+    pub fn cancel(&self, asset: &Asset, cancellation: &SignedCancellation) -> Result<Cancellation, CancelError> {
+        let (name, version) = (asset.eip712_name(), asset.eip712_version());
+        let (chain_id, contract) = (cancellation.network().chain_id(), cancellation.contract());
+        let domain = typed_data::Domain { name, version, chain_id, contract };
+        let signature = cancellation.signature().as_bytes().try_into().map_err(|_| CancelError::InvalidSignature)?;
+        let about = (cancellation.authorizer(), cancellation.nonce());
+        let now = self.seller.now();
+        self.seller.state().chain.cancel(&domain, about, signature, now)
+    }
+
+    /// Cancellations that the chain has accepted, oldest first.
+    #[must_use]
+    pub fn cancellations(&self) -> Vec<Cancellation> {
+        self.seller.state().chain.cancellations.clone()
     }
 
     /// Ends every fault: from here on the seller is honest. Prices that were raised stay.

@@ -7,6 +7,7 @@ use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use super::payment::Authorization;
 
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const CANCEL_TYPE: &str = "CancelAuthorization(address authorizer,bytes32 nonce)";
 const TRANSFER_TYPE: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)";
 
 /// The domain that a token signs under.
@@ -43,6 +44,15 @@ impl Domain<'_> {
                 message.nonce,
             ],
         );
+        self.bind(content)
+    }
+
+    /// The digest of the cancellation of a nonce.
+    pub(super) fn cancellation(&self, authorizer: Address, nonce: B256) -> B256 {
+        self.bind(hash_struct(CANCEL_TYPE, [authorizer.into_word(), nonce]))
+    }
+
+    fn bind(&self, content: B256) -> B256 {
         keccak256([&[0x19, 0x01][..], self.separator().as_slice(), content.as_slice()].concat())
     }
 }

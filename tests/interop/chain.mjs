@@ -37,7 +37,11 @@ export async function startChain(onExit) {
     anvil,
     // Transactions are mined at once, and an empty block every second keeps the chain's clock
     // going as on a public network: calls see the latest block's time.
-    ["--host", "127.0.0.1", "--port", "0", "--chain-id", `${CHAIN_ID}`, "--mixed-mining", "--block-time", "1"],
+    // With short epochs a block is finalized two blocks later, not sixty-four.
+    [
+      "--host", "127.0.0.1", "--port", "0", "--chain-id", `${CHAIN_ID}`,
+      "--mixed-mining", "--block-time", "1", "--slots-in-an-epoch", "1",
+    ],
     {
       ready(line) {
         const address = line.match(/^Listening on (\S+)/)?.[1];

@@ -102,7 +102,7 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
     let key = sign(&ledger, order("again", 10), NOW, NOW + 300).await;
     ledger.record(&key, &signed(NOW + 400), at(NOW)).await.unwrap();
     refuses(&key, released(NOW + 300, false), NOW + 900).await;
-    let confirmed = Transition::Confirmed { transaction: Some(B256::repeat_byte(9)), at: None, proof: "{}".to_owned() };
+    let confirmed = Transition::Confirmed { transaction: Some(B256::repeat_byte(9)), proof: "{}".to_owned() };
     ledger.record(&key, &confirmed, at(NOW + 900)).await.unwrap();
     refuses(&key, released(NOW + 400, true), NOW + 900).await;
     let held = hold(&ledger, order("held", 10), NOW).await;
@@ -117,25 +117,21 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
     assert!(state(&ledger, &claimed).await.counts(at(NOW + 362)));
 }
 
-pub(super) async fn what_the_chain_confirms_counts_at_its_time<L: Ledger>(shelf: &Shelf<L>) {
+pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
-    let paid = |transaction: u8, time: u64| Transition::Confirmed {
-        transaction: Some(B256::repeat_byte(transaction)),
-        at: Some(at(time)),
-        proof: "{\"settled\":1}".to_owned(),
-    };
-    ledger.record(&key, &settled(), at(NOW + 5)).await.unwrap();
-    ledger.record(&key, &paid(9, NOW + 4), at(NOW + 600)).await.unwrap();
-    let entry = state(&ledger, &key).await;
-    assert_eq!((entry.state, entry.counts_at), (State::Settled, at(NOW + 4)));
-    assert_eq!(entry.transaction, Some(B256::repeat_byte(7)), "the claim stays beside it");
-    assert_eq!(entry.verified_transaction, Some(B256::repeat_byte(9)));
-    assert_eq!(entry.proof.as_deref(), Some("{\"settled\":1}"));
-    // No endpoint can date a payment to before it was signed, out of the windows.
-    let key = sign(&ledger, order("second", 10), NOW, NOW + 300).await;
-    ledger.record(&key, &paid(8, NOW - 900_000), at(NOW + 600)).await.unwrap();
-    assert_eq!(state(&ledger, &key).await.counts_at, at(NOW));
+    for claim in [Some(settled()), None] {
+        let key = sign(&ledger, order(if claim.is_some() { "claimed" } else { "lost" }, 10), NOW, NOW + 300).await;
+        if let Some(claim) = &claim {
+            ledger.record(&key, claim, at(NOW + 5)).await.unwrap();
+        }
+        let proof = "{\"settled\":1}".to_owned();
+        let confirmed = Transition::Confirmed { transaction: Some(B256::repeat_byte(9)), proof: proof.clone() };
+        ledger.record(&key, &confirmed, at(NOW + 600)).await.unwrap();
+        let entry = state(&ledger, &key).await;
+        assert_eq!((entry.state, entry.counts_at), (State::Settled, at(NOW + 300)));
+        assert_eq!(entry.transaction, claim.map(|_| B256::repeat_byte(7)));
+        assert_eq!((entry.verified_transaction, entry.proof), (Some(B256::repeat_byte(9)), Some(proof)));
+    }
 }
 
 pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf: &Shelf<L>) {
@@ -230,7 +226,7 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
 pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let proof = || "{}".to_owned();
-    let confirmed = Transition::Confirmed { transaction: None, at: None, proof: proof() };
+    let confirmed = Transition::Confirmed { transaction: None, proof: proof() };
     let histories = [
         ("signed", vec![]),
         ("unknown", vec![unknown()]),
