@@ -5,7 +5,13 @@
 //! A row of a table is one [`Trial`](trial::Trial). What must hold for every seller, however it
 //! misbehaves, is checked in every trial: see [`trial::Trial::run`].
 #![cfg(all(feature = "testing", feature = "rustls"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod answers;
 mod breakages;

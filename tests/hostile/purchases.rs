@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bursar::testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 use bursar::{
-    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, ResponseExt, Rule, Spend, State, Timestamp, U256,
-    usd,
+    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, RequestBuilder, ResponseExt, Rule, Spend, State,
+    Timestamp, U256, usd,
 };
+
+use tokio::task::JoinSet;
 
 use crate::trial::{PRICE, Signed, open, policy, report, wallet};
 
@@ -52,12 +54,12 @@ impl Hands {
     }
 }
 
-/// What a caller that retries costs, at sellers that take the money and lose the answer.
-#[tokio::test]
-async fn a_purchase_that_is_retried_is_paid_once() {
-    let lose = [
+/// Sellers that take the money and lose the answer, or deny that they took it.
+fn losers() -> Vec<Fault> {
+    vec![
         Fault::DropAfterSettle,
         Fault::ServerErrorAfterSettle,
+        Fault::StatusAfterSettle(402),
         Fault::StatusAfterSettle(404),
         Fault::StatusAfterSettle(429),
         Fault::BreakAfterSettle(Breakage::Reset),
@@ -67,46 +69,68 @@ async fn a_purchase_that_is_retried_is_paid_once() {
         Fault::SettlementPending,
         Fault::ForgedReceipt(Forgery::Failure),
         Fault::NoReceipt,
-    ];
-    for fault in lose {
-        let signed = Signed::default();
-        let client = signed.client(policy()).build().unwrap();
-        let seller = open(report().fault(fault.clone())).await;
-        let buy = || client.get(seller.url("/report")).purchase_id("order-1").send();
-        for _ in 0..3 {
-            assert_eq!(spend(buy().await), Spend::Unknown, "{fault:?}");
-        }
-        seller.reform();
-        let response = buy().await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
-        assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "the report"));
-        assert_eq!((signed.all().len(), seller.settlements().len(), seller.cash_in()), (1, 1, 0), "{fault:?}");
-        let entries = client.entries(&Filter::all()).await.unwrap();
-        assert_eq!((entries.len(), entries[0].state), (1, State::Settled), "{fault:?}");
+    ]
+}
+
+/// Buys the report again and again, the fourth time from a seller that has become honest.
+async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
+    let signed = Signed::default();
+    let client = signed.client(policy()).build().unwrap();
+    let seller = open(report().fault(fault.clone())).await;
+    let buy = || name(client.get(seller.url("/report"))).send();
+    for _ in 0..3 {
+        assert_eq!(spend(buy().await), Spend::Unknown, "{fault:?}");
     }
+    seller.reform();
+    let response = buy().await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "the report"));
+    assert_eq!((signed.all().len(), seller.settlements().len(), seller.cash_in()), (1, 1, 0), "{fault:?}");
+    let entries = client.entries(&Filter::all()).await.unwrap();
+    assert_eq!((entries.len(), entries[0].state), (1, State::Settled), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_purchase_that_is_retried_by_its_id_is_paid_once() {
+    at_once(losers().into_iter().map(|fault| retry(fault, |request| request.purchase_id("order-1")))).await;
+}
+
+/// A loop around the client, as agents and retry layers are: it knows nothing of purchases.
+#[tokio::test]
+async fn a_request_that_is_retried_by_a_caller_who_knows_no_better_is_paid_once() {
+    at_once(losers().into_iter().map(|fault| retry(fault, |request| request))).await;
 }
 
 /// The connection breaks at every stage of the answer: in its head, in the receipt, in the body.
 #[tokio::test]
 async fn wherever_a_paid_answer_is_cut_the_payment_is_known() {
-    let mut outcomes = Vec::new();
-    for bytes in (0..=600).step_by(20) {
-        for (fault, settled) in
-            [(Fault::BreakBeforeSettle(Breakage::Cut(bytes)), 0), (Fault::BreakAfterSettle(Breakage::Cut(bytes)), 1)]
-        {
-            let signed = Signed::default();
-            let client = signed.client(policy()).build().unwrap();
-            let seller = open(report().fault(fault)).await;
-            let spend = spend(client.get(seller.url("/report")).send().await);
-            assert_ne!(spend, Spend::None, "{bytes}");
-            assert!(settled == 1 || spend == Spend::Unknown, "{bytes}");
-            assert_eq!((signed.all().len(), seller.settlements().len()), (1, settled), "{bytes}");
-            let entries = client.entries(&Filter::all()).await.unwrap();
-            let state = if spend == Spend::Settled { State::Settled } else { State::Unknown };
-            assert_eq!((entries.len(), entries[0].state), (1, state), "{bytes}");
-            outcomes.push(spend);
-        }
-    }
+    let stages = (0..=600).step_by(20);
+    let cut = |bytes| {
+        let before = cut_off(Fault::BreakBeforeSettle(Breakage::Cut(bytes)), 0);
+        [before, cut_off(Fault::BreakAfterSettle(Breakage::Cut(bytes)), 1)]
+    };
+    let outcomes = at_once(stages.flat_map(cut)).await;
     assert!(outcomes.contains(&Spend::Settled) && outcomes.contains(&Spend::Unknown));
+}
+
+async fn cut_off(fault: Fault, settled: usize) -> Spend {
+    let signed = Signed::default();
+    let client = signed.client(policy()).build().unwrap();
+    let seller = open(report().fault(fault.clone())).await;
+    let spend = spend(client.get(seller.url("/report")).send().await);
+    assert_ne!(spend, Spend::None, "{fault:?}");
+    assert!(settled == 1 || spend == Spend::Unknown, "{fault:?}");
+    assert_eq!((signed.all().len(), seller.settlements().len()), (1, settled), "{fault:?}");
+    let entries = client.entries(&Filter::all()).await.unwrap();
+    let state = if spend == Spend::Settled { State::Settled } else { State::Unknown };
+    assert_eq!((entries.len(), entries[0].state), (1, state), "{fault:?}");
+    spend
+}
+
+/// Runs them all at once, because a client waits before it presents a payment again.
+async fn at_once<T: Send + 'static>(
+    tasks: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    tasks.into_iter().collect::<JoinSet<T>>().join_all().await
 }
 
 #[tokio::test]
