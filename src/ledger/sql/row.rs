@@ -112,7 +112,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     if cells.string("host_reversed")? != reversed(origin.host()) {
         return Err(cells.damaged("host_reversed"));
     }
-    Ok(Entry {
+    let read = Entry {
         seq: cells.integer("seq")?,
         purchase: cells.text("purchase")?,
         generation: cells.integer("generation")?,
@@ -151,7 +151,12 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         terms: cells.optional_string("terms")?,
         refunds: cells.optional_json("refunds")?.ok_or_else(|| cells.damaged("refunds"))?,
         payload: cells.optional_string("payload")?.map(SecretString::from),
-    })
+    };
+    // The limits read the sum, not the refunds.
+    if cells.text::<U256>("refunded")? != read.refunded() {
+        return Err(cells.damaged("refunded"));
+    }
+    Ok(read)
 }
 
 /// One row. What cannot be read is damage, named by table, row and column and never by value: one
