@@ -54,6 +54,13 @@ const ATTEMPTS: u32 = 200;
 /// cannot forget. Sessions need no state between
 /// transactions, so a pooler in transaction mode that knows prepared statements will do. Texts with
 /// a NUL character cannot be kept, and are an error.
+///
+/// ```no_run
+/// # async fn books() -> Result<(), bursar::LedgerError> {
+/// let ledger = bursar::PostgresLedger::connect("postgresql://agent@db.example/agents").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PostgresLedger {
     store: Arc<Store>,
