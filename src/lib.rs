@@ -63,6 +63,7 @@ mod error;
 mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod json_text;
 mod ledger;
 #[cfg(feature = "middleware")]
 pub mod middleware;

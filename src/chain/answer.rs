@@ -6,6 +6,7 @@ use alloy::primitives::{B256, U256};
 use serde::{Deserialize, Serialize};
 
 use super::rpc::RpcError;
+use crate::json_text::{hash, units};
 
 /// What became of an authorization.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,33 +149,5 @@ impl fmt::Display for Answer {
             Self::NotSettled(Proof { grounds: Grounds::Canceled, .. }) => f.write_str("not settled: canceled"),
             Self::CannotTell { reason } => write!(f, "cannot tell: {reason}"),
         }
-    }
-}
-
-/// As text with `0x`, which the default build's alloy does not do.
-mod hash {
-    use alloy::primitives::B256;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(hash: &B256, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(hash)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<B256, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-/// As decimal text, exact in every reader of JSON.
-mod units {
-    use alloy::primitives::U256;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(units: &U256, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(units)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U256, D::Error> {
-        U256::from_str_radix(&String::deserialize(deserializer)?, 10).map_err(de::Error::custom)
     }
 }

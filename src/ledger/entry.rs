@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use alloy::primitives::{Address, B256, U256};
 use secrecy::SecretString;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Answer, LedgerError, PurchaseId, PurchaseKey, Refund, nonce};
 use crate::asset::Asset;
+use crate::json_text::{hash, optional_hash};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
 
@@ -81,11 +82,11 @@ pub struct Entry {
     pub purchase: PurchaseId,
     /// Counts up when a purchase is bought anew after proof that its nonce is dead.
     pub generation: u32,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub payer: Address,
     pub state: State,
     /// Hash of method, URL and body: what makes a request the same request.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub fingerprint: B256,
     /// Sent as `payment-identifier` to sellers that ask for one.
     pub identifier: String,
@@ -98,18 +99,18 @@ pub struct Entry {
     /// `x402Version`.
     pub version: u8,
     pub network: Network,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub asset: Address,
     pub symbol: String,
     pub decimals: u8,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub payee: Address,
     /// Atomic units: the largest that was signed for this purchase.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub value: U256,
     /// The value in dollars, rounded up to the micro-dollar.
     pub usd: Option<Usd>,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "hash::serialize")]
     pub nonce: B256,
     pub tag: Option<String>,
     pub agent: Option<String>,
@@ -131,10 +132,10 @@ pub struct Entry {
     /// Why the purchase is rejected or unknown.
     pub reason: Option<String>,
     /// Hash that the seller claims.
-    #[serde(rename = "claimed_transaction", serialize_with = "as_optional_text")]
+    #[serde(rename = "claimed_transaction", serialize_with = "optional_hash::serialize")]
     pub transaction: Option<B256>,
     /// Hash that the chain confirmed.
-    #[serde(serialize_with = "as_optional_text")]
+    #[serde(serialize_with = "optional_hash::serialize")]
     pub verified_transaction: Option<B256>,
     /// How the chain's word is known, as JSON.
     pub proof: Option<String>,
@@ -147,17 +148,6 @@ pub struct Entry {
     /// The payment header, to be presented again. Never exported.
     #[serde(skip)]
     pub(crate) payload: Option<SecretString>,
-}
-
-fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn as_optional_text<S: Serializer>(value: &Option<B256>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl Entry {

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, LedgerError, State};
-use crate::Timestamp;
+use crate::{Timestamp, json_text};
 
 /// How long after `validBefore` an authorization is still taken to be cashable: chains date their
 /// blocks themselves.
@@ -141,6 +141,7 @@ impl Answer {
 #[expect(missing_docs, reason = "the names are x402's")]
 pub struct ClaimedReceipt {
     pub success: bool,
+    #[serde(with = "json_text::optional_hash")]
     pub transaction: Option<B256>,
     pub network: String,
     pub payer: Option<String>,
@@ -153,6 +154,7 @@ pub struct ClaimedReceipt {
 #[non_exhaustive]
 pub struct BodyDigest {
     /// keccak256 of the bytes that were read.
+    #[serde(with = "json_text::hash")]
     pub keccak256: B256,
     /// How many were read.
     pub bytes: u64,
@@ -171,9 +173,10 @@ impl BodyDigest {
 #[non_exhaustive]
 pub struct Refund {
     /// The transaction that brought it. One transaction is one refund.
+    #[serde(with = "json_text::hash")]
     pub transaction: B256,
     /// Atomic units of the purchase's token.
-    #[serde(with = "decimal")]
+    #[serde(with = "json_text::units")]
     pub value: U256,
     /// When it was booked, in milliseconds since 1970.
     pub at_millis: i64,
@@ -182,7 +185,9 @@ pub struct Refund {
 }
 
 impl Refund {
-    pub(crate) const fn new(transaction: B256, value: U256, at: Timestamp, verified: bool) -> Self {
+    /// A refund of so many atomic units by this transaction; verified, if the chain showed it.
+    #[must_use]
+    pub const fn new(transaction: B256, value: U256, at: Timestamp, verified: bool) -> Self {
         Self { transaction, value, at_millis: at.millis(), verified }
     }
 
@@ -190,21 +195,6 @@ impl Refund {
     #[must_use]
     pub const fn at(&self) -> Timestamp {
         Timestamp::from_millis(self.at_millis)
-    }
-}
-
-/// Token amounts are decimal texts, as in x402: JSON numbers lose digits.
-mod decimal {
-    use alloy::primitives::U256;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(value: &U256, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U256, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        U256::from_str_radix(&text, 10).map_err(D::Error::custom)
     }
 }
 

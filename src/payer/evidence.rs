@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Payer;
+use crate::json_text::{hash, optional_hash};
 use crate::ledger::{Answer, Entry, PurchaseId, PurchaseKey, Refund, State, Transition};
 use crate::{Error, ErrorKind, Network, Timestamp, Usd};
 
@@ -24,8 +25,10 @@ pub struct Evidence {
     /// What the seller last answered: its claim.
     pub answer: Option<Answer>,
     /// The transaction that the seller claims.
+    #[serde(with = "optional_hash")]
     pub claimed_transaction: Option<B256>,
     /// The transaction that the chain shows.
+    #[serde(with = "optional_hash")]
     pub verified_transaction: Option<B256>,
     /// How that is known, or that nothing was paid.
     pub chain_proof: Option<Value>,
@@ -45,6 +48,7 @@ pub struct EvidenceRequest {
     pub path: String,
     /// keccak256 over the method, a zero byte, the URL without its fragment, a zero byte, and the
     /// keccak256 of the body: whoever has the request can show that it is this one.
+    #[serde(with = "hash")]
     pub hash: B256,
     pub at: Timestamp,
 }
@@ -56,14 +60,18 @@ pub struct EvidenceRequest {
 #[expect(missing_docs, reason = "the names are EIP-3009's")]
 pub struct EvidenceAuthorization {
     pub network: Network,
+    #[serde(with = "hash")]
     pub asset: Address,
+    #[serde(with = "hash")]
     pub from: Address,
+    #[serde(with = "hash")]
     pub to: Address,
     /// Atomic units: the largest that was signed for the purchase.
     pub value: String,
     pub usd: Option<Usd>,
     /// Unix seconds: the latest that was signed for the purchase.
     pub valid_before: Option<u64>,
+    #[serde(with = "hash")]
     pub nonce: B256,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bursar::reqwest::Method;
-use bursar::{Address, Network, PurchaseId, Url, Usd};
+use bursar::{Address, B256, Network, PurchaseId, U256, Url, Usd};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT: &str = "\
@@ -70,8 +70,9 @@ pub(crate) enum Command {
     /// is judged, with the books as they are. Exits 0 when the price could be read, whatever the policy says to it;
     /// pay --dry-run exits 3 when it would be denied.
     Quote(Quote),
-    /// Show the books: every purchase, oldest first
-    Ledger(LedgerShow),
+    /// Show the books: every purchase, oldest first; or check, compare and use them
+    #[command(args_conflicts_with_subcommands = true)]
+    Ledger(LedgerCommandArgs),
     /// Show how much of each limit is used and left
     ///
     /// Limits kept for each origin, payee and so on are left out: `bursar policy explain --ledger` shows them for one
@@ -179,6 +180,9 @@ pub(crate) struct WalletArgs {
 pub(crate) struct LedgerArgs {
     /// Keep the books in this SQLite file, `:memory:` for none that last; in the user's state directory by default
     ///
+    /// A URL such as postgres://user:password@host/database names a PostgreSQL server's (feature `postgres`). Without
+    /// the option the environment variable BURSAR_LEDGER says where, which keeps a password off the command line.
+    ///
     /// The default is $XDG_STATE_HOME/bursar/ledger.db or ~/.local/state/bursar/ledger.db; on macOS
     /// ~/Library/Application Support/bursar/ledger.db, on Windows %LOCALAPPDATA%\bursar\ledger.db.
     #[arg(long, value_name = "PATH")]
@@ -192,6 +196,99 @@ pub(crate) struct LedgerShow {
     /// How to write the purchases
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LedgerCommandArgs {
+    #[command(flatten)]
+    pub(crate) show: LedgerShow,
+    #[command(subcommand)]
+    pub(crate) command: Option<LedgerCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Ask the chain about every purchase that only it can tell of; exits 1 where it cannot tell
+    ///
+    /// What the chain shows as paid is confirmed. What it proves unpaid, because the authorization expired unused or
+    /// was cancelled, is released: the money counts no more. All else stays as it is.
+    Reconcile(Reconcile),
+    /// Look for anything that was changed by other means than bursar; exits 1 if something was
+    Verify(Verify),
+    /// Print everything that the books know of a purchase as JSON, for a dispute
+    Evidence {
+        /// The purchase
+        purchase: PurchaseId,
+        #[command(flatten)]
+        ledger: LedgerArgs,
+    },
+    /// Book money that came back for a purchase, on your word
+    Refund(Refund),
+    /// Sign a cancellation of what was signed for a purchase, and print what is to be sent to the chain
+    Cancel {
+        /// The purchase
+        purchase: PurchaseId,
+        #[command(flatten)]
+        wallet: WalletArgs,
+    },
+    /// Stop all paying from these books, by every program that keeps them
+    Stop {
+        /// Why, for whoever is denied
+        reason: String,
+        #[command(flatten)]
+        ledger: LedgerArgs,
+    },
+    /// Lift the order to stop
+    Go {
+        #[command(flatten)]
+        ledger: LedgerArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Reconcile {
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; two of different hosts are needed to release
+    #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
+    pub(crate) rpc: Vec<(Network, String)>,
+    /// Release on the word of one endpoint: for your own node
+    #[arg(long)]
+    pub(crate) trust_single_endpoint: bool,
+    /// Take a block for final that has N after it, on chains that do not say which are
+    #[arg(long, value_name = "N")]
+    pub(crate) confirmations: Option<u64>,
+    /// Print one JSON object a purchase
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// A head that was printed before, which must still be in the chain: finds books that were cut or written anew
+    #[arg(long, value_name = "HASH")]
+    pub(crate) head: Option<B256>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Refund {
+    /// The purchase
+    pub(crate) purchase: PurchaseId,
+    /// The transaction that brought the money
+    #[arg(long, value_name = "HASH")]
+    pub(crate) transaction: B256,
+    /// How much, in atomic units of the purchase's token
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) value: U256,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+}
+
+fn endpoint(text: &str) -> Result<(Network, String), String> {
+    let (network, url) = text.split_once('=').ok_or("expected a form like base=https://mainnet.base.org")?;
+    Ok((network.parse().map_err(|error: bursar::ParseNetworkError| error.to_string())?, url.to_owned()))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

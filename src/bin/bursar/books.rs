@@ -12,11 +12,10 @@ use crate::{output, wallet};
 
 /// `bursar ledger`.
 pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
-    let entries = match wallet::existing(&args.ledger)? {
+    let entries = match wallet::existing(&args.ledger).await? {
         Some(ledger) => ledger.entries(&Filter::all()).await?,
         None if args.ledger.ledger.as_deref().is_some_and(|path| path.as_os_str() != ":memory:") => {
-            let path = wallet::path(&args.ledger)?;
-            return Err(Failure::failed(format!("there is no ledger at {}", path.display())));
+            return wallet::kept(&args.ledger).await.map(|_| Exit::Done);
         }
         None => Vec::new(),
     };
@@ -36,7 +35,7 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
-    let payer = wallet::keyless(policy, wallet::existing(&args.ledger)?)?;
+    let payer = wallet::keyless(policy, wallet::existing(&args.ledger).await?)?;
     let findings = payer.budget().await?;
     let printed = if args.json { limits_as_json(&findings) } else { output::print(limits(&findings)) };
     output::finish(printed, Exit::Done)
@@ -71,7 +70,7 @@ fn purchases(entries: &[Entry]) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(head: [String; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(head: [String; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     let mut widths = [0; N];
     for row in &rows {

@@ -12,13 +12,15 @@ mod policies;
 mod quote;
 mod report;
 mod request;
+mod store;
+mod upkeep;
 mod wallet;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, PolicyCommand};
+use args::{Cli, Command, LedgerCommandArgs as LedgerArgs, PolicyCommand};
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -41,7 +43,8 @@ async fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
-        Command::Ledger(args) => books::ledger(args).await,
+        Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
+        Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,

@@ -1,7 +1,7 @@
 //! `bursar pay`.
 
 use bursar::reqwest::Response;
-use bursar::{Client, Entry, Error, ErrorKind, Ledger, PurchaseKey, ResponseExt, Spend, SqliteLedger};
+use bursar::{Client, Entry, Error, ErrorKind, Ledger, PurchaseKey, ResponseExt, Spend};
 
 use crate::args::Pay;
 use crate::body::{Sink, Trouble};
@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::policies::{self, Allowance};
 use crate::report::{Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem};
 use crate::request::{self, Prepared};
+use crate::store::Store;
 use crate::{output, quote, wallet};
 
 pub(crate) async fn run(args: Pay) -> Result<Exit, Failure> {
@@ -33,7 +34,7 @@ async fn begin(args: Pay) -> Result<Exit, Failure> {
     if args.dry_run {
         return quote::dry_run(&args, prepared, allowance).await;
     }
-    Ok(Buyer::new(args, prepared, allowance)?.run().await)
+    Ok(Buyer::new(args, prepared, allowance).await?.run().await)
 }
 
 /// Everything that is needed to buy, once or more often.
@@ -42,7 +43,7 @@ struct Buyer {
     prepared: Prepared,
     allowance: Allowance,
     client: Client,
-    ledger: SqliteLedger,
+    ledger: Store,
     sink: Sink,
 }
 
@@ -54,9 +55,9 @@ struct Call {
 }
 
 impl Buyer {
-    fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
+    async fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
         let sink = Sink::open(&args)?;
-        let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone())?;
+        let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
         let client = request::client(&args.request, Some(payer))?;
         Ok(Self { args, prepared, allowance, client, ledger, sink })
     }

@@ -6,6 +6,7 @@ use bursar::{Clock, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedg
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
+use crate::store::Store;
 use crate::{output, wallet};
 
 /// The library's default, which stays when only a budget is given.
@@ -94,7 +95,7 @@ async fn with_books(args: &Explain, policy: Policy, path: &Path) -> Result<Expla
     if !path.exists() {
         return Err(Failure::usage(format!("there is no ledger at {}", path.display())));
     }
-    let payer = wallet::keyless(policy, Some(SqliteLedger::open(path)?))?;
+    let payer = wallet::keyless(policy, Some(Store::Sqlite(SqliteLedger::open(path)?)))?;
     Ok(payer.explain(&hypothetical(args)).await?)
 }
 

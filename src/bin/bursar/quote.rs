@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
     let (payer, max_price) = if judged {
         let allowance = policies::allowance(&args.policy)?;
-        (Some(wallet::judging(&args.wallet, allowance.policy)?), allowance.max_price)
+        (Some(wallet::judging(&args.wallet, allowance.policy).await?), allowance.max_price)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
         return Err(Failure::usage("to judge an offer, name the network that may be paid on: --network NAME"));
     } else {
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
 
 /// `bursar pay --dry-run`.
 pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance) -> Result<Exit, Failure> {
-    let payer = wallet::judging(&args.wallet, allowance.policy)?;
+    let payer = wallet::judging(&args.wallet, allowance.policy).await?;
     let client = request::client(&args.request, Some(payer))?;
     let (report, verdict) = match ask(&client, &prepared, allowance.max_price).await {
         Ok(answer) => judged(&answer),

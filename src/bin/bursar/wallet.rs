@@ -1,5 +1,6 @@
 //! The key, and the file of the books.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -10,14 +11,16 @@ use bursar::{
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
 use crate::password;
+use crate::store::Store;
 
 const KEY: &str = "BURSAR_PRIVATE_KEY";
+const LEDGER: &str = "BURSAR_LEDGER";
 
 /// A wallet that pays, and its books.
-pub(crate) fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, SqliteLedger), Failure> {
+pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Store), Failure> {
     let signer = signer(args)?
         .ok_or_else(|| Failure::usage(format!("there is no key to pay with; set {KEY} or give --keystore FILE")))?;
-    let ledger = open(&args.ledger)?;
+    let ledger = open(&args.ledger).await?;
     let mut payer = Payer::builder().signer(signer).policy(policy).ledger(ledger.clone());
     if someone_to_ask() {
         payer = payer.approver(TerminalApprover::default());
@@ -27,21 +30,21 @@ pub(crate) fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Sqlite
 
 /// A wallet that only judges: of the key's address if there is a key, and with the books as they
 /// are if there are any. It creates no file.
-pub(crate) fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
         None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) })),
     };
-    reading(payer, policy, existing(&args.ledger)?)
+    reading(payer, policy, existing(&args.ledger).await?)
 }
 
 /// A wallet without a key, to ask about limits.
-pub(crate) fn keyless(policy: Policy, ledger: Option<SqliteLedger>) -> Result<Payer, Failure> {
+pub(crate) fn keyless(policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
     let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) }));
     reading(payer, policy, ledger)
 }
 
-fn reading(payer: bursar::PayerBuilder, policy: Policy, ledger: Option<SqliteLedger>) -> Result<Payer, Failure> {
+fn reading(payer: bursar::PayerBuilder, policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
     let payer = payer.policy(policy);
     let payer = match ledger {
         Some(ledger) => payer.ledger(ledger),
@@ -67,8 +70,11 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
 }
 
 /// The books, new ones if there are none.
-fn open(args: &LedgerArgs) -> Result<SqliteLedger, Failure> {
-    let path = path(args)?;
+async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
+    let path = match place(args)? {
+        Place::Server(url) => return connect(&url).await,
+        Place::File(path) => path,
+    };
     if args.ledger.is_none()
         && let Some(directory) = path.parent()
     {
@@ -76,25 +82,68 @@ fn open(args: &LedgerArgs) -> Result<SqliteLedger, Failure> {
             Failure::failed(format!("the directory of the ledger, {}, cannot be made: {error}", directory.display()))
         })?;
     }
-    Ok(SqliteLedger::open(&path)?)
+    Ok(Store::Sqlite(SqliteLedger::open(&path)?))
 }
 
-/// The books, if there are any.
-pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<SqliteLedger>, Failure> {
-    let path = path(args)?;
+/// The books, if there are any. A server's are laid out if need be.
+pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure> {
+    let path = match place(args)? {
+        Place::Server(url) => return connect(&url).await.map(Some),
+        Place::File(path) => path,
+    };
     let exists = path
         .try_exists()
         .map_err(|error| Failure::failed(format!("the ledger {} cannot be reached: {error}", path.display())))?;
-    if exists { Ok(Some(SqliteLedger::open(&path)?)) } else { Ok(None) }
+    if exists { Ok(Some(Store::Sqlite(SqliteLedger::open(&path)?))) } else { Ok(None) }
 }
 
-/// The file of the books.
-pub(crate) fn path(args: &LedgerArgs) -> Result<PathBuf, Failure> {
-    if let Some(path) = &args.ledger {
-        return Ok(path.clone());
+/// The books; an error if there are none.
+pub(crate) async fn kept(args: &LedgerArgs) -> Result<Store, Failure> {
+    match existing(args).await? {
+        Some(ledger) => Ok(ledger),
+        None => Err(Failure::failed(format!("there is no ledger at {}", place(args)?))),
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn connect(url: &str) -> Result<Store, Failure> {
+    Ok(Store::Postgres(bursar::PostgresLedger::connect(url).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn connect(_: &str) -> Result<Store, Failure> {
+    Err(Failure::usage("this bursar was built without the feature `postgres`"))
+}
+
+/// Where the books are.
+enum Place {
+    File(PathBuf),
+    /// With its password.
+    Server(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Server(_) => f.write_str("the PostgreSQL server"),
+        }
+    }
+}
+
+fn place(args: &LedgerArgs) -> Result<Place, Failure> {
+    let said = args.ledger.clone().or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
+    let said = match said.as_ref().and_then(|said| said.to_str()) {
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            return Ok(Place::Server(url.to_owned()));
+        }
+        _ => said,
+    };
+    if let Some(path) = said {
+        return Ok(Place::File(path));
     }
     let state = state_directory().ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
-    Ok(state.join("bursar").join("ledger.db"))
+    Ok(Place::File(state.join("bursar").join("ledger.db")))
 }
 
 /// Where programs keep what must outlive them.

@@ -126,6 +126,7 @@ pub(super) fn rolled_back(error: &Error) -> bool {
         answer.parsed_severity() == Some(Severity::Error)
             && !is_of_the_connection(answer.code())
             && *answer.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+            && !answer.code().code().starts_with("XX")
     })
 }
 

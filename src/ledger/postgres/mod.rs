@@ -8,19 +8,22 @@ mod view;
 
 use std::error::Error;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
 use bytes::BytesMut;
 use deadpool_postgres::{Object, Pool, Transaction};
+use futures_core::Stream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{IsolationLevel, Row};
 
 use self::link::Failure;
-use self::view::Questions;
+use self::view::View;
 use super::seal::{Audit, Fault, Head, Verification};
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells, Stored, integer};
@@ -55,6 +58,13 @@ const ATTEMPTS: u32 = 200;
 /// cannot forget. Sessions need no state between
 /// transactions, so a pooler in transaction mode that knows prepared statements will do. Texts with
 /// a NUL character cannot be kept, and are an error.
+///
+/// ```no_run
+/// # async fn books() -> Result<(), bursar::LedgerError> {
+/// let ledger = bursar::PostgresLedger::connect("postgresql://agent@db.example/agents").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PostgresLedger {
     store: Arc<Store>,
@@ -213,9 +223,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        let questions = Questions::of(checks, None)?;
-        let rows = self.store.read(&questions.queries()).await?;
-        checks.assess(&questions.answered(&rows)?)
+        checks.assess(&self.store.examine(checks).await?)
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
@@ -267,30 +275,44 @@ impl Store {
         Ok(books)
     }
 
+    /// The rows of a query. A connection that was lost while nobody looked is replaced once.
     async fn rows(&self, query: Query) -> Result<Vec<Row>, LedgerError> {
-        Ok(self.read(&[query]).await?.pop().unwrap_or_default())
-    }
-
-    /// The rows of each query, all of the same moment. A connection that was lost while nobody
-    /// looked is replaced once.
-    async fn read(&self, queries: &[Query]) -> Result<Vec<Vec<Row>>, LedgerError> {
-        match self.try_read(queries).await {
-            Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_read(queries).await,
+        match self.try_rows(&query).await {
+            Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_rows(&query).await,
             answer => answer,
         }
         .map_err(Failure::into_error)
     }
 
-    async fn try_read(&self, queries: &[Query]) -> Result<Vec<Vec<Row>>, Failure> {
+    async fn try_rows(&self, query: &Query) -> Result<Vec<Row>, Failure> {
         let mut client = self.pool.get().await?;
-        let answer = self.read_by(&mut client, queries).await;
+        let answer = async {
+            let books = self.timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true)).await?;
+            self.timed(fetch(&books, query)).await
+        }
+        .await;
         discard_if_lost(client, &answer);
         answer
     }
 
-    async fn read_by(&self, client: &mut Object, queries: &[Query]) -> Result<Vec<Vec<Row>>, Failure> {
-        let books = self.timed(self.begin(client, IsolationLevel::RepeatableRead, true)).await?;
-        self.timed(fetch_all(&books, queries)).await
+    /// All answers are of the same moment.
+    async fn examine(&self, checks: &Checks) -> Result<View, LedgerError> {
+        match self.try_examine(checks).await {
+            Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_examine(checks).await,
+            answer => answer,
+        }
+        .map_err(Failure::into_error)
+    }
+
+    async fn try_examine(&self, checks: &Checks) -> Result<View, Failure> {
+        let mut client = self.pool.get().await?;
+        let answer = async {
+            let books = self.timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true)).await?;
+            self.timed(view(&books, checks, None)).await
+        }
+        .await;
+        discard_if_lost(client, &answer);
+        answer
     }
 
     /// A statement that may be done twice: once more after a conflict or a lost connection.
@@ -457,9 +479,8 @@ async fn decide(books: &Transaction<'_>, change: &Change<'_>) -> Result<Decision
                 Plan::Hold(entry) => entry,
                 Plan::Answer(answer) => return Ok(Decision::Nothing(Some(answer))),
             };
-            let questions = Questions::of(reservation.checks(), before.map(|(seq, _)| seq))?;
-            let rows = fetch_all(books, &questions.queries()).await?;
-            if let Some(denial) = reservation.checks().deny(&questions.answered(&rows)?)? {
+            let view = view(books, reservation.checks(), before.map(|(seq, _)| seq)).await?;
+            if let Some(denial) = reservation.checks().deny(&view)? {
                 return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
             }
             entry.seq = before.map_or(0, |(seq, _)| seq);
@@ -520,22 +541,43 @@ async fn write(
     let sql = "UPDATE head SET seq = ?, purchases = ?, hash = ?".to_owned();
     let values =
         vec![integer(head.events, "seq")?.into(), integer(purchases, "purchases")?.into(), head.hash.written().into()];
-    fetch_all(books, &[query::write(&entry)?, query::append(event), Query { sql, values }]).await?;
+    for query in [query::write(&entry)?, query::append(event), Query { sql, values }] {
+        fetch(books, &query).await?;
+    }
     Ok((entry, head))
 }
 
-async fn fetch_all(books: &Transaction<'_>, queries: &[Query]) -> Result<Vec<Vec<Row>>, Failure> {
-    let mut rows = Vec::with_capacity(queries.len());
-    for query in queries {
-        rows.push(fetch(books, query).await?);
+/// What the checks will ask, answered.
+async fn view(books: &Transaction<'_>, checks: &Checks, except: Option<u64>) -> Result<View, Failure> {
+    let (mut view, queries) = View::of(checks, except)?;
+    for (number, query) in queries.iter().enumerate() {
+        each(books, query, |row| view.take(number, &row)).await?;
     }
-    Ok(rows)
+    Ok(view)
 }
 
 async fn fetch(books: &Transaction<'_>, query: &Query) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    each(books, query, |row| {
+        rows.push(row);
+        Ok(())
+    })
+    .await?;
+    Ok(rows)
+}
+
+/// Row by row, so that only what is taken from them stays in memory.
+async fn each(
+    books: &Transaction<'_>,
+    query: &Query,
+    mut take: impl FnMut(Row) -> Result<(), LedgerError> + Send,
+) -> Result<(), Failure> {
     let statement = books.prepare_cached(&numbered(&query.sql)).await?;
-    let values: Vec<&(dyn ToSql + Sync)> = query.values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-    Ok(books.query(&statement, &values).await?)
+    let mut rows = pin!(books.query_raw(&statement, &query.values).await?);
+    while let Some(row) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+        take(row?)?;
+    }
+    Ok(())
 }
 
 /// `$1` for the first `?`, and so on. The queries hold no `?` of another meaning.

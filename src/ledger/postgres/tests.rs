@@ -425,6 +425,29 @@ async fn every_tampering_is_found() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn books_are_verified_while_they_are_written() {
+    let ledger = books().await;
+    let writer = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            for number in 0..100 {
+                let key = hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
+                ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+            }
+        }
+    });
+    let mut head = None;
+    while !writer.is_finished() {
+        let report = ledger.verify(head).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        head = Some(report.head);
+    }
+    writer.await.unwrap();
+    assert_eq!(ledger.verify(head).await.unwrap().events, 200);
+}
+
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn damage_is_named_and_stops_the_books() {

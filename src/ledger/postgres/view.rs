@@ -67,56 +67,56 @@ impl Books for Listener {
     }
 }
 
-/// What the checks will ask: none of their questions depends on an answer.
-pub(super) struct Questions {
-    present: Present,
-    asked: Vec<Question>,
-}
+/// The books inside a transaction, as far as they are asked.
+pub(super) struct View(Vec<(Question, Answer)>);
 
-impl Questions {
-    pub(super) fn of(checks: &Checks, except: Option<u64>) -> Result<Self, LedgerError> {
+impl View {
+    /// What the checks will ask, none of it answered yet, and a query for each: no question depends
+    /// on an answer.
+    pub(super) fn of(checks: &Checks, except: Option<u64>) -> Result<(Self, Vec<Query>), LedgerError> {
+        let present = Present::new(checks.now(), except)?;
         let listener = Listener::default();
         checks.assess(&listener)?;
-        Ok(Self { present: Present::new(checks.now(), except)?, asked: listener.0.into_inner() })
+        let asked = listener.0.into_inner();
+        let queries = asked.iter().map(|question| question.query(&present)).collect();
+        Ok((Self(asked.into_iter().map(Question::unanswered).collect()), queries))
     }
 
-    /// One for each question.
-    pub(super) fn queries(&self) -> Vec<Query> {
-        let query = |question: &Question| match question {
-            Question::Stopped => query::stopped(),
-            Question::Charges(scope, span) => self.present.charges("purchases", scope, *span),
-            Question::FirstPayee(origin, asset) => self.present.first_payee("purchases", origin, *asset),
-            Question::LastPrice(origin, method, path, asset) => {
-                self.present.last_price("purchases", origin, (method, path), *asset)
-            }
-        };
-        self.asked.iter().map(query).collect()
-    }
-
-    /// The rows of each query, in their order.
-    pub(super) fn answered(self, rows: &[Vec<Row>]) -> Result<View, LedgerError> {
-        let answer = |(question, rows): (Question, &Vec<Row>)| {
-            let answer = match &question {
-                Question::Stopped => Answer::Stopped(rows.first().map(stop_order).transpose()?),
-                Question::Charges(scope, _) => {
-                    let charges = rows.iter().filter_map(|row| charge(row, scope).transpose());
-                    Answer::Charges(charges.collect::<Result<_, _>>()?)
-                }
-                Question::FirstPayee(..) => {
-                    Answer::FirstPayee(rows.first().map(|row| Cells::of(row)?.text("payee")).transpose()?)
-                }
-                Question::LastPrice(..) => {
-                    Answer::LastPrice(rows.first().map(|row| Cells::of(row)?.text("value")).transpose()?)
-                }
-            };
-            Ok((question, answer))
-        };
-        self.asked.into_iter().zip(rows).map(answer).collect::<Result<_, _>>().map(View)
+    /// Takes a row of the query of this number.
+    pub(super) fn take(&mut self, number: usize, row: &Row) -> Result<(), LedgerError> {
+        match self.0.get_mut(number).ok_or_else(not_asked)? {
+            (_, Answer::Stopped(order)) => *order = Some(stop_order(row)?),
+            (Question::Charges(scope, _), Answer::Charges(charges)) => charges.extend(charge(row, scope)?),
+            (_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
+            (_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
+            (_, Answer::Charges(_)) => return Err(not_asked()),
+        }
+        Ok(())
     }
 }
 
-/// The books inside a transaction, as far as they were asked.
-pub(super) struct View(Vec<(Question, Answer)>);
+impl Question {
+    fn query(&self, present: &Present) -> Query {
+        match self {
+            Self::Stopped => query::stopped(),
+            Self::Charges(scope, span) => present.charges("purchases", scope, *span),
+            Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
+            Self::LastPrice(origin, method, path, asset) => {
+                present.last_price("purchases", origin, (method, path), *asset)
+            }
+        }
+    }
+
+    fn unanswered(self) -> (Self, Answer) {
+        let answer = match &self {
+            Self::Stopped => Answer::Stopped(None),
+            Self::Charges(..) => Answer::Charges(Vec::new()),
+            Self::FirstPayee(..) => Answer::FirstPayee(None),
+            Self::LastPrice(..) => Answer::LastPrice(None),
+        };
+        (self, answer)
+    }
+}
 
 impl View {
     fn answer(&self, question: &Question) -> Result<&Answer, LedgerError> {

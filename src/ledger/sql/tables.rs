@@ -8,7 +8,8 @@ pub(in crate::ledger) const VERSION: i64 = 2;
 ///
 /// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
 /// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
-/// holds have their `counts_at`. Nothing is deleted, so that no `seq` is given twice.
+/// holds have their `counts_at`. Where an index ends in `seq`, one row is looked for, the first or the
+/// last. Nothing is deleted, so that no `seq` is given twice.
 pub(in crate::ledger) const TABLES: &str = "
 CREATE TABLE purchases (
     seq INTEGER PRIMARY KEY,
@@ -67,7 +68,7 @@ CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'f
 CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND state <> 'released' AND tag IS NOT NULL;
 CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND state <> 'released' AND agent IS NOT NULL;
-CREATE INDEX by_seller ON purchases (origin, network, asset) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE state <> 'freed' AND state <> 'released';
 
 CREATE INDEX by_request ON purchases (fingerprint, counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
@@ -92,5 +93,5 @@ CREATE TABLE events (
     hash TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX events_by_purchase ON events (payer, purchase);
+CREATE INDEX events_by_purchase ON events (payer, purchase, seq);
 ";

@@ -485,6 +485,29 @@ async fn every_column_of_a_purchase_is_sealed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn books_are_verified_while_they_are_written() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let writer = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            for number in 0..100 {
+                let key = hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
+                ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+            }
+        }
+    });
+    let mut head = None;
+    while !writer.is_finished() {
+        let report = ledger.verify(head).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        head = Some(report.head);
+    }
+    writer.await.unwrap();
+    assert_eq!(ledger.verify(head).await.unwrap().events, 200);
+}
+
 #[tokio::test]
 async fn a_noted_head_shows_what_the_chain_alone_does_not() {
     let (_directory, path) = shelf();

@@ -1,0 +1,115 @@
+//! `bursar ledger COMMAND`: checking the books, comparing them with the chain, and using them.
+
+use bursar::chain::{Answer, ChainReader};
+use bursar::{
+    Address, Clock, Entry, Evidence, Filter, Ledger, Network, Payer, Policy, PurchaseId, Refund, SignerError,
+    StopOrder, SystemClock, Transition, signer_fn,
+};
+use serde_json::json;
+
+use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
+use crate::books::table;
+use crate::exit::{Exit, Failure};
+use crate::store::Store;
+use crate::{output, wallet};
+
+pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
+    match command {
+        LedgerCommand::Reconcile(args) => reconcile(args).await,
+        LedgerCommand::Verify(args) => verify(&args).await,
+        LedgerCommand::Evidence { purchase, ledger } => evidence(&purchase, &ledger).await,
+        LedgerCommand::Refund(args) => refund(args).await,
+        LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
+        LedgerCommand::Stop { reason, ledger } => {
+            let order = StopOrder::new(reason, SystemClock.now());
+            wallet::kept(&ledger).await?.stop(Some(&order)).await?;
+            output::finish(output::print("paying is stopped\n"), Exit::Done)
+        }
+        LedgerCommand::Go { ledger } => {
+            wallet::kept(&ledger).await?.stop(None).await?;
+            output::finish(output::print("paying may go on\n"), Exit::Done)
+        }
+    }
+}
+
+async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
+    let mut chain = ChainReader::new();
+    for (network, url) in &args.rpc {
+        chain = chain.endpoint(*network, url).map_err(|error| Failure::usage(format!("--rpc: {error}")))?;
+    }
+    if args.trust_single_endpoint {
+        chain = chain.trust_single_endpoint();
+    }
+    if let Some(blocks) = args.confirmations {
+        chain = chain.confirmations(blocks);
+    }
+    let nobody = signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) });
+    // No limit is asked.
+    let policy = Policy::new().network(Network::from_chain_id(8453));
+    let payer = Payer::builder().signer(nobody).policy(policy).ledger(wallet::kept(&args.ledger).await?).chain(chain);
+    let done = payer.build()?.reconcile().await?;
+    let open = done.iter().any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
+    let printed = if args.json {
+        done.iter().try_for_each(output::print_json)
+    } else {
+        let head = ["PURCHASE", "BEFORE", "AFTER", "THE CHAIN SAYS"].map(ToOwned::to_owned);
+        let rows = done.iter().map(|purchase| {
+            let (before, after) = (purchase.before.to_string(), purchase.after.to_string());
+            [purchase.purchase.to_string(), before, after, purchase.answer.to_string()]
+        });
+        output::print(table(head, rows))
+    };
+    output::finish(printed, if open { Exit::Failed } else { Exit::Done })
+}
+
+async fn verify(args: &Verify) -> Result<Exit, Failure> {
+    let report = wallet::kept(&args.ledger).await?.verify(args.head).await?;
+    let sound = report.is_sound();
+    let mut text: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
+    let verdict = if sound { "sound".to_owned() } else { format!("{} faults", report.found) };
+    text.push_str(&format!(
+        "{verdict}: {} events, {} purchases, head {}\n",
+        report.events, report.purchases, report.head
+    ));
+    output::finish(output::print(text), if sound { Exit::Done } else { Exit::Failed })
+}
+
+async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Failure> {
+    let (_, entry) = find(purchase, ledger).await?;
+    output::finish(output::print_json(&Evidence::from(entry)), Exit::Done)
+}
+
+async fn refund(args: args::Refund) -> Result<Exit, Failure> {
+    let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
+    let refund = Refund::new(args.transaction, args.value, SystemClock.now(), false);
+    ledger.record(&entry.key(), &Transition::Refunded(refund), SystemClock.now()).await?;
+    output::finish(output::print(format_args!("refund booked for purchase {}\n", args.purchase)), Exit::Done)
+}
+
+async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
+    let (_, entry) = find(purchase, &args.ledger).await?;
+    let (payer, _) = wallet::paying(args, Policy::new().network(entry.network)).await?;
+    let cancellation = payer.cancel(purchase).await?;
+    let sent = json!({
+        "network": cancellation.network(),
+        "to": cancellation.contract().to_string(),
+        "data": format!("0x{}", hex(&cancellation.calldata())),
+    });
+    output::finish(output::print_json(&sent), Exit::Done)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The purchase of this id, whoever's it is.
+async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Entry), Failure> {
+    let ledger = wallet::kept(args).await?;
+    let mut found = ledger.entries(&Filter::all()).await?;
+    found.retain(|entry| entry.purchase == *purchase);
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Err(Failure::failed(format!("the books hold no purchase `{purchase}`"))),
+        (Some(entry), true) => Ok((ledger, entry)),
+        (Some(_), false) => Err(Failure::failed(format!("several payers have a purchase `{purchase}` in these books"))),
+    }
+}
