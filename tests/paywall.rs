@@ -40,9 +40,10 @@ fn report() -> Route {
 fn client() -> Client {
     Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")).breaker(Duration::from_secs(1), 100))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
+        .presentation_pause(Duration::ZERO)
         .build()
         .unwrap()
 }
@@ -603,7 +604,6 @@ mod faults {
         let paywall = open(report().idempotent().fault_once(Fault::DropAfterSettle)).await;
         let client = client();
         let send = || client.get(paywall.url("/report")).purchase_id("one").send();
-        assert_eq!(send().await.unwrap_err().spend(), Spend::Unknown);
         assert_eq!(send().await.unwrap().text().await.unwrap(), "the report");
         assert_eq!(paywall.settlements().len(), 1);
     }
@@ -617,7 +617,7 @@ mod faults {
             () = paywall.wait_for_settlements(1) => {}
         }
         let entries = client.entries(&Filter::all()).await.unwrap();
-        assert_eq!(entries[0].state, State::Signed, "the caller went away after the payment had left");
+        assert_eq!(entries[0].state, State::Unknown, "the caller went away after the payment had left");
     }
 
     #[tokio::test]
@@ -765,7 +765,7 @@ mod faults {
         let route = report().fault_once(Fault::NoReceipt).fault_once(Fault::ServerErrorAfterSettle);
         let paywall = open(route.fault(Fault::DropAfterSettle)).await;
         let client = client();
-        let send = || client.get(paywall.url("/report")).send();
+        let send = || client.get(paywall.url("/report")).allow_duplicate().send();
         assert_eq!(send().await.unwrap().status(), StatusCode::OK);
         assert_eq!(send().await.unwrap().status(), StatusCode::BAD_GATEWAY);
         assert!(send().await.is_err());

@@ -70,17 +70,23 @@ mod kinds {
         purse.buy(&sale("0.04")).await;
 
         let denial = purse.deny(&sale("0.01")).await;
-        refused(&denial, Rule::Rolling, "global", ["0.10 USD", "0.10 USD", "0.01 USD"], Some(start.after(HOUR)));
+        refused(
+            &denial,
+            Rule::Rolling,
+            "global",
+            ["0.10 USD", "0.10 USD", "0.01 USD"],
+            Some(start.after(HOUR + MINUTE)),
+        );
         assert_eq!(
             denial.to_string(),
             "0.01 USD does not fit: 0.10 USD of 0.10 USD used (global rolling 1h); \
-             room returns at 2025-03-10T13:00:00Z"
+             room returns at 2025-03-10T13:01:00Z"
         );
         let denial = purse.deny(&sale("0.07")).await;
-        assert_eq!(denial.room_returns, Some(start.after(HOUR + 10 * MINUTE)), "both must leave the window");
+        assert_eq!(denial.room_returns, Some(start.after(HOUR + 11 * MINUTE)), "both must leave the window");
         assert_eq!(purse.deny(&sale("0.11")).await.room_returns, None, "it will never fit");
 
-        purse.advance(50 * MINUTE - Duration::from_millis(1));
+        purse.advance(51 * MINUTE - Duration::from_millis(1));
         purse.deny(&sale("0.01")).await;
         purse.advance(Duration::from_millis(1));
         purse.buy(&sale("0.06")).await;
@@ -450,7 +456,7 @@ mod limits_together {
             Rule::Rolling,
             "global",
             ["0.20 USD", "0.20 USD", "0.01 USD"],
-            Some(Timestamp::from_millis(START).after(DAY)),
+            Some(Timestamp::from_millis(START).after(DAY + MINUTE)),
         );
     }
 
@@ -458,7 +464,7 @@ mod limits_together {
     async fn several_limits_of_one_kind_all_hold() {
         let purse = Purse::new(bare().rolling(HOUR, usd!("0.10")).rolling(DAY, usd!("0.15")));
         purse.buy(&sale("0.10")).await;
-        purse.advance(HOUR);
+        purse.advance(HOUR + MINUTE);
         let denial = purse.deny(&sale("0.10")).await;
         assert!(denial.to_string().contains("global rolling 1d"), "{denial}");
         purse.buy(&sale("0.05")).await;
@@ -469,25 +475,41 @@ mod limits_together {
         let purse = Purse::new(Policy::new().network("base"));
         let denial = purse.deny(&sale("0.100001")).await;
         refused(&denial, Rule::PerPayment, "global", ["0.10 USD", "0.00 USD", "0.100001 USD"], None);
-        for _ in 0..10 {
-            purse.hold(&sale("0.10")).await;
+        for number in 0..10 {
+            purse.hold(&sale("0.10").url(&format!("https://h{number}.example/"))).await;
         }
         let denial = purse.deny(&sale("0.01")).await;
         assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Exposure, "1.00 USD".to_owned()));
         purse.advance(2 * MINUTE);
-        for _ in 0..40 {
-            purse.buy(&sale("0.10")).await;
+        for number in 0..40 {
+            purse.buy(&sale("0.10").url(&format!("https://h.example/{number}"))).await;
         }
         let denial = purse.deny(&sale("0.01")).await;
         assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Rolling, "5.00 USD".to_owned()));
 
         let purse = Purse::new(Policy::new().network("base"));
-        for _ in 0..60 {
-            purse.buy(&sale("0.01")).await;
+        for number in 0..60 {
+            purse.buy(&sale("0.01").url(&format!("https://h.example/{number}"))).await;
         }
         let denial = purse.deny(&sale("0.01")).await;
         assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Payments, "60 payments".to_owned()));
         assert_eq!(denial.room_returns, Some(purse.now().after(MINUTE)));
+
+        let purse = Purse::new(Policy::new().network("base"));
+        for _ in 0..30 {
+            purse.buy(&sale("0.01")).await;
+        }
+        let denial = purse.deny(&sale("0.01")).await;
+        assert_eq!((denial.rule, denial.room_returns), (Rule::Repeats, Some(purse.now().after(MINUTE))));
+        assert!(denial.to_string().starts_with("the same request was bought 30 times within 1m"), "{denial}");
+
+        let purse = Purse::new(Policy::new().network("base"));
+        for _ in 0..3 {
+            purse.hold(&sale("0.01")).await;
+        }
+        let denial = purse.deny(&sale("0.01")).await;
+        assert_eq!((denial.rule, denial.room_returns), (Rule::Breaker, Some(purse.now().after(10 * MINUTE))));
+        purse.buy(&sale("0.01").url("https://other.example/")).await;
     }
 
     #[tokio::test]
@@ -535,7 +557,7 @@ mod limits_together {
         refused(&denial, Rule::PerPayment, "global", ["1.5 EURC", "0 EURC", "1.500001 EURC"], None);
         purse.buy(&euro_sale("1.5")).await;
         let denial = purse.deny(&euro_sale("1")).await;
-        let room = Some(purse.now().after(DAY));
+        let room = Some(purse.now().after(DAY + MINUTE));
         refused(&denial, Rule::Rolling, "global", ["2 EURC", "1.5 EURC", "1 EURC"], room);
         purse.buy(&euro_sale("0.5")).await;
     }
@@ -903,12 +925,14 @@ pass  resource_origin
             said.to_string(),
             format!(
                 "{passed}\
-pass  global per payment             0.10 USD of 0.10 USD left
-pass  global rolling 1d              5.00 USD of 5.00 USD left
-pass  global exposure                1.00 USD of 1.00 USD left
-pass  global payments per 1m         60 payments of 60 payments left
-pass  host *.example.com rolling 1h  0.08 USD of 0.08 USD left
-pass  agent scout lifetime           3.00 USD of 3.00 USD left
+pass  global per payment                               0.10 USD of 0.10 USD left
+pass  global rolling 1d                                5.00 USD of 5.00 USD left
+pass  global exposure                                  1.00 USD of 1.00 USD left
+pass  global payments per 1m                           60 payments of 60 payments left
+pass  host *.example.com rolling 1h                    0.08 USD of 0.08 USD left
+pass  agent scout lifetime                             3.00 USD of 3.00 USD left
+pass  origin https://api.example.com failures per 10m  3 payments of 3 payments left
+pass  same request repeats per 1m                      30 payments of 30 payments left
 pass  payee_changed
 pass  price_rise
 => asks for approval: above 0.05 USD (global)

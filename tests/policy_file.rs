@@ -125,7 +125,7 @@ fn defaults_stand_unless_replaced_or_dropped() {
     let replaced = file("global.per_payment = \"0.01 USD\"");
     assert!(replaced.contains(&"global per payment: 0.01 USD".to_owned()));
     assert!(!replaced.contains(&"global per payment: 0.10 USD".to_owned()));
-    assert_eq!(replaced.len(), 4);
+    assert_eq!(replaced.len(), 6);
 }
 
 #[tokio::test]
@@ -340,8 +340,8 @@ async fn the_sample_is_a_policy_with_every_key() {
         .agent("scout");
     let said = policy.explain(&payment, at("2025-03-10T12:00:00Z")).unwrap();
     assert_eq!(said.denial(), None);
-    // Seven on everything, seven of [each] and six of the tables that match.
-    assert_eq!(limits(&policy, &payment).len(), 20, "{said}");
+    // Seven on everything, seven of [each], six of the tables that match, and the two brakes.
+    assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
     let purse = Purse::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
     assert_eq!(
@@ -402,13 +402,13 @@ fn mistakes_are_told_with_their_line() {
         (
             "version = 1\n\n  |per_payment = \"1 USD\"",
             "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
-             `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, `origin`, `host`, `domain`, `payee`, \
-             `asset`, `network`, `tag`, `agent`",
+             `refunds_make_room`, `kill_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
+             `origin`, `host`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`",
         ),
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",
             "unknown key `perpayment` in [global]; known are `payee`, `max_validity`, `max_price_rise`, \
-             `foreign_resource`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
+             `foreign_resource`, `repeats`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
         ),
         (
             "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",

@@ -174,7 +174,7 @@ async fn replay(name: &str) -> Replayed {
     let wire: Vec<Value> = transcript["wire"].as_array().unwrap().clone();
     let seller = Seller::start(wire.iter().map(|step| step["response"].clone()).collect()).await;
     let payer = wallet(Policy::new().network("base-sepolia").per_payment(usd!("0.01")));
-    let client = Client::builder().payer(payer.clone()).allow_http_loopback(true).build().unwrap();
+    let client = Client::builder().payer(payer.clone()).allow_http_loopback(true).presentations(1).build().unwrap();
 
     let recorded = &wire[1]["request"];
     let body = recorded["body"].as_str().unwrap();
@@ -255,7 +255,7 @@ async fn transcript_settle_pending() {
     let (error, entry) = refused(replay("settle_pending").await);
     assert_eq!(error.kind(), ErrorKind::SettlementPending);
     assert_eq!(error.reason(), Some("settlement_pending"));
-    assert_eq!(entry.state, State::Rejected);
+    assert_eq!(entry.state, State::Unknown);
 }
 
 /// 412 is no 402: the response goes to the caller, who can ask what was spent.

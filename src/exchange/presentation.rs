@@ -72,8 +72,7 @@ impl<W: Wire> Exchange<'_, W> {
         let mut payment = payment;
         let mut requotes = u8::from(self.options.accept_new_terms);
         loop {
-            let (answer, presented) = self.deliver(&payment, replay).await;
-            let response = match answer {
+            let response = match self.deliver(&payment, replay).await {
                 Ok(response) => response,
                 Err(error) => {
                     payment.lost(&error.to_string()).await;
@@ -99,7 +98,7 @@ impl<W: Wire> Exchange<'_, W> {
                     payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
                 }
                 (Outcome::Refused { reason, pending }, terms, _) => {
-                    let refusal = Refusal { status, reason, pending, new_terms: terms.is_some(), presented };
+                    let refusal = Refusal { status, reason, pending, new_terms: terms.is_some() };
                     return Err(refusal.of(&payment).at(replay.head().url()));
                 }
                 (outcome, ..) => {
@@ -111,18 +110,26 @@ impl<W: Wire> Exchange<'_, W> {
         }
     }
 
-    /// Presents the payment, and again while the answer is uncertain and patience lasts. Says how
-    /// often.
-    async fn deliver(&mut self, payment: &Payment, replay: &Replay) -> (Result<Response, Error>, u32) {
+    /// Presents the payment, and again while the answer is uncertain and patience lasts.
+    ///
+    /// A refusal that follows an uncertain answer tells nothing new, because most sellers refuse what
+    /// they have already settled: the uncertain answer stands.
+    async fn deliver(&mut self, payment: &Payment, replay: &Replay) -> Result<Response, Error> {
+        let mut earlier = None;
         let mut presented = 0_u32;
         loop {
             let answer = self.attempt(payment, replay).await;
             presented = presented.saturating_add(1);
-            let Some(pause) = self.pause(&answer, payment, presented).await else { return (answer, presented) };
-            if payment.hold_on().await.is_err() {
-                return (answer, presented);
+            if let Some(earlier) = earlier.take()
+                && is_refusal(&answer, payment)
+            {
+                return earlier;
             }
-            drop(answer);
+            let Some(pause) = self.pause(&answer, payment, presented).await else { return answer };
+            if payment.hold_on().await.is_err() {
+                return answer;
+            }
+            earlier = Some(answer);
             tokio::time::sleep(pause).await;
         }
     }
@@ -214,6 +221,15 @@ fn is_uncertain(answer: &Result<Response, Error>, payment: &Payment) -> bool {
     }
 }
 
+fn is_refusal(answer: &Result<Response, Error>, payment: &Payment) -> bool {
+    let refused = |response: &Response| {
+        response.status() == StatusCode::PAYMENT_REQUIRED
+            && !is_pending(response.headers())
+            && !matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_))
+    };
+    answer.as_ref().is_ok_and(refused)
+}
+
 fn is_pending(headers: &HeaderMap) -> bool {
     matches!(SettlementResponse::from_headers(headers), Some(Ok(claim)) if claim.is_pending())
 }
@@ -244,7 +260,6 @@ struct Refusal {
     reason: Option<String>,
     pending: bool,
     new_terms: bool,
-    presented: u32,
 }
 
 impl Refusal {
@@ -257,12 +272,8 @@ impl Refusal {
         } else {
             (ErrorKind::SettlementFailed, "the seller says that it could not settle")
         };
-        // A refusal after an answer that was lost may well be of a payment that was taken.
-        let earlier = match self.presented {
-            0 | 1 if payment.is_again() => "; the payment was signed earlier",
-            0 | 1 => "",
-            _ => "; it was presented before, and not answered for certain",
-        };
+        // A refusal of what was presented before may well be of what was taken.
+        let earlier = if payment.is_again() { "; the payment was signed earlier, and may have been taken" } else { "" };
         let error = Error::refused(kind, format!("{what}: {words}{earlier}"), self.reason).with_status(self.status);
         error.spent(payment.spend()).of_payment(payment.paid())
     }

@@ -177,6 +177,12 @@ impl Entry {
         failed(self.state, self.status)
     }
 
+    /// Whether the last answer was a success, receipt or not.
+    #[must_use]
+    pub fn delivered(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+
     /// What came back in all, in atomic units, and at most what was paid.
     #[must_use]
     pub fn refunded(&self) -> U256 {

@@ -241,7 +241,7 @@ impl Resumption {
     }
 
     /// The entry as it is to be written, if it is to be taken up: something signed for the same
-    /// request that can still be cashed, and that nobody is at.
+    /// request that was not delivered, can still be cashed, and that nobody is at.
     #[must_use]
     pub fn take_up(&self, entry: &Entry) -> Option<Entry> {
         let same = entry.payer == self.payer
@@ -249,7 +249,8 @@ impl Resumption {
             && entry.origin == self.origin
             && entry.tag == self.tag
             && entry.agent == self.agent;
-        let left = entry.is_unresolved() && entry.payload.is_some() && entry.expires_at > self.now;
+        let undelivered = entry.is_unresolved() && !entry.delivered();
+        let left = undelivered && entry.payload.is_some() && entry.expires_at > self.now;
         (same && left && entry.owned_until <= self.now).then(|| Entry {
             owned_until: self.until,
             updated_at: self.now,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::guard::{Guard, Stage};
 use super::payment::OWNED;
@@ -292,17 +292,28 @@ impl Payer {
     }
 }
 
-/// As the seller wrote it, however deep: it is copied, not read.
-#[derive(Serialize)]
-struct KeptTerms<'a> {
-    offer: Option<&'a RawValue>,
-    resource: Option<&'a RawValue>,
+/// A value that was read is no deeper than serde_json reads.
+fn cut_queries(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("://") => {
+            if let Some(query) = text.find('?') {
+                text.truncate(query);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(cut_queries),
+        Value::Object(values) => values.values_mut().for_each(cut_queries),
+        _ => {}
+    }
 }
 
-/// What the seller asked for, in its own words: evidence, if it is not absurdly long.
+/// What the seller asked for, in its own words: evidence, if it is not absurdly long or deep. Queries
+/// are left out of URLs: books do not keep them, and sellers repeat the request's.
 fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     let offer = required.offers().get(quote.offer()).map(Offer::raw);
-    let terms = serde_json::to_string(&KeptTerms { offer, resource: required.raw_resource() }).ok()?;
+    let read = |raw: Option<&RawValue>| raw.map(|raw| serde_json::from_str::<Value>(raw.get())).transpose().ok();
+    let mut terms = json!({ "offer": read(offer)?, "resource": read(required.raw_resource())? });
+    cut_queries(&mut terms);
+    let terms = terms.to_string();
     (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(&terms))
 }
 

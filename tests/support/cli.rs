@@ -121,6 +121,12 @@ impl Bench {
         requests.iter().filter(|request| names.iter().any(|name| request.headers.contains_key(*name))).count()
     }
 
+    /// How many payments were sent, however often each.
+    pub(crate) fn distinct_payments(&self) -> usize {
+        let headers = self.paywall.requests().into_iter().filter_map(|request| Some(request.payment?.header));
+        headers.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Neither the key nor a signature nor a payment header is in what was said.
     fn assert_no_secret_in(&self, ended: &Ended) {
         let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr).to_lowercase();

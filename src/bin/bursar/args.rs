@@ -22,8 +22,9 @@ whose password is in BURSAR_KEYSTORE_PASSWORD or asked for on the terminal. It i
 
 Limits:
   Without --policy, --max-per-payment and --budget the defaults hold: $0.10 a payment, $5 a rolling day, $1 of
-  unresolved payments, 60 payments a minute. --max-per-payment replaces the first of them. With --budget the others
-  do not apply. With --policy the flags tighten the file: all its limits hold, --max-per-payment and --budget hold
+  unresolved payments, 60 payments a minute, the same request 30 times a minute, and no more to an origin that took 3
+  payments within 10 minutes and did not deliver. --max-per-payment replaces the first of them. With --budget the
+  others do not apply. With --policy the flags tighten the file: all its limits hold, --max-per-payment and --budget hold
   beside them, and --network leaves over those of its networks that are named. A payment that the policy wants
   approved is asked about on the terminal; where there is none, it is denied.
 
@@ -97,6 +98,9 @@ pub(crate) struct Pay {
     /// Buy under this id: a second request with it is the same purchase, and paid once
     #[arg(long, value_name = "ID")]
     pub(crate) purchase_id: Option<PurchaseId>,
+    /// Buy again even while an identical request is unresolved, whose payment would else be presented again
+    #[arg(long)]
+    pub(crate) allow_duplicate: bool,
     /// Send N requests, one after the other, on one budget; stops at the first failure
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,

@@ -83,6 +83,9 @@ impl Buyer {
         if let Some(id) = &self.args.purchase_id {
             request = request.purchase_id(id.as_str());
         }
+        if self.args.allow_duplicate {
+            request = request.allow_duplicate();
+        }
         match request.send().await {
             Ok(response) => self.received(response).await,
             Err(error) => {

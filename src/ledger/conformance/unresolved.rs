@@ -45,6 +45,17 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
     }
 }
 
+pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books().await;
+    let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+    let silent = |status| Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(Answer::of(status)) };
+    for (status, delivered) in [(200, true), (299, true), (300, false), (402, false), (503, false)] {
+        ledger.record(&key, &silent(status), at(NOW + 50)).await.unwrap();
+        let taken = ledger.resume(&wanted(&order("x", 10), NOW + 50)).await.unwrap();
+        assert_eq!(taken.is_none(), delivered, "{status}");
+    }
+}
+
 pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let mine = NewEntry { tag: Some("t".to_owned()), agent: Some("a".to_owned()), ..order("first", 10) };
