@@ -7,7 +7,7 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
-    Record { id: u8, transition: Transition },
+    Record { id: u8, transition: Box<Transition> },
     Wait(u64),
 }
 
@@ -19,7 +19,7 @@ fn transition() -> impl Strategy<Value = Transition> {
 fn step() -> impl Strategy<Value = Step> {
     let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>())
         .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
-    let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition });
+    let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
     prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
 }
 
@@ -47,7 +47,7 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
         Step::Record { id, transition } => {
             let key = order(&id.to_string(), 0).key();
             let lease = ledger.purchase(&key).await.unwrap().map(|entry| entry.lease_until);
-            let transition = match (transition, lease) {
+            let transition = match (transition.as_ref(), lease) {
                 (Transition::Signed { valid_before, .. }, Some(lease)) => signed_under(lease, *valid_before),
                 (transition, _) => transition.clone(),
             };
