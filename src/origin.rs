@@ -30,7 +30,15 @@ impl Origin {
     #[must_use]
     pub fn of(url: &Url) -> Option<Self> {
         let port = url.port_or_known_default()?;
-        let host = without_root(url.host_str()?)?.to_owned();
+        let host = match url.host()? {
+            // `[::ffff:192.0.2.1]` is 192.0.2.1, also to limits and lists.
+            Host::Ipv6(address) => match address.to_canonical() {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => format!("[{address}]"),
+            },
+            Host::Ipv4(address) => address.to_string(),
+            Host::Domain(name) => without_root(name)?.to_owned(),
+        };
         let http = matches!(url.scheme(), "http" | "https");
         http.then(|| Self { scheme: url.scheme().to_owned(), host, port })
     }

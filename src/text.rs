@@ -5,29 +5,22 @@ const EXCERPT: usize = 160;
 /// Hexadecimal runs up to this length are shown: a hash or a nonce, but no signature and no key
 /// material beyond it. Official facilitators quote whole signatures in their error messages.
 const LONGEST_HEX: usize = 64;
+/// All hexadecimal that one excerpt shows, in runs of eight digits and more: a hash and an address,
+/// and not a signature in pieces.
+const MOST_HEX: usize = 104;
+const SHORT_HEX: usize = 8;
+/// Runs of letters and digits up to this length are shown: no payment header in base64.
+const LONGEST_WORD: usize = 72;
 
-/// At most 160 characters for `text`, and `…` where it is longer, with long hexadecimal runs left
-/// out and control, bidirectional and other invisible characters escaped, so that it can neither
-/// leak a signature, nor flood a log, nor repaint a terminal.
+/// At most 160 characters for `text`, and `…` where it is longer, with what may be a signature or a
+/// payment header left out and control, bidirectional and other invisible characters escaped, so that
+/// it can neither leak money, nor flood a log, nor repaint a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     let mut room = EXCERPT;
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        let mut piece = String::new();
-        if character.is_ascii_hexdigit() {
-            piece.push(character);
-            while let Some(digit) = characters.next_if(char::is_ascii_hexdigit) {
-                piece.push(digit);
-            }
-            if piece.len() > LONGEST_HEX {
-                piece = "[hex]".to_owned();
-            }
-        } else if character.is_control() || is_invisible(character) {
-            piece.extend(character.escape_unicode());
-        } else {
-            piece.push(character);
-        }
+    let mut hex = MOST_HEX;
+    for piece in pieces(text) {
+        let piece = if is_hex(piece) { masked(piece, &mut hex).to_owned() } else { tamed(piece) };
         let Some(left) = room.checked_sub(piece.chars().count()) else {
             shown.push('…');
             break;
@@ -38,20 +31,61 @@ pub(crate) fn excerpt(text: &str) -> String {
     shown
 }
 
-/// The text with long hexadecimal runs left out, at whatever length.
+/// The text with what may be a signature left out, at whatever length.
 pub(crate) fn without_long_hex(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+    pieces(text).map(|piece| if is_hex(piece) { masked(piece, &mut usize::MAX.clone()) } else { piece }).collect()
+}
+
+/// Runs of hexadecimal digits, words too long to show, and single characters.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
-    while let Some(start) = rest.find(|character: char| character.is_ascii_hexdigit()) {
-        let (before, run) = rest.split_at(start);
-        let end = run.find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(run.len());
-        let (run, after) = run.split_at(end);
-        shown.push_str(before);
-        shown.push_str(if run.len() > LONGEST_HEX { "[hex]" } else { run });
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let run = |of: fn(char) -> bool| rest.find(|character| !of(character)).unwrap_or(rest.len());
+        let word = run(|character| character.is_ascii_alphanumeric() || matches!(character, '+' | '_' | '-' | '='));
+        let digits = run(|character| character.is_ascii_hexdigit());
+        let end = match (word, digits) {
+            (word, digits) if word > LONGEST_WORD && digits < word => word,
+            (_, digits) if digits > 0 => digits,
+            _ => first.len_utf8(),
+        };
+        let (piece, after) = rest.split_at(end);
         rest = after;
+        Some(piece)
+    })
+}
+
+fn is_hex(piece: &str) -> bool {
+    piece.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The digits, as long as they are few.
+fn masked<'a>(digits: &'a str, budget: &mut usize) -> &'a str {
+    if digits.len() < SHORT_HEX {
+        return digits;
     }
-    shown.push_str(rest);
-    shown
+    match budget.checked_sub(digits.len()).filter(|_| digits.len() <= LONGEST_HEX) {
+        Some(left) => {
+            *budget = left;
+            digits
+        }
+        None => "[hex]",
+    }
+}
+
+fn tamed(piece: &str) -> String {
+    if piece.len() > LONGEST_WORD {
+        return "[word]".to_owned();
+    }
+    let mut tame = String::new();
+    for character in piece.chars() {
+        if character.is_control() || is_invisible(character) {
+            tame.extend(character.escape_unicode());
+        } else {
+            tame.push(character);
+        }
+    }
+    tame
 }
 
 const fn is_invisible(character: char) -> bool {
@@ -67,7 +101,7 @@ mod tests {
     #[test]
     fn invisible_and_long_text_is_tamed() {
         assert_eq!(excerpt("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
-        for long in ["x".repeat(500), format!("{}{}", "x".repeat(159), "ab".repeat(32)), "\u{1b}".repeat(160)] {
+        for long in ["x ".repeat(250), format!("{}{}", "x ".repeat(79), "ab".repeat(32)), "\u{1b}".repeat(160)] {
             assert!(excerpt(&long).chars().count() <= EXCERPT + 1, "{long}");
             assert!(excerpt(&long).ends_with('…'), "{long}");
         }
@@ -78,5 +112,12 @@ mod tests {
         let hash = "ab".repeat(32);
         let signature = "cd".repeat(65);
         assert_eq!(excerpt(&format!("tx 0x{hash} by 0x{signature}.")), format!("tx 0x{hash} by 0x[hex]."));
+        let (address, half) = ("ef".repeat(20), "cd".repeat(32));
+        assert_eq!(excerpt(&format!("{hash} {address}")), format!("{hash} {address}"));
+        assert_eq!(excerpt(&format!("{half} {half} 1b")), format!("{half} [hex] 1b"), "in two");
+        let pieces = ["cdcdcdcdcdcdcdcd"; 8].join(" ");
+        assert_eq!(excerpt(&pieces).matches("[hex]").count(), 2, "in eight");
+        assert_eq!(excerpt(&format!("x={}", "eyJ4NDAyVmVy".repeat(9))), "[word]", "a payment header");
+        assert_eq!(without_long_hex(&format!("{hash} {hash} 0x{signature}")), format!("{hash} {hash} 0x[hex]"));
     }
 }

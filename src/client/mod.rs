@@ -20,6 +20,7 @@ use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
 use crate::policy::{Explanation, Hypothetical};
+use crate::signer::SignedCancellation;
 use guard::Guard;
 
 /// An HTTP client that pays when a seller asks it to and its policy allows it.
@@ -148,6 +149,14 @@ impl Client {
     /// When the client has no wallet or no chain to read, or the books cannot be used.
     pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
         self.wallet()?.reconcile().await
+    }
+
+    /// Signs a cancellation of what was signed for a purchase; see [`Payer::cancel`].
+    ///
+    /// # Errors
+    /// When the client has no wallet, and as [`Payer::cancel`].
+    pub async fn cancel(&self, purchase: &PurchaseId) -> Result<SignedCancellation, Error> {
+        self.wallet()?.cancel(purchase).await
     }
 
     /// Everything that the books know of one purchase, for a dispute.

@@ -12,7 +12,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use http::StatusCode;
+use http::header::{AGE, CACHE_CONTROL};
+use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tokio::time::Instant;
 
@@ -130,11 +131,11 @@ impl<'a, W: Wire> Exchange<'a, W> {
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
             let intent = self.intent(&first)?;
-            if let Some(payment) = payer.resume(&intent).await? {
+            if let Some(payment) = payer.resume_here(&intent).await? {
                 return self.present(payment, &replay, intent).await;
             }
         }
-        let (response, replay) = self.ask(first, replay).await?;
+        let (response, replay) = self.ask_anew(first, replay).await?;
         if self.options.no_payment || response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(response);
         }
@@ -180,11 +181,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
     async fn ask(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
         let (mut request, mut replay) = (first, replay);
         for _ in 0..MAX_HOPS {
-            let asked = Origin::of(request.url());
             let response = self.send(request, Duration::ZERO).await?;
-            if Origin::of(response.url()) != asked {
-                return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
-            }
             match replay.redirected(&response) {
                 None => return Ok((response, replay)),
                 Some((next, following)) => {
@@ -194,6 +191,21 @@ impl<'a, W: Wire> Exchange<'a, W> {
             }
         }
         Err(Error::new(ErrorKind::Transport, format!("more than {MAX_HOPS} redirects")))
+    }
+
+    /// Phase 1, once more if the answer is a 402 that a cache kept: its terms may be anybody's and of
+    /// any time.
+    async fn ask_anew(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
+        let (response, replay) = self.ask(first, replay).await?;
+        if !is_kept(&response) {
+            return Ok((response, replay));
+        }
+        let url = response.url().clone();
+        let old = || Error::new(ErrorKind::Malformed, "a cache kept this 402, and its terms may be old").at(&url);
+        let mut again = replay.make().ok_or_else(old)?;
+        again.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let (response, replay) = self.ask(again, replay).await?;
+        if is_kept(&response) { Err(old()) } else { Ok((response, replay)) }
     }
 
     /// Phase 2: the terms of a 402.
@@ -227,7 +239,12 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
         let url = request.url().clone();
         let deadline = self.deadline;
-        deadline.bound(extra, self.wire.send(request)).await.map_err(|error| error.at(&url))
+        let response = deadline.bound(extra, self.wire.send(request)).await.map_err(|error| error.at(&url))?;
+        // Of a payment, the other origin has the signature by now; what it answers is not believed.
+        if Origin::of(response.url()) != Origin::of(&url) {
+            return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
+        }
+        Ok(response)
     }
 
     fn intent(&self, request: &Request) -> Result<Intent, Error> {
@@ -250,4 +267,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
         Ok(intent)
     }
+}
+
+/// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
+fn is_kept(response: &Response) -> bool {
+    let age = response.headers().get(AGE).and_then(|age| age.to_str().ok());
+    response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
 }

@@ -224,6 +224,18 @@ impl Payer {
         }
     }
 
+    /// [`resume`](Self::resume), unless the books hold the purchase for another path: behind a
+    /// redirect, which has to be followed first.
+    pub(crate) async fn resume_here(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
+        let Some(id) = &intent.purchase_id else { return Ok(None) };
+        self.record_left().await;
+        let key = PurchaseKey::new(self.address(), id.clone());
+        match self.inner.ledger.purchase(&key).await? {
+            Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => self.resume(intent).await,
+            _ => Ok(None),
+        }
+    }
+
     /// What was signed before for an identical request and is unresolved: it is presented again
     /// rather than bought anew.
     pub(super) async fn take_up(&self, intent: &Intent) -> Result<Option<Payment>, Error> {

@@ -73,7 +73,7 @@ pub enum WireError {
     #[error("the header is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
     /// Not the JSON that x402 describes.
-    #[error("the JSON is not an x402 message: {0}")]
+    #[error("the JSON is not an x402 message: {}", crate::text::excerpt(&.0.to_string()))]
     Json(#[from] serde_json::Error),
     /// Several receipts that say different things of the money.
     #[error("the response has receipts that contradict each other")]

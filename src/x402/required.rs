@@ -173,7 +173,8 @@ struct Described {
 impl Offer {
     fn read(raw: Box<RawValue>) -> Self {
         let described: Described = serde_json::from_str(raw.get()).unwrap_or_default();
-        let terms = serde_json::from_str(raw.get()).map_err(|error: serde_json::Error| error.to_string());
+        let terms = serde_json::from_str(raw.get())
+            .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()));
         Self { raw, resource: described.resource, description: described.description, terms }
     }
 

@@ -19,7 +19,8 @@ fn transition() -> impl Strategy<Value = Transition> {
 fn step() -> impl Strategy<Value = Step> {
     let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>())
         .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
-    let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
+    let record =
+        (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
     prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
 }
 
