@@ -10,6 +10,8 @@ mod commands;
 mod limits;
 #[path = "support/cli_transfer.rs"]
 mod transfer;
+#[path = "support/cli_upkeep.rs"]
+mod upkeep;
 
 use bench::{Bench, KEY, PAYEE, PAYER, USDC, report};
 use bursar::U256;
