@@ -9,6 +9,8 @@ mod conformance;
 mod entry;
 mod export;
 mod memory;
+#[cfg(test)]
+mod model;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod purchase;

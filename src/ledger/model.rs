@@ -1,0 +1,381 @@
+//! The books against the worst chain there can be: it cashes whatever was signed, at any moment that it
+//! is valid, once for each nonce, whatever the seller said of it.
+//!
+//! At every instant the limit must hold for what the chain has moved and what it still can. Books that
+//! are broken on purpose must be found out by the same suite: a suite that passes them proves nothing.
+
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use alloy::primitives::{B256, U256};
+use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestError, TestRunner};
+
+use super::conformance::{NOW, at, given_up, order, settled};
+use super::{
+    Answer, Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, State, Terms, Transition,
+};
+use crate::policy::limit::{LimitKind, Meter, Scope};
+use crate::{Timestamp, Usd};
+
+/// What the limit allows, in micro-dollars.
+const LIMIT: u64 = 100;
+const WINDOW: u64 = 120;
+
+/// What a step does, to one of a few purchases.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Reserve {
+        id: u8,
+        value: u64,
+        changed: bool,
+    },
+    /// Two that ask for room at once.
+    ReserveBoth {
+        ids: (u8, u8),
+        value: u64,
+    },
+    /// By a process whose clock is so many seconds behind.
+    Sign {
+        id: u8,
+        validity: u64,
+        behind: u64,
+    },
+    Doubt {
+        id: u8,
+        validity: u64,
+    },
+    Lose {
+        id: u8,
+    },
+    Reject {
+        id: u8,
+    },
+    /// A receipt, of a payment that was cashed or not.
+    Settle {
+        id: u8,
+        cashed: bool,
+    },
+    Free {
+        id: u8,
+    },
+    Resume,
+    /// The chain cashes the n-th authorization, if it is valid.
+    Cash {
+        number: usize,
+    },
+    /// With the proof that only the chain can give, if it can.
+    Release {
+        id: u8,
+    },
+    Wait {
+        seconds: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 0..6_u8;
+    prop_oneof![
+        5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3)).prop_map(|(id, value, changed)| Step::Reserve { id, value, changed }),
+        1 => ((id.clone(), id.clone()), 30..90_u64).prop_map(|(ids, value)| Step::ReserveBoth { ids, value }),
+        6 => (id.clone(), 60..300_u64, 0..90_u64).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
+        1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
+        2 => id.clone().prop_map(|id| Step::Lose { id }),
+        2 => id.clone().prop_map(|id| Step::Reject { id }),
+        3 => (id.clone(), any::<bool>()).prop_map(|(id, cashed)| Step::Settle { id, cashed }),
+        1 => id.clone().prop_map(|id| Step::Free { id }),
+        1 => Just(Step::Resume),
+        4 => (0..20_usize).prop_map(|number| Step::Cash { number }),
+        2 => id.prop_map(|id| Step::Release { id }),
+        3 => (1..200_u64).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+/// Ways in which books are built wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// Gives the money back when an answer does not come.
+    ReleaseOnTimeout,
+    /// Looks first, and holds afterwards.
+    CheckThenAct,
+    /// Signs each attempt of a purchase with a nonce of its own.
+    FreshNonce,
+    /// Counts a payment once the seller acknowledges it.
+    CountAcknowledged,
+    /// Gives the money back when the seller refuses.
+    ForgetRejected,
+    /// Lets a hold be signed that lapsed and did not count.
+    LapseUnfenced,
+    /// Takes the moment of a receipt for the moment of the payment.
+    CountAtReceipt,
+    /// Holds the latest amount of a purchase, not the largest.
+    HoldLatest,
+    /// Releases by the clock, without asking the chain.
+    ReleaseByClock,
+}
+
+/// An authorization that left.
+#[derive(Debug)]
+struct Signed {
+    nonce: B256,
+    value: u64,
+    valid_before: u64,
+    cashed_at: Option<u64>,
+}
+
+struct World {
+    books: MemoryLedger,
+    bug: Bug,
+    kind: LimitKind,
+    now: u64,
+    /// Lease, nonce and price of what is held for a purchase.
+    held: BTreeMap<u8, (Timestamp, B256, u64)>,
+    signed: Vec<Signed>,
+    nonces: u8,
+}
+
+impl World {
+    fn new(bug: Bug, kind: LimitKind) -> Self {
+        let books = MemoryLedger::new();
+        Self { books, bug, kind, now: NOW, held: BTreeMap::new(), signed: Vec::new(), nonces: 0 }
+    }
+
+    fn key(id: u8) -> PurchaseKey {
+        order(&id.to_string(), 0).key()
+    }
+
+    fn wish(&self, id: u8, value: u64, changed: bool) -> Reservation {
+        let meters = vec![Meter { scope: Scope::Global, kind: self.kind.clone() }];
+        let mut wish = super::conformance::wish(order(&id.to_string(), value), at(self.now), meters);
+        wish.terms = if changed { Terms::Changed } else { Terms::First };
+        wish
+    }
+
+    async fn reserve(&mut self, id: u8, value: u64, wish: &Reservation) {
+        if let Reserved::Held(entry) = self.books.reserve(wish).await.unwrap() {
+            let mut nonce = entry.nonce;
+            if self.bug == Bug::FreshNonce {
+                self.nonces = self.nonces.wrapping_add(1);
+                nonce = B256::repeat_byte(self.nonces);
+            }
+            if self.bug == Bug::HoldLatest {
+                self.books.meddle(|entry| {
+                    if entry.key() == wish.key() {
+                        (entry.value, entry.usd) = (U256::from(value), Some(Usd::from_micros(value)));
+                    }
+                });
+            }
+            self.held.insert(id, (entry.lease_until, nonce, value));
+        }
+    }
+
+    async fn sign(&mut self, id: u8, validity: u64, behind: u64) {
+        let Some((lease, nonce, value)) = self.held.get(&id).copied() else { return };
+        let now = self.now - behind;
+        if self.bug == Bug::LapseUnfenced {
+            self.books.meddle(|entry| {
+                if entry.key() == Self::key(id) && entry.state == State::Freed && entry.lease_until == lease {
+                    entry.state = State::Reserved;
+                }
+            });
+        }
+        let valid_before = now + validity;
+        let payload = secrecy::SecretString::from("x");
+        let signed = Transition::Signed { lease, valid_before, payload, owned_until: at(now) };
+        // Nothing leaves that is not recorded.
+        if self.books.record(&Self::key(id), &signed, at(now)).await.is_ok() {
+            self.signed.push(Signed { nonce, value, valid_before, cashed_at: None });
+            if self.bug == Bug::CountAcknowledged {
+                self.give_back(id);
+            }
+        }
+    }
+
+    fn give_back(&self, id: u8) {
+        self.books.meddle(|entry| {
+            if entry.key() == Self::key(id) {
+                entry.state = State::Freed;
+            }
+        });
+    }
+
+    fn cash(&mut self, number: usize) {
+        let used: BTreeSet<B256> = self.used();
+        let now = self.now;
+        if let Some(signed) =
+            self.signed.get_mut(number).filter(|signed| signed.valid_before > now && !used.contains(&signed.nonce))
+        {
+            signed.cashed_at = Some(now);
+        }
+    }
+
+    fn used(&self) -> BTreeSet<B256> {
+        self.signed.iter().filter(|signed| signed.cashed_at.is_some()).map(|signed| signed.nonce).collect()
+    }
+
+    async fn record(&self, id: u8, transition: Transition) {
+        let done = self.books.record(&Self::key(id), &transition, at(self.now)).await;
+        if done.is_err() {
+            return;
+        }
+        match (self.bug, transition) {
+            (Bug::ReleaseOnTimeout, Transition::Unknown { .. })
+            | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
+                self.give_back(id);
+            }
+            (Bug::CountAtReceipt, Transition::Settled { .. }) => self.books.meddle(|entry| {
+                if entry.key() == Self::key(id) {
+                    entry.counts_at = at(self.now);
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    async fn release(&self, id: u8) {
+        let Some(entry) = self.books.purchase(&Self::key(id)).await.unwrap() else { return };
+        let (Some(valid_before), nonce) = (entry.valid_before, entry.nonce) else { return };
+        let proved = valid_before <= self.now && !self.used().contains(&nonce);
+        if proved || self.bug == Bug::ReleaseByClock {
+            let cancelled = self.bug == Bug::ReleaseByClock;
+            let released = Transition::Released { valid_before: Some(valid_before), cancelled, proof: "{}".to_owned() };
+            self.record(id, released).await;
+        }
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Reserve { id, value, changed } => {
+                let wish = self.wish(id, value, changed);
+                self.reserve(id, value, &wish).await;
+            }
+            Step::ReserveBoth { ids, value } => {
+                let mut wishes = [self.wish(ids.0, value, false), self.wish(ids.1, value, false)];
+                if self.bug == Bug::CheckThenAct {
+                    for wish in &mut wishes {
+                        let findings = self.books.examine(&wish.checks).await.unwrap();
+                        if findings.iter().all(|finding| finding.denial.is_none()) {
+                            wish.checks.meters.clear();
+                        }
+                    }
+                }
+                self.reserve(ids.0, value, &wishes[0]).await;
+                self.reserve(ids.1, value, &wishes[1]).await;
+            }
+            Step::Sign { id, validity, behind } => self.sign(id, validity, behind).await,
+            Step::Doubt { id, validity } => {
+                let reason = "the signer hung".to_owned();
+                self.record(id, Transition::Doubtful { valid_before: self.now + validity, reason }).await;
+            }
+            Step::Lose { id } => self.record(id, Transition::Unknown { reason: "lost".to_owned(), answer: None }).await,
+            Step::Reject { id } => {
+                self.record(id, Transition::Rejected { reason: "no".to_owned(), answer: Answer::of(402) }).await;
+            }
+            Step::Settle { id, cashed } => {
+                if cashed {
+                    let nonce = self.held.get(&id).map(|(_, nonce, _)| *nonce);
+                    let number = self.signed.iter().rposition(|signed| Some(signed.nonce) == nonce);
+                    number.into_iter().for_each(|number| self.cash(number));
+                }
+                self.record(id, settled()).await;
+            }
+            Step::Free { id } => self.record(id, given_up()).await,
+            Step::Resume => {
+                let like = order("0", 0);
+                let (payer, fingerprint, origin) = (like.payer, like.fingerprint, like.origin);
+                let (now, until) = (at(self.now), at(self.now + 20));
+                let wanted = Resumption { payer, fingerprint, origin, tag: None, agent: None, now, until };
+                self.books.resume(&wanted).await.unwrap();
+            }
+            Step::Cash { number } => self.cash(number),
+            Step::Release { id } => self.release(id).await,
+            Step::Wait { seconds } => self.now += seconds,
+        }
+    }
+
+    /// What the chain has moved within the limit's time, and the most that it still can.
+    fn spent(&self) -> u64 {
+        let since = match self.kind {
+            LimitKind::Rolling(..) => self.now - WINDOW,
+            _ => 0,
+        };
+        let moved: u64 = self
+            .signed
+            .iter()
+            .filter(|signed| signed.cashed_at.is_some_and(|at| at > since))
+            .map(|signed| signed.value)
+            .sum();
+        let used = self.used();
+        let mut open: BTreeMap<B256, u64> = BTreeMap::new();
+        for signed in &self.signed {
+            if signed.valid_before > self.now && !used.contains(&signed.nonce) {
+                let largest = open.entry(signed.nonce).or_default();
+                *largest = signed.value.max(*largest);
+            }
+        }
+        moved + open.values().sum::<u64>()
+    }
+}
+
+fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(bug, kind.clone());
+        for step in steps {
+            world.take(*step).await;
+            let spent = world.spent();
+            prop_assert!(spent <= LIMIT, "{spent} of {LIMIT} after {step:?}: {:?}", world.signed);
+        }
+        // One transfer for each purchase and generation, at most.
+        let entries = world.books.entries(&Filter::all()).await.unwrap();
+        prop_assert!(entries.len() <= 6);
+        Ok(())
+    })
+}
+
+fn kinds() -> [LimitKind; 2] {
+    let limit = Usd::from_micros(LIMIT);
+    [LimitKind::Lifetime(limit.into()), LimitKind::Rolling(Duration::from_secs(WINDOW), limit.into())]
+}
+
+/// Some hundred thousand steps; a million and more by `BURSAR_MODEL_CASES=20000`.
+fn cases() -> u32 {
+    std::env::var("BURSAR_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+}
+
+fn hunt(bug: Bug, kind: &LimitKind, cases: u32) -> Result<(), TestError<Vec<Step>>> {
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::default() };
+    TestRunner::new(config).run(&prop::collection::vec(step(), 1..80), |steps| live_through(bug, kind, &steps))
+}
+
+#[test]
+fn no_chain_and_no_seller_exceeds_a_limit() {
+    for kind in kinds() {
+        hunt(Bug::None, &kind, cases()).unwrap();
+    }
+}
+
+macro_rules! bugs {
+    ($($name:ident: $bug:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            let caught = kinds().iter().any(|kind| hunt(Bug::$bug, kind, 20_000).is_err());
+            assert!(caught, "books with the bug {:?} passed", Bug::$bug);
+        }
+    )*};
+}
+
+bugs! {
+    the_suite_catches_release_on_timeout: ReleaseOnTimeout;
+    the_suite_catches_check_then_act: CheckThenAct;
+    the_suite_catches_a_fresh_nonce: FreshNonce;
+    the_suite_catches_counting_the_acknowledged_alone: CountAcknowledged;
+    the_suite_catches_forgetting_the_rejected: ForgetRejected;
+    the_suite_catches_an_unfenced_lapse: LapseUnfenced;
+    the_suite_catches_counting_at_the_receipt: CountAtReceipt;
+    the_suite_catches_holding_the_latest: HoldLatest;
+    the_suite_catches_release_by_the_clock: ReleaseByClock;
+}
