@@ -1,6 +1,11 @@
 //! Books in memory, gone with the process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+#[cfg(not(bursar_shuttle))]
+use std::sync::{Mutex, MutexGuard};
+
+#[cfg(bursar_shuttle)]
+use shuttle::sync::{Mutex, MutexGuard};
 
 use alloy::primitives::{Address, U256};
 

@@ -14,6 +14,8 @@ mod model;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod purchase;
+#[cfg(all(test, bursar_shuttle))]
+mod schedules;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod seal;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
