@@ -155,7 +155,7 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
         let world = World::new(Some(Fault::DropAfterSettle)).await;
         assert_eq!(world.buy().await, Spend::Unknown);
         world.pass(400);
-        world.nodes[0].fault(fault.clone());
+        world.nodes[0].fault(fault);
         let done = world.reconcile().await;
         assert_ne!(done.after, State::Released, "{fault:?}");
         assert!(!world.has_room().await, "{fault:?}");
