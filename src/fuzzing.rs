@@ -151,5 +151,5 @@ pub fn has_hex_of(digits: usize, shown: &str) -> bool {
 /// A settlement by the transaction that a seller names. The one place that makes it.
 #[must_use]
 pub const fn settled_by(transaction: [u8; 32]) -> crate::Transition {
-    crate::Transition::Settled { transaction: B256::new(transaction), answer: crate::ledger::Answer::of(200) }
+    crate::Transition::Settled { transaction: B256::new(transaction), answer: crate::ledger::SellerAnswer::of(200) }
 }

@@ -94,9 +94,9 @@ pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    Answer as SellerAnswer, BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger,
-    LedgerError, MemoryLedger, Plan, PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved,
-    Resumption, State, StopOrder, Transition, write_csv, write_jsonl,
+    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan,
+    PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved, Resumption, SellerAnswer, State,
+    StopOrder, Transition, write_csv, write_jsonl,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};

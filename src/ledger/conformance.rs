@@ -17,8 +17,8 @@ use tempfile::TempDir;
 
 use self::unresolved::*;
 use super::{
-    Answer, Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling,
-    PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling, PurchaseKey,
+    Reservation, Reserved, SellerAnswer, State, Terms, Transition,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
@@ -106,7 +106,7 @@ pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
 }
 
 pub(super) fn settled() -> Transition {
-    Transition::Settled { transaction: B256::repeat_byte(7), answer: Answer::of(200) }
+    Transition::Settled { transaction: B256::repeat_byte(7), answer: SellerAnswer::of(200) }
 }
 
 pub(super) fn given_up() -> Transition {
@@ -114,7 +114,7 @@ pub(super) fn given_up() -> Transition {
 }
 
 fn rejected() -> Transition {
-    Transition::Rejected { reason: "insufficient_funds".to_owned(), answer: Answer::of(402) }
+    Transition::Rejected { reason: "insufficient_funds".to_owned(), answer: SellerAnswer::of(402) }
 }
 
 fn unknown() -> Transition {

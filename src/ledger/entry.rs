@@ -7,7 +7,7 @@ use alloy::primitives::{Address, B256, U256};
 use secrecy::SecretString;
 use serde::Serialize;
 
-use super::{Answer, LedgerError, PurchaseId, PurchaseKey, Refund, nonce};
+use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
 use crate::asset::Asset;
 use crate::json_text::{hash, optional_hash};
 use crate::policy::{Denial, Rule};
@@ -140,7 +140,7 @@ pub struct Entry {
     /// How the chain's word is known, as JSON.
     pub proof: Option<String>,
     /// What the seller last answered.
-    pub answer: Option<Answer>,
+    pub answer: Option<SellerAnswer>,
     /// What the seller asked for, as it said it: the offer that was signed for, as JSON.
     pub terms: Option<String>,
     /// What came back, oldest first.

@@ -49,7 +49,7 @@ pub(crate) use purchase::{nonce, random_hex};
 pub use seal::{Fault, Verification};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
-pub use transition::{Answer, BodyDigest, ClaimedReceipt, Refund, Transition};
+pub use transition::{BodyDigest, ClaimedReceipt, Refund, SellerAnswer, Transition};
 
 /// The books that a client keeps.
 ///

@@ -15,7 +15,8 @@ use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, Tes
 
 use super::conformance::{NOW, at, given_up, order, settled};
 use super::{
-    Answer, Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, State, Terms, Transition,
+    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State, Terms,
+    Transition,
 };
 use crate::policy::limit::{LimitKind, Meter, Scope};
 use crate::{Timestamp, Usd};
@@ -272,7 +273,7 @@ impl World {
             }
             Step::Lose { id } => self.record(id, Transition::Unknown { reason: "lost".to_owned(), answer: None }).await,
             Step::Reject { id } => {
-                self.record(id, Transition::Rejected { reason: "no".to_owned(), answer: Answer::of(402) }).await;
+                self.record(id, Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) }).await;
             }
             Step::Settle { id, cashed } => {
                 if cashed {

@@ -46,21 +46,21 @@ pub enum Transition {
         /// Its hash.
         transaction: B256,
         /// What the seller answered.
-        answer: Answer,
+        answer: SellerAnswer,
     },
     /// The seller refused.
     Rejected {
         /// The seller's reason.
         reason: String,
         /// What the seller answered.
-        answer: Answer,
+        answer: SellerAnswer,
     },
     /// The answer was lost, or says nothing certain.
     Unknown {
         /// What happened.
         reason: String,
         /// What the seller answered, if it did.
-        answer: Option<Answer>,
+        answer: Option<SellerAnswer>,
     },
     /// The chain shows that the nonce was used to pay.
     Confirmed {
@@ -107,7 +107,7 @@ impl Transition {
 /// claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct SellerAnswer {
     /// HTTP status.
     pub status: u16,
     /// The `Date` header, at most 160 characters.
@@ -127,7 +127,7 @@ pub struct Answer {
     pub body: Option<BodyDigest>,
 }
 
-impl Answer {
+impl SellerAnswer {
     /// An answer of which only the status is known.
     #[must_use]
     pub const fn of(status: u16) -> Self {
@@ -278,7 +278,7 @@ impl Entry {
     }
 
     /// The last answer; one that says something is not lost to one that was not given.
-    fn answered(&mut self, reason: Option<&String>, answer: Option<&Answer>, now: Timestamp) {
+    fn answered(&mut self, reason: Option<&String>, answer: Option<&SellerAnswer>, now: Timestamp) {
         self.reason = reason.cloned();
         self.status = answer.map(|answer| answer.status);
         if let Some(answer) = answer {
@@ -366,7 +366,10 @@ mod tests {
             entry.apply(&Transition::Freed { lease: Timestamp::from_secs(1060) }, Timestamp::from_secs(1001)).is_err()
         );
         entry
-            .apply(&Transition::Rejected { reason: "no".into(), answer: Answer::of(402) }, Timestamp::from_secs(1001))
+            .apply(
+                &Transition::Rejected { reason: "no".into(), answer: SellerAnswer::of(402) },
+                Timestamp::from_secs(1001),
+            )
             .unwrap();
         assert!(entry.counts(Timestamp::MAX));
         assert!(entry.is_outstanding(Timestamp::from_secs(1159)));
@@ -388,7 +391,7 @@ mod tests {
         entry.apply(&signed(1300), Timestamp::from_secs(1000)).unwrap();
         entry
             .apply(
-                &Transition::Settled { transaction: B256::ZERO, answer: Answer::of(200) },
+                &Transition::Settled { transaction: B256::ZERO, answer: SellerAnswer::of(200) },
                 Timestamp::from_secs(1001),
             )
             .unwrap();

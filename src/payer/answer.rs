@@ -3,16 +3,16 @@
 use http::header::{CONTENT_TYPE, DATE, HeaderName, LINK};
 use http::{HeaderMap, StatusCode};
 
-use crate::ledger::{Answer, BodyDigest, ClaimedReceipt};
+use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
 use crate::text;
 use crate::x402::SettlementResponse;
 
 /// Longest link that is kept.
 const LONGEST_LINK: usize = 2048;
 
-pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: Option<BodyDigest>) -> Answer {
+pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: Option<BodyDigest>) -> SellerAnswer {
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(text::excerpt);
-    Answer {
+    SellerAnswer {
         status: status.as_u16(),
         date: header(DATE),
         content_type: header(CONTENT_TYPE),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Payer;
 use crate::json_text::{hash, optional_hash};
-use crate::ledger::{Answer, Entry, PurchaseId, PurchaseKey, Refund, State, Transition};
+use crate::ledger::{Entry, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition};
 use crate::{Error, ErrorKind, Network, Timestamp, Usd};
 
 /// Everything that the books know of one purchase, to be shown to the seller, a facilitator or a
@@ -23,7 +23,7 @@ pub struct Evidence {
     pub terms: Option<Box<RawValue>>,
     pub authorization: EvidenceAuthorization,
     /// What the seller last answered: its claim.
-    pub answer: Option<Answer>,
+    pub answer: Option<SellerAnswer>,
     /// The transaction that the seller claims.
     #[serde(with = "optional_hash")]
     pub claimed_transaction: Option<B256>,

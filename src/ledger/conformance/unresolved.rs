@@ -48,7 +48,8 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
 pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
-    let silent = |status| Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(Answer::of(status)) };
+    let silent =
+        |status| Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(SellerAnswer::of(status)) };
     for (status, delivered) in [(200, true), (299, true), (300, false), (402, false), (503, false)] {
         ledger.record(&key, &silent(status), at(NOW + 50)).await.unwrap();
         let taken = ledger.resume(&wanted(&order("x", 10), NOW + 50)).await.unwrap();
@@ -208,9 +209,9 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
 
 pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let server_error = || Answer::of(503);
+    let server_error = || SellerAnswer::of(503);
     let lost = Transition::Unknown { reason: "lost".to_owned(), answer: None };
-    let silent = Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(Answer::of(200)) };
+    let silent = Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(SellerAnswer::of(200)) };
     let broken = Transition::Unknown { reason: "503".to_owned(), answer: Some(server_error()) };
     let paid_for_nothing = Transition::Settled { transaction: B256::repeat_byte(7), answer: server_error() };
     let histories = [lost, silent, broken, paid_for_nothing, settled(), rejected()];

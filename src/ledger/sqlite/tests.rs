@@ -527,3 +527,65 @@ async fn a_noted_head_shows_what_the_chain_alone_does_not() {
     let report = ledger.verify(Some(later.head)).await.unwrap();
     assert_eq!(report.faults, [Fault::HeadMissing(later.head)]);
 }
+
+/// As on a disk that is full: SQLite is told that the file may not grow.
+#[tokio::test]
+async fn a_full_disk_stops_the_books_and_loses_nothing() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let pages = async |most: &'static str| {
+        let sql = format!("PRAGMA max_page_count = {most}");
+        ledger.run(move |books| books.query_row(&sql, [], |_| Ok(())).map_err(failed)).await.unwrap();
+    };
+    let first = hold(&ledger, order("first", 10), NOW).await;
+    pages("1").await;
+    let mut held = 0_usize;
+    let refused = loop {
+        match ledger.reserve(&wish(order(&format!("order-{held}"), 1), at(NOW), Vec::new())).await {
+            Ok(Reserved::Held(_)) => held = held.saturating_add(1),
+            other => break other,
+        }
+        assert!(held < 10_000, "the file does not grow for ever");
+    };
+    assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
+    // What is to leave needs its record first, and does not get it.
+    let mut recorded = 0_usize;
+    let unsigned = loop {
+        match ledger.record(&first, &signed(NOW + 300), at(NOW)).await {
+            Ok(()) => recorded = recorded.saturating_add(1),
+            other => break other,
+        }
+        assert!(recorded < 10_000, "the file does not grow for ever");
+    };
+    assert!(matches!(unsigned, Err(LedgerError::Store(_))), "{unsigned:?}");
+    assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), held.saturating_add(1));
+    pages("1000000").await;
+    ledger.record(&first, &signed(NOW + 300), at(NOW)).await.unwrap();
+    assert!(matches!(ledger.reserve(&wish(order("last", 1), at(NOW), Vec::new())).await, Ok(Reserved::Held(_))));
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+}
+
+/// A crash may leave any beginning of what was being written: everything before it stays.
+#[tokio::test]
+async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
+    let (directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    hold(&ledger, order("first", 10), NOW).await;
+    let log = directory.path().join(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()));
+    let acknowledged = fs::metadata(&log).unwrap().len();
+    hold(&ledger, order("second", 10), NOW).await;
+    let (file, whole) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
+    let acknowledged = usize::try_from(acknowledged).unwrap();
+    assert!(whole.len() > acknowledged);
+    for cut in (acknowledged..=whole.len()).step_by(97).chain([whole.len()]) {
+        let (_copy, copy) = shelf();
+        fs::write(&copy, &file).unwrap();
+        let copied_log = copy.with_file_name(format!("{}-wal", copy.file_name().unwrap().to_str().unwrap()));
+        fs::write(copied_log, &whole[..cut]).unwrap();
+        let books = SqliteLedger::open(&copy).unwrap();
+        let entries = books.entries(&Filter::all()).await.unwrap();
+        let expected = if cut == whole.len() { 2 } else { 1 };
+        assert_eq!(entries.len(), expected, "cut at {cut} of {}", whole.len());
+        assert!(books.verify(None).await.unwrap().is_sound());
+    }
+}
