@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measures clients on hostile sellers: comparison/run.py [CLIENT...]
+"""Measures clients on hostile sellers: comparison/run.py [CLIENT...] [--without=CLIENT...]
 
 Each client runs with its defaults against sellers of its own. What is told is what reached the wire and
-the sellers' make-believe chain. Writes comparison/results.md, and the table into README.md.
+the sellers' make-believe chain. Writes comparison/results.md, and the table into README.md, unless clients
+are named. The packages of @x402/fetch and x402[httpx] are those that tests/interop/run installs.
 """
 
 import datetime
@@ -20,7 +21,7 @@ ROOT = HERE.parent
 # Anvil's account 0, published with it.
 KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 PRICE = 1000
-PATIENCE = 25
+PATIENCE = 120
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 
 
@@ -138,11 +139,16 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    wanted = sys.argv[1:]
+    without = [word.removeprefix("--without=") for word in sys.argv[1:] if word.startswith("--without=")]
+    wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
+    left_out = []
     cargo("build", "--locked", "--example", "hostile_sellers")
     results = {}
     for name, (command, build) in clients().items():
         if wanted and not any(name.startswith(prefix) for prefix in wanted):
+            continue
+        if any(name.startswith(prefix) for prefix in without):
+            left_out.append(name)
             continue
         build()
         print(name, file=sys.stderr)
@@ -158,6 +164,8 @@ def main() -> None:
         "over plain http on loopback (which bursar is told to allow but in the first row); what is told is what reached "
         "the wire. \"3 tries\" is a caller that calls three times until it succeeds."
     )
+    if left_out:
+        words += f" Not measured in this run: {', '.join(left_out)}."
     (HERE / "results.md").write_text(f"# Comparison\n\n{words}\n\n{text}\n")
     readme = (ROOT / "README.md").read_text()
     before, rest = readme.split(BEGIN, 1)

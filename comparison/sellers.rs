@@ -3,6 +3,8 @@
 //! Prints its cases as a line of JSON; for each line of standard input, the name of a case, it prints
 //! what reached the wire there. What a client says of itself is not asked.
 
+#![expect(clippy::indexing_slicing, reason = "a measurement, not a library")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -27,12 +29,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let case = open(name).await?;
         cases.insert(name, case);
     }
-    let list: Vec<Value> =
-        NAMES.iter().map(|name| json!({ "name": name, "url": cases[name].seller.url(cases[name].path).as_str() })).collect();
+    let list: Vec<Value> = NAMES
+        .iter()
+        .map(|name| json!({ "name": name, "url": cases[name].seller.url(cases[name].path).as_str() }))
+        .collect();
     say(&json!(list))?;
     for line in std::io::stdin().lock().lines() {
         let case = cases.get(line?.trim()).ok_or("there is no such case")?;
-        say(&json!({ "here": payments(&case.seller), "elsewhere": payments(&case.elsewhere), "settled": case.seller.settlements().len() }))?;
+        say(
+            &json!({ "here": payments(&case.seller), "elsewhere": payments(&case.elsewhere), "settled": case.seller.settlements().len() }),
+        )?;
     }
     Ok(())
 }

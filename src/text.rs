@@ -45,6 +45,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         let word = run(|character| character.is_ascii_alphanumeric() || matches!(character, '+' | '_' | '-' | '='));
         let digits = run(|character| character.is_ascii_hexdigit());
         let end = match (word, digits) {
+            _ if rest.starts_with("0x") => 2,
             (word, digits) if word > LONGEST_WORD && digits < word => word,
             (_, digits) if digits > 0 => digits,
             _ => first.len_utf8(),

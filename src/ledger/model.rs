@@ -242,7 +242,8 @@ impl World {
         let proved = valid_before <= self.now && !self.used().contains(&nonce);
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
-            let released = Transition::Released { valid_before: Some(valid_before), cancelled, proof: "{}".to_owned() };
+            let (valid_before, proof) = (Some(valid_before), "{}".to_owned());
+            let released = Transition::Released { nonce, valid_before, cancelled, proof };
             self.record(id, released).await;
         }
     }

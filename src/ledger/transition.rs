@@ -64,6 +64,8 @@ pub enum Transition {
     },
     /// The chain shows that the nonce was used to pay.
     Confirmed {
+        /// The nonce.
+        nonce: B256,
         /// The transaction that used it.
         transaction: Option<B256>,
         /// How that is known, as JSON.
@@ -71,6 +73,9 @@ pub enum Transition {
     },
     /// The chain proves that nothing signed for this purchase was or can be cashed.
     Released {
+        /// The nonce that the proof is about: a purchase that was released and bought anew has
+        /// another, and may have the same expiry.
+        nonce: B256,
         /// The `validBefore` that the proof is about, in Unix seconds: what is signed later is not
         /// covered by it.
         valid_before: Option<u64>,
@@ -239,13 +244,16 @@ impl Entry {
                 self.answered(Some(reason), answer.as_ref(), now);
             }
             (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => self.owned_until = now,
-            (Transition::Confirmed { transaction, proof }, Signed | Rejected | Unknown | Settled | Released) => {
+            (Transition::Confirmed { nonce, transaction, proof }, Signed | Rejected | Unknown | Settled | Released)
+                if self.nonce == *nonce =>
+            {
                 self.state = Settled;
                 self.verified_transaction = transaction.or(self.verified_transaction);
                 self.proof = Some(proof.clone());
             }
-            (Transition::Released { valid_before, cancelled, proof }, Signed | Rejected | Unknown | Settled)
+            (Transition::Released { nonce, valid_before, cancelled, proof }, Signed | Rejected | Unknown | Settled)
                 if self.is_unproven()
+                    && self.nonce == *nonce
                     && self.valid_before == *valid_before
                     && (*cancelled || self.expires_at <= now) =>
             {
@@ -383,6 +391,27 @@ mod tests {
         entry.apply(&signed(1100), Timestamp::from_secs(1000)).unwrap();
         assert_eq!(entry.valid_before, Some(1300));
         assert_eq!(entry.counts_at, Timestamp::from_secs(1300));
+    }
+
+    #[test]
+    fn a_proof_is_of_one_nonce_and_of_what_was_signed_under_it() {
+        let released = |nonce, valid_before| Transition::Released {
+            nonce,
+            valid_before: Some(valid_before),
+            cancelled: true,
+            proof: "{}".to_owned(),
+        };
+        let now = Timestamp::from_secs(1010);
+        let mut entry = entry();
+        entry.apply(&signed(1300), Timestamp::from_secs(1000)).unwrap();
+        // Bought anew after it was released: the same expiry, by chance or by the seller's wish.
+        let other = B256::repeat_byte(9);
+        assert!(entry.apply(&released(other, 1300), now).is_err());
+        assert!(entry.apply(&released(entry.nonce, 1299), now).is_err());
+        let confirmed = Transition::Confirmed { nonce: other, transaction: None, proof: "{}".to_owned() };
+        assert!(entry.apply(&confirmed, now).is_err());
+        entry.apply(&released(entry.nonce, 1300), now).unwrap();
+        assert_eq!(entry.state, State::Released);
     }
 
     #[test]

@@ -64,12 +64,13 @@ impl Payer {
         let (transition, after) = match &answer {
             Answer::Settled(settlement) => {
                 let (transaction, proof) = (Some(settlement.transaction), json!({ "settled": settlement }).to_string());
-                (Transition::Confirmed { transaction, proof }, State::Settled)
+                (Transition::Confirmed { nonce: entry.nonce, transaction, proof }, State::Settled)
             }
             Answer::NotSettled(proof) => {
                 let cancelled = proof.grounds == Grounds::Canceled;
                 let proof = json!({ "not_settled": proof }).to_string();
-                (Transition::Released { valid_before: entry.valid_before, cancelled, proof }, State::Released)
+                let (nonce, valid_before) = (entry.nonce, entry.valid_before);
+                (Transition::Released { nonce, valid_before, cancelled, proof }, State::Released)
             }
             Answer::CannotTell { .. } => return Ok(done(entry.state, answer)),
         };

@@ -15,8 +15,14 @@ fn wanted(entry: &NewEntry, now: u64) -> Resumption {
     }
 }
 
-fn released(valid_before: u64, cancelled: bool) -> Transition {
-    Transition::Released { valid_before: Some(valid_before), cancelled, proof: "{}".to_owned() }
+async fn released(ledger: &impl Ledger, key: &PurchaseKey, valid_before: u64, cancelled: bool) -> Transition {
+    let nonce = state(ledger, key).await.nonce;
+    Transition::Released { nonce, valid_before: Some(valid_before), cancelled, proof: "{}".to_owned() }
+}
+
+async fn confirmed(ledger: &impl Ledger, key: &PurchaseKey, proof: &str) -> Transition {
+    let (nonce, transaction) = (state(ledger, key).await.nonce, Some(B256::repeat_byte(9)));
+    Transition::Confirmed { nonce, transaction, proof: proof.to_owned() }
 }
 
 pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: &Shelf<L>) {
@@ -82,7 +88,7 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger
     let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let nonce = state(&ledger, &key).await.nonce;
-    ledger.record(&key, &released(NOW + 300, false), at(NOW + 360)).await.unwrap();
+    ledger.record(&key, &released(&ledger, &key, NOW + 300, false).await, at(NOW + 360)).await.unwrap();
     for meters in [lifetime(10), rolling(10), exposure(10)] {
         assert_eq!(used(&ledger, NOW + 360, meters[0].clone()).await, 0);
     }
@@ -109,20 +115,19 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
         }
     };
     let key = sign(&ledger, order("early", 10), NOW, NOW + 300).await;
-    refuses(&key, released(NOW + 300, false), NOW + 359).await;
-    ledger.record(&key, &released(NOW + 300, true), at(NOW + 1)).await.unwrap();
+    refuses(&key, released(&ledger, &key, NOW + 300, false).await, NOW + 359).await;
+    ledger.record(&key, &released(&ledger, &key, NOW + 300, true).await, at(NOW + 1)).await.unwrap();
     let key = sign(&ledger, order("again", 10), NOW, NOW + 300).await;
     ledger.record(&key, &signed(NOW + 400), at(NOW)).await.unwrap();
-    refuses(&key, released(NOW + 300, false), NOW + 900).await;
-    let confirmed = Transition::Confirmed { transaction: Some(B256::repeat_byte(9)), proof: "{}".to_owned() };
-    ledger.record(&key, &confirmed, at(NOW + 900)).await.unwrap();
-    refuses(&key, released(NOW + 400, true), NOW + 900).await;
+    refuses(&key, released(&ledger, &key, NOW + 300, false).await, NOW + 900).await;
+    ledger.record(&key, &confirmed(&ledger, &key, "{}").await, at(NOW + 900)).await.unwrap();
+    refuses(&key, released(&ledger, &key, NOW + 400, true).await, NOW + 900).await;
     let held = hold(&ledger, order("held", 10), NOW).await;
-    refuses(&held, released(NOW + 300, true), NOW + 900).await;
+    refuses(&held, released(&ledger, &held, NOW + 300, true).await, NOW + 900).await;
     // A receipt is a claim, and proof is stronger.
     let claimed = sign(&ledger, order("claimed", 10), NOW, NOW + 300).await;
     ledger.record(&claimed, &settled(), at(NOW)).await.unwrap();
-    ledger.record(&claimed, &released(NOW + 300, false), at(NOW + 360)).await.unwrap();
+    ledger.record(&claimed, &released(&ledger, &claimed, NOW + 300, false).await, at(NOW + 360)).await.unwrap();
     assert_eq!(state(&ledger, &claimed).await.state, State::Released);
     // What is claimed after the proof counts again.
     ledger.record(&claimed, &settled(), at(NOW + 361)).await.unwrap();
@@ -137,8 +142,7 @@ pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(
             ledger.record(&key, claim, at(NOW + 5)).await.unwrap();
         }
         let proof = "{\"settled\":1}".to_owned();
-        let confirmed = Transition::Confirmed { transaction: Some(B256::repeat_byte(9)), proof: proof.clone() };
-        ledger.record(&key, &confirmed, at(NOW + 600)).await.unwrap();
+        ledger.record(&key, &confirmed(&ledger, &key, &proof).await, at(NOW + 600)).await.unwrap();
         let entry = state(&ledger, &key).await;
         assert_eq!((entry.state, entry.counts_at), (State::Settled, at(NOW + 300)));
         assert_eq!(entry.transaction, claim.map(|_| B256::repeat_byte(7)));
@@ -237,19 +241,22 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
 
 pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let proof = || "{}".to_owned();
-    let confirmed = Transition::Confirmed { transaction: None, proof: proof() };
     let histories = [
         ("signed", vec![]),
         ("unknown", vec![unknown()]),
         ("rejected", vec![rejected()]),
         ("claimed", vec![settled()]),
-        ("confirmed", vec![settled(), confirmed]),
-        ("released", vec![released(NOW + 300, true)]),
+        ("confirmed", vec![settled()]),
+        ("released", vec![]),
     ];
     for (id, history) in histories {
         let key = sign(&ledger, order(id, 1), NOW, NOW + 300).await;
-        for transition in history {
+        let proof = match id {
+            "confirmed" => Some(confirmed(&ledger, &key, "{}").await),
+            "released" => Some(released(&ledger, &key, NOW + 300, true).await),
+            _ => None,
+        };
+        for transition in history.into_iter().chain(proof) {
             ledger.record(&key, &transition, at(NOW + 1)).await.unwrap();
         }
     }
