@@ -1,5 +1,7 @@
 //! bursar as it comes, for the comparison: `compare_bursar URL TRIES [--plain-http]`.
 
+#![expect(clippy::print_stderr, reason = "a program")]
+
 use std::error::Error;
 
 use bursar::{Client, LocalSigner, MemoryLedger, Policy};

@@ -87,7 +87,7 @@ impl Charge {
         }
     }
 
-    fn weigh(&self, scale: &Amount) -> Option<Weight> {
+    pub(super) fn weigh(&self, scale: &Amount) -> Option<Weight> {
         match scale {
             Amount::Usd(_) => self.usd.map(|usd| Weight::from(usd.micros())),
             Amount::Token(amount) => {

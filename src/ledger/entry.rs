@@ -183,6 +183,12 @@ impl Entry {
         self.status.is_some_and(|status| (200..300).contains(&status))
     }
 
+    /// Whether this transaction is booked as a refund of the purchase.
+    #[must_use]
+    pub fn was_refunded_by(&self, transaction: B256) -> bool {
+        self.refunds.iter().any(|refund| refund.transaction == transaction)
+    }
+
     /// What came back in all, in atomic units, and at most what was paid.
     #[must_use]
     pub fn refunded(&self) -> U256 {

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
-use crate::policy::Denial;
+use crate::policy::{Amount, Denial, Span};
 use crate::{Origin, Timestamp};
 
 pub use checks::{Books, Charge, Checks, Finding};
@@ -227,6 +227,8 @@ pub struct Resumption {
     pub(crate) origin: Origin,
     pub(crate) tag: Option<String>,
     pub(crate) agent: Option<String>,
+    /// What the caller pays at most.
+    pub(crate) max: Option<Amount>,
     pub(crate) now: Timestamp,
     pub(crate) until: Timestamp,
 }
@@ -255,7 +257,9 @@ impl Resumption {
             && entry.agent == self.agent;
         let undelivered = entry.is_unresolved() && !entry.delivered();
         let left = undelivered && entry.payload.is_some() && entry.expires_at > self.now;
-        (same && left && entry.owned_until <= self.now).then(|| Entry {
+        let within =
+            |max: &Amount| Charge::of(entry, Span::Ever).weigh(max).is_some_and(|weight| weight <= max.weight());
+        (same && left && self.max.as_ref().is_none_or(within) && entry.owned_until <= self.now).then(|| Entry {
             owned_until: self.until,
             updated_at: self.now,
             ..entry.clone()

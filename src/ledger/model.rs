@@ -289,7 +289,7 @@ impl World {
                 let like = order("0", 0);
                 let (payer, fingerprint, origin) = (like.payer, like.fingerprint, like.origin);
                 let (now, until) = (at(self.now), at(self.now + 20));
-                let wanted = Resumption { payer, fingerprint, origin, tag: None, agent: None, now, until };
+                let wanted = Resumption { payer, fingerprint, origin, tag: None, agent: None, max: None, now, until };
                 self.books.resume(&wanted).await.unwrap();
             }
             Step::Cash { number } => self.cash(number),

@@ -73,7 +73,8 @@ fn what_is_open_is_taken_up_by_one() {
                 thread::spawn(move || {
                     let (payer, fingerprint, origin) = (entry.payer, entry.fingerprint, entry.origin);
                     let (now, until) = (at(NOW + 1), at(NOW + 21));
-                    let wanted = Resumption { payer, fingerprint, origin, tag: None, agent: None, now, until };
+                    let wanted =
+                        Resumption { payer, fingerprint, origin, tag: None, agent: None, max: None, now, until };
                     block_on(books.resume(&wanted)).unwrap().is_some()
                 })
             })

@@ -231,6 +231,10 @@ impl Entry {
             }
             (Transition::Presented { until }, Signed | Rejected | Unknown | Settled) => self.owned_until = *until,
             (Transition::Settled { transaction, answer }, Signed | Rejected | Unknown | Settled | Released) => {
+                if self.state == Released {
+                    // A claim against a proof: the chain is to be asked again.
+                    self.proof = None;
+                }
                 self.state = Settled;
                 self.transaction = Some(*transaction);
                 self.answered(None, Some(answer), now);

@@ -47,7 +47,7 @@ impl Payer {
     }
 
     async fn obtain(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.record_left().await;
+        self.record_left().await?;
         if let Some(payment) = self.resume(intent).await? {
             return Ok(payment);
         }

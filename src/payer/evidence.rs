@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Payer;
 use crate::json_text::{hash, optional_hash};
-use crate::ledger::{Entry, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition};
+use crate::ledger::{Entry, Filter, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition};
 use crate::{Error, ErrorKind, Network, Timestamp, Usd};
 
 /// Everything that the books know of one purchase, to be shown to the seller, a facilitator or a
@@ -125,7 +125,7 @@ impl Payer {
     ///
     /// # Errors
     /// When the books hold no such purchase of this payer, nothing was signed for it, the transaction
-    /// was booked before with another value, or the books cannot be written.
+    /// was booked before with another value or for another purchase, or the books cannot be written.
     pub async fn record_refund(
         &self,
         purchase: &PurchaseId,
@@ -133,6 +133,12 @@ impl Payer {
         value: alloy::primitives::U256,
     ) -> Result<(), Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
+        let booked = self.inner.ledger.entries(&Filter::all()).await?;
+        let elsewhere = booked.iter().find(|entry| entry.key() != key && entry.was_refunded_by(transaction));
+        if let Some(entry) = elsewhere {
+            let message = format!("the transaction is booked as a refund of purchase {}", entry.purchase);
+            return Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
+        }
         let refund = Refund::new(transaction, value, self.now(), false);
         Ok(self.inner.ledger.record(&key, &Transition::Refunded(refund), self.now()).await?)
     }

@@ -10,10 +10,11 @@ use super::Payer;
 use crate::Timestamp;
 use crate::ledger::{LedgerError, PurchaseKey, Transition};
 
-/// Purchases that were left, and not yet recorded so.
+/// What became of purchases and is not recorded yet: of calls that were left, and what the books could
+/// not take when it happened.
 #[derive(Default)]
 pub(super) struct Left {
-    list: Mutex<Vec<(PurchaseKey, Stage)>>,
+    list: Mutex<Vec<(PurchaseKey, Transition)>>,
     /// Held by whoever is recording, so that others wait until it is done.
     recording: tokio::sync::Mutex<()>,
 }
@@ -30,11 +31,16 @@ pub(super) enum Stage {
 }
 
 impl Left {
-    fn list(&self) -> MutexGuard<'_, Vec<(PurchaseKey, Stage)>> {
+    /// To be recorded before anything else is decided.
+    pub(super) fn note(&self, key: PurchaseKey, transition: Transition) {
+        self.list().push((key, transition));
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<(PurchaseKey, Transition)>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<(PurchaseKey, Stage)> {
+    fn next(&self) -> Option<(PurchaseKey, Transition)> {
         self.list().first().cloned()
     }
 
@@ -48,29 +54,34 @@ impl Left {
 
 impl Payer {
     /// Records what was left, before anything else is decided.
-    pub(super) async fn record_left(&self) {
+    ///
+    /// Books that cannot take it stop everything: what they do not know would be bought again.
+    pub(super) async fn record_left(&self) -> Result<(), LedgerError> {
         let left = &self.inner.left;
         if left.list().is_empty() && left.recording.try_lock().is_ok() {
-            return;
+            return Ok(());
         }
         let recording = left.recording.lock().await;
-        while let Some((key, stage)) = left.next() {
-            if let Err(error) = self.leave(&key, stage).await {
-                tracing::warn!(%error, purchase = %key.id, "a purchase that was left is not recorded so; its lease or its expiry ends it");
+        while let Some((key, transition)) = left.next() {
+            match self.inner.ledger.record(&key, &transition, self.now()).await {
+                // The books know better already.
+                Ok(()) | Err(LedgerError::Transition { .. } | LedgerError::UnknownPurchase(_)) => left.done(),
+                Err(error) => return Err(error),
             }
-            left.done();
         }
         drop(recording);
+        Ok(())
     }
+}
 
-    async fn leave(&self, key: &PurchaseKey, stage: Stage) -> Result<(), LedgerError> {
+impl Stage {
+    fn left(self) -> Transition {
         let reason = "the caller stopped waiting".to_owned();
-        let transition = match stage {
-            Stage::Held { lease } => Transition::Freed { lease },
-            Stage::Asked { valid_before } => Transition::Doubtful { valid_before, reason },
-            Stage::Signed => Transition::Unknown { reason, answer: None },
-        };
-        self.inner.ledger.record(key, &transition, self.now()).await
+        match self {
+            Self::Held { lease } => Transition::Freed { lease },
+            Self::Asked { valid_before } => Transition::Doubtful { valid_before, reason },
+            Self::Signed => Transition::Unknown { reason, answer: None },
+        }
     }
 }
 
@@ -106,10 +117,14 @@ impl Drop for Guard {
         if !*self.armed.get_mut() {
             return;
         }
-        self.payer.inner.left.list().push((self.key.clone(), self.stage));
+        self.payer.inner.left.note(self.key.clone(), self.stage.left());
         // Without a runtime it waits for the next purchase, or for the lease to lapse.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let payer = self.payer.clone();
-        runtime.spawn(async move { payer.record_left().await });
+        runtime.spawn(async move {
+            if let Err(error) = payer.record_left().await {
+                tracing::warn!(%error, "what became of a purchase is not recorded yet; nothing is bought until it is");
+            }
+        });
     }
 }

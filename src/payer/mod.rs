@@ -201,7 +201,7 @@ impl Payer {
     /// # Errors
     /// When the books cannot be read.
     pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
-        self.record_left().await;
+        self.record_left().await?;
         let meters = self.inner.policy.standing_meters();
         let refunds_make_room = self.inner.policy.refunds_count();
         let now = self.now();
@@ -214,7 +214,7 @@ impl Payer {
     /// # Errors
     /// When the books cannot be read.
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
-        self.record_left().await;
+        self.record_left().await?;
         Ok(self.inner.ledger.entries(filter).await?)
     }
 

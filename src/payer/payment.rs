@@ -171,6 +171,7 @@ impl Payment {
         // Until here a drop would have been a loss of the answer.
         self.guard.disarm();
         if let Err(error) = recorded {
+            self.payer().inner.left.note(key.clone(), transition.clone());
             tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
         }
     }
@@ -205,7 +206,7 @@ impl Payer {
     /// request.
     pub(crate) async fn resume(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
         let Some(id) = &intent.purchase_id else { return Ok(None) };
-        self.record_left().await;
+        self.record_left().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         let Some(entry) = self.inner.ledger.purchase(&key).await? else { return Ok(None) };
         if entry.fingerprint != intent.fingerprint {
@@ -228,7 +229,7 @@ impl Payer {
     /// redirect, which has to be followed first.
     pub(crate) async fn resume_here(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
         let Some(id) = &intent.purchase_id else { return Ok(None) };
-        self.record_left().await;
+        self.record_left().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         match self.inner.ledger.purchase(&key).await? {
             Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => self.resume(intent).await,
@@ -249,13 +250,16 @@ impl Payer {
             origin: intent.origin.clone(),
             tag: intent.tag.clone(),
             agent: self.inner.agent.clone(),
+            max: intent.max_price.clone(),
             now,
             until: now.after(OWNED),
         };
         let Some(entry) = self.inner.ledger.resume(&wanted).await? else { return Ok(None) };
-        let guard = Guard::new(self, entry.key(), Stage::Signed);
-        self.allowed_again(&entry).await?;
-        guard.disarm();
+        if let Err(stopped) = self.allowed_again(&entry).await {
+            // It stays what it was, and nobody is at it.
+            self.inner.ledger.record(&entry.key(), &Transition::Presented { until: now }, now).await?;
+            return Err(stopped);
+        }
         self.present_again(entry).map(Some)
     }
 

@@ -45,7 +45,7 @@ impl Payer {
     pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
         let none = || Error::builder("no chain to read; add .chain(ChainReader::new().endpoint(…)?)");
         let chain = self.inner.chain.as_ref().ok_or_else(none)?;
-        self.record_left().await;
+        self.record_left().await?;
         let unproven = Filter { unproven: true, ..Filter::all() };
         let mut entries = self.inner.ledger.entries(&unproven).await?;
         let now = self.now();

@@ -81,6 +81,11 @@ async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Fa
 
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
     let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
+    let booked = ledger.entries(&Filter::all()).await?;
+    let elsewhere = booked.iter().find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
+    if let Some(other) = elsewhere {
+        return Err(Failure::failed(format!("the transaction is booked as a refund of purchase {}", other.purchase)));
+    }
     let refund = Refund::new(args.transaction, args.value, SystemClock.now(), false);
     ledger.record(&entry.key(), &Transition::Refunded(refund), SystemClock.now()).await?;
     output::finish(output::print(format_args!("refund booked for purchase {}\n", args.purchase)), Exit::Done)

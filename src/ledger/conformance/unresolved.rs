@@ -10,6 +10,7 @@ fn wanted(entry: &NewEntry, now: u64) -> Resumption {
         origin: entry.origin.clone(),
         tag: entry.tag.clone(),
         agent: entry.agent.clone(),
+        max: None,
         now: at(now),
         until: at(now + 20),
     }
