@@ -16,6 +16,7 @@ pub(crate) use builder::{ANSWER_TIMEOUT, safe};
 pub use request::{Request, RequestBuilder};
 
 use crate::Error;
+use crate::credential::{CallPlan, Comparison, Credentials};
 use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
@@ -38,6 +39,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     payer: Option<Payer>,
+    keys: Credentials,
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
@@ -110,7 +112,7 @@ impl Client {
     ) -> Exchange<'a, Direct<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
         let time = (deadline, self.inner.patience);
-        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time)
+        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time).with_keys(&self.inner.keys)
     }
 
     /// The wallet with its policy and books, if the client has one.
@@ -165,6 +167,14 @@ impl Client {
     /// When the client has no wallet, or the books hold no such purchase or cannot be read.
     pub async fn evidence(&self, purchase: &PurchaseId) -> Result<Evidence, Error> {
         self.wallet()?.evidence(purchase).await
+    }
+
+    /// What calls to a host cost, and what a plan would have; see [`Payer::compare`].
+    ///
+    /// # Errors
+    /// When the client has no wallet, the host is none, or the books cannot be read.
+    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
+        self.wallet()?.compare(host, plan).await
     }
 
     #[cfg(feature = "multipart")]

@@ -58,6 +58,7 @@ pub(super) fn order(id: &str, micros: u64) -> NewEntry {
         value: U256::from(micros),
         tag: None,
         agent: None,
+        credential: None,
         terms: None,
     }
 }

@@ -88,9 +88,9 @@ async fn a_panic_stops_the_books() {
 fn a_newer_schema_is_refused() {
     let (_directory, path) = shelf();
     drop(SqliteLedger::open(&path).unwrap());
-    meddle(&path, "PRAGMA user_version = 3");
-    assert!(matches!(refused(&path), LedgerError::Newer { found: 3, known: 2 }));
-    for never in [0, 1] {
+    meddle(&path, "PRAGMA user_version = 4");
+    assert!(matches!(refused(&path), LedgerError::Newer { found: 4, known: 3 }));
+    for never in [0, 1, 2] {
         meddle(&path, &format!("PRAGMA user_version = {never}"));
         assert!(matches!(refused(&path), LedgerError::Damaged(_)));
     }
