@@ -432,7 +432,11 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
     ] {
         assert_eq!(used(&ledger, NOW + 2, global(kind.clone())).await, expected, "{kind:?}");
     }
-    assert_eq!(used(&ledger, NOW + 2 + 3600, global(LimitKind::Rolling(HOUR, max()))).await, 40, "a call counts when made");
+    assert_eq!(
+        used(&ledger, NOW + 2 + 3600, global(LimitKind::Rolling(HOUR, max()))).await,
+        40,
+        "a call counts when made"
+    );
     let limit = vec![global(LimitKind::Lifetime(micros(75)))];
     assert!(denied(&ledger, by_key(order("third", 6), "one"), NOW + 2, limit.clone()).await.is_some());
     let called = |name: &str| Filter { credential: Some(name.to_owned()), ..Filter::all() };
