@@ -16,6 +16,33 @@ Exit codes:
   4  a signature left, and the outcome is unknown; the money counts as spent
   5  paid, and the call failed";
 
+#[cfg(feature = "mcp-serve")]
+const SERVE: &str = "\
+In an MCP client's configuration, the key beside it in the environment:
+  {
+    \"mcpServers\": {
+      \"bursar\": {
+        \"command\": \"bursar\",
+        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/home/me/agent.toml\", \"--agent\", \"researcher\"],
+        \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
+      }
+    }
+  }
+With --keystore FILE the environment holds BURSAR_KEYSTORE_PASSWORD instead.
+
+Tools:
+  pay       fetch a URL and pay for it, if it must be and may be
+  quote     what a request would cost, and what the policy says
+  budget    each limit with what is used and left
+  purchase  what the books hold of one purchase, to resume it
+
+Policy, key and books are fixed by this command line: nothing that is said over the protocol changes them; a call can
+only tighten its own limit. A payment that the policy wants approved is put to the client's user, where the client
+supports elicitation; otherwise it is denied. The answer is the client's word.
+
+Standard output carries the protocol alone. The server ends with its standard input; a payment that is still under way
+5 seconds later is left, which the books note: the same request takes it up.";
+
 const PAY: &str = "\
 The key is read from the environment variable BURSAR_PRIVATE_KEY (64 hexadecimal digits), or from --keystore,
 whose password is in BURSAR_KEYSTORE_PASSWORD or asked for on the terminal. It is never an argument.
@@ -79,9 +106,47 @@ pub(crate) enum Command {
     /// Limits kept for each origin, payee and so on are left out: `bursar policy explain --ledger` shows them for one
     /// request.
     Budget(Budget),
+    /// Paid tools over the Model Context Protocol
+    #[cfg(feature = "mcp-serve")]
+    #[command(subcommand)]
+    Mcp(McpCommand),
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+}
+
+#[cfg(feature = "mcp-serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpCommand {
+    /// Be an MCP server on standard input and output that pays for an agent, which never holds the key
+    #[command(after_long_help = SERVE, after_help = "With --help: the tools, and how to configure an MCP client.")]
+    Serve(Serve),
+}
+
+#[cfg(feature = "mcp-serve")]
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Book the payments under this agent's name, which the policy may limit
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Allow plain http to this machine's loopback
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Allow addresses that are not public, and proxies
+    ///
+    /// Without it, an agent cannot be talked into fetching what only this machine can reach.
+    #[arg(long)]
+    pub(crate) allow_private_networks: bool,
+    /// Bound each call, payment and body included
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    pub(crate) timeout: Duration,
+    /// Hand over at most this much of a body
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub(crate) body_limit: u32,
 }
 
 #[derive(Args, Debug)]

@@ -12,6 +12,8 @@ mod policies;
 mod quote;
 mod report;
 mod request;
+#[cfg(feature = "mcp-serve")]
+mod serve;
 mod store;
 mod upkeep;
 mod wallet;
@@ -20,6 +22,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(feature = "mcp-serve")]
+use args::McpCommand;
 use args::{Cli, Command, LedgerCommandArgs as LedgerArgs, PolicyCommand};
 use exit::{Exit, Failure};
 
@@ -46,6 +50,8 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
+        #[cfg(feature = "mcp-serve")]
+        Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
     }

@@ -193,7 +193,8 @@ impl ShownOffer {
     }
 }
 
-fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
+/// What would become of an offer: a stable name, why, and the refusal.
+pub(crate) fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
     match &offer.explanation {
         None => ("unjudged", None, None),
         Some(said) => match (said.denial(), &said.ask) {
