@@ -41,7 +41,7 @@ only tighten its own limit. A payment that the policy wants approved is put to t
 supports elicitation; otherwise it is denied. The answer is the client's word.
 
 Standard output carries the protocol alone. The server ends with its standard input; a payment that is still under way
-5 seconds later is left, which the books note: the same request takes it up.";
+a second later is left, which the books note: the same request takes it up.";
 
 const PAY: &str = "\
 The key is read from the environment variable BURSAR_PRIVATE_KEY (64 hexadecimal digits), or from --keystore,

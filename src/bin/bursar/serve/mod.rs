@@ -23,6 +23,7 @@
 
 mod answer;
 mod approval;
+mod hangup;
 mod order;
 mod tools;
 
@@ -37,7 +38,7 @@ use rmcp::RoleServer;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
-use rmcp::transport::stdio_pipes;
+use rmcp::transport::{Transport, stdio_pipes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
@@ -50,6 +51,7 @@ use crate::store::Store;
 use crate::wallet;
 use answer::{Answer, Record};
 use approval::{ASKED, Caller, Parked, Waiting, Way};
+use hangup::{HangUp, Watched};
 use order::{Order, Pay};
 use tools::Tool;
 
@@ -60,15 +62,16 @@ const MESSAGE: usize = 4 * 1024 * 1024;
 
 /// `bursar mcp serve`.
 pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
-    let desk = Arc::new(Desk::open(args).await?);
-    let served = serve(Server(Arc::clone(&desk))).await;
+    let (reader, writer) = stdio_pipes();
+    let (reader, hang_up) = Watched::new(reader);
+    let desk = Arc::new(Desk::open(args, hang_up).await?);
+    let transport = AsyncRwTransport::new_server(reader, writer).with_max_line_length(MESSAGE);
+    let served = serve(Server(Arc::clone(&desk)), transport).await;
     desk.close().await?;
     served
 }
 
-async fn serve(server: Server) -> Result<Exit, Failure> {
-    let (reader, writer) = stdio_pipes();
-    let transport = AsyncRwTransport::new_server(reader, writer).with_max_line_length(MESSAGE);
+async fn serve(server: Server, transport: impl Transport<RoleServer> + 'static) -> Result<Exit, Failure> {
     let running = match rmcp::serve_server(server, transport).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(Exit::Done),
@@ -85,15 +88,16 @@ struct Desk {
     /// The operator's ceiling beside the policy.
     max_price: Option<Usd>,
     body_limit: usize,
-    calls: Arc<Semaphore>,
+    calls: Semaphore,
     waiting: Waiting,
+    hang_up: HangUp,
 }
 
 /// The desk as the protocol sees it.
 struct Server(Arc<Desk>);
 
 impl Desk {
-    async fn open(args: &Serve) -> Result<Self, Failure> {
+    async fn open(args: &Serve, hang_up: HangUp) -> Result<Self, Failure> {
         let allowance = policies::allowance(&args.policy)?;
         let named = |payer: bursar::PayerBuilder| match &args.agent {
             Some(agent) => payer.agent(agent.as_str()).approver(Caller),
@@ -113,8 +117,9 @@ impl Desk {
             ledger,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
-            calls: Arc::new(Semaphore::new(usize::try_from(CALLS).unwrap_or(1))),
+            calls: Semaphore::new(usize::try_from(CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
+            hang_up,
         })
     }
 
@@ -138,6 +143,8 @@ impl Desk {
 
     /// Asks the price; where there is none, the request was executed, and this is its answer.
     async fn price(&self, order: Order) -> Answer {
+        // The semaphore is never closed.
+        let _permit = self.calls.acquire().await;
         match order.on(&self.client).quote().await {
             Ok(Quoted::Priced(quotation)) => Answer::of_quotation(&quotation),
             Ok(Quoted::Unpriced(response)) => Answer::of_response(response, self.body_limit).await,
@@ -167,16 +174,14 @@ impl Drop for Purchase {
 
 impl Purchase {
     /// Begins to buy. The purchase goes on by itself, so that its time runs while somebody is asked.
-    async fn begin(desk: &Arc<Desk>, order: Order, way: Way) -> Self {
+    fn begin(desk: &Arc<Desk>, order: Order, way: Way) -> Self {
         let (approver, questions) = ChannelApprover::new(1);
         let asked = (way != Way::Nobody).then_some(approver);
-        // The semaphore is never closed.
-        let permit = Arc::clone(&desk.calls).acquire_owned().await;
         let desk = Arc::clone(desk);
         let task = tokio::spawn(async move {
-            let answer = ASKED.scope(asked, desk.buy(order)).await;
-            drop(permit);
-            answer
+            // Let go last, when the purchase has ended or was left. The semaphore is never closed.
+            let _permit = desk.calls.acquire().await;
+            ASKED.scope(asked, desk.buy(order)).await
         });
         Self { task, questions }
     }
@@ -210,7 +215,7 @@ impl Server {
         };
         match tool {
             Tool::Pay => self.pay(request, context).await,
-            Tool::Quote => self.quote(request.arguments).await.map(Into::into),
+            Tool::Quote => self.quote(request.arguments, context).await.map(Into::into),
             Tool::Budget => self.budget(request.arguments).await.map(Into::into),
             Tool::Purchase => self.purchase(request.arguments).await.map(Into::into),
         }
@@ -231,7 +236,7 @@ impl Server {
                 Err(refused) => return refused.result().map(Into::into),
             },
             None => match Order::read(arguments.clone(), self.0.max_price) {
-                Ok(order) => Purchase::begin(&self.0, order, Way::of(context)).await,
+                Ok(order) => Purchase::begin(&self.0, order, Way::of(context)),
                 Err(wrong) => return Answer::refused("usage", &wrong).result().map(Into::into),
             },
         };
@@ -266,7 +271,7 @@ impl Server {
         loop {
             let step = tokio::select! {
                 step = purchase.step() => step,
-                () = context.ct.cancelled() => return Err(ErrorData::internal_error("the call was cancelled", None)),
+                () = self.given_up(context) => return Err(cancelled()),
             };
             let pending = match step {
                 Step::Ended(answer) => return answer.result().map(Into::into),
@@ -280,8 +285,16 @@ impl Server {
                 verdict = approval::ask(&context.peer, &asked) => pending.answer(verdict),
                 // Nobody waits for the answer any more.
                 step = purchase.step() => if let Step::Ended(answer) = step { return answer.result().map(Into::into) },
-                () = context.ct.cancelled() => return Err(ErrorData::internal_error("the call was cancelled", None)),
+                () = self.given_up(context) => return Err(cancelled()),
             }
+        }
+    }
+
+    /// Until nobody waits for the call any more.
+    async fn given_up(&self, context: &RequestContext<RoleServer>) {
+        tokio::select! {
+            () = context.ct.cancelled() => {}
+            () = self.0.hang_up.over() => {}
         }
     }
 
@@ -297,13 +310,17 @@ impl Server {
         }
     }
 
-    async fn quote(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
+    async fn quote(
+        &self,
+        arguments: Option<JsonObject>,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
         let order = read::<order::Quote>(arguments).and_then(|quote| Order::read(quote.into(), self.0.max_price));
         match order {
-            Ok(order) => {
-                let _permit = self.0.calls.acquire().await;
-                self.0.price(order).await.result()
-            }
+            Ok(order) => tokio::select! {
+                answer = self.0.price(order) => answer.result(),
+                () = self.given_up(context) => Err(cancelled()),
+            },
             Err(wrong) => Answer::refused("usage", &wrong).result(),
         }
     }
@@ -331,6 +348,11 @@ impl Server {
             Err(error) => Answer::of_error(&error.into(), None).result(),
         }
     }
+}
+
+/// Nobody reads it.
+fn cancelled() -> ErrorData {
+    ErrorData::internal_error("the call was cancelled", None)
 }
 
 /// The result of `budget`.

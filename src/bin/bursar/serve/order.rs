@@ -107,7 +107,7 @@ pub(super) struct Purchase {
 /// Methods that make sense to pay for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-#[schemars(crate = "rmcp::schemars")]
+#[schemars(crate = "rmcp::schemars", inline)]
 pub(super) enum Verb {
     Get,
     Head,
@@ -254,9 +254,9 @@ mod tests {
     #[test]
     fn a_call_lowers_the_operators_ceiling_and_never_raises_it() {
         let ceiling = |arguments| pay(arguments).unwrap().max_price.unwrap().to_string();
-        assert_eq!(ceiling(r#"{"url": "https://a.example"}"#), "$0.10");
-        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "0.05"}"#), "$0.05");
-        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "5000"}"#), "$0.10");
+        assert_eq!(ceiling(r#"{"url": "https://a.example"}"#), "0.10");
+        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "0.05"}"#), "0.05");
+        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "5000"}"#), "0.10");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rmcp::handler::server::common::schema_for_type;
+use rmcp::handler::server::common::schema_for_input;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ListToolsResult, PaginatedRequestParams,
     ServerCapabilities, ServerConfig, ToolAnnotations,
@@ -61,12 +61,12 @@ impl Tool {
         }
     }
 
-    fn arguments(self) -> Arc<JsonObject> {
+    fn arguments(self) -> Result<Arc<JsonObject>, String> {
         match self {
-            Self::Pay => schema_for_type::<order::Pay>(),
-            Self::Quote => schema_for_type::<order::Quote>(),
-            Self::Budget => schema_for_type::<order::Budget>(),
-            Self::Purchase => schema_for_type::<order::Purchase>(),
+            Self::Pay => schema_for_input::<order::Pay>(),
+            Self::Quote => schema_for_input::<order::Quote>(),
+            Self::Budget => schema_for_input::<order::Budget>(),
+            Self::Purchase => schema_for_input::<order::Purchase>(),
         }
     }
 
@@ -80,8 +80,9 @@ impl Tool {
         }
     }
 
-    fn listed(self) -> rmcp::model::Tool {
-        rmcp::model::Tool::new(self.name(), self.description(), self.arguments()).with_annotations(self.annotations())
+    fn listed(self) -> Result<rmcp::model::Tool, ErrorData> {
+        let arguments = self.arguments().map_err(|error| ErrorData::internal_error(error, None))?;
+        Ok(rmcp::model::Tool::new(self.name(), self.description(), arguments).with_annotations(self.annotations()))
     }
 }
 
@@ -97,7 +98,8 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(Tool::ALL.map(Tool::listed).to_vec()))
+        let tools: Result<Vec<_>, _> = Tool::ALL.into_iter().map(Tool::listed).collect();
+        tools.map(ListToolsResult::with_all_items)
     }
 
     async fn call_tool(
