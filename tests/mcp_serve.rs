@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bench::{Bench, PAYEE, PAYER, USDC, report};
+use bench::{Bench, KEY, PAYEE, PAYER, USDC, report};
 use bursar::testing::{Fault, Lie, Paywall, Route};
 use bursar::usd;
 use mcp::{Session, User, params, session, stateless};
@@ -262,23 +262,35 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     ];
     let bench = shop(routes).await;
     let session = Session::open(&bench, &["--budget", "1"]).await;
-    let mut shown = 0;
+    let mut shown = Vec::new();
     for path in ["/report", "/free", "/words", "/dear", "/again", "/quoted", "/scheme", "/payee"] {
         for tool in ["quote", "pay"] {
             let told = session.call(tool, json!({ "url": bench.paywall.url(path).as_str() })).await;
             let found = places(&told, "INSTRUCTIONS");
             assert!(found.iter().all(|place| place.starts_with("/untrusted/")), "{path} {tool}: {found:?}");
             assert!(found.is_empty() || told["untrusted"]["notice"].is_string());
-            shown += found.len();
+            shown.extend(found);
             if let Some(id) = told["purchase_id"].as_str() {
                 let looked_up = session.call("purchase", json!({ "purchase_id": id })).await;
                 let found = places(&looked_up, "INSTRUCTIONS");
                 assert!(found.iter().all(|place| place.starts_with("/untrusted/")), "{path}: {found:?}");
-                shown += found.len();
+                shown.extend(found);
             }
         }
     }
-    assert!(shown >= 8, "the texts were there to be misplaced: {shown}");
+    session.close(&bench).await;
+
+    let elsewhere = format!("https://other.example/{}", INJECTION.replace(' ', "-")).parse().unwrap();
+    let bench = Bench::new(report().fault(Fault::Terms(Lie::Resource(elsewhere)))).await;
+    let policy = policy(&bench, "[[host]]\nmatch = \"127.0.0.1\"\nforeign_resource = \"refuse\"");
+    let session = Session::open(&bench, &["--policy", &policy]).await;
+    for tool in ["quote", "pay"] {
+        let told = session.call(tool, json!({ "url": bench.url() })).await;
+        let found = places(&told, "INSTRUCTIONS");
+        assert!(found.iter().all(|place| place.starts_with("/untrusted/")), "{tool}: {told}");
+        shown.extend(found);
+    }
+    assert!(shown.len() >= 8, "the texts were there to be misplaced: {shown:?}");
     session.close(&bench).await;
 }
 
@@ -461,7 +473,7 @@ async fn when_the_client_hangs_up_a_payment_under_way_is_in_the_books() {
     bench.paywall.wait_for_settlements(1).await;
     let hung_up = Instant::now();
     session.close(&bench).await;
-    assert!(hung_up.elapsed().as_secs_f32() < 2.0, "clients kill a server that takes longer");
+    assert!(hung_up.elapsed().as_secs_f32() < 4.0, "rmcp alone would wait for 5 seconds");
     assert!(call.await.unwrap().is_err());
 
     let books = bench.run(&["ledger", "--ledger", "ledger.db", "--format", "jsonl"]).await.json();
@@ -510,4 +522,29 @@ async fn noise_on_standard_input_is_not_obeyed() {
     let ended = bench.end(bench.command(&["mcp", "serve", "--network", "base-sepolia"]), noise).await;
     assert!(ended.lines().iter().all(|line| line["error"].is_object()), "{ended:?}");
     assert!(bench.paywall.requests().is_empty());
+}
+
+/// `tests/interop/run` has its packages installed, and runs this.
+#[tokio::test]
+#[ignore = "needs the Python packages of tests/interop"]
+async fn the_official_python_client_pays() {
+    let bench = shop([report(), Route::get("/dear").price(usd!("0.02"))]).await;
+    let interop = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+    let python = std::env::var("BURSAR_INTEROP_PYTHON").unwrap_or_else(|_| format!("{interop}/.venv/bin/python"));
+    let mut command = std::process::Command::new(python);
+    command.arg(format!("{interop}/mcp_serve.py")).env("BURSAR", env!("CARGO_BIN_EXE_bursar"));
+    command
+        .env("POLICY", policy(&bench, ASK))
+        .env("URL", bench.paywall.url("/").as_str())
+        .env("BURSAR_PRIVATE_KEY", KEY);
+    let ended = bench.end(command, b"").await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let told = ended.json();
+    assert_eq!(told["tools"], json!(["pay", "quote", "budget", "purchase"]));
+    assert_eq!((&told["cheap"]["spend"], &told["cheap"]["isError"]), (&json!("settled"), &json!(false)));
+    assert_eq!(told["cheap"]["untrusted"]["body"], "the report");
+    assert_eq!((&told["dear"]["spend"], &told["dear"]["isError"]), (&json!("none"), &json!(true)));
+    assert_eq!(told["dear"]["error"]["denial"]["rule"], "approval");
+    assert!(told["budget"]["limits"].is_array());
+    assert_eq!(bench.settled(), 1);
 }

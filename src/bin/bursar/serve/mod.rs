@@ -377,7 +377,7 @@ impl Budget {
     }
 }
 
-/// Reads a tool's arguments. No value is repeated in the message: it may be a secret.
+/// Reads a tool's arguments.
 fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
     serde_json::from_value(arguments.unwrap_or_default().into()).map_err(|error| format!("arguments: {error}"))
 }
