@@ -15,13 +15,14 @@ use bursar::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Anvil's accounts 1 to 5, published with it. One each, so that balances do not mix.
-const KEYS: [&str; 5] = [
+/// Anvil's accounts 1 to 5 and 12, by its published mnemonic. One each, so that balances do not mix.
+const KEYS: [&str; 6] = [
     "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
     "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
     "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
     "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
     "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba",
+    "0xa267530f49f8280200edf313ee7af6b827f2a8bce2897751d06a843f644967b1",
 ];
 
 /// `keccak256("Transfer(address,address,uint256)")`.
@@ -164,6 +165,34 @@ async fn gets_posts_and_streams_from_every_seller() {
     }
     let entries = client.entries(&Filter::all()).await.unwrap();
     assert!(!entries.is_empty() && entries.iter().all(|entry| entry.state == State::Settled));
+}
+
+#[cfg(feature = "mcp")]
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn tools_of_the_official_python_server_are_paid() {
+    use bursar::mcp::{self, Asked, PaidTools, Server};
+    use rmcp::ServiceExt;
+
+    let world = World::load();
+    let Buyer { client, address } = buyer(5);
+    let seller = &world.sellers["mcp"];
+    let purse = Purse::open(&world, address).await;
+    let service = ().serve(mcp::connect(&client, &seller.url).unwrap()).await.unwrap();
+    let listed = service.list_all_tools().await.unwrap();
+    assert_eq!(listed.iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>(), ["free", "report"]);
+    let payer = client.payer().unwrap().clone();
+    let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&seller.url).unwrap());
+    let free = tools.call("free").send().await.unwrap();
+    assert_eq!(free.spend(), Spend::None);
+    assert!(matches!(tools.call("report").quote().await.unwrap(), Asked::Priced(_)));
+    purse.moved(0).await;
+    let answer = tools.call("report").arguments(json!({ "topic": "x" })).send().await.unwrap();
+    assert_eq!(answer.spend(), Spend::Settled);
+    assert!(answer.result().content[0].as_text().unwrap().text.contains("\"topic\""));
+    let receipt = answer.receipt().unwrap();
+    assert_eq!(world.transfers(receipt.transaction()).await, [(address, seller.pay_to, U256::from(10_000))]);
+    purse.moved(10_000).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ export const account = (index) => mnemonicToAccount(MNEMONIC, { addressIndex: in
 export const FACILITATOR = account(0);
 
 /** Each holds USDC when the world is ready. */
-export const BUYERS = [1, 2, 3, 4, 5].map(account);
+export const BUYERS = [1, 2, 3, 4, 5, 12].map(account);
 
 /** One payee per seller, so that a balance tells which seller was paid. */
 export const PAYEE = {
