@@ -51,7 +51,7 @@
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
 //! …), `middleware` (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar`
-//! command).
+//! command), `mcp-serve` (the command as an MCP server that pays for an agent).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

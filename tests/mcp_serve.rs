@@ -449,18 +449,52 @@ async fn an_answer_approves_its_own_call_once() {
 
 #[tokio::test]
 async fn a_call_that_is_cancelled_is_left_and_taken_up_by_the_next() {
-    let bench = Bench::new(report().idempotent().fault_once(Fault::HangAfterSettle)).await;
-    let session = Session::open(&bench, &[]).await;
+    for lifecycle in [session(), stateless()] {
+        let bench = Bench::new(report().idempotent().fault_once(Fault::HangAfterSettle)).await;
+        let session = Session::open_as(&bench, &[], User::default(), lifecycle).await;
+        let call = session.call("pay", json!({ "url": bench.url() }));
+        // Dropping the call sends its cancellation.
+        tokio::select! {
+            told = call => panic!("{told}"),
+            () = bench.paywall.wait_for_settlements(1) => {}
+        }
+        let told = session.call("pay", json!({ "url": bench.url() })).await;
+        assert_eq!((&told["spend"], &told["untrusted"]["body"]), (&json!("settled"), &json!("the report")), "{told}");
+        session.close(&bench).await;
+        assert_eq!((bench.settled(), bench.distinct_payments()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_cancelled_pays_nothing() {
+    let bench = Bench::new(report()).await;
+    let policy = policy(&bench, ASK);
+    let user = User::answering(Value::Null);
+    let session = Session::open_as(&bench, &["--policy", &policy], user.clone(), session()).await;
     let call = session.call("pay", json!({ "url": bench.url() }));
-    // Dropping the call sends its cancellation.
     tokio::select! {
         told = call => panic!("{told}"),
-        () = bench.paywall.wait_for_settlements(1) => {}
+        () = user.wait_for_a_question() => {}
     }
-    let told = session.call("pay", json!({ "url": bench.url() })).await;
-    assert_eq!((&told["spend"], &told["untrusted"]["body"]), (&json!("settled"), &json!("the report")), "{told}");
     session.close(&bench).await;
-    assert_eq!((bench.settled(), bench.distinct_payments()), (1, 1));
+    assert_eq!(bench.payments(), 0);
+    let books = bench.run(&["ledger", "--ledger", "ledger.db", "--format", "jsonl"]).await;
+    assert_eq!(books.text(), "", "nothing is held");
+}
+
+#[tokio::test]
+async fn an_order_to_stop_reaches_a_server_that_runs() {
+    let bench = Bench::new(report()).await;
+    let session = Session::open(&bench, &[]).await;
+    assert_eq!(session.call("pay", json!({ "url": bench.url() })).await["spend"], "settled");
+    let stopped = bench.run(&["ledger", "stop", "audit", "--ledger", "ledger.db"]).await;
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    let told = session.call("pay", json!({ "url": bench.url() })).await;
+    assert_eq!(told["error"]["denial"]["rule"], "stopped", "{told}");
+    let budget = session.call("budget", json!({})).await;
+    assert_eq!(budget["limits"][0]["rule"], "stopped", "{budget}");
+    session.close(&bench).await;
+    assert_eq!(bench.settled(), 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, Role
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::bench::{Bench, Ended};
@@ -23,11 +24,16 @@ pub(crate) struct User {
     pub(crate) answer: Option<Value>,
     /// What was asked.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    asks: Arc<Notify>,
 }
 
 impl User {
     pub(crate) fn answering(answer: Value) -> Self {
         Self { answer: Some(answer), ..Self::default() }
+    }
+
+    pub(crate) async fn wait_for_a_question(&self) {
+        self.asks.notified().await;
     }
 }
 
@@ -46,6 +52,7 @@ impl ClientHandler for User {
     ) -> Result<ElicitResult, ErrorData> {
         let ElicitRequestParams::FormElicitationParams { message, .. } = request else { unreachable!() };
         self.asked.lock().unwrap().push(message);
+        self.asks.notify_one();
         match &self.answer {
             Some(content) if !content.is_null() => {
                 Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.clone()))
