@@ -8,7 +8,7 @@ mod bench;
 #[path = "support/mcp.rs"]
 mod mcp;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -415,6 +415,19 @@ async fn a_person_who_does_not_answer_in_time_has_not_approved() {
 }
 
 #[tokio::test]
+async fn a_person_may_think_longer_than_a_call_may_take() {
+    let bench = Bench::new(report()).await;
+    let policy = policy(&bench, ASK);
+    for lifecycle in [session(), stateless()] {
+        let user = User { thinks: Duration::from_millis(1200), ..User::answering(json!({ "approve": true })) };
+        let session = Session::open_as(&bench, &["--policy", &policy, "--timeout", "1"], user, lifecycle).await;
+        let told = session.call("pay", json!({ "url": bench.url() })).await;
+        assert_eq!(told["spend"], "settled", "{told}");
+        session.close(&bench).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_approves_its_own_call_once() {
     let bench = shop([report(), Route::get("/other").price(usd!("0.01"))]).await;
     let policy = policy(&bench, ASK);
@@ -443,6 +456,9 @@ async fn an_answer_approves_its_own_call_once() {
     let state = ask(&own).await;
     assert_eq!(answer(&own, &state).await["spend"], "settled");
     assert_eq!(answer(&own, &state).await["error"]["kind"], "approval", "once");
+
+    // A question that nobody answers keeps nobody.
+    ask(&own).await;
     session.close(&bench).await;
     assert_eq!(bench.settled(), 1);
 }

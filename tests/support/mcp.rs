@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
@@ -24,7 +25,9 @@ pub(crate) struct User {
     pub(crate) answer: Option<Value>,
     /// What was asked.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
-    asks: Arc<Notify>,
+    pub(crate) asks: Arc<Notify>,
+    /// How long the person thinks.
+    pub(crate) thinks: Duration,
 }
 
 impl User {
@@ -53,6 +56,7 @@ impl ClientHandler for User {
         let ElicitRequestParams::FormElicitationParams { message, .. } = request else { unreachable!() };
         self.asked.lock().unwrap().push(message);
         self.asks.notify_one();
+        tokio::time::sleep(self.thinks).await;
         match &self.answer {
             Some(content) if !content.is_null() => {
                 Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.clone()))
