@@ -23,7 +23,7 @@ In an MCP client's configuration, the key beside it in the environment:
     \"mcpServers\": {
       \"bursar\": {
         \"command\": \"bursar\",
-        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/home/me/agent.toml\", \"--agent\", \"researcher\"],
+        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/etc/bursar/agent.toml\", \"--agent\", \"researcher\"],
         \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
       }
     }

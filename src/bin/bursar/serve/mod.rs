@@ -8,7 +8,7 @@
 //!   "mcpServers": {
 //!     "bursar": {
 //!       "command": "bursar",
-//!       "args": ["mcp", "serve", "--policy", "/home/me/agent.toml", "--agent", "researcher"],
+//!       "args": ["mcp", "serve", "--policy", "/etc/bursar/agent.toml", "--agent", "researcher"],
 //!       "env": { "BURSAR_PRIVATE_KEY": "..." }
 //!     }
 //!   }
