@@ -50,8 +50,8 @@
 //! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `testing` (a paywall on loopback), `cli` (the `bursar`
-//! command).
+//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `testing` (a paywall on loopback), `cli`
+//! (the `bursar` command), `mcp-serve` (the command as an MCP server that pays for an agent).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

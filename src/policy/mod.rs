@@ -240,6 +240,11 @@ impl Policy {
         &self.networks
     }
 
+    /// The networks that may be paid on: those that were named and are not denied.
+    pub fn payable_networks(&self) -> impl Iterator<Item = Network> {
+        self.networks.iter().copied().filter(|network| !self.lists.denied_networks.contains(network))
+    }
+
     /// The tokens that may be signed for: the stablecoin registry and those added.
     #[must_use]
     pub fn asset_registry(&self) -> AssetRegistry {
@@ -265,7 +270,9 @@ impl Policy {
         self.refunds_make_room
     }
 
-    pub(crate) const fn time_to_approve(&self) -> Duration {
+    /// How long an approver has to answer.
+    #[must_use]
+    pub const fn time_to_approve(&self) -> Duration {
         self.approval_time
     }
 

@@ -172,7 +172,7 @@ impl Policy {
 
     fn network_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let network = facts.quote.network();
-        let allowed = self.networks.contains(&network) && !self.lists.denied_networks.contains(&network);
+        let allowed = self.payable_networks().any(|payable| payable == network);
         deny_unless(allowed, Rule::Network, || {
             let name = network.name().map(|name| format!(" ({name})")).unwrap_or_default();
             format!("network {network}{name} is not allowed")

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
@@ -12,6 +13,7 @@ use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, Role
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::bench::{Bench, Ended};
@@ -23,11 +25,18 @@ pub(crate) struct User {
     pub(crate) answer: Option<Value>,
     /// What was asked.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    pub(crate) asks: Arc<Notify>,
+    /// How long the person thinks.
+    pub(crate) thinks: Duration,
 }
 
 impl User {
     pub(crate) fn answering(answer: Value) -> Self {
         Self { answer: Some(answer), ..Self::default() }
+    }
+
+    pub(crate) async fn wait_for_a_question(&self) {
+        self.asks.notified().await;
     }
 }
 
@@ -46,6 +55,8 @@ impl ClientHandler for User {
     ) -> Result<ElicitResult, ErrorData> {
         let ElicitRequestParams::FormElicitationParams { message, .. } = request else { unreachable!() };
         self.asked.lock().unwrap().push(message);
+        self.asks.notify_one();
+        tokio::time::sleep(self.thinks).await;
         match &self.answer {
             Some(content) if !content.is_null() => {
                 Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.clone()))

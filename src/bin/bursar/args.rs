@@ -23,7 +23,7 @@ In an MCP client's configuration, the key beside it in the environment:
     \"mcpServers\": {
       \"bursar\": {
         \"command\": \"bursar\",
-        \"args\": [\"mcp\", \"serve\", \"--policy\", \"agent.toml\", \"--agent\", \"researcher\"],
+        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/etc/bursar/agent.toml\", \"--agent\", \"researcher\"],
         \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
       }
     }
@@ -214,7 +214,7 @@ pub(crate) struct Serve {
     /// Without it, an agent cannot be talked into fetching what only this machine can reach.
     #[arg(long)]
     pub(crate) allow_private_networks: bool,
-    /// Bound each call, payment and body included
+    /// Bound each call, payment and body included; the time to approve comes on top
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
     pub(crate) timeout: Duration,
     /// Hand over at most this much of a body

@@ -8,7 +8,7 @@
 //!   "mcpServers": {
 //!     "bursar": {
 //!       "command": "bursar",
-//!       "args": ["mcp", "serve", "--policy", "agent.toml", "--agent", "researcher"],
+//!       "args": ["mcp", "serve", "--policy", "/etc/bursar/agent.toml", "--agent", "researcher"],
 //!       "env": { "BURSAR_PRIVATE_KEY": "..." }
 //!     }
 //!   }
@@ -28,6 +28,7 @@ mod order;
 mod tools;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bursar::reqwest;
 use bursar::{
@@ -88,6 +89,8 @@ struct Desk {
     /// The operator's ceiling beside the policy.
     max_price: Option<Usd>,
     body_limit: usize,
+    /// Bounds a call in which somebody may be asked: a person's time is not the seller's.
+    asked_timeout: Duration,
     calls: Semaphore,
     waiting: Waiting,
     hang_up: HangUp,
@@ -99,6 +102,7 @@ struct Server(Arc<Desk>);
 impl Desk {
     async fn open(args: &Serve, hang_up: HangUp) -> Result<Self, Failure> {
         let allowance = policies::allowance(&args.policy)?;
+        let asked_timeout = args.timeout.saturating_add(allowance.policy.time_to_approve());
         let asking = |payer: bursar::PayerBuilder| payer.approver(Caller);
         let (payer, ledger) = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
         let mut client = Client::builder()
@@ -115,6 +119,7 @@ impl Desk {
             ledger,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
+            asked_timeout,
             calls: Semaphore::new(usize::try_from(CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
             hang_up,
@@ -132,8 +137,10 @@ impl Desk {
     }
 
     /// Buys, and says how it ended.
-    async fn buy(&self, order: Order) -> Answer {
-        match order.on(&self.client).send().await {
+    async fn buy(&self, order: Order, way: Way) -> Answer {
+        let request = order.on(&self.client);
+        let request = if way == Way::Nobody { request } else { request.timeout(self.asked_timeout) };
+        match request.send().await {
             Ok(response) => Answer::of_response(response, self.body_limit).await,
             Err(error) => Answer::of_error(&error, self.entry(&error).await.as_ref()),
         }
@@ -179,7 +186,7 @@ impl Purchase {
         let task = tokio::spawn(async move {
             // Let go last, when the purchase has ended or was left. The semaphore is never closed.
             let _permit = desk.calls.acquire().await;
-            ASKED.scope(asked, desk.buy(order)).await
+            ASKED.scope(asked, desk.buy(order, way)).await
         });
         Self { task, questions }
     }
@@ -368,7 +375,7 @@ impl Budget {
         let payer = desk.client.payer();
         Self {
             payer: payer.map(|payer| payer.address().to_string()),
-            networks: payer.map(|payer| payer.policy().networks().to_vec()).unwrap_or_default(),
+            networks: payer.map(|payer| payer.policy().payable_networks().collect()).unwrap_or_default(),
             max_per_payment: desk.max_price,
             limits,
         }
