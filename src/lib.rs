@@ -42,6 +42,7 @@
 //! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
+//! | finding services | [`discovery`], [`Client::discover`] |
 //! | other transports | [`Payer`], `middleware` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -59,6 +60,7 @@ mod asset;
 pub mod chain;
 mod client;
 mod clock;
+pub mod discovery;
 mod error;
 mod exchange;
 #[cfg(fuzzing)]
