@@ -1,6 +1,7 @@
 //! Pages of lists: their items, one by one, and where the next page is.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -54,6 +55,8 @@ pub(crate) struct Page {
     /// How many items there were, those skipped included.
     pub(crate) items: usize,
     pub(super) next: Next,
+    /// Of its items as they were written: a list that has none but those before repeats itself.
+    pub(super) digest: u64,
 }
 
 /// Where a list goes on.
@@ -80,7 +83,9 @@ impl Page {
     /// A page of these items, each read by `read`, which says why it cannot.
     pub(super) fn of(items: Capped<Box<RawValue>>, read: impl Fn(&Value) -> Result<Vec<Listing>, String>) -> Self {
         let mut page = Self { items: items.seen, ..Self::default() };
+        let mut digest = DefaultHasher::new();
         for raw in &items.kept {
+            raw.get().hash(&mut digest);
             match item(raw).and_then(|item| read(&item)) {
                 Ok(listings) => page.listings.extend(listings),
                 Err(reason) => page.skipped.add(&reason),
@@ -91,6 +96,7 @@ impl Page {
             page.skipped.add(&format!("a page's items after the first {MAX_ITEMS} are not read"));
             page.skipped.count = page.skipped.count.saturating_add(ignored).saturating_sub(1);
         }
+        page.digest = digest.finish();
         page
     }
 }

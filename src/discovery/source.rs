@@ -140,8 +140,8 @@ struct Reader<'a> {
     wish: &'a Wish,
     /// Pages that may still be read.
     left: usize,
-    /// Pages that were read already, as they came: a list that repeats itself has ended.
-    seen: HashSet<Vec<u8>>,
+    /// The pages that were read already: a list that repeats itself has ended.
+    seen: HashSet<u64>,
     harvest: Harvest,
 }
 
@@ -245,7 +245,7 @@ impl Reader<'_> {
             let items = page.items;
             offset = offset.saturating_add(items);
             self.left = self.left.saturating_sub(1);
-            let fresh = self.take(page, bytes);
+            let fresh = self.take(page);
             place = match next {
                 _ if items == 0 || !fresh => return Ok(()),
                 Next::Total(total) if u64::try_from(offset).is_ok_and(|offset| offset < total) => Place::Offset(offset),
@@ -261,14 +261,13 @@ impl Reader<'_> {
     async fn document(&mut self, url: &Url, read: impl Fn(&[u8], &Url) -> Result<Page, Error>) -> Result<(), Error> {
         let bytes = self.fetcher.get(url).await?;
         let page = read(&bytes, url).map_err(|error| error.at(url))?;
-        self.take(page, bytes);
+        self.take(page);
         Ok(())
     }
 
     /// Keeps what a page holds, and tells whether it is another page than those before.
-    fn take(&mut self, page: Page, bytes: Vec<u8>) -> bool {
-        let digest = alloy::primitives::keccak256(bytes).to_vec();
-        if !self.seen.insert(digest) {
+    fn take(&mut self, page: Page) -> bool {
+        if !self.seen.insert(page.digest) {
             return false;
         }
         let Harvest { listings, report } = &mut self.harvest;
