@@ -1,6 +1,6 @@
 //! Finding services: against lists and sellers on loopback, honest and not.
 #![cfg(feature = "testing")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -162,6 +162,9 @@ async fn the_query_narrows_and_says_why_not() {
     assert_eq!((standing("/both"), standing("/test")), (Standing::Payable, Standing::Payable));
     assert!(matches!(standing("/main"), Standing::Unpayable(reasons) if matches!(reasons[0], Unpayable::Asset { .. })));
 
+    // Version 1 writes the network in another way.
+    let wanted = client.discover().bazaar(bazaar.url("/")).find("weather").network("base-sepolia").run().await.unwrap();
+    assert_eq!(paths(&wanted), ["/weather/cheap", "/weather/fine", "/weather/dear"]);
     let unwanted = client.discover().bazaar(bazaar.url("/")).find("").network("base").run().await.unwrap();
     assert!(unwanted.services.is_empty(), "a bazaar that filters: {unwanted:?}");
     let error = client.discover().bazaar(bazaar.url("/")).find("").network("atlantis").run().await.unwrap_err();

@@ -177,23 +177,32 @@ impl Series<'_> {
 impl Reader<'_> {
     /// The search, if words are looked for and there is one; else the list.
     async fn bazaar(&mut self, url: &Url) -> Result<(), Error> {
-        let network = self.wish.network.map(|network| network.to_string());
-        let mut query: Vec<(&'static str, &str)> = Vec::new();
-        query.extend(self.wish.kind.map(|kind| ("type", kind.name())));
-        query.extend(network.as_deref().map(|network| ("network", network)));
         if !self.wish.words.is_empty() {
-            let words = self.wish.text.as_str();
-            let asked = [("query", words)].into_iter().chain(query.iter().copied()).collect();
-            let search = Series { url: below(url, "/discovery/search"), query: asked, read: bazaar::read };
-            let before = self.harvest.listings.len();
-            let searched = self.series(&search).await;
-            self.harvest.listings.iter_mut().skip(before).for_each(|listing| listing.searched = true);
+            let text = self.wish.text.as_str();
+            let searched = self.resources(below(url, "/discovery/search"), Some(("query", text))).await;
+            self.harvest.listings.iter_mut().for_each(|listing| listing.searched = true);
             match searched {
                 Err(error) if is_missing(&error) => {}
                 searched => return searched,
             }
         }
-        self.series(&Series { url: below(url, "/discovery/resources"), query, read: bazaar::read }).await
+        self.resources(below(url, "/discovery/resources"), None).await
+    }
+
+    /// One of a bazaar's two lists. Filters compare texts, so a network is asked for as both versions write it.
+    async fn resources(&mut self, url: Url, query: Option<(&'static str, &str)>) -> Result<(), Error> {
+        let wish = self.wish;
+        let mut query: Vec<(&'static str, &str)> = query.into_iter().collect();
+        query.extend(wish.kind.map(|kind| ("type", kind.name())));
+        let Some(network) = wish.network else {
+            return self.series(&Series { url, query, read: bazaar::read }).await;
+        };
+        let caip2 = network.to_string();
+        for written in [Some(caip2.as_str()), network.name()].into_iter().flatten() {
+            let query = query.iter().copied().chain([("network", written)]).collect();
+            self.series(&Series { url: url.clone(), query, read: bazaar::read }).await?;
+        }
+        Ok(())
     }
 
     async fn well_known(&mut self, url: &Url) -> Result<(), Error> {

@@ -4,6 +4,7 @@ mod args;
 mod body;
 mod books;
 mod diagnostics;
+mod discover;
 mod exit;
 mod output;
 mod password;
@@ -43,6 +44,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
+        Command::Discover(args) => discover::run(args).await,
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,

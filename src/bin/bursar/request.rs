@@ -1,6 +1,7 @@
 //! What is sent, as curl would have it.
 
 use std::io::Read;
+use std::time::Duration;
 
 use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use bursar::reqwest::{self, Method};
@@ -40,8 +41,13 @@ impl Prepared {
 
 /// The client that the flags ask for; without a wallet it cannot pay.
 pub(crate) fn client(args: &RequestArgs, payer: Option<Payer>) -> Result<Client, Failure> {
-    let mut client = Client::builder().http(reqwest::Client::builder()).allow_http_loopback(args.allow_http_loopback);
-    if let Some(limit) = args.timeout {
+    client_of(args.allow_http_loopback, args.timeout, payer)
+}
+
+/// The same, of single flags.
+pub(crate) fn client_of(loopback: bool, timeout: Option<Duration>, payer: Option<Payer>) -> Result<Client, Failure> {
+    let mut client = Client::builder().http(reqwest::Client::builder()).allow_http_loopback(loopback);
+    if let Some(limit) = timeout {
         client = client.timeout(limit).answer_timeout(limit);
     }
     if let Some(payer) = payer {
