@@ -80,7 +80,11 @@ impl Listing {
             description: texts.description.map(text::excerpt),
             tags: tags.into_iter().map(text::excerpt).collect(),
             mime_type: texts.mime_type.map(text::excerpt),
-            input: texts.input.map(Value::to_string).filter(|input| input.len() <= MAX_INPUT),
+            input: texts
+                .input
+                .map(Value::to_string)
+                .filter(|input| input.len() <= MAX_INPUT)
+                .map(|input| text::without_long_hex(&input)),
         };
     }
 

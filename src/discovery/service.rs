@@ -76,8 +76,8 @@ pub struct Advertised {
     pub tags: Vec<String>,
     /// The media type of its answers.
     pub mime_type: Option<String>,
-    /// What it is to be asked with: `info.input` of the bazaar extension as JSON of at most 4 KiB, not cut
-    /// otherwise.
+    /// What it is to be asked with: `info.input` of the bazaar extension as JSON of at most 4 KiB, whole but
+    /// for long hexadecimal.
     pub input: Option<String>,
 }
 

@@ -310,9 +310,9 @@ fn at_origin(url: &Url, path: &str) -> Url {
     url
 }
 
-/// Reads a page of any kind of list, as if it came from `https://list.example`.
+/// What a page of any kind of list comes to, read as if it came from `https://list.example`.
 #[cfg(fuzzing)]
-pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<Page> {
+pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<crate::fuzzing::Listed> {
     let url = Url::parse("https://list.example/").ok()?;
     let page = match kind {
         SourceKind::Bazaar => bazaar::read(bytes),
@@ -320,5 +320,10 @@ pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<Page> {
         SourceKind::OpenApi => openapi::read(bytes, &url),
         SourceKind::Registry => registry::read(bytes),
     };
-    page.ok()
+    let page = page.ok()?;
+    let services = page.listings.into_iter().map(|listing| {
+        let fit = super::Words::of(&listing.described).fit(&listing);
+        (listing.url, listing.advertised, fit.words)
+    });
+    Some(crate::fuzzing::Listed { items: page.items, skipped: page.skipped, services: services.collect() })
 }
