@@ -54,6 +54,18 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// When the calendar month (UTC) that this lies in began.
+    pub(crate) fn start_of_month(self) -> Self {
+        let month = |at: jiff::Timestamp| {
+            let first = at.to_zoned(jiff::tz::TimeZone::UTC).date().first_of_month();
+            first.to_zoned(jiff::tz::TimeZone::UTC).ok()
+        };
+        let start = jiff::Timestamp::from_millisecond(self.0).ok().and_then(month);
+        start.map_or(Self(i64::MIN), |start| Self(start.timestamp().as_millisecond()))
+    }
+}
+
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {

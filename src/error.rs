@@ -55,6 +55,8 @@ pub enum ErrorKind {
     Builder,
     /// Plain http, a private address or another unsafe destination; nothing was sent.
     Insecure,
+    /// A key is not there or cannot be read; nothing was sent.
+    Credential,
     /// The network failed.
     Transport,
     /// The time was up.
@@ -92,6 +94,7 @@ impl ErrorKind {
         match self {
             Self::Builder => "builder",
             Self::Insecure => "insecure",
+            Self::Credential => "credential",
             Self::Transport => "transport",
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
@@ -212,6 +215,18 @@ impl Error {
     pub(crate) fn at(mut self, url: &Url) -> Self {
         self.inner.url.get_or_insert_with(|| url.clone());
         self
+    }
+
+    /// Without the URL that was sent, which may hold a key.
+    pub(crate) fn instead_at(mut self, url: &Url) -> Self {
+        self.inner.url = Some(url.clone());
+        self
+    }
+
+    /// With the status of an answer that came before.
+    pub(crate) fn after(mut self, what: &str, status: StatusCode) -> Self {
+        self.inner.message = format!("{}; before that, {what} was answered {status}", self.inner.message);
+        self.with_status(status)
     }
 
     pub(crate) fn of_purchase(mut self, purchase: &PurchaseId) -> Self {

@@ -70,6 +70,7 @@ pub fn reservation(wish: Wish) -> Reservation {
         value: U256::from(wish.micros),
         tag: Some("research".to_owned()),
         agent: Some("ada".to_owned()),
+        credential: None,
         terms: None,
     };
     let checks = Checks {

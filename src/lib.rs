@@ -60,6 +60,7 @@ mod asset;
 pub mod chain;
 mod client;
 mod clock;
+mod credential;
 pub mod discovery;
 mod error;
 mod exchange;
@@ -89,8 +90,12 @@ pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 pub use chain::ChainReader;
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
+pub use credential::{
+    CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError, Month, ParsePlanError,
+    Preference,
+};
 pub use error::{Error, ErrorKind, Spend};
-pub use exchange::{Quoted, ResponseExt};
+pub use exchange::{Called, Quoted, ResponseExt};
 #[cfg(feature = "postgres")]
 pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
@@ -111,8 +116,8 @@ pub use payer::{
 };
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation, HostRules,
-    Hypothetical, Limits, PendingApproval, Period, Policy, PolicyError, Quantity, Rule, Scope, Span, TerminalApprover,
-    Untrusted, Verdict, approve_fn,
+    Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError, Quantity, Rule, Scope, Span,
+    TerminalApprover, Untrusted, Verdict, approve_fn,
 };
 pub use quote::{Flow, Quote, Unpayable};
 pub use receipt::{Paid, Receipt};

@@ -65,6 +65,8 @@ const KNOWN: &[(u64, &str, Money)] = &[
     (5_042_002, "arc-testnet", Money::Test),
 ];
 
+const NO_CHAIN: &str = "off-chain";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Money {
     Real,
@@ -72,6 +74,16 @@ enum Money {
 }
 
 impl Network {
+    /// No chain: of what is in the books and was not paid on one. Read from the books alone, never
+    /// from the wire.
+    pub(crate) const OFF_CHAIN: Self = Self(0);
+
+    /// As the books write it.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn of_the_books(text: &str) -> Option<Self> {
+        if text == NO_CHAIN { Some(Self::OFF_CHAIN) } else { text.parse().ok() }
+    }
+
     /// The chain with this EIP-155 id.
     #[must_use]
     pub const fn from_chain_id(id: u64) -> Self {
@@ -109,7 +121,7 @@ impl Network {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("eip155:{}", self.0))
+        if *self == Self::OFF_CHAIN { f.pad(NO_CHAIN) } else { f.pad(&format!("eip155:{}", self.0)) }
     }
 }
 
@@ -160,7 +172,9 @@ mod tests {
 
     #[test]
     fn only_canonical_identifiers_are_read() {
-        for text in ["eip155:0x2105", "eip155:08453", "eip155:", "eip155:0", "eip155:+1", "solana:x", "Base", "*"] {
+        for text in
+            ["eip155:0x2105", "eip155:08453", "eip155:", "eip155:0", "off-chain", "eip155:+1", "solana:x", "Base", "*"]
+        {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }

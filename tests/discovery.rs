@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bursar::discovery::{Discovery, Findings, Kind, Price, Service, Standing};
 use bursar::reqwest::Method;
+use bursar::secrecy::SecretString;
 use bursar::testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use bursar::{
-    Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule, Spend, Unpayable, Url, usd,
+    Client, Credential, Credentials, ErrorKind, Filter, LocalSigner, MemoryLedger, Permission, Policy, ResponseExt,
+    Rule, Spend, Unpayable, Url, usd,
 };
 use serde_json::{Value, json};
 
@@ -126,6 +128,14 @@ async fn lists_are_asked_without_payment_and_without_the_callers_secrets() {
             assert!(request.header(secret).is_none(), "{secret}: {}", request.target);
         }
     }
+    // Nor a key that the client has for that very host.
+    let keyed = Client::builder()
+        .credentials(Credentials::new().host("127.0.0.1", Credential::bearer("example", SecretString::from("secret"))))
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    drop(find(&bazaar, &keyed, "").await);
+    assert!(bazaar.requests().iter().all(|request| request.header("authorization").is_none()));
     let error = client.discover().bazaar("https://me:secret@example.com/").find("").run().await.unwrap_err();
     assert!(error.kind() == ErrorKind::Builder && !error.to_string().contains("secret"), "{error}");
 }
@@ -275,6 +285,26 @@ async fn lists_behind_plain_http_or_private_addresses_are_not_asked() {
     let walled = Client::builder().deny_private_networks().build().unwrap();
     let findings = walled.discover().bazaar("https://10.0.0.1/").find("").run().await.unwrap();
     assert_eq!(findings.sources[0].error.as_ref().unwrap().kind(), ErrorKind::Insecure);
+}
+
+#[tokio::test]
+async fn what_the_policy_does_not_permit_is_neither_asked_nor_payable() {
+    let seller = seller().await;
+    let bazaar = listed(&seller).start().await.unwrap();
+    let reader = Permission::new().host("127.0.0.1").path("/discovery/**").path("/news");
+    let client = client(Policy::new().network("base-sepolia").permit(reader));
+    let look = client.discover().bazaar(bazaar.url("/")).registry(bazaar.url("/"));
+    let findings = look.find("").run().await.unwrap();
+    let refused = findings.sources[1].error.as_ref().unwrap();
+    assert_eq!((refused.kind(), refused.denial().unwrap().rule), (ErrorKind::Denied, Rule::Permission));
+    assert!(bazaar.requests().iter().all(|request| request.path().starts_with("/discovery/")));
+    assert_eq!((paths(&findings)[0], findings.payable().count()), ("/news", 1));
+    assert!(findings.services[1..].iter().all(|service| denied_by(service) == Rule::Permission));
+
+    // Of what has no price too.
+    let bare = json!({ "resource": seller.url("/weather/fine").as_str() });
+    let unpriced = Bazaar::builder().item(bare).start().await.unwrap();
+    assert_eq!(denied_by(&find(&unpriced, &client, "").await.services[0]), Rule::Permission);
 }
 
 #[tokio::test]

@@ -909,6 +909,7 @@ mod policies {
         let buyer = purse.payer(Some("scout"));
         let report = |price: Usd| Hypothetical::new("https://api.example.com/report".parse().unwrap(), price);
         let passed = "\
+pass  permission
 pass  userinfo
 pass  host
 pass  network

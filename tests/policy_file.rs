@@ -6,9 +6,13 @@
 #[path = "support/purse.rs"]
 mod purse;
 
+use std::collections::BTreeSet;
 use std::future::pending;
 
-use bursar::{Address, Hypothetical, Policy, PolicyError, Rule, TokenAmount, Usd, Verdict, approve_fn, usd};
+use bursar::{
+    Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule, TokenAmount, Usd, Verdict,
+    approve_fn, usd,
+};
 use purse::{Purse, Sale, at, euro, payee, sale, sale_in, usdc};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
@@ -320,6 +324,25 @@ async fn the_sample_is_a_policy_with_every_key() {
         "hosts",
         "payees",
         "assets",
+        "[[permit]]",
+        "method",
+        "path",
+        "[[credential]]",
+        "bearer",
+        "header",
+        "basic",
+        "query",
+        "prefer",
+        "pay_when",
+        "pay_when_missing",
+        "plan",
+        "monthly",
+        "included",
+        "per_call",
+        "tiers",
+        "from",
+        "env",
+        "file",
         "[[token]]",
         "network",
         "address",
@@ -334,7 +357,7 @@ async fn the_sample_is_a_policy_with_every_key() {
         };
         assert!(SAMPLE.lines().any(written), "{key} is not in the sample");
     }
-    let payment = at_url("https://api.example.com:8443/x")
+    let payment = at_url("https://api.example.com:8443/v1/x")
         .payee("0x209693Bc6afc0C5328bA36FaF03C514EF312287C".parse::<Address>().unwrap())
         .tag("research")
         .agent("scout");
@@ -344,18 +367,19 @@ async fn the_sample_is_a_policy_with_every_key() {
     assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
     let purse = Purse::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
-    assert_eq!(
-        policy
-            .explain(
-                &Hypothetical::new("https://a.example.com".parse().unwrap(), euros).payee(payee(0x11)),
-                purse.now()
-            )
-            .unwrap()
-            .denial(),
-        None
-    );
-    let denial = purse.deny(&sale("0.03").url("https://api.example.com:8443/").payee(payee(0x11))).await;
-    assert_eq!(denial.rule, Rule::Payee);
+    let told = |payment: Hypothetical| policy.explain(&payment.payee(payee(0x11)), purse.now()).unwrap();
+    let paid = Hypothetical::new("https://a.example.com".parse().unwrap(), euros).agent("operator");
+    assert_eq!(told(paid).denial(), None);
+    let rule = |payment: Hypothetical| told(payment).denial().unwrap().rule;
+    assert_eq!(rule(at_url("https://api.example.com:8443/").agent("operator")), Rule::Payee);
+    assert_eq!(rule(at_url("https://api.example.com:8443/").agent("scout")), Rule::Permission);
+    let keys = Credentials::from_toml(SAMPLE).unwrap();
+    let key = |origin: &str| keys.find(&origin.parse().unwrap()).unwrap();
+    assert_eq!(keys.names().collect::<BTreeSet<_>>(), BTreeSet::from(["archive", "example", "maps", "search"]));
+    let (example, search) = (key("https://a.eu.example.com"), key("https://search.example.net"));
+    assert_eq!((example.preference(), search.preference()), (Preference::Cheapest, Preference::KeyFirst));
+    let plan = CallPlan::per_call(usd!("0.002")).monthly(usd!("10")).included(1000).from_call(10_001, usd!("0.001"));
+    assert_eq!(*example.declared_plan(), plan);
 }
 
 #[test]
@@ -403,7 +427,7 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\n\n  |per_payment = \"1 USD\"",
             "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
              `refunds_make_room`, `kill_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
-             `origin`, `host`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`",
+             `origin`, `host`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`",
         ),
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",
@@ -413,6 +437,31 @@ fn mistakes_are_told_with_their_line() {
         (
             "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
             "unknown key `per` in `rolling`; known are `window`, `max`",
+        ),
+        ("version = 1\n[[permit]]\nmethod = [\"GET\", |\"get\"]", "`get` is not a method such as `GET`"),
+        (
+            "version = 1\n[[permit]]\npath = |\"search\"",
+            "`search` is not a path such as `/search` or `/v1/**`: it begins with a slash, and is ASCII without `?` and `#`",
+        ),
+        (
+            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = |{ key = \"s3cret\" }",
+            "`bearer` needs `env` or `file`: where the key is",
+        ),
+        (
+            "version = 1\n|[[credential]]\nname = \"x\"\nhost = \"a.example\"",
+            "[[credential]] needs one of `bearer`, `header`, `basic` and `query`",
+        ),
+        (
+            "version = 1\n[[credential]]\nname = \"x\"\nhost = |\"not a host\"\nbearer = { env = \"X\" }",
+            "`host`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port",
+        ),
+        (
+            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = { env = \"X\" }\nplan = { per_call = |\"0.1\" }",
+            "`per_call`: `0.1` does not say that it is dollars; write it like `0.10 USD`",
+        ),
+        (
+            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = { env = \"X\" }\nprefer = |\"money\"",
+            "`prefer` must be \"key\" or \"pay\" or \"never pay\" or \"never key\" or \"cheapest\"",
         ),
         (
             "version = 1\n[each.|user]\nlifetime = \"1 USD\"",

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
-    Client, ClientBuilder, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule, Signer,
-    Spend, SqliteLedger, State, signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule,
+    Signer, Spend, SqliteLedger, State, SystemClock, Timestamp, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -153,6 +153,45 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
     assert_eq!(first.entries(&Filter::all()).await.unwrap().first().unwrap().state, State::Unknown);
     assert_eq!(second.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
     assert_eq!((seller.settlements().len(), signatures.load(Ordering::SeqCst)), (2, 2));
+}
+
+#[tokio::test]
+async fn what_is_presented_again_is_kept_from_an_identical_call() {
+    let faults = report().fault_once(Fault::ServerErrorAfterSettle).fault_once(Fault::HangAfterSettle);
+    let seller = Arc::new(open(faults).await);
+    let sent = |seller: &Paywall| seller.requests().iter().filter(|request| request.payment.is_some()).count();
+    // Every payment that arrives makes it 15 seconds later: the purchase is kept for 20.
+    let (start, clock) = (SystemClock.now().secs(), Arc::clone(&seller));
+    let clock = move || {
+        let payments = clock.requests().iter().filter(|request| request.payment.is_some()).count();
+        Timestamp::from_secs(start + 15 * payments as u64)
+    };
+    let signatures = Arc::default();
+    let client = client(&signatures).ledger(MemoryLedger::new()).clock(clock).build().unwrap();
+    let call = tokio::spawn(client.get(seller.url("/report")).send());
+    while sent(&seller) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(payments(&seller).len(), 1);
+    assert_eq!(client.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
+    assert_eq!((payments(&seller).len(), signatures.load(Ordering::SeqCst)), (2, 2), "it was in flight");
+    call.abort();
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_presentations_of_a_call() {
+    let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
+    let (switch, wallet) = (KillSwitch::new(), Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()));
+    let pulled = switch.clone();
+    let signer = signer_fn(wallet.address(), move |authorization| {
+        pulled.stop("while it was signed");
+        let wallet = Arc::clone(&wallet);
+        async move { wallet.sign(&authorization).await }
+    });
+    let client = client(&Arc::default()).signer(signer).ledger(MemoryLedger::new()).kill_switch(switch);
+    let response = client.build().unwrap().get(seller.url("/report")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.spend()), (502, Spend::Unknown));
+    assert_eq!(seller.requests().iter().filter(|request| request.payment.is_some()).count(), 1);
 }
 
 #[tokio::test]

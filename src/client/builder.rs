@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::guard::Guard;
 use super::{Client, Inner};
 use crate::chain::ChainReader;
+use crate::credential::Credentials;
 use crate::exchange::Patience;
 use crate::ledger::Ledger;
 use crate::payer::{KillSwitch, Payer, PayerBuilder};
@@ -25,6 +26,7 @@ pub struct ClientBuilder {
     http: reqwest::ClientBuilder,
     wallet: PayerBuilder,
     payer: Option<Payer>,
+    keys: Credentials,
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
@@ -37,6 +39,7 @@ impl Default for ClientBuilder {
             http: reqwest::Client::builder(),
             wallet: PayerBuilder::default(),
             payer: None,
+            keys: Credentials::new(),
             guard: Guard::default(),
             answer_timeout: ANSWER_TIMEOUT,
             timeout: None,
@@ -88,6 +91,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn chain(mut self, chain: ChainReader) -> Self {
         self.wallet = self.wallet.chain(chain);
+        self
+    }
+
+    /// API keys, each for its hosts. With a wallet, calls by key are booked with the cost that is
+    /// declared for them, under the policy's dollar limits.
+    #[must_use]
+    pub fn credentials(mut self, keys: Credentials) -> Self {
+        self.keys = keys;
         self
     }
 
@@ -196,6 +207,7 @@ impl ClientBuilder {
             (None, wallet) if wallet.is_empty() => None,
             (None, wallet) => Some(wallet.build()?),
         };
+        self.keys.check()?;
         let mut http = safe(self.http);
         if let Some(resolver) = self.guard.resolver() {
             http = http.dns_resolver(resolver).no_proxy();
@@ -204,6 +216,7 @@ impl ClientBuilder {
         let inner = Inner {
             http,
             payer,
+            keys: self.keys,
             guard: self.guard,
             answer_timeout: self.answer_timeout,
             timeout: self.timeout,

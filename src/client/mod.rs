@@ -19,6 +19,7 @@ pub(crate) use builder::{ANSWER_TIMEOUT, safe};
 pub use request::{Request, RequestBuilder};
 
 use crate::Error;
+use crate::credential::{CallPlan, Comparison, Credentials};
 use crate::discovery::Discovery;
 use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding, PurchaseId};
@@ -42,6 +43,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     payer: Option<Payer>,
+    keys: Credentials,
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
@@ -111,14 +113,15 @@ impl Client {
         Discovery::new(self)
     }
 
-    /// A `GET` of what is free or not to be had: it carries no payment, and takes at most this long.
+    /// A `GET` of what is free or not to be had, where the policy permits it: it carries neither payment nor
+    /// key, and takes at most this long.
     pub(crate) async fn look(&self, url: Url, limit: Duration) -> Result<Response, Error> {
         let mut request = reqwest::Request::new(Method::GET, url);
         drop(request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json")));
         let mut wire = Direct(&self.inner.http);
         let options = Options { no_payment: true, ..Options::default() };
         let time = (Deadline::new(Some(limit), self.inner.answer_timeout), self.inner.patience);
-        Exchange::new(&mut wire, None, &self.inner.guard, options, time).run(request).await
+        Exchange::new(&mut wire, self.payer(), &self.inner.guard, options, time).run(request).await
     }
 
     /// Whether the transport's own rules allow a request there.
@@ -134,7 +137,7 @@ impl Client {
     ) -> Exchange<'a, Direct<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
         let time = (deadline, self.inner.patience);
-        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time)
+        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time).with_keys(&self.inner.keys)
     }
 
     /// The wallet with its policy and books, if the client has one.
@@ -189,6 +192,14 @@ impl Client {
     /// When the client has no wallet, or the books hold no such purchase or cannot be read.
     pub async fn evidence(&self, purchase: &PurchaseId) -> Result<Evidence, Error> {
         self.wallet()?.evidence(purchase).await
+    }
+
+    /// What calls to a host cost, and what a plan would have; see [`Payer::compare`].
+    ///
+    /// # Errors
+    /// When the client has no wallet, the host is none, or the books cannot be read.
+    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
+        self.wallet()?.compare(host, plan).await
     }
 
     #[cfg(feature = "multipart")]

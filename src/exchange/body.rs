@@ -59,6 +59,12 @@ impl Opened {
         BodyDigest::new(keccak256(&bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX), self.ended)
     }
 
+    /// Under another URL.
+    pub(super) fn at(mut self, url: Url) -> Self {
+        self.url = url;
+        self
+    }
+
     /// The response as it came, body and all.
     pub(super) fn close(self) -> Result<Response, Error> {
         let body = Body::wrap(Prefixed { read: self.read, rest: self.body });

@@ -4,6 +4,7 @@
 
 mod body;
 mod challenge;
+mod keyed;
 mod presentation;
 mod replay;
 mod response;
@@ -16,13 +17,15 @@ use http::header::{AGE, CACHE_CONTROL};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tokio::time::Instant;
+use url::Url;
 
 pub(crate) use presentation::Patience;
 pub(crate) use replay::{BodyFn, Replay};
-pub use response::ResponseExt;
+pub use response::{Called, ResponseExt};
 
 use crate::asset::AssetRegistry;
 use crate::client::guard::Guard;
+use crate::credential::Credentials;
 use crate::ledger::PurchaseId;
 use crate::payer::{Intent, Payer, Quotation};
 use crate::policy::Amount;
@@ -76,11 +79,20 @@ impl Quoted {
     }
 }
 
+/// What an answer asks for.
+enum Priced {
+    /// The answer, if nothing is asked for, or nothing that is to be paid.
+    Free(Response),
+    /// Terms, and the URL that they came from.
+    At(Box<PaymentRequired>, Url),
+}
+
 /// The way of a request.
 pub(crate) struct Exchange<'a, W> {
     wire: &'a mut W,
     payer: Option<&'a Payer>,
     guard: &'a Guard,
+    keys: Option<&'a Credentials>,
     options: Options,
     deadline: Deadline,
     patience: Patience,
@@ -121,13 +133,19 @@ impl<'a, W: Wire> Exchange<'a, W> {
         options: Options,
         (deadline, patience): (Deadline, Patience),
     ) -> Self {
-        Self { wire, payer, guard, options, deadline, patience, fingerprint: None }
+        Self { wire, payer, guard, keys: None, options, deadline, patience, fingerprint: None }
+    }
+
+    /// With API keys beside the wallet.
+    pub(crate) const fn with_keys(mut self, keys: &'a Credentials) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// Sends the request, pays if it must be and may be, and brings the answer.
     pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
         let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
-        self.guard.check(first.url())?;
+        self.admit(&first)?;
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
             let intent = self.intent(&first)?;
@@ -135,23 +153,44 @@ impl<'a, W: Wire> Exchange<'a, W> {
                 return self.present(payment, &replay, intent).await;
             }
         }
+        match self.credential(&first) {
+            Some(credential) => self.by_key_or_payment(&credential, first, replay).await,
+            None => self.by_payment(first, replay).await,
+        }
+    }
+
+    /// The request without a key, paid if it must be and may be.
+    async fn by_payment(&mut self, first: Request, replay: Replay) -> Result<Response, Error> {
         let (response, replay) = self.ask_anew(first, replay).await?;
+        match self.priced(response).await? {
+            Priced::Free(response) => Ok(response),
+            Priced::At(required, url) => self.buy(required, replay, &url).await,
+        }
+    }
+
+    /// Phase 2: whether the answer asks for a payment, and is to be paid at all.
+    async fn priced(&self, response: Response) -> Result<Priced, Error> {
         if self.options.no_payment || response.status() != StatusCode::PAYMENT_REQUIRED {
-            return Ok(response);
+            return Ok(Priced::Free(response));
         }
         let url = response.url().clone();
-        let required = match self.read(response).await.map_err(|error| error.at(&url))? {
-            Challenge::NotX402(response) => return Ok(response),
-            Challenge::Required(required) => *required,
-        };
-        let Some(payer) = payer else {
+        Ok(match self.read(response).await.map_err(|error| error.at(&url))? {
+            Challenge::NotX402(response) => Priced::Free(response),
+            Challenge::Required(required) => Priced::At(required, url),
+        })
+    }
+
+    /// Phases 3 to 5: terms, body, policy, books and signer, and the payment's way to the seller.
+    async fn buy(&mut self, required: Box<PaymentRequired>, replay: Replay, url: &Url) -> Result<Response, Error> {
+        let required = *required;
+        let Some(payer) = self.payer else {
             let quotation = Quotation::unjudged(required, AssetRegistry::stablecoins());
             return Err(Error::with_quotation(
                 ErrorKind::NoWallet,
                 "payment is required, and the client has no wallet",
                 quotation,
             )
-            .at(&url));
+            .at(url));
         };
         let (intent, replay) = self.replayable(payer, replay, &required).await?;
         let payment = payer.authorize(&required, &intent).await?;
@@ -161,7 +200,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
     /// What the request would cost. A request that is free is executed.
     pub(crate) async fn quote(mut self, request: Request) -> Result<Quoted, Error> {
         let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
-        self.guard.check(first.url())?;
+        self.admit(&first)?;
         let (response, replay) = self.ask(first, replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(Quoted::Unpriced(response));
@@ -177,10 +216,17 @@ impl<'a, W: Wire> Exchange<'a, W> {
         Ok(Quoted::Priced(Box::new(quotation)))
     }
 
+    /// Where requests may go at all, and which of them the policy permits.
+    fn admit(&self, request: &Request) -> Result<(), Error> {
+        self.guard.check(request.url())?;
+        self.payer.map_or(Ok(()), |payer| payer.permit(&self.intent(request)?))
+    }
+
     /// Phase 1: the request without payment, through redirects within its origin.
     async fn ask(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
         let (mut request, mut replay) = (first, replay);
         for _ in 0..MAX_HOPS {
+            self.admit(&request)?;
             let response = self.send(request, Duration::ZERO).await?;
             match replay.redirected(&response) {
                 None => return Ok((response, replay)),

@@ -64,7 +64,7 @@ impl Patience {
 
 impl<W: Wire> Exchange<'_, W> {
     pub(super) async fn present(
-        mut self,
+        &mut self,
         payment: Payment,
         replay: &Replay,
         intent: Intent,

@@ -64,6 +64,12 @@ impl Replay {
         })
     }
 
+    /// The same once more, for another attempt at the request.
+    pub(crate) fn twin(&self) -> Self {
+        let template = self.template.try_clone().unwrap_or_else(|| head(&self.template));
+        Self { template, body: self.body.clone() }
+    }
+
     /// The request without promise of a body.
     pub(crate) const fn head(&self) -> &Request {
         &self.template

@@ -4,7 +4,28 @@ use reqwest::Response;
 
 use crate::payer::{Outcome, Payment};
 use crate::receipt::{Paid, Receipt};
-use crate::{Error, ErrorKind, Spend};
+use crate::{Error, ErrorKind, Spend, Usd};
+
+/// The key that brought a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    pub(super) credential: String,
+    pub(super) cost: Usd,
+}
+
+impl Called {
+    /// The key's name, as [`Credential`](crate::Credential) was given it.
+    #[must_use]
+    pub fn credential(&self) -> &str {
+        &self.credential
+    }
+
+    /// What the call is declared to cost. One that was turned away is not counted.
+    #[must_use]
+    pub const fn cost(&self) -> Usd {
+        self.cost
+    }
+}
 
 /// The payment that belongs to a response; kept in its extensions.
 #[derive(Clone, Debug)]
@@ -48,6 +69,9 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     /// What was signed for this response, with or without a receipt.
     fn paid(&self) -> Option<&Paid>;
 
+    /// The API key that brought it, if one did.
+    fn called(&self) -> Option<&Called>;
+
     /// What became of the money.
     fn spend(&self) -> Spend;
 
@@ -62,6 +86,10 @@ pub trait ResponseExt: sealed::Sealed + Sized {
 impl ResponseExt for Response {
     fn receipt(&self) -> Option<&Receipt> {
         Settlement::of(self)?.receipt.as_deref()
+    }
+
+    fn called(&self) -> Option<&Called> {
+        self.extensions().get()
     }
 
     fn paid(&self) -> Option<&Paid> {

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{LedgerError, StopOrder};
+use super::{LedgerError, State, StopOrder};
 use crate::asset::{Asset, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight};
 use crate::policy::{Denial, Rule};
@@ -63,6 +63,8 @@ pub struct Charge {
     pub refunded: U256,
     /// Whether the seller took it and did not deliver: [`Entry::failed`](super::Entry::failed).
     pub failed: bool,
+    /// Whether nothing was paid, and a key was used.
+    pub called: bool,
     /// When it leaves the span that was asked for: the moment spent, reserved or expired.
     pub at: Timestamp,
 }
@@ -83,6 +85,7 @@ impl Charge {
             usd: entry.usd,
             refunded: entry.refunded(),
             failed: entry.failed(),
+            called: entry.state == State::Called,
             at,
         }
     }

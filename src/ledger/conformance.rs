@@ -58,6 +58,7 @@ pub(super) fn order(id: &str, micros: u64) -> NewEntry {
         value: U256::from(micros),
         tag: None,
         agent: None,
+        credential: None,
         terms: None,
     }
 }
@@ -221,6 +222,7 @@ conformance! {
     each_scope_and_span_counts_what_it_should
     exactly_as_many_as_fit_are_held
     tasks_at_once_hold_exactly_as_many_as_fit
+    calls_by_key_count_in_dollars_and_are_no_payments
     a_denial_holds_nothing_and_says_what_is_used
     a_lapsed_hold_frees_its_room
     a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder
@@ -402,6 +404,49 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
             assert_eq!(held, 3, "{}", meters[0]);
         }
     }
+}
+
+/// The same as a call by key.
+fn by_key(entry: NewEntry, name: &str) -> NewEntry {
+    let asset = Asset::declared_dollars().clone();
+    NewEntry { asset, payee: Address::ZERO, credential: Some(name.to_owned()), ..entry }
+}
+
+async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books().await;
+    let first = by_key(order("first", 10), "one");
+    let key = hold(&ledger, first, NOW).await;
+    hold(&ledger, by_key(order("second", 20), "two"), NOW + 1).await;
+    sign(&ledger, order("paid", 40), NOW + 1, NOW + 300).await;
+    let entry = ledger.purchase(&key).await.unwrap().unwrap();
+    assert_eq!((entry.state, entry.credential.as_deref()), (State::Called, Some("one")));
+    assert!(!entry.is_unproven() && !entry.is_unresolved() && !entry.is_outstanding(at(NOW)));
+    let global = |kind: LimitKind| meter(Scope::Global, kind);
+    let max = || Amount::Usd(Usd::MAX);
+    for (kind, expected) in [
+        (LimitKind::Lifetime(max()), 70),
+        (LimitKind::Rolling(HOUR, max()), 70),
+        (LimitKind::Exposure(max()), 40),
+        (LimitKind::Payments(HOUR, 9), 1),
+        (LimitKind::Repeats(HOUR, 9), 1),
+    ] {
+        assert_eq!(used(&ledger, NOW + 2, global(kind.clone())).await, expected, "{kind:?}");
+    }
+    assert_eq!(
+        used(&ledger, NOW + 2 + 3600, global(LimitKind::Rolling(HOUR, max()))).await,
+        40,
+        "a call counts when made"
+    );
+    let limit = vec![global(LimitKind::Lifetime(micros(75)))];
+    assert!(denied(&ledger, by_key(order("third", 6), "one"), NOW + 2, limit.clone()).await.is_some());
+    let called = |name: &str| Filter { credential: Some(name.to_owned()), ..Filter::all() };
+    assert_eq!(ledger.entries(&called("one")).await.unwrap().len(), 1);
+    for refused in [signed(NOW + 300), settled(), unknown(), rejected(), Transition::Presented { until: at(NOW) }] {
+        let refusal = ledger.record(&key, &refused, at(NOW)).await.unwrap_err();
+        assert!(matches!(refusal, LedgerError::Transition { .. }), "{refused:?}");
+    }
+    ledger.record(&key, &Transition::Freed { lease: entry.lease_until }, at(NOW + 3)).await.unwrap();
+    assert!(denied(&ledger, by_key(order("third", 6), "one"), NOW + 4, limit).await.is_none());
 }
 
 async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) {

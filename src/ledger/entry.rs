@@ -28,15 +28,25 @@ pub enum State {
     Rejected,
     /// The answer was lost or says nothing certain. The money counts.
     Unknown,
-    /// Given back before anything was signed.
+    /// Not bought but called by a key, and counted at the cost that was declared for it.
+    Called,
+    /// Given back before anything was signed, or a call by a key that was turned away.
     Freed,
     /// Signed, and proved by the chain never to have been cashed, nor to be cashable any more.
     Released,
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Reserved, Self::Signed, Self::Settled, Self::Rejected, Self::Unknown, Self::Freed, Self::Released];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Reserved,
+        Self::Signed,
+        Self::Settled,
+        Self::Rejected,
+        Self::Unknown,
+        Self::Called,
+        Self::Freed,
+        Self::Released,
+    ];
 
     /// The stable name, such as `settled`.
     #[must_use]
@@ -47,6 +57,7 @@ impl State {
             Self::Settled => "settled",
             Self::Rejected => "rejected",
             Self::Unknown => "unknown",
+            Self::Called => "called",
             Self::Freed => "freed",
             Self::Released => "released",
         }
@@ -70,7 +81,11 @@ impl FromStr for State {
     }
 }
 
-/// A purchase as the books hold it.
+/// A purchase as the books hold it, or a call by a key.
+///
+/// A call has a [`credential`](Self::credential), the state [`Called`](State::Called) or
+/// [`Freed`](State::Freed), a value in declared dollars, and neither chain, token nor payee: its
+/// network reads `off-chain`, and the addresses are zero.
 ///
 /// `transaction` is the seller's claim; `verified_transaction` is what the chain confirmed.
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +129,8 @@ pub struct Entry {
     pub nonce: B256,
     pub tag: Option<String>,
     pub agent: Option<String>,
+    /// The key that a call was made with, by its name.
+    pub credential: Option<String>,
     pub reserved_at: Timestamp,
     /// Until when it may be signed; while reserved, when the hold lapses by itself.
     pub lease_until: Timestamp,
@@ -203,7 +220,7 @@ impl Entry {
         match self.state {
             State::Freed | State::Released => false,
             State::Reserved => self.lease_until > now,
-            State::Signed | State::Settled | State::Rejected | State::Unknown => true,
+            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => true,
         }
     }
 
@@ -211,7 +228,7 @@ impl Entry {
     #[must_use]
     pub fn is_outstanding(&self, now: Timestamp) -> bool {
         match self.state {
-            State::Freed | State::Released | State::Settled => false,
+            State::Freed | State::Released | State::Settled | State::Called => false,
             State::Reserved => self.lease_until > now,
             State::Signed | State::Rejected | State::Unknown => self.expires_at > now,
         }
@@ -244,6 +261,8 @@ pub(crate) struct NewEntry {
     pub(crate) value: U256,
     pub(crate) tag: Option<String>,
     pub(crate) agent: Option<String>,
+    /// For a call by a key: its name. Nothing will be signed.
+    pub(crate) credential: Option<String>,
     pub(crate) terms: Option<String>,
 }
 
@@ -263,14 +282,18 @@ impl NewEntry {
         Denial::new(Rule::PayeeChanged, message)
     }
 
-    /// The first hold for the purchase, or for a generation of it.
+    /// The first hold for the purchase, or for a generation of it; for a call by a key, the call.
     pub(crate) fn open(&self, generation: u32, now: Timestamp, lease_until: Timestamp) -> Entry {
+        let (state, counts_at, lease_until) = match self.credential {
+            None => (State::Reserved, Timestamp::MAX, lease_until),
+            Some(_) => (State::Called, now, now),
+        };
         Entry {
             seq: 0,
             purchase: self.purchase.clone(),
             generation,
             payer: self.payer,
-            state: State::Reserved,
+            state,
             fingerprint: self.fingerprint,
             identifier: self.identifier.clone(),
             origin: self.origin.clone(),
@@ -288,11 +311,12 @@ impl NewEntry {
             nonce: nonce(self.payer, &self.asset, &self.purchase, generation),
             tag: self.tag.clone(),
             agent: self.agent.clone(),
+            credential: self.credential.clone(),
             reserved_at: now,
             lease_until,
             owned_until: lease_until,
-            counts_at: Timestamp::MAX,
-            expires_at: Timestamp::MAX,
+            counts_at,
+            expires_at: counts_at,
             updated_at: now,
             valid_before: None,
             status: None,

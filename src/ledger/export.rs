@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Entry;
 
 /// Columns of the CSV export, in order.
-const COLUMNS: [&str; 28] = [
+const COLUMNS: [&str; 29] = [
     "seq",
     "reserved_at",
     "updated_at",
@@ -26,6 +26,7 @@ const COLUMNS: [&str; 28] = [
     "valid_before",
     "tag",
     "agent",
+    "credential",
     "status",
     "reason",
     "claimed_transaction",
@@ -90,6 +91,7 @@ fn fields(entry: &Entry) -> [String; COLUMNS.len()] {
         text(entry.valid_before),
         text(entry.tag.as_ref()),
         text(entry.agent.as_ref()),
+        text(entry.credential.as_ref()),
         text(entry.status),
         text(entry.reason.as_ref()),
         text(entry.transaction),

@@ -191,7 +191,7 @@ impl Reservation {
     /// Decides by what the books hold of this purchase so far.
     #[must_use]
     pub fn plan(&self, known: Option<Entry>) -> Plan {
-        use State::{Freed, Rejected, Released, Settled, Signed, Unknown};
+        use State::{Called, Freed, Rejected, Released, Settled, Signed, Unknown};
         let now = self.checks.now();
         let lease = now.after(self.lease);
         let fresh = |generation| Plan::Hold(Box::new(self.entry.open(generation, now, lease)));
@@ -207,6 +207,7 @@ impl Reservation {
             Released => fresh(known.generation.saturating_add(1)),
             State::Reserved if known.lease_until <= now => fresh(known.generation),
             State::Reserved => Plan::Answer(Reserved::InFlight),
+            Called => Plan::Answer(Reserved::Mismatch),
             Settled => Plan::Answer(Reserved::Known(Box::new(known))),
             Signed | Rejected | Unknown if !again => Plan::Answer(Reserved::Known(Box::new(known))),
             Signed | Rejected | Unknown if known.owned_until > now => Plan::Answer(Reserved::InFlight),
@@ -317,6 +318,8 @@ pub struct Filter {
     pub tag: Option<String>,
     /// By this agent.
     pub agent: Option<String>,
+    /// Calls made with the key of this name.
+    pub credential: Option<String>,
     /// In this state.
     pub state: Option<State>,
     /// Only what the chain has still to be asked about: [`Entry::is_unproven`].
@@ -342,6 +345,7 @@ impl Filter {
             && is(self.payee.as_ref(), Some(&entry.payee))
             && is(self.tag.as_ref(), entry.tag.as_ref())
             && is(self.agent.as_ref(), entry.agent.as_ref())
+            && is(self.credential.as_ref(), entry.credential.as_ref())
             && is(self.state.as_ref(), Some(&entry.state))
             && (!self.unproven || entry.is_unproven())
     }

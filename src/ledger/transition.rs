@@ -86,7 +86,7 @@ pub enum Transition {
     },
     /// Money came back.
     Refunded(Refund),
-    /// Nothing was signed, and nothing will be.
+    /// Nothing was signed, and nothing will be; or the seller turned the key away.
     Freed {
         /// The lease of the hold, [`Entry::lease_until`]: a hold that lapsed may have been taken over.
         lease: Timestamp,
@@ -212,7 +212,7 @@ impl Entry {
     /// released, and only by a proof of the latest authorization, and a settled purchase stays
     /// settled until the chain says otherwise.
     pub fn apply(&mut self, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        use State::{Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
+        use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
         match (transition, self.state) {
             (
                 Transition::Signed { lease, valid_before, payload, owned_until },
@@ -266,7 +266,7 @@ impl Entry {
                 self.owned_until = now;
             }
             (Transition::Refunded(refund), Signed | Rejected | Unknown | Settled) => self.refund(refund)?,
-            (Transition::Freed { lease }, Reserved) if self.lease_until == *lease => self.state = Freed,
+            (Transition::Freed { lease }, Reserved | Called) if self.lease_until == *lease => self.state = Freed,
             (Transition::Freed { .. }, Freed) => {}
             (transition, _) => return Err(self.refuses(transition)),
         }
@@ -347,6 +347,7 @@ mod tests {
             value: U256::from(10_000),
             tag: None,
             agent: None,
+            credential: None,
             terms: None,
         }
         .open(0, Timestamp::from_secs(1000), Timestamp::from_secs(1060))

@@ -287,6 +287,7 @@ impl Payer {
             value: facts.quote.value(),
             tag: intent.tag.clone(),
             agent: self.inner.agent.clone(),
+            credential: None,
             terms: kept_terms(required, facts.quote),
         })
     }
@@ -317,7 +318,7 @@ fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(&terms))
 }
 
-fn no_randomness(error: getrandom::Error) -> Error {
+pub(super) fn no_randomness(error: getrandom::Error) -> Error {
     Error::builder(format!("the operating system gives no randomness: {error}"))
 }
 

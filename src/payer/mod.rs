@@ -3,6 +3,7 @@
 mod answer;
 mod builder;
 mod buy;
+mod call;
 mod cancel;
 mod evidence;
 mod guard;

@@ -213,7 +213,8 @@ impl Payer {
             return Err(Error::new(ErrorKind::Purchase, "the purchase id belongs to another request").of_purchase(id));
         }
         match entry.state {
-            State::Reserved | State::Freed | State::Released => Ok(None),
+            // A caller cannot choose the id that a call by a key is booked under.
+            State::Reserved | State::Called | State::Freed | State::Released => Ok(None),
             // A signer that did not answer left nothing to present: it is asked again.
             State::Unknown if entry.payload.is_none() => Ok(None),
             State::Signed | State::Settled | State::Rejected | State::Unknown => {

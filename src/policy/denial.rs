@@ -72,6 +72,8 @@ pub enum Rule {
     Asset,
     /// A token without a dollar value, and no limit in its own units.
     UnpricedAsset,
+    /// Requests that may be made at all.
+    Permission,
     /// Hosts that may be paid.
     Host,
     /// Payees that may be paid.
@@ -110,6 +112,7 @@ impl Rule {
             Self::Network => "network",
             Self::Asset => "asset",
             Self::UnpricedAsset => "unpriced_asset",
+            Self::Permission => "permission",
             Self::Host => "host",
             Self::Payee => "payee",
             Self::PayeeChanged => "payee_changed",

@@ -13,11 +13,16 @@ use alloy::primitives::Address;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+mod credentials;
+
 use super::builder::{HostRules, Limits};
 use super::calendar::{Calendar, Period};
 use super::limit::{Amount, LimitKind, Scope, Selector};
-use super::{HostMatch, HostSettings, PayeeRule, Policy, PolicyError, ResourceRule, SHORTEST_VALIDITY, domain};
+use super::{
+    HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule, SHORTEST_VALIDITY, domain,
+};
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
+use crate::credential::Credentials;
 use crate::quote::parse_address;
 use crate::{Network, ParseNetworkError, Usd, text};
 
@@ -66,7 +71,7 @@ impl Policy {
     /// known, or says something that makes no sense. A file that names no network is read; the
     /// client that is to be built with it asks for one.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        read(text).map_err(|fault| fault.locate(text))
+        document(text).map(|(policy, _)| policy).map_err(|fault| fault.locate(text))
     }
 
     /// Reads a policy from a TOML file; see [`from_toml`](Self::from_toml).
@@ -74,16 +79,19 @@ impl Policy {
     /// # Errors
     /// When the file cannot be read, or says what [`from_toml`](Self::from_toml) refuses.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, PolicyError> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| PolicyError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-        Self::from_toml(&text).map_err(|error| match error {
-            PolicyError::File { line, column, message, .. } => {
-                PolicyError::File { path: Some(path.to_owned()), line, column, message }
-            }
-            other => other,
-        })
+        read_file(path.as_ref(), Self::from_toml)
     }
+}
+
+fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, PolicyError>) -> Result<T, PolicyError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| PolicyError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+    read(&text).map_err(|error| match error {
+        PolicyError::File { line, column, message, .. } => {
+            PolicyError::File { path: Some(path.to_owned()), line, column, message }
+        }
+        other => other,
+    })
 }
 
 /// A mistake, and the byte where it stands.
@@ -104,7 +112,8 @@ impl Fault {
 
 type Read<T> = Result<T, Fault>;
 
-fn read(text: &str) -> Read<Policy> {
+/// The policy, and the keys beside it.
+fn document(text: &str) -> Read<(Policy, Credentials)> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         Fault { at, message: error.message().to_owned() }
@@ -120,8 +129,10 @@ fn read(text: &str) -> Read<Policy> {
     let assets = policy.asset_registry();
     let policy = lists(policy, &mut root, &assets)?;
     let policy = scopes(policy, &mut root, &assets)?;
+    let policy = permissions(policy, &mut root)?;
+    let keys = credentials::credentials(&mut root)?;
     root.finish()?;
-    Ok(policy)
+    Ok((policy, keys))
 }
 
 fn general(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
@@ -197,6 +208,36 @@ fn lists(mut policy: Policy, root: &mut Section<'_>, assets: &AssetRegistry) -> 
     deny.finish()?;
     Ok(policy)
 }
+
+fn permissions(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
+    for item in root.each("permit")? {
+        let mut table = item.section("[[permit]]")?;
+        let mut permission = Permission::new();
+        for (key, with) in PERMISSION {
+            for item in table.each(key)? {
+                let (at, text) = (item.span.start, item.text()?);
+                permission = with(permission, &text);
+                if let Some(error) = permission.mistakes().first() {
+                    return Err(Fault { at, message: error.to_string() });
+                }
+            }
+        }
+        table.finish()?;
+        policy = policy.permit(permission);
+    }
+    Ok(policy)
+}
+
+type With = fn(Permission, &str) -> Permission;
+
+/// The keys of `[[permit]]`, each for one value or a list.
+const PERMISSION: [(&str, With); 5] = [
+    ("agent", |permission, agent| permission.agent(agent)),
+    ("tag", |permission, tag| permission.tag(tag)),
+    ("host", Permission::host),
+    ("method", Permission::method),
+    ("path", Permission::path),
+];
 
 fn scopes(mut policy: Policy, root: &mut Section<'_>, assets: &AssetRegistry) -> Read<Policy> {
     let mut global = root.table("global", "[global]")?;

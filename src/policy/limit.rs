@@ -285,7 +285,7 @@ impl Meter {
 
     /// Whether a limit on a number of payments counts this one.
     pub(crate) const fn counts(&self, charge: &Charge) -> bool {
-        !matches!(self.kind, LimitKind::Failures(..)) || charge.failed
+        !charge.called && (!matches!(self.kind, LimitKind::Failures(..)) || charge.failed)
     }
 
     pub(crate) const fn max(&self) -> Max<'_> {

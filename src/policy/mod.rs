@@ -8,6 +8,7 @@ mod explain;
 #[cfg(feature = "toml")]
 mod file;
 pub(crate) mod limit;
+mod permission;
 mod rules;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub use calendar::Period;
 pub use denial::{Denial, Rule};
 pub use explain::{Answer, Explanation, Hypothetical};
 pub use limit::{Amount, Quantity, Scope, Span};
+pub use permission::Permission;
+pub(crate) use permission::{Errand, host_match};
 pub(crate) use rules::Facts;
 
 use limit::{Limit, LimitKind, Max, Meter, Selector};
@@ -79,6 +82,7 @@ pub struct Policy {
     lists: Lists,
     limits: Vec<Limit>,
     asks: Vec<(Selector, Amount)>,
+    permissions: Vec<Permission>,
     hosts: Vec<(HostMatch, HostSettings)>,
     everywhere: HostSettings,
     defaults: bool,
@@ -126,7 +130,7 @@ enum ResourceRule {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum HostMatch {
+pub(crate) enum HostMatch {
     Origin(Origin),
     Host(HostPattern),
 }
@@ -139,7 +143,7 @@ impl HostMatch {
         }
     }
 
-    fn matches(&self, origin: &Origin) -> bool {
+    pub(crate) fn matches(&self, origin: &Origin) -> bool {
         match self {
             Self::Origin(only) => only == origin,
             Self::Host(pattern) => pattern.matches(origin.host()),
@@ -147,7 +151,7 @@ impl HostMatch {
     }
 
     /// An origin before a host before a pattern, a longer pattern before a shorter.
-    fn specificity(&self) -> (u8, usize) {
+    pub(crate) fn specificity(&self) -> (u8, usize) {
         match self {
             Self::Origin(_) => (2, 0),
             Self::Host(pattern) if !pattern.covers_subdomains() => (1, 0),
@@ -173,6 +177,7 @@ impl Policy {
             lists: Lists::default(),
             limits: Vec::new(),
             asks: Vec::new(),
+            permissions: Vec::new(),
             hosts: Vec::new(),
             everywhere: HostSettings::default(),
             defaults: true,
@@ -364,6 +369,20 @@ pub enum PolicyError {
     /// An authorization that no facilitator would settle.
     #[error("max_validity must be at least 6 s, the shortest that facilitators settle")]
     Validity,
+    /// Not a method, or not in capitals.
+    #[error("`{text}` is not a method such as `GET`")]
+    Method {
+        /// The text given.
+        text: String,
+    },
+    /// Not a pattern of paths.
+    #[error(
+        "`{text}` is not a path such as `/search` or `/v1/**`: it begins with a slash, and is ASCII without `?` and `#`"
+    )]
+    Path {
+        /// The text given.
+        text: String,
+    },
     /// A policy file that cannot be read.
     #[error("policy file {} cannot be read: {reason}", path.display())]
     Unreadable {

@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256, U256};
 use url::Url;
 
 use super::limit::{Amount, LimitKind, Max, Meter, Scope, Subject};
-use super::{BREAKER, Denial, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
+use super::{BREAKER, Denial, Errand, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
 use crate::asset::Asset;
 use crate::ledger::{Checks, PayeePin, PriceCeiling};
 use crate::origin::Origin;
@@ -36,6 +36,10 @@ impl Facts<'_> {
         Subject { origin: self.origin, quote: self.quote, request: self.request, tag: self.tag, agent: self.agent }
     }
 
+    const fn errand(&self) -> Errand<'_> {
+        Errand { method: self.method, url: self.url, origin: self.origin, tag: self.tag, agent: self.agent }
+    }
+
     /// The seller's `resource.url` when it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
@@ -51,6 +55,7 @@ impl Policy {
     /// The rules that need no books, each with its answer, in the order they are asked.
     pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Refusal)> {
         vec![
+            (Rule::Permission, self.forbids(&facts.errand())),
             (Rule::Userinfo, Self::userinfo(facts)),
             (Rule::Host, self.host_listed(facts)),
             (Rule::Network, self.network_allowed(facts)),
@@ -88,6 +93,26 @@ impl Policy {
         let payment = Some((facts.quote.asset().clone(), facts.quote.value()));
         let refunds_make_room = self.refunds_make_room;
         Checks { now: facts.now, payment, meters: meters.collect(), payee, price, refunds_make_room }
+    }
+
+    /// The first refusal of a call by key that needs no books: the request's own maximum, and the
+    /// lists of hosts.
+    pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
+        self.forbids(&facts.errand()).or_else(|| self.host_listed(facts)).or_else(|| Self::within_max_price(facts))
+    }
+
+    /// What the books must be asked before a call by key of a declared cost: the dollar limits on
+    /// everything, on hosts, tags and agents. Numbers of payments, tokens, networks and payees are not
+    /// about it, and nothing of it stays unresolved.
+    pub(crate) fn call_checks(&self, facts: &Facts<'_>) -> Checks {
+        let concerns = |meter: &Meter| {
+            let dollars = matches!(meter.max(), Max::Amount(Amount::Usd(_)));
+            let paying = matches!(meter.scope, Scope::Payee(_) | Scope::Asset(..) | Scope::Network(_));
+            dollars && !paying && !matches!(meter.kind, LimitKind::Exposure(_))
+        };
+        let mut checks = self.checks(facts);
+        checks.meters.retain(concerns);
+        Checks { payee: None, price: None, ..checks }
     }
 
     /// The loop detector and the breaker.

@@ -1,5 +1,7 @@
 //! What the seller sells, and how.
 
+use std::fmt;
+
 use alloy::primitives::Address;
 use bytes::Bytes;
 use http::header::LOCATION;
@@ -9,6 +11,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::fault::{Fault, Faults};
+use super::payment::Received;
 use super::terms::{Conditions, Price};
 use crate::x402::Version;
 use crate::{Asset, Flow, Usd};
@@ -42,8 +45,37 @@ pub struct Route {
     pub(super) challenge_headers: HeaderMap,
     pub(super) extensions: Map<String, Value>,
     pub(super) idempotent: bool,
+    pub(super) key: Option<AcceptedKey>,
     pub(super) faults: Faults,
     pub(super) mistake: Option<String>,
+}
+
+/// An API key that a route takes in place of a payment.
+#[derive(Clone)]
+pub(super) struct AcceptedKey {
+    /// A header's name, or `?` and a parameter's.
+    place: String,
+    value: String,
+    /// After how many calls it is turned away, and how.
+    pub(super) spent: Option<(usize, StatusCode)>,
+}
+
+impl fmt::Debug for AcceptedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptedKey").field("place", &self.place).field("spent", &self.spent).finish_non_exhaustive()
+    }
+}
+
+impl AcceptedKey {
+    /// Whether the request has a key, and whether it is this one.
+    pub(super) fn is_in(&self, received: &Received) -> Option<bool> {
+        let Some(parameter) = self.place.strip_prefix('?') else {
+            return received.headers.get(self.place.as_str()).map(|value| value.as_bytes() == self.value.as_bytes());
+        };
+        let query = received.target.split_once('?').map_or("", |(_, query)| query);
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(name, _)| name == parameter).map(|(_, value)| value == self.value.as_str())
+    }
 }
 
 /// What a route delivers.
@@ -76,6 +108,7 @@ impl Route {
             challenge_headers: HeaderMap::new(),
             extensions: Map::new(),
             idempotent: false,
+            key: None,
             faults: Faults::default(),
             mistake: None,
         }
@@ -94,6 +127,23 @@ impl Route {
     /// A route for every method.
     pub fn any(path: impl Into<String>) -> Self {
         Self::new([], path)
+    }
+
+    /// An API key that is taken in place of a payment: where it stands (a header's name such as
+    /// `authorization`, or `?key` for a parameter of the query), and the whole value there. Another
+    /// value is answered 401; so is a request without one, where the route has no price.
+    pub fn accepts_key(mut self, place: &str, value: &str) -> Self {
+        self.key = Some(AcceptedKey { place: place.to_owned(), value: value.to_owned(), spent: None });
+        self
+    }
+
+    /// The key is good for so many calls, and then turned away with this status, such as 429.
+    pub fn key_spent_after(mut self, calls: usize, status: u16) -> Self {
+        match (StatusCode::from_u16(status), &mut self.key) {
+            (Ok(status), Some(key)) => key.spent = Some((calls, status)),
+            _ => self.mistake = Some("key_spent_after takes a status, and follows accepts_key".to_owned()),
+        }
+        self
     }
 
     /// What it costs, in the route's token.
@@ -196,7 +246,7 @@ impl Route {
     }
 
     /// Server-sent events with these data, in chunks.
-    pub fn events<T: std::fmt::Display>(self, data: impl IntoIterator<Item = T>) -> Self {
+    pub fn events<T: fmt::Display>(self, data: impl IntoIterator<Item = T>) -> Self {
         let events = data.into_iter().map(|data| format!("data: {data}\n\n"));
         self.header("content-type", "text/event-stream").chunks(events.collect::<Vec<_>>())
     }

@@ -55,6 +55,8 @@ pub(super) struct State {
     sales: HashMap<(usize, String), Sale>,
     /// The payment header that came first under a payment identifier.
     identified: HashMap<(usize, String), String>,
+    /// Calls by key, by route.
+    calls: HashMap<usize, usize>,
 }
 
 /// How a route stated its terms.
@@ -165,6 +167,9 @@ struct Visit<'a> {
 
 impl Visit<'_> {
     fn answer(mut self) -> Reply {
+        if let Some(reply) = self.by_key() {
+            return reply;
+        }
         if matches!(self.route.price, Price::Free) {
             return answer::goods(self.route, self.received).into();
         }
@@ -172,6 +177,22 @@ impl Visit<'_> {
             None => self.challenge("Payment required"),
             Some(payment) => self.paid(payment),
         }
+    }
+
+    /// The answer to a key; `None` where a payment decides.
+    fn by_key(&mut self) -> Option<Reply> {
+        let key = self.route.key.as_ref()?;
+        match key.is_in(self.received) {
+            Some(true) => {}
+            None if !matches!(self.route.price, Price::Free) => return None,
+            Some(false) | None => return Some(answer::plain(StatusCode::UNAUTHORIZED, "no such key").into()),
+        }
+        let calls = self.state.calls.entry(self.number).or_default();
+        *calls = calls.saturating_add(1);
+        Some(match key.spent {
+            Some((most, status)) if *calls > most => answer::plain(status, "the key is spent").into(),
+            _ => answer::goods(self.route, self.received).into(),
+        })
     }
 
     fn paid(&mut self, payment: &Presented) -> Reply {

@@ -181,3 +181,53 @@ async fn books_that_cannot_be_used_stop_paying() {
     assert_eq!((ended.code, &line["status"], &line["error"]["kind"]), (1, &json!(null), &json!("ledger")), "{ended:?}");
     assert!(bench.paywall.requests().is_empty());
 }
+
+const KEYED: &str = "version = 1
+networks = [\"base-sepolia\"]
+
+[[permit]]
+agent = \"scout\"
+method = \"GET\"
+path = \"/report\"
+
+[[credential]]
+name = \"reports\"
+host = \"127.0.0.1\"
+bearer = { file = \"the.key\" }
+plan = { per_call = \"0.002 USD\" }
+";
+
+#[tokio::test]
+async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
+    let route = report().accepts_key("authorization", "Bearer k-123").key_spent_after(1, 429);
+    let bench = Bench::new(route).await;
+    let policy = bench.file("policy.toml", KEYED);
+    bench.file("the.key", "k-123\n");
+    let (url, ledger) = (bench.url(), bench.path("ledger.db").to_str().unwrap().to_owned());
+    let pay = |more: &[&str]| {
+        let usual = ["pay", "--policy", &policy, "--allow-http-loopback", "--ledger", &ledger, "--json"];
+        [usual.as_slice(), more].concat().into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let run = async |args: Vec<String>| bench.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let called = run(pay(&[&url, "--agent", "scout"])).await;
+    assert_eq!((called.code, called.json()["spend"].as_str()), (0, Some("none")));
+    assert_eq!(called.json()["called"], json!({ "credential": "reports", "usd": "0.002" }));
+    assert!(called.stderr.is_empty() || !called.stderr.contains("k-123"));
+    let paid = run(pay(&[&url, "--agent", "scout"])).await;
+    assert_eq!((paid.code, paid.json()["spend"].as_str()), (0, Some("settled")));
+    let sent = bench.paywall.requests().len();
+    for forbidden in [&[url.as_str()][..], &[&url, "--agent", "scout", "-X", "POST"], &[&url, "--agent", "other"]] {
+        let denied = run(pay(forbidden)).await;
+        assert_eq!(denied.code, 3, "{denied:?}");
+        assert!(denied.json()["error"]["message"].as_str().unwrap().contains("no permission of the policy covers"));
+    }
+    assert_eq!(bench.paywall.requests().len(), sent, "nothing was sent");
+    let compared = bench.run(&["compare", "127.0.0.1", "--plan", "per-call=0.003", "--ledger", &ledger]).await;
+    assert_eq!(compared.code, 0, "{compared:?}");
+    let text = compared.text();
+    assert!(text.contains("the plan would have cost 0.006 USD, 0.006 USD less than the 0.012 USD spent"), "{text}");
+    let compared =
+        bench.run(&["compare", "127.0.0.1", "--plan", "per-call=0.003", "--ledger", &ledger, "--json"]).await;
+    assert_eq!((&compared.json()["calls"], &compared.json()["wins_from"]), (&json!(1), &json!(1)));
+    assert_eq!(bench.run(&["compare", "127.0.0.1", "--plan", "free", "--ledger", &ledger]).await.code, 2);
+}

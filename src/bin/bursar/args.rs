@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bursar::reqwest::Method;
-use bursar::{Address, B256, Network, PurchaseId, U256, Url, Usd};
+use bursar::{Address, B256, CallPlan, Network, PurchaseId, U256, Url, Usd};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT: &str = "\
@@ -25,7 +25,8 @@ Limits:
   unresolved payments, 60 payments a minute, the same request 30 times a minute, and no more to an origin that took 3
   payments within 10 minutes and did not deliver. --max-per-payment replaces the first of them. With --budget the
   others do not apply. With --policy the flags tighten the file: all its limits hold, --max-per-payment and --budget hold
-  beside them, and --network leaves over those of its networks that are named. A payment that the policy wants
+  beside them, and --network leaves over those of its networks that are named. The file's API keys are used as it
+  says, and a request that it does not permit is not sent. A payment that the policy wants
   approved is asked about on the terminal; where there is none, it is denied.
 
 Output:
@@ -36,7 +37,8 @@ Output:
      \"receipt\":{\"success\",\"transaction\",\"network\",\"payer\"}|null,
      \"body\":\"at most 64 KiB\", \"error\":{\"kind\",\"message\"}|null}
   paid is what was signed: amount in atomic units as a decimal string, asset the token's address, network in CAIP-2,
-  validBefore in Unix seconds. spend is settled only when a receipt names the transaction and matches network and
+  validBefore in Unix seconds. A call by an API key has a further member, called: {\"credential\",\"usd\"}, the key's name
+  and the declared cost. spend is settled only when a receipt names the transaction and matches network and
   payer of what was signed; receipt.transaction is its hash. Content without such a receipt is delivered as unknown.
   Of a longer body the rest is left unread, unless --output takes it.
 
@@ -85,6 +87,11 @@ pub(crate) enum Command {
     /// Limits kept for each origin, payee and so on are left out: `bursar policy explain --ledger` shows them for one
     /// request.
     Budget(Budget),
+    /// Show what a host cost by payment and by key, and what a plan would have cost instead
+    ///
+    /// From the books, of all calls to the host, with the arithmetic: by month, in all, and from how many calls a month
+    /// the plan is cheaper than paying was.
+    Compare(Compare),
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -194,6 +201,9 @@ pub(crate) struct RequestArgs {
     /// Allow plain http to this machine's loopback
     #[arg(long)]
     pub(crate) allow_http_loopback: bool,
+    /// Book it under this tag, which the policy may limit and permit
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
     /// Bound the whole call, payment and body included
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
@@ -222,6 +232,9 @@ pub(crate) struct WalletArgs {
     /// Take the key from an encrypted keystore file instead of BURSAR_PRIVATE_KEY
     #[arg(long, value_name = "FILE")]
     pub(crate) keystore: Option<PathBuf>,
+    /// Book it under this agent's name, which the policy may limit and permit
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
 }
@@ -355,6 +368,20 @@ pub(crate) struct Budget {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
     /// Print one JSON object a limit
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Compare {
+    /// A host such as api.example.com, a pattern such as *.example.com, or an origin
+    pub(crate) host: String,
+    /// What the provider of a key would bill in a calendar month (UTC), in dollars; each part can be left out
+    #[arg(long, value_name = "monthly=USD,included=CALLS,per-call=USD,from-CALL=USD")]
+    pub(crate) plan: CallPlan,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

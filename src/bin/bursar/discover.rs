@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::Discover;
 use crate::exit::{Exit, Failure};
 use crate::report::{Problem, name, words_of};
-use crate::{books, output, policies, request, wallet};
+use crate::{books, output, policies, wallet};
 
 /// What was found, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -72,7 +72,12 @@ pub(crate) async fn run(args: Discover) -> Result<Exit, Failure> {
     } else {
         None
     };
-    let client = request::client_of(args.allow_http_loopback, None, payer)?;
+    let client = Client::builder().allow_http_loopback(args.allow_http_loopback);
+    let client = match payer {
+        Some(payer) => client.payer(payer),
+        None => client,
+    };
+    let client = client.build()?;
     let findings = query(&client, &args).run().await?;
     let printed = if args.json {
         output::print_json(&Shown::from(&findings))

@@ -3,6 +3,7 @@
 mod args;
 mod body;
 mod books;
+mod compare;
 mod diagnostics;
 mod discover;
 mod exit;
@@ -48,6 +49,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
+        Command::Compare(args) => compare::run(args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
     }

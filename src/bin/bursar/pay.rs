@@ -7,7 +7,7 @@ use crate::args::Pay;
 use crate::body::{Sink, Trouble};
 use crate::exit::{Exit, Failure};
 use crate::policies::{self, Allowance};
-use crate::report::{Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem};
+use crate::report::{Called, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem};
 use crate::request::{self, Prepared};
 use crate::store::Store;
 use crate::{output, quote, wallet};
@@ -58,7 +58,7 @@ impl Buyer {
     async fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
         let sink = Sink::open(&args)?;
         let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
-        let client = request::client(&args.request, Some(payer))?;
+        let client = request::client(&args.request, Some(payer), allowance.keys.clone())?;
         Ok(Self { args, prepared, allowance, client, ledger, sink })
     }
 
@@ -102,6 +102,7 @@ impl Buyer {
             status: Some(status.as_u16()),
             paid: response.paid().map(Signed::from),
             receipt: response.receipt().map(Proof::from),
+            called: response.called().map(Called::from),
             error: status_problem(status, spend),
             ..Report::empty(spend)
         };

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bursar::{Clock, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger, SystemClock, Usd, usd};
+use bursar::{
+    Clock, Credentials, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger, SystemClock, Usd, usd,
+};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
@@ -17,19 +19,21 @@ pub(crate) struct Allowance {
     pub(crate) policy: Policy,
     /// Beside the limits of a policy file.
     pub(crate) max_price: Option<Usd>,
+    /// The file's API keys.
+    pub(crate) keys: Credentials,
 }
 
 /// The policy that the flags make, or the file that they tighten.
 pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     let Some(file) = &args.policy else {
-        return Ok(Allowance { policy: from_flags(args)?, max_price: None });
+        return Ok(Allowance { policy: from_flags(args)?, max_price: None, keys: Credentials::new() });
     };
     let mut policy = narrowed(Policy::from_file(file)?, &args.network)?;
     if let Some(budget) = args.budget {
         policy = policy.lifetime(budget);
     }
     policy.check()?;
-    Ok(Allowance { policy, max_price: args.max_per_payment })
+    Ok(Allowance { policy, max_price: args.max_per_payment, keys: Credentials::from_file(file)? })
 }
 
 fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {

@@ -1,6 +1,6 @@
 //! `bursar quote`, and `bursar pay --dry-run`: prices and verdicts, without a signature.
 
-use bursar::{Client, Denial, ErrorKind, Quotation, Quoted, QuotedOffer, Rule, Spend};
+use bursar::{Client, Credentials, Denial, ErrorKind, Quotation, Quoted, QuotedOffer, Rule, Spend};
 use serde::Serialize;
 
 use crate::args::{Pay, Quote};
@@ -47,7 +47,8 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     } else {
         (None, None)
     };
-    let answer = ask(&request::client(&args.request, payer)?, &prepared, max_price).await?;
+    let client = request::client(&args.request, payer, Credentials::new())?;
+    let answer = ask(&client, &prepared, max_price).await?;
     let shown = Shown::of(&answer);
     let printed = if args.json { output::print_json(&shown) } else { output::print(shown.text()) };
     let failed = match &answer {
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
 /// `bursar pay --dry-run`.
 pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance) -> Result<Exit, Failure> {
     let payer = wallet::judging(&args.wallet, allowance.policy).await?;
-    let client = request::client(&args.request, Some(payer))?;
+    let client = request::client(&args.request, Some(payer), Credentials::new())?;
     let (report, verdict) = match ask(&client, &prepared, allowance.max_price).await {
         Ok(answer) => judged(&answer),
         Err(error) => (Report::of_error(&error, None), Verdict::of(&error)),

@@ -19,6 +19,9 @@ pub(crate) struct Report {
     pub(crate) receipt: Option<Proof>,
     pub(crate) body: String,
     pub(crate) error: Option<Problem>,
+    /// Of a call by key alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) called: Option<Called>,
     /// Of a dry run alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quote: Option<Shown>,
@@ -51,6 +54,20 @@ pub(crate) struct Proof {
     payer: String,
 }
 
+/// A call by key.
+#[derive(Debug, Serialize)]
+pub(crate) struct Called {
+    credential: String,
+    /// Declared.
+    usd: String,
+}
+
+impl From<&bursar::Called> for Called {
+    fn from(called: &bursar::Called) -> Self {
+        Self { credential: called.credential().to_owned(), usd: called.cost().to_string() }
+    }
+}
+
 /// What went wrong.
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
@@ -80,7 +97,16 @@ impl Verdict {
 impl Report {
     /// A request that brought nothing.
     pub(crate) fn empty(spend: Spend) -> Self {
-        Self { status: None, spend, paid: None, receipt: None, body: String::new(), error: None, quote: None }
+        Self {
+            status: None,
+            spend,
+            paid: None,
+            receipt: None,
+            body: String::new(),
+            error: None,
+            called: None,
+            quote: None,
+        }
     }
 
     /// A request that was never sent, because the books or the machine would not have it.
@@ -116,7 +142,12 @@ impl Report {
                 Some(status @ 300..=399) => {
                     format!("not paid: the answer is {status}, a redirect that is not followed")
                 }
-                _ => "not paid: it is free".to_owned(),
+                _ => match &self.called {
+                    Some(Called { credential, usd }) => {
+                        format!("not paid: by the key `{credential}`, {usd} USD declared")
+                    }
+                    None => "not paid: it is free".to_owned(),
+                },
             },
             (None, Spend::Unknown) => format!("may be paid: {bought}; the seller gave no receipt that matches"),
             (None, Spend::Settled) => format!("paid {bought}"),

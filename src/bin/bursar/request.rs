@@ -1,11 +1,10 @@
 //! What is sent, as curl would have it.
 
 use std::io::Read;
-use std::time::Duration;
 
 use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use bursar::reqwest::{self, Method};
-use bursar::{Client, Payer, RequestBuilder, Url};
+use bursar::{Client, Credentials, Payer, RequestBuilder, Url};
 use bytes::Bytes;
 
 use crate::args::RequestArgs;
@@ -19,6 +18,7 @@ pub(crate) struct Prepared {
     url: Url,
     headers: HeaderMap,
     body: Option<Bytes>,
+    tag: Option<String>,
 }
 
 impl Prepared {
@@ -27,11 +27,14 @@ impl Prepared {
         let body = body(&args.data)?;
         let method = args.method.clone().unwrap_or(if body.is_some() { Method::POST } else { Method::GET });
         let headers = headers(&args.header, body.is_some())?;
-        Ok(Self { method, url: args.url.clone(), headers, body })
+        Ok(Self { method, url: args.url.clone(), headers, body, tag: args.tag.clone() })
     }
 
     pub(crate) fn on(&self, client: &Client) -> RequestBuilder {
-        let request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        let mut request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        if let Some(tag) = &self.tag {
+            request = request.tag(tag);
+        }
         match &self.body {
             Some(body) => request.body(body.clone()),
             None => request,
@@ -40,14 +43,12 @@ impl Prepared {
 }
 
 /// The client that the flags ask for; without a wallet it cannot pay.
-pub(crate) fn client(args: &RequestArgs, payer: Option<Payer>) -> Result<Client, Failure> {
-    client_of(args.allow_http_loopback, args.timeout, payer)
-}
-
-/// The same, of single flags.
-pub(crate) fn client_of(loopback: bool, timeout: Option<Duration>, payer: Option<Payer>) -> Result<Client, Failure> {
-    let mut client = Client::builder().http(reqwest::Client::builder()).allow_http_loopback(loopback);
-    if let Some(limit) = timeout {
+pub(crate) fn client(args: &RequestArgs, payer: Option<Payer>, keys: Credentials) -> Result<Client, Failure> {
+    let mut client = Client::builder()
+        .credentials(keys)
+        .http(reqwest::Client::builder())
+        .allow_http_loopback(args.allow_http_loopback);
+    if let Some(limit) = args.timeout {
         client = client.timeout(limit).answer_timeout(limit);
     }
     if let Some(payer) = payer {

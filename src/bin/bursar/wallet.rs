@@ -22,6 +22,9 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, 
         .ok_or_else(|| Failure::usage(format!("there is no key to pay with; set {KEY} or give --keystore FILE")))?;
     let ledger = open(&args.ledger).await?;
     let mut payer = Payer::builder().signer(signer).policy(policy).ledger(ledger.clone());
+    if let Some(agent) = &args.agent {
+        payer = payer.agent(agent);
+    }
     if someone_to_ask() {
         payer = payer.approver(TerminalApprover::default());
     }
@@ -34,6 +37,10 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
         None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) })),
+    };
+    let payer = match &args.agent {
+        Some(agent) => payer.agent(agent),
+        None => payer,
     };
     reading(payer, policy, existing(&args.ledger).await?)
 }

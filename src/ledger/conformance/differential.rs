@@ -7,6 +7,7 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
+    Call { id: u8, place: usize, value: u64, scope: usize, kind: u8 },
     Record { id: u8, transition: Box<Transition> },
     Wait(u64),
 }
@@ -19,9 +20,11 @@ fn transition() -> impl Strategy<Value = Transition> {
 fn step() -> impl Strategy<Value = Step> {
     let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>())
         .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
+    let call = (0..12_u8, 0..PLACES.len(), 0..100_u64, 0..scopes().len(), 0..4_u8)
+        .prop_map(|(id, place, value, scope, kind)| Step::Call { id, place, value, scope, kind });
     let record =
         (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
-    prop_oneof![3 => reserve, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
+    prop_oneof![3 => reserve, 1 => call, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
 }
 
 fn kind(number: u8) -> LimitKind {
@@ -45,11 +48,17 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
             wish.checks.price = Some(PriceCeiling { origin, method, path, max_rise_percent: 400 });
             format!("{:?}", ledger.reserve(&wish).await.unwrap())
         }
+        Step::Call { id, place, value, scope, kind: number } => {
+            let entry = by_key(at_place(*place, order(&id.to_string(), *value)), "key");
+            let wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
+            format!("{:?}", ledger.reserve(&wish).await.unwrap())
+        }
         Step::Record { id, transition } => {
             let key = order(&id.to_string(), 0).key();
             let lease = ledger.purchase(&key).await.unwrap().map(|entry| entry.lease_until);
             let transition = match (transition.as_ref(), lease) {
                 (Transition::Signed { valid_before, .. }, Some(lease)) => signed_under(lease, *valid_before),
+                (Transition::Freed { .. }, Some(lease)) if lease <= at(now) => Transition::Freed { lease },
                 (transition, _) => transition.clone(),
             };
             format!("{:?}", ledger.record(&key, &transition, at(now)).await)
@@ -71,7 +80,9 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
         price: None,
         refunds_make_room: false,
     };
-    format!("{:?} {:?}", ledger.examine(&checks).await.unwrap(), ledger.entries(&Filter::all()).await.unwrap())
+    let called = Filter { credential: Some("key".to_owned()), since: Some(at(NOW + 20)), ..Filter::all() };
+    let (all, called) = (ledger.entries(&Filter::all()).await.unwrap(), ledger.entries(&called).await.unwrap());
+    format!("{:?} {all:?} {called:?}", ledger.examine(&checks).await.unwrap())
 }
 
 async fn compare(other: &impl Ledger, steps: &[Step]) {

@@ -5,7 +5,7 @@ use alloy::primitives::Address;
 use super::row::{Cells, Event, Stored, columns, integer, reversed};
 use super::{Row, Value};
 use crate::ledger::entry::failed;
-use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, StopOrder};
+use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -35,13 +35,14 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
 
 /// What passes the filter, newest first.
 pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
-    let conditions: [(&str, Option<Value>); 7] = [
+    let conditions: [(&str, Option<Value>); 8] = [
         ("reserved_at >= ?", filter.since.map(|at| at.millis().into())),
         ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
         ("origin = ?", filter.origin.as_ref().map(|origin| origin.written().into())),
         ("payee = ?", filter.payee.map(|payee| payee.written().into())),
         ("tag = ?", filter.tag.clone().map(Value::from)),
         ("agent = ?", filter.agent.clone().map(Value::from)),
+        ("credential = ?", filter.credential.clone().map(Value::from)),
         ("state = ?", filter.state.map(|state| state.written().into())),
     ];
     let set = conditions.into_iter().filter_map(|(sql, value)| Some((sql, value?)));
@@ -217,6 +218,7 @@ pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<
             return Ok(None);
         }
     }
+    let state = cells.text("state")?;
     let (network, asset, value) = (cells.text("network")?, cells.text("asset")?, cells.text("value")?);
     Ok(Some(Charge {
         network,
@@ -224,7 +226,8 @@ pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<
         value,
         usd: cells.usd()?,
         refunded: cells.text("refunded")?,
-        failed: failed(cells.text("state")?, cells.optional_integer("status")?),
+        failed: failed(state, cells.optional_integer("status")?),
+        called: state == State::Called,
         at: cells.time("at")?,
     }))
 }

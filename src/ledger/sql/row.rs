@@ -39,7 +39,7 @@ stored! {
     Address: "{:#x}", |text: &str| text.parse().ok();
     B256: "{:#x}", |text: &str| text.parse().ok();
     U256: "{}", |text: &str| Self::from_str_radix(text, 10).ok();
-    Network: "{}", |text: &str| text.parse().ok();
+    Network: "{}", |text: &str| Self::of_the_books(text);
     Origin: "{}", |text: &str| text.parse().ok();
     State: "{}", |text: &str| text.parse().ok();
     PurchaseId: "{}", |text: &str| text.parse().ok();
@@ -51,7 +51,7 @@ pub(in crate::ledger) fn reversed(host: &str) -> String {
 }
 
 /// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 40], LedgerError> {
+pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 41], LedgerError> {
     Ok([
         ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
@@ -76,6 +76,7 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value)
         ("nonce", entry.nonce.written().into()),
         ("tag", entry.tag.clone().into()),
         ("agent", entry.agent.clone().into()),
+        ("credential", entry.credential.clone().into()),
         ("reserved_at", entry.reserved_at.millis().into()),
         ("lease_until", entry.lease_until.millis().into()),
         ("owned_until", entry.owned_until.millis().into()),
@@ -135,6 +136,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         nonce: cells.text("nonce")?,
         tag: cells.optional_string("tag")?,
         agent: cells.optional_string("agent")?,
+        credential: cells.optional_string("credential")?,
         reserved_at: cells.time("reserved_at")?,
         lease_until: cells.time("lease_until")?,
         owned_until: cells.time("owned_until")?,

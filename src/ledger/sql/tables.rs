@@ -1,7 +1,7 @@
 //! The tables, as SQLite reads them; other databases put in their names of types.
 
 /// Version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 2;
+pub(in crate::ledger) const VERSION: i64 = 3;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
 /// means equal; times are milliseconds and `valid_before` seconds since 1970.
@@ -17,7 +17,7 @@ CREATE TABLE purchases (
     generation INTEGER NOT NULL,
     payer TEXT NOT NULL,
     state TEXT NOT NULL
-        CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'freed', 'released')),
+        CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'called', 'freed', 'released')),
     fingerprint TEXT NOT NULL,
     identifier TEXT NOT NULL,
     origin TEXT NOT NULL,
@@ -36,6 +36,7 @@ CREATE TABLE purchases (
     nonce TEXT NOT NULL,
     tag TEXT,
     agent TEXT,
+    credential TEXT,
     reserved_at INTEGER NOT NULL,
     lease_until INTEGER NOT NULL,
     owned_until INTEGER NOT NULL,
@@ -55,6 +56,8 @@ CREATE TABLE purchases (
     payload TEXT,
     UNIQUE (payer, purchase),
     UNIQUE (payer, network, asset, nonce),
+    CHECK (state <> 'called' OR credential IS NOT NULL),
+    CHECK (credential IS NULL OR state IN ('called', 'freed')),
     CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
 ) STRICT;
 
@@ -68,6 +71,7 @@ CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'f
 CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND state <> 'released' AND tag IS NOT NULL;
 CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND state <> 'released' AND agent IS NOT NULL;
+CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE state <> 'freed' AND state <> 'released';
 
 CREATE INDEX by_request ON purchases (fingerprint, counts_at) WHERE state <> 'freed' AND state <> 'released';

@@ -1,5 +1,6 @@
 //! Books in a SQLite file that all processes of a host share.
 
+mod desk;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -7,14 +8,15 @@ mod view;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use alloy::primitives::B256;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::oneshot;
 
+use self::desk::{Job, Read, Sync, Write};
 use self::view::View;
 use super::seal::{Audit, Head, Verification};
 use super::sql::query::{self, Query};
@@ -31,15 +33,15 @@ use crate::Timestamp;
 /// so that no task waits on a disk; it ends, and closes the file, when the last handle is dropped.
 /// What was begun is finished: dropping the future of a call does not undo it.
 ///
-/// Every change is on disk before the call returns. A file that cannot be read or written, is
+/// What was signed or paid is on disk before the call returns, and all that came before it; a hold alone
+/// would be lost with the machine's power, with nothing signed. Writes that wait for each other share one
+/// transaction. A file that cannot be read or written, is
 /// damaged, belongs to another program or was written by a newer bursar is an error, and is left
 /// as it is. The file must be on a local disk; network file systems do not lock reliably.
 #[derive(Clone)]
 pub struct SqliteLedger {
     jobs: Sender<Job>,
 }
-
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 impl SqliteLedger {
     /// Opens the books at `path`, or starts new ones if there is no file.
@@ -57,7 +59,7 @@ impl SqliteLedger {
         let connection = schema::open(path.as_ref())?;
         let (jobs, queue) = channel();
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
-        worker.spawn(move || serve(connection, &queue)).map_err(LedgerError::store)?;
+        worker.spawn(move || desk::serve(connection, &queue)).map_err(LedgerError::store)?;
         Ok(Self { jobs })
     }
 
@@ -91,21 +93,27 @@ impl SqliteLedger {
         Ok(audit.close())
     }
 
+    /// Reads. The caller may have gone; the work is done all the same.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        // The caller may have gone; the work is done all the same.
-        let job: Job = Box::new(move |connection| drop(answer.send(work(connection))));
-        self.jobs.send(job).map_err(|_| thread_stopped())?;
+        let job: Read = Box::new(move |connection| drop(answer.send(work(connection))));
+        self.jobs.send(Job::Read(job)).map_err(|_| thread_stopped())?;
         answered.await.map_err(|_| thread_stopped())?
     }
-}
 
-fn serve(mut connection: Connection, queue: &Receiver<Job>) {
-    while let Ok(job) = queue.recv() {
-        job(&mut connection);
+    /// Writes: all of the work, or none of it.
+    async fn write<T: Send + 'static>(
+        &self,
+        sync: Sync,
+        work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Write::new(sync, work, move |result| drop(answer.send(result)));
+        self.jobs.send(Job::Write(job)).map_err(|_| thread_stopped())?;
+        answered.await.map_err(|_| thread_stopped())?
     }
 }
 
@@ -122,22 +130,33 @@ impl fmt::Debug for SqliteLedger {
 impl Ledger for SqliteLedger {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         let reservation = reservation.clone();
-        self.run(move |connection| reserve(connection, &reservation)).await
+        // A call by key leaves at once; for a payment, what is signed is on disk first, and this with it.
+        let sync = if reservation.entry.credential.is_some() { Sync::Now } else { Sync::WithTheNext };
+        self.write(sync, move |books| reserve(books, &reservation)).await
     }
 
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
         let (purchase, transition) = (purchase.clone(), transition.clone());
-        self.run(move |connection| record(connection, &purchase, &transition, now)).await
+        let sync = match &transition {
+            Transition::Presented { .. } | Transition::Freed { .. } => Sync::WithTheNext,
+            _ => Sync::Now,
+        };
+        self.write(sync, move |books| record(books, &purchase, &transition, now)).await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
         let wanted = wanted.clone();
-        self.run(move |connection| resume(connection, &wanted)).await
+        let looked_for = wanted.clone();
+        // Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
+        if self.run(move |books| unresolved(books, &looked_for)).await?.is_none() {
+            return Ok(None);
+        }
+        self.write(Sync::WithTheNext, move |books| resume(books, &wanted)).await
     }
 
     async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
         let order = order.cloned();
-        self.run(move |connection| execute(connection, query::stop(order.as_ref()))).await
+        self.write(Sync::Now, move |books| execute(books, query::stop(order.as_ref()))).await
     }
 
     async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
@@ -161,25 +180,23 @@ impl Ledger for SqliteLedger {
 }
 
 /// The write lock is taken before anything is read: what the checks see is what the hold adds to.
-fn reserve(connection: &mut Connection, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let known = find(&books, &reservation.key())?;
+fn reserve(books: &Connection, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    let known = find(books, &reservation.key())?;
     let before = known.as_ref().map(|entry| (entry.seq, entry.state));
     let mut entry = match reservation.plan(known) {
         Plan::Hold(entry) => entry,
         Plan::Answer(answer) => return Ok(answer),
     };
-    let view = View::new(&books, reservation.checks.now(), before.map(|(seq, _)| seq))?;
+    let view = View::new(books, reservation.checks.now(), before.map(|(seq, _)| seq))?;
     if let Some(denial) = reservation.checks.deny(&view)? {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
-    free_lapsed(&books, reservation)?;
+    free_lapsed(books, reservation)?;
     entry.seq = match before {
         Some((seq, _)) => seq,
-        None => next_seq(&books)?,
+        None => next_seq(books)?,
     };
-    write(&books, &entry, before.map(|(_, state)| state))?;
-    books.commit().map_err(failed)?;
+    write(books, &entry, before.map(|(_, state)| state))?;
     Ok(Reserved::Held(entry))
 }
 
@@ -201,28 +218,20 @@ fn next_seq(books: &Connection) -> Result<u64, LedgerError> {
 }
 
 fn record(
-    connection: &mut Connection,
+    books: &Connection,
     purchase: &PurchaseKey,
     transition: &Transition,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let mut entry = find(&books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+    let mut entry = find(books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
     let before = entry.state;
     entry.apply(transition, now)?;
-    write(&books, &entry, Some(before))?;
-    books.commit().map_err(failed)
+    write(books, &entry, Some(before))
 }
 
-/// Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
-fn resume(connection: &mut Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-    if unresolved(connection, wanted)?.is_none() {
-        return Ok(None);
-    }
-    let books = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let Some(entry) = unresolved(&books, wanted)? else { return Ok(None) };
-    write(&books, &entry, Some(entry.state))?;
-    books.commit().map_err(failed)?;
+fn resume(books: &Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    let Some(entry) = unresolved(books, wanted)? else { return Ok(None) };
+    write(books, &entry, Some(entry.state))?;
     Ok(Some(entry))
 }
 

@@ -88,9 +88,9 @@ async fn a_panic_stops_the_books() {
 fn a_newer_schema_is_refused() {
     let (_directory, path) = shelf();
     drop(SqliteLedger::open(&path).unwrap());
-    meddle(&path, "PRAGMA user_version = 3");
-    assert!(matches!(refused(&path), LedgerError::Newer { found: 3, known: 2 }));
-    for never in [0, 1] {
+    meddle(&path, "PRAGMA user_version = 4");
+    assert!(matches!(refused(&path), LedgerError::Newer { found: 4, known: 3 }));
+    for never in [0, 1, 2] {
         meddle(&path, &format!("PRAGMA user_version = {never}"));
         assert!(matches!(refused(&path), LedgerError::Damaged(_)));
     }
@@ -588,4 +588,35 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
         assert_eq!(entries.len(), expected, "cut at {cut} of {}", whole.len());
         assert!(books.verify(None).await.unwrap().is_sound());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_wait_for_each_other_are_each_whole_or_not_there() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let (busy, wait) = std::sync::mpsc::channel::<()>();
+    let blocker = ledger.clone();
+    let blocker = tokio::spawn(async move { blocker.run(move |_| wait.recv().map_err(LedgerError::store)).await });
+    let reserve = |id: &str, micros: u64| {
+        let (ledger, wish) = (ledger.clone(), wish(order(id, micros), at(NOW), lifetime(25)));
+        tokio::spawn(async move { ledger.reserve(&wish).await })
+    };
+    let stray = |transition: Transition| {
+        let (ledger, key) = (ledger.clone(), order("nobody", 1).key());
+        tokio::spawn(async move { ledger.record(&key, &transition, at(NOW)).await })
+    };
+    // They come while the thread is busy, in no order, and share what follows.
+    let (first, second, lost, third) = (reserve("a", 10), reserve("b", 10), stray(settled()), reserve("c", 10));
+    busy.send(()).unwrap();
+    blocker.await.unwrap().unwrap();
+    let mut held = 0;
+    for answer in [first, second, third] {
+        held += u32::from(matches!(answer.await.unwrap().unwrap(), Reserved::Held(_)));
+    }
+    assert_eq!(held, 2, "the third sees the two before it, committed or not");
+    assert!(matches!(lost.await.unwrap().unwrap_err(), LedgerError::UnknownPurchase(_)));
+    drop(ledger);
+    let again = SqliteLedger::open(&path).unwrap();
+    assert_eq!(again.entries(&Filter::all()).await.unwrap().len(), 2);
+    assert!(again.verify(None).await.unwrap().is_sound());
 }

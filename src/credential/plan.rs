@@ -1,0 +1,411 @@
+//! What a key's calls cost, and whether paying would have been cheaper.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::ledger::{Entry, State};
+use crate::policy::HostMatch;
+use crate::{Timestamp, Usd};
+
+/// What the provider of a key bills for a calendar month (UTC): a fee, the calls that it includes,
+/// and a price for each call beyond them, which may change with their number.
+///
+/// As text: `monthly=10,included=1000,per-call=0.002,from-10001=0.001`, in dollars.
+///
+/// ```
+/// use bursar::{CallPlan, usd};
+///
+/// let plan: CallPlan = "monthly=10,included=1000,per-call=0.002,from-2001=0.001".parse()?;
+/// assert_eq!(plan, CallPlan::per_call(usd!("0.002")).monthly(usd!("10")).included(1000).from_call(2001, usd!("0.001")));
+/// assert_eq!(plan.cost(1000), Some(usd!("10")));
+/// assert_eq!(plan.cost(2002), Some(usd!("12.002"))); // 10 + 1000 x 0.002 + 2 x 0.001
+/// # Ok::<(), bursar::ParsePlanError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallPlan {
+    monthly: Usd,
+    included: u64,
+    per_call: Usd,
+    /// Ascending: the number of the first call, and the price from there on.
+    tiers: BTreeMap<u64, Usd>,
+}
+
+/// Calls that cost the same: how many come before them, and the price of each.
+#[derive(Clone, Copy)]
+struct Stretch {
+    after: u64,
+    price: Usd,
+}
+
+impl CallPlan {
+    /// So much a call.
+    #[must_use]
+    pub const fn per_call(price: Usd) -> Self {
+        Self { monthly: Usd::ZERO, included: 0, per_call: price, tiers: BTreeMap::new() }
+    }
+
+    /// A fee for every month, called or not.
+    #[must_use]
+    pub const fn monthly(mut self, fee: Usd) -> Self {
+        self.monthly = fee;
+        self
+    }
+
+    /// Calls of a month that cost nothing more.
+    #[must_use]
+    pub const fn included(mut self, calls: u64) -> Self {
+        self.included = calls;
+        self
+    }
+
+    /// Another price from the so-manieth call of a month on, for these calls and not for those before
+    /// them. Included calls stay included.
+    #[must_use]
+    pub fn from_call(mut self, number: u64, price: Usd) -> Self {
+        self.tiers.insert(number, price);
+        self
+    }
+
+    /// Whether every call costs the same, whatever came before it.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.included == 0 && self.tiers.is_empty()
+    }
+
+    /// What the next call of a month costs after so many; the fee is not part of it.
+    #[must_use]
+    pub fn next_call(&self, calls: u64) -> Usd {
+        self.stretches().rfind(|stretch| stretch.after <= calls).map_or(self.per_call, |stretch| stretch.price)
+    }
+
+    /// What a month with so many calls costs, the fee included; `None` beyond what dollars can count.
+    #[must_use]
+    pub fn cost(&self, calls: u64) -> Option<Usd> {
+        let mut cost = self.monthly;
+        let stretches: Vec<Stretch> = self.stretches().collect();
+        for (position, stretch) in stretches.iter().enumerate() {
+            let end = stretches.get(position.saturating_add(1)).map_or(u64::MAX, |next| next.after);
+            let within = calls.min(end).saturating_sub(stretch.after);
+            let stretch = stretch.price.micros().checked_mul(within).filter(|micros| *micros <= Usd::MAX.micros())?;
+            cost = cost.checked_add(Usd::from_micros(stretch))?;
+        }
+        Some(cost)
+    }
+
+    /// From how many calls a month the plan costs less than payments that came to `paid` for `payments`
+    /// calls; `None` when it never does.
+    #[must_use]
+    pub fn wins_from(&self, paid: Usd, payments: u64) -> Option<u64> {
+        let (paid, payments) = (i128::from(paid.micros()), i128::from(payments));
+        if payments == 0 {
+            return None;
+        }
+        let stretches: Vec<Stretch> = self.stretches().collect();
+        for (position, stretch) in stretches.iter().enumerate() {
+            let end = stretches.get(position.saturating_add(1)).map_or(u64::MAX, |next| next.after);
+            let before = i128::from(self.cost(stretch.after)?.micros());
+            // The k-th call of the stretch makes the plan cheaper when
+            // (before + k price) payments < (after + k) paid, which is k gain > lag.
+            let gain = paid.checked_sub(i128::from(stretch.price.micros()).checked_mul(payments)?)?;
+            let lag = before.checked_mul(payments)?.checked_sub(i128::from(stretch.after).checked_mul(paid)?)?;
+            let first = match lag {
+                lag if gain > lag => 1,
+                _ if gain <= 0 => continue,
+                lag => lag.checked_div(gain)?.checked_add(1)?,
+            };
+            if first <= i128::from(end.saturating_sub(stretch.after)) {
+                return stretch.after.checked_add(u64::try_from(first).ok()?);
+            }
+        }
+        None
+    }
+
+    /// Ascending, the first from the first call on.
+    fn stretches(&self) -> impl DoubleEndedIterator<Item = Stretch> {
+        let first = if self.included > 0 { Usd::ZERO } else { self.price_of(1) };
+        let mut stretches = vec![Stretch { after: 0, price: first }];
+        if self.included > 0 {
+            stretches.push(Stretch { after: self.included, price: self.price_of(self.included.saturating_add(1)) });
+        }
+        let later = self.tiers.iter().map(|(number, price)| Stretch { after: number.saturating_sub(1), price: *price });
+        stretches.extend(later.filter(|stretch| stretch.after > self.included));
+        stretches.into_iter()
+    }
+
+    /// The price of a call that is not included, by its number.
+    fn price_of(&self, number: u64) -> Usd {
+        self.tiers.range(..=number).next_back().map_or(self.per_call, |(_, price)| *price)
+    }
+}
+
+impl fmt::Display for CallPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.monthly > Usd::ZERO {
+            write!(f, "{} USD a month, ", self.monthly)?;
+        }
+        if self.included > 0 {
+            write!(f, "{} calls included, ", self.included)?;
+        }
+        write!(f, "{} USD a call", self.per_call)?;
+        for (number, price) in &self.tiers {
+            write!(f, ", {price} USD from call {number} on")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for CallPlan {
+    type Err = ParsePlanError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePlanError> {
+        let mut plan = Self::default();
+        let mut seen = Vec::new();
+        for part in text.split(',') {
+            let wrong = || ParsePlanError { part: crate::text::excerpt(part) };
+            let (key, value) = part.trim().split_once('=').ok_or_else(wrong)?;
+            if seen.contains(&key) {
+                return Err(wrong());
+            }
+            seen.push(key);
+            let dollars = || Usd::parse(value).map_err(|_| wrong());
+            plan = match key {
+                "monthly" => plan.monthly(dollars()?),
+                "included" => plan.included(value.parse().map_err(|_| wrong())?),
+                "per-call" => Self { per_call: dollars()?, ..plan },
+                key => {
+                    let number = key.strip_prefix("from-").and_then(|number| number.parse::<u64>().ok());
+                    let number = number.filter(|number| *number > 0).ok_or_else(wrong)?;
+                    plan.from_call(number, dollars()?)
+                }
+            };
+        }
+        Ok(plan)
+    }
+}
+
+/// The text is not a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{part}` is not part of a plan; expected a form like `monthly=10,included=1000,per-call=0.002,from-10001=0.001`, each once"
+)]
+pub struct ParsePlanError {
+    part: String,
+}
+
+/// What calls to a host cost, by payment and by key, and what a plan would have cost for all of them.
+///
+/// `Display` shows the arithmetic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// The host, pattern or origin that was asked about.
+    pub host: String,
+    /// The plan, in words.
+    pub plan: String,
+    /// Calls that were paid for.
+    pub payments: u64,
+    /// What they cost.
+    pub paid: Usd,
+    /// Calls by key.
+    pub calls: u64,
+    /// What they were declared to cost.
+    pub declared: Usd,
+    /// Purchases whose outcome is not known, or that have no dollar value: left out of all sums.
+    pub left_out: u64,
+    /// Every month from the first call to the last.
+    pub months: Vec<Month>,
+    /// What the plan would have cost in these months; `None` beyond what dollars can count.
+    pub planned: Option<Usd>,
+    /// From how many calls a month the plan is cheaper than paying was on average.
+    pub wins_from: Option<u64>,
+}
+
+/// The calls of one calendar month (UTC).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Month {
+    /// Such as `2026-11`.
+    pub name: String,
+    /// Calls, by payment or by key.
+    pub calls: u64,
+    /// What they cost.
+    pub cost: Usd,
+    /// What the plan would have cost.
+    pub planned: Option<Usd>,
+}
+
+impl Comparison {
+    /// Reckons from the books' entries; those to other hosts are passed over.
+    pub(crate) fn of<'a>(
+        host: (&str, &HostMatch),
+        plan: &CallPlan,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Self {
+        let (mut payments, mut paid, mut calls, mut declared, mut left_out) =
+            (0_u64, Usd::ZERO, 0_u64, Usd::ZERO, 0_u64);
+        let mut months: BTreeMap<(i16, i8), (u64, Usd)> = BTreeMap::new();
+        for entry in entries.into_iter().filter(|entry| host.1.matches(&entry.origin)) {
+            let cost = match (entry.state, entry.usd) {
+                (State::Settled, Some(usd)) => {
+                    (payments, paid) = (payments.saturating_add(1), paid.saturating_add(usd));
+                    usd
+                }
+                (State::Called, Some(usd)) => {
+                    (calls, declared) = (calls.saturating_add(1), declared.saturating_add(usd));
+                    usd
+                }
+                (State::Freed | State::Released | State::Reserved, _) => continue,
+                _ => {
+                    left_out = left_out.saturating_add(1);
+                    continue;
+                }
+            };
+            let month = months.entry(month_of(entry.reserved_at)).or_default();
+            *month = (month.0.saturating_add(1), month.1.saturating_add(cost));
+        }
+        let months: Vec<Month> = with_gaps(&months)
+            .map(|((year, month), (calls, cost))| Month {
+                name: format!("{year:04}-{month:02}"),
+                calls,
+                cost,
+                planned: plan.cost(calls),
+            })
+            .collect();
+        let planned = months.iter().try_fold(Usd::ZERO, |sum, month| sum.checked_add(month.planned?));
+        let wins_from = plan.wins_from(paid, payments);
+        let (host, plan) = (host.0.to_owned(), plan.to_string());
+        Self { host, plan, payments, paid, calls, declared, left_out, months, planned, wins_from }
+    }
+
+    /// What was spent in all, by payment and by key.
+    #[must_use]
+    pub const fn spent(&self) -> Usd {
+        self.paid.saturating_add(self.declared)
+    }
+}
+
+fn month_of(at: Timestamp) -> (i16, i8) {
+    let at = jiff::Timestamp::from_millisecond(at.millis()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    (at.year(), at.month())
+}
+
+/// The months between the first and the last, those without calls too: their fee is due.
+fn with_gaps(months: &BTreeMap<(i16, i8), (u64, Usd)>) -> impl Iterator<Item = ((i16, i8), (u64, Usd))> {
+    let last = months.keys().next_back().copied();
+    let following = |(year, month): (i16, i8)| {
+        if month >= 12 { (year.saturating_add(1), 1) } else { (year, month.saturating_add(1)) }
+    };
+    let mut next = months.keys().next().copied();
+    std::iter::from_fn(move || {
+        let month = next?;
+        next = (Some(month) < last).then(|| following(month));
+        Some((month, months.get(&month).copied().unwrap_or_default()))
+    })
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.host)?;
+        let average = self.paid.micros().checked_div(self.payments).map(Usd::from_micros);
+        let average = average.map(|each| format!("  ({each} USD each on average)")).unwrap_or_default();
+        writeln!(f, "  by payment  {:>8} calls  {:>14} USD{average}", self.payments, self.paid.to_string())?;
+        writeln!(f, "  by key      {:>8} calls  {:>14} USD  (as declared)", self.calls, self.declared.to_string())?;
+        if self.left_out > 0 {
+            writeln!(f, "  left out    {:>8} purchases without a known outcome or dollar value", self.left_out)?;
+        }
+        writeln!(f, "the plan: {}", self.plan)?;
+        for Month { name, calls, cost, planned } in &self.months {
+            let planned = planned.map_or_else(|| "beyond counting".to_owned(), |planned| planned.to_string());
+            writeln!(f, "  {name}     {calls:>8} calls  {planned:>14} USD  (spent: {cost} USD)")?;
+        }
+        let spent = self.spent();
+        match self.planned {
+            _ if self.months.is_empty() => writeln!(f, "=> nothing was called")?,
+            None => writeln!(f, "=> the plan costs more than dollars can count; {spent} USD was spent")?,
+            Some(planned) if planned < spent => {
+                writeln!(
+                    f,
+                    "=> the plan would have cost {planned} USD, {} USD less than the {spent} USD spent",
+                    spent.saturating_sub(planned)
+                )?;
+            }
+            Some(planned) => {
+                writeln!(
+                    f,
+                    "=> the plan would have cost {planned} USD, {} USD more than the {spent} USD spent",
+                    planned.saturating_sub(spent)
+                )?;
+            }
+        }
+        match self.wins_from {
+            Some(calls) => writeln!(f, "=> it is cheaper than paying from {calls} calls a month on"),
+            None if self.payments == 0 => writeln!(f, "=> nothing was paid, so there is no price to compare it with"),
+            None => writeln!(f, "=> it is never cheaper than paying"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::usd;
+
+    fn plans() -> impl Strategy<Value = CallPlan> {
+        let tiers = prop::collection::btree_map(1_u64..30, 0_u64..20, 0..3);
+        (0_u64..100, 0_u64..20, 0_u64..20, tiers).prop_map(|(monthly, included, per_call, tiers)| {
+            let plan =
+                CallPlan::per_call(Usd::from_micros(per_call)).monthly(Usd::from_micros(monthly)).included(included);
+            tiers.into_iter().fold(plan, |plan, (number, price)| plan.from_call(number, Usd::from_micros(price)))
+        })
+    }
+
+    /// Call by call, as the provider's bill would add it up.
+    fn bill(plan: &CallPlan, calls: u64) -> u64 {
+        let price = |number: u64| match number {
+            number if number <= plan.included => 0,
+            number => {
+                plan.tiers.iter().rev().find(|tier| *tier.0 <= number).map_or(plan.per_call, |tier| *tier.1).micros()
+            }
+        };
+        plan.monthly.micros() + (1..=calls).map(price).sum::<u64>()
+    }
+
+    proptest! {
+        #[test]
+        fn a_month_costs_what_its_calls_cost(plan in plans(), calls in 0_u64..60) {
+            prop_assert_eq!(plan.cost(calls).unwrap().micros(), bill(&plan, calls));
+            prop_assert_eq!(plan.next_call(calls).micros(), bill(&plan, calls + 1) - bill(&plan, calls));
+        }
+
+        #[test]
+        fn the_plan_wins_where_its_bill_is_smaller_first(plan in plans(), paid in 0_u64..400, payments in 1_u64..20) {
+            let cheaper = |calls: u64| bill(&plan, calls) * payments < calls * paid;
+            let naive = (1..5000).find(|calls| cheaper(*calls));
+            let found = plan.wins_from(Usd::from_micros(paid), payments);
+            prop_assert_eq!(found.filter(|calls| *calls < 5000), naive);
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in "[a-z0-9=.,-]{0,30}") {
+            drop(text.parse::<CallPlan>());
+        }
+    }
+
+    #[test]
+    fn a_plan_of_absurd_numbers_is_not_counted_wrongly() {
+        let plan = CallPlan::per_call(Usd::from_micros(u64::MAX)).monthly(usd!("1"));
+        assert_eq!(plan.cost(u64::MAX), None);
+        assert_eq!(plan.wins_from(usd!("1"), u64::MAX), None);
+        assert_eq!(CallPlan::default().wins_from(usd!("1"), 1), Some(1));
+        for mistake in
+            ["", "monthly", "monthly=-1", "monthly=1,monthly=2", "from-0=1", "from-x=1", "free=1", "included=1.5"]
+        {
+            assert!(mistake.parse::<CallPlan>().is_err(), "{mistake}");
+        }
+    }
+}

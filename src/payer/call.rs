@@ -1,0 +1,152 @@
+//! Calls by key, in the same books and under the same dollar limits as payments.
+
+use alloy::primitives::{Address, U256};
+
+use super::Payer;
+use super::buy::no_randomness;
+use super::intent::Intent;
+use crate::asset::Asset;
+use crate::credential::{CallPlan, Comparison, Credential};
+use crate::ledger::{Filter, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition};
+use crate::policy::{Errand, Facts, host_match};
+use crate::quote::Quote;
+use crate::x402::PaymentRequired;
+use crate::{Error, ErrorKind, Timestamp, Usd};
+
+/// A call by key that the books count.
+#[derive(Debug)]
+pub(crate) struct BookedCall {
+    key: PurchaseKey,
+    cost: Usd,
+    /// As the books have it, to tell this call from any other.
+    lease: Timestamp,
+}
+
+impl BookedCall {
+    /// As declared.
+    pub(crate) const fn cost(&self) -> Usd {
+        self.cost
+    }
+}
+
+impl Payer {
+    /// Whether the policy permits the request at all, paid or not. [`Client`](crate::Client) asks
+    /// this before it sends anything; ask it before yours, where terms arrive by other ways.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] with [`Rule::Permission`](crate::Rule::Permission).
+    pub fn permit(&self, intent: &Intent) -> Result<(), Error> {
+        let errand = Errand {
+            method: intent.method.as_str(),
+            url: &intent.url,
+            origin: &intent.origin,
+            tag: intent.tag.as_deref(),
+            agent: self.inner.agent.as_deref(),
+        };
+        match self.inner.policy.forbids(&errand) {
+            Some(denial) => Err(Error::denied(Box::new(denial)).at(&intent.url)),
+            None => Ok(()),
+        }
+    }
+
+    /// What calls to a host cost, by payment and by key, and what a plan would have cost for all of
+    /// them: from the books, whatever plan their keys were declared with.
+    ///
+    /// `host` is a host such as `api.example.com`, a pattern such as `*.example.com` or an origin.
+    ///
+    /// # Errors
+    /// When the host is none of these, or the books cannot be read.
+    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
+        let hosts = host_match(host)?;
+        let entries = self.entries(&Filter::all()).await?;
+        Ok(Comparison::of((host, &hosts), plan, &entries))
+    }
+
+    /// The least that is asked in dollars, of what can be signed for.
+    pub(crate) fn least_price(&self, required: &PaymentRequired) -> Option<Usd> {
+        Quote::read_all(required, &self.inner.assets).into_iter().filter_map(|quote| quote.ok()?.dollars()).min()
+    }
+
+    /// What the plan's next call costs, after those of this month (UTC) that the books hold.
+    pub(crate) async fn cost_of_call(&self, credential: &Credential) -> Result<Usd, Error> {
+        let plan = credential.declared_plan();
+        if plan.is_flat() {
+            return Ok(plan.next_call(0));
+        }
+        let calls = Filter {
+            since: Some(self.now().start_of_month()),
+            credential: Some(credential.name().to_owned()),
+            state: Some(State::Called),
+            ..Filter::all()
+        };
+        let calls = self.inner.ledger.entries(&calls).await?.len();
+        Ok(plan.next_call(u64::try_from(calls).unwrap_or(u64::MAX)))
+    }
+
+    /// Counts a call before it is made: it costs when it reaches the seller, answered or not.
+    pub(crate) async fn book_call(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
+        self.record_left().await?;
+        if let Some(denial) = self.switched_off() {
+            return Err(Error::denied(Box::new(denial)).at(&intent.url));
+        }
+        let cost = self.cost_of_call(credential).await?;
+        let dollars = Asset::declared_dollars();
+        let value = U256::from(cost.micros());
+        let purchase = PurchaseId::random().map_err(no_randomness)?;
+        let quote = Quote::imagined(dollars.clone(), Address::ZERO, value, std::time::Duration::ZERO);
+        let path = self.inner.policy.stored_path(&intent.url);
+        let now = self.now();
+        let facts = Facts {
+            url: &intent.url,
+            origin: &intent.origin,
+            method: intent.method.as_str(),
+            path: &path,
+            tag: intent.tag.as_deref(),
+            agent: self.inner.agent.as_deref(),
+            payer: self.address(),
+            quote: &quote,
+            request: intent.fingerprint,
+            resource_url: None,
+            max_price: intent.max_price.as_ref(),
+            now,
+        };
+        if let Some(denial) = self.inner.policy.deny_call(&facts) {
+            return Err(Error::denied(Box::new(denial)).at(&intent.url));
+        }
+        let checks = self.inner.policy.call_checks(&facts);
+        let entry = NewEntry {
+            purchase,
+            payer: self.address(),
+            fingerprint: intent.fingerprint,
+            identifier: String::new(),
+            origin: intent.origin.clone(),
+            method: intent.method.as_str().to_owned(),
+            path: path.clone(),
+            foreign_resource: None,
+            version: 0,
+            asset: dollars.clone(),
+            payee: Address::ZERO,
+            value,
+            tag: intent.tag.clone(),
+            agent: self.inner.agent.clone(),
+            credential: Some(credential.name().to_owned()),
+            terms: None,
+        };
+        let reservation = Reservation { entry, checks, lease: std::time::Duration::ZERO, terms: Terms::First };
+        match self.inner.ledger.reserve(&reservation).await? {
+            Reserved::Held(entry) => Ok(BookedCall { key: entry.key(), cost, lease: entry.lease_until }),
+            Reserved::Denied(denial) => Err(Error::denied(denial).at(&intent.url)),
+            Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => {
+                Err(Error::new(ErrorKind::Ledger, "the books hold a fresh random id already"))
+            }
+        }
+    }
+
+    /// Takes back a call that the seller turned away. Books that cannot be written go on counting it.
+    pub(crate) async fn unbook_call(&self, call: &BookedCall) {
+        let freed = Transition::Freed { lease: call.lease };
+        if let Err(error) = self.inner.ledger.record(&call.key, &freed, self.now()).await {
+            tracing::warn!(%error, "a call by key that was turned away still counts");
+        }
+    }
+}
