@@ -84,7 +84,7 @@ const JUDGED: usize = 256;
 #[must_use = "nothing is looked for until a query is run"]
 pub struct Discovery {
     client: Client,
-    sources: Vec<Source>,
+    sources: Sources,
     bounds: Bounds,
     mistake: Option<Error>,
 }
@@ -92,7 +92,7 @@ pub struct Discovery {
 impl Discovery {
     /// Looks with this client: its transport, its rules on where requests may go, and its policy.
     pub fn new(client: &Client) -> Self {
-        Self { client: client.clone(), sources: Vec::new(), bounds: Bounds::default(), mistake: None }
+        Self { client: client.clone(), sources: Sources::default(), bounds: Bounds::default(), mistake: None }
     }
 
     /// Adds a facilitator's bazaar by the facilitator's URL, such as `https://x402.org/facilitator`.
@@ -120,6 +120,12 @@ impl Discovery {
         self.source(SourceKind::Registry, registry)
     }
 
+    /// Adds sources that were read from a policy file.
+    pub fn sources(mut self, sources: &Sources) -> Self {
+        self.sources.0.extend_from_slice(&sources.0);
+        self
+    }
+
     /// How many pages of a source are read; 10 unless set.
     pub const fn pages(mut self, most: usize) -> Self {
         self.bounds.pages = most;
@@ -143,11 +149,29 @@ impl Discovery {
     }
 
     fn source<U: IntoUrl>(mut self, kind: SourceKind, url: U) -> Self {
-        match url.into_url().map_err(Error::http).and_then(|url| Source::new(kind, url)) {
-            Ok(source) => self.sources.push(source),
-            Err(error) => drop(self.mistake.get_or_insert(error)),
+        if let Err(error) = url.into_url().map_err(Error::http).and_then(|url| self.sources.add(kind, url)) {
+            self.mistake.get_or_insert(error);
         }
         self
+    }
+}
+
+/// Places to look for services, as a policy file names them.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// # Errors
+    /// When the URL carries a user name or password, which would be sent.
+    pub(crate) fn add(&mut self, kind: SourceKind, url: Url) -> Result<(), Error> {
+        self.0.push(Source::new(kind, url)?);
+        Ok(())
     }
 }
 
@@ -224,7 +248,7 @@ impl Query {
         if sources.is_empty() {
             return Err(Error::builder("there is nowhere to look; name a bazaar, an origin or a registry"));
         }
-        let harvests = harvest(&client, sources, &wish, bounds).await?;
+        let harvests = harvest(&client, sources.0, &wish, bounds).await?;
         let (listings, reports) = service::merged(harvests);
         let fitting = rank::fitting(listings, &wish);
         let found = fitting.len();

@@ -6,6 +6,9 @@ use url::Url;
 use super::listing::text_at;
 use crate::{PaymentRequired, Usd, text};
 
+/// Offers of an item beyond this many are not looked at: each costs a look into the books.
+const MAX_OFFERS: usize = 8;
+
 /// What a list says that something costs. The live 402 decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,6 +70,7 @@ impl Asked {
         if accepts.as_array().is_none_or(Vec::is_empty) {
             return Ok(Self::Nothing);
         }
+        let accepts: Vec<&Value> = accepts.as_array().into_iter().flatten().take(MAX_OFFERS).collect();
         let required = json!({ "x402Version": version, "accepts": accepts, "resource": { "url": url.as_str() } });
         let required = PaymentRequired::from_json(required.to_string().as_bytes());
         required.map(|required| Self::Offers(Box::new(required))).map_err(|error| error.to_string())

@@ -1,6 +1,7 @@
 //! A service that was found: what it says, and what the policy says.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use http::Method;
 use url::Url;
@@ -156,13 +157,13 @@ fn cap(price: &Price, max: Option<Usd>) -> Option<Amount> {
 /// All that the sources list, each thing once, and what became of the sources.
 pub(super) fn merged(harvests: Vec<Harvest>) -> (Vec<Listing>, Vec<SourceReport>) {
     let mut merged: Vec<Listing> = Vec::new();
-    let mut places: std::collections::HashMap<Url, Vec<usize>> = std::collections::HashMap::new();
+    let mut places: HashMap<(Kind, Url, Option<String>), Vec<usize>> = HashMap::new();
     let mut reports = Vec::new();
     for (source, harvest) in harvests.into_iter().enumerate() {
         reports.push(harvest.report);
         for mut listing in harvest.listings {
             listing.sources = vec![source];
-            let here = places.entry(listing.url.clone()).or_default();
+            let here = places.entry((listing.kind, listing.url.clone(), listing.tool.clone())).or_default();
             let same =
                 here.iter().copied().find(|place| merged.get(*place).is_some_and(|known| known.is_same(&listing)));
             match same.and_then(|place| merged.get_mut(place)) {

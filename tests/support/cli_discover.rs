@@ -97,7 +97,31 @@ async fn a_list_that_cannot_be_read_is_named() {
     let good = listed(&bench).start().await.unwrap();
     let both = discover(&bench, &broken, &["report", "--bazaar", good.url("/").as_str()]).await;
     assert!(both.code == 0 && both.stderr.starts_with(&said), "{both:?}");
-    assert_eq!(bench.run(&["discover", "report"]).await.code, 2, "nowhere to look");
+    let nowhere = bench.run(&["discover", "report"]).await;
+    assert!(nowhere.code == 2 && nowhere.stderr.contains("nowhere to look"), "{nowhere:?}");
     let plain = bench.run(&["discover", "--bazaar", good.url("/").as_str(), "--json"]).await;
     assert_eq!((plain.code, &plain.json()["sources"][0]["error"]["kind"]), (1, &json!("insecure")));
+}
+
+#[tokio::test]
+async fn a_policy_file_can_say_where_to_look() {
+    let bench = Bench::new(report()).await;
+    let (own, other) = (listed(&bench).start().await.unwrap(), listed(&bench).start().await.unwrap());
+    let file = |rest: String| format!("version = 1\nnetworks = [\"base-sepolia\"]\n[discovery]\n{rest}\n");
+    let policy = bench.file("policy.toml", file(format!("bazaar = [\"{}\"]", own.url("/"))));
+    let ended = bench.run(&["discover", "--allow-http-loopback", "--policy", &policy, "report"]).await;
+    assert!(ended.code == 0 && ended.text().contains("payable"), "{ended:?}");
+    let asked = own.requests().len();
+    assert_eq!(discover(&bench, &other, &["--policy", &policy]).await.code, 0);
+    assert_eq!((own.requests().len(), other.requests().len()), (asked, 1), "what is named replaces it");
+
+    for (wrong, said) in [
+        ("bazar = []".to_owned(), "bazar"),
+        ("bazaar = \"nowhere\"".to_owned(), "line 4, column 10"),
+        ("registry = \"https://me:secret@example.com\"".to_owned(), "user name or password"),
+    ] {
+        let policy = bench.file("wrong.toml", file(wrong));
+        let ended = bench.run(&["policy", "check", &policy]).await;
+        assert!(ended.code == 2 && ended.stderr.contains(said), "{ended:?}");
+    }
 }

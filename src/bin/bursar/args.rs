@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Find services that are paid by x402, and what the policy says to each; asks and pays none of them
     ///
     /// What the lists say is advertising, and what a service asks when it is called decides. With --policy or --network
-    /// each is judged, with the books as they are. The columns METHOD and ARGUMENTS are what `bursar pay` is to be given,
+    /// each is judged, with the books as they are. Without any list the policy file's own are read. The columns METHOD and ARGUMENTS are what `bursar pay` is to be given,
     /// or `bursar mcp call` for an MCP server. Exits 1 when no list could be read.
     Discover(Discover),
     /// Show the books: every purchase, oldest first; or check, compare and use them
@@ -146,7 +146,7 @@ pub(crate) struct Discover {
     /// What to look for; everything that is listed without it
     pub(crate) query: Vec<String>,
     /// Look in a facilitator's bazaar, by the facilitator's URL; can be repeated, as all of these
-    #[arg(long, value_name = "URL", value_parser = http_url, required_unless_present_any = ["well_known", "openapi", "registry"])]
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(crate) bazaar: Vec<Url>,
     /// Look in an origin's /.well-known/x402
     #[arg(long, value_name = "ORIGIN", value_parser = http_url)]

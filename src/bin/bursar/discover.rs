@@ -1,11 +1,11 @@
 //! `bursar discover`: who sells it, and what the policy says to each.
 
-use bursar::discovery::{Advertised, Findings, Kind, Query, Service, SourceReport};
+use bursar::discovery::{Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources};
 use bursar::reqwest::Method;
 use bursar::{Client, Error, Quote};
 use serde::Serialize;
 
-use crate::args::Discover;
+use crate::args::Discover as Args;
 use crate::exit::{Exit, Failure};
 use crate::report::{Problem, name, words_of};
 use crate::{books, output, policies, wallet};
@@ -62,7 +62,7 @@ struct ShownSource {
 }
 
 /// `bursar discover`.
-pub(crate) async fn run(args: Discover) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
     let payer = if judged {
         let policy = policies::allowance(&args.policy)?.policy;
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Discover) -> Result<Exit, Failure> {
         None => client,
     };
     let client = client.build()?;
-    let findings = query(&client, &args).run().await?;
+    let findings = query(client.discover().sources(&sources(&args)?), &args).run().await?;
     let printed = if args.json {
         output::print_json(&Shown::from(&findings))
     } else {
@@ -90,8 +90,16 @@ pub(crate) async fn run(args: Discover) -> Result<Exit, Failure> {
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
 
-fn query(client: &Client, args: &Discover) -> Query {
-    let mut discovery = client.discover();
+/// The policy file's own lists, unless others are named.
+fn sources(args: &Args) -> Result<Sources, Failure> {
+    let named = [&args.bazaar, &args.well_known, &args.openapi, &args.registry].iter().any(|urls| !urls.is_empty());
+    match &args.policy.policy {
+        Some(file) if !named => Ok(Sources::from_file(file)?),
+        _ => Ok(Sources::default()),
+    }
+}
+
+fn query(mut discovery: Discovery, args: &Args) -> Query {
     for url in &args.bazaar {
         discovery = discovery.bazaar(url.clone());
     }
@@ -121,7 +129,7 @@ fn query(client: &Client, args: &Discover) -> Query {
 }
 
 /// Beside a policy file, `--max-per-payment` is no rule of the policy, but holds all the same.
-fn max_price(args: &Discover) -> Option<bursar::Usd> {
+fn max_price(args: &Args) -> Option<bursar::Usd> {
     let beside = args.policy.max_per_payment.filter(|_| args.policy.policy.is_some());
     args.max_price.into_iter().chain(beside).min()
 }
