@@ -9,8 +9,8 @@ use bursar::reqwest::Method;
 use bursar::secrecy::SecretString;
 use bursar::testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use bursar::{
-    Client, Credential, Credentials, ErrorKind, Filter, LocalSigner, MemoryLedger, Permission, Policy, ResponseExt,
-    Rule, Spend, Unpayable, Url, usd,
+    Client, Credential, Credentials, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Permission, Policy,
+    ResponseExt, Rule, Spend, Unpayable, Url, usd,
 };
 use serde_json::{Value, json};
 
@@ -441,6 +441,27 @@ async fn the_books_as_they_are_decide_what_is_payable() {
     assert_eq!((findings.payable().count(), denied_by(&findings.services[1])), (1, Rule::Lifetime));
     client.payer().unwrap().stop("enough").await.unwrap();
     let findings = find(&bazaar, &client, "weather").await;
+    assert_eq!(denied_by(&findings.services[0]), Rule::Stopped);
+}
+
+#[tokio::test]
+async fn while_paying_is_stopped_nothing_is_payable() {
+    let seller = seller().await;
+    let bazaar = listed(&seller).start().await.unwrap();
+    let switch = KillSwitch::new();
+    let client = Client::builder()
+        .signer(LocalSigner::random().unwrap())
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .kill_switch(switch.clone())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    assert_eq!(find(&bazaar, &client, "").await.payable().count(), 3);
+    switch.stop("enough");
+    let look = client.discover().bazaar(bazaar.url("/")).well_known(bazaar.url("/"));
+    let findings = look.find("").run().await.unwrap();
+    assert_eq!(findings.payable().count(), 0);
     assert_eq!(denied_by(&findings.services[0]), Rule::Stopped);
 }
 
