@@ -83,6 +83,8 @@ pub enum ErrorKind {
     SettlementFailed,
     /// The seller has sent the transaction and not yet seen it included.
     SettlementPending,
+    /// An MCP server answered with an error of its own.
+    Rpc,
     /// An error status; see [`ResponseExt::error_for_spend`](crate::ResponseExt::error_for_spend).
     Status,
 }
@@ -108,6 +110,7 @@ impl ErrorKind {
             Self::Rejected => "rejected",
             Self::SettlementFailed => "settlement_failed",
             Self::SettlementPending => "settlement_pending",
+            Self::Rpc => "rpc",
             Self::Status => "status",
         }
     }
@@ -142,6 +145,7 @@ struct Inner {
 }
 
 /// What an error carries besides words.
+#[derive(Clone)]
 enum About {
     Nothing,
     Denial(Box<Denial>),
@@ -227,6 +231,21 @@ impl Error {
     pub(crate) fn after(mut self, what: &str, status: StatusCode) -> Self {
         self.inner.message = format!("{}; before that, {what} was answered {status}", self.inner.message);
         self.with_status(status)
+    }
+
+    /// The same for another caller, without its source.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn twin(&self) -> Self {
+        let inner = Inner {
+            message: self.inner.message.clone(),
+            url: self.inner.url.clone(),
+            purchase: self.inner.purchase.clone(),
+            paid: self.inner.paid.clone(),
+            about: self.inner.about.clone(),
+            source: None,
+            ..*self.inner
+        };
+        Self { inner: Box::new(inner) }
     }
 
     pub(crate) fn of_purchase(mut self, purchase: &PurchaseId) -> Self {

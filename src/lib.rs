@@ -43,7 +43,7 @@
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | finding services | [`discovery`], [`Client::discover`] |
-//! | other transports | [`Payer`], `middleware` |
+//! | other transports | [`Payer`], `middleware`, `mcp` |
 //! | tests of your agent | `testing::Paywall` |
 //!
 //! # Features
@@ -51,7 +51,7 @@
 //! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar`
+//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `testing` (a paywall on loopback), `cli` (the `bursar`
 //! command).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -68,6 +68,8 @@ mod exchange;
 pub mod fuzzing;
 mod json_text;
 mod ledger;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "middleware")]
 pub mod middleware;
 mod money;

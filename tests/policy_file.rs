@@ -71,6 +71,7 @@ fn every_limit_can_stand_in_every_scope() {
         ("[[origin]]", "https://API.example.com.:8443/", "origin https://api.example.com:8443"),
         ("[[host]]", "api.example.com", "host api.example.com"),
         ("[[host]]", "*.Example.com", "host *.example.com"),
+        ("[[resource]]", "https://api.example.com:8443/report", "resource https://api.example.com:8443/report"),
         ("[[domain]]", "example.com", "domain example.com"),
         ("[[payee]]", eleven, "payee 0x1111111111111111111111111111111111111111"),
         ("[[asset]]", "usdc@base", "asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453"),
@@ -427,7 +428,8 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\n\n  |per_payment = \"1 USD\"",
             "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
              `refunds_make_room`, `kill_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
-             `origin`, `host`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`, `discovery`",
+             `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`, \
+             `discovery`",
         ),
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",

@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use url::Url;
 
 pub(crate) use presentation::Patience;
+#[cfg(feature = "mcp")]
+pub(crate) use presentation::{Refusal, while_held};
 pub(crate) use replay::{BodyFn, Replay};
 pub use response::{Called, ResponseExt};
 

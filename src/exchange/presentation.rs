@@ -46,7 +46,7 @@ impl Default for Patience {
 impl Patience {
     /// The pause after the `presented`th time, between half and all of its length, so that clients
     /// that failed together do not come back together; `None` when it was the last.
-    fn pause(self, presented: u32) -> Option<Duration> {
+    pub(crate) fn pause(self, presented: u32) -> Option<Duration> {
         if presented >= self.presentations {
             return None;
         }
@@ -182,7 +182,10 @@ impl<W: Wire> Exchange<'_, W> {
 }
 
 /// Awaits a slow answer, and keeps the purchase from others meanwhile.
-async fn while_held<T>(payment: &Payment, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) async fn while_held<T>(
+    payment: &Payment,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let mut answer = std::pin::pin!(answer);
     loop {
         match tokio::time::timeout(HEARTBEAT, answer.as_mut()).await {
@@ -255,15 +258,15 @@ fn withheld(payment: &Payment, status: StatusCode, outcome: &Outcome) -> Error {
 }
 
 /// A 402 that answered a payment.
-struct Refusal {
-    status: StatusCode,
-    reason: Option<String>,
-    pending: bool,
-    new_terms: bool,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) reason: Option<String>,
+    pub(crate) pending: bool,
+    pub(crate) new_terms: bool,
 }
 
 impl Refusal {
-    fn of(self, payment: &Payment) -> Error {
+    pub(crate) fn of(self, payment: &Payment) -> Error {
         let words = self.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
         let (kind, what) = if self.pending {
             (ErrorKind::SettlementPending, "the seller sent the transaction and has not seen it included")

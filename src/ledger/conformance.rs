@@ -312,6 +312,7 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
 /// Every scope with the places that lie in it.
 fn scopes() -> Vec<(Scope, Vec<usize>)> {
     let origin = |text: &str| Scope::Origin(text.parse().unwrap());
+    let resource = |origin: &str, path: &str| Scope::Resource(origin.parse().unwrap(), path.to_owned());
     let host = |text: &str| Scope::Host(text.parse().unwrap());
     let usdc = |network| Scope::Asset(network, usdc(network).address());
     vec![
@@ -319,6 +320,8 @@ fn scopes() -> Vec<(Scope, Vec<usize>)> {
         (origin("https://api.example.com"), vec![0]),
         (origin("http://api.example.com"), vec![]),
         (origin("https://api.example.com:8443"), vec![1]),
+        (resource("https://api.example.com", "/report"), vec![0]),
+        (resource("https://api.example.com", "/repor"), vec![]),
         (host("api.example.com"), vec![0, 1]),
         (host("*.example.com"), vec![0, 1, 2]),
         (host("*.api.example.com"), vec![2]),

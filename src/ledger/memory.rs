@@ -193,6 +193,7 @@ fn holds(scope: &Scope, entry: &Entry) -> bool {
     match scope {
         Scope::Global => true,
         Scope::Origin(origin) => entry.origin == *origin,
+        Scope::Resource(origin, path) => entry.origin == *origin && entry.path.split('?').next() == Some(path),
         Scope::Host(pattern) => pattern.matches(entry.origin.host()),
         Scope::Domain(domain) => entry.origin.registrable_domain() == domain,
         Scope::Payee(payee) => entry.payee == *payee,

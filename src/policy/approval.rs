@@ -75,6 +75,23 @@ pub struct ApprovalRequest {
     pub untrusted: Untrusted,
 }
 
+/// The question in lines: what bursar verified first, the seller's words fenced.
+impl fmt::Display for ApprovalRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Pay {} to {}?", self.amount, self.payee)?;
+        writeln!(f, "  for     {} {}{}", self.method, self.origin, self.path)?;
+        writeln!(f, "  on      {}", self.network)?;
+        writeln!(f, "  because {}", self.why)?;
+        let Untrusted { description, resource_url } = &self.untrusted;
+        for (label, words) in [("description", description), ("resource", resource_url)] {
+            if let Some(words) = words {
+                writeln!(f, "  the seller's words, unverified ({label}): \"{words}\"")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A seller's own words: cut to 160 characters, invisible characters escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -214,17 +231,7 @@ impl TerminalApprover {
     /// The question as it is shown: what bursar verified first, the seller's words fenced.
     #[must_use]
     pub fn question(request: &ApprovalRequest) -> String {
-        let mut text = format!(
-            "Pay {} to {}?\n  for     {} {}{}\n  on      {}\n  because {}\n",
-            request.amount, request.payee, request.method, request.origin, request.path, request.network, request.why
-        );
-        let Untrusted { description, resource_url } = &request.untrusted;
-        for (label, words) in [("description", description), ("resource", resource_url)] {
-            if let Some(words) = words {
-                text.push_str(&format!("  the seller's words, unverified ({label}): \"{words}\"\n"));
-            }
-        }
-        text + "Type yes to pay: "
+        format!("{request}Type yes to pay: ")
     }
 }
 

@@ -262,6 +262,24 @@ impl Policy {
         }
     }
 
+    /// Limits on one resource such as `https://api.example.com/report`, whatever the query.
+    #[must_use]
+    pub fn resource(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+        match super::resource(url) {
+            Ok(scope) => self.scope(&Selector::Only(scope), limits(Limits::default())),
+            Err(error) => self.mistake(error),
+        }
+    }
+
+    /// Limits on one tool of the MCP server at `origin`: the resource `mcp://tool/NAME` under it.
+    #[must_use]
+    pub fn tool(self, origin: &str, name: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+        match super::tool(origin, name) {
+            Ok(scope) => self.scope(&Selector::Only(scope), limits(Limits::default())),
+            Err(error) => self.mistake(error),
+        }
+    }
+
     /// Limits on a registrable domain such as `example.com`: all its hosts added up.
     #[must_use]
     pub fn domain(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {

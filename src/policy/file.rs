@@ -21,6 +21,7 @@ use super::calendar::{Calendar, Period};
 use super::limit::{Amount, LimitKind, Scope, Selector};
 use super::{
     HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule, SHORTEST_VALIDITY, domain,
+    resource as one_resource,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::credential::Credentials;
@@ -304,9 +305,10 @@ enum Match {
 
 type ReadMatch = fn(Item<'_>, &AssetRegistry) -> Read<Match>;
 
-const MATCHES: [(&str, &str, ReadMatch); 8] = [
+const MATCHES: [(&str, &str, ReadMatch); 9] = [
     ("origin", "[[origin]]", |item, _| item.parse().map(HostMatch::Origin).map(Match::Hosts)),
     ("host", "[[host]]", |item, _| item.parse().map(HostMatch::Host).map(Match::Hosts)),
+    ("resource", "[[resource]]", |item, _| item.read(RESOURCE, one_resource).map(Match::Scope)),
     ("domain", "[[domain]]", |item, _| item.read(DOMAIN, domain).map(Scope::Domain).map(Match::Scope)),
     ("payee", "[[payee]]", |item, _| item.address().map(Scope::Payee).map(Match::Scope)),
     ("asset", "[[asset]]", |item, assets| item.asset(assets).map(|asset| Match::Scope(Scope::of_asset(&asset)))),
@@ -391,6 +393,7 @@ const TIME: &str = "a text such as \"90s\", \"5m\", \"24h\" or \"7d\"";
 const ZONE: &str = "a text such as \"Europe/Berlin\" or \"UTC\"";
 const PERCENT: &str = "a text such as \"20%\"";
 const TEXT: &str = "a text";
+const RESOURCE: &str = "a text such as \"https://api.example.com/report\"";
 const DOMAIN: &str = "a text such as \"example.com\"";
 const ADDRESS: &str = "an address such as \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"";
 const ASSET: &str = "a token such as \"USDC@base\" or \"0x…@base\"";

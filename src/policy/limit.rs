@@ -88,6 +88,8 @@ pub enum Scope {
     Global,
     /// To one origin.
     Origin(Origin),
+    /// For one path of an origin, whatever the query: a resource, or an MCP server's tool.
+    Resource(Origin, String),
     /// To hosts of a pattern.
     Host(HostPattern),
     /// To hosts of one registrable domain.
@@ -111,6 +113,7 @@ impl fmt::Display for Scope {
         match self {
             Self::Global => f.write_str("global"),
             Self::Origin(origin) => write!(f, "origin {origin}"),
+            Self::Resource(origin, path) => write!(f, "resource {origin}{path}"),
             Self::Host(pattern) => write!(f, "host {pattern}"),
             Self::Domain(domain) => write!(f, "domain {domain}"),
             Self::Payee(payee) => write!(f, "payee {payee}"),
@@ -146,6 +149,8 @@ pub(crate) enum Selector {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) origin: &'a Origin,
+    /// Without the query.
+    pub(crate) path: &'a str,
     pub(crate) quote: &'a Quote,
     pub(crate) request: B256,
     pub(crate) tag: Option<&'a str>,
@@ -155,7 +160,7 @@ pub(crate) struct Subject<'a> {
 impl Selector {
     /// The scope that the payment falls into, if any.
     pub(crate) fn select(&self, subject: Subject<'_>) -> Option<Scope> {
-        let Subject { origin, quote, request: _, tag, agent } = subject;
+        let Subject { origin, path: _, quote, request: _, tag, agent } = subject;
         Some(match self {
             Self::Only(scope) => return scope.covers(subject).then(|| scope.clone()),
             Self::EachOrigin => Scope::Origin(origin.clone()),
@@ -174,10 +179,11 @@ impl Scope {
         Self::Asset(asset.network(), asset.address())
     }
 
-    fn covers(&self, Subject { origin, quote, request, tag, agent }: Subject<'_>) -> bool {
+    fn covers(&self, Subject { origin, path, quote, request, tag, agent }: Subject<'_>) -> bool {
         match self {
             Self::Global => true,
             Self::Origin(only) => only == origin,
+            Self::Resource(only, at) => only == origin && at == path,
             Self::Host(pattern) => pattern.matches(origin.host()),
             Self::Domain(domain) => domain == origin.registrable_domain(),
             Self::Payee(payee) => *payee == quote.pay_to(),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alloy::primitives::Address;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use crate::asset::{Asset, AssetRegistry};
@@ -309,6 +310,39 @@ impl Policy {
     }
 }
 
+/// A resource by its URL, without query and fragment.
+fn resource(text: &str) -> Result<Scope, PolicyError> {
+    let origin: Origin = text.parse()?;
+    let url: Option<Url> = text.parse().ok();
+    let bare = url.filter(|url| url.query().is_none() && url.fragment().is_none());
+    let path = bare.map(|url| url.path().to_owned());
+    let path = path.ok_or_else(|| PolicyError::Resource { text: crate::text::excerpt(text) })?;
+    Ok(Scope::Resource(origin, path))
+}
+
+/// A tool of an MCP server.
+fn tool(origin: &str, name: &str) -> Result<Scope, PolicyError> {
+    Ok(Scope::Resource(origin.parse()?, tool_path(name)))
+}
+
+/// `/mcp://tool/NAME`: a tool as a path under its server's origin.
+pub(crate) fn tool_path(name: &str) -> String {
+    const OTHER: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'#')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'`')
+        .add(b'{')
+        .add(b'}')
+        .add(b'/')
+        .add(b'%')
+        .add(b'\\');
+    format!("/mcp://tool/{}", utf8_percent_encode(name, OTHER))
+}
+
 /// A registrable domain, in the form that origins are compared by.
 ///
 /// A name below it would never be matched by what is kept for its domain, and so limit nothing.
@@ -372,6 +406,12 @@ pub enum PolicyError {
     /// Not a method, or not in capitals.
     #[error("`{text}` is not a method such as `GET`")]
     Method {
+        /// The text given.
+        text: String,
+    },
+    /// Not a resource.
+    #[error("`{text}` is not a resource such as `https://api.example.com/report`, without query and fragment")]
+    Resource {
         /// The text given.
         text: String,
     },

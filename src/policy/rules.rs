@@ -32,8 +32,16 @@ pub(crate) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    pub(super) const fn subject(&self) -> Subject<'_> {
-        Subject { origin: self.origin, quote: self.quote, request: self.request, tag: self.tag, agent: self.agent }
+    pub(super) fn subject(&self) -> Subject<'_> {
+        let path = self.url.path();
+        Subject {
+            origin: self.origin,
+            path,
+            quote: self.quote,
+            request: self.request,
+            tag: self.tag,
+            agent: self.agent,
+        }
     }
 
     const fn errand(&self) -> Errand<'_> {
@@ -43,6 +51,10 @@ impl Facts<'_> {
     /// The seller's `resource.url` when it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
+        // A tool is named by its own URL, `mcp://tool/NAME`, under whatever origin.
+        if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/") {
+            return None;
+        }
         let origin = Url::parse(claimed).ok().as_ref().and_then(Origin::of);
         (origin.as_ref() != Some(self.origin)).then(|| text::excerpt(claimed))
     }

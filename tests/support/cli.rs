@@ -128,7 +128,7 @@ impl Bench {
     }
 
     /// Neither the key nor a signature nor a payment header is in what was said.
-    fn assert_no_secret_in(&self, ended: &Ended) {
+    pub(crate) fn assert_no_secret_in(&self, ended: &Ended) {
         let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr).to_lowercase();
         let mut secrets = vec![KEY.trim_start_matches("0x").to_owned()];
         for payment in self.paywall.requests().into_iter().filter_map(|request| request.payment) {

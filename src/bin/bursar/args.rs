@@ -16,6 +16,33 @@ Exit codes:
   4  a signature left, and the outcome is unknown; the money counts as spent
   5  paid, and the call failed";
 
+#[cfg(feature = "mcp-serve")]
+const SERVE: &str = "\
+In an MCP client's configuration, the key beside it in the environment:
+  {
+    \"mcpServers\": {
+      \"bursar\": {
+        \"command\": \"bursar\",
+        \"args\": [\"mcp\", \"serve\", \"--policy\", \"agent.toml\", \"--agent\", \"researcher\"],
+        \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
+      }
+    }
+  }
+With --keystore FILE the environment holds BURSAR_KEYSTORE_PASSWORD instead.
+
+Tools:
+  pay       fetch a URL and pay for it, if it must be and may be
+  quote     what a request would cost, and what the policy says
+  budget    each limit with what is used and left
+  purchase  what the books hold of one purchase, to resume it
+
+Policy, key and books are fixed by this command line: nothing that is said over the protocol changes them; a call can
+only tighten its own limit. A payment that the policy wants approved is put to the client's user, where the client
+supports elicitation; otherwise it is denied. The answer is the client's word.
+
+Standard output carries the protocol alone. The server ends with its standard input; a payment that is still under way
+a second later is left, which the books note: the same request takes it up.";
+
 const PAY: &str = "\
 The key is read from the environment variable BURSAR_PRIVATE_KEY (64 hexadecimal digits), or from --keystore,
 whose password is in BURSAR_KEYSTORE_PASSWORD or asked for on the terminal. It is never an argument.
@@ -92,9 +119,113 @@ pub(crate) enum Command {
     /// From the books, of all calls to the host, with the arithmetic: by month, in all, and from how many calls a month
     /// the plan is cheaper than paying was.
     Compare(Compare),
+    /// Paid tools over the Model Context Protocol
+    #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
+    #[command(subcommand)]
+    Mcp(McpCommand),
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+}
+
+#[cfg(any(feature = "mcp", feature = "mcp-serve"))]
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpCommand {
+    /// List a server's tools; with --ask, their prices
+    #[cfg(feature = "mcp")]
+    Tools(McpTools),
+    /// Call a tool, and pay for it if it must be and may be
+    ///
+    /// Limits, the line of --json and the exit codes are those of `bursar pay`: body holds the tool's result as JSON, and
+    /// status is null. A tool that answers with an error is a failed call.
+    #[cfg(feature = "mcp")]
+    Call(McpCall),
+    #[cfg(feature = "mcp-serve")]
+    /// Be an MCP server on standard input and output that pays for an agent, which never holds the key
+    #[command(after_long_help = SERVE, after_help = "With --help: the tools, and how to configure an MCP client.")]
+    Serve(Serve),
+}
+
+/// An MCP server over streamable HTTP.
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpServer {
+    /// The endpoint, https unless --allow-http-loopback
+    #[arg(value_parser = http_url)]
+    pub(crate) url: Url,
+    /// Allow plain http to this machine's loopback
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Bound each answer of the server
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpTools {
+    #[command(flatten)]
+    pub(crate) server: McpServer,
+    /// Ask each tool's price by calling it without arguments: one that is free is executed by that
+    #[arg(long)]
+    pub(crate) ask: bool,
+    /// Print one JSON object a tool
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpCall {
+    #[command(flatten)]
+    pub(crate) server: McpServer,
+    /// The tool
+    pub(crate) tool: String,
+    /// Its arguments, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) args: String,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Book it under this tag, which the policy may limit and permit
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Buy under this id: a second call with it is the same purchase, and paid once
+    #[arg(long, value_name = "ID")]
+    pub(crate) purchase_id: Option<PurchaseId>,
+    /// Buy again even while an identical call is unresolved, whose payment would else be presented again
+    #[arg(long)]
+    pub(crate) allow_duplicate: bool,
+    /// Ask for the price and judge it, but sign nothing; a tool that is free is executed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(feature = "mcp-serve")]
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Allow plain http to this machine's loopback
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Allow addresses that are not public, and proxies
+    ///
+    /// Without it, an agent cannot be talked into fetching what only this machine can reach.
+    #[arg(long)]
+    pub(crate) allow_private_networks: bool,
+    /// Bound each call, payment and body included
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    pub(crate) timeout: Duration,
+    /// Hand over at most this much of a body
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub(crate) body_limit: u32,
 }
 
 #[derive(Args, Debug)]

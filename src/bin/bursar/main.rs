@@ -7,6 +7,8 @@ mod compare;
 mod diagnostics;
 mod discover;
 mod exit;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod output;
 mod password;
 mod pay;
@@ -14,6 +16,8 @@ mod policies;
 mod quote;
 mod report;
 mod request;
+#[cfg(feature = "mcp-serve")]
+mod serve;
 mod store;
 mod upkeep;
 mod wallet;
@@ -22,6 +26,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(any(feature = "mcp", feature = "mcp-serve"))]
+use args::McpCommand;
 use args::{Cli, Command, LedgerCommandArgs as LedgerArgs, PolicyCommand};
 use exit::{Exit, Failure};
 
@@ -50,6 +56,12 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
         Command::Compare(args) => compare::run(args).await,
+        #[cfg(feature = "mcp")]
+        Command::Mcp(McpCommand::Tools(args)) => mcp::tools(args).await,
+        #[cfg(feature = "mcp")]
+        Command::Mcp(McpCommand::Call(args)) => mcp::call(args).await,
+        #[cfg(feature = "mcp-serve")]
+        Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
     }

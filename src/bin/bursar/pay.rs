@@ -147,6 +147,12 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
     }
 }
 
+/// The exit code of one request.
+pub(crate) fn exit_of(verdict: Verdict, spend: Spend) -> Exit {
+    let any_unknown = spend == Spend::Unknown;
+    Run { last: Some((verdict, spend)), any_unknown, any_settled: spend == Spend::Settled }.exit()
+}
+
 /// How a run of requests stands.
 #[derive(Default)]
 struct Run {

@@ -90,7 +90,7 @@ async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd
     request.quote().await
 }
 
-fn dry_line(report: &Report) -> String {
+pub(crate) fn dry_line(report: &Report) -> String {
     match &report.error {
         Some(problem) => problem.message.clone(),
         None if report.quote.as_ref().is_some_and(|quote| quote.best.is_some()) => "would be paid".to_owned(),
@@ -100,19 +100,27 @@ fn dry_line(report: &Report) -> String {
 
 /// What a purchase would come to.
 fn judged(answer: &Quoted) -> (Report, Verdict) {
-    let shown = Shown::of(answer);
     let (error, verdict) = match answer {
         Quoted::Unpriced(response) => match status_problem(response.status(), Spend::None) {
             None => (None, Verdict::Done),
             problem => (problem, Verdict::Failed),
         },
-        Quoted::Priced(quotation) => match refusal(quotation) {
-            None => (None, Verdict::Done),
-            Some((kind, words, verdict)) => {
-                (Some(Problem { kind: kind.name(), message: format!("not paid: {words}") }), verdict)
-            }
-        },
+        Quoted::Priced(quotation) => return judged_quotation(quotation),
     };
+    let shown = Shown::of(answer);
+    let report = Report { status: Some(shown.status), error, quote: Some(shown), ..Report::empty(Spend::None) };
+    (report, verdict)
+}
+
+/// What a purchase at this price would come to.
+pub(crate) fn judged_quotation(quotation: &Quotation) -> (Report, Verdict) {
+    let (error, verdict) = match refusal(quotation) {
+        None => (None, Verdict::Done),
+        Some((kind, words, verdict)) => {
+            (Some(Problem { kind: kind.name(), message: format!("not paid: {words}") }), verdict)
+        }
+    };
+    let shown = Shown::of_quotation(quotation);
     let report = Report { status: Some(shown.status), error, quote: Some(shown), ..Report::empty(Spend::None) };
     (report, verdict)
 }
@@ -134,15 +142,19 @@ impl Shown {
     fn of(answer: &Quoted) -> Self {
         match answer {
             Quoted::Unpriced(response) => Self { status: response.status().as_u16(), best: None, offers: Vec::new() },
-            Quoted::Priced(quotation) => Self {
-                status: 402,
-                best: quotation.best().map(bursar::Quote::offer),
-                offers: quotation.offers.iter().map(ShownOffer::of).collect(),
-            },
+            Quoted::Priced(quotation) => Self::of_quotation(quotation),
         }
     }
 
-    fn text(&self) -> String {
+    fn of_quotation(quotation: &Quotation) -> Self {
+        Self {
+            status: 402,
+            best: quotation.best().map(bursar::Quote::offer),
+            offers: quotation.offers.iter().map(ShownOffer::of).collect(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
         if self.offers.is_empty() {
             let what =
                 if self.status == 402 { "payment is asked for, but not by x402" } else { "no payment is asked for" };
@@ -194,7 +206,8 @@ impl ShownOffer {
     }
 }
 
-fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
+/// What would become of an offer: a stable name, why, and the refusal.
+pub(crate) fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
     match &offer.explanation {
         None => ("unjudged", None, None),
         Some(said) => match (said.denial(), &said.ask) {

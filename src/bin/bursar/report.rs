@@ -237,7 +237,7 @@ impl From<&Receipt> for Proof {
 }
 
 impl Proof {
-    fn of_entry(entry: &Entry) -> Option<Self> {
+    pub(crate) fn of_entry(entry: &Entry) -> Option<Self> {
         let transaction = entry.transaction.filter(|_| entry.state == State::Settled)?;
         Some(Self {
             success: true,

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use crate::args::RequestArgs;
 use crate::exit::Failure;
 
-const AGENT: &str = concat!("bursar/", env!("CARGO_PKG_VERSION"));
+/// How bursar names itself to sellers.
+pub(crate) const AGENT: &str = concat!("bursar/", env!("CARGO_PKG_VERSION"));
 
 /// A request that can be sent any number of times.
 pub(crate) struct Prepared {

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::{
-    Address, KeyError, LocalSigner, MemoryLedger, Payer, Policy, SignerError, SqliteLedger, TerminalApprover, signer_fn,
+    Address, KeyError, LocalSigner, MemoryLedger, Payer, PayerBuilder, Policy, SignerError, SqliteLedger,
+    TerminalApprover, signer_fn,
 };
 
 use crate::args::{LedgerArgs, WalletArgs};
@@ -18,6 +19,16 @@ const LEDGER: &str = "BURSAR_LEDGER";
 
 /// A wallet that pays, and its books.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Store), Failure> {
+    paying_as(args, policy, |payer| if someone_to_ask() { payer.approver(TerminalApprover::default()) } else { payer })
+        .await
+}
+
+/// The same, with an approver and a name of the caller's choice.
+pub(crate) async fn paying_as(
+    args: &WalletArgs,
+    policy: Policy,
+    dress: impl FnOnce(PayerBuilder) -> PayerBuilder,
+) -> Result<(Payer, Store), Failure> {
     let signer = signer(args)?
         .ok_or_else(|| Failure::usage(format!("there is no key to pay with; set {KEY} or give --keystore FILE")))?;
     let ledger = open(&args.ledger).await?;
@@ -25,9 +36,7 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, 
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    if someone_to_ask() {
-        payer = payer.approver(TerminalApprover::default());
-    }
+    let payer = dress(payer);
     Ok((payer.build()?, ledger))
 }
 
@@ -51,7 +60,7 @@ pub(crate) fn keyless(policy: Policy, ledger: Option<Store>) -> Result<Payer, Fa
     reading(payer, policy, ledger)
 }
 
-fn reading(payer: bursar::PayerBuilder, policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
+fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
     let payer = payer.policy(policy);
     let payer = match ledger {
         Some(ledger) => payer.ledger(ledger),

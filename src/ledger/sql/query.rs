@@ -236,6 +236,13 @@ fn held_by(scope: &Scope) -> Clause {
     match scope {
         Scope::Global => ("true", Vec::new()),
         Scope::Origin(origin) => ("origin = ?", vec![origin.written().into()]),
+        // The path may be stored with its query.
+        Scope::Resource(origin, path) => {
+            let query = format!("{path}?");
+            let length = i64::try_from(query.chars().count()).unwrap_or(i64::MAX);
+            let values = vec![origin.written().into(), path.clone().into(), length.into(), query.into()];
+            ("origin = ? AND (path = ? OR substr(path, 1, ?) = ?)", values)
+        }
         Scope::Host(pattern) if pattern.covers_subdomains() => {
             let host = reversed(pattern.host());
             ("host_reversed > ? AND host_reversed < ?", vec![format!("{host}.").into(), end_of(&host).into()])

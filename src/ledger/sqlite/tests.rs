@@ -594,7 +594,7 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
 async fn writes_that_wait_for_each_other_are_each_whole_or_not_there() {
     let (_directory, path) = shelf();
     let ledger = SqliteLedger::open(&path).unwrap();
-    let (busy, wait) = std::sync::mpsc::channel::<()>();
+    let (busy, wait) = channel::<()>();
     let blocker = ledger.clone();
     let blocker = tokio::spawn(async move { blocker.run(move |_| wait.recv().map_err(LedgerError::store)).await });
     let reserve = |id: &str, micros: u64| {

@@ -75,7 +75,7 @@ const fn index(scope: &Scope, span: Span) -> &'static str {
         (Span::Outstanding, _) => "by_expires_at",
         (Span::ReservedAfter(_), _) => "by_reserved_at",
         (Span::Ever | Span::SpentAfter(_), Scope::Global) => "by_counts_at",
-        (Span::Ever | Span::SpentAfter(_), Scope::Origin(_)) => "by_origin",
+        (Span::Ever | Span::SpentAfter(_), Scope::Origin(_) | Scope::Resource(..)) => "by_origin",
         (Span::Ever | Span::SpentAfter(_), Scope::Host(_) | Scope::Domain(_)) => "by_host",
         (Span::Ever | Span::SpentAfter(_), Scope::Payee(_)) => "by_payee",
         (Span::Ever | Span::SpentAfter(_), Scope::Asset(..)) => "by_asset",

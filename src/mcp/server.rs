@@ -1,0 +1,128 @@
+//! Which server a tool belongs to, as limits and books know it.
+
+use http::Method;
+use serde_json::Value;
+use url::Url;
+
+use crate::payer::Intent;
+use crate::{Error, Origin};
+
+/// What stands for servers that have no URL: a name that can never resolve (RFC 2606).
+const NOWHERE: &str = "mcp-stdio.invalid";
+
+/// An MCP server as policy and books know it: by origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    base: Url,
+    origin: Origin,
+}
+
+impl Server {
+    /// The server at this endpoint, by the endpoint's origin.
+    ///
+    /// # Errors
+    /// When the text is not an `http` or `https` URL.
+    pub fn at(endpoint: &str) -> Result<Self, Error> {
+        let malformed =
+            || Error::builder("not the URL of an MCP endpoint; expected a form like https://tools.example/mcp");
+        let base: Url = endpoint.parse().map_err(|_| malformed())?;
+        let origin = Origin::of(&base).ok_or_else(malformed)?;
+        Ok(Self { base, origin })
+    }
+
+    /// A server without a URL, such as a child process, by the name that you give it: the host
+    /// `NAME.mcp-stdio.invalid`.
+    ///
+    /// # Errors
+    /// When the name is not 1 to 63 of `a-z`, `0-9` and `-`.
+    pub fn local(name: &str) -> Result<Self, Error> {
+        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let edge = name.starts_with('-') || name.ends_with('-');
+        if !(1..=63).contains(&name.len()) || !name.bytes().all(plain) || edge {
+            return Err(Error::builder("the name of a local MCP server is 1 to 63 of a-z, 0-9 and -, such as `files`"));
+        }
+        Self::at(&format!("https://{name}.{NOWHERE}/"))
+    }
+
+    /// The origin that limits and rules are kept by.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// A call of a tool as something to be bought.
+    pub(super) fn intent(&self, tool: &str, arguments: &Value) -> Result<Intent, Error> {
+        let mut body = String::new();
+        canonical(arguments, &mut body);
+        let call = Method::from_bytes(b"CALL").map_err(|_| Error::builder("not a method"))?;
+        Intent::of(call, self.url(tool), Some(body.as_bytes()))
+    }
+
+    /// `https://tools.example/mcp://tool/NAME`.
+    fn url(&self, tool: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        url.set_path(&crate::policy::tool_path(tool));
+        url
+    }
+}
+
+/// The same text for the same value, whatever the order of keys.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut keys: Vec<&String> = members.keys().collect();
+            keys.sort_unstable();
+            out.push('{');
+            for key in keys {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(members.get(key).unwrap_or(&Value::Null), out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_the_same_whatever_the_order_of_its_arguments() {
+        let server = Server::at("https://tools.example/mcp?key=1").unwrap();
+        let id = |tool: &str, arguments: Value| server.intent(tool, &arguments).unwrap().id();
+        let one = id("weather", json!({ "a": 1, "b": { "c": [1, "x"], "d": null } }));
+        assert_eq!(one, id("weather", json!({ "b": { "d": null, "c": [1, "x"] }, "a": 1 })));
+        for other in [json!({}), json!({ "a": 1 }), json!({ "a": 1, "b": { "c": ["x", 1], "d": null } })] {
+            assert_ne!(one, id("weather", other));
+        }
+        assert_ne!(one, id("other", json!({ "a": 1, "b": { "c": [1, "x"], "d": null } })));
+        assert_eq!(server.url("weather").as_str(), "https://tools.example/mcp://tool/weather");
+        assert_eq!(server.url("../a b").path(), "/mcp://tool/..%2Fa%20b");
+    }
+
+    #[test]
+    fn a_local_server_has_an_origin_that_is_nobodys() {
+        assert_eq!(Server::local("files").unwrap().origin().to_string(), "https://files.mcp-stdio.invalid");
+        for name in ["", "-a", "a-", "a.b", "A", "a/b", "ä"] {
+            assert!(Server::local(name).is_err(), "{name}");
+        }
+        for url in ["", "tools", "ftp://a.example", "data:x"] {
+            assert!(Server::at(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! MCP over streamable HTTP, sent by bursar's client: an endpoint that answers 402 is paid.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_core::stream::BoxStream;
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use reqwest::Response;
+use rmcp::model::{ClientJsonRpcMessage, JsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::common::http_header::{
+    EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
+};
+use rmcp::transport::streamable_http_client::{
+    AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+    StreamableHttpPostResponse,
+};
+use sse_stream::{Sse, SseStream};
+
+use crate::{Client, Error, ErrorKind, RequestBuilder, Spend};
+
+/// The longest message, whether it comes as a body or as an event.
+const LONGEST: usize = 4 * 1024 * 1024;
+/// What is kept of an error's body that is no message.
+const EXCERPT: usize = 1024;
+const BOTH: &str = "application/json, text/event-stream";
+
+/// An `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
+///
+/// # Errors
+/// When the text is not an `http` or `https` URL.
+pub fn connect(client: &Client, endpoint: &str) -> Result<StreamableHttpClientTransport<HttpClient>, Error> {
+    super::Server::at(endpoint)?;
+    let config = StreamableHttpClientTransportConfig::with_uri(endpoint);
+    Ok(StreamableHttpClientTransport::with_client(HttpClient(client.clone()), config))
+}
+
+/// bursar's client as `rmcp`'s HTTP client, for a transport with settings of your own.
+#[derive(Clone, Debug)]
+pub struct HttpClient(Client);
+
+impl From<Client> for HttpClient {
+    fn from(client: Client) -> Self {
+        Self(client)
+    }
+}
+
+/// bursar's error, as `rmcp` carries it.
+#[derive(Debug)]
+pub struct TransportError(Arc<Error>);
+
+impl TransportError {
+    /// The same error for the caller of the tool.
+    pub(super) fn again(&self) -> Error {
+        self.0.twin()
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for TransportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+type Failure = StreamableHttpError<TransportError>;
+
+fn client(error: Error) -> Failure {
+    StreamableHttpError::Client(TransportError(Arc::new(error)))
+}
+
+impl HttpClient {
+    fn request(
+        &self,
+        method: Method,
+        uri: &str,
+        session: Option<Arc<str>>,
+        token: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> RequestBuilder {
+        let mut request = self.0.request(method, uri);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if let Some(session) = session {
+            request = request.header(HEADER_SESSION_ID, session.as_ref());
+        }
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+}
+
+impl StreamableHttpClient for HttpClient {
+    type Error = TransportError;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        token: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let attached = session.is_some();
+        let waits = matches!(message, ClientJsonRpcMessage::Request(_));
+        let request = self.request(Method::POST, &uri, session, token, headers);
+        let request = request.header(ACCEPT, BOTH).header(CONTENT_TYPE, JSON_MIME_TYPE);
+        let response = request.body(serde_json::to_vec(&message)?).send().await.map_err(client)?;
+        let status = response.status();
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || (!waits && status.is_success()) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if status == StatusCode::NOT_FOUND && attached {
+            return Err(StreamableHttpError::SessionExpired);
+        }
+        let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        if status.is_success() && is_type(&response, EVENT_STREAM_MIME_TYPE) {
+            return Ok(StreamableHttpPostResponse::Sse(events(response), session));
+        }
+        let json = is_type(&response, JSON_MIME_TYPE);
+        if !status.is_success() {
+            return refused(response, json, session).await;
+        }
+        if !json {
+            return Err(StreamableHttpError::UnexpectedContentType(content_type(&response)));
+        }
+        let body = read(response, LONGEST).await?;
+        Ok(StreamableHttpPostResponse::Json(serde_json::from_slice(&body)?, session))
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session: Arc<str>,
+        token: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::DELETE, &uri, Some(session), token, headers);
+        // Nobody pays for leaving.
+        let response = request.no_payment().send().await.map_err(client)?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
+            return Ok(());
+        }
+        Err(unexpected(status, ""))
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session: Option<Arc<str>>,
+        last_event: Option<String>,
+        token: Option<String>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
+        let mut request = self.request(Method::GET, &uri, session, token, headers).header(ACCEPT, BOTH);
+        if let Some(last) = last_event {
+            request = request.header(HEADER_LAST_EVENT_ID, last);
+        }
+        // The stream of notifications is not what a price is asked for.
+        let response = request.no_payment().send().await.map_err(client)?;
+        let status = response.status();
+        if matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYMENT_REQUIRED) {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
+        if !status.is_success() {
+            return Err(denied(&response).unwrap_or_else(|| unexpected(status, "")));
+        }
+        if !is_type(&response, EVENT_STREAM_MIME_TYPE) {
+            return Err(StreamableHttpError::UnexpectedContentType(content_type(&response)));
+        }
+        Ok(events(response))
+    }
+}
+
+/// An error status: with a message in it, or with words.
+async fn refused(
+    response: Response,
+    json: bool,
+    session: Option<String>,
+) -> Result<StreamableHttpPostResponse, Failure> {
+    if let Some(denied) = denied(&response) {
+        return Err(denied);
+    }
+    let status = response.status();
+    let body = read(response, if json { LONGEST } else { EXCERPT }).await.unwrap_or_default();
+    if let Ok(message @ JsonRpcMessage::Error(_)) = serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
+        return Ok(StreamableHttpPostResponse::Json(message, session));
+    }
+    Err(unexpected(status, &String::from_utf8_lossy(&body)))
+}
+
+fn denied(response: &Response) -> Option<Failure> {
+    let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned();
+    (response.status() == StatusCode::UNAUTHORIZED)
+        .then(|| StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge)))
+}
+
+fn unexpected(status: StatusCode, body: &str) -> Failure {
+    let body = crate::text::excerpt(body);
+    StreamableHttpError::UnexpectedServerResponse(Cow::Owned(format!("HTTP {status} {body}")))
+}
+
+fn content_type(response: &Response) -> Option<String> {
+    response.headers().get(CONTENT_TYPE)?.to_str().ok().map(crate::text::excerpt)
+}
+
+fn is_type(response: &Response, wanted: &str) -> bool {
+    let found = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    found.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// A body of at most so many bytes.
+async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let lost = |error| client(Error::http(error).spent(Spend::Unknown));
+    while let Some(chunk) = response.chunk().await.map_err(lost)? {
+        if body.len().saturating_add(chunk.len()) > most {
+            return Err(StreamableHttpError::ResponseBodyTooLarge { max_size: most });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn events(response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
+    let bounded = Bounded { bytes: Box::pin(response.bytes_stream()), event: 0, last: 0 };
+    Box::pin(SseStream::from_bytes_stream(bounded))
+}
+
+/// A stream of events, none of which is longer than a message may be.
+struct Bounded<S> {
+    bytes: Pin<Box<S>>,
+    /// Bytes of the event so far.
+    event: usize,
+    /// The byte before; an empty line ends an event.
+    last: u8,
+}
+
+impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Poll::Ready(next) = self.bytes.as_mut().poll_next(cx) else { return Poll::Pending };
+        Poll::Ready(match next {
+            None => None,
+            Some(Err(error)) => Some(Err(Error::http(error))),
+            Some(Ok(chunk)) => {
+                for byte in chunk.iter().filter(|byte| **byte != b'\r') {
+                    let ends = *byte == b'\n' && self.last == b'\n';
+                    self.event = if ends { 0 } else { self.event.saturating_add(1) };
+                    self.last = *byte;
+                }
+                let long = || Error::new(ErrorKind::Malformed, format!("an event is longer than {LONGEST} bytes"));
+                Some(if self.event > LONGEST { Err(long()) } else { Ok(chunk) })
+            }
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! An agent's side of `bursar mcp serve`: rmcp's client on the real binary's standard input and output.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use rmcp::model::{
+    CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
+    ElicitationCapability, FormElicitationCapability, Implementation, ProtocolVersion,
+};
+use rmcp::service::{RequestContext, RunningService};
+use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+
+use crate::bench::{Bench, Ended};
+
+/// The person at the client.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct User {
+    /// What is answered to every question; without it, the client cannot ask.
+    pub(crate) answer: Option<Value>,
+    /// What was asked.
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl User {
+    pub(crate) fn answering(answer: Value) -> Self {
+        Self { answer: Some(answer), ..Self::default() }
+    }
+}
+
+impl ClientHandler for User {
+    fn get_info(&self) -> ClientConfig {
+        let mut capabilities = ClientCapabilities::default();
+        capabilities.elicitation =
+            self.answer.is_some().then(|| ElicitationCapability::new().with_form(FormElicitationCapability::default()));
+        ClientConfig::new(capabilities, Implementation::new("test", "1"))
+    }
+
+    async fn create_elicitation(
+        &self,
+        request: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        let ElicitRequestParams::FormElicitationParams { message, .. } = request else { unreachable!() };
+        self.asked.lock().unwrap().push(message);
+        match &self.answer {
+            Some(content) if !content.is_null() => {
+                Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.clone()))
+            }
+            // A person who never answers.
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// The handshake of protocols up to 2025-11-25.
+pub(crate) fn session() -> ClientLifecycleMode {
+    ClientLifecycleMode::Initialize
+}
+
+/// No handshake, as from 2026-07-28 on.
+pub(crate) fn stateless() -> ClientLifecycleMode {
+    ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
+}
+
+/// A server that runs, and its client.
+pub(crate) struct Session {
+    pub(crate) client: RunningService<RoleClient, User>,
+    child: Child,
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+}
+
+/// Passes on what it reads until nobody wants it, and keeps all of it.
+async fn record(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut piece).await {
+        all.extend_from_slice(&piece[..count]);
+        drop(to.write_all(&piece[..count]).await);
+    }
+    all
+}
+
+impl Session {
+    /// On Base Sepolia and loopback, with the bench's ledger and further arguments.
+    pub(crate) async fn open(bench: &Bench, args: &[&str]) -> Self {
+        Self::open_as(bench, args, User::default(), session()).await
+    }
+
+    pub(crate) async fn open_as(bench: &Bench, args: &[&str], user: User, lifecycle: ClientLifecycleMode) -> Self {
+        let usual = ["mcp", "serve", "--allow-http-loopback", "--ledger", "ledger.db"];
+        let network = ["--network", "base-sepolia"];
+        let mut command = tokio::process::Command::from(bench.command(&[&usual[..], &network, args].concat()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let stdout = tokio::spawn(record(child.stdout.take().unwrap(), far));
+        let stderr = tokio::spawn(record(child.stderr.take().unwrap(), tokio::io::sink()));
+        let client = user.serve_with_lifecycle((near, child.stdin.take().unwrap()), lifecycle).await.unwrap();
+        Self { client, child, stdout, stderr }
+    }
+
+    pub(crate) async fn try_call(&self, params: CallToolRequestParams) -> Result<Value, ServiceError> {
+        let result = self.client.call_tool(params).await?;
+        let value = result.structured_content.unwrap();
+        let text = &result.content[0].as_text().unwrap().text;
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), value, "text and structure say the same");
+        assert!(text.starts_with("{\"spend\":") || text.starts_with("{\"payer\":"), "the money first: {text}");
+        assert_eq!(result.is_error.unwrap(), !value["error"].is_null(), "{value}");
+        Ok(value)
+    }
+
+    /// A tool's result.
+    pub(crate) async fn call(&self, tool: &'static str, arguments: Value) -> Value {
+        self.try_call(params(tool, arguments)).await.unwrap()
+    }
+
+    /// Hangs up, and sees the server end well, having said nothing but the protocol, and no secret.
+    pub(crate) async fn close(mut self, bench: &Bench) -> Ended {
+        self.client.close().await.unwrap();
+        drop(self.client);
+        let code = self.child.wait().await.unwrap().code().unwrap();
+        let stderr = String::from_utf8(self.stderr.await.unwrap()).unwrap();
+        let ended = Ended { code, stdout: self.stdout.await.unwrap(), stderr };
+        bench.assert_no_secret_in(&ended);
+        assert!(ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"), "{ended:?}");
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+        ended
+    }
+}
+
+pub(crate) fn params(tool: &'static str, arguments: Value) -> CallToolRequestParams {
+    CallToolRequestParams::new(tool).with_arguments(arguments.as_object().unwrap().clone())
+}
