@@ -268,6 +268,11 @@ impl Error {
         self
     }
 
+    /// What went wrong, without the money and the place.
+    pub(crate) fn message(&self) -> &str {
+        &self.inner.message
+    }
+
     /// What became of the money: ask this first.
     #[must_use]
     pub fn spend(&self) -> Spend {

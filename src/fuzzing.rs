@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 #[cfg(feature = "keystore")]
 use secrecy::SecretString;
 
+use crate::discovery::{Advertised, Skipped, SourceKind};
 use crate::ledger::{Checks, NewEntry, Reservation, Terms};
 use crate::money::Usd;
 use crate::policy::limit::{LimitKind, Meter};
@@ -147,6 +148,24 @@ pub fn has_long_hex(shown: &str) -> bool {
 #[must_use]
 pub fn has_hex_of(digits: usize, shown: &str) -> bool {
     shown.split(|character: char| !character.is_ascii_hexdigit()).any(|run| run.len() >= digits)
+}
+
+/// What a page of a list comes to.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "targets take it apart")]
+pub struct Listed {
+    /// How many items it has.
+    pub items: usize,
+    /// What could not be used.
+    pub skipped: Skipped,
+    /// Each service with what it says of itself, and how many of the first words of that it fits.
+    pub services: Vec<(crate::Url, Advertised, usize)>,
+}
+
+/// Reads a page of a list of services; `None` if it is none.
+#[must_use]
+pub fn listed(kind: SourceKind, page: &[u8]) -> Option<Listed> {
+    crate::discovery::read_page(kind, page)
 }
 
 /// A settlement by the transaction that a seller names. The one place that makes it.

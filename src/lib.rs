@@ -42,6 +42,7 @@
 //! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
+//! | finding services | [`discovery`], [`Client::discover`] |
 //! | other transports | [`Payer`], `middleware`, `mcp` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -60,6 +61,7 @@ pub mod chain;
 mod client;
 mod clock;
 mod credential;
+pub mod discovery;
 mod error;
 mod exchange;
 #[cfg(fuzzing)]

@@ -6,6 +6,8 @@
 mod bench;
 #[path = "support/cli_commands.rs"]
 mod commands;
+#[path = "support/cli_discover.rs"]
+mod discover;
 #[path = "support/cli_limits.rs"]
 mod limits;
 #[path = "support/cli_transfer.rs"]

@@ -33,6 +33,7 @@ struct World {
     rpc: String,
     #[serde(deserialize_with = "parse_address")]
     usdc: Address,
+    facilitator: String,
     sellers: BTreeMap<String, Seller>,
 }
 
@@ -384,4 +385,48 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
         Answer::NotSettled(proof) => assert_eq!(proof.grounds, Grounds::Canceled),
         other => unreachable!("{other}"),
     }
+}
+
+#[tokio::test]
+#[ignore = "needs the world that tests/interop/run stands up"]
+async fn what_a_bazaar_lists_is_found_and_bought() {
+    let world = World::load();
+    let signer = LocalSigner::random().unwrap();
+    let address = signer.address();
+    let cent = json!([address.to_string(), world.usdc.to_string(), "0x186a0"]);
+    world.rpc("anvil_dealERC20", cent).await;
+    let client = Client::builder()
+        .signer(signer)
+        .policy(Policy::new().network("base-sepolia"))
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let sellers = [("express-v2", "/listed"), ("express-v1", "/report")];
+    let sellers = sellers.map(|(name, path)| (&world.sellers[name], format!("{}{path}", world.sellers[name].url)));
+    // A purchase is what lists a service.
+    for (seller, url) in &sellers {
+        let response = client.get(url).send().await.unwrap();
+        confirm(&world, &response, address, seller, 10_000).await;
+    }
+
+    for words in ["report", ""] {
+        let findings = client.discover().bazaar(&world.facilitator).find(words).run().await.unwrap();
+        let source = &findings.sources[0];
+        assert!(source.error.is_none() && source.skipped.count == 0, "{source:?}");
+        for (seller, url) in &sellers {
+            let found = findings.services.iter().find(|service| service.url.as_str() == url);
+            let found = found.unwrap_or_else(|| unreachable!("{url}: {findings:?}"));
+            let quote = found.quote.as_ref().unwrap();
+            assert_eq!((found.standing.name(), found.price.dollars()), ("payable", Some(usd!("0.01"))), "{found:?}");
+            assert_eq!((quote.pay_to(), found.method.as_str()), (seller.pay_to, "GET"));
+            let response = found.request(&client).send().await.unwrap();
+            confirm(&world, &response, address, seller, 10_000).await;
+        }
+    }
+    let listed =
+        client.discover().bazaar(&world.facilitator).find("bazaar").network("base-sepolia").run().await.unwrap();
+    let best = listed.best().unwrap();
+    assert_eq!(best.url.as_str(), sellers[0].1);
+    assert!(best.untrusted.input.as_ref().unwrap().contains("\"day\":\"monday\""), "{best:?}");
 }

@@ -428,7 +428,8 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\n\n  |per_payment = \"1 USD\"",
             "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
              `refunds_make_room`, `kill_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
-             `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`",
+             `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`, \
+             `discovery`",
         ),
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",

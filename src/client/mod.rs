@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use reqwest::{IntoUrl, Method, Response};
+use url::Url;
 
 pub use builder::ClientBuilder;
 #[cfg(feature = "middleware")]
@@ -17,6 +20,7 @@ pub use request::{Request, RequestBuilder};
 
 use crate::Error;
 use crate::credential::{CallPlan, Comparison, Credentials};
+use crate::discovery::Discovery;
 use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
@@ -102,6 +106,27 @@ impl Client {
         let mut wire = Direct(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
         self.exchange(&mut wire, options, timeout).quote(request).await
+    }
+
+    /// Looks for services that can be paid; see [`Discovery`].
+    pub fn discover(&self) -> Discovery {
+        Discovery::new(self)
+    }
+
+    /// A `GET` of what is free or not to be had, where the policy permits it: it carries neither payment nor
+    /// key, and takes at most this long.
+    pub(crate) async fn look(&self, url: Url, limit: Duration) -> Result<Response, Error> {
+        let mut request = reqwest::Request::new(Method::GET, url);
+        drop(request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json")));
+        let mut wire = Direct(&self.inner.http);
+        let options = Options { no_payment: true, ..Options::default() };
+        let time = (Deadline::new(Some(limit), self.inner.answer_timeout), self.inner.patience);
+        Exchange::new(&mut wire, self.payer(), &self.inner.guard, options, time).run(request).await
+    }
+
+    /// Whether the transport's own rules allow a request there.
+    pub(crate) fn may_go(&self, url: &Url) -> Result<(), Error> {
+        self.inner.guard.check(url)
     }
 
     fn exchange<'a>(

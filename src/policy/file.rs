@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 mod credentials;
+mod discovery;
 
 use super::builder::{HostRules, Limits};
 use super::calendar::{Calendar, Period};
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::credential::Credentials;
+use crate::discovery::Sources;
 use crate::quote::parse_address;
 use crate::{Network, ParseNetworkError, Usd, text};
 
@@ -72,7 +74,7 @@ impl Policy {
     /// known, or says something that makes no sense. A file that names no network is read; the
     /// client that is to be built with it asks for one.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        document(text).map(|(policy, _)| policy).map_err(|fault| fault.locate(text))
+        document(text).map(|file| file.policy).map_err(|fault| fault.locate(text))
     }
 
     /// Reads a policy from a TOML file; see [`from_toml`](Self::from_toml).
@@ -113,8 +115,14 @@ impl Fault {
 
 type Read<T> = Result<T, Fault>;
 
-/// The policy, and the keys beside it.
-fn document(text: &str) -> Read<(Policy, Credentials)> {
+/// The policy, and what is kept beside it.
+struct Document {
+    policy: Policy,
+    keys: Credentials,
+    sources: Sources,
+}
+
+fn document(text: &str) -> Read<Document> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         Fault { at, message: error.message().to_owned() }
@@ -132,8 +140,9 @@ fn document(text: &str) -> Read<(Policy, Credentials)> {
     let policy = scopes(policy, &mut root, &assets)?;
     let policy = permissions(policy, &mut root)?;
     let keys = credentials::credentials(&mut root)?;
+    let sources = discovery::sources(&mut root)?;
     root.finish()?;
-    Ok((policy, keys))
+    Ok(Document { policy, keys, sources })
 }
 
 fn general(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {

@@ -31,6 +31,11 @@
 //! # }
 //! ```
 //!
+//! # Finding sellers
+//!
+//! A [`Bazaar`] lists what a paywall [advertises](Paywall::advertisement), and misbehaves in the ways of a
+//! [`BazaarFault`].
+//!
 //! # Hostile sellers
 //!
 //! Point your own agent at the sellers that you fear: put a [`Fault`] on a route, let the agent buy,
@@ -77,6 +82,7 @@
 //! ```
 
 mod answer;
+mod bazaar;
 mod body;
 mod breakage;
 mod chain;
@@ -103,6 +109,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
+pub use bazaar::{Bazaar, BazaarBuilder, BazaarFault};
 pub use breakage::Breakage;
 pub use chain::{CancelError, Cancellation, Settlement};
 pub use fault::{Fault, Forgery};
@@ -231,6 +238,15 @@ impl Paywall {
     pub fn reform(&self) {
         let mut state = self.seller.state();
         state.faults.iter_mut().for_each(|faults| *faults = fault::Faults::default());
+    }
+
+    /// How a facilitator's bazaar lists a route: an item for [`Bazaar`], with the offers that an honest seller
+    /// makes. `null` for a path that no route covers.
+    #[must_use]
+    pub fn advertisement(&self, path: &str, description: &str) -> serde_json::Value {
+        let mut shelves = self.seller.shelves.iter();
+        let shelf = shelves.find(|(route, _)| route.covers(path));
+        shelf.map(|(route, conditions)| route.advertised(conditions, &self.url(path), description)).unwrap_or_default()
     }
 
     /// Waits until so many requests have been dealt with.

@@ -8,10 +8,11 @@ use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::fault::{Fault, Faults};
 use super::payment::Received;
-use super::terms::Price;
+use super::terms::{Conditions, Price};
 use crate::x402::Version;
 use crate::{Asset, Flow, Usd};
 
@@ -292,6 +293,35 @@ impl Route {
     pub fn fault_once(mut self, fault: Fault) -> Self {
         self.faults.once.push(fault);
         self
+    }
+
+    /// As a bazaar lists it: in the first version that it speaks.
+    pub(super) fn advertised(&self, conditions: &Conditions, url: &Url, description: &str) -> Value {
+        let version = self.versions.first().copied().unwrap_or(Version::V2);
+        let accepts: Vec<Box<RawValue>> = match &self.price {
+            Price::Free => Vec::new(),
+            Price::Dollars(price) => conditions.offer(*price, version, url.as_str()).into_iter().collect(),
+            Price::Offers(offers) => offers.clone(),
+        };
+        let mut accepts = json!(accepts);
+        let input = json!({ "type": "http", "method": self.methods.first().unwrap_or(&Method::GET).as_str() });
+        let mut item = json!({
+            "resource": url.as_str(),
+            "type": "http",
+            "x402Version": version.number(),
+            "lastUpdated": "2026-01-01T00:00:00.000Z",
+            "description": description,
+        });
+        if version == Version::V1 {
+            let offers = accepts.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+            offers.for_each(|offer| drop(offer.insert("outputSchema".to_owned(), json!({ "input": &input }))));
+        } else if let Some(item) = item.as_object_mut() {
+            item.insert("extensions".to_owned(), json!({ "bazaar": { "info": { "input": input } } }));
+        }
+        if let Some(item) = item.as_object_mut() {
+            item.insert("accepts".to_owned(), accepts);
+        }
+        item
     }
 
     pub(super) fn covers(&self, path: &str) -> bool {

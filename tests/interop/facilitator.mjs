@@ -7,6 +7,7 @@ import { UptoEvmScheme } from "@x402/evm/upto/facilitator";
 import express from "express";
 import { publicActions } from "viem";
 import { FACILITATOR } from "./accounts.mjs";
+import { serveBazaar } from "./bazaar.mjs";
 import { clients, NETWORK, NETWORK_V1 } from "./chain.mjs";
 import { listen } from "./listen.mjs";
 
@@ -31,12 +32,14 @@ export async function startFacilitator(rpc) {
   const app = express();
   app.use(express.json({ limit: "1mb" }));
   app.get("/supported", (_, res) => res.json(facilitator.getSupported()));
+  const list = serveBazaar(app);
   for (const action of ["verify", "settle"]) {
     app.post(`/${action}`, async (req, res) => {
       const { paymentPayload, paymentRequirements } = req.body;
       try {
         const result = await facilitator[action](paymentPayload, paymentRequirements);
         console.error(`[facilitator] ${action} ${JSON.stringify(result)}`);
+        if (action === "settle" && result.success) list(paymentPayload, paymentRequirements);
         res.json(result);
       } catch (error) {
         console.error(`[facilitator] ${action} failed:`, error);

@@ -100,6 +100,12 @@ pub(crate) enum Command {
     /// is judged, with the books as they are. Exits 0 when the price could be read, whatever the policy says to it;
     /// pay --dry-run exits 3 when it would be denied.
     Quote(Quote),
+    /// Find services that are paid by x402, and what the policy says to each; asks and pays none of them
+    ///
+    /// What the lists say is advertising, and what a service asks when it is called decides. With --policy or --network
+    /// each is judged, with the books as they are. Without any list the policy file's own are read. The columns METHOD and ARGUMENTS are what `bursar pay` is to be given,
+    /// or `bursar mcp call` for an MCP server. Exits 1 when no list could be read.
+    Discover(Discover),
     /// Show the books: every purchase, oldest first; or check, compare and use them
     #[command(args_conflicts_with_subcommands = true)]
     Ledger(LedgerCommandArgs),
@@ -261,6 +267,46 @@ pub(crate) struct Quote {
     pub(crate) policy: PolicyArgs,
     #[command(flatten)]
     pub(crate) wallet: WalletArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Discover {
+    /// What to look for; everything that is listed without it
+    pub(crate) query: Vec<String>,
+    /// Look in a facilitator's bazaar, by the facilitator's URL; can be repeated, as all of these
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(crate) bazaar: Vec<Url>,
+    /// Look in an origin's /.well-known/x402
+    #[arg(long, value_name = "ORIGIN", value_parser = http_url)]
+    pub(crate) well_known: Vec<Url>,
+    /// Look in an OpenAPI document with x-payment-info; an origin's /openapi.json
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(crate) openapi: Vec<Url>,
+    /// Look in an MCP registry, such as https://registry.modelcontextprotocol.io
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    pub(crate) registry: Vec<Url>,
+    /// Deny what is advertised for more than this
+    #[arg(long, value_name = "USD")]
+    pub(crate) max_price: Option<Usd>,
+    /// Leave out what is known to have another method
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
+    /// List at most so many services
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Allow plain http to this machine's loopback
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Bound the reading of each list
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

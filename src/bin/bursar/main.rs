@@ -5,6 +5,7 @@ mod body;
 mod books;
 mod compare;
 mod diagnostics;
+mod discover;
 mod exit;
 #[cfg(feature = "mcp")]
 mod mcp;
@@ -50,6 +51,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
+        Command::Discover(args) => discover::run(args).await,
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,

@@ -44,7 +44,7 @@ impl Credentials {
     ///
     /// [`Policy::from_toml`]: crate::Policy::from_toml
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        document(text).map(|(_, keys)| keys).map_err(|fault| fault.locate(text))
+        document(text).map(|file| file.keys).map_err(|fault| fault.locate(text))
     }
 
     /// Reads the API keys of a policy file; see [`from_toml`](Self::from_toml).

@@ -1,5 +1,6 @@
 import { decodePaymentSignatureHeader } from "@x402/core/http";
 import { paymentMiddleware, x402ResourceServer } from "@x402/express";
+import { bazaarResourceServerExtension, declareDiscoveryExtension } from "@x402/extensions/bazaar";
 import {
   declarePaymentIdentifierExtension,
   PAYMENT_IDENTIFIER,
@@ -16,10 +17,22 @@ export function startExpressV2({ facilitator, payTo, seller }) {
     ...paid["GET /report"],
     extensions: { [PAYMENT_IDENTIFIER]: declarePaymentIdentifierExtension(true) },
   };
+  paid["GET /listed"] = {
+    ...paid["GET /report"],
+    description: "A report that is listed in the bazaar",
+    extensions: declareDiscoveryExtension({
+      input: { day: "monday" },
+      inputSchema: { properties: { day: { type: "string" } } },
+      output: { example: { report: "listed" } },
+    }),
+  };
   const app = express();
-  app.use(paymentMiddleware(paid, resourceServer(x402ResourceServer, facilitator)));
+  const server = resourceServer(x402ResourceServer, facilitator).registerExtension(bazaarResourceServerExtension);
+  app.use(paymentMiddleware(paid, server));
   serveRoutes(app, seller);
   app.get("/several", (_, res) => res.json({ report: "several", seller }));
+
+  app.get("/listed", (_, res) => res.json({ report: "listed", seller }));
 
   // The middleware leaves the check to the seller; an answer of 400 settles nothing.
   app.get("/identified", (req, res) => {

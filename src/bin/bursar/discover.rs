@@ -1,0 +1,287 @@
+//! `bursar discover`: who sells it, and what the policy says to each.
+
+use bursar::discovery::{Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources};
+use bursar::reqwest::Method;
+use bursar::{Client, Error, Quote};
+use serde::Serialize;
+
+use crate::args::Discover as Args;
+use crate::exit::{Exit, Failure};
+use crate::report::{Problem, name, words_of};
+use crate::{books, output, policies, wallet};
+
+/// What was found, as `--json` prints it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    services: Vec<ShownService>,
+    sources: Vec<ShownSource>,
+    /// How many more fit.
+    left_out: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownService {
+    standing: &'static str,
+    reason: Option<String>,
+    kind: &'static str,
+    method: String,
+    url: String,
+    tool: Option<String>,
+    price: String,
+    usd: Option<String>,
+    network: Option<String>,
+    pay_to: Option<String>,
+    untrusted: ShownTexts,
+    sources: Vec<usize>,
+}
+
+/// What the service says of itself.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownTexts {
+    name: Option<String>,
+    description: Option<String>,
+    tags: Vec<String>,
+    mime_type: Option<String>,
+    input: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownSource {
+    kind: &'static str,
+    url: String,
+    pages: usize,
+    items: usize,
+    skipped: usize,
+    reasons: Vec<String>,
+    more: bool,
+    error: Option<Problem>,
+}
+
+/// `bursar discover`.
+pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
+    let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
+    let payer = if judged {
+        let policy = policies::allowance(&args.policy)?.policy;
+        Some(wallet::judging(&args.wallet, policy).await?)
+    } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
+        return Err(Failure::usage("to judge what is found, name the network that may be paid on: --network NAME"));
+    } else {
+        None
+    };
+    let client = Client::builder().allow_http_loopback(args.allow_http_loopback);
+    let client = match payer {
+        Some(payer) => client.payer(payer),
+        None => client,
+    };
+    let client = client.build()?;
+    let findings = query(client.discover().sources(&sources(&args)?), &args).run().await?;
+    let printed = if args.json {
+        output::print_json(&Shown::from(&findings))
+    } else {
+        let printed = output::print(table(&findings));
+        notes(&findings).into_iter().for_each(output::say);
+        printed
+    };
+    let failed = findings.sources.iter().all(|source| source.error.is_some());
+    output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// The policy file's own lists, unless others are named.
+fn sources(args: &Args) -> Result<Sources, Failure> {
+    let named = [&args.bazaar, &args.well_known, &args.openapi, &args.registry].iter().any(|urls| !urls.is_empty());
+    match &args.policy.policy {
+        Some(file) if !named => Ok(Sources::from_file(file)?),
+        _ => Ok(Sources::default()),
+    }
+}
+
+fn query(mut discovery: Discovery, args: &Args) -> Query {
+    for url in &args.bazaar {
+        discovery = discovery.bazaar(url.clone());
+    }
+    for url in &args.well_known {
+        discovery = discovery.well_known(url.clone());
+    }
+    for url in &args.openapi {
+        discovery = discovery.openapi(url.clone());
+    }
+    for url in &args.registry {
+        discovery = discovery.registry(url.clone());
+    }
+    if let Some(limit) = args.timeout {
+        discovery = discovery.time(limit);
+    }
+    let mut query = discovery.find(&args.query.join(" ")).limit(args.limit);
+    if let Some(max) = max_price(args) {
+        query = query.max_price(max);
+    }
+    if let Some(method) = &args.method {
+        query = query.method(method.clone());
+    }
+    match args.policy.network.as_slice() {
+        [network] => query.network(*network),
+        _ => query,
+    }
+}
+
+/// Beside a policy file, `--max-per-payment` is no rule of the policy, but holds all the same.
+fn max_price(args: &Args) -> Option<bursar::Usd> {
+    let beside = args.policy.max_per_payment.filter(|_| args.policy.policy.is_some());
+    args.max_price.into_iter().chain(beside).min()
+}
+
+fn table(findings: &Findings) -> String {
+    if findings.services.is_empty() {
+        return String::new();
+    }
+    let head = ["PRICE", "NETWORK", "STANDING", "METHOD", "ARGUMENTS"].map(ToOwned::to_owned);
+    let rows = findings.services.iter().map(|service| {
+        let method = match service.kind {
+            Kind::Mcp => "mcp".to_owned(),
+            _ => service.method.to_string(),
+        };
+        let network = service.quote.as_ref().map(|quote| name(quote.network())).unwrap_or_default();
+        [service.price.to_string(), network, service.standing.name().to_owned(), method, arguments(service)]
+    });
+    let table = books::table(head, rows);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, service) in lines.zip(&findings.services) {
+        text.push_str(&format!("{line}\n"));
+        if let Some(reason) = service.standing.reason() {
+            text.push_str(&format!("    {reason}\n"));
+        }
+    }
+    text
+}
+
+/// What `bursar pay` or `bursar mcp call` is to be given, quoted for a shell: a URL is a stranger's text.
+fn arguments(service: &Service) -> String {
+    let url = quoted(service.url.as_str());
+    match (service.kind, &service.tool) {
+        (Kind::Mcp, Some(tool)) => format!("{url} {}", quoted(tool)),
+        (Kind::Mcp, None) => url,
+        _ if service.method == Method::GET => url,
+        _ => format!("-X {} {url}", service.method),
+    }
+}
+
+/// A text as one word of a POSIX shell, and never an option.
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._%=+,@-".contains(&byte);
+    if text.bytes().all(plain) && !text.starts_with('-') && !text.is_empty() {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn notes(findings: &Findings) -> Vec<String> {
+    let mut notes: Vec<String> = findings.sources.iter().flat_map(notes_on).collect();
+    if findings.services.is_empty() {
+        notes.push("nothing was found".to_owned());
+    }
+    if findings.left_out > 0 {
+        notes.push(format!("{} more fit; see them with --limit", findings.left_out));
+    }
+    notes
+}
+
+fn notes_on(source: &SourceReport) -> Vec<String> {
+    let place = format!(
+        "{} {}",
+        source.kind,
+        bursar::Origin::of(&source.url).map(|origin| origin.to_string()).unwrap_or_default()
+    );
+    let mut notes = Vec::new();
+    if let Some(error) = &source.error {
+        notes.push(format!("{place}: {}", without_money(error)));
+    }
+    if source.skipped.count > 0 {
+        let reasons = source.skipped.reasons.join("; ");
+        notes.push(format!("{place}: {} of {} items were skipped: {reasons}", source.skipped.count, source.items));
+    }
+    if source.more {
+        notes.push(format!("{place}: the list goes on after {} pages", source.pages));
+    }
+    notes
+}
+
+/// The error's words: of a list it goes without saying that nothing was paid.
+fn without_money(error: &Error) -> String {
+    let words = words_of(error);
+    words.strip_prefix("not paid: ").map(ToOwned::to_owned).unwrap_or(words)
+}
+
+impl From<&Findings> for Shown {
+    fn from(findings: &Findings) -> Self {
+        Self {
+            services: findings.services.iter().map(ShownService::from).collect(),
+            sources: findings.sources.iter().map(ShownSource::from).collect(),
+            left_out: findings.left_out,
+        }
+    }
+}
+
+impl From<&Service> for ShownService {
+    fn from(service: &Service) -> Self {
+        Self {
+            standing: service.standing.name(),
+            reason: service.standing.reason(),
+            kind: service.kind.name(),
+            method: service.method.to_string(),
+            url: service.url.to_string(),
+            tool: service.tool.clone(),
+            price: service.price.to_string(),
+            usd: service.price.dollars().map(|usd| usd.to_string()),
+            network: service.quote.as_ref().map(|quote| quote.network().to_string()),
+            pay_to: service.quote.as_ref().map(Quote::pay_to).map(|payee| payee.to_string()),
+            untrusted: ShownTexts::from(&service.untrusted),
+            sources: service.sources.clone(),
+        }
+    }
+}
+
+impl From<&Advertised> for ShownTexts {
+    fn from(texts: &Advertised) -> Self {
+        Self {
+            name: texts.name.clone(),
+            description: texts.description.clone(),
+            tags: texts.tags.clone(),
+            mime_type: texts.mime_type.clone(),
+            input: texts.input.clone(),
+        }
+    }
+}
+
+impl From<&SourceReport> for ShownSource {
+    fn from(source: &SourceReport) -> Self {
+        let problem = |error: &Error| Problem { kind: error.kind().name(), message: without_money(error) };
+        Self {
+            kind: source.kind.name(),
+            url: source.url.to_string(),
+            pages: source.pages,
+            items: source.items,
+            skipped: source.skipped.count,
+            reasons: source.skipped.reasons.clone(),
+            more: source.more,
+            error: source.error.as_ref().map(problem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_strangers_text_is_one_word_for_a_shell() {
+        assert_eq!(quoted("https://a.example/report-1.json"), "https://a.example/report-1.json");
+        assert_eq!(quoted("https://a.example/?a=1&b=$(date)"), "'https://a.example/?a=1&b=$(date)'");
+        assert_eq!(quoted("https://a.example/';date;'"), "'https://a.example/'\\'';date;'\\'''");
+        assert_eq!(quoted("--policy"), "'--policy'");
+    }
+}

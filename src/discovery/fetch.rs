@@ -1,0 +1,75 @@
+//! One page of a stranger's list: asked without payment, bounded in size and time.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use reqwest::Response;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{Client, Error, ErrorKind};
+
+/// The longest page that is read, in bytes after decompression.
+const MAX_PAGE: usize = 4 * 1024 * 1024;
+/// All that is read of one source, in bytes.
+const MAX_SOURCE: usize = 16 * 1024 * 1024;
+
+/// What may still be read of one source.
+pub(super) struct Fetcher<'a> {
+    client: &'a Client,
+    end: Option<Instant>,
+    time: Duration,
+    room: usize,
+}
+
+impl<'a> Fetcher<'a> {
+    pub(super) fn new(client: &'a Client, time: Duration) -> Self {
+        Self { client, end: Instant::now().checked_add(time), time, room: MAX_SOURCE }
+    }
+
+    /// The body of a page.
+    ///
+    /// # Errors
+    /// A URL that the client may not ask, no answer in time, another status than a success, or more bytes
+    /// than a page or the source may have.
+    pub(super) async fn get(&mut self, url: &Url) -> Result<Vec<u8>, Error> {
+        let left = self.end.map_or(self.time, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            let message = format!("the source took longer than {} s", self.time.as_secs_f32());
+            return Err(Error::new(ErrorKind::Timeout, message).at(url));
+        }
+        let response = self.client.look(url.clone(), left).await.map_err(|error| error.at(url))?;
+        check(response.status()).map_err(|error| error.at(url))?;
+        let most = MAX_PAGE.min(self.room);
+        let bytes = read(response, most).await.map_err(|error| error.at(url))?;
+        self.room = self.room.saturating_sub(bytes.len());
+        Ok(bytes)
+    }
+}
+
+fn check(status: StatusCode) -> Result<(), Error> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let (kind, message) = if status.is_redirection() {
+        (ErrorKind::Insecure, "the list is redirected to another origin, which was not asked for".to_owned())
+    } else {
+        (ErrorKind::Status, format!("the list answers {status}"))
+    };
+    Err(Error::new(kind, message).with_status(status))
+}
+
+async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
+    let long = || Error::new(ErrorKind::Malformed, format!("the list is longer than the {most} bytes that are read"));
+    if response.content_length().is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
+        return Err(long());
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Error::http)? {
+        if bytes.len().saturating_add(chunk.len()) > most {
+            return Err(long());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

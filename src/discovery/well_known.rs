@@ -1,0 +1,73 @@
+//! An origin's own list: `/.well-known/x402` and the draft `/.well-known/x402.json`.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::bazaar;
+use super::listing::{Listing, Texts, locate, method};
+use super::page::{Capped, Page, json};
+use super::price::Asked;
+use super::service::Kind;
+use crate::{Error, ErrorKind};
+
+#[derive(Deserialize)]
+struct Manifest {
+    /// URLs, or methods and URLs.
+    #[serde(default)]
+    resources: Option<Capped<Box<RawValue>>>,
+    /// Resources as a bazaar has them.
+    #[serde(default)]
+    items: Option<Capped<Box<RawValue>>>,
+}
+
+/// The list that was read at `url`, which the URLs in it may be relative to.
+pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
+    let manifest: Manifest = json(bytes, "a list of resources")?;
+    let items = manifest.resources.or(manifest.items).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Malformed,
+            "the answer is not a list of resources: it has neither `resources` nor `items`",
+        )
+    })?;
+    Ok(Page::of(items, |item| entry(item, url).map(|listing| vec![listing])))
+}
+
+fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
+    match item {
+        Value::String(written) => {
+            let (said, written) = match written.split_once(' ') {
+                Some((verb, rest)) if method(verb).is_some() => (method(verb), rest.trim()),
+                _ => (None, written.as_str()),
+            };
+            Ok(Listing::new(Kind::Http, locate(written, Some(base))?, Asked::Nothing, &Texts::default()).method(said))
+        }
+        Value::Object(_) => bazaar::resource(item, Some(base)),
+        _ => Err("an item is neither a URL nor an object".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn urls_may_be_relative_and_have_a_method() {
+        let url: Url = "https://api.example.com/.well-known/x402".parse().unwrap();
+        let manifest = json!({ "version": 1, "resources": [
+            "https://api.example.com/report", "POST /search", "/plain", 7, "mailto:me@example.com",
+            { "url": "/dear", "method": "put", "accepts": [] },
+        ] });
+        let page = read(manifest.to_string().as_bytes(), &url).unwrap();
+        let seen: Vec<_> = page
+            .listings
+            .iter()
+            .map(|listing| (listing.url.path(), listing.method.as_ref().map(http::Method::as_str)))
+            .collect();
+        assert_eq!(seen, [("/report", None), ("/search", Some("POST")), ("/plain", None), ("/dear", Some("PUT"))]);
+        assert_eq!(page.skipped.count, 2);
+    }
+}
