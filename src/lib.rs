@@ -42,6 +42,7 @@
 //! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
+//! | where the money went | [`report::Report`], `bursar report` |
 //! | other transports | [`Payer`], `middleware` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -50,7 +51,7 @@
 //! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `testing` (a paywall on loopback), `cli` (the `bursar`
+//! …), `middleware` (reqwest-middleware), `report` (tables and a page with charts), `testing` (a paywall on loopback), `cli` (the `bursar`
 //! command).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -75,6 +76,7 @@ mod payer;
 mod policy;
 mod quote;
 mod receipt;
+pub mod report;
 mod signer;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -34,6 +34,7 @@ use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding, StopOrder};
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::quote::Quote;
+use crate::report::{Report, Selection};
 use crate::signer::AnySigner;
 use crate::x402::PaymentRequired;
 use crate::{Clock, Error, Origin, Timestamp};
@@ -217,6 +218,15 @@ impl Payer {
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
         self.record_left().await?;
         Ok(self.inner.ledger.entries(filter).await?)
+    }
+
+    /// Where the money went, of the purchases selected, and what is left of each limit.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
+        let entries = self.entries(&selection.filter()).await?;
+        Ok(Report::of(&entries, self.budget().await?, selection, self.now()))
     }
 
     fn facts<'a>(

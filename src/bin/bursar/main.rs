@@ -13,6 +13,7 @@ mod policies;
 mod quote;
 mod report;
 mod request;
+mod spending;
 mod store;
 mod upkeep;
 mod wallet;
@@ -47,6 +48,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
+        Command::Report(args) => spending::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
