@@ -43,6 +43,7 @@
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | where the money went | [`report::Report`], `bursar report` |
+//! | metrics and logs | [`telemetry`] |
 //! | other transports | [`Payer`], `middleware` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -78,6 +79,7 @@ mod quote;
 mod receipt;
 pub mod report;
 mod signer;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
