@@ -1,11 +1,12 @@
 //! Buying: one quote through policy, approval, books and signer, in this order.
 
+use std::future::Future;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
 use super::guard::{Guard, Stage};
@@ -47,8 +48,23 @@ impl Payer {
     /// these cases nothing was signed, but for a signer that did not answer in time.
     pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
         self.tell(&Event::new(Happening::Challenged, &intent.origin, intent.tag.as_deref()));
-        let obtained = self.obtain(required, intent).instrument(self.span(intent)).await;
-        obtained.map_err(|error| self.denied(intent, error).at(&intent.url))
+        self.spanned(intent, self.obtain(required, intent)).await
+    }
+
+    /// Buying in its span, and its denial told.
+    async fn spanned(
+        &self,
+        intent: &Intent,
+        buying: impl Future<Output = Result<Payment, Error>>,
+    ) -> Result<Payment, Error> {
+        let span = self.span(intent);
+        let bought = buying.instrument(span.clone()).await;
+        if let Ok(payment) = &bought {
+            let paid = payment.paid();
+            span.record("purchase", display(&paid.purchase));
+            span.record("amount", display(&paid.amount)).record("payee", display(paid.pay_to));
+        }
+        bought.map_err(|error| self.denied(intent, error).at(&intent.url))
     }
 
     fn span(&self, intent: &Intent) -> Span {
@@ -78,8 +94,7 @@ impl Payer {
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
     /// nonce, the larger of the amounts held.
     pub(crate) async fn requote(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        let bought = self.buy(required, intent, Terms::Changed).instrument(self.span(intent)).await;
-        bought.map_err(|error| self.denied(intent, error).at(&intent.url))
+        self.spanned(intent, self.buy(required, intent, Terms::Changed)).await
     }
 
     async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {
@@ -234,10 +249,6 @@ impl Payer {
         entry.apply(&signed, now)?;
         let trail = Trail::new(&entry, authorization.amount(), now);
         self.tell(&Event { elapsed: Some(asked.until(now)), ..trail.event(Happening::Signed) });
-        Span::current()
-            .record("purchase", tracing::field::display(&key.id))
-            .record("amount", tracing::field::display(authorization.amount()))
-            .record("payee", tracing::field::display(authorization.to()));
         Ok(Payment {
             guard: Guard::new(self, key, Stage::Signed, trail),
             paid: paid(&entry, &authorization),
