@@ -448,6 +448,93 @@ mod written {
         );
     }
 
+    /// Pages that `.ci/run report` looks at in a browser, each with the figures that it must show.
+    #[test]
+    fn pages_are_written_for_the_browser() {
+        let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+        drop(std::fs::remove_dir_all(&directory));
+        std::fs::create_dir_all(&directory).unwrap();
+        let huge = with(model(), |entry| (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX)));
+        let twice = with(huge.clone(), |entry| entry.seq = 2);
+        let pages = [
+            ("empty", everything(&[])),
+            ("one", everything(&[model()])),
+            ("huge", everything(&[huge, twice])),
+            ("busy", Report::of(&busy(), limits(), &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()), NOW)),
+        ];
+        for (name, report) in pages {
+            std::fs::write(directory.join(format!("{name}.html")), report.to_html()).unwrap();
+            std::fs::write(directory.join(format!("{name}.json")), serde_json::to_string(&report).unwrap()).unwrap();
+        }
+    }
+
+    /// What is left of limits that a fourth, a half and all is used of.
+    fn limits() -> Vec<bursar::Finding> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let seller = Paywall::builder().route(Route::get("/a").price(usd!("0.05"))).start().await.unwrap();
+            let policy = Policy::new().network("base-sepolia").per_payment(usd!("0.05")).lifetime(usd!("0.05"));
+            let policy = policy
+                .rolling(Duration::from_secs(86_400), usd!("0.20"))
+                .tag("research", |tag| tag.lifetime(usd!("0.10")));
+            let client = Client::builder()
+                .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+                .signer(LocalSigner::random().unwrap())
+                .policy(policy)
+                .ledger(MemoryLedger::new())
+                .allow_http_loopback(true)
+                .build()
+                .unwrap();
+            client.get(seller.url("/a")).tag("research").send().await.unwrap();
+            client.budget().await.unwrap()
+        })
+    }
+
+    /// Four months of an agent's life, with all that can happen, and names of every kind.
+    fn busy() -> Vec<Entry> {
+        let hosts = [
+            "api.weather.example",
+            "maps.example",
+            "a-host-with-a-long-name.of-many-parts.and-more.example",
+            "xn--bcher-kva.example",
+        ];
+        let tags = [
+            Some("daily"),
+            Some("<script>alert(1)</script>"),
+            None,
+            Some("averyveryverylongtagwithoutanyspaceinitwhichmustnotwidenthepage"),
+        ];
+        let states = [
+            State::Settled,
+            State::Settled,
+            State::Unknown,
+            State::Called,
+            State::Rejected,
+            State::Settled,
+            State::Released,
+        ];
+        let at = |seq: u64| NOW.before(Duration::from_secs(86_400 * 120)).after(Duration::from_secs(seq * 31_000));
+        let purchase = |seq: u64| {
+            with(model_of(seq), |entry| {
+                entry.seq = seq;
+                entry.state = states[seq as usize % states.len()];
+                entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()]).parse().unwrap();
+                entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
+                entry.usd = (seq % 11 != 0).then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
+                entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
+                entry.symbol = if entry.usd.is_none() { "EURC".to_owned() } else { entry.symbol.clone() };
+                entry.asset = if entry.usd.is_none() { Address::repeat_byte(9) } else { entry.asset };
+                entry.credential = (entry.state == State::Called).then(|| "weather".to_owned());
+                entry.reserved_at = at(seq);
+                entry.expires_at = if seq > 320 { NOW.after(Duration::from_secs(60)) } else { at(seq + 1) };
+                entry.status = Some(if seq % 13 == 0 { 500 } else { 200 });
+                entry.refunds =
+                    if seq % 17 == 0 { vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)] } else { vec![] };
+            })
+        };
+        (1..334).map(purchase).collect()
+    }
+
     fn model_of(seq: u64) -> Entry {
         use std::sync::OnceLock;
         static MODEL: OnceLock<Entry> = OnceLock::new();
