@@ -3,6 +3,10 @@
 //! Colours stand for roles, and the page's style sheet gives them others in the dark: a CSS rule
 //! for `[fill="#..."]` wins over the attribute.
 
+use std::collections::BTreeMap;
+
+use jiff::ToSpan;
+use jiff::civil::Date;
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::{ChartBuilder, Color, IntoDrawingArea, RGBColor, Rectangle, SVGBackend, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -21,9 +25,13 @@ const GRID: RGBColor = RGBColor(0xDC, 0xE3, 0xEB);
 /// The most days and the most names that a chart shows.
 pub(super) const DAYS: usize = 92;
 pub(super) const NAMES: usize = 10;
+/// Fewer days would make a wall of each.
+const FEWEST_DAYS: usize = 14;
 
 /// Pixels.
 const LETTERS: u32 = 16;
+/// Of a digit's width.
+const LETTER: u32 = 8;
 const ROW: u32 = 46;
 const DAY_HEIGHT: u32 = 240;
 /// Steps of a bar's place on the axis that has no numbers: it fills so many of them.
@@ -75,6 +83,14 @@ impl Scale {
         usd.micros().checked_div(self.unit).unwrap_or(0).min(self.longest)
     }
 
+    /// Pixels for the longest label: the digits of the whole, and up to six decimals where they are few.
+    fn room(&self) -> u32 {
+        let label = self.label(self.longest);
+        let whole = label.split('.').next().map_or(0, str::len);
+        let letters = label.len().max(whole.saturating_add(4));
+        u32::try_from(letters).unwrap_or(u32::MAX).saturating_mul(LETTER).saturating_add(12)
+    }
+
     fn label(&self, steps: u64) -> String {
         Usd::from_micros(steps.saturating_mul(self.unit)).to_string()
     }
@@ -88,11 +104,28 @@ fn place(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX).saturating_mul(STEPS)
 }
 
-/// Columns by day, the last [`DAYS`] of them; `None` when nothing was spent.
+/// How many days lie between the first and the last of these, both included.
+pub(super) fn span(groups: &[Group]) -> usize {
+    let (first, last) = (groups.iter().find_map(date), groups.iter().rev().find_map(date));
+    let days = first.zip(last).and_then(|(first, last)| last.since(first).ok());
+    days.map_or(0, |days| usize::try_from(days.get_days()).unwrap_or(0).saturating_add(1))
+}
+
+fn date(day: &Group) -> Option<Date> {
+    day.name.as_ref()?.parse().ok()
+}
+
+/// Columns by day, the last [`DAYS`] of them, days without a purchase too; `None` when nothing was
+/// spent.
 pub(super) fn days(groups: &[Group], size: Size) -> Option<String> {
-    let skipped = groups.len().saturating_sub(DAYS);
+    let known: BTreeMap<Date, &Tally> = groups.iter().filter_map(|day| Some((date(day)?, &day.tally))).collect();
+    let (last, _) = known.last_key_value()?;
+    let length = i64::try_from(span(groups).clamp(FEWEST_DAYS, DAYS)).ok()?;
+    let first = last.saturating_sub(length.saturating_sub(1).days());
+    let none = Tally::default();
+    let calendar = first.series(1.day()).take_while(|day| day <= last);
     let bars: Vec<Bar> =
-        groups.iter().skip(skipped).filter_map(|day| Some(Bar::of(day.name.clone()?, &day.tally))).collect();
+        calendar.map(|day| Bar::of(day.to_string(), known.get(&day).copied().unwrap_or(&none))).collect();
     let scale = Scale::of(&bars)?;
     let mut svg = String::new();
     draw_days(&mut svg, &bars, &scale, size).ok()?;
@@ -105,7 +138,7 @@ fn draw_days(svg: &mut String, bars: &[Bar], scale: &Scale, size: Size) -> Drawn
         .margin_top(12)
         .margin_right(4)
         .margin_bottom(26)
-        .y_label_area_size(64)
+        .y_label_area_size(scale.room())
         .build_cartesian_2d(0..place(bars.len()), 0..scale.longest)?;
     chart
         .configure_mesh()
@@ -138,10 +171,13 @@ fn draw_days(svg: &mut String, bars: &[Bar], scale: &Scale, size: Size) -> Drawn
     root.present()
 }
 
-/// A bar for each of the first [`NAMES`] names; `None` when nothing was spent.
+/// A bar for each of the first [`NAMES`] names; `None` when there is nothing to compare.
 pub(super) fn ranking(groups: &[Group], size: Size) -> Option<String> {
     let bars: Vec<Bar> =
         super::table::spending(groups).take(NAMES).map(|group| Bar::of(group.title(), &group.tally)).collect();
+    if bars.len() < 2 {
+        return None;
+    }
     let scale = Scale::of(&bars)?;
     let mut svg = String::new();
     draw_ranking(&mut svg, &bars, &scale, size).ok()?;

@@ -37,9 +37,9 @@ pub(super) fn write(report: &Report) -> String {
                 }
                 main {
                     (cards(report))
+                    (budget(&report.budget))
                     @for section in report.sections.iter().filter(|section| tells(section)) { (by(section)) }
                     (unresolved(report))
-                    (budget(&report.budget))
                     (parts(report))
                 }
                 footer { p { "Made by " code { "bursar report" } " from the books. Money is in US dollars unless a token \
@@ -59,8 +59,15 @@ fn money(name: &str, sum: &Sum) -> Markup {
     html! { (figure(&format!("{name}.usd"), &sum.dollars())) }
 }
 
-fn count(name: &str, count: u64) -> Markup {
-    html! { (figure(&format!("{name}.count"), &count.to_string())) }
+/// A cell of money; nothing is shown in a softer colour.
+fn money_cell(name: &str, sum: &Sum) -> Markup {
+    html! { td class={ "number" @if sum.count == 0 { " zero" } } { (money(name, sum)) } }
+}
+
+fn count_cell(name: &str, count: u64) -> Markup {
+    html! {
+        td class={ "number" @if count == 0 { " zero" } } { (figure(&format!("{name}.count"), &count.to_string())) }
+    }
 }
 
 fn cards(report: &Report) -> Markup {
@@ -91,19 +98,25 @@ fn cards(report: &Report) -> Markup {
     }
 }
 
-const fn title(by: Dimension) -> &'static str {
+/// A section's title, and the head of its names.
+const fn titles(by: Dimension) -> (&'static str, &'static str) {
     match by {
-        Dimension::Day => "By day",
-        Dimension::Host => "By host",
-        Dimension::Payee => "By payee",
-        Dimension::Tag => "By tag",
-        Dimension::Agent => "By agent",
-        Dimension::Means => "By means",
+        Dimension::Day => ("By day", "Day"),
+        Dimension::Host => ("By host", "Host"),
+        Dimension::Payee => ("By payee", "Payee"),
+        Dimension::Tag => ("By tag", "Tag"),
+        Dimension::Agent => ("By agent", "Agent"),
+        Dimension::Means => ("By means", "Means"),
     }
 }
 
 fn by(section: &Section) -> Markup {
-    let (name, title) = (section.by.name(), title(section.by));
+    let (name, (title, head_of_names)) = (section.by.name(), titles(section.by));
+    // Of days, the latest is asked for first.
+    let mut groups: Vec<&Group> = section.groups.iter().collect();
+    if section.by == Dimension::Day {
+        groups.reverse();
+    }
     html! {
         section aria-labelledby=(format!("{name}-heading")) {
             h2 id=(format!("{name}-heading")) { (title) }
@@ -111,12 +124,12 @@ fn by(section: &Section) -> Markup {
             div class="scroll" role="region" tabindex="0" aria-labelledby=(format!("{name}-heading")) {
                 table {
                     thead { tr {
-                        th scope="col" { (title.trim_start_matches("By ")) }
+                        th scope="col" { (head_of_names) }
                         @for head in ["Calls", "USD", "Unresolved", "Refused", "Failed", "Refunded"] {
                             th scope="col" class="number" { (head) }
                         }
                     } }
-                    tbody { @for group in &section.groups { (row(name, group)) } }
+                    tbody { @for group in groups { (row(name, group)) } }
                 }
             }
         }
@@ -130,12 +143,12 @@ fn row(by: &str, group: &Group) -> Markup {
     html! {
         tr {
             th scope="row" { (group.title()) }
-            td class="number" { (count(&format!("{name}/spent"), tally.spent.count)) }
-            td class="number" { (money(&format!("{name}/spent"), &tally.spent)) }
-            td class="number" { (count(&format!("{name}/unresolved"), open)) }
-            td class="number" { (count(&format!("{name}/refused"), tally.refused.count)) }
-            td class="number" { (count(&format!("{name}/failed"), tally.failed.count)) }
-            td class="number" { (money(&format!("{name}/refunded"), &tally.refunded)) }
+            (count_cell(&format!("{name}/spent"), tally.spent.count))
+            (money_cell(&format!("{name}/spent"), &tally.spent))
+            (count_cell(&format!("{name}/unresolved"), open))
+            (count_cell(&format!("{name}/refused"), tally.refused.count))
+            (count_cell(&format!("{name}/failed"), tally.failed.count))
+            (money_cell(&format!("{name}/refunded"), &tally.refunded))
         }
     }
 }
@@ -152,7 +165,10 @@ fn drawn(section: &Section, title: &str) -> Markup {
     let most = groups.iter().max_by_key(|group| group.tally.spent.usd);
     let most = most.map(|most| format!("Most: {}, {} USD. ", most.title(), most.tally.spent.dollars()));
     let description = format!("{}The table that follows has all numbers.", most.unwrap_or_default());
-    let (shown, what) = if section.by == Dimension::Day { (DAYS, "last") } else { (NAMES, "first") };
+    let (shown, of, what) = match section.by {
+        Dimension::Day => (DAYS, chart::span(groups), "last"),
+        _ => (NAMES, groups.len(), "first"),
+    };
     html! {
         figure {
             div class="wide" { (PreEscaped(chart::described(&wide, &format!("{name}-wide"), &title, &description))) }
@@ -160,7 +176,7 @@ fn drawn(section: &Section, title: &str) -> Markup {
             figcaption {
                 span class="key certain" {} "paid or called by key" " "
                 span class="key open" {} "unresolved" ", USD"
-                @if groups.len() > shown { "; the " (what) " " (shown) " of " (groups.len()) }
+                @if of > shown { "; the " (what) " " (shown) " of " (of) }
             }
         }
     }
@@ -182,8 +198,8 @@ fn unresolved(report: &Report) -> Markup {
                             td { (open.state) }
                             td { (open.amount) }
                             td { (open.origin) }
-                            td { (open.reserved_at) }
-                            td { @if open.outstanding { "until " } @else { "no more since " } (open.expires_at) }
+                            td class="time" { (open.reserved_at) }
+                            td class="time" { @if open.outstanding { "until " } @else { "no more since " } (open.expires_at) }
                         } } }
                     }
                 }
@@ -252,8 +268,8 @@ fn parts(report: &Report) -> Markup {
                     } }
                     tbody { @for (name, sum) in named(&report.total) { tr {
                         th scope="row" { (name) }
-                        td class="number" { (count(&format!("total/{name}"), sum.count)) }
-                        td class="number" { (money(&format!("total/{name}"), sum)) }
+                        (count_cell(&format!("total/{name}"), sum.count))
+                        (money_cell(&format!("total/{name}"), sum))
                         td { (tokens(sum)) }
                     } } }
                 }
