@@ -1,6 +1,12 @@
 //! Reports against the books of a real ledger, and against sums made the simple way.
-
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![cfg(all(feature = "sqlite", feature = "testing", feature = "report"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -362,7 +368,6 @@ fn values_of_any_size_are_reported() {
     assert_eq!(everything(&[far]).by(Dimension::Day)[0].name, None);
 }
 
-#[cfg(feature = "report")]
 mod written {
     use super::*;
 

@@ -270,7 +270,7 @@ fn parts(report: &Report) -> Markup {
                         th scope="row" { (name) }
                         (count_cell(&format!("total/{name}"), sum.count))
                         (money_cell(&format!("total/{name}"), sum))
-                        td { (tokens(sum)) }
+                        td class="tokens" { (tokens(sum)) }
                     } } }
                 }
             }

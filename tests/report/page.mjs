@@ -166,7 +166,7 @@ async function visit(scheme, width) {
     if (method === "Runtime.consoleAPICalled") expect(false, `${where}: the console says something`);
   });
   for (const domain of ["Network", "Log", "Runtime", "Page"]) await tell(`${domain}.enable`);
-  await tell("Emulation.setDeviceMetricsOverride", { width, height: 900, deviceScaleFactor: 1, mobile: false });
+  await tell("Emulation.setDeviceMetricsOverride", { width, height: 900, deviceScaleFactor: 1, mobile: width < 500 });
   await tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
   const loaded = event("Page.loadEventFired", sessionId);
   await tell("Page.navigate", { url: address });
