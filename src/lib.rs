@@ -43,6 +43,8 @@
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | finding services | [`discovery`], [`Client::discover`] |
+//! | where the money went | [`report::Report`], `bursar report` |
+//! | metrics and logs | [`telemetry`] |
 //! | other transports | [`Payer`], `middleware`, `mcp` |
 //! | tests of your agent | `testing::Paywall` |
 //!
@@ -51,8 +53,9 @@
 //! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
 //! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `testing` (a paywall on loopback), `cli`
-//! (the `bursar` command), `mcp-serve` (the command as an MCP server that pays for an agent).
+//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `report` (tables and a page with charts),
+//! `testing` (a paywall on loopback), `cli` (the `bursar` command), `mcp-serve` (the command as an MCP
+//! server that pays for an agent).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -79,7 +82,9 @@ mod payer;
 mod policy;
 mod quote;
 mod receipt;
+pub mod report;
 mod signer;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;

@@ -10,6 +10,8 @@ mod commands;
 mod discover;
 #[path = "support/cli_limits.rs"]
 mod limits;
+#[path = "support/cli_report.rs"]
+mod spending;
 #[path = "support/cli_transfer.rs"]
 mod transfer;
 #[path = "support/cli_upkeep.rs"]

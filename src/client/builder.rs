@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::payer::{KillSwitch, Payer, PayerBuilder};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
+use crate::telemetry::Observer;
 use crate::{Clock, Error};
 
 /// How long an answer may take unless the client says otherwise.
@@ -99,6 +100,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn credentials(mut self, keys: Credentials) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.wallet = self.wallet.observer(observer);
         self
     }
 

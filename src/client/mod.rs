@@ -25,6 +25,7 @@ use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
 use crate::ledger::{Entry, Filter, Finding, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
 use crate::policy::{Explanation, Hypothetical};
+use crate::report::{Report, Selection};
 use crate::signer::SignedCancellation;
 use guard::Guard;
 
@@ -160,6 +161,14 @@ impl Client {
     /// When the client has no wallet or the books cannot be read.
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
         self.wallet()?.entries(filter).await
+    }
+
+    /// Where the money went; see [`Payer::report`].
+    ///
+    /// # Errors
+    /// When the client has no wallet or the books cannot be read.
+    pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
+        self.wallet()?.report(selection).await
     }
 
     /// What each rule says to a payment that nobody asked for, with the books as they are.

@@ -139,19 +139,23 @@ impl<W: Wire> Exchange<'_, W> {
         replay: Replay,
     ) -> Result<Response, Error> {
         let booked = match self.payer {
-            Some(payer) => Some((payer, payer.book_call(&self.intent(&first)?, credential).await?)),
+            Some(payer) => {
+                let intent = self.intent(&first)?;
+                let call = payer.book_call(&intent, credential).await?;
+                Some((payer, intent, call))
+            }
             None => None,
         };
         let mut answer = self.send_keyed(credential, key, first, replay).await?;
         let cost = match &booked {
-            Some((_, call)) => call.cost(),
+            Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };
         answer.extensions_mut().insert(Called { credential: credential.name().to_owned(), cost });
-        if let Some((payer, call)) = booked
+        if let Some((payer, intent, call)) = booked
             && Credential::is_turned_away(answer.status())
         {
-            payer.unbook_call(&call).await;
+            payer.unbook_call(&intent, &call).await;
         }
         Ok(answer)
     }

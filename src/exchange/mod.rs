@@ -17,6 +17,8 @@ use http::header::{AGE, CACHE_CONTROL};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 use url::Url;
 
 pub(crate) use presentation::Patience;
@@ -145,7 +147,29 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     /// Sends the request, pays if it must be and may be, and brings the answer.
-    pub(crate) async fn run(mut self, request: Request) -> Result<Response, Error> {
+    pub(crate) async fn run(self, request: Request) -> Result<Response, Error> {
+        let span = tracing::debug_span!(
+            "bursar.request",
+            method = request.method().as_str(),
+            origin = Origin::of(request.url()).map(tracing::field::display),
+            tag = self.options.tag.as_deref(),
+            status = Empty,
+            spend = Empty,
+            error = Empty,
+        );
+        let answer = self.fetch(request).instrument(span.clone()).await;
+        match &answer {
+            Ok(response) => {
+                span.record("status", response.status().as_u16()).record("spend", response.spend().name());
+            }
+            Err(error) => {
+                span.record("error", error.kind().name()).record("spend", error.spend().name());
+            }
+        }
+        answer
+    }
+
+    async fn fetch(mut self, request: Request) -> Result<Response, Error> {
         let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
         let payer = self.payer.filter(|_| !self.options.no_payment);

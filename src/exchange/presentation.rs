@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Request, Response};
+use tracing::Instrument;
 
 use super::body::Opened;
 use super::challenge::Challenge;
@@ -118,8 +119,12 @@ impl<W: Wire> Exchange<'_, W> {
         let mut earlier = None;
         let mut presented = 0_u32;
         loop {
-            let answer = self.attempt(payment, replay).await;
             presented = presented.saturating_add(1);
+            let span = payment.presenting(presented);
+            let answer = self.attempt(payment, replay).instrument(span.clone()).await;
+            if let Ok(response) = &answer {
+                span.record("status", response.status().as_u16());
+            }
             if let Some(earlier) = earlier.take()
                 && is_refusal(&answer, payment)
             {
@@ -192,7 +197,7 @@ pub(crate) async fn while_held<T>(
             Ok(answer) => return answer,
             Err(_) => {
                 if let Err(error) = payment.hold_on().await {
-                    tracing::warn!(%error, "an identical request may take this purchase up");
+                    tracing::warn!(%error, purchase = %payment.paid().purchase, "an identical request may take this purchase up");
                 }
             }
         }

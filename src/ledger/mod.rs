@@ -39,6 +39,7 @@ pub use checks::{Books, Charge, Checks, Finding};
 pub(crate) use checks::{PayeePin, PriceCeiling};
 pub(crate) use entry::NewEntry;
 pub use entry::{Entry, State};
+pub(crate) use export::line as csv_line;
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
 #[cfg(feature = "postgres")]

@@ -9,6 +9,7 @@ use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Ledger};
 use crate::policy::{AnyApprover, Approver, Policy};
 use crate::signer::{AnySigner, Signer};
+use crate::telemetry::{AnyObserver, Observer};
 use crate::{Clock, Error, SystemClock};
 
 /// Builds a [`Payer`]. Signer, policy and ledger are required: there is no wallet without limits,
@@ -23,6 +24,7 @@ pub struct PayerBuilder {
     agent: Option<String>,
     switch: KillSwitch,
     chain: Option<ChainReader>,
+    observer: AnyObserver,
 }
 
 impl fmt::Debug for PayerBuilder {
@@ -77,6 +79,13 @@ impl PayerBuilder {
         self
     }
 
+    /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = AnyObserver::new(observer);
+        self
+    }
+
     /// What stops all paying at once.
     #[must_use]
     pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
@@ -121,6 +130,7 @@ impl PayerBuilder {
                 agent: self.agent,
                 switch: self.switch,
                 chain: self.chain,
+                observer: self.observer,
                 left: Left::default(),
             }),
         })

@@ -1,10 +1,13 @@
 //! Buying: one quote through policy, approval, books and signer, in this order.
 
+use std::future::Future;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
 
 use super::guard::{Guard, Stage};
 use super::payment::OWNED;
@@ -14,6 +17,7 @@ use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::quote::Quote;
 use crate::receipt::Paid;
 use crate::signer::{Signature, TransferAuthorization};
+use crate::telemetry::{Event, Happening, Trail};
 use crate::x402::{self, Offer, PaymentRequired, Proof, Version};
 use crate::{Error, ErrorKind, Origin, Spend, text};
 
@@ -43,7 +47,37 @@ impl Payer {
     /// purchase id belongs to another request or is being bought now, or the signer fails. In all
     /// these cases nothing was signed, but for a signer that did not answer in time.
     pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.obtain(required, intent).await.map_err(|error| error.at(&intent.url))
+        self.tell(&Event::new(Happening::Challenged, &intent.origin, intent.tag.as_deref()));
+        self.spanned(intent, self.obtain(required, intent)).await
+    }
+
+    /// Buying in its span, and its denial told.
+    async fn spanned(
+        &self,
+        intent: &Intent,
+        buying: impl Future<Output = Result<Payment, Error>>,
+    ) -> Result<Payment, Error> {
+        let span = self.span(intent);
+        let bought = buying.instrument(span.clone()).await;
+        if let Ok(payment) = &bought {
+            let paid = payment.paid();
+            span.record("purchase", display(&paid.purchase));
+            span.record("amount", display(&paid.amount)).record("payee", display(paid.pay_to));
+        }
+        bought.map_err(|error| self.denied(intent, error).at(&intent.url))
+    }
+
+    fn span(&self, intent: &Intent) -> Span {
+        tracing::info_span!(
+            "bursar.payment",
+            method = intent.method.as_str(),
+            origin = %intent.origin,
+            tag = intent.tag.as_deref(),
+            agent = self.inner.agent.as_deref(),
+            purchase = Empty,
+            amount = Empty,
+            payee = Empty,
+        )
     }
 
     async fn obtain(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
@@ -60,7 +94,7 @@ impl Payer {
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
     /// nonce, the larger of the amounts held.
     pub(crate) async fn requote(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.buy(required, intent, Terms::Changed).await.map_err(|error| error.at(&intent.url))
+        self.spanned(intent, self.buy(required, intent, Terms::Changed)).await
     }
 
     async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {
@@ -133,10 +167,13 @@ impl Payer {
             }
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
             Reserved::Held(entry) => {
-                let guard = match entry.state {
-                    State::Reserved => Guard::new(self, key, Stage::Held { lease: entry.lease_until }),
-                    _ => Guard::new(self, key, Stage::Signed),
+                let stage = match entry.state {
+                    State::Reserved => Stage::Held { lease: entry.lease_until },
+                    _ => Stage::Signed,
                 };
+                let trail = Trail::new(&entry, quote.amount(), self.now());
+                self.tell(&trail.event(Happening::Reserved));
+                let guard = Guard::new(self, key, stage, trail);
                 self.sign(required, quote, *entry, guard).await.map(Box::new).map(Attempt::Paid)
             }
         }
@@ -194,6 +231,7 @@ impl Payer {
         let authorization = self.authorization(quote, &entry);
         let valid_before = authorization.valid_before();
         guard.stage = Stage::Asked { valid_before };
+        let asked = self.now();
         let signature = match self.inner.signer.sign(&authorization).await {
             Ok(signature) => signature,
             Err(error) => return Err(self.unsigned(error, &entry, &authorization, &guard).await),
@@ -209,8 +247,10 @@ impl Payer {
         self.inner.ledger.record(&key, &signed, now).await.map_err(|error| Error::from(error).of_purchase(&key.id))?;
         guard.disarm();
         entry.apply(&signed, now)?;
+        let trail = Trail::new(&entry, authorization.amount(), now);
+        self.tell(&Event { elapsed: Some(asked.until(now)), ..trail.event(Happening::Signed) });
         Ok(Payment {
-            guard: Guard::new(self, key, Stage::Signed),
+            guard: Guard::new(self, key, Stage::Signed, trail),
             paid: paid(&entry, &authorization),
             version: required.version(),
             payload,
@@ -255,8 +295,15 @@ impl Payer {
             Transition::Unknown { reason, answer: None }
         };
         match self.inner.ledger.record(guard.key(), &transition, self.now()).await {
-            Ok(()) => guard.disarm(),
-            Err(error) => tracing::error!(%error, "the ledger did not record a signer's failure"),
+            Ok(()) => {
+                guard.disarm();
+                let lost = doubtful || entry.state != State::Reserved;
+                self.tell(&guard.trail().event(if lost { Happening::Unknown } else { Happening::Unsigned }));
+            }
+            // The guard tells of it, and sees that it is recorded.
+            Err(error) => {
+                tracing::error!(%error, purchase = %entry.purchase, "the ledger did not record a signer's failure");
+            }
         }
         if doubtful {
             return Error::from(error).spent(Spend::Unknown).of_payment(&paid(entry, authorization));

@@ -5,11 +5,12 @@ use alloy::primitives::{Address, U256};
 use super::Payer;
 use super::buy::no_randomness;
 use super::intent::Intent;
-use crate::asset::Asset;
+use crate::asset::{Asset, TokenAmount};
 use crate::credential::{CallPlan, Comparison, Credential};
 use crate::ledger::{Filter, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition};
 use crate::policy::{Errand, Facts, host_match};
 use crate::quote::Quote;
+use crate::telemetry::{Event, Happening};
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Timestamp, Usd};
 
@@ -26,6 +27,10 @@ impl BookedCall {
     /// As declared.
     pub(crate) const fn cost(&self) -> Usd {
         self.cost
+    }
+
+    fn amount(&self) -> TokenAmount {
+        TokenAmount::from_units(Asset::declared_dollars().clone(), U256::from(self.cost.micros()))
     }
 }
 
@@ -44,7 +49,7 @@ impl Payer {
             agent: self.inner.agent.as_deref(),
         };
         match self.inner.policy.forbids(&errand) {
-            Some(denial) => Err(Error::denied(Box::new(denial)).at(&intent.url)),
+            Some(denial) => Err(self.denied(intent, Error::denied(Box::new(denial))).at(&intent.url)),
             None => Ok(()),
         }
     }
@@ -85,6 +90,14 @@ impl Payer {
 
     /// Counts a call before it is made: it costs when it reaches the seller, answered or not.
     pub(crate) async fn book_call(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
+        let booked = self.book(intent, credential).await.map_err(|error| self.denied(intent, error))?;
+        let amount = booked.amount();
+        let called = Event::new(Happening::Called, &intent.origin, intent.tag.as_deref());
+        self.tell(&Event { amount: Some(&amount), ..called });
+        Ok(booked)
+    }
+
+    async fn book(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
         self.record_left().await?;
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
@@ -143,10 +156,13 @@ impl Payer {
     }
 
     /// Takes back a call that the seller turned away. Books that cannot be written go on counting it.
-    pub(crate) async fn unbook_call(&self, call: &BookedCall) {
+    pub(crate) async fn unbook_call(&self, intent: &Intent, call: &BookedCall) {
+        let amount = call.amount();
+        let turned_away = Event::new(Happening::TurnedAway, &intent.origin, intent.tag.as_deref());
+        self.tell(&Event { amount: Some(&amount), ..turned_away });
         let freed = Transition::Freed { lease: call.lease };
         if let Err(error) = self.inner.ledger.record(&call.key, &freed, self.now()).await {
-            tracing::warn!(%error, "a call by key that was turned away still counts");
+            tracing::warn!(%error, purchase = %call.key.id, "a call by key that was turned away still counts");
         }
     }
 }

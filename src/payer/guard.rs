@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Payer;
 use crate::Timestamp;
 use crate::ledger::{LedgerError, PurchaseKey, Transition};
+use crate::telemetry::{Happening, Trail};
 
 /// What became of purchases and is not recorded yet: of calls that were left, and what the books could
 /// not take when it happened.
@@ -75,6 +76,13 @@ impl Payer {
 }
 
 impl Stage {
+    const fn happening(self) -> Happening {
+        match self {
+            Self::Held { .. } => Happening::Unsigned,
+            Self::Asked { .. } | Self::Signed => Happening::Unknown,
+        }
+    }
+
     fn left(self) -> Transition {
         let reason = "the caller stopped waiting".to_owned();
         match self {
@@ -90,12 +98,17 @@ pub(super) struct Guard {
     payer: Payer,
     key: PurchaseKey,
     pub(super) stage: Stage,
+    trail: Trail,
     armed: AtomicBool,
 }
 
 impl Guard {
-    pub(super) fn new(payer: &Payer, key: PurchaseKey, stage: Stage) -> Self {
-        Self { payer: payer.clone(), key, stage, armed: AtomicBool::new(true) }
+    pub(super) fn new(payer: &Payer, key: PurchaseKey, stage: Stage, trail: Trail) -> Self {
+        Self { payer: payer.clone(), key, stage, trail, armed: AtomicBool::new(true) }
+    }
+
+    pub(super) const fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     pub(super) const fn payer(&self) -> &Payer {
@@ -118,6 +131,7 @@ impl Drop for Guard {
             return;
         }
         self.payer.inner.left.note(self.key.clone(), self.stage.left());
+        self.payer.tell(&self.trail.timed(self.stage.happening(), self.payer.now()));
         // Without a runtime it waits for the next purchase, or for the lease to lapse.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let payer = self.payer.clone();

@@ -34,7 +34,9 @@ use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding, StopOrder};
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::quote::Quote;
+use crate::report::{Report, Selection};
 use crate::signer::AnySigner;
+use crate::telemetry::{AnyObserver, Event, Happening};
 use crate::x402::PaymentRequired;
 use crate::{Clock, Error, Origin, Timestamp};
 
@@ -73,6 +75,7 @@ struct Inner {
     agent: Option<String>,
     switch: KillSwitch,
     chain: Option<ChainReader>,
+    observer: AnyObserver,
     left: Left,
 }
 
@@ -106,6 +109,19 @@ impl Payer {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.inner.observer.tell(&Event { agent: self.inner.agent.as_deref(), ..*event });
+    }
+
+    /// The error, once whoever observes knows of the denial in it.
+    fn denied(&self, intent: &Intent, error: Error) -> Error {
+        if let Some(denial) = error.denial() {
+            let happening = Happening::Denied { rule: denial.rule };
+            self.tell(&Event::new(happening, &intent.origin, intent.tag.as_deref()));
+        }
+        error
     }
 
     /// The order to stop paying, by the program's switch or the policy's file. The ledger's own is
@@ -217,6 +233,15 @@ impl Payer {
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
         self.record_left().await?;
         Ok(self.inner.ledger.entries(filter).await?)
+    }
+
+    /// Where the money went, of the purchases selected, and what is left of each limit.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
+        let entries = self.entries(&selection.filter()).await?;
+        Ok(Report::of(&entries, self.budget().await?, selection, self.now()))
     }
 
     fn facts<'a>(

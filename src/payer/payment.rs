@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::guard::{Guard, Stage};
 use super::{Intent, Payer, answer};
 use crate::asset::TokenAmount;
 use crate::ledger::{BodyDigest, Entry, PurchaseKey, Resumption, State, Transition};
 use crate::receipt::{Claim, Paid, Receipt};
+use crate::telemetry::{Happening, Trail};
 use crate::x402::{self, PaymentRequired, Version};
 use crate::{Error, ErrorKind, Spend, text};
 
@@ -157,12 +160,38 @@ impl Payment {
             Outcome::Unknown { reason } => Transition::Unknown { reason: reason.clone(), answer: Some(answer) },
         };
         self.record(&transition).await;
+        self.told(&transition);
         outcome
     }
 
     /// Records that the answer was lost.
     pub async fn lost(&self, reason: &str) {
-        self.record(&Transition::Unknown { reason: text::excerpt(reason), answer: None }).await;
+        let lost = Transition::Unknown { reason: text::excerpt(reason), answer: None };
+        self.record(&lost).await;
+        self.told(&lost);
+    }
+
+    /// Tells whoever observes what the books were told.
+    fn told(&self, transition: &Transition) {
+        let happening = match transition {
+            Transition::Settled { .. } => Happening::Settled,
+            Transition::Rejected { .. } => Happening::Rejected,
+            _ => Happening::Unknown,
+        };
+        self.payer().tell(&self.guard.trail().timed(happening, self.payer().now()));
+    }
+
+    /// The span of presenting it for the `number`th time, and the event.
+    pub(crate) fn presenting(&self, number: u32) -> Span {
+        let trail = self.guard.trail();
+        self.payer().tell(&trail.event(Happening::Presented));
+        tracing::debug_span!(
+            "bursar.presentation",
+            purchase = %self.guard.key().id,
+            origin = %trail.origin(),
+            number,
+            status = Empty,
+        )
     }
 
     async fn record(&self, transition: &Transition) {
@@ -233,7 +262,9 @@ impl Payer {
         self.record_left().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         match self.inner.ledger.purchase(&key).await? {
-            Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => self.resume(intent).await,
+            Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => {
+                self.resume(intent).await.map_err(|error| self.denied(intent, error))
+            }
             _ => Ok(None),
         }
     }
@@ -286,8 +317,10 @@ impl Payer {
         // The books hold the largest of what was signed; what is presented is the latest.
         let signed = x402::decode_authorization(payload.expose_secret());
         let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
+        let amount = TokenAmount::from_units(asset, signed.value);
+        let trail = Trail::new(&entry, amount.clone(), self.now());
         let paid = Paid {
-            amount: TokenAmount::from_units(asset, signed.value),
+            amount,
             payer: entry.payer,
             pay_to: signed.to,
             nonce: entry.nonce,
@@ -297,7 +330,9 @@ impl Payer {
         let version = signed.version;
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);
         let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
-        let guard = Guard::new(self, PurchaseKey::new(paid.payer, paid.purchase.clone()), Stage::Signed);
+        let key = PurchaseKey::new(paid.payer, paid.purchase.clone());
+        self.tell(&trail.event(Happening::Resumed));
+        let guard = Guard::new(self, key, Stage::Signed, trail);
         Ok(Payment { guard, paid, version, payload, again: true, settled })
     }
 }

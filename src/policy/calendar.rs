@@ -21,6 +21,12 @@ pub enum Period {
     Year,
 }
 
+/// The time zone of an IANA name such as `Europe/Berlin`, or `UTC`; else what is wrong.
+pub(crate) fn time_zone(name: &str) -> Result<TimeZone, String> {
+    let found = if name == "UTC" { Ok(TimeZone::UTC) } else { TimeZone::get(name) };
+    found.map_err(|_| format!("time zone `{}` is not known here", crate::text::excerpt(name)))
+}
+
 /// A period in a time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Calendar {
@@ -32,9 +38,12 @@ pub(crate) struct Calendar {
 impl Calendar {
     /// `zone` is an IANA name such as `Europe/Berlin`, or `UTC`.
     pub(crate) fn new(period: Period, zone: &str) -> Result<Self, String> {
-        let found = if zone == "UTC" { Ok(TimeZone::UTC) } else { TimeZone::get(zone) };
-        let zone_found = found.map_err(|_| format!("time zone `{}` is not known here", crate::text::excerpt(zone)))?;
-        Ok(Self { period, zone: zone_found, name: zone.to_owned() })
+        Ok(Self { period, zone: time_zone(zone)?, name: zone.to_owned() })
+    }
+
+    /// The name of its zone.
+    pub(crate) fn zone_name(&self) -> &str {
+        &self.name
     }
 
     /// When the period that `now` lies in began.

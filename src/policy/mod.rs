@@ -29,6 +29,7 @@ pub use approval::{
 };
 pub use builder::{HostRules, Limits};
 pub use calendar::Period;
+pub(crate) use calendar::time_zone;
 pub use denial::{Denial, Rule};
 pub use explain::{Answer, Explanation, Hypothetical};
 pub use limit::{Amount, Quantity, Scope, Span};
@@ -243,6 +244,16 @@ impl Policy {
     /// The networks that may be paid on: those that were named and are not denied.
     pub fn payable_networks(&self) -> impl Iterator<Item = Network> {
         self.networks.iter().copied().filter(|network| !self.lists.denied_networks.contains(network))
+    }
+
+    /// The zone of the first limit that follows a calendar, as it was named; `UTC` if none does.
+    #[must_use]
+    pub fn time_zone(&self) -> &str {
+        let mut zones = self.limits.iter().filter_map(|limit| match &limit.kind {
+            LimitKind::Calendar(calendar, _) => Some(calendar.zone_name()),
+            _ => None,
+        });
+        zones.next().unwrap_or("UTC")
     }
 
     /// The tokens that may be signed for: the stablecoin registry and those added.

@@ -114,6 +114,11 @@ pub(crate) enum Command {
     /// Limits kept for each origin, payee and so on are left out: `bursar policy explain --ledger` shows them for one
     /// request.
     Budget(Budget),
+    /// Show where the money went: by day, host, payee, tag and agent, as tables or as a page with charts
+    ///
+    /// Counted are purchases and calls by key; what the policy refused is not in the books. The page of --format html is
+    /// complete in itself, and opens in a browser: bursar report --format html --out spending.html.
+    Report(Spending),
     /// Show what a host cost by payment and by key, and what a plan would have cost instead
     ///
     /// From the books, of all calls to the host, with the arithmetic: by month, in all, and from how many calls a month
@@ -501,6 +506,49 @@ pub(crate) struct Budget {
     /// Print one JSON object a limit
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Spending {
+    /// Leave out what was bought before this date, which is counted itself, or before this moment in RFC 3339
+    #[arg(long, value_name = "DATE")]
+    pub(crate) since: Option<String>,
+    /// Leave out what was bought from this date on, or from this moment on
+    #[arg(long, value_name = "DATE")]
+    pub(crate) until: Option<String>,
+    /// Only the last N calendar days, today included
+    #[arg(long, value_name = "N", conflicts_with = "since", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) days: Option<u32>,
+    /// Only this host, or a pattern such as *.example.com
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Only this tag
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Only this agent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Count days in this time zone, such as Europe/Berlin; that of the policy's first calendar limit by default, or UTC
+    #[arg(long)]
+    pub(crate) zone: Option<String>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub(crate) format: ReportFormat,
+    /// Write it to FILE
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Table,
+    Csv,
+    Json,
+    Html,
 }
 
 #[derive(Args, Debug)]

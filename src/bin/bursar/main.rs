@@ -18,6 +18,7 @@ mod report;
 mod request;
 #[cfg(feature = "mcp-serve")]
 mod serve;
+mod spending;
 mod store;
 mod upkeep;
 mod wallet;
@@ -55,6 +56,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
         Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
+        Command::Report(args) => spending::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         #[cfg(feature = "mcp")]
         Command::Mcp(McpCommand::Tools(args)) => mcp::tools(args).await,
