@@ -30,16 +30,15 @@ mod tools;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::reqwest;
 use bursar::{
     ChannelApprover, Client, Entry, Error, Finding, Ledger, Network, PendingApproval, PurchaseKey, Quoted, Spend, Usd,
+    reqwest,
 };
-use rmcp::ErrorData;
-use rmcp::RoleServer;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::{Transport, stdio_pipes};
+use rmcp::{ErrorData, RoleServer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
@@ -110,6 +109,7 @@ impl Desk {
             .credentials(allowance.keys)
             .allow_http_loopback(args.allow_http_loopback)
             .timeout(args.timeout)
+            .answer_timeout(args.timeout)
             .payer(payer);
         if !args.allow_private_networks {
             client = client.deny_private_networks();
