@@ -525,16 +525,19 @@ mod written {
                 entry.state = states[seq as usize % states.len()];
                 entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()]).parse().unwrap();
                 entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
-                entry.usd = (seq % 11 != 0).then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
+                entry.usd = (!seq.is_multiple_of(11)).then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
                 entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
                 entry.symbol = if entry.usd.is_none() { "EURC".to_owned() } else { entry.symbol.clone() };
                 entry.asset = if entry.usd.is_none() { Address::repeat_byte(9) } else { entry.asset };
                 entry.credential = (entry.state == State::Called).then(|| "weather".to_owned());
                 entry.reserved_at = at(seq);
                 entry.expires_at = if seq > 320 { NOW.after(Duration::from_secs(60)) } else { at(seq + 1) };
-                entry.status = Some(if seq % 13 == 0 { 500 } else { 200 });
-                entry.refunds =
-                    if seq % 17 == 0 { vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)] } else { vec![] };
+                entry.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
+                entry.refunds = if seq.is_multiple_of(17) {
+                    vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)]
+                } else {
+                    vec![]
+                };
             })
         };
         (1..334).map(purchase).collect()

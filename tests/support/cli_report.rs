@@ -57,7 +57,7 @@ async fn the_zone_is_the_policy_s_unless_said() {
     let bench = bought().await;
     let policy = bench.file(
         "policy.toml",
-        "networks = [\"base-sepolia\"]\n[global]\ncalendar = { period = \"day\", zone = \"Europe/Berlin\", max = \"5 USD\" }\n",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[global]\ncalendar = { period = \"day\", zone = \"Europe/Berlin\", max = \"5 USD\" }\n",
     );
     let checked = bench.run(&["policy", "check", &policy]).await;
     assert_eq!(checked.code, 0, "{checked:?}");
