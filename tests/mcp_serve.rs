@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bench::{Bench, KEY, PAYEE, PAYER, USDC, report};
-use bursar::testing::{Fault, Lie, Paywall, Route};
+use bursar::testing::{Bazaar, Fault, Lie, Paywall, Route};
 use bursar::usd;
 use mcp::{Session, User, params, session, stateless};
 use rmcp::model::{CallToolResponse, ProtocolVersion};
@@ -53,13 +53,13 @@ fn places(value: &Value, text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn four_tools_are_offered_and_say_what_they_take() {
+async fn five_tools_are_offered_and_say_what_they_take() {
     let bench = Bench::new(report()).await;
     for lifecycle in [session(), stateless()] {
         let session = Session::open_as(&bench, &[], User::default(), lifecycle).await;
         let tools = session.client.list_all_tools().await.unwrap();
         let names: Vec<_> = tools.iter().map(|tool| tool.name.as_ref()).collect();
-        assert_eq!(names, ["pay", "quote", "budget", "purchase"]);
+        assert_eq!(names, ["pay", "quote", "budget", "purchase", "discover"]);
         for tool in &tools {
             assert_eq!(tool.input_schema["additionalProperties"], json!(false), "{tool:?}");
             let properties = tool.input_schema.get("properties").and_then(Value::as_object).into_iter().flatten();
@@ -608,11 +608,40 @@ async fn the_official_python_client_pays() {
     let ended = bench.end(command, b"").await;
     assert_eq!(ended.code, 0, "{ended:?}");
     let told = ended.json();
-    assert_eq!(told["tools"], json!(["pay", "quote", "budget", "purchase"]));
+    assert_eq!(told["tools"], json!(["pay", "quote", "budget", "purchase", "discover"]));
     assert_eq!((&told["cheap"]["spend"], &told["cheap"]["isError"]), (&json!("settled"), &json!(false)));
     assert_eq!(told["cheap"]["untrusted"]["body"], "the report");
     assert_eq!((&told["dear"]["spend"], &told["dear"]["isError"]), (&json!("none"), &json!(true)));
     assert_eq!(told["dear"]["error"]["denial"]["rule"], "approval");
     assert!(told["budget"]["limits"].is_array());
     assert_eq!(bench.settled(), 1);
+}
+
+#[tokio::test]
+async fn services_are_found_in_the_operators_lists_alone_and_bought() {
+    let paywall = Paywall::builder().route(report()).start().await.unwrap();
+    let advertised = paywall.advertisement("/report", "a report");
+    let bazaar = Bazaar::builder().item(advertised).start().await.unwrap();
+    let bench = Bench::new(report()).await;
+    let file = policy(&bench, &format!("[discovery]\nbazaar = \"{}\"", bazaar.url("/")));
+    let session = Session::open(&bench, &["--policy", &file]).await;
+    let found = session.call("discover", json!({ "query": "report" })).await;
+    let service = &found["services"][0];
+    assert_eq!(
+        (&service["standing"], &service["url"]),
+        (&json!("payable"), &json!(paywall.url("/report").as_str())),
+        "{found}"
+    );
+    let bought = session.call("pay", json!({ "url": service["url"], "max_price": service["usd"] })).await;
+    assert_eq!(bought["spend"], "settled", "{bought}");
+    assert_eq!(paywall.settlements().len(), 1);
+    session.close(&bench).await;
+    let without = Session::open(&bench, &[]).await;
+    let looked = bazaar.requests().len();
+    for arguments in [json!({ "query": "report" }), json!({ "query": "report", "bazaar": bazaar.url("/").as_str() })] {
+        let refused = without.call("discover", arguments).await;
+        assert_eq!((&refused["spend"], &refused["error"]["kind"]), (&json!("none"), &json!("usage")), "{refused}");
+    }
+    assert_eq!(bazaar.requests().len(), looked, "an agent named a list of its own");
+    without.close(&bench).await;
 }

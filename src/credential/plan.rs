@@ -385,9 +385,9 @@ mod tests {
         #[test]
         fn the_plan_wins_where_its_bill_is_smaller_first(plan in plans(), paid in 0_u64..400, payments in 1_u64..20) {
             let cheaper = |calls: u64| bill(&plan, calls) * payments < calls * paid;
-            let naive = (1..5000).find(|calls| cheaper(*calls));
+            let naive = (1..300).find(|calls| cheaper(*calls));
             let found = plan.wins_from(Usd::from_micros(paid), payments);
-            prop_assert_eq!(found.filter(|calls| *calls < 5000), naive);
+            prop_assert_eq!(found.filter(|calls| *calls < 300), naive);
         }
 
         #[test]

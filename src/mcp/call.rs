@@ -9,6 +9,7 @@ use rmcp::service::ServiceError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
+use tracing::Instrument;
 
 use super::{Asked, PaidTools, ToolAnswer, unpaid};
 use crate::exchange::{Refusal, while_held};
@@ -222,8 +223,9 @@ impl ToolCall {
         let mut presented = 0_u32;
         loop {
             let limit = self.tools.answer_timeout.saturating_add(Duration::from_secs(payment.window()));
-            let answer = while_held(payment, self.ask(Some(payment), limit)).await;
             presented = presented.saturating_add(1);
+            let span = payment.presenting(presented);
+            let answer = while_held(payment, self.ask(Some(payment), limit)).instrument(span).await;
             if let Some(earlier) = earlier.take()
                 && answer.as_ref().is_ok_and(|reply| is_refusal(reply, payment, self.tools.prose))
             {

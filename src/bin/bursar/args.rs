@@ -35,6 +35,7 @@ Tools:
   quote     what a request would cost, and what the policy says
   budget    each limit with what is used and left
   purchase  what the books hold of one purchase, to resume it
+  discover  find services in the lists of the policy file's [discovery]
 
 Policy, key and books are fixed by this command line: nothing that is said over the protocol changes them; a call can
 only tighten its own limit. A payment that the policy wants approved is put to the client's user, where the client

@@ -13,7 +13,7 @@ use crate::{books, output, policies, wallet};
 /// What was found, as `--json` prints it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+pub(crate) struct Shown {
     services: Vec<ShownService>,
     sources: Vec<ShownSource>,
     /// How many more fit.

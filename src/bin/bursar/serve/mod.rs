@@ -1,6 +1,6 @@
 //! `bursar mcp serve`: an MCP server on standard input and output that pays for an agent.
 //!
-//! The agent's model sees four tools and never the key. Policy, key and books are fixed when the server starts. In the
+//! The agent's model sees five tools and never the key. Policy, key and books are fixed when the server starts. In the
 //! configuration of an MCP client, whatever its language:
 //!
 //! ```json
@@ -30,6 +30,7 @@ mod tools;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar::discovery::{Findings, Sources};
 use bursar::{
     ChannelApprover, Client, Entry, Error, Finding, Ledger, Network, PendingApproval, PurchaseKey, Quoted, Spend, Usd,
     reqwest,
@@ -45,6 +46,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::args::Serve;
+use crate::discover;
 use crate::exit::{Exit, Failure};
 use crate::policies;
 use crate::store::Store;
@@ -57,6 +59,9 @@ use tools::Tool;
 
 /// The most requests at once, those included that wait for an approval.
 const CALLS: u32 = 32;
+/// How many services are returned, unless the agent says otherwise, and at most.
+const FOUND: u8 = 10;
+const MOST_FOUND: u8 = 50;
 /// The longest message of a client, in bytes.
 const MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -88,6 +93,8 @@ struct Desk {
     /// The operator's ceiling beside the policy.
     max_price: Option<Usd>,
     body_limit: usize,
+    /// Where services are looked for: the policy file's lists.
+    sources: Sources,
     /// Bounds a call in which somebody may be asked: a person's time is not the seller's.
     asked_timeout: Duration,
     calls: Semaphore,
@@ -102,6 +109,10 @@ impl Desk {
     async fn open(args: &Serve, hang_up: HangUp) -> Result<Self, Failure> {
         let allowance = policies::allowance(&args.policy)?;
         let asked_timeout = args.timeout.saturating_add(allowance.policy.time_to_approve());
+        let sources = match &args.policy.policy {
+            Some(file) => Sources::from_file(file)?,
+            None => Sources::default(),
+        };
         let asking = |payer: bursar::PayerBuilder| payer.approver(Caller);
         let (payer, ledger) = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
         let mut client = Client::builder()
@@ -119,6 +130,7 @@ impl Desk {
             ledger,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
+            sources,
             asked_timeout,
             calls: Semaphore::new(usize::try_from(CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
@@ -223,6 +235,7 @@ impl Server {
             Tool::Quote => self.quote(request.arguments, context).await.map(Into::into),
             Tool::Budget => self.budget(request.arguments).await.map(Into::into),
             Tool::Purchase => self.purchase(request.arguments).await.map(Into::into),
+            Tool::Discover => self.discover(request.arguments, context).await.map(Into::into),
         }
     }
 
@@ -340,6 +353,40 @@ impl Server {
         }
     }
 
+    async fn discover(
+        &self,
+        arguments: Option<JsonObject>,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let wanted = read::<order::Discover>(arguments).and_then(|wanted| {
+            let max = wanted.max_price.as_deref().map(order::price).transpose()?;
+            Ok((wanted, max))
+        });
+        let (wanted, max) = match wanted {
+            Ok(wanted) => wanted,
+            Err(wrong) => return Answer::refused("usage", &wrong).result(),
+        };
+        if self.0.sources.is_empty() {
+            let message = "the operator named no lists to look in: the policy file has no [discovery]";
+            return Answer::refused("usage", message).result();
+        }
+        let limit = usize::from(wanted.limit.unwrap_or(FOUND).clamp(1, MOST_FOUND));
+        let query = self.0.client.discover().sources(&self.0.sources).find(&wanted.query).limit(limit);
+        let query = match max.into_iter().chain(self.0.max_price).min() {
+            Some(max) => query.max_price(max),
+            None => query,
+        };
+        // The semaphore is never closed.
+        let _permit = self.0.calls.acquire().await;
+        tokio::select! {
+            found = query.run() => match found {
+                Ok(findings) => answer::result(&Found::from(&findings), false),
+                Err(error) => Answer::of_error(&error, None).result(),
+            },
+            () = self.given_up(context) => Err(cancelled()),
+        }
+    }
+
     async fn purchase(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
         let id = read::<order::Purchase>(arguments).and_then(|wanted| order::purchase(&wanted.purchase_id));
         let (id, payer) = match (id, self.0.client.payer()) {
@@ -358,6 +405,20 @@ impl Server {
 /// Nobody reads it.
 fn cancelled() -> ErrorData {
     ErrorData::internal_error("the call was cancelled", None)
+}
+
+/// The result of `discover`.
+#[derive(Debug, Serialize)]
+struct Found {
+    spend: &'static str,
+    #[serde(flatten)]
+    found: discover::Shown,
+}
+
+impl From<&Findings> for Found {
+    fn from(findings: &Findings) -> Self {
+        Self { spend: Spend::None.name(), found: discover::Shown::from(findings) }
+    }
 }
 
 /// The result of `budget`.

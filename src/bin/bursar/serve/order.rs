@@ -104,6 +104,21 @@ pub(super) struct Purchase {
     pub(super) purchase_id: String,
 }
 
+/// The arguments of `discover`.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "rmcp::schemars")]
+pub(super) struct Discover {
+    /// What the service should do, in a few words.
+    pub(super) query: String,
+    /// The most that one call may cost, in dollars as a decimal string such as "0.05".
+    #[serde(default)]
+    pub(super) max_price: Option<String>,
+    /// How many services to return, 1 to 50; 10 if absent.
+    #[serde(default)]
+    pub(super) limit: Option<u8>,
+}
+
 /// Methods that make sense to pay for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -200,7 +215,7 @@ pub(super) fn purchase(id: &str) -> Result<PurchaseId, String> {
     id.parse().map_err(|error| format!("purchase_id: {error}"))
 }
 
-fn price(text: &str) -> Result<Usd, String> {
+pub(super) fn price(text: &str) -> Result<Usd, String> {
     text.parse().map_err(|error| format!("max_price: {error}; expected dollars such as \"0.05\""))
 }
 

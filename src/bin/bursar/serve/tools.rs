@@ -25,10 +25,11 @@ pub(super) enum Tool {
     Quote,
     Budget,
     Purchase,
+    Discover,
 }
 
 impl Tool {
-    const ALL: [Self; 4] = [Self::Pay, Self::Quote, Self::Budget, Self::Purchase];
+    const ALL: [Self; 5] = [Self::Pay, Self::Quote, Self::Budget, Self::Purchase, Self::Discover];
 
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tool| tool.name() == name)
@@ -40,6 +41,7 @@ impl Tool {
             Self::Quote => "quote",
             Self::Budget => "budget",
             Self::Purchase => "purchase",
+            Self::Discover => "discover",
         }
     }
 
@@ -55,6 +57,11 @@ impl Tool {
                  is sent without payment: if the server asks for none, it is executed and its answer is returned."
             }
             Self::Budget => "Show every spending limit with how much of it is used and left. Sends nothing.",
+            Self::Discover => {
+                "Find services that can be paid for, in the lists that the operator named. Pays nothing and asks no service. \
+                 `standing` is payable where the limits would allow the advertised price; the real price is the service's \
+                 own. Buy with `pay` and `max_price`."
+            }
             Self::Purchase => {
                 "Look up one purchase by its purchase_id: whether it was paid, and what to do next. Sends nothing."
             }
@@ -67,6 +74,7 @@ impl Tool {
             Self::Quote => schema_for_input::<order::Quote>(),
             Self::Budget => schema_for_input::<order::Budget>(),
             Self::Purchase => schema_for_input::<order::Purchase>(),
+            Self::Discover => schema_for_input::<order::Discover>(),
         }
     }
 
@@ -76,6 +84,7 @@ impl Tool {
             Self::Pay => annotations.read_only(false).destructive(true).idempotent(false).open_world(true),
             // Where no payment is asked for, the request is executed.
             Self::Quote => annotations.read_only(false).destructive(true).idempotent(false).open_world(true),
+            Self::Discover => annotations.read_only(true).open_world(true),
             Self::Budget | Self::Purchase => annotations.read_only(true).open_world(false),
         }
     }
