@@ -15,6 +15,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, StatusCode};
 use reqwest::Request;
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 pub use plan::{CallPlan, Comparison, Month, ParsePlanError};
 pub use source::{EnvKey, FileKey, KeySource, KeySourceError};
@@ -288,6 +289,23 @@ impl Credential {
         }
     }
 
+    /// Takes a key out of a URL that a redirect repeats it in, so that it is neither sent twice nor shown.
+    pub(crate) fn detach(&self, url: &mut Url) {
+        let Placement::Query(parameter) = &self.placement else { return };
+        let others: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(name, _)| name != parameter.as_str())
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        if others.len() == url.query_pairs().count() {
+            return;
+        }
+        url.set_query(None);
+        if !others.is_empty() {
+            url.query_pairs_mut().extend_pairs(others);
+        }
+    }
+
     /// Puts the key into a request to one of its hosts.
     pub(crate) fn attach(&self, key: &SecretString, request: &mut Request) -> Result<(), Error> {
         let key = key.expose_secret();
@@ -296,18 +314,8 @@ impl Credential {
             Placement::Header(name) => (name.clone(), key.to_owned()),
             Placement::Basic { user } => (AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{user}:{key}")))),
             Placement::Query(parameter) => {
-                // What a redirect repeats of it is not added to.
-                let others: Vec<(String, String)> = request
-                    .url()
-                    .query_pairs()
-                    .filter(|(name, _)| name != parameter.as_str())
-                    .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                    .collect();
-                let url = request.url_mut();
-                if others.len() != url.query_pairs().count() {
-                    url.query_pairs_mut().clear().extend_pairs(others);
-                }
-                url.query_pairs_mut().append_pair(parameter, key);
+                self.detach(request.url_mut());
+                request.url_mut().query_pairs_mut().append_pair(parameter, key);
                 return Ok(());
             }
         };

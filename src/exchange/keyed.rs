@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::body::Opened;
 use super::response::Called;
-use super::{Exchange, MAX_HOPS, Priced, Replay, Wire};
+use super::{Exchange, MAX_HOPS, Priced, Replay, ResponseExt, Wire};
 use crate::credential::{Credential, Preference};
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Origin, Spend, Usd};
@@ -28,10 +28,15 @@ impl<W: Wire> Exchange<'_, W> {
         first: Request,
         replay: Replay,
     ) -> Result<Response, Error> {
-        match credential.preference() {
+        let preference = match credential.preference() {
+            // What may not be paid has the key alone.
+            Preference::PayFirst | Preference::Cheapest if self.options.no_payment => Preference::KeyFirst,
+            preference => preference,
+        };
+        match preference {
             Preference::NeverKey => self.by_payment(first, replay).await,
             Preference::NeverPay => {
-                let key = credential.key().await?.ok_or_else(|| credential.missing().at(first.url()))?;
+                let key = self.key(credential).await?.ok_or_else(|| credential.missing().at(first.url()))?;
                 self.call(credential, &key, first, replay).await
             }
             Preference::KeyFirst => self.key_first(credential, first, replay).await,
@@ -44,7 +49,7 @@ impl<W: Wire> Exchange<'_, W> {
     }
 
     async fn key_first(&mut self, credential: &Credential, first: Request, replay: Replay) -> Result<Response, Error> {
-        let Some(key) = credential.key().await? else {
+        let Some(key) = self.key(credential).await? else {
             if credential.pays_when_missing() {
                 return self.by_payment(first, replay).await;
             }
@@ -62,13 +67,14 @@ impl<W: Wire> Exchange<'_, W> {
     async fn pay_first(&mut self, credential: &Credential, first: Request, replay: Replay) -> Result<Response, Error> {
         let paid = self.by_payment(first, replay.twin()).await;
         let refused = match &paid {
-            Ok(answer) => matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+            // An answer that was paid for is the answer, whatever it says: it knows what became of the money.
+            Ok(answer) => answer.spend() == Spend::None && is_closed(answer.status()),
             Err(error) => error.spend() == Spend::None && is_about_money(error.kind()),
         };
         if !refused {
             return paid;
         }
-        match (credential.key().await?, replay.make()) {
+        match (self.key(credential).await?, replay.make()) {
             (Some(key), Some(again)) => self.call(credential, &key, again, replay).await,
             _ => paid,
         }
@@ -83,11 +89,11 @@ impl<W: Wire> Exchange<'_, W> {
         replay: Replay,
     ) -> Result<Response, Error> {
         let (response, asked) = self.ask_anew(first, replay.twin()).await?;
-        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let refused = is_closed(response.status());
         let (required, url) = match self.priced(response).await? {
             Priced::Free(answer) if !refused => return Ok(answer),
             Priced::Free(answer) => {
-                return match (credential.key().await?, replay.make()) {
+                return match (self.key(credential).await?, replay.make()) {
                     (Some(key), Some(again)) => self.call(credential, &key, again, replay).await,
                     _ => Ok(answer),
                 };
@@ -98,14 +104,14 @@ impl<W: Wire> Exchange<'_, W> {
             let paid = self.buy(required, asked, &url).await;
             let refused = |error: &Error| error.spend() == Spend::None && is_about_money(error.kind());
             match (paid, replay.make()) {
-                (Err(error), Some(again)) if refused(&error) => match credential.key().await? {
+                (Err(error), Some(again)) if refused(&error) => match self.key(credential).await? {
                     Some(key) => self.call(credential, &key, again, replay).await,
                     None => Err(error),
                 },
                 (paid, _) => paid,
             }
         } else {
-            let (Some(key), Some(again)) = (credential.key().await?, replay.make()) else {
+            let (Some(key), Some(again)) = (self.key(credential).await?, replay.make()) else {
                 return self.buy(required, asked, &url).await;
             };
             let answer = self.call(credential, &key, again, replay).await?;
@@ -120,6 +126,17 @@ impl<W: Wire> Exchange<'_, W> {
     /// The least that the seller asks in dollars, of what can be signed for.
     fn price(&self, required: &PaymentRequired) -> Option<Usd> {
         self.payer?.least_price(required)
+    }
+
+    /// The key now, within the time that an answer may take.
+    async fn key(&self, credential: &Credential) -> Result<Option<SecretString>, Error> {
+        let key = self.deadline.bound(std::time::Duration::ZERO, credential.key()).await;
+        key.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => {
+                Error::new(ErrorKind::Timeout, format!("the key `{}` did not come in time", credential.name()))
+            }
+            _ => error,
+        })
     }
 
     /// What the plan's next call costs.
@@ -146,17 +163,21 @@ impl<W: Wire> Exchange<'_, W> {
             }
             None => None,
         };
-        let mut answer = self.send_keyed(credential, key, first, replay).await?;
+        let answer = self.send_keyed(credential, key, first, replay).await;
+        let uncounted = match &answer {
+            Ok(answer) => Credential::is_turned_away(answer.status()),
+            // A key that cannot be sent has not left.
+            Err(error) => error.kind() == ErrorKind::Credential,
+        };
+        if let Some((payer, intent, call)) = booked.as_ref().filter(|_| uncounted) {
+            payer.unbook_call(intent, call).await;
+        }
+        let mut answer = answer?;
         let cost = match &booked {
             Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };
         answer.extensions_mut().insert(Called { credential: credential.name().to_owned(), cost });
-        if let Some((payer, intent, call)) = booked
-            && Credential::is_turned_away(answer.status())
-        {
-            payer.unbook_call(&intent, &call).await;
-        }
         Ok(answer)
     }
 
@@ -178,17 +199,25 @@ impl<W: Wire> Exchange<'_, W> {
                 self.send(request, std::time::Duration::ZERO).await.map_err(|error| error.instead_at(&bare))?;
             match replay.redirected(&answer) {
                 None => return if sent == bare { Ok(answer) } else { Opened::new(answer).at(bare).close() },
-                Some((next, following)) => (request, replay) = (next, following),
+                Some((next, following)) => {
+                    (request, replay) = (next, following);
+                    // A seller that keeps the query keeps the key in it.
+                    credential.detach(request.url_mut());
+                }
             }
         }
         Err(Error::new(ErrorKind::Transport, format!("more than {MAX_HOPS} redirects")))
     }
 }
 
+/// Whether an answer asks for a key.
+const fn is_closed(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
 /// Of a key that was turned away and a payment tried in its place, what the caller is told: the
 /// payment's answer, unless it brought nothing and moved nothing.
 fn either(credential: &Credential, keyed: Response, paid: Result<Response, Error>) -> Result<Response, Error> {
-    use super::ResponseExt;
     match paid {
         Ok(answer) if answer.spend() == Spend::None && !answer.status().is_success() => Ok(keyed),
         Err(error) if error.spend() == Spend::None => {

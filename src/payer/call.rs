@@ -74,21 +74,30 @@ impl Payer {
 
     /// What the plan's next call costs, after those of this month (UTC) that the books hold.
     pub(crate) async fn cost_of_call(&self, credential: &Credential) -> Result<Usd, Error> {
+        self.cost_after(credential, self.now(), u64::MAX).await
+    }
+
+    /// What a call at a time costs that stands in the books at this position.
+    async fn cost_after(&self, credential: &Credential, now: Timestamp, seq: u64) -> Result<Usd, Error> {
         let plan = credential.declared_plan();
         if plan.is_flat() {
             return Ok(plan.next_call(0));
         }
         let calls = Filter {
-            since: Some(self.now().start_of_month()),
+            since: Some(now.start_of_month()),
             credential: Some(credential.name().to_owned()),
             state: Some(State::Called),
             ..Filter::all()
         };
-        let calls = self.inner.ledger.entries(&calls).await?.len();
-        Ok(plan.next_call(u64::try_from(calls).unwrap_or(u64::MAX)))
+        let calls = self.inner.ledger.entries(&calls).await?;
+        let before = calls.iter().filter(|call| call.seq < seq).count();
+        Ok(plan.next_call(u64::try_from(before).unwrap_or(u64::MAX)))
     }
 
     /// Counts a call before it is made: it costs when it reaches the seller, answered or not.
+    ///
+    /// Calls that are made at the same time see the same number of calls before them. Which of them came
+    /// first the books decide: a call whose place in them costs more than it was booked at is booked anew.
     pub(crate) async fn book_call(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
         let booked = self.book(intent, credential).await.map_err(|error| self.denied(intent, error))?;
         let amount = booked.amount();
@@ -98,17 +107,32 @@ impl Payer {
     }
 
     async fn book(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
+        loop {
+            let now = self.now();
+            let (call, seq) = self.book_at(now, intent, credential).await?;
+            if self.cost_after(credential, now, seq).await? <= call.cost {
+                return Ok(call);
+            }
+            self.inner.ledger.record(&call.key, &Transition::Freed { lease: call.lease }, self.now()).await?;
+        }
+    }
+
+    async fn book_at(
+        &self,
+        now: Timestamp,
+        intent: &Intent,
+        credential: &Credential,
+    ) -> Result<(BookedCall, u64), Error> {
         self.record_left().await?;
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
         }
-        let cost = self.cost_of_call(credential).await?;
+        let cost = self.cost_after(credential, now, u64::MAX).await?;
         let dollars = Asset::declared_dollars();
         let value = U256::from(cost.micros());
         let purchase = PurchaseId::random().map_err(no_randomness)?;
         let quote = Quote::imagined(dollars.clone(), Address::ZERO, value, std::time::Duration::ZERO);
         let path = self.inner.policy.stored_path(&intent.url);
-        let now = self.now();
         let facts = Facts {
             url: &intent.url,
             origin: &intent.origin,
@@ -147,7 +171,7 @@ impl Payer {
         };
         let reservation = Reservation { entry, checks, lease: std::time::Duration::ZERO, terms: Terms::First };
         match self.inner.ledger.reserve(&reservation).await? {
-            Reserved::Held(entry) => Ok(BookedCall { key: entry.key(), cost, lease: entry.lease_until }),
+            Reserved::Held(entry) => Ok((BookedCall { key: entry.key(), cost, lease: entry.lease_until }, entry.seq)),
             Reserved::Denied(denial) => Err(Error::denied(denial).at(&intent.url)),
             Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => {
                 Err(Error::new(ErrorKind::Ledger, "the books hold a fresh random id already"))
