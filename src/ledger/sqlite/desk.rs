@@ -148,3 +148,125 @@ fn again(error: &LedgerError) -> LedgerError {
         other => LedgerError::store(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    type Told = (&'static str, Result<(), LedgerError>);
+
+    /// A file in which a thing that belongs to nobody is found out when the transaction is committed.
+    fn books() -> (tempfile::TempDir, Connection) {
+        let directory = tempfile::tempdir().unwrap();
+        let books = Connection::open(directory.path().join("books.db")).unwrap();
+        let schema = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+            CREATE TABLE owners (id INTEGER PRIMARY KEY);
+            CREATE TABLE things (name TEXT PRIMARY KEY,
+                owner INTEGER REFERENCES owners (id) DEFERRABLE INITIALLY DEFERRED)";
+        books.execute_batch(schema).unwrap();
+        (directory, books)
+    }
+
+    fn write(sync: Sync, name: &'static str, sql: &'static str, told: &Sender<Told>) -> Write {
+        let told = told.clone();
+        let work = move |books: &Connection| books.execute_batch(sql).map_err(failed);
+        Write::new(sync, work, move |result| told.send((name, result)).unwrap())
+    }
+
+    fn done(books: &mut Connection, writes: &[(Sync, &'static str, &'static str)]) -> Vec<(&'static str, bool)> {
+        let (told, heard) = channel();
+        let writes = writes.iter().map(|(sync, name, sql)| write(*sync, name, sql, &told)).collect();
+        // As the caller of `serve` leaves it.
+        let mut synced = level(books);
+        write_all(books, writes, &mut synced);
+        assert_eq!(synced, level(books));
+        drop(told);
+        heard.iter().map(|(name, result)| (name, result.is_ok())).collect()
+    }
+
+    fn level(books: &Connection) -> Sync {
+        let level: i64 = books.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+        if level == 2 { Sync::Now } else { Sync::WithTheNext }
+    }
+
+    fn things(books: &Connection) -> Vec<String> {
+        let mut statement = books.prepare("SELECT name FROM things ORDER BY name").unwrap();
+        let names = statement.query_map([], |row| row.get(0)).unwrap();
+        names.map(Result::unwrap).collect()
+    }
+
+    const A: &str = "INSERT INTO things VALUES ('a', NULL)";
+    const B: &str = "INSERT INTO things VALUES ('b', NULL)";
+    const HALF: &str = "INSERT INTO things VALUES ('half', NULL); INSERT INTO things VALUES ('half', NULL)";
+    const ORPHAN: &str = "INSERT INTO things VALUES ('orphan', 7)";
+    /// As SQLite itself does when the disk fails.
+    const UNDOES_ALL: &str = "INSERT OR ROLLBACK INTO things VALUES ('a', NULL)";
+
+    #[test]
+    fn what_fails_half_way_leaves_nothing_and_the_others_all() {
+        let (_directory, mut books) = books();
+        let told = done(&mut books, &[(Sync::Now, "a", A), (Sync::Now, "half", HALF), (Sync::Now, "b", B)]);
+        assert_eq!(told, [("a", true), ("half", false), ("b", true)]);
+        assert_eq!(things(&books), ["a", "b"]);
+    }
+
+    #[test]
+    fn nobody_is_told_of_success_when_the_commit_fails() {
+        let (_directory, mut books) = books();
+        let told = done(&mut books, &[(Sync::Now, "a", A), (Sync::Now, "orphan", ORPHAN), (Sync::Now, "b", B)]);
+        assert_eq!(told, [("a", false), ("orphan", false), ("b", false)]);
+        assert!(things(&books).is_empty());
+        assert_eq!(done(&mut books, &[(Sync::Now, "a", A)]), [("a", true)], "the next begins anew");
+    }
+
+    #[test]
+    fn nobody_is_told_of_success_when_the_transaction_ends_in_the_middle() {
+        let (_directory, mut books) = books();
+        let told = done(&mut books, &[(Sync::Now, "a", A), (Sync::Now, "undo", UNDOES_ALL), (Sync::Now, "b", B)]);
+        assert_eq!(told, [("a", false), ("undo", false), ("b", false)]);
+        assert!(things(&books).is_empty(), "b is not written outside of the transaction");
+        assert_eq!(done(&mut books, &[(Sync::Now, "b", B)]), [("b", true)]);
+    }
+
+    #[test]
+    fn while_another_writes_all_are_told_so_and_nothing_is_written() {
+        let (directory, mut books) = books();
+        books.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let other = Connection::open(directory.path().join("books.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(done(&mut books, &[(Sync::Now, "a", A), (Sync::Now, "b", B)]), [("a", false), ("b", false)]);
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(done(&mut books, &[(Sync::Now, "b", B)]), [("b", true)]);
+        assert_eq!(things(&books), ["b"]);
+    }
+
+    #[test]
+    fn one_that_must_be_on_disk_takes_the_others_with_it() {
+        let (_directory, mut books) = books();
+        done(&mut books, &[(Sync::WithTheNext, "a", A)]);
+        assert_eq!(level(&books), Sync::WithTheNext);
+        done(&mut books, &[(Sync::WithTheNext, "half", HALF), (Sync::Now, "b", B), (Sync::WithTheNext, "half", HALF)]);
+        assert_eq!(level(&books), Sync::Now, "its transaction was synced");
+    }
+
+    #[test]
+    fn what_waits_is_answered_in_order_and_none_is_left_when_the_last_asker_goes() {
+        let (_directory, books) = books();
+        let (jobs, queue) = channel();
+        let (told, heard) = channel();
+        for _ in 0..TOGETHER + 1 {
+            jobs.send(Job::Write(write(Sync::WithTheNext, "write", "UPDATE things SET owner = NULL", &told))).unwrap();
+        }
+        let read = told.clone();
+        jobs.send(Job::Read(Box::new(move |_| read.send(("read", Ok(()))).unwrap()))).unwrap();
+        jobs.send(Job::Write(write(Sync::Now, "last", A, &told))).unwrap();
+        drop((jobs, told));
+        serve(books, &queue);
+        let heard: Vec<_> = heard.iter().map(|(name, result)| (name, result.is_ok())).collect();
+        assert_eq!(heard.len(), TOGETHER + 3);
+        assert!(heard.iter().take(TOGETHER + 1).all(|told| *told == ("write", true)));
+        assert_eq!(heard[TOGETHER + 1..], [("read", true), ("last", true)]);
+    }
+}
