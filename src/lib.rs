@@ -36,6 +36,7 @@
 //!
 //! | for | see |
 //! |---|---|
+//! | how to do a thing, task by task | [`guide`] |
 //! | requests and responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
 //! | what became of the money | [`Spend`], [`Error::spend`], [`Receipt`] |
 //! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
@@ -69,6 +70,7 @@ mod error;
 mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod guide;
 mod json_text;
 mod ledger;
 #[cfg(feature = "mcp")]

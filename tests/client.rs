@@ -8,7 +8,7 @@ use std::time::Duration;
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, signer_fn, usd,
+    Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, Verdict, approve_fn, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -313,6 +313,34 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
     let error = late.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!((error.kind(), error.spend()), (ErrorKind::Signer, Spend::Unknown));
     assert_eq!(late.entries(&Filter::all()).await.unwrap()[0].state, State::Unknown);
+    assert_eq!(payments_sent(&paywall), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_signed_once_the_calls_time_is_up() {
+    let paywall = paywall([paid_report()]).await;
+    let limit = Duration::from_secs(1);
+    let under = |approver: fn(std::time::Instant) -> Option<Verdict>| {
+        let approver = approve_fn(move |_| async move {
+            match approver(std::time::Instant::now() + limit) {
+                Some(verdict) => verdict,
+                None => std::future::pending().await,
+            }
+        });
+        builder().policy(policy().ask_above(usd!("0"))).approver(approver).timeout(limit).build().unwrap()
+    };
+    let silent = under(|_| None);
+    let error = silent.get(paywall.url("/report")).send().await.unwrap_err();
+    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Approval));
+    let late = under(|end| {
+        while std::time::Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        Some(Verdict::Approve)
+    });
+    let error = late.get(paywall.url("/report")).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.spend()), (ErrorKind::Timeout, Spend::None), "{error}");
+    assert!(late.entries(&Filter::all()).await.unwrap().is_empty());
     assert_eq!(payments_sent(&paywall), 0);
 }
 

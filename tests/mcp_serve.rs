@@ -200,7 +200,7 @@ async fn a_call_can_lower_its_limit_and_change_nothing_else() {
         assert_eq!((&told["spend"], &told["error"]["kind"]), (&json!("none"), &json!("usage")), "{told}");
         assert!(told["error"]["message"].as_str().unwrap().contains(wrong), "{told}");
     }
-    for tool in ["set_policy", "discover", "sign", ""] {
+    for tool in ["set_policy", "reset_budget", "sign", ""] {
         assert!(session.try_call(params(tool, json!({}))).await.is_err());
     }
     assert_eq!((bench.paywall.requests().len(), bench.payments()), (asked, 0), "nothing was sent");

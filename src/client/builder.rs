@@ -193,8 +193,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a whole call may take, payment and body included; not bounded unless set here or
-    /// on the request.
+    /// How long a whole call may take, approval, payment and body included; not bounded unless set here or
+    /// on the request. Nothing is signed once it is over.
     #[must_use]
     pub const fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);

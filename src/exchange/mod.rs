@@ -321,7 +321,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     fn intent(&self, request: &Request) -> Result<Intent, Error> {
         let body = request.body().map_or(Some(&[][..]), reqwest::Body::as_bytes);
-        let mut intent = Intent::of(request.method().clone(), request.url().clone(), body)?;
+        let mut intent = Intent::of(request.method().clone(), request.url().clone(), body)?.until(self.deadline.whole);
         if let Some(fingerprint) = self.fingerprint {
             intent = intent.fingerprint(fingerprint);
         }

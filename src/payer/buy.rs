@@ -146,12 +146,15 @@ impl Payer {
             let findings = if terms == Terms::First { self.inner.ledger.examine(&checks).await? } else { Vec::new() };
             let refusal = findings.into_iter().find_map(|finding| finding.denial);
             let refusal = match refusal {
-                None => self.ask(required, &facts, &entry, why).await,
+                None => self.ask(required, &facts, &entry, intent, why).await,
                 refusal => refusal,
             };
             if let Some(denial) = refusal {
                 return Ok(Attempt::Denied(Box::new(denial)));
             }
+        }
+        if intent.time_left().is_some_and(|left| left.is_zero()) {
+            return Err(Error::new(ErrorKind::Timeout, "the call's time was up before anything was signed"));
         }
         let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
         let checks = Checks { now: self.now(), ..checks };
@@ -185,6 +188,7 @@ impl Payer {
         required: &PaymentRequired,
         facts: &Facts<'_>,
         entry: &NewEntry,
+        intent: &Intent,
         why: String,
     ) -> Option<Denial> {
         let Some(approver) = &self.inner.approver else {
@@ -210,7 +214,9 @@ impl Payer {
                 resource_url: required.resource_url().map(text::excerpt),
             },
         };
-        match approver.decide(&request, self.inner.policy.time_to_approve()).await {
+        let patience = self.inner.policy.time_to_approve();
+        let patience = intent.time_left().map_or(patience, |left| left.min(patience));
+        match approver.decide(&request, patience).await {
             Verdict::Approve => None,
             Verdict::Deny { reason } => Some(Denial::new(Rule::Approval, format!("not approved: {reason}"))),
         }

@@ -1,7 +1,10 @@
 //! What somebody wants to buy.
 
+use std::time::Duration;
+
 use alloy::primitives::{B256, keccak256};
 use http::Method;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::ledger::PurchaseId;
@@ -21,6 +24,8 @@ pub struct Intent {
     /// Whether the body is known, and the fingerprint therefore tells requests apart.
     pub(super) known: bool,
     pub(super) duplicate: bool,
+    /// When the call must be over; nothing is signed after it.
+    until: Option<Instant>,
 }
 
 impl Intent {
@@ -51,6 +56,7 @@ impl Intent {
             max_price: None,
             known,
             duplicate: false,
+            until: None,
         })
     }
 
@@ -63,6 +69,17 @@ impl Intent {
     pub(crate) const fn fingerprint(mut self, fingerprint: B256) -> Self {
         self.fingerprint = fingerprint;
         self
+    }
+
+    /// For a call that must be over by then.
+    pub(crate) const fn until(mut self, end: Option<Instant>) -> Self {
+        self.until = end;
+        self
+    }
+
+    /// How long the call may still take, where that is bounded.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.until.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
     /// Under the caller's own id: a second request with it is the same purchase.
