@@ -148,6 +148,7 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
 }
 
 /// The exit code of one request.
+#[cfg(feature = "mcp")]
 pub(crate) fn exit_of(verdict: Verdict, spend: Spend) -> Exit {
     let any_unknown = spend == Spend::Unknown;
     Run { last: Some((verdict, spend)), any_unknown, any_settled: spend == Spend::Settled }.exit()
