@@ -4,7 +4,8 @@
 //
 // Chromium speaks its DevTools protocol over a pipe, so that nothing listens and nothing is installed.
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -207,8 +208,10 @@ try {
   clearTimeout(patience);
   chromium.removeAllListeners("exit");
   const gone = new Promise((resolve) => chromium.on("exit", resolve));
-  if (chromium.exitCode === null && chromium.kill()) await gone;
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  // Asked to close it ends its own processes first; killed it would leave them writing.
+  send("Browser.close").catch(() => chromium.kill());
+  if (chromium.exitCode === null) await gone;
+  await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 faults.forEach((fault) => console.error(fault));
 console.log(faults.length ? `${faults.length} faults` : "the page is as it should be, light and dark, narrow and wide");

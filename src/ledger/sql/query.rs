@@ -239,9 +239,8 @@ fn held_by(scope: &Scope) -> Clause {
         // The path may be stored with its query.
         Scope::Resource(origin, path) => {
             let query = format!("{path}?");
-            let length = i64::try_from(query.chars().count()).unwrap_or(i64::MAX);
-            let values = vec![origin.written().into(), path.clone().into(), length.into(), query.into()];
-            ("origin = ? AND (path = ? OR substr(path, 1, ?) = ?)", values)
+            let values = vec![origin.written().into(), path.clone().into(), query.clone().into(), query.into()];
+            ("origin = ? AND (path = ? OR substr(path, 1, length(CAST(? AS TEXT))) = ?)", values)
         }
         Scope::Host(pattern) if pattern.covers_subdomains() => {
             let host = reversed(pattern.host());
