@@ -21,6 +21,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use url::Url;
 
+use presentation::Basis;
 pub(crate) use presentation::Patience;
 #[cfg(feature = "mcp")]
 pub(crate) use presentation::{Refusal, while_held};
@@ -176,7 +177,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
             let intent = self.intent(&first)?;
             if let Some(payment) = payer.resume_here(&intent).await? {
-                return self.present(payment, &replay, intent).await;
+                return self.present(payment, &replay, intent, None).await;
             }
         }
         match self.credential(&first) {
@@ -187,11 +188,27 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     /// The request without a key, paid if it must be and may be.
     async fn by_payment(&mut self, first: Request, replay: Replay) -> Result<Response, Error> {
+        if let Some(answer) = self.at_known_terms(&first, &replay).await? {
+            return Ok(answer);
+        }
         let (response, replay) = self.ask_anew(first, replay).await?;
         match self.priced(response).await? {
             Priced::Free(response) => Ok(response),
             Priced::At(required, url) => self.buy(required, replay, &url).await,
         }
+    }
+
+    /// The request with its payment at once, where the seller's terms are remembered; `None` where it has to
+    /// be asked for them.
+    async fn at_known_terms(&mut self, first: &Request, replay: &Replay) -> Result<Option<Response>, Error> {
+        let Some(payer) = self.payer.filter(|_| !self.options.no_payment) else { return Ok(None) };
+        let intent = self.intent(first)?;
+        let Some(terms) = payer.known_terms(&intent).filter(|_| replay.make().is_some()) else { return Ok(None) };
+        let Some(payment) = payer.authorize_known(&terms, &intent).await? else {
+            payer.forget(&intent);
+            return Ok(None);
+        };
+        self.present(payment, replay, intent, Some(Basis::known(terms))).await.map(Some)
     }
 
     /// Phase 2: whether the answer asks for a payment, and is to be paid at all.
@@ -218,9 +235,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
             )
             .at(url));
         };
+        let named = payer.now();
         let (intent, replay) = self.replayable(payer, replay, &required).await?;
         let payment = payer.authorize(&required, &intent).await?;
-        self.present(payment, &replay, intent).await
+        self.present(payment, &replay, intent, Some(Basis::named(required, named))).await
     }
 
     /// What the request would cost. A request that is free is executed.

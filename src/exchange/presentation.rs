@@ -2,6 +2,7 @@
 //! patience ends. Whatever happens from here on, the money counts as spent until there is proof.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
@@ -14,10 +15,10 @@ use super::challenge::Challenge;
 use super::response::Settlement;
 use super::{Exchange, Replay, Wire};
 use crate::ledger::BodyDigest;
-use crate::payer::{Intent, Outcome, Payment};
+use crate::payer::{Intent, Outcome, Payer, Payment};
 use crate::receipt::{Claim, Receipt};
 use crate::x402::{PaymentRequired, SettlementResponse};
-use crate::{Error, ErrorKind, Spend};
+use crate::{Error, ErrorKind, Spend, Timestamp};
 
 /// How often a payment is presented in one call, the first time included, unless the client says
 /// otherwise.
@@ -63,20 +64,54 @@ impl Patience {
     }
 }
 
+/// The terms that a payment was signed for.
+pub(super) struct Basis {
+    terms: Arc<PaymentRequired>,
+    /// When a 402 named them; `None` for those remembered.
+    named: Option<Timestamp>,
+}
+
+impl Basis {
+    pub(super) fn named(terms: PaymentRequired, at: Timestamp) -> Self {
+        Self { terms: Arc::new(terms), named: Some(at) }
+    }
+
+    pub(super) const fn known(terms: Arc<PaymentRequired>) -> Self {
+        Self { terms, named: None }
+    }
+
+    /// Whether the seller has other terms by now than those remembered.
+    fn is_stale(&self, terms: &PaymentRequired) -> bool {
+        self.named.is_none() && !self.terms.offers_alike(terms)
+    }
+
+    /// Whether the seller settled at them, for the next purchase.
+    fn prove(self, payer: &Payer, intent: &Intent, settled: bool) {
+        match self.named {
+            Some(named) if settled => payer.remember(intent, self.terms, named),
+            None if settled => payer.sign_ahead(intent),
+            None => payer.forget(intent),
+            Some(_) => {}
+        }
+    }
+}
+
 impl<W: Wire> Exchange<'_, W> {
     pub(super) async fn present(
         &mut self,
         payment: Payment,
         replay: &Replay,
         intent: Intent,
+        basis: Option<Basis>,
     ) -> Result<Response, Error> {
-        let mut payment = payment;
+        let (mut payment, mut basis) = (payment, basis);
         let mut requotes = u8::from(self.options.accept_new_terms);
         loop {
             let response = match self.deliver(&payment, replay).await {
                 Ok(response) => response,
                 Err(error) => {
                     payment.lost(&error.to_string()).await;
+                    self.prove(basis, &intent, false);
                     return Err(error.spent(payment.spend()).of_payment(payment.paid()));
                 }
             };
@@ -90,24 +125,39 @@ impl<W: Wire> Exchange<'_, W> {
                 response => (response, None),
             };
             let outcome = payment.conclude_with(status, &headers, terms.as_ref(), evidence).await;
+            let stale = basis.as_ref().zip(terms.as_ref()).is_some_and(|(basis, terms)| basis.is_stale(terms));
             match (outcome, terms, self.payer) {
-                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if requotes > 0 => {
-                    requotes = requotes.saturating_sub(1);
+                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if stale || requotes > 0 => {
+                    if stale {
+                        payer.distrust(&intent);
+                    } else {
+                        requotes = requotes.saturating_sub(1);
+                    }
                     let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
                     let (earlier, spend) = (payment.paid().clone(), payment.spend());
                     let changed = payer.requote(&terms, &intent).await;
                     payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
+                    basis = Some(Basis::named(terms, payer.now()));
                 }
                 (Outcome::Refused { reason, pending }, terms, _) => {
+                    self.prove(basis, &intent, false);
                     let refusal = Refusal { status, reason, pending, new_terms: terms.is_some() };
                     return Err(refusal.of(&payment).at(replay.head().url()));
                 }
                 (outcome, ..) => {
+                    let settled = matches!(outcome, Outcome::Settled(_)) && status.is_success();
+                    self.prove(basis, &intent, settled && !payment.is_again());
                     let url = replay.head().url();
                     let response = response.ok_or_else(|| withheld(&payment, status, &outcome).at(url))?;
                     return Ok(Settlement::attach(response, &payment, outcome));
                 }
             }
+        }
+    }
+
+    fn prove(&self, basis: Option<Basis>, intent: &Intent, settled: bool) {
+        if let (Some(basis), Some(payer)) = (basis, self.payer) {
+            basis.prove(payer, intent, settled);
         }
     }
 

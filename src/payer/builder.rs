@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::guard::Left;
+use super::known::KnownTerms;
 use super::{Inner, KillSwitch, Payer};
 use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Ledger};
@@ -132,6 +133,7 @@ impl PayerBuilder {
                 chain: self.chain,
                 observer: self.observer,
                 left: Left::default(),
+                known: KnownTerms::default(),
             }),
         })
     }

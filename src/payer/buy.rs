@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -10,11 +11,12 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
 use super::guard::{Guard, Stage};
+use super::known::Ahead;
 use super::payment::OWNED;
 use super::{Intent, Payer, Payment};
 use crate::ledger::{self, Checks, Entry, NewEntry, PurchaseId, Reservation, Reserved, State, Terms, Transition};
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
-use crate::quote::Quote;
+use crate::quote::{Quote, Unpayable};
 use crate::receipt::Paid;
 use crate::signer::{Signature, TransferAuthorization};
 use crate::telemetry::{Event, Happening, Trail};
@@ -51,8 +53,35 @@ impl Payer {
         self.spanned(intent, self.obtain(required, intent)).await
     }
 
+    /// [`authorize`](Self::authorize), at terms that no 402 has just named; `None` where what the seller asks
+    /// today may be allowed all the same.
+    pub(crate) async fn authorize_known(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+    ) -> Result<Option<Payment>, Error> {
+        let allowed_otherwise = |error: &Error| match error.kind() {
+            ErrorKind::NotPayable => true,
+            ErrorKind::Denied => error.denial().is_some_and(|denial| denial.rule != Rule::Approval),
+            _ => false,
+        };
+        match self.in_span(intent, self.obtain(required, intent)).await {
+            Ok(payment) => Ok(Some(payment)),
+            Err(error) if error.spend() == Spend::None && allowed_otherwise(&error) => Ok(None),
+            Err(error) => Err(self.denied(intent, error).at(&intent.url)),
+        }
+    }
+
     /// Buying in its span, and its denial told.
     async fn spanned(
+        &self,
+        intent: &Intent,
+        buying: impl Future<Output = Result<Payment, Error>>,
+    ) -> Result<Payment, Error> {
+        self.in_span(intent, buying).await.map_err(|error| self.denied(intent, error).at(&intent.url))
+    }
+
+    async fn in_span(
         &self,
         intent: &Intent,
         buying: impl Future<Output = Result<Payment, Error>>,
@@ -64,7 +93,7 @@ impl Payer {
             span.record("purchase", display(&paid.purchase));
             span.record("amount", display(&paid.amount)).record("payee", display(paid.pay_to));
         }
-        bought.map_err(|error| self.denied(intent, error).at(&intent.url))
+        bought
     }
 
     fn span(&self, intent: &Intent) -> Span {
@@ -101,21 +130,19 @@ impl Payer {
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)));
         }
-        let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
-        for quote in Quote::read_all(required, &self.inner.assets) {
-            match quote {
-                Ok(quote) => quotes.push(quote),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        quotes.sort_by_key(Quote::preference);
-        let purchase = match &intent.purchase_id {
-            Some(id) => id.clone(),
-            None => PurchaseId::random().map_err(no_randomness)?,
+        let (quotes, reasons) = self.quotes(required);
+        let mut ahead = match &intent.purchase_id {
+            None => self.inner.known.take_ahead(intent),
+            Some(_) => None,
+        };
+        let purchase = match (&intent.purchase_id, &ahead) {
+            (Some(id), _) => id.clone(),
+            (None, Some(ahead)) => ahead.purchase.clone(),
+            (None, None) => PurchaseId::random().map_err(no_randomness)?,
         };
         let mut denial = None;
         for quote in &quotes {
-            match self.attempt(required, intent, quote, &purchase, terms).await? {
+            match self.attempt(required, intent, quote, (&purchase, terms), &mut ahead).await? {
                 Attempt::Paid(payment) => return Ok(*payment),
                 Attempt::Denied(refusal) if refusal.rule == Rule::Approval => return Err(Error::denied(refusal)),
                 Attempt::Denied(refusal) => denial = denial.or(Some(refusal)),
@@ -124,14 +151,27 @@ impl Payer {
         Err(denial.map_or_else(|| Error::not_payable(reasons), Error::denied))
     }
 
+    /// What can be signed for, the preferred first, and why the rest cannot.
+    pub(super) fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
+        let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
+        for quote in Quote::read_all(required, &self.inner.assets) {
+            match quote {
+                Ok(quote) => quotes.push(quote),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        quotes.sort_by_key(Quote::preference);
+        (quotes, reasons)
+    }
+
     /// One quote through policy, approval, books and signer, in this order.
     async fn attempt(
         &self,
         required: &PaymentRequired,
         intent: &Intent,
         quote: &Quote,
-        purchase: &PurchaseId,
-        terms: Terms,
+        (purchase, terms): (&PurchaseId, Terms),
+        ahead: &mut Option<Ahead>,
     ) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
@@ -177,7 +217,7 @@ impl Payer {
                 let trail = Trail::new(&entry, quote.amount(), self.now());
                 self.tell(&trail.event(Happening::Reserved));
                 let guard = Guard::new(self, key, stage, trail);
-                self.sign(required, quote, *entry, guard).await.map(Box::new).map(Attempt::Paid)
+                self.sign(required, quote, *entry, ahead.take(), guard).await.map(Box::new).map(Attempt::Paid)
             }
         }
     }
@@ -231,17 +271,22 @@ impl Payer {
         required: &PaymentRequired,
         quote: &Quote,
         mut entry: Entry,
+        ahead: Option<Ahead>,
         mut guard: Guard,
     ) -> Result<Payment, Error> {
         let key = entry.key();
-        let authorization = self.authorization(quote, &entry);
-        let valid_before = authorization.valid_before();
-        guard.stage = Stage::Asked { valid_before };
+        let wanted = self.authorization(quote, &entry.origin, entry.nonce);
         let asked = self.now();
-        let signature = match self.inner.signer.sign(&authorization).await {
-            Ok(signature) => signature,
-            Err(error) => return Err(self.unsigned(error, &entry, &authorization, &guard).await),
+        let ahead = ahead.and_then(|ahead| ahead.fits(&wanted, asked, self.validity(&entry.origin, quote)));
+        guard.stage = Stage::Asked { valid_before: wanted.valid_before() };
+        let (authorization, signature) = match ahead {
+            Some(signed) => signed,
+            None => match self.inner.signer.sign(&wanted).await {
+                Ok(signature) => (wanted, signature),
+                Err(error) => return Err(self.unsigned(error, &entry, &wanted, &guard).await),
+            },
         };
+        let valid_before = authorization.valid_before();
         let payload = encode(required, quote, &authorization, &signature, &entry)?;
         let now = self.now();
         let signed = Transition::Signed {
@@ -265,21 +310,15 @@ impl Payer {
         })
     }
 
-    fn authorization(&self, quote: &Quote, entry: &Entry) -> TransferAuthorization {
+    pub(super) fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> TransferAuthorization {
         let now = self.now().secs();
         let valid_after = match quote.version() {
             Version::V1 => now.saturating_sub(V1_BACKDATE),
             Version::V2 => 0,
         };
-        let valid_before = now.saturating_add(self.validity(&entry.origin, quote).as_secs());
-        let parties = (entry.payer, quote.pay_to());
-        TransferAuthorization::new(
-            quote.asset().clone(),
-            parties,
-            quote.value(),
-            (valid_after, valid_before),
-            entry.nonce,
-        )
+        let valid_before = now.saturating_add(self.validity(origin, quote).as_secs());
+        let parties = (self.address(), quote.pay_to());
+        TransferAuthorization::new(quote.asset().clone(), parties, quote.value(), (valid_after, valid_before), nonce)
     }
 
     /// The error of a signer, once the books know what it means for the money.

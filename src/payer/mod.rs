@@ -9,6 +9,7 @@ mod evidence;
 mod guard;
 mod intent;
 mod kill_switch;
+mod known;
 mod payment;
 mod quotation;
 mod reconcile;
@@ -28,6 +29,7 @@ pub use quotation::{Quotation, QuotedOffer};
 pub use reconcile::Reconciled;
 
 use guard::Left;
+use known::KnownTerms;
 
 use crate::asset::AssetRegistry;
 use crate::chain::ChainReader;
@@ -77,6 +79,7 @@ struct Inner {
     chain: Option<ChainReader>,
     observer: AnyObserver,
     left: Left,
+    known: KnownTerms,
 }
 
 impl fmt::Debug for Payer {

@@ -162,6 +162,34 @@ macro_rules! setting_methods {
             self
         }
 
+        /// Pays with the first request where the seller has settled before at terms that it named no longer
+        /// ago than this: one round trip in place of two. Off unless set; zero switches it off for a host.
+        ///
+        /// Terms are kept in memory by origin, method and path; requests that differ in query or body share
+        /// them. The whole policy, the limits and the books hold as for any purchase. A seller whose terms have changed
+        /// answers 402, and the same purchase goes on at the new terms, if the policy allows them and the payee is
+        /// the same; its path is then asked first for as long. A seller that has become free, or is down, has
+        /// a signed payment all the same, which counts until it is resolved.
+        ///
+        /// Not for sellers that name a new payee for every order, or take more than they ask for.
+        #[must_use]
+        pub fn remember_terms(mut self, lifetime: Duration) -> Self {
+            self.settings_mut().remember_terms = Some(lifetime);
+            self
+        }
+
+        /// Where terms are [remembered](Self::remember_terms), has the next purchase signed while nothing else is to do.
+        ///
+        /// What is signed ahead passes the rules that need no books, waits in memory, and leaves the process
+        /// only once its purchase is held within the limits and recorded; never asked for, it is forgotten. It is
+        /// valid for at most the usual time, and used in the first half of that. Nothing is signed ahead of an
+        /// approval. A signer that asks a person or costs money is not for this.
+        #[must_use]
+        pub fn sign_ahead(mut self) -> Self {
+            self.settings_mut().sign_ahead = Some(true);
+            self
+        }
+
         /// Records a `resource.url` of another origin and pays: the default.
         #[must_use]
         pub fn record_foreign_resource(mut self) -> Self {

@@ -384,6 +384,8 @@ fn settings(table: &mut Section<'_>) -> Read<HostSettings> {
         max_price_rise: max_price_rise.transpose()?,
         resource: resource.transpose()?,
         repeats: table.take("repeats").map(|item| item.count("`repeats`", "max")).transpose()?,
+        remember_terms: table.take("remember_terms").map(Item::duration).transpose()?,
+        sign_ahead: table.take("sign_ahead").map(Item::flag).transpose()?,
         breaker: table.take("breaker").map(|item| item.count("`breaker`", "failures")).transpose()?,
     })
 }

@@ -116,6 +116,8 @@ struct HostSettings {
     resource: Option<ResourceRule>,
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
+    remember_terms: Option<Duration>,
+    sign_ahead: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,6 +292,16 @@ impl Policy {
     /// How long an authorization for this origin may be valid at most.
     pub(crate) fn validity_ceiling(&self, origin: &Origin) -> Duration {
         self.setting(origin, |settings| settings.max_validity).unwrap_or(MAX_VALIDITY)
+    }
+
+    /// How long terms that this origin settled at are paid with the first request; `None` if never.
+    pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
+        self.setting(origin, |settings| settings.remember_terms).filter(|lifetime| !lifetime.is_zero())
+    }
+
+    /// Whether the next purchase from this origin is signed before it is asked for.
+    pub(crate) fn signs_ahead(&self, origin: &Origin) -> bool {
+        self.terms_lifetime(origin).is_some() && self.setting(origin, |settings| settings.sign_ahead).unwrap_or(false)
     }
 
     /// The limits set, and the defaults for kinds that are not set on everything in dollars.

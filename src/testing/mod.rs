@@ -240,6 +240,12 @@ impl Paywall {
         state.faults.iter_mut().for_each(|faults| *faults = fault::Faults::default());
     }
 
+    /// Ends the first route that covers the path, as a shop does that changes what it asks: the next route for
+    /// it answers from here on.
+    pub fn close(&self, path: &str) {
+        self.seller.close(path);
+    }
+
     /// How a facilitator's bazaar lists a route: an item for [`Bazaar`], with the offers that an honest seller
     /// makes. `null` for a path that no route covers.
     #[must_use]

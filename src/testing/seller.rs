@@ -1,6 +1,6 @@
 //! The seller: who asks, what it costs, whether it is paid, and what is answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +57,8 @@ pub(super) struct State {
     identified: HashMap<(usize, String), String>,
     /// Calls by key, by route.
     calls: HashMap<usize, usize>,
+    /// Routes that sell no more.
+    closed: HashSet<usize>,
 }
 
 /// How a route stated its terms.
@@ -134,6 +136,14 @@ impl Seller {
         made
     }
 
+    /// Closes the first open route that covers the path.
+    pub(super) fn close(&self, path: &str) {
+        let mut state = self.state();
+        let mut routes = self.shelves.iter().enumerate();
+        let first = routes.find(|(number, (route, _))| route.covers(path) && !state.closed.contains(number));
+        state.closed.extend(first.map(|(number, _)| number));
+    }
+
     /// Settles what the buyer no longer waits for.
     pub(super) fn settle_late(&self, token: Token, authorization: Authorization) {
         // A refusal by the chain is told to nobody: nobody is there.
@@ -142,8 +152,9 @@ impl Seller {
     }
 
     fn route(&self, state: &mut State, received: &Received) -> Reply {
-        let mut here =
-            self.shelves.iter().enumerate().filter(|(_, (route, _))| route.covers(received.path())).peekable();
+        let open = |number: &usize| !state.closed.contains(number);
+        let shelves = self.shelves.iter().enumerate().filter(|(number, _)| open(number));
+        let mut here = shelves.filter(|(_, (route, _))| route.covers(received.path())).peekable();
         if here.peek().is_none() {
             return answer::plain(StatusCode::NOT_FOUND, "the paywall has no such route").into();
         }

@@ -1,6 +1,7 @@
 //! What a seller asks for: `PaymentRequired` and its offers.
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Version, WireError, codec};
@@ -110,6 +111,19 @@ impl PaymentRequired {
     #[must_use]
     pub fn offers(&self) -> &[Offer] {
         &self.offers
+    }
+
+    /// Bytes that are kept of it, about.
+    pub(crate) fn size(&self) -> usize {
+        let raw = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
+        let offers = self.offers.iter().map(|offer| offer.json().len().saturating_mul(2));
+        offers.fold(raw(&self.resource).saturating_add(raw(&self.extensions)), usize::saturating_add)
+    }
+
+    /// Whether the offers say the same, however they are written.
+    pub(crate) fn offers_alike(&self, other: &Self) -> bool {
+        let read = |offer: &Offer| serde_json::from_str::<Value>(offer.json()).ok();
+        self.version == other.version && self.offers.iter().map(read).eq(other.offers.iter().map(read))
     }
 
     pub(crate) fn raw_resource(&self) -> Option<&RawValue> {
