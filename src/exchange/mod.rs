@@ -10,6 +10,7 @@ mod replay;
 mod response;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
@@ -177,33 +178,48 @@ impl<'a, W: Wire> Exchange<'a, W> {
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
             let intent = self.intent(&first)?;
             if let Some(payment) = payer.resume_here(&intent).await? {
-                return self.present(payment, &replay, intent, None).await;
+                return Box::pin(self.present(payment, &replay, intent, None)).await;
             }
         }
         match self.credential(&first) {
-            Some(credential) => self.by_key_or_payment(&credential, first, replay).await,
+            Some(credential) => Box::pin(self.by_key_or_payment(&credential, first, replay)).await,
             None => self.by_payment(first, replay).await,
         }
     }
 
     /// The request without a key, paid if it must be and may be.
     async fn by_payment(&mut self, first: Request, replay: Replay) -> Result<Response, Error> {
-        if let Some(answer) = self.at_known_terms(&first, &replay).await? {
+        if let Some((intent, terms)) = self.known_terms(&first, &replay)?
+            && let Some(answer) = Box::pin(self.at_known_terms(terms, &replay, intent)).await?
+        {
             return Ok(answer);
         }
         let (response, replay) = self.ask_anew(first, replay).await?;
         match self.priced(response).await? {
             Priced::Free(response) => Ok(response),
-            Priced::At(required, url) => self.buy(required, replay, &url).await,
+            Priced::At(required, url) => Box::pin(self.buy(required, replay, &url)).await,
         }
     }
 
-    /// The request with its payment at once, where the seller's terms are remembered; `None` where it has to
-    /// be asked for them.
-    async fn at_known_terms(&mut self, first: &Request, replay: &Replay) -> Result<Option<Response>, Error> {
+    /// What the request would be paid at without asking, where the policy remembers its seller's terms.
+    fn known_terms(&self, first: &Request, replay: &Replay) -> Result<Option<(Intent, Arc<PaymentRequired>)>, Error> {
         let Some(payer) = self.payer.filter(|_| !self.options.no_payment) else { return Ok(None) };
+        if !Origin::of(first.url()).is_some_and(|origin| payer.remembers_terms(&origin)) {
+            return Ok(None);
+        }
         let intent = self.intent(first)?;
-        let Some(terms) = payer.known_terms(&intent).filter(|_| replay.make().is_some()) else { return Ok(None) };
+        let terms = payer.known_terms(&intent).filter(|_| replay.make().is_some());
+        Ok(terms.map(|terms| (intent, terms)))
+    }
+
+    /// The request with its payment at once; `None` where the seller has to be asked first.
+    async fn at_known_terms(
+        &mut self,
+        terms: Arc<PaymentRequired>,
+        replay: &Replay,
+        intent: Intent,
+    ) -> Result<Option<Response>, Error> {
+        let Some(payer) = self.payer else { return Ok(None) };
         let Some(payment) = payer.authorize_known(&terms, &intent).await? else {
             payer.forget(&intent);
             return Ok(None);

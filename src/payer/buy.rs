@@ -50,7 +50,7 @@ impl Payer {
     /// these cases nothing was signed, but for a signer that did not answer in time.
     pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
         self.tell(&Event::new(Happening::Challenged, &intent.origin, intent.tag.as_deref()));
-        self.spanned(intent, self.obtain(required, intent)).await
+        self.spanned(intent, Box::pin(self.obtain(required, intent))).await
     }
 
     /// [`authorize`](Self::authorize), at terms that no 402 has just named; `None` where what the seller asks
@@ -65,7 +65,7 @@ impl Payer {
             ErrorKind::Denied => error.denial().is_some_and(|denial| denial.rule != Rule::Approval),
             _ => false,
         };
-        match self.in_span(intent, self.obtain(required, intent)).await {
+        match self.in_span(intent, Box::pin(self.obtain(required, intent))).await {
             Ok(payment) => Ok(Some(payment)),
             Err(error) if error.spend() == Spend::None && allowed_otherwise(&error) => Ok(None),
             Err(error) => Err(self.denied(intent, error).at(&intent.url)),
@@ -123,7 +123,7 @@ impl Payer {
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
     /// nonce, the larger of the amounts held.
     pub(crate) async fn requote(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.spanned(intent, self.buy(required, intent, Terms::Changed)).await
+        self.spanned(intent, Box::pin(self.buy(required, intent, Terms::Changed))).await
     }
 
     async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {

@@ -136,9 +136,13 @@ impl KnownTerms {
 }
 
 impl Payer {
-    /// The terms to pay with the first request, where the policy says so and they are fresh.
+    /// Whether the policy has terms of the origin remembered.
+    pub(crate) fn remembers_terms(&self, origin: &Origin) -> bool {
+        self.inner.policy.terms_lifetime(origin).is_some()
+    }
+
+    /// The terms to pay with the first request, where they are fresh.
     pub(crate) fn known_terms(&self, intent: &Intent) -> Option<Arc<PaymentRequired>> {
-        self.inner.policy.terms_lifetime(&intent.origin)?;
         self.inner.known.find(intent, self.now())
     }
 
