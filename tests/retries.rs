@@ -312,7 +312,7 @@ async fn tower_retries_and_pays_once() {
             async move { call.await.map_err(Box::new) }
         });
         let mut service = ServiceBuilder::new().retry(Always(3)).service(send);
-        drop(service.ready().await.unwrap().call(seller.url("/report")).await);
+        drop(Box::pin(service.ready().await.unwrap().call(seller.url("/report"))).await);
         let settled = usize::from(fault != Fault::RejectAgain);
         assert_eq!((seller.settlements().len(), payments(&seller).len()), (settled, 1), "{fault:?}");
         assert_eq!(signatures.load(Ordering::SeqCst), 1, "{fault:?}");

@@ -110,7 +110,7 @@ async fn wherever_a_paid_answer_is_cut_the_payment_is_known() {
         let before = cut_off(Fault::BreakBeforeSettle(Breakage::Cut(bytes)), 0);
         [before, cut_off(Fault::BreakAfterSettle(Breakage::Cut(bytes)), 1)]
     };
-    let outcomes = at_once(stages.flat_map(cut)).await;
+    let outcomes = Box::pin(at_once(stages.flat_map(cut))).await;
     assert!(outcomes.contains(&Spend::Settled) && outcomes.contains(&Spend::Unknown));
 }
 

@@ -135,7 +135,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
     }
     let (report, verdict) = match ledger {
         None => dry(call).await,
-        Some(ledger) => buy(call, &payer, &ledger).await,
+        Some(ledger) => Box::pin(buy(call, &payer, &ledger)).await,
     };
     session.close().await;
     let exit = pay::exit_of(verdict, report.spend);
