@@ -71,13 +71,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// A stand-in for the signing service. A real one runs elsewhere and knows its callers.
 mod service {
     use super::{Address, Error, StatusCode, TypedData, Url};
+    use alloy::signers::k256::ecdsa::SigningKey;
     use http_body_util::{BodyExt, Full};
     use hyper::body::{Bytes, Incoming};
     use hyper::server::conn::http1;
     use hyper::service::service_fn;
     use hyper::{Request, Response};
     use hyper_util::rt::TokioIo;
-    use k256::ecdsa::SigningKey;
     use tokio::net::TcpListener;
 
     /// Its own limit, in atomic units of USDC: 10 cents.

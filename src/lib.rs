@@ -51,8 +51,9 @@
 //!
 //! # Features
 //!
-//! Default: `rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream` (as reqwest's),
-//! `sqlite` (books in a file), `toml` (policy files). Others: `native-tls`, `gzip`, `keystore`
+//! Default: `rustls`, `http2`, `json`, `query`, `form`, `stream` (as reqwest's),
+//! `sqlite` (books in a file), `toml` (policy files). Others: `multipart`, `native-tls`, `gzip`,
+//! `secp256k1` (libsecp256k1 signs, which is faster and in C), `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
 //! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `report` (tables and a page with charts),
 //! `testing` (a paywall on loopback), `cli` (the `bursar` command), `mcp-serve` (the command as an MCP

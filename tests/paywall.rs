@@ -17,6 +17,7 @@ use bursar::{
     State, Timestamp, usd,
 };
 use k256::ecdsa::SigningKey;
+use k256::elliptic_curve::sec1::ToSec1Point;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -68,7 +69,8 @@ impl Cheque {
     /// What the `/report` costs.
     fn new() -> Self {
         let key = SigningKey::from_slice(&[7; 32]).unwrap();
-        let from = Address::from_public_key(key.verifying_key());
+        let point = key.verifying_key().as_affine().to_sec1_point(false);
+        let from = Address::from_word(keccak256(&point.as_bytes()[1..]));
         let nonce = B256::repeat_byte(1);
         Self { key, from, to: PAYEE, value: U256::from(10_000), valid_after: 0, valid_before: NOW + 60, nonce }
     }
@@ -93,7 +95,7 @@ impl Cheque {
         ];
         let content = keccak256(words.concat());
         let digest = keccak256([&[0x19, 1][..], usdc().domain_separator().as_slice(), content.as_slice()].concat());
-        let (signature, recovery) = self.key.sign_prehash_recoverable(digest.as_slice()).unwrap();
+        let (signature, recovery) = self.key.sign_prehash_recoverable(digest.as_slice());
         [&signature.to_bytes()[..], &[27 + u8::from(recovery.is_y_odd())]].concat()
     }
 

@@ -112,7 +112,7 @@ mod tests {
 
     /// A device that can do some things, and remembers what it was asked to do.
     struct Device {
-        key: k256::ecdsa::SigningKey,
+        key: alloy::signers::k256::ecdsa::SigningKey,
         hash: bool,
         typed_data: bool,
         broken: bool,
@@ -121,7 +121,7 @@ mod tests {
 
     impl Device {
         fn new(hash: bool, typed_data: bool) -> Self {
-            let key = k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+            let key = alloy::signers::k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
             Self { key, hash, typed_data, broken: false, asked: Arc::default() }
         }
 
@@ -192,7 +192,7 @@ mod tests {
     async fn a_device_that_shows_what_it_signs_is_never_given_a_hash() {
         let (outcome, asked) = sign_with(Device::new(false, true)).await;
         let local = LocalSigner::from_bytes(&vec![7; 32].into()).unwrap();
-        assert_eq!(outcome, local.sign_now(&authorization(local.address())));
+        assert_eq!(outcome, Ok(local.sign_now(&authorization(local.address()))));
         assert_eq!(asked, ["typed data"]);
     }
 

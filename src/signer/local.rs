@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use alloy::primitives::{Address, B256, hex};
-use k256::ecdsa::SigningKey;
+use alloy::primitives::{Address, hex};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::recover::canonical;
+use super::curve::PrivateKey;
 use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
 
 /// A private key held in memory, wiped when dropped.
@@ -19,7 +18,7 @@ use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthori
 /// does not reach copies that the operating system made (swap, core dumps). Keep no more in such
 /// a wallet than the agent may spend.
 pub struct LocalSigner {
-    key: SigningKey,
+    key: PrivateKey,
     address: Address,
 }
 
@@ -86,10 +85,9 @@ impl LocalSigner {
     /// # Errors
     /// When the bytes are no key.
     pub fn from_bytes(bytes: &SecretSlice<u8>) -> Result<Self, KeyError> {
-        // k256 would fill up a slice that is too short, and a truncated key would be another wallet.
         let bytes: &[u8; 32] = bytes.expose_secret().try_into().map_err(|_| KeyError::NotKeySized)?;
-        let key = SigningKey::from_slice(bytes).map_err(|_| KeyError::OutOfRange)?;
-        let address = Address::from_public_key(key.verifying_key());
+        let key = PrivateKey::new(bytes).ok_or(KeyError::OutOfRange)?;
+        let address = key.address();
         Ok(Self { key, address })
     }
 
@@ -124,16 +122,8 @@ impl LocalSigner {
         self.address
     }
 
-    pub(super) fn sign_now(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        self.sign_digest(authorization.digest())
-    }
-
-    fn sign_digest(&self, digest: B256) -> Result<Signature, SignerError> {
-        let (signature, recovery) = self
-            .key
-            .sign_prehash_recoverable(digest.as_slice())
-            .map_err(|_| SignerError::unavailable("the key cannot sign this digest"))?;
-        Ok(canonical(&signature, recovery))
+    pub(super) fn sign_now(&self, authorization: &TransferAuthorization) -> Signature {
+        self.key.sign(authorization.digest())
     }
 }
 
@@ -143,11 +133,11 @@ impl Signer for LocalSigner {
     }
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        self.sign_now(authorization)
+        Ok(self.sign_now(authorization))
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
-        self.sign_digest(cancellation.digest())
+        Ok(self.key.sign(cancellation.digest()))
     }
 }
 

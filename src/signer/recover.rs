@@ -3,6 +3,7 @@
 use alloy::primitives::{Address, B256};
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
 
+use super::curve::{self, address_of};
 use super::{Signature, SignerError, TransferAuthorization};
 
 /// The signature in canonical form (low `s`, `v` 27 or 28), if it recovers to the payer.
@@ -17,14 +18,14 @@ pub(crate) fn check_signature(
 pub(super) fn check(digest: B256, signer: Address, signature: &Signature) -> Result<Signature, SignerError> {
     let (ecdsa, recovery) = parse(signature)?;
     let recovered = VerifyingKey::recover_from_prehash(digest.as_slice(), &ecdsa, recovery)
-        .map(|key| Address::from_public_key(&key))
+        .map(|key| address_of(&key))
         .map_err(|_| SignerError::wrong_signature("the signature recovers to no address"))?;
     if recovered != signer {
         return Err(SignerError::wrong_signature(format!(
             "the signature is by {recovered}, not by the signer's address {signer}"
         )));
     }
-    Ok(canonical(&ecdsa, recovery))
+    Ok(curve::signature(&ecdsa.to_bytes(), recovery.is_y_odd()))
 }
 
 fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
@@ -37,16 +38,8 @@ fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
         _ => return Err(malformed()),
     };
     // The mirror image with a high `s` is valid mathematics, but the token's contract refuses it.
-    match ecdsa.normalize_s() {
-        Some(low) => Ok((low, RecoveryId::new(!odd, false))),
-        None => Ok((ecdsa, RecoveryId::new(odd, false))),
-    }
-}
-
-pub(super) fn canonical(ecdsa: &Ecdsa, recovery: RecoveryId) -> Signature {
-    let mut bytes = ecdsa.to_bytes().to_vec();
-    bytes.push(if recovery.is_y_odd() { 28 } else { 27 });
-    Signature::new(bytes)
+    let low = ecdsa.normalize_s();
+    Ok((low, RecoveryId::new(odd != (low != ecdsa), false)))
 }
 
 #[cfg(test)]
@@ -82,7 +75,7 @@ pub(super) mod tests {
     fn signed() -> (TransferAuthorization, Signature) {
         let signer = signer(7);
         let authorization = authorization(signer.address());
-        let signature = signer.sign_now(&authorization).unwrap();
+        let signature = signer.sign_now(&authorization);
         (authorization, signature)
     }
 
@@ -122,7 +115,7 @@ pub(super) mod tests {
         let bytes = signature.as_bytes();
         let longer = [bytes, &[27]].concat();
         let order = k256::elliptic_curve::bigint::Encoding::to_be_bytes(
-            &<k256::Secp256k1 as k256::elliptic_curve::Curve>::ORDER,
+            <k256::Secp256k1 as k256::elliptic_curve::Curve>::ORDER.as_ref(),
         );
         let malformed = [
             Vec::new(),
@@ -169,7 +162,7 @@ pub(super) mod tests {
         let by = impostor.address();
         let confused = signer_fn(payer.address(), move |authorization| {
             let signature = impostor.sign_now(&authorization);
-            async move { signature }
+            async move { Ok(signature) }
         });
         let refused = AnySigner::new(confused).sign(&authorization).await.unwrap_err();
         assert!(refused.to_string().contains(&by.to_string()), "{refused}");

@@ -3,6 +3,7 @@
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
+use k256::elliptic_curve::sec1::ToSec1Point;
 
 use super::payment::Authorization;
 
@@ -79,11 +80,13 @@ pub(super) fn recover(digest: B256, signature: &[u8; 65]) -> Option<Address> {
         _ => return None,
     };
     let signature = Signature::from_slice(scalars).ok()?;
-    if signature.normalize_s().is_some() {
+    if signature.normalize_s() != signature {
         return None;
     }
     let key = VerifyingKey::recover_from_prehash(digest.as_slice(), &signature, RecoveryId::new(odd, false)).ok()?;
-    Some(Address::from_public_key(&key))
+    // Ethereum's address: the last 20 bytes of the hash of both coordinates.
+    let point = key.as_affine().to_sec1_point(false);
+    Some(Address::from_word(keccak256(point.as_bytes().get(1..)?)))
 }
 
 #[cfg(test)]
