@@ -63,6 +63,7 @@
 
 mod asset;
 pub mod chain;
+mod checksum;
 mod client;
 mod clock;
 mod credential;
@@ -113,7 +114,7 @@ pub use ledger::SqliteLedger;
 pub use ledger::{
     BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan,
     PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved, Resumption, SellerAnswer, State,
-    StopOrder, Transition, write_csv, write_jsonl,
+    StopOrder, Tally, Transition, write_csv, write_jsonl,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};

@@ -77,6 +77,19 @@ impl Origin {
         self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
     }
 
+    /// Whether the URL begins with this origin as it is written, so that no parser could read another into it.
+    /// `false` says nothing.
+    pub(crate) fn begins(&self, url: &str) -> bool {
+        let rest = url.strip_prefix(&self.scheme).and_then(|rest| rest.strip_prefix("://")?.strip_prefix(&self.host));
+        let rest = match rest {
+            Some(rest) if !self.default_port() => {
+                rest.strip_prefix(':').and_then(|rest| rest.strip_prefix(&self.port.to_string()))
+            }
+            rest => rest,
+        };
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+    }
+
     pub(crate) fn is_loopback(&self) -> bool {
         let name = self.host == "localhost" || self.host.ends_with(".localhost");
         name || self.address().is_some_and(|address| address.to_canonical().is_loopback())

@@ -6,6 +6,7 @@ use alloy::primitives::{Address, U256};
 use serde_json::value::RawValue;
 
 use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+use crate::checksum::checksummed;
 use crate::x402::{PaymentRequired, Version};
 use crate::{Network, Usd, text};
 
@@ -239,7 +240,7 @@ pub(crate) fn parse_address(written: &str) -> Option<Address> {
     let address: Address = written.parse().ok()?;
     let one_case =
         !digits.bytes().any(|byte| byte.is_ascii_uppercase()) || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
-    (one_case || Address::parse_checksummed(written, None).is_ok()).then_some(address)
+    (one_case || checksummed(address) == written).then_some(address)
 }
 
 fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {

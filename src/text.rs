@@ -16,6 +16,10 @@ const LONGEST_WORD: usize = 72;
 /// payment header left out and control, bidirectional and other invisible characters escaped, so that
 /// it can neither leak money, nor flood a log, nor repaint a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
+    if is_tame(text) { text.to_owned() } else { long_excerpt(text) }
+}
+
+fn long_excerpt(text: &str) -> String {
     let mut shown = String::new();
     let mut room = EXCERPT;
     let mut hex = MOST_HEX;
@@ -31,9 +35,47 @@ pub(crate) fn excerpt(text: &str) -> String {
     shown
 }
 
+/// Whether the text is its own excerpt, found out in one pass: nearly all that sellers say is.
+fn is_tame(text: &str) -> bool {
+    let (mut word, mut digits, mut hex) = (0_usize, 0_usize, 0_usize);
+    let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    text.len() <= EXCERPT
+        && text.bytes().all(|byte| {
+            word = if is_of_word(byte) { word.saturating_add(1) } else { 0 };
+            digits = if byte.is_ascii_hexdigit() { digits.saturating_add(1) } else { 0 };
+            hex = match digits {
+                SHORT_HEX => hex.saturating_add(SHORT_HEX),
+                digits if digits > SHORT_HEX => hex.saturating_add(1),
+                _ => hex,
+            };
+            printable(byte) && word <= LONGEST_WORD && digits <= LONGEST_HEX && hex <= MOST_HEX
+        })
+}
+
+const fn is_of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'_' | b'-' | b'=')
+}
+
 /// The text with what may be a signature left out, at whatever length.
-pub(crate) fn without_long_hex(text: &str) -> String {
-    pieces(text).map(|piece| if is_hex(piece) { masked(piece, &mut usize::MAX.clone()) } else { piece }).collect()
+pub(crate) fn without_long_hex(text: String) -> String {
+    let is_digit = |character: char| character.is_ascii_hexdigit();
+    let is_long = |run: &str| run.len() > LONGEST_HEX && run.starts_with(is_digit);
+    if text.as_bytes().split(|byte| !byte.is_ascii_hexdigit()).all(|run| run.len() <= LONGEST_HEX) {
+        return text;
+    }
+    runs(&text, is_digit).map(|run| if is_long(run) { "[hex]" } else { run }).collect()
+}
+
+/// The text in its longest pieces of characters that are all of a kind, or all not.
+fn runs(text: &str, kind: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let first = kind(rest.chars().next()?);
+        let end = rest.find(|character| kind(character) != first).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        rest = after;
+        Some(run)
+    })
 }
 
 /// Runs of hexadecimal digits, words too long to show, and single characters.
@@ -42,7 +84,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let first = rest.chars().next()?;
         let run = |of: fn(char) -> bool| rest.find(|character| !of(character)).unwrap_or(rest.len());
-        let word = run(|character| character.is_ascii_alphanumeric() || matches!(character, '+' | '_' | '-' | '='));
+        let word = run(|character| u8::try_from(character).is_ok_and(is_of_word));
         let digits = run(|character| character.is_ascii_hexdigit());
         let end = match (word, digits) {
             _ if rest.starts_with("0x") => 2,
@@ -108,6 +150,26 @@ mod tests {
         }
     }
 
+    /// The short way says of a text what the long way says.
+    #[test]
+    fn what_is_tame_is_shown_as_it_is() {
+        let digits = |count: usize| "0123456789abcdef".chars().cycle().take(count).collect::<String>();
+        let words = |count: usize| "x_-=+Z".chars().cycle().take(count).collect::<String>();
+        let mut texts =
+            vec!["\u{e9}".to_owned(), "\t".to_owned(), " ~ plain. ".to_owned(), "x ".repeat(80), "x ".repeat(81)];
+        for count in [1, 7, 8, 9, 40, 63, 64, 65, 71, 72, 73, 104, 105] {
+            texts.extend([digits(count), words(count), format!("0x{}", digits(count)), format!("{} z", digits(count))]);
+            texts.push(format!("{} {}", digits(count), digits(40)));
+        }
+        let mut tame = 0;
+        for text in texts {
+            let shown: String = long_excerpt(&text);
+            assert_eq!(is_tame(&text), shown == text && text.is_ascii(), "{text:?}: {shown:?}");
+            tame += usize::from(is_tame(&text));
+        }
+        assert!(tame > 20, "{tame}");
+    }
+
     #[test]
     fn signatures_are_left_out_and_hashes_are_not() {
         let hash = "ab".repeat(32);
@@ -119,6 +181,7 @@ mod tests {
         let pieces = ["cdcdcdcdcdcdcdcd"; 8].join(" ");
         assert_eq!(excerpt(&pieces).matches("[hex]").count(), 2, "in eight");
         assert_eq!(excerpt(&format!("x={}", "eyJ4NDAyVmVy".repeat(9))), "[word]", "a payment header");
-        assert_eq!(without_long_hex(&format!("{hash} {hash} 0x{signature}")), format!("{hash} {hash} 0x[hex]"));
+        assert_eq!(without_long_hex(format!("{hash} {hash} 0x{signature}")), format!("{hash} {hash} 0x[hex]"));
+        assert_eq!(without_long_hex(format!("{{\"paid\":\"x{signature}z\"}}")), "{\"paid\":\"x[hex]z\"}", "in a word");
     }
 }

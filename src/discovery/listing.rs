@@ -84,7 +84,7 @@ impl Listing {
                 .input
                 .map(Value::to_string)
                 .filter(|input| input.len() <= MAX_INPUT)
-                .map(|input| text::without_long_hex(&input)),
+                .map(text::without_long_hex),
         };
     }
 

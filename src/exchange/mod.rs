@@ -279,18 +279,21 @@ impl<'a, W: Wire> Exchange<'a, W> {
     /// Where requests may go at all, and which of them the policy permits.
     fn admit(&self, request: &Request) -> Result<(), Error> {
         self.guard.check(request.url())?;
-        self.payer.map_or(Ok(()), |payer| payer.permit(&self.intent(request)?))
+        match self.payer.filter(|payer| payer.restricts()) {
+            Some(payer) => payer.permit(&self.intent(request)?),
+            None => Ok(()),
+        }
     }
 
-    /// Phase 1: the request without payment, through redirects within its origin.
+    /// Phase 1: the request without payment, which was admitted, through redirects within its origin.
     async fn ask(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
         let (mut request, mut replay) = (first, replay);
         for _ in 0..MAX_HOPS {
-            self.admit(&request)?;
             let response = self.send(request, Duration::ZERO).await?;
             match replay.redirected(&response) {
                 None => return Ok((response, replay)),
                 Some((next, following)) => {
+                    self.admit(&next)?;
                     self.fingerprint = self.fingerprint.or(Some(self.intent(replay.head())?.id()));
                     (request, replay) = (next, following);
                 }
@@ -347,7 +350,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
         let deadline = self.deadline;
         let response = deadline.bound(extra, self.wire.send(request)).await.map_err(|error| error.at(&url))?;
         // Of a payment, the other origin has the signature by now; what it answers is not believed.
-        if Origin::of(response.url()) != Origin::of(&url) {
+        if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
             return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
         }
         Ok(response)

@@ -269,12 +269,13 @@ fn paid_request(payment: &Payment, replay: &Replay) -> Result<Request, Error> {
 fn is_uncertain(answer: &Result<Response, Error>, payment: &Payment) -> bool {
     match answer {
         Err(error) => matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
-        Ok(response) if matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_)) => false,
-        Ok(response) if response.status() == StatusCode::PAYMENT_REQUIRED => is_pending(response.headers()),
         Ok(response) => {
-            let status = response.status();
-            status.is_server_error()
-                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
+            let open = match response.status() {
+                StatusCode::PAYMENT_REQUIRED => is_pending(response.headers()),
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => true,
+                status => status.is_server_error(),
+            };
+            open && !matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_))
         }
     }
 }

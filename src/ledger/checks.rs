@@ -27,6 +27,28 @@ pub trait Books {
     /// When the store cannot be read.
     fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError>;
 
+    /// What a tally comes to, at most [`U256::MAX`].
+    ///
+    /// As it stands it visits all [`charges`](Self::charges). A store that keeps running totals answers
+    /// from them, at a cost that does not grow with the books.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
+        sum(self, tally)
+    }
+
+    /// The [`Charge::at`] with which, oldest charge first, at least `part` of a tally has left it; `None`
+    /// if all of it is less.
+    ///
+    /// As it stands it sorts all [`charges`](Self::charges). Asked only when a payment is refused.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn leaves(&self, tally: Tally<'_>, part: U256) -> Result<Option<Timestamp>, LedgerError> {
+        leaves(self, tally, part)
+    }
+
     /// The payee of the first purchase from `origin` in this token that counts.
     ///
     /// # Errors
@@ -45,6 +67,102 @@ pub trait Books {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError>;
+}
+
+/// [`Books::total`] by all charges.
+pub(super) fn sum<B: Books + ?Sized>(books: &B, tally: Tally<'_>) -> Result<U256, LedgerError> {
+    let mut total = U256::ZERO;
+    books.charges(tally.scope(), tally.span(), &mut |charge| {
+        total = total.saturating_add(tally.weigh(charge).unwrap_or_default());
+    })?;
+    Ok(total)
+}
+
+/// [`Books::leaves`] by all charges.
+pub(super) fn leaves<B: Books + ?Sized>(
+    books: &B,
+    tally: Tally<'_>,
+    part: U256,
+) -> Result<Option<Timestamp>, LedgerError> {
+    let mut charges: Vec<(Timestamp, Weight)> = Vec::new();
+    books.charges(tally.scope(), tally.span(), &mut |charge| {
+        charges.extend(tally.weigh(charge).map(|weight| (charge.at, weight)));
+    })?;
+    charges.sort_unstable_by_key(|(at, _)| *at);
+    let mut gone = Weight::ZERO;
+    Ok(charges.into_iter().find_map(|(at, weight)| {
+        gone = gone.saturating_add(weight);
+        (gone >= part).then_some(at)
+    }))
+}
+
+/// What one limit adds up.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally<'a> {
+    meter: &'a Meter,
+    span: Span,
+    net: bool,
+}
+
+impl<'a> Tally<'a> {
+    /// The purchases that it adds up.
+    #[must_use]
+    pub const fn scope(&self) -> &'a Scope {
+        &self.meter.scope
+    }
+
+    /// Since when.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// What a charge adds, in the limit's unit: micro-dollars, atomic units, or one for a payment. `None`
+    /// for what the limit does not measure.
+    #[must_use]
+    pub fn weigh(&self, charge: Charge) -> Option<U256> {
+        self.measure().weigh(&charge)
+    }
+
+    pub(super) fn measure(&self) -> Measure {
+        let unit = match &self.meter.kind {
+            LimitKind::Failures(..) => Unit::Failures,
+            kind => match kind.max() {
+                Max::Payments(_) => Unit::Payments,
+                Max::Amount(Amount::Usd(_)) => Unit::Usd,
+                Max::Amount(Amount::Token(amount)) => Unit::Token(amount.asset().network(), amount.asset().address()),
+            },
+        };
+        Measure { unit, net: self.net }
+    }
+}
+
+/// How charges are weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Measure {
+    pub(super) unit: Unit,
+    /// Without what came back.
+    pub(super) net: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Unit {
+    Usd,
+    Token(Network, Address),
+    Payments,
+    Failures,
+}
+
+impl Measure {
+    pub(super) fn weigh(self, charge: &Charge) -> Option<Weight> {
+        let charge = if self.net { charge.net() } else { *charge };
+        match self.unit {
+            Unit::Usd => charge.usd.map(|usd| Weight::from(usd.micros())),
+            Unit::Token(network, asset) => ((network, asset) == (charge.network, charge.asset)).then_some(charge.value),
+            Unit::Payments => (!charge.called).then_some(Weight::ONE),
+            Unit::Failures => (!charge.called && charge.failed).then_some(Weight::ONE),
+        }
+    }
 }
 
 /// One purchase as a limit sees it.
@@ -167,6 +285,16 @@ impl Checks {
         self.now
     }
 
+    /// What the limits add up.
+    pub(super) fn tallies(&self) -> impl Iterator<Item = Tally<'_>> {
+        self.meters.iter().filter_map(|meter| self.tally(meter))
+    }
+
+    /// `None` when the payment alone decides.
+    fn tally<'a>(&self, meter: &'a Meter) -> Option<Tally<'a>> {
+        meter.span(self.now).map(|span| Tally { meter, span, net: self.refunds_make_room })
+    }
+
     /// Puts every question to the books.
     ///
     /// # Errors
@@ -175,7 +303,10 @@ impl Checks {
         let mut findings = Vec::with_capacity(self.meters.len());
         findings.extend(books.stopped()?.map(|order| Finding::plain(Rule::Stopped, Some(order.denial()))));
         for meter in &self.meters {
-            findings.extend(self.measure(meter, books)?);
+            if let Some(reading) = self.read(meter, books)? {
+                let denial = if reading.is_over() { Some(self.refuse(&reading, books)?) } else { None };
+                findings.push(reading.finding(denial));
+            }
         }
         if let Some((asset, value)) = &self.payment {
             findings.extend(self.check_payee(asset, books)?);
@@ -189,95 +320,57 @@ impl Checks {
     /// # Errors
     /// When the books cannot be read.
     pub fn deny(&self, books: &impl Books) -> Result<Option<Denial>, LedgerError> {
-        Ok(self.assess(books)?.into_iter().find_map(|finding| finding.denial))
+        if let Some(order) = books.stopped()? {
+            return Ok(Some(order.denial()));
+        }
+        for meter in &self.meters {
+            if let Some(reading) = self.read(meter, books)?.filter(Reading::is_over) {
+                return self.refuse(&reading, books).map(Some);
+            }
+        }
+        let Some((asset, value)) = &self.payment else { return Ok(None) };
+        let payee = self.check_payee(asset, books)?.and_then(|finding| finding.denial);
+        if payee.is_some() {
+            return Ok(payee);
+        }
+        Ok(self.check_price(asset, *value, books)?.and_then(|finding| finding.denial))
     }
 
     /// `None` when the limit does not measure this payment's token.
-    fn measure(&self, meter: &Meter, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
+    fn read<'a>(&self, meter: &'a Meter, books: &impl Books) -> Result<Option<Reading<'a>>, LedgerError> {
         let asked = match (meter.max(), &self.payment) {
             (Max::Amount(max), Some((asset, value))) => max.weigh(asset, *value),
             (Max::Payments(_), Some(_)) => Some(Weight::ONE),
             (_, None) => Some(Weight::ZERO),
         };
         let Some(asked) = asked else { return Ok(None) };
-        let mut charges: Vec<(Timestamp, Weight)> = Vec::new();
-        let mut used = Weight::ZERO;
-        if let Some(span) = meter.span(self.now) {
-            books.charges(&meter.scope, span, &mut |charge| {
-                let charge = if self.refunds_make_room { charge.net() } else { charge };
-                let weight = match meter.max() {
-                    Max::Amount(scale) => charge.weigh(scale),
-                    Max::Payments(_) => meter.counts(&charge).then_some(Weight::ONE),
-                };
-                if let Some(weight) = weight {
-                    used = used.saturating_add(weight);
-                    charges.push((charge.at, weight));
-                }
-            })?;
-        }
-        Ok(Some(self.judge(meter, asked, used, charges)))
-    }
-
-    fn judge(&self, meter: &Meter, asked: Weight, used: Weight, charges: Vec<(Timestamp, Weight)>) -> Finding {
+        let tally = self.tally(meter);
+        let used = tally.map_or(Ok(Weight::ZERO), |tally| books.total(tally))?;
         let max = match meter.max() {
             Max::Amount(max) => max.weight(),
             Max::Payments(max) => Weight::from(max),
         };
-        let quantity = |weight: Weight| match meter.max() {
-            Max::Amount(scale) => Quantity::Amount(scale.of_weight(weight)),
-            Max::Payments(_) => Quantity::Payments(weight.try_into().unwrap_or(u64::MAX)),
-        };
-        let too_much = asked > max;
-        let over = used.checked_add(asked).is_none_or(|total| total > max);
-        let denial = over.then(|| {
-            let room_returns = self.room_returns(meter, max, asked, used, charges);
-            let (limit, used, asked) = (quantity(max), quantity(used), quantity(asked));
-            let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
-            let message = match &meter.kind {
-                LimitKind::Repeats(window, _) => format!(
-                    "the same request was bought {used_times} within {}; this looks like a loop{returns}",
-                    ShortDuration(*window),
-                    used_times = times(&used),
-                ),
-                LimitKind::Failures(window, _) => format!(
-                    "{used} to {} within {} were taken and not delivered for{returns}",
-                    meter.scope,
-                    ShortDuration(*window),
-                ),
-                _ if too_much => format!("{asked} is above the limit of {limit} ({meter})"),
-                _ => format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}"),
-            };
-            Denial {
-                rule: rule_of(&meter.kind),
-                scope: Some(meter.scope.clone()),
-                limit: Some(limit),
-                used: Some(used),
-                asked: Some(asked),
-                room_returns,
-                message,
-            }
-        });
-        Finding {
-            name: meter.to_string(),
-            rule: rule_of(&meter.kind),
-            limit: Some(quantity(max)),
-            used: Some(quantity(used)),
-            left: Some(quantity(max.saturating_sub(used))),
-            denial,
-        }
+        Ok(Some(Reading { meter, tally, max, asked, used }))
+    }
+
+    fn refuse(&self, reading: &Reading<'_>, books: &impl Books) -> Result<Denial, LedgerError> {
+        let room_returns = reading.tally.map_or(Ok(None), |tally| self.room_returns(tally, reading, books))?;
+        Ok(reading.denial(room_returns))
     }
 
     /// When enough charges will have left the window, if nothing is added to it.
     fn room_returns(
         &self,
-        meter: &Meter,
-        max: Weight,
-        asked: Weight,
-        used: Weight,
-        mut charges: Vec<(Timestamp, Weight)>,
-    ) -> Option<Timestamp> {
-        let allowed = max.checked_sub(asked)?;
-        let leaves = |at: Timestamp| match &meter.kind {
+        tally: Tally<'_>,
+        reading: &Reading<'_>,
+        books: &impl Books,
+    ) -> Result<Option<Timestamp>, LedgerError> {
+        let kind = &tally.meter.kind;
+        let Some(allowed) = reading.max.checked_sub(reading.asked) else { return Ok(None) };
+        if matches!(kind, LimitKind::PerPayment(_) | LimitKind::Lifetime(_)) {
+            return Ok(None);
+        }
+        let leaves = |at: Timestamp| match kind {
             LimitKind::Rolling(window, _)
             | LimitKind::Payments(window, _)
             | LimitKind::Repeats(window, _)
@@ -285,15 +378,8 @@ impl Checks {
             LimitKind::Calendar(calendar, _) => calendar.end(at.max(self.now)),
             _ => at,
         };
-        if matches!(meter.kind, LimitKind::PerPayment(_) | LimitKind::Lifetime(_)) {
-            return None;
-        }
-        charges.sort_unstable_by_key(|(at, _)| *at);
-        let mut left = used;
-        charges.into_iter().find_map(|(at, weight)| {
-            left = left.saturating_sub(weight);
-            (left <= allowed && at != Timestamp::MAX).then(|| leaves(at))
-        })
+        let last = books.leaves(tally, reading.used.saturating_sub(allowed))?;
+        Ok(last.filter(|at| *at != Timestamp::MAX).map(leaves))
     }
 
     fn check_payee(&self, asset: &Asset, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
@@ -326,6 +412,68 @@ impl Checks {
             Denial { limit, asked: units(value), ..Denial::new(Rule::PriceRise, message) }
         });
         Ok(Some(Finding::plain(Rule::PriceRise, denial)))
+    }
+}
+
+/// What a limit and the books say.
+struct Reading<'a> {
+    meter: &'a Meter,
+    tally: Option<Tally<'a>>,
+    max: Weight,
+    asked: Weight,
+    used: Weight,
+}
+
+impl Reading<'_> {
+    fn is_over(&self) -> bool {
+        self.used.checked_add(self.asked).is_none_or(|total| total > self.max)
+    }
+
+    fn quantity(&self, weight: Weight) -> Quantity {
+        match self.meter.max() {
+            Max::Amount(scale) => Quantity::Amount(scale.of_weight(weight)),
+            Max::Payments(_) => Quantity::Payments(weight.try_into().unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn denial(&self, room_returns: Option<Timestamp>) -> Denial {
+        let meter = self.meter;
+        let [limit, used, asked] = [self.max, self.used, self.asked].map(|weight| self.quantity(weight));
+        let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
+        let message = match &meter.kind {
+            LimitKind::Repeats(window, _) => format!(
+                "the same request was bought {used_times} within {}; this looks like a loop{returns}",
+                ShortDuration(*window),
+                used_times = times(&used),
+            ),
+            LimitKind::Failures(window, _) => format!(
+                "{used} to {} within {} were taken and not delivered for{returns}",
+                meter.scope,
+                ShortDuration(*window),
+            ),
+            _ if self.asked > self.max => format!("{asked} is above the limit of {limit} ({meter})"),
+            _ => format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}"),
+        };
+        Denial {
+            rule: rule_of(&meter.kind),
+            scope: Some(meter.scope.clone()),
+            limit: Some(limit),
+            used: Some(used),
+            asked: Some(asked),
+            room_returns,
+            message,
+        }
+    }
+
+    fn finding(&self, denial: Option<Denial>) -> Finding {
+        Finding {
+            name: self.meter.to_string(),
+            rule: rule_of(&self.meter.kind),
+            limit: Some(self.quantity(self.max)),
+            used: Some(self.quantity(self.used)),
+            left: Some(self.quantity(self.max.saturating_sub(self.used))),
+            denial,
+        }
     }
 }
 

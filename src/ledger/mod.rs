@@ -35,7 +35,7 @@ use alloy::primitives::{Address, B256};
 use crate::policy::{Amount, Denial, Span};
 use crate::{Origin, Timestamp};
 
-pub use checks::{Books, Charge, Checks, Finding};
+pub use checks::{Books, Charge, Checks, Finding, Tally};
 pub(crate) use checks::{PayeePin, PriceCeiling};
 pub(crate) use entry::NewEntry;
 pub use entry::{Entry, State};

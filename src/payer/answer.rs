@@ -38,7 +38,7 @@ fn refund_request(headers: &HeaderMap) -> Option<String> {
     let target = links
         .flat_map(split_links)
         .find_map(|(target, parameters)| parameters.split(';').any(is_refund_request).then_some(target))?;
-    (target.len() <= LONGEST_LINK).then(|| text::without_long_hex(target))
+    (target.len() <= LONGEST_LINK).then(|| text::without_long_hex(target.to_owned()))
 }
 
 fn is_refund_request(parameter: &str) -> bool {

@@ -1,12 +1,13 @@
 //! Buying: one quote through policy, approval, books and signer, in this order.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
 use alloy::primitives::B256;
 use secrecy::SecretString;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
@@ -403,11 +404,20 @@ fn cut_queries(value: &mut Value) {
 /// are left out of URLs: books do not keep them, and sellers repeat the request's.
 fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     let offer = required.offers().get(quote.offer()).map(Offer::raw);
-    let read = |raw: Option<&RawValue>| raw.map(|raw| serde_json::from_str::<Value>(raw.get())).transpose().ok();
-    let mut terms = json!({ "offer": read(offer)?, "resource": read(required.raw_resource())? });
-    cut_queries(&mut terms);
-    let terms = terms.to_string();
-    (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(&terms))
+    let (offer, resource) = (without_queries(offer)?, without_queries(required.raw_resource())?);
+    let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
+    (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(terms))
+}
+
+fn without_queries(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let json = raw.map_or("null", RawValue::get);
+    // Also where the question mark is escaped.
+    if !json.contains('?') && !json.contains("\\u") {
+        return Some(json.into());
+    }
+    let mut value = serde_json::from_str(json).ok()?;
+    cut_queries(&mut value);
+    Some(value.to_string().into())
 }
 
 pub(super) fn no_randomness(error: getrandom::Error) -> Error {

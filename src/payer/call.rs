@@ -35,6 +35,11 @@ impl BookedCall {
 }
 
 impl Payer {
+    /// Whether there are requests that the policy does not permit.
+    pub(crate) fn restricts(&self) -> bool {
+        self.inner.policy.has_permissions()
+    }
+
     /// Whether the policy permits the request at all, paid or not. [`Client`](crate::Client) asks
     /// this before it sends anything; ask it before yours, where terms arrive by other ways.
     ///

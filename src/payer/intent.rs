@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::{B256, KECCAK256_EMPTY, keccak256};
 use http::Method;
 use tokio::time::Instant;
-use url::Url;
+use url::{Position, Url};
 
 use crate::ledger::PurchaseId;
 use crate::policy::Amount;
@@ -114,13 +114,16 @@ impl Intent {
 
 /// What makes a request the same request: method, URL without fragment, body.
 pub(crate) fn fingerprint(method: &str, url: &Url, body: Option<&[u8]>) -> B256 {
-    let mut url = url.clone();
-    url.set_fragment(None);
-    let body = body.map_or(B256::ZERO, keccak256);
-    let mut preimage = Vec::with_capacity(url.as_str().len().saturating_add(48));
+    let url = &url[..Position::AfterQuery];
+    let body = match body {
+        None => B256::ZERO,
+        Some([]) => KECCAK256_EMPTY,
+        Some(body) => keccak256(body),
+    };
+    let mut preimage = Vec::with_capacity(url.len().saturating_add(48));
     preimage.extend_from_slice(method.as_bytes());
     preimage.push(0);
-    preimage.extend_from_slice(url.as_str().as_bytes());
+    preimage.extend_from_slice(url.as_bytes());
     preimage.push(0);
     preimage.extend_from_slice(body.as_slice());
     keccak256(preimage)

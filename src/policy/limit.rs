@@ -8,7 +8,6 @@ use serde::{Serialize, Serializer};
 
 use super::calendar::Calendar;
 use crate::asset::{Asset, TokenAmount};
-use crate::ledger::Charge;
 use crate::origin::{HostPattern, Origin};
 use crate::quote::Quote;
 use crate::{Network, Timestamp, Usd};
@@ -81,7 +80,7 @@ impl Serialize for Amount {
 }
 
 /// The payments that a limit adds up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
     /// All of them.
@@ -287,11 +286,6 @@ impl Meter {
                 Span::ReservedAfter(now.before(*window))
             }
         })
-    }
-
-    /// Whether a limit on a number of payments counts this one.
-    pub(crate) const fn counts(&self, charge: &Charge) -> bool {
-        !charge.called && (!matches!(self.kind, LimitKind::Failures(..)) || charge.failed)
     }
 
     pub(crate) const fn max(&self) -> Max<'_> {

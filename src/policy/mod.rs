@@ -2,7 +2,7 @@
 
 mod approval;
 mod builder;
-mod calendar;
+pub(crate) mod calendar;
 mod denial;
 mod explain;
 #[cfg(feature = "toml")]

@@ -119,6 +119,10 @@ impl Policy {
         self
     }
 
+    pub(crate) const fn has_permissions(&self) -> bool {
+        !self.permissions.is_empty()
+    }
+
     /// The refusal of a request that no permission covers.
     pub(crate) fn forbids(&self, errand: &Errand<'_>) -> Option<Denial> {
         if self.permissions.is_empty() || self.permissions.iter().any(|permission| permission.covers(errand)) {

@@ -51,6 +51,9 @@ impl Facts<'_> {
     /// The seller's `resource.url` when it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
+        if self.origin.begins(claimed) {
+            return None;
+        }
         // A tool is named by its own URL, `mcp://tool/NAME`, under whatever origin.
         if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/") {
             return None;
@@ -259,7 +262,7 @@ impl Policy {
 
     fn resource_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let refuse = self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
-        let claimed = facts.foreign_resource().filter(|_| refuse)?;
+        let claimed = if refuse { facts.foreign_resource()? } else { return None };
         let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
         Some(Denial::new(Rule::ResourceOrigin, message))
     }

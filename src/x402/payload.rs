@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Extensions, PaymentRequired, Version, codec};
+use crate::checksum::checksummed;
 use crate::signer::{Signature, TransferAuthorization};
 
 /// A signed authorization, as `payload` of an `exact` payment.
@@ -32,8 +33,8 @@ impl Proof {
     pub(crate) fn new(authorization: &TransferAuthorization, signature: &Signature) -> Self {
         Self {
             authorization: Authorization {
-                from: authorization.from().to_checksum(None),
-                to: authorization.to().to_checksum(None),
+                from: checksummed(authorization.from()),
+                to: checksummed(authorization.to()),
                 value: authorization.value().to_string(),
                 valid_after: authorization.valid_after().to_string(),
                 valid_before: authorization.valid_before().to_string(),

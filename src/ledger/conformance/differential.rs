@@ -3,28 +3,67 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::Refund;
+use crate::policy::Period;
+use crate::policy::calendar::Calendar;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { id: u8, place: usize, value: u64, scope: usize, kind: u8, changed: bool },
-    Call { id: u8, place: usize, value: u64, scope: usize, kind: u8 },
-    Record { id: u8, transition: Box<Transition> },
+    Reserve {
+        id: u8,
+        place: usize,
+        value: u64,
+        scope: usize,
+        kind: u8,
+        changed: bool,
+    },
+    Call {
+        id: u8,
+        place: usize,
+        value: u64,
+        scope: usize,
+        kind: u8,
+    },
+    Record {
+        id: u8,
+        transition: Box<Transition>,
+    },
     Wait(u64),
+    /// By a process whose clock is behind, or that was set back.
+    TurnBack(u64),
 }
+
+const KINDS: u8 = 9;
 
 fn transition() -> impl Strategy<Value = Transition> {
     let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(given_up())];
-    prop_oneof![fixed, (NOW..NOW + 9000).prop_map(signed)]
+    let failed = Transition::Settled { transaction: B256::ZERO, answer: SellerAnswer::of(500) };
+    let refund = (1..3_u8, 1..60_u64).prop_map(|(number, value)| {
+        Transition::Refunded(Refund::new(B256::repeat_byte(number), U256::from(value), at(NOW), true))
+    });
+    let released = any::<bool>().prop_map(|cancelled| Transition::Released {
+        nonce: B256::ZERO,
+        valid_before: None,
+        cancelled,
+        proof: "{}".to_owned(),
+    });
+    prop_oneof![
+        4 => fixed,
+        1 => Just(failed),
+        5 => (NOW..NOW + 9000).prop_map(signed),
+        2 => refund,
+        1 => released,
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..4_u8, any::<bool>())
+    let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..KINDS, any::<bool>())
         .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
-    let call = (0..12_u8, 0..PLACES.len(), 0..100_u64, 0..scopes().len(), 0..4_u8)
+    let call = (0..12_u8, 0..PLACES.len(), 0..100_u64, 0..scopes().len(), 0..KINDS)
         .prop_map(|(id, place, value, scope, kind)| Step::Call { id, place, value, scope, kind });
     let record =
         (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
-    prop_oneof![3 => reserve, 1 => call, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait)]
+    prop_oneof![3 => reserve, 1 => call, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait), 1 => (1..100_000_u64).prop_map(Step::Wait), 1 => (1..4000_u64).prop_map(Step::TurnBack)]
 }
 
 fn kind(number: u8) -> LimitKind {
@@ -32,7 +71,12 @@ fn kind(number: u8) -> LimitKind {
         0 => LimitKind::Lifetime(micros(200)),
         1 => LimitKind::Rolling(HOUR, micros(150)),
         2 => LimitKind::Exposure(micros(100)),
-        _ => LimitKind::Payments(HOUR, 3),
+        3 => LimitKind::Payments(HOUR, 3),
+        4 => LimitKind::Rolling(Duration::from_secs(90), micros(150)),
+        5 => LimitKind::Failures(HOUR, 2),
+        6 => LimitKind::Repeats(Duration::from_secs(90), 2),
+        7 => LimitKind::Calendar(Calendar::new(Period::Day, "UTC").unwrap(), micros(150)),
+        _ => LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), U256::from(200)).into()),
     }
 }
 
@@ -55,24 +99,31 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
         }
         Step::Record { id, transition } => {
             let key = order(&id.to_string(), 0).key();
-            let lease = ledger.purchase(&key).await.unwrap().map(|entry| entry.lease_until);
+            let known = ledger.purchase(&key).await.unwrap();
+            let lease = known.as_ref().map(|entry| entry.lease_until);
             let transition = match (transition.as_ref(), lease) {
+                (Transition::Released { cancelled, proof, .. }, _) => Transition::Released {
+                    nonce: known.as_ref().map(|entry| entry.nonce).unwrap_or_default(),
+                    valid_before: known.and_then(|entry| entry.valid_before),
+                    cancelled: *cancelled,
+                    proof: proof.clone(),
+                },
                 (Transition::Signed { valid_before, .. }, Some(lease)) => signed_under(lease, *valid_before),
                 (Transition::Freed { .. }, Some(lease)) if lease <= at(now) => Transition::Freed { lease },
                 (transition, _) => transition.clone(),
             };
             format!("{:?}", ledger.record(&key, &transition, at(now)).await)
         }
-        Step::Wait(_) => String::new(),
+        Step::Wait(_) | Step::TurnBack(_) => String::new(),
     }
 }
 
 async fn survey(ledger: &impl Ledger, now: u64) -> String {
     let meters = scopes()
         .into_iter()
-        .flat_map(|(scope, _)| (0..4).map(move |number| meter(scope.clone(), kind(number))))
+        .flat_map(|(scope, _)| (0..KINDS).map(move |number| meter(scope.clone(), kind(number))))
         .collect();
-    let checks = Checks {
+    let mut checks = Checks {
         now: at(now),
         payment: Some((usdc(BASE), U256::from(50))),
         meters,
@@ -82,22 +133,31 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
     };
     let called = Filter { credential: Some("key".to_owned()), since: Some(at(NOW + 20)), ..Filter::all() };
     let (all, called) = (ledger.entries(&Filter::all()).await.unwrap(), ledger.entries(&called).await.unwrap());
-    format!("{:?} {all:?} {called:?}", ledger.examine(&checks).await.unwrap())
+    let gross = ledger.examine(&checks).await.unwrap();
+    checks.refunds_make_room = true;
+    format!("{gross:?} {:?} {all:?} {called:?}", ledger.examine(&checks).await.unwrap())
 }
 
 async fn compare(other: &impl Ledger, steps: &[Step]) {
     let memory = MemoryLedger::new();
     let mut now = NOW;
     for step in steps {
-        now += if let Step::Wait(secs) = step { *secs } else { 1 };
+        now = match step {
+            Step::Wait(secs) => now + secs,
+            Step::TurnBack(secs) => now - secs,
+            _ => now + 1,
+        };
         assert_eq!(take(&memory, step, now).await, take(other, step, now).await, "{step:?}");
+        if matches!(step, Step::Wait(_) | Step::TurnBack(_)) {
+            assert_eq!(survey(&memory, now).await, survey(other, now).await);
+        }
     }
     assert_eq!(survey(&memory, now).await, survey(other, now).await);
 }
 
 #[cfg(feature = "sqlite")]
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {

@@ -169,9 +169,10 @@ impl Present {
             Span::Ever => ("counts_at", ("true", Vec::new())),
             Span::SpentAfter(start) => ("counts_at", ("counts_at > ?", vec![start.millis().into()])),
             Span::ReservedAfter(start) => ("reserved_at", ("reserved_at > ?", vec![start.millis().into()])),
-            Span::Outstanding => {
-                ("expires_at", ("state <> 'settled' AND expires_at > ?", vec![self.now.millis().into()]))
-            }
+            Span::Outstanding => (
+                "expires_at",
+                ("state <> 'settled' AND state <> 'called' AND expires_at > ?", vec![self.now.millis().into()]),
+            ),
         }
     }
 

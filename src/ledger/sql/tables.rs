@@ -63,7 +63,8 @@ CREATE TABLE purchases (
 
 CREATE INDEX by_counts_at ON purchases (counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_expires_at ON purchases (expires_at) WHERE state <> 'freed' AND state <> 'released' AND state <> 'settled';
+CREATE INDEX by_expires_at ON purchases (expires_at)
+    WHERE state <> 'freed' AND state <> 'released' AND state <> 'settled' AND state <> 'called';
 CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE state <> 'freed' AND state <> 'released';
 CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE state <> 'freed' AND state <> 'released';

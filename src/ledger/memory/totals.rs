@@ -1,0 +1,274 @@
+//! Running totals: what each limit adds up, kept as entries are written, so that no limit reads the books.
+//!
+//! A window moves with time: its total is kept with the moment it is of, and moved on by what left it since.
+//! So each charge is added once and leaves each window once, whatever the books hold.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+
+use alloy::primitives::{U256, Uint};
+
+use super::holds;
+use crate::Timestamp;
+use crate::ledger::checks::Measure;
+use crate::ledger::{Charge, Entry, State, Tally};
+use crate::origin::HostPattern;
+use crate::policy::limit::{Scope, Span};
+
+/// Cannot overflow: no 2^64 amounts of 256 bits fill 320.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum(Uint<320, 5>);
+
+impl Sum {
+    fn plus(self, amount: U256) -> Self {
+        Self(self.0.saturating_add(Uint::from(amount)))
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// At most [`U256::MAX`], less an amount that is in it.
+    pub(super) fn without(self, amount: U256) -> U256 {
+        U256::saturating_from(self.minus(Self::default().plus(amount)).0)
+    }
+}
+
+const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);
+/// Windows of one total whose sums are kept.
+const WINDOWS: usize = 8;
+/// Starts so near to each other, in milliseconds, are one window that has moved.
+const NEAR: u64 = 60_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Totals(Vec<Kind>);
+
+/// Totals of one kind of scope, each scope on its own.
+#[derive(Debug)]
+struct Kind {
+    key: Key,
+    totals: HashMap<Scope, Total>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    scopes: Scopes,
+    measure: Measure,
+    time: Time,
+}
+
+/// [`Scope`], less whom it is of. Hosts overlap, so each pattern is a kind of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scopes {
+    Global,
+    Origin,
+    Resource,
+    Host(HostPattern),
+    Domain,
+    Payee,
+    Asset,
+    Network,
+    Request,
+    Tag,
+    Agent,
+}
+
+/// The moment that puts a charge into a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Time {
+    Spent,
+    Reserved,
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    by_time: BTreeMap<Timestamp, Sum>,
+    ever: Sum,
+    windows: RefCell<Vec<Window>>,
+}
+
+/// All that is after `start`.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    start: Timestamp,
+    sum: Sum,
+}
+
+impl Totals {
+    pub(super) const fn adds(entry: &Entry) -> bool {
+        match entry.state {
+            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => true,
+            State::Reserved | State::Freed | State::Released => false,
+        }
+    }
+
+    /// Begins to keep the total, unless it is kept.
+    pub(super) fn keep(&mut self, tally: Tally<'_>, entries: &[Entry]) {
+        let Some((key, _)) = Key::of(tally) else { return };
+        if self.0.iter().any(|kind| kind.key == key) {
+            return;
+        }
+        let mut kind = Kind { key, totals: HashMap::new() };
+        entries.iter().for_each(|entry| kind.change(None, entry));
+        self.0.push(kind);
+    }
+
+    pub(super) fn change(&mut self, known: Option<&Entry>, next: &Entry) {
+        if known.is_none_or(|known| changes(known, next)) {
+            self.0.iter_mut().for_each(|kind| kind.change(known, next));
+        }
+    }
+
+    /// Each moment with what is of it, oldest first. `None` for what no total is kept of.
+    pub(super) fn by_time(&self, tally: Tally<'_>) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
+        let (key, start) = Key::of(tally)?;
+        let kind = self.0.iter().find(|kind| kind.key == key)?;
+        let after = start.map_or(Bound::Unbounded, Bound::Excluded);
+        let total = kind.totals.get(tally.scope()).into_iter();
+        let moments = total.flat_map(move |total| total.by_time.range((after, Bound::Unbounded)));
+        Some(moments.map(|(at, sum)| (*at, sum.without(U256::ZERO))))
+    }
+
+    pub(super) fn of(&self, tally: Tally<'_>) -> Option<Sum> {
+        let (key, start) = Key::of(tally)?;
+        let kind = self.0.iter().find(|kind| kind.key == key)?;
+        let total = kind.totals.get(tally.scope());
+        Some(total.map(|total| start.map_or(total.ever, |start| total.after(start))).unwrap_or_default())
+    }
+}
+
+/// Whether any total could be another with `next`.
+fn changes(known: &Entry, next: &Entry) -> bool {
+    let adds = |entry: &Entry| Totals::adds(entry).then(|| Charge::of(entry, Span::Ever));
+    let scopes = |entry: &Entry| (entry.payee, entry.reserved_at);
+    adds(known) != adds(next)
+        || (Totals::adds(next) && (scopes(known) != scopes(next) || known.fingerprint != next.fingerprint))
+}
+
+impl Key {
+    /// And where the window starts. `None` for what is read from the entries that are outstanding.
+    fn of(tally: Tally<'_>) -> Option<(Self, Option<Timestamp>)> {
+        let (time, start) = match tally.span() {
+            Span::Ever => (Time::Spent, None),
+            Span::SpentAfter(start) => (Time::Spent, Some(start)),
+            Span::ReservedAfter(start) => (Time::Reserved, Some(start)),
+            Span::Outstanding => return None,
+        };
+        Some((Self { scopes: Scopes::of(tally.scope()), measure: tally.measure(), time }, start))
+    }
+}
+
+impl Scopes {
+    fn of(scope: &Scope) -> Self {
+        match scope {
+            Scope::Global => Self::Global,
+            Scope::Origin(_) => Self::Origin,
+            Scope::Resource(..) => Self::Resource,
+            Scope::Host(pattern) => Self::Host(pattern.clone()),
+            Scope::Domain(_) => Self::Domain,
+            Scope::Payee(_) => Self::Payee,
+            Scope::Asset(..) => Self::Asset,
+            Scope::Network(_) => Self::Network,
+            Scope::Request(_) => Self::Request,
+            Scope::Tag(_) => Self::Tag,
+            Scope::Agent(_) => Self::Agent,
+        }
+    }
+
+    /// The one scope of this kind that holds the entry.
+    fn scope_of(&self, entry: &Entry) -> Option<Scope> {
+        Some(match self {
+            Self::Global => Scope::Global,
+            Self::Origin => Scope::Origin(entry.origin.clone()),
+            Self::Resource => Scope::Resource(entry.origin.clone(), super::without_query(&entry.path).to_owned()),
+            Self::Host(pattern) => {
+                let scope = Scope::Host(pattern.clone());
+                return holds(&scope, entry).then_some(scope);
+            }
+            Self::Domain => Scope::Domain(entry.origin.registrable_domain().to_owned()),
+            Self::Payee => Scope::Payee(entry.payee),
+            Self::Asset => Scope::Asset(entry.network, entry.asset),
+            Self::Network => Scope::Network(entry.network),
+            Self::Request => Scope::Request(entry.fingerprint),
+            Self::Tag => Scope::Tag(entry.tag.clone()?),
+            Self::Agent => Scope::Agent(entry.agent.clone()?),
+        })
+    }
+}
+
+impl Kind {
+    fn change(&mut self, known: Option<&Entry>, next: &Entry) {
+        if let Some((scope, at, amount)) = known.and_then(|known| self.charge(known))
+            && let Some(total) = self.totals.get_mut(&scope)
+        {
+            total.change(at, |sum| sum.minus(Sum::default().plus(amount)));
+        }
+        if let Some((scope, at, amount)) = self.charge(next) {
+            self.totals.entry(scope).or_default().change(at, |sum| sum.plus(amount));
+        }
+    }
+
+    fn charge(&self, entry: &Entry) -> Option<(Scope, Timestamp, U256)> {
+        if !Totals::adds(entry) {
+            return None;
+        }
+        let amount = self.key.measure.weigh(&Charge::of(entry, Span::Ever)).filter(|amount| !amount.is_zero())?;
+        let at = match self.key.time {
+            Time::Spent => entry.counts_at,
+            Time::Reserved => entry.reserved_at,
+        };
+        Some((self.key.scopes.scope_of(entry)?, at, amount))
+    }
+}
+
+impl Total {
+    fn change(&mut self, at: Timestamp, change: impl Fn(Sum) -> Sum) {
+        let sum = change(self.by_time.get(&at).copied().unwrap_or_default());
+        if sum == Sum::default() {
+            self.by_time.remove(&at);
+        } else {
+            self.by_time.insert(at, sum);
+        }
+        self.ever = change(self.ever);
+        for window in self.windows.get_mut().iter_mut().filter(|window| at > window.start) {
+            window.sum = change(window.sum);
+        }
+    }
+
+    fn after(&self, start: Timestamp) -> Sum {
+        if self.by_time.first_key_value().is_none_or(|(first, _)| *first > start) {
+            return self.ever;
+        }
+        let mut windows = self.windows.borrow_mut();
+        let distance = |window: &Window| window.start.millis().abs_diff(start.millis());
+        let nearest = windows.iter().enumerate().min_by_key(|(_, window)| distance(window));
+        let moved = match nearest {
+            Some((_, window)) => window.moved(start, &self.by_time),
+            None => Window { start: BEGINNING, sum: self.ever }.moved(start, &self.by_time),
+        };
+        let taken = nearest.filter(|(_, window)| distance(window) <= NEAR).map(|(place, _)| place);
+        let last = nearest.map(|(place, _)| place).filter(|_| windows.len() == WINDOWS);
+        match taken.or(last).and_then(|place| windows.get_mut(place)) {
+            Some(window) => *window = moved,
+            None => windows.push(moved),
+        }
+        moved.sum
+    }
+}
+
+impl Window {
+    fn moved(self, start: Timestamp, by_time: &BTreeMap<Timestamp, Sum>) -> Self {
+        let between = |from, to| {
+            let charges = by_time.range((Bound::Excluded(from), Bound::Included(to)));
+            charges.fold(Sum::default(), |all, (_, sum)| Sum(all.0.saturating_add(sum.0)))
+        };
+        let sum = match start.cmp(&self.start) {
+            Ordering::Greater => self.sum.minus(between(self.start, start)),
+            Ordering::Less => Sum(self.sum.0.saturating_add(between(start, self.start).0)),
+            Ordering::Equal => self.sum,
+        };
+        Self { start, sum }
+    }
+}
