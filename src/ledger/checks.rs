@@ -124,6 +124,11 @@ impl<'a> Tally<'a> {
         self.measure().weigh(&charge)
     }
 
+    #[cfg(feature = "sqlite")]
+    pub(super) const fn kind(&self) -> &'a LimitKind {
+        &self.meter.kind
+    }
+
     pub(super) fn measure(&self) -> Measure {
         let unit = match &self.meter.kind {
             LimitKind::Failures(..) => Unit::Failures,
@@ -134,6 +139,33 @@ impl<'a> Tally<'a> {
             },
         };
         Measure { unit, net: self.net }
+    }
+}
+
+/// The moment that puts a charge into a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    Spent,
+    Reserved,
+}
+
+impl Time {
+    /// And after which moment; `None` for all of it. `None` in all for what is unresolved: that is little, and
+    /// leaves as its answers come.
+    pub(super) const fn of(span: Span) -> Option<(Self, Option<Timestamp>)> {
+        match span {
+            Span::Ever => Some((Self::Spent, None)),
+            Span::SpentAfter(start) => Some((Self::Spent, Some(start))),
+            Span::ReservedAfter(start) => Some((Self::Reserved, Some(start))),
+            Span::Outstanding => None,
+        }
+    }
+
+    pub(super) const fn moment(self, entry: &super::Entry) -> Timestamp {
+        match self {
+            Self::Spent => entry.counts_at,
+            Self::Reserved => entry.reserved_at,
+        }
     }
 }
 

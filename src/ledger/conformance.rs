@@ -259,7 +259,7 @@ conformance! {
 type Place = (&'static str, Network, u8, Option<&'static str>, Option<&'static str>);
 
 /// Places differ in all that scopes look at.
-const PLACES: [Place; 7] = [
+pub(super) const PLACES: [Place; 7] = [
     ("https://api.example.com", BASE, 1, Some("t"), Some("a")),
     ("https://api.example.com:8443", BASE, 2, Some("u"), None),
     ("https://x.api.example.com", SEPOLIA, 1, None, Some("b")),
@@ -310,7 +310,7 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
 }
 
 /// Every scope with the places that lie in it.
-fn scopes() -> Vec<(Scope, Vec<usize>)> {
+pub(super) fn scopes() -> Vec<(Scope, Vec<usize>)> {
     let origin = |text: &str| Scope::Origin(text.parse().unwrap());
     let resource = |origin: &str, path: &str| Scope::Resource(origin.parse().unwrap(), path.to_owned());
     let host = |text: &str| Scope::Host(text.parse().unwrap());
@@ -347,7 +347,7 @@ fn usdc_address(network: Network) -> Address {
     usdc(network).address()
 }
 
-fn at_place(place: usize, mut entry: NewEntry) -> NewEntry {
+pub(super) fn at_place(place: usize, mut entry: NewEntry) -> NewEntry {
     let (origin, network, payee, tag, agent) = PLACES[place];
     entry.origin = origin.parse().unwrap();
     entry.asset = usdc(network);

@@ -22,6 +22,7 @@ mod seal;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod sum;
 mod transition;
 
 use std::fmt;

@@ -126,6 +126,12 @@ pub enum Fault {
         /// The purchase's `seq`.
         row: i64,
     },
+    /// A running total (SQLite) is not the sum of its purchases.
+    #[error("the total of {total} is not the sum of its purchases")]
+    TotalChanged {
+        /// Scope, kind of limit and unit.
+        total: String,
+    },
     /// The head that was noted is not the hash of any event.
     #[error("no event has the noted hash {0}")]
     HeadMissing(B256),

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use alloy::primitives::{Address, B256, U256};
 
-use super::totals::{Sum, Totals};
+use super::totals::Totals;
+use crate::ledger::sum::Sum;
 use crate::ledger::{Checks, Entry, PurchaseKey, State, StopOrder, Tally};
 use crate::{Network, Origin, Timestamp};
 

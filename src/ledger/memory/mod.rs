@@ -14,6 +14,7 @@ use alloy::primitives::{Address, U256};
 
 use self::kept::Kept;
 use self::totals::Totals;
+use super::entry::{holds, within};
 use super::{
     Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
     Resumption, StopOrder, Tally, Transition,
@@ -185,7 +186,7 @@ impl Books for View<'_> {
         let Some(kept) = self.books.total(tally) else { return super::checks::sum(self, tally) };
         let weight = |charge| tally.weigh(charge).unwrap_or_default();
         let held = self.charges_of(self.books.held(), scope, span).map(weight).fold(U256::ZERO, U256::saturating_add);
-        let total = kept.without(self.own(tally).map_or(U256::ZERO, weight)).saturating_add(held);
+        let total = kept.minus(self.own(tally).map_or(U256::ZERO, weight)).plus(held).amount();
         #[cfg(test)]
         assert_eq!(total, super::checks::sum(self, tally)?, "{tally:?}");
         Ok(total)
@@ -234,33 +235,4 @@ impl Books for View<'_> {
         let mut bought = self.books.bought_at(origin, asset, method, path).rev();
         Ok(bought.find(|entry| self.counts(entry)).map(|entry| entry.value))
     }
-}
-
-fn within(span: Span, entry: &Entry, now: Timestamp) -> bool {
-    match span {
-        Span::Ever => true,
-        Span::SpentAfter(start) => entry.counts_at > start,
-        Span::ReservedAfter(start) => entry.reserved_at > start,
-        Span::Outstanding => entry.is_outstanding(now),
-    }
-}
-
-fn holds(scope: &Scope, entry: &Entry) -> bool {
-    match scope {
-        Scope::Global => true,
-        Scope::Origin(origin) => entry.origin == *origin,
-        Scope::Resource(origin, path) => entry.origin == *origin && without_query(&entry.path) == path,
-        Scope::Host(pattern) => pattern.matches(entry.origin.host()),
-        Scope::Domain(domain) => entry.origin.registrable_domain() == domain,
-        Scope::Payee(payee) => entry.payee == *payee,
-        Scope::Asset(network, address) => (entry.network, entry.asset) == (*network, *address),
-        Scope::Network(network) => entry.network == *network,
-        Scope::Tag(tag) => entry.tag.as_ref() == Some(tag),
-        Scope::Request(fingerprint) => entry.fingerprint == *fingerprint,
-        Scope::Agent(agent) => entry.agent.as_ref() == Some(agent),
-    }
-}
-
-fn without_query(path: &str) -> &str {
-    path.split_once('?').map_or(path, |(path, _)| path)
 }

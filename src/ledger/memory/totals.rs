@@ -8,33 +8,15 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use alloy::primitives::{U256, Uint};
+use alloy::primitives::U256;
 
-use super::holds;
 use crate::Timestamp;
-use crate::ledger::checks::Measure;
+use crate::ledger::checks::{Measure, Time};
+use crate::ledger::entry::holds;
+use crate::ledger::sum::Sum;
 use crate::ledger::{Charge, Entry, State, Tally};
 use crate::origin::HostPattern;
 use crate::policy::limit::{Scope, Span};
-
-/// Cannot overflow: no 2^64 amounts of 256 bits fill 320.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sum(Uint<320, 5>);
-
-impl Sum {
-    fn plus(self, amount: U256) -> Self {
-        Self(self.0.saturating_add(Uint::from(amount)))
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-
-    /// At most [`U256::MAX`], less an amount that is in it.
-    pub(super) fn without(self, amount: U256) -> U256 {
-        U256::saturating_from(self.minus(Self::default().plus(amount)).0)
-    }
-}
 
 const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);
 /// Windows of one total whose sums are kept.
@@ -73,13 +55,6 @@ enum Scopes {
     Request,
     Tag,
     Agent,
-}
-
-/// The moment that puts a charge into a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Time {
-    Spent,
-    Reserved,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +103,7 @@ impl Totals {
         let after = start.map_or(Bound::Unbounded, Bound::Excluded);
         let total = kind.totals.get(tally.scope()).into_iter();
         let moments = total.flat_map(move |total| total.by_time.range((after, Bound::Unbounded)));
-        Some(moments.map(|(at, sum)| (*at, sum.without(U256::ZERO))))
+        Some(moments.map(|(at, sum)| (*at, sum.amount())))
     }
 
     pub(super) fn of(&self, tally: Tally<'_>) -> Option<Sum> {
@@ -150,12 +125,7 @@ fn changes(known: &Entry, next: &Entry) -> bool {
 impl Key {
     /// And where the window starts. `None` for what is read from the entries that are outstanding.
     fn of(tally: Tally<'_>) -> Option<(Self, Option<Timestamp>)> {
-        let (time, start) = match tally.span() {
-            Span::Ever => (Time::Spent, None),
-            Span::SpentAfter(start) => (Time::Spent, Some(start)),
-            Span::ReservedAfter(start) => (Time::Reserved, Some(start)),
-            Span::Outstanding => return None,
-        };
+        let (time, start) = Time::of(tally.span())?;
         Some((Self { scopes: Scopes::of(tally.scope()), measure: tally.measure(), time }, start))
     }
 }
@@ -182,7 +152,9 @@ impl Scopes {
         Some(match self {
             Self::Global => Scope::Global,
             Self::Origin => Scope::Origin(entry.origin.clone()),
-            Self::Resource => Scope::Resource(entry.origin.clone(), super::without_query(&entry.path).to_owned()),
+            Self::Resource => {
+                Scope::Resource(entry.origin.clone(), crate::ledger::entry::without_query(&entry.path).to_owned())
+            }
             Self::Host(pattern) => {
                 let scope = Scope::Host(pattern.clone());
                 return holds(&scope, entry).then_some(scope);
@@ -203,7 +175,7 @@ impl Kind {
         if let Some((scope, at, amount)) = known.and_then(|known| self.charge(known))
             && let Some(total) = self.totals.get_mut(&scope)
         {
-            total.change(at, |sum| sum.minus(Sum::default().plus(amount)));
+            total.change(at, |sum| sum.minus(amount));
         }
         if let Some((scope, at, amount)) = self.charge(next) {
             self.totals.entry(scope).or_default().change(at, |sum| sum.plus(amount));
@@ -215,18 +187,14 @@ impl Kind {
             return None;
         }
         let amount = self.key.measure.weigh(&Charge::of(entry, Span::Ever)).filter(|amount| !amount.is_zero())?;
-        let at = match self.key.time {
-            Time::Spent => entry.counts_at,
-            Time::Reserved => entry.reserved_at,
-        };
-        Some((self.key.scopes.scope_of(entry)?, at, amount))
+        Some((self.key.scopes.scope_of(entry)?, self.key.time.moment(entry), amount))
     }
 }
 
 impl Total {
     fn change(&mut self, at: Timestamp, change: impl Fn(Sum) -> Sum) {
         let sum = change(self.by_time.get(&at).copied().unwrap_or_default());
-        if sum == Sum::default() {
+        if sum.is_zero() {
             self.by_time.remove(&at);
         } else {
             self.by_time.insert(at, sum);
@@ -262,11 +230,11 @@ impl Window {
     fn moved(self, start: Timestamp, by_time: &BTreeMap<Timestamp, Sum>) -> Self {
         let between = |from, to| {
             let charges = by_time.range((Bound::Excluded(from), Bound::Included(to)));
-            charges.fold(Sum::default(), |all, (_, sum)| Sum(all.0.saturating_add(sum.0)))
+            charges.fold(Sum::default(), |all, (_, sum)| all.plus(*sum))
         };
         let sum = match start.cmp(&self.start) {
             Ordering::Greater => self.sum.minus(between(self.start, start)),
-            Ordering::Less => Sum(self.sum.0.saturating_add(between(start, self.start).0)),
+            Ordering::Less => self.sum.plus(between(start, self.start)),
             Ordering::Equal => self.sum,
         };
         Self { start, sum }

@@ -25,7 +25,7 @@ use tokio_postgres::{IsolationLevel, Row};
 use self::link::Failure;
 use self::view::View;
 use super::seal::{Audit, Fault, Head, Verification};
-use super::sql::query::{self, Query};
+use super::sql::query::{self, Present, Query};
 use super::sql::row::{self, Cells, Stored, integer};
 use super::sql::{self, Cell, Value};
 use super::{
@@ -484,8 +484,8 @@ async fn decide(books: &Transaction<'_>, change: &Change<'_>) -> Result<Decision
                 return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
             }
             entry.seq = before.map_or(0, |(seq, _)| seq);
-            let lapsed = query::lapsed("purchases", reservation.checks().now(), &reservation.key());
-            let lapsed = fetch(books, &lapsed).await?;
+            let present = Present::new(reservation.checks().now(), before.map(|(seq, _)| seq))?;
+            let lapsed = fetch(books, &present.lapsed("purchases")).await?;
             let lapsed: Vec<Entry> = lapsed.iter().map(row::entry).collect::<Result<_, _>>()?;
             let lapsed = lapsed.iter().filter_map(|entry| Some((reservation.lapse(entry)?, entry.state))).collect();
             Ok(Decision::Write { lapsed, entry, before: before.map(|(_, state)| state) })

@@ -4,6 +4,8 @@ use alloy::primitives::Address;
 
 use super::row::{Cells, Event, Stored, columns, integer, reversed};
 use super::{Row, Value};
+#[cfg(feature = "sqlite")]
+use crate::ledger::checks::Time;
 use crate::ledger::entry::failed;
 use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
 use crate::policy::limit::{Scope, Span};
@@ -62,14 +64,6 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     );
     let keys = [wanted.fingerprint.written(), wanted.payer.written()].into_iter().map(Value::from);
     Query { sql, values: keys.chain([wanted.now.millis().into()]).collect() }
-}
-
-/// Holds that lapsed, but for one purchase. `table` may name an index.
-pub(in crate::ledger) fn lapsed(table: &str, now: Timestamp, except: &PurchaseKey) -> Query {
-    let sql = format!(
-        "SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND (payer <> ? OR purchase <> ?)"
-    );
-    Query { sql, values: vec![now.millis().into(), except.payer.written().into(), except.id.written().into()] }
 }
 
 /// The order to stop.
@@ -149,6 +143,12 @@ impl Present {
         vec![self.now.millis().into(), self.except.into()]
     }
 
+    /// Holds that lapsed. `table` may name an index.
+    pub(in crate::ledger) fn lapsed(&self, table: &str) -> Query {
+        let sql = format!("SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?");
+        Query { sql, values: self.counting() }
+    }
+
     /// For [`Books::charges`], each row to be read by [`charge`]. `table` may name an index.
     ///
     /// [`Books::charges`]: crate::ledger::Books::charges
@@ -160,6 +160,27 @@ impl Present {
              WHERE {COUNTS} AND {within} AND {held_by}"
         );
         Query { sql, values: [self.counting(), edges, keys].concat() }
+    }
+
+    /// All charges in `scope` after one moment and up to another, of holds that lapsed too, each row to be read by
+    /// [`charge`]. `table` may name an index.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::ledger) fn charges_between(
+        table: &str,
+        scope: &Scope,
+        time: Time,
+        (after, until): (Timestamp, Timestamp),
+    ) -> Query {
+        let at = match time {
+            Time::Spent => "counts_at",
+            Time::Reserved => "reserved_at",
+        };
+        let (held_by, keys) = held_by(scope);
+        let sql = format!(
+            "SELECT seq, state, status, origin, network, asset, value, usd_micros, refunded, {at} AS at FROM {table} \
+             WHERE state <> 'freed' AND state <> 'released' AND {at} > ? AND {at} <= ? AND {held_by}"
+        );
+        Query { sql, values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
     }
 
     /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at

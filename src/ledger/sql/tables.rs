@@ -1,7 +1,7 @@
 //! The tables, as SQLite reads them; other databases put in their names of types.
 
 /// Version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 3;
+pub(in crate::ledger) const VERSION: i64 = 4;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
 /// means equal; times are milliseconds and `valid_before` seconds since 1970.
@@ -75,7 +75,8 @@ CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND
 CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE state <> 'freed' AND state <> 'released';
 
-CREATE INDEX by_request ON purchases (fingerprint, counts_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX unresolved ON purchases (fingerprint, seq) WHERE state IN ('signed', 'rejected', 'unknown');
 CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
 CREATE INDEX unproven ON purchases (seq)
     WHERE state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL);

@@ -4,6 +4,7 @@ mod desk;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod view;
 
 use std::fmt;
@@ -18,11 +19,11 @@ use tokio::sync::oneshot;
 
 use self::desk::{Job, Read, Sync, Write};
 use self::view::View;
-use super::seal::{Audit, Head, Verification};
+use super::seal::{Audit, Fault, Head, Verification};
 use super::sql::query::{self, Query};
 use super::sql::{Cell, Row, Value, row};
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption, State,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption,
     StopOrder, Transition,
 };
 use crate::Timestamp;
@@ -66,7 +67,8 @@ impl SqliteLedger {
     /// Walks through all events and purchases, and finds what was changed by other means than this
     /// crate. `noted` is a [`Verification::head`] of earlier, which must still be in the chain.
     ///
-    /// Paying goes on meanwhile. Memory does not grow with the books.
+    /// Paying goes on meanwhile, but for the last step, which adds up all totals again. Memory does not grow
+    /// with the books.
     ///
     /// # Errors
     /// When the books cannot be read.
@@ -89,6 +91,9 @@ impl SqliteLedger {
                     Ok((audit, last))
                 })
                 .await?;
+        }
+        for total in self.run(recount).await? {
+            audit.fault(Fault::TotalChanged { total });
         }
         Ok(audit.close())
     }
@@ -182,32 +187,27 @@ impl Ledger for SqliteLedger {
 /// The write lock is taken before anything is read: what the checks see is what the hold adds to.
 fn reserve(books: &Connection, reservation: &Reservation) -> Result<Reserved, LedgerError> {
     let known = find(books, &reservation.key())?;
-    let before = known.as_ref().map(|entry| (entry.seq, entry.state));
-    let mut entry = match reservation.plan(known) {
+    let mut entry = match reservation.plan(known.clone()) {
         Plan::Hold(entry) => entry,
         Plan::Answer(answer) => return Ok(answer),
     };
-    let view = View::new(books, reservation.checks.now(), before.map(|(seq, _)| seq))?;
-    if let Some(denial) = reservation.checks.deny(&view)? {
+    let view = View::new(books, reservation.checks.now(), known.as_ref())?;
+    let denial = reservation.checks.deny(&view)?;
+    view.keep_totals()?;
+    if let Some(denial) = denial {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
-    free_lapsed(books, reservation)?;
-    entry.seq = match before {
-        Some((seq, _)) => seq,
+    for lapsed in view.lapsed() {
+        if let Some(freed) = reservation.lapse(lapsed) {
+            write(books, &freed, Some(lapsed))?;
+        }
+    }
+    entry.seq = match &known {
+        Some(known) => known.seq,
         None => next_seq(books)?,
     };
-    write(books, &entry, before.map(|(_, state)| state))?;
+    write(books, &entry, known.as_ref())?;
     Ok(Reserved::Held(entry))
-}
-
-fn free_lapsed(books: &Connection, reservation: &Reservation) -> Result<(), LedgerError> {
-    let now = reservation.checks.now();
-    for mut lapsed in read(books, query::lapsed("purchases INDEXED BY held", now, &reservation.key()))? {
-        let before = lapsed.state;
-        lapsed.lapse(now)?;
-        write(books, &lapsed, Some(before))?;
-    }
-    Ok(())
 }
 
 /// The write lock is held: nobody else takes it meanwhile.
@@ -223,22 +223,22 @@ fn record(
     transition: &Transition,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let mut entry = find(books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
-    let before = entry.state;
+    let known = find(books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+    let mut entry = known.clone();
     entry.apply(transition, now)?;
-    write(books, &entry, Some(before))
+    write(books, &entry, Some(&known))
 }
 
 fn resume(books: &Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-    let Some(entry) = unresolved(books, wanted)? else { return Ok(None) };
-    write(books, &entry, Some(entry.state))?;
-    Ok(Some(entry))
+    let Some((known, taken)) = unresolved(books, wanted)? else { return Ok(None) };
+    write(books, &taken, Some(&known))?;
+    Ok(Some(taken))
 }
 
-/// The oldest purchase to take up, as it is to be written.
-fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-    let candidates = read(books, query::unresolved("purchases INDEXED BY by_request", wanted))?;
-    Ok(candidates.iter().find_map(|entry| wanted.take_up(entry)))
+/// The oldest purchase to take up, and as it is to be written.
+fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<(Entry, Entry)>, LedgerError> {
+    let candidates = read(books, query::unresolved("purchases INDEXED BY unresolved", wanted))?;
+    Ok(candidates.into_iter().find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
 }
 
 fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
@@ -275,8 +275,9 @@ fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, 
 }
 
 /// Writes the entry over what is held of its purchase, and the event that led there.
-fn write(books: &Connection, entry: &Entry, before: Option<State>) -> Result<(), LedgerError> {
-    let event = row::event(head(books)?, entry, before)?;
+fn write(books: &Connection, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
+    totals::change(books, before, entry)?;
+    let event = row::event(head(books)?, entry, before.map(|before| before.state))?;
     execute(books, query::write(entry)?)?;
     execute(books, query::append(event))
 }
@@ -286,6 +287,21 @@ fn head(books: &Connection) -> Result<Head, LedgerError> {
     let mut statement = books.prepare_cached(sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     rows.next().map_err(failed)?.map_or(Ok(Head::EMPTY), Head::read)
+}
+
+/// Totals that are not what the purchases say, by name: one read transaction, so that both are of one moment.
+fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
+    let books = connection.transaction().map_err(failed)?;
+    let mut recount = totals::Recount::begin(&books)?;
+    let mut statement = books.prepare("SELECT * FROM purchases").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        // What cannot be read was found before.
+        if let Ok(entry) = row::entry(row) {
+            recount.add(&entry);
+        }
+    }
+    Ok(recount.wrong())
 }
 
 /// The next rows of a verification; `None` after the last.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failed;
+use super::totals::TABLE as TOTALS;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::tables::{TABLES, VERSION};
 
@@ -18,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// `burs` in ASCII: what says that a SQLite file is ours.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Every scope with every span asks in words of its own.
-const STATEMENTS_KEPT: usize = 64;
+const STATEMENTS_KEPT: usize = 128;
 const IN_MEMORY: &str = ":memory:";
 
 /// The tables say themselves that nothing is deleted and events stand.
@@ -93,7 +94,7 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
 
 fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
     let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-    file.execute_batch(&format!("{TABLES} {TRIGGERS} {identity}")).map_err(failed)
+    file.execute_batch(&format!("{TABLES} {TOTALS} {TRIGGERS} {identity}")).map_err(failed)
 }
 
 /// Readers and the writer then do not wait for each other. The file remembers it; memory has none.

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::*;
 use crate::Usd;
 use crate::ledger::Fault;
+use crate::ledger::State;
 use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, wish,
 };
@@ -88,9 +89,9 @@ async fn a_panic_stops_the_books() {
 fn a_newer_schema_is_refused() {
     let (_directory, path) = shelf();
     drop(SqliteLedger::open(&path).unwrap());
-    meddle(&path, "PRAGMA user_version = 4");
-    assert!(matches!(refused(&path), LedgerError::Newer { found: 4, known: 3 }));
-    for never in [0, 1, 2] {
+    meddle(&path, "PRAGMA user_version = 5");
+    assert!(matches!(refused(&path), LedgerError::Newer { found: 5, known: 4 }));
+    for never in [0, 1, 2, 3] {
         meddle(&path, &format!("PRAGMA user_version = {never}"));
         assert!(matches!(refused(&path), LedgerError::Damaged(_)));
     }
