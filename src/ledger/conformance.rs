@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use self::unresolved::*;
 use super::{
     Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling, PurchaseKey,
-    Reservation, Reserved, SellerAnswer, State, Terms, Transition,
+    Refund, Reservation, Reserved, SellerAnswer, State, Terms, Transition,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
@@ -231,6 +231,7 @@ conformance! {
     what_is_settled_counts_until_it_has_expired
     what_is_freed_does_not_count
     a_hold_lies_in_every_window
+    a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it
     a_known_purchase_is_not_bought_again
     changed_terms_hold_the_largest
     changed_terms_are_held_in_windows_that_the_purchase_had_left
@@ -552,6 +553,23 @@ async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(denial.room_returns, None, "nobody knows when a hold will be spent");
     let forever = LimitKind::Rolling(Duration::MAX, micros(10));
     assert!(denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, forever)]).await.is_some());
+}
+
+async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: Ledger>(shelf: &Shelf<L>) {
+    let ledger = shelf.books().await;
+    let first = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+    let edge = at(NOW + 3900);
+    let mut net = wish(order("second", 7), edge, rolling(1000));
+    net.checks.refunds_make_room = true;
+    assert!(matches!(ledger.reserve(&net).await.unwrap(), Reserved::Held(_)));
+    ledger.record(&net.key(), &signed_under(edge.after(LEASE), NOW + 4200), edge).await.unwrap();
+    let refund = Refund::new(B256::repeat_byte(1), U256::from(4), edge, true);
+    for secs in [0, 0, 1] {
+        let checks = Checks { now: edge.after(Duration::from_secs(secs)), ..net.checks.clone() };
+        let used = ledger.examine(&checks).await.unwrap().remove(0).used;
+        assert_eq!(used, Some(Quantity::Amount(micros(7))), "{secs}");
+        ledger.record(&first, &Transition::Refunded(refund.clone()), edge).await.unwrap();
+    }
 }
 
 async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::Refund;
 use crate::policy::Period;
 use crate::policy::calendar::Calendar;
 
