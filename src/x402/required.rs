@@ -69,8 +69,9 @@ impl PaymentRequired {
             wire.resource.as_deref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
         let offers: Vec<Offer> =
             wire.accepts.unwrap_or_default().into_iter().take(MAX_OFFERS).map(Offer::read).collect();
-        let resource_url = resource.url.or_else(|| offers.iter().find_map(|offer| offer.resource.clone()));
-        let description = resource.description.or_else(|| offers.iter().find_map(|offer| offer.description.clone()));
+        let resource_url = resource.url.or_else(|| offers.iter().find_map(|offer| offer.described().resource));
+        let description =
+            resource.description.or_else(|| offers.iter().find_map(|offer| offer.described().description));
         let error = wire.error.and_then(|raw| serde_json::from_str(raw.get()).ok());
         Ok(Self {
             version,
@@ -139,8 +140,6 @@ impl PaymentRequired {
 #[derive(Clone, Debug)]
 pub struct Offer {
     raw: Box<RawValue>,
-    resource: Option<String>,
-    description: Option<String>,
     pub(crate) terms: Result<Terms, String>,
 }
 
@@ -186,10 +185,13 @@ struct Described {
 
 impl Offer {
     fn read(raw: Box<RawValue>) -> Self {
-        let described: Described = serde_json::from_str(raw.get()).unwrap_or_default();
         let terms = serde_json::from_str(raw.get())
             .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()));
-        Self { raw, resource: described.resource, description: described.description, terms }
+        Self { raw, terms }
+    }
+
+    fn described(&self) -> Described {
+        serde_json::from_str(self.raw.get()).unwrap_or_default()
     }
 
     /// The offer as received, byte for byte.
