@@ -5,7 +5,7 @@ pub(super) mod row;
 pub(super) mod tables;
 
 /// A value to be written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
     Integer(i64),

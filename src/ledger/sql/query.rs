@@ -19,8 +19,7 @@ pub(in crate::ledger) struct Query {
 }
 
 /// What counts at a moment, without one purchase.
-const COUNTS: &str =
-    "state <> 'freed' AND state <> 'released' AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
+const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// What the chain has still to be asked about: the condition of the index `unproven`.
 const UNPROVEN: &str = "(state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL))";
 /// No purchase: the first is 1.
@@ -58,8 +57,7 @@ pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
 /// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE state <> 'freed' AND state <> 'released' \
-         AND state IN ('signed', 'rejected', 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE state IN ('signed', 'rejected', 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
          ORDER BY seq"
     );
     let keys = [wanted.fingerprint.written(), wanted.payer.written()].into_iter().map(Value::from);
@@ -92,6 +90,19 @@ pub(in crate::ledger) fn write(entry: &Entry) -> Result<Query, LedgerError> {
         updates.join(", ")
     );
     Ok(Query { sql, values })
+}
+
+/// Writes what is different in the entry: an index is only touched for a column that is written.
+#[cfg(feature = "sqlite")]
+pub(in crate::ledger) fn rewrite(before: &Entry, entry: &Entry) -> Result<Query, LedgerError> {
+    let differs = |((name, value), (_, before))| (value != before).then_some((name, value));
+    let changed = columns(entry)?.into_iter().zip(columns(before)?).filter_map(differs);
+    let (names, mut values): (Vec<_>, Vec<_>) = changed.unzip();
+    let sets: Vec<_> = names.iter().map(|name: &&str| format!("{name} = ?")).collect();
+    values.push(integer(entry.seq, "seq")?.into());
+    // A write of nothing is still a write, of which there is an event.
+    let sets = if sets.is_empty() { "seq = seq".to_owned() } else { sets.join(", ") };
+    Ok(Query { sql: format!("UPDATE purchases SET {sets} WHERE seq = ?"), values })
 }
 
 /// Appends the event, at the end of the chain.
@@ -178,7 +189,7 @@ impl Present {
         let (held_by, keys) = held_by(scope);
         let sql = format!(
             "SELECT seq, state, status, origin, network, asset, value, usd_micros, refunded, {at} AS at FROM {table} \
-             WHERE state <> 'freed' AND state <> 'released' AND {at} > ? AND {at} <= ? AND {held_by}"
+             WHERE live = 1 AND {at} > ? AND {at} <= ? AND {held_by}"
         );
         Query { sql, values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
     }

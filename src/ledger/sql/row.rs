@@ -51,13 +51,14 @@ pub(in crate::ledger) fn reversed(host: &str) -> String {
 }
 
 /// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 41], LedgerError> {
+pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 42], LedgerError> {
     Ok([
         ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
         ("generation", entry.generation.into()),
         ("payer", entry.payer.written().into()),
         ("state", entry.state.written().into()),
+        ("live", live(entry).into()),
         ("fingerprint", entry.fingerprint.written().into()),
         ("identifier", entry.identifier.clone().into()),
         ("origin", entry.origin.written().into()),
@@ -95,6 +96,11 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value)
         ("refunded", entry.refunded().written().into()),
         ("payload", entry.payload.as_ref().map(|payload| payload.expose_secret().to_owned()).into()),
     ])
+}
+
+/// What indices leave out is what never counts again.
+fn live(entry: &Entry) -> u8 {
+    u8::from(!matches!(entry.state, State::Freed | State::Released))
 }
 
 fn json_text(value: &impl Serialize) -> Result<String, LedgerError> {
@@ -154,6 +160,9 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         refunds: cells.optional_json("refunds")?.ok_or_else(|| cells.damaged("refunds"))?,
         payload: cells.optional_string("payload")?.map(SecretString::from),
     };
+    if cells.integer::<u8>("live")? != live(&read) {
+        return Err(cells.damaged("live"));
+    }
     // The limits read the sum, not the refunds.
     if cells.text::<U256>("refunded")? != read.refunded() {
         return Err(cells.damaged("refunded"));

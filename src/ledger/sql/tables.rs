@@ -8,7 +8,8 @@ pub(in crate::ledger) const VERSION: i64 = 4;
 ///
 /// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
 /// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
-/// holds have their `counts_at`. Where an index ends in `seq`, one row is looked for, the first or the
+/// holds have their `counts_at`. They do so by `live` rather than by `state`, so that a purchase which goes on
+/// to its next state stays where it is in them. Where an index ends in `seq`, one row is looked for, the first or the
 /// last. Nothing is deleted, so that no `seq` is given twice.
 pub(in crate::ledger) const TABLES: &str = "
 CREATE TABLE purchases (
@@ -18,6 +19,7 @@ CREATE TABLE purchases (
     payer TEXT NOT NULL,
     state TEXT NOT NULL
         CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'called', 'freed', 'released')),
+    live INTEGER NOT NULL CHECK (live = CASE WHEN state IN ('freed', 'released') THEN 0 ELSE 1 END),
     fingerprint TEXT NOT NULL,
     identifier TEXT NOT NULL,
     origin TEXT NOT NULL,
@@ -61,21 +63,21 @@ CREATE TABLE purchases (
     CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
 ) STRICT;
 
-CREATE INDEX by_counts_at ON purchases (counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_counts_at ON purchases (counts_at) WHERE live = 1;
+CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
-    WHERE state <> 'freed' AND state <> 'released' AND state <> 'settled' AND state <> 'called';
-CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_network ON purchases (network, counts_at) WHERE state <> 'freed' AND state <> 'released';
-CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE state <> 'freed' AND state <> 'released' AND tag IS NOT NULL;
-CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE state <> 'freed' AND state <> 'released' AND agent IS NOT NULL;
+    WHERE live = 1 AND state <> 'settled' AND state <> 'called';
+CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE live = 1;
+CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE live = 1;
+CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE live = 1;
+CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE live = 1;
+CREATE INDEX by_network ON purchases (network, counts_at) WHERE live = 1;
+CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE live = 1 AND tag IS NOT NULL;
+CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE live = 1 AND agent IS NOT NULL;
 CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
-CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
-CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE state <> 'freed' AND state <> 'released';
+CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
 CREATE INDEX unresolved ON purchases (fingerprint, seq) WHERE state IN ('signed', 'rejected', 'unknown');
 CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
 CREATE INDEX unproven ON purchases (seq)

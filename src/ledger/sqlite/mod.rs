@@ -278,7 +278,11 @@ fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, 
 fn write(books: &Connection, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
     totals::change(books, before, entry)?;
     let event = row::event(head(books)?, entry, before.map(|before| before.state))?;
-    execute(books, query::write(entry)?)?;
+    let change = match before {
+        None => query::write(entry)?,
+        Some(before) => query::rewrite(before, entry)?,
+    };
+    execute(books, change)?;
     execute(books, query::append(event))
 }
 

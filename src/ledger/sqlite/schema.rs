@@ -42,6 +42,10 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     }
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Savepoints are undone from memory, and what every purchase touches stays in it.
+    connection
+        .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;")
+        .map_err(failed)?;
     // Before the first write, which is durable only under these. `fullfsync` is for macOS, where
     // fsync alone does not reach the disk.
     connection

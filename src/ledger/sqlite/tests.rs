@@ -439,7 +439,7 @@ async fn every_tampering_is_found() {
         (swap, vec![3, 4, 5, 6].into_iter().map(|row| EventChanged { row }).collect()),
         (&format!("{copy} WHERE seq = 7"), vec![EventChanged { row: 8 }]),
         ("UPDATE purchases SET value = '9' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
-        ("UPDATE purchases SET state = 'freed' WHERE seq = 1", vec![PurchaseChanged { row: 1 }]),
+        ("UPDATE purchases SET state = 'freed', live = 0 WHERE seq = 1", vec![PurchaseChanged { row: 1 }]),
         ("UPDATE purchases SET value = 'x' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
         ("UPDATE purchases SET seq = 9 WHERE seq = 2", vec![PurchaseChanged { row: 9 }]),
         ("DELETE FROM purchases WHERE seq = 2", [3, 4, 7].map(|event| PurchaseMissing { event }).to_vec()),

@@ -128,7 +128,7 @@ pub(super) fn change(books: &Connection, before: Option<&Entry>, next: &Entry) -
     for (place, total) in of_scopes(books, &scopes)? {
         let part = |entry: &Entry| {
             let within = names(entry).contains(&place.scope) && place.time.moment(entry) > total.start;
-            (within && adds(entry)).then(|| place.weigh(entry)).unwrap_or_default()
+            if within && adds(entry) { place.weigh(entry) } else { Sum::default() }
         };
         let sum = total.sum.minus(before.map(part).unwrap_or_default()).plus(part(next));
         if sum != total.sum {

@@ -1,0 +1,210 @@
+//! The clients measured here: the floor, a payer by hand, and bursar in its ways.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy_primitives::{Address, B256, U256, hex, keccak256};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bursar::{Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, Spend, SqliteLedger};
+use secp256k1::{Message, Secp256k1, SecretKey};
+use serde_json::{Value, json};
+
+use crate::drive::{Failure, Measured, Plan, drive};
+use crate::pieces::policy;
+use crate::server::{PAYEE, PRICE, USDC};
+
+/// Anvil's account 0, published with it.
+pub const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+const PAYER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().tcp_nodelay(true).no_proxy().build().expect("reqwest starts")
+}
+
+fn payer(policy: Policy) -> Result<ClientBuilder, Failure> {
+    Ok(Client::builder()
+        .http(reqwest::Client::builder().tcp_nodelay(true).no_proxy())
+        .signer(LocalSigner::from_hex(&KEY.to_owned().into())?)
+        .policy(policy)
+        .allow_http_loopback(true))
+}
+
+async fn buy(client: Client, url: String, plan: Plan) -> Result<Measured, Failure> {
+    drive(plan, move |_| {
+        let (client, url) = (client.clone(), url.clone());
+        async move {
+            let response = client.get(url.as_str()).allow_duplicate().send().await?;
+            if response.spend() != Spend::Settled {
+                return Err(format!("not settled: {}", response.status()).into());
+            }
+            response.bytes().await?;
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// Runs the client of this name against the server at `base`.
+pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure> {
+    let (path, name) = match name.strip_prefix("slow-") {
+        Some(name) => ("slow", name),
+        None => ("paid", name),
+    };
+    let url = |what: &str| format!("{base}/{path}{what}");
+    let known = || policy().remember_terms(DAY);
+    match name {
+        "floor" => floor(url("/floor"), plan).await,
+        "hand" => by_hand(url("/one"), plan).await,
+        "bursar" => buy(payer(policy())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await,
+        "bursar-eight" => buy(payer(policy())?.ledger(MemoryLedger::new()).build()?, url("/eight"), plan).await,
+        "bursar-known" => buy(payer(known())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await,
+        "bursar-ahead" => {
+            buy(payer(known().sign_ahead())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await
+        }
+        "bursar-sqlite" => {
+            let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
+            let ledger = SqliteLedger::open(directory.path().join("books.db"))?;
+            buy(payer(policy())?.ledger(ledger).build()?, url("/one"), plan).await
+        }
+        "reqwest-free" => pass(Direct(http()), format!("{base}/free"), plan).await,
+        "reqwest-big" => pass(Direct(http()), format!("{base}/big"), plan).await,
+        "bursar-free" => {
+            pass(payer(policy())?.ledger(MemoryLedger::new()).build()?, format!("{base}/free"), plan).await
+        }
+        "bursar-big" => pass(payer(policy())?.ledger(MemoryLedger::new()).build()?, format!("{base}/big"), plan).await,
+        _ => Err(format!("no client is called {name}").into()),
+    }
+}
+
+/// Two bare requests: one that is answered 402, one with a payment that was made beforehand.
+async fn floor(url: String, plan: Plan) -> Result<Measured, Failure> {
+    let client = http();
+    let terms = ask(&client, &url).await?;
+    let payment: Arc<str> = Wallet::new()?.pay(&terms)?.into();
+    drive(plan, move |_| {
+        let (client, url, payment) = (client.clone(), url.clone(), Arc::clone(&payment));
+        async move {
+            let response = client.get(url.as_str()).send().await?;
+            drop(response.headers().get("payment-required").cloned());
+            response.bytes().await?;
+            let response = client.get(url.as_str()).header("payment-signature", &*payment).send().await?;
+            deliver(response).await
+        }
+    })
+    .await
+}
+
+async fn ask(client: &reqwest::Client, url: &str) -> Result<Value, Failure> {
+    let response = client.get(url).send().await?;
+    let terms = response.headers().get("payment-required").ok_or("no terms")?.as_bytes().to_vec();
+    response.bytes().await?;
+    Ok(serde_json::from_slice(&BASE64_STANDARD.decode(terms)?)?)
+}
+
+async fn deliver(response: reqwest::Response) -> Result<(), Failure> {
+    if !response.status().is_success() || !response.headers().contains_key("payment-response") {
+        return Err(format!("not settled: {}", response.status()).into());
+    }
+    response.bytes().await?;
+    Ok(())
+}
+
+async fn by_hand(url: String, plan: Plan) -> Result<Measured, Failure> {
+    let (client, wallet) = (http(), Arc::new(Wallet::new()?));
+    drive(plan, move |_| {
+        let (client, wallet, url) = (client.clone(), Arc::clone(&wallet), url.clone());
+        async move {
+            let payment = wallet.pay(&ask(&client, &url).await?)?;
+            deliver(client.get(url.as_str()).header("payment-signature", payment).send().await?).await
+        }
+    })
+    .await
+}
+
+/// What somebody in a hurry writes: no policy, no books, the seller's word for everything.
+struct Wallet {
+    key: SecretKey,
+    context: Secp256k1<secp256k1::All>,
+    count: AtomicU64,
+}
+
+impl Wallet {
+    fn new() -> Result<Self, Failure> {
+        let key: [u8; 32] = hex::decode(KEY)?.try_into().map_err(|_| "a key of 32 bytes")?;
+        Ok(Self { key: SecretKey::from_byte_array(key)?, context: Secp256k1::new(), count: AtomicU64::new(1) })
+    }
+
+    fn pay(&self, terms: &Value) -> Result<String, Failure> {
+        let offer = &terms["accepts"][0];
+        let (payer, to): (Address, Address) = (PAYER.parse()?, PAYEE.parse()?);
+        let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 300;
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let nonce = keccak256([number.to_be_bytes(), u64::from(std::process::id()).to_be_bytes()].concat());
+        let text = |text: &str| keccak256(text.as_bytes());
+        let domain = [
+            text("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+            text(offer["extra"]["name"].as_str().ok_or("name")?),
+            text(offer["extra"]["version"].as_str().ok_or("version")?),
+            U256::from(84_532).into(),
+            USDC.parse::<Address>()?.into_word(),
+        ];
+        let message = [
+            text(
+                "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)",
+            ),
+            payer.into_word(),
+            to.into_word(),
+            PRICE.parse::<U256>()?.into(),
+            U256::ZERO.into(),
+            U256::from(before).into(),
+            nonce,
+        ];
+        let hash = |words: &[B256]| keccak256(words.iter().flat_map(|word| word.0).collect::<Vec<u8>>());
+        let digest = keccak256([&[0x19, 0x01], hash(&domain).as_slice(), hash(&message).as_slice()].concat());
+        let signature = self.context.sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
+        let (recovery, scalars) = signature.serialize_compact();
+        let signature = hex::encode_prefixed([&scalars[..], &[27 + i32::from(recovery) as u8]].concat());
+        let payment = json!({
+            "x402Version": 2, "accepted": offer, "resource": terms["resource"],
+            "payload": { "signature": signature, "authorization": {
+                "from": PAYER, "to": PAYEE, "value": PRICE, "validAfter": "0", "validBefore": before.to_string(), "nonce": nonce.to_string(),
+            } },
+        });
+        Ok(BASE64_STANDARD.encode(payment.to_string()))
+    }
+}
+
+/// What asks for a page without paying.
+trait Get: Clone + Send + Sync + 'static {
+    fn get(&self, url: &str) -> impl Future<Output = Result<reqwest::Response, Failure>> + Send;
+}
+
+#[derive(Clone)]
+struct Direct(reqwest::Client);
+
+impl Get for Direct {
+    async fn get(&self, url: &str) -> Result<reqwest::Response, Failure> {
+        Ok(self.0.get(url).send().await?)
+    }
+}
+
+impl Get for Client {
+    async fn get(&self, url: &str) -> Result<reqwest::Response, Failure> {
+        Ok(Client::get(self, url).send().await?)
+    }
+}
+
+async fn pass(client: impl Get, url: String, plan: Plan) -> Result<Measured, Failure> {
+    drive(plan, move |_| {
+        let (client, url) = (client.clone(), url.clone());
+        async move {
+            let mut response = client.get(&url).await?;
+            while response.chunk().await?.is_some() {}
+            Ok(())
+        }
+    })
+    .await
+}

@@ -1,0 +1,343 @@
+//! The rounds, and the table that comes of them.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use crate::drive::{Failure, Measured};
+
+/// The server's process; it ends when its standard input does.
+struct Server {
+    process: Child,
+    base: String,
+}
+
+/// Where the two processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Cores {
+    /// Both on the first core.
+    Same,
+    /// The client on the first, the server on the second.
+    Apart,
+    /// As the system will.
+    Any,
+}
+
+/// One cell to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Trial {
+    client: &'static str,
+    cores: Cores,
+    in_flight: usize,
+    idle_micros: u64,
+    count: usize,
+}
+
+impl Trial {
+    const fn new(client: &'static str, cores: Cores) -> Self {
+        Self { client, cores, in_flight: 1, idle_micros: 0, count: 3000 }
+    }
+
+    const fn in_flight(self, in_flight: usize) -> Self {
+        Self { in_flight, ..self }
+    }
+
+    const fn idle(self, idle_micros: u64) -> Self {
+        Self { idle_micros, ..self }
+    }
+
+    const fn count(self, count: usize) -> Self {
+        Self { count, ..self }
+    }
+}
+
+/// Puts a command on cores; `taskset` is part of every Linux.
+fn on(cores: Cores, core: &str, program: &str) -> Command {
+    if cores == Cores::Any {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", core, program]);
+    command
+}
+
+impl Server {
+    fn start(cores: Cores) -> Result<Self, Failure> {
+        let itself = std::env::current_exe()?;
+        let core = if cores == Cores::Apart { "1" } else { "0" };
+        let mut command = on(cores, core, &itself.to_string_lossy());
+        let mut process = command.arg("server").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut port = String::new();
+        BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut port)?;
+        Ok(Self { process, base: format!("http://127.0.0.1:{}", port.trim()) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        drop(self.process.wait());
+    }
+}
+
+fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Failure> {
+    let itself = std::env::current_exe()?;
+    let own = [itself.to_string_lossy().into_owned(), "client".to_owned()];
+    let program: Vec<String> =
+        if trial.client.ends_with("x402-reqwest") { vec![peers.ok_or("no peers")?.to_owned()] } else { own.to_vec() };
+    let mut command = on(trial.cores, "0", &program[0]);
+    command.args(&program[1..]).args([trial.client, base]);
+    command.args([trial.count.to_string(), trial.in_flight.to_string(), trial.idle_micros.to_string()]);
+    let output = command.stderr(Stdio::inherit()).output()?;
+    serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
+}
+
+/// What the rounds brought: of every trial the best and the median.
+struct Rounds(HashMap<Trial, Vec<Measured>>);
+
+impl Rounds {
+    fn best(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> f64 {
+        self.sorted(trial, of).first().copied().unwrap_or_default() as f64
+    }
+
+    fn median(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> f64 {
+        let all = self.sorted(trial, of);
+        all.get(all.len() / 2).copied().unwrap_or_default() as f64
+    }
+
+    fn sorted(&self, trial: Trial, of: impl Fn(&Measured) -> u64) -> Vec<u64> {
+        let mut all: Vec<u64> = self.0.get(&trial).into_iter().flatten().map(of).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// The best of the rounds: what the machine does when nothing else wants it. The median stands beside it.
+struct Line {
+    what: String,
+    goal: String,
+    measured: String,
+    met: Option<bool>,
+}
+
+fn p50(measured: &Measured) -> u64 {
+    measured.p50
+}
+
+fn cpu(measured: &Measured) -> u64 {
+    measured.cpu
+}
+
+/// Nanoseconds from one purchase's end to the next's.
+fn pace(measured: &Measured) -> u64 {
+    (1e9 / measured.rate) as u64
+}
+
+fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
+    use Cores::{Any, Apart, Same};
+    let mut lines = Vec::new();
+    let mut line = |what: &str, goal: String, measured: String, met: Option<bool>| {
+        lines.push(Line { what: what.to_owned(), goal, measured, met });
+    };
+    let micros = |nanos: f64| format!("{:.1} µs", nanos / 1000.0);
+    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
+        let floor = Trial::new("floor", cores);
+        let text = format!("p50 {}, {} CPU", micros(rounds.best(floor, p50)), micros(rounds.best(floor, cpu)));
+        line(&format!("floor: two bare reqwest requests, {place}"), String::new(), text, None);
+    }
+    let ratio = |trial: Trial, floor: Trial| {
+        (rounds.best(trial, p50) / rounds.best(floor, p50), rounds.median(trial, p50) / rounds.median(floor, p50))
+    };
+    let mut against = |what: &str, trial: Trial, floor: Trial, goal: Option<f64>| {
+        let (best, median) = ratio(trial, floor);
+        let added = (rounds.best(trial, cpu) - rounds.best(floor, cpu)) / 1000.0;
+        let text = format!("{best:.2} (median {median:.2}), {added:+.1} µs CPU");
+        line(what, goal.map(|goal| format!("p50 ≤ {goal}")).unwrap_or_default(), text, goal.map(|goal| best <= goal));
+    };
+    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
+        let floor = Trial::new("floor", cores);
+        let goal = |goal: f64| (cores == Same).then_some(goal);
+        let first = if cfg!(feature = "secp256k1") { 1.6 } else { 1.8 };
+        against(&format!("first purchase, {place}"), Trial::new("bursar", cores), floor, goal(first));
+        against(&format!("known seller, one round trip, {place}"), Trial::new("bursar-known", cores), floor, goal(1.1));
+        against(
+            &format!("by hand (libsecp256k1, no policy, no books), {place}"),
+            Trial::new("hand", cores),
+            floor,
+            None,
+        );
+        if with_peers {
+            against(&format!("x402-reqwest 2.0.2, {place}"), Trial::new("x402-reqwest", cores), floor, None);
+        }
+    }
+    let rest = |client| Trial::new(client, Same).idle(1000).count(1000);
+    against(
+        "known seller, signed ahead, 1 ms between purchases, one core",
+        rest("bursar-ahead"),
+        rest("floor"),
+        Some(0.7),
+    );
+    let slow = |client| Trial::new(client, Same).count(100);
+    against(
+        "known seller, 20 ms added to each answer, one core",
+        slow("slow-bursar-known"),
+        slow("slow-floor"),
+        Some(0.52),
+    );
+    against("SQLite books, one core", Trial::new("bursar-sqlite", Same).count(500), Trial::new("floor", Same), None);
+
+    let floor = Trial::new("floor", Same);
+    let bursar = Trial::new("bursar", Same);
+    let added = (rounds.best(bursar, cpu) - rounds.best(floor, cpu)) / 1000.0;
+    line("first purchase: CPU added", "≤ 30 µs".into(), format!("{added:.1} µs"), Some(added <= 30.0));
+    let eight = (rounds.best(Trial::new("bursar-eight", Same), cpu) - rounds.best(bursar, cpu)) / 1000.0;
+    line(
+        "eight offers, the payable one last: CPU added",
+        "≤ 5 µs".into(),
+        format!("{eight:.1} µs"),
+        Some(eight <= 5.0),
+    );
+    let mut share = |what: &str, client: &'static str, goal: Option<f64>| {
+        let many = |client| Trial::new(client, Any).in_flight(32).count(20_000);
+        let share = rounds.best(many("floor"), pace) / rounds.best(many(client), pace);
+        let rate = 1e9 / rounds.best(many(client), pace);
+        line(
+            what,
+            goal.map(|goal| format!("≥ {goal}")).unwrap_or_default(),
+            format!("{share:.2} ({rate:.0}/s)"),
+            goal.map(|goal| share >= goal),
+        );
+    };
+    share("32 in flight: share of the floor's rate", "bursar", Some(0.5));
+    share("32 in flight, known seller", "bursar-known", None);
+    share("32 in flight, by hand", "hand", None);
+    if with_peers {
+        share("32 in flight, x402-reqwest 2.0.2", "x402-reqwest", None);
+    }
+    for (what, bare, ours, in_flight, count) in [
+        ("passthrough, small body", "reqwest-free", "bursar-free", 1, 6000),
+        ("passthrough, small body, 32 in flight", "reqwest-free", "bursar-free", 32, 40_000),
+        ("passthrough, 1 MiB", "reqwest-big", "bursar-big", 1, 400),
+        ("passthrough, 1 MiB, 32 in flight", "reqwest-big", "bursar-big", 32, 1000),
+    ] {
+        let cores = if in_flight == 1 { Same } else { Any };
+        let at = |client| Trial::new(client, cores).in_flight(in_flight).count(count);
+        let (time, work) = (
+            rounds.best(at(ours), p50) / rounds.best(at(bare), p50),
+            rounds.best(at(ours), cpu) / rounds.best(at(bare), cpu),
+        );
+        line(what, "≤ 1.03".into(), format!("p50 {time:.3}, CPU {work:.3}"), Some(time <= 1.03 && work <= 1.03));
+    }
+    let books = |client, in_flight| Trial::new(client, Any).in_flight(in_flight).count(3000);
+    let memory = 1e9 / rounds.best(books("bursar", 64), pace);
+    let sqlite = 1e9 / rounds.best(books("bursar-sqlite", 64), pace);
+    let text = format!("{:.2} ({sqlite:.0}/s of {memory:.0}/s)", sqlite / memory);
+    line("SQLite books, 64 in flight: share of memory's rate", "≥ 0.5".into(), text, Some(sqlite >= memory / 2.0));
+    lines
+}
+
+fn trials(with_peers: bool) -> Vec<Trial> {
+    use Cores::{Any, Apart, Same};
+    let mut trials = Vec::new();
+    for cores in [Same, Apart] {
+        trials.extend(["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, cores)));
+        if with_peers {
+            trials.push(Trial::new("x402-reqwest", cores));
+        }
+    }
+    trials.push(Trial::new("bursar-eight", Same));
+    trials.push(Trial::new("bursar-sqlite", Same).count(500));
+    trials.extend(["floor", "bursar-ahead"].map(|client| Trial::new(client, Same).idle(1000).count(1000)));
+    trials.extend(["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)));
+    let many =
+        ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
+    trials.extend(many);
+    if with_peers {
+        trials.push(Trial::new("x402-reqwest", Any).in_flight(32).count(20_000));
+    }
+    for client in ["reqwest-free", "bursar-free"] {
+        trials.push(Trial::new(client, Same).count(6000));
+        trials.push(Trial::new(client, Any).in_flight(32).count(40_000));
+    }
+    for client in ["reqwest-big", "bursar-big"] {
+        trials.push(Trial::new(client, Same).count(400));
+        trials.push(Trial::new(client, Any).in_flight(32).count(1000));
+    }
+    trials.extend(["bursar", "bursar-sqlite"].map(|client| Trial::new(client, Any).in_flight(64).count(3000)));
+    trials
+}
+
+/// What a write of 4 KiB and its fsync take on the disk that the books are on, in the median.
+fn fsync() -> Result<f64, Failure> {
+    let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
+    let mut file = std::fs::File::create(directory.path().join("fsync"))?;
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        file.write_all(&[7; 4096])?;
+        file.sync_data()?;
+        times.push(began.elapsed().as_nanos() as f64 / 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// Where and with what it was measured.
+fn machine() -> Result<String, Failure> {
+    let said = |program: &str, arguments: &[&str]| -> Result<String, Failure> {
+        let output = Command::new(program).args(arguments).output()?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let model = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    let signer = if cfg!(feature = "secp256k1") { "libsecp256k1 0.31" } else { "k256 0.14" };
+    Ok(format!(
+        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13, signed by {signer}. Release builds, best of five \
+         interleaved rounds and the median in brackets, one process for a client and one for the server, as ratio to \
+         the floor of the same place; CPU is the client's, by getrusage, above the floor's.",
+        said("date", &["+%Y-%m-%d"])?,
+        model.unwrap_or("unknown processor"),
+        std::thread::available_parallelism()?,
+        said("uname", &["-sr"])?,
+        said("rustc", &["--version"])?.split(" (").next().unwrap_or_default(),
+    ))
+}
+
+/// Runs all trials in turn, five rounds, and prints the table.
+pub fn print(arguments: &[String]) -> Result<(), Failure> {
+    let short = arguments.iter().any(|argument| argument == "--short");
+    let peers = arguments.iter().position(|argument| argument == "--peers").and_then(|at| arguments.get(at + 1));
+    let peers = peers.map(String::as_str);
+    let only = arguments.iter().position(|argument| argument == "--only").and_then(|at| arguments.get(at + 1));
+    let mut trials = trials(peers.is_some());
+    if let Some(only) = only {
+        trials.retain(|trial| trial.client.contains(only.as_str()) || trial.client.ends_with("floor"));
+    }
+    let mut rounds = Rounds(HashMap::new());
+    for round in 0..if short { 1 } else { 5 } {
+        eprintln!("round {}", round + 1);
+        for trial in &trials {
+            let server = Server::start(trial.cores)?;
+            let count = if short { (trial.count / 50).max(20) } else { trial.count };
+            let measured = measure(Trial { count, ..*trial }, &server.base, peers)?;
+            rounds.0.entry(*trial).or_default().push(measured);
+        }
+    }
+    println!("{}\n", machine()?);
+    println!("| what | goal | measured | |");
+    println!("|---|---|---|---|");
+    for Line { what, goal, measured, met } in lines(&rounds, peers.is_some()) {
+        if measured.contains("NaN") || measured.contains("inf") {
+            continue;
+        }
+        let met = match met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        println!("| {what} | {goal} | {measured} | {met} |");
+    }
+    println!("\nTo the disk of the books, a write of 4 KiB with its fsync takes {:.0} µs.", fsync()?);
+    Ok(())
+}
