@@ -275,10 +275,12 @@ async fn killed_at_random() {
     let ledger = directory.path().join("books.db");
     let seller = Paywall::builder().route(report()).start().await.unwrap();
     let room = runs;
+    // Some more than there is room for: what is refused is refused fast, and none may be out of recovery's reach.
+    let wanted = 0..room + 50;
     let mut errand = Errand {
         url: seller.url("/report").to_string(),
         ledger: ledger.to_str().unwrap().to_owned(),
-        ids: 0..usize::MAX / 2,
+        ids: wanted.clone(),
         room,
         at: None,
         at_signer: false,
@@ -295,7 +297,7 @@ async fn killed_at_random() {
         if number % 2 == 0 {
             // As soon as it pays, and a little later.
             let paid = seller.wait_for_settlements((before + 1).min(room));
-            drop(tokio::time::timeout(Duration::from_secs(20), paid).await);
+            drop(tokio::time::timeout(Duration::from_secs(5), paid).await);
             std::thread::sleep(Duration::from_micros(dice % 4000));
         } else {
             std::thread::sleep(Duration::from_millis(15 + dice % 40));
@@ -311,12 +313,13 @@ async fn killed_at_random() {
             break;
         }
     }
-    let begun = check(&seller, &ledger, room, "before recovery").await.len();
+    check(&seller, &ledger, room, "before recovery").await;
     for ahead in [0, 90] {
-        run(&Errand { ids: 0..begun, ahead, ..errand.clone() }).await;
+        run(&Errand { ids: wanted.clone(), ahead, ..errand.clone() }).await;
     }
     let entries = check(&seller, &ledger, room, "after recovery").await;
-    assert!(entries.iter().all(|entry| matches!(entry.state, State::Settled | State::Freed)), "nothing is stuck");
+    let stuck: Vec<_> = entries.iter().filter(|entry| !matches!(entry.state, State::Settled | State::Freed)).collect();
+    assert!(stuck.is_empty(), "{} of {} are stuck: {:?}", stuck.len(), entries.len(), stuck.first());
     let settled = entries.iter().filter(|entry| entry.state == State::Settled).count();
     assert_eq!(settled, seller.settlements().len());
 }

@@ -157,10 +157,9 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
     };
     for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
         let floor = Trial::new("floor", cores);
-        let goal = |goal: f64| (cores == Same).then_some(goal);
         let first = if cfg!(feature = "secp256k1") { 1.6 } else { 1.8 };
-        against(&format!("first purchase, {place}"), Trial::new("bursar", cores), floor, goal(first));
-        against(&format!("known seller, one round trip, {place}"), Trial::new("bursar-known", cores), floor, goal(1.1));
+        against(&format!("first purchase, {place}"), Trial::new("bursar", cores), floor, Some(first));
+        against(&format!("known seller, one round trip, {place}"), Trial::new("bursar-known", cores), floor, Some(1.1));
         against(
             &format!("by hand (libsecp256k1, no policy, no books), {place}"),
             Trial::new("hand", cores),
@@ -171,13 +170,11 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             against(&format!("x402-reqwest 2.0.2, {place}"), Trial::new("x402-reqwest", cores), floor, None);
         }
     }
-    let rest = |client| Trial::new(client, Same).idle(1000).count(1000);
-    against(
-        "known seller, signed ahead, 1 ms between purchases, one core",
-        rest("bursar-ahead"),
-        rest("floor"),
-        Some(0.7),
-    );
+    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
+        let rest = |client| Trial::new(client, cores).idle(1000).count(1000);
+        let what = format!("known seller, signed ahead, 1 ms between purchases, {place}");
+        against(&what, rest("bursar-ahead"), rest("floor"), Some(0.7));
+    }
     let slow = |client| Trial::new(client, Same).count(100);
     against(
         "known seller, 20 ms added to each answer, one core",
@@ -248,7 +245,9 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     }
     trials.push(Trial::new("bursar-eight", Same));
     trials.push(Trial::new("bursar-sqlite", Same).count(500));
-    trials.extend(["floor", "bursar-ahead"].map(|client| Trial::new(client, Same).idle(1000).count(1000)));
+    for cores in [Same, Apart] {
+        trials.extend(["floor", "bursar-ahead"].map(|client| Trial::new(client, cores).idle(1000).count(1000)));
+    }
     trials.extend(["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)));
     let many =
         ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
@@ -293,7 +292,7 @@ fn machine() -> Result<String, Failure> {
     let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     let signer = if cfg!(feature = "secp256k1") { "libsecp256k1 0.31" } else { "k256 0.14" };
     Ok(format!(
-        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13, signed by {signer}. Release builds, best of five \
+        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13, signed by {signer}. Release builds, best of seven \
          interleaved rounds and the median in brackets, one process for a client and one for the server, as ratio to \
          the floor of the same place; CPU is the client's, by getrusage, above the floor's.",
         said("date", &["+%Y-%m-%d"])?,
@@ -304,7 +303,7 @@ fn machine() -> Result<String, Failure> {
     ))
 }
 
-/// Runs all trials in turn, five rounds, and prints the table.
+/// Runs all trials in turn, seven rounds, and prints the table.
 pub fn print(arguments: &[String]) -> Result<(), Failure> {
     let short = arguments.iter().any(|argument| argument == "--short");
     let peers = arguments.iter().position(|argument| argument == "--peers").and_then(|at| arguments.get(at + 1));
@@ -315,7 +314,7 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
         trials.retain(|trial| trial.client.contains(only.as_str()) || trial.client.ends_with("floor"));
     }
     let mut rounds = Rounds(HashMap::new());
-    for round in 0..if short { 1 } else { 5 } {
+    for round in 0..if short { 1 } else { 7 } {
         eprintln!("round {}", round + 1);
         for trial in &trials {
             let server = Server::start(trial.cores)?;
