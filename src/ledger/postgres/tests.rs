@@ -70,8 +70,8 @@ async fn schemas_of_others_are_refused_and_untouched() {
     let refused = async |schema: &str| PostgresLedger::connect_in(&url(), schema).await.expect_err("it is refused");
     let (taken, ledger) = shelf().await;
     drop(ledger);
-    meddle(&taken, "UPDATE bursar_schema SET version = 4").await;
-    assert!(matches!(refused(&taken).await, LedgerError::Newer { found: 4, known: 3 }));
+    meddle(&taken, "UPDATE bursar_schema SET version = 5").await;
+    assert!(matches!(refused(&taken).await, LedgerError::Newer { found: 5, known: 4 }));
     meddle(&taken, "UPDATE bursar_schema SET version = 1").await;
     assert!(matches!(refused(&taken).await, LedgerError::Damaged(_)));
     let foreign = schema();
