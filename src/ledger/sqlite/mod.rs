@@ -54,8 +54,8 @@ impl SqliteLedger {
     /// Blocks on the disk, and up to 10 seconds on another process that is writing.
     ///
     /// # Errors
-    /// When the file cannot be read and written, is no SQLite database, belongs to another program
-    /// or was written by a newer bursar.
+    /// When the file cannot be read and written, is no SQLite database, belongs to another program,
+    /// was written by a newer bursar or was cut off.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let connection = schema::open(path.as_ref())?;
         let (jobs, queue) = channel();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
 
 use super::failed;
 use super::totals::TABLE as TOTALS;
@@ -53,6 +53,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
         .map_err(failed)?;
     claim(&mut connection)?;
     keep_log(&connection)?;
+    if path != Path::new(IN_MEMORY) {
+        see_its_end(&connection, path)?;
+    }
     Ok(connection)
 }
 
@@ -65,9 +68,13 @@ fn touch(path: &Path) -> Result<(), LedgerError> {
     match options.open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let permissions = path.metadata().map_err(LedgerError::store)?.permissions();
+            let file = path.metadata().map_err(LedgerError::store)?;
+            // SQLite takes it for an empty one, in which books begin.
+            if file.len() == 1 {
+                return Err(LedgerError::Damaged("the file is one byte long".to_owned()));
+            }
             // The operating system would let root write all the same.
-            if permissions.readonly() { Err(read_only(path)) } else { Ok(()) }
+            if file.permissions().readonly() { Err(read_only(path)) } else { Ok(()) }
         }
         Err(error) => Err(LedgerError::store(format!("{}: {error}", path.display()))),
     }
@@ -118,6 +125,30 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
         "wal" | "memory" => Ok(()),
         other => Err(LedgerError::store(format!("the file system allows only journal mode `{other}`"))),
     }
+}
+
+/// Refuses a file that ends inside a page, which SQLite would take for zeros, and sum up less than was spent. That
+/// whole pages are missing it finds itself.
+///
+/// A crash while the log was written back leaves the same, and is mended from the log.
+fn see_its_end(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    let page = u64::try_from(number(connection, "PRAGMA page_size")?).map_err(LedgerError::store)?;
+    let is_whole = || path.metadata().map(|file| file.len().is_multiple_of(page)).map_err(LedgerError::store);
+    let start = Instant::now();
+    let mut is_written_back = false;
+    while !is_whole()? {
+        if is_written_back || start.elapsed() > PATIENCE {
+            return Err(LedgerError::Damaged("the file was cut off inside a page".to_owned()));
+        }
+        let checkpoint = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+        let [others_write, in_log, written]: [i64; 3] =
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], checkpoint).map_err(failed)?;
+        is_written_back = others_write == 0 && in_log == written;
+        if !is_written_back {
+            thread::sleep(PAUSE);
+        }
+    }
+    Ok(())
 }
 
 fn number(file: &Connection, sql: &str) -> Result<i64, LedgerError> {

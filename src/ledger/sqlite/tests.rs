@@ -26,6 +26,11 @@ fn refused(path: &Path) -> LedgerError {
     SqliteLedger::open(path).expect_err("the file is refused")
 }
 
+/// Where SQLite writes first.
+fn log_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()))
+}
+
 /// Another program at the same file.
 fn meddle(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
@@ -280,6 +285,52 @@ async fn a_damaged_page_stops_the_books() {
     };
     assert!(matches!(answer, Err(LedgerError::Damaged(_))), "{answer:?}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_off_anywhere_stops_the_books() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    for number in 0..10 {
+        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
+    }
+    drop(ledger);
+    meddle(&path, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let whole = fs::read(&path).unwrap();
+    // An empty file is how books begin.
+    for cut in (1..whole.len()).step_by(127).chain([whole.len() - 1]) {
+        let (_copy, copy) = shelf();
+        fs::write(&copy, &whole[..cut]).unwrap();
+        let error = SqliteLedger::open(&copy).expect_err(&format!("cut at {cut} of {}", whole.len()));
+        assert!(matches!(error, LedgerError::Damaged(_)), "cut at {cut} of {}: {error}", whole.len());
+        assert_eq!(fs::read(&copy).unwrap(), whole[..cut], "as it was found");
+    }
+}
+
+/// A crash while the log is written back leaves what a cut does, and the log.
+#[tokio::test]
+async fn a_page_that_was_half_written_back_is_in_the_log() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let laid_out = fs::metadata(&path).unwrap().len();
+    for number in 0..20 {
+        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
+    }
+    let checkpoint = |connection: &mut Connection| {
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(failed)
+    };
+    ledger.run(checkpoint).await.unwrap();
+    let (file, log) = (fs::read(&path).unwrap(), fs::read(log_of(&path)).unwrap());
+    let laid_out = usize::try_from(laid_out).unwrap();
+    assert!(laid_out + 4096 < file.len());
+    for written in (laid_out..file.len()).step_by(1000) {
+        let (_copy, copy) = shelf();
+        fs::write(&copy, &file[..written]).unwrap();
+        fs::write(log_of(&copy), &log).unwrap();
+        let books = SqliteLedger::open(&copy).unwrap();
+        assert_eq!(books.entries(&Filter::all()).await.unwrap().len(), 20, "{written} of {}", file.len());
+        assert!(books.verify(None).await.unwrap().is_sound());
+    }
 }
 
 #[tokio::test]
@@ -569,10 +620,10 @@ async fn a_full_disk_stops_the_books_and_loses_nothing() {
 /// A crash may leave any beginning of what was being written: everything before it stays.
 #[tokio::test]
 async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
-    let (directory, path) = shelf();
+    let (_directory, path) = shelf();
     let ledger = SqliteLedger::open(&path).unwrap();
     hold(&ledger, order("first", 10), NOW).await;
-    let log = directory.path().join(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()));
+    let log = log_of(&path);
     let acknowledged = fs::metadata(&log).unwrap().len();
     hold(&ledger, order("second", 10), NOW).await;
     let (file, whole) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
@@ -581,8 +632,7 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
     for cut in (acknowledged..=whole.len()).step_by(97).chain([whole.len()]) {
         let (_copy, copy) = shelf();
         fs::write(&copy, &file).unwrap();
-        let copied_log = copy.with_file_name(format!("{}-wal", copy.file_name().unwrap().to_str().unwrap()));
-        fs::write(copied_log, &whole[..cut]).unwrap();
+        fs::write(log_of(&copy), &whole[..cut]).unwrap();
         let books = SqliteLedger::open(&copy).unwrap();
         let entries = books.entries(&Filter::all()).await.unwrap();
         let expected = if cut == whole.len() { 2 } else { 1 };
