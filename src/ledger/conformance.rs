@@ -28,7 +28,7 @@ use crate::{Network, Timestamp, Usd};
 const BASE: Network = Network::from_chain_id(8453);
 const SEPOLIA: Network = Network::from_chain_id(84_532);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
-const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 pub(super) const PAYLOAD: &str = "c2lnbmF0dXJl";
 /// The present of most tests, in seconds.
 pub(super) const NOW: u64 = 1_800_000_000;
@@ -118,7 +118,7 @@ fn rejected() -> Transition {
     Transition::Rejected { reason: "insufficient_funds".to_owned(), answer: SellerAnswer::of(402) }
 }
 
-fn unknown() -> Transition {
+pub(super) fn unknown() -> Transition {
     Transition::Unknown { reason: "timed out".to_owned(), answer: None }
 }
 
@@ -741,7 +741,7 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
 async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)].into_iter().enumerate() {
-        let key = sign(&ledger, order(&format!("order-{number}"), value), spent, spent).await;
+        let key = sign(&ledger, order(&format!("order-{number}"), value), spent - LEASE.as_secs(), spent).await;
         ledger.record(&key, &settled(), at(spent)).await.unwrap();
     }
     let returns =
@@ -751,7 +751,8 @@ async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(returns(60, rolling(60)).await, Some(at(NOW + 3800)));
     assert_eq!(returns(61, rolling(60)).await, None);
     let payments = |max| vec![meter(Scope::Global, LimitKind::Payments(HOUR, max))];
-    assert_eq!(returns(1, payments(2)).await, Some(at(NOW + 3700)));
+    let reserved = NOW + 100 - LEASE.as_secs();
+    assert_eq!(returns(1, payments(2)).await, Some(at(reserved + 3600)));
     assert_eq!(returns(1, payments(0)).await, None);
     sign(&ledger, order("live", 10), NOW + 300, NOW + 900).await;
     assert_eq!(returns(10, exposure(10)).await, Some(at(NOW + 960)));

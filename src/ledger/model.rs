@@ -365,6 +365,22 @@ fn no_chain_and_no_seller_exceeds_a_limit() {
     }
 }
 
+/// Found by the test above, by chance.
+#[test]
+fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
+    let steps = [
+        Step::Reserve { id: 4, value: 23, changed: false },
+        Step::Sign { id: 4, validity: 74, behind: 52 },
+        Step::Wait { seconds: 145 },
+        Step::Reserve { id: 2, value: 87, changed: false },
+        Step::Sign { id: 2, validity: 247, behind: 14 },
+        Step::Sign { id: 4, validity: 200, behind: 89 },
+    ];
+    for kind in kinds() {
+        live_through(Bug::None, &kind, &steps).unwrap();
+    }
+}
+
 macro_rules! bugs {
     ($($name:ident: $bug:ident;)*) => {$(
         #[test]

@@ -311,11 +311,12 @@ impl Entry {
         Ok(())
     }
 
-    /// Counts until the latest of all authorizations has expired.
+    /// Counts until the latest of all authorizations has expired, and until its lease has: so long may the
+    /// same be signed once more, by a process whose clock is behind.
     fn outlive(&mut self, valid_before: u64) {
         let valid_before = self.valid_before.map_or(valid_before, |earlier| earlier.max(valid_before));
         self.valid_before = Some(valid_before);
-        self.counts_at = Timestamp::from_secs(valid_before);
+        self.counts_at = Timestamp::from_secs(valid_before).max(self.lease_until);
         self.expires_at = self.counts_at.after(CHAIN_CLOCK_MARGIN);
     }
 }
