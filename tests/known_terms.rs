@@ -303,6 +303,22 @@ async fn what_is_signed_ahead_is_the_next_purchase() {
     assert_eq!((paid(&seller), seller.settlements().len()), ((vec![false, true, true, true, true], 4), 4));
 }
 
+#[test]
+fn what_is_ready_goes_before_signing_ahead() {
+    let signed = Arc::new(AtomicUsize::new(0));
+    // Nobody asks the system for events while anything is ready, so that the order of tasks is the test's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(u32::MAX).build().unwrap();
+    runtime.block_on(async {
+        let seller = open([report()]).await;
+        let client = counting(&signed, client(ahead())).build().unwrap();
+        let response = client.get(seller.url("/report")).send().await.unwrap();
+        let before = Arc::clone(&signed);
+        let before = tokio::spawn(async move { before.load(Ordering::SeqCst) }).await.unwrap();
+        assert_eq!((response.spend(), before), (Spend::Settled, 1), "the caller's task waited for a signature");
+        idle(&signed, 2).await;
+    });
+}
+
 #[tokio::test]
 async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
     let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
@@ -332,7 +348,9 @@ async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
     let asked = counting(&signed, client(ahead().ask_above(usd!("0")))).approver(yes).build().unwrap();
     for count in 1..4 {
         buy(&asked, &seller, "/report").await;
-        tokio::task::yield_now().await;
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(signed.load(Ordering::SeqCst), count);
     }
     let signed = Arc::new(AtomicUsize::new(0));

@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind, Origin, Spend, Usd};
 impl<W: Wire> Exchange<'_, W> {
     /// The key for the request's origin, unless the caller has put something of its own in its place.
     pub(super) fn credential(&self, request: &Request) -> Option<Arc<Credential>> {
-        let origin = Origin::of(request.url())?;
-        let credential = self.keys?.shared(&origin)?;
+        let keys = self.keys.filter(|keys| !keys.is_empty())?;
+        let credential = keys.shared(&Origin::of(request.url())?)?;
         (credential.preference() != Preference::NeverKey && !credential.is_taken(request))
             .then(|| Arc::clone(credential))
     }
@@ -26,7 +26,7 @@ impl<W: Wire> Exchange<'_, W> {
         &mut self,
         credential: &Credential,
         first: Request,
-        replay: Replay,
+        mut replay: Replay,
     ) -> Result<Response, Error> {
         let preference = match credential.preference() {
             // What may not be paid has the key alone.
@@ -34,7 +34,7 @@ impl<W: Wire> Exchange<'_, W> {
             preference => preference,
         };
         match preference {
-            Preference::NeverKey => self.by_payment(first, replay).await,
+            Preference::NeverKey => self.by_payment(first, &mut replay).await,
             Preference::NeverPay => {
                 let key = self.key(credential).await?.ok_or_else(|| credential.missing().at(first.url()))?;
                 self.call(credential, &key, first, replay).await
@@ -48,10 +48,15 @@ impl<W: Wire> Exchange<'_, W> {
         }
     }
 
-    async fn key_first(&mut self, credential: &Credential, first: Request, replay: Replay) -> Result<Response, Error> {
+    async fn key_first(
+        &mut self,
+        credential: &Credential,
+        first: Request,
+        mut replay: Replay,
+    ) -> Result<Response, Error> {
         let Some(key) = self.key(credential).await? else {
             if credential.pays_when_missing() {
-                return self.by_payment(first, replay).await;
+                return self.by_payment(first, &mut replay).await;
             }
             return Err(credential.missing().at(first.url()));
         };
@@ -60,12 +65,12 @@ impl<W: Wire> Exchange<'_, W> {
             return Ok(answer);
         }
         let Some(again) = replay.make() else { return Ok(answer) };
-        let paid = self.by_payment(again, replay).await;
+        let paid = self.by_payment(again, &mut replay).await;
         either(credential, answer, paid)
     }
 
     async fn pay_first(&mut self, credential: &Credential, first: Request, replay: Replay) -> Result<Response, Error> {
-        let paid = self.by_payment(first, replay.twin()).await;
+        let paid = self.by_payment(first, &mut replay.twin()).await;
         let refused = match &paid {
             // An answer that was paid for is the answer, whatever it says: it knows what became of the money.
             Ok(answer) => answer.spend() == Spend::None && is_closed(answer.status()),
@@ -88,7 +93,8 @@ impl<W: Wire> Exchange<'_, W> {
         first: Request,
         replay: Replay,
     ) -> Result<Response, Error> {
-        let (response, asked) = self.ask_anew(first, replay.twin()).await?;
+        let mut asked = replay.twin();
+        let response = self.ask_anew(first, &mut asked).await?;
         let refused = is_closed(response.status());
         let (required, url) = match self.priced(response).await? {
             Priced::Free(answer) if !refused => return Ok(answer),
@@ -101,7 +107,7 @@ impl<W: Wire> Exchange<'_, W> {
             Priced::At(required, url) => (required, url),
         };
         if self.price(&required).is_some_and(|price| price < cost) {
-            let paid = self.buy(required, asked, &url).await;
+            let paid = self.buy(required, &asked, &url).await;
             let refused = |error: &Error| error.spend() == Spend::None && is_about_money(error.kind());
             match (paid, replay.make()) {
                 (Err(error), Some(again)) if refused(&error) => match self.key(credential).await? {
@@ -112,13 +118,13 @@ impl<W: Wire> Exchange<'_, W> {
             }
         } else {
             let (Some(key), Some(again)) = (self.key(credential).await?, replay.make()) else {
-                return self.buy(required, asked, &url).await;
+                return self.buy(required, &asked, &url).await;
             };
             let answer = self.call(credential, &key, again, replay).await?;
             if !credential.pays_for(answer.status()) {
                 return Ok(answer);
             }
-            let paid = self.buy(required, asked, &url).await;
+            let paid = self.buy(required, &asked, &url).await;
             either(credential, answer, paid)
         }
     }

@@ -159,7 +159,8 @@ impl<'a, W: Wire> Exchange<'a, W> {
             spend = Empty,
             error = Empty,
         );
-        let answer = self.fetch(request).instrument(span.clone()).await;
+        // In a place of its own: what callers hold is small, and cheap to move.
+        let answer = Box::pin(self.fetch(request)).instrument(span.clone()).await;
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16()).record("spend", response.spend().name());
@@ -172,29 +173,29 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     async fn fetch(mut self, request: Request) -> Result<Response, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
+        let (mut replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
             let intent = self.intent(&first)?;
-            if let Some(payment) = payer.resume_here(&intent).await? {
+            if let Some(payment) = Box::pin(payer.resume_here(&intent)).await? {
                 return Box::pin(self.present(payment, &replay, intent, None)).await;
             }
         }
         match self.credential(&first) {
             Some(credential) => Box::pin(self.by_key_or_payment(&credential, first, replay)).await,
-            None => self.by_payment(first, replay).await,
+            None => self.by_payment(first, &mut replay).await,
         }
     }
 
     /// The request without a key, paid if it must be and may be.
-    async fn by_payment(&mut self, first: Request, replay: Replay) -> Result<Response, Error> {
-        if let Some((intent, terms)) = self.known_terms(&first, &replay)?
-            && let Some(answer) = Box::pin(self.at_known_terms(terms, &replay, intent)).await?
+    async fn by_payment(&mut self, first: Request, replay: &mut Replay) -> Result<Response, Error> {
+        if let Some((intent, terms)) = self.known_terms(&first, replay)?
+            && let Some(answer) = Box::pin(self.at_known_terms(terms, replay, intent)).await?
         {
             return Ok(answer);
         }
-        let (response, replay) = self.ask_anew(first, replay).await?;
+        let response = self.ask_anew(first, replay).await?;
         match self.priced(response).await? {
             Priced::Free(response) => Ok(response),
             Priced::At(required, url) => Box::pin(self.buy(required, replay, &url)).await,
@@ -204,7 +205,7 @@ impl<'a, W: Wire> Exchange<'a, W> {
     /// What the request would be paid at without asking, where the policy remembers its seller's terms.
     fn known_terms(&self, first: &Request, replay: &Replay) -> Result<Option<(Intent, Arc<PaymentRequired>)>, Error> {
         let Some(payer) = self.payer.filter(|_| !self.options.no_payment) else { return Ok(None) };
-        if !Origin::of(first.url()).is_some_and(|origin| payer.remembers_terms(&origin)) {
+        if !payer.remembers_terms(first.url()) {
             return Ok(None);
         }
         let intent = self.intent(first)?;
@@ -233,14 +234,14 @@ impl<'a, W: Wire> Exchange<'a, W> {
             return Ok(Priced::Free(response));
         }
         let url = response.url().clone();
-        Ok(match self.read(response).await.map_err(|error| error.at(&url))? {
+        Ok(match Box::pin(self.read(response)).await.map_err(|error| error.at(&url))? {
             Challenge::NotX402(response) => Priced::Free(response),
             Challenge::Required(required) => Priced::At(required, url),
         })
     }
 
     /// Phases 3 to 5: terms, body, policy, books and signer, and the payment's way to the seller.
-    async fn buy(&mut self, required: Box<PaymentRequired>, replay: Replay, url: &Url) -> Result<Response, Error> {
+    async fn buy(&mut self, required: Box<PaymentRequired>, replay: &Replay, url: &Url) -> Result<Response, Error> {
         let required = *required;
         let Some(payer) = self.payer else {
             let quotation = Quotation::unjudged(required, AssetRegistry::stablecoins());
@@ -252,16 +253,16 @@ impl<'a, W: Wire> Exchange<'a, W> {
             .at(url));
         };
         let named = payer.now();
-        let (intent, replay) = self.replayable(payer, replay, &required).await?;
+        let intent = self.replayable(payer, replay, &required).await?;
         let payment = payer.authorize(&required, &intent).await?;
-        self.present(payment, &replay, intent, Some(Basis::named(required, named))).await
+        self.present(payment, replay, intent, Some(Basis::named(required, named))).await
     }
 
     /// What the request would cost. A request that is free is executed.
     pub(crate) async fn quote(mut self, request: Request) -> Result<Quoted, Error> {
-        let (replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
+        let (mut replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
-        let (response, replay) = self.ask(first, replay).await?;
+        let response = self.ask(first, &mut replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(Quoted::Unpriced(response));
         }
@@ -285,17 +286,18 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
     }
 
-    /// Phase 1: the request without payment, which was admitted, through redirects within its origin.
-    async fn ask(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
-        let (mut request, mut replay) = (first, replay);
+    /// Phase 1: the request without payment, which was admitted, through redirects within its origin. `replay`
+    /// follows them.
+    async fn ask(&mut self, first: Request, replay: &mut Replay) -> Result<Response, Error> {
+        let mut request = first;
         for _ in 0..MAX_HOPS {
             let response = self.send(request, Duration::ZERO).await?;
             match replay.redirected(&response) {
-                None => return Ok((response, replay)),
+                None => return Ok(response),
                 Some((next, following)) => {
                     self.admit(&next)?;
                     self.fingerprint = self.fingerprint.or(Some(self.intent(replay.head())?.id()));
-                    (request, replay) = (next, following);
+                    (request, *replay) = (next, following);
                 }
             }
         }
@@ -304,17 +306,17 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
     /// Phase 1, once more if the answer is a 402 that a cache kept: its terms may be anybody's and of
     /// any time.
-    async fn ask_anew(&mut self, first: Request, replay: Replay) -> Result<(Response, Replay), Error> {
-        let (response, replay) = self.ask(first, replay).await?;
+    async fn ask_anew(&mut self, first: Request, replay: &mut Replay) -> Result<Response, Error> {
+        let response = self.ask(first, replay).await?;
         if !is_kept(&response) {
-            return Ok((response, replay));
+            return Ok(response);
         }
         let url = response.url().clone();
         let old = || Error::new(ErrorKind::Malformed, "a cache kept this 402, and its terms may be old").at(&url);
         let mut again = replay.make().ok_or_else(old)?;
         again.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        let (response, replay) = self.ask(again, replay).await?;
-        if is_kept(&response) { Err(old()) } else { Ok((response, replay)) }
+        let response = Box::pin(self.ask(again, replay)).await?;
+        if is_kept(&response) { Err(old()) } else { Ok(response) }
     }
 
     /// Phase 2: the terms of a 402.
@@ -323,19 +325,14 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     /// Phase 3, before any money: that the request can be made a second time.
-    async fn replayable(
-        &self,
-        payer: &Payer,
-        replay: Replay,
-        required: &PaymentRequired,
-    ) -> Result<(Intent, Replay), Error> {
+    async fn replayable(&self, payer: &Payer, replay: &Replay, required: &PaymentRequired) -> Result<Intent, Error> {
         let again = replay.make();
         let intent = match &again {
             Some(request) => self.intent(request)?,
             None => self.intent(replay.head())?,
         };
         if again.is_some() {
-            return Ok((intent, replay));
+            return Ok(intent);
         }
         let quotation = payer.quote(required.clone(), &intent).await?;
         let message = "payment is required, and the body cannot be sent a second time; give it as bytes or by body_fn";

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, hex, keccak256};
 use serde::{Serialize, Serializer};
@@ -13,7 +14,7 @@ use crate::asset::Asset;
 /// One purchase has one nonce on the chain, so everything that is ever signed under one id can be
 /// paid at most once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PurchaseId(String);
+pub struct PurchaseId(Arc<str>);
 
 impl PurchaseId {
     const MAX_LENGTH: usize = 128;
@@ -23,7 +24,7 @@ impl PurchaseId {
     /// # Errors
     /// When the operating system gives no randomness.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
-        random_hex().map(Self)
+        random_hex().map(|text| Self(text.into()))
     }
 
     /// The text.
@@ -45,7 +46,7 @@ impl FromStr for PurchaseId {
     fn from_str(text: &str) -> Result<Self, PurchaseIdError> {
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         let length = (1..=Self::MAX_LENGTH).contains(&text.len());
-        if printable && length { Ok(Self(text.to_owned())) } else { Err(PurchaseIdError) }
+        if printable && length { Ok(Self(text.into())) } else { Err(PurchaseIdError) }
     }
 }
 

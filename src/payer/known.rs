@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use url::Url;
+
 use super::{Intent, Payer};
 use crate::ledger::{self, PurchaseId};
 use crate::signer::{Signature, TransferAuthorization};
@@ -136,9 +138,10 @@ impl KnownTerms {
 }
 
 impl Payer {
-    /// Whether the policy has terms of the origin remembered.
-    pub(crate) fn remembers_terms(&self, origin: &Origin) -> bool {
-        self.inner.policy.terms_lifetime(origin).is_some()
+    /// Whether the policy has terms of the URL's origin remembered.
+    pub(crate) fn remembers_terms(&self, url: &Url) -> bool {
+        let policy = &self.inner.policy;
+        policy.remembers_terms() && Origin::of(url).is_some_and(|origin| policy.terms_lifetime(&origin).is_some())
     }
 
     /// The terms to pay with the first request, where they are fresh.
@@ -177,6 +180,8 @@ impl Payer {
         let Some(terms) = self.inner.known.lacking(intent, self.now()) else { return };
         let (payer, intent) = (self.clone(), intent.clone());
         drop(tokio::spawn(async move {
+            // What is ready goes first: the rest of the answer, and whoever waits for it.
+            tokio::task::yield_now().await;
             if let Some(ahead) = payer.ahead(&terms, &intent).await {
                 payer.inner.known.keep_ahead(&intent, &terms, ahead);
             }

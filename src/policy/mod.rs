@@ -294,6 +294,12 @@ impl Policy {
         self.setting(origin, |settings| settings.max_validity).unwrap_or(MAX_VALIDITY)
     }
 
+    /// Whether terms of any origin are remembered.
+    pub(crate) fn remembers_terms(&self) -> bool {
+        let mut all = self.hosts.iter().map(|(_, settings)| settings).chain([&self.everywhere]);
+        all.any(|settings| settings.remember_terms.is_some())
+    }
+
     /// How long terms that this origin settled at are paid with the first request; `None` if never.
     pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
         self.setting(origin, |settings| settings.remember_terms).filter(|lifetime| !lifetime.is_zero())
