@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 use crate::checksum::checksummed;
-use crate::x402::{PaymentRequired, Version};
+use crate::x402::{PaymentRequired, Terms, Version};
 use crate::{Network, Usd, text};
 
 /// The shortest window that official facilitators settle, in seconds.
@@ -52,36 +52,60 @@ impl Quote {
     /// # Errors
     /// Why bursar cannot sign for this offer.
     pub fn read(required: &PaymentRequired, offer: usize, assets: &AssetRegistry) -> Result<Self, Unpayable> {
-        let terms = match required.offers().get(offer).map(|offer| &offer.terms) {
-            Some(Ok(terms)) => terms,
-            Some(Err(error)) => return Err(Unpayable::Malformed(error.clone())),
-            None => return Err(Unpayable::Malformed("there is no such offer".to_owned())),
-        };
-        if terms.scheme != "exact" {
-            return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
-        }
-        let network: Network = terms.network.parse().map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
-        check_first(required, offer, &terms.scheme, &terms.network)?;
-        let asset = find_asset(assets, network, &terms.asset)?;
-        let extra = terms.extra.clone().unwrap_or_default();
-        check_method(&asset, extra.asset_transfer_method.as_deref())?;
-        let domain = check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
-        Ok(Self {
-            offer,
-            version: required.version(),
-            pay_to: parse_address(&terms.pay_to).ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
-            value: read_amount(terms.amount.as_deref(), terms.max_amount_required.as_deref())?,
-            window: read_window(&terms.max_timeout_seconds)?,
-            flow: read_flow(extra.payment_flow.as_deref())?,
-            domain,
-            asset,
-        })
+        let missing = || Err(Unpayable::Malformed("there is no such offer".to_owned()));
+        Self::each(required, assets).nth(offer).unwrap_or_else(missing)
     }
 
     /// Every offer in the seller's order, payable or with the reason why not.
     #[must_use]
     pub fn read_all(required: &PaymentRequired, assets: &AssetRegistry) -> Vec<Result<Self, Unpayable>> {
-        (0..required.offers().len()).map(|offer| Self::read(required, offer, assets)).collect()
+        Self::each(required, assets).collect()
+    }
+
+    fn each(required: &PaymentRequired, assets: &AssetRegistry) -> impl Iterator<Item = Result<Self, Unpayable>> {
+        let mut earlier = Vec::new();
+        required.offers().iter().enumerate().map(move |(offer, written)| {
+            let terms = written.terms().map_err(Unpayable::Malformed)?;
+            let mut is_first = true;
+            if required.version() == Version::V1 {
+                let route = (terms.scheme.clone(), terms.network.clone());
+                is_first = !earlier.contains(&route);
+                earlier.push(route);
+            }
+            Self::check(required.version(), offer, terms, is_first, assets)
+        })
+    }
+
+    /// A version 1 payment names its scheme and network only, and sellers match it to their `first` offer
+    /// with these: a payment for a later one would be refused after it was signed.
+    fn check(
+        version: Version,
+        offer: usize,
+        terms: Terms<'_>,
+        is_first: bool,
+        assets: &AssetRegistry,
+    ) -> Result<Self, Unpayable> {
+        if &*terms.scheme != "exact" {
+            return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
+        }
+        let network: Network = terms.network.parse().map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
+        if !is_first {
+            return Err(Unpayable::NotFirst);
+        }
+        let asset = find_asset(assets, network, &terms.asset)?;
+        let extra = terms.extra.unwrap_or_default();
+        check_method(&asset, extra.asset_transfer_method.as_deref())?;
+        let domain = check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
+        Ok(Self {
+            offer,
+            version,
+            pay_to: parse_address(&terms.pay_to).ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
+            value: read_amount(terms.amount.as_deref(), terms.max_amount_required.as_deref())?,
+            window: read_window(terms.max_timeout_seconds)?,
+            flow: read_flow(extra.payment_flow.as_deref())?,
+            domain,
+            asset,
+        })
     }
 
     /// A quote that no seller made, to ask the policy about.
@@ -249,16 +273,6 @@ fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
         (_, Some(method)) => Err(Unpayable::TransferMethod(text::excerpt(method))),
         (_, None) => Err(Unpayable::TransferMethod("permit2".to_owned())),
     }
-}
-
-/// A version 1 payment names its scheme and network only, and sellers match it to their first offer
-/// with these: a payment for a later one would be refused after it was signed.
-fn check_first(required: &PaymentRequired, offer: usize, scheme: &str, network: &str) -> Result<(), Unpayable> {
-    let alike = |earlier: &crate::x402::Offer| {
-        earlier.terms.as_ref().is_ok_and(|terms| terms.scheme == scheme && terms.network == network)
-    };
-    let earlier = required.offers().iter().take(offer).any(alike);
-    if required.version() == Version::V1 && earlier { Err(Unpayable::NotFirst) } else { Ok(()) }
 }
 
 /// A seller that names no domain leaves it to us; one that names another is wrong about the token.

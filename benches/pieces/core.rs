@@ -73,8 +73,7 @@ impl Piece {
             // All of it, from the terms' header to the receipt in the books.
             "purchase" | "purchase-eight" => {
                 let payer = payer(LocalSigner::from_hex(&KEY.to_owned().into())?)?;
-                let receipt = HeaderValue::from_str(&BASE64_STANDARD.encode(receipt()))?;
-                let answer = HeaderMap::from_iter([(HeaderName::from_static("payment-response"), receipt)]);
+                let answer = paid()?;
                 Box::new(move || {
                     let required = PaymentRequired::from_header(header.as_bytes())?;
                     runtime.block_on(async {
@@ -99,7 +98,7 @@ impl Piece {
     }
 }
 
-fn terms(offers: usize) -> String {
+pub(crate) fn terms(offers: usize) -> String {
     let offer = |network: String| {
         json!({ "scheme": "exact", "network": network, "amount": "1000",
             "asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "payTo": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C",
@@ -110,6 +109,12 @@ fn terms(offers: usize) -> String {
     let resource =
         json!({ "url": "https://api.example.com/report", "description": "a report", "mimeType": "text/plain" });
     json!({ "x402Version": 2, "error": "payment required", "resource": resource, "accepts": accepts }).to_string()
+}
+
+/// The headers of an answer that was paid for.
+pub(crate) fn paid() -> Result<HeaderMap, Failure> {
+    let receipt = HeaderValue::from_str(&BASE64_STANDARD.encode(receipt()))?;
+    Ok(HeaderMap::from_iter([(HeaderName::from_static("payment-response"), receipt)]))
 }
 
 fn receipt() -> String {

@@ -12,6 +12,7 @@ mod settlement;
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
 pub(crate) use payload::{Proof, decode_authorization, encode_payment};
+pub(crate) use required::Terms;
 pub use required::{Offer, PaymentRequired};
 pub use settlement::SettlementResponse;
 

@@ -117,7 +117,7 @@ pub(crate) fn encode_payment(
     let x402_version = required.version().number();
     match required.version() {
         Version::V1 => {
-            let terms = offer.terms.as_ref().map_err(serde::ser::Error::custom)?;
+            let terms = offer.terms().map_err(serde::ser::Error::custom)?;
             serde_json::to_vec(&V1 { x402_version, scheme: &terms.scheme, network: &terms.network, payload: proof })
         }
         Version::V2 => serde_json::to_vec(&V2 {

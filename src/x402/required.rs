@@ -1,5 +1,8 @@
 //! What a seller asks for: `PaymentRequired` and its offers.
 
+use std::borrow::Cow;
+use std::ops::Deref;
+
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -25,16 +28,16 @@ pub struct PaymentRequired {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
+struct Wire<'a> {
     x402_version: u64,
-    #[serde(default)]
-    error: Option<Box<RawValue>>,
-    #[serde(default)]
-    resource: Option<Box<RawValue>>,
-    #[serde(default)]
-    accepts: Option<Vec<Box<RawValue>>>,
-    #[serde(default)]
-    extensions: Option<Box<RawValue>>,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    resource: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    accepts: Option<Vec<&'a RawValue>>,
+    #[serde(default, borrow)]
+    extensions: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -59,16 +62,15 @@ impl PaymentRequired {
     /// # Errors
     /// When it is not a `PaymentRequired` of version 1 or 2.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        let wire: Wire = serde_json::from_slice(json)?;
+        let wire: Wire<'_> = serde_json::from_slice(json)?;
         let version = match wire.x402_version {
             1 => Version::V1,
             2 => Version::V2,
             other => return Err(WireError::Version(other)),
         };
-        let resource: Resource =
-            wire.resource.as_deref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-        let offers: Vec<Offer> =
-            wire.accepts.unwrap_or_default().into_iter().take(MAX_OFFERS).map(Offer::read).collect();
+        let resource: Resource = wire.resource.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        let offers = wire.accepts.unwrap_or_default().into_iter().take(MAX_OFFERS);
+        let offers: Vec<Offer> = offers.map(|raw| Offer { raw: raw.to_owned() }).collect();
         let resource_url = resource.url.or_else(|| offers.iter().find_map(|offer| offer.described().resource));
         let description =
             resource.description.or_else(|| offers.iter().find_map(|offer| offer.described().description));
@@ -76,10 +78,10 @@ impl PaymentRequired {
         Ok(Self {
             version,
             error,
-            resource: wire.resource,
+            resource: wire.resource.map(RawValue::to_owned),
             resource_url,
             description,
-            extensions: wire.extensions,
+            extensions: wire.extensions.map(RawValue::to_owned),
             offers,
         })
     }
@@ -140,38 +142,54 @@ impl PaymentRequired {
 #[derive(Clone, Debug)]
 pub struct Offer {
     raw: Box<RawValue>,
-    pub(crate) terms: Result<Terms, String>,
 }
 
 /// The fields of an offer that matter, still as text.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Terms {
-    pub(crate) scheme: String,
-    pub(crate) network: String,
-    #[serde(default)]
-    pub(crate) amount: Option<String>,
-    #[serde(default)]
-    pub(crate) max_amount_required: Option<String>,
-    pub(crate) asset: String,
-    pub(crate) pay_to: String,
-    pub(crate) max_timeout_seconds: Box<RawValue>,
-    #[serde(default)]
-    pub(crate) extra: Option<Extra>,
+pub(crate) struct Terms<'a> {
+    #[serde(borrow)]
+    pub(crate) scheme: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) network: Text<'a>,
+    #[serde(default, borrow)]
+    pub(crate) amount: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) max_amount_required: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) asset: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) pay_to: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) max_timeout_seconds: &'a RawValue,
+    #[serde(default, borrow)]
+    pub(crate) extra: Option<Extra<'a>>,
+}
+
+/// A string where it stands in the JSON, unless escapes are in it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What `extra` may say about an `exact` payment on an EVM chain.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Extra {
-    #[serde(default)]
-    pub(crate) name: Option<String>,
-    #[serde(default)]
-    pub(crate) version: Option<String>,
-    #[serde(default)]
-    pub(crate) asset_transfer_method: Option<String>,
-    #[serde(default)]
-    pub(crate) payment_flow: Option<String>,
+pub(crate) struct Extra<'a> {
+    #[serde(default, borrow)]
+    pub(crate) name: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) version: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) asset_transfer_method: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) payment_flow: Option<Text<'a>>,
 }
 
 /// Version 1 keeps what version 2 calls `resource` in every offer.
@@ -184,10 +202,11 @@ struct Described {
 }
 
 impl Offer {
-    fn read(raw: Box<RawValue>) -> Self {
-        let terms = serde_json::from_str(raw.get())
-            .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()));
-        Self { raw, terms }
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn terms(&self) -> Result<Terms<'_>, String> {
+        serde_json::from_str(self.raw.get())
+            .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()))
     }
 
     fn described(&self) -> Described {
@@ -225,8 +244,8 @@ mod tests {
         .unwrap();
         assert_eq!(read.resource_url(), Some("https://a.example/x"));
         assert!(read.raw_extensions().is_none());
-        assert!(read.offers()[0].terms.is_err());
-        assert!(read.offers()[1].terms.is_ok());
+        assert!(read.offers()[0].terms().is_err());
+        assert!(read.offers()[1].terms().is_ok());
     }
 
     #[test]
@@ -246,6 +265,14 @@ mod tests {
     #[test]
     fn a_field_given_twice_spoils_the_offer() {
         let json = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:1","amount":"1","amount":"2","asset":"0x","payTo":"0x","maxTimeoutSeconds":60}]}"#;
-        assert!(PaymentRequired::from_json(json).unwrap().offers()[0].terms.is_err());
+        assert!(PaymentRequired::from_json(json).unwrap().offers()[0].terms().is_err());
+    }
+
+    #[test]
+    fn strings_are_read_with_their_escapes_too() {
+        let json = br#"{"x402Version":2,"accepts":[{"scheme":"ex\u0061ct","network":"eip155:1","amount":"1","asset":"0x","payTo":"0x","maxTimeoutSeconds":60,"extra":{"name":"US\u0044C"}}]}"#;
+        let required = PaymentRequired::from_json(json).unwrap();
+        let terms = required.offers()[0].terms().unwrap();
+        assert_eq!((&*terms.scheme, terms.extra.unwrap().name.as_deref()), ("exact", Some("USDC")));
     }
 }
