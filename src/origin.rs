@@ -1,8 +1,10 @@
 //! Who a request goes to: origins, host patterns, registrable domains.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use url::{Host, Url};
 
@@ -20,8 +22,8 @@ use url::{Host, Url};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    scheme: String,
-    host: String,
+    scheme: &'static str,
+    host: Arc<str>,
     port: u16,
 }
 
@@ -29,24 +31,25 @@ impl Origin {
     /// The origin of an `http` or `https` URL.
     #[must_use]
     pub fn of(url: &Url) -> Option<Self> {
+        let scheme = ["https", "http"].into_iter().find(|scheme| *scheme == url.scheme())?;
         let port = url.port_or_known_default()?;
         let host = match url.host()? {
             // `[::ffff:192.0.2.1]` is 192.0.2.1, also to limits and lists.
             Host::Ipv6(address) => match address.to_canonical() {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => format!("[{address}]"),
+                IpAddr::V4(address) => address.to_string().into(),
+                IpAddr::V6(address) => format!("[{address}]").into(),
             },
-            Host::Ipv4(address) => address.to_string(),
-            Host::Domain(name) => without_root(name)?.to_owned(),
+            // As the URL writes it.
+            Host::Ipv4(_) => url.host_str()?.into(),
+            Host::Domain(name) => without_root(name)?.into(),
         };
-        let http = matches!(url.scheme(), "http" | "https");
-        http.then(|| Self { scheme: url.scheme().to_owned(), host, port })
+        Some(Self { scheme, host, port })
     }
 
     /// `https` or `http`.
     #[must_use]
-    pub fn scheme(&self) -> &str {
-        &self.scheme
+    pub const fn scheme(&self) -> &str {
+        self.scheme
     }
 
     /// The host, lower-case ASCII without a trailing dot; IPv6 addresses in brackets.
@@ -68,7 +71,12 @@ impl Origin {
         if self.address().is_some() {
             return &self.host;
         }
-        psl::domain_str(&self.host).unwrap_or(&self.host)
+        let host = self.host();
+        // The list has its names in Unicode.
+        let unicode = if host.contains("xn--") { Cow::Owned(idna::domain_to_unicode(host).0) } else { host.into() };
+        let Some(domain) = structured_public_domains::registrable_domain(&unicode) else { return host };
+        let before = host.rmatch_indices('.').nth(domain.matches('.').count());
+        before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..)).unwrap_or(host)
     }
 
     /// The address, when the host is one.
@@ -80,7 +88,7 @@ impl Origin {
     /// Whether the URL begins with this origin as it is written, so that no parser could read another into it.
     /// `false` says nothing.
     pub(crate) fn begins(&self, url: &str) -> bool {
-        let rest = url.strip_prefix(&self.scheme).and_then(|rest| rest.strip_prefix("://")?.strip_prefix(&self.host));
+        let rest = url.strip_prefix(self.scheme).and_then(|rest| rest.strip_prefix("://")?.strip_prefix(&*self.host));
         let rest = match rest {
             Some(rest) if !self.default_port() => {
                 rest.strip_prefix(':').and_then(|rest| rest.strip_prefix(&self.port.to_string()))
@@ -91,12 +99,12 @@ impl Origin {
     }
 
     pub(crate) fn is_loopback(&self) -> bool {
-        let name = self.host == "localhost" || self.host.ends_with(".localhost");
+        let name = &*self.host == "localhost" || self.host.ends_with(".localhost");
         name || self.address().is_some_and(|address| address.to_canonical().is_loopback())
     }
 
     fn default_port(&self) -> bool {
-        matches!((self.scheme.as_str(), self.port), ("https", 443) | ("http", 80))
+        matches!((self.scheme, self.port), ("https", 443) | ("http", 80))
     }
 }
 
@@ -244,6 +252,20 @@ mod tests {
             ("https://a.b.example.co.uk", "example.co.uk"),
             ("https://10.0.0.1", "10.0.0.1"),
             ("http://localhost:1", "localhost"),
+            ("https://a.example.com.", "example.com"),
+            ("https://a.b.example.unlisted", "example.unlisted"),
+            ("https://a.b.somebody.github.io", "somebody.github.io"),
+            ("https://github.io", "github.io"),
+            ("https://co.uk", "co.uk"),
+            // By the list's own tests: wildcards, their exceptions, and names beyond ASCII.
+            ("https://a.b.test.ck", "b.test.ck"),
+            ("https://a.www.ck", "www.ck"),
+            ("https://a.city.kobe.jp", "city.kobe.jp"),
+            ("https://a.b.c.kobe.jp", "b.c.kobe.jp"),
+            ("https://www.食狮.公司.cn", "xn--85x722f.xn--55qx5d.cn"),
+            ("https://公司.cn", "xn--55qx5d.cn"),
+            ("https://www.食狮.com.cn", "xn--85x722f.com.cn"),
+            ("https://a.shishi.中国", "shishi.xn--fiqs8s"),
         ] {
             assert_eq!(url.parse::<Origin>().unwrap().registrable_domain(), domain);
         }
