@@ -147,17 +147,30 @@ impl<'a> Tally<'a> {
 pub(super) enum Time {
     Spent,
     Reserved,
+    Expiring,
 }
 
 impl Time {
-    /// And after which moment; `None` for all of it. `None` in all for what is unresolved: that is little, and
-    /// leaves as its answers come.
-    pub(super) const fn of(span: Span) -> Option<(Self, Option<Timestamp>)> {
+    #[cfg(feature = "sqlite")]
+    pub(super) const ALL: [Self; 3] = [Self::Spent, Self::Reserved, Self::Expiring];
+
+    /// And after which moment at `now`; `None` for all of it.
+    pub(super) const fn of(span: Span, now: Timestamp) -> (Self, Option<Timestamp>) {
         match span {
-            Span::Ever => Some((Self::Spent, None)),
-            Span::SpentAfter(start) => Some((Self::Spent, Some(start))),
-            Span::ReservedAfter(start) => Some((Self::Reserved, Some(start))),
-            Span::Outstanding => None,
+            Span::Ever => (Self::Spent, None),
+            Span::SpentAfter(start) => (Self::Spent, Some(start)),
+            Span::ReservedAfter(start) => (Self::Reserved, Some(start)),
+            Span::Outstanding => (Self::Expiring, Some(now)),
+        }
+    }
+
+    /// Whether the entry is added up, as long as its moment is within; a hold is, even when it lapsed.
+    #[cfg(feature = "sqlite")]
+    pub(super) const fn adds(self, entry: &super::Entry) -> bool {
+        match entry.state {
+            State::Freed | State::Released => false,
+            State::Settled | State::Called => !matches!(self, Self::Expiring),
+            State::Reserved | State::Signed | State::Rejected | State::Unknown => true,
         }
     }
 
@@ -165,6 +178,7 @@ impl Time {
         match self {
             Self::Spent => entry.counts_at,
             Self::Reserved => entry.reserved_at,
+            Self::Expiring => entry.expires_at,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The hash of an event covers the hash before it, the whole event, and a digest of its purchase as
 //! the event left it. What is hashed delimits itself, so no two rows read alike.
 
-use alloy::primitives::{B256, Keccak256};
+use alloy::primitives::B256;
+use sha2::{Digest, Sha256};
 
 use super::LedgerError;
 use super::sql::row::{Cells, columns, entry};
@@ -20,28 +21,28 @@ pub(super) const SEALED: [&str; 8] =
 
 /// The digest of a purchase's row.
 pub(super) fn digest(columns: &[(&str, Value)]) -> B256 {
-    let mut hasher = Keccak256::new();
+    let mut hasher = Sha256::new();
     hasher.update(b"bursar purchase row v1");
     for (name, value) in columns {
         absorb_text(&mut hasher, name);
         absorb(&mut hasher, value);
     }
-    hasher.finalize()
+    B256::new(hasher.finalize().into())
 }
 
 /// The hash of an event with these values of [`SEALED`] after the one with the hash `previous`.
 pub(super) fn link(previous: B256, values: &[Value; SEALED.len()]) -> B256 {
-    let mut hasher = Keccak256::new();
+    let mut hasher = Sha256::new();
     hasher.update(b"bursar event v1");
     hasher.update(previous);
     for value in values {
         absorb(&mut hasher, value);
     }
-    hasher.finalize()
+    B256::new(hasher.finalize().into())
 }
 
 /// One byte for the type, and what has no fixed length after its length.
-fn absorb(hasher: &mut Keccak256, value: &Value) {
+fn absorb(hasher: &mut Sha256, value: &Value) {
     match value {
         Value::Null => hasher.update([0]),
         Value::Integer(number) => {
@@ -55,7 +56,7 @@ fn absorb(hasher: &mut Keccak256, value: &Value) {
     }
 }
 
-fn absorb_text(hasher: &mut Keccak256, text: &str) {
+fn absorb_text(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u64).to_be_bytes());
     hasher.update(text);
 }
@@ -76,7 +77,8 @@ pub struct Verification {
     /// The hash of the newest event, zero for empty books. Noted somewhere else, it proves later
     /// that everything up to it is still as it was.
     pub head: B256,
-    /// What is wrong, events before purchases, in the order of their rows; at most 1000.
+    /// What is wrong, each once, in the order in which a walk through all events and then all purchases found it; at
+    /// most 1000.
     pub faults: Vec<Fault>,
     /// How many faults were found, listed or not.
     pub found: u64,
@@ -114,15 +116,9 @@ pub enum Fault {
         /// The event's `seq`.
         event: i64,
     },
-    /// A purchase is not as its last event left it.
+    /// A purchase is not as its last event left it, or has none.
     #[error("purchases, row {row}, is not as its last event left it")]
     PurchaseChanged {
-        /// The purchase's `seq`.
-        row: i64,
-    },
-    /// A purchase has no events.
-    #[error("purchases, row {row}, has no events")]
-    PurchaseWithoutEvents {
         /// The purchase's `seq`.
         row: i64,
     },
@@ -156,9 +152,9 @@ impl Audit {
         Self { noted: noted.filter(|head| *head != START), event: 0, report }
     }
 
-    /// Takes a row of `events`, with the `seq` of its purchase as `purchase_seq`.
+    /// Takes a row of `events`, with `seq` and `last_event` of its purchase, the first as `purchase_seq`.
     ///
-    /// The chain goes on from the hash that is found: one change is one fault.
+    /// The chain goes on from the hash that is found: one change is one fault of the chain.
     pub(super) fn event(&mut self, row: &impl Row) -> Result<i64, LedgerError> {
         let cells = Cells::of_event(row)?;
         let seq = cells.seq();
@@ -172,8 +168,12 @@ impl Audit {
         if found.is_none() || found != expected {
             self.fault(Fault::EventChanged { row: seq });
         }
-        if cells.optional_integer::<i64>("purchase_seq")?.is_none() {
-            self.fault(Fault::PurchaseMissing { event: seq });
+        match cells.optional_integer("purchase_seq")? {
+            None => self.fault(Fault::PurchaseMissing { event: seq }),
+            Some(row) if cells.optional_integer::<i64>("last_event").ok().flatten().is_none_or(|last| last < seq) => {
+                self.fault(Fault::PurchaseChanged { row });
+            }
+            Some(_) => {}
         }
         self.report.head = found.or(expected).unwrap_or(START);
         self.noted = self.noted.filter(|head| *head != self.report.head);
@@ -182,14 +182,14 @@ impl Audit {
         Ok(seq)
     }
 
-    /// Takes a row of `purchases`, with the `entry_hash` of its last event.
+    /// Takes a row of `purchases`, with the `entry_hash` of the event that it names as its last. That there is none
+    /// after it is seen when that one is taken.
     ///
     /// Reading is strict: a row that is read as an entry is the only one that is written for it.
     pub(super) fn purchase(&mut self, row: &impl Row) -> Result<i64, LedgerError> {
         let cells = Cells::of(row)?;
         let now = entry(row).and_then(|entry| columns(&entry)).map(|columns| digest(&columns));
         match cells.optional_text::<B256>("entry_hash") {
-            Ok(None) => self.fault(Fault::PurchaseWithoutEvents { row: cells.seq() }),
             Ok(Some(left)) if now.is_ok_and(|now| now == left) => {}
             _ => self.fault(Fault::PurchaseChanged { row: cells.seq() }),
         }
@@ -198,6 +198,10 @@ impl Audit {
     }
 
     pub(super) fn fault(&mut self, fault: Fault) {
+        // A purchase that was set back differs from each event since.
+        if self.report.faults.contains(&fault) {
+            return;
+        }
         self.report.found = self.report.found.saturating_add(1);
         if self.report.faults.len() < LISTED {
             self.report.faults.push(fault);

@@ -28,7 +28,7 @@ impl Sum {
     }
 
     /// As it is written, and in no other spelling.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn parse(text: &str) -> Option<Self> {
         let sum = Uint::from_str_radix(text, 10).ok().map(Self);
         sum.filter(|sum| sum.to_string() == text)

@@ -36,7 +36,11 @@ const KINDS: u8 = 9;
 
 fn transition() -> impl Strategy<Value = Transition> {
     let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(given_up())];
-    let failed = Transition::Settled { transaction: B256::ZERO, answer: SellerAnswer::of(500) };
+    let answers = prop::sample::select(vec![200, 299, 300, 404, 500]).prop_map(SellerAnswer::of);
+    let answered = answers.prop_flat_map(|answer| {
+        let unknown = Transition::Unknown { reason: "broken off".to_owned(), answer: Some(answer.clone()) };
+        prop_oneof![Just(Transition::Settled { transaction: B256::ZERO, answer }), Just(unknown)]
+    });
     let refund = (1..3_u8, 1..60_u64).prop_map(|(number, value)| {
         Transition::Refunded(Refund::new(B256::repeat_byte(number), U256::from(value), at(NOW), true))
     });
@@ -48,7 +52,7 @@ fn transition() -> impl Strategy<Value = Transition> {
     });
     prop_oneof![
         4 => fixed,
-        1 => Just(failed),
+        2 => answered,
         5 => (NOW..NOW + 9000).prop_map(signed),
         2 => refund,
         1 => released,

@@ -125,7 +125,10 @@ fn changes(known: &Entry, next: &Entry) -> bool {
 impl Key {
     /// And where the window starts. `None` for what is read from the entries that are outstanding.
     fn of(tally: Tally<'_>) -> Option<(Self, Option<Timestamp>)> {
-        let (time, start) = Time::of(tally.span())?;
+        let (time, start) = match tally.span() {
+            Span::Outstanding => return None,
+            span => Time::of(span, BEGINNING),
+        };
         Some((Self { scopes: Scopes::of(tally.scope()), measure: tally.measure(), time }, start))
     }
 }

@@ -17,8 +17,10 @@ use alloy::primitives::B256;
 use bytes::BytesMut;
 use deadpool_postgres::{Object, Pool, Transaction};
 use futures_core::Stream;
+use futures_util::future::{try_join, try_join_all, try_join3};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{IsolationLevel, Row};
 
@@ -76,6 +78,8 @@ struct Store {
     patience: Duration,
     /// What each transaction begins with.
     settings: String,
+    /// And each that writes the chain.
+    queue: String,
     /// Writers of one process take turns here rather than in conflicts on the server.
     turn: Mutex<()>,
 }
@@ -151,8 +155,17 @@ impl PostgresLedger {
              SET LOCAL statement_timeout = {millis}; SET LOCAL idle_in_transaction_session_timeout = {millis}",
             schema::quoted(schema)?
         );
-        let store = Store { pool: link::pool(url, patience)?, patience, settings, turn: Mutex::new(()) };
+        let mut store = Store {
+            pool: link::pool(url, patience)?,
+            patience,
+            queue: settings.clone(),
+            settings,
+            turn: Mutex::new(()),
+        };
         store.claim(schema).await?;
+        if store.can_queue().await.map_err(Failure::into_error)? {
+            store.queue = format!("{}; LOCK TABLE head IN EXCLUSIVE MODE", store.settings);
+        }
         Ok(Self { store: Arc::new(store) })
     }
 
@@ -223,7 +236,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        checks.assess(&self.store.examine(checks).await?)
+        self.store.examine(checks).await
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
@@ -260,6 +273,20 @@ impl Store {
         self.timed(async { Ok(books.commit().await?) }).await
     }
 
+    /// Whether writers can wait for each other before they see anything: on PostgreSQL a transaction sees the
+    /// books as they are when it has the lock. Others that speak its protocol may have no such lock; there, of
+    /// writers that lock the row of `head`, all but one see the past and try again.
+    async fn can_queue(&self) -> Result<bool, Failure> {
+        let mut client = self.pool.get().await?;
+        let books = self.timed(self.begin(&mut client, IsolationLevel::Serializable, false)).await?;
+        let locked = books.batch_execute("LOCK TABLE head IN EXCLUSIVE MODE NOWAIT");
+        let locked = timeout(self.patience, locked).await.map_err(|_| Failure::late())?;
+        Ok(match locked {
+            Ok(()) => true,
+            Err(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+        })
+    }
+
     async fn timed<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         timeout(self.patience, work).await.unwrap_or_else(|_| Err(Failure::late()))
     }
@@ -272,6 +299,13 @@ impl Store {
     ) -> Result<Transaction<'a>, Failure> {
         let books = client.build_transaction().isolation_level(isolation).read_only(read_only).start().await?;
         books.batch_execute(&self.settings).await?;
+        Ok(books)
+    }
+
+    /// A transaction that will write the chain, when it is its turn among all writers.
+    async fn begin_write<'a>(&self, client: &'a mut Object) -> Result<Transaction<'a>, Failure> {
+        let books = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
+        books.batch_execute(&self.queue).await?;
         Ok(books)
     }
 
@@ -296,7 +330,7 @@ impl Store {
     }
 
     /// All answers are of the same moment.
-    async fn examine(&self, checks: &Checks) -> Result<View, LedgerError> {
+    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
         match self.try_examine(checks).await {
             Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_examine(checks).await,
             answer => answer,
@@ -304,11 +338,11 @@ impl Store {
         .map_err(Failure::into_error)
     }
 
-    async fn try_examine(&self, checks: &Checks) -> Result<View, Failure> {
+    async fn try_examine(&self, checks: &Checks) -> Result<Vec<Finding>, Failure> {
         let mut client = self.pool.get().await?;
         let answer = async {
             let books = self.timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true)).await?;
-            self.timed(view(&books, checks, None)).await
+            self.timed(async { ask(&books, view(&books, checks, None).await?, |view| checks.assess(view)).await }).await
         }
         .await;
         discard_if_lost(client, &answer);
@@ -378,15 +412,14 @@ impl Store {
         change: &Change<'_>,
         doubts: &mut Vec<Doubt>,
     ) -> Result<Changed, Failure> {
-        let books = self.timed(self.begin(client, IsolationLevel::Serializable, false)).await?;
-        let place = self.timed(place(&books)).await?;
+        let books = self.timed(self.begin_write(client)).await?;
+        let Seen { mut place, known, checked } = self.timed(look(&books, change)).await?;
         if let Some(entry) = self.timed(committed(&books, doubts)).await? {
             return Ok(Changed::Written(entry));
         }
-        let (entry, head) = match self.timed(decide(&books, change)).await? {
+        let (entry, head) = match self.timed(decide(&books, change, &known, checked)).await? {
             Decision::Nothing(answer) => return Ok(Changed::Nothing(answer)),
             Decision::Write { lapsed, entry, before } => {
-                let mut place = place;
                 for (entry, before) in lapsed {
                     let (_, head) = self.timed(write(&books, &place, Box::new(entry), Some(before))).await?;
                     place.head = head;
@@ -411,7 +444,7 @@ impl Store {
     async fn head_stands(&self) -> Result<bool, LedgerError> {
         let sql = "SELECT h.seq, h.hash, e.hash AS newest, (SELECT max(seq) FROM events) AS last \
                    FROM head h LEFT JOIN events e ON e.seq = h.seq"
-            .to_owned();
+            .into();
         let rows = self.rows(Query { sql, values: Vec::new() }).await?;
         let [row] = rows.as_slice() else { return Ok(false) };
         let cells = Cells::of_event(row)?;
@@ -445,11 +478,11 @@ async fn pause(attempt: u32) {
     tokio::time::sleep(Duration::from_micros(step.saturating_mul(random))).await;
 }
 
-/// Excludes other writers until the transaction ends: what the checks see is what the hold adds to.
+/// The end of the chain. Excludes other writers until the transaction ends: what the checks see is what the hold adds to.
 ///
 /// Where such locks are only promises (CockroachDB), the write to the same row makes one of two fail.
 async fn place(books: &Transaction<'_>) -> Result<Place, Failure> {
-    let sql = "SELECT seq, purchases, hash FROM head FOR UPDATE".to_owned();
+    let sql = "SELECT seq, purchases, hash FROM head FOR UPDATE".into();
     let rows = fetch(books, &Query { sql, values: Vec::new() }).await?;
     let [row] = rows.as_slice() else { return Err(LedgerError::Damaged("head has not one row".to_owned()).into()) };
     Ok(Place { head: Head::read(row)?, purchases: Cells::of_event(row)?.integer("purchases")? })
@@ -460,7 +493,7 @@ async fn place(books: &Transaction<'_>) -> Result<Place, Failure> {
 async fn committed(books: &Transaction<'_>, doubts: &[Doubt]) -> Result<Option<Box<Entry>>, Failure> {
     for doubt in doubts {
         let values = vec![integer(doubt.head.events, "seq")?.into()];
-        let sql = "SELECT seq, hash FROM events WHERE seq = ?".to_owned();
+        let sql = "SELECT seq, hash FROM events WHERE seq = ?".into();
         if let Some(row) = fetch(books, &Query { sql, values }).await?.first()
             && Head::read(row)? == doubt.head
         {
@@ -470,43 +503,87 @@ async fn committed(books: &Transaction<'_>, doubts: &[Doubt]) -> Result<Option<B
     Ok(None)
 }
 
-async fn decide(books: &Transaction<'_>, change: &Change<'_>) -> Result<Decision, Failure> {
+/// What a change may have to know, asked at once: the server answers in one round trip.
+struct Seen {
+    place: Place,
+    /// What is known of the purchase, or of those to take up.
+    known: Vec<Row>,
+    /// For a reservation.
+    checked: Option<Checked>,
+}
+
+/// What the checks ask, answered, and the holds that lapsed.
+struct Checked {
+    view: View,
+    lapsed: Vec<Row>,
+}
+
+async fn look(books: &Transaction<'_>, change: &Change<'_>) -> Result<Seen, Failure> {
+    let query = match change {
+        Change::Reserve(reservation) => query::purchase(&reservation.key()),
+        Change::Record(key, ..) => query::purchase(key),
+        Change::Resume(wanted) => query::unresolved("purchases", wanted),
+    };
+    let checked = async {
+        match change {
+            // Nearly always the purchase is a new one.
+            Change::Reserve(reservation) => check(books, reservation.checks(), None).await.map(Some),
+            _ => Ok(None),
+        }
+    };
+    // First the lock, where it is on the row.
+    let (place, known, checked) = try_join3(place(books), fetch(books, &query), checked).await?;
+    Ok(Seen { place, known, checked })
+}
+
+/// `except` is the purchase that is being reserved, as it is known.
+async fn check(books: &Transaction<'_>, checks: &Checks, except: Option<u64>) -> Result<Checked, Failure> {
+    let lapsed = Present::new(checks.now(), except)?.lapsed("purchases");
+    let (view, lapsed) = try_join(view(books, checks, except), fetch(books, &lapsed)).await?;
+    Ok(Checked { view, lapsed })
+}
+
+async fn decide(
+    books: &Transaction<'_>,
+    change: &Change<'_>,
+    known: &[Row],
+    checked: Option<Checked>,
+) -> Result<Decision, Failure> {
+    let first = || known.first().map(row::entry).transpose();
     match change {
         Change::Reserve(reservation) => {
-            let known = find(books, &reservation.key()).await?;
+            let known = first()?;
             let before = known.as_ref().map(|entry| (entry.seq, entry.state));
             let mut entry = match reservation.plan(known) {
                 Plan::Hold(entry) => entry,
                 Plan::Answer(answer) => return Ok(Decision::Nothing(Some(answer))),
             };
-            let view = view(books, reservation.checks(), before.map(|(seq, _)| seq)).await?;
-            if let Some(denial) = reservation.checks().deny(&view)? {
+            let except = before.map(|(seq, _)| seq);
+            let Checked { view, lapsed } = match checked.filter(|_| except.is_none()) {
+                Some(checked) => checked,
+                None => check(books, reservation.checks(), except).await?,
+            };
+            if let Some(denial) = ask(books, view, |view| reservation.checks().deny(view)).await? {
                 return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
             }
             entry.seq = before.map_or(0, |(seq, _)| seq);
-            let present = Present::new(reservation.checks().now(), before.map(|(seq, _)| seq))?;
-            let lapsed = fetch(books, &present.lapsed("purchases")).await?;
             let lapsed: Vec<Entry> = lapsed.iter().map(row::entry).collect::<Result<_, _>>()?;
             let lapsed = lapsed.iter().filter_map(|entry| Some((reservation.lapse(entry)?, entry.state))).collect();
             Ok(Decision::Write { lapsed, entry, before: before.map(|(_, state)| state) })
         }
         Change::Record(key, transition, now) => {
-            let known = find(books, key).await?;
-            let mut entry = known.ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?;
+            let mut entry = first()?.ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?;
             let before = entry.state;
             entry.apply(transition, *now)?;
             Ok(Decision::Write { lapsed: Vec::new(), entry: Box::new(entry), before: Some(before) })
         }
-        Change::Resume(wanted) => {
-            let rows = fetch(books, &query::unresolved("purchases", wanted)).await?;
-            Ok(match take_up(wanted, &rows)? {
-                Some(entry) => {
-                    let before = Some(entry.state);
-                    Decision::Write { lapsed: Vec::new(), entry: Box::new(entry), before }
-                }
-                None => Decision::Nothing(None),
-            })
-        }
+        Change::Resume(wanted) => Ok(match take_up(wanted, known)? {
+            Some(entry) => {
+                let before = Some(entry.state);
+                Decision::Write { lapsed: Vec::new(), entry: Box::new(entry), before }
+            }
+            None => Decision::Nothing(None),
+        }),
     }
 }
 
@@ -518,10 +595,6 @@ fn take_up(wanted: &Resumption, rows: &[Row]) -> Result<Option<Entry>, LedgerErr
         }
     }
     Ok(None)
-}
-
-async fn find(books: &Transaction<'_>, key: &PurchaseKey) -> Result<Option<Entry>, Failure> {
-    Ok(fetch(books, &query::purchase(key)).await?.first().map(row::entry).transpose()?)
 }
 
 /// Writes the entry over what is held of its purchase, the event that led there, and the new head.
@@ -536,24 +609,38 @@ async fn write(
         purchases = purchases.saturating_add(1);
         entry.seq = purchases;
     }
-    let event = row::event(place.head, &entry, before)?;
+    let columns = row::columns(&entry)?;
+    let event = row::event(place.head, &entry, &columns, before)?;
     let head = event.head;
-    let sql = "UPDATE head SET seq = ?, purchases = ?, hash = ?".to_owned();
-    let values =
-        vec![integer(head.events, "seq")?.into(), integer(purchases, "purchases")?.into(), head.hash.written().into()];
-    for query in [query::write(&entry)?, query::append(event), Query { sql, values }] {
-        fetch(books, &query).await?;
-    }
+    let sql = "UPDATE head SET seq = ?, purchases = ?, hash = ?".into();
+    let values = vec![event.seq.into(), integer(purchases, "purchases")?.into(), head.hash.written().into()];
+    let queries = [query::write(columns, &event), query::append(event), Query { sql, values }];
+    try_join_all(queries.iter().map(|query| fetch(books, query))).await?;
     Ok((entry, head))
 }
 
 /// What the checks will ask, answered.
 async fn view(books: &Transaction<'_>, checks: &Checks, except: Option<u64>) -> Result<View, Failure> {
     let (mut view, queries) = View::of(checks, except)?;
-    for (number, query) in queries.iter().enumerate() {
-        each(books, query, |row| view.take(number, &row)).await?;
-    }
+    let answers = view.questions().zip(&queries);
+    try_join_all(answers.map(|(question, query)| each(books, query, |row| question.take(&row)))).await?;
     Ok(view)
+}
+
+/// Asks the view, and reads what it lacks: a denial asks for charges that a sum does not tell apart.
+async fn ask<T>(
+    books: &Transaction<'_>,
+    mut view: View,
+    question: impl Fn(&View) -> Result<T, LedgerError> + Send,
+) -> Result<T, Failure> {
+    loop {
+        let error = match question(&view) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let Some((asked, query)) = view.missing() else { return Err(error.into()) };
+        each(books, &query, |row| asked.take(&row)).await?;
+    }
 }
 
 async fn fetch(books: &Transaction<'_>, query: &Query) -> Result<Vec<Row>, Failure> {

@@ -4,7 +4,7 @@ use tokio_postgres::Transaction;
 
 use super::link::Failure;
 use crate::ledger::LedgerError;
-use crate::ledger::sql::tables::{TABLES, VERSION};
+use crate::ledger::sql::tables::{TABLES, VERSION, spent};
 
 /// `head` is the end of the chain of events and the number of purchases. Every write locks its one
 /// row first, so writers follow each other and no number is left out, without sequences.
@@ -17,6 +17,7 @@ CREATE TABLE head (
     hash TEXT NOT NULL
 );
 CREATE TABLE bursar_schema (version BIGINT PRIMARY KEY);
+CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
 ";
 
 /// A name of an own schema, quoted. Names that would need an escape are refused.
@@ -62,7 +63,7 @@ pub(super) async fn claim(books: &Transaction<'_>, schema: &str) -> Result<(), F
 async fn lay_out(books: &Transaction<'_>) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
     let rows = format!("INSERT INTO head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});");
-    books.batch_execute(&format!("{} {MORE_TABLES} {rows}", tables())).await?;
+    books.batch_execute(&[&tables(), &spent(""), MORE_TABLES, &rows].join("\n")).await?;
     Ok(())
 }
 

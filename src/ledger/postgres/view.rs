@@ -5,15 +5,18 @@ use std::cell::RefCell;
 use alloy::primitives::{Address, U256};
 use tokio_postgres::Row;
 
-use crate::ledger::sql::query::{self, Present, Query, charge};
+use crate::ledger::checks::{Measure, sum};
+use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
 use crate::ledger::sql::row::{Cells, stop_order};
-use crate::ledger::{Books, Charge, Checks, LedgerError, StopOrder};
+use crate::ledger::sum::Sum;
+use crate::ledger::{Books, Charge, Checks, LedgerError, StopOrder, Tally};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
     Stopped,
+    Total(Scope, Span, Measure),
     Charges(Scope, Span),
     FirstPayee(Origin, (Network, Address)),
     LastPrice(Origin, String, String, (Network, Address)),
@@ -21,6 +24,7 @@ enum Question {
 
 enum Answer {
     Stopped(Option<StopOrder>),
+    Total(U256),
     Charges(Vec<Charge>),
     FirstPayee(Option<Address>),
     LastPrice(Option<U256>),
@@ -50,6 +54,11 @@ impl Books for Listener {
         Ok(())
     }
 
+    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
+        self.hear(Question::of(tally));
+        Ok(U256::ZERO)
+    }
+
     fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
         self.hear(Question::FirstPayee(origin.clone(), (network, asset)));
         Ok(None)
@@ -68,38 +77,69 @@ impl Books for Listener {
 }
 
 /// The books inside a transaction, as far as they are asked.
-pub(super) struct View(Vec<(Question, Answer)>);
+pub(super) struct View {
+    present: Present,
+    asked: Vec<Asked>,
+    /// A question without an answer, on which the rest depended.
+    missing: RefCell<Option<Question>>,
+}
+
+pub(super) struct Asked(Question, Answer);
 
 impl View {
-    /// What the checks will ask, none of it answered yet, and a query for each: no question depends
-    /// on an answer.
+    /// What the checks will ask, none of it answered yet, and a query for each. What a denial asks beside is
+    /// [`missing`](Self::missing).
     pub(super) fn of(checks: &Checks, except: Option<u64>) -> Result<(Self, Vec<Query>), LedgerError> {
         let present = Present::new(checks.now(), except)?;
         let listener = Listener::default();
         checks.assess(&listener)?;
         let asked = listener.0.into_inner();
         let queries = asked.iter().map(|question| question.query(&present)).collect();
-        Ok((Self(asked.into_iter().map(Question::unanswered).collect()), queries))
+        let asked = asked.into_iter().map(Question::unanswered).collect();
+        Ok((Self { present, asked, missing: RefCell::default() }, queries))
     }
 
-    /// Takes a row of the query of this number.
-    pub(super) fn take(&mut self, number: usize, row: &Row) -> Result<(), LedgerError> {
-        match self.0.get_mut(number).ok_or_else(not_asked)? {
-            (_, Answer::Stopped(order)) => *order = Some(stop_order(row)?),
-            (Question::Charges(scope, _), Answer::Charges(charges)) => charges.extend(charge(row, scope)?),
-            (_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
-            (_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
-            (_, Answer::Charges(_)) => return Err(not_asked()),
+    /// In the order of the queries.
+    pub(super) fn questions(&mut self) -> impl Iterator<Item = &mut Asked> {
+        self.asked.iter_mut()
+    }
+
+    /// What was asked last and had no answer, to be read now.
+    pub(super) fn missing(&mut self) -> Option<(&mut Asked, Query)> {
+        let question = self.missing.take()?;
+        let query = question.query(&self.present);
+        self.asked.push(question.unanswered());
+        Some((self.asked.last_mut()?, query))
+    }
+}
+
+impl Asked {
+    /// Takes a row of its query.
+    pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
+        match self {
+            Self(_, Answer::Stopped(order)) => *order = Some(stop_order(row)?),
+            Self(_, Answer::Total(total)) => *total = Cells::of(row)?.text::<Sum>("total")?.amount(),
+            Self(Question::Charges(scope, _), Answer::Charges(charges)) => charges.extend(charge(row, scope)?),
+            Self(_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
+            Self(_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
+            Self(_, Answer::Charges(_)) => return Err(not_asked()),
         }
         Ok(())
     }
 }
 
 impl Question {
+    /// What SQL cannot weigh is read charge by charge.
+    fn of(tally: Tally<'_>) -> Self {
+        let (scope, span, measure) = (tally.scope().clone(), tally.span(), tally.measure());
+        if can_total(&scope, measure) { Self::Total(scope, span, measure) } else { Self::Charges(scope, span) }
+    }
+
     fn query(&self, present: &Present) -> Query {
         match self {
             Self::Stopped => query::stopped(),
-            Self::Charges(scope, span) => present.charges("purchases", scope, *span),
+            Self::Total(scope, span, measure) => present.total(scope, *span, *measure),
+            Self::Charges(scope, span) => present.charges("purchases", Part::All, scope, *span),
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
             Self::LastPrice(origin, method, path, asset) => {
                 present.last_price("purchases", origin, (method, path), *asset)
@@ -107,21 +147,25 @@ impl Question {
         }
     }
 
-    fn unanswered(self) -> (Self, Answer) {
+    fn unanswered(self) -> Asked {
         let answer = match &self {
             Self::Stopped => Answer::Stopped(None),
+            Self::Total(..) => Answer::Total(U256::ZERO),
             Self::Charges(..) => Answer::Charges(Vec::new()),
             Self::FirstPayee(..) => Answer::FirstPayee(None),
             Self::LastPrice(..) => Answer::LastPrice(None),
         };
-        (self, answer)
+        Asked(self, answer)
     }
 }
 
 impl View {
     fn answer(&self, question: &Question) -> Result<&Answer, LedgerError> {
-        let known = self.0.iter().find(|(known, _)| known == question).map(|(_, answer)| answer);
-        known.ok_or_else(not_asked)
+        let known = self.asked.iter().find(|Asked(known, _)| known == question).map(|Asked(_, answer)| answer);
+        known.ok_or_else(|| {
+            self.missing.replace(Some(question.clone()));
+            not_asked()
+        })
     }
 }
 
@@ -143,6 +187,14 @@ impl Books for View {
         };
         charges.iter().copied().for_each(visit);
         Ok(())
+    }
+
+    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
+        match self.answer(&Question::of(tally))? {
+            Answer::Total(total) => Ok(*total),
+            Answer::Charges(_) => sum(self, tally),
+            _ => Err(not_asked()),
+        }
     }
 
     fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {

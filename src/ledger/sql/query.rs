@@ -1,37 +1,77 @@
 //! Questions to the books, as SQL that every database reads.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use alloy::primitives::Address;
 
-use super::row::{Cells, Event, Stored, columns, integer, reversed};
+use super::row::{Cells, Columns, Event, Stored, integer, reversed};
 use super::{Row, Value};
 #[cfg(feature = "sqlite")]
 use crate::ledger::checks::Time;
+#[cfg(feature = "postgres")]
+use crate::ledger::checks::{Measure, Unit};
 use crate::ledger::entry::failed;
-use crate::ledger::{Charge, Entry, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
+use crate::ledger::{Charge, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
 /// A statement with `?` for its values, in order.
 #[derive(Clone, Debug)]
 pub(in crate::ledger) struct Query {
-    pub(in crate::ledger) sql: String,
+    pub(in crate::ledger) sql: Cow<'static, str>,
     pub(in crate::ledger) values: Vec<Value>,
 }
 
+/// The columns that [`charge`] reads, in the order in which it does, and `at`.
+const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, refunded, status";
 /// What counts at a moment, without one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// What the chain has still to be asked about: the condition of the index `unproven`.
-const UNPROVEN: &str = "(state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL))";
+const UNPROVEN: &str =
+    "(state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL))";
+/// As [`failed`].
+#[cfg(feature = "postgres")]
+const FAILED: &str =
+    "((state = 'unknown' AND status IS NULL) OR ((state = 'unknown' OR state = 'settled') AND status >= 300))";
+/// The column beside those of the entry, which the event seals.
+const LAST_EVENT: &str = "last_event";
 /// No purchase: the first is 1.
 const NOTHING: i64 = 0;
+
+/// What a question is about: by parts, where a database keeps them in indices of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger) enum Part {
+    /// All of it.
+    All,
+    /// Held or signed, which is little.
+    #[cfg(feature = "sqlite")]
+    UnderWay,
+    /// The rest.
+    #[cfg(feature = "sqlite")]
+    Done,
+}
+
+impl Part {
+    /// In SQL. An index of the part has the same words, by which SQLite finds it.
+    pub(in crate::ledger) const fn condition(self) -> &'static str {
+        match self {
+            Self::All => "true",
+            #[cfg(feature = "sqlite")]
+            Self::UnderWay => "(state = 'reserved' OR state = 'signed')",
+            #[cfg(feature = "sqlite")]
+            Self::Done => "state <> 'reserved' AND state <> 'signed'",
+        }
+    }
+}
 
 /// A condition with the values of its placeholders, in order.
 type Clause = (&'static str, Vec<Value>);
 
 /// One purchase.
 pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
-    let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?".to_owned();
-    Query { sql, values: vec![key.payer.written().into(), key.id.written().into()] }
+    let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?";
+    Query { sql: sql.into(), values: vec![key.payer.written().into(), key.id.written().into()] }
 }
 
 /// What passes the filter, newest first.
@@ -51,65 +91,66 @@ pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
     terms.push(if filter.unproven { UNPROVEN } else { "true" });
     let rows = filter.last.map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
     values.push(rows.into());
-    Query { sql: format!("SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?", terms.join(" AND ")), values }
+    let sql = format!("SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?", terms.join(" AND "));
+    Query { sql: sql.into(), values }
 }
 
 /// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE state IN ('signed', 'rejected', 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
          ORDER BY seq"
     );
     let keys = [wanted.fingerprint.written(), wanted.payer.written()].into_iter().map(Value::from);
-    Query { sql, values: keys.chain([wanted.now.millis().into()]).collect() }
+    Query { sql: sql.into(), values: keys.chain([wanted.now.millis().into()]).collect() }
 }
 
 /// The order to stop.
 pub(in crate::ledger) fn stopped() -> Query {
-    Query { sql: "SELECT one AS seq, reason, since FROM stop_order".to_owned(), values: Vec::new() }
+    Query { sql: "SELECT one AS seq, reason, since FROM stop_order".into(), values: Vec::new() }
 }
 
 /// Writes the order to stop, or lifts it.
 pub(in crate::ledger) fn stop(order: Option<&StopOrder>) -> Query {
     let Some(order) = order else {
-        return Query { sql: "DELETE FROM stop_order".to_owned(), values: Vec::new() };
+        return Query { sql: "DELETE FROM stop_order".into(), values: Vec::new() };
     };
     let sql = "INSERT INTO stop_order (one, reason, since) VALUES (1, ?, ?) \
                ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
-    Query { sql: sql.to_owned(), values: vec![order.reason.clone().into(), order.since.millis().into()] }
+    Query { sql: sql.into(), values: vec![order.reason.clone().into(), order.since.millis().into()] }
 }
 
-/// Writes the entry over what is held of its purchase.
-pub(in crate::ledger) fn write(entry: &Entry) -> Result<Query, LedgerError> {
-    let (names, values): (Vec<_>, Vec<_>) = columns(entry)?.into_iter().unzip();
-    let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    let sql = format!(
-        "INSERT INTO purchases ({}) VALUES ({}) ON CONFLICT (payer, purchase) DO UPDATE SET {}",
-        names.join(", "),
-        vec!["?"; names.len()].join(", "),
-        updates.join(", ")
-    );
-    Ok(Query { sql, values })
+/// Writes the entry of these columns over what is held of its purchase, which the event led to.
+pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
+    static SQL: OnceLock<String> = OnceLock::new();
+    let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().chain([(LAST_EVENT, event.seq.into())]).unzip();
+    let sql = SQL.get_or_init(|| {
+        let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+        format!("{} ON CONFLICT (payer, purchase) DO UPDATE SET {}", insert("purchases", &names), updates.join(", "))
+    });
+    Query { sql: sql.into(), values }
 }
 
 /// Writes what is different in the entry: an index is only touched for a column that is written.
 #[cfg(feature = "sqlite")]
-pub(in crate::ledger) fn rewrite(before: &Entry, entry: &Entry) -> Result<Query, LedgerError> {
-    let differs = |((name, value), (_, before))| (value != before).then_some((name, value));
-    let changed = columns(entry)?.into_iter().zip(columns(before)?).filter_map(differs);
-    let (names, mut values): (Vec<_>, Vec<_>) = changed.unzip();
+pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Event) -> Query {
+    let [(_, seq), ..] = columns;
+    let changed = columns.iter().zip(before).filter(|(now, before)| now != before).map(|(now, _)| now.clone());
+    let (names, mut values): (Vec<_>, Vec<_>) = changed.chain([(LAST_EVENT, event.seq.into())]).unzip();
     let sets: Vec<_> = names.iter().map(|name: &&str| format!("{name} = ?")).collect();
-    values.push(integer(entry.seq, "seq")?.into());
-    // A write of nothing is still a write, of which there is an event.
-    let sets = if sets.is_empty() { "seq = seq".to_owned() } else { sets.join(", ") };
-    Ok(Query { sql: format!("UPDATE purchases SET {sets} WHERE seq = ?"), values })
+    values.push(seq.clone());
+    Query { sql: format!("UPDATE purchases SET {} WHERE seq = ?", sets.join(", ")).into(), values }
 }
 
 /// Appends the event, at the end of the chain.
 pub(in crate::ledger) fn append(event: Event) -> Query {
+    static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
-    let sql = format!("INSERT INTO events ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "));
-    Query { sql, values }
+    Query { sql: SQL.get_or_init(|| insert("events", &names)).into(), values }
+}
+
+fn insert(table: &str, names: &[&str]) -> String {
+    format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "))
 }
 
 /// Rows that one step of a verification reads, so that paying goes on between the steps.
@@ -120,10 +161,11 @@ pub(in crate::ledger) const STEP: usize = 1000;
 /// [`Audit::event`]: crate::ledger::seal::Audit::event
 pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     let sql = format!(
-        "SELECT e.*, (SELECT p.seq FROM purchases p WHERE p.payer = e.payer AND p.purchase = e.purchase) AS purchase_seq \
-         FROM events e WHERE e.seq > ? ORDER BY e.seq LIMIT {STEP}"
+        "SELECT e.*, p.seq AS purchase_seq, p.last_event FROM events e \
+         LEFT JOIN purchases p ON p.payer = e.payer AND p.purchase = e.purchase \
+         WHERE e.seq > ? ORDER BY e.seq LIMIT {STEP}"
     );
-    Query { sql, values: vec![seq.into()] }
+    Query { sql: sql.into(), values: vec![seq.into()] }
 }
 
 /// The next purchases for [`Audit::purchase`], after the one of this number.
@@ -131,10 +173,11 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
 /// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
 pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
     let sql = format!(
-        "SELECT p.*, (SELECT e.entry_hash FROM events e WHERE e.payer = p.payer AND e.purchase = p.purchase \
-         ORDER BY e.seq DESC LIMIT 1) AS entry_hash FROM purchases p WHERE p.seq > ? ORDER BY p.seq LIMIT {STEP}"
+        "SELECT p.*, e.entry_hash FROM purchases p \
+         LEFT JOIN events e ON e.seq = p.last_event AND e.payer = p.payer AND e.purchase = p.purchase \
+         WHERE p.seq > ? ORDER BY p.seq LIMIT {STEP}"
     );
-    Query { sql, values: vec![seq.into()] }
+    Query { sql: sql.into(), values: vec![seq.into()] }
 }
 
 /// The moment of the checks, and the purchase that is not among the answers.
@@ -157,20 +200,42 @@ impl Present {
     /// Holds that lapsed. `table` may name an index.
     pub(in crate::ledger) fn lapsed(&self, table: &str) -> Query {
         let sql = format!("SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?");
-        Query { sql, values: self.counting() }
+        Query { sql: sql.into(), values: self.counting() }
     }
 
     /// For [`Books::charges`], each row to be read by [`charge`]. `table` may name an index.
     ///
     /// [`Books::charges`]: crate::ledger::Books::charges
-    pub(in crate::ledger) fn charges(&self, table: &str, scope: &Scope, span: Span) -> Query {
+    pub(in crate::ledger) fn charges(&self, table: &str, part: Part, scope: &Scope, span: Span) -> Query {
         let (at, (within, edges)) = self.within(span);
         let (held_by, keys) = held_by(scope);
+        let part = part.condition();
+        let sql =
+            format!("SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {COUNTS} AND {within} AND {held_by}");
+        Query { sql: sql.into(), values: [self.counting(), edges, keys].concat() }
+    }
+
+    /// For [`Books::total`], where [`can_total`]: `total` of one row.
+    ///
+    /// [`Books::total`]: crate::ledger::Books::total
+    #[cfg(feature = "postgres")]
+    pub(in crate::ledger) fn total(&self, scope: &Scope, span: Span, measure: Measure) -> Query {
+        let (_, (within, edges)) = self.within(span);
+        let (held_by, keys) = held_by(scope);
+        let (total, (counted, units)) = match measure.unit {
+            Unit::Usd => ("sum(usd_micros)", ("true", Vec::new())),
+            Unit::Token(network, asset) => {
+                let token = vec![network.written().into(), asset.written().into()];
+                ("sum(CAST(value AS NUMERIC))", ("network = ? AND asset = ?", token))
+            }
+            Unit::Payments => ("count(*)", ("state <> 'called'", Vec::new())),
+            Unit::Failures => ("count(*)", (FAILED, Vec::new())),
+        };
         let sql = format!(
-            "SELECT seq, state, status, origin, network, asset, value, usd_micros, refunded, {at} AS at FROM {table} \
-             WHERE {COUNTS} AND {within} AND {held_by}"
+            "SELECT CAST(0 AS BIGINT) AS seq, CAST(coalesce({total}, 0) AS TEXT) AS total FROM purchases \
+             WHERE {COUNTS} AND {within} AND {held_by} AND {counted}"
         );
-        Query { sql, values: [self.counting(), edges, keys].concat() }
+        Query { sql: sql.into(), values: [self.counting(), edges, keys, units].concat() }
     }
 
     /// All charges in `scope` after one moment and up to another, of holds that lapsed too, each row to be read by
@@ -178,20 +243,37 @@ impl Present {
     #[cfg(feature = "sqlite")]
     pub(in crate::ledger) fn charges_between(
         table: &str,
+        part: Part,
         scope: &Scope,
         time: Time,
         (after, until): (Timestamp, Timestamp),
     ) -> Query {
-        let at = match time {
-            Time::Spent => "counts_at",
-            Time::Reserved => "reserved_at",
-        };
+        let (at, which) = timed(time);
         let (held_by, keys) = held_by(scope);
+        let part = part.condition();
         let sql = format!(
-            "SELECT seq, state, status, origin, network, asset, value, usd_micros, refunded, {at} AS at FROM {table} \
-             WHERE live = 1 AND {at} > ? AND {at} <= ? AND {held_by}"
+            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {which} AND {at} > ? AND {at} <= ? AND {held_by}"
         );
-        Query { sql, values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
+        Query { sql: sql.into(), values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
+    }
+
+    /// `at` of the first of [`charges_between`](Self::charges_between).
+    #[cfg(feature = "sqlite")]
+    pub(in crate::ledger) fn first_after(
+        table: &str,
+        part: Part,
+        scope: &Scope,
+        time: Time,
+        after: Timestamp,
+    ) -> Query {
+        let (at, which) = timed(time);
+        let (held_by, keys) = held_by(scope);
+        let part = part.condition();
+        let sql = format!(
+            "SELECT seq, {at} AS at FROM {table} WHERE {part} AND {which} AND {at} > ? AND {held_by} \
+             ORDER BY {at} LIMIT 1"
+        );
+        Query { sql: sql.into(), values: [vec![after.millis().into()], keys].concat() }
     }
 
     /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at
@@ -216,7 +298,7 @@ impl Present {
             "SELECT seq, payee FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
              ORDER BY seq LIMIT 1"
         );
-        Query { sql, values: [self.counting(), seller(origin, asset)].concat() }
+        Query { sql: sql.into(), values: [self.counting(), seller(origin, asset)].concat() }
     }
 
     /// For [`Books::last_price`]: `value` of one row.
@@ -234,7 +316,23 @@ impl Present {
              AND method = ? AND path = ? ORDER BY seq DESC LIMIT 1"
         );
         let request = vec![method.to_owned().into(), path.to_owned().into()];
-        Query { sql, values: [self.counting(), seller(origin, asset), request].concat() }
+        Query { sql: sql.into(), values: [self.counting(), seller(origin, asset), request].concat() }
+    }
+}
+
+/// Whether SQL can weigh it: not what came back in part, which is rounded, nor a registrable domain.
+#[cfg(feature = "postgres")]
+pub(in crate::ledger) const fn can_total(scope: &Scope, measure: Measure) -> bool {
+    !measure.net && !matches!(scope, Scope::Domain(_))
+}
+
+/// The column of a moment, and the condition of what it puts into a window.
+#[cfg(feature = "sqlite")]
+const fn timed(time: Time) -> (&'static str, &'static str) {
+    match time {
+        Time::Spent => ("counts_at", "live = 1"),
+        Time::Reserved => ("reserved_at", "live = 1"),
+        Time::Expiring => ("expires_at", "live = 1 AND state <> 'settled' AND state <> 'called'"),
     }
 }
 

@@ -4,11 +4,12 @@ use alloy::primitives::{Address, B256, U256};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use super::{Cell, Row, Value};
 use crate::ledger::seal::{self, Head};
-use crate::ledger::{Entry, LedgerError, PurchaseId, State, StopOrder, random_hex};
+#[cfg(feature = "postgres")]
+use crate::ledger::sum::Sum;
+use crate::ledger::{Entry, LedgerError, PurchaseId, Refund, SellerAnswer, State, StopOrder, random_hex};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// A value with one spelling in the books, so that SQL can compare it.
@@ -45,13 +46,27 @@ stored! {
     PurchaseId: "{}", |text: &str| text.parse().ok();
 }
 
+#[cfg(feature = "postgres")]
+impl Stored for Sum {
+    fn written(&self) -> String {
+        self.to_string()
+    }
+
+    fn parsed(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
 /// `com.example.api`.
 pub(in crate::ledger) fn reversed(host: &str) -> String {
     host.rsplit('.').collect::<Vec<_>>().join(".")
 }
 
+/// The columns of an entry, `seq` first, by name.
+pub(in crate::ledger) type Columns = [(&'static str, Value); 42];
+
 /// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Entry) -> Result<[(&'static str, Value); 42], LedgerError> {
+pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> {
     Ok([
         ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
@@ -115,10 +130,6 @@ pub(in crate::ledger) fn integer(value: u64, column: &str) -> Result<i64, Ledger
 /// Reads a whole row of `purchases`.
 pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     let cells = Cells::of(row)?;
-    let origin: Origin = cells.text("origin")?;
-    if cells.string("host_reversed")? != reversed(origin.host()) {
-        return Err(cells.damaged("host_reversed"));
-    }
     let read = Entry {
         seq: cells.integer("seq")?,
         purchase: cells.text("purchase")?,
@@ -127,7 +138,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         state: cells.text("state")?,
         fingerprint: cells.text("fingerprint")?,
         identifier: cells.string("identifier")?,
-        origin,
+        origin: cells.text("origin")?,
         method: cells.string("method")?,
         path: cells.string("path")?,
         foreign_resource: cells.optional_string("foreign_resource")?,
@@ -162,6 +173,9 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
     };
     if cells.integer::<u8>("live")? != live(&read) {
         return Err(cells.damaged("live"));
+    }
+    if cells.raw_text("host_reversed")? != Some(reversed(read.origin.host()).as_str()) {
+        return Err(cells.damaged("host_reversed"));
     }
     // The limits read the sum, not the refunds.
     if cells.text::<U256>("refunded")? != read.refunded() {
@@ -261,56 +275,80 @@ pub(in crate::ledger) fn stop_order(row: &impl Row) -> Result<StopOrder, LedgerE
 
 /// A row of `events`: the transition, what it left in the books, and its place in the chain.
 pub(in crate::ledger) struct Event {
+    pub(in crate::ledger) seq: i64,
     pub(in crate::ledger) columns: Vec<(&'static str, Value)>,
     /// The end of the chain that it makes.
-    #[cfg(feature = "postgres")]
     pub(in crate::ledger) head: Head,
 }
 
-/// The event after `head` that left the entry as it is.
-pub(in crate::ledger) fn event(head: Head, entry: &Entry, before: Option<State>) -> Result<Event, LedgerError> {
+/// The event after `head` that left the entry as it is, in these columns.
+pub(in crate::ledger) fn event(
+    head: Head,
+    entry: &Entry,
+    columns: &Columns,
+    before: Option<State>,
+) -> Result<Event, LedgerError> {
     let events = head.events.saturating_add(1);
+    let seq = integer(events, "seq")?;
     let values = [
-        integer(events, "seq")?.into(),
+        seq.into(),
         entry.updated_at.millis().into(),
         entry.payer.written().into(),
         entry.purchase.written().into(),
         before.map(|state| state.written()).into(),
         entry.state.written().into(),
         detail(entry)?.into(),
-        seal::digest(&columns(entry)?).written().into(),
+        seal::digest(columns).written().into(),
     ];
     let hash = seal::link(head.hash, &values);
     let columns = seal::SEALED.into_iter().zip(values).chain([("hash", hash.written().into())]).collect();
-    Ok(Event {
-        columns,
-        #[cfg(feature = "postgres")]
-        head: Head { events, hash },
-    })
+    Ok(Event { seq, columns, head: Head { events, hash } })
 }
 
-/// `write` tells two writes of the same content apart, and so whose commit it was that succeeded.
+#[derive(Serialize)]
+struct Detail<'a> {
+    /// Tells two writes of the same content apart, and so whose commit it was that succeeded.
+    write: String,
+    generation: u32,
+    network: Network,
+    asset: String,
+    payee: String,
+    value: String,
+    usd: Option<Usd>,
+    lease_until: i64,
+    owned_until: i64,
+    counts_at: i64,
+    expires_at: i64,
+    valid_before: Option<u64>,
+    status: Option<u16>,
+    reason: Option<&'a str>,
+    claimed_transaction: Option<String>,
+    verified_transaction: Option<String>,
+    proof: Option<&'a str>,
+    answer: Option<&'a SellerAnswer>,
+    refunds: &'a [Refund],
+}
+
 fn detail(entry: &Entry) -> Result<String, LedgerError> {
-    let detail = json!({
-        "write": random_hex().map_err(LedgerError::store)?,
-        "generation": entry.generation,
-        "network": entry.network,
-        "asset": entry.asset.written(),
-        "payee": entry.payee.written(),
-        "value": entry.value.written(),
-        "usd": entry.usd,
-        "lease_until": entry.lease_until.millis(),
-        "owned_until": entry.owned_until.millis(),
-        "counts_at": entry.counts_at.millis(),
-        "expires_at": entry.expires_at.millis(),
-        "valid_before": entry.valid_before,
-        "status": entry.status,
-        "reason": entry.reason,
-        "claimed_transaction": entry.transaction.map(|hash| hash.written()),
-        "verified_transaction": entry.verified_transaction.map(|hash| hash.written()),
-        "proof": entry.proof,
-        "answer": entry.answer,
-        "refunds": entry.refunds,
-    });
-    Ok(detail.to_string())
+    json_text(&Detail {
+        write: random_hex().map_err(LedgerError::store)?,
+        generation: entry.generation,
+        network: entry.network,
+        asset: entry.asset.written(),
+        payee: entry.payee.written(),
+        value: entry.value.written(),
+        usd: entry.usd,
+        lease_until: entry.lease_until.millis(),
+        owned_until: entry.owned_until.millis(),
+        counts_at: entry.counts_at.millis(),
+        expires_at: entry.expires_at.millis(),
+        valid_before: entry.valid_before,
+        status: entry.status,
+        reason: entry.reason.as_deref(),
+        claimed_transaction: entry.transaction.map(|hash| hash.written()),
+        verified_transaction: entry.verified_transaction.map(|hash| hash.written()),
+        proof: entry.proof.as_deref(),
+        answer: entry.answer.as_ref(),
+        refunds: &entry.refunds,
+    })
 }

@@ -1,7 +1,7 @@
 //! The tables, as SQLite reads them; other databases put in their names of types.
 
 /// Version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 4;
+pub(in crate::ledger) const VERSION: i64 = 6;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
 /// means equal; times are milliseconds and `valid_before` seconds since 1970.
@@ -10,7 +10,9 @@ pub(in crate::ledger) const VERSION: i64 = 4;
 /// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
 /// holds have their `counts_at`. They do so by `live` rather than by `state`, so that a purchase which goes on
 /// to its next state stays where it is in them. Where an index ends in `seq`, one row is looked for, the first or the
-/// last. Nothing is deleted, so that no `seq` is given twice.
+/// last. Nothing is deleted, so that no `seq` is given twice. A purchase names its last event, so that events need no
+/// index beside their order: it would be written in another place with each. There is no `IN`: SQLite would build a
+/// table of its list with every write.
 pub(in crate::ledger) const TABLES: &str = "
 CREATE TABLE purchases (
     seq INTEGER PRIMARY KEY,
@@ -18,8 +20,9 @@ CREATE TABLE purchases (
     generation INTEGER NOT NULL,
     payer TEXT NOT NULL,
     state TEXT NOT NULL
-        CHECK (state IN ('reserved', 'signed', 'settled', 'rejected', 'unknown', 'called', 'freed', 'released')),
-    live INTEGER NOT NULL CHECK (live = CASE WHEN state IN ('freed', 'released') THEN 0 ELSE 1 END),
+        CHECK (state = 'settled' OR state = 'signed' OR state = 'reserved' OR state = 'rejected' OR state = 'unknown'
+            OR state = 'called' OR state = 'freed' OR state = 'released'),
+    live INTEGER NOT NULL CHECK (live = CASE WHEN state = 'freed' OR state = 'released' THEN 0 ELSE 1 END),
     fingerprint TEXT NOT NULL,
     identifier TEXT NOT NULL,
     origin TEXT NOT NULL,
@@ -56,32 +59,25 @@ CREATE TABLE purchases (
     refunds TEXT NOT NULL,
     refunded TEXT NOT NULL,
     payload TEXT,
+    last_event INTEGER NOT NULL,
     UNIQUE (payer, purchase),
     UNIQUE (payer, network, asset, nonce),
     CHECK (state <> 'called' OR credential IS NOT NULL),
-    CHECK (credential IS NULL OR state IN ('called', 'freed')),
+    CHECK (credential IS NULL OR state = 'called' OR state = 'freed'),
     CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
 ) STRICT;
 
-CREATE INDEX by_counts_at ON purchases (counts_at) WHERE live = 1;
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
     WHERE live = 1 AND state <> 'settled' AND state <> 'called';
-CREATE INDEX by_origin ON purchases (origin, counts_at) WHERE live = 1;
-CREATE INDEX by_host ON purchases (host_reversed, counts_at) WHERE live = 1;
-CREATE INDEX by_payee ON purchases (payee, counts_at) WHERE live = 1;
-CREATE INDEX by_asset ON purchases (network, asset, counts_at) WHERE live = 1;
-CREATE INDEX by_network ON purchases (network, counts_at) WHERE live = 1;
-CREATE INDEX by_tag ON purchases (tag, counts_at) WHERE live = 1 AND tag IS NOT NULL;
-CREATE INDEX by_agent ON purchases (agent, counts_at) WHERE live = 1 AND agent IS NOT NULL;
 CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
-CREATE INDEX unresolved ON purchases (fingerprint, seq) WHERE state IN ('signed', 'rejected', 'unknown');
-CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
+CREATE INDEX unresolved ON purchases (fingerprint, seq)
+    WHERE state = 'signed' OR state = 'rejected' OR state = 'unknown';
 CREATE INDEX unproven ON purchases (seq)
-    WHERE state IN ('signed', 'rejected', 'unknown') OR (state = 'settled' AND proof IS NULL);
+    WHERE state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL);
 
 CREATE TABLE stop_order (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -100,6 +96,22 @@ CREATE TABLE events (
     entry_hash TEXT NOT NULL,
     hash TEXT NOT NULL
 ) STRICT;
-
-CREATE INDEX events_by_purchase ON events (payer, purchase, seq);
 ";
+
+/// The indices of what was spent, by scope, in the order of `counts_at`. `condition` begins with `AND`, if there is one.
+pub(in crate::ledger) fn spent(condition: &str) -> String {
+    let indices = [
+        ("by_counts_at", "", ""),
+        ("by_origin", "origin, ", ""),
+        ("by_host", "host_reversed, ", ""),
+        ("by_payee", "payee, ", ""),
+        ("by_asset", "network, asset, ", ""),
+        ("by_network", "network, ", ""),
+        ("by_tag", "tag, ", " AND tag IS NOT NULL"),
+        ("by_agent", "agent, ", " AND agent IS NOT NULL"),
+    ];
+    let index = |(name, scope, also)| {
+        format!("CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also};")
+    };
+    indices.map(index).join("\n")
+}

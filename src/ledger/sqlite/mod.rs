@@ -1,27 +1,30 @@
 //! Books in a SQLite file that all processes of a host share.
 
 mod desk;
+mod file;
+mod known;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod totals;
 mod view;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use alloy::primitives::B256;
-use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::oneshot;
 
 use self::desk::{Job, Read, Sync, Write};
+use self::file::{File, Line};
 use self::view::View;
-use super::seal::{Audit, Fault, Head, Verification};
+use super::seal::{Audit, Fault, Verification};
 use super::sql::query::{self, Query};
-use super::sql::{Cell, Row, Value, row};
+use super::sql::row;
 use super::{
     Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption,
     StopOrder, Transition,
@@ -113,7 +116,7 @@ impl SqliteLedger {
     async fn write<T: Send + 'static>(
         &self,
         sync: Sync,
-        work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+        work: impl Fn(File<'_>) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job = Write::new(sync, work, move |result| drop(answer.send(result)));
@@ -137,7 +140,7 @@ impl Ledger for SqliteLedger {
         let reservation = reservation.clone();
         // A call by key leaves at once; for a payment, what is signed is on disk first, and this with it.
         let sync = if reservation.entry.credential.is_some() { Sync::Now } else { Sync::WithTheNext };
-        self.write(sync, move |books| reserve(books, &reservation)).await
+        self.write(sync, move |file| reserve(file, &reservation)).await
     }
 
     async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
@@ -146,7 +149,7 @@ impl Ledger for SqliteLedger {
             Transition::Presented { .. } | Transition::Freed { .. } => Sync::WithTheNext,
             _ => Sync::Now,
         };
-        self.write(sync, move |books| record(books, &purchase, &transition, now)).await
+        self.write(sync, move |file| record(file, &purchase, &transition, now)).await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
@@ -156,12 +159,12 @@ impl Ledger for SqliteLedger {
         if self.run(move |books| unresolved(books, &looked_for)).await?.is_none() {
             return Ok(None);
         }
-        self.write(Sync::WithTheNext, move |books| resume(books, &wanted)).await
+        self.write(Sync::WithTheNext, move |file| resume(file, &wanted)).await
     }
 
     async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
         let order = order.cloned();
-        self.write(Sync::Now, move |books| execute(books, query::stop(order.as_ref()))).await
+        self.write(Sync::Now, move |file| file::execute(file.books, query::stop(order.as_ref()))).await
     }
 
     async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
@@ -175,7 +178,7 @@ impl Ledger for SqliteLedger {
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
         let purchase = purchase.clone();
-        self.run(move |connection| find(connection, &purchase)).await
+        self.run(move |connection| file::find(connection, &purchase)).await
     }
 
     async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
@@ -185,13 +188,13 @@ impl Ledger for SqliteLedger {
 }
 
 /// The write lock is taken before anything is read: what the checks see is what the hold adds to.
-fn reserve(books: &Connection, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-    let known = find(books, &reservation.key())?;
+fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    let known = file.find(&reservation.key())?;
     let mut entry = match reservation.plan(known.clone()) {
         Plan::Hold(entry) => entry,
         Plan::Answer(answer) => return Ok(answer),
     };
-    let view = View::new(books, reservation.checks.now(), known.as_ref())?;
+    let view = View::new(file, reservation.checks.now(), known.as_ref())?;
     let denial = reservation.checks.deny(&view)?;
     view.keep_totals()?;
     if let Some(denial) = denial {
@@ -199,45 +202,33 @@ fn reserve(books: &Connection, reservation: &Reservation) -> Result<Reserved, Le
     }
     for lapsed in view.lapsed() {
         if let Some(freed) = reservation.lapse(lapsed) {
-            write(books, &freed, Some(lapsed))?;
+            file.write(&freed, Some(lapsed))?;
         }
     }
     entry.seq = match &known {
         Some(known) => known.seq,
-        None => next_seq(books)?,
+        None => file.next_seq()?,
     };
-    write(books, &entry, known.as_ref())?;
+    file.write(&entry, known.as_ref())?;
     Ok(Reserved::Held(entry))
 }
 
-/// The write lock is held: nobody else takes it meanwhile.
-fn next_seq(books: &Connection) -> Result<u64, LedgerError> {
-    let mut statement = books.prepare_cached("SELECT coalesce(max(seq), 0) + 1 FROM purchases").map_err(failed)?;
-    let seq: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
-    u64::try_from(seq).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))
-}
-
-fn record(
-    books: &Connection,
-    purchase: &PurchaseKey,
-    transition: &Transition,
-    now: Timestamp,
-) -> Result<(), LedgerError> {
-    let known = find(books, purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+fn record(file: File<'_>, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    let known = file.find(purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
     let mut entry = known.clone();
     entry.apply(transition, now)?;
-    write(books, &entry, Some(&known))
+    file.write(&entry, Some(&known))
 }
 
-fn resume(books: &Connection, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-    let Some((known, taken)) = unresolved(books, wanted)? else { return Ok(None) };
-    write(books, &taken, Some(&known))?;
+fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    let Some((known, taken)) = unresolved(file.books, wanted)? else { return Ok(None) };
+    file.write(&taken, Some(&known))?;
     Ok(Some(taken))
 }
 
 /// The oldest purchase to take up, and as it is to be written.
 fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<(Entry, Entry)>, LedgerError> {
-    let candidates = read(books, query::unresolved("purchases INDEXED BY unresolved", wanted))?;
+    let candidates = file::read(books, query::unresolved("purchases INDEXED BY unresolved", wanted))?;
     Ok(candidates.into_iter().find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
 }
 
@@ -245,52 +236,20 @@ fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
     let Query { sql, values } = query::stopped();
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    rows.next().map_err(failed)?.map(row::stop_order).transpose()
+    rows.next().map_err(failed)?.map(|row| row::stop_order(&Line::of(row))).transpose()
 }
 
 /// One read transaction, so that all answers are of the same moment.
 fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
     let books = connection.transaction().map_err(failed)?;
-    checks.assess(&View::new(&books, checks.now(), None)?)
-}
-
-fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
-    Ok(read(books, query::purchase(key))?.pop())
+    let known = RefCell::default();
+    checks.assess(&View::new(File { books: &books, known: &known }, checks.now(), None)?)
 }
 
 fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-    let mut entries = read(books, query::entries(filter))?;
+    let mut entries = file::read(books, query::entries(filter))?;
     entries.reverse();
     Ok(entries)
-}
-
-fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        entries.push(row::entry(row)?);
-    }
-    Ok(entries)
-}
-
-/// Writes the entry over what is held of its purchase, and the event that led there.
-fn write(books: &Connection, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
-    totals::change(books, before, entry)?;
-    let event = row::event(head(books)?, entry, before.map(|before| before.state))?;
-    let change = match before {
-        None => query::write(entry)?,
-        Some(before) => query::rewrite(before, entry)?,
-    };
-    execute(books, change)?;
-    execute(books, query::append(event))
-}
-
-fn head(books: &Connection) -> Result<Head, LedgerError> {
-    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
-    let mut statement = books.prepare_cached(sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    rows.next().map_err(failed)?.map_or(Ok(Head::EMPTY), Head::read)
 }
 
 /// Totals that are not what the purchases say, by name: one read transaction, so that both are of one moment.
@@ -301,7 +260,7 @@ fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         // What cannot be read was found before.
-        if let Ok(entry) = row::entry(row) {
+        if let Ok(entry) = row::entry(&Line::of(row)) {
             recount.add(&entry);
         }
     }
@@ -312,41 +271,15 @@ fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
 fn inspect(
     books: &Connection,
     Query { sql, values }: Query,
-    mut take: impl FnMut(&rusqlite::Row<'_>) -> Result<i64, LedgerError>,
+    mut take: impl FnMut(&Line<'_>) -> Result<i64, LedgerError>,
 ) -> Result<Option<i64>, LedgerError> {
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     let mut last = None;
     while let Some(row) = rows.next().map_err(failed)? {
-        last = Some(take(row)?);
+        last = Some(take(&Line::of(row))?);
     }
     Ok(last)
-}
-
-fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    statement.execute(params_from_iter(values)).map(drop).map_err(failed)
-}
-
-impl Row for rusqlite::Row<'_> {
-    fn cell(&self, column: &str) -> Option<Cell<'_>> {
-        match self.get_ref(column).ok()? {
-            ValueRef::Null => Some(Cell::Null),
-            ValueRef::Integer(number) => Some(Cell::Integer(number)),
-            ValueRef::Text(text) => std::str::from_utf8(text).ok().map(Cell::Text),
-            ValueRef::Real(_) | ValueRef::Blob(_) => None,
-        }
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(*number),
-            Self::Text(text) => ValueRef::Text(text.as_bytes()),
-        }))
-    }
 }
 
 /// What SQLite finds broken is damage; all else may pass.

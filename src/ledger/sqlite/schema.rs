@@ -11,7 +11,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBe
 use super::failed;
 use super::totals::TABLE as TOTALS;
 use crate::ledger::LedgerError;
-use crate::ledger::sql::tables::{TABLES, VERSION};
+use crate::ledger::sql::query::Part;
+use crate::ledger::sql::tables::{TABLES, VERSION, spent};
 
 /// How long a call waits for another process that is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,9 +43,10 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     }
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    // Savepoints are undone from memory, and what every purchase touches stays in it.
+    // A small cache, as SQLite walks through all of it when a transaction in which a page was split is committed; and a
+    // long log, as a page is written back once however often it was changed.
     connection
-        .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;")
+        .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8000;")
         .map_err(failed)?;
     // Before the first write, which is durable only under these. `fullfsync` is for macOS, where
     // fsync alone does not reach the disk.
@@ -105,7 +107,11 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
 
 fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
     let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-    file.execute_batch(&format!("{TABLES} {TOTALS} {TRIGGERS} {identity}")).map_err(failed)
+    // What is held or signed is in no index of what was spent, each of which it would be put in three times before it is
+    // settled.
+    let spent = spent(&format!(" AND {}", Part::Done.condition()));
+    let under_way = format!("CREATE INDEX under_way ON purchases (lease_until) WHERE {};", Part::UnderWay.condition());
+    file.execute_batch(&[TABLES, &spent, &under_way, TOTALS, TRIGGERS, &identity].join("\n")).map_err(failed)
 }
 
 /// Readers and the writer then do not wait for each other. The file remembers it; memory has none.

@@ -12,8 +12,9 @@ use crate::Usd;
 use crate::ledger::Fault;
 use crate::ledger::State;
 use crate::ledger::conformance::{
-    HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, wish,
+    HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, unknown, wish,
 };
+use crate::ledger::sql::tables::VERSION;
 use crate::policy::limit::{LimitKind, Scope, Span};
 
 fn shelf() -> (tempfile::TempDir, PathBuf) {
@@ -94,9 +95,9 @@ async fn a_panic_stops_the_books() {
 fn a_newer_schema_is_refused() {
     let (_directory, path) = shelf();
     drop(SqliteLedger::open(&path).unwrap());
-    meddle(&path, "PRAGMA user_version = 5");
-    assert!(matches!(refused(&path), LedgerError::Newer { found: 5, known: 4 }));
-    for never in [0, 1, 2, 3] {
+    meddle(&path, &format!("PRAGMA user_version = {}", VERSION + 1));
+    assert!(matches!(refused(&path), LedgerError::Newer { found, known: VERSION } if found == VERSION + 1));
+    for never in 0..VERSION {
         meddle(&path, &format!("PRAGMA user_version = {never}"));
         assert!(matches!(refused(&path), LedgerError::Damaged(_)));
     }
@@ -413,20 +414,27 @@ fn every_question_is_a_range_of_an_index() {
         (Scope::Tag("t".to_owned()), "by_tag", "tag=?"),
         (Scope::Agent("a".to_owned()), "by_agent", "agent=?"),
     ];
-    let view = View::new(&books, at(NOW), None).unwrap();
-    let plan = |scope: &Scope, span| {
-        let Query { sql, values } = view.query(scope, span);
-        let mut statement = books.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        statement.query_row(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap()
+    let known = RefCell::default();
+    let view = View::new(File { books: &books, known: &known }, at(NOW), None).unwrap();
+    let plans = |scope: &Scope, span| {
+        let plan = |Query { sql, values }| {
+            let mut statement = books.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            statement.query_row(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap()
+        };
+        view.queries(scope, span).map(plan).collect::<Vec<_>>()
     };
     for (scope, index, range) in scopes {
-        let ever = plan(&scope, Span::Ever);
+        let [ever, under_way] = plans(&scope, Span::Ever).try_into().unwrap();
         assert!(ever.contains(&format!("INDEX {index}")) && ever.contains(range), "{ever}");
-        let spent = plan(&scope, Span::SpentAfter(at(NOW)));
+        assert!(under_way.contains("INDEX under_way"), "{under_way}");
+        let [spent, under_way] = plans(&scope, Span::SpentAfter(at(NOW))).try_into().unwrap();
         let within_range = range.contains('<') || spent.contains("counts_at>?");
         assert!(spent.starts_with("SEARCH") && spent.contains(range) && within_range, "{spent}");
-        assert!(plan(&scope, Span::ReservedAfter(at(NOW))).ends_with("INDEX by_reserved_at (reserved_at>?)"));
-        assert!(plan(&scope, Span::Outstanding).ends_with("INDEX by_expires_at (expires_at>?)"));
+        assert!(under_way.contains("INDEX under_way"), "{under_way}");
+        let [reserved] = plans(&scope, Span::ReservedAfter(at(NOW))).try_into().unwrap();
+        assert!(reserved.ends_with("INDEX by_reserved_at (reserved_at>?)"), "{reserved}");
+        let [outstanding] = plans(&scope, Span::Outstanding).try_into().unwrap();
+        assert!(outstanding.ends_with("INDEX by_expires_at (expires_at>?)"), "{outstanding}");
     }
 }
 
@@ -466,7 +474,7 @@ async fn told(ledger: &SqliteLedger) {
 
 #[tokio::test]
 async fn every_tampering_is_found() {
-    use Fault::{EventChanged, EventsMissing, PurchaseChanged, PurchaseMissing, PurchaseWithoutEvents};
+    use Fault::{EventChanged, EventsMissing, PurchaseChanged, PurchaseMissing};
 
     let copy =
         "INSERT INTO events SELECT 8, at, payer, purchase, from_state, to_state, detail, entry_hash, hash FROM events";
@@ -485,18 +493,21 @@ async fn every_tampering_is_found() {
         ("DELETE FROM events WHERE seq = 7", vec![PurchaseChanged { row: 2 }]),
         (
             "DELETE FROM events WHERE seq = 3; UPDATE events SET seq = seq - 1 WHERE seq > 3",
-            (3..=6).map(|row| EventChanged { row }).collect(),
+            (3..=6).map(|row| EventChanged { row }).chain([2, 3].map(|row| PurchaseChanged { row })).collect(),
         ),
         (swap, vec![3, 4, 5, 6].into_iter().map(|row| EventChanged { row }).collect()),
-        (&format!("{copy} WHERE seq = 7"), vec![EventChanged { row: 8 }]),
+        (&format!("{copy} WHERE seq = 7"), vec![EventChanged { row: 8 }, PurchaseChanged { row: 2 }]),
         ("UPDATE purchases SET value = '9' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
         ("UPDATE purchases SET state = 'freed', live = 0 WHERE seq = 1", vec![PurchaseChanged { row: 1 }]),
         ("UPDATE purchases SET value = 'x' WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
+        ("UPDATE purchases SET last_event = 3 WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
+        ("UPDATE purchases SET last_event = 6 WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
+        ("UPDATE purchases SET last_event = 9 WHERE seq = 2", vec![PurchaseChanged { row: 2 }]),
         ("UPDATE purchases SET seq = 9 WHERE seq = 2", vec![PurchaseChanged { row: 9 }]),
         ("DELETE FROM purchases WHERE seq = 2", [3, 4, 7].map(|event| PurchaseMissing { event }).to_vec()),
         (
             "UPDATE purchases SET purchase = 'four' WHERE seq = 1",
-            vec![PurchaseMissing { event: 1 }, PurchaseMissing { event: 2 }, PurchaseWithoutEvents { row: 1 }],
+            vec![PurchaseMissing { event: 1 }, PurchaseMissing { event: 2 }, PurchaseChanged { row: 1 }],
         ),
     ];
     for (sql, faults) in cases {
@@ -509,6 +520,21 @@ async fn every_tampering_is_found() {
         assert_eq!(report.faults, faults, "{sql}");
         assert_eq!(report.is_sound(), sql.is_empty(), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn a_purchase_that_was_set_back_is_found() {
+    let (_directory, path) = shelf();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let key = hold(&ledger, order("one", 10), NOW).await;
+    ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+    meddle(&path, "CREATE TABLE earlier AS SELECT * FROM purchases; DROP TRIGGER purchases_stay;");
+    ledger.record(&key, &unknown(), at(NOW)).await.unwrap();
+    ledger.record(&key, &settled(), at(NOW + 1)).await.unwrap();
+    meddle(&path, "DELETE FROM purchases; INSERT INTO purchases SELECT * FROM earlier;");
+    let report = ledger.verify(None).await.unwrap();
+    let purchase: Vec<_> = report.faults.iter().filter(|fault| !matches!(fault, Fault::TotalChanged { .. })).collect();
+    assert_eq!(purchase, [&Fault::PurchaseChanged { row: 1 }], "once, though two events came after");
 }
 
 #[tokio::test]
@@ -670,4 +696,41 @@ async fn writes_that_wait_for_each_other_are_each_whole_or_not_there() {
     let again = SqliteLedger::open(&path).unwrap();
     assert_eq!(again.entries(&Filter::all()).await.unwrap().len(), 2);
     assert!(again.verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn what_another_connection_writes_is_seen_at_once() {
+    let (_directory, path) = shelf();
+    let books = [SqliteLedger::open(&path).unwrap(), SqliteLedger::open(&path).unwrap()];
+    for number in 0..6 {
+        let [mine, other] = [&books[number % 2], &books[(number + 1) % 2]];
+        let key = hold(mine, order(&format!("order-{number}"), 10), NOW).await;
+        other.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+        mine.record(&key, &settled(), at(NOW)).await.unwrap();
+        assert_eq!(other.purchase(&key).await.unwrap().unwrap().state, State::Settled);
+        for books in [other, mine] {
+            let denied = books.reserve(&wish(order("more", 50), at(NOW), lifetime(59 + 10 * number as u64))).await;
+            assert!(matches!(denied, Ok(Reserved::Denied(_))), "{number}: {denied:?}");
+        }
+    }
+    assert!(books[0].verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_not_remembered() {
+    let (_directory, path) = shelf();
+    let books = SqliteLedger::open(&path).unwrap();
+    hold(&books, order("first", 10), NOW).await;
+    // The event of the next purchase is refused, after its totals and its row were written.
+    let trigger = "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.purchase = 'lost'
+        BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    meddle(&path, trigger);
+    let wished = |id: &str, value| wish(order(id, value), at(NOW), lifetime(100));
+    books.reserve(&wished("known", 1)).await.unwrap();
+    books.reserve(&wished("lost", 20)).await.unwrap_err();
+    books.reserve(&wished("first", 10)).await.unwrap();
+    let held = books.reserve(&wished("second", 89)).await.unwrap();
+    assert!(matches!(held, Reserved::Held(entry) if entry.seq == 3));
+    assert!(books.purchase(&order("lost", 20).key()).await.unwrap().is_none());
+    assert!(books.verify(None).await.unwrap().is_sound());
 }

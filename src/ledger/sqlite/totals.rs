@@ -1,21 +1,23 @@
 //! Running totals in the file: what limits add up, so that no reservation reads all that it adds up.
 //!
-//! A row is of one window of one scope: its sum, and the moment after which that sum is. Every write of a
-//! purchase changes the sums that it is in; a window moves on when it is asked for, by the charges that left
-//! it since. So a charge is added once and leaves each window once, whatever the books hold. Holds are in the
-//! sums, at the end of time, and lapsed ones until they are freed.
+//! A row is of one window of one scope: its sum, the moment after which that sum is, and one before which
+//! nothing leaves it. Every write of a purchase changes the sums that it is in; a window moves on when it is asked
+//! for, by the charges that left it since. So a charge is added once and leaves each window once, whatever the
+//! books hold. Holds are in the sums, at the end of time, and lapsed ones until they are freed. What changed is
+//! written once in a transaction, at its end.
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, params};
 
 use super::failed;
+use super::file::File;
 use crate::Timestamp;
 use crate::ledger::checks::{Measure, Time, Unit};
 use crate::ledger::entry::without_query;
 use crate::ledger::sql::row::Stored;
 use crate::ledger::sum::Sum;
-use crate::ledger::{Charge, Entry, LedgerError, State, Tally};
+use crate::ledger::{Charge, Entry, LedgerError, Tally};
 use crate::policy::limit::{LimitKind, Max, Scope, Span};
 
 /// Beside the tables that all databases share.
@@ -24,17 +26,15 @@ CREATE TABLE totals (
     scope TEXT NOT NULL,
     measure TEXT NOT NULL,
     span TEXT NOT NULL,
-    time TEXT NOT NULL CHECK (time IN ('spent', 'reserved')),
+    time TEXT NOT NULL CHECK (time = 'spent' OR time = 'reserved' OR time = 'expiring'),
     start INTEGER NOT NULL,
+    next INTEGER NOT NULL,
     sum TEXT NOT NULL,
     used_at INTEGER NOT NULL,
     PRIMARY KEY (scope, measure, span)
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Up to how many entries `growth` measures; without it every total is compared with its charges in tests.
-#[cfg(test)]
-pub(super) const MEASURED: &str = "BURSAR_GROWTH";
 /// Limits on so few payments are counted one by one.
 const FEW: u32 = 64;
 /// How long a total is kept that no limit asks for any more, in milliseconds.
@@ -45,25 +45,27 @@ const DAY: i64 = 86_400_000;
 /// Which total: a limit's, but for how much it allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    scope: String,
+    pub(super) scope: String,
     measure: Measure,
     span: String,
     pub(super) time: Time,
 }
 
 /// All that is after `start`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Total {
     pub(super) start: Timestamp,
+    /// What is in the sum is not before this.
+    pub(super) next: Timestamp,
     pub(super) sum: Sum,
     used_at: Timestamp,
 }
 
 impl Key {
-    /// And after which moment. `None` for what is read purchase by purchase: what is unresolved, which is
-    /// little, limits on few payments, and domains, which are other hosts with each public suffix list.
-    pub(super) fn of(tally: Tally<'_>) -> Option<(Self, Timestamp)> {
-        let (time, start) = Time::of(tally.span())?;
+    /// And after which moment. `None` for what is read purchase by purchase: limits on few payments, and
+    /// domains, which are other hosts with each public suffix list.
+    pub(super) fn of(tally: Tally<'_>, now: Timestamp) -> Option<(Self, Timestamp)> {
+        let (time, start) = Time::of(tally.span(), now);
         let kind = tally.kind();
         let counted = matches!((kind.max(), tally.scope()), (Max::Payments(max), Scope::Global | Scope::Request(_)) if max <= FEW);
         if counted && !matches!(kind, LimitKind::Failures(..)) {
@@ -77,8 +79,13 @@ impl Key {
 pub(super) const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);
 
 impl Total {
-    pub(super) const fn new(start: Timestamp, sum: Sum, now: Timestamp) -> Self {
-        Self { start, sum, used_at: now }
+    pub(super) const fn new(start: Timestamp, next: Timestamp, sum: Sum, now: Timestamp) -> Self {
+        Self { start, next, sum, used_at: now }
+    }
+
+    /// The same, asked for.
+    pub(super) fn used(self, now: Timestamp) -> Self {
+        Self { used_at: now, ..self }
     }
 
     /// Whether it is time to note that it is still in use.
@@ -87,61 +94,96 @@ impl Total {
     }
 }
 
-/// Whether the entry is in the sums.
-pub(super) const fn adds(entry: &Entry) -> bool {
-    !matches!(entry.state, State::Freed | State::Released)
+pub(super) fn find(file: File<'_>, key: &Key) -> Result<Option<Total>, LedgerError> {
+    learn(file, &[&key.scope])?;
+    Ok(file.known.borrow().total(key))
 }
 
-pub(super) fn find(books: &Connection, key: &Key) -> Result<Option<Total>, LedgerError> {
-    let sql = "SELECT start, sum, used_at FROM totals WHERE scope = ? AND measure = ? AND span = ?";
-    let mut statement = books.prepare_cached(sql).map_err(failed)?;
-    let mut rows = statement.query(params![key.scope, key.measure.written(), key.span]).map_err(failed)?;
-    let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
-    let moment = |column| row.get(column).map(Timestamp::from_millis).map_err(failed);
-    Ok(Some(Total { start: moment("start")?, sum: sum(row)?, used_at: moment("used_at")? }))
-}
-
-/// Writes a total that began or moved on, and drops those that nothing asks for any more.
-pub(super) fn keep(books: &Connection, key: &Key, total: Total, is_new: bool) -> Result<(), LedgerError> {
-    let now = total.used_at.millis();
+/// Takes a total that began or moved on, and drops those that nothing asks for any more.
+pub(super) fn keep(file: File<'_>, key: &Key, total: Total, is_new: bool) -> Result<(), LedgerError> {
     if is_new {
-        let mut statement = books.prepare_cached("DELETE FROM totals WHERE used_at < ?").map_err(failed)?;
-        statement.execute([now.saturating_sub(UNUSED)]).map_err(failed)?;
+        write(file)?;
+        let mut statement = file.books.prepare_cached("DELETE FROM totals WHERE used_at < ?").map_err(failed)?;
+        if statement.execute([total.used_at.millis().saturating_sub(UNUSED)]).map_err(failed)? > 0 {
+            file.known.borrow_mut().forget_totals();
+        }
     }
-    let sql = "INSERT INTO totals (scope, measure, span, time, start, sum, used_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
-               ON CONFLICT (scope, measure, span) DO UPDATE \
-               SET start = excluded.start, sum = excluded.sum, used_at = excluded.used_at";
-    let mut statement = books.prepare_cached(sql).map_err(failed)?;
-    let (start, sum) = (total.start.millis(), total.sum.to_string());
-    let values = params![key.scope, key.measure.written(), key.span, key.time.written(), start, sum, now];
-    statement.execute(values).map(drop).map_err(failed)
+    // With all others of its scope, which may have been forgotten for a total before it.
+    learn(file, &[&key.scope])?;
+    file.known.borrow_mut().put_total(key, total);
+    Ok(())
+}
+
+/// Writes the totals that changed in this transaction, at its end.
+pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO totals (scope, measure, span, time, start, next, sum, used_at) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, measure, span) DO UPDATE \
+               SET start = excluded.start, next = excluded.next, sum = excluded.sum, used_at = excluded.used_at";
+    file.known.borrow_mut().write_totals(|key, total| {
+        let mut statement = file.books.prepare_cached(sql).map_err(failed)?;
+        let Total { start, next, sum, used_at } = total;
+        let [start, next, used_at] = [start, next, used_at].map(Timestamp::millis);
+        let (measure, time, sum) = (key.measure.written(), key.time.written(), sum.to_string());
+        let values = params![key.scope, measure, key.span, time, start, next, sum, used_at];
+        statement.execute(values).map(drop).map_err(failed)
+    })?;
+    #[cfg(test)]
+    assert!(file.known.borrow().agrees_with(&all(file.books)?), "what is known is what is in the file");
+    Ok(())
 }
 
 /// Changes every sum that the purchase is in or was in.
-pub(super) fn change(books: &Connection, before: Option<&Entry>, next: &Entry) -> Result<(), LedgerError> {
+pub(super) fn change(file: File<'_>, before: Option<&Entry>, next: &Entry) -> Result<(), LedgerError> {
     if before.is_some_and(|before| same(before, next)) {
         return Ok(());
     }
-    let mut scopes = names(next);
-    let earlier = before.map(names).filter(|earlier| *earlier != scopes);
-    scopes.extend(earlier.into_iter().flatten());
-    for (place, total) in of_scopes(books, &scopes)? {
-        let part = |entry: &Entry| {
-            let within = names(entry).contains(&place.scope) && place.time.moment(entry) > total.start;
-            if within && adds(entry) { place.weigh(entry) } else { Sum::default() }
-        };
-        let sum = total.sum.minus(before.map(part).unwrap_or_default()).plus(part(next));
-        if sum != total.sum {
-            let sql = "UPDATE totals SET sum = ? WHERE scope = ? AND measure = ? AND span = ?";
-            let mut statement = books.prepare_cached(sql).map_err(failed)?;
-            let key = params![sum.to_string(), place.scope, place.measure.written(), place.span];
-            statement.execute(key).map_err(failed)?;
-        }
+    let scopes = names(next);
+    // Nearly always the same, and costly to write out.
+    let others = before.filter(|before| !shares_scopes(before, next)).map(names);
+    let earlier = before.map(|before| (before, others.as_ref().unwrap_or(&scopes)));
+    let also = others.iter().flatten().filter(|name| !scopes.contains(*name));
+    let all: Vec<&String> = scopes.iter().chain(also).collect();
+    learn(file, &all)?;
+    let mut known = file.known.borrow_mut();
+    for scope in all {
+        known.change_totals(scope, |key, total| {
+            let part = |entry: &Entry, scopes: &[String]| {
+                let is_in = scopes.contains(scope) && key.adds(entry, total.start);
+                if is_in { key.weigh(entry) } else { Sum::default() }
+            };
+            let earlier = earlier.map(|(before, scopes)| part(before, scopes)).unwrap_or_default();
+            let added = part(next, &scopes);
+            let leaves = if added.is_zero() { total.next } else { total.next.min(key.time.moment(next)) };
+            Total { sum: total.sum.minus(earlier).plus(added), next: leaves, ..total }
+        });
     }
     Ok(())
 }
 
+/// Reads the totals of these scopes, unless they are known.
+fn learn(file: File<'_>, scopes: &[&String]) -> Result<(), LedgerError> {
+    for scope in scopes {
+        if file.known.borrow().knows_totals(scope) {
+            continue;
+        }
+        let mut statement = file.books.prepare_cached("SELECT * FROM totals WHERE scope = ?").map_err(failed)?;
+        let found = read(statement.query([scope]).map_err(failed)?)?;
+        file.known.borrow_mut().put_totals((*scope).clone(), found);
+    }
+    Ok(())
+}
+
+fn all(books: &Connection) -> Result<Vec<(Key, Total)>, LedgerError> {
+    let mut statement = books.prepare("SELECT * FROM totals").map_err(failed)?;
+    read(statement.query([]).map_err(failed)?)
+}
+
 impl Key {
+    /// Whether the total with this start adds up the entry, if it is in its scope.
+    pub(super) fn adds(&self, entry: &Entry, start: Timestamp) -> bool {
+        self.time.adds(entry) && self.time.moment(entry) > start
+    }
+
     fn weigh(&self, entry: &Entry) -> Sum {
         self.measure.weigh(&Charge::of(entry, Span::Ever)).unwrap_or_default().into()
     }
@@ -149,34 +191,34 @@ impl Key {
 
 /// Whether no sum can tell the two apart.
 fn same(before: &Entry, next: &Entry) -> bool {
-    let seen = |entry: &Entry| (adds(entry), Charge::of(entry, Span::Ever), entry.reserved_at, entry.payee);
-    seen(before) == seen(next)
-        && before.fingerprint == next.fingerprint
-        && before.origin == next.origin
+    let times = |entry: &Entry| Time::ALL.map(|time| (time.adds(entry), time.moment(entry)));
+    let seen = |entry: &Entry| (Charge::of(entry, Span::Ever), times(entry));
+    seen(before) == seen(next) && shares_scopes(before, next)
+}
+
+/// Whether [`names`] says the same of both.
+fn shares_scopes(before: &Entry, next: &Entry) -> bool {
+    before.origin == next.origin
         && before.path == next.path
+        && before.payee == next.payee
+        && (before.network, before.asset) == (next.network, next.asset)
+        && before.fingerprint == next.fingerprint
         && before.tag == next.tag
         && before.agent == next.agent
 }
 
-fn of_scopes(books: &Connection, scopes: &[String]) -> Result<Vec<(Key, Total)>, LedgerError> {
-    let places = vec!["?"; scopes.len()].join(", ");
-    let sql = format!("SELECT * FROM totals WHERE scope IN ({places})");
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    let mut rows = statement.query(params_from_iter(scopes)).map_err(failed)?;
-    let mut found = Vec::new();
+fn read(mut rows: rusqlite::Rows<'_>) -> Result<Vec<(Key, Total)>, LedgerError> {
+    let mut totals = Vec::new();
     while let Some(row) = rows.next().map_err(failed)? {
-        found.push(read(row)?);
+        let text = |column| row.get::<_, String>(column).map_err(failed);
+        let moment = |column| row.get(column).map(Timestamp::from_millis).map_err(failed);
+        let measure = Measure::parse(&text("measure")?).ok_or_else(|| damaged("measure"))?;
+        let time = Time::parse(&text("time")?).ok_or_else(|| damaged("time"))?;
+        let key = Key { scope: text("scope")?, measure, span: text("span")?, time };
+        let (start, next, used_at) = (moment("start")?, moment("next")?, moment("used_at")?);
+        totals.push((key, Total { start, next, sum: sum(row)?, used_at }));
     }
-    Ok(found)
-}
-
-fn read(row: &rusqlite::Row<'_>) -> Result<(Key, Total), LedgerError> {
-    let text = |column| row.get::<_, String>(column).map_err(failed);
-    let moment = |column| row.get(column).map(Timestamp::from_millis).map_err(failed);
-    let measure = Measure::parse(&text("measure")?).ok_or_else(|| damaged("measure"))?;
-    let time = Time::parse(&text("time")?).ok_or_else(|| damaged("time"))?;
-    let key = Key { scope: text("scope")?, measure, span: text("span")?, time };
-    Ok((key, Total { start: moment("start")?, sum: sum(row)?, used_at: moment("used_at")? }))
+    Ok(totals)
 }
 
 fn sum(row: &rusqlite::Row<'_>) -> Result<Sum, LedgerError> {
@@ -190,29 +232,34 @@ fn damaged(column: &str) -> LedgerError {
 
 /// Adds all totals up again from purchases, to compare.
 pub(super) struct Recount {
-    totals: HashMap<String, Vec<(Key, Total, Sum)>>,
+    totals: HashMap<String, Vec<Recounted>>,
+}
+
+struct Recounted {
+    key: Key,
+    total: Total,
+    sum: Sum,
+    /// Whether nothing leaves before it is said to.
+    stays: bool,
 }
 
 impl Recount {
     pub(super) fn begin(books: &Connection) -> Result<Self, LedgerError> {
-        let mut statement = books.prepare("SELECT * FROM totals").map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
         let mut totals: HashMap<_, Vec<_>> = HashMap::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let (key, total) = read(row)?;
-            totals.entry(key.scope.clone()).or_default().push((key, total, Sum::default()));
+        for (key, total) in all(books)? {
+            let recounted = Recounted { key, total, sum: Sum::default(), stays: true };
+            totals.entry(recounted.key.scope.clone()).or_default().push(recounted);
         }
         Ok(Self { totals })
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
-        if !adds(entry) {
-            return;
-        }
         for name in names(entry) {
-            for (key, total, sum) in self.totals.get_mut(&name).into_iter().flatten() {
-                if key.time.moment(entry) > total.start {
-                    *sum = sum.plus(key.weigh(entry));
+            for Recounted { key, total, sum, stays } in self.totals.get_mut(&name).into_iter().flatten() {
+                let weight = key.weigh(entry);
+                if key.adds(entry, total.start) && !weight.is_zero() {
+                    *sum = sum.plus(weight);
+                    *stays &= key.time.moment(entry) >= total.next;
                 }
             }
         }
@@ -221,9 +268,9 @@ impl Recount {
     /// Those that are not what the purchases say, by name.
     pub(super) fn wrong(self) -> Vec<String> {
         let all = self.totals.into_values().flatten();
-        let wrong = all.filter(|(_, total, sum)| total.sum != *sum);
-        let mut names: Vec<_> =
-            wrong.map(|(key, ..)| format!("{} {} in {}", key.scope, key.span, key.measure.written())).collect();
+        let wrong = all.filter(|recounted| recounted.total.sum != recounted.sum || !recounted.stays);
+        let name = |Recounted { key, .. }| format!("{} {} in {}", key.scope, key.span, key.measure.written());
+        let mut names: Vec<_> = wrong.map(name).collect();
         names.sort();
         names
     }
@@ -297,11 +344,12 @@ impl Time {
         match self {
             Self::Spent => "spent",
             Self::Reserved => "reserved",
+            Self::Expiring => "expiring",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Spent, Self::Reserved].into_iter().find(|time| time.written() == text)
+        Self::ALL.into_iter().find(|time| time.written() == text)
     }
 }
 
@@ -309,13 +357,15 @@ impl Time {
 mod tests {
     use std::time::Duration;
 
-    use super::super::SqliteLedger;
+    use alloy::primitives::Address;
+
+    use super::super::{SqliteLedger, Sync, reserve};
     use super::*;
     use crate::ledger::conformance::{
-        HOUR, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled, signed, signed_under, wish,
+        HOUR, LEASE, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled, signed, usdc, wish,
     };
     use crate::ledger::entry::holds;
-    use crate::ledger::{Fault, Ledger, Reserved};
+    use crate::ledger::{Fault, Ledger, NewEntry, Reserved};
     use crate::policy::limit::Meter;
     use crate::{Network, Usd};
 
@@ -374,6 +424,53 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_changed_is_written_before_totals_are_forgotten() {
+        const ONE_DAY: u64 = 86_400;
+        let (_directory, ledger, other) = open();
+        let tagged = |tag: &str| vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))];
+        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
+        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), lifetime(100))).await.unwrap();
+        let now = at(NOW + 31 * ONE_DAY);
+        let (three, four) = (wish(order("three", 30), now, lifetime(100)), wish(order("four", 10), now, tagged("new")));
+        let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
+        ledger.write(Sync::Now, both).await.unwrap();
+        let scopes = |books: &Connection| -> String {
+            books.query_row("SELECT group_concat(scope) FROM totals", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(scopes(&other), "global,tag new", "the unused one is gone");
+        assert!(ledger.verify(None).await.unwrap().is_sound());
+    }
+
+    #[tokio::test]
+    async fn totals_that_were_forgotten_are_read_again_with_all_others_of_their_scope() {
+        const ONE_DAY: u64 = 86_400;
+        let (_directory, ledger, _other) = open();
+        let tagged = |tag: &str| vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))];
+        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
+        let global = [lifetime(100), rolling(HOUR)].concat();
+        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), global)).await.unwrap();
+        let new_first = [tagged("new"), lifetime(100)].concat();
+        ledger.reserve(&wish(order("three", 30), at(NOW + 31 * ONE_DAY), new_first)).await.unwrap();
+        assert!(ledger.verify(None).await.unwrap().is_sound());
+    }
+
+    #[tokio::test]
+    async fn a_total_that_would_not_let_go_is_found() {
+        let (_directory, ledger, other) = open();
+        let key = order("one", 10).key();
+        ledger.reserve(&wish(order("one", 10), at(NOW), rolling(HOUR))).await.unwrap();
+        ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+        ledger.record(&key, &settled(), at(NOW)).await.unwrap();
+        let next: i64 = other.query_row("SELECT next FROM totals", [], |row| row.get(0)).unwrap();
+        let bought = ledger.purchase(&key).await.unwrap().unwrap();
+        assert_eq!(next, bought.counts_at.millis());
+        assert!(ledger.verify(None).await.unwrap().is_sound());
+        other.execute_batch("UPDATE totals SET next = next + 1").unwrap();
+        let wrong = Fault::TotalChanged { total: "global rolling 1h in usd".to_owned() };
+        assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
+    }
+
+    #[tokio::test]
     async fn a_total_that_cannot_be_read_stops_paying() {
         let (_directory, ledger, other) = open();
         ledger.reserve(&wish(order("one", 10), at(NOW), lifetime(100))).await.unwrap();
@@ -381,6 +478,41 @@ mod tests {
             other.execute_batch(&format!("UPDATE totals SET {damage}")).unwrap();
             let refused = ledger.reserve(&wish(order("two", 10), at(NOW), lifetime(100))).await;
             assert!(matches!(refused, Err(LedgerError::Damaged(_))), "{damage}: {refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hold_that_lapsed_leaves_the_totals_that_it_is_not_taken_into_again() {
+        let first = || NewEntry { tag: Some("t".to_owned()), agent: Some("a".to_owned()), ..order("order", 10) };
+        let changes: [fn(&mut NewEntry); 6] = [
+            |entry| entry.origin = "https://b.example.com".parse().unwrap(),
+            |entry| entry.path = "/other".to_owned(),
+            |entry| entry.payee = Address::repeat_byte(9),
+            |entry| entry.asset = usdc(Network::from_chain_id(84_532)),
+            |entry| entry.tag = None,
+            |entry| entry.agent = Some("b".to_owned()),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let (_directory, ledger, other) = open();
+            let mut next = first();
+            change(&mut next);
+            let scopes = |entry: &NewEntry| {
+                let tag = entry.tag.clone().map(Scope::Tag);
+                let asset = Scope::Asset(entry.asset.network(), entry.asset.address());
+                let resource = Scope::Resource(entry.origin.clone(), entry.path.clone());
+                [Scope::Payee(entry.payee), asset, resource, Scope::Agent(entry.agent.clone().unwrap())]
+                    .into_iter()
+                    .chain(tag)
+            };
+            let limit = |scope| meter(scope, LimitKind::Lifetime(Usd::MAX.into()));
+            for (entry, now) in [(first(), at(NOW)), (next.clone(), at(NOW).after(LEASE).after(HOUR))] {
+                let meters = scopes(&first()).chain(scopes(&next)).map(limit).collect();
+                let held = ledger.reserve(&wish(entry, now, meters)).await.unwrap();
+                assert!(matches!(held, Reserved::Held(_)), "{number}: {held:?}");
+            }
+            let verified = ledger.verify(None).await.unwrap();
+            assert!(verified.is_sound(), "{number}: {verified:?}");
+            assert!(rows(&other).iter().any(|(_, sum)| sum == "0"), "{number}: the totals that it left are kept");
         }
     }
 
@@ -400,95 +532,5 @@ mod tests {
         assert_eq!(kept(&other), ["lifetime", "rolling 2h"]);
         let denied = ledger.reserve(&wish(order("more", 81), at(NOW + 39 * day), lifetime(100))).await.unwrap();
         assert!(matches!(denied, Reserved::Held(_)), "the holds of others have lapsed: {denied:?}");
-    }
-
-    /// `BURSAR_GROWTH=1000000 cargo nextest run --run-ignored only --no-capture growth`: what a reservation with ten limits costs when the
-    /// books are large, and how long they take to open.
-    #[tokio::test]
-    #[ignore = "a measurement"]
-    async fn growth() {
-        let entry = order("order", 10);
-        let (origin, asset) = (entry.origin.clone(), entry.asset.clone());
-        let all = Usd::MAX;
-        let limits = |fingerprint| -> Vec<Meter> {
-            let rolling = |scope, hours| meter(scope, LimitKind::Rolling(hours * HOUR, all.into()));
-            vec![
-                rolling(Scope::Global, 1),
-                rolling(Scope::Global, 24),
-                meter(Scope::Global, LimitKind::Lifetime(all.into())),
-                meter(Scope::Global, LimitKind::Exposure(all.into())),
-                meter(Scope::Global, LimitKind::Payments(HOUR, u32::MAX)),
-                meter(Scope::Request(fingerprint), LimitKind::Repeats(Duration::from_secs(60), 30)),
-                rolling(Scope::Origin(origin.clone()), 24),
-                rolling(Scope::Payee(entry.payee), 24),
-                rolling(Scope::Network(asset.network()), 24 * 7),
-                meter(Scope::Host("a.example".parse().unwrap()), LimitKind::Lifetime(all.into())),
-            ]
-        };
-        let largest: u64 = std::env::var(MEASURED).expect("how many entries").parse().unwrap();
-        let directory = tempfile::tempdir_in(".").unwrap();
-        let path = directory.path().join("books.db");
-        let ledger = SqliteLedger::open(&path).unwrap();
-        let then = NOW - 86_400 * 30;
-        let key = hold(&ledger, entry.clone(), then).await;
-        ledger.record(&key, &signed_under(at(then + 60), then + 60), at(then)).await.unwrap();
-        drop(ledger);
-        let mut size = 1000;
-        while size <= largest {
-            // Other requests of the last thirty days, one every so many milliseconds.
-            let books = Connection::open(&path).unwrap();
-            let columns = {
-                let mut columns = books.prepare("SELECT name FROM pragma_table_info('purchases')").unwrap();
-                let names = columns.query_map([], |row| row.get::<_, String>(0)).unwrap();
-                names.map(Result::unwrap).collect::<Vec<_>>()
-            };
-            let values = columns.iter().map(|column| match column.as_str() {
-                "seq" => "n".to_owned(),
-                "purchase" => "'bulk-' || n".to_owned(),
-                "nonce" | "fingerprint" => format!("'0x' || substr('{:064}' || n, -64)", 0),
-                "state" => "'settled'".to_owned(),
-                "reserved_at" | "counts_at" | "expires_at" => {
-                    format!("{column} + n * {}", 86_400_000 * 30 / (largest + 1))
-                }
-                other => other.to_owned(),
-            });
-            let sql = format!(
-                "PRAGMA synchronous = OFF; BEGIN; DELETE FROM totals;
-                 INSERT INTO purchases ({}) SELECT {} FROM purchases p, (WITH RECURSIVE numbers (n) AS
-                    (SELECT (SELECT max(seq) + 1 FROM purchases) UNION ALL SELECT n + 1 FROM numbers WHERE n < {size}) SELECT n FROM numbers)
-                 WHERE p.seq = 1; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)",
-                columns.join(", "),
-                values.collect::<Vec<_>>().join(", "),
-            );
-            books.execute_batch(&sql).unwrap();
-            drop(books);
-            let began = std::time::Instant::now();
-            let ledger = SqliteLedger::open(&path).unwrap();
-            ledger.stopped().await.unwrap();
-            let opened = began.elapsed();
-            let mut times = Vec::new();
-            let mut first = Duration::ZERO;
-            for number in 0..300 {
-                let id = format!("new-{size}-{number}");
-                let mut entry = order(&id, 10);
-                entry.fingerprint = alloy::primitives::keccak256(&id);
-                let wish = wish(entry.clone(), at(NOW), limits(entry.fingerprint));
-                let began = std::time::Instant::now();
-                assert!(matches!(ledger.reserve(&wish).await.unwrap(), Reserved::Held(_)));
-                if number == 0 {
-                    first = began.elapsed()
-                } else {
-                    times.push(began.elapsed())
-                }
-                let key = order(&id, 10).key();
-                ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
-                ledger.record(&key, &settled(), at(NOW)).await.unwrap();
-            }
-            times.sort();
-            let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let memory = memory.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned();
-            println!("{size} entries: opened in {opened:?}, first {first:?}, then p50 {:?}, {memory}", times[150]);
-            size *= 10;
-        }
     }
 }

@@ -1,0 +1,151 @@
+//! The tables, read and written inside a transaction.
+
+use std::cell::RefCell;
+
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+
+use super::known::Known;
+use super::{failed, totals};
+use crate::ledger::seal::Head;
+use crate::ledger::sql::query::{self, Query};
+use crate::ledger::sql::row::Columns;
+use crate::ledger::sql::{Cell, Row, Value, row};
+use crate::ledger::{Entry, LedgerError, PurchaseKey};
+
+/// The file under the write lock, and what is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct File<'a> {
+    pub(super) books: &'a Connection,
+    pub(super) known: &'a RefCell<Known>,
+}
+
+impl File<'_> {
+    pub(super) fn find(self, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+        let known = self.known.borrow().entry(key).cloned();
+        #[cfg(test)]
+        if let Some(known) = &known {
+            let found = find(self.books, key)?.map(|found| row::columns(&found).unwrap());
+            assert_eq!(found, Some(row::columns(known).unwrap()), "what is known is what is in the file");
+        }
+        known.map_or_else(|| find(self.books, key), |known| Ok(Some(known)))
+    }
+
+    /// Writes the entry over what is held of its purchase, and the event that led there.
+    pub(super) fn write(self, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
+        totals::change(self, before, entry)?;
+        let columns = row::columns(entry)?;
+        let event = row::event(self.head()?, entry, &columns, before.map(|before| before.state))?;
+        let head = event.head;
+        let change = match before {
+            None => query::write(columns.clone(), &event),
+            Some(before) => query::rewrite(&self.columns(before)?, &columns, &event),
+        };
+        execute(self.books, change)?;
+        execute(self.books, query::append(event))?;
+        let mut known = self.known.borrow_mut();
+        known.head = Some(head);
+        if before.is_none() {
+            known.last_seq = Some(entry.seq);
+        }
+        known.put(entry, columns);
+        Ok(())
+    }
+
+    /// The row of this entry.
+    fn columns(self, entry: &Entry) -> Result<Columns, LedgerError> {
+        let known = self.known.borrow_mut().take_columns(&entry.key());
+        #[cfg(test)]
+        if let Some(known) = &known {
+            assert_eq!(*known, row::columns(entry)?, "what is known is what is in the file");
+        }
+        known.map_or_else(|| row::columns(entry), Ok)
+    }
+
+    pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
+        let last = match self.known.borrow().last_seq {
+            Some(last) if cfg!(not(test)) => last,
+            known => {
+                let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
+                let mut statement = self.books.prepare_cached(sql).map_err(failed)?;
+                let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+                let last = u64::try_from(last).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))?;
+                debug_assert!(known.is_none_or(|known| known == last), "what is known is what is in the file");
+                last
+            }
+        };
+        Ok(last.saturating_add(1))
+    }
+
+    fn head(self) -> Result<Head, LedgerError> {
+        let known = self.known.borrow().head;
+        #[cfg(test)]
+        if let Some(known) = known {
+            assert_eq!(head(self.books)?, known, "what is known is what is in the file");
+        }
+        known.map_or_else(|| head(self.books), Ok)
+    }
+}
+
+fn head(books: &Connection) -> Result<Head, LedgerError> {
+    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
+    let mut statement = books.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    rows.next().map_err(failed)?.map_or(Ok(Head::EMPTY), |row| Head::read(&Line::of(row)))
+}
+
+pub(super) fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    Ok(read(books, query::purchase(key))?.pop())
+}
+
+pub(super) fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, LedgerError> {
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        entries.push(row::entry(&Line::of(row))?);
+    }
+    Ok(entries)
+}
+
+pub(super) fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    statement.execute(params_from_iter(values)).map(drop).map_err(failed)
+}
+
+/// A row whose columns are asked for in about their order: by name alone SQLite reads all names for each.
+pub(super) struct Line<'a> {
+    row: &'a rusqlite::Row<'a>,
+    next: std::cell::Cell<usize>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(row: &'a rusqlite::Row<'a>) -> Self {
+        Self { row, next: std::cell::Cell::new(0) }
+    }
+}
+
+impl Row for Line<'_> {
+    fn cell(&self, column: &str) -> Option<Cell<'_>> {
+        let (statement, next) = (self.row.as_ref(), self.next.get());
+        let is_named = |place: &usize| statement.column_name(*place).is_ok_and(|name| name == column);
+        let place = (next..statement.column_count()).chain(0..next).find(is_named)?;
+        self.next.set(place.saturating_add(1));
+        match self.row.get_ref(place).ok()? {
+            ValueRef::Null => Some(Cell::Null),
+            ValueRef::Integer(number) => Some(Cell::Integer(number)),
+            ValueRef::Text(text) => std::str::from_utf8(text).ok().map(Cell::Text),
+            ValueRef::Real(_) | ValueRef::Blob(_) => None,
+        }
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
