@@ -2,8 +2,11 @@
 
 mod clients;
 mod drive;
+mod growth;
 #[path = "../../pieces/core.rs"]
 mod pieces;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod server;
 mod table;
 
@@ -18,6 +21,25 @@ fn main() -> Result<(), Failure> {
             let plan = Plan::read(plan)?;
             let measured = plan.runtime()?.block_on(clients::run(name, base, plan))?;
             println!("{}", serde_json::to_string(&measured)?);
+            Ok(())
+        }
+        Some("fill") => {
+            let [_, path, entries] = arguments.as_slice() else { return Err("fill PATH ENTRIES".into()) };
+            growth::fill(path.as_ref(), entries.parse()?)
+        }
+        Some("growth") => {
+            let [_, largest] = arguments.as_slice() else { return Err("growth ENTRIES".into()) };
+            let largest = largest.parse()?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(growth::measure(largest))
+        }
+        #[cfg(feature = "postgres")]
+        Some("postgres") => {
+            let [_, url, schema, plan @ ..] = arguments.as_slice() else {
+                return Err("postgres URL SCHEMA PLAN".into());
+            };
+            let plan = Plan::read(plan)?;
+            let measured = plan.runtime()?.block_on(postgres::buy(url, schema, plan))?;
+            println!("{:.1}", measured.rate);
             Ok(())
         }
         Some("pieces") => {

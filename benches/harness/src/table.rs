@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use crate::drive::{Failure, Measured};
 
+/// Other clients, each built by itself, and their versions.
+const PEERS: [(&str, &str); 2] = [("x402-reqwest", "2.0.2"), ("r402", "0.21.0")];
+
 /// The server's process; it ends when its standard input does.
 struct Server {
     process: Child,
@@ -83,9 +86,11 @@ impl Drop for Server {
 
 fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Failure> {
     let itself = std::env::current_exe()?;
-    let own = [itself.to_string_lossy().into_owned(), "client".to_owned()];
-    let program: Vec<String> =
-        if trial.client.ends_with("x402-reqwest") { vec![peers.ok_or("no peers")?.to_owned()] } else { own.to_vec() };
+    let program = if PEERS.iter().any(|(peer, _)| *peer == trial.client) {
+        vec![format!("{}/{}/release/bursar-speed-peers", peers.ok_or("no peers")?, trial.client)]
+    } else {
+        vec![itself.to_string_lossy().into_owned(), "client".to_owned()]
+    };
     let mut command = on(trial.cores, "0", &program[0]);
     command.args(&program[1..]).args([trial.client, base]);
     command.args([trial.count.to_string(), trial.in_flight.to_string(), trial.idle_micros.to_string()]);
@@ -166,8 +171,8 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             floor,
             None,
         );
-        if with_peers {
-            against(&format!("x402-reqwest 2.0.2, {place}"), Trial::new("x402-reqwest", cores), floor, None);
+        for (peer, version) in PEERS.iter().filter(|_| with_peers) {
+            against(&format!("{peer} {version}, {place}"), Trial::new(peer, cores), floor, None);
         }
     }
     for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
@@ -209,8 +214,8 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
     share("32 in flight: share of the floor's rate", "bursar", Some(0.5));
     share("32 in flight, known seller", "bursar-known", None);
     share("32 in flight, by hand", "hand", None);
-    if with_peers {
-        share("32 in flight, x402-reqwest 2.0.2", "x402-reqwest", None);
+    for (peer, version) in PEERS.iter().filter(|_| with_peers) {
+        share(&format!("32 in flight, {peer} {version}"), peer, None);
     }
     for (what, bare, ours, in_flight, count) in [
         ("passthrough, small body", "reqwest-free", "bursar-free", 1, 6000),
@@ -236,12 +241,11 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
 
 fn trials(with_peers: bool) -> Vec<Trial> {
     use Cores::{Any, Apart, Same};
+    let peers = if with_peers { &PEERS[..] } else { &[] };
     let mut trials = Vec::new();
     for cores in [Same, Apart] {
         trials.extend(["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, cores)));
-        if with_peers {
-            trials.push(Trial::new("x402-reqwest", cores));
-        }
+        trials.extend(peers.iter().map(|(peer, _)| Trial::new(peer, cores)));
     }
     trials.push(Trial::new("bursar-eight", Same));
     trials.push(Trial::new("bursar-sqlite", Same).count(500));
@@ -252,9 +256,7 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     let many =
         ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
     trials.extend(many);
-    if with_peers {
-        trials.push(Trial::new("x402-reqwest", Any).in_flight(32).count(20_000));
-    }
+    trials.extend(peers.iter().map(|(peer, _)| Trial::new(peer, Any).in_flight(32).count(20_000)));
     for client in ["reqwest-free", "bursar-free"] {
         trials.push(Trial::new(client, Same).count(6000));
         trials.push(Trial::new(client, Any).in_flight(32).count(40_000));
@@ -306,12 +308,14 @@ fn machine() -> Result<String, Failure> {
 /// Runs all trials in turn, seven rounds, and prints the table.
 pub fn print(arguments: &[String]) -> Result<(), Failure> {
     let short = arguments.iter().any(|argument| argument == "--short");
-    let peers = arguments.iter().position(|argument| argument == "--peers").and_then(|at| arguments.get(at + 1));
-    let peers = peers.map(String::as_str);
-    let only = arguments.iter().position(|argument| argument == "--only").and_then(|at| arguments.get(at + 1));
+    let after = |flag| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1).map(String::as_str)
+    };
+    let (peers, only, more) = (after("--peers"), after("--only"), after("--more"));
     let mut trials = trials(peers.is_some());
     if let Some(only) = only {
-        trials.retain(|trial| trial.client.contains(only.as_str()) || trial.client.ends_with("floor"));
+        trials.retain(|trial| trial.client == only || trial.client == "floor");
     }
     let mut rounds = Rounds(HashMap::new());
     for round in 0..if short { 1 } else { 7 } {
@@ -336,6 +340,9 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
             None => "",
         };
         println!("| {what} | {goal} | {measured} | {met} |");
+    }
+    if let Some(more) = more {
+        print!("{}", std::fs::read_to_string(more)?);
     }
     println!("\nTo the disk of the books, a write of 4 KiB with its fsync takes {:.0} µs.", fsync()?);
     Ok(())

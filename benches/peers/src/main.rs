@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use alloy_signer_local::PrivateKeySigner;
 use drive::{Failure, Plan, drive};
-use x402_chain_eip155::V2Eip155ExactClient;
-use x402_reqwest::{ReqwestWithPayments, ReqwestWithPaymentsBuild, X402Client};
+
+#[cfg(feature = "r402")]
+const PEER: &str = "r402";
+#[cfg(feature = "x402-reqwest")]
+const PEER: &str = "x402-reqwest";
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -21,15 +24,24 @@ fn main() -> Result<(), Failure> {
         Some(name) => ("slow", name),
         None => ("paid", name.as_str()),
     };
-    if name != "x402-reqwest" {
-        return Err(format!("no peer is called {name}").into());
+    if name != PEER {
+        return Err(format!("this is {PEER} and not {name}").into());
     }
     let url = format!("{base}/{path}/one");
     let measured = plan.runtime()?.block_on(async move {
         let signer: Arc<PrivateKeySigner> = Arc::new(KEY.parse()?);
-        let payer = X402Client::new().register(V2Eip155ExactClient::new(signer));
         let http = reqwest::Client::builder().tcp_nodelay(true).no_proxy().build()?;
-        let client = http.with_payments(payer).build();
+        #[cfg(feature = "x402-reqwest")]
+        let client = {
+            use x402_reqwest::{ReqwestWithPayments, ReqwestWithPaymentsBuild, X402Client};
+            let payer = X402Client::new().register(x402_chain_eip155::V2Eip155ExactClient::new(signer));
+            http.with_payments(payer).build()
+        };
+        #[cfg(feature = "r402")]
+        let client = {
+            use r402::http::{WithPayments, X402Client};
+            http.with_payments(X402Client::new().register(r402::evm::Eip155ExactClient::new(signer)))
+        };
         drive(plan, move |_| {
             let (client, url) = (client.clone(), url.clone());
             async move {
