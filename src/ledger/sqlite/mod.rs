@@ -58,7 +58,7 @@ impl SqliteLedger {
     ///
     /// # Errors
     /// When the file cannot be read and written, is no SQLite database, belongs to another program,
-    /// was written by a newer bursar or was cut off.
+    /// was written by a newer bursar, was cut off, or has other tables or indices than bursar made.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let connection = schema::open(path.as_ref())?;
         let (jobs, queue) = channel();

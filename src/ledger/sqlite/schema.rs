@@ -3,10 +3,11 @@
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::failed;
 use super::totals::TABLE as TOTALS;
@@ -94,7 +95,7 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     let application = number(&file, "PRAGMA application_id")?;
     let version = number(&file, "PRAGMA user_version")?;
     match (application, version) {
-        (APPLICATION_ID, VERSION) => {}
+        (APPLICATION_ID, VERSION) => check_layout(&file)?,
         (APPLICATION_ID, newer) if newer > VERSION => return Err(LedgerError::Newer { found: newer, known: VERSION }),
         (APPLICATION_ID, never) => {
             return Err(LedgerError::Damaged(format!("schema version {never} was never released")));
@@ -105,13 +106,45 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     file.commit().map_err(failed)
 }
 
-fn lay_out(file: &Transaction<'_>) -> Result<(), LedgerError> {
+fn lay_out(file: &Connection) -> Result<(), LedgerError> {
     let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
     // What is held or signed is in no index of what was spent, each of which it would be put in three times before it is
     // settled.
     let spent = spent(&format!(" AND {}", Part::Done.condition()));
     let under_way = format!("CREATE INDEX under_way ON purchases (lease_until) WHERE {};", Part::UnderWay.condition());
     file.execute_batch(&[TABLES, &spent, &under_way, TOTALS, TRIGGERS, &identity].join("\n")).map_err(failed)
+}
+
+/// A table or an index: its name and its SQL, which an index has not that SQLite made itself. As bytes: what is damaged
+/// may be no text.
+type Object = (Vec<u8>, Vec<u8>);
+
+/// Refuses tables and indices that are not as this version lays them out: an index with another condition would hide
+/// what was spent. What others have added is theirs.
+fn check_layout(file: &Connection) -> Result<(), LedgerError> {
+    static LAYOUT: OnceLock<Vec<Object>> = OnceLock::new();
+    let expected = match LAYOUT.get() {
+        Some(known) => known,
+        None => {
+            let empty = Connection::open_in_memory().map_err(failed)?;
+            lay_out(&empty)?;
+            let laid_out = layout(&empty)?;
+            LAYOUT.get_or_init(|| laid_out)
+        }
+    };
+    let found = layout(file)?;
+    expected.iter().find(|object| !found.contains(object)).map_or(Ok(()), |(name, _)| {
+        let name = String::from_utf8_lossy(name);
+        Err(LedgerError::Damaged(format!("`{name}` is not as schema version {VERSION} has it")))
+    })
+}
+
+fn layout(file: &Connection) -> Result<Vec<Object>, LedgerError> {
+    let sql = "SELECT CAST(coalesce(name, '') AS BLOB), CAST(coalesce(sql, '') AS BLOB) FROM sqlite_schema \
+               WHERE type = 'table' OR type = 'index'";
+    let mut statement = file.prepare(sql).map_err(failed)?;
+    let objects = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    objects.collect::<Result<_, _>>().map_err(failed)
 }
 
 /// Readers and the writer then do not wait for each other. The file remembers it; memory has none.

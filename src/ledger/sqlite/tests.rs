@@ -288,6 +288,33 @@ async fn a_damaged_page_stops_the_books() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
+/// By another program, or by a bit: each change leaves a schema that SQLite reads.
+#[tokio::test]
+async fn tables_and_indices_that_were_changed_stop_the_books() {
+    let changes = [
+        (
+            "by_counts_at",
+            "UPDATE sqlite_schema SET sql = replace(sql, 'live = 1', 'live = 2') WHERE name = 'by_counts_at'",
+        ),
+        ("purchases", "UPDATE sqlite_schema SET sql = CAST(replace(sql, 'foreign_resource', x'FF') AS TEXT)"),
+        ("totals", "UPDATE sqlite_schema SET sql = replace(sql, 'used_at', 'unused')"),
+        ("by_payee", "DROP INDEX by_payee"),
+    ];
+    for (name, change) in changes {
+        let (_directory, path) = shelf();
+        let ledger = SqliteLedger::open(&path).unwrap();
+        hold(&ledger, order("order", 10), NOW).await;
+        drop(ledger);
+        meddle(&path, &format!("PRAGMA writable_schema = ON; {change}; PRAGMA wal_checkpoint(TRUNCATE)"));
+        let expected = format!("the ledger is damaged: `{name}` is not as schema version {VERSION} has it");
+        assert_eq!(refused(&path).to_string(), expected);
+    }
+    let (_directory, path) = shelf();
+    drop(SqliteLedger::open(&path).unwrap());
+    meddle(&path, "CREATE INDEX mine ON purchases (method); CREATE VIEW paid AS SELECT value FROM purchases");
+    SqliteLedger::open(&path).unwrap();
+}
+
 #[tokio::test]
 async fn a_file_that_was_cut_off_anywhere_stops_the_books() {
     let (_directory, path) = shelf();
