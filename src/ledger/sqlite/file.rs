@@ -88,24 +88,47 @@ impl File<'_> {
 }
 
 fn head(books: &Connection) -> Result<Head, LedgerError> {
-    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1";
-    let mut statement = books.prepare_cached(sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    rows.next().map_err(failed)?.map_or(Ok(Head::EMPTY), |row| Head::read(&Line::of(row)))
+    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1".into();
+    let last = first(books, Query { sql, values: Vec::new() }, |line| Head::read(line))?;
+    Ok(last.unwrap_or(Head::EMPTY))
 }
 
 pub(super) fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
-    Ok(read(books, query::purchase(key))?.pop())
+    first(books, query::purchase(key), |line| row::entry(line))
 }
 
-pub(super) fn read(books: &Connection, Query { sql, values }: Query) -> Result<Vec<Entry>, LedgerError> {
+pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Entry>, LedgerError> {
+    let mut entries = Vec::new();
+    each(books, query, |line| {
+        entries.push(row::entry(line)?);
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// The first row, read.
+pub(super) fn first<T>(
+    books: &Connection,
+    Query { sql, values }: Query,
+    read: impl FnOnce(&Line<'_>) -> Result<T, LedgerError>,
+) -> Result<Option<T>, LedgerError> {
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    let mut entries = Vec::new();
+    rows.next().map_err(failed)?.map(|row| read(&Line::of(row))).transpose()
+}
+
+/// Row by row, so that only what is taken from them stays in memory.
+pub(super) fn each(
+    books: &Connection,
+    Query { sql, values }: Query,
+    mut take: impl FnMut(&Line<'_>) -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        entries.push(row::entry(&Line::of(row))?);
+        take(&Line::of(row))?;
     }
-    Ok(entries)
+    Ok(())
 }
 
 pub(super) fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {

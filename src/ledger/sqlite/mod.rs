@@ -16,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use alloy::primitives::B256;
-use rusqlite::{Connection, ErrorCode, params_from_iter};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use self::desk::{Job, Read, Sync, Write};
@@ -233,10 +233,7 @@ fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<(Entry, 
 }
 
 fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
-    let Query { sql, values } = query::stopped();
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    rows.next().map_err(failed)?.map(|row| row::stop_order(&Line::of(row))).transpose()
+    file::first(books, query::stopped(), |line| row::stop_order(line))
 }
 
 /// One read transaction, so that all answers are of the same moment.
@@ -256,29 +253,28 @@ fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError
 fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
     let books = connection.transaction().map_err(failed)?;
     let mut recount = totals::Recount::begin(&books)?;
-    let mut statement = books.prepare("SELECT * FROM purchases").map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
+    let purchases = Query { sql: "SELECT * FROM purchases".into(), values: Vec::new() };
+    file::each(&books, purchases, |line| {
         // What cannot be read was found before.
-        if let Ok(entry) = row::entry(&Line::of(row)) {
+        if let Ok(entry) = row::entry(line) {
             recount.add(&entry);
         }
-    }
+        Ok(())
+    })?;
     Ok(recount.wrong())
 }
 
 /// The next rows of a verification; `None` after the last.
 fn inspect(
     books: &Connection,
-    Query { sql, values }: Query,
+    query: Query,
     mut take: impl FnMut(&Line<'_>) -> Result<i64, LedgerError>,
 ) -> Result<Option<i64>, LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     let mut last = None;
-    while let Some(row) = rows.next().map_err(failed)? {
-        last = Some(take(&Line::of(row))?);
-    }
+    file::each(books, query, |line| {
+        last = Some(take(line)?);
+        Ok(())
+    })?;
     Ok(last)
 }
 

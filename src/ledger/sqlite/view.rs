@@ -3,10 +3,8 @@
 use std::cell::RefCell;
 
 use alloy::primitives::{Address, U256};
-use rusqlite::params_from_iter;
 
-use super::failed;
-use super::file::{File, Line, read};
+use super::file::{self, File, Line};
 use super::totals::{self, Key, Total};
 use crate::ledger::checks::{self, Time};
 use crate::ledger::entry::holds;
@@ -35,7 +33,7 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(file: File<'a>, now: Timestamp, known: Option<&'a Entry>) -> Result<Self, LedgerError> {
         let present = Present::new(now, known.map(|entry| entry.seq))?;
-        let lapsed = read(file.books, present.lapsed(UNDER_WAY))?;
+        let lapsed = file::read(file.books, present.lapsed(UNDER_WAY))?;
         Ok(Self { file, now, present, known, lapsed, moved: RefCell::default() })
     }
 
@@ -109,15 +107,10 @@ impl<'a> View<'a> {
     }
 
     fn visit(&self, query: Query, scope: &Scope, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
-        let Query { sql, values } = query;
-        let mut statement = self.file.books.prepare_cached(&sql).map_err(failed)?;
-        let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            if let Some(charge) = charge(&Line::of(row), scope)? {
-                visit(charge);
-            }
-        }
-        Ok(())
+        file::each(self.file.books, query, |line| {
+            charge(line, scope)?.into_iter().for_each(&mut *visit);
+            Ok(())
+        })
     }
 
     pub(super) fn queries(&self, scope: &Scope, span: Span) -> impl Iterator<Item = Query> {
@@ -129,9 +122,7 @@ impl<'a> View<'a> {
         query: Query,
         read: impl FnOnce(&Cells<'_, Line<'_>>) -> Result<T, LedgerError>,
     ) -> Result<Option<T>, LedgerError> {
-        let mut statement = self.file.books.prepare_cached(&query.sql).map_err(failed)?;
-        let mut rows = statement.query(params_from_iter(query.values)).map_err(failed)?;
-        rows.next().map_err(failed)?.map(|row| read(&Cells::of(&Line::of(row))?)).transpose()
+        file::first(self.file.books, query, |line| read(&Cells::of(line)?))
     }
 }
 
