@@ -7,7 +7,6 @@ use alloy::primitives::Address;
 
 use super::row::{Cells, Columns, Event, Stored, integer, reversed};
 use super::{Row, Value};
-#[cfg(feature = "sqlite")]
 use crate::ledger::checks::Time;
 #[cfg(feature = "postgres")]
 use crate::ledger::checks::{Measure, Unit};
@@ -207,7 +206,7 @@ impl Present {
     ///
     /// [`Books::charges`]: crate::ledger::Books::charges
     pub(in crate::ledger) fn charges(&self, table: &str, part: Part, scope: &Scope, span: Span) -> Query {
-        let (at, (within, edges)) = self.within(span);
+        let (at, within, edges) = self.within(span);
         let (held_by, keys) = held_by(scope);
         let part = part.condition();
         let sql =
@@ -220,7 +219,7 @@ impl Present {
     /// [`Books::total`]: crate::ledger::Books::total
     #[cfg(feature = "postgres")]
     pub(in crate::ledger) fn total(&self, scope: &Scope, span: Span, measure: Measure) -> Query {
-        let (_, (within, edges)) = self.within(span);
+        let (_, within, edges) = self.within(span);
         let (held_by, keys) = held_by(scope);
         let (total, (counted, units)) = match measure.unit {
             Unit::Usd => ("sum(usd_micros)", ("true", Vec::new())),
@@ -252,7 +251,8 @@ impl Present {
         let (held_by, keys) = held_by(scope);
         let part = part.condition();
         let sql = format!(
-            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {which} AND {at} > ? AND {at} <= ? AND {held_by}"
+            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? \
+             AND {at} <= ? AND {held_by}"
         );
         Query { sql: sql.into(), values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
     }
@@ -270,7 +270,7 @@ impl Present {
         let (held_by, keys) = held_by(scope);
         let part = part.condition();
         let sql = format!(
-            "SELECT seq, {at} AS at FROM {table} WHERE {part} AND {which} AND {at} > ? AND {held_by} \
+            "SELECT seq, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? AND {held_by} \
              ORDER BY {at} LIMIT 1"
         );
         Query { sql: sql.into(), values: [vec![after.millis().into()], keys].concat() }
@@ -278,15 +278,12 @@ impl Present {
 
     /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at
     /// the end of time, and so lies in every window.
-    fn within(&self, span: Span) -> (&'static str, Clause) {
-        match span {
-            Span::Ever => ("counts_at", ("true", Vec::new())),
-            Span::SpentAfter(start) => ("counts_at", ("counts_at > ?", vec![start.millis().into()])),
-            Span::ReservedAfter(start) => ("reserved_at", ("reserved_at > ?", vec![start.millis().into()])),
-            Span::Outstanding => (
-                "expires_at",
-                ("state <> 'settled' AND state <> 'called' AND expires_at > ?", vec![self.now.millis().into()]),
-            ),
+    fn within(&self, span: Span) -> (&'static str, String, Vec<Value>) {
+        let (time, start) = Time::of(span, self.now);
+        let (at, which) = timed(time);
+        match start {
+            None => (at, which.to_owned(), Vec::new()),
+            Some(start) => (at, format!("{which} AND {at} > ?"), vec![start.millis().into()]),
         }
     }
 
@@ -326,13 +323,12 @@ pub(in crate::ledger) const fn can_total(scope: &Scope, measure: Measure) -> boo
     !measure.net && !matches!(scope, Scope::Domain(_))
 }
 
-/// The column of a moment, and the condition of what it puts into a window.
-#[cfg(feature = "sqlite")]
+/// The column of a moment, and the condition of what it puts into a window, beside `live = 1`.
 const fn timed(time: Time) -> (&'static str, &'static str) {
     match time {
-        Time::Spent => ("counts_at", "live = 1"),
-        Time::Reserved => ("reserved_at", "live = 1"),
-        Time::Expiring => ("expires_at", "live = 1 AND state <> 'settled' AND state <> 'called'"),
+        Time::Spent => ("counts_at", "true"),
+        Time::Reserved => ("reserved_at", "true"),
+        Time::Expiring => ("expires_at", "state <> 'settled' AND state <> 'called'"),
     }
 }
 
