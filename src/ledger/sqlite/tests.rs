@@ -32,6 +32,22 @@ fn log_of(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()))
 }
 
+/// So many purchases that are held.
+async fn hold_many(ledger: &SqliteLedger, count: usize) {
+    for number in 0..count {
+        hold(ledger, order(&format!("order-{number}"), 10), NOW).await;
+    }
+}
+
+/// The bytes of books with so many purchases at `path`, of which nobody has a handle any more.
+async fn closed(path: &Path, purchases: usize) -> Vec<u8> {
+    let ledger = SqliteLedger::open(path).unwrap();
+    hold_many(&ledger, purchases).await;
+    drop(ledger);
+    meddle(path, "PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::read(path).unwrap()
+}
+
 /// Another program at the same file.
 fn meddle(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
@@ -271,13 +287,7 @@ async fn damage_is_named_and_stops_the_books() {
 #[tokio::test]
 async fn a_damaged_page_stops_the_books() {
     let (_directory, path) = shelf();
-    let ledger = SqliteLedger::open(&path).unwrap();
-    for number in 0..50 {
-        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
-    }
-    drop(ledger);
-    meddle(&path, "PRAGMA wal_checkpoint(TRUNCATE)");
-    let mut bytes = fs::read(&path).unwrap();
+    let mut bytes = closed(&path, 50).await;
     bytes[4096..].fill(0xA5);
     fs::write(&path, &bytes).unwrap();
     let answer = match SqliteLedger::open(&path) {
@@ -302,9 +312,7 @@ async fn tables_and_indices_that_were_changed_stop_the_books() {
     ];
     for (name, change) in changes {
         let (_directory, path) = shelf();
-        let ledger = SqliteLedger::open(&path).unwrap();
-        hold(&ledger, order("order", 10), NOW).await;
-        drop(ledger);
+        closed(&path, 1).await;
         meddle(&path, &format!("PRAGMA writable_schema = ON; {change}; PRAGMA wal_checkpoint(TRUNCATE)"));
         let expected = format!("the ledger is damaged: `{name}` is not as schema version {VERSION} has it");
         assert_eq!(refused(&path).to_string(), expected);
@@ -318,13 +326,7 @@ async fn tables_and_indices_that_were_changed_stop_the_books() {
 #[tokio::test]
 async fn a_file_that_was_cut_off_anywhere_stops_the_books() {
     let (_directory, path) = shelf();
-    let ledger = SqliteLedger::open(&path).unwrap();
-    for number in 0..10 {
-        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
-    }
-    drop(ledger);
-    meddle(&path, "PRAGMA wal_checkpoint(TRUNCATE)");
-    let whole = fs::read(&path).unwrap();
+    let whole = closed(&path, 10).await;
     // An empty file is how books begin.
     for cut in (1..whole.len()).step_by(127).chain([whole.len() - 1]) {
         let (_copy, copy) = shelf();
@@ -341,9 +343,7 @@ async fn a_page_that_was_half_written_back_is_in_the_log() {
     let (_directory, path) = shelf();
     let ledger = SqliteLedger::open(&path).unwrap();
     let laid_out = fs::metadata(&path).unwrap().len();
-    for number in 0..20 {
-        hold(&ledger, order(&format!("order-{number}"), 10), NOW).await;
-    }
+    hold_many(&ledger, 20).await;
     let checkpoint = |connection: &mut Connection| {
         connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(failed)
     };

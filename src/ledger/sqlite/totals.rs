@@ -423,14 +423,22 @@ mod tests {
         assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
     }
 
+    fn tagged(tag: &str) -> Vec<Meter> {
+        vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))]
+    }
+
+    /// Asks for a total, and for others so much later that the first is forgotten at the moment returned.
+    async fn leave_one_unused(ledger: &SqliteLedger, others: Vec<Meter>) -> Timestamp {
+        const ONE_DAY: u64 = 86_400;
+        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
+        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), others)).await.unwrap();
+        at(NOW + 31 * ONE_DAY)
+    }
+
     #[tokio::test]
     async fn what_changed_is_written_before_totals_are_forgotten() {
-        const ONE_DAY: u64 = 86_400;
         let (_directory, ledger, other) = open();
-        let tagged = |tag: &str| vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))];
-        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
-        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), lifetime(100))).await.unwrap();
-        let now = at(NOW + 31 * ONE_DAY);
+        let now = leave_one_unused(&ledger, lifetime(100)).await;
         let (three, four) = (wish(order("three", 30), now, lifetime(100)), wish(order("four", 10), now, tagged("new")));
         let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
         ledger.write(Sync::Now, both).await.unwrap();
@@ -443,14 +451,10 @@ mod tests {
 
     #[tokio::test]
     async fn totals_that_were_forgotten_are_read_again_with_all_others_of_their_scope() {
-        const ONE_DAY: u64 = 86_400;
         let (_directory, ledger, _other) = open();
-        let tagged = |tag: &str| vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))];
-        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
-        let global = [lifetime(100), rolling(HOUR)].concat();
-        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), global)).await.unwrap();
+        let now = leave_one_unused(&ledger, [lifetime(100), rolling(HOUR)].concat()).await;
         let new_first = [tagged("new"), lifetime(100)].concat();
-        ledger.reserve(&wish(order("three", 30), at(NOW + 31 * ONE_DAY), new_first)).await.unwrap();
+        ledger.reserve(&wish(order("three", 30), now, new_first)).await.unwrap();
         assert!(ledger.verify(None).await.unwrap().is_sound());
     }
 
