@@ -9,7 +9,9 @@ use bursar::{Client, LocalSigner, MemoryLedger, Policy};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, tries, rest @ ..] = arguments.as_slice() else { return Err("URL and TRIES, please".into()) };
+    let [url, tries, rest @ ..] = arguments.as_slice() else {
+        return Err("URL and TRIES, please".into());
+    };
     let client = Client::builder()
         .signer(LocalSigner::from_env("BUYER_KEY")?)
         .policy(Policy::new().network("base-sepolia"))

@@ -65,21 +65,35 @@ const NAMES: [&str; 18] = [
 ];
 
 async fn open(name: &'static str) -> Result<Case, Box<dyn Error>> {
-    let report = || Route::get("/report").price(usd!("0.001")).body("the report");
+    let report = || {
+        Route::get("/report")
+            .price(usd!("0.001"))
+            .body("the report")
+    };
     let elsewhere = Paywall::builder().route(report()).start().await?;
     let place = elsewhere.url("/report");
     let terms = |lie: Lie| Some(Fault::Terms(lie));
     let fault = match name {
         "redirect of the payment" => Some(Fault::RedirectAfterPayment(place)),
-        "redirect before the price" => Some(Fault::RedirectBeforeTerms { to: place, status: 307 }),
+        "redirect before the price" => Some(Fault::RedirectBeforeTerms {
+            to: place,
+            status: 307,
+        }),
         "validity of 50 years" => terms(Lie::MaxTimeout("1576800000".to_owned())),
-        "unknown token" => terms(Lie::Token(address!("1111111111111111111111111111111111111111"))),
+        "unknown token" => terms(Lie::Token(address!(
+            "1111111111111111111111111111111111111111"
+        ))),
         "payee zero" => terms(Lie::PayTo(bursar::Address::ZERO)),
         "payee is the payer" => terms(Lie::PayTo(BUYER)),
         "dear offer first" => terms(Lie::DearFirst(5_000)),
         "amount 2^256-1" => terms(Lie::Amount(format!("\"{}\"", bursar::U256::MAX))),
-        "testnet id, mainnet token" => terms(Lie::Token(address!("833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"))),
-        "foreign EIP-712 domain" => terms(Lie::Domain { name: "Evil".to_owned(), version: "9".to_owned() }),
+        "testnet id, mainnet token" => terms(Lie::Token(address!(
+            "833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
+        ))),
+        "foreign EIP-712 domain" => terms(Lie::Domain {
+            name: "Evil".to_owned(),
+            version: "9".to_owned(),
+        }),
         "amount with a leading zero" => terms(Lie::Amount("\"01000\"".to_owned())),
         "foreign resource" => terms(Lie::Resource("https://other.example/".parse()?)),
         "502 after payment, 3 tries" => Some(Fault::ServerErrorAfterSettle),
@@ -91,15 +105,28 @@ async fn open(name: &'static str) -> Result<Case, Box<dyn Error>> {
     };
     let route = fault.into_iter().fold(report(), Route::fault);
     // Version 1 states its terms in the body.
-    let route = if name == "402 of 64 MiB" { route.v1_and_v2() } else { route };
+    let route = if name == "402 of 64 MiB" {
+        route.v1_and_v2()
+    } else {
+        route
+    };
     let seller = Paywall::builder().route(route).start().await?;
-    Ok(Case { path: "/report", seller, elsewhere })
+    Ok(Case {
+        path: "/report",
+        seller,
+        elsewhere,
+    })
 }
 
 /// Every payment that came, as it was signed.
 fn payments(seller: &Paywall) -> Vec<Value> {
-    let payments = seller.requests().into_iter().filter_map(|request| request.payment?.json);
-    payments.map(|payment| payment["payload"]["authorization"].clone()).collect()
+    let payments = seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| request.payment?.json);
+    payments
+        .map(|payment| payment["payload"]["authorization"].clone())
+        .collect()
 }
 
 fn say(value: &Value) -> std::io::Result<()> {

@@ -11,22 +11,32 @@ use std::error::Error;
 
 use bursar::secrecy::SecretString;
 use bursar::testing::{Paywall, Route};
-use bursar::{CallPlan, Client, Credential, Credentials, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{
+    CallPlan, Client, Credential, Credentials, LocalSigner, MemoryLedger, Policy, ResponseExt, usd,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // A seller who takes a key three times, and money always.
     let report = Route::get("/report").price(usd!("0.01")).body("the report");
-    let report = report.accepts_key("authorization", "Bearer k-123").key_spent_after(3, 429);
+    let report = report
+        .accepts_key("authorization", "Bearer k-123")
+        .key_spent_after(3, 429);
     let seller = Paywall::builder().route(report).start().await?;
 
     // `EnvKey` and `FileKey` take the key from where your secrets are; policy files can say so too.
     let key = SecretString::from("k-123");
-    let keys = Credentials::new()
-        .host("127.0.0.1", Credential::bearer("reports", key).plan(CallPlan::per_call(usd!("0.002"))));
+    let keys = Credentials::new().host(
+        "127.0.0.1",
+        Credential::bearer("reports", key).plan(CallPlan::per_call(usd!("0.002"))),
+    );
     let client = Client::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05")),
+        )
         .ledger(MemoryLedger::new())
         .credentials(keys)
         .allow_http_loopback(true)
@@ -36,7 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let response = client.get(seller.url("/report")).send().await?;
         let how = match (response.called(), response.receipt()) {
             (_, Some(receipt)) => format!("paid {}", receipt.amount()),
-            (Some(called), None) => format!("by the key `{}`, {} USD declared", called.credential(), called.cost()),
+            (Some(called), None) => format!(
+                "by the key `{}`, {} USD declared",
+                called.credential(),
+                called.cost()
+            ),
             (None, None) => "free".to_owned(),
         };
         println!("call {call}: {} {how}", response.status());

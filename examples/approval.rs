@@ -6,7 +6,10 @@
 use std::error::Error;
 
 use bursar::testing::{Paywall, Route};
-use bursar::{ChannelApprover, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, TerminalApprover, Verdict, usd};
+use bursar::{
+    ChannelApprover, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, TerminalApprover,
+    Verdict, usd,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,14 +25,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
         while let Some(question) = pending.recv().await {
             println!("{}", TerminalApprover::question(&question.request));
             let small = question.request.usd.is_some_and(|usd| usd < usd!("0.10"));
-            println!("{}  (says the other task)", if small { "yes" } else { "no" });
-            question.answer(if small { Verdict::Approve } else { Verdict::deny("ten cents is a lot") });
+            println!(
+                "{}  (says the other task)",
+                if small { "yes" } else { "no" }
+            );
+            question.answer(if small {
+                Verdict::Approve
+            } else {
+                Verdict::deny("ten cents is a lot")
+            });
         }
     });
 
     let client = Client::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia").ask_above(usd!("0.05")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .ask_above(usd!("0.05")),
+        )
         .ledger(MemoryLedger::new())
         .approver(approver)
         .allow_http_loopback(true)

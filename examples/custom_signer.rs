@@ -8,8 +8,8 @@ use std::error::Error;
 
 use bursar::testing::{Paywall, Route};
 use bursar::{
-    Address, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, Signature, Signer, SignerError,
-    TransferAuthorization, Usd, usd,
+    Address, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, Signature, Signer,
+    SignerError, TransferAuthorization, Usd, usd,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +19,10 @@ struct Vault {
     desk: mpsc::Sender<Job>,
 }
 
-type Job = (TransferAuthorization, oneshot::Sender<Result<Signature, SignerError>>);
+type Job = (
+    TransferAuthorization,
+    oneshot::Sender<Result<Signature, SignerError>>,
+);
 
 impl Vault {
     /// Starts the task that owns the key and signs for at most `ceiling` in its life.
@@ -30,9 +33,14 @@ impl Vault {
             let mut signed_for = Usd::ZERO;
             while let Some((authorization, answer)) = jobs.recv().await {
                 // What has no dollar value, or is too much to count, is above every ceiling.
-                let total = authorization.amount().dollars().and_then(|price| signed_for.checked_add(price));
+                let total = authorization
+                    .amount()
+                    .dollars()
+                    .and_then(|price| signed_for.checked_add(price));
                 let verdict = match total.filter(|total| *total <= ceiling) {
-                    None => Err(SignerError::rejected(format!("the vault signs for {ceiling} in all"))),
+                    None => Err(SignerError::rejected(format!(
+                        "the vault signs for {ceiling} in all"
+                    ))),
                     Some(total) => {
                         signed_for = total;
                         key.sign(&authorization).await
@@ -56,15 +64,23 @@ impl Signer for Vault {
         let (answer, verdict) = oneshot::channel();
         let job = (authorization.clone(), answer);
         // Nothing can have been signed before the vault has the job...
-        self.desk.send(job).await.map_err(|_| SignerError::unavailable("the vault is closed"))?;
+        self.desk
+            .send(job)
+            .await
+            .map_err(|_| SignerError::unavailable("the vault is closed"))?;
         // ...and from then on something may have been: the money counts until that has expired.
-        verdict.await.map_err(|_| SignerError::timeout("the vault closed over the job"))?
+        verdict
+            .await
+            .map_err(|_| SignerError::timeout("the vault closed over the job"))?
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let paywall = Paywall::builder().route(Route::get("/page").price(usd!("0.02")).body("a page")).start().await?;
+    let paywall = Paywall::builder()
+        .route(Route::get("/page").price(usd!("0.02")).body("a page"))
+        .start()
+        .await?;
     let client = Client::builder()
         .signer(Vault::open(LocalSigner::random()?, usd!("0.05")))
         .policy(Policy::new().network("base-sepolia").per_payment(usd!("1"))) // far too generous
@@ -74,7 +90,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for attempt in 1..=3 {
         match client.get(paywall.url("/page")).send().await {
-            Ok(response) => println!("{attempt}: {}, money {}", response.status(), response.spend()),
+            Ok(response) => println!(
+                "{attempt}: {}, money {}",
+                response.status(),
+                response.spend()
+            ),
             Err(error) => println!("{attempt}: {error}"),
         }
     }

@@ -10,10 +10,17 @@ use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
 async fn main() -> Result<(), Box<dyn Error>> {
     // Two sellers, and a place that lists them; elsewhere these are a facilitator's URL and the open web.
     let cheap = Paywall::builder()
-        .route(Route::get("/forecast").price(usd!("0.01")).body("sunny, says the cheap one"))
+        .route(
+            Route::get("/forecast")
+                .price(usd!("0.01"))
+                .body("sunny, says the cheap one"),
+        )
         .start()
         .await?;
-    let dear = Paywall::builder().route(Route::get("/forecast").price(usd!("2")).body("sunny")).start().await?;
+    let dear = Paywall::builder()
+        .route(Route::get("/forecast").price(usd!("2")).body("sunny"))
+        .start()
+        .await?;
     let bazaar = Bazaar::builder()
         .item(dear.advertisement("/forecast", "weather forecast, luxury edition"))
         .item(cheap.advertisement("/forecast", "weather forecast"))
@@ -22,7 +29,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let client = Client::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05")),
+        )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()?;
@@ -36,12 +47,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .run()
         .await?;
     for service in &findings.services {
-        println!("{:10} {} {}: {}", service.price.to_string(), service.method, service.url, service.standing);
+        println!(
+            "{:10} {} {}: {}",
+            service.price.to_string(),
+            service.method,
+            service.url,
+            service.standing
+        );
     }
 
     // What it pays at most is what was advertised; the policy holds beside it.
-    let Some(best) = findings.best() else { return Ok(()) };
+    let Some(best) = findings.best() else {
+        return Ok(());
+    };
     let response = best.request(&client).send().await?;
-    println!("{} ({}): {}", response.status(), response.spend(), response.text().await?);
+    println!(
+        "{} ({}): {}",
+        response.status(),
+        response.spend(),
+        response.text().await?
+    );
     Ok(())
 }

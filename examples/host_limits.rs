@@ -11,7 +11,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let paywall = Paywall::builder().route(Route::get("/page").price(usd!("0.02")).body("a page")).start().await?;
+    let paywall = Paywall::builder()
+        .route(Route::get("/page").price(usd!("0.02")).body("a page"))
+        .start()
+        .await?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(
@@ -19,7 +22,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .rolling(DAY, usd!("1"))
                 .each_origin(|origin| origin.rolling(DAY, usd!("0.50")))
-                .host("127.0.0.1", |host| host.per_payment(usd!("0.02")).rolling(DAY, usd!("0.05"))),
+                .host("127.0.0.1", |host| {
+                    host.per_payment(usd!("0.02")).rolling(DAY, usd!("0.05"))
+                }),
         )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
@@ -27,13 +32,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for attempt in 1..=3 {
         match client.get(paywall.url("/page")).send().await {
-            Ok(response) => println!("{attempt}: {} paid ({})", response.status(), response.spend()),
+            Ok(response) => println!(
+                "{attempt}: {} paid ({})",
+                response.status(),
+                response.spend()
+            ),
             Err(error) => {
                 println!("{attempt}: {error}");
-                if let Some(Denial { rule, used: Some(used), limit: Some(limit), room_returns: Some(at), .. }) =
-                    error.denial()
+                if let Some(Denial {
+                    rule,
+                    used: Some(used),
+                    limit: Some(limit),
+                    room_returns: Some(at),
+                    ..
+                }) = error.denial()
                 {
-                    println!("   as data: rule {rule}, used {used} of {limit}, room returns at {at}");
+                    println!(
+                        "   as data: rule {rule}, used {used} of {limit}, room returns at {at}"
+                    );
                 }
             }
         }

@@ -17,7 +17,12 @@ use rmcp::ServiceExt;
 use serde_json::json;
 
 #[path = "../tests/support/tools.rs"]
-#[expect(dead_code, clippy::default_trait_access, clippy::unwrap_used, reason = "the shop of the tests")]
+#[expect(
+    dead_code,
+    clippy::default_trait_access,
+    clippy::unwrap_used,
+    reason = "the shop of the tests"
+)]
 mod shop;
 
 #[tokio::main]
@@ -33,7 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // A limit for everything, and one for the tool.
     let origin = format!("http://{address}");
-    let policy = Policy::new().network("base-sepolia").tool(&origin, "report", |tool| tool.lifetime(usd!("0.02")));
+    let policy = Policy::new()
+        .network("base-sepolia")
+        .tool(&origin, "report", |tool| tool.lifetime(usd!("0.02")));
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(policy)
@@ -47,18 +54,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for tool in service.list_all_tools().await? {
         match tools.call(tool.name.to_string()).quote().await? {
             Asked::Priced(quotation) => {
-                let price =
-                    quotation.best().map_or_else(|| "not payable".to_owned(), |quote| quote.amount().to_string());
+                let price = quotation.best().map_or_else(
+                    || "not payable".to_owned(),
+                    |quote| quote.amount().to_string(),
+                );
                 println!("{}: {price}", tool.name);
             }
             Asked::Executed(_) => println!("{}: free", tool.name),
         }
     }
     for city in ["Paris", "Berlin", "Rome"] {
-        match tools.call("report").arguments(json!({ "city": city })).send().await {
+        match tools
+            .call("report")
+            .arguments(json!({ "city": city }))
+            .send()
+            .await
+        {
             Ok(answer) => {
-                let text = answer.result().content.first().and_then(|content| content.as_text());
-                println!("{city}: {} ({})", text.map(|text| text.text.as_str()).unwrap_or_default(), answer.spend());
+                let text = answer
+                    .result()
+                    .content
+                    .first()
+                    .and_then(|content| content.as_text());
+                println!(
+                    "{city}: {} ({})",
+                    text.map(|text| text.text.as_str()).unwrap_or_default(),
+                    answer.spend()
+                );
             }
             Err(error) => println!("{city}: {error}"),
         }

@@ -23,12 +23,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
 
     // Payments outermost: what stands beneath, such as a retry, then repeats one purchase.
-    let client = reqwest_middleware::ClientBuilder::new(middleware::http_client(reqwest::Client::builder())?)
-        .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
-        .build();
+    let client = reqwest_middleware::ClientBuilder::new(middleware::http_client(
+        reqwest::Client::builder(),
+    )?)
+    .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
+    .build();
 
     let tagged = PaymentOptions::new().tag("research");
-    let response = client.get(paywall.url("/report")).with_extension(tagged).send().await?;
+    let response = client
+        .get(paywall.url("/report"))
+        .with_extension(tagged)
+        .send()
+        .await?;
     println!("{} ({})", response.status(), response.spend());
 
     if let Err(error) = client.get(paywall.url("/dear")).send().await

@@ -14,17 +14,34 @@ use bursar::{Client, Filter, LocalSigner, Policy, ResponseExt, SqliteLedger, usd
 async fn main() -> Result<(), Box<dyn Error>> {
     // A seller: three pages at a price, on this machine, with a make-believe chain.
     let paywall = Paywall::builder()
-        .route(Route::get("/weather").price(usd!("0.01")).body("sunny, 21 degrees"))
-        .route(Route::get("/map").price(usd!("0.03")).body("a map of the coast"))
-        .route(Route::get("/archive").price(usd!("2")).body("all the weather there ever was"))
+        .route(
+            Route::get("/weather")
+                .price(usd!("0.01"))
+                .body("sunny, 21 degrees"),
+        )
+        .route(
+            Route::get("/map")
+                .price(usd!("0.03"))
+                .body("a map of the coast"),
+        )
+        .route(
+            Route::get("/archive")
+                .price(usd!("2"))
+                .body("all the weather there ever was"),
+        )
         .start()
         .await?;
 
     // The agent: a key that is gone when the program ends, limits, and books in a file.
-    let path =
-        std::env::args_os().nth(1).map_or_else(|| std::env::temp_dir().join("bursar-quickstart.db"), PathBuf::from);
+    let path = std::env::args_os().nth(1).map_or_else(
+        || std::env::temp_dir().join("bursar-quickstart.db"),
+        PathBuf::from,
+    );
     let signer = LocalSigner::random()?;
-    println!("wallet   {} (throw-away, play money on Base Sepolia)", signer.address());
+    println!(
+        "wallet   {} (throw-away, play money on Base Sepolia)",
+        signer.address()
+    );
     println!("ledger   {}", path.display());
     let client = Client::builder()
         .signer(signer)
@@ -33,7 +50,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .per_payment(usd!("0.05"))
                 .rolling(Duration::from_secs(86_400), usd!("0.20"))
-                .host("127.0.0.1", |host| host.payments(Duration::from_secs(60), 30)),
+                .host("127.0.0.1", |host| {
+                    host.payments(Duration::from_secs(60), 30)
+                }),
         )
         .ledger(SqliteLedger::open(&path)?)
         .allow_http_loopback(true)
@@ -60,7 +79,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         paywall.settlements().len(),
         client.entries(&Filter::all()).await?.len()
     );
-    println!("run it again: the ledger remembers, and once the day's 0.20 USD are used, nothing more is bought");
+    println!(
+        "run it again: the ledger remembers, and once the day's 0.20 USD are used, nothing more is bought"
+    );
     println!("to start anew, delete {}", path.display());
     Ok(())
 }
@@ -74,8 +95,16 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
         && let Some(quotation) = client.quote(copy).await?.priced()
         && let Some(quote) = quotation.preferred()
     {
-        println!("  price    {} to {} on {}", quote.amount(), quote.pay_to(), quote.network());
-        let denial = quotation.offers.iter().find_map(|offer| offer.explanation.as_ref()?.denial());
+        println!(
+            "  price    {} to {} on {}",
+            quote.amount(),
+            quote.pay_to(),
+            quote.network()
+        );
+        let denial = quotation
+            .offers
+            .iter()
+            .find_map(|offer| offer.explanation.as_ref()?.denial());
         match denial {
             None => println!("  policy   allowed"),
             Some(denial) => println!("  policy   denied by {}: {denial}", denial.rule),
@@ -95,7 +124,11 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
             if let Some(receipt) = response.receipt() {
                 println!("  receipt  transaction {}", receipt.transaction());
             }
-            println!("  answer   {}: {}", response.status(), response.text().await?);
+            println!(
+                "  answer   {}: {}",
+                response.status(),
+                response.text().await?
+            );
         }
         Err(error) => println!("  refused  {error}"),
     }

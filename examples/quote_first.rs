@@ -8,8 +8,10 @@ use bursar::{Amount, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let paywall =
-        Paywall::builder().route(Route::get("/report").price(usd!("0.04")).body("the report")).start().await?;
+    let paywall = Paywall::builder()
+        .route(Route::get("/report").price(usd!("0.04")).body("the report"))
+        .start()
+        .await?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(Policy::new().network("base-sepolia"))
@@ -23,15 +25,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     for offer in &quotation.offers {
         match (&offer.quote, &offer.explanation) {
-            (Ok(quote), Some(explanation)) => print!("{} to {}\n{explanation}", quote.amount(), quote.pay_to()),
+            (Ok(quote), Some(explanation)) => {
+                print!("{} to {}\n{explanation}", quote.amount(), quote.pay_to())
+            }
             (Ok(quote), None) => println!("{}", quote.amount()),
             (Err(reason), _) => println!("not payable: {reason}"),
         }
     }
-    let Some(best) = quotation.best() else { return Ok(()) };
+    let Some(best) = quotation.best() else {
+        return Ok(());
+    };
 
     let quoted = Amount::from(best.amount());
-    let response = client.get(paywall.url("/report")).max_price(quoted).send().await?;
-    println!("{} ({}): {}", response.status(), response.spend(), response.text().await?);
+    let response = client
+        .get(paywall.url("/report"))
+        .max_price(quoted)
+        .send()
+        .await?;
+    println!(
+        "{} ({}): {}",
+        response.status(),
+        response.spend(),
+        response.text().await?
+    );
     Ok(())
 }

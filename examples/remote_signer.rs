@@ -9,7 +9,8 @@ use alloy::dyn_abi::TypedData;
 use bursar::reqwest::{self, StatusCode, Url};
 use bursar::testing::{Paywall, Route};
 use bursar::{
-    Address, Client, MemoryLedger, Policy, ResponseExt, Signature, Signer, SignerError, TransferAuthorization, usd,
+    Address, Client, MemoryLedger, Policy, ResponseExt, Signature, Signer, SignerError,
+    TransferAuthorization, usd,
 };
 
 /// The agent's side: where the service is, and whose money it signs away.
@@ -25,21 +26,32 @@ impl Signer for RemoteSigner {
     }
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        let request = self.http.post(self.service.clone()).body(authorization.typed_data_json());
+        let request = self
+            .http
+            .post(self.service.clone())
+            .body(authorization.typed_data_json());
         // Where the service was not reached nothing is signed. After that something may be, and
         // `timeout` keeps its money counted until the authorization has expired.
-        let response = request.send().await.map_err(|error| match error.is_connect() {
-            true => SignerError::unavailable("the signing service cannot be reached"),
-            false => SignerError::timeout("the signing service did not answer"),
-        })?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| match error.is_connect() {
+                true => SignerError::unavailable("the signing service cannot be reached"),
+                false => SignerError::timeout("the signing service did not answer"),
+            })?;
         let status = response.status();
-        let answer = response.text().await.map_err(|_| SignerError::timeout("the signing service broke off"))?;
+        let answer = response
+            .text()
+            .await
+            .map_err(|_| SignerError::timeout("the signing service broke off"))?;
         match status {
             StatusCode::OK => alloy::hex::decode(answer)
                 .map(Signature::new)
                 .map_err(|_| SignerError::timeout("the answer is no signature")),
             StatusCode::FORBIDDEN => Err(SignerError::rejected(answer)),
-            status => Err(SignerError::timeout(format!("the signing service answered {status}"))),
+            status => Err(SignerError::timeout(format!(
+                "the signing service answered {status}"
+            ))),
         }
     }
 }
@@ -53,7 +65,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
     let client = Client::builder()
-        .signer(RemoteSigner { address, service, http: reqwest::Client::new() })
+        .signer(RemoteSigner {
+            address,
+            service,
+            http: reqwest::Client::new(),
+        })
         .policy(Policy::new().network("base-sepolia").per_payment(usd!("1")))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
@@ -94,14 +110,19 @@ mod service {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let service = service_fn(|request| answer(&key, request));
-                let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let served = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
                 served.unwrap_or_else(|error| println!("service: {error}"));
             }
         });
         Ok((url, address))
     }
 
-    async fn answer(key: &SigningKey, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+    async fn answer(
+        key: &SigningKey,
+        request: Request<Incoming>,
+    ) -> hyper::Result<Response<Full<Bytes>>> {
         let body = request.into_body().collect().await?.to_bytes();
         let (status, text) = match sign(key, &body) {
             Ok(signature) => (StatusCode::OK, signature),
@@ -114,11 +135,17 @@ mod service {
 
     fn sign(key: &SigningKey, body: &[u8]) -> Result<String, Box<dyn Error>> {
         let transfer: TypedData = serde_json::from_slice(body)?;
-        let value: u64 = transfer.message.get("value").and_then(|value| value.as_str()).ok_or("no value")?.parse()?;
+        let value: u64 = transfer
+            .message
+            .get("value")
+            .and_then(|value| value.as_str())
+            .ok_or("no value")?
+            .parse()?;
         if transfer.primary_type != "TransferWithAuthorization" || value > CEILING {
             return Err("the service signs transfers of 10 cents at most".into());
         }
-        let (signature, parity) = key.sign_prehash_recoverable(transfer.eip712_signing_hash()?.as_slice())?;
+        let (signature, parity) =
+            key.sign_prehash_recoverable(transfer.eip712_signing_hash()?.as_slice())?;
         Ok(alloy::primitives::Signature::from((signature, parity)).to_string())
     }
 }

@@ -14,15 +14,28 @@ use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let directory =
-        std::env::args_os().nth(1).map_or_else(|| std::env::temp_dir().join("bursar-report"), PathBuf::from);
+    let directory = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| std::env::temp_dir().join("bursar-report"), PathBuf::from);
     std::fs::create_dir_all(&directory)?;
 
     // A seller whose map never comes, and who takes the money for it.
     let seller = Paywall::builder()
-        .route(Route::get("/weather").price(usd!("0.01")).body("sunny, 21 degrees"))
-        .route(Route::get("/map").price(usd!("0.03")).fault(Fault::DropAfterSettle))
-        .route(Route::get("/archive").price(usd!("2")).body("all the weather there ever was"))
+        .route(
+            Route::get("/weather")
+                .price(usd!("0.01"))
+                .body("sunny, 21 degrees"),
+        )
+        .route(
+            Route::get("/map")
+                .price(usd!("0.03"))
+                .fault(Fault::DropAfterSettle),
+        )
+        .route(
+            Route::get("/archive")
+                .price(usd!("2"))
+                .body("all the weather there ever was"),
+        )
         .start()
         .await?;
 
@@ -30,7 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let counts = Counts::new();
     let client = Client::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05")),
+        )
         .ledger(SqliteLedger::open(directory.join("ledger.db"))?)
         .observer(counts.clone())
         .agent("forecaster")
@@ -38,7 +55,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .allow_http_loopback(true)
         .build()?;
 
-    for (page, tag) in [("/weather", "daily"), ("/weather", "daily"), ("/map", "maps"), ("/archive", "research")] {
+    for (page, tag) in [
+        ("/weather", "daily"),
+        ("/weather", "daily"),
+        ("/map", "maps"),
+        ("/archive", "research"),
+    ] {
         match client.get(seller.url(page)).tag(tag).send().await {
             Ok(response) => println!("{page}: {}", response.status()),
             Err(error) => println!("{page}: {error}"),

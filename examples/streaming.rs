@@ -9,7 +9,10 @@ use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let chunks = (0..16).map(|n| vec![n; 64 * 1024]).collect::<Vec<_>>();
-    let paywall = Paywall::builder().route(Route::get("/film").price(usd!("0.05")).chunks(chunks)).start().await?;
+    let paywall = Paywall::builder()
+        .route(Route::get("/film").price(usd!("0.05")).chunks(chunks))
+        .start()
+        .await?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(Policy::new().network("base-sepolia"))
@@ -17,7 +20,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .allow_http_loopback(true)
         .build()?;
 
-    let mut response = client.get(paywall.url("/film")).send().await?.error_for_spend()?;
+    let mut response = client
+        .get(paywall.url("/film"))
+        .send()
+        .await?
+        .error_for_spend()?;
     if let Some(receipt) = response.receipt() {
         println!("paid {} in {}", receipt.amount(), receipt.transaction());
     }

@@ -12,7 +12,8 @@ use alloy::primitives::{Address, B256, U256, address, b256, keccak256};
 use crate::{Network, Usd};
 
 /// `keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")`.
-const DOMAIN_TYPEHASH: B256 = b256!("8b73c3c69bb8fe3d512ecc4cf759cc79239f7b179b0ffacaa9a75d522b39400f");
+const DOMAIN_TYPEHASH: B256 =
+    b256!("8b73c3c69bb8fe3d512ecc4cf759cc79239f7b179b0ffacaa9a75d522b39400f");
 
 /// A token on a chain, with all that signing for it needs. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -77,7 +78,9 @@ impl Asset {
     /// Dollars that no chain moves: what a call by a key is declared to cost.
     pub(crate) fn declared_dollars() -> &'static Self {
         static DOLLARS: OnceLock<Asset> = OnceLock::new();
-        DOLLARS.get_or_init(|| Self::new(Network::OFF_CHAIN, Address::ZERO, "USD", 6, "", "").pegged_to_dollar())
+        DOLLARS.get_or_init(|| {
+            Self::new(Network::OFF_CHAIN, Address::ZERO, "USD", 6, "", "").pegged_to_dollar()
+        })
     }
 
     /// The same token, one whole unit of it counted as one dollar by every limit.
@@ -106,7 +109,17 @@ impl Asset {
         transfer: TransferMethod,
     ) -> Self {
         let domain_separator = domain_separator(network, address, &name, &version);
-        Self(Arc::new(Token { network, address, symbol, decimals, name, version, peg, transfer, domain_separator }))
+        Self(Arc::new(Token {
+            network,
+            address,
+            symbol,
+            decimals,
+            name,
+            version,
+            peg,
+            transfer,
+            domain_separator,
+        }))
     }
 
     /// The chain the token lives on.
@@ -187,7 +200,8 @@ impl Asset {
     pub fn parse_units(&self, decimal: &str) -> Option<U256> {
         let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
         let decimals = usize::from(self.0.decimals);
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let fraction = fraction.trim_end_matches('0');
         if !digits(whole)
             || fraction.len() > decimals
@@ -230,7 +244,12 @@ impl fmt::Debug for Asset {
 }
 
 /// Hash of an EIP-712 domain with name, version, chain id and verifying contract.
-pub(crate) fn domain_separator(network: Network, contract: Address, name: &str, version: &str) -> B256 {
+pub(crate) fn domain_separator(
+    network: Network,
+    contract: Address,
+    name: &str,
+    version: &str,
+) -> B256 {
     let words = [
         DOMAIN_TYPEHASH,
         keccak256(name),
@@ -270,7 +289,9 @@ impl TokenAmount {
     /// token.
     #[must_use]
     pub fn parse(decimal: &str, asset: Asset) -> Option<Self> {
-        asset.parse_units(decimal).map(|units| Self { asset, units })
+        asset
+            .parse_units(decimal)
+            .map(|units| Self { asset, units })
     }
 
     /// The token.
@@ -295,7 +316,11 @@ impl TokenAmount {
 /// Exact: `0.01 USDC`.
 impl fmt::Display for TokenAmount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {}", self.asset.format_units(self.units), self.asset.symbol()))
+        f.pad(&format!(
+            "{} {}",
+            self.asset.format_units(self.units),
+            self.asset.symbol()
+        ))
     }
 }
 
@@ -310,7 +335,13 @@ impl AssetRegistry {
     pub fn stablecoins() -> &'static Self {
         static BUILT_IN: OnceLock<AssetRegistry> = OnceLock::new();
         BUILT_IN.get_or_init(|| {
-            Self(STABLECOINS.iter().map(Row::asset).map(|asset| ((asset.network(), asset.address()), asset)).collect())
+            Self(
+                STABLECOINS
+                    .iter()
+                    .map(Row::asset)
+                    .map(|asset| ((asset.network(), asset.address()), asset))
+                    .collect(),
+            )
         })
     }
 
@@ -330,8 +361,9 @@ impl AssetRegistry {
     /// The token with this symbol on this chain, in any case; `None` also when several share it.
     #[must_use]
     pub fn find_symbol(&self, network: Network, symbol: &str) -> Option<&Asset> {
-        let mut found =
-            self.0.values().filter(|asset| asset.network() == network && asset.symbol().eq_ignore_ascii_case(symbol));
+        let mut found = self.0.values().filter(|asset| {
+            asset.network() == network && asset.symbol().eq_ignore_ascii_case(symbol)
+        });
         found.next().filter(|_| found.next().is_none())
     }
 
@@ -341,12 +373,28 @@ impl AssetRegistry {
     }
 }
 
-struct Row(u64, Address, &'static str, u8, &'static str, &'static str, TransferMethod);
+struct Row(
+    u64,
+    Address,
+    &'static str,
+    u8,
+    &'static str,
+    &'static str,
+    TransferMethod,
+);
 
 impl Row {
     fn asset(&self) -> Asset {
         let domain = (self.4.to_owned(), self.5.to_owned());
-        Asset::build(Network::from_chain_id(self.0), self.1, self.2.to_owned(), self.3, domain, Peg::Dollar, self.6)
+        Asset::build(
+            Network::from_chain_id(self.0),
+            self.1,
+            self.2.to_owned(),
+            self.3,
+            domain,
+            Peg::Dollar,
+            self.6,
+        )
     }
 }
 
@@ -399,37 +447,72 @@ mod tests {
     use super::*;
 
     fn token(decimals: u8) -> Asset {
-        Asset::new(Network::from_chain_id(1), Address::ZERO, "T", decimals, "T", "1").pegged_to_dollar()
+        Asset::new(
+            Network::from_chain_id(1),
+            Address::ZERO,
+            "T",
+            decimals,
+            "T",
+            "1",
+        )
+        .pegged_to_dollar()
     }
 
     #[test]
     fn base_usdc_has_the_domain_separator_of_the_chain() {
         let base = Network::from_chain_id(8453);
-        let usdc = AssetRegistry::stablecoins().find_symbol(base, "usdc").unwrap();
-        assert_eq!(usdc.domain_separator(), b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f"));
+        let usdc = AssetRegistry::stablecoins()
+            .find_symbol(base, "usdc")
+            .unwrap();
+        assert_eq!(
+            usdc.domain_separator(),
+            b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f")
+        );
     }
 
     #[test]
     fn units_and_decimals_are_exact() {
         let six = token(6);
-        for (decimal, units) in [("0.01", 10_000_u64), ("1", 1_000_000), ("0.000001", 1), ("1.50", 1_500_000)] {
-            assert_eq!(six.parse_units(decimal), Some(U256::from(units)), "{decimal}");
+        for (decimal, units) in [
+            ("0.01", 10_000_u64),
+            ("1", 1_000_000),
+            ("0.000001", 1),
+            ("1.50", 1_500_000),
+        ] {
+            assert_eq!(
+                six.parse_units(decimal),
+                Some(U256::from(units)),
+                "{decimal}"
+            );
         }
         for bad in ["", ".5", "1.", "0.0000001", "-1", "1e3", "1.2.3", " 1"] {
             assert_eq!(six.parse_units(bad), None, "{bad}");
         }
         assert_eq!(six.format_units(U256::from(10_000)), "0.01");
         assert_eq!(token(0).format_units(U256::from(7)), "7");
-        assert_eq!(token(18).format_units(U256::from(1)), "0.000000000000000001");
+        assert_eq!(
+            token(18).format_units(U256::from(1)),
+            "0.000000000000000001"
+        );
     }
 
     #[test]
     fn dollars_round_up_and_never_wrap() {
         assert_eq!(token(18).dollars(U256::from(1)), Some(Usd::from_micros(1)));
-        assert_eq!(token(2).dollars(U256::from(150)), Some(Usd::from_micros(1_500_000)));
+        assert_eq!(
+            token(2).dollars(U256::from(150)),
+            Some(Usd::from_micros(1_500_000))
+        );
         assert_eq!(token(6).dollars(U256::MAX), None);
         assert_eq!(token(0).dollars(U256::MAX), None);
-        let euro = Asset::new(Network::from_chain_id(1), Address::ZERO, "EURC", 6, "EURC", "2");
+        let euro = Asset::new(
+            Network::from_chain_id(1),
+            Address::ZERO,
+            "EURC",
+            6,
+            "EURC",
+            "2",
+        );
         assert_eq!(euro.dollars(U256::from(1)), None);
     }
 }

@@ -13,7 +13,10 @@ thread_local! {
 
 /// The address with its checksum.
 pub(crate) fn checksummed(address: Address) -> String {
-    let place = address.as_slice().last().map_or(0, |byte| usize::from(*byte) % KEPT);
+    let place = address
+        .as_slice()
+        .last()
+        .map_or(0, |byte| usize::from(*byte) % KEPT);
     MET.with_borrow_mut(|met| match met.get_mut(place) {
         Some(Some((known, text))) if *known == address => text.clone(),
         place => {
@@ -38,7 +41,11 @@ mod tests {
             Address::from(bytes)
         };
         let addresses = [0xa0, 0xb1, 0xc2].map(in_one_place);
-        for address in addresses.iter().chain(&addresses).flat_map(|address| [address, address]) {
+        for address in addresses
+            .iter()
+            .chain(&addresses)
+            .flat_map(|address| [address, address])
+        {
             assert_eq!(checksummed(*address), address.to_checksum(None));
         }
     }

@@ -38,13 +38,19 @@ impl Timestamp {
     /// The point `duration` later, held at the end of time.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// The point `duration` earlier, held at the beginning of time.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long until `later`; zero when it has passed.
@@ -61,8 +67,12 @@ impl Timestamp {
             let first = at.to_zoned(jiff::tz::TimeZone::UTC).date().first_of_month();
             first.to_zoned(jiff::tz::TimeZone::UTC).ok()
         };
-        let start = jiff::Timestamp::from_millisecond(self.0).ok().and_then(month);
-        start.map_or(Self(i64::MIN), |start| Self(start.timestamp().as_millisecond()))
+        let start = jiff::Timestamp::from_millisecond(self.0)
+            .ok()
+            .and_then(month);
+        start.map_or(Self(i64::MIN), |start| {
+            Self(start.timestamp().as_millisecond())
+        })
     }
 }
 

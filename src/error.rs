@@ -18,7 +18,10 @@ use crate::x402::WireError;
 ///
 /// Deliberately exhaustive: a caller must handle all three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the money question has three answers")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the money question has three answers"
+)]
 pub enum Spend {
     /// Nothing was signed.
     None,
@@ -168,7 +171,9 @@ impl Error {
             about: About::Nothing,
             source: None,
         };
-        Self { inner: Box::new(inner) }
+        Self {
+            inner: Box::new(inner),
+        }
     }
 
     pub(crate) fn builder(message: impl Into<String>) -> Self {
@@ -229,7 +234,10 @@ impl Error {
 
     /// With the status of an answer that came before.
     pub(crate) fn after(mut self, what: &str, status: StatusCode) -> Self {
-        self.inner.message = format!("{}; before that, {what} was answered {status}", self.inner.message);
+        self.inner.message = format!(
+            "{}; before that, {what} was answered {status}",
+            self.inner.message
+        );
         self.with_status(status)
     }
 
@@ -245,7 +253,9 @@ impl Error {
             source: None,
             ..*self.inner
         };
-        Self { inner: Box::new(inner) }
+        Self {
+            inner: Box::new(inner),
+        }
     }
 
     pub(crate) fn of_purchase(mut self, purchase: &PurchaseId) -> Self {
@@ -397,7 +407,9 @@ fn without_secrets(url: &Url) -> String {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("bursar::Error");
-        out.field("kind", &self.inner.kind).field("spend", &self.inner.spend).field("message", &self.inner.message);
+        out.field("kind", &self.inner.kind)
+            .field("spend", &self.inner.spend)
+            .field("message", &self.inner.message);
         if let Some(purchase) = &self.inner.purchase {
             out.field("purchase", &purchase.as_str());
         }

@@ -14,7 +14,9 @@ use crate::policy::limit::{LimitKind, Meter};
 use crate::receipt::Claim;
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
-use crate::{Asset, AssetRegistry, Network, Paid, PurchaseId, Scope, Timestamp, TokenAmount, text, x402};
+use crate::{
+    Asset, AssetRegistry, Network, Paid, PurchaseId, Scope, Timestamp, TokenAmount, text, x402,
+};
 
 /// How long a hold of [`reservation`] stands without a signature.
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -26,7 +28,10 @@ pub const LEASE: Duration = Duration::from_secs(60);
 #[must_use]
 #[expect(clippy::expect_used, reason = "without it no target means anything")]
 pub fn usdc() -> Asset {
-    AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(8453), "USDC").expect("USDC on Base").clone()
+    AssetRegistry::stablecoins()
+        .find_symbol(Network::from_chain_id(8453), "USDC")
+        .expect("USDC on Base")
+        .clone()
 }
 
 /// What is to be bought, and the one lifetime limit that it must fit.
@@ -76,19 +81,32 @@ pub fn reservation(wish: Wish) -> Reservation {
     let checks = Checks {
         now: wish.now,
         payment: Some((entry.asset.clone(), entry.value)),
-        meters: vec![Meter { scope: wish.scope, kind: limit }],
+        meters: vec![Meter {
+            scope: wish.scope,
+            kind: limit,
+        }],
         payee: None,
         price: None,
         refunds_make_room: false,
     };
-    let terms = if wish.changed { Terms::Changed } else { Terms::First };
-    Reservation { entry, checks, lease: LEASE, terms }
+    let terms = if wish.changed {
+        Terms::Changed
+    } else {
+        Terms::First
+    };
+    Reservation {
+        entry,
+        checks,
+        lease: LEASE,
+        terms,
+    }
 }
 
 /// Payee, value and `validBefore` of a payment header, as the books read it back.
 #[must_use]
 pub fn payment(header: &str) -> Option<(Address, U256, u64)> {
-    x402::decode_authorization(header).map(|presented| (presented.to, presented.value, presented.valid_before))
+    x402::decode_authorization(header)
+        .map(|presented| (presented.to, presented.value, presented.valid_before))
 }
 
 /// Whether a receipt header is taken for a settlement of `paid`.
@@ -134,7 +152,10 @@ pub fn excerpt(foreign: &str) -> String {
 /// Opens a keystore's text with a password; `None` when deriving its key would be slow.
 #[cfg(feature = "keystore")]
 #[must_use]
-pub fn keystore(text: &str, password: &SecretString) -> Option<Result<crate::LocalSigner, crate::KeyError>> {
+pub fn keystore(
+    text: &str,
+    password: &SecretString,
+) -> Option<Result<crate::LocalSigner, crate::KeyError>> {
     open_cheap(text, password)
 }
 
@@ -147,7 +168,9 @@ pub fn has_long_hex(shown: &str) -> bool {
 /// Whether a text has so many hexadecimal digits in a row.
 #[must_use]
 pub fn has_hex_of(digits: usize, shown: &str) -> bool {
-    shown.split(|character: char| !character.is_ascii_hexdigit()).any(|run| run.len() >= digits)
+    shown
+        .split(|character: char| !character.is_ascii_hexdigit())
+        .any(|run| run.len() >= digits)
 }
 
 /// What a page of a list comes to.
@@ -171,5 +194,8 @@ pub fn listed(kind: SourceKind, page: &[u8]) -> Option<Listed> {
 /// A settlement by the transaction that a seller names. The one place that makes it.
 #[must_use]
 pub const fn settled_by(transaction: [u8; 32]) -> crate::Transition {
-    crate::Transition::Settled { transaction: B256::new(transaction), answer: crate::ledger::SellerAnswer::of(200) }
+    crate::Transition::Settled {
+        transaction: B256::new(transaction),
+        answer: crate::ledger::SellerAnswer::of(200),
+    }
 }

@@ -102,8 +102,8 @@ pub use chain::ChainReader;
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use credential::{
-    CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError, Month, ParsePlanError,
-    Preference,
+    CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
+    Month, ParsePlanError, Preference,
 };
 pub use error::{Error, ErrorKind, Spend};
 pub use exchange::{Called, Quoted, ResponseExt};
@@ -112,9 +112,9 @@ pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, Plan,
-    PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved, Resumption, SellerAnswer, State,
-    StopOrder, Tally, Transition, write_csv, write_jsonl,
+    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger, LedgerError,
+    MemoryLedger, Plan, PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved,
+    Resumption, SellerAnswer, State, StopOrder, Tally, Transition, write_csv, write_jsonl,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};
@@ -122,21 +122,21 @@ pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 pub use payer::{
-    Evidence, EvidenceAuthorization, EvidenceRequest, Intent, KillSwitch, Outcome, Payer, PayerBuilder, Payment,
-    Quotation, QuotedOffer, Reconciled,
+    Evidence, EvidenceAuthorization, EvidenceRequest, Intent, KillSwitch, Outcome, Payer,
+    PayerBuilder, Payment, Quotation, QuotedOffer, Reconciled,
 };
 pub use policy::{
-    Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation, HostRules,
-    Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError, Quantity, Rule, Scope, Span,
-    TerminalApprover, Untrusted, Verdict, approve_fn,
+    Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,
+    HostRules, Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError,
+    Quantity, Rule, Scope, Span, TerminalApprover, Untrusted, Verdict, approve_fn,
 };
 pub use quote::{Flow, Quote, Unpayable};
 pub use receipt::{Paid, Receipt};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{
-    AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer, SignerError,
-    SignerFn, TransferAuthorization, signer_fn,
+    AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer,
+    SignerError, SignerFn, TransferAuthorization, signer_fn,
 };
 pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
 

@@ -52,7 +52,11 @@ impl PaymentMiddleware {
     /// Pays with this payer.
     #[must_use]
     pub fn new(payer: Payer) -> Self {
-        Self { payer, guard: Guard::default(), patience: Patience::default() }
+        Self {
+            payer,
+            guard: Guard::default(),
+            patience: Patience::default(),
+        }
     }
 
     /// Allows plain http to this machine's loopback.
@@ -165,12 +169,18 @@ impl Middleware for PaymentMiddleware {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let options = extensions.get::<PaymentOptions>().cloned().unwrap_or_default();
+        let options = extensions
+            .get::<PaymentOptions>()
+            .cloned()
+            .unwrap_or_default();
         let deadline = Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT);
         let mut stack = Stack { next, extensions };
         let time = (deadline, self.patience);
         let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, time);
-        exchange.run(request).await.map_err(reqwest_middleware::Error::middleware)
+        exchange
+            .run(request)
+            .await
+            .map_err(reqwest_middleware::Error::middleware)
     }
 }
 
@@ -182,11 +192,15 @@ struct Stack<'a> {
 
 impl Wire for Stack<'_> {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
-        self.next.clone().run(request, &mut *self.extensions).await.map_err(|failure| match failure {
-            reqwest_middleware::Error::Reqwest(failure) => Error::http(failure),
-            reqwest_middleware::Error::Middleware(failure) => {
-                Error::new(ErrorKind::Transport, "a middleware beneath failed").because(failure)
-            }
-        })
+        self.next
+            .clone()
+            .run(request, &mut *self.extensions)
+            .await
+            .map_err(|failure| match failure {
+                reqwest_middleware::Error::Reqwest(failure) => Error::http(failure),
+                reqwest_middleware::Error::Middleware(failure) => {
+                    Error::new(ErrorKind::Transport, "a middleware beneath failed").because(failure)
+                }
+            })
     }
 }

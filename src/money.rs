@@ -32,7 +32,11 @@ impl Usd {
     /// An amount in micro-dollars (10⁻⁶ USD), saturating at [`Usd::MAX`].
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        if micros > Self::MAX.0 { Self::MAX } else { Self(micros) }
+        if micros > Self::MAX.0 {
+            Self::MAX
+        } else {
+            Self(micros)
+        }
     }
 
     /// The amount in micro-dollars (10⁻⁶ USD).
@@ -144,7 +148,10 @@ impl fmt::Display for Usd {
         let micros = self.0.checked_rem(SCALE).unwrap_or_default();
         let fraction = format!("{micros:06}");
         let kept = fraction.trim_end_matches('0').len().max(2);
-        f.pad(&format!("{whole}.{}", fraction.get(..kept).unwrap_or(&fraction)))
+        f.pad(&format!(
+            "{whole}.{}",
+            fraction.get(..kept).unwrap_or(&fraction)
+        ))
     }
 }
 
@@ -207,10 +214,18 @@ mod tests {
             ("1.50 USD", 1_500_000, "1.50"),
             ("0.000001", 1, "0.000001"),
             ("00.5", 500_000, "0.50"),
-            ("9223372036854.775807", i64::MAX as u64, "9223372036854.775807"),
+            (
+                "9223372036854.775807",
+                i64::MAX as u64,
+                "9223372036854.775807",
+            ),
         ] {
             let amount: Usd = text.parse().unwrap();
-            assert_eq!((amount.micros(), amount.to_string().as_str()), (micros, shown), "{text}");
+            assert_eq!(
+                (amount.micros(), amount.to_string().as_str()),
+                (micros, shown),
+                "{text}"
+            );
             assert_eq!(shown.parse::<Usd>().unwrap(), amount);
         }
     }

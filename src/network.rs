@@ -81,7 +81,11 @@ impl Network {
     /// As the books write it.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(crate) fn of_the_books(text: &str) -> Option<Self> {
-        if text == NO_CHAIN { Some(Self::OFF_CHAIN) } else { text.parse().ok() }
+        if text == NO_CHAIN {
+            Some(Self::OFF_CHAIN)
+        } else {
+            text.parse().ok()
+        }
     }
 
     /// The chain with this EIP-155 id.
@@ -99,29 +103,41 @@ impl Network {
     /// The short name, such as `base`, where there is one.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
-        KNOWN.iter().find(|known| known.0 == self.0).map(|known| known.1)
+        KNOWN
+            .iter()
+            .find(|known| known.0 == self.0)
+            .map(|known| known.1)
     }
 
     /// Whether the chain is known to carry play money. An unknown chain is taken to carry real
     /// money.
     #[must_use]
     pub fn is_testnet(self) -> bool {
-        KNOWN.iter().any(|known| known.0 == self.0 && known.2 == Money::Test)
+        KNOWN
+            .iter()
+            .any(|known| known.0 == self.0 && known.2 == Money::Test)
     }
 
     /// The chain id of a canonical CAIP-2 identifier: `eip155:` and a decimal without leading
     /// zeros.
     fn from_caip2(text: &str) -> Option<Self> {
         let reference = text.strip_prefix("eip155:")?;
-        let canonical =
-            reference.bytes().all(|byte| byte.is_ascii_digit()) && !reference.starts_with('0') && !reference.is_empty();
-        canonical.then(|| reference.parse().ok().map(Self)).flatten()
+        let canonical = reference.bytes().all(|byte| byte.is_ascii_digit())
+            && !reference.starts_with('0')
+            && !reference.is_empty();
+        canonical
+            .then(|| reference.parse().ok().map(Self))
+            .flatten()
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::OFF_CHAIN { f.pad(NO_CHAIN) } else { f.pad(&format!("eip155:{}", self.0)) }
+        if *self == Self::OFF_CHAIN {
+            f.pad(NO_CHAIN)
+        } else {
+            f.pad(&format!("eip155:{}", self.0))
+        }
     }
 }
 
@@ -130,8 +146,15 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
         Self::from_caip2(text)
-            .or_else(|| KNOWN.iter().find(|known| known.1 == text).map(|known| Self(known.0)))
-            .ok_or_else(|| ParseNetworkError { text: crate::text::excerpt(text) })
+            .or_else(|| {
+                KNOWN
+                    .iter()
+                    .find(|known| known.1 == text)
+                    .map(|known| Self(known.0))
+            })
+            .ok_or_else(|| ParseNetworkError {
+                text: crate::text::excerpt(text),
+            })
     }
 }
 
@@ -166,15 +189,27 @@ mod tests {
             let network: Network = name.parse().unwrap();
             assert_eq!(network.chain_id(), *id);
             assert_eq!(network.to_string().parse::<Network>().unwrap(), network);
-            assert!(KNOWN[..index].iter().all(|other| other.0 != *id && other.1 != *name));
+            assert!(
+                KNOWN[..index]
+                    .iter()
+                    .all(|other| other.0 != *id && other.1 != *name)
+            );
         }
     }
 
     #[test]
     fn only_canonical_identifiers_are_read() {
-        for text in
-            ["eip155:0x2105", "eip155:08453", "eip155:", "eip155:0", "off-chain", "eip155:+1", "solana:x", "Base", "*"]
-        {
+        for text in [
+            "eip155:0x2105",
+            "eip155:08453",
+            "eip155:",
+            "eip155:0",
+            "off-chain",
+            "eip155:+1",
+            "solana:x",
+            "Base",
+            "*",
+        ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }

@@ -31,7 +31,9 @@ impl Origin {
     /// The origin of an `http` or `https` URL.
     #[must_use]
     pub fn of(url: &Url) -> Option<Self> {
-        let scheme = ["https", "http"].into_iter().find(|scheme| *scheme == url.scheme())?;
+        let scheme = ["https", "http"]
+            .into_iter()
+            .find(|scheme| *scheme == url.scheme())?;
         let port = url.port_or_known_default()?;
         let host = match url.host()? {
             // `[::ffff:192.0.2.1]` is 192.0.2.1, also to limits and lists.
@@ -73,26 +75,40 @@ impl Origin {
         }
         let host = self.host();
         // The list has its names in Unicode.
-        let unicode = if host.contains("xn--") { Cow::Owned(idna::domain_to_unicode(host).0) } else { host.into() };
-        let Some(domain) = structured_public_domains::registrable_domain(&unicode) else { return host };
+        let unicode = if host.contains("xn--") {
+            Cow::Owned(idna::domain_to_unicode(host).0)
+        } else {
+            host.into()
+        };
+        let Some(domain) = structured_public_domains::registrable_domain(&unicode) else {
+            return host;
+        };
         let before = host.rmatch_indices('.').nth(domain.matches('.').count());
-        before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..)).unwrap_or(host)
+        before
+            .and_then(|(dot, _)| host.get(dot.saturating_add(1)..))
+            .unwrap_or(host)
     }
 
     /// The address, when the host is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+        self.host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .ok()
     }
 
     /// Whether the URL begins with this origin as it is written, so that no parser could read another into it.
     /// `false` says nothing.
     pub(crate) fn begins(&self, url: &str) -> bool {
-        let rest = url.strip_prefix(self.scheme).and_then(|rest| rest.strip_prefix("://")?.strip_prefix(&*self.host));
+        let rest = url
+            .strip_prefix(self.scheme)
+            .and_then(|rest| rest.strip_prefix("://")?.strip_prefix(&*self.host));
         let rest = match rest {
-            Some(rest) if !self.default_port() => {
-                rest.strip_prefix(':').and_then(|rest| rest.strip_prefix(&self.port.to_string()))
-            }
+            Some(rest) if !self.default_port() => rest
+                .strip_prefix(':')
+                .and_then(|rest| rest.strip_prefix(&self.port.to_string())),
             rest => rest,
         };
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
@@ -100,7 +116,9 @@ impl Origin {
 
     pub(crate) fn is_loopback(&self) -> bool {
         let name = &*self.host == "localhost" || self.host.ends_with(".localhost");
-        name || self.address().is_some_and(|address| address.to_canonical().is_loopback())
+        name || self
+            .address()
+            .is_some_and(|address| address.to_canonical().is_loopback())
     }
 
     fn default_port(&self) -> bool {
@@ -113,13 +131,19 @@ impl Origin {
 /// `None` for an empty label: no such name exists, and `127..` without its dots is another host.
 fn without_root(host: &str) -> Option<&str> {
     let name = host.strip_suffix('.').unwrap_or(host);
-    name.split('.').all(|label| !label.is_empty()).then_some(name)
+    name.split('.')
+        .all(|label| !label.is_empty())
+        .then_some(name)
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host)?;
-        if self.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
+        if self.default_port() {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
+        }
     }
 }
 
@@ -127,8 +151,14 @@ impl FromStr for Origin {
     type Err = ParseOriginError;
 
     fn from_str(text: &str) -> Result<Self, ParseOriginError> {
-        let malformed = || ParseOriginError { text: crate::text::excerpt(text) };
-        Url::parse(text).ok().as_ref().and_then(Self::of).ok_or_else(malformed)
+        let malformed = || ParseOriginError {
+            text: crate::text::excerpt(text),
+        };
+        Url::parse(text)
+            .ok()
+            .as_ref()
+            .and_then(Self::of)
+            .ok_or_else(malformed)
     }
 }
 
@@ -158,7 +188,8 @@ impl HostPattern {
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         if self.below {
-            host.strip_suffix(self.host.as_str()).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+            host.strip_suffix(self.host.as_str())
+                .is_some_and(|front| front.len() > 1 && front.ends_with('.'))
         } else {
             host == self.host
         }
@@ -185,18 +216,27 @@ impl FromStr for HostPattern {
     type Err = ParseHostError;
 
     fn from_str(text: &str) -> Result<Self, ParseHostError> {
-        let malformed = || ParseHostError { text: crate::text::excerpt(text) };
-        let (below, name) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
+        let malformed = || ParseHostError {
+            text: crate::text::excerpt(text),
+        };
+        let (below, name) = text
+            .strip_prefix("*.")
+            .map_or((false, text), |rest| (true, rest));
         let host = Host::parse(name).map_err(|_| malformed())?.to_string();
         // In the parsed host: `%2A` is a star, too.
-        let host = without_root(&host).filter(|host| !host.contains('*')).ok_or_else(malformed)?.to_owned();
+        let host = without_root(&host)
+            .filter(|host| !host.contains('*'))
+            .ok_or_else(malformed)?
+            .to_owned();
         Ok(Self { below, host })
     }
 }
 
 /// The text is not a host pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port")]
+#[error(
+    "`{text}` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port"
+)]
 pub struct ParseHostError {
     text: String,
 }
@@ -206,7 +246,8 @@ mod tests {
     use super::*;
 
     fn origin(text: &str) -> String {
-        text.parse::<Origin>().map_or_else(|error| error.to_string(), |origin| origin.to_string())
+        text.parse::<Origin>()
+            .map_or_else(|error| error.to_string(), |origin| origin.to_string())
     }
 
     #[test]
@@ -219,16 +260,38 @@ mod tests {
         ] {
             assert_eq!(origin(text), "https://api.example.com", "{text}");
         }
-        assert_eq!(origin("https://аpi.example.com/"), "https://xn--pi-6kc.example.com");
+        assert_eq!(
+            origin("https://аpi.example.com/"),
+            "https://xn--pi-6kc.example.com"
+        );
         assert_eq!(origin("https://0x7f.1/"), "https://127.0.0.1");
-        assert_eq!(origin("https://api.example.com@evil.com/"), "https://evil.com");
+        assert_eq!(
+            origin("https://api.example.com@evil.com/"),
+            "https://evil.com"
+        );
         assert_eq!(origin("https://127./"), "https://0.0.0.127");
-        for text in ["https://./", "https://127../", "https://a.example../", "https://a..example/"] {
+        for text in [
+            "https://./",
+            "https://127../",
+            "https://a.example../",
+            "https://a..example/",
+        ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
-            assert!(text.replace("https://", "").replace('/', "").parse::<HostPattern>().is_err(), "{text}");
+            assert!(
+                text.replace("https://", "")
+                    .replace('/', "")
+                    .parse::<HostPattern>()
+                    .is_err(),
+                "{text}"
+            );
         }
         assert_eq!(origin("http://a.example:8443"), "http://a.example:8443");
-        assert!("https://[::ffff:127.0.0.1]/".parse::<Origin>().unwrap().is_loopback());
+        assert!(
+            "https://[::ffff:127.0.0.1]/"
+                .parse::<Origin>()
+                .unwrap()
+                .is_loopback()
+        );
         assert!("data:text/plain,x".parse::<Origin>().is_err());
     }
 
@@ -236,12 +299,25 @@ mod tests {
     fn patterns_match_on_label_boundaries() {
         let below: HostPattern = "*.Example.com.".parse().unwrap();
         assert!(below.matches("a.example.com") && below.matches("a.b.example.com"));
-        for host in ["example.com", "evilexample.com", "example.com.evil.com", ".example.com"] {
+        for host in [
+            "example.com",
+            "evilexample.com",
+            "example.com.evil.com",
+            ".example.com",
+        ] {
             assert!(!below.matches(host), "{host}");
         }
         let exact: HostPattern = "api.example.com".parse().unwrap();
         assert!(exact.matches("api.example.com") && !exact.matches("x.api.example.com"));
-        for bad in ["", "*", "*.", "a*.example.com", "https://a.example", "a.example:443", "%2a.example.com"] {
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "a*.example.com",
+            "https://a.example",
+            "a.example:443",
+            "%2a.example.com",
+        ] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }
     }

@@ -51,29 +51,45 @@ impl Quote {
     ///
     /// # Errors
     /// Why bursar cannot sign for this offer.
-    pub fn read(required: &PaymentRequired, offer: usize, assets: &AssetRegistry) -> Result<Self, Unpayable> {
+    pub fn read(
+        required: &PaymentRequired,
+        offer: usize,
+        assets: &AssetRegistry,
+    ) -> Result<Self, Unpayable> {
         let missing = || Err(Unpayable::Malformed("there is no such offer".to_owned()));
-        Self::each(required, assets).nth(offer).unwrap_or_else(missing)
+        Self::each(required, assets)
+            .nth(offer)
+            .unwrap_or_else(missing)
     }
 
     /// Every offer in the seller's order, payable or with the reason why not.
     #[must_use]
-    pub fn read_all(required: &PaymentRequired, assets: &AssetRegistry) -> Vec<Result<Self, Unpayable>> {
+    pub fn read_all(
+        required: &PaymentRequired,
+        assets: &AssetRegistry,
+    ) -> Vec<Result<Self, Unpayable>> {
         Self::each(required, assets).collect()
     }
 
-    fn each(required: &PaymentRequired, assets: &AssetRegistry) -> impl Iterator<Item = Result<Self, Unpayable>> {
+    fn each(
+        required: &PaymentRequired,
+        assets: &AssetRegistry,
+    ) -> impl Iterator<Item = Result<Self, Unpayable>> {
         let mut earlier = Vec::new();
-        required.offers().iter().enumerate().map(move |(offer, written)| {
-            let terms = written.terms().map_err(Unpayable::Malformed)?;
-            let mut is_first = true;
-            if required.version() == Version::V1 {
-                let route = (terms.scheme.clone(), terms.network.clone());
-                is_first = !earlier.contains(&route);
-                earlier.push(route);
-            }
-            Self::check(required.version(), offer, terms, is_first, assets)
-        })
+        required
+            .offers()
+            .iter()
+            .enumerate()
+            .map(move |(offer, written)| {
+                let terms = written.terms().map_err(Unpayable::Malformed)?;
+                let mut is_first = true;
+                if required.version() == Version::V1 {
+                    let route = (terms.scheme.clone(), terms.network.clone());
+                    is_first = !earlier.contains(&route);
+                    earlier.push(route);
+                }
+                Self::check(required.version(), offer, terms, is_first, assets)
+            })
     }
 
     /// A version 1 payment names its scheme and network only, and sellers match it to their `first` offer
@@ -88,7 +104,10 @@ impl Quote {
         if &*terms.scheme != "exact" {
             return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
         }
-        let network: Network = terms.network.parse().map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
+        let network: Network = terms
+            .network
+            .parse()
+            .map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
         if !is_first {
             return Err(Unpayable::NotFirst);
         }
@@ -99,8 +118,12 @@ impl Quote {
         Ok(Self {
             offer,
             version,
-            pay_to: parse_address(&terms.pay_to).ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
-            value: read_amount(terms.amount.as_deref(), terms.max_amount_required.as_deref())?,
+            pay_to: parse_address(&terms.pay_to)
+                .ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
+            value: read_amount(
+                terms.amount.as_deref(),
+                terms.max_amount_required.as_deref(),
+            )?,
             window: read_window(terms.max_timeout_seconds)?,
             flow: read_flow(extra.payment_flow.as_deref())?,
             domain,
@@ -109,7 +132,12 @@ impl Quote {
     }
 
     /// A quote that no seller made, to ask the policy about.
-    pub(crate) const fn imagined(asset: Asset, pay_to: Address, value: U256, window: Duration) -> Self {
+    pub(crate) const fn imagined(
+        asset: Asset,
+        pay_to: Address,
+        value: U256,
+        window: Duration,
+    ) -> Self {
         Self {
             offer: 0,
             version: Version::V2,
@@ -186,7 +214,12 @@ impl Quote {
     /// token's domain, then the cheaper, then the seller's order. Tokens without a dollar value come
     /// after those with one.
     pub(crate) fn preference(&self) -> impl Ord + use<> {
-        (self.flow != Flow::Authorization, self.domain, self.dollars().unwrap_or(Usd::MAX), self.offer)
+        (
+            self.flow != Flow::Authorization,
+            self.domain,
+            self.dollars().unwrap_or(Usd::MAX),
+            self.offer,
+        )
     }
 }
 
@@ -255,15 +288,18 @@ fn find_asset(assets: &AssetRegistry, network: Network, written: &str) -> Result
     parse_address(written)
         .and_then(|address| assets.find(network, address))
         .cloned()
-        .ok_or_else(|| Unpayable::Asset { network, asset: text::excerpt(written) })
+        .ok_or_else(|| Unpayable::Asset {
+            network,
+            asset: text::excerpt(written),
+        })
 }
 
 /// An address in one case, or in mixed case with a right checksum (EIP-55).
 pub(crate) fn parse_address(written: &str) -> Option<Address> {
     let digits = written.strip_prefix("0x")?;
     let address: Address = written.parse().ok()?;
-    let one_case =
-        !digits.bytes().any(|byte| byte.is_ascii_uppercase()) || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
+    let one_case = !digits.bytes().any(|byte| byte.is_ascii_uppercase())
+        || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
     (one_case || checksummed(address) == written).then_some(address)
 }
 
@@ -276,8 +312,15 @@ fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
 }
 
 /// A seller that names no domain leaves it to us; one that names another is wrong about the token.
-fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Result<Domain, Unpayable> {
-    for (expected, found) in [(asset.eip712_name(), name), (asset.eip712_version(), version)] {
+fn check_domain(
+    asset: &Asset,
+    name: Option<&str>,
+    version: Option<&str>,
+) -> Result<Domain, Unpayable> {
+    for (expected, found) in [
+        (asset.eip712_name(), name),
+        (asset.eip712_version(), version),
+    ] {
         if let Some(found) = found.filter(|found| *found != expected) {
             return Err(Unpayable::Domain {
                 asset: asset.clone(),
@@ -286,7 +329,11 @@ fn check_domain(asset: &Asset, name: Option<&str>, version: Option<&str>) -> Res
             });
         }
     }
-    Ok(if name.is_some() && version.is_some() { Domain::Named } else { Domain::Missing })
+    Ok(if name.is_some() && version.is_some() {
+        Domain::Named
+    } else {
+        Domain::Missing
+    })
 }
 
 fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Result<U256, Unpayable> {
@@ -300,18 +347,26 @@ fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Resul
 
 /// `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
 fn parse_canonical(written: &str) -> Option<U256> {
-    let digits = (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
+    let digits =
+        (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = written.len() > 1 && written.starts_with('0');
-    (digits && !leading_zero).then(|| U256::from_str_radix(written, 10).ok()).flatten()
+    (digits && !leading_zero)
+        .then(|| U256::from_str_radix(written, 10).ok())
+        .flatten()
 }
 
 /// Whole seconds; fractions occur and are cut off.
 fn read_window(written: &RawValue) -> Result<Duration, Unpayable> {
     let malformed = || Unpayable::Window(text::excerpt(written.get()));
-    let number: serde_json::Number = serde_json::from_str(written.get()).map_err(|_| malformed())?;
+    let number: serde_json::Number =
+        serde_json::from_str(written.get()).map_err(|_| malformed())?;
     let seconds = match number.as_u64() {
         Some(whole) => whole,
-        None => number.as_f64().filter(|seconds| *seconds > 0.0).map(truncate).ok_or_else(malformed)?,
+        None => number
+            .as_f64()
+            .filter(|seconds| *seconds > 0.0)
+            .map(truncate)
+            .ok_or_else(malformed)?,
     };
     match seconds {
         0 if number.as_u64() == Some(0) => Err(malformed()),
@@ -358,14 +413,29 @@ mod tests {
     fn amounts_are_canonical_or_refused() {
         assert_eq!(read("\"10000\"", "\"0\"").unwrap().value(), U256::ZERO);
         let max = U256::MAX.to_string();
-        assert_eq!(read("\"10000\"", &format!("\"{max}\"")).unwrap().value(), U256::MAX);
-        let over = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
-        for bad in ["01000", "+1000", " 1000", "1e3", "-1", "1_000", "0x10", "1000.0", "", "１０", over] {
-            assert_eq!(read("\"10000\"", &format!("\"{bad}\"")), Err(Unpayable::Amount(text::excerpt(bad))), "{bad}");
-        }
-        assert!(matches!(read("\"10000\"", "10000"), Err(Unpayable::Malformed(_))));
         assert_eq!(
-            read("\"amount\":\"10000\"", "\"amount\":\"1\",\"maxAmountRequired\":\"1\""),
+            read("\"10000\"", &format!("\"{max}\"")).unwrap().value(),
+            U256::MAX
+        );
+        let over = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
+        for bad in [
+            "01000", "+1000", " 1000", "1e3", "-1", "1_000", "0x10", "1000.0", "", "１０", over,
+        ] {
+            assert_eq!(
+                read("\"10000\"", &format!("\"{bad}\"")),
+                Err(Unpayable::Amount(text::excerpt(bad))),
+                "{bad}"
+            );
+        }
+        assert!(matches!(
+            read("\"10000\"", "10000"),
+            Err(Unpayable::Malformed(_))
+        ));
+        assert_eq!(
+            read(
+                "\"amount\":\"10000\"",
+                "\"amount\":\"1\",\"maxAmountRequired\":\"1\""
+            ),
             Err(Unpayable::TwoAmounts)
         );
         assert_eq!(read("\"amount\":\"10000\",", ""), Err(Unpayable::NoAmount));
@@ -373,13 +443,27 @@ mod tests {
 
     #[test]
     fn the_window_is_a_positive_number_of_at_least_six_seconds() {
-        for (written, seconds) in
-            [("6", 6), ("60.9", 60), ("6e1", 60), ("1e300", u64::MAX), ("1576800000", 1_576_800_000)]
-        {
-            assert_eq!(read("60", written).unwrap().window().as_secs(), seconds, "{written}");
+        for (written, seconds) in [
+            ("6", 6),
+            ("60.9", 60),
+            ("6e1", 60),
+            ("1e300", u64::MAX),
+            ("1576800000", 1_576_800_000),
+        ] {
+            assert_eq!(
+                read("60", written).unwrap().window().as_secs(),
+                seconds,
+                "{written}"
+            );
         }
         for bad in ["0", "-1", "\"60\"", "null", "-0.0"] {
-            assert!(matches!(read("60", bad), Err(Unpayable::Window(_) | Unpayable::Malformed(_))), "{bad}");
+            assert!(
+                matches!(
+                    read("60", bad),
+                    Err(Unpayable::Window(_) | Unpayable::Malformed(_))
+                ),
+                "{bad}"
+            );
         }
         assert_eq!(read("60", "5"), Err(Unpayable::WindowTooShort(5)));
         assert_eq!(read("60", "0.5"), Err(Unpayable::WindowTooShort(0)));
@@ -387,12 +471,24 @@ mod tests {
 
     #[test]
     fn the_token_and_its_domain_come_from_the_registry() {
-        assert!(matches!(read("\"USDC\"", "\"USD Coin\""), Err(Unpayable::Domain { .. })));
-        assert!(matches!(read("\"version\":\"2\"", "\"version\":\"9\""), Err(Unpayable::Domain { .. })));
-        assert!(read("{\"name\":\"USDC\",\"version\":\"2\"}", "{}").is_ok());
-        assert!(matches!(read("84532", "8453"), Err(Unpayable::Asset { .. })));
         assert!(matches!(
-            read("0x036CbD53842c5426634e7929541eC2318f3dCF7e", "0x1111111111111111111111111111111111111111"),
+            read("\"USDC\"", "\"USD Coin\""),
+            Err(Unpayable::Domain { .. })
+        ));
+        assert!(matches!(
+            read("\"version\":\"2\"", "\"version\":\"9\""),
+            Err(Unpayable::Domain { .. })
+        ));
+        assert!(read("{\"name\":\"USDC\",\"version\":\"2\"}", "{}").is_ok());
+        assert!(matches!(
+            read("84532", "8453"),
+            Err(Unpayable::Asset { .. })
+        ));
+        assert!(matches!(
+            read(
+                "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+                "0x1111111111111111111111111111111111111111"
+            ),
             Err(Unpayable::Asset { .. })
         ));
     }
@@ -407,10 +503,22 @@ mod tests {
                 Err(Unpayable::TransferMethod(method.to_owned()))
             );
         }
-        assert_eq!(extra("\"paymentFlow\":\"upfront\"").unwrap().flow(), Flow::Upfront);
-        assert_eq!(extra("\"paymentFlow\":\"mystery\""), Err(Unpayable::Flow("mystery".to_owned())));
-        assert_eq!(read("exact", "upto"), Err(Unpayable::Scheme("upto".to_owned())));
-        assert!(matches!(read("eip155:84532", "solana:x"), Err(Unpayable::Network(_))));
+        assert_eq!(
+            extra("\"paymentFlow\":\"upfront\"").unwrap().flow(),
+            Flow::Upfront
+        );
+        assert_eq!(
+            extra("\"paymentFlow\":\"mystery\""),
+            Err(Unpayable::Flow("mystery".to_owned()))
+        );
+        assert_eq!(
+            read("exact", "upto"),
+            Err(Unpayable::Scheme("upto".to_owned()))
+        );
+        assert!(matches!(
+            read("eip155:84532", "solana:x"),
+            Err(Unpayable::Network(_))
+        ));
     }
 
     #[test]
@@ -439,9 +547,16 @@ mod tests {
 
     #[test]
     fn a_payee_with_a_wrong_checksum_is_a_mistyped_one() {
-        assert!(matches!(read("0x209693Bc", "0x209693bc"), Err(Unpayable::Payee(_))));
+        assert!(matches!(
+            read("0x209693Bc", "0x209693bc"),
+            Err(Unpayable::Payee(_))
+        ));
         assert!(
-            read("0x209693Bc6afc0C5328bA36FaF03C514EF312287C", "0x209693bc6afc0c5328ba36faf03c514ef312287c").is_ok()
+            read(
+                "0x209693Bc6afc0C5328bA36FaF03C514EF312287C",
+                "0x209693bc6afc0c5328ba36faf03c514ef312287c"
+            )
+            .is_ok()
         );
     }
 }

@@ -79,7 +79,11 @@ impl Receipt {
     /// The receipt of a purchase that was settled before, as the books hold it.
     pub(crate) fn from_books(paid: &Paid, transaction: B256) -> Self {
         let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
-        Self { paid: paid.clone(), transaction, claim }
+        Self {
+            paid: paid.clone(),
+            transaction,
+            claim,
+        }
     }
 
     /// The receipt, if the claim is a success that names a transaction, our network and our payer.
@@ -88,7 +92,11 @@ impl Receipt {
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
         let transaction: B256 = claim.transaction.strip_prefix("0x")?.parse().ok()?;
         let ours = claim.success && network == paid.network() && payer == paid.payer;
-        ours.then(|| Self { paid: paid.clone(), transaction, claim: claim.clone() })
+        ours.then(|| Self {
+            paid: paid.clone(),
+            transaction,
+            claim: claim.clone(),
+        })
     }
 }
 

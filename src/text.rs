@@ -16,7 +16,11 @@ const LONGEST_WORD: usize = 72;
 /// payment header left out and control, bidirectional and other invisible characters escaped, so that
 /// it can neither leak money, nor flood a log, nor repaint a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
-    if is_tame(text) { text.to_owned() } else { long_excerpt(text) }
+    if is_tame(text) {
+        text.to_owned()
+    } else {
+        long_excerpt(text)
+    }
 }
 
 fn long_excerpt(text: &str) -> String {
@@ -24,7 +28,11 @@ fn long_excerpt(text: &str) -> String {
     let mut room = EXCERPT;
     let mut hex = MOST_HEX;
     for piece in pieces(text) {
-        let piece = if is_hex(piece) { masked(piece, &mut hex).to_owned() } else { tamed(piece) };
+        let piece = if is_hex(piece) {
+            masked(piece, &mut hex).to_owned()
+        } else {
+            tamed(piece)
+        };
         let Some(left) = room.checked_sub(piece.chars().count()) else {
             shown.push('…');
             break;
@@ -41,8 +49,16 @@ fn is_tame(text: &str) -> bool {
     let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
     text.len() <= EXCERPT
         && text.bytes().all(|byte| {
-            word = if is_of_word(byte) { word.saturating_add(1) } else { 0 };
-            digits = if byte.is_ascii_hexdigit() { digits.saturating_add(1) } else { 0 };
+            word = if is_of_word(byte) {
+                word.saturating_add(1)
+            } else {
+                0
+            };
+            digits = if byte.is_ascii_hexdigit() {
+                digits.saturating_add(1)
+            } else {
+                0
+            };
             hex = match digits {
                 SHORT_HEX => hex.saturating_add(SHORT_HEX),
                 digits if digits > SHORT_HEX => hex.saturating_add(1),
@@ -60,10 +76,16 @@ const fn is_of_word(byte: u8) -> bool {
 pub(crate) fn without_long_hex(text: String) -> String {
     let is_digit = |character: char| character.is_ascii_hexdigit();
     let is_long = |run: &str| run.len() > LONGEST_HEX && run.starts_with(is_digit);
-    if text.as_bytes().split(|byte| !byte.is_ascii_hexdigit()).all(|run| run.len() <= LONGEST_HEX) {
+    if text
+        .as_bytes()
+        .split(|byte| !byte.is_ascii_hexdigit())
+        .all(|run| run.len() <= LONGEST_HEX)
+    {
         return text;
     }
-    runs(&text, is_digit).map(|run| if is_long(run) { "[hex]" } else { run }).collect()
+    runs(&text, is_digit)
+        .map(|run| if is_long(run) { "[hex]" } else { run })
+        .collect()
 }
 
 /// The text in its longest pieces of characters that are all of a kind, or all not.
@@ -71,7 +93,9 @@ fn runs(text: &str, kind: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let first = kind(rest.chars().next()?);
-        let end = rest.find(|character| kind(character) != first).unwrap_or(rest.len());
+        let end = rest
+            .find(|character| kind(character) != first)
+            .unwrap_or(rest.len());
         let (run, after) = rest.split_at(end);
         rest = after;
         Some(run)
@@ -83,7 +107,8 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let first = rest.chars().next()?;
-        let run = |of: fn(char) -> bool| rest.find(|character| !of(character)).unwrap_or(rest.len());
+        let run =
+            |of: fn(char) -> bool| rest.find(|character| !of(character)).unwrap_or(rest.len());
         let word = run(|character| u8::try_from(character).is_ok_and(is_of_word));
         let digits = run(|character| character.is_ascii_hexdigit());
         let end = match (word, digits) {
@@ -107,7 +132,10 @@ fn masked<'a>(digits: &'a str, budget: &mut usize) -> &'a str {
     if digits.len() < SHORT_HEX {
         return digits;
     }
-    match budget.checked_sub(digits.len()).filter(|_| digits.len() <= LONGEST_HEX) {
+    match budget
+        .checked_sub(digits.len())
+        .filter(|_| digits.len() <= LONGEST_HEX)
+    {
         Some(left) => {
             *budget = left;
             digits
@@ -144,7 +172,11 @@ mod tests {
     #[test]
     fn invisible_and_long_text_is_tamed() {
         assert_eq!(excerpt("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
-        for long in ["x ".repeat(250), format!("{}{}", "x ".repeat(79), "ab".repeat(32)), "\u{1b}".repeat(160)] {
+        for long in [
+            "x ".repeat(250),
+            format!("{}{}", "x ".repeat(79), "ab".repeat(32)),
+            "\u{1b}".repeat(160),
+        ] {
             assert!(excerpt(&long).chars().count() <= EXCERPT + 1, "{long}");
             assert!(excerpt(&long).ends_with('…'), "{long}");
         }
@@ -153,18 +185,38 @@ mod tests {
     /// The short way says of a text what the long way says.
     #[test]
     fn what_is_tame_is_shown_as_it_is() {
-        let digits = |count: usize| "0123456789abcdef".chars().cycle().take(count).collect::<String>();
+        let digits = |count: usize| {
+            "0123456789abcdef"
+                .chars()
+                .cycle()
+                .take(count)
+                .collect::<String>()
+        };
         let words = |count: usize| "x_-=+Z".chars().cycle().take(count).collect::<String>();
-        let mut texts =
-            vec!["\u{e9}".to_owned(), "\t".to_owned(), " ~ plain. ".to_owned(), "x ".repeat(80), "x ".repeat(81)];
+        let mut texts = vec![
+            "\u{e9}".to_owned(),
+            "\t".to_owned(),
+            " ~ plain. ".to_owned(),
+            "x ".repeat(80),
+            "x ".repeat(81),
+        ];
         for count in [1, 7, 8, 9, 40, 63, 64, 65, 71, 72, 73, 104, 105] {
-            texts.extend([digits(count), words(count), format!("0x{}", digits(count)), format!("{} z", digits(count))]);
+            texts.extend([
+                digits(count),
+                words(count),
+                format!("0x{}", digits(count)),
+                format!("{} z", digits(count)),
+            ]);
             texts.push(format!("{} {}", digits(count), digits(40)));
         }
         let mut tame = 0;
         for text in texts {
             let shown: String = long_excerpt(&text);
-            assert_eq!(is_tame(&text), shown == text && text.is_ascii(), "{text:?}: {shown:?}");
+            assert_eq!(
+                is_tame(&text),
+                shown == text && text.is_ascii(),
+                "{text:?}: {shown:?}"
+            );
             tame += usize::from(is_tame(&text));
         }
         assert!(tame > 20, "{tame}");
@@ -174,14 +226,35 @@ mod tests {
     fn signatures_are_left_out_and_hashes_are_not() {
         let hash = "ab".repeat(32);
         let signature = "cd".repeat(65);
-        assert_eq!(excerpt(&format!("tx 0x{hash} by 0x{signature}.")), format!("tx 0x{hash} by 0x[hex]."));
+        assert_eq!(
+            excerpt(&format!("tx 0x{hash} by 0x{signature}.")),
+            format!("tx 0x{hash} by 0x[hex].")
+        );
         let (address, half) = ("ef".repeat(20), "cd".repeat(32));
-        assert_eq!(excerpt(&format!("{hash} {address}")), format!("{hash} {address}"));
-        assert_eq!(excerpt(&format!("{half} {half} 1b")), format!("{half} [hex] 1b"), "in two");
+        assert_eq!(
+            excerpt(&format!("{hash} {address}")),
+            format!("{hash} {address}")
+        );
+        assert_eq!(
+            excerpt(&format!("{half} {half} 1b")),
+            format!("{half} [hex] 1b"),
+            "in two"
+        );
         let pieces = ["cdcdcdcdcdcdcdcd"; 8].join(" ");
         assert_eq!(excerpt(&pieces).matches("[hex]").count(), 2, "in eight");
-        assert_eq!(excerpt(&format!("x={}", "eyJ4NDAyVmVy".repeat(9))), "[word]", "a payment header");
-        assert_eq!(without_long_hex(format!("{hash} {hash} 0x{signature}")), format!("{hash} {hash} 0x[hex]"));
-        assert_eq!(without_long_hex(format!("{{\"paid\":\"x{signature}z\"}}")), "{\"paid\":\"x[hex]z\"}", "in a word");
+        assert_eq!(
+            excerpt(&format!("x={}", "eyJ4NDAyVmVy".repeat(9))),
+            "[word]",
+            "a payment header"
+        );
+        assert_eq!(
+            without_long_hex(format!("{hash} {hash} 0x{signature}")),
+            format!("{hash} {hash} 0x[hex]")
+        );
+        assert_eq!(
+            without_long_hex(format!("{{\"paid\":\"x{signature}z\"}}")),
+            "{\"paid\":\"x[hex]z\"}",
+            "in a word"
+        );
     }
 }

@@ -14,8 +14,8 @@ use crate::policy::{Policy, PolicyError, Rule};
 use crate::quote::{Quote, Unpayable};
 use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization, check_signature};
 use crate::x402::{
-    Extensions, PaymentRequired, Proof, SettlementResponse, Version, WireError, decode_header, encode_header,
-    encode_payment,
+    Extensions, PaymentRequired, Proof, SettlementResponse, Version, WireError, decode_header,
+    encode_header, encode_payment,
 };
 use crate::{Error, Intent, MemoryLedger, Network, Payer, Timestamp, Usd, usd};
 
@@ -27,7 +27,8 @@ const V1_BACKDATE: u64 = 600;
 
 macro_rules! vectors {
     ($file:literal) => {
-        serde_json::from_str::<Value>(include_str!(concat!("../tests/vectors/", $file, ".json"))).unwrap()
+        serde_json::from_str::<Value>(include_str!(concat!("../tests/vectors/", $file, ".json")))
+            .unwrap()
     };
 }
 
@@ -38,7 +39,9 @@ fn rows(vectors: &Value) -> &[Value] {
 
 /// The text at a JSON pointer.
 fn text<'a>(row: &'a Value, pointer: &str) -> &'a str {
-    row.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer} of {row}"))
+    row.pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} of {row}"))
 }
 
 fn number(row: &Value, pointer: &str) -> u64 {
@@ -74,7 +77,13 @@ fn authorization(quote: &Quote) -> TransferAuthorization {
     };
     let valid_before = NOW.checked_add(quote.window().as_secs()).unwrap();
     let parties = (signer().address(), quote.pay_to());
-    TransferAuthorization::new(quote.asset().clone(), parties, quote.value(), (valid_after, valid_before), NONCE)
+    TransferAuthorization::new(
+        quote.asset().clone(),
+        parties,
+        quote.value(),
+        (valid_after, valid_before),
+        NONCE,
+    )
 }
 
 /// From the seller's terms to the header, every step equal to the official client's.
@@ -83,10 +92,16 @@ async fn reproduce(row: &Value, required: &PaymentRequired) {
     same_typed_data(&authorization, &row["typedData"]);
     let signature = signer().sign(&authorization).await.unwrap();
     assert_eq!(signature.to_hex(), text(row, "/typedData/signature"));
-    assert_eq!(check_signature(&authorization, &signature).unwrap(), signature);
+    assert_eq!(
+        check_signature(&authorization, &signature).unwrap(),
+        signature
+    );
     assert_eq!(authorization.from(), address(row, "/typedData/recovered"));
     let json = encode_payment(required, 0, &Proof::new(&authorization, &signature), "").unwrap();
-    assert_eq!(str::from_utf8(&json).unwrap(), row["paymentPayload"].to_string());
+    assert_eq!(
+        str::from_utf8(&json).unwrap(),
+        row["paymentPayload"].to_string()
+    );
     assert_eq!(encode_header(&json), text(row, "/headerValue"));
     if let Some(name) = row.get("headerName").and_then(Value::as_str) {
         assert_eq!(required.version().payment_header(), name);
@@ -96,17 +111,26 @@ async fn reproduce(row: &Value, required: &PaymentRequired) {
 fn same_typed_data(authorization: &TransferAuthorization, official: &Value) {
     let ours: Value = serde_json::from_str(&authorization.typed_data_json()).unwrap();
     assert_eq!(ours["types"]["EIP712Domain"], official["domainTypes"]);
-    assert_eq!(ours["types"]["TransferWithAuthorization"], official["types"]["TransferWithAuthorization"]);
+    assert_eq!(
+        ours["types"]["TransferWithAuthorization"],
+        official["types"]["TransferWithAuthorization"]
+    );
     for part in ["primaryType", "domain", "message"] {
         assert_eq!(ours[part].to_string(), official[part].to_string());
     }
-    assert_eq!(authorization.asset().domain_separator(), hash(official, "/domainSeparator"));
+    assert_eq!(
+        authorization.asset().domain_separator(),
+        hash(official, "/domainSeparator")
+    );
     assert_eq!(authorization.struct_hash(), hash(official, "/structHash"));
     assert_eq!(authorization.digest(), hash(official, "/digest"));
 }
 
 fn refused_as_permit2(required: &PaymentRequired) {
-    assert_eq!(quote(required), Err(Unpayable::TransferMethod("permit2".to_owned())));
+    assert_eq!(
+        quote(required),
+        Err(Unpayable::TransferMethod("permit2".to_owned()))
+    );
 }
 
 /// `exact_v2_default_assets.json`: 22 tokens are paid with EIP-3009, 6 are known and refused because
@@ -119,9 +143,14 @@ async fn default_assets() {
         let required = required(&row["paymentRequired"]);
         let terms = &row["paymentRequired"]["accepts"][0];
         let network: Network = text(terms, "/network").parse().unwrap();
-        let asset = AssetRegistry::stablecoins().find(network, address(terms, "/asset")).unwrap();
+        let asset = AssetRegistry::stablecoins()
+            .find(network, address(terms, "/asset"))
+            .unwrap();
         assert_eq!(asset.symbol(), text(row, "/symbol"));
-        assert_eq!(u64::from(asset.decimals()), row["decimals"].as_u64().unwrap());
+        assert_eq!(
+            u64::from(asset.decimals()),
+            row["decimals"].as_u64().unwrap()
+        );
         assert_eq!(
             (asset.eip712_name(), asset.eip712_version()),
             (text(terms, "/extra/name"), text(terms, "/extra/version"))
@@ -148,9 +177,16 @@ async fn default_assets() {
 async fn variants() {
     let vectors = vectors!("exact_v2_variants");
     for row in rows(&vectors) {
-        let required = PaymentRequired::from_header(text(row, "/paymentRequiredHeader").as_bytes()).unwrap();
-        assert_eq!(required.offers()[0].json(), row["paymentRequired"]["accepts"][0].to_string());
-        assert_eq!(required.resource_url(), Some(text(row, "/paymentRequired/resource/url")));
+        let required =
+            PaymentRequired::from_header(text(row, "/paymentRequiredHeader").as_bytes()).unwrap();
+        assert_eq!(
+            required.offers()[0].json(),
+            row["paymentRequired"]["accepts"][0].to_string()
+        );
+        assert_eq!(
+            required.resource_url(),
+            Some(text(row, "/paymentRequired/resource/url"))
+        );
         match text(row, "/label") {
             "permit2_usdc" => refused_as_permit2(&required),
             _ => reproduce(row, &required).await,
@@ -166,10 +202,16 @@ async fn version_1() {
     for row in rows(&vectors) {
         let required = required(&row["paymentRequiredBody"]);
         assert_eq!(required.version(), Version::V1);
-        assert_eq!(required.resource_url(), Some("https://api.example.com/premium-data"));
+        assert_eq!(
+            required.resource_url(),
+            Some("https://api.example.com/premium-data")
+        );
         let network: Network = text(row, "/network").parse().unwrap();
         assert_eq!(network.name(), Some(text(row, "/network")));
-        assert_eq!(network.chain_id(), row["typedData"]["domain"]["chainId"].as_u64().unwrap());
+        assert_eq!(
+            network.chain_id(),
+            row["typedData"]["domain"]["chainId"].as_u64().unwrap()
+        );
         reproduce(row, &required).await;
     }
     assert_eq!(rows(&vectors).len(), 12);
@@ -179,10 +221,15 @@ async fn version_1() {
 #[test]
 fn other_schemes() {
     let vectors = vectors!("other_schemes");
-    for (name, scheme) in
-        [("upto_permit2", "upto"), ("batch_settlement", "batch-settlement"), ("auth_capture_eip3009", "auth-capture")]
-    {
-        assert_eq!(quote(&required(&vectors[name]["paymentRequired"])), Err(Unpayable::Scheme(scheme.to_owned())));
+    for (name, scheme) in [
+        ("upto_permit2", "upto"),
+        ("batch_settlement", "batch-settlement"),
+        ("auth_capture_eip3009", "auth-capture"),
+    ] {
+        assert_eq!(
+            quote(&required(&vectors[name]["paymentRequired"])),
+            Err(Unpayable::Scheme(scheme.to_owned()))
+        );
     }
     for name in ["permit2_with_eip2612", "permit2_with_erc20_approval"] {
         refused_as_permit2(&required(&vectors[name]["paymentRequired"]));
@@ -195,14 +242,18 @@ fn other_schemes() {
 #[test]
 fn registry() {
     let (v2, v1) = (vectors!("exact_v2_default_assets"), vectors!("exact_v1"));
-    let official = rows(&v2).iter().filter(|row| row["method"] == "eip3009").chain(rows(&v1)).map(|row| {
-        let domain = &row["typedData"]["domain"];
-        (
-            domain["chainId"].as_u64().unwrap(),
-            address(domain, "/verifyingContract"),
-            hash(row, "/typedData/domainSeparator"),
-        )
-    });
+    let official = rows(&v2)
+        .iter()
+        .filter(|row| row["method"] == "eip3009")
+        .chain(rows(&v1))
+        .map(|row| {
+            let domain = &row["typedData"]["domain"];
+            (
+                domain["chainId"].as_u64().unwrap(),
+                address(domain, "/verifyingContract"),
+                hash(row, "/typedData/domainSeparator"),
+            )
+        });
     let computed = [
         (
             10_143,
@@ -235,16 +286,25 @@ fn registry() {
             "0x9c66d10c4bfde137b77b28f21e155cb5aa5acec7c1ae89d30a5467e11a74fc86",
         ),
     ];
-    let computed =
-        computed.map(|(chain, asset, separator)| (chain, asset.parse().unwrap(), separator.parse().unwrap()));
+    let computed = computed.map(|(chain, asset, separator)| {
+        (chain, asset.parse().unwrap(), separator.parse().unwrap())
+    });
     let mut expected: Vec<(u64, Address, B256)> = official.chain(computed).collect();
     expected.sort_unstable();
     expected.dedup();
 
-    let payable =
-        AssetRegistry::stablecoins().iter().filter(|asset| asset.transfer_method() == TransferMethod::Eip3009);
-    let mut found: Vec<(u64, Address, B256)> =
-        payable.map(|asset| (asset.network().chain_id(), asset.address(), asset.domain_separator())).collect();
+    let payable = AssetRegistry::stablecoins()
+        .iter()
+        .filter(|asset| asset.transfer_method() == TransferMethod::Eip3009);
+    let mut found: Vec<(u64, Address, B256)> = payable
+        .map(|asset| {
+            (
+                asset.network().chain_id(),
+                asset.address(),
+                asset.domain_separator(),
+            )
+        })
+        .collect();
     found.sort_unstable();
     assert_eq!(found, expected);
     assert_eq!(found.len(), 34);
@@ -257,10 +317,21 @@ fn receipt_headers() {
     for row in rows(&vectors["paymentResponse"]) {
         let (encoded, decoded) = (text(row, "/encoded"), &row["decoded"]);
         assert_eq!(encode_header(row["json"].to_string().as_bytes()), encoded);
-        assert_eq!(decode_header(encoded.as_bytes()).unwrap(), row["json"].to_string().as_bytes());
-        same_receipt(&SettlementResponse::from_header(encoded.as_bytes()).unwrap(), decoded);
+        assert_eq!(
+            decode_header(encoded.as_bytes()).unwrap(),
+            row["json"].to_string().as_bytes()
+        );
+        same_receipt(
+            &SettlementResponse::from_header(encoded.as_bytes()).unwrap(),
+            decoded,
+        );
         let pending = text(row, "/label") == "settle_pending";
-        assert_eq!(SettlementResponse::from_header(encoded.as_bytes()).unwrap().is_pending(), pending);
+        assert_eq!(
+            SettlementResponse::from_header(encoded.as_bytes())
+                .unwrap()
+                .is_pending(),
+            pending
+        );
     }
     assert_eq!(rows(&vectors["paymentResponse"]).len(), 5);
 }
@@ -276,7 +347,11 @@ fn same_receipt(ours: &SettlementResponse, official: &Value) {
         ("errorMessage", &ours.error_message),
     ];
     for (name, value) in optional {
-        assert_eq!(official.get(name).and_then(Value::as_str), value.as_deref(), "{name}");
+        assert_eq!(
+            official.get(name).and_then(Value::as_str),
+            value.as_deref(),
+            "{name}"
+        );
     }
 }
 
@@ -297,7 +372,11 @@ fn odd_headers() {
         let decoded = decode_header(text(row, "/value").as_bytes())
             .ok()
             .and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-        assert_eq!(decoded.as_ref(), row["officialTsResult"].get("value"), "{row}");
+        assert_eq!(
+            decoded.as_ref(),
+            row["officialTsResult"].get("value"),
+            "{row}"
+        );
     }
     assert_eq!(rows(&vectors["decodeEdgeCases"]).len(), 6);
 }
@@ -314,14 +393,20 @@ fn specification() {
         match text(row, "/header") {
             "PAYMENT-REQUIRED" => {
                 let required = PaymentRequired::from_header(value).unwrap();
-                assert_eq!(required.error(), Some("PAYMENT-SIGNATURE header is required"));
+                assert_eq!(
+                    required.error(),
+                    Some("PAYMENT-SIGNATURE header is required")
+                );
                 assert_eq!(quote(&required).unwrap().value(), U256::from(10_000));
             }
             "PAYMENT-RESPONSE" | "X-PAYMENT-RESPONSE" => {
                 same_receipt(&SettlementResponse::from_header(value).unwrap(), decoded)
             }
             "PAYMENT-SIGNATURE" | "X-PAYMENT" => {
-                assert_eq!(decoded["payload"]["signature"], vectors["eip3009_example"]["signature"])
+                assert_eq!(
+                    decoded["payload"]["signature"],
+                    vectors["eip3009_example"]["signature"]
+                )
             }
             unknown => panic!("{unknown}"),
         }
@@ -330,23 +415,35 @@ fn specification() {
 
     let example = &vectors["eip3009_example"];
     let authorization = spec_authorization(example);
-    assert_eq!(authorization.asset().domain_separator(), hash(example, "/domainSeparator"));
+    assert_eq!(
+        authorization.asset().domain_separator(),
+        hash(example, "/domainSeparator")
+    );
     assert_eq!(authorization.struct_hash(), hash(example, "/structHash"));
     assert_eq!(authorization.digest(), hash(example, "/digest"));
-    let signature = Signature::new(alloy::primitives::hex::decode(text(example, "/signature")).unwrap());
-    assert_eq!(check_signature(&authorization, &signature).unwrap(), signature);
+    let signature =
+        Signature::new(alloy::primitives::hex::decode(text(example, "/signature")).unwrap());
+    assert_eq!(
+        check_signature(&authorization, &signature).unwrap(),
+        signature
+    );
     assert_eq!(authorization.from(), address(example, "/recovered"));
 }
 
 fn spec_authorization(example: &Value) -> TransferAuthorization {
     let (domain, message) = (&example["domain"], &example["message"]);
     let network = Network::from_chain_id(domain["chainId"].as_u64().unwrap());
-    let asset = AssetRegistry::stablecoins().find(network, address(domain, "/verifyingContract")).unwrap();
+    let asset = AssetRegistry::stablecoins()
+        .find(network, address(domain, "/verifyingContract"))
+        .unwrap();
     TransferAuthorization::new(
         asset.clone(),
         (address(message, "/from"), address(message, "/to")),
         U256::from(number(message, "/value")),
-        (number(message, "/validAfter"), number(message, "/validBefore")),
+        (
+            number(message, "/validAfter"),
+            number(message, "/validBefore"),
+        ),
         hash(message, "/nonce"),
     )
 }
@@ -355,15 +452,33 @@ fn spec_authorization(example: &Value) -> TransferAuthorization {
 #[tokio::test]
 async fn anchors() {
     let meta = vectors!("meta");
-    assert_eq!((meta["now"].as_u64(), hash(&meta, "/nonce")), (Some(NOW), NONCE));
-    let usdc =
-        |network: &str| AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), "USDC").unwrap().clone();
+    assert_eq!(
+        (meta["now"].as_u64(), hash(&meta, "/nonce")),
+        (Some(NOW), NONCE)
+    );
+    let usdc = |network: &str| {
+        AssetRegistry::stablecoins()
+            .find_symbol(network.parse().unwrap(), "USDC")
+            .unwrap()
+            .clone()
+    };
     let separator = |network: &str| usdc(network).domain_separator();
-    assert_eq!(separator("base-sepolia"), b256!("71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818"));
-    assert_eq!(separator("base"), b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f"));
-    assert_eq!(separator("ethereum"), b256!("06c37168a7db5138defc7866392bb87a741f9b3d104deb5094588ce041cae335"));
+    assert_eq!(
+        separator("base-sepolia"),
+        b256!("71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818")
+    );
+    assert_eq!(
+        separator("base"),
+        b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f")
+    );
+    assert_eq!(
+        separator("ethereum"),
+        b256!("06c37168a7db5138defc7866392bb87a741f9b3d104deb5094588ce041cae335")
+    );
 
-    let payee: Address = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C".parse().unwrap();
+    let payee: Address = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+        .parse()
+        .unwrap();
     let of = |network: &str, from: Address, valid_after: u64| {
         TransferAuthorization::new(
             usdc(network),
@@ -374,16 +489,30 @@ async fn anchors() {
         )
     };
     let sepolia = of("base-sepolia", signer().address(), 0);
-    assert_eq!(sepolia.digest(), b256!("4f4985a0c4a7592c738a9d385dac72ed9932049a3a642b4923659213c54fa8c6"));
+    assert_eq!(
+        sepolia.digest(),
+        b256!("4f4985a0c4a7592c738a9d385dac72ed9932049a3a642b4923659213c54fa8c6")
+    );
     assert_eq!(
         signer().sign(&sepolia).await.unwrap().to_hex(),
         "0x887688bfda2adc60488cb21d8355641dc7e6cae2acf979a4e510569110fbeb6912bfec8521359ee79ecbd2c6f8ba9ada97d499a910f5c0d4e274d0da99b8f3561c",
     );
     let base = of("base", signer().address(), 0);
-    assert_eq!(base.digest(), b256!("8bad68561cdef1c3d7b20cd036f029b9d540810e1c3d9a9d34d26e32e080a6a4"));
-    let specification =
-        of("base-sepolia", "0x857b06519E91e3A54538791bDbb0E22373e36b66".parse().unwrap(), 1_740_672_089);
-    assert_eq!(specification.digest(), b256!("f256992871671abcb27ff92885a7afa46218724e5fc0bac35d050115aa1d22e6"));
+    assert_eq!(
+        base.digest(),
+        b256!("8bad68561cdef1c3d7b20cd036f029b9d540810e1c3d9a9d34d26e32e080a6a4")
+    );
+    let specification = of(
+        "base-sepolia",
+        "0x857b06519E91e3A54538791bDbb0E22373e36b66"
+            .parse()
+            .unwrap(),
+        1_740_672_089,
+    );
+    assert_eq!(
+        specification.digest(),
+        b256!("f256992871671abcb27ff92885a7afa46218724e5fc0bac35d050115aa1d22e6")
+    );
 }
 
 /// `money_and_networks.json`: how amounts of dollars are read.
@@ -410,7 +539,9 @@ fn money() {
                 stricter += 1;
             }
             None => {
-                let official = row.get("atomic6").map(|units| units.as_str().unwrap().parse::<u64>().unwrap());
+                let official = row
+                    .get("atomic6")
+                    .map(|units| units.as_str().unwrap().parse::<u64>().unwrap());
                 assert_eq!(ours.ok().map(Usd::micros), official, "{input}");
                 same += 1;
             }
@@ -451,8 +582,10 @@ enum Choice {
 /// `selection_and_spend_controls.json`, where our answer is not the official one.
 fn deviation(label: &str) -> Option<Choice> {
     let sepolia = Network::from_chain_id(84_532);
-    let unregistered =
-        || Unpayable::Asset { network: sepolia, asset: "0x1111111111111111111111111111111111111111".to_owned() };
+    let unregistered = || Unpayable::Asset {
+        network: sepolia,
+        asset: "0x1111111111111111111111111111111111111111".to_owned(),
+    };
     Some(match label {
         // A token without a dollar value must be limited in its own units.
         "custom_asset_allowed_uncapped" => Choice::Denied(Rule::UnpricedAsset),
@@ -471,7 +604,9 @@ fn our_refusal(label: &str) -> Choice {
     let unpayable = |reason: Unpayable| Choice::NotPayable(vec![reason]);
     match label {
         "unsupported_scheme" => unpayable(Unpayable::Scheme("foo".to_owned())),
-        "unsupported_network" => unpayable(Unpayable::Network("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp".to_owned())),
+        "unsupported_network" => unpayable(Unpayable::Network(
+            "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp".to_owned(),
+        )),
         "bad_caip2_reference" => unpayable(Unpayable::Network("eip155:0x2105".to_owned())),
         "custom_asset_rejected_by_default" => unpayable(Unpayable::Asset {
             network: sepolia,
@@ -497,11 +632,17 @@ async fn selection_and_spend_controls() {
     let mut deviations = 0;
     for row in rows(&vectors) {
         let label = text(row, "/label");
-        let official = row["officialTsResult"].get("selectedIndex").and_then(Value::as_u64);
+        let official = row["officialTsResult"]
+            .get("selectedIndex")
+            .and_then(Value::as_u64);
         let expected = match (deviation(label), official) {
             (Some(ours), _) => {
                 deviations += 1;
-                assert_ne!(Some(&ours), official.map(selected).as_ref(), "{label} is no deviation");
+                assert_ne!(
+                    Some(&ours),
+                    official.map(selected).as_ref(),
+                    "{label} is no deviation"
+                );
                 ours
             }
             (None, Some(index)) => selected(index),
@@ -517,7 +658,11 @@ async fn selection_and_spend_controls() {
 #[tokio::test]
 async fn rules_without_a_row() {
     let vectors = vectors!("selection_and_spend_controls");
-    let mut row = rows(&vectors).iter().find(|row| row["label"] == "cap_skips_expensive_takes_cheap").unwrap().clone();
+    let mut row = rows(&vectors)
+        .iter()
+        .find(|row| row["label"] == "cap_skips_expensive_takes_cheap")
+        .unwrap()
+        .clone();
     row["spendControls"] = json!({ "maxAmountPerPayment": false });
     assert_eq!(choice(&row).await, Choice::Paid(1));
     row["accepts"].as_array_mut().unwrap().reverse();
@@ -534,16 +679,28 @@ fn selected(index: u64) -> Choice {
 
 /// What a wallet with the row's policy makes of the row's offers.
 async fn choice(row: &Value) -> Choice {
-    let payer = Payer::builder().signer(signer()).policy(equivalent_policy(row)).ledger(MemoryLedger::new());
+    let payer = Payer::builder()
+        .signer(signer())
+        .policy(equivalent_policy(row))
+        .ledger(MemoryLedger::new());
     let payer = payer.clock(|| Timestamp::from_secs(NOW)).build().unwrap();
     let required = required(&json!({ "x402Version": 2, "accepts": row["accepts"] }));
     let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
-    let best = payer.quote(required.clone(), &intent).await.unwrap().best().map(Quote::offer);
+    let best = payer
+        .quote(required.clone(), &intent)
+        .await
+        .unwrap()
+        .best()
+        .map(Quote::offer);
     match payer.authorize(&required, &intent).await {
         Ok(payment) => {
             let json = payment.json().unwrap();
-            let sent: Value = serde_json::from_str(secrecy::ExposeSecret::expose_secret(&json)).unwrap();
-            let paid = rows(&row["accepts"]).iter().position(|offer| *offer == sent["accepted"]).unwrap();
+            let sent: Value =
+                serde_json::from_str(secrecy::ExposeSecret::expose_secret(&json)).unwrap();
+            let paid = rows(&row["accepts"])
+                .iter()
+                .position(|offer| *offer == sent["accepted"])
+                .unwrap();
             assert_eq!(best, Some(paid));
             Choice::Paid(paid)
         }
@@ -556,14 +713,20 @@ async fn choice(row: &Value) -> Choice {
 
 fn refusal(error: &Error) -> Choice {
     assert_eq!(error.spend(), crate::Spend::None);
-    error.denial().map_or_else(|| Choice::NotPayable(error.unpayable().to_vec()), |denial| Choice::Denied(denial.rule))
+    error.denial().map_or_else(
+        || Choice::NotPayable(error.unpayable().to_vec()),
+        |denial| Choice::Denied(denial.rule),
+    )
 }
 
 /// The official client's settings in our words. Its defaults are $1 a payment and the tokens of the
 /// registry; it knows no limits over time, so ours are dropped.
 fn equivalent_policy(row: &Value) -> Policy {
     let mut policy = Policy::new().without_defaults().mix_testnets();
-    for network in rows(&row["registeredNetworks"]).iter().filter_map(Value::as_str) {
+    for network in rows(&row["registeredNetworks"])
+        .iter()
+        .filter_map(Value::as_str)
+    {
         policy = match network {
             "eip155:*" => every_network().into_iter().fold(policy, Policy::network),
             one => policy.network(one),
@@ -577,18 +740,28 @@ fn equivalent_policy(row: &Value) -> Policy {
             _ => policy.per_payment(usd!("1")),
         };
     }
-    controls["allowedAssets"].as_array().into_iter().flatten().fold(policy, allow)
+    controls["allowedAssets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .fold(policy, allow)
 }
 
 fn every_network() -> Vec<Network> {
-    AssetRegistry::stablecoins().iter().map(Asset::network).collect()
+    AssetRegistry::stablecoins()
+        .iter()
+        .map(Asset::network)
+        .collect()
 }
 
 /// An entry of `allowedAssets`: a known token by symbol or an unknown one by address, and its cap.
 fn allow(policy: Policy, entry: &Value) -> Policy {
     let sepolia = Network::from_chain_id(84_532);
-    let known = AssetRegistry::stablecoins().find_symbol(sepolia, text(entry, "/asset")).cloned();
-    let asset = known.unwrap_or_else(|| Asset::new(sepolia, address(entry, "/asset"), "X", 6, "X", "1"));
+    let known = AssetRegistry::stablecoins()
+        .find_symbol(sepolia, text(entry, "/asset"))
+        .cloned();
+    let asset =
+        known.unwrap_or_else(|| Asset::new(sepolia, address(entry, "/asset"), "X", 6, "X", "1"));
     let policy = policy.asset(asset.clone());
     match entry.get("maxAmountPerPayment").and_then(Value::as_str) {
         None => policy,
@@ -603,7 +776,11 @@ fn allow(policy: Policy, entry: &Value) -> Policy {
 /// What is sent for the extensions that a seller declares.
 fn extended(declared: &Value, identifier: &str) -> String {
     let declared: Box<RawValue> = to_raw_value(declared).unwrap();
-    serde_json::to_string(&Extensions { declared: &declared, identifier }).unwrap()
+    serde_json::to_string(&Extensions {
+        declared: &declared,
+        identifier,
+    })
+    .unwrap()
 }
 
 /// `extensions.json`: the identifier is added as the official client adds it.
@@ -620,18 +797,29 @@ async fn payment_identifier() {
         assert_eq!(row["valid"], is_identifier(text(row, "/id")), "{row}");
     }
     let row = json!({ "registeredNetworks": ["base-sepolia"], "spendControls": "(default)" });
-    let payer =
-        Payer::builder().signer(signer()).policy(equivalent_policy(&row)).ledger(MemoryLedger::new()).build().unwrap();
+    let payer = Payer::builder()
+        .signer(signer())
+        .policy(equivalent_policy(&row))
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
     let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
     let _payment = payer.authorize(&required(terms), &intent).await.unwrap();
     let entries = payer.entries(&crate::Filter::all()).await.unwrap();
-    assert!(is_identifier(&entries[0].identifier), "{}", entries[0].identifier);
+    assert!(
+        is_identifier(&entries[0].identifier),
+        "{}",
+        entries[0].identifier
+    );
 }
 
 /// The form of a `payment-identifier`, as its schema has it.
 fn is_identifier(id: &str) -> bool {
-    (16..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (16..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 /// `extensions.json`: an extension that we do not speak is echoed untouched. That is what the official
@@ -648,7 +836,10 @@ fn other_extensions() {
         vectors["merge_rule"]["serverExt"].clone(),
     ];
     for declared in declared {
-        assert_eq!(extended(&declared, "pay_my_custom_id_12345"), declared.to_string());
+        assert_eq!(
+            extended(&declared, "pay_my_custom_id_12345"),
+            declared.to_string()
+        );
     }
     let merge = &vectors["merge_rule"];
     assert!(holds(&merge["merged"], &merge["serverExt"]));
@@ -658,9 +849,9 @@ fn other_extensions() {
 /// Whether everything of `part` is at its place in `whole`.
 fn holds(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => {
-            part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value)))
-        }
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value))),
         _ => whole == part,
     }
 }

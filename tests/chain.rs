@@ -8,8 +8,8 @@ use std::time::Duration;
 use bursar::chain::{Answer, ChainReader, Grounds, Proof, Question, Reason, RpcError};
 use bursar::testing::{CancelError, Node, NodeFault, Paywall, Route};
 use bursar::{
-    Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network, Policy,
-    SignedCancellation, Signer, Timestamp, U256, usd,
+    Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network,
+    Policy, SignedCancellation, Signer, Timestamp, U256, usd,
 };
 
 const NETWORK: Network = Network::from_chain_id(84_532);
@@ -33,12 +33,21 @@ impl World {
             .start()
             .await
             .unwrap();
-        let nodes = [paywall.node(NETWORK).await.unwrap(), paywall.node(NETWORK).await.unwrap()];
+        let nodes = [
+            paywall.node(NETWORK).await.unwrap(),
+            paywall.node(NETWORK).await.unwrap(),
+        ];
         let mut reader = ChainReader::new().timeout(Duration::from_secs(5));
         for node in &nodes {
             reader = reader.endpoint(NETWORK, node.url().as_str()).unwrap();
         }
-        Self { clock, paywall, nodes, signer: Arc::new(LocalSigner::random().unwrap()), reader }
+        Self {
+            clock,
+            paywall,
+            nodes,
+            signer: Arc::new(LocalSigner::random().unwrap()),
+            reader,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -46,7 +55,8 @@ impl World {
     }
 
     fn pass(&self, seconds: i64) {
-        self.clock.fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
+        self.clock
+            .fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
     }
 
     async fn ask(&self, question: &Question) -> Answer {
@@ -64,7 +74,11 @@ impl World {
             .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))
             .build()
             .unwrap();
-        client.get(self.paywall.url("/report")).send().await.unwrap();
+        client
+            .get(self.paywall.url("/report"))
+            .send()
+            .await
+            .unwrap();
         let settled = &self.paywall.settlements()[0];
         let authorization = settled.authorization;
         Question {
@@ -103,7 +117,10 @@ impl World {
 }
 
 fn usdc() -> Asset {
-    AssetRegistry::stablecoins().find_symbol(NETWORK, "USDC").unwrap().clone()
+    AssetRegistry::stablecoins()
+        .find_symbol(NETWORK, "USDC")
+        .unwrap()
+        .clone()
 }
 
 const fn cannot_tell(reason: Reason) -> Answer {
@@ -124,10 +141,19 @@ async fn a_settlement_is_found_by_claim_and_without_one() {
     let forged = Some(B256::repeat_byte(0xfe));
     world.pass(100_000);
     for claimed in [question.claimed, None, forged] {
-        match world.ask(&Question { claimed, ..question }).await {
+        match world
+            .ask(&Question {
+                claimed,
+                ..question
+            })
+            .await
+        {
             Answer::Settled(settlement) => {
                 assert_eq!(Some(settlement.transaction), question.claimed);
-                assert_eq!((settlement.value, settlement.block), (question.value, question.signed_at.secs()));
+                assert_eq!(
+                    (settlement.value, settlement.block),
+                    (question.value, question.signed_at.secs())
+                );
             }
             other => unreachable!("{claimed:?}: {other}"),
         }
@@ -137,12 +163,24 @@ async fn a_settlement_is_found_by_claim_and_without_one() {
 #[tokio::test]
 async fn a_narrow_search_is_found_too() {
     let world = World::new().await;
-    let question = Question { claimed: None, ..world.purchase().await };
-    world.nodes.iter().for_each(|node| node.fault(NodeFault::NarrowLogs(1000)));
+    let question = Question {
+        claimed: None,
+        ..world.purchase().await
+    };
+    world
+        .nodes
+        .iter()
+        .for_each(|node| node.fault(NodeFault::NarrowLogs(1000)));
     assert!(matches!(world.ask(&question).await, Answer::Settled(_)));
     // Blocks one by one are more calls than are made.
-    world.nodes.iter().for_each(|node| node.fault(NodeFault::NarrowLogs(1)));
-    assert_eq!(world.ask(&question).await, cannot_tell(Reason::UsedUnexplained));
+    world
+        .nodes
+        .iter()
+        .for_each(|node| node.fault(NodeFault::NarrowLogs(1)));
+    assert_eq!(
+        world.ask(&question).await,
+        cannot_tell(Reason::UsedUnexplained)
+    );
 }
 
 #[tokio::test]
@@ -151,13 +189,24 @@ async fn an_expired_unused_authorization_is_released_by_two() {
     let question = world.unused();
     assert_eq!(world.ask(&question).await, cannot_tell(Reason::NotExpired));
     world.pass(120);
-    assert_eq!(world.ask(&question).await, cannot_tell(Reason::NotExpired), "the margin is part of it");
+    assert_eq!(
+        world.ask(&question).await,
+        cannot_tell(Reason::NotExpired),
+        "the margin is part of it"
+    );
     world.pass(1);
     let proof = proof(world.ask(&question).await);
-    assert_eq!((proof.grounds, proof.witnesses.len()), (Grounds::Expired, 2));
+    assert_eq!(
+        (proof.grounds, proof.witnesses.len()),
+        (Grounds::Expired, 2)
+    );
     assert!(proof.witnesses[0].head.timestamp > question.valid_before.saturating_add(60));
     let json = serde_json::to_string(&proof).unwrap();
-    assert_eq!(serde_json::from_str::<Proof>(&json).unwrap(), proof, "{json}");
+    assert_eq!(
+        serde_json::from_str::<Proof>(&json).unwrap(),
+        proof,
+        "{json}"
+    );
 }
 
 #[tokio::test]
@@ -167,11 +216,27 @@ async fn one_endpoint_releases_nothing_unless_trusted() {
     world.pass(200);
     let url = world.nodes[0].url().as_str();
     let alone = ChainReader::new().endpoint(NETWORK, url).unwrap();
-    let few = cannot_tell(Reason::TooFewWitnesses { found: 1, required: 2 });
+    let few = cannot_tell(Reason::TooFewWitnesses {
+        found: 1,
+        required: 2,
+    });
     assert_eq!(alone.ask(&question, world.now()).await, few);
-    let twice = alone.clone().endpoint(NETWORK, &format!("{url}other?key=1")).unwrap();
-    assert_eq!(twice.ask(&question, world.now()).await, few, "the same host is the same witness");
-    assert!(matches!(alone.trust_single_endpoint().ask(&question, world.now()).await, Answer::NotSettled(_)));
+    let twice = alone
+        .clone()
+        .endpoint(NETWORK, &format!("{url}other?key=1"))
+        .unwrap();
+    assert_eq!(
+        twice.ask(&question, world.now()).await,
+        few,
+        "the same host is the same witness"
+    );
+    assert!(matches!(
+        alone
+            .trust_single_endpoint()
+            .ask(&question, world.now())
+            .await,
+        Answer::NotSettled(_)
+    ));
     let nobody = ChainReader::new().ask(&question, world.now()).await;
     assert_eq!(nobody, cannot_tell(Reason::NoEndpoint));
 }
@@ -183,7 +248,10 @@ async fn a_broken_node_cannot_tell_and_releases_nothing() {
     let question = world.unused();
     world.pass(200);
     let malformed = |method| Reason::Endpoint(RpcError::Malformed(method));
-    let soft = RpcError::Node { code: -32603, message: "upstream is gone".to_owned() };
+    let soft = RpcError::Node {
+        code: -32603,
+        message: "upstream is gone".to_owned(),
+    };
     let faults = [
         (F::Unavailable, Reason::Endpoint(RpcError::Status(503))),
         (F::Redirects, Reason::Endpoint(RpcError::Status(307))),
@@ -201,25 +269,44 @@ async fn a_broken_node_cannot_tell_and_releases_nothing() {
     ];
     for (fault, reason) in faults {
         world.nodes.iter().for_each(|node| node.fault(fault));
-        assert_eq!(world.ask(&question).await, cannot_tell(reason), "{fault:?} of both");
+        assert_eq!(
+            world.ask(&question).await,
+            cannot_tell(reason),
+            "{fault:?} of both"
+        );
         world.nodes[0].reform();
-        assert!(matches!(world.ask(&question).await, Answer::CannotTell { .. }), "{fault:?} of one");
+        assert!(
+            matches!(world.ask(&question).await, Answer::CannotTell { .. }),
+            "{fault:?} of one"
+        );
     }
     let hasty = world.reader.clone().timeout(Duration::from_millis(50));
     world.nodes.iter().for_each(|node| node.fault(F::Hangs));
-    assert_eq!(hasty.ask(&question, world.now()).await, cannot_tell(Reason::Endpoint(RpcError::Timeout)));
+    assert_eq!(
+        hasty.ask(&question, world.now()).await,
+        cannot_tell(Reason::Endpoint(RpcError::Timeout))
+    );
 }
 
 #[tokio::test]
 async fn confirmations_stand_in_for_finality_where_the_user_says_so() {
     let world = World::new().await;
     let question = world.unused();
-    world.nodes.iter().for_each(|node| node.fault(NodeFault::NoFinality));
+    world
+        .nodes
+        .iter()
+        .for_each(|node| node.fault(NodeFault::NoFinality));
     let reader = world.reader.clone().confirmations(100);
     world.pass(200);
-    assert_eq!(reader.ask(&question, world.now()).await, cannot_tell(Reason::BlockTooOld));
+    assert_eq!(
+        reader.ask(&question, world.now()).await,
+        cannot_tell(Reason::BlockTooOld)
+    );
     world.pass(100);
-    assert!(matches!(reader.ask(&question, world.now()).await, Answer::NotSettled(_)));
+    assert!(matches!(
+        reader.ask(&question, world.now()).await,
+        Answer::NotSettled(_)
+    ));
 }
 
 #[tokio::test]
@@ -228,14 +315,37 @@ async fn a_lying_node_never_frees_money_that_was_spent() {
     let world = World::new().await;
     let question = world.purchase().await;
     world.pass(1000);
-    for fault in [F::SaysUnused, F::StaleBlock, F::Reorged, F::NoLogs, F::NoReceipts, F::NoCode, F::Unavailable] {
+    for fault in [
+        F::SaysUnused,
+        F::StaleBlock,
+        F::Reorged,
+        F::NoLogs,
+        F::NoReceipts,
+        F::NoCode,
+        F::Unavailable,
+    ] {
         for claimed in [question.claimed, None] {
-            let question = Question { claimed, ..question };
+            let question = Question {
+                claimed,
+                ..question
+            };
             world.nodes[0].fault(fault);
             let answer = world.ask(&question).await;
             let contradicted = fault == F::SaysUnused;
-            assert_eq!(matches!(answer, Answer::CannotTell { reason: Reason::Disagreement(..) }), contradicted);
-            assert_eq!(matches!(answer, Answer::Settled(_)), !contradicted, "{fault:?}: {answer}");
+            assert_eq!(
+                matches!(
+                    answer,
+                    Answer::CannotTell {
+                        reason: Reason::Disagreement(..)
+                    }
+                ),
+                contradicted
+            );
+            assert_eq!(
+                matches!(answer, Answer::Settled(_)),
+                !contradicted,
+                "{fault:?}: {answer}"
+            );
         }
     }
 }
@@ -249,12 +359,24 @@ async fn a_used_nonce_without_its_transfer_is_not_explained_away() {
     both(F::Reorged);
     assert_eq!(world.ask(&question).await, cannot_tell(Reason::Reorged));
     both(F::NoReceipts);
-    assert_eq!(world.ask(&question).await, cannot_tell(Reason::UsedUnexplained));
+    assert_eq!(
+        world.ask(&question).await,
+        cannot_tell(Reason::UsedUnexplained)
+    );
     world.nodes.iter().for_each(Node::reform);
-    let dearer = Question { value: question.value.saturating_sub(U256::from(1)), ..question };
+    let dearer = Question {
+        value: question.value.saturating_sub(U256::from(1)),
+        ..question
+    };
     assert_eq!(world.ask(&dearer).await, cannot_tell(Reason::OtherTransfer));
-    let diverted = Question { payee: bursar::Address::ZERO, ..question };
-    assert_eq!(world.ask(&diverted).await, cannot_tell(Reason::OtherTransfer));
+    let diverted = Question {
+        payee: bursar::Address::ZERO,
+        ..question
+    };
+    assert_eq!(
+        world.ask(&diverted).await,
+        cannot_tell(Reason::OtherTransfer)
+    );
 }
 
 #[tokio::test]
@@ -263,14 +385,26 @@ async fn a_cancellation_releases_before_the_expiry() {
     let question = world.unused();
     let cancellation = world.cancellation(&question).await;
     world.paywall.cancel(&usdc(), &cancellation).unwrap();
-    assert_eq!(world.paywall.cancel(&usdc(), &cancellation), Err(CancelError::UsedOrCanceled));
+    assert_eq!(
+        world.paywall.cancel(&usdc(), &cancellation),
+        Err(CancelError::UsedOrCanceled)
+    );
     let proof = proof(world.ask(&question).await);
-    assert_eq!((proof.grounds, proof.witnesses.len()), (Grounds::Canceled, 2));
+    assert_eq!(
+        (proof.grounds, proof.witnesses.len()),
+        (Grounds::Canceled, 2)
+    );
 
     world.nodes[1].fault(NodeFault::NoLogs);
-    assert_eq!(world.ask(&question).await, cannot_tell(Reason::UsedUnexplained));
+    assert_eq!(
+        world.ask(&question).await,
+        cannot_tell(Reason::UsedUnexplained)
+    );
     world.nodes[1].fault(NodeFault::StaleBlock);
-    assert!(matches!(world.ask(&question).await, Answer::CannotTell { .. }));
+    assert!(matches!(
+        world.ask(&question).await,
+        Answer::CannotTell { .. }
+    ));
 }
 
 #[tokio::test]
@@ -278,17 +412,28 @@ async fn the_chain_takes_a_cancellation_of_its_owner_alone() {
     let world = World::new().await;
     let question = world.purchase().await;
     let late = world.cancellation(&question).await;
-    assert_eq!(world.paywall.cancel(&usdc(), &late), Err(CancelError::UsedOrCanceled), "it was paid first");
+    assert_eq!(
+        world.paywall.cancel(&usdc(), &late),
+        Err(CancelError::UsedOrCanceled),
+        "it was paid first"
+    );
     let theirs = CancelAuthorization::new(usdc(), world.signer.address(), B256::ZERO);
     let forged = SignedCancellation::new(theirs, late.signature().clone());
-    assert_eq!(world.paywall.cancel(&usdc(), &forged), Err(CancelError::InvalidSignature));
+    assert_eq!(
+        world.paywall.cancel(&usdc(), &forged),
+        Err(CancelError::InvalidSignature)
+    );
 }
 
 #[tokio::test]
 async fn nothing_shows_the_key_in_an_rpc_url() {
     let world = World::new().await;
-    let reader =
-        ChainReader::new().endpoint(NETWORK, "http://user:hunter2@127.0.0.1:9/v2/hunter2?key=hunter2").unwrap();
+    let reader = ChainReader::new()
+        .endpoint(
+            NETWORK,
+            "http://user:hunter2@127.0.0.1:9/v2/hunter2?key=hunter2",
+        )
+        .unwrap();
     let answer = reader.ask(&world.unused(), world.now()).await;
     assert_eq!(answer, cannot_tell(Reason::Endpoint(RpcError::Unreachable)));
     assert!(!format!("{reader:?} {answer:?} {answer}").contains("hunter2"));

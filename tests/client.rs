@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
-    Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, Verdict, approve_fn, signer_fn, usd,
+    Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger,
+    Network, Policy, Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, Verdict,
+    approve_fn, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -23,7 +24,11 @@ fn policy() -> Policy {
 }
 
 fn builder() -> ClientBuilder {
-    Client::builder().signer(wallet()).policy(policy()).ledger(MemoryLedger::new()).allow_http_loopback(true)
+    Client::builder()
+        .signer(wallet())
+        .policy(policy())
+        .ledger(MemoryLedger::new())
+        .allow_http_loopback(true)
 }
 
 fn client() -> Client {
@@ -31,7 +36,9 @@ fn client() -> Client {
 }
 
 async fn paywall(routes: impl IntoIterator<Item = Route>) -> Paywall {
-    let builder = routes.into_iter().fold(Paywall::builder(), |builder, route| builder.route(route));
+    let builder = routes
+        .into_iter()
+        .fold(Paywall::builder(), |builder, route| builder.route(route));
     builder.start().await.unwrap()
 }
 
@@ -41,12 +48,19 @@ fn paid_report() -> Route {
 
 /// How many requests carried a payment.
 fn payments_sent(paywall: &Paywall) -> usize {
-    paywall.requests().iter().filter(|request| request.payment.is_some()).count()
+    paywall
+        .requests()
+        .iter()
+        .filter(|request| request.payment.is_some())
+        .count()
 }
 
 /// How many payments were sent, however often each.
 fn distinct_payments(paywall: &Paywall) -> usize {
-    let headers = paywall.requests().into_iter().filter_map(|request| Some(request.payment?.header));
+    let headers = paywall
+        .requests()
+        .into_iter()
+        .filter_map(|request| Some(request.payment?.header));
     headers.collect::<std::collections::BTreeSet<_>>().len()
 }
 
@@ -55,7 +69,14 @@ async fn a_free_page_is_free() {
     let paywall = paywall([Route::get("/free").body("hello")]).await;
     let client = client();
     let response = client.get(paywall.url("/free")).send().await.unwrap();
-    assert_eq!((response.spend(), response.paid(), response.receipt().is_none()), (Spend::None, None, true));
+    assert_eq!(
+        (
+            response.spend(),
+            response.paid(),
+            response.receipt().is_none()
+        ),
+        (Spend::None, None, true)
+    );
     assert_eq!(response.text().await.unwrap(), "hello");
     assert_eq!(paywall.requests().len(), 1);
     assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
@@ -63,7 +84,12 @@ async fn a_free_page_is_free() {
 
 #[tokio::test]
 async fn a_paid_page_is_paid_once_and_booked_as_signed() {
-    for route in [paid_report(), paid_report().v1(), paid_report().v1_and_v2(), paid_report().upfront()] {
+    for route in [
+        paid_report(),
+        paid_report().v1(),
+        paid_report().v1_and_v2(),
+        paid_report().upfront(),
+    ] {
         let paywall = paywall([route]).await;
         let client = client();
         let response = client.get(paywall.url("/report")).send().await.unwrap();
@@ -81,10 +107,17 @@ async fn a_paid_page_is_paid_once_and_booked_as_signed() {
         let entries = client.entries(&Filter::all()).await.unwrap();
         assert_eq!(entries.len(), 1);
         let entry = &entries[0];
-        assert_eq!((entry.state, entry.transaction), (State::Settled, Some(receipt.transaction())));
+        assert_eq!(
+            (entry.state, entry.transaction),
+            (State::Settled, Some(receipt.transaction()))
+        );
         assert_eq!(
             (entry.nonce, entry.payee, entry.value),
-            (settled[0].authorization.nonce, settled[0].authorization.to, settled[0].authorization.value)
+            (
+                settled[0].authorization.nonce,
+                settled[0].authorization.to,
+                settled[0].authorization.value
+            )
         );
         assert_eq!((entry.usd, entry.status), (Some(usd!("0.01")), Some(200)));
     }
@@ -96,18 +129,38 @@ async fn every_verb_and_builder_method_reaches_the_seller_twice_the_same() {
     let client = client();
     let url = || paywall.url("/echo");
     for request in [
-        client.get(url()).query(&[("q", "a b")]).header("x-mine", "1"),
-        client.post(url()).json(&serde_json::json!({ "a": 1 })).bearer_auth("token"),
-        client.put(url()).form(&[("a", "1")]).basic_auth("user", Some("password")),
+        client
+            .get(url())
+            .query(&[("q", "a b")])
+            .header("x-mine", "1"),
+        client
+            .post(url())
+            .json(&serde_json::json!({ "a": 1 }))
+            .bearer_auth("token"),
+        client
+            .put(url())
+            .form(&[("a", "1")])
+            .basic_auth("user", Some("password")),
         client.patch(url()).body("text"),
-        client.delete(url()).headers([("x-many".parse().unwrap(), "2".parse().unwrap())].into_iter().collect()),
-        client.request(reqwest::Method::OPTIONS, url()).version(reqwest::Version::HTTP_11),
+        client.delete(url()).headers(
+            [("x-many".parse().unwrap(), "2".parse().unwrap())]
+                .into_iter()
+                .collect(),
+        ),
+        client
+            .request(reqwest::Method::OPTIONS, url())
+            .version(reqwest::Version::HTTP_11),
     ] {
         let before = paywall.requests().len();
         assert_eq!(request.send().await.unwrap().spend(), Spend::Settled);
         let requests = paywall.requests();
-        let [first, second] = &requests[before..] else { panic!("{requests:?}") };
-        assert_eq!((&first.method, &first.target, &first.body), (&second.method, &second.target, &second.body));
+        let [first, second] = &requests[before..] else {
+            panic!("{requests:?}")
+        };
+        assert_eq!(
+            (&first.method, &first.target, &first.body),
+            (&second.method, &second.target, &second.body)
+        );
         for (name, value) in &first.headers {
             assert_eq!(second.headers.get(name), Some(value));
         }
@@ -121,15 +174,35 @@ async fn every_verb_and_builder_method_reaches_the_seller_twice_the_same() {
 async fn a_request_can_be_cloned_built_and_executed() {
     let paywall = paywall([paid_report()]).await;
     let client = client();
-    let request = client.get(paywall.url("/report")).tag("t").purchase_id("order-1");
+    let request = client
+        .get(paywall.url("/report"))
+        .tag("t")
+        .purchase_id("order-1");
     let copy = request.try_clone().unwrap().build().unwrap();
     assert_eq!(copy.request().url().path(), "/report");
     client.execute(copy).await.unwrap();
-    assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].tag.as_deref(), Some("t"));
-    client.execute(reqwest::Request::new(reqwest::Method::GET, paywall.url("/report"))).await.unwrap();
+    assert_eq!(
+        client.entries(&Filter::all()).await.unwrap()[0]
+            .tag
+            .as_deref(),
+        Some("t")
+    );
+    client
+        .execute(reqwest::Request::new(
+            reqwest::Method::GET,
+            paywall.url("/report"),
+        ))
+        .await
+        .unwrap();
     assert_eq!(paywall.settlements().len(), 2);
     assert_eq!(
-        client.get(paywall.url("/report")).purchase_id("not an id").send().await.unwrap_err().kind(),
+        client
+            .get(paywall.url("/report"))
+            .purchase_id("not an id")
+            .send()
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::Builder
     );
 }
@@ -140,14 +213,36 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
     let client = client();
     let stream = || reqwest::Body::wrap_stream(tokio_stream(["a", "b"]));
 
-    let error = client.post(paywall.url("/echo")).body(stream()).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::NotReplayable, Spend::None));
-    assert_eq!(error.quotation().unwrap().best().unwrap().dollars(), Some(usd!("0.01")));
-    assert!(client.entries(&Filter::all()).await.unwrap().is_empty(), "nothing is held");
+    let error = client
+        .post(paywall.url("/echo"))
+        .body(stream())
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::NotReplayable, Spend::None)
+    );
+    assert_eq!(
+        error.quotation().unwrap().best().unwrap().dollars(),
+        Some(usd!("0.01"))
+    );
+    assert!(
+        client.entries(&Filter::all()).await.unwrap().is_empty(),
+        "nothing is held"
+    );
     assert_eq!(payments_sent(&paywall), 0);
 
-    let response = client.post(paywall.url("/echo")).body_fn(stream).send().await.unwrap();
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "ab"));
+    let response = client
+        .post(paywall.url("/echo"))
+        .body_fn(stream)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Settled, "ab")
+    );
 }
 
 #[tokio::test]
@@ -158,18 +253,40 @@ async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
             .text("field", "value")
             .part("file", reqwest::multipart::Part::bytes(vec![0, 159]))
     };
-    let response = client().post(paywall.url("/echo")).multipart_fn(form).send().await.unwrap();
+    let response = client()
+        .post(paywall.url("/echo"))
+        .multipart_fn(form)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.spend(), Spend::Settled);
-    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let kind = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let boundary = kind.split("boundary=").nth(1).unwrap();
     let body = response.bytes().await.unwrap();
-    assert!(body.windows(boundary.len()).any(|window| window == boundary.as_bytes()), "{kind}");
-    let error = client().post(paywall.url("/echo")).multipart(form()).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::NotReplayable, Spend::None));
+    assert!(
+        body.windows(boundary.len())
+            .any(|window| window == boundary.as_bytes()),
+        "{kind}"
+    );
+    let error = client()
+        .post(paywall.url("/echo"))
+        .multipart(form())
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::NotReplayable, Spend::None)
+    );
 }
 
 /// A stream without the futures crate.
-fn tokio_stream(parts: [&'static str; 2]) -> impl futures_core::Stream<Item = Result<&'static str, std::io::Error>> {
+fn tokio_stream(
+    parts: [&'static str; 2],
+) -> impl futures_core::Stream<Item = Result<&'static str, std::io::Error>> {
     struct Parts(std::array::IntoIter<&'static str, 2>);
     impl futures_core::Stream for Parts {
         type Item = Result<&'static str, std::io::Error>;
@@ -187,7 +304,10 @@ fn tokio_stream(parts: [&'static str; 2]) -> impl futures_core::Stream<Item = Re
 async fn a_402_that_is_not_x402_comes_back_untouched() {
     let page = "x".repeat(3 * 1024 * 1024);
     for (kind, body) in [
-        ("application/problem+json", r#"{"type":"payment","detail":"buy credits"}"#),
+        (
+            "application/problem+json",
+            r#"{"type":"payment","detail":"buy credits"}"#,
+        ),
         ("application/json", "not even JSON"),
         ("text/html", page.as_str()),
         ("application/json", r#"{"accepts":[]}"#),
@@ -199,7 +319,10 @@ async fn a_402_that_is_not_x402_comes_back_untouched() {
             .body(body.to_owned());
         let paywall = paywall([route]).await;
         let response = client().get(paywall.url("/mpp")).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend()), (402, Spend::None));
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (402, Spend::None)
+        );
         assert_eq!(response.headers()["www-authenticate"], "Payment id=1");
         assert_eq!(response.url(), &paywall.url("/mpp"));
         assert_eq!(response.text().await.unwrap(), body);
@@ -215,21 +338,36 @@ async fn terms_that_cannot_be_read_are_an_error_and_cost_nothing() {
         ("", r#"{"x402Version":1,"accepts":7}"#),
         ("", r#"{"x402Version":3,"accepts":[]}"#),
     ] {
-        let mut route = Route::get("/bad").status(402).header("content-type", "application/json").body(body);
+        let mut route = Route::get("/bad")
+            .status(402)
+            .header("content-type", "application/json")
+            .body(body);
         if !header.is_empty() {
             route = route.header("payment-required", header);
         }
         let paywall = paywall([route]).await;
         let error = client().get(paywall.url("/bad")).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None), "{header} {body}");
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (ErrorKind::Malformed, Spend::None),
+            "{header} {body}"
+        );
     }
 }
 
 #[tokio::test]
 async fn no_payment_hands_the_402_back() {
     let paywall = paywall([paid_report()]).await;
-    let response = client().get(paywall.url("/report")).no_payment().send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (402, Spend::None));
+    let response = client()
+        .get(paywall.url("/report"))
+        .no_payment()
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (402, Spend::None)
+    );
     assert_eq!(paywall.requests().len(), 1);
 }
 
@@ -238,8 +376,14 @@ async fn a_client_without_a_wallet_tells_the_price() {
     let paywall = paywall([paid_report()]).await;
     let client = Client::builder().allow_http_loopback(true).build().unwrap();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::NoWallet, Spend::None));
-    assert_eq!(error.quotation().unwrap().preferred().unwrap().dollars(), Some(usd!("0.01")));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::NoWallet, Spend::None)
+    );
+    assert_eq!(
+        error.quotation().unwrap().preferred().unwrap().dollars(),
+        Some(usd!("0.01"))
+    );
 }
 
 #[test]
@@ -250,22 +394,63 @@ fn a_wallet_is_signer_policy_and_ledger_or_does_not_build() {
         assert!(error.to_string().contains(what), "{error}");
     };
     missing(Client::builder().signer(wallet()), "policy");
-    missing(Client::builder().signer(wallet()).policy(policy()), "ledger");
-    missing(Client::builder().policy(policy()).ledger(MemoryLedger::new()), "signer");
-    missing(Client::builder().signer(wallet()).policy(Policy::new()).ledger(MemoryLedger::new()), "network");
+    missing(
+        Client::builder().signer(wallet()).policy(policy()),
+        "ledger",
+    );
+    missing(
+        Client::builder()
+            .policy(policy())
+            .ledger(MemoryLedger::new()),
+        "signer",
+    );
+    missing(
+        Client::builder()
+            .signer(wallet())
+            .policy(Policy::new())
+            .ledger(MemoryLedger::new()),
+        "network",
+    );
 }
 
 #[tokio::test]
 async fn quoting_signs_and_holds_nothing() {
-    let paywall =
-        paywall([paid_report(), Route::get("/dear").price(usd!("2")), Route::get("/free").body("free")]).await;
+    let paywall = paywall([
+        paid_report(),
+        Route::get("/dear").price(usd!("2")),
+        Route::get("/free").body("free"),
+    ])
+    .await;
     let client = client();
-    let quotation = client.get(paywall.url("/report")).quote().await.unwrap().priced().unwrap();
+    let quotation = client
+        .get(paywall.url("/report"))
+        .quote()
+        .await
+        .unwrap()
+        .priced()
+        .unwrap();
     assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
-    let quotation = client.get(paywall.url("/dear")).quote().await.unwrap().priced().unwrap();
+    let quotation = client
+        .get(paywall.url("/dear"))
+        .quote()
+        .await
+        .unwrap()
+        .priced()
+        .unwrap();
     assert!(quotation.best().is_none());
-    assert_eq!(quotation.offers[0].explanation.as_ref().unwrap().denial().unwrap().rule, Rule::PerPayment);
-    let Quoted::Unpriced(free) = client.get(paywall.url("/free")).quote().await.unwrap() else { panic!("it is free") };
+    assert_eq!(
+        quotation.offers[0]
+            .explanation
+            .as_ref()
+            .unwrap()
+            .denial()
+            .unwrap()
+            .rule,
+        Rule::PerPayment
+    );
+    let Quoted::Unpriced(free) = client.get(paywall.url("/free")).quote().await.unwrap() else {
+        panic!("it is free")
+    };
     assert_eq!(free.text().await.unwrap(), "free");
     assert_eq!(payments_sent(&paywall), 0);
     assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
@@ -282,8 +467,14 @@ async fn a_denial_reaches_neither_signer_nor_seller() {
     let paywall = paywall([Route::get("/dear").price(usd!("0.11"))]).await;
     let client = builder().signer(signer).build().unwrap();
     let error = client.get(paywall.url("/dear")).send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::PerPayment));
-    assert_eq!((asked.load(Ordering::SeqCst), payments_sent(&paywall)), (0, 0));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::PerPayment)
+    );
+    assert_eq!(
+        (asked.load(Ordering::SeqCst), payments_sent(&paywall)),
+        (0, 0)
+    );
     assert!(error.to_string().starts_with("not paid: "), "{error}");
 }
 
@@ -297,22 +488,41 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         fn time_limit(&self) -> Duration {
             Duration::from_millis(1)
         }
-        async fn sign(&self, _: &bursar::TransferAuthorization) -> Result<bursar::Signature, SignerError> {
+        async fn sign(
+            &self,
+            _: &bursar::TransferAuthorization,
+        ) -> Result<bursar::Signature, SignerError> {
             std::future::pending().await
         }
     }
     let paywall = paywall([paid_report()]).await;
     let address = wallet().address();
-    let fails =
-        builder().signer(signer_fn(address, |_| async { Err(SignerError::unavailable("no")) })).build().unwrap();
+    let fails = builder()
+        .signer(signer_fn(address, |_| async {
+            Err(SignerError::unavailable("no"))
+        }))
+        .build()
+        .unwrap();
     let error = fails.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Signer, Spend::None));
-    assert_eq!(fails.entries(&Filter::all()).await.unwrap()[0].state, State::Freed);
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Signer, Spend::None)
+    );
+    assert_eq!(
+        fails.entries(&Filter::all()).await.unwrap()[0].state,
+        State::Freed
+    );
 
     let late = builder().signer(Late(address)).build().unwrap();
     let error = late.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Signer, Spend::Unknown));
-    assert_eq!(late.entries(&Filter::all()).await.unwrap()[0].state, State::Unknown);
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Signer, Spend::Unknown)
+    );
+    assert_eq!(
+        late.entries(&Filter::all()).await.unwrap()[0].state,
+        State::Unknown
+    );
     assert_eq!(payments_sent(&paywall), 0);
 }
 
@@ -327,11 +537,19 @@ async fn nothing_is_signed_once_the_calls_time_is_up() {
                 None => std::future::pending().await,
             }
         });
-        builder().policy(policy().ask_above(usd!("0"))).approver(approver).timeout(limit).build().unwrap()
+        builder()
+            .policy(policy().ask_above(usd!("0")))
+            .approver(approver)
+            .timeout(limit)
+            .build()
+            .unwrap()
     };
     let silent = under(|_| None);
     let error = silent.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Approval));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::Approval)
+    );
     let late = under(|end| {
         while std::time::Instant::now() < end {
             std::hint::spin_loop();
@@ -339,7 +557,11 @@ async fn nothing_is_signed_once_the_calls_time_is_up() {
         Some(Verdict::Approve)
     });
     let error = late.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Timeout, Spend::None), "{error}");
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Timeout, Spend::None),
+        "{error}"
+    );
     assert!(late.entries(&Filter::all()).await.unwrap().is_empty());
     assert_eq!(payments_sent(&paywall), 0);
 }
@@ -356,7 +578,10 @@ async fn another_s_signature_never_leaves() {
     let paywall = paywall([paid_report()]).await;
     let client = builder().signer(signer).build().unwrap();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Signer, Spend::None));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Signer, Spend::None)
+    );
     assert_eq!(payments_sent(&paywall), 0);
 }
 
@@ -365,16 +590,34 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
     for fault in [Fault::DropAfterSettle, Fault::ServerErrorAfterSettle] {
         let paywall = paywall([paid_report().idempotent().fault_once(fault)]).await;
         let client = builder().signer(wallet()).presentations(1).build().unwrap();
-        let first = client.get(paywall.url("/report")).purchase_id("order-1").send().await;
+        let first = client
+            .get(paywall.url("/report"))
+            .purchase_id("order-1")
+            .send()
+            .await;
         match first {
             Err(error) => {
-                assert_eq!((error.spend(), error.purchase_id().unwrap().as_str()), (Spend::Unknown, "order-1"))
+                assert_eq!(
+                    (error.spend(), error.purchase_id().unwrap().as_str()),
+                    (Spend::Unknown, "order-1")
+                )
             }
-            Ok(response) => assert_eq!((response.status().as_u16(), response.spend()), (502, Spend::Unknown)),
+            Ok(response) => assert_eq!(
+                (response.status().as_u16(), response.spend()),
+                (502, Spend::Unknown)
+            ),
         }
-        assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, State::Unknown);
+        assert_eq!(
+            client.entries(&Filter::all()).await.unwrap()[0].state,
+            State::Unknown
+        );
 
-        let response = client.get(paywall.url("/report")).purchase_id("order-1").send().await.unwrap();
+        let response = client
+            .get(paywall.url("/report"))
+            .purchase_id("order-1")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.spend(), Spend::Settled);
         assert_eq!(response.text().await.unwrap(), "the report");
         assert_eq!(paywall.settlements().len(), 1, "one payment on the chain");
@@ -386,9 +629,22 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
 async fn a_purchase_id_belongs_to_one_request() {
     let paywall = paywall([paid_report(), Route::get("/other").price(usd!("0.01"))]).await;
     let client = client();
-    client.get(paywall.url("/report")).purchase_id("order-1").send().await.unwrap();
-    let error = client.get(paywall.url("/other")).purchase_id("order-1").send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Purchase, Spend::None));
+    client
+        .get(paywall.url("/report"))
+        .purchase_id("order-1")
+        .send()
+        .await
+        .unwrap();
+    let error = client
+        .get(paywall.url("/other"))
+        .purchase_id("order-1")
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Purchase, Spend::None)
+    );
     assert_eq!(paywall.settlements().len(), 1);
 }
 
@@ -404,10 +660,17 @@ async fn receipts_that_prove_nothing_leave_the_outcome_unknown_and_lose_no_conte
         let paywall = paywall([paid_report().fault(fault.clone())]).await;
         let client = client();
         let response = client.get(paywall.url("/report")).send().await.unwrap();
-        assert_eq!((response.spend(), response.receipt().is_none()), (Spend::Unknown, true), "{fault:?}");
+        assert_eq!(
+            (response.spend(), response.receipt().is_none()),
+            (Spend::Unknown, true),
+            "{fault:?}"
+        );
         assert!(response.paid().is_some());
         assert_eq!(response.text().await.unwrap(), "the report");
-        assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, State::Unknown);
+        assert_eq!(
+            client.entries(&Filter::all()).await.unwrap()[0].state,
+            State::Unknown
+        );
     }
 }
 
@@ -416,17 +679,31 @@ async fn a_402_after_payment_is_an_error_and_never_a_second_payment() {
     for (fault, kind) in [
         (Fault::RejectAgain, ErrorKind::Rejected),
         (Fault::SettlementFailure, ErrorKind::SettlementFailed),
-        (Fault::ForgedReceipt(Forgery::Failure), ErrorKind::SettlementFailed),
+        (
+            Fault::ForgedReceipt(Forgery::Failure),
+            ErrorKind::SettlementFailed,
+        ),
         (Fault::SettlementPending, ErrorKind::SettlementPending),
     ] {
         let paywall = paywall([paid_report().fault(fault.clone())]).await;
         let client = client();
         let error = client.get(paywall.url("/report")).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (kind, Spend::Unknown), "{fault:?}");
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (kind, Spend::Unknown),
+            "{fault:?}"
+        );
         assert!(error.to_string().starts_with("may be paid: "), "{error}");
         assert_eq!(distinct_payments(&paywall), 1, "{fault:?}");
-        let booked = if kind == ErrorKind::SettlementPending { State::Unknown } else { State::Rejected };
-        assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, booked);
+        let booked = if kind == ErrorKind::SettlementPending {
+            State::Unknown
+        } else {
+            State::Rejected
+        };
+        assert_eq!(
+            client.entries(&Filter::all()).await.unwrap()[0].state,
+            booked
+        );
     }
 }
 
@@ -435,9 +712,19 @@ async fn a_402_with_a_receipt_is_an_error_that_knows_of_the_money() {
     let paywall = paywall([paid_report().fault(Fault::ForgedReceipt(Forgery::WithTerms))]).await;
     let client = client();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Settled), "{error}");
-    assert_eq!(error.receipt().unwrap().transaction(), paywall.settlements()[0].transaction);
-    assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, State::Settled);
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Rejected, Spend::Settled),
+        "{error}"
+    );
+    assert_eq!(
+        error.receipt().unwrap().transaction(),
+        paywall.settlements()[0].transaction
+    );
+    assert_eq!(
+        client.entries(&Filter::all()).await.unwrap()[0].state,
+        State::Settled
+    );
 }
 
 #[tokio::test]
@@ -445,10 +732,18 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
     let dearer = || paid_report().fault_once(Fault::RejectAgain);
     let paywall_ = paywall([dearer()]).await;
     let client_ = client();
-    let response = client_.get(paywall_.url("/report")).accept_new_terms().send().await.unwrap();
+    let response = client_
+        .get(paywall_.url("/report"))
+        .accept_new_terms()
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.spend(), Spend::Settled);
     let settled = paywall_.settlements();
-    assert_eq!((settled.len(), settled[0].authorization.value), (1, U256::from(20_000)));
+    assert_eq!(
+        (settled.len(), settled[0].authorization.value),
+        (1, U256::from(20_000))
+    );
     let entries = client_.entries(&Filter::all()).await.unwrap();
     assert_eq!(
         (entries.len(), entries[0].value, entries[0].nonce),
@@ -457,11 +752,25 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
     assert_eq!(payments_sent(&paywall_), 2);
 
     let paywall_ = paywall([dearer()]).await;
-    let tight = builder().policy(policy().per_payment(usd!("0.015"))).build().unwrap();
-    let error = tight.get(paywall_.url("/report")).accept_new_terms().send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::Unknown, Rule::PerPayment));
+    let tight = builder()
+        .policy(policy().per_payment(usd!("0.015")))
+        .build()
+        .unwrap();
+    let error = tight
+        .get(paywall_.url("/report"))
+        .accept_new_terms()
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::Unknown, Rule::PerPayment)
+    );
     assert_eq!(payments_sent(&paywall_), 1);
-    assert_eq!(tight.entries(&Filter::all()).await.unwrap()[0].value, U256::from(10_000));
+    assert_eq!(
+        tight.entries(&Filter::all()).await.unwrap()[0].value,
+        U256::from(10_000)
+    );
 }
 
 #[tokio::test]
@@ -471,20 +780,34 @@ async fn redirects_are_followed_within_the_origin_before_payment_and_never_after
         paid_report(),
         Route::any("/moved").redirect("/report"),
         Route::get("/away").redirect(elsewhere.url("/report").as_str()),
-        Route::get("/trap").price(usd!("0.01")).fault(Fault::RedirectAfterPayment(elsewhere.url("/report"))),
+        Route::get("/trap")
+            .price(usd!("0.01"))
+            .fault(Fault::RedirectAfterPayment(elsewhere.url("/report"))),
     ])
     .await;
     let client = client();
 
     let response = client.get(here.url("/moved")).send().await.unwrap();
-    assert_eq!((response.url().path(), response.spend()), ("/report", Spend::Settled));
+    assert_eq!(
+        (response.url().path(), response.spend()),
+        ("/report", Spend::Settled)
+    );
 
     let response = client.get(here.url("/away")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (307, Spend::None));
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (307, Spend::None)
+    );
 
     let response = client.get(here.url("/trap")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (307, Spend::Unknown));
-    assert!(elsewhere.requests().is_empty(), "nothing reached the other origin");
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (307, Spend::Unknown)
+    );
+    assert!(
+        elsewhere.requests().is_empty(),
+        "nothing reached the other origin"
+    );
 }
 
 #[tokio::test]
@@ -496,9 +819,19 @@ async fn a_redirected_post_repeats_or_drops_its_body_as_the_status_says() {
     ])
     .await;
     let client = client();
-    let kept = client.post(paywall.url("/temporary")).body("content").send().await.unwrap();
+    let kept = client
+        .post(paywall.url("/temporary"))
+        .body("content")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(kept.text().await.unwrap(), "content");
-    client.post(paywall.url("/see-other")).body("content").send().await.unwrap();
+    client
+        .post(paywall.url("/see-other"))
+        .body("content")
+        .send()
+        .await
+        .unwrap();
     let last = paywall.requests().pop().unwrap();
     assert_eq!((last.method.as_str(), last.body.len()), ("GET", 0));
 }
@@ -506,10 +839,22 @@ async fn a_redirected_post_repeats_or_drops_its_body_as_the_status_says() {
 #[tokio::test]
 async fn plain_http_is_refused_unless_loopback_is_allowed() {
     let paywall = paywall([paid_report()]).await;
-    let strict = Client::builder().signer(wallet()).policy(policy()).ledger(MemoryLedger::new()).build().unwrap();
+    let strict = Client::builder()
+        .signer(wallet())
+        .policy(policy())
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     let error = strict.get(paywall.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Insecure, Spend::None));
-    let error = client().get("http://example.invalid/").send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Insecure, Spend::None)
+    );
+    let error = client()
+        .get("http://example.invalid/")
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Insecure);
     assert!(paywall.requests().is_empty());
 }
@@ -517,10 +862,17 @@ async fn plain_http_is_refused_unless_loopback_is_allowed() {
 #[tokio::test]
 async fn private_networks_are_refused_on_request_behind_names_too() {
     let client = Client::builder().deny_private_networks().build().unwrap();
-    for url in
-        ["https://10.0.0.1/", "https://169.254.169.254/latest", "https://[::1]/", "https://[::ffff:192.168.0.1]/"]
-    {
-        assert_eq!(client.get(url).send().await.unwrap_err().kind(), ErrorKind::Insecure, "{url}");
+    for url in [
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest",
+        "https://[::1]/",
+        "https://[::ffff:192.168.0.1]/",
+    ] {
+        assert_eq!(
+            client.get(url).send().await.unwrap_err().kind(),
+            ErrorKind::Insecure,
+            "{url}"
+        );
     }
     // The name resolves; the resolver inside the connector gives out none of its addresses.
     let error = client.get("https://localhost/").send().await.unwrap_err();
@@ -532,18 +884,47 @@ async fn private_networks_are_refused_on_request_behind_names_too() {
 async fn bombs_are_not_read() {
     let paywall_ = paywall([paid_report().fault(Fault::HangingBody402)]).await;
     let response = client().get(paywall_.url("/report")).send().await.unwrap();
-    assert_eq!(response.spend(), Spend::Settled, "a body that the header makes unnecessary is not waited for");
+    assert_eq!(
+        response.spend(),
+        Spend::Settled,
+        "a body that the header makes unnecessary is not waited for"
+    );
 
     let paywall_ = paywall([paid_report().fault(Fault::HugeBody402(64 * 1024 * 1024))]).await;
-    assert_eq!(client().get(paywall_.url("/report")).send().await.unwrap().spend(), Spend::Settled);
+    assert_eq!(
+        client()
+            .get(paywall_.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
 
-    let paywall_ = paywall([paid_report().v1().fault(Fault::HugeBody402(2 * 1024 * 1024))]).await;
-    let error = client().get(paywall_.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None));
+    let paywall_ = paywall([paid_report()
+        .v1()
+        .fault(Fault::HugeBody402(2 * 1024 * 1024))])
+    .await;
+    let error = client()
+        .get(paywall_.url("/report"))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Malformed, Spend::None)
+    );
 
     let paywall_ = paywall([paid_report().fault(Fault::HugeHeader(100 * 1024))]).await;
-    let error = client().get(paywall_.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None));
+    let error = client()
+        .get(paywall_.url("/report"))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Malformed, Spend::None)
+    );
 }
 
 #[cfg(feature = "gzip")]
@@ -551,15 +932,23 @@ async fn bombs_are_not_read() {
 async fn a_compressed_bomb_is_measured_as_it_unpacks() {
     use std::io::Write;
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    packed.write_all(br#"{"x402Version":1,"accepts":[],"error":""#).unwrap();
+    packed
+        .write_all(br#"{"x402Version":1,"accepts":[],"error":""#)
+        .unwrap();
     packed.write_all(&vec![b' '; 64 * 1024 * 1024]).unwrap();
     packed.write_all(br#""}"#).unwrap();
     let packed = packed.finish().unwrap();
     assert!(packed.len() < 128 * 1024);
-    let bomb = Route::get("/bomb").status(402).header("content-type", "application/json");
+    let bomb = Route::get("/bomb")
+        .status(402)
+        .header("content-type", "application/json");
     let paywall = paywall([bomb.header("content-encoding", "gzip").body(packed)]).await;
     let error = client().get(paywall.url("/bomb")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Malformed, Spend::None), "{error}");
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Malformed, Spend::None),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -567,20 +956,45 @@ async fn the_payment_header_is_marked_sensitive() {
     let paywall = paywall([paid_report()]).await;
     let client = client();
     let url = paywall.url("/report");
-    let quotation = client.get(url.clone()).quote().await.unwrap().priced().unwrap();
+    let quotation = client
+        .get(url.clone())
+        .quote()
+        .await
+        .unwrap()
+        .priced()
+        .unwrap();
     let intent = bursar::Intent::new("GET", url.as_str(), b"").unwrap();
-    let payment = client.payer().unwrap().authorize(&quotation.required, &intent).await.unwrap();
+    let payment = client
+        .payer()
+        .unwrap()
+        .authorize(&quotation.required, &intent)
+        .await
+        .unwrap();
     let (name, value) = payment.header().unwrap();
-    assert_eq!((name.as_str(), value.is_sensitive()), ("payment-signature", true));
+    assert_eq!(
+        (name.as_str(), value.is_sensitive()),
+        ("payment-signature", true)
+    );
 }
 
 #[tokio::test]
 async fn answers_are_bounded_in_time_and_the_money_is_not_forgotten() {
     let paywall = paywall([paid_report().fault(Fault::HangAfterSettle)]).await;
     let client = client();
-    let error = client.get(paywall.url("/report")).timeout(Duration::from_millis(300)).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Timeout, Spend::Unknown));
-    assert_eq!(client.entries(&Filter::all()).await.unwrap()[0].state, State::Unknown);
+    let error = client
+        .get(paywall.url("/report"))
+        .timeout(Duration::from_millis(300))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Timeout, Spend::Unknown)
+    );
+    assert_eq!(
+        client.entries(&Filter::all()).await.unwrap()[0].state,
+        State::Unknown
+    );
 }
 
 #[tokio::test]
@@ -595,27 +1009,36 @@ async fn a_dropped_call_is_booked_as_unknown() {
     assert_eq!((entries.len(), entries[0].state), (1, State::Unknown));
     let used = client.budget().await.unwrap();
     assert!(
-        used.iter()
-            .any(|finding| finding.rule == Rule::Rolling && finding.used.as_ref().unwrap().to_string() == "0.01 USD"),
+        used.iter().any(|finding| finding.rule == Rule::Rolling
+            && finding.used.as_ref().unwrap().to_string() == "0.01 USD"),
         "{used:?}"
     );
 }
 
 #[tokio::test]
 async fn a_paid_body_streams_before_it_is_complete() {
-    let paywall = paywall([Route::get("/events").price(usd!("0.01")).events(["1", "2", "3"])]).await;
+    let paywall = paywall([Route::get("/events")
+        .price(usd!("0.01"))
+        .events(["1", "2", "3"])])
+    .await;
     let mut response = client().get(paywall.url("/events")).send().await.unwrap();
     assert_eq!(response.spend(), Spend::Settled);
     let mut text = Vec::new();
     while let Some(chunk) = response.chunk().await.unwrap() {
         text.extend_from_slice(&chunk);
     }
-    assert_eq!(String::from_utf8(text).unwrap(), "data: 1\n\ndata: 2\n\ndata: 3\n\n");
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        "data: 1\n\ndata: 2\n\ndata: 3\n\n"
+    );
 }
 
 #[tokio::test]
 async fn the_cheapest_payable_offer_is_paid_and_what_is_signed_is_what_was_offered() {
-    let usdc = AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(84_532), "USDC").unwrap().address();
+    let usdc = AssetRegistry::stablecoins()
+        .find_symbol(Network::from_chain_id(84_532), "USDC")
+        .unwrap()
+        .address();
     let offer = |scheme: &str, amount: &str, extra: &str| {
         format!(
             r#"{{"scheme":"{scheme}","network":"eip155:84532","amount":"{amount}","asset":"{usdc}","payTo":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C","maxTimeoutSeconds":3600,"extra":{extra},"unknown":[1.50]}}"#
@@ -625,7 +1048,11 @@ async fn the_cheapest_payable_offer_is_paid_and_what_is_signed_is_what_was_offer
     let offers = [
         offer("exact", "50000", domain),
         offer("upto", "1", domain),
-        offer("exact", "1", r#"{"name":"USDC","version":"2","assetTransferMethod":"permit2"}"#),
+        offer(
+            "exact",
+            "1",
+            r#"{"name":"USDC","version":"2","assetTransferMethod":"permit2"}"#,
+        ),
         offer("exact", "2", r#"{"name":"USD Coin","version":"2"}"#),
         offer("exact", "20000", domain),
     ];
@@ -636,8 +1063,14 @@ async fn the_cheapest_payable_offer_is_paid_and_what_is_signed_is_what_was_offer
     assert_eq!(receipt.amount().to_string(), "0.02 USDC");
     let settled = &paywall.settlements()[0];
     assert_eq!(settled.authorization.value, U256::from(20_000));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(receipt.paid().valid_before <= now.saturating_add(300), "an hour was asked, the ceiling is 300 s");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!(
+        receipt.paid().valid_before <= now.saturating_add(300),
+        "an hour was asked, the ceiling is 300 s"
+    );
 }
 
 #[tokio::test]
@@ -648,22 +1081,47 @@ async fn when_nothing_is_payable_every_reason_is_given() {
     ])])
     .await;
     let error = client().get(paywall.url("/x")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend(), error.unpayable().len()), (ErrorKind::NotPayable, Spend::None, 2));
+    assert_eq!(
+        (error.kind(), error.spend(), error.unpayable().len()),
+        (ErrorKind::NotPayable, Spend::None, 2)
+    );
 }
 
 #[tokio::test]
 async fn error_for_spend_knows_what_was_paid() {
     let paywall = paywall([
-        Route::get("/up").price(usd!("0.01")).upfront().status(500).body("sorry"),
+        Route::get("/up")
+            .price(usd!("0.01"))
+            .upfront()
+            .status(500)
+            .body("sorry"),
         Route::get("/free").status(404),
     ])
     .await;
     let client = client();
-    let error = client.get(paywall.url("/up")).send().await.unwrap().error_for_spend().unwrap_err();
-    assert_eq!((error.spend(), error.status().unwrap().as_u16()), (Spend::Settled, 500));
-    assert_eq!(error.receipt().unwrap().transaction(), paywall.settlements()[0].transaction);
+    let error = client
+        .get(paywall.url("/up"))
+        .send()
+        .await
+        .unwrap()
+        .error_for_spend()
+        .unwrap_err();
+    assert_eq!(
+        (error.spend(), error.status().unwrap().as_u16()),
+        (Spend::Settled, 500)
+    );
+    assert_eq!(
+        error.receipt().unwrap().transaction(),
+        paywall.settlements()[0].transaction
+    );
     assert!(error.to_string().starts_with("paid: "), "{error}");
-    let error = client.get(paywall.url("/free")).send().await.unwrap().error_for_spend().unwrap_err();
+    let error = client
+        .get(paywall.url("/free"))
+        .send()
+        .await
+        .unwrap()
+        .error_for_spend()
+        .unwrap_err();
     assert_eq!(error.spend(), Spend::None);
 }
 
@@ -678,12 +1136,30 @@ async fn neither_key_nor_signature_nor_query_is_in_what_the_client_says() {
     let mut exported = Vec::new();
     bursar::write_csv(&entries, &mut exported).unwrap();
     bursar::write_jsonl(&entries, &mut exported).unwrap();
-    let said = format!("{client:?} {error} {error:?} {entries:?} {}", String::from_utf8(exported).unwrap());
+    let said = format!(
+        "{client:?} {error} {error:?} {entries:?} {}",
+        String::from_utf8(exported).unwrap()
+    );
 
-    let header = paywall.requests().pop().unwrap().headers["payment-signature"].to_str().unwrap().to_owned();
-    let payment = paywall.requests().pop().unwrap().payment.unwrap().json.unwrap();
+    let header = paywall.requests().pop().unwrap().headers["payment-signature"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let payment = paywall
+        .requests()
+        .pop()
+        .unwrap()
+        .payment
+        .unwrap()
+        .json
+        .unwrap();
     let signature = payment["payload"]["signature"].as_str().unwrap();
-    for secret in [KEY.trim_start_matches("0x"), &header, signature, "secret@example"] {
+    for secret in [
+        KEY.trim_start_matches("0x"),
+        &header,
+        signature,
+        "secret@example",
+    ] {
         assert!(!said.contains(secret), "{secret} in {said}");
     }
 }

@@ -6,7 +6,12 @@
 //! `BURSAR_CRASH_RUNS=5000 cargo nextest run --test crash`.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use std::collections::BTreeSet;
 use std::env;
@@ -18,9 +23,9 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    B256, Checks, Client, Clock, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner, Policy, PurchaseKey,
-    Reservation, Reserved, Resumption, Signer, SqliteLedger, State, StopOrder, SystemClock, Timestamp, Transition,
-    signer_fn, usd,
+    B256, Checks, Client, Clock, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner, Policy,
+    PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State, StopOrder,
+    SystemClock, Timestamp, Transition, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -63,8 +68,14 @@ impl Ledger for Stopping {
         self.around(self.books.reserve(reservation)).await
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        self.around(self.books.record(purchase, transition, now)).await
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.around(self.books.record(purchase, transition, now))
+            .await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
@@ -109,9 +120,18 @@ struct Errand {
 
 impl Errand {
     fn spawn(&self) -> Child {
-        let at = self.at.map_or_else(String::new, |(number, before)| format!("{number} {before}"));
+        let at = self
+            .at
+            .map_or_else(String::new, |(number, before)| format!("{number} {before}"));
         Command::new(env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads", "1"])
+            .args([
+                "--exact",
+                "child",
+                "--ignored",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
             .env("CRASH_URL", &self.url)
             .env("CRASH_LEDGER", &self.ledger)
             .env("CRASH_IDS", format!("{} {}", self.ids.start, self.ids.end))
@@ -140,17 +160,28 @@ impl Errand {
 #[test]
 #[ignore = "child process of the tests below"]
 fn child() {
-    let Ok(url) = env::var("CRASH_URL") else { return };
+    let Ok(url) = env::var("CRASH_URL") else {
+        return;
+    };
     let numbers = |name: &str| -> Vec<usize> {
-        env::var(name).unwrap().split_whitespace().map(|number| number.parse().unwrap()).collect()
+        env::var(name)
+            .unwrap()
+            .split_whitespace()
+            .map(|number| number.parse().unwrap())
+            .collect()
     };
     let at = env::var("CRASH_AT").unwrap();
-    let at = at.split_once(' ').map(|(number, before)| (number.parse().unwrap(), before == "true"));
+    let at = at
+        .split_once(' ')
+        .map(|(number, before)| (number.parse().unwrap(), before == "true"));
     let at_signer = env::var("CRASH_SIGNER").unwrap() == "true";
     let ahead = Duration::from_secs(u64::try_from(numbers("CRASH_AHEAD").remove(0)).unwrap());
     let room = u64::try_from(numbers("CRASH_ROOM").remove(0)).unwrap();
     let ids = numbers("CRASH_IDS");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let books = SqliteLedger::open(env::var("CRASH_LEDGER").unwrap()).unwrap();
         let wallet = std::sync::Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap());
@@ -166,41 +197,89 @@ fn child() {
         let limit = bursar::Usd::from_micros(room * 10_000);
         let client = Client::builder()
             .signer(signer)
-            .policy(Policy::new().network("base-sepolia").without_defaults().lifetime(limit))
-            .ledger(Stopping { books, calls: AtomicUsize::new(0), at })
+            .policy(
+                Policy::new()
+                    .network("base-sepolia")
+                    .without_defaults()
+                    .lifetime(limit),
+            )
+            .ledger(Stopping {
+                books,
+                calls: AtomicUsize::new(0),
+                at,
+            })
             .clock(move || SystemClock.now().after(ahead))
             .presentations(1)
-            .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+            .http(
+                reqwest::Client::builder()
+                    .tls_backend_rustls()
+                    .tls_certs_only([]),
+            )
             .allow_http_loopback(true)
             .build()
             .unwrap();
         for id in ids[0]..ids[1] {
             // What becomes of it is in the books and on the chain.
-            drop(client.get(&url).purchase_id(&format!("order-{id}")).send().await);
+            drop(
+                client
+                    .get(&url)
+                    .purchase_id(&format!("order-{id}"))
+                    .send()
+                    .await,
+            );
         }
     });
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 /// What must hold at every moment, whoever was killed.
 async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec<Entry> {
     let settlements = seller.settlements();
-    assert!(settlements.len() <= room, "{about}: {} settled, room for {room}", settlements.len());
+    assert!(
+        settlements.len() <= room,
+        "{about}: {} settled, room for {room}",
+        settlements.len()
+    );
     let books = SqliteLedger::open(ledger).unwrap();
     let entries = books.entries(&Filter::all()).await.unwrap();
-    let booked: BTreeSet<B256> =
-        entries.iter().filter(|entry| entry.state != State::Freed).map(|entry| entry.nonce).collect();
-    let paid: BTreeSet<B256> = settlements.iter().map(|settlement| settlement.authorization.nonce).collect();
-    assert_eq!(paid.len(), settlements.len(), "{about}: the chain takes a nonce once");
+    let booked: BTreeSet<B256> = entries
+        .iter()
+        .filter(|entry| entry.state != State::Freed)
+        .map(|entry| entry.nonce)
+        .collect();
+    let paid: BTreeSet<B256> = settlements
+        .iter()
+        .map(|settlement| settlement.authorization.nonce)
+        .collect();
+    assert_eq!(
+        paid.len(),
+        settlements.len(),
+        "{about}: the chain takes a nonce once"
+    );
     for request in seller.requests() {
-        let Some(json) = request.payment.and_then(|payment| payment.json) else { continue };
-        let nonce: B256 = json["payload"]["authorization"]["nonce"].as_str().unwrap().parse().unwrap();
-        assert!(booked.contains(&nonce), "{about}: what reached the wire is in the books");
+        let Some(json) = request.payment.and_then(|payment| payment.json) else {
+            continue;
+        };
+        let nonce: B256 = json["payload"]["authorization"]["nonce"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            booked.contains(&nonce),
+            "{about}: what reached the wire is in the books"
+        );
     }
-    let counted = entries.iter().filter(|entry| entry.counts(SystemClock.now())).count();
+    let counted = entries
+        .iter()
+        .filter(|entry| entry.counts(SystemClock.now()))
+        .count();
     assert!(counted <= room, "{about}: {counted} count");
     assert!(books.verify(None).await.unwrap().is_sound(), "{about}");
     entries
@@ -209,8 +288,9 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step() {
     // A purchase reserves, records its signature and its outcome: three calls, on both sides of each.
-    let mut places: Vec<(Option<(usize, bool)>, bool)> =
-        (0..6).flat_map(|call| [(Some((call, true)), false), (Some((call, false)), false)]).collect();
+    let mut places: Vec<(Option<(usize, bool)>, bool)> = (0..6)
+        .flat_map(|call| [(Some((call, true)), false), (Some((call, false)), false)])
+        .collect();
     places.push((None, true));
     for (at, at_signer) in places {
         let about = format!("{at:?}, signer {at_signer}");
@@ -231,12 +311,24 @@ async fn killed_at_every_step() {
         // Whoever comes next presents what was signed; what was only held is bought once its lease is
         // over.
         for ahead in [0, 90] {
-            run(&Errand { at: None, at_signer: false, ahead, ..errand.clone() }).await;
+            run(&Errand {
+                at: None,
+                at_signer: false,
+                ahead,
+                ..errand.clone()
+            })
+            .await;
         }
         let entries = check(&seller, &ledger, ROOM, &about).await;
-        assert_eq!(seller.settlements().len(), ROOM, "{about}: nothing is stuck");
+        assert_eq!(
+            seller.settlements().len(),
+            ROOM,
+            "{about}: nothing is stuck"
+        );
         assert!(
-            entries.iter().all(|entry| matches!(entry.state, State::Settled | State::Freed)),
+            entries
+                .iter()
+                .all(|entry| matches!(entry.state, State::Settled | State::Freed)),
             "{about}: {entries:?}"
         );
     }
@@ -246,7 +338,11 @@ async fn killed_at_every_step() {
 async fn killed_while_the_seller_answers() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = directory.path().join("books.db");
-    let seller = Paywall::builder().route(report().fault(Fault::HangAfterSettle)).start().await.unwrap();
+    let seller = Paywall::builder()
+        .route(report().fault(Fault::HangAfterSettle))
+        .start()
+        .await
+        .unwrap();
     let errand = Errand {
         url: seller.url("/report").to_string(),
         ledger: ledger.to_str().unwrap().to_owned(),
@@ -264,7 +360,14 @@ async fn killed_while_the_seller_answers() {
     assert_eq!(entries.first().unwrap().state, State::Signed);
     seller.reform();
     run(&errand).await;
-    assert_eq!(check(&seller, &ledger, ROOM, "hanging").await.first().unwrap().state, State::Settled);
+    assert_eq!(
+        check(&seller, &ledger, ROOM, "hanging")
+            .await
+            .first()
+            .unwrap()
+            .state,
+        State::Settled
+    );
     assert_eq!(seller.settlements().len(), 1);
 }
 
@@ -315,16 +418,35 @@ async fn killed_at_random() {
     }
     check(&seller, &ledger, room, "before recovery").await;
     for ahead in [0, 90] {
-        run(&Errand { ids: wanted.clone(), ahead, ..errand.clone() }).await;
+        run(&Errand {
+            ids: wanted.clone(),
+            ahead,
+            ..errand.clone()
+        })
+        .await;
     }
     let entries = check(&seller, &ledger, room, "after recovery").await;
-    let stuck: Vec<_> = entries.iter().filter(|entry| !matches!(entry.state, State::Settled | State::Freed)).collect();
-    assert!(stuck.is_empty(), "{} of {} are stuck: {:?}", stuck.len(), entries.len(), stuck.first());
-    let settled = entries.iter().filter(|entry| entry.state == State::Settled).count();
+    let stuck: Vec<_> = entries
+        .iter()
+        .filter(|entry| !matches!(entry.state, State::Settled | State::Freed))
+        .collect();
+    assert!(
+        stuck.is_empty(),
+        "{} of {} are stuck: {:?}",
+        stuck.len(),
+        entries.len(),
+        stuck.first()
+    );
+    let settled = entries
+        .iter()
+        .filter(|entry| entry.state == State::Settled)
+        .count();
     assert_eq!(settled, seller.settlements().len());
 }
 
 async fn run(errand: &Errand) {
     let errand = errand.clone();
-    tokio::task::spawn_blocking(move || errand.run()).await.unwrap();
+    tokio::task::spawn_blocking(move || errand.run())
+        .await
+        .unwrap();
 }

@@ -2,15 +2,21 @@
 //!
 //! `tests/interop/run` stands the world up and runs these; alone they have nobody to buy from, and
 //! are ignored.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::collections::BTreeMap;
 
 use bursar::chain::{Answer, ChainReader, Grounds, Question, Reason};
 use bursar::{
-    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
-    Policy, ResponseExt, Rule, SignedCancellation, Signer, Spend, State, Timestamp, U256, address, usd,
+    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner,
+    MemoryLedger, Network, Policy, ResponseExt, Rule, SignedCancellation, Signer, Spend, State,
+    Timestamp, U256, address, usd,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,41 +52,68 @@ struct Seller {
 }
 
 fn parse_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(serde::de::Error::custom)
 }
 
 impl World {
     fn load() -> Self {
-        let path =
-            std::env::var("BURSAR_INTEROP_WORLD").expect("run these by tests/interop/run, which stands the world up");
+        let path = std::env::var("BURSAR_INTEROP_WORLD")
+            .expect("run these by tests/interop/run, which stands the world up");
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
     async fn rpc(&self, method: &str, params: Value) -> Value {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let answer: Value =
-            reqwest::Client::new().post(&self.rpc).json(&request).send().await.unwrap().json().await.unwrap();
+        let answer: Value = reqwest::Client::new()
+            .post(&self.rpc)
+            .json(&request)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         assert!(answer.get("error").is_none(), "{method}: {answer}");
         answer["result"].clone()
     }
 
     async fn balance(&self, of: Address) -> U256 {
-        let data = format!("0x70a08231{}", of.into_word().to_string().trim_start_matches("0x"));
-        let result = self.rpc("eth_call", json!([{ "to": self.usdc.to_string(), "data": data }, "latest"])).await;
+        let data = format!(
+            "0x70a08231{}",
+            of.into_word().to_string().trim_start_matches("0x")
+        );
+        let result = self
+            .rpc(
+                "eth_call",
+                json!([{ "to": self.usdc.to_string(), "data": data }, "latest"]),
+            )
+            .await;
         result.as_str().unwrap().parse().unwrap()
     }
 
     /// The `Transfer` events of USDC in a transaction: from, to, value.
     async fn transfers(&self, transaction: B256) -> Vec<(Address, Address, U256)> {
-        let receipt = self.rpc("eth_getTransactionReceipt", json!([transaction.to_string()])).await;
+        let receipt = self
+            .rpc(
+                "eth_getTransactionReceipt",
+                json!([transaction.to_string()]),
+            )
+            .await;
         assert_eq!(receipt["status"], "0x1", "{receipt}");
         let ours = |log: &&Value| {
-            log["topics"][0] == TRANSFER && log["address"].as_str().unwrap().parse::<Address>().unwrap() == self.usdc
+            log["topics"][0] == TRANSFER
+                && log["address"].as_str().unwrap().parse::<Address>().unwrap() == self.usdc
         };
         let word = |value: &Value| Address::from_word(value.as_str().unwrap().parse().unwrap());
         let logs = receipt["logs"].as_array().unwrap().iter().filter(ours);
         logs.map(|log| {
-            (word(&log["topics"][1]), word(&log["topics"][2]), log["data"].as_str().unwrap().parse().unwrap())
+            (
+                word(&log["topics"][1]),
+                word(&log["topics"][2]),
+                log["data"].as_str().unwrap().parse().unwrap(),
+            )
         })
         .collect()
     }
@@ -114,20 +147,37 @@ struct Purse<'a> {
 
 impl<'a> Purse<'a> {
     async fn open(world: &'a World, buyer: Address) -> Self {
-        Self { world, buyer, before: world.balance(buyer).await }
+        Self {
+            world,
+            buyer,
+            before: world.balance(buyer).await,
+        }
     }
 
     async fn moved(&self, units: u64) {
-        assert_eq!(self.world.balance(self.buyer).await, self.before - U256::from(units), "the buyer's balance");
+        assert_eq!(
+            self.world.balance(self.buyer).await,
+            self.before - U256::from(units),
+            "the buyer's balance"
+        );
     }
 }
 
 /// Checks the receipt against the chain: the transaction exists and moved exactly what was signed.
-async fn confirm(world: &World, response: &reqwest::Response, buyer: Address, seller: &Seller, units: u64) {
+async fn confirm(
+    world: &World,
+    response: &reqwest::Response,
+    buyer: Address,
+    seller: &Seller,
+    units: u64,
+) {
     assert_eq!(response.spend(), Spend::Settled);
     let receipt = response.receipt().unwrap();
     assert_eq!(receipt.amount().units(), U256::from(units));
-    assert_eq!(world.transfers(receipt.transaction()).await, [(buyer, seller.pay_to, U256::from(units))]);
+    assert_eq!(
+        world.transfers(receipt.transaction()).await,
+        [(buyer, seller.pay_to, U256::from(units))]
+    );
 }
 
 #[tokio::test]
@@ -139,11 +189,22 @@ async fn gets_posts_and_streams_from_every_seller() {
         println!("{name}");
         let purse = Purse::open(&world, address).await;
 
-        let response = client.get(format!("{}/free", seller.url)).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend()), (200, Spend::None));
+        let response = client
+            .get(format!("{}/free", seller.url))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (200, Spend::None)
+        );
         purse.moved(0).await;
 
-        let response = client.get(format!("{}/report", seller.url)).send().await.unwrap();
+        let response = client
+            .get(format!("{}/report", seller.url))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200);
         confirm(&world, &response, address, seller, 10_000).await;
         assert_eq!(response.json::<Value>().await.unwrap()["report"], "ok");
@@ -159,9 +220,16 @@ async fn gets_posts_and_streams_from_every_seller() {
         assert_eq!(response.bytes().await.unwrap(), body);
         purse.moved(30_000).await;
 
-        let response = client.get(format!("{}/stream", seller.url)).send().await.unwrap();
+        let response = client
+            .get(format!("{}/stream", seller.url))
+            .send()
+            .await
+            .unwrap();
         confirm(&world, &response, address, seller, 10_000).await;
-        assert_eq!(response.text().await.unwrap(), "data: 1\n\ndata: 2\n\ndata: 3\n\n");
+        assert_eq!(
+            response.text().await.unwrap(),
+            "data: 1\n\ndata: 2\n\ndata: 3\n\n"
+        );
         purse.moved(40_000).await;
     }
     let entries = client.entries(&Filter::all()).await.unwrap();
@@ -181,18 +249,45 @@ async fn tools_of_the_official_python_server_are_paid() {
     let purse = Purse::open(&world, address).await;
     let service = ().serve(mcp::connect(&client, &seller.url).unwrap()).await.unwrap();
     let listed = service.list_all_tools().await.unwrap();
-    assert_eq!(listed.iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>(), ["free", "report"]);
+    assert_eq!(
+        listed
+            .iter()
+            .map(|tool| tool.name.as_ref())
+            .collect::<Vec<_>>(),
+        ["free", "report"]
+    );
     let payer = client.payer().unwrap().clone();
-    let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&seller.url).unwrap());
+    let tools = PaidTools::new(
+        service.peer().clone(),
+        payer,
+        Server::at(&seller.url).unwrap(),
+    );
     let free = tools.call("free").send().await.unwrap();
     assert_eq!(free.spend(), Spend::None);
-    assert!(matches!(tools.call("report").quote().await.unwrap(), Asked::Priced(_)));
+    assert!(matches!(
+        tools.call("report").quote().await.unwrap(),
+        Asked::Priced(_)
+    ));
     purse.moved(0).await;
-    let answer = tools.call("report").arguments(json!({ "topic": "x" })).send().await.unwrap();
+    let answer = tools
+        .call("report")
+        .arguments(json!({ "topic": "x" }))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.spend(), Spend::Settled);
-    assert!(answer.result().content[0].as_text().unwrap().text.contains("\"topic\""));
+    assert!(
+        answer.result().content[0]
+            .as_text()
+            .unwrap()
+            .text
+            .contains("\"topic\"")
+    );
     let receipt = answer.receipt().unwrap();
-    assert_eq!(world.transfers(receipt.transaction()).await, [(address, seller.pay_to, U256::from(10_000))]);
+    assert_eq!(
+        world.transfers(receipt.transaction()).await,
+        [(address, seller.pay_to, U256::from(10_000))]
+    );
     purse.moved(10_000).await;
 }
 
@@ -204,12 +299,22 @@ async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() 
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
         let purse = Purse::open(&world, address).await;
-        let response = client.get(format!("{}/fail", seller.url)).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend()), (500, Spend::Unknown));
+        let response = client
+            .get(format!("{}/fail", seller.url))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (500, Spend::Unknown)
+        );
         purse.moved(0).await;
     }
     let entries = client.entries(&Filter::all()).await.unwrap();
-    assert!(entries.iter().all(|entry| entry.state == State::Unknown), "{entries:?}");
+    assert!(
+        entries.iter().all(|entry| entry.state == State::Unknown),
+        "{entries:?}"
+    );
 }
 
 #[tokio::test]
@@ -220,8 +325,16 @@ async fn a_refusal_by_the_policy_moves_nothing() {
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
         let purse = Purse::open(&world, address).await;
-        let error = client.get(format!("{}/dear", seller.url)).send().await.unwrap_err();
-        assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::PerPayment), "{error}");
+        let error = client
+            .get(format!("{}/dear", seller.url))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.spend(), error.denial().unwrap().rule),
+            (Spend::None, Rule::PerPayment),
+            "{error}"
+        );
         purse.moved(0).await;
     }
     assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
@@ -232,22 +345,40 @@ async fn a_refusal_by_the_policy_moves_nothing() {
 async fn of_several_offers_the_cheapest_allowed_is_paid() {
     let world = World::load();
     let Buyer { client, address } = buyer(3);
-    for (name, seller) in world.sellers.iter().filter(|(name, _)| !["mcp", "express-v1"].contains(&name.as_str())) {
+    for (name, seller) in world
+        .sellers
+        .iter()
+        .filter(|(name, _)| !["mcp", "express-v1"].contains(&name.as_str()))
+    {
         println!("{name}");
         let purse = Purse::open(&world, address).await;
-        let quotation = client.get(format!("{}/several", seller.url)).quote().await.unwrap().priced().unwrap();
+        let quotation = client
+            .get(format!("{}/several", seller.url))
+            .quote()
+            .await
+            .unwrap()
+            .priced()
+            .unwrap();
         assert!(quotation.offers.len() > 1);
         assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
         purse.moved(0).await;
 
-        let response = client.get(format!("{}/several", seller.url)).send().await.unwrap();
+        let response = client
+            .get(format!("{}/several", seller.url))
+            .send()
+            .await
+            .unwrap();
         confirm(&world, &response, address, seller, 10_000).await;
         purse.moved(10_000).await;
     }
 
     // A seller that requires a payment-identifier gets one.
     let seller = &world.sellers["express-v2"];
-    let response = client.get(format!("{}/identified", seller.url)).send().await.unwrap();
+    let response = client
+        .get(format!("{}/identified", seller.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     confirm(&world, &response, address, seller, 10_000).await;
 }
@@ -261,13 +392,27 @@ async fn a_purchase_presented_twice_is_paid_once() {
         println!("{name}");
         let purse = Purse::open(&world, address).await;
         let url = format!("{}/report", seller.url);
-        let first = client.get(&url).purchase_id(&format!("order-{name}")).send().await.unwrap();
+        let first = client
+            .get(&url)
+            .purchase_id(&format!("order-{name}"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(first.spend(), Spend::Settled);
         purse.moved(10_000).await;
 
         // Official sellers refuse a nonce that was used. That is the chain protecting the money.
-        let error = client.get(&url).purchase_id(&format!("order-{name}")).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Settled), "{error}");
+        let error = client
+            .get(&url)
+            .purchase_id(&format!("order-{name}"))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (ErrorKind::Rejected, Spend::Settled),
+            "{error}"
+        );
         purse.moved(10_000).await;
     }
 }
@@ -286,8 +431,16 @@ async fn a_wallet_without_funds_is_told_so() {
         .unwrap();
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let error = client.get(format!("{}/report", seller.url)).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown), "{error}");
+        let error = client
+            .get(format!("{}/report", seller.url))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (ErrorKind::Rejected, Spend::Unknown),
+            "{error}"
+        );
         assert!(error.reason().unwrap().contains("insufficient"), "{error}");
     }
 }
@@ -300,7 +453,11 @@ const SENDER: Address = address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc");
 fn reader(world: &World) -> ChainReader {
     let network = Network::from_chain_id(84_532);
     let other = world.rpc.replace("127.0.0.1", "localhost");
-    ChainReader::new().endpoint(network, &world.rpc).unwrap().endpoint(network, &other).unwrap()
+    ChainReader::new()
+        .endpoint(network, &world.rpc)
+        .unwrap()
+        .endpoint(network, &other)
+        .unwrap()
 }
 
 impl World {
@@ -312,8 +469,17 @@ impl World {
     }
 
     async fn time(&self) -> u64 {
-        let block = self.rpc("eth_getBlockByNumber", json!(["finalized", false])).await;
-        u64::from_str_radix(block["timestamp"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+        let block = self
+            .rpc("eth_getBlockByNumber", json!(["finalized", false]))
+            .await;
+        u64::from_str_radix(
+            block["timestamp"]
+                .as_str()
+                .unwrap()
+                .trim_start_matches("0x"),
+            16,
+        )
+        .unwrap()
     }
 
     /// An authorization of this payer that nobody cashed, which expires at `valid_before`.
@@ -342,20 +508,49 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
 
     // Paid, and what became of it.
     let seller = &world.sellers["express-v2"];
-    let response = buyer(0).client.get(format!("{}/report", seller.url)).send().await.unwrap();
+    let response = buyer(0)
+        .client
+        .get(format!("{}/report", seller.url))
+        .send()
+        .await
+        .unwrap();
     let receipt = response.receipt().unwrap();
     let transaction = receipt.transaction();
-    let logs = world.rpc("eth_getTransactionReceipt", json!([transaction.to_string()])).await["logs"].clone();
-    let used = logs.as_array().unwrap().iter().find(|log| log["topics"][1] == payer.into_word().to_string());
-    let nonce = used.unwrap()["topics"][2].as_str().unwrap().parse().unwrap();
+    let logs = world
+        .rpc(
+            "eth_getTransactionReceipt",
+            json!([transaction.to_string()]),
+        )
+        .await["logs"]
+        .clone();
+    let used = logs
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|log| log["topics"][1] == payer.into_word().to_string());
+    let nonce = used.unwrap()["topics"][2]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     world.finalize().await;
     let now = world.time().await;
-    let settled =
-        Question { nonce, payee: seller.pay_to, signed_at: Timestamp::from_secs(now), ..world.unused(payer, now) };
+    let settled = Question {
+        nonce,
+        payee: seller.pay_to,
+        signed_at: Timestamp::from_secs(now),
+        ..world.unused(payer, now)
+    };
     for claimed in [Some(transaction), None] {
-        match reader.ask(&Question { claimed, ..settled }, Timestamp::from_secs(now)).await {
+        match reader
+            .ask(&Question { claimed, ..settled }, Timestamp::from_secs(now))
+            .await
+        {
             Answer::Settled(settlement) => {
-                assert_eq!((settlement.transaction, settlement.value), (transaction, U256::from(10_000)));
+                assert_eq!(
+                    (settlement.transaction, settlement.value),
+                    (transaction, U256::from(10_000))
+                );
             }
             other => unreachable!("{other}"),
         }
@@ -364,19 +559,37 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
     // Never cashed, and expired or not.
     let pending = world.unused(payer, now + 3600);
     let answer = reader.ask(&pending, Timestamp::from_secs(now)).await;
-    assert_eq!(answer, Answer::CannotTell { reason: Reason::NotExpired });
-    let expired = Question { valid_before: now - 100, ..pending };
+    assert_eq!(
+        answer,
+        Answer::CannotTell {
+            reason: Reason::NotExpired
+        }
+    );
+    let expired = Question {
+        valid_before: now - 100,
+        ..pending
+    };
     match reader.ask(&expired, Timestamp::from_secs(now)).await {
-        Answer::NotSettled(proof) => assert_eq!((proof.grounds, proof.witnesses.len()), (Grounds::Expired, 2)),
+        Answer::NotSettled(proof) => assert_eq!(
+            (proof.grounds, proof.witnesses.len()),
+            (Grounds::Expired, 2)
+        ),
         other => unreachable!("{other}"),
     }
 
     // Cancelled before it expired, by calldata that Circle's contract takes.
-    let usdc = AssetRegistry::stablecoins().find_symbol(pending.network, "USDC").unwrap().clone();
+    let usdc = AssetRegistry::stablecoins()
+        .find_symbol(pending.network, "USDC")
+        .unwrap()
+        .clone();
     let cancellation = CancelAuthorization::new(usdc, payer, pending.nonce);
     let signature = signer.cancel(&cancellation).await.unwrap();
     let signed = SignedCancellation::new(cancellation, signature);
-    let data: String = signed.calldata().iter().map(|byte| format!("{byte:02x}")).collect();
+    let data: String = signed
+        .calldata()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let call = json!({ "from": SENDER.to_string(), "to": world.usdc.to_string(), "data": format!("0x{data}") });
     world.rpc("eth_sendTransaction", json!([call])).await;
     world.finalize().await;
@@ -403,7 +616,12 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
         .build()
         .unwrap();
     let sellers = [("express-v2", "/listed"), ("express-v1", "/report")];
-    let sellers = sellers.map(|(name, path)| (&world.sellers[name], format!("{}{path}", world.sellers[name].url)));
+    let sellers = sellers.map(|(name, path)| {
+        (
+            &world.sellers[name],
+            format!("{}{path}", world.sellers[name].url),
+        )
+    });
     // A purchase is what lists a service.
     for (seller, url) in &sellers {
         let response = client.get(url).send().await.unwrap();
@@ -411,22 +629,54 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
     }
 
     for words in ["report", ""] {
-        let findings = client.discover().bazaar(&world.facilitator).find(words).run().await.unwrap();
+        let findings = client
+            .discover()
+            .bazaar(&world.facilitator)
+            .find(words)
+            .run()
+            .await
+            .unwrap();
         let source = &findings.sources[0];
-        assert!(source.error.is_none() && source.skipped.count == 0, "{source:?}");
+        assert!(
+            source.error.is_none() && source.skipped.count == 0,
+            "{source:?}"
+        );
         for (seller, url) in &sellers {
-            let found = findings.services.iter().find(|service| service.url.as_str() == url);
+            let found = findings
+                .services
+                .iter()
+                .find(|service| service.url.as_str() == url);
             let found = found.unwrap_or_else(|| unreachable!("{url}: {findings:?}"));
             let quote = found.quote.as_ref().unwrap();
-            assert_eq!((found.standing.name(), found.price.dollars()), ("payable", Some(usd!("0.01"))), "{found:?}");
-            assert_eq!((quote.pay_to(), found.method.as_str()), (seller.pay_to, "GET"));
+            assert_eq!(
+                (found.standing.name(), found.price.dollars()),
+                ("payable", Some(usd!("0.01"))),
+                "{found:?}"
+            );
+            assert_eq!(
+                (quote.pay_to(), found.method.as_str()),
+                (seller.pay_to, "GET")
+            );
             let response = found.request(&client).send().await.unwrap();
             confirm(&world, &response, address, seller, 10_000).await;
         }
     }
-    let listed =
-        client.discover().bazaar(&world.facilitator).find("bazaar").network("base-sepolia").run().await.unwrap();
+    let listed = client
+        .discover()
+        .bazaar(&world.facilitator)
+        .find("bazaar")
+        .network("base-sepolia")
+        .run()
+        .await
+        .unwrap();
     let best = listed.best().unwrap();
     assert_eq!(best.url.as_str(), sellers[0].1);
-    assert!(best.untrusted.input.as_ref().unwrap().contains("\"day\":\"monday\""), "{best:?}");
+    assert!(
+        best.untrusted
+            .input
+            .as_ref()
+            .unwrap()
+            .contains("\"day\":\"monday\""),
+        "{best:?}"
+    );
 }

@@ -7,17 +7,24 @@ use std::time::Duration;
 use bursar::secrecy::SecretString;
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource, KeySourceError,
-    LocalSigner, MemoryLedger, Permission, Policy, Preference, ResponseExt, Rule, Spend, SqliteLedger, State, Usd, usd,
+    CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
+    KeySourceError, LocalSigner, MemoryLedger, Permission, Policy, Preference, ResponseExt, Rule,
+    Spend, SqliteLedger, State, Usd, usd,
 };
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia").per_payment(usd!("0.05"))
+    Policy::new()
+        .network("base-sepolia")
+        .per_payment(usd!("0.05"))
 }
 
 fn client(credential: Credential) -> ClientBuilder {
     Client::builder()
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .allow_http_loopback(true)
         .presentations(1)
         .signer(LocalSigner::random().unwrap())
@@ -35,7 +42,10 @@ fn bearer() -> Credential {
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").accepts_key("authorization", "Bearer right")
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .accepts_key("authorization", "Bearer right")
 }
 
 async fn open(route: Route) -> Paywall {
@@ -43,12 +53,19 @@ async fn open(route: Route) -> Paywall {
 }
 
 fn keyed(seller: &Paywall) -> usize {
-    seller.requests().iter().filter(|request| request.header("authorization").is_some()).count()
+    seller
+        .requests()
+        .iter()
+        .filter(|request| request.header("authorization").is_some())
+        .count()
 }
 
 async fn costs(client: &Client) -> Vec<(State, Usd)> {
     let entries = client.entries(&Filter::all()).await.unwrap();
-    entries.iter().map(|entry| (entry.state, entry.usd.unwrap())).collect()
+    entries
+        .iter()
+        .map(|entry| (entry.state, entry.usd.unwrap()))
+        .collect()
 }
 
 /// A payment that was taken and answered 403 is told, and no call by key covers it up.
@@ -56,10 +73,15 @@ async fn costs(client: &Client) -> Vec<(State, Usd)> {
 async fn an_answer_that_was_paid_for_is_not_replaced_by_a_call() {
     for status in [401, 403] {
         let seller = open(report().fault(Fault::StatusAfterSettle(status))).await;
-        let client = client(bearer().prefer(Preference::PayFirst)).build().unwrap();
+        let client = client(bearer().prefer(Preference::PayFirst))
+            .build()
+            .unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
         assert_eq!(seller.settlements().len(), 1);
-        assert_eq!((response.status().as_u16(), response.spend()), (status, Spend::Unknown));
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (status, Spend::Unknown)
+        );
         assert!(response.paid().is_some());
         assert_eq!(keyed(&seller), 0, "no key was sent after the payment");
     }
@@ -77,16 +99,34 @@ async fn a_redirect_that_repeats_the_key_does_not_show_it() {
         .await
         .unwrap();
     let credential = Credential::query("example", "key", key("s3cret"));
-    let permitted = policy().permit(Permission::new().path("/report*").path("/report/").path("/only").path("/closed"));
+    let permitted = policy().permit(
+        Permission::new()
+            .path("/report*")
+            .path("/report/")
+            .path("/only")
+            .path("/closed"),
+    );
     let client = client(credential).policy(permitted).build().unwrap();
     let response = client.get(seller.url("/report?a=1")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.url().query()), (200, Some("a=1")));
-    assert_eq!(seller.requests().last().unwrap().target, "/report/?a=1&key=s3cret");
+    assert_eq!(
+        (response.status().as_u16(), response.url().query()),
+        (200, Some("a=1"))
+    );
+    assert_eq!(
+        seller.requests().last().unwrap().target,
+        "/report/?a=1&key=s3cret"
+    );
     let response = client.get(seller.url("/only")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.url().query()), (200, None));
+    assert_eq!(
+        (response.status().as_u16(), response.url().query()),
+        (200, None)
+    );
     let error = client.get(seller.url("/closed")).send().await.unwrap_err();
     assert_eq!(error.denial().unwrap().rule, Rule::Permission);
-    assert!(!format!("{error} {error:?} {:?}", error.url()).contains("s3cret"), "{error:?}");
+    assert!(
+        !format!("{error} {error:?} {:?}", error.url()).contains("s3cret"),
+        "{error:?}"
+    );
 }
 
 /// A vault that does not answer holds no call beyond the caller's time.
@@ -100,10 +140,21 @@ async fn a_key_that_does_not_come_ends_with_the_callers_time() {
     }
     let seller = open(report()).await;
     for preference in [Preference::KeyFirst, Preference::NeverPay] {
-        let client = client(Credential::bearer("vault", Hangs).prefer(preference)).build().unwrap();
-        let sent = client.get(seller.url("/report")).timeout(Duration::from_millis(50)).send();
-        let error = tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap().unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (ErrorKind::Timeout, Spend::None));
+        let client = client(Credential::bearer("vault", Hangs).prefer(preference))
+            .build()
+            .unwrap();
+        let sent = client
+            .get(seller.url("/report"))
+            .timeout(Duration::from_millis(50))
+            .send();
+        let error = tokio::time::timeout(Duration::from_secs(20), sent)
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (ErrorKind::Timeout, Spend::None)
+        );
         assert!(error.to_string().contains("vault"), "{error}");
     }
     assert!(seller.requests().is_empty());
@@ -117,17 +168,37 @@ async fn calls_at_the_same_time_do_not_share_what_the_plan_includes_once() {
     let seller = open(report()).await;
     let plan = CallPlan::per_call(usd!("0.01")).included(1);
     let limited = policy().rolling(Duration::from_secs(86_400), usd!("0.02"));
-    let client = client(bearer().plan(plan)).policy(limited).ledger(books).build().unwrap();
-    let call = || async { client.get(seller.url("/report")).send().await.map(|response| response.status().as_u16()) };
+    let client = client(bearer().plan(plan))
+        .policy(limited)
+        .ledger(books)
+        .build()
+        .unwrap();
+    let call = || async {
+        client
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .map(|response| response.status().as_u16())
+    };
     let (one, two, three, four, five) = tokio::join!(call(), call(), call(), call(), call());
     let answers = [one, two, three, four, five];
-    let made = answers.iter().filter(|answer| matches!(answer, Ok(200))).count();
+    let made = answers
+        .iter()
+        .filter(|answer| matches!(answer, Ok(200)))
+        .count();
     let refused = |answer: &&Result<u16, bursar::Error>| {
-        answer.as_ref().is_err_and(|error| error.denial().is_some_and(|denial| denial.rule == Rule::Rolling))
+        answer.as_ref().is_err_and(|error| {
+            error
+                .denial()
+                .is_some_and(|denial| denial.rule == Rule::Rolling)
+        })
     };
     assert_eq!((made, answers.iter().filter(refused).count()), (3, 2));
     assert_eq!(keyed(&seller), 3);
-    let counted = costs(&client).await.into_iter().filter(|(state, _)| *state == State::Called);
+    let counted = costs(&client)
+        .await
+        .into_iter()
+        .filter(|(state, _)| *state == State::Called);
     let mut counted: Vec<Usd> = counted.map(|(_, cost)| cost).collect();
     counted.sort_unstable();
     assert_eq!(counted, [Usd::ZERO, usd!("0.01"), usd!("0.01")]);
@@ -137,10 +208,14 @@ async fn calls_at_the_same_time_do_not_share_what_the_plan_includes_once() {
 #[tokio::test]
 async fn a_key_that_cannot_be_sent_costs_nothing_and_is_not_shown() {
     let seller = open(report()).await;
-    let broken = Credential::bearer("example", key("s3c\nret")).plan(CallPlan::per_call(usd!("0.002")));
+    let broken =
+        Credential::bearer("example", key("s3c\nret")).plan(CallPlan::per_call(usd!("0.002")));
     let client = client(broken).build().unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Credential, Spend::None));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Credential, Spend::None)
+    );
     assert!(!format!("{error} {error:?}").contains("s3c"));
     assert_eq!(costs(&client).await, [(State::Freed, usd!("0.002"))]);
     assert!(seller.requests().is_empty());
@@ -149,12 +224,28 @@ async fn a_key_that_cannot_be_sent_costs_nothing_and_is_not_shown() {
 /// Whoever may not pay has the key alone, whichever way is preferred.
 #[tokio::test]
 async fn a_request_that_may_not_pay_goes_by_key() {
-    for preference in [Preference::KeyFirst, Preference::PayFirst, Preference::NeverPay, Preference::Cheapest] {
+    for preference in [
+        Preference::KeyFirst,
+        Preference::PayFirst,
+        Preference::NeverPay,
+        Preference::Cheapest,
+    ] {
         let seller = open(report()).await;
         let plan = CallPlan::per_call(usd!("0.04"));
-        let client = client(bearer().prefer(preference).plan(plan)).build().unwrap();
-        let response = client.get(seller.url("/report")).no_payment().send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend()), (200, Spend::None), "{preference:?}");
+        let client = client(bearer().prefer(preference).plan(plan))
+            .build()
+            .unwrap();
+        let response = client
+            .get(seller.url("/report"))
+            .no_payment()
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (200, Spend::None),
+            "{preference:?}"
+        );
         assert_eq!((keyed(&seller), seller.settlements().len()), (1, 0));
     }
 }
@@ -163,8 +254,15 @@ async fn a_request_that_may_not_pay_goes_by_key() {
 #[tokio::test]
 async fn an_order_to_stop_and_a_price_hold_for_calls() {
     let seller = open(report()).await;
-    let client = client(bearer().plan(CallPlan::per_call(usd!("0.002")))).build().unwrap();
-    let dear = client.get(seller.url("/report")).max_price(usd!("0.001")).send().await.unwrap_err();
+    let client = client(bearer().plan(CallPlan::per_call(usd!("0.002"))))
+        .build()
+        .unwrap();
+    let dear = client
+        .get(seller.url("/report"))
+        .max_price(usd!("0.001"))
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(dear.denial().unwrap().rule, Rule::MaxPrice);
     client.payer().unwrap().stop("enough").await.unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
@@ -175,11 +273,29 @@ async fn an_order_to_stop_and_a_price_hold_for_calls() {
 /// A purchase whose answer was lost is taken up under its id, though the key would do by now.
 #[tokio::test]
 async fn a_key_does_not_come_between_a_purchase_and_its_answer() {
-    let seller = open(report().key_spent_after(0, 429).idempotent().fault_once(Fault::DropAfterSettle)).await;
+    let seller = open(
+        report()
+            .key_spent_after(0, 429)
+            .idempotent()
+            .fault_once(Fault::DropAfterSettle),
+    )
+    .await;
     let client = client(bearer()).build().unwrap();
-    let call = || client.get(seller.url("/report")).purchase_id("order-1").send();
+    let call = || {
+        client
+            .get(seller.url("/report"))
+            .purchase_id("order-1")
+            .send()
+    };
     assert_eq!(call().await.unwrap_err().spend(), Spend::Unknown);
     let response = call().await.unwrap();
-    assert_eq!((response.spend(), seller.settlements().len()), (Spend::Settled, 1));
-    assert_eq!(keyed(&seller), 1, "the second time the purchase comes before the key");
+    assert_eq!(
+        (response.spend(), seller.settlements().len()),
+        (Spend::Settled, 1)
+    );
+    assert_eq!(
+        keyed(&seller),
+        1,
+        "the second time the purchase comes before the key"
+    );
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Paywall, Received, Route};
 use bursar::{
-    Client, ClientBuilder, Clock, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule,
-    Signer, Spend, State, Timestamp, Verdict, address, approve_fn, signer_fn, usd,
+    Client, ClientBuilder, Clock, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy,
+    ResponseExt, Rule, Signer, Spend, State, Timestamp, Verdict, address, approve_fn, signer_fn,
+    usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -18,7 +19,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia").host("127.0.0.1", |host| host.remember_terms(MINUTE))
+    Policy::new()
+        .network("base-sepolia")
+        .host("127.0.0.1", |host| host.remember_terms(MINUTE))
 }
 
 fn client(policy: Policy) -> ClientBuilder {
@@ -26,7 +29,11 @@ fn client(policy: Policy) -> ClientBuilder {
         .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
         .policy(policy)
         .ledger(MemoryLedger::new())
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .allow_http_loopback(true)
         .presentation_pause(Duration::ZERO)
 }
@@ -36,7 +43,12 @@ fn report() -> Route {
 }
 
 async fn open(routes: impl IntoIterator<Item = Route>) -> Paywall {
-    routes.into_iter().fold(Paywall::builder(), |builder, route| builder.route(route)).start().await.unwrap()
+    routes
+        .into_iter()
+        .fold(Paywall::builder(), |builder, route| builder.route(route))
+        .start()
+        .await
+        .unwrap()
 }
 
 /// Which requests came with a payment, and under how many nonces.
@@ -44,7 +56,13 @@ fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
     let received = seller.requests();
     let nonce = |request: &Received| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce);
     let nonces: std::collections::BTreeSet<_> = received.iter().filter_map(nonce).collect();
-    (received.iter().map(|request| request.payment.is_some()).collect(), nonces.len())
+    (
+        received
+            .iter()
+            .map(|request| request.payment.is_some())
+            .collect(),
+        nonces.len(),
+    )
 }
 
 async fn buy(client: &Client, seller: &Paywall, path: &str) -> Spend {
@@ -62,18 +80,28 @@ async fn the_second_purchase_takes_one_round_trip() {
     let client = client(policy()).build().unwrap();
     for _ in 0..3 {
         let response = client.get(seller.url("/report")).send().await.unwrap();
-        assert_eq!(response.receipt().unwrap().amount().to_string(), "0.01 USDC");
+        assert_eq!(
+            response.receipt().unwrap().amount().to_string(),
+            "0.01 USDC"
+        );
         assert_eq!(response.text().await.unwrap(), "the report");
     }
     assert_eq!(paid(&seller), (vec![false, true, true, true], 3));
     assert_eq!(seller.settlements().len(), 3);
-    assert!(entries(&client).await.iter().all(|entry| entry.state == State::Settled));
+    assert!(
+        entries(&client)
+            .await
+            .iter()
+            .all(|entry| entry.state == State::Settled)
+    );
 }
 
 #[tokio::test]
 async fn without_the_setting_every_purchase_asks() {
     let seller = open([report()]).await;
-    let client = client(Policy::new().network("base-sepolia")).build().unwrap();
+    let client = client(Policy::new().network("base-sepolia"))
+        .build()
+        .unwrap();
     for _ in 0..2 {
         assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
     }
@@ -106,21 +134,35 @@ async fn one_paths_terms_pay_no_other() {
     buy(&client, &seller, "/other").await;
     client.post(seller.url("/report")).send().await.unwrap();
     assert_eq!(paid(&seller).0, [false, true, false, true, false, true]);
-    let amounts: Vec<_> = entries(&client).await.iter().map(|entry| entry.value.to_string()).collect();
+    let amounts: Vec<_> = entries(&client)
+        .await
+        .iter()
+        .map(|entry| entry.value.to_string())
+        .collect();
     assert_eq!(amounts, ["10000", "2000", "3000"]);
     // The query is part of no price here.
-    assert_eq!(buy(&client, &seller, "/report?page=2").await, Spend::Settled);
+    assert_eq!(
+        buy(&client, &seller, "/report?page=2").await,
+        Spend::Settled
+    );
     assert_eq!(paid(&seller).0.len(), 7);
 }
 
 #[tokio::test]
 async fn a_price_that_rose_is_paid_under_the_same_nonce_if_the_policy_allows() {
-    let seller = open([report(), Route::get("/report").price(usd!("0.02")).body("dearer")]).await;
+    let seller = open([
+        report(),
+        Route::get("/report").price(usd!("0.02")).body("dearer"),
+    ])
+    .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     seller.close("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "dearer"));
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Settled, "dearer")
+    );
     // The second purchase was presented twice: at the old terms and at the new.
     assert_eq!(paid(&seller), (vec![false, true, true, true], 2));
     assert_eq!(seller.settlements().len(), 2);
@@ -140,10 +182,24 @@ async fn new_terms_pass_the_whole_policy() {
         buy(&client, &seller, "/report").await;
         seller.close("/report");
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.denial().unwrap().rule), (ErrorKind::Denied, rule));
-        assert_eq!(error.spend(), Spend::Unknown, "what was signed at the old terms may yet be cashed");
-        assert_eq!((seller.settlements().len(), paid(&seller)), (1, (vec![false, true, true], 2)));
-        assert_eq!(entries(&client).await[1].value.to_string(), "10000", "no more than was signed");
+        assert_eq!(
+            (error.kind(), error.denial().unwrap().rule),
+            (ErrorKind::Denied, rule)
+        );
+        assert_eq!(
+            error.spend(),
+            Spend::Unknown,
+            "what was signed at the old terms may yet be cashed"
+        );
+        assert_eq!(
+            (seller.settlements().len(), paid(&seller)),
+            (1, (vec![false, true, true], 2))
+        );
+        assert_eq!(
+            entries(&client).await[1].value.to_string(),
+            "10000",
+            "no more than was signed"
+        );
         assert!(seller.cash_in() <= 1);
         assert!(seller.settlements().len() <= 2);
     }
@@ -156,10 +212,18 @@ async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
     buy(&client, &seller, "/report").await;
     seller.close("/report");
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::SettlementFailed, Spend::Unknown));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::SettlementFailed, Spend::Unknown)
+    );
     assert_eq!(paid(&seller), (vec![false, true, true], 2));
     seller.close("/report");
-    let other = client.get(seller.url("/report")).allow_duplicate().send().await.unwrap();
+    let other = client
+        .get(seller.url("/report"))
+        .allow_duplicate()
+        .send()
+        .await
+        .unwrap();
     assert_eq!(other.spend(), Spend::Settled);
     assert_eq!(paid(&seller).0[3..], [false, true]);
 }
@@ -171,9 +235,15 @@ async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
     buy(&client, &seller, "/report").await;
     seller.close("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Unknown, "free"));
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Unknown, "free")
+    );
     let held = &entries(&client).await[1];
-    assert_eq!((held.state, held.value.to_string().as_str()), (State::Unknown, "10000"));
+    assert_eq!(
+        (held.state, held.value.to_string().as_str()),
+        (State::Unknown, "10000")
+    );
     assert_eq!(buy(&client, &seller, "/report").await, Spend::None);
     assert_eq!(paid(&seller).0, [false, true, true, false]);
     assert_eq!(seller.settlements().len(), 1);
@@ -181,7 +251,11 @@ async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
 
 #[tokio::test]
 async fn a_lost_answer_is_presented_again_and_paid_once() {
-    let seller = open([report(), report().idempotent().fault_once(Fault::DropAfterSettle)]).await;
+    let seller = open([
+        report(),
+        report().idempotent().fault_once(Fault::DropAfterSettle),
+    ])
+    .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     seller.close("/report");
@@ -198,11 +272,23 @@ async fn limits_hold_and_what_they_refuse_is_asked_for() {
         assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
     }
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Lifetime));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::Lifetime)
+    );
     assert_eq!(paid(&seller), (vec![false, true, true, false], 2));
     seller.close("/report");
-    assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled, "it became cheaper");
-    let most = client.get(seller.url("/report")).max_price(usd!("0.0001")).send().await.unwrap_err();
+    assert_eq!(
+        buy(&client, &seller, "/report").await,
+        Spend::Settled,
+        "it became cheaper"
+    );
+    let most = client
+        .get(seller.url("/report"))
+        .max_price(usd!("0.0001"))
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(most.denial().unwrap().rule, Rule::MaxPrice);
 }
 
@@ -212,16 +298,39 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
     let count = Arc::clone(&asked);
     let approver = approve_fn(move |_| {
         let first = count.fetch_add(1, Ordering::SeqCst) == 0;
-        async move { if first { Verdict::Approve } else { Verdict::deny("enough") } }
+        async move {
+            if first {
+                Verdict::Approve
+            } else {
+                Verdict::deny("enough")
+            }
+        }
     });
     let seller = open([report()]).await;
-    let client = client(policy().ask_above(usd!("0"))).approver(approver).build().unwrap();
+    let client = client(policy().ask_above(usd!("0")))
+        .approver(approver)
+        .build()
+        .unwrap();
     buy(&client, &seller, "/report").await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Approval));
-    assert_eq!((asked.load(Ordering::SeqCst), paid(&seller).0), (2, vec![false, true]));
-    let free = client.get(seller.url("/report")).no_payment().send().await.unwrap();
-    assert_eq!((free.status().as_u16(), paid(&seller).0), (402, vec![false, true, false]));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::Approval)
+    );
+    assert_eq!(
+        (asked.load(Ordering::SeqCst), paid(&seller).0),
+        (2, vec![false, true])
+    );
+    let free = client
+        .get(seller.url("/report"))
+        .no_payment()
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (free.status().as_u16(), paid(&seller).0),
+        (402, vec![false, true, false])
+    );
 }
 
 /// A clock that is turned by hand.
@@ -247,7 +356,12 @@ impl Clock for Hands {
 #[tokio::test]
 async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
     let clock = Hands::new();
-    let seller = Paywall::builder().route(report()).clock(clock.clone()).start().await.unwrap();
+    let seller = Paywall::builder()
+        .route(report())
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
     let client = client(policy()).clock(clock.clone()).build().unwrap();
     for _ in 0..3 {
         buy(&client, &seller, "/report").await;
@@ -260,7 +374,10 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
 
 /// A wallet that tells how often it was asked, and the hour that it was asked at by `clock`.
 fn counting(signed: &Arc<AtomicUsize>, client: ClientBuilder) -> ClientBuilder {
-    let (wallet, signed) = (Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()), Arc::clone(signed));
+    let (wallet, signed) = (
+        Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()),
+        Arc::clone(signed),
+    );
     client.signer(signer_fn(wallet.address(), move |authorization| {
         let (wallet, signed) = (Arc::clone(&wallet), Arc::clone(&signed));
         async move {
@@ -280,17 +397,31 @@ async fn idle(signed: &AtomicUsize, count: usize) {
 }
 
 fn ahead() -> Policy {
-    Policy::new().network("base-sepolia").host("127.0.0.1", |host| host.remember_terms(LONG).sign_ahead())
+    Policy::new()
+        .network("base-sepolia")
+        .host("127.0.0.1", |host| host.remember_terms(LONG).sign_ahead())
 }
 
 #[tokio::test]
 async fn what_is_signed_ahead_is_the_next_purchase() {
     let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
-    let seller = Paywall::builder().route(report()).clock(clock.clone()).start().await.unwrap();
-    let client = counting(&signed, client(ahead())).clock(clock.clone()).build().unwrap();
+    let seller = Paywall::builder()
+        .route(report())
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    let client = counting(&signed, client(ahead()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
-    assert_eq!(entries(&client).await.len(), 1, "what nobody asked for is in no books");
+    assert_eq!(
+        entries(&client).await.len(),
+        1,
+        "what nobody asked for is in no books"
+    );
     for more in 3..6 {
         clock.turn(5);
         let before = entries(&client).await.len();
@@ -298,23 +429,40 @@ async fn what_is_signed_ahead_is_the_next_purchase() {
         idle(&signed, more).await;
         let bought = entries(&client).await;
         assert_eq!(bought.len(), before + 1);
-        assert_eq!(bought[before].valid_before.unwrap(), clock.now().secs() - 5 + 60, "signed five seconds ago");
+        assert_eq!(
+            bought[before].valid_before.unwrap(),
+            clock.now().secs() - 5 + 60,
+            "signed five seconds ago"
+        );
     }
-    assert_eq!((paid(&seller), seller.settlements().len()), ((vec![false, true, true, true, true], 4), 4));
+    assert_eq!(
+        (paid(&seller), seller.settlements().len()),
+        ((vec![false, true, true, true, true], 4), 4)
+    );
 }
 
 #[test]
 fn what_is_ready_goes_before_signing_ahead() {
     let signed = Arc::new(AtomicUsize::new(0));
     // Nobody asks the system for events while anything is ready, so that the order of tasks is the test's.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(u32::MAX).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(u32::MAX)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let seller = open([report()]).await;
         let client = counting(&signed, client(ahead())).build().unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
         let before = Arc::clone(&signed);
-        let before = tokio::spawn(async move { before.load(Ordering::SeqCst) }).await.unwrap();
-        assert_eq!((response.spend(), before), (Spend::Settled, 1), "the caller's task waited for a signature");
+        let before = tokio::spawn(async move { before.load(Ordering::SeqCst) })
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.spend(), before),
+            (Spend::Settled, 1),
+            "the caller's task waited for a signature"
+        );
         idle(&signed, 2).await;
     });
 }
@@ -323,9 +471,14 @@ fn what_is_ready_goes_before_signing_ahead() {
 async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
     let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
     let cheaper = Route::get("/report").price(usd!("0.005"));
-    let routes = [report(), cheaper].into_iter().fold(Paywall::builder(), bursar::testing::PaywallBuilder::route);
+    let routes = [report(), cheaper]
+        .into_iter()
+        .fold(Paywall::builder(), bursar::testing::PaywallBuilder::route);
     let seller = routes.clock(clock.clone()).start().await.unwrap();
-    let client = counting(&signed, client(ahead())).clock(clock.clone()).build().unwrap();
+    let client = counting(&signed, client(ahead()))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
     clock.turn(31);
@@ -336,8 +489,21 @@ async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
     seller.close("/report");
     assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
     let cheap = entries(&client).await.pop().unwrap();
-    assert_eq!(seller.settlements().last().unwrap().authorization.value.to_string(), "5000");
-    assert_eq!(cheap.value.to_string(), "10000", "the larger of what was signed under its nonce");
+    assert_eq!(
+        seller
+            .settlements()
+            .last()
+            .unwrap()
+            .authorization
+            .value
+            .to_string(),
+        "5000"
+    );
+    assert_eq!(
+        cheap.value.to_string(),
+        "10000",
+        "the larger of what was signed under its nonce"
+    );
 }
 
 #[tokio::test]
@@ -345,7 +511,10 @@ async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
     let signed = Arc::new(AtomicUsize::new(0));
     let seller = open([report()]).await;
     let yes = approve_fn(|_| async { Verdict::Approve });
-    let asked = counting(&signed, client(ahead().ask_above(usd!("0")))).approver(yes).build().unwrap();
+    let asked = counting(&signed, client(ahead().ask_above(usd!("0"))))
+        .approver(yes)
+        .build()
+        .unwrap();
     for count in 1..4 {
         buy(&asked, &seller, "/report").await;
         for _ in 0..4 {
@@ -354,13 +523,22 @@ async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
         assert_eq!(signed.load(Ordering::SeqCst), count);
     }
     let signed = Arc::new(AtomicUsize::new(0));
-    let bounded = counting(&signed, client(ahead().lifetime(usd!("0.01")))).build().unwrap();
+    let bounded = counting(&signed, client(ahead().lifetime(usd!("0.01"))))
+        .build()
+        .unwrap();
     buy(&bounded, &seller, "/report").await;
     idle(&signed, 2).await;
     let (payments, settled) = (paid(&seller).1, seller.settlements().len());
     let error = bounded.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Lifetime));
-    assert_eq!((paid(&seller).1, seller.settlements().len()), (payments, settled), "it did not leave");
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::Lifetime)
+    );
+    assert_eq!(
+        (paid(&seller).1, seller.settlements().len()),
+        (payments, settled),
+        "it did not leave"
+    );
 }
 
 #[tokio::test]
@@ -381,5 +559,12 @@ async fn calls_at_once_are_as_many_purchases() {
     }
     tasks.join_all().await;
     assert_eq!(*answers.lock().unwrap(), [Spend::Settled; 8]);
-    assert_eq!((paid(&seller).1, seller.settlements().len(), paid(&seller).0.len()), (9, 9, 10));
+    assert_eq!(
+        (
+            paid(&seller).1,
+            seller.settlements().len(),
+            paid(&seller).0.len()
+        ),
+        (9, 9, 10)
+    );
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
-    Client, ClientBuilder, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Permission, Policy, Rule, Spend, State,
-    usd,
+    Client, ClientBuilder, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Permission, Policy,
+    Rule, Spend, State, usd,
 };
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -22,7 +22,9 @@ use serde_json::json;
 use tools::{Shop, Style};
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia").per_payment(usd!("0.05"))
+    Policy::new()
+        .network("base-sepolia")
+        .per_payment(usd!("0.05"))
 }
 
 fn client() -> ClientBuilder {
@@ -30,17 +32,31 @@ fn client() -> ClientBuilder {
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
         .ledger(MemoryLedger::new())
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .allow_http_loopback(true)
         .presentation_pause(Duration::ZERO)
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 async fn paywall(route: Route) -> Arc<Paywall> {
-    Arc::new(Paywall::builder().route(route).route(Route::get("/free").body("free")).start().await.unwrap())
+    Arc::new(
+        Paywall::builder()
+            .route(route)
+            .route(Route::get("/free").body("free"))
+            .start()
+            .await
+            .unwrap(),
+    )
 }
 
 /// A client of a shop in this process, with its bytes over a pipe.
@@ -52,11 +68,24 @@ async fn pipe(shop: Shop) -> RunningService<RoleClient, ()> {
 
 fn tools(service: &RunningService<RoleClient, ()>, client: &Client) -> PaidTools {
     let server = Server::local("shop").unwrap();
-    PaidTools::new(service.peer().clone(), client.payer().unwrap().clone(), server).presentation_pause(Duration::ZERO)
+    PaidTools::new(
+        service.peer().clone(),
+        client.payer().unwrap().clone(),
+        server,
+    )
+    .presentation_pause(Duration::ZERO)
 }
 
 fn text(answer: &ToolAnswer) -> String {
-    answer.result().content.first().unwrap().as_text().unwrap().text.clone()
+    answer
+        .result()
+        .content
+        .first()
+        .unwrap()
+        .as_text()
+        .unwrap()
+        .text
+        .clone()
 }
 
 async fn entries(client: &Client) -> Vec<Entry> {
@@ -65,19 +94,43 @@ async fn entries(client: &Client) -> Vec<Entry> {
 
 #[tokio::test]
 async fn a_tool_is_paid_for_and_a_free_one_is_not() {
-    for style in [Style::Structured, Style::Text, Style::Wrapped, Style::Code402, Style::Elicitation] {
+    for style in [
+        Style::Structured,
+        Style::Text,
+        Style::Wrapped,
+        Style::Code402,
+        Style::Elicitation,
+    ] {
         let paywall = paywall(report()).await;
         let service = pipe(Shop::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
-        let answer = tools.call("report").arguments(json!({ "topic": "x" })).tag("t").send().await.unwrap();
-        assert_eq!((text(&answer).as_str(), answer.spend()), ("the report", Spend::Settled), "{style:?}");
+        let answer = tools
+            .call("report")
+            .arguments(json!({ "topic": "x" }))
+            .tag("t")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (text(&answer).as_str(), answer.spend()),
+            ("the report", Spend::Settled),
+            "{style:?}"
+        );
         let settled = paywall.settlements();
-        assert_eq!(settled.first().unwrap().transaction, answer.receipt().unwrap().transaction());
+        assert_eq!(
+            settled.first().unwrap().transaction,
+            answer.receipt().unwrap().transaction()
+        );
         let free = tools.call("free").send().await.unwrap();
-        assert_eq!((text(&free).as_str(), free.spend(), settled.len()), ("free", Spend::None, 1));
+        assert_eq!(
+            (text(&free).as_str(), free.spend(), settled.len()),
+            ("free", Spend::None, 1)
+        );
         let entries = entries(&client).await;
-        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        let [entry] = entries.as_slice() else {
+            panic!("{entries:?}")
+        };
         assert_eq!(
             (entry.state, entry.method.as_str(), entry.path.as_str()),
             (State::Settled, "CALL", "/mcp://tool/report")
@@ -95,10 +148,27 @@ async fn prose_is_no_invoice_and_neither_is_a_success() {
         let paywall = paywall(report()).await;
         let service = pipe(Shop::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
-        let answer = tools(&service, &client).call("report").send().await.unwrap();
-        assert_eq!((answer.spend(), paywall.settlements().len()), (Spend::None, 0), "{style:?}");
-        let read = tools(&service, &client).read_prose().call("report").send().await.unwrap();
-        let expected = if style == Style::Prose { Spend::Settled } else { Spend::None };
+        let answer = tools(&service, &client)
+            .call("report")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.spend(), paywall.settlements().len()),
+            (Spend::None, 0),
+            "{style:?}"
+        );
+        let read = tools(&service, &client)
+            .read_prose()
+            .call("report")
+            .send()
+            .await
+            .unwrap();
+        let expected = if style == Style::Prose {
+            Spend::Settled
+        } else {
+            Spend::None
+        };
         assert_eq!(read.spend(), expected, "{style:?}");
     }
 }
@@ -109,12 +179,20 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
-    let Asked::Priced(quotation) = tools.call("report").quote().await.unwrap() else { panic!("it has a price") };
+    let Asked::Priced(quotation) = tools.call("report").quote().await.unwrap() else {
+        panic!("it has a price")
+    };
     let offer = quotation.offers.first().unwrap();
     assert_eq!(offer.quote.as_ref().unwrap().dollars(), Some(usd!("0.01")));
     assert_eq!(offer.explanation.as_ref().unwrap().denial(), None);
-    assert!(matches!(tools.call("free").quote().await.unwrap(), Asked::Executed(_)));
-    assert_eq!((paywall.settlements().len(), entries(&client).await.len()), (0, 0));
+    assert!(matches!(
+        tools.call("free").quote().await.unwrap(),
+        Asked::Executed(_)
+    ));
+    assert_eq!(
+        (paywall.settlements().len(), entries(&client).await.len()),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
@@ -122,40 +200,85 @@ async fn limits_hold_by_tool_and_permissions_by_its_path() {
     let paywall = paywall(report()).await;
     let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
     let limited = policy()
-        .tool("https://shop.mcp-stdio.invalid", "report", |tool| tool.lifetime(usd!("0.01")))
-        .permit(Permission::new().host("shop.mcp-stdio.invalid").method("CALL").path("/mcp://tool/rep*"));
+        .tool("https://shop.mcp-stdio.invalid", "report", |tool| {
+            tool.lifetime(usd!("0.01"))
+        })
+        .permit(
+            Permission::new()
+                .host("shop.mcp-stdio.invalid")
+                .method("CALL")
+                .path("/mcp://tool/rep*"),
+        );
     let client = client().policy(limited).build().unwrap();
     let tools = tools(&service, &client);
-    assert_eq!(tools.call("report").send().await.unwrap().spend(), Spend::Settled);
-    let error = tools.call("report").arguments(json!({ "topic": "y" })).send().await.unwrap_err();
-    assert_eq!((error.denial().unwrap().rule, error.spend()), (Rule::Lifetime, Spend::None));
-    assert!(error.to_string().contains("resource https://shop.mcp-stdio.invalid/mcp://tool/report"), "{error}");
+    assert_eq!(
+        tools.call("report").send().await.unwrap().spend(),
+        Spend::Settled
+    );
+    let error = tools
+        .call("report")
+        .arguments(json!({ "topic": "y" }))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.denial().unwrap().rule, error.spend()),
+        (Rule::Lifetime, Spend::None)
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("resource https://shop.mcp-stdio.invalid/mcp://tool/report"),
+        "{error}"
+    );
     let before = paywall.requests().len();
     let error = tools.call("free").send().await.unwrap_err();
-    assert_eq!((error.denial().unwrap().rule, paywall.requests().len()), (Rule::Permission, before));
-    let error =
-        tools.call("report").max_price(usd!("0.001")).arguments(json!({ "topic": "z" })).send().await.unwrap_err();
+    assert_eq!(
+        (error.denial().unwrap().rule, paywall.requests().len()),
+        (Rule::Permission, before)
+    );
+    let error = tools
+        .call("report")
+        .max_price(usd!("0.001"))
+        .arguments(json!({ "topic": "z" }))
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(error.denial().unwrap().rule, Rule::MaxPrice);
     assert_eq!(paywall.settlements().len(), 1);
 }
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_with_the_same_payment() {
-    for fault in [Fault::SettlementPending, Fault::DropAfterSettle, Fault::ServerErrorAfterSettle] {
+    for fault in [
+        Fault::SettlementPending,
+        Fault::DropAfterSettle,
+        Fault::ServerErrorAfterSettle,
+    ] {
         let paywall = paywall(report().fault_once(fault.clone())).await;
         let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
         let first = tools.call("report").send().await;
-        let spend = first.as_ref().map_or_else(bursar::Error::spend, ToolAnswer::spend);
+        let spend = first
+            .as_ref()
+            .map_or_else(bursar::Error::spend, ToolAnswer::spend);
         assert_ne!(spend, Spend::None, "{fault:?}");
         // The pending one was presented again within the call; of the others nothing certain was said.
         let answer = match first {
             Ok(answer) if answer.spend() == Spend::Settled => answer,
             _ => tools.call("report").send().await.unwrap(),
         };
-        assert_eq!((text(&answer).as_str(), answer.spend()), ("the report", Spend::Settled), "{fault:?}");
-        assert_eq!((paywall.settlements().len(), entries(&client).await.len()), (1, 1), "{fault:?}");
+        assert_eq!(
+            (text(&answer).as_str(), answer.spend()),
+            ("the report", Spend::Settled),
+            "{fault:?}"
+        );
+        assert_eq!(
+            (paywall.settlements().len(), entries(&client).await.len()),
+            (1, 1),
+            "{fault:?}"
+        );
     }
 }
 
@@ -172,13 +295,29 @@ async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
     drop(service);
     paywall.reform();
     let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
-    let answer = tools(&service, &client).call("report").send().await.unwrap();
-    assert_eq!((answer.spend(), paywall.settlements().len(), entries(&client).await.len()), (Spend::Settled, 1, 1));
+    let answer = tools(&service, &client)
+        .call("report")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            answer.spend(),
+            paywall.settlements().len(),
+            entries(&client).await.len()
+        ),
+        (Spend::Settled, 1, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_receipt_of_another_payment_is_not_believed() {
-    for forgery in [Forgery::Payer, Forgery::Network, Forgery::NoTransaction, Forgery::Failure] {
+    for forgery in [
+        Forgery::Payer,
+        Forgery::Network,
+        Forgery::NoTransaction,
+        Forgery::Failure,
+    ] {
         let paywall = paywall(report().fault(Fault::ForgedReceipt(forgery))).await;
         let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
@@ -194,9 +333,20 @@ async fn a_refusal_after_payment_is_an_error_and_never_a_second_payment() {
     let paywall = paywall(report().fault(Fault::RejectAgain)).await;
     let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
-    let error = tools(&service, &client).call("report").send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown));
-    let payments = paywall.requests().iter().filter(|request| request.payment.is_some()).count();
+    let error = tools(&service, &client)
+        .call("report")
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Rejected, Spend::Unknown)
+    );
+    let payments = paywall
+        .requests()
+        .iter()
+        .filter(|request| request.payment.is_some())
+        .count();
     assert_eq!((payments, entries(&client).await.len()), (1, 1));
 }
 
@@ -207,13 +357,30 @@ async fn a_purchase_id_is_one_purchase() {
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
     for _ in 0..2 {
-        let answer = tools.call("report").purchase_id("order-1").send().await.unwrap();
-        assert_eq!((answer.spend(), text(&answer).as_str()), (Spend::Settled, "the report"));
+        let answer = tools
+            .call("report")
+            .purchase_id("order-1")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.spend(), text(&answer).as_str()),
+            (Spend::Settled, "the report")
+        );
     }
-    let error = tools.call("report").arguments(json!({ "other": 1 })).purchase_id("order-1").send().await.unwrap_err();
+    let error = tools
+        .call("report")
+        .arguments(json!({ "other": 1 }))
+        .purchase_id("order-1")
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Purchase);
     assert_eq!(paywall.settlements().len(), 1);
-    for mistake in [tools.call("report").purchase_id("a b"), tools.call("report").arguments(json!([]))] {
+    for mistake in [
+        tools.call("report").purchase_id("a b"),
+        tools.call("report").arguments(json!([])),
+    ] {
         assert_eq!(mistake.send().await.unwrap_err().kind(), ErrorKind::Builder);
     }
 }
@@ -222,24 +389,36 @@ async fn a_purchase_id_is_one_purchase() {
 async fn over_http_tools_and_the_endpoint_itself_are_paid() {
     for toll in [None, Some("/report")] {
         let paywall = paywall(report()).await;
-        let (address, door) = tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), toll).await;
+        let (address, door) =
+            tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), toll).await;
         let client = client().build().unwrap();
         let url = format!("http://{address}/mcp");
         let service = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
         let listed = service.list_all_tools().await.unwrap();
-        assert_eq!(listed.iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>(), ["report", "free"]);
+        assert_eq!(
+            listed
+                .iter()
+                .map(|tool| tool.name.as_ref())
+                .collect::<Vec<_>>(),
+            ["report", "free"]
+        );
         let payer = client.payer().unwrap().clone();
         let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&url).unwrap());
         let tool = if toll.is_some() { "free" } else { "report" };
         let answer = tools.call(tool).send().await.unwrap();
         assert_eq!(paywall.settlements().len(), 1, "{toll:?}");
         let entries = entries(&client).await;
-        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        let [entry] = entries.as_slice() else {
+            panic!("{entries:?}")
+        };
         let (path, spend) = match toll {
             None => ("/mcp://tool/report", Spend::Settled),
             Some(_) => ("/mcp", Spend::None),
         };
-        assert_eq!((entry.path.as_str(), entry.state, answer.spend()), (path, State::Settled, spend));
+        assert_eq!(
+            (entry.path.as_str(), entry.state, answer.spend()),
+            (path, State::Settled, spend)
+        );
         assert_eq!(entry.origin.to_string(), format!("http://{address}"));
         drop(service);
         door.abort();
@@ -249,8 +428,15 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
 #[tokio::test]
 async fn what_the_client_refuses_beneath_is_told_as_it_is() {
     let paywall = paywall(report()).await;
-    let (address, door) = tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), Some("/report")).await;
-    let poor = client().policy(policy().per_payment(usd!("0.001"))).build().unwrap();
+    let (address, door) = tools::open(
+        Shop::new(Arc::clone(&paywall), Style::Structured),
+        Some("/report"),
+    )
+    .await;
+    let poor = client()
+        .policy(policy().per_payment(usd!("0.001")))
+        .build()
+        .unwrap();
     let url = format!("http://{address}/mcp");
     let service = ().serve(mcp::connect(&poor, &url).unwrap()).await.unwrap();
     let payer = poor.payer().unwrap().clone();

@@ -7,7 +7,11 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod bench;
 #[path = "support/tools.rs"]
-#[expect(dead_code, clippy::default_trait_access, reason = "other tests use the rest; rmcp's settings")]
+#[expect(
+    dead_code,
+    clippy::default_trait_access,
+    reason = "other tests use the rest; rmcp's settings"
+)]
 mod tools;
 
 use std::sync::Arc;
@@ -19,14 +23,23 @@ use serde_json::json;
 use tools::{Shop, Style};
 
 async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
-    let paywall = Paywall::builder().route(route).route(Route::get("/free").body("free")).start().await.unwrap();
+    let paywall = Paywall::builder()
+        .route(route)
+        .route(Route::get("/free").body("free"))
+        .start()
+        .await
+        .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, door) = tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), None).await;
+    let (address, door) =
+        tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), None).await;
     (paywall, format!("http://{address}/mcp"), door)
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,26 +47,66 @@ async fn tools_are_listed_asked_and_called() {
     let (paywall, url, door) = shop(report()).await;
     let bench = Bench::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
-    let listed = bench.run(&["mcp", "tools", &url, "--allow-http-loopback", "--json"]).await;
+    let listed = bench
+        .run(&["mcp", "tools", &url, "--allow-http-loopback", "--json"])
+        .await;
     assert_eq!(listed.code, 0, "{listed:?}");
-    assert_eq!((&listed.lines()[0]["name"], &listed.lines()[0]["price"]), (&json!("report"), &json!(null)));
+    assert_eq!(
+        (&listed.lines()[0]["name"], &listed.lines()[0]["price"]),
+        (&json!("report"), &json!(null))
+    );
     assert!(paywall.requests().is_empty(), "a tool was called");
-    let asked = bench.run(&["mcp", "tools", &url, "--allow-http-loopback", "--ask"]).await;
-    assert!(asked.text().contains("0.01 USDC") && asked.text().contains("free"), "{asked:?}");
+    let asked = bench
+        .run(&["mcp", "tools", &url, "--allow-http-loopback", "--ask"])
+        .await;
+    assert!(
+        asked.text().contains("0.01 USDC") && asked.text().contains("free"),
+        "{asked:?}"
+    );
 
-    let usual =
-        ["mcp", "call", &url, "report", "--allow-http-loopback", "--network", "base-sepolia", "--ledger", &ledger];
+    let usual = [
+        "mcp",
+        "call",
+        &url,
+        "report",
+        "--allow-http-loopback",
+        "--network",
+        "base-sepolia",
+        "--ledger",
+        &ledger,
+    ];
     let dry = bench.run(&[&usual[..], &["--dry-run"]].concat()).await;
-    assert_eq!((dry.code, dry.stderr.as_str()), (0, "would be paid\n"), "{dry:?}");
+    assert_eq!(
+        (dry.code, dry.stderr.as_str()),
+        (0, "would be paid\n"),
+        "{dry:?}"
+    );
     assert_eq!(paywall.settlements().len(), 0);
-    let called =
-        bench.run(&[&usual[..], &["--args", "{\"topic\":\"x\"}", "--json", "--agent", "scout"]].concat()).await;
-    assert_eq!((called.code, &called.json()["spend"]), (0, &json!("settled")), "{called:?}");
-    let body: serde_json::Value = serde_json::from_str(called.json()["body"].as_str().unwrap()).unwrap();
+    let called = bench
+        .run(
+            &[
+                &usual[..],
+                &["--args", "{\"topic\":\"x\"}", "--json", "--agent", "scout"],
+            ]
+            .concat(),
+        )
+        .await;
+    assert_eq!(
+        (called.code, &called.json()["spend"]),
+        (0, &json!("settled")),
+        "{called:?}"
+    );
+    let body: serde_json::Value =
+        serde_json::from_str(called.json()["body"].as_str().unwrap()).unwrap();
     assert_eq!(body["content"][0]["text"], json!("the report"));
     let settled = paywall.settlements();
-    assert_eq!(called.json()["receipt"]["transaction"], json!(settled[0].transaction.to_string()));
-    let denied = bench.run(&[&usual[..], &["--max-per-payment", "0.001"]].concat()).await;
+    assert_eq!(
+        called.json()["receipt"]["transaction"],
+        json!(settled[0].transaction.to_string())
+    );
+    let denied = bench
+        .run(&[&usual[..], &["--max-per-payment", "0.001"]].concat())
+        .await;
     assert_eq!(denied.code, 3, "{denied:?}");
     let wrong = bench.run(&[&usual[..], &["--args", "[1]"]].concat()).await;
     assert_eq!(wrong.code, 2, "{wrong:?}");
@@ -66,15 +119,32 @@ async fn an_unknown_outcome_exits_4_and_the_same_call_ends_well() {
     let (paywall, url, door) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
     let bench = Bench::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
-    let usual =
-        ["mcp", "call", &url, "report", "--allow-http-loopback", "--network", "base-sepolia", "--ledger", &ledger];
+    let usual = [
+        "mcp",
+        "call",
+        &url,
+        "report",
+        "--allow-http-loopback",
+        "--network",
+        "base-sepolia",
+        "--ledger",
+        &ledger,
+    ];
     let lost = bench.run(&[&usual[..], &["--json"]].concat()).await;
     assert_eq!(
-        (lost.code, &lost.json()["spend"], &lost.json()["error"]["kind"]),
+        (
+            lost.code,
+            &lost.json()["spend"],
+            &lost.json()["error"]["kind"]
+        ),
         (4, &json!("unknown"), &json!("tool"))
     );
     let again = bench.run(&[&usual[..], &["--json"]].concat()).await;
-    assert_eq!((again.code, &again.json()["spend"]), (0, &json!("settled")), "{again:?}");
+    assert_eq!(
+        (again.code, &again.json()["spend"]),
+        (0, &json!("settled")),
+        "{again:?}"
+    );
     assert_eq!(paywall.settlements().len(), 1);
     door.abort();
 }

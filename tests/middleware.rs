@@ -7,18 +7,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions, http_client};
 use bursar::testing::{Fault, Paywall, Route};
-use bursar::{ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, Rule, Spend, usd};
+use bursar::{
+    ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, Rule, Spend, usd,
+};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 
 fn payer() -> Payer {
-    let builder = Payer::builder().signer(LocalSigner::random().unwrap()).ledger(MemoryLedger::new());
-    builder.policy(Policy::new().network("base-sepolia")).build().unwrap()
+    let builder = Payer::builder()
+        .signer(LocalSigner::random().unwrap())
+        .ledger(MemoryLedger::new());
+    builder
+        .policy(Policy::new().network("base-sepolia"))
+        .build()
+        .unwrap()
 }
 
 fn stack(payer: &Payer, http: reqwest::Client) -> ClientWithMiddleware {
     let payments = PaymentMiddleware::new(payer.clone()).allow_http_loopback(true);
-    reqwest_middleware::ClientBuilder::new(http).with(payments).build()
+    reqwest_middleware::ClientBuilder::new(http)
+        .with(payments)
+        .build()
 }
 
 fn safe() -> reqwest::Client {
@@ -26,49 +35,108 @@ fn safe() -> reqwest::Client {
 }
 
 fn payments_sent(paywall: &Paywall) -> usize {
-    paywall.requests().iter().filter(|request| request.payment.is_some()).count()
+    paywall
+        .requests()
+        .iter()
+        .filter(|request| request.payment.is_some())
+        .count()
 }
 
 #[tokio::test]
 async fn pays_with_the_options_of_the_request() {
-    let paywall = Paywall::builder().route(Route::post("/echo").price(usd!("0.01")).echo()).start().await.unwrap();
+    let paywall = Paywall::builder()
+        .route(Route::post("/echo").price(usd!("0.01")).echo())
+        .start()
+        .await
+        .unwrap();
     let payer = payer();
     let client = stack(&payer, safe());
-    let tagged = PaymentOptions::new().tag("research").purchase_id("order-1").unwrap();
-    let response = client.post(paywall.url("/echo")).body("text").with_extension(tagged).send().await.unwrap();
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "text"));
+    let tagged = PaymentOptions::new()
+        .tag("research")
+        .purchase_id("order-1")
+        .unwrap();
+    let response = client
+        .post(paywall.url("/echo"))
+        .body("text")
+        .with_extension(tagged)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Settled, "text")
+    );
     let entries = payer.entries(&Filter::all()).await.unwrap();
-    assert_eq!((entries.len(), entries.first().unwrap().tag.as_deref()), (1, Some("research")));
+    assert_eq!(
+        (entries.len(), entries.first().unwrap().tag.as_deref()),
+        (1, Some("research"))
+    );
 
     let unpaid = PaymentOptions::new().no_payment();
-    let response = client.post(paywall.url("/echo")).with_extension(unpaid).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (402, Spend::None));
+    let response = client
+        .post(paywall.url("/echo"))
+        .with_extension(unpaid)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (402, Spend::None)
+    );
 
     let tight = PaymentOptions::new().max_price(usd!("0.001"));
-    let failure = client.post(paywall.url("/echo")).with_extension(tight).send().await.unwrap_err();
+    let failure = client
+        .post(paywall.url("/echo"))
+        .with_extension(tight)
+        .send()
+        .await
+        .unwrap_err();
     let error = middleware::error(&failure).unwrap();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::MaxPrice));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::MaxPrice)
+    );
     assert_eq!(paywall.settlements().len(), 1);
 }
 
 #[tokio::test]
 async fn a_second_402_is_an_error_and_no_second_payment() {
-    let route = Route::get("/report").price(usd!("0.01")).fault(Fault::RejectAgain);
+    let route = Route::get("/report")
+        .price(usd!("0.01"))
+        .fault(Fault::RejectAgain);
     let paywall = Paywall::builder().route(route).start().await.unwrap();
-    let failure = stack(&payer(), safe()).get(paywall.url("/report")).send().await.unwrap_err();
+    let failure = stack(&payer(), safe())
+        .get(paywall.url("/report"))
+        .send()
+        .await
+        .unwrap_err();
     let error = middleware::error(&failure).unwrap();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Rejected, Spend::Unknown)
+    );
     assert_eq!(payments_sent(&paywall), 1);
 }
 
 #[tokio::test]
 async fn a_402_behind_a_redirect_that_the_stack_followed_is_not_paid() {
-    let elsewhere = Paywall::builder().route(Route::get("/report").price(usd!("0.01"))).start().await.unwrap();
+    let elsewhere = Paywall::builder()
+        .route(Route::get("/report").price(usd!("0.01")))
+        .start()
+        .await
+        .unwrap();
     let away = Route::get("/away").redirect(elsewhere.url("/report").as_str());
     let paywall = Paywall::builder().route(away).start().await.unwrap();
-    let failure = stack(&payer(), reqwest::Client::new()).get(paywall.url("/away")).send().await.unwrap_err();
+    let failure = stack(&payer(), reqwest::Client::new())
+        .get(paywall.url("/away"))
+        .send()
+        .await
+        .unwrap_err();
     let error = middleware::error(&failure).unwrap();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Insecure, Spend::None));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Insecure, Spend::None)
+    );
     assert_eq!((payments_sent(&paywall), payments_sent(&elsewhere)), (0, 0));
 }
 
@@ -92,12 +160,24 @@ impl Middleware for Twice {
 
 #[tokio::test]
 async fn a_retry_beneath_repeats_one_payment() {
-    let route = Route::get("/report").price(usd!("0.01")).idempotent().body("x");
+    let route = Route::get("/report")
+        .price(usd!("0.01"))
+        .idempotent()
+        .body("x");
     let paywall = Paywall::builder().route(route).start().await.unwrap();
     let payments = PaymentMiddleware::new(payer()).allow_http_loopback(true);
     let sent = Arc::new(AtomicUsize::new(0));
-    let client = reqwest_middleware::ClientBuilder::new(safe()).with(payments).with(Twice(Arc::clone(&sent))).build();
+    let client = reqwest_middleware::ClientBuilder::new(safe())
+        .with(payments)
+        .with(Twice(Arc::clone(&sent)))
+        .build();
     let response = client.get(paywall.url("/report")).send().await.unwrap();
-    assert_eq!((response.spend(), sent.load(Ordering::SeqCst)), (Spend::Settled, 2));
-    assert_eq!((payments_sent(&paywall), paywall.settlements().len()), (2, 1));
+    assert_eq!(
+        (response.spend(), sent.load(Ordering::SeqCst)),
+        (Spend::Settled, 2)
+    );
+    assert_eq!(
+        (payments_sent(&paywall), paywall.settlements().len()),
+        (2, 1)
+    );
 }

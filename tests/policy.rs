@@ -20,13 +20,14 @@ use std::time::Duration;
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules, Hypothetical, Limits,
-    MemoryLedger, Payer, Period, Policy, PolicyError, Rule, TerminalApprover, Timestamp, Usd, Verdict, approve_fn, usd,
+    Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules,
+    Hypothetical, Limits, MemoryLedger, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
+    Timestamp, Usd, Verdict, approve_fn, usd,
 };
 use proptest::prelude::*;
 use purse::{
-    DAY, HOUR, MINUTE, Offer, Purse, SECOND, START, Sale, at, base, euro, euros, payee, sale, sale_in, settle, signer,
-    usdc,
+    DAY, HOUR, MINUTE, Offer, Purse, SECOND, START, Sale, at, base, euro, euros, payee, sale,
+    sale_in, settle, signer, usdc,
 };
 
 /// Base, and no limit but those added.
@@ -36,16 +37,42 @@ fn bare() -> Policy {
 
 /// All that a denial by a limit says.
 fn facts(denial: &Denial) -> (Rule, String, String, String, String, Option<Timestamp>) {
-    let text = |value: Option<&bursar::Quantity>| value.map(ToString::to_string).unwrap_or_default();
-    let scope = denial.scope.as_ref().map(ToString::to_string).unwrap_or_default();
-    let (limit, used, asked) = (denial.limit.as_ref(), denial.used.as_ref(), denial.asked.as_ref());
-    (denial.rule, scope, text(limit), text(used), text(asked), denial.room_returns)
+    let text =
+        |value: Option<&bursar::Quantity>| value.map(ToString::to_string).unwrap_or_default();
+    let scope = denial
+        .scope
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let (limit, used, asked) = (
+        denial.limit.as_ref(),
+        denial.used.as_ref(),
+        denial.asked.as_ref(),
+    );
+    (
+        denial.rule,
+        scope,
+        text(limit),
+        text(used),
+        text(asked),
+        denial.room_returns,
+    )
 }
 
 #[track_caller]
-fn refused(denial: &Denial, rule: Rule, scope: &str, amounts: [&str; 3], room_returns: Option<Timestamp>) {
+fn refused(
+    denial: &Denial,
+    rule: Rule,
+    scope: &str,
+    amounts: [&str; 3],
+    room_returns: Option<Timestamp>,
+) {
     let [limit, used, asked] = amounts.map(ToOwned::to_owned);
-    assert_eq!(facts(denial), (rule, scope.to_owned(), limit, used, asked, room_returns), "{denial}");
+    assert_eq!(
+        facts(denial),
+        (rule, scope.to_owned(), limit, used, asked, room_returns),
+        "{denial}"
+    );
 }
 
 mod kinds {
@@ -56,8 +83,17 @@ mod kinds {
         let purse = Purse::new(bare().per_payment(usd!("0.05")));
         purse.buy(&sale("0.05")).await;
         let denial = purse.deny(&sale("0.050001")).await;
-        refused(&denial, Rule::PerPayment, "global", ["0.05 USD", "0.00 USD", "0.050001 USD"], None);
-        assert_eq!(denial.to_string(), "0.050001 USD is above the limit of 0.05 USD (global per payment)");
+        refused(
+            &denial,
+            Rule::PerPayment,
+            "global",
+            ["0.05 USD", "0.00 USD", "0.050001 USD"],
+            None,
+        );
+        assert_eq!(
+            denial.to_string(),
+            "0.050001 USD is above the limit of 0.05 USD (global per payment)"
+        );
         purse.buy(&sale("0.05")).await;
     }
 
@@ -83,8 +119,16 @@ mod kinds {
              room returns at 2025-03-10T13:01:00Z"
         );
         let denial = purse.deny(&sale("0.07")).await;
-        assert_eq!(denial.room_returns, Some(start.after(HOUR + 11 * MINUTE)), "both must leave the window");
-        assert_eq!(purse.deny(&sale("0.11")).await.room_returns, None, "it will never fit");
+        assert_eq!(
+            denial.room_returns,
+            Some(start.after(HOUR + 11 * MINUTE)),
+            "both must leave the window"
+        );
+        assert_eq!(
+            purse.deny(&sale("0.11")).await.room_returns,
+            None,
+            "it will never fit"
+        );
 
         purse.advance(51 * MINUTE - Duration::from_millis(1));
         purse.deny(&sale("0.01")).await;
@@ -113,8 +157,19 @@ mod kinds {
         purse.buy(&sale("0.10")).await;
         let denial = purse.deny(&sale("0.01")).await;
         let midnight = at("2025-03-30T22:00:00Z");
-        refused(&denial, Rule::Calendar, "global", ["0.10 USD", "0.10 USD", "0.01 USD"], Some(midnight));
-        assert!(denial.to_string().contains("(global calendar day (Europe/Berlin))"), "{denial}");
+        refused(
+            &denial,
+            Rule::Calendar,
+            "global",
+            ["0.10 USD", "0.10 USD", "0.01 USD"],
+            Some(midnight),
+        );
+        assert!(
+            denial
+                .to_string()
+                .contains("(global calendar day (Europe/Berlin))"),
+            "{denial}"
+        );
         purse.set_clock(midnight.before(Duration::from_millis(1)));
         purse.deny(&sale("0.01")).await;
         purse.set_clock(midnight);
@@ -132,7 +187,11 @@ mod kinds {
         ] {
             let purse = Purse::new(bare().calendar(period, "UTC", usd!("0.10")));
             purse.buy(&sale("0.10")).await;
-            assert_eq!(purse.deny(&sale("0.10")).await.room_returns, Some(at(next)), "{period:?}");
+            assert_eq!(
+                purse.deny(&sale("0.10")).await.room_returns,
+                Some(at(next)),
+                "{period:?}"
+            );
             purse.set_clock(at(next));
             purse.buy(&sale("0.10")).await;
         }
@@ -144,8 +203,17 @@ mod kinds {
         purse.buy(&sale("0.06")).await;
         purse.advance(3650 * DAY);
         let denial = purse.deny(&sale("0.05")).await;
-        refused(&denial, Rule::Lifetime, "global", ["0.10 USD", "0.06 USD", "0.05 USD"], None);
-        assert_eq!(denial.to_string(), "0.05 USD does not fit: 0.06 USD of 0.10 USD used (global lifetime)");
+        refused(
+            &denial,
+            Rule::Lifetime,
+            "global",
+            ["0.10 USD", "0.06 USD", "0.05 USD"],
+            None,
+        );
+        assert_eq!(
+            denial.to_string(),
+            "0.05 USD does not fit: 0.06 USD of 0.10 USD used (global lifetime)"
+        );
         purse.buy(&sale("0.04")).await;
         purse.deny(&sale("0.000001")).await;
     }
@@ -163,7 +231,13 @@ mod kinds {
         let denial = purse.deny(&sale("0.01")).await;
         // A minute of validity, and one more for the chain's clock.
         let expires = start.after(2 * MINUTE);
-        refused(&denial, Rule::Exposure, "global", ["0.10 USD", "0.10 USD", "0.01 USD"], Some(expires));
+        refused(
+            &denial,
+            Rule::Exposure,
+            "global",
+            ["0.10 USD", "0.10 USD", "0.01 USD"],
+            Some(expires),
+        );
         open.lost("still nothing").await;
         purse.deny(&sale("0.01")).await;
         purse.set_clock(expires.before(Duration::from_millis(1)));
@@ -182,7 +256,13 @@ mod kinds {
         purse.hold(&sale("0.01")).await;
         let denial = purse.deny(&sale("0.01")).await;
         let room = Some(start.after(MINUTE));
-        refused(&denial, Rule::Payments, "global", ["2 payments", "2 payments", "1 payment"], room);
+        refused(
+            &denial,
+            Rule::Payments,
+            "global",
+            ["2 payments", "2 payments", "1 payment"],
+            room,
+        );
         purse.advance(50 * SECOND - Duration::from_millis(1));
         purse.deny(&sale("0.01")).await;
         purse.advance(Duration::from_millis(1));
@@ -205,8 +285,14 @@ mod scopes {
         Payments,
     }
 
-    const KINDS: [Kind; 6] =
-        [Kind::PerPayment, Kind::Rolling, Kind::Calendar, Kind::Lifetime, Kind::Exposure, Kind::Payments];
+    const KINDS: [Kind; 6] = [
+        Kind::PerPayment,
+        Kind::Rolling,
+        Kind::Calendar,
+        Kind::Lifetime,
+        Kind::Exposure,
+        Kind::Payments,
+    ];
 
     /// Room for two payments of five cents.
     macro_rules! limit {
@@ -255,7 +341,11 @@ mod scopes {
                 third.offers[0].units = "50001".parse().unwrap();
             }
             let denial = purse.deny(&third).await;
-            assert_eq!((denial.rule, denial.scope.unwrap().to_string()), (self.rule(), scope.to_owned()), "{what}");
+            assert_eq!(
+                (denial.rule, denial.scope.unwrap().to_string()),
+                (self.rule(), scope.to_owned()),
+                "{what}"
+            );
             for _ in 0..2 {
                 purse.hold(without).await;
             }
@@ -282,60 +372,88 @@ mod scopes {
     async fn global() {
         for kind in KINDS {
             let purse = Purse::new(limit!(kind, bare()));
-            let elsewhere = [five_cents().url("https://a.example/1").tag("x"), five_cents().url("https://b.example")];
+            let elsewhere = [
+                five_cents().url("https://a.example/1").tag("x"),
+                five_cents().url("https://b.example"),
+            ];
             for sale in &elsewhere {
                 purse.hold(&sale.clone().agent("y").payee(payee(7))).await;
             }
             let mut third = five_cents();
             third.offers[0].units = "50001".parse().unwrap();
             let denial = purse.deny(&third).await;
-            assert_eq!((denial.rule, denial.scope.unwrap().to_string()), (kind.rule(), "global".to_owned()));
+            assert_eq!(
+                (denial.rule, denial.scope.unwrap().to_string()),
+                (kind.rule(), "global".to_owned())
+            );
         }
     }
 
     #[tokio::test]
     async fn origin() {
-        let within = [five_cents(), five_cents().url("https://API.example.com.:443/other?x=1")];
-        for outside in ["https://api.example.com:8443/report", "http://api.example.com/report", "https://example.com"] {
+        let within = [
+            five_cents(),
+            five_cents().url("https://API.example.com.:443/other?x=1"),
+        ];
+        for outside in [
+            "https://api.example.com:8443/report",
+            "http://api.example.com/report",
+            "https://example.com",
+        ] {
             for kind in KINDS {
                 let policy = bare().origin("https://api.example.com", |host| kind.on_host(host));
                 let scope = "origin https://api.example.com";
-                kind.try_out(policy, within.each_ref(), &five_cents().url(outside), scope).await;
+                kind.try_out(policy, within.each_ref(), &five_cents().url(outside), scope)
+                    .await;
             }
         }
     }
 
     #[tokio::test]
     async fn host() {
-        let within = [five_cents(), five_cents().url("http://api.example.com:8080/other")];
+        let within = [
+            five_cents(),
+            five_cents().url("http://api.example.com:8080/other"),
+        ];
         let without = five_cents().url("https://x.api.example.com/report");
         for kind in KINDS {
             let policy = bare().host("api.example.com", |host| kind.on_host(host));
-            kind.try_out(policy, within.each_ref(), &without, "host api.example.com").await;
+            kind.try_out(policy, within.each_ref(), &without, "host api.example.com")
+                .await;
         }
     }
 
     #[tokio::test]
     async fn host_pattern() {
         let within = [five_cents(), five_cents().url("https://a.b.example.com:1")];
-        for outside in ["https://example.com", "https://evilexample.com", "https://api.example.com.evil.net"] {
+        for outside in [
+            "https://example.com",
+            "https://evilexample.com",
+            "https://api.example.com.evil.net",
+        ] {
             for kind in KINDS {
                 let policy = bare().host("*.example.com", |host| kind.on_host(host));
                 let without = five_cents().url(outside);
-                kind.try_out(policy, within.each_ref(), &without, "host *.example.com").await;
+                kind.try_out(policy, within.each_ref(), &without, "host *.example.com")
+                    .await;
             }
         }
     }
 
     #[tokio::test]
     async fn domain() {
-        let within = [five_cents().url("https://a.example.co.uk"), five_cents().url("https://example.co.uk:1")];
+        let within = [
+            five_cents().url("https://a.example.co.uk"),
+            five_cents().url("https://example.co.uk:1"),
+        ];
         let without = five_cents().url("https://a.other.co.uk");
         for kind in KINDS {
             let policy = bare().domain("example.co.uk", |limits| kind.on(limits));
-            kind.try_out(policy, within.each_ref(), &without, "domain example.co.uk").await;
+            kind.try_out(policy, within.each_ref(), &without, "domain example.co.uk")
+                .await;
             let each = bare().each_domain(|limits| kind.on(limits));
-            kind.try_out(each, within.each_ref(), &without, "domain example.co.uk").await;
+            kind.try_out(each, within.each_ref(), &without, "domain example.co.uk")
+                .await;
         }
     }
 
@@ -346,31 +464,40 @@ mod scopes {
         let scope = format!("payee {}", payee(0x5e));
         for kind in KINDS {
             let policy = bare().payee(payee(0x5e), |limits| kind.on(limits));
-            kind.try_out(policy, within.each_ref(), &without, &scope).await;
+            kind.try_out(policy, within.each_ref(), &without, &scope)
+                .await;
             let each = bare().each_payee(|limits| kind.on(limits));
-            kind.try_out(each, within.each_ref(), &without, &scope).await;
+            kind.try_out(each, within.each_ref(), &without, &scope)
+                .await;
         }
     }
 
     #[tokio::test]
     async fn asset() {
         let token = |network: &str, symbol: &str| {
-            let found = bursar::AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), symbol);
+            let found =
+                bursar::AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), symbol);
             sale_in(found.unwrap().clone(), "0.05")
         };
         // On Arc and its test network, USDC has one address.
-        for (of, without) in
-            [(token("celo", "USDC"), token("celo", "USDT")), (token("arc", "USDC"), token("arc-testnet", "USDC"))]
-        {
+        for (of, without) in [
+            (token("celo", "USDC"), token("celo", "USDT")),
+            (token("arc", "USDC"), token("arc-testnet", "USDC")),
+        ] {
             let asset = of.offers[0].asset.clone();
             let within = [of.clone(), of.url("https://b.example")];
             let scope = format!("asset {} on {}", asset.address(), asset.network());
             for kind in KINDS {
-                let open = bare().network(asset.network()).network(without.offers[0].asset.network()).mix_testnets();
+                let open = bare()
+                    .network(asset.network())
+                    .network(without.offers[0].asset.network())
+                    .mix_testnets();
                 let policy = open.clone().asset_limits(&asset, |limits| kind.on(limits));
-                kind.try_out(policy, within.each_ref(), &without, &scope).await;
+                kind.try_out(policy, within.each_ref(), &without, &scope)
+                    .await;
                 let each = open.each_asset(|limits| kind.on(limits));
-                kind.try_out(each, within.each_ref(), &without, &scope).await;
+                kind.try_out(each, within.each_ref(), &without, &scope)
+                    .await;
             }
         }
     }
@@ -380,46 +507,71 @@ mod scopes {
         let within = [five_cents(), five_cents().url("https://b.example")];
         let without = sale_in(usdc("polygon"), "0.05");
         for kind in KINDS {
-            let policy = bare().network("polygon").network_limits("base", |limits| kind.on(limits));
-            kind.try_out(policy, within.each_ref(), &without, "network eip155:8453").await;
-            let each = bare().network("polygon").each_network(|limits| kind.on(limits));
-            kind.try_out(each, within.each_ref(), &without, "network eip155:8453").await;
+            let policy = bare()
+                .network("polygon")
+                .network_limits("base", |limits| kind.on(limits));
+            kind.try_out(policy, within.each_ref(), &without, "network eip155:8453")
+                .await;
+            let each = bare()
+                .network("polygon")
+                .each_network(|limits| kind.on(limits));
+            kind.try_out(each, within.each_ref(), &without, "network eip155:8453")
+                .await;
         }
     }
 
     #[tokio::test]
     async fn tag() {
-        let within = [five_cents().tag("research"), five_cents().tag("research").url("https://b.example")];
+        let within = [
+            five_cents().tag("research"),
+            five_cents().tag("research").url("https://b.example"),
+        ];
         for without in [five_cents(), five_cents().tag("Research")] {
             for kind in KINDS {
                 let policy = bare().tag("research", |limits| kind.on(limits));
-                kind.try_out(policy, within.each_ref(), &without, "tag research").await;
+                kind.try_out(policy, within.each_ref(), &without, "tag research")
+                    .await;
                 let each = bare().each_tag(|limits| kind.on(limits));
-                kind.try_out(each, within.each_ref(), &without, "tag research").await;
+                kind.try_out(each, within.each_ref(), &without, "tag research")
+                    .await;
             }
         }
     }
 
     #[tokio::test]
     async fn agent() {
-        let within = [five_cents().agent("scout"), five_cents().agent("scout").url("https://b.example")];
+        let within = [
+            five_cents().agent("scout"),
+            five_cents().agent("scout").url("https://b.example"),
+        ];
         for without in [five_cents(), five_cents().agent("writer")] {
             for kind in KINDS {
                 let policy = bare().agent("scout", |limits| kind.on(limits));
-                kind.try_out(policy, within.each_ref(), &without, "agent scout").await;
+                kind.try_out(policy, within.each_ref(), &without, "agent scout")
+                    .await;
                 let each = bare().each_agent(|limits| kind.on(limits));
-                kind.try_out(each, within.each_ref(), &without, "agent scout").await;
+                kind.try_out(each, within.each_ref(), &without, "agent scout")
+                    .await;
             }
         }
     }
 
     #[tokio::test]
     async fn each_origin() {
-        let within = [five_cents(), five_cents().url("https://api.example.com/other")];
+        let within = [
+            five_cents(),
+            five_cents().url("https://api.example.com/other"),
+        ];
         let without = five_cents().url("https://api.example.com:8443");
         for kind in KINDS {
             let policy = bare().each_origin(|limits| kind.on(limits));
-            kind.try_out(policy, within.each_ref(), &without, "origin https://api.example.com").await;
+            kind.try_out(
+                policy,
+                within.each_ref(),
+                &without,
+                "origin https://api.example.com",
+            )
+            .await;
         }
     }
 
@@ -441,14 +593,22 @@ mod limits_together {
     async fn a_narrow_limit_never_replaces_a_wide_one() {
         let policy = bare()
             .rolling(DAY, usd!("0.20"))
-            .host("api.example.com", |host| host.rolling(DAY, usd!("1")).per_payment(usd!("5")))
+            .host("api.example.com", |host| {
+                host.rolling(DAY, usd!("1")).per_payment(usd!("5"))
+            })
             .host("cheap.example", |host| host.rolling(DAY, usd!("0.05")))
             .per_payment(usd!("0.15"));
         let purse = Purse::new(policy);
-        assert_eq!(purse.deny(&sale("0.16")).await.scope.unwrap().to_string(), "global");
+        assert_eq!(
+            purse.deny(&sale("0.16")).await.scope.unwrap().to_string(),
+            "global"
+        );
         let cheap = |price: &str| sale(price).url("https://cheap.example");
         purse.buy(&cheap("0.05")).await;
-        assert_eq!(purse.deny(&cheap("0.01")).await.scope.unwrap().to_string(), "host cheap.example");
+        assert_eq!(
+            purse.deny(&cheap("0.01")).await.scope.unwrap().to_string(),
+            "host cheap.example"
+        );
         purse.buy(&sale("0.15")).await;
         let denial = purse.deny(&sale("0.01")).await;
         refused(
@@ -462,7 +622,11 @@ mod limits_together {
 
     #[tokio::test]
     async fn several_limits_of_one_kind_all_hold() {
-        let purse = Purse::new(bare().rolling(HOUR, usd!("0.10")).rolling(DAY, usd!("0.15")));
+        let purse = Purse::new(
+            bare()
+                .rolling(HOUR, usd!("0.10"))
+                .rolling(DAY, usd!("0.15")),
+        );
         purse.buy(&sale("0.10")).await;
         purse.advance(HOUR + MINUTE);
         let denial = purse.deny(&sale("0.10")).await;
@@ -474,25 +638,46 @@ mod limits_together {
     async fn the_defaults() {
         let purse = Purse::new(Policy::new().network("base"));
         let denial = purse.deny(&sale("0.100001")).await;
-        refused(&denial, Rule::PerPayment, "global", ["0.10 USD", "0.00 USD", "0.100001 USD"], None);
+        refused(
+            &denial,
+            Rule::PerPayment,
+            "global",
+            ["0.10 USD", "0.00 USD", "0.100001 USD"],
+            None,
+        );
         for number in 0..10 {
-            purse.hold(&sale("0.10").url(&format!("https://h{number}.example/"))).await;
+            purse
+                .hold(&sale("0.10").url(&format!("https://h{number}.example/")))
+                .await;
         }
         let denial = purse.deny(&sale("0.01")).await;
-        assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Exposure, "1.00 USD".to_owned()));
+        assert_eq!(
+            (denial.rule, denial.limit.unwrap().to_string()),
+            (Rule::Exposure, "1.00 USD".to_owned())
+        );
         purse.advance(2 * MINUTE);
         for number in 0..40 {
-            purse.buy(&sale("0.10").url(&format!("https://h.example/{number}"))).await;
+            purse
+                .buy(&sale("0.10").url(&format!("https://h.example/{number}")))
+                .await;
         }
         let denial = purse.deny(&sale("0.01")).await;
-        assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Rolling, "5.00 USD".to_owned()));
+        assert_eq!(
+            (denial.rule, denial.limit.unwrap().to_string()),
+            (Rule::Rolling, "5.00 USD".to_owned())
+        );
 
         let purse = Purse::new(Policy::new().network("base"));
         for number in 0..60 {
-            purse.buy(&sale("0.01").url(&format!("https://h.example/{number}"))).await;
+            purse
+                .buy(&sale("0.01").url(&format!("https://h.example/{number}")))
+                .await;
         }
         let denial = purse.deny(&sale("0.01")).await;
-        assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Payments, "60 payments".to_owned()));
+        assert_eq!(
+            (denial.rule, denial.limit.unwrap().to_string()),
+            (Rule::Payments, "60 payments".to_owned())
+        );
         assert_eq!(denial.room_returns, Some(purse.now().after(MINUTE)));
 
         let purse = Purse::new(Policy::new().network("base"));
@@ -500,15 +685,26 @@ mod limits_together {
             purse.buy(&sale("0.01")).await;
         }
         let denial = purse.deny(&sale("0.01")).await;
-        assert_eq!((denial.rule, denial.room_returns), (Rule::Repeats, Some(purse.now().after(MINUTE))));
-        assert!(denial.to_string().starts_with("the same request was bought 30 times within 1m"), "{denial}");
+        assert_eq!(
+            (denial.rule, denial.room_returns),
+            (Rule::Repeats, Some(purse.now().after(MINUTE)))
+        );
+        assert!(
+            denial
+                .to_string()
+                .starts_with("the same request was bought 30 times within 1m"),
+            "{denial}"
+        );
 
         let purse = Purse::new(Policy::new().network("base"));
         for _ in 0..3 {
             purse.hold(&sale("0.01")).await;
         }
         let denial = purse.deny(&sale("0.01")).await;
-        assert_eq!((denial.rule, denial.room_returns), (Rule::Breaker, Some(purse.now().after(10 * MINUTE))));
+        assert_eq!(
+            (denial.rule, denial.room_returns),
+            (Rule::Breaker, Some(purse.now().after(10 * MINUTE)))
+        );
         purse.buy(&sale("0.01").url("https://other.example/")).await;
     }
 
@@ -527,7 +723,10 @@ mod limits_together {
             .per_payment(euros("5"))
             .host("api.example.com", |host| host.per_payment(usd!("5")));
         let purse = Purse::new(narrow);
-        assert_eq!(purse.deny(&sale("0.11")).await.limit.unwrap().to_string(), "0.10 USD");
+        assert_eq!(
+            purse.deny(&sale("0.11")).await.limit.unwrap().to_string(),
+            "0.10 USD"
+        );
 
         let purse = Purse::new(Policy::new().network("base").without_defaults());
         purse.hold(&sale("1000000")).await;
@@ -544,21 +743,44 @@ mod limits_together {
             bare().rolling(DAY, euros("1")),
             bare().per_payment(euros("1")).exposure(euros("1")),
             bare().per_payment(euros("1")).payments(DAY, 1),
-            bare().per_payment(euros("1")).host("other.example", |host| host.rolling(DAY, euros("1"))),
+            bare()
+                .per_payment(euros("1"))
+                .host("other.example", |host| host.rolling(DAY, euros("1"))),
         ] {
-            let denial = Purse::new(policy.asset(euro())).deny(&euro_sale("0.01")).await;
-            assert_eq!((denial.rule, denial.message.as_str()), (Rule::UnpricedAsset, unmeasured));
+            let denial = Purse::new(policy.asset(euro()))
+                .deny(&euro_sale("0.01"))
+                .await;
+            assert_eq!(
+                (denial.rule, denial.message.as_str()),
+                (Rule::UnpricedAsset, unmeasured)
+            );
         }
 
-        let policy = bare().asset(euro()).per_payment(euros("1.5")).rolling(DAY, euros("2")).lifetime(usd!("1"));
+        let policy = bare()
+            .asset(euro())
+            .per_payment(euros("1.5"))
+            .rolling(DAY, euros("2"))
+            .lifetime(usd!("1"));
         let purse = Purse::new(policy);
         purse.buy(&sale("1")).await; // dollars and euros do not add up
         let denial = purse.deny(&euro_sale("1.500001")).await;
-        refused(&denial, Rule::PerPayment, "global", ["1.5 EURC", "0 EURC", "1.500001 EURC"], None);
+        refused(
+            &denial,
+            Rule::PerPayment,
+            "global",
+            ["1.5 EURC", "0 EURC", "1.500001 EURC"],
+            None,
+        );
         purse.buy(&euro_sale("1.5")).await;
         let denial = purse.deny(&euro_sale("1")).await;
         let room = Some(purse.now().after(DAY + MINUTE));
-        refused(&denial, Rule::Rolling, "global", ["2 EURC", "1.5 EURC", "1 EURC"], room);
+        refused(
+            &denial,
+            Rule::Rolling,
+            "global",
+            ["2 EURC", "1.5 EURC", "1 EURC"],
+            room,
+        );
         purse.buy(&euro_sale("0.5")).await;
     }
 
@@ -566,7 +788,10 @@ mod limits_together {
     async fn a_token_that_nobody_registered_is_never_paid() {
         let purse = Purse::new(bare());
         let error = purse.authorize(&sale_in(euro(), "0.01")).await.unwrap_err();
-        assert_eq!((error.kind(), purse.signatures()), (ErrorKind::NotPayable, 0));
+        assert_eq!(
+            (error.kind(), purse.signatures()),
+            (ErrorKind::NotPayable, 0)
+        );
     }
 
     #[tokio::test]
@@ -574,12 +799,30 @@ mod limits_together {
         let purse = Purse::new(bare());
         purse.buy(&sale("0.05").max_price(usd!("0.05"))).await;
         let denial = purse.deny(&sale("0.05").max_price(usd!("0.049999"))).await;
-        refused(&denial, Rule::MaxPrice, "", ["0.049999 USD", "", "0.05 USD"], None);
-        assert_eq!(denial.to_string(), "0.05 USDC is above this request's max_price of 0.049999 USD");
+        refused(
+            &denial,
+            Rule::MaxPrice,
+            "",
+            ["0.049999 USD", "", "0.05 USD"],
+            None,
+        );
+        assert_eq!(
+            denial.to_string(),
+            "0.05 USDC is above this request's max_price of 0.049999 USD"
+        );
 
-        let policy = bare().asset(euro()).per_payment(euros("1")).lifetime(euros("1"));
-        let denial = Purse::new(policy).deny(&sale_in(euro(), "0.01").max_price(usd!("100"))).await;
-        assert_eq!(denial.rule, Rule::MaxPrice, "what dollars do not measure is not below a price in dollars");
+        let policy = bare()
+            .asset(euro())
+            .per_payment(euros("1"))
+            .lifetime(euros("1"));
+        let denial = Purse::new(policy)
+            .deny(&sale_in(euro(), "0.01").max_price(usd!("100")))
+            .await;
+        assert_eq!(
+            denial.rule,
+            Rule::MaxPrice,
+            "what dollars do not measure is not below a price in dollars"
+        );
     }
 
     #[tokio::test]
@@ -595,54 +838,103 @@ mod rules {
 
     #[tokio::test]
     async fn hosts_that_are_allowed_and_denied() {
-        let policy = bare().allow_host("api.example.com").allow_host("*.shop.example").deny_host("bad.shop.example");
+        let policy = bare()
+            .allow_host("api.example.com")
+            .allow_host("*.shop.example")
+            .deny_host("bad.shop.example");
         let purse = Purse::new(policy);
         for url in ["https://api.example.com:8443/x", "https://a.b.shop.example"] {
             purse.buy(&sale("0.01").url(url)).await;
         }
         for (url, message) in [
-            ("https://example.com", "host example.com is not on the list of allowed hosts"),
-            ("https://shop.example", "host shop.example is not on the list of allowed hosts"),
-            ("https://bad.shop.example", "host bad.shop.example is denied by bad.shop.example"),
+            (
+                "https://example.com",
+                "host example.com is not on the list of allowed hosts",
+            ),
+            (
+                "https://shop.example",
+                "host shop.example is not on the list of allowed hosts",
+            ),
+            (
+                "https://bad.shop.example",
+                "host bad.shop.example is denied by bad.shop.example",
+            ),
         ] {
             let denial = purse.deny(&sale("0.01").url(url)).await;
-            assert_eq!((denial.rule, denial.message.as_str()), (Rule::Host, message));
+            assert_eq!(
+                (denial.rule, denial.message.as_str()),
+                (Rule::Host, message)
+            );
         }
         let purse = Purse::new(bare().deny_host("*.example.com"));
-        assert_eq!(purse.deny(&sale("0.01")).await.message, "host api.example.com is denied by *.example.com");
+        assert_eq!(
+            purse.deny(&sale("0.01")).await.message,
+            "host api.example.com is denied by *.example.com"
+        );
         purse.buy(&sale("0.01").url("https://example.com")).await;
     }
 
     #[tokio::test]
     async fn payees_that_are_allowed_and_denied() {
-        let purse = Purse::new(bare().allow_payee(payee(1)).allow_payee(payee(2)).deny_payee(payee(2)));
+        let purse = Purse::new(
+            bare()
+                .allow_payee(payee(1))
+                .allow_payee(payee(2))
+                .deny_payee(payee(2)),
+        );
         purse.buy(&sale("0.01").payee(payee(1))).await;
         for byte in [2, 3] {
-            assert_eq!(purse.deny(&sale("0.01").payee(payee(byte))).await.rule, Rule::Payee);
+            assert_eq!(
+                purse.deny(&sale("0.01").payee(payee(byte))).await.rule,
+                Rule::Payee
+            );
         }
         let purse = Purse::new(bare().deny_payee(payee(2)));
         purse.buy(&sale("0.01").payee(payee(1))).await;
-        assert_eq!(purse.deny(&sale("0.01").payee(payee(2))).await.rule, Rule::Payee);
+        assert_eq!(
+            purse.deny(&sale("0.01").payee(payee(2))).await.rule,
+            Rule::Payee
+        );
     }
 
     #[tokio::test]
     async fn assets_that_are_allowed_and_denied() {
         let usdc = usdc("base");
         let allow_other = bare().allow_asset(base(), payee(1));
-        let denied = bare().allow_asset(base(), usdc.address()).deny_asset(base(), usdc.address());
-        for policy in [allow_other, denied, bare().deny_asset(base(), usdc.address())] {
-            assert_eq!(Purse::new(policy).deny(&sale("0.01")).await.rule, Rule::Asset);
+        let denied = bare()
+            .allow_asset(base(), usdc.address())
+            .deny_asset(base(), usdc.address());
+        for policy in [
+            allow_other,
+            denied,
+            bare().deny_asset(base(), usdc.address()),
+        ] {
+            assert_eq!(
+                Purse::new(policy).deny(&sale("0.01")).await.rule,
+                Rule::Asset
+            );
         }
-        Purse::new(bare().allow_asset(base(), usdc.address())).buy(&sale("0.01")).await;
+        Purse::new(bare().allow_asset(base(), usdc.address()))
+            .buy(&sale("0.01"))
+            .await;
     }
 
     #[tokio::test]
     async fn networks_must_be_named() {
         let purse = Purse::new(bare());
         let denial = purse.deny(&sale_in(usdc("polygon"), "0.01")).await;
-        assert_eq!(denial.to_string(), "network eip155:137 (polygon) is not allowed");
+        assert_eq!(
+            denial.to_string(),
+            "network eip155:137 (polygon) is not allowed"
+        );
         assert_eq!(denial.rule, Rule::Network);
-        assert_eq!(Purse::new(bare().deny_network("base")).deny(&sale("0.01")).await.rule, Rule::Network);
+        assert_eq!(
+            Purse::new(bare().deny_network("base"))
+                .deny(&sale("0.01"))
+                .await
+                .rule,
+            Rule::Network
+        );
         let purse = Purse::new(bare().network("eip155:137"));
         purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
     }
@@ -659,11 +951,18 @@ mod rules {
         purse.buy(&of(1)).await;
         let denial = purse.deny(&of(2)).await;
         assert_eq!(denial.rule, Rule::PayeeChanged);
-        let words = format!("https://api.example.com was first paid at {} and now names {}", payee(1), payee(2));
+        let words = format!(
+            "https://api.example.com was first paid at {} and now names {}",
+            payee(1),
+            payee(2)
+        );
         assert_eq!(denial.to_string(), words);
         purse.buy(&of(1)).await;
         purse.buy(&of(2).url("https://other.example")).await; // pinned there on its own
-        assert_eq!(purse.deny(&of(1).url("https://other.example")).await.rule, Rule::PayeeChanged);
+        assert_eq!(
+            purse.deny(&of(1).url("https://other.example")).await.rule,
+            Rule::PayeeChanged
+        );
     }
 
     #[tokio::test]
@@ -673,7 +972,10 @@ mod rules {
         purse.deny(&sale("1").payee(payee(6))).await;
         purse.hold(&sale("0.01").payee(payee(1))).await;
         purse.buy(&sale("0.01").payee(payee(1))).await;
-        assert_eq!(purse.deny(&sale("0.01").payee(payee(6))).await.rule, Rule::PayeeChanged);
+        assert_eq!(
+            purse.deny(&sale("0.01").payee(payee(6))).await.rule,
+            Rule::PayeeChanged
+        );
     }
 
     #[tokio::test]
@@ -700,7 +1002,10 @@ mod rules {
                     purse.buy(&of(url, byte)).await;
                 } else {
                     let denial = purse.deny(&of(url, byte)).await;
-                    assert_eq!(denial.message, format!("payee {} is not allowed for {url}", payee(byte)));
+                    assert_eq!(
+                        denial.message,
+                        format!("payee {} is not allowed for {url}", payee(byte))
+                    );
                 }
             }
         }
@@ -712,18 +1017,34 @@ mod rules {
         purse.buy(&sale("0.05")).await;
         let denial = purse.deny(&sale("0.060001")).await;
         assert_eq!(denial.rule, Rule::PriceRise);
-        assert_eq!(denial.to_string(), "the price rose from 0.05 to 0.060001 USDC; at most 20 % more is allowed");
+        assert_eq!(
+            denial.to_string(),
+            "the price rose from 0.05 to 0.060001 USDC; at most 20 % more is allowed"
+        );
         let shown = |quantity: &Option<bursar::Quantity>| quantity.as_ref().unwrap().to_string();
-        assert_eq!((shown(&denial.limit), shown(&denial.asked)), ("0.06 USDC".to_owned(), "0.060001 USDC".to_owned()));
+        assert_eq!(
+            (shown(&denial.limit), shown(&denial.asked)),
+            ("0.06 USDC".to_owned(), "0.060001 USDC".to_owned())
+        );
         purse.buy(&sale("0.06")).await;
         purse.buy(&sale("0.072")).await;
         purse.buy(&sale("0.01")).await;
         assert_eq!(purse.deny(&sale("0.02")).await.rule, Rule::PriceRise);
         // Another path, method or host is another product; another query is not.
-        purse.buy(&sale("1").url("https://api.example.com/other")).await;
+        purse
+            .buy(&sale("1").url("https://api.example.com/other"))
+            .await;
         purse.buy(&sale("1").method("POST")).await;
-        purse.buy(&sale("1").url("https://other.example/report")).await;
-        assert_eq!(purse.deny(&sale("1").url("https://api.example.com/report?q=2")).await.rule, Rule::PriceRise);
+        purse
+            .buy(&sale("1").url("https://other.example/report"))
+            .await;
+        assert_eq!(
+            purse
+                .deny(&sale("1").url("https://api.example.com/report?q=2"))
+                .await
+                .rule,
+            Rule::PriceRise
+        );
 
         let purse = Purse::new(bare().host("other.example", |host| host.max_price_rise(0)));
         purse.buy(&sale("0.01")).await;
@@ -737,14 +1058,27 @@ mod rules {
         let purse = Purse::new(bare());
         purse.buy(&foreign).await;
         purse.buy(&own).await;
-        let recorded: Vec<_> = purse.entries().await.into_iter().map(|entry| entry.foreign_resource).collect();
-        assert_eq!(recorded, [Some("https://other.example/report".to_owned()), None]);
+        let recorded: Vec<_> = purse
+            .entries()
+            .await
+            .into_iter()
+            .map(|entry| entry.foreign_resource)
+            .collect();
+        assert_eq!(
+            recorded,
+            [Some("https://other.example/report".to_owned()), None]
+        );
 
         let policy = bare().refuse_foreign_resource();
-        let purse = Purse::new(policy.clone().host("lax.example", |host| host.record_foreign_resource()));
+        let purse = Purse::new(
+            policy
+                .clone()
+                .host("lax.example", |host| host.record_foreign_resource()),
+        );
         let denial = purse.deny(&foreign).await;
         assert_eq!(denial.rule, Rule::ResourceOrigin);
-        let words = "the seller at https://api.example.com says it sells `https://other.example/report`";
+        let words =
+            "the seller at https://api.example.com says it sells `https://other.example/report`";
         assert_eq!(denial.to_string(), words);
         purse.deny(&sale("0.01").resource("not a URL", "")).await;
         purse.buy(&own).await;
@@ -755,11 +1089,17 @@ mod rules {
     #[tokio::test]
     async fn urls_with_userinfo_are_refused() {
         let purse = Purse::new(bare());
-        for url in ["https://user@api.example.com/", "https://:secret@api.example.com/", "https://a:b@api.example.com"]
-        {
+        for url in [
+            "https://user@api.example.com/",
+            "https://:secret@api.example.com/",
+            "https://a:b@api.example.com",
+        ] {
             let denial = purse.deny(&sale("0.01").url(url)).await;
             assert_eq!(denial.rule, Rule::Userinfo);
-            assert_eq!(denial.to_string(), "the URL carries a user name or password");
+            assert_eq!(
+                denial.to_string(),
+                "the URL carries a user name or password"
+            );
         }
     }
 
@@ -770,18 +1110,27 @@ mod rules {
         let token = usdc("base").address();
         for (payee, what) in [
             (Address::ZERO, "the zero address or a precompiled contract"),
-            (Address::with_last_byte(1), "the zero address or a precompiled contract"),
+            (
+                Address::with_last_byte(1),
+                "the zero address or a precompiled contract",
+            ),
             (own, "the payer itself"),
             (token, "the token's own contract"),
         ] {
             let denial = purse.deny(&sale("0.01").payee(payee)).await;
-            assert_eq!((denial.rule, denial.message), (Rule::PayeeImpossible, format!("payee {payee} is {what}")));
+            assert_eq!(
+                (denial.rule, denial.message),
+                (Rule::PayeeImpossible, format!("payee {payee} is {what}"))
+            );
         }
     }
 
     #[tokio::test]
     async fn nothing_is_signed_for_a_price_of_zero() {
-        assert_eq!(Purse::new(bare()).deny(&sale("0")).await.rule, Rule::ZeroAmount);
+        assert_eq!(
+            Purse::new(bare()).deny(&sale("0")).await.rule,
+            Rule::ZeroAmount
+        );
     }
 
     #[tokio::test]
@@ -793,30 +1142,47 @@ mod rules {
         };
         assert_eq!(validity(bare(), 60).await, 60);
         assert_eq!(validity(bare(), 1_576_800_000).await, 300);
-        assert_eq!(validity(bare().max_validity(DAY), 1_576_800_000).await, 86_400);
+        assert_eq!(
+            validity(bare().max_validity(DAY), 1_576_800_000).await,
+            86_400
+        );
         let here = bare().host("api.example.com", |host| host.max_validity(10 * SECOND));
         assert_eq!(validity(here.max_validity(DAY), 60).await, 10);
     }
 
     #[tokio::test]
     async fn queries_stay_out_of_the_books_unless_asked_for() {
-        for (policy, path) in [(bare(), "/report"), (bare().store_queries(), "/report?q=secret")] {
+        for (policy, path) in [
+            (bare(), "/report"),
+            (bare().store_queries(), "/report?q=secret"),
+        ] {
             let purse = Purse::new(policy);
-            purse.buy(&sale("0.01").url("https://api.example.com/report?q=secret")).await;
+            purse
+                .buy(&sale("0.01").url("https://api.example.com/report?q=secret"))
+                .await;
             assert_eq!(purse.entries().await[0].path, path);
         }
     }
 
     #[tokio::test]
     async fn the_cheapest_offer_that_is_allowed_is_signed() {
-        let purse = Purse::new(bare().network("polygon").per_payment(usd!("0.10")).deny_network("polygon"));
+        let purse = Purse::new(
+            bare()
+                .network("polygon")
+                .per_payment(usd!("0.10"))
+                .deny_network("polygon"),
+        );
         let many = sale("5000")
             .or(Offer::new(usdc("polygon"), "0.01"))
             .or(Offer::new(usdc("base"), "0.07"))
             .or(Offer::new(usdc("base"), "0.06"));
         assert_eq!(purse.buy(&many).await.amount.to_string(), "0.06 USDC");
         let dear = sale("5000").or(Offer::new(usdc("base"), "0.11"));
-        assert_eq!(purse.deny(&dear).await.asked.unwrap().to_string(), "0.11 USD", "the denial is the cheapest's");
+        assert_eq!(
+            purse.deny(&dear).await.asked.unwrap().to_string(),
+            "0.11 USD",
+            "the denial is the cheapest's"
+        );
     }
 }
 
@@ -824,14 +1190,25 @@ mod policies {
     use super::*;
 
     fn build(policy: Policy) -> Result<Payer, Error> {
-        Payer::builder().signer(signer()).policy(policy).ledger(MemoryLedger::new()).build()
+        Payer::builder()
+            .signer(signer())
+            .policy(policy)
+            .ledger(MemoryLedger::new())
+            .build()
     }
 
     #[test]
     fn a_wallet_without_a_policy_does_not_build() {
-        let error = Payer::builder().signer(signer()).ledger(MemoryLedger::new()).build().unwrap_err();
+        let error = Payer::builder()
+            .signer(signer())
+            .ledger(MemoryLedger::new())
+            .build()
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Builder);
-        assert!(error.to_string().contains("a wallet needs a policy"), "{error}");
+        assert!(
+            error.to_string().contains("a wallet needs a policy"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -840,28 +1217,80 @@ mod policies {
         for (policy, words) in [
             (Policy::new(), "names no network"),
             (Policy::new().network("bas"), "`bas` is not an EVM network"),
-            (policy().network("base-sepolia"), "if that is meant, say mix_testnets"),
-            (policy().deny_network("eip155:0"), "`eip155:0` is not an EVM network"),
-            (policy().network_limits("nowhere", |limits| limits), "`nowhere` is not an EVM network"),
-            (policy().host("https://a.example", |host| host), "`https://a.example` is not a host"),
-            (policy().origin("a.example", |origin| origin), "`a.example` is not an origin"),
-            (policy().domain("api.example.com", |limits| limits), "write `example.com`"),
-            (policy().domain("*.example.com", |limits| limits), "write `example.com`"),
-            (policy().allow_host("a*.example"), "`a*.example` is not a host"),
-            (policy().deny_host("a.example:443"), "`a.example:443` is not a host"),
-            (policy().rolling(Duration::ZERO, usd!("1")), "a window must be longer than zero"),
-            (policy().tag("x", |tag| tag.payments(Duration::ZERO, 1)), "a window must be longer than zero"),
-            (policy().calendar(Period::Day, "Mars/Base", usd!("1")), "time zone `Mars/Base` is not known here"),
             (
-                policy().host("a.example", |host| host.calendar(Period::Day, "", usd!("1"))),
+                policy().network("base-sepolia"),
+                "if that is meant, say mix_testnets",
+            ),
+            (
+                policy().deny_network("eip155:0"),
+                "`eip155:0` is not an EVM network",
+            ),
+            (
+                policy().network_limits("nowhere", |limits| limits),
+                "`nowhere` is not an EVM network",
+            ),
+            (
+                policy().host("https://a.example", |host| host),
+                "`https://a.example` is not a host",
+            ),
+            (
+                policy().origin("a.example", |origin| origin),
+                "`a.example` is not an origin",
+            ),
+            (
+                policy().domain("api.example.com", |limits| limits),
+                "write `example.com`",
+            ),
+            (
+                policy().domain("*.example.com", |limits| limits),
+                "write `example.com`",
+            ),
+            (
+                policy().allow_host("a*.example"),
+                "`a*.example` is not a host",
+            ),
+            (
+                policy().deny_host("a.example:443"),
+                "`a.example:443` is not a host",
+            ),
+            (
+                policy().rolling(Duration::ZERO, usd!("1")),
+                "a window must be longer than zero",
+            ),
+            (
+                policy().tag("x", |tag| tag.payments(Duration::ZERO, 1)),
+                "a window must be longer than zero",
+            ),
+            (
+                policy().calendar(Period::Day, "Mars/Base", usd!("1")),
+                "time zone `Mars/Base` is not known here",
+            ),
+            (
+                policy().host("a.example", |host| {
+                    host.calendar(Period::Day, "", usd!("1"))
+                }),
                 "time zone `` is not known here",
             ),
-            (policy().max_validity(5 * SECOND), "max_validity must be at least 6 s"),
-            (policy().host("a.example", |host| host.max_validity(SECOND)), "max_validity must be at least 6 s"),
-            (policy().per_payment(euros("1")), "the policy has an amount of EURC@eip155:8453"),
-            (policy().tag("x", |tag| tag.ask_above(euros("1"))), "the policy has an amount of EURC@eip155:8453"),
             (
-                policy().asset(euro().pegged_to_dollar()).per_payment(euros("1")),
+                policy().max_validity(5 * SECOND),
+                "max_validity must be at least 6 s",
+            ),
+            (
+                policy().host("a.example", |host| host.max_validity(SECOND)),
+                "max_validity must be at least 6 s",
+            ),
+            (
+                policy().per_payment(euros("1")),
+                "the policy has an amount of EURC@eip155:8453",
+            ),
+            (
+                policy().tag("x", |tag| tag.ask_above(euros("1"))),
+                "the policy has an amount of EURC@eip155:8453",
+            ),
+            (
+                policy()
+                    .asset(euro().pegged_to_dollar())
+                    .per_payment(euros("1")),
                 "the policy has an amount of EURC@eip155:8453",
             ),
         ] {
@@ -884,8 +1313,10 @@ mod policies {
         purse.hold(&sale("0.07")).await;
         purse.buy(&sale("0.03").url("https://b.example")).await;
         let budget = purse.payer(None).budget().await.unwrap();
-        let lines: Vec<String> =
-            budget.iter().map(|finding| format!("{}: {} left", finding.name, finding.left.as_ref().unwrap())).collect();
+        let lines: Vec<String> = budget
+            .iter()
+            .map(|finding| format!("{}: {} left", finding.name, finding.left.as_ref().unwrap()))
+            .collect();
         assert_eq!(
             lines,
             [
@@ -902,12 +1333,18 @@ mod policies {
     async fn explain_says_what_each_rule_answers() {
         let policy = Policy::new()
             .network("base")
-            .host("*.example.com", |host| host.rolling(HOUR, usd!("0.08")).payee_pinned().max_price_rise(10))
+            .host("*.example.com", |host| {
+                host.rolling(HOUR, usd!("0.08"))
+                    .payee_pinned()
+                    .max_price_rise(10)
+            })
             .ask_above(usd!("0.05"))
             .agent("scout", |agent| agent.lifetime(usd!("3")));
         let purse = Purse::new(policy.clone());
         let buyer = purse.payer(Some("scout"));
-        let report = |price: Usd| Hypothetical::new("https://api.example.com/report".parse().unwrap(), price);
+        let report = |price: Usd| {
+            Hypothetical::new("https://api.example.com/report".parse().unwrap(), price)
+        };
         let passed = "\
 pass  permission
 pass  userinfo
@@ -941,9 +1378,18 @@ pass  price_rise
             )
         );
 
-        purse.hold(&sale("0.05").payee(payee(3)).agent("scout")).await;
-        let said = buyer.explain(&report(usd!("0.04")).payee(payee(4)).tag("x")).await.unwrap();
-        let refusals: Vec<_> = said.answers.iter().filter_map(|answer| answer.denial.as_ref()).collect();
+        purse
+            .hold(&sale("0.05").payee(payee(3)).agent("scout"))
+            .await;
+        let said = buyer
+            .explain(&report(usd!("0.04")).payee(payee(4)).tag("x"))
+            .await
+            .unwrap();
+        let refusals: Vec<_> = said
+            .answers
+            .iter()
+            .filter_map(|answer| answer.denial.as_ref())
+            .collect();
         let rules: Vec<Rule> = refusals.iter().map(|denial| denial.rule).collect();
         assert_eq!(rules, [Rule::Rolling, Rule::PayeeChanged]);
         assert_eq!(said.denial(), Some(refusals[0]));
@@ -959,18 +1405,42 @@ pass  price_rise
         assert!(price(usd!("0.05")).to_string().ends_with("=> allowed\n"));
         assert_eq!(price(usd!("0.20")).denial().unwrap().rule, Rule::PerPayment);
         let polygon = report(usd!("0.01")).network("polygon".parse().unwrap());
-        assert_eq!(policy.explain(&polygon, purse.now()).unwrap().denial().unwrap().rule, Rule::Network);
+        assert_eq!(
+            policy
+                .explain(&polygon, purse.now())
+                .unwrap()
+                .denial()
+                .unwrap()
+                .rule,
+            Rule::Network
+        );
         let in_euros = Hypothetical::new("https://a.example".parse().unwrap(), euros("1"));
-        assert_eq!(policy.explain(&in_euros, purse.now()), None, "a token that is not registered");
+        assert_eq!(
+            policy.explain(&in_euros, purse.now()),
+            None,
+            "a token that is not registered"
+        );
         let policy = policy.asset(euro());
-        assert_eq!(policy.explain(&in_euros, purse.now()).unwrap().denial().unwrap().rule, Rule::UnpricedAsset);
+        assert_eq!(
+            policy
+                .explain(&in_euros, purse.now())
+                .unwrap()
+                .denial()
+                .unwrap()
+                .rule,
+            Rule::UnpricedAsset
+        );
     }
 
     #[tokio::test]
     async fn explain_pays_with_a_token_that_is_allowed() {
         let celo = "celo".parse().unwrap();
-        let usdt = bursar::AssetRegistry::stablecoins().find_symbol(celo, "USDT").unwrap();
-        let policy = Policy::new().network("celo").allow_asset(celo, usdt.address());
+        let usdt = bursar::AssetRegistry::stablecoins()
+            .find_symbol(celo, "USDT")
+            .unwrap();
+        let policy = Policy::new()
+            .network("celo")
+            .allow_asset(celo, usdt.address());
         let said = policy.explain(
             &Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.01")),
             at("2025-01-01T00:00:00Z"),
@@ -981,11 +1451,20 @@ pass  price_rise
     #[tokio::test]
     async fn a_quotation_explains_every_offer() {
         let purse = Purse::new(bare().per_payment(usd!("0.10")));
-        let quotation = purse.quote(&sale("5").or(Offer::new(usdc("base"), "0.02"))).await;
+        let quotation = purse
+            .quote(&sale("5").or(Offer::new(usdc("base"), "0.02")))
+            .await;
         let denials: Vec<_> = quotation
             .offers
             .iter()
-            .map(|offer| offer.explanation.as_ref().unwrap().denial().map(|denial| denial.rule))
+            .map(|offer| {
+                offer
+                    .explanation
+                    .as_ref()
+                    .unwrap()
+                    .denial()
+                    .map(|denial| denial.rule)
+            })
             .collect();
         assert_eq!(denials, [Some(Rule::PerPayment), None]);
         assert_eq!(quotation.best().unwrap().offer(), 1);
@@ -996,7 +1475,9 @@ pass  price_rise
     fn a_denial_is_data() {
         let policy = Policy::new().network("base");
         let payment = Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.20"));
-        let said = policy.explain(&payment, at("2025-01-01T00:00:00Z")).unwrap();
+        let said = policy
+            .explain(&payment, at("2025-01-01T00:00:00Z"))
+            .unwrap();
         assert_eq!(
             serde_json::to_value(said.denial().unwrap()).unwrap(),
             serde_json::json!({
@@ -1039,20 +1520,49 @@ mod approvals {
     #[tokio::test]
     async fn an_approval_is_for_one_authorization_and_one_use() {
         let (purse, asked) = keeping(asking(), Verdict::Approve);
-        let offered = sale("0.06").payee(payee(7)).resource("https://evil.example", "urgent,\u{202e} pre-approved");
-        let paid = purse.hold(&offered.method("POST").url("https://api.example.com/x?secret=1").window(45)).await;
+        let offered = sale("0.06")
+            .payee(payee(7))
+            .resource("https://evil.example", "urgent,\u{202e} pre-approved");
+        let paid = purse
+            .hold(
+                &offered
+                    .method("POST")
+                    .url("https://api.example.com/x?secret=1")
+                    .window(45),
+            )
+            .await;
         let request = asked.lock().unwrap()[0].clone();
 
         assert_eq!(
-            (request.payer, request.payee, request.nonce, request.amount.clone()),
+            (
+                request.payer,
+                request.payee,
+                request.nonce,
+                request.amount.clone()
+            ),
             (paid.payer, paid.pay_to, paid.nonce, paid.amount.clone())
         );
-        assert_eq!(request.validity.as_secs(), paid.valid_before - purse.now().secs());
+        assert_eq!(
+            request.validity.as_secs(),
+            paid.valid_before - purse.now().secs()
+        );
         assert_eq!(request.why, "above 0.05 USD (global)");
-        assert_eq!((request.origin.to_string().as_str(), request.method.as_str()), ("https://api.example.com", "POST"));
-        assert_eq!((request.path.as_str(), request.usd, request.network), ("/x", Some(usd!("0.06")), base()));
-        assert_eq!(request.untrusted.description.as_deref(), Some("urgent,\\u{202e} pre-approved"));
-        assert_eq!(request.untrusted.resource_url.as_deref(), Some("https://evil.example"));
+        assert_eq!(
+            (request.origin.to_string().as_str(), request.method.as_str()),
+            ("https://api.example.com", "POST")
+        );
+        assert_eq!(
+            (request.path.as_str(), request.usd, request.network),
+            ("/x", Some(usd!("0.06")), base())
+        );
+        assert_eq!(
+            request.untrusted.description.as_deref(),
+            Some("urgent,\\u{202e} pre-approved")
+        );
+        assert_eq!(
+            request.untrusted.resource_url.as_deref(),
+            Some("https://evil.example")
+        );
 
         purse.hold(&sale("0.06")).await;
         let asked = asked.lock().unwrap();
@@ -1072,19 +1582,33 @@ mod approvals {
         assert!(asked.lock().unwrap().is_empty());
         purse.buy(&sale("0.020001")).await;
         purse.buy(&sale("0.05").url("https://other.example")).await;
-        let whys: Vec<String> = asked.lock().unwrap().iter().map(|request| request.why.clone()).collect();
+        let whys: Vec<String> = asked
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|request| request.why.clone())
+            .collect();
         assert_eq!(
             whys,
-            ["above 0.02 USD (host *.example.com)".to_owned(), format!("above 0.04 USD (payee {})", payee(0x5e))]
+            [
+                "above 0.02 USD (host *.example.com)".to_owned(),
+                format!("above 0.04 USD (payee {})", payee(0x5e))
+            ]
         );
     }
 
     #[tokio::test]
     async fn a_token_that_the_threshold_cannot_measure_is_asked_about() {
-        let limited = asking().asset(euro()).per_payment(euros("1")).lifetime(euros("9"));
+        let limited = asking()
+            .asset(euro())
+            .per_payment(euros("1"))
+            .lifetime(euros("9"));
         let (purse, asked) = keeping(limited.clone(), Verdict::Approve);
         purse.buy(&sale_in(euro(), "0.01")).await;
-        assert_eq!(asked.lock().unwrap()[0].why, "no dollar value to compare with 0.05 USD (global)");
+        assert_eq!(
+            asked.lock().unwrap()[0].why,
+            "no dollar value to compare with 0.05 USD (global)"
+        );
         let (purse, asked) = keeping(limited.ask_above(euros("0.50")), Verdict::Approve);
         purse.buy(&sale_in(euro(), "0.50")).await;
         assert!(asked.lock().unwrap().is_empty());
@@ -1095,8 +1619,13 @@ mod approvals {
     #[tokio::test]
     async fn a_refusal_ends_it_whatever_else_is_offered() {
         let (purse, asked) = keeping(asking(), Verdict::deny("not today"));
-        let denial = purse.deny(&sale("0.06").or(Offer::new(usdc("base"), "0.07"))).await;
-        assert_eq!((denial.rule, denial.message.as_str()), (Rule::Approval, "not approved: not today"));
+        let denial = purse
+            .deny(&sale("0.06").or(Offer::new(usdc("base"), "0.07")))
+            .await;
+        assert_eq!(
+            (denial.rule, denial.message.as_str()),
+            (Rule::Approval, "not approved: not today")
+        );
         assert_eq!(asked.lock().unwrap().len(), 1);
         assert!(purse.entries().await.is_empty(), "nothing is held for it");
         purse.buy(&sale("0.05")).await;
@@ -1104,9 +1633,15 @@ mod approvals {
 
     #[tokio::test]
     async fn nobody_is_asked_about_what_is_refused_anyway() {
-        let (purse, asked) = keeping(asking().per_payment(usd!("0.10")).lifetime(usd!("0.15")), Verdict::Approve);
+        let (purse, asked) = keeping(
+            asking().per_payment(usd!("0.10")).lifetime(usd!("0.15")),
+            Verdict::Approve,
+        );
         assert_eq!(purse.deny(&sale("0.11")).await.rule, Rule::PerPayment);
-        assert_eq!(purse.deny(&sale("0.06").payee(Address::ZERO)).await.rule, Rule::PayeeImpossible);
+        assert_eq!(
+            purse.deny(&sale("0.06").payee(Address::ZERO)).await.rule,
+            Rule::PayeeImpossible
+        );
         assert!(asked.lock().unwrap().is_empty());
         purse.buy(&sale("0.10")).await;
         assert_eq!(purse.deny(&sale("0.06")).await.rule, Rule::Lifetime);
@@ -1118,7 +1653,9 @@ mod approvals {
         // Somebody else spends while the approver thinks.
         let policy = asking().lifetime(usd!("0.10"));
         let (approver, mut requests) = ChannelApprover::new(2);
-        let purse = Arc::new(Purse::with(policy, move |builder| builder.approver(approver.clone())));
+        let purse = Arc::new(Purse::with(policy, move |builder| {
+            builder.approver(approver.clone())
+        }));
         let first = tokio::spawn({
             let purse = Arc::clone(&purse);
             async move { purse.authorize(&sale("0.06")).await.map(|_| ()) }
@@ -1146,15 +1683,23 @@ mod approvals {
     async fn without_an_approver_the_answer_is_no() {
         let denial = Purse::new(asking()).deny(&sale("0.06")).await;
         assert_eq!(denial.rule, Rule::Approval);
-        assert_eq!(denial.message, "needs approval (above 0.05 USD (global)), and the client has no approver");
+        assert_eq!(
+            denial.message,
+            "needs approval (above 0.05 USD (global)), and the client has no approver"
+        );
     }
 
     #[tokio::test]
     async fn silence_denies() {
         let policy = asking().approval_timeout(Duration::from_millis(20));
-        let purse = Purse::with(policy, |builder| builder.approver(approve_fn(|_| pending())));
+        let purse = Purse::with(policy, |builder| {
+            builder.approver(approve_fn(|_| pending()))
+        });
         let denial = purse.deny(&sale("0.06")).await;
-        assert_eq!((denial.rule, denial.message.as_str()), (Rule::Approval, "not approved: no answer within 20ms"));
+        assert_eq!(
+            (denial.rule, denial.message.as_str()),
+            (Rule::Approval, "not approved: no answer within 20ms")
+        );
         assert!(purse.entries().await.is_empty());
     }
 
@@ -1167,15 +1712,25 @@ mod approvals {
             let first = requests.recv().await.unwrap();
             assert_eq!(first.request.amount.to_string(), "0.06 USDC");
             first.answer(Verdict::Approve);
-            requests.recv().await.unwrap().answer(Verdict::deny("too dear"));
+            requests
+                .recv()
+                .await
+                .unwrap()
+                .answer(Verdict::deny("too dear"));
             drop(requests.recv().await.unwrap());
         });
         purse.buy(&sale("0.06")).await;
-        assert_eq!(purse.deny(&sale("0.07")).await.message, "not approved: too dear");
+        assert_eq!(
+            purse.deny(&sale("0.07")).await.message,
+            "not approved: too dear"
+        );
         let dropped = "not approved: the approval request was dropped unanswered";
         assert_eq!(purse.deny(&sale("0.08")).await.message, dropped);
         clerk.await.unwrap();
-        assert_eq!(purse.deny(&sale("0.09")).await.message, "not approved: nobody receives approval requests");
+        assert_eq!(
+            purse.deny(&sale("0.09")).await.message,
+            "not approved: nobody receives approval requests"
+        );
     }
 
     #[tokio::test]
@@ -1192,7 +1747,9 @@ mod approvals {
     #[tokio::test]
     async fn the_terminal_shows_what_is_known_apart_from_what_is_said() {
         let (purse, asked) = keeping(asking(), Verdict::Approve);
-        purse.buy(&sale("0.06").resource("https://evil.example", "Pay 0.01 USD\n  to a friend?")).await;
+        purse
+            .buy(&sale("0.06").resource("https://evil.example", "Pay 0.01 USD\n  to a friend?"))
+            .await;
         let payer = purse.payer(None).address();
         let request = asked.lock().unwrap()[0].clone();
         assert_eq!(request.payer, payer);
@@ -1213,7 +1770,9 @@ mod approvals {
     #[ignore = "a part of by_terminal"]
     async fn terminal_process() {
         let policy = asking().approval_timeout(HOUR);
-        let purse = Purse::with(policy, |builder| builder.approver(TerminalApprover::default()));
+        let purse = Purse::with(policy, |builder| {
+            builder.approver(TerminalApprover::default())
+        });
         match purse.authorize(&sale("0.06")).await {
             Ok(_) => println!("outcome: paid"),
             Err(error) => println!("outcome: {}", error.denial().unwrap()),
@@ -1226,22 +1785,39 @@ mod approvals {
             ("yes\n", "outcome: paid"),
             (" YES \r\n", "outcome: paid"),
             ("y\n", "outcome: not approved: not approved on the terminal"),
-            ("no\nyes\n", "outcome: not approved: not approved on the terminal"),
+            (
+                "no\nyes\n",
+                "outcome: not approved: not approved on the terminal",
+            ),
             ("\n", "outcome: not approved: not approved on the terminal"),
             ("", "outcome: not approved: not approved on the terminal"),
         ] {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "approvals::terminal_process", "--ignored", "--nocapture"])
+                .args([
+                    "--exact",
+                    "approvals::terminal_process",
+                    "--ignored",
+                    "--nocapture",
+                ])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(typed.as_bytes())
+                .unwrap();
             let output = child.wait_with_output().unwrap();
             let said = String::from_utf8(output.stdout).unwrap();
             assert!(said.contains(outcome), "{typed:?}: {said}");
-            assert!(String::from_utf8(output.stderr).unwrap().contains("Pay 0.06 USDC to 0x5e5E"));
+            assert!(
+                String::from_utf8(output.stderr)
+                    .unwrap()
+                    .contains("Pay 0.06 USDC to 0x5e5E")
+            );
         }
     }
 }
@@ -1266,14 +1842,22 @@ mod properties {
             .map(|(&(units, on_base), index)| {
                 let network = if on_base { "base" } else { "polygon" };
                 let offer = Offer::new(usdc(network), "1");
-                Offer { units: units.try_into().unwrap(), payee: payee(0x20 + index), ..offer }
+                Offer {
+                    units: units.try_into().unwrap(),
+                    payee: payee(0x20 + index),
+                    ..offer
+                }
             })
             .collect();
         many
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     proptest! {

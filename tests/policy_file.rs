@@ -1,7 +1,12 @@
 //! Policy files: what each key does, and where a mistake stands.
 
 #![cfg(feature = "toml")]
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 #[path = "support/purse.rs"]
 mod purse;
@@ -10,8 +15,8 @@ use std::collections::BTreeSet;
 use std::future::pending;
 
 use bursar::{
-    Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule, TokenAmount, Usd, Verdict,
-    approve_fn, usd,
+    Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule,
+    TokenAmount, Usd, Verdict, approve_fn, usd,
 };
 use purse::{Purse, Sale, at, euro, payee, sale, sale_in, usdc};
 
@@ -19,7 +24,9 @@ const SAMPLE: &str = include_str!("../examples/policy.toml");
 
 /// A policy for Base with this text, and without the default limits.
 fn bare(text: &str) -> Policy {
-    policy(&format!("version = 1\nnetworks = [\"base\"]\ndefaults = false\n{text}"))
+    policy(&format!(
+        "version = 1\nnetworks = [\"base\"]\ndefaults = false\n{text}"
+    ))
 }
 
 fn policy(text: &str) -> Policy {
@@ -28,12 +35,17 @@ fn policy(text: &str) -> Policy {
 
 /// A payment of a cent that every scope of these tests matches.
 fn payment() -> Hypothetical {
-    at_url("https://api.example.com:8443/report").payee(payee(0x11)).tag("research").agent("scout")
+    at_url("https://api.example.com:8443/report")
+        .payee(payee(0x11))
+        .tag("research")
+        .agent("scout")
 }
 
 /// One that none matches but `[global]`.
 fn other() -> Hypothetical {
-    at_url("https://elsewhere.net").network("polygon".parse().unwrap()).payee(payee(0x22))
+    at_url("https://elsewhere.net")
+        .network("polygon".parse().unwrap())
+        .payee(payee(0x22))
 }
 
 fn at_url(url: &str) -> Hypothetical {
@@ -43,8 +55,12 @@ fn at_url(url: &str) -> Hypothetical {
 /// The limits that apply to a payment, with what is left of them.
 fn limits(policy: &Policy, payment: &Hypothetical) -> Vec<String> {
     let said = policy.explain(payment, at("2025-03-10T12:00:00Z")).unwrap();
-    let left = said.answers.into_iter().filter_map(|answer| Some(format!("{}: {}", answer.name, answer.detail?)));
-    left.map(|line| line.split(" of ").next().unwrap().to_owned()).collect()
+    let left = said
+        .answers
+        .into_iter()
+        .filter_map(|answer| Some(format!("{}: {}", answer.name, answer.detail?)));
+    left.map(|line| line.split(" of ").next().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -63,18 +79,42 @@ fn every_limit_can_stand_in_every_scope() {
         ("[global]", "", "global"),
         ("[each.origin]", "", "origin https://api.example.com:8443"),
         ("[each.domain]", "", "domain example.com"),
-        ("[each.payee]", "", "payee 0x1111111111111111111111111111111111111111"),
-        ("[each.asset]", "", "asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453"),
+        (
+            "[each.payee]",
+            "",
+            "payee 0x1111111111111111111111111111111111111111",
+        ),
+        (
+            "[each.asset]",
+            "",
+            "asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453",
+        ),
         ("[each.network]", "", "network eip155:8453"),
         ("[each.tag]", "", "tag research"),
         ("[each.agent]", "", "agent scout"),
-        ("[[origin]]", "https://API.example.com.:8443/", "origin https://api.example.com:8443"),
+        (
+            "[[origin]]",
+            "https://API.example.com.:8443/",
+            "origin https://api.example.com:8443",
+        ),
         ("[[host]]", "api.example.com", "host api.example.com"),
         ("[[host]]", "*.Example.com", "host *.example.com"),
-        ("[[resource]]", "https://api.example.com:8443/report", "resource https://api.example.com:8443/report"),
+        (
+            "[[resource]]",
+            "https://api.example.com:8443/report",
+            "resource https://api.example.com:8443/report",
+        ),
         ("[[domain]]", "example.com", "domain example.com"),
-        ("[[payee]]", eleven, "payee 0x1111111111111111111111111111111111111111"),
-        ("[[asset]]", "usdc@base", "asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453"),
+        (
+            "[[payee]]",
+            eleven,
+            "payee 0x1111111111111111111111111111111111111111",
+        ),
+        (
+            "[[asset]]",
+            "usdc@base",
+            "asset 0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453",
+        ),
         (
             "[[asset]]",
             "0x833589fcd6edb6e08f4c7c32d4f71b54bda02913@eip155:8453",
@@ -84,7 +124,11 @@ fn every_limit_can_stand_in_every_scope() {
         ("[[tag]]", "research", "tag research"),
         ("[[agent]]", "scout", "agent scout"),
     ] {
-        let matched = if matched.is_empty() { String::new() } else { format!("match = \"{matched}\"") };
+        let matched = if matched.is_empty() {
+            String::new()
+        } else {
+            format!("match = \"{matched}\"")
+        };
         let policy = bare(&format!("{table}\n{matched}\n{keys}"));
         assert_eq!(
             limits(&policy, &payment()),
@@ -99,14 +143,22 @@ fn every_limit_can_stand_in_every_scope() {
             ],
             "{table}"
         );
-        let said = policy.explain(&payment(), at("2025-03-10T12:00:00Z")).unwrap();
+        let said = policy
+            .explain(&payment(), at("2025-03-10T12:00:00Z"))
+            .unwrap();
         assert_eq!(said.ask, Some(format!("above 0.005 USD ({scope})")));
         let elsewhere = limits(&policy, &other());
         assert!(
-            table == "[global]" || elsewhere.iter().all(|limit| !limit.starts_with(&format!("{scope} "))),
+            table == "[global]"
+                || elsewhere
+                    .iter()
+                    .all(|limit| !limit.starts_with(&format!("{scope} "))),
             "{table}"
         );
-        assert!(!table.starts_with("[[") || elsewhere.is_empty(), "{table}: {elsewhere:?}");
+        assert!(
+            !table.starts_with("[[") || elsewhere.is_empty(),
+            "{table}: {elsewhere:?}"
+        );
     }
 }
 
@@ -116,14 +168,24 @@ fn calendars_have_four_periods() {
         .map(|period| format!("{{ period = \"{period}\", zone = \"UTC\", max = \"1 USD\" }}"))
         .join(", ");
     let policy = bare(&format!("global.calendar = [{text}]"));
-    let named = ["day", "week", "month", "year"].map(|period| format!("global calendar {period} (UTC): 1.00 USD"));
+    let named = ["day", "week", "month", "year"]
+        .map(|period| format!("global calendar {period} (UTC): 1.00 USD"));
     assert_eq!(limits(&policy, &payment()), named);
 }
 
 #[test]
 fn defaults_stand_unless_replaced_or_dropped() {
-    let defaults = ["global per payment: 0.10 USD", "global rolling 1d: 5.00 USD", "global exposure: 1.00 USD"];
-    let file = |text: &str| limits(&policy(&format!("version = 1\nnetworks = [\"base\"]\n{text}")), &payment());
+    let defaults = [
+        "global per payment: 0.10 USD",
+        "global rolling 1d: 5.00 USD",
+        "global exposure: 1.00 USD",
+    ];
+    let file = |text: &str| {
+        limits(
+            &policy(&format!("version = 1\nnetworks = [\"base\"]\n{text}")),
+            &payment(),
+        )
+    };
     assert_eq!(file("")[..3], defaults);
     assert_eq!(file("defaults = true")[..3], defaults);
     assert!(file("defaults = false").is_empty());
@@ -139,7 +201,10 @@ async fn networks_are_named_and_kept_apart() {
     let purse = Purse::new(policy(text));
     purse.buy(&sale("0.01")).await;
     purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
-    assert_eq!(purse.deny(&sale_in(usdc("arbitrum"), "0.01")).await.rule, Rule::Network);
+    assert_eq!(
+        purse.deny(&sale_in(usdc("arbitrum"), "0.01")).await.rule,
+        Rule::Network
+    );
 
     let mixed = "networks = [\"base\", \"base-sepolia\"]\nmix_testnets = true";
     let purse = Purse::new(policy(&format!("version = 1\n{mixed}")));
@@ -169,17 +234,33 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
     "#;
     let purse = Purse::new(bare(&format!("{limits}{token}")));
     let denial = purse.deny(&sale_in(euro(), "0.51")).await;
-    assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::PerPayment, "0.5 EURC".to_owned()));
+    assert_eq!(
+        (denial.rule, denial.limit.unwrap().to_string()),
+        (Rule::PerPayment, "0.5 EURC".to_owned())
+    );
     for _ in 0..4 {
         purse.buy(&sale_in(euro(), "0.5")).await;
     }
     let denial = purse.deny(&sale_in(euro(), "0.000001")).await;
-    assert_eq!((denial.rule, denial.limit.unwrap().to_string()), (Rule::Rolling, "2 EURC".to_owned()));
+    assert_eq!(
+        (denial.rule, denial.limit.unwrap().to_string()),
+        (Rule::Rolling, "2 EURC".to_owned())
+    );
     purse.buy(&sale("1")).await;
 
-    let pegged = Purse::new(bare(&format!("{token}\npeg = \"USD\"\n[global]\nper_payment = \"0.10 USD\"")));
+    let pegged = Purse::new(bare(&format!(
+        "{token}\npeg = \"USD\"\n[global]\nper_payment = \"0.10 USD\""
+    )));
     pegged.buy(&sale_in(euro(), "0.10")).await;
-    assert_eq!(pegged.deny(&sale_in(euro(), "0.11")).await.limit.unwrap().to_string(), "0.10 USD");
+    assert_eq!(
+        pegged
+            .deny(&sale_in(euro(), "0.11"))
+            .await
+            .limit
+            .unwrap()
+            .to_string(),
+        "0.10 USD"
+    );
 }
 
 /// What happens to each sale: paid, or refused by a rule.
@@ -201,23 +282,48 @@ async fn lists_allow_and_deny() {
     let to = |byte: u8| sale("0.01").payee(payee(byte));
     let allowed = outcomes(
         "allow.hosts = [\"*.example.com\", \"b.example\"]",
-        [from("https://a.example.com"), from("https://b.example"), from("https://c.example")],
+        [
+            from("https://a.example.com"),
+            from("https://b.example"),
+            from("https://c.example"),
+        ],
     );
     assert_eq!(allowed.await, [None, None, Some(Rule::Host)]);
-    let denied = outcomes("deny.hosts = \"*.example.com\"", [from("https://a.example.com"), from("https://b.example")]);
+    let denied = outcomes(
+        "deny.hosts = \"*.example.com\"",
+        [from("https://a.example.com"), from("https://b.example")],
+    );
     assert_eq!(denied.await, [Some(Rule::Host), None]);
 
     let one = "0x0101010101010101010101010101010101010101";
-    assert_eq!(outcomes(&format!("allow.payees = [\"{one}\"]"), [to(1), to(2)]).await, [None, Some(Rule::Payee)]);
-    assert_eq!(outcomes(&format!("deny.payees = [\"{one}\"]"), [to(1), to(2)]).await, [Some(Rule::Payee), None]);
+    assert_eq!(
+        outcomes(&format!("allow.payees = [\"{one}\"]"), [to(1), to(2)]).await,
+        [None, Some(Rule::Payee)]
+    );
+    assert_eq!(
+        outcomes(&format!("deny.payees = [\"{one}\"]"), [to(1), to(2)]).await,
+        [Some(Rule::Payee), None]
+    );
 
     let polygon = || sale_in(usdc("polygon"), "0.01");
-    let allowed = policy("version = 1\nnetworks = [\"base\", \"polygon\"]\nallow.assets = [\"USDC@polygon\"]");
-    assert_eq!(Purse::new(allowed.clone()).deny(&sale("0.01")).await.rule, Rule::Asset);
+    let allowed = policy(
+        "version = 1\nnetworks = [\"base\", \"polygon\"]\nallow.assets = [\"USDC@polygon\"]",
+    );
+    assert_eq!(
+        Purse::new(allowed.clone()).deny(&sale("0.01")).await.rule,
+        Rule::Asset
+    );
     Purse::new(allowed).buy(&polygon()).await;
-    assert_eq!(outcomes("deny.assets = [\"USDC@base\"]", [sale("0.01")]).await, [Some(Rule::Asset)]);
-    let denied = policy("version = 1\nnetworks = [\"base\", \"polygon\"]\ndeny.networks = [\"polygon\"]");
-    assert_eq!(Purse::new(denied.clone()).deny(&polygon()).await.rule, Rule::Network);
+    assert_eq!(
+        outcomes("deny.assets = [\"USDC@base\"]", [sale("0.01")]).await,
+        [Some(Rule::Asset)]
+    );
+    let denied =
+        policy("version = 1\nnetworks = [\"base\", \"polygon\"]\ndeny.networks = [\"polygon\"]");
+    assert_eq!(
+        Purse::new(denied.clone()).deny(&polygon()).await.rule,
+        Rule::Network
+    );
     Purse::new(denied).buy(&sale("0.01")).await;
 }
 
@@ -227,27 +333,58 @@ async fn payees_are_free_pinned_or_listed() {
     let all = || [to(1), to(2), to(1)];
     let changed = Some(Rule::PayeeChanged);
     assert_eq!(outcomes("", all()).await, [None, None, None]);
-    assert_eq!(outcomes("global.payee = \"pinned\"", all()).await, [None, changed, None]);
+    assert_eq!(
+        outcomes("global.payee = \"pinned\"", all()).await,
+        [None, changed, None]
+    );
     let here = "[[host]]\nmatch = \"api.example.com\"\npayee";
-    assert_eq!(outcomes(&format!("global.payee = \"pinned\"\n{here} = \"free\""), all()).await, [None, None, None]);
+    assert_eq!(
+        outcomes(
+            &format!("global.payee = \"pinned\"\n{here} = \"free\""),
+            all()
+        )
+        .await,
+        [None, None, None]
+    );
     let listed = format!("{here} = [\"{}\", \"{}\"]", payee(2), payee(3));
-    assert_eq!(outcomes(&listed, all()).await, [Some(Rule::Payee), None, Some(Rule::Payee)]);
-    let listed = format!("[[origin]]\nmatch = \"https://api.example.com\"\npayee = \"{}\"", payee(1));
-    assert_eq!(outcomes(&listed, all()).await, [None, Some(Rule::Payee), None]);
+    assert_eq!(
+        outcomes(&listed, all()).await,
+        [Some(Rule::Payee), None, Some(Rule::Payee)]
+    );
+    let listed = format!(
+        "[[origin]]\nmatch = \"https://api.example.com\"\npayee = \"{}\"",
+        payee(1)
+    );
+    assert_eq!(
+        outcomes(&listed, all()).await,
+        [None, Some(Rule::Payee), None]
+    );
 }
 
 #[tokio::test]
 async fn prices_resources_and_validity() {
     let prices = || [sale("0.10"), sale("0.12"), sale("0.15")];
     assert_eq!(outcomes("", prices()).await, [None, None, None]);
-    assert_eq!(outcomes("global.max_price_rise = \"20%\"", prices()).await, [None, None, Some(Rule::PriceRise)]);
+    assert_eq!(
+        outcomes("global.max_price_rise = \"20%\"", prices()).await,
+        [None, None, Some(Rule::PriceRise)]
+    );
 
     let foreign = || [sale("0.01").resource("https://other.example", "")];
-    assert_eq!(outcomes("global.foreign_resource = \"record\"", foreign()).await, [None]);
+    assert_eq!(
+        outcomes("global.foreign_resource = \"record\"", foreign()).await,
+        [None]
+    );
     let refuse = "global.foreign_resource = \"refuse\"";
-    assert_eq!(outcomes(refuse, foreign()).await, [Some(Rule::ResourceOrigin)]);
+    assert_eq!(
+        outcomes(refuse, foreign()).await,
+        [Some(Rule::ResourceOrigin)]
+    );
     let record = "[[host]]\nmatch = \"*.example.com\"\nforeign_resource = \"record\"";
-    assert_eq!(outcomes(&format!("{refuse}\n{record}"), foreign()).await, [None]);
+    assert_eq!(
+        outcomes(&format!("{refuse}\n{record}"), foreign()).await,
+        [None]
+    );
 
     for (text, seconds) in [
         ("", 300),
@@ -264,15 +401,24 @@ async fn prices_resources_and_validity() {
 #[tokio::test]
 async fn approvals_and_queries() {
     let policy = bare("approval_timeout = \"1s\"\nglobal.ask_above = \"0.05 USD\"");
-    let purse = Purse::with(policy.clone(), |builder| builder.approver(approve_fn(|_| pending())));
+    let purse = Purse::with(policy.clone(), |builder| {
+        builder.approver(approve_fn(|_| pending()))
+    });
     let denial = purse.deny(&sale("0.06")).await;
-    assert_eq!((denial.rule, denial.message.as_str()), (Rule::Approval, "not approved: no answer within 1s"));
-    let purse = Purse::with(policy, |builder| builder.approver(approve_fn(|_| async { Verdict::Approve })));
+    assert_eq!(
+        (denial.rule, denial.message.as_str()),
+        (Rule::Approval, "not approved: no answer within 1s")
+    );
+    let purse = Purse::with(policy, |builder| {
+        builder.approver(approve_fn(|_| async { Verdict::Approve }))
+    });
     purse.buy(&sale("0.06")).await;
 
     for (stored, path) in [(false, "/report"), (true, "/report?q=1")] {
         let purse = Purse::new(bare(&format!("store_queries = {stored}")));
-        purse.buy(&sale("0.01").url("https://api.example.com/report?q=1")).await;
+        purse
+            .buy(&sale("0.01").url("https://api.example.com/report?q=1"))
+            .await;
         assert_eq!(purse.entries().await[0].path, path);
     }
 }
@@ -356,32 +502,62 @@ async fn the_sample_is_a_policy_with_every_key() {
     ];
     for key in keys {
         let written = |line: &str| {
-            line.starts_with(key) || line.contains(&format!("{{ {key} = ")) || line.contains(&format!(", {key} = "))
+            line.starts_with(key)
+                || line.contains(&format!("{{ {key} = "))
+                || line.contains(&format!(", {key} = "))
         };
         assert!(SAMPLE.lines().any(written), "{key} is not in the sample");
     }
     let payment = at_url("https://api.example.com:8443/v1/x")
-        .payee("0x209693Bc6afc0C5328bA36FaF03C514EF312287C".parse::<Address>().unwrap())
+        .payee(
+            "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+                .parse::<Address>()
+                .unwrap(),
+        )
         .tag("research")
         .agent("scout");
-    let said = policy.explain(&payment, at("2025-03-10T12:00:00Z")).unwrap();
+    let said = policy
+        .explain(&payment, at("2025-03-10T12:00:00Z"))
+        .unwrap();
     assert_eq!(said.denial(), None);
     // Seven on everything, seven of [each], six of the tables that match, and the two brakes.
     assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
     let purse = Purse::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
-    let told = |payment: Hypothetical| policy.explain(&payment.payee(payee(0x11)), purse.now()).unwrap();
+    let told = |payment: Hypothetical| {
+        policy
+            .explain(&payment.payee(payee(0x11)), purse.now())
+            .unwrap()
+    };
     let paid = Hypothetical::new("https://a.example.com".parse().unwrap(), euros).agent("operator");
     assert_eq!(told(paid).denial(), None);
     let rule = |payment: Hypothetical| told(payment).denial().unwrap().rule;
-    assert_eq!(rule(at_url("https://api.example.com:8443/").agent("operator")), Rule::Payee);
-    assert_eq!(rule(at_url("https://api.example.com:8443/").agent("scout")), Rule::Permission);
+    assert_eq!(
+        rule(at_url("https://api.example.com:8443/").agent("operator")),
+        Rule::Payee
+    );
+    assert_eq!(
+        rule(at_url("https://api.example.com:8443/").agent("scout")),
+        Rule::Permission
+    );
     let keys = Credentials::from_toml(SAMPLE).unwrap();
     let key = |origin: &str| keys.find(&origin.parse().unwrap()).unwrap();
-    assert_eq!(keys.names().collect::<BTreeSet<_>>(), BTreeSet::from(["archive", "example", "maps", "search"]));
-    let (example, search) = (key("https://a.eu.example.com"), key("https://search.example.net"));
-    assert_eq!((example.preference(), search.preference()), (Preference::Cheapest, Preference::KeyFirst));
-    let plan = CallPlan::per_call(usd!("0.002")).monthly(usd!("10")).included(1000).from_call(10_001, usd!("0.001"));
+    assert_eq!(
+        keys.names().collect::<BTreeSet<_>>(),
+        BTreeSet::from(["archive", "example", "maps", "search"])
+    );
+    let (example, search) = (
+        key("https://a.eu.example.com"),
+        key("https://search.example.net"),
+    );
+    assert_eq!(
+        (example.preference(), search.preference()),
+        (Preference::Cheapest, Preference::KeyFirst)
+    );
+    let plan = CallPlan::per_call(usd!("0.002"))
+        .monthly(usd!("10"))
+        .included(1000)
+        .from_call(10_001, usd!("0.001"));
     assert_eq!(*example.declared_plan(), plan);
 }
 
@@ -392,7 +568,11 @@ fn a_file_may_be_built_upon() {
         .tag("research", |tag| tag.lifetime(usd!("2")));
     assert_eq!(
         limits(&policy, &payment()),
-        ["global per payment: 1.00 USD", "global per payment: 0.000005 USD", "tag research lifetime: 2.00 USD"]
+        [
+            "global per payment: 1.00 USD",
+            "global per payment: 0.000005 USD",
+            "tag research lifetime: 2.00 USD"
+        ]
     );
 }
 
@@ -401,13 +581,26 @@ fn files_are_read_from_disk() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.toml");
     let missing = Policy::from_file(&path).unwrap_err();
-    assert!(matches!(&missing, PolicyError::Unreadable { path: named, .. } if *named == path), "{missing}");
+    assert!(
+        matches!(&missing, PolicyError::Unreadable { path: named, .. } if *named == path),
+        "{missing}"
+    );
     std::fs::write(&path, SAMPLE).unwrap();
     Policy::from_file(&path).unwrap().check().unwrap();
     std::fs::write(&path, "version = 1\nnetworking = \"base\"").unwrap();
     let error = Policy::from_file(&path).unwrap_err();
-    assert!(error.to_string().starts_with(&format!("{}: line 2, column 1: unknown key `networking`", path.display())));
-    assert!(matches!(error, PolicyError::File { line: 2, column: 1, .. }));
+    assert!(error.to_string().starts_with(&format!(
+        "{}: line 2, column 1: unknown key `networking`",
+        path.display()
+    )));
+    assert!(matches!(
+        error,
+        PolicyError::File {
+            line: 2,
+            column: 1,
+            ..
+        }
+    ));
     std::fs::write(&path, [0xff, 0xfe]).unwrap();
     assert!(Policy::from_file(&path).is_err());
 }
@@ -418,13 +611,25 @@ fn mistakes_are_told_with_their_line() {
     let amount_is_number = "is a number; write a text such as \"0.10 USD\" or \"2.5 EURC@base\"";
     for (text, message) in [
         // Grammar.
-        ("version = |", "string values must be quoted, expected literal string"),
+        (
+            "version = |",
+            "string values must be quoted, expected literal string",
+        ),
         ("version = 1\n[global]\n[|global]", "duplicate key"),
-        ("version = 1\nnetworks = [\"base\"]\n|networks = []", "duplicate key"),
+        (
+            "version = 1\nnetworks = [\"base\"]\n|networks = []",
+            "duplicate key",
+        ),
         // Version.
         ("|networks = [\"base\"]", "the file needs a key `version`"),
-        ("version = |2", "`version` must be 1, the only one that this bursar knows"),
-        ("version = |\"1\"", "`version` must be 1, the only one that this bursar knows"),
+        (
+            "version = |2",
+            "`version` must be 1, the only one that this bursar knows",
+        ),
+        (
+            "version = |\"1\"",
+            "`version` must be 1, the only one that this bursar knows",
+        ),
         // Unknown keys, at every depth.
         (
             "version = 1\n\n  |per_payment = \"1 USD\"",
@@ -442,7 +647,10 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
             "unknown key `per` in `rolling`; known are `window`, `max`",
         ),
-        ("version = 1\n[[permit]]\nmethod = [\"GET\", |\"get\"]", "`get` is not a method such as `GET`"),
+        (
+            "version = 1\n[[permit]]\nmethod = [\"GET\", |\"get\"]",
+            "`get` is not a method such as `GET`",
+        ),
         (
             "version = 1\n[[permit]]\npath = |\"search\"",
             "`search` is not a path such as `/search` or `/v1/**`: it begins with a slash, and is ASCII without `?` and `#`",
@@ -481,12 +689,27 @@ fn mistakes_are_told_with_their_line() {
             "unknown key `networks` in [allow]; known are `hosts`, `payees`, `assets`",
         ),
         // What a table cannot do without.
-        ("version = 1\n|[[host]]\nlifetime = \"1 USD\"", "[[host]] needs a key `match`"),
-        ("version = 1\nglobal.payments = |{ window = \"1m\" }", "`payments` needs a key `max`"),
-        ("version = 1\n|[[token]]\nnetwork = \"base\"", "[[token]] needs a key `address`"),
+        (
+            "version = 1\n|[[host]]\nlifetime = \"1 USD\"",
+            "[[host]] needs a key `match`",
+        ),
+        (
+            "version = 1\nglobal.payments = |{ window = \"1m\" }",
+            "`payments` needs a key `max`",
+        ),
+        (
+            "version = 1\n|[[token]]\nnetwork = \"base\"",
+            "[[token]] needs a key `address`",
+        ),
         // Amounts.
-        ("version = 1\nglobal.per_payment = |0.10", &format!("`per_payment` {amount_is_number}")),
-        ("version = 1\nglobal.lifetime = [\"1 USD\", |1]", &format!("`lifetime` {amount_is_number}")),
+        (
+            "version = 1\nglobal.per_payment = |0.10",
+            &format!("`per_payment` {amount_is_number}"),
+        ),
+        (
+            "version = 1\nglobal.lifetime = [\"1 USD\", |1]",
+            &format!("`lifetime` {amount_is_number}"),
+        ),
         (
             "version = 1\nglobal.exposure = |\"0.10\"",
             "`exposure`: `0.10` does not say of what; write it like `0.10 USD` or `2.5 EURC@base`",
@@ -552,7 +775,10 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\nglobal.max_price_rise = |\"1.2\"",
             "`max_price_rise`: `1.2` is not a percentage; expected a form like `20%`",
         ),
-        ("version = 1\nglobal.max_price_rise = |20", "`max_price_rise` is a number; write a text such as \"20%\""),
+        (
+            "version = 1\nglobal.max_price_rise = |20",
+            "`max_price_rise` is a number; write a text such as \"20%\"",
+        ),
         // Who and where.
         (
             "version = 1\nnetworks = [\"base\", |\"Base\"]",
@@ -579,16 +805,34 @@ fn mistakes_are_told_with_their_line() {
             "version = 1\n[deny]\npayees = [|\"0x209693bC6afc0C5328bA36FaF03C514EF312287C\"]",
             "`payees`: `0x209693bC6afc0C5328bA36FaF03C514EF312287C` is not an address, or its checksum is wrong",
         ),
-        ("version = 1\nglobal.payee = |\"tofu\"", "`payee` must be \"free\", \"pinned\" or a list of addresses"),
-        ("version = 1\nglobal.foreign_resource = |true", "`foreign_resource` must be \"record\" or \"refuse\""),
-        ("version = 1\n[[tag]]\nmatch = |\"\"", "`match`: the text is empty"),
+        (
+            "version = 1\nglobal.payee = |\"tofu\"",
+            "`payee` must be \"free\", \"pinned\" or a list of addresses",
+        ),
+        (
+            "version = 1\nglobal.foreign_resource = |true",
+            "`foreign_resource` must be \"record\" or \"refuse\"",
+        ),
+        (
+            "version = 1\n[[tag]]\nmatch = |\"\"",
+            "`match`: the text is empty",
+        ),
         (
             "version = 1\n[[host]]\nmatch = \"a.example\"\n[[host]]\nmatch = |\"A.example.\"",
             "there is a table for host a.example already; write all of it into one",
         ),
-        ("version = 1\nallow.hosts = |[]", "`hosts` is an empty list, which says nothing: leave the key out"),
-        ("version = 1\nglobal = |\"1 USD\"", "`global` is a text; write a table"),
-        ("version = 1\nmix_testnets = |\"yes\"", "`mix_testnets` is a text; write true or false"),
+        (
+            "version = 1\nallow.hosts = |[]",
+            "`hosts` is an empty list, which says nothing: leave the key out",
+        ),
+        (
+            "version = 1\nglobal = |\"1 USD\"",
+            "`global` is a text; write a table",
+        ),
+        (
+            "version = 1\nmix_testnets = |\"yes\"",
+            "`mix_testnets` is a text; write true or false",
+        ),
         (
             "version = 1\n[[token]]\nnetwork = \"base\"\naddress = \"0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42\"\n\
              symbol = \"EURC\"\ndecimals = 6\nname = \"EURC\"\nversion = \"2\"\npeg = |\"EUR\"",
@@ -603,7 +847,13 @@ fn mistakes_are_told_with_their_line() {
         let (before, after) = text.split_once('|').unwrap();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
-        let error = Policy::from_toml(&format!("{before}{after}")).map(|_| ()).unwrap_err();
-        assert_eq!(error.to_string(), format!("line {line}, column {column}: {message}"), "{text}");
+        let error = Policy::from_toml(&format!("{before}{after}"))
+            .map(|_| ())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("line {line}, column {column}: {message}"),
+            "{text}"
+        );
     }
 }

@@ -8,20 +8,26 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    B256, Checks, Client, ClientBuilder, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner, MemoryLedger,
-    Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend, StopOrder, Timestamp, Transition,
-    U256, usd,
+    B256, Checks, Client, ClientBuilder, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner,
+    MemoryLedger, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend,
+    StopOrder, Timestamp, Transition, U256, usd,
 };
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia").per_payment(usd!("0.05"))
+    Policy::new()
+        .network("base-sepolia")
+        .per_payment(usd!("0.05"))
 }
 
 fn client() -> ClientBuilder {
     Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .allow_http_loopback(true)
         .presentation_pause(Duration::ZERO)
         .presentations(1)
@@ -32,7 +38,10 @@ async fn open(route: Route) -> Paywall {
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 /// Books whose disk is full for one write: the next outcome is not recorded.
@@ -47,8 +56,15 @@ impl Ledger for Hiccup {
         self.books.reserve(reservation).await
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        if matches!(transition, Transition::Unknown { .. }) && self.full.swap(false, Ordering::SeqCst) {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        if matches!(transition, Transition::Unknown { .. })
+            && self.full.swap(false, Ordering::SeqCst)
+        {
             return Err(LedgerError::store("database or disk is full"));
         }
         self.books.record(purchase, transition, now).await
@@ -86,9 +102,24 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
     let client = client().ledger(Arc::clone(&books)).build().unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let lost = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((lost.spend(), books.full.load(Ordering::SeqCst)), (Spend::Unknown, false));
-    assert_eq!(client.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!(seller.settlements().len(), 1, "the caller's retry paid a second time");
+    assert_eq!(
+        (lost.spend(), books.full.load(Ordering::SeqCst)),
+        (Spend::Unknown, false)
+    );
+    assert_eq!(
+        client
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        seller.settlements().len(),
+        1,
+        "the caller's retry paid a second time"
+    );
 }
 
 #[tokio::test]
@@ -99,22 +130,49 @@ async fn a_stop_does_not_make_failures_of_refusals() {
     for page in pages {
         client.get(seller.url(page)).send().await.unwrap_err();
     }
-    client.payer().unwrap().stop("a look at the books").await.unwrap();
+    client
+        .payer()
+        .unwrap()
+        .stop("a look at the books")
+        .await
+        .unwrap();
     for page in pages {
         let error = client.get(seller.url(page)).send().await.unwrap_err();
         assert_eq!(error.denial().unwrap().rule, Rule::Stopped);
     }
     client.payer().unwrap().lift_stop().await.unwrap();
     seller.reform();
-    let failed = client.entries(&Filter::all()).await.unwrap().iter().filter(|entry| entry.failed()).count();
+    let failed = client
+        .entries(&Filter::all())
+        .await
+        .unwrap()
+        .iter()
+        .filter(|entry| entry.failed())
+        .count();
     assert_eq!(failed, 0, "a refusal became a failure");
-    assert_eq!(client.get(seller.url("/report?d")).send().await.unwrap().spend(), Spend::Settled);
+    assert_eq!(
+        client
+            .get(seller.url("/report?d"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
 }
 
 #[tokio::test]
 async fn one_transaction_makes_room_once() {
-    let limited = Policy::new().network("base-sepolia").without_defaults().lifetime(usd!("0.02")).refunds_make_room();
-    let client = client().policy(limited).ledger(MemoryLedger::new()).build().unwrap();
+    let limited = Policy::new()
+        .network("base-sepolia")
+        .without_defaults()
+        .lifetime(usd!("0.02"))
+        .refunds_make_room();
+    let client = client()
+        .policy(limited)
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     let seller = open(report()).await;
     let mut bought = Vec::new();
     for page in ["/report?a", "/report?b"] {
@@ -124,11 +182,20 @@ async fn one_transaction_makes_room_once() {
     let back = B256::repeat_byte(7);
     for purchase in &bought {
         // Whether the second is refused or makes no room is for the books to say.
-        drop(client.payer().unwrap().record_refund(purchase, back, U256::from(10_000)).await);
+        drop(
+            client
+                .payer()
+                .unwrap()
+                .record_refund(purchase, back, U256::from(10_000))
+                .await,
+        );
     }
     client.get(seller.url("/report?c")).send().await.unwrap();
     let beyond = client.get(seller.url("/report?d")).send().await;
-    assert!(beyond.is_err(), "one transfer back of 0.01 USD made room for 0.02 USD");
+    assert!(
+        beyond.is_err(),
+        "one transfer back of 0.01 USD made room for 0.02 USD"
+    );
 }
 
 #[tokio::test]
@@ -137,8 +204,20 @@ async fn what_is_taken_up_is_within_the_calls_own_maximum() {
     let seller = open(report().fault_once(Fault::SettlementFailure)).await;
     client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(seller.settlements().len(), 0);
-    let answer = client.get(seller.url("/report")).max_price(usd!("0.001")).send().await;
+    let answer = client
+        .get(seller.url("/report"))
+        .max_price(usd!("0.001"))
+        .send()
+        .await;
     let spend = answer.map_or_else(|error| error.spend(), |response| response.spend());
-    let presented = seller.requests().iter().filter(|request| request.payment.is_some()).count();
-    assert_eq!((presented, seller.settlements().len()), (1, 0), "0.01 USD moved where 0.001 USD is allowed: {spend:?}");
+    let presented = seller
+        .requests()
+        .iter()
+        .filter(|request| request.payment.is_some())
+        .count();
+    assert_eq!(
+        (presented, seller.settlements().len()),
+        (1, 0),
+        "0.01 USD moved where 0.001 USD is allowed: {spend:?}"
+    );
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bursar::chain::Answer;
 use bursar::testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 use bursar::{
-    ChainReader, Client, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy, Reconciled, ResponseExt,
-    Rule, Spend, State, Timestamp, U256, usd,
+    ChainReader, Client, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
+    Reconciled, ResponseExt, Rule, Spend, State, Timestamp, U256, usd,
 };
 
 const NETWORK: Network = Network::from_chain_id(84_532);
@@ -36,34 +36,65 @@ impl World {
             let hands = Arc::clone(&clock);
             move || Timestamp::from_millis(hands.load(Ordering::SeqCst))
         };
-        let route = Route::get("/report").price(usd!("0.01")).body("the report").idempotent();
+        let route = Route::get("/report")
+            .price(usd!("0.01"))
+            .body("the report")
+            .idempotent();
         let route = fault.into_iter().fold(route, Route::fault);
-        let seller = Paywall::builder().route(route).clock(time()).start().await.unwrap();
-        let nodes = [seller.node(NETWORK).await.unwrap(), seller.node(NETWORK).await.unwrap()];
+        let seller = Paywall::builder()
+            .route(route)
+            .clock(time())
+            .start()
+            .await
+            .unwrap();
+        let nodes = [
+            seller.node(NETWORK).await.unwrap(),
+            seller.node(NETWORK).await.unwrap(),
+        ];
         let mut chain = ChainReader::new();
         for node in &nodes[..endpoints] {
             chain = chain.endpoint(NETWORK, node.url().as_str()).unwrap();
         }
         let client = Client::builder()
             .signer(LocalSigner::random().unwrap())
-            .policy(Policy::new().network("base-sepolia").without_defaults().lifetime(usd!("0.01")))
+            .policy(
+                Policy::new()
+                    .network("base-sepolia")
+                    .without_defaults()
+                    .lifetime(usd!("0.01")),
+            )
             .ledger(MemoryLedger::new())
             .chain(chain)
             .clock(time())
             .presentations(1)
-            .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+            .http(
+                reqwest::Client::builder()
+                    .tls_backend_rustls()
+                    .tls_certs_only([]),
+            )
             .allow_http_loopback(true)
             .build()
             .unwrap();
-        Self { clock, seller, nodes, client }
+        Self {
+            clock,
+            seller,
+            nodes,
+            client,
+        }
     }
 
     fn pass(&self, seconds: i64) {
-        self.clock.fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
+        self.clock
+            .fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
     }
 
     async fn buy(&self) -> Spend {
-        let answer = self.client.get(self.seller.url("/report")).purchase_id("order").send().await;
+        let answer = self
+            .client
+            .get(self.seller.url("/report"))
+            .purchase_id("order")
+            .send()
+            .await;
         answer.map_or_else(|error| error.spend(), |response| response.spend())
     }
 
@@ -85,18 +116,32 @@ impl World {
 
 #[tokio::test]
 async fn a_lost_payment_is_confirmed_by_the_chain() {
-    for fault in [Fault::DropAfterSettle, Fault::ForgedReceipt(Forgery::Failure), Fault::ForgedReceipt(Forgery::Payer)]
-    {
+    for fault in [
+        Fault::DropAfterSettle,
+        Fault::ForgedReceipt(Forgery::Failure),
+        Fault::ForgedReceipt(Forgery::Payer),
+    ] {
         let world = World::new(Some(fault.clone())).await;
         assert_eq!(world.buy().await, Spend::Unknown, "{fault:?}");
         let done = world.reconcile().await;
-        assert!(matches!(done.answer, Answer::Settled(_)), "{fault:?}: {}", done.answer);
+        assert!(
+            matches!(done.answer, Answer::Settled(_)),
+            "{fault:?}: {}",
+            done.answer
+        );
         let entry = world.entry().await;
         let transaction = world.seller.settlements()[0].transaction;
-        assert_eq!((entry.state, entry.verified_transaction), (State::Settled, Some(transaction)), "{fault:?}");
+        assert_eq!(
+            (entry.state, entry.verified_transaction),
+            (State::Settled, Some(transaction)),
+            "{fault:?}"
+        );
         assert!(entry.proof.unwrap().contains(&transaction.to_string()));
         assert!(!world.has_room().await);
-        assert!(world.client.reconcile().await.unwrap().is_empty(), "there is nothing left to ask");
+        assert!(
+            world.client.reconcile().await.unwrap().is_empty(),
+            "there is nothing left to ask"
+        );
     }
 }
 
@@ -105,7 +150,10 @@ async fn a_receipt_is_a_claim_until_the_chain_confirms_it() {
     let world = World::new(None).await;
     assert_eq!(world.buy().await, Spend::Settled);
     let entry = world.entry().await;
-    assert_eq!((entry.verified_transaction, entry.proof.is_none()), (None, true));
+    assert_eq!(
+        (entry.verified_transaction, entry.proof.is_none()),
+        (None, true)
+    );
     assert_eq!(world.reconcile().await.after, State::Settled);
     let entry = world.entry().await;
     assert_eq!(entry.verified_transaction, entry.transaction);
@@ -113,20 +161,38 @@ async fn a_receipt_is_a_claim_until_the_chain_confirms_it() {
 
 #[tokio::test]
 async fn what_expired_unused_is_released_and_its_room_returns() {
-    for fault in [Fault::SettlementFailure, Fault::PendingUnsettled, Fault::InventedReceipt] {
+    for fault in [
+        Fault::SettlementFailure,
+        Fault::PendingUnsettled,
+        Fault::InventedReceipt,
+    ] {
         let world = World::new(Some(fault.clone())).await;
         world.buy().await;
         let signed = world.entry().await;
         assert_eq!(world.seller.settlements().len(), 0);
-        assert!(matches!(world.reconcile().await.answer, Answer::CannotTell { .. }), "{fault:?}: it can be cashed yet");
+        assert!(
+            matches!(world.reconcile().await.answer, Answer::CannotTell { .. }),
+            "{fault:?}: it can be cashed yet"
+        );
         assert!(!world.has_room().await, "{fault:?}");
         world.pass(400);
         let done = world.reconcile().await;
-        assert_eq!((done.before, done.after), (signed.state, State::Released), "{fault:?}: {}", done.answer);
+        assert_eq!(
+            (done.before, done.after),
+            (signed.state, State::Released),
+            "{fault:?}: {}",
+            done.answer
+        );
         assert!(world.has_room().await, "{fault:?}");
         let proof = world.entry().await.proof.unwrap();
-        let hosts = world.nodes.iter().map(|node| node.url().port().unwrap().to_string());
-        assert!(hosts.into_iter().all(|port| proof.contains(&port)), "the proof names its witnesses: {proof}");
+        let hosts = world
+            .nodes
+            .iter()
+            .map(|node| node.url().port().unwrap().to_string());
+        assert!(
+            hosts.into_iter().all(|port| proof.contains(&port)),
+            "the proof names its witnesses: {proof}"
+        );
 
         // Under its id it is bought anew, with a nonce that the chain has not buried.
         world.seller.reform();
@@ -143,7 +209,12 @@ async fn one_endpoint_confirms_and_does_not_release() {
     world.buy().await;
     world.pass(400);
     let done = world.reconcile().await;
-    assert_eq!((done.after, world.has_room().await), (State::Rejected, false), "{}", done.answer);
+    assert_eq!(
+        (done.after, world.has_room().await),
+        (State::Rejected, false),
+        "{}",
+        done.answer
+    );
     let world = World::witnessed_by(Some(Fault::DropAfterSettle), 1).await;
     world.buy().await;
     assert_eq!(world.reconcile().await.after, State::Settled);
@@ -151,7 +222,12 @@ async fn one_endpoint_confirms_and_does_not_release() {
 
 #[tokio::test]
 async fn no_broken_or_lying_node_releases_what_was_paid() {
-    for fault in [NodeFault::SaysUnused, NodeFault::Unavailable, NodeFault::WrongChain, NodeFault::NoCode] {
+    for fault in [
+        NodeFault::SaysUnused,
+        NodeFault::Unavailable,
+        NodeFault::WrongChain,
+        NodeFault::NoCode,
+    ] {
         let world = World::new(Some(Fault::DropAfterSettle)).await;
         assert_eq!(world.buy().await, Spend::Unknown);
         world.pass(400);
@@ -164,7 +240,10 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
         world.buy().await;
         world.pass(400);
         world.nodes[1].fault(NodeFault::Unavailable);
-        assert!(matches!(world.reconcile().await.answer, Answer::CannotTell { .. }));
+        assert!(matches!(
+            world.reconcile().await.answer,
+            Answer::CannotTell { .. }
+        ));
         assert!(!world.has_room().await);
     }
 }
@@ -176,17 +255,38 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
     let id = world.entry().await.purchase;
     let cancellation = world.client.cancel(&id).await.unwrap();
     let entry = world.entry().await;
-    assert_eq!((cancellation.nonce(), cancellation.contract()), (entry.nonce, entry.asset));
+    assert_eq!(
+        (cancellation.nonce(), cancellation.contract()),
+        (entry.nonce, entry.asset)
+    );
     assert!(!world.has_room().await, "a signature is no proof");
-    let usdc = bursar::AssetRegistry::stablecoins().find_symbol(NETWORK, "USDC").unwrap().clone();
+    let usdc = bursar::AssetRegistry::stablecoins()
+        .find_symbol(NETWORK, "USDC")
+        .unwrap()
+        .clone();
     world.seller.cancel(&usdc, &cancellation).unwrap();
     let done = world.reconcile().await;
-    assert_eq!((done.after, world.has_room().await), (State::Released, true), "{}", done.answer);
+    assert_eq!(
+        (done.after, world.has_room().await),
+        (State::Released, true),
+        "{}",
+        done.answer
+    );
     // What was signed before cannot be cashed any more.
-    assert_eq!((world.seller.cash_in(), world.seller.settlements().len()), (0, 0));
+    assert_eq!(
+        (world.seller.cash_in(), world.seller.settlements().len()),
+        (0, 0)
+    );
     let error = world.client.cancel(&id).await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Purchase, Spend::None));
-    let unknown = world.client.cancel(&"never".parse().unwrap()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Purchase, Spend::None)
+    );
+    let unknown = world
+        .client
+        .cancel(&"never".parse().unwrap())
+        .await
+        .unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Purchase);
 }
 
@@ -199,41 +299,85 @@ async fn a_client_without_a_chain_says_so() {
         .build()
         .unwrap();
     let error = client.reconcile().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Builder, Spend::None));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Builder, Spend::None)
+    );
 }
 
 #[tokio::test]
 async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
-    let route = Route::get("/report").price(usd!("0.01")).upfront().status(500).body("sorry");
-    let route = route.header("link", "<https://seller.example/refunds>; rel=\"refund-request\"");
+    let route = Route::get("/report")
+        .price(usd!("0.01"))
+        .upfront()
+        .status(500)
+        .body("sorry");
+    let route = route.header(
+        "link",
+        "<https://seller.example/refunds>; rel=\"refund-request\"",
+    );
     let seller = Paywall::builder().route(route).start().await.unwrap();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia").without_defaults().lifetime(usd!("0.01")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .without_defaults()
+                .lifetime(usd!("0.01")),
+        )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()
         .unwrap();
-    let response = client.get(seller.url("/report?secret=1")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (500, Spend::Settled));
+    let response = client
+        .get(seller.url("/report?secret=1"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (500, Spend::Settled)
+    );
     let id = response.paid().unwrap().purchase.clone();
-    assert_eq!(response.text().await.unwrap(), "sorry", "hashing the body does not take it");
+    assert_eq!(
+        response.text().await.unwrap(),
+        "sorry",
+        "hashing the body does not take it"
+    );
 
     let evidence = client.evidence(&id).await.unwrap();
-    assert_eq!(evidence.refund_request.as_deref(), Some("https://seller.example/refunds"));
+    assert_eq!(
+        evidence.refund_request.as_deref(),
+        Some("https://seller.example/refunds")
+    );
     let text = serde_json::to_string(&evidence).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let settled = &seller.settlements()[0];
     assert_eq!(json["answer"]["status"], 500);
-    assert_eq!(json["answer"]["receipt"]["transaction"], settled.transaction.to_string());
+    assert_eq!(
+        json["answer"]["receipt"]["transaction"],
+        settled.transaction.to_string()
+    );
     assert_eq!(json["answer"]["body"]["keccak256"], KECCAK_OF_SORRY);
-    assert_eq!((&json["answer"]["body"]["bytes"], &json["answer"]["body"]["complete"]), (&5.into(), &true.into()));
-    assert_eq!(json["authorization"]["nonce"], settled.authorization.nonce.to_string());
+    assert_eq!(
+        (
+            &json["answer"]["body"]["bytes"],
+            &json["answer"]["body"]["complete"]
+        ),
+        (&5.into(), &true.into())
+    );
+    assert_eq!(
+        json["authorization"]["nonce"],
+        settled.authorization.nonce.to_string()
+    );
     assert_eq!(json["authorization"]["value"], "10000");
     assert_eq!(json["terms"]["offer"]["amount"], "10000");
     assert_eq!(json["request"]["path"], "/report");
     let payment = seller.requests().pop().unwrap().payment.unwrap();
-    let signature = payment.json.unwrap()["payload"]["signature"].as_str().unwrap().to_owned();
+    let signature = payment.json.unwrap()["payload"]["signature"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for secret in [&signature, &payment.header, "secret=1"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
@@ -241,10 +385,18 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
     // A refund is an entry of its own, and makes no room unless the policy says so.
     let transaction = bursar::B256::repeat_byte(5);
     for _ in 0..2 {
-        client.payer().unwrap().record_refund(&id, transaction, U256::from(10_000)).await.unwrap();
+        client
+            .payer()
+            .unwrap()
+            .record_refund(&id, transaction, U256::from(10_000))
+            .await
+            .unwrap();
     }
     let entry = client.entries(&Filter::all()).await.unwrap().remove(0);
-    assert_eq!((entry.refunds.len(), entry.refunded(), entry.value), (1, U256::from(10_000), U256::from(10_000)));
+    assert_eq!(
+        (entry.refunds.len(), entry.refunded(), entry.value),
+        (1, U256::from(10_000), U256::from(10_000))
+    );
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(error.denial().unwrap().rule, Rule::Lifetime);
 }

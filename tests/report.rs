@@ -14,8 +14,8 @@ use std::time::Duration;
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    Address, B256, Client, Entry, Filter, LocalSigner, MemoryLedger, Network, Policy, Refund, SqliteLedger, State,
-    Timestamp, U256, Usd, usd,
+    Address, B256, Client, Entry, Filter, LocalSigner, MemoryLedger, Network, Policy, Refund,
+    SqliteLedger, State, Timestamp, U256, Usd, usd,
 };
 use proptest::prelude::*;
 
@@ -23,9 +23,18 @@ const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn client(ledger: SqliteLedger) -> Client {
     Client::builder()
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")).lifetime(usd!("1")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05"))
+                .lifetime(usd!("1")),
+        )
         .ledger(ledger)
         .agent("forecaster")
         .allow_http_loopback(true)
@@ -36,9 +45,16 @@ fn client(ledger: SqliteLedger) -> Client {
 
 /// One purchase out of a real ledger, to make others of.
 fn model() -> Entry {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let seller = Paywall::builder().route(Route::get("/a").price(usd!("0.01"))).start().await.unwrap();
+        let seller = Paywall::builder()
+            .route(Route::get("/a").price(usd!("0.01")))
+            .start()
+            .await
+            .unwrap();
         let files = tempfile::tempdir().unwrap();
         let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
         client.get(seller.url("/a")).send().await.unwrap();
@@ -61,22 +77,39 @@ fn everything(entries: &[Entry]) -> Report {
 }
 
 fn group<'a>(report: &'a Report, by: Dimension, name: &str) -> &'a Group {
-    report.by(by).iter().find(|group| group.name.as_deref() == Some(name)).unwrap()
+    report
+        .by(by)
+        .iter()
+        .find(|group| group.name.as_deref() == Some(name))
+        .unwrap()
 }
 
 #[tokio::test]
 async fn what_was_bought_is_what_the_report_says() {
     let seller = Paywall::builder()
         .route(Route::get("/weather").price(usd!("0.01")))
-        .route(Route::get("/map").price(usd!("0.03")).fault(Fault::DropAfterSettle))
-        .route(Route::get("/refused").price(usd!("0.02")).fault(Fault::RejectAgain))
+        .route(
+            Route::get("/map")
+                .price(usd!("0.03"))
+                .fault(Fault::DropAfterSettle),
+        )
+        .route(
+            Route::get("/refused")
+                .price(usd!("0.02"))
+                .fault(Fault::RejectAgain),
+        )
         .route(Route::get("/broken").price(usd!("0.04")).status(500))
         .start()
         .await
         .unwrap();
     let files = tempfile::tempdir().unwrap();
     let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
-    for (path, tag) in [("/weather", "daily"), ("/weather", "daily"), ("/map", "maps"), ("/refused", "maps")] {
+    for (path, tag) in [
+        ("/weather", "daily"),
+        ("/weather", "daily"),
+        ("/map", "maps"),
+        ("/refused", "maps"),
+    ] {
         drop(client.get(seller.url(path)).tag(tag).send().await);
     }
     drop(client.get(seller.url("/broken")).send().await);
@@ -84,23 +117,47 @@ async fn what_was_bought_is_what_the_report_says() {
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
     let failed: Vec<Entry> = client.entries(&Filter::all()).await.unwrap();
-    let naive = failed.iter().filter(|entry| entry.failed()).map(|entry| entry.usd.unwrap().micros()).sum();
+    let naive = failed
+        .iter()
+        .filter(|entry| entry.failed())
+        .map(|entry| entry.usd.unwrap().micros())
+        .sum();
     assert_eq!(counted(&total.spent), (5, usd!("0.11")));
     assert_eq!(counted(&total.refused), (1, usd!("0.02")));
     assert_eq!(total.failed.usd, Usd::from_micros(naive));
-    assert_eq!(total.paid.usd.checked_add(total.outstanding.usd), Some(usd!("0.11")), "nothing has expired yet");
-    assert_eq!(total.held.count + total.freed.count + total.released.count + total.expired.count, 0);
-    assert_eq!(counted(&group(&report, Dimension::Tag, "daily").tally.paid), (2, usd!("0.02")));
-    assert_eq!(counted(&group(&report, Dimension::Tag, "maps").tally.outstanding), (2, usd!("0.05")));
+    assert_eq!(
+        total.paid.usd.checked_add(total.outstanding.usd),
+        Some(usd!("0.11")),
+        "nothing has expired yet"
+    );
+    assert_eq!(
+        total.held.count + total.freed.count + total.released.count + total.expired.count,
+        0
+    );
+    assert_eq!(
+        counted(&group(&report, Dimension::Tag, "daily").tally.paid),
+        (2, usd!("0.02"))
+    );
+    assert_eq!(
+        counted(&group(&report, Dimension::Tag, "maps").tally.outstanding),
+        (2, usd!("0.05"))
+    );
     assert_eq!(group(&report, Dimension::Host, "127.0.0.1").tally, *total);
     assert_eq!(group(&report, Dimension::Agent, "forecaster").tally, *total);
     assert_eq!(group(&report, Dimension::Means, "payment").tally, *total);
     let token = total.spent.tokens.values().next().unwrap();
     assert_eq!(token.to_string(), "0.11 USDC on base-sepolia");
-    let lifetime = report.budget.iter().find(|finding| finding.name == "global lifetime").unwrap();
+    let lifetime = report
+        .budget
+        .iter()
+        .find(|finding| finding.name == "global lifetime")
+        .unwrap();
     assert_eq!(lifetime.left.as_ref().unwrap().to_string(), "0.89 USD");
     let open: Vec<State> = report.unresolved.iter().map(|open| open.state).collect();
-    assert!(open.contains(&State::Unknown) && open.contains(&State::Rejected), "{open:?}");
+    assert!(
+        open.contains(&State::Unknown) && open.contains(&State::Rejected),
+        "{open:?}"
+    );
 }
 
 /// What a random purchase is made of.
@@ -119,7 +176,9 @@ struct Draw {
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
     use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
-    const STATES: [State; 8] = [Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown];
+    const STATES: [State; 8] = [
+        Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown,
+    ];
     let draw = (
         prop::sample::select(&STATES[..]),
         prop_oneof![0..5_u64, any::<u64>()],
@@ -131,17 +190,19 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
         prop_oneof![Just(0), any::<u64>()],
         prop::option::of(prop::sample::select(&[200_u16, 402, 500][..])),
     );
-    let draw = draw.prop_map(|(state, value, coin, host, tag, day, expired, back, status)| Draw {
-        state,
-        value,
-        coin,
-        host,
-        tag,
-        day,
-        expired,
-        back,
-        status,
-    });
+    let draw = draw.prop_map(
+        |(state, value, coin, host, tag, day, expired, back, status)| Draw {
+            state,
+            value,
+            coin,
+            host,
+            tag,
+            day,
+            expired,
+            back,
+            status,
+        },
+    );
     prop::collection::vec(draw, 0..40)
 }
 
@@ -153,32 +214,55 @@ fn entry(model: &Entry, seq: usize, draw: &Draw) -> Entry {
     // Two tokens with a dollar value, and one without.
     entry.asset = Address::repeat_byte(draw.coin);
     entry.usd = (draw.coin < 2).then(|| Usd::from_micros(draw.value));
-    entry.origin = format!("https://host{}.example", draw.host).parse().unwrap();
+    entry.origin = format!("https://host{}.example", draw.host)
+        .parse()
+        .unwrap();
     entry.tag = draw.tag.map(|tag| format!("tag{tag}"));
     entry.credential = (draw.state == State::Called).then(|| "key".to_owned());
     entry.reserved_at = Timestamp::from_millis(NOW.millis() + draw.day * 86_400_000);
-    let edge = if draw.expired { NOW.before(Duration::from_millis(1)) } else { NOW.after(Duration::from_millis(1)) };
+    let edge = if draw.expired {
+        NOW.before(Duration::from_millis(1))
+    } else {
+        NOW.after(Duration::from_millis(1))
+    };
     (entry.expires_at, entry.lease_until) = (edge, edge);
     entry.status = draw.status;
-    entry.refunds =
-        if draw.back == 0 { vec![] } else { vec![Refund::new(B256::ZERO, U256::from(draw.back), NOW, false)] };
+    entry.refunds = if draw.back == 0 {
+        vec![]
+    } else {
+        vec![Refund::new(B256::ZERO, U256::from(draw.back), NOW, false)]
+    };
     entry
 }
 
 /// Count, micro-dollars and atomic units of those that a condition holds for.
 fn naive(draws: &[Draw], holds: impl Fn(&Draw) -> bool) -> (u64, u128, u128) {
     let of = |draw: &&Draw| holds(draw);
-    let dollars = |draw: &Draw| if draw.coin < 2 { u128::from(draw.value.min(i64::MAX as u64)) } else { 0 };
+    let dollars = |draw: &Draw| {
+        if draw.coin < 2 {
+            u128::from(draw.value.min(i64::MAX as u64))
+        } else {
+            0
+        }
+    };
     (
         draws.iter().filter(of).count() as u64,
         draws.iter().filter(of).map(dollars).sum(),
-        draws.iter().filter(of).map(|draw| u128::from(draw.value)).sum(),
+        draws
+            .iter()
+            .filter(of)
+            .map(|draw| u128::from(draw.value))
+            .sum(),
     )
 }
 
 fn summed(sum: &Sum) -> (u64, u128, u128) {
     let units: U256 = sum.tokens.values().map(|token| token.units).sum();
-    (sum.count, u128::from(sum.usd.micros()), units.try_into().unwrap())
+    (
+        sum.count,
+        u128::from(sum.usd.micros()),
+        units.try_into().unwrap(),
+    )
 }
 
 /// Sums in dollars are held at the largest amount, and say so.
@@ -246,7 +330,12 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
     let mut entries = Vec::new();
     for (seq, (host, tag, agent, at)) in [
         ("a.example", Some("x"), Some("one"), "2026-03-28T23:30:00Z"),
-        ("b.a.example", Some("x"), Some("two"), "2026-03-29T21:59:59Z"),
+        (
+            "b.a.example",
+            Some("x"),
+            Some("two"),
+            "2026-03-29T21:59:59Z",
+        ),
         ("a.example", None, Some("one"), "2026-03-29T22:00:00Z"),
     ]
     .into_iter()
@@ -263,11 +352,24 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
     let count = |selection: &Selection| of(&entries, selection).total.spent.count;
     let berlin = Zone::named("Europe/Berlin").unwrap();
     assert_eq!(count(&Selection::new()), 3);
-    assert_eq!(count(&Selection::new().host("a.example".parse().unwrap())), 2);
-    assert_eq!(count(&Selection::new().host("*.a.example".parse().unwrap()).tag("x")), 1);
+    assert_eq!(
+        count(&Selection::new().host("a.example".parse().unwrap())),
+        2
+    );
+    assert_eq!(
+        count(
+            &Selection::new()
+                .host("*.a.example".parse().unwrap())
+                .tag("x")
+        ),
+        1
+    );
     assert_eq!(count(&Selection::new().tag("x").agent("one")), 1);
     // The day that Berlin goes to summer time has 23 hours, and begins an hour before UTC's.
-    let day = (berlin.moment("2026-03-29").unwrap(), berlin.moment("2026-03-30").unwrap());
+    let day = (
+        berlin.moment("2026-03-29").unwrap(),
+        berlin.moment("2026-03-30").unwrap(),
+    );
     assert_eq!(day.1.millis() - day.0.millis(), 23 * 3_600_000);
     assert_eq!(count(&Selection::new().since(day.0).until(day.1)), 2);
     let days = |zone: Zone| {
@@ -278,9 +380,19 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
             .map(|day| (day.name.clone().unwrap(), day.tally.spent.count))
             .collect::<Vec<_>>()
     };
-    let named = |days: &[(&str, u64)]| days.iter().map(|(day, n)| ((*day).to_owned(), *n)).collect::<Vec<_>>();
-    assert_eq!(days(Zone::default()), named(&[("2026-03-28", 1), ("2026-03-29", 2)]));
-    assert_eq!(days(berlin.clone()), named(&[("2026-03-29", 2), ("2026-03-30", 1)]));
+    let named = |days: &[(&str, u64)]| {
+        days.iter()
+            .map(|(day, n)| ((*day).to_owned(), *n))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        days(Zone::default()),
+        named(&[("2026-03-28", 1), ("2026-03-29", 2)])
+    );
+    assert_eq!(
+        days(berlin.clone()),
+        named(&[("2026-03-29", 2), ("2026-03-30", 1)])
+    );
     assert_eq!(berlin.last_days(2, entries[2].reserved_at), Some(day.0));
     assert!(Zone::named("Europe/Atlantis").is_err());
     assert_eq!(Zone::default().moment("yesterday"), None);
@@ -309,7 +421,14 @@ fn read_csv(text: &str) -> Vec<Vec<String>> {
 #[test]
 fn csv_has_every_group_and_no_formula() {
     let model = model();
-    let evil = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "a,\"b\"\r\nc"];
+    let evil = [
+        "=cmd|' /C calc'!A0",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "a,\"b\"\r\nc",
+    ];
     let tagged = |(seq, tag): (usize, &&str)| {
         with(model.clone(), |entry| {
             entry.seq = seq as u64;
@@ -318,17 +437,34 @@ fn csv_has_every_group_and_no_formula() {
     };
     let entries: Vec<Entry> = evil.iter().enumerate().map(tagged).collect();
     let rows = read_csv(&everything(&entries).to_csv());
-    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row.len() == rows[0].len()),
+        "{rows:?}"
+    );
     assert_eq!(rows[1][..4], ["total", "", "6", "0.06"]);
     let column = |name: &str| rows[0].iter().position(|head| head == name).unwrap();
-    let tags: Vec<&String> = rows.iter().filter(|row| row[0] == "tag").map(|row| &row[column("name")]).collect();
+    let tags: Vec<&String> = rows
+        .iter()
+        .filter(|row| row[0] == "tag")
+        .map(|row| &row[column("name")])
+        .collect();
     assert_eq!(tags.len(), 6);
     assert!(
-        tags.contains(&&"a,\"b\"\r\nc".to_owned()) && tags.contains(&&"'=cmd|' /C calc'!A0".to_owned()),
+        tags.contains(&&"a,\"b\"\r\nc".to_owned())
+            && tags.contains(&&"'=cmd|' /C calc'!A0".to_owned()),
         "{tags:?}"
     );
-    assert!(!rows.iter().flatten().any(|field| field.starts_with(['=', '+', '-', '@', '\t'])), "{rows:?}");
-    assert!(rows.iter().any(|row| row[0] == "tag" && row[column("tokens")] == "0.01 USDC on base-sepolia"));
+    assert!(
+        !rows
+            .iter()
+            .flatten()
+            .any(|field| field.starts_with(['=', '+', '-', '@', '\t'])),
+        "{rows:?}"
+    );
+    assert!(
+        rows.iter()
+            .any(|row| row[0] == "tag" && row[column("tokens")] == "0.01 USDC on base-sepolia")
+    );
 }
 
 #[test]
@@ -361,7 +497,10 @@ fn values_of_any_size_are_reported() {
     let (spent, refunded) = (&report.total.spent, &report.total.refunded);
     assert_eq!((spent.usd, spent.exact, spent.count), (Usd::MAX, false, 2));
     assert_eq!(refunded.tokens.values().next().unwrap().units, U256::MAX);
-    assert!(refunded.usd <= Usd::MAX && refunded.usd.micros() > Usd::MAX.micros() / 2, "{refunded:?}");
+    assert!(
+        refunded.usd <= Usd::MAX && refunded.usd.micros() > Usd::MAX.micros() / 2,
+        "{refunded:?}"
+    );
     let far = with(model(), |entry| {
         entry.reserved_at = Timestamp::from_millis(i64::MAX);
     });
@@ -374,20 +513,37 @@ mod written {
     #[test]
     fn empty_books_say_so_in_every_form() {
         let report = everything(&[]);
-        assert!(report.to_table(None).contains("spent"), "{}", report.to_table(None));
+        assert!(
+            report.to_table(None).contains("spent"),
+            "{}",
+            report.to_table(None)
+        );
         assert_eq!(read_csv(&report.to_csv()).len(), 2);
         let page = report.to_html();
-        assert!(page.contains("Nothing was spent") && !page.contains("<svg"), "{page}");
+        assert!(
+            page.contains("Nothing was spent") && !page.contains("<svg"),
+            "{page}"
+        );
     }
 
     #[test]
     fn one_entry_makes_a_table_and_a_chart() {
         let report = everything(&[model()]);
         let table = report.to_table(None);
-        assert!(table.contains("127.0.0.1") && table.contains("0.01"), "{table}");
+        assert!(
+            table.contains("127.0.0.1") && table.contains("0.01"),
+            "{table}"
+        );
         let page = report.to_html();
-        assert!(page.contains("data-figure=\"host/127.0.0.1/spent.usd\">0.01<"), "{page}");
-        assert_eq!(page.matches("<svg").count(), 2, "its day, wide and narrow; a bar alone says nothing");
+        assert!(
+            page.contains("data-figure=\"host/127.0.0.1/spent.usd\">0.01<"),
+            "{page}"
+        );
+        assert_eq!(
+            page.matches("<svg").count(),
+            2,
+            "its day, wide and narrow; a bar alone says nothing"
+        );
     }
 
     #[test]
@@ -397,7 +553,12 @@ mod written {
         });
         let report = everything(&[long]);
         let table = report.to_table(Some(80));
-        let widest = table.lines().skip(1).map(|line| line.chars().count()).max().unwrap();
+        let widest = table
+            .lines()
+            .skip(1)
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap();
         assert!(widest <= 80, "{widest}: {table}");
         assert!(!table.contains('\u{1b}'), "no colours");
     }
@@ -414,22 +575,39 @@ mod written {
         let report = of(&[entry], &Selection::new().tag(evil));
         let page = report.to_html();
         let lower = page.to_lowercase();
-        assert!(!lower.contains("<script") && !lower.contains("<img"), "{page}");
-        assert_eq!(lower.matches("</title>").count(), 1 + lower.matches("<svg").count());
+        assert!(
+            !lower.contains("<script") && !lower.contains("<img"),
+            "{page}"
+        );
+        assert_eq!(
+            lower.matches("</title>").count(),
+            1 + lower.matches("<svg").count()
+        );
         assert_eq!(lower.matches("</style>").count(), 1);
         assert!(page.contains("&lt;script&gt;"));
         let table = report.to_table(None);
-        assert!(!table.contains('\u{1b}') && !table.contains('\u{202e}'), "{table:?}");
+        assert!(
+            !table.contains('\u{1b}') && !table.contains('\u{202e}'),
+            "{table:?}"
+        );
         assert!(page.contains("default-src 'none'"));
         assert!(
             !lower.contains("http://")
-                || lower.replace("http://www.w3.org/2000/svg", "").matches("http://").count() <= 1
+                || lower
+                    .replace("http://www.w3.org/2000/svg", "")
+                    .matches("http://")
+                    .count()
+                    <= 1
         );
     }
 
     #[test]
     fn charts_hold_any_amount() {
-        for (value, usd) in [(U256::MAX, Usd::MAX), (U256::from(1), Usd::from_micros(1)), (U256::ZERO, Usd::ZERO)] {
+        for (value, usd) in [
+            (U256::MAX, Usd::MAX),
+            (U256::from(1), Usd::from_micros(1)),
+            (U256::ZERO, Usd::ZERO),
+        ] {
             let page = everything(&[with(model(), |entry| {
                 entry.value = value;
                 entry.usd = Some(usd);
@@ -459,38 +637,71 @@ mod written {
         let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
         drop(std::fs::remove_dir_all(&directory));
         std::fs::create_dir_all(&directory).unwrap();
-        let huge = with(model(), |entry| (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX)));
+        let huge = with(model(), |entry| {
+            (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX))
+        });
         let twice = with(huge.clone(), |entry| entry.seq = 2);
         let pages = [
             ("empty", everything(&[])),
             ("one", everything(&[model()])),
             ("huge", everything(&[huge, twice])),
-            ("busy", Report::of(&busy(), limits(), &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()), NOW)),
+            (
+                "busy",
+                Report::of(
+                    &busy(),
+                    limits(),
+                    &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()),
+                    NOW,
+                ),
+            ),
         ];
         for (name, report) in pages {
             std::fs::write(directory.join(format!("{name}.html")), report.to_html()).unwrap();
-            std::fs::write(directory.join(format!("{name}.json")), serde_json::to_string(&report).unwrap()).unwrap();
+            std::fs::write(
+                directory.join(format!("{name}.json")),
+                serde_json::to_string(&report).unwrap(),
+            )
+            .unwrap();
         }
     }
 
     /// What is left of limits that a fourth, a half and all is used of.
     fn limits() -> Vec<bursar::Finding> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
-            let seller = Paywall::builder().route(Route::get("/a").price(usd!("0.05"))).start().await.unwrap();
-            let policy = Policy::new().network("base-sepolia").per_payment(usd!("0.05")).lifetime(usd!("0.05"));
+            let seller = Paywall::builder()
+                .route(Route::get("/a").price(usd!("0.05")))
+                .start()
+                .await
+                .unwrap();
+            let policy = Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05"))
+                .lifetime(usd!("0.05"));
             let policy = policy
                 .rolling(Duration::from_secs(86_400), usd!("0.20"))
                 .tag("research", |tag| tag.lifetime(usd!("0.10")));
             let client = Client::builder()
-                .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+                .http(
+                    reqwest::Client::builder()
+                        .tls_backend_rustls()
+                        .tls_certs_only([]),
+                )
                 .signer(LocalSigner::random().unwrap())
                 .policy(policy)
                 .ledger(MemoryLedger::new())
                 .allow_http_loopback(true)
                 .build()
                 .unwrap();
-            client.get(seller.url("/a")).tag("research").send().await.unwrap();
+            client
+                .get(seller.url("/a"))
+                .tag("research")
+                .send()
+                .await
+                .unwrap();
             client.budget().await.unwrap()
         })
     }
@@ -518,20 +729,38 @@ mod written {
             State::Settled,
             State::Released,
         ];
-        let at = |seq: u64| NOW.before(Duration::from_secs(86_400 * 120)).after(Duration::from_secs(seq * 31_000));
+        let at = |seq: u64| {
+            NOW.before(Duration::from_secs(86_400 * 120))
+                .after(Duration::from_secs(seq * 31_000))
+        };
         let purchase = |seq: u64| {
             with(model_of(seq), |entry| {
                 entry.seq = seq;
                 entry.state = states[seq as usize % states.len()];
-                entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()]).parse().unwrap();
+                entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()])
+                    .parse()
+                    .unwrap();
                 entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
-                entry.usd = (!seq.is_multiple_of(11)).then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
+                entry.usd = (!seq.is_multiple_of(11))
+                    .then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
                 entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
-                entry.symbol = if entry.usd.is_none() { "EURC".to_owned() } else { entry.symbol.clone() };
-                entry.asset = if entry.usd.is_none() { Address::repeat_byte(9) } else { entry.asset };
+                entry.symbol = if entry.usd.is_none() {
+                    "EURC".to_owned()
+                } else {
+                    entry.symbol.clone()
+                };
+                entry.asset = if entry.usd.is_none() {
+                    Address::repeat_byte(9)
+                } else {
+                    entry.asset
+                };
                 entry.credential = (entry.state == State::Called).then(|| "weather".to_owned());
                 entry.reserved_at = at(seq);
-                entry.expires_at = if seq > 320 { NOW.after(Duration::from_secs(60)) } else { at(seq + 1) };
+                entry.expires_at = if seq > 320 {
+                    NOW.after(Duration::from_secs(60))
+                } else {
+                    at(seq + 1)
+                };
                 entry.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
                 entry.refunds = if seq.is_multiple_of(17) {
                     vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)]
@@ -554,7 +783,10 @@ mod written {
 
 #[test]
 fn any_ledger_can_be_reported() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().network(Network::from_chain_id(84_532)))
@@ -563,7 +795,10 @@ fn any_ledger_can_be_reported() {
         .unwrap();
     let report = runtime.block_on(client.report(&Selection::new())).unwrap();
     assert_eq!((report.total.spent.count, report.unresolved.len()), (0, 0));
-    let names: BTreeMap<&str, usize> =
-        report.sections.iter().map(|section| (section.by.name(), section.groups.len())).collect();
+    let names: BTreeMap<&str, usize> = report
+        .sections
+        .iter()
+        .map(|section| (section.by.name(), section.groups.len()))
+        .collect();
     assert_eq!(names.len(), 6);
 }

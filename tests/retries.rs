@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Policy, ResponseExt, Rule,
-    Signer, Spend, SqliteLedger, State, SystemClock, Timestamp, signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Policy,
+    ResponseExt, Rule, Signer, Spend, SqliteLedger, State, SystemClock, Timestamp, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -18,7 +18,10 @@ const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f
 const SOON: Duration = Duration::from_millis(600);
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia").per_payment(usd!("0.05")).breaker(Duration::from_secs(600), 100)
+    Policy::new()
+        .network("base-sepolia")
+        .per_payment(usd!("0.05"))
+        .breaker(Duration::from_secs(600), 100)
 }
 
 /// A client that counts its signatures and waits for nothing.
@@ -33,14 +36,21 @@ fn client(signatures: &Arc<AtomicUsize>) -> ClientBuilder {
     Client::builder()
         .signer(signer)
         .policy(policy())
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .allow_http_loopback(true)
         .answer_timeout(Duration::from_secs(20))
         .presentation_pause(Duration::ZERO)
 }
 
 fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 async fn open(route: Route) -> Paywall {
@@ -49,7 +59,11 @@ async fn open(route: Route) -> Paywall {
 
 /// The payments that reached the seller, however often each.
 fn payments(seller: &Paywall) -> BTreeSet<String> {
-    seller.requests().into_iter().filter_map(|request| Some(request.payment?.header)).collect()
+    seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| Some(request.payment?.header))
+        .collect()
 }
 
 /// Sellers that settle and lose, deny or delay the answer.
@@ -68,37 +82,83 @@ fn losers() -> [Fault; 6] {
 async fn a_loop_pays_once_and_gets_what_it_paid_for() {
     for fault in losers() {
         let signatures = Arc::default();
-        let client = client(&signatures).ledger(MemoryLedger::new()).build().unwrap();
+        let client = client(&signatures)
+            .ledger(MemoryLedger::new())
+            .build()
+            .unwrap();
         let seller = open(report().fault(fault.clone())).await;
         let buy = || client.get(seller.url("/report")).timeout(SOON);
         for _ in 0..4 {
-            let spend = buy().send().await.map_or_else(|error| error.spend(), |response| response.spend());
+            let spend = buy()
+                .send()
+                .await
+                .map_or_else(|error| error.spend(), |response| response.spend());
             assert_eq!(spend, Spend::Unknown, "{fault:?}");
         }
-        assert_eq!((signatures.load(Ordering::SeqCst), payments(&seller).len()), (1, 1), "{fault:?}");
+        assert_eq!(
+            (signatures.load(Ordering::SeqCst), payments(&seller).len()),
+            (1, 1),
+            "{fault:?}"
+        );
         assert!(seller.settlements().len() <= 1, "{fault:?}");
         seller.reform();
         if fault != Fault::RejectAgain {
             let response = client.get(seller.url("/report")).send().await.unwrap();
-            assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "the report"));
+            assert_eq!(
+                (response.spend(), response.text().await.unwrap().as_str()),
+                (Spend::Settled, "the report")
+            );
         }
         let entries = client.entries(&Filter::all()).await.unwrap();
-        assert_eq!((entries.len(), signatures.load(Ordering::SeqCst)), (1, 1), "{fault:?}");
+        assert_eq!(
+            (entries.len(), signatures.load(Ordering::SeqCst)),
+            (1, 1),
+            "{fault:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_duplicate_is_bought_by_name_only() {
     let signatures = Arc::default();
-    let client = client(&signatures).ledger(MemoryLedger::new()).presentations(1).build().unwrap();
+    let client = client(&signatures)
+        .ledger(MemoryLedger::new())
+        .presentations(1)
+        .build()
+        .unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let url = seller.url("/report");
-    assert_eq!(client.get(url.clone()).send().await.unwrap_err().spend(), Spend::Unknown);
-    assert_eq!(client.get(url.clone()).allow_duplicate().send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((seller.settlements().len(), payments(&seller).len()), (2, 2));
-    assert_eq!(client.get(url.clone()).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((seller.settlements().len(), payments(&seller).len()), (2, 2), "the first was presented again");
-    assert_eq!(client.get(url).send().await.unwrap().spend(), Spend::Settled);
+    assert_eq!(
+        client.get(url.clone()).send().await.unwrap_err().spend(),
+        Spend::Unknown
+    );
+    assert_eq!(
+        client
+            .get(url.clone())
+            .allow_duplicate()
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (seller.settlements().len(), payments(&seller).len()),
+        (2, 2)
+    );
+    assert_eq!(
+        client.get(url.clone()).send().await.unwrap().spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (seller.settlements().len(), payments(&seller).len()),
+        (2, 2),
+        "the first was presented again"
+    );
+    assert_eq!(
+        client.get(url).send().await.unwrap().spend(),
+        Spend::Settled
+    );
     assert_eq!(seller.settlements().len(), 3, "nothing was open any more");
 }
 
@@ -108,31 +168,51 @@ async fn ten_identical_calls_at_once_are_ten_purchases() {
     let books = SqliteLedger::open(directory.path().join("books.db")).unwrap();
     let (in_memory, in_a_file) = (Arc::default(), Arc::default());
     let clients = [
-        client(&in_memory).ledger(MemoryLedger::new()).build().unwrap(),
+        client(&in_memory)
+            .ledger(MemoryLedger::new())
+            .build()
+            .unwrap(),
         client(&in_a_file).ledger(books).build().unwrap(),
     ];
     for client in clients {
         let seller = open(report()).await;
-        let calls: Vec<_> = (0..10).map(|_| tokio::spawn(client.get(seller.url("/report")).send())).collect();
+        let calls: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(client.get(seller.url("/report")).send()))
+            .collect();
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap().spend(), Spend::Settled);
         }
-        assert_eq!((seller.settlements().len(), payments(&seller).len()), (10, 10));
+        assert_eq!(
+            (seller.settlements().len(), payments(&seller).len()),
+            (10, 10)
+        );
     }
 }
 
 #[tokio::test]
 async fn a_call_that_was_dropped_is_taken_up() {
     let signatures = Arc::default();
-    let client = client(&signatures).ledger(MemoryLedger::new()).build().unwrap();
+    let client = client(&signatures)
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     let seller = open(report().fault_once(Fault::HangAfterSettle)).await;
     tokio::select! {
         answer = client.get(seller.url("/report")).send() => panic!("{answer:?}"),
         () = seller.wait_for_settlements(1) => {}
     }
     let response = client.get(seller.url("/report")).send().await.unwrap();
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "the report"));
-    assert_eq!((seller.settlements().len(), signatures.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Settled, "the report")
+    );
+    assert_eq!(
+        (
+            seller.settlements().len(),
+            signatures.load(Ordering::SeqCst)
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -140,91 +220,225 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("books.db");
     let signatures = Arc::default();
-    let build = || client(&signatures).ledger(SqliteLedger::open(&path).unwrap()).build().unwrap();
+    let build = || {
+        client(&signatures)
+            .ledger(SqliteLedger::open(&path).unwrap())
+            .build()
+            .unwrap()
+    };
     let (first, second) = (build(), build());
     let seller = open(report().fault_once(Fault::HangAfterSettle)).await;
     let call = tokio::spawn(first.get(seller.url("/report")).send());
     seller.wait_for_settlements(1).await;
-    assert_eq!(second.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((seller.settlements().len(), signatures.load(Ordering::SeqCst)), (2, 2), "the first is in flight");
+    assert_eq!(
+        second
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (
+            seller.settlements().len(),
+            signatures.load(Ordering::SeqCst)
+        ),
+        (2, 2),
+        "the first is in flight"
+    );
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     // The first says that it left; the second finds it.
-    assert_eq!(first.entries(&Filter::all()).await.unwrap().first().unwrap().state, State::Unknown);
-    assert_eq!(second.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((seller.settlements().len(), signatures.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!(
+        first
+            .entries(&Filter::all())
+            .await
+            .unwrap()
+            .first()
+            .unwrap()
+            .state,
+        State::Unknown
+    );
+    assert_eq!(
+        second
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (
+            seller.settlements().len(),
+            signatures.load(Ordering::SeqCst)
+        ),
+        (2, 2)
+    );
 }
 
 #[tokio::test]
 async fn what_is_presented_again_is_kept_from_an_identical_call() {
-    let faults = report().fault_once(Fault::ServerErrorAfterSettle).fault_once(Fault::HangAfterSettle);
+    let faults = report()
+        .fault_once(Fault::ServerErrorAfterSettle)
+        .fault_once(Fault::HangAfterSettle);
     let seller = Arc::new(open(faults).await);
-    let sent = |seller: &Paywall| seller.requests().iter().filter(|request| request.payment.is_some()).count();
+    let sent = |seller: &Paywall| {
+        seller
+            .requests()
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count()
+    };
     // Every payment that arrives makes it 15 seconds later: the purchase is kept for 20.
     let (start, clock) = (SystemClock.now().secs(), Arc::clone(&seller));
     let clock = move || {
-        let payments = clock.requests().iter().filter(|request| request.payment.is_some()).count();
+        let payments = clock
+            .requests()
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count();
         Timestamp::from_secs(start + 15 * payments as u64)
     };
     let signatures = Arc::default();
-    let client = client(&signatures).ledger(MemoryLedger::new()).clock(clock).build().unwrap();
+    let client = client(&signatures)
+        .ledger(MemoryLedger::new())
+        .clock(clock)
+        .build()
+        .unwrap();
     let call = tokio::spawn(client.get(seller.url("/report")).send());
     while sent(&seller) < 2 {
         tokio::task::yield_now().await;
     }
     assert_eq!(payments(&seller).len(), 1);
-    assert_eq!(client.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((payments(&seller).len(), signatures.load(Ordering::SeqCst)), (2, 2), "it was in flight");
+    assert_eq!(
+        client
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (payments(&seller).len(), signatures.load(Ordering::SeqCst)),
+        (2, 2),
+        "it was in flight"
+    );
     call.abort();
 }
 
 #[tokio::test]
 async fn a_stop_ends_the_presentations_of_a_call() {
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
-    let (switch, wallet) = (KillSwitch::new(), Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()));
+    let (switch, wallet) = (
+        KillSwitch::new(),
+        Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()),
+    );
     let pulled = switch.clone();
     let signer = signer_fn(wallet.address(), move |authorization| {
         pulled.stop("while it was signed");
         let wallet = Arc::clone(&wallet);
         async move { wallet.sign(&authorization).await }
     });
-    let client = client(&Arc::default()).signer(signer).ledger(MemoryLedger::new()).kill_switch(switch);
-    let response = client.build().unwrap().get(seller.url("/report")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (502, Spend::Unknown));
-    assert_eq!(seller.requests().iter().filter(|request| request.payment.is_some()).count(), 1);
+    let client = client(&Arc::default())
+        .signer(signer)
+        .ledger(MemoryLedger::new())
+        .kill_switch(switch);
+    let response = client
+        .build()
+        .unwrap()
+        .get(seller.url("/report"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (502, Spend::Unknown)
+    );
+    assert_eq!(
+        seller
+            .requests()
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn presentations_end_with_patience_time_and_validity() {
-    let sent = |seller: &Paywall| seller.requests().iter().filter(|request| request.payment.is_some()).count();
+    let sent = |seller: &Paywall| {
+        seller
+            .requests()
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count()
+    };
     for (most, expected) in [(1, 1), (2, 2), (5, 5)] {
         let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
-        let client = client(&Arc::default()).ledger(MemoryLedger::new()).presentations(most).build().unwrap();
+        let client = client(&Arc::default())
+            .ledger(MemoryLedger::new())
+            .presentations(most)
+            .build()
+            .unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend(), sent(&seller)), (502, Spend::Unknown, expected));
-        assert_eq!((payments(&seller).len(), seller.settlements().len()), (1, 1));
+        assert_eq!(
+            (response.status().as_u16(), response.spend(), sent(&seller)),
+            (502, Spend::Unknown, expected)
+        );
+        assert_eq!(
+            (payments(&seller).len(), seller.settlements().len()),
+            (1, 1)
+        );
     }
     // There is no time for the pause.
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
-    let slow = client(&Arc::default()).ledger(MemoryLedger::new()).presentation_pause(Duration::from_secs(60));
+    let slow = client(&Arc::default())
+        .ledger(MemoryLedger::new())
+        .presentation_pause(Duration::from_secs(60));
     let slow = slow.timeout(Duration::from_secs(5)).build().unwrap();
-    assert_eq!(slow.get(seller.url("/report")).send().await.unwrap().status().as_u16(), 502);
+    assert_eq!(
+        slow.get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16(),
+        502
+    );
     assert_eq!(sent(&seller), 1);
     // A refusal is certain, as far as that goes, and not asked about again.
     let seller = open(report().fault(Fault::SettlementFailure)).await;
-    let client = client(&Arc::default()).ledger(MemoryLedger::new()).build().unwrap();
+    let client = client(&Arc::default())
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), sent(&seller)), (ErrorKind::SettlementFailed, 1));
+    assert_eq!(
+        (error.kind(), sent(&seller)),
+        (ErrorKind::SettlementFailed, 1)
+    );
 }
 
 #[tokio::test]
 async fn every_switch_stops_paying_and_what_was_signed_before() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, books) = (directory.path().join("STOP"), directory.path().join("books.db"));
+    let (file, books) = (
+        directory.path().join("STOP"),
+        directory.path().join("books.db"),
+    );
     let (signatures, switch) = (Arc::default(), KillSwitch::new());
     let build = || {
-        let client = client(&signatures).ledger(SqliteLedger::open(&books).unwrap()).presentations(1);
-        client.policy(policy().kill_switch_file(&file)).kill_switch(switch.clone()).build().unwrap()
+        let client = client(&signatures)
+            .ledger(SqliteLedger::open(&books).unwrap())
+            .presentations(1);
+        client
+            .policy(policy().kill_switch_file(&file))
+            .kill_switch(switch.clone())
+            .build()
+            .unwrap()
     };
     let (client, another) = (build(), build());
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
@@ -235,24 +449,59 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         match stop {
             "file" => std::fs::write(&file, "").unwrap(),
             "program" => switch.stop("it goes in circles"),
-            _ => another.payer().unwrap().stop("it goes in circles").await.unwrap(),
+            _ => another
+                .payer()
+                .unwrap()
+                .stop("it goes in circles")
+                .await
+                .unwrap(),
         }
         let new = client.get(other.clone()).send().await.unwrap_err();
-        assert_eq!((new.denial().unwrap().rule, new.spend()), (Rule::Stopped, Spend::None), "{stop}");
-        for again in [client.get(url.clone()), client.get(url.clone()).purchase_id(id.as_str())] {
+        assert_eq!(
+            (new.denial().unwrap().rule, new.spend()),
+            (Rule::Stopped, Spend::None),
+            "{stop}"
+        );
+        for again in [
+            client.get(url.clone()),
+            client.get(url.clone()).purchase_id(id.as_str()),
+        ] {
             let again = again.send().await.unwrap_err();
-            assert_eq!((again.denial().unwrap().rule, again.spend()), (Rule::Stopped, Spend::Unknown), "{stop}");
+            assert_eq!(
+                (again.denial().unwrap().rule, again.spend()),
+                (Rule::Stopped, Spend::Unknown),
+                "{stop}"
+            );
         }
-        assert_eq!((signatures.load(Ordering::SeqCst), seller.settlements().len()), (1, 1), "{stop}");
+        assert_eq!(
+            (
+                signatures.load(Ordering::SeqCst),
+                seller.settlements().len()
+            ),
+            (1, 1),
+            "{stop}"
+        );
         match stop {
             "file" => std::fs::remove_file(&file).unwrap(),
             "program" => switch.lift(),
             _ => client.payer().unwrap().lift_stop().await.unwrap(),
         }
     }
-    assert_eq!(client.get(url).send().await.unwrap().spend(), Spend::Settled);
-    assert_eq!((signatures.load(Ordering::SeqCst), seller.settlements().len()), (1, 1));
-    assert_eq!(client.get(other).send().await.unwrap().spend(), Spend::Settled);
+    assert_eq!(
+        client.get(url).send().await.unwrap().spend(),
+        Spend::Settled
+    );
+    assert_eq!(
+        (
+            signatures.load(Ordering::SeqCst),
+            seller.settlements().len()
+        ),
+        (1, 1)
+    );
+    assert_eq!(
+        client.get(other).send().await.unwrap().spend(),
+        Spend::Settled
+    );
 }
 
 #[tokio::test]
@@ -260,31 +509,80 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
     let signatures = Arc::default();
     let seller = open(report()).await;
     let limited = policy().repeats(Duration::from_secs(60), 3);
-    let looping = client(&signatures).policy(limited).ledger(MemoryLedger::new()).build().unwrap();
+    let looping = client(&signatures)
+        .policy(limited)
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     for _ in 0..3 {
         looping.get(seller.url("/report")).send().await.unwrap();
     }
     let error = looping.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.denial().unwrap().rule, error.spend()), (Rule::Repeats, Spend::None));
-    assert_eq!((seller.settlements().len(), signatures.load(Ordering::SeqCst)), (3, 3));
-    looping.get(seller.url("/report?page=2")).send().await.unwrap();
+    assert_eq!(
+        (error.denial().unwrap().rule, error.spend()),
+        (Rule::Repeats, Spend::None)
+    );
+    assert_eq!(
+        (
+            seller.settlements().len(),
+            signatures.load(Ordering::SeqCst)
+        ),
+        (3, 3)
+    );
+    looping
+        .get(seller.url("/report?page=2"))
+        .send()
+        .await
+        .unwrap();
 
     let paid_and_failed = open(report().upfront().status(500)).await;
     let broken = policy().breaker(Duration::from_secs(600), 2);
-    let client = client(&signatures).policy(broken).ledger(MemoryLedger::new()).build().unwrap();
+    let client = client(&signatures)
+        .policy(broken)
+        .ledger(MemoryLedger::new())
+        .build()
+        .unwrap();
     for page in 0..2 {
-        let response = client.get(paid_and_failed.url(&format!("/report?page={page}"))).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.spend()), (500, Spend::Settled));
+        let response = client
+            .get(paid_and_failed.url(&format!("/report?page={page}")))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.spend()),
+            (500, Spend::Settled)
+        );
     }
-    let error = client.get(paid_and_failed.url("/report?page=3")).send().await.unwrap_err();
-    assert_eq!((error.denial().unwrap().rule, error.spend()), (Rule::Breaker, Spend::None));
+    let error = client
+        .get(paid_and_failed.url("/report?page=3"))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.denial().unwrap().rule, error.spend()),
+        (Rule::Breaker, Spend::None)
+    );
     assert_eq!(paid_and_failed.settlements().len(), 2);
-    assert_eq!(client.get(seller.url("/report")).send().await.unwrap().spend(), Spend::Settled, "others are paid");
+    assert_eq!(
+        client
+            .get(seller.url("/report"))
+            .send()
+            .await
+            .unwrap()
+            .spend(),
+        Spend::Settled,
+        "others are paid"
+    );
 }
 
 /// What a retry layer retries, taken together: each loses an answer of what was settled.
 fn retried() -> [Fault; 4] {
-    [Fault::DropAfterSettle, Fault::HangAfterSettle, Fault::ServerErrorAfterSettle, Fault::RejectAgain]
+    [
+        Fault::DropAfterSettle,
+        Fault::HangAfterSettle,
+        Fault::ServerErrorAfterSettle,
+        Fault::RejectAgain,
+    ]
 }
 
 #[tokio::test]
@@ -305,7 +603,11 @@ async fn tower_retries_and_pays_once() {
     }
     for fault in retried() {
         let signatures = Arc::default();
-        let client = client(&signatures).ledger(MemoryLedger::new()).timeout(SOON).build().unwrap();
+        let client = client(&signatures)
+            .ledger(MemoryLedger::new())
+            .timeout(SOON)
+            .build()
+            .unwrap();
         let seller = open(report().fault(fault.clone())).await;
         let send = tower::service_fn(move |url: bursar::Url| {
             let call = client.get(url).send();
@@ -314,7 +616,11 @@ async fn tower_retries_and_pays_once() {
         let mut service = ServiceBuilder::new().retry(Always(3)).service(send);
         drop(Box::pin(service.ready().await.unwrap().call(seller.url("/report"))).await);
         let settled = usize::from(fault != Fault::RejectAgain);
-        assert_eq!((seller.settlements().len(), payments(&seller).len()), (settled, 1), "{fault:?}");
+        assert_eq!(
+            (seller.settlements().len(), payments(&seller).len()),
+            (settled, 1),
+            "{fault:?}"
+        );
         assert_eq!(signatures.load(Ordering::SeqCst), 1, "{fault:?}");
     }
 }
@@ -335,17 +641,35 @@ async fn reqwest_retry_pays_once_above_and_below() {
                 .ledger(MemoryLedger::new())
                 .build()
                 .unwrap();
-            let pay = PaymentMiddleware::new(payer).allow_http_loopback(true).presentation_pause(Duration::ZERO);
+            let pay = PaymentMiddleware::new(payer)
+                .allow_http_loopback(true)
+                .presentation_pause(Duration::ZERO);
             let bounds = (Duration::from_millis(1), Duration::from_millis(2));
-            let backoff = ExponentialBackoff::builder().retry_bounds(bounds.0, bounds.1).build_with_max_retries(3);
+            let backoff = ExponentialBackoff::builder()
+                .retry_bounds(bounds.0, bounds.1)
+                .build_with_max_retries(3);
             let retry = RetryTransientMiddleware::new_with_policy(backoff);
-            let http = http_client(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([])).unwrap();
+            let http = http_client(
+                reqwest::Client::builder()
+                    .tls_backend_rustls()
+                    .tls_certs_only([]),
+            )
+            .unwrap();
             let stack = reqwest_middleware::ClientBuilder::new(http);
-            let stack = if above { stack.with(retry).with(pay) } else { stack.with(pay).with(retry) }.build();
+            let stack = if above {
+                stack.with(retry).with(pay)
+            } else {
+                stack.with(pay).with(retry)
+            }
+            .build();
             let seller = open(report().fault(fault.clone())).await;
             drop(stack.get(seller.url("/report")).timeout(SOON).send().await);
             let settled = usize::from(fault != Fault::RejectAgain);
-            assert_eq!((seller.settlements().len(), payments(&seller).len()), (settled, 1), "{fault:?}, above {above}");
+            assert_eq!(
+                (seller.settlements().len(), payments(&seller).len()),
+                (settled, 1),
+                "{fault:?}, above {above}"
+            );
         }
     }
 }

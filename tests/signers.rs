@@ -15,8 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bursar::secrecy::{SecretSlice, SecretString};
 use bursar::{
-    AccountKind, Address, Client, KeyError, LocalSigner, MemoryLedger, Policy, Signature, Signer, SignerError, U256,
-    address, signer_fn, usd,
+    AccountKind, Address, Client, KeyError, LocalSigner, MemoryLedger, Policy, Signature, Signer,
+    SignerError, U256, address, signer_fn, usd,
 };
 use tempfile::TempDir;
 
@@ -41,9 +41,19 @@ fn hides_the_key(shown: &str) {
     let decimal = U256::from_str_radix(KEY, 16).unwrap().to_string();
     let list = format!("{:?}", &bytes[1..5]);
     let lower = shown.to_ascii_lowercase();
-    let exact = [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes), STANDARD_NO_PAD.encode(KEY)];
-    let found = KEY.as_bytes().windows(8).any(|part| lower.contains(std::str::from_utf8(part).unwrap()))
-        || decimal.as_bytes().windows(10).any(|part| lower.contains(std::str::from_utf8(part).unwrap()))
+    let exact = [
+        STANDARD_NO_PAD.encode(&bytes),
+        URL_SAFE_NO_PAD.encode(&bytes),
+        STANDARD_NO_PAD.encode(KEY),
+    ];
+    let found = KEY
+        .as_bytes()
+        .windows(8)
+        .any(|part| lower.contains(std::str::from_utf8(part).unwrap()))
+        || decimal
+            .as_bytes()
+            .windows(10)
+            .any(|part| lower.contains(std::str::from_utf8(part).unwrap()))
         || lower.contains(list.trim_matches(['[', ']']))
         || exact.iter().any(|text| shown.contains(&text[..12]));
     assert!(!found, "the key is in {shown:?}");
@@ -80,20 +90,35 @@ fn set_mode(_path: &std::path::Path, _mode: u32) {}
 
 #[test]
 fn the_canary_itself_is_found() {
-    for spelling in
-        [KEY.to_owned(), KEY.to_uppercase(), format!("{:?}", key_bytes()), STANDARD_NO_PAD.encode(key_bytes())]
-    {
-        assert!(std::panic::catch_unwind(|| hides_the_key(&spelling)).is_err(), "{spelling}");
+    for spelling in [
+        KEY.to_owned(),
+        KEY.to_uppercase(),
+        format!("{:?}", key_bytes()),
+        STANDARD_NO_PAD.encode(key_bytes()),
+    ] {
+        assert!(
+            std::panic::catch_unwind(|| hides_the_key(&spelling)).is_err(),
+            "{spelling}"
+        );
     }
 }
 
 #[test]
 fn hexadecimal_digits_make_a_key() {
-    for text in [KEY.to_owned(), format!("0x{KEY}"), KEY.to_uppercase(), format!("  {KEY}\n")] {
+    for text in [
+        KEY.to_owned(),
+        format!("0x{KEY}"),
+        KEY.to_uppercase(),
+        format!("  {KEY}\n"),
+    ] {
         assert_eq!(from_hex(&text).unwrap().address(), OWNER);
     }
-    let other = from_hex("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80").unwrap();
-    assert_eq!(other.address(), address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266"));
+    let other =
+        from_hex("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80").unwrap();
+    assert_eq!(
+        other.address(),
+        address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266")
+    );
     assert_eq!(Signer::address(&other), other.address());
 }
 
@@ -124,7 +149,10 @@ fn what_is_not_64_digits_is_no_key() {
 fn a_number_outside_the_curve_is_no_key() {
     let zero = "0".repeat(64);
     for text in [zero.as_str(), ORDER, &"f".repeat(64)] {
-        assert!(matches!(from_hex(text), Err(KeyError::OutOfRange)), "{text}");
+        assert!(
+            matches!(from_hex(text), Err(KeyError::OutOfRange)),
+            "{text}"
+        );
     }
     assert!(from_hex(&ORDER.replace("4141", "4140")).is_ok());
 }
@@ -132,15 +160,27 @@ fn a_number_outside_the_curve_is_no_key() {
 #[test]
 fn exactly_32_bytes_make_a_key() {
     let bytes = key_bytes();
-    assert_eq!(LocalSigner::from_bytes(&SecretSlice::from(bytes.clone())).unwrap().address(), OWNER);
+    assert_eq!(
+        LocalSigner::from_bytes(&SecretSlice::from(bytes.clone()))
+            .unwrap()
+            .address(),
+        OWNER
+    );
     // 24 to 31 are those that k256 would fill up with noughts.
     for length in [0, 1, 23, 24, 31] {
-        let error = LocalSigner::from_bytes(&SecretSlice::from(bytes[..length].to_vec())).unwrap_err();
-        assert!(matches!(error, KeyError::NotKeySized), "{length}: {error:?}");
+        let error =
+            LocalSigner::from_bytes(&SecretSlice::from(bytes[..length].to_vec())).unwrap_err();
+        assert!(
+            matches!(error, KeyError::NotKeySized),
+            "{length}: {error:?}"
+        );
         hides_the_key(&shown(&error));
     }
     let longer = [bytes.as_slice(), &[0]].concat();
-    assert!(matches!(LocalSigner::from_bytes(&SecretSlice::from(longer)), Err(KeyError::NotKeySized)));
+    assert!(matches!(
+        LocalSigner::from_bytes(&SecretSlice::from(longer)),
+        Err(KeyError::NotKeySized)
+    ));
 }
 
 #[test]
@@ -150,7 +190,9 @@ fn the_environment_can_hold_the_key() {
         assert_eq!(LocalSigner::from_env(VARIABLE).unwrap().address(), OWNER);
         return;
     }
-    assert!(matches!(LocalSigner::from_env(VARIABLE), Err(KeyError::NotSet(name)) if name == VARIABLE));
+    assert!(
+        matches!(LocalSigner::from_env(VARIABLE), Err(KeyError::NotSet(name)) if name == VARIABLE)
+    );
     // Setting a variable of a running process is unsafe: the test runs itself again with it set.
     let test = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_environment_can_hold_the_key"])
@@ -181,7 +223,13 @@ fn a_file_that_holds_no_key_is_refused() {
     let twice = format!("{KEY}\n{KEY}\n");
     let not_text = [KEY.as_bytes(), &[0xff]].concat();
     let endless = KEY.repeat(2000);
-    for content in [b"".as_slice(), twice.as_bytes(), &not_text, endless.as_bytes(), format!("key={KEY}").as_bytes()] {
+    for content in [
+        b"".as_slice(),
+        twice.as_bytes(),
+        &not_text,
+        endless.as_bytes(),
+        format!("key={KEY}").as_bytes(),
+    ] {
         let (_directory, path) = file(content);
         hides_the_key(&shown(&LocalSigner::from_file(path).unwrap_err()));
     }
@@ -191,10 +239,16 @@ fn a_file_that_holds_no_key_is_refused() {
 fn a_file_that_is_not_there_is_named_by_its_cause() {
     let (directory, path) = file(KEY);
     let missing = LocalSigner::from_file(path.with_extension("not")).unwrap_err();
-    assert!(matches!(&missing, KeyError::File(error) if error.kind() == std::io::ErrorKind::NotFound), "{missing:?}");
+    assert!(
+        matches!(&missing, KeyError::File(error) if error.kind() == std::io::ErrorKind::NotFound),
+        "{missing:?}"
+    );
     assert!(missing.source().is_some());
     set_mode(directory.path(), 0o700);
-    assert!(matches!(LocalSigner::from_file(directory.path()), Err(KeyError::File(_))));
+    assert!(matches!(
+        LocalSigner::from_file(directory.path()),
+        Err(KeyError::File(_))
+    ));
 }
 
 #[cfg(unix)]
@@ -204,7 +258,10 @@ fn a_file_that_others_may_read_is_refused() {
     for open in [0o640, 0o604, 0o620, 0o610, 0o601, 0o644, 0o777, 0o660] {
         set_mode(&path, open);
         let error = LocalSigner::from_file(&path).unwrap_err();
-        assert!(matches!(error, KeyError::FileTooOpen { mode } if mode == open), "{open:o}: {error:?}");
+        assert!(
+            matches!(error, KeyError::FileTooOpen { mode } if mode == open),
+            "{open:o}: {error:?}"
+        );
         assert!(error.to_string().contains(&format!("{open:o}")));
     }
     for closed in [0o600, 0o400, 0o700] {
@@ -215,7 +272,10 @@ fn a_file_that_others_may_read_is_refused() {
 
 #[test]
 fn random_keys_differ() {
-    let (one, other) = (LocalSigner::random().unwrap(), LocalSigner::random().unwrap());
+    let (one, other) = (
+        LocalSigner::random().unwrap(),
+        LocalSigner::random().unwrap(),
+    );
     assert_ne!(one.address(), other.address());
 }
 
@@ -223,17 +283,25 @@ fn random_keys_differ() {
 fn nothing_that_holds_the_key_shows_it() {
     let shows = |text: String| {
         hides_the_key(&text);
-        assert!(text.to_lowercase().contains(&OWNER.to_string().to_lowercase()), "{text}");
+        assert!(
+            text.to_lowercase()
+                .contains(&OWNER.to_string().to_lowercase()),
+            "{text}"
+        );
     };
     let signer = || from_hex(KEY).unwrap();
     shows(format!("{:?}", signer()));
     shows(format!("{:#?}", signer()));
     shows(format!("{:?}", Arc::new(signer())));
-    let builder = Client::builder().signer(signer()).policy(Policy::new().network("base").per_payment(usd!("0.05")));
+    let builder = Client::builder()
+        .signer(signer())
+        .policy(Policy::new().network("base").per_payment(usd!("0.05")));
     shows(format!("{builder:?} {builder:#?}"));
     let client = builder.ledger(MemoryLedger::new()).build().unwrap();
     shows(format!("{client:?} {client:#?}"));
-    hides_the_key(&shown(&bursar::Error::from(from_hex(&KEY[1..]).unwrap_err())));
+    hides_the_key(&shown(&bursar::Error::from(
+        from_hex(&KEY[1..]).unwrap_err(),
+    )));
 }
 
 #[test]
@@ -248,7 +316,12 @@ fn a_closure_is_a_signer() {
     let secret = KEY.to_owned();
     let signer = signer_fn(OWNER, move |authorization| {
         let known = secret.len();
-        async move { Err(SignerError::rejected(format!("{known} digits will not pay {}", authorization.amount()))) }
+        async move {
+            Err(SignerError::rejected(format!(
+                "{known} digits will not pay {}",
+                authorization.amount()
+            )))
+        }
     });
     assert_eq!(signer.address(), OWNER);
     assert_eq!(signer.account(), AccountKind::Eoa);
@@ -271,7 +344,10 @@ fn a_shared_signer_keeps_its_own_time_and_account() {
         fn time_limit(&self) -> Duration {
             Duration::from_secs(90)
         }
-        async fn sign(&self, _authorization: &bursar::TransferAuthorization) -> Result<Signature, SignerError> {
+        async fn sign(
+            &self,
+            _authorization: &bursar::TransferAuthorization,
+        ) -> Result<Signature, SignerError> {
             Err(SignerError::unavailable("not in this test"))
         }
     }
@@ -282,10 +358,19 @@ fn a_shared_signer_keeps_its_own_time_and_account() {
 
 #[test]
 fn a_signers_errors_are_told_apart() {
-    let (rejected, broken, late) =
-        (SignerError::rejected("no"), SignerError::unavailable("gone"), SignerError::timeout("late"));
-    assert_eq!([&rejected, &broken, &late].map(SignerError::is_rejected), [true, false, false]);
-    assert_eq!([&rejected, &broken, &late].map(SignerError::is_timeout), [false, false, true]);
+    let (rejected, broken, late) = (
+        SignerError::rejected("no"),
+        SignerError::unavailable("gone"),
+        SignerError::timeout("late"),
+    );
+    assert_eq!(
+        [&rejected, &broken, &late].map(SignerError::is_rejected),
+        [true, false, false]
+    );
+    assert_eq!(
+        [&rejected, &broken, &late].map(SignerError::is_timeout),
+        [false, false, true]
+    );
     assert_eq!(broken.to_string(), "gone");
 }
 
@@ -347,28 +432,43 @@ mod keystore {
 
     #[test]
     fn hostile_parameters_are_refused_quickly() {
-        for (field, value) in
-            [("n", json!(1_u64 << 40)), ("n", json!(1 << 20)), ("r", json!(1 << 30)), ("p", json!(1 << 30))]
-        {
+        for (field, value) in [
+            ("n", json!(1_u64 << 40)),
+            ("n", json!(1 << 20)),
+            ("r", json!(1 << 30)),
+            ("p", json!(1 << 30)),
+        ] {
             let mut file = keystore();
             file["crypto"]["kdfparams"][field] = value.clone();
             let started = Instant::now();
             let error = open(file.to_string().as_bytes(), PASSWORD).unwrap_err();
-            assert!(matches!(error, KeyError::Keystore(_)), "{field} = {value}: {error:?}");
-            assert!(started.elapsed() < Duration::from_secs(1), "{field} = {value}");
+            assert!(
+                matches!(error, KeyError::Keystore(_)),
+                "{field} = {value}: {error:?}"
+            );
+            assert!(
+                started.elapsed() < Duration::from_secs(1),
+                "{field} = {value}"
+            );
         }
         let mut file = keystore();
         file["crypto"]["kdf"] = json!("pbkdf2");
         file["crypto"]["kdfparams"]["prf"] = json!("hmac-sha256");
         file["crypto"]["kdfparams"]["c"] = json!(u32::MAX);
-        assert!(matches!(open(file.to_string().as_bytes(), PASSWORD), Err(KeyError::Keystore(_))));
+        assert!(matches!(
+            open(file.to_string().as_bytes(), PASSWORD),
+            Err(KeyError::Keystore(_))
+        ));
     }
 
     #[test]
     fn an_endless_file_is_refused() {
         let mut file = keystore();
         file["crypto"]["kdfparams"]["salt"] = json!("a5".repeat(40_000));
-        assert!(matches!(open(file.to_string().as_bytes(), PASSWORD), Err(KeyError::File(_))));
+        assert!(matches!(
+            open(file.to_string().as_bytes(), PASSWORD),
+            Err(KeyError::File(_))
+        ));
     }
 
     #[test]
@@ -384,7 +484,10 @@ mod keystore {
             assert!(matches!(error, KeyError::Keystore(_)), "{error:?}");
             hides_the_key(&shown(&error));
         }
-        assert!(matches!(open(&[0xff; 10], PASSWORD), Err(KeyError::File(_))));
+        assert!(matches!(
+            open(&[0xff; 10], PASSWORD),
+            Err(KeyError::File(_))
+        ));
     }
 
     #[cfg(unix)]
@@ -393,6 +496,9 @@ mod keystore {
         let (_directory, path) = file(keystore().to_string());
         set_mode(&path, 0o640);
         let error = LocalSigner::from_keystore(&path, &SecretString::from(PASSWORD)).unwrap_err();
-        assert!(matches!(error, KeyError::FileTooOpen { mode: 0o640 }), "{error:?}");
+        assert!(
+            matches!(error, KeyError::FileTooOpen { mode: 0o640 }),
+            "{error:?}"
+        );
     }
 }

@@ -12,8 +12,8 @@ use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger, Policy, Rule, SignerError,
-    Spend, State, signer_fn, usd,
+    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger, Policy,
+    Rule, SignerError, Spend, State, signer_fn, usd,
 };
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -23,9 +23,17 @@ const QUERY: &str = "token=do-not-log-me";
 
 fn client() -> ClientBuilder {
     Client::builder()
-        .http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]))
+        .http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        )
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+        .policy(
+            Policy::new()
+                .network("base-sepolia")
+                .per_payment(usd!("0.05")),
+        )
         .ledger(MemoryLedger::new())
         .agent("forecaster")
         .allow_http_loopback(true)
@@ -50,7 +58,9 @@ fn told() -> (Told, impl Fn(&Event<'_>) + Send + Sync + 'static) {
         let amount = event.amount.map(ToString::to_string).unwrap_or_default();
         let rule = event.happening.rule().map(Rule::name).unwrap_or_default();
         assert_eq!(event.agent, Some("forecaster"));
-        list.lock().unwrap().push([event.name(), &amount, rule].join(" ").trim().to_owned());
+        list.lock()
+            .unwrap()
+            .push([event.name(), &amount, rule].join(" ").trim().to_owned());
     };
     (told, observer)
 }
@@ -63,10 +73,23 @@ fn taken(told: &Told) -> Vec<String> {
 async fn a_purchase_is_told_step_by_step() {
     let seller = open(report()).await;
     let (told, observer) = told();
-    client().observer(observer).build().unwrap().get(seller.url("/report")).send().await.unwrap();
+    client()
+        .observer(observer)
+        .build()
+        .unwrap()
+        .get(seller.url("/report"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(
         taken(&told),
-        ["challenged", "reserved 0.01 USDC", "signed 0.01 USDC", "presented 0.01 USDC", "settled 0.01 USDC"]
+        [
+            "challenged",
+            "reserved 0.01 USDC",
+            "signed 0.01 USDC",
+            "presented 0.01 USDC",
+            "settled 0.01 USDC"
+        ]
     );
 }
 
@@ -74,7 +97,14 @@ async fn a_purchase_is_told_step_by_step() {
 async fn a_denial_is_told_with_its_rule_and_counted() {
     let seller = open(report().price(usd!("2"))).await;
     let (told, observer) = told();
-    let error = client().observer(observer).build().unwrap().get(seller.url("/report")).send().await.unwrap_err();
+    let error = client()
+        .observer(observer)
+        .build()
+        .unwrap()
+        .get(seller.url("/report"))
+        .send()
+        .await
+        .unwrap_err();
     assert!(error.is_denied());
     assert_eq!(taken(&told), ["challenged", "denied  per_payment"]);
 
@@ -85,35 +115,69 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
     }
     client.payer().unwrap().stop("enough").await.unwrap();
     client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(counts.denials(), [(Rule::PerPayment, 3), (Rule::Stopped, 1)]);
-    assert_eq!((counts.of("challenged"), counts.of("signed"), counts.of("denied")), (4, 0, 4));
+    assert_eq!(
+        counts.denials(),
+        [(Rule::PerPayment, 3), (Rule::Stopped, 1)]
+    );
+    assert_eq!(
+        (
+            counts.of("challenged"),
+            counts.of("signed"),
+            counts.of("denied")
+        ),
+        (4, 0, 4)
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
     let seller = open(report().fault(Fault::RejectAgain)).await;
     let (list, observer) = told();
-    client().observer(observer).build().unwrap().get(seller.url("/report")).send().await.unwrap_err();
+    client()
+        .observer(observer)
+        .build()
+        .unwrap()
+        .get(seller.url("/report"))
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(taken(&list).last().unwrap(), "rejected 0.01 USDC");
 
     let seller = open(report().idempotent().fault_once(Fault::DropAfterSettle)).await;
     let (list, observer) = told();
-    let client = client().observer(observer).presentations(1).build().unwrap();
+    let client = client()
+        .observer(observer)
+        .presentations(1)
+        .build()
+        .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(error.spend(), Spend::Unknown);
     assert_eq!(taken(&list).last().unwrap(), "unknown 0.01 USDC");
     client.get(seller.url("/report")).send().await.unwrap();
-    assert_eq!(taken(&list), ["challenged", "resumed 0.01 USDC", "presented 0.01 USDC", "settled 0.01 USDC"]);
+    assert_eq!(
+        taken(&list),
+        [
+            "challenged",
+            "resumed 0.01 USDC",
+            "presented 0.01 USDC",
+            "settled 0.01 USDC"
+        ]
+    );
 }
 
 #[tokio::test]
 async fn a_signer_that_fails_and_a_caller_who_leaves_are_told() {
     let seller = open(report()).await;
     let (list, observer) = told();
-    let broken = signer_fn(bursar::Address::repeat_byte(7), |_| async { Err(SignerError::rejected("no")) });
+    let broken = signer_fn(bursar::Address::repeat_byte(7), |_| async {
+        Err(SignerError::rejected("no"))
+    });
     let failing = client().signer(broken).observer(observer).build().unwrap();
     failing.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(taken(&list), ["challenged", "reserved 0.01 USDC", "unsigned 0.01 USDC"]);
+    assert_eq!(
+        taken(&list),
+        ["challenged", "reserved 0.01 USDC", "unsigned 0.01 USDC"]
+    );
 
     let seller = open(report().fault(Fault::HangAfterSettle)).await;
     let (list, observer) = told();
@@ -131,7 +195,10 @@ async fn calls_by_key_are_told_with_their_declared_cost() {
     let seller = open(report().accepts_key("authorization", "Bearer right")).await;
     let key = |text: &str| {
         let credential = Credential::bearer("example", SecretString::from(text.to_owned()));
-        Credentials::new().host("127.0.0.1", credential.plan(bursar::CallPlan::per_call(usd!("0.002"))))
+        Credentials::new().host(
+            "127.0.0.1",
+            credential.plan(bursar::CallPlan::per_call(usd!("0.002"))),
+        )
     };
     let (list, observer) = told();
     client()
@@ -154,17 +221,26 @@ async fn calls_by_key_are_told_with_their_declared_cost() {
         .send()
         .await
         .unwrap();
-    assert_eq!(taken(&list)[..2], ["called 0.002 USD", "turned_away 0.002 USD"]);
+    assert_eq!(
+        taken(&list)[..2],
+        ["called 0.002 USD", "turned_away 0.002 USD"]
+    );
 }
 
 #[tokio::test]
 async fn an_observer_that_panics_breaks_no_payment() {
     let seller = open(report()).await;
-    let client = client().observer(|_: &Event<'_>| panic!("an observer's own trouble")).build().unwrap();
+    let client = client()
+        .observer(|_: &Event<'_>| panic!("an observer's own trouble"))
+        .build()
+        .unwrap();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "the report");
     let entries = client.entries(&Filter::all()).await.unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.state).collect::<Vec<_>>(), [State::Settled]);
+    assert_eq!(
+        entries.iter().map(|entry| entry.state).collect::<Vec<_>>(),
+        [State::Settled]
+    );
     assert_eq!(seller.settlements().len(), 1);
 }
 
@@ -181,7 +257,10 @@ struct Fields(BTreeMap<&'static str, String>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}").trim_matches('"').to_owned());
+        self.0.insert(
+            field.name(),
+            format!("{value:?}").trim_matches('"').to_owned(),
+        );
     }
 }
 
@@ -194,12 +273,23 @@ impl Subscriber for Log {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let mut fields = Fields::default();
         span.record(&mut fields);
-        self.spans.lock().unwrap().insert(id, (span.metadata().name().to_owned(), fields));
+        self.spans
+            .lock()
+            .unwrap()
+            .insert(id, (span.metadata().name().to_owned(), fields));
         Id::from_u64(id)
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
-        values.record(&mut self.spans.lock().unwrap().get_mut(&span.into_u64()).unwrap().1);
+        values.record(
+            &mut self
+                .spans
+                .lock()
+                .unwrap()
+                .get_mut(&span.into_u64())
+                .unwrap()
+                .1,
+        );
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
@@ -207,7 +297,10 @@ impl Subscriber for Log {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.lines.lock().unwrap().push((event.metadata().target().to_owned(), fields));
+        self.lines
+            .lock()
+            .unwrap()
+            .push((event.metadata().target().to_owned(), fields));
     }
 
     fn enter(&self, _: &Id) {}
@@ -222,51 +315,115 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     // Terms, refusals and answers that repeat the payment, signature and all.
     let seller = Paywall::builder()
         .route(report())
-        .route(Route::get("/quoting").price(usd!("0.01")).fault(Fault::QuotePayment))
+        .route(
+            Route::get("/quoting")
+                .price(usd!("0.01"))
+                .fault(Fault::QuotePayment),
+        )
         .start()
         .await
         .unwrap();
     let client = client().build().unwrap();
     let url = |path: &str| format!("{}?{QUERY}", seller.url(path));
-    client.get(url("/report")).tag("daily").send().await.unwrap();
+    client
+        .get(url("/report"))
+        .tag("daily")
+        .send()
+        .await
+        .unwrap();
     client.get(url("/quoting")).send().await.unwrap_err();
 
     let spans: Vec<(String, Fields)> = log.spans.lock().unwrap().values().cloned().collect();
     let span = |name: &str| &spans.iter().find(|span| span.0 == name).unwrap().1.0;
     let keys = |name: &str| span(name).keys().copied().collect::<Vec<_>>();
     let origin = seller.url("/").origin().ascii_serialization();
-    assert_eq!(keys("bursar.request"), ["method", "origin", "spend", "status", "tag"]);
-    assert_eq!(keys("bursar.payment"), ["agent", "amount", "method", "origin", "payee", "purchase", "tag"]);
-    assert_eq!(keys("bursar.presentation"), ["number", "origin", "purchase", "status"]);
+    assert_eq!(
+        keys("bursar.request"),
+        ["method", "origin", "spend", "status", "tag"]
+    );
+    assert_eq!(
+        keys("bursar.payment"),
+        [
+            "agent", "amount", "method", "origin", "payee", "purchase", "tag"
+        ]
+    );
+    assert_eq!(
+        keys("bursar.presentation"),
+        ["number", "origin", "purchase", "status"]
+    );
     let request = span("bursar.request");
-    assert_eq!((&*request["status"], &*request["spend"], &*request["tag"]), ("200", "settled", "daily"));
-    assert_eq!((&*request["origin"], &*span("bursar.payment")["amount"]), (&*origin, "0.01 USDC"));
+    assert_eq!(
+        (&*request["status"], &*request["spend"], &*request["tag"]),
+        ("200", "settled", "daily")
+    );
+    assert_eq!(
+        (&*request["origin"], &*span("bursar.payment")["amount"]),
+        (&*origin, "0.01 USDC")
+    );
 
     let lines = log.lines.lock().unwrap().clone();
-    let payments: Vec<&Fields> =
-        lines.iter().filter(|line| line.0 == "bursar::payment").map(|(_, fields)| fields).collect();
+    let payments: Vec<&Fields> = lines
+        .iter()
+        .filter(|line| line.0 == "bursar::payment")
+        .map(|(_, fields)| fields)
+        .collect();
     let names: Vec<&str> = payments.iter().map(|fields| &*fields.0["event"]).collect();
     let once = ["challenged", "reserved", "signed", "presented"];
-    assert_eq!(names, [&once[..], &["settled"], &once[..], &["rejected"]].concat());
+    assert_eq!(
+        names,
+        [&once[..], &["settled"], &once[..], &["rejected"]].concat()
+    );
     let settled = &payments[4].0;
     let fields: Vec<&str> = settled.keys().copied().collect();
-    assert_eq!(fields, ["agent", "amount", "elapsed_ms", "event", "origin", "purchase", "tag", "usd"]);
+    assert_eq!(
+        fields,
+        [
+            "agent",
+            "amount",
+            "elapsed_ms",
+            "event",
+            "origin",
+            "purchase",
+            "tag",
+            "usd"
+        ]
+    );
     assert_eq!(settled["usd"], "0.01");
 
     // What left: the query, and each payment's header and signature.
     let everything = format!("{lines:?}{spans:?}");
-    assert!(!everything.contains(QUERY) && !everything.contains("/report"), "{everything}");
+    assert!(
+        !everything.contains(QUERY) && !everything.contains("/report"),
+        "{everything}"
+    );
     let mut signatures = 0;
     for request in seller.requests() {
         for name in ["payment-signature", "x-payment"] {
             if let Some(header) = request.header(name) {
                 signatures += 1;
-                assert!(!everything.contains(&header[..40]), "a payment header is in the log");
+                assert!(
+                    !everything.contains(&header[..40]),
+                    "a payment header is in the log"
+                );
             }
         }
     }
     assert_eq!(signatures, 2);
-    assert!(!everything.to_lowercase().contains("signature"), "{everything}");
-    let long_hex = |word: &str| word.len() > 66 && word.trim_start_matches("0x").bytes().all(|b| b.is_ascii_hexdigit());
-    assert!(!everything.split(|c: char| !c.is_ascii_alphanumeric()).any(long_hex), "{everything}");
+    assert!(
+        !everything.to_lowercase().contains("signature"),
+        "{everything}"
+    );
+    let long_hex = |word: &str| {
+        word.len() > 66
+            && word
+                .trim_start_matches("0x")
+                .bytes()
+                .all(|b| b.is_ascii_hexdigit())
+    };
+    assert!(
+        !everything
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(long_hex),
+        "{everything}"
+    );
 }

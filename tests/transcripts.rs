@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    B256, Checks, Client, Entry, ErrorKind, Filter, Finding, Intent, Ledger, LedgerError, LocalSigner, MemoryLedger,
-    Network, Payer, PaymentRequired, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend,
-    State, StopOrder, Timestamp, Transition, usd,
+    B256, Checks, Client, Entry, ErrorKind, Filter, Finding, Intent, Ledger, LedgerError,
+    LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, Policy, PurchaseKey, Reservation,
+    Reserved, ResponseExt, Resumption, Rule, Spend, State, StopOrder, Timestamp, Transition, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -40,7 +40,12 @@ impl Ledger for FixedNonce {
         Ok(reserved)
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         self.books.record(purchase, transition, now).await
     }
 
@@ -74,9 +79,18 @@ fn wallet(policy: Policy) -> Payer {
     let meta = vectors!("meta");
     let now = meta["now"].as_u64().unwrap();
     let key = meta["privateKey"].as_str().unwrap().to_owned();
-    let books = FixedNonce { books: MemoryLedger::new(), nonce: meta["nonce"].as_str().unwrap().parse().unwrap() };
-    let payer = Payer::builder().signer(LocalSigner::from_hex(&key.into()).unwrap()).policy(policy).ledger(books);
-    payer.clock(move || Timestamp::from_secs(now)).build().unwrap()
+    let books = FixedNonce {
+        books: MemoryLedger::new(),
+        nonce: meta["nonce"].as_str().unwrap().parse().unwrap(),
+    };
+    let payer = Payer::builder()
+        .signer(LocalSigner::from_hex(&key.into()).unwrap())
+        .policy(policy)
+        .ledger(books);
+    payer
+        .clock(move || Timestamp::from_secs(now))
+        .build()
+        .unwrap()
 }
 
 /// A request as it reached the server: its head, with names in lower case, and its body.
@@ -88,7 +102,9 @@ struct Received {
 
 impl Received {
     fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
@@ -132,9 +148,17 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Rece
         }
     }
     let head: String = head.lines().map(lower_name).collect();
-    let mut request = Received { head, body: String::new() };
-    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
-    stream.take(length).read_to_string(&mut request.body).await?;
+    let mut request = Received {
+        head,
+        body: String::new(),
+    };
+    let length = request
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
+    stream
+        .take(length)
+        .read_to_string(&mut request.body)
+        .await?;
     Ok(request)
 }
 
@@ -150,7 +174,9 @@ fn lower_name(line: &str) -> String {
 fn response(answer: &Value) -> String {
     let body = answer["body"].as_str().unwrap();
     let headers = answer["headers"].as_object().unwrap().iter();
-    let headers: String = headers.map(|(name, value)| format!("{name}: {}\r\n", value.as_str().unwrap())).collect();
+    let headers: String = headers
+        .map(|(name, value)| format!("{name}: {}\r\n", value.as_str().unwrap()))
+        .collect();
     format!(
         "HTTP/1.1 {} Recorded\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         answer["status"],
@@ -173,18 +199,34 @@ async fn replay(name: &str) -> Replayed {
     let transcript = &vectors!("http_transcripts")[name];
     let wire: Vec<Value> = transcript["wire"].as_array().unwrap().clone();
     let seller = Seller::start(wire.iter().map(|step| step["response"].clone()).collect()).await;
-    let payer = wallet(Policy::new().network("base-sepolia").per_payment(usd!("0.01")));
-    let client = Client::builder().payer(payer.clone()).allow_http_loopback(true).presentations(1).build().unwrap();
+    let payer = wallet(
+        Policy::new()
+            .network("base-sepolia")
+            .per_payment(usd!("0.01")),
+    );
+    let client = Client::builder()
+        .payer(payer.clone())
+        .allow_http_loopback(true)
+        .presentations(1)
+        .build()
+        .unwrap();
 
     let recorded = &wire[1]["request"];
     let body = recorded["body"].as_str().unwrap();
-    let request = client.post(&seller.url).header("content-type", "application/json").body(body.to_owned());
+    let request = client
+        .post(&seller.url)
+        .header("content-type", "application/json")
+        .body(body.to_owned());
     let result = request.send().await;
 
     let received = seller.received();
     assert_eq!(received.len(), wire.len());
     for request in &received {
-        assert!(request.head.starts_with("POST /premium-data HTTP/1.1\n"), "{}", request.head);
+        assert!(
+            request.head.starts_with("POST /premium-data HTTP/1.1\n"),
+            "{}",
+            request.head
+        );
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!(request.body, body);
         assert_eq!(request.header("x-payment"), None);
@@ -198,13 +240,26 @@ async fn replay(name: &str) -> Replayed {
 
     let entries = payer.entries(&Filter::all()).await.unwrap();
     assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].foreign_resource.as_deref(), Some("https://api.example.com/premium-data"));
-    Replayed { result, sent: decode(sent), recorded: recorded_payment.clone(), entry: entries[0].clone() }
+    assert_eq!(
+        entries[0].foreign_resource.as_deref(),
+        Some("https://api.example.com/premium-data")
+    );
+    Replayed {
+        result,
+        sent: decode(sent),
+        recorded: recorded_payment.clone(),
+        entry: entries[0].clone(),
+    }
 }
 
 fn decode(header: &str) -> Value {
     use base64::Engine;
-    serde_json::from_slice(&base64::engine::general_purpose::STANDARD.decode(header).unwrap()).unwrap()
+    serde_json::from_slice(
+        &base64::engine::general_purpose::STANDARD
+            .decode(header)
+            .unwrap(),
+    )
+    .unwrap()
 }
 
 /// The error of a purchase that the seller refused. The signature is out, so the money counts.
@@ -221,15 +276,29 @@ fn refused(replayed: Replayed) -> (bursar::Error, Entry) {
 
 #[tokio::test]
 async fn transcript_success() -> Result<(), Error> {
-    let Replayed { result, sent, recorded, entry } = replay("success").await;
+    let Replayed {
+        result,
+        sent,
+        recorded,
+        entry,
+    } = replay("success").await;
     assert_eq!(sent, recorded);
     let response = result?;
-    assert_eq!((response.status().as_u16(), response.spend()), (200, Spend::Settled));
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (200, Spend::Settled)
+    );
     let receipt = response.receipt().unwrap();
     assert_eq!(receipt.transaction(), B256::repeat_byte(0x12));
     assert_eq!(receipt.amount().to_string(), "0.01 USDC");
-    assert_eq!((entry.state, entry.transaction), (State::Settled, Some(receipt.transaction())));
-    assert_eq!(response.text().await?, "{\"data\":\"premium market data response\"}");
+    assert_eq!(
+        (entry.state, entry.transaction),
+        (State::Settled, Some(receipt.transaction()))
+    );
+    assert_eq!(
+        response.text().await?,
+        "{\"data\":\"premium market data response\"}"
+    );
     Ok(())
 }
 
@@ -238,7 +307,10 @@ async fn transcript_success() -> Result<(), Error> {
 async fn transcript_verify_failed() {
     let (error, entry) = refused(replay("verify_failed_second_402").await);
     assert_eq!(error.kind(), ErrorKind::Rejected);
-    assert_eq!(error.reason(), Some("invalid_exact_evm_insufficient_balance"));
+    assert_eq!(
+        error.reason(),
+        Some("invalid_exact_evm_insufficient_balance")
+    );
     assert_eq!(entry.state, State::Rejected);
 }
 
@@ -263,21 +335,35 @@ async fn transcript_settle_pending() {
 async fn transcript_permit2_allowance() {
     let Replayed { result, entry, .. } = replay("permit2_allowance_412").await;
     let response = result.unwrap();
-    assert_eq!((response.status().as_u16(), response.spend()), (412, Spend::Unknown));
+    assert_eq!(
+        (response.status().as_u16(), response.spend()),
+        (412, Spend::Unknown)
+    );
     assert!(response.receipt().is_none());
     assert_eq!(response.paid().unwrap().purchase, entry.purchase);
-    let terms = PaymentRequired::from_header(response.headers()["payment-required"].as_bytes()).unwrap();
+    let terms =
+        PaymentRequired::from_header(response.headers()["payment-required"].as_bytes()).unwrap();
     assert_eq!(terms.error(), Some("permit2_allowance_required"));
     assert_eq!((entry.state, entry.status), (State::Unknown, Some(412)));
     let error = response.error_for_spend().unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Status, Spend::Unknown));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Status, Spend::Unknown)
+    );
 }
 
 /// The recorded client did not know the extension and sent no identifier; ours differs in that alone.
 #[tokio::test]
 async fn transcript_payment_identifier() {
-    let Replayed { result, mut sent, recorded, entry } = replay("with_payment_identifier_required").await;
-    let info = sent["extensions"]["payment-identifier"]["info"].as_object_mut().unwrap();
+    let Replayed {
+        result,
+        mut sent,
+        recorded,
+        entry,
+    } = replay("with_payment_identifier_required").await;
+    let info = sent["extensions"]["payment-identifier"]["info"]
+        .as_object_mut()
+        .unwrap();
     assert_eq!(info.remove("id"), Some(entry.identifier.into()));
     assert_eq!(sent.to_string(), recorded.to_string());
     assert_eq!(result.unwrap().spend(), Spend::Settled);
@@ -288,9 +374,14 @@ async fn transcript_payment_identifier() {
 /// version, validity, header name and header value come out as official.
 #[tokio::test]
 async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
-    let (assets, variants, v1) =
-        (vectors!("exact_v2_default_assets"), vectors!("exact_v2_variants"), vectors!("exact_v1"));
-    let rows = [&assets, &variants, &v1].into_iter().flat_map(|file| file.as_array().unwrap());
+    let (assets, variants, v1) = (
+        vectors!("exact_v2_default_assets"),
+        vectors!("exact_v2_variants"),
+        vectors!("exact_v1"),
+    );
+    let rows = [&assets, &variants, &v1]
+        .into_iter()
+        .flat_map(|file| file.as_array().unwrap());
     let (mut paid, mut refused) = (0, 0);
     for row in rows {
         let (terms, header) = match row.get("paymentRequiredBody") {
@@ -304,8 +395,14 @@ async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
         match payer.authorize(&required, &intent).await {
             Ok(payment) => {
                 let (name, value) = payment.header()?;
-                assert_eq!((name.as_str(), value.to_str()?), (header, row["headerValue"].as_str().unwrap()));
-                assert_eq!(payment.json()?.expose_secret(), row["paymentPayload"].to_string());
+                assert_eq!(
+                    (name.as_str(), value.to_str()?),
+                    (header, row["headerValue"].as_str().unwrap())
+                );
+                assert_eq!(
+                    payment.json()?.expose_secret(),
+                    row["paymentPayload"].to_string()
+                );
                 paid += 1;
             }
             Err(error) => {
@@ -323,8 +420,12 @@ async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
 fn is_ours(row: &Value, error: &bursar::Error) -> bool {
     match row.get("label").and_then(Value::as_str) {
         Some("amount_zero") => error.denial().unwrap().rule == Rule::ZeroAmount,
-        Some("amount_uint256_max" | "amount_1e24") => error.denial().unwrap().rule == Rule::PerPayment,
-        Some("permit2_usdc") | None => error.unpayable()[0].to_string().contains("transfer method `permit2`"),
+        Some("amount_uint256_max" | "amount_1e24") => {
+            error.denial().unwrap().rule == Rule::PerPayment
+        }
+        Some("permit2_usdc") | None => error.unpayable()[0]
+            .to_string()
+            .contains("transfer method `permit2`"),
         Some(_) => false,
     }
 }

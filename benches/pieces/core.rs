@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{
-    Intent, LocalSigner, MemoryLedger, Outcome, Payer, PaymentRequired, Policy, SettlementResponse, Signer,
-    SignerError, TransferAuthorization, signer_fn, usd,
+    Intent, LocalSigner, MemoryLedger, Outcome, Payer, PaymentRequired, Policy, SettlementResponse,
+    Signer, SignerError, TransferAuthorization, signer_fn, usd,
 };
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -21,8 +21,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can be run, by name.
-pub(crate) const NAMES: [&str; 8] =
-    ["decode", "decode-eight", "receipt", "quote", "hash", "sign", "purchase", "purchase-eight"];
+pub(crate) const NAMES: [&str; 8] = [
+    "decode",
+    "decode-eight",
+    "receipt",
+    "quote",
+    "hash",
+    "sign",
+    "purchase",
+    "purchase-eight",
+];
 
 /// One step, ready to be run any number of times.
 pub(crate) struct Piece(Box<dyn FnMut() -> Result<(), Failure>>);
@@ -86,7 +94,11 @@ impl Piece {
                     })
                 })
             }
-            _ => return Err(format!("no piece is called {name}; there are {}", NAMES.join(", ")).into()),
+            _ => {
+                return Err(
+                    format!("no piece is called {name}; there are {}", NAMES.join(", ")).into(),
+                );
+            }
         };
         Ok(Self(piece))
     }
@@ -106,15 +118,17 @@ pub(crate) fn terms(offers: usize) -> String {
     };
     let others = (1..offers).map(|number| offer(format!("eip155:40000{number:02}")));
     let accepts: Vec<_> = others.chain([offer("eip155:84532".to_owned())]).collect();
-    let resource =
-        json!({ "url": "https://api.example.com/report", "description": "a report", "mimeType": "text/plain" });
+    let resource = json!({ "url": "https://api.example.com/report", "description": "a report", "mimeType": "text/plain" });
     json!({ "x402Version": 2, "error": "payment required", "resource": resource, "accepts": accepts }).to_string()
 }
 
 /// The headers of an answer that was paid for.
 pub(crate) fn paid() -> Result<HeaderMap, Failure> {
     let receipt = HeaderValue::from_str(&BASE64_STANDARD.encode(receipt()))?;
-    Ok(HeaderMap::from_iter([(HeaderName::from_static("payment-response"), receipt)]))
+    Ok(HeaderMap::from_iter([(
+        HeaderName::from_static("payment-response"),
+        receipt,
+    )]))
 }
 
 fn receipt() -> String {
@@ -124,7 +138,11 @@ fn receipt() -> String {
 }
 
 fn payer(signer: impl Signer) -> Result<Payer, Failure> {
-    Ok(Payer::builder().signer(signer).policy(policy()).ledger(MemoryLedger::new()).build()?)
+    Ok(Payer::builder()
+        .signer(signer)
+        .policy(policy())
+        .ledger(MemoryLedger::new())
+        .build()?)
 }
 
 /// Ten limits, none of which is ever reached, and the brakes as wide.

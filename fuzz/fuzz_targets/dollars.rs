@@ -6,7 +6,9 @@ use bursar::Usd;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let Ok(amount) = text.parse::<Usd>() else { return };
+    let Ok(amount) = text.parse::<Usd>() else {
+        return;
+    };
     assert!(amount <= Usd::MAX);
     assert_eq!(amount.to_string().parse(), Ok(amount));
     assert_eq!(reckon(text), Some(u128::from(amount.micros())), "{text}");

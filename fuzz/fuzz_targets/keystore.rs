@@ -7,7 +7,9 @@ use bursar::secrecy::SecretString;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let Some(opened) = fuzzing::keystore(text, &SecretString::from("testpassword")) else { return };
+    let Some(opened) = fuzzing::keystore(text, &SecretString::from("testpassword")) else {
+        return;
+    };
     match opened {
         Ok(signer) => assert!(!fuzzing::has_long_hex(&format!("{signer:?}"))),
         Err(error) => assert!(!fuzzing::has_hex_of(60, &error.to_string()), "{error}"),

@@ -15,7 +15,8 @@ use arbitrary::Arbitrary;
 use bursar::fuzzing::{Wish, reservation, settled_by};
 use bursar::secrecy::SecretString;
 use bursar::{
-    Filter, Ledger, LedgerError, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger, Timestamp, Transition,
+    Filter, Ledger, LedgerError, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger,
+    Timestamp, Transition,
 };
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
@@ -29,11 +30,26 @@ const NOW: u64 = 1_800_000_000;
 
 #[derive(Arbitrary, Debug)]
 enum Damage<'a> {
-    Set { at: u32, byte: u8 },
-    Flip { at: u32, bit: u8 },
-    Copy { from: u16, to: u16 },
-    Cut { length: u32 },
-    Cell { column: u8, row: u8, value: Cell<'a> },
+    Set {
+        at: u32,
+        byte: u8,
+    },
+    Flip {
+        at: u32,
+        bit: u8,
+    },
+    Copy {
+        from: u16,
+        to: u16,
+    },
+    Cut {
+        length: u32,
+    },
+    Cell {
+        column: u8,
+        row: u8,
+        value: Cell<'a>,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -45,7 +61,9 @@ enum Cell<'a> {
 }
 
 fuzz_target!(|damages: Vec<Damage<'_>>| {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("books.db");
     let mut bytes = intact().clone();
@@ -59,27 +77,47 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
     for damage in damages.iter().take(16) {
         rewrite(&path, damage);
     }
-    let only_cut = damages.iter().all(|damage| matches!(damage, Damage::Cut { .. }));
+    let only_cut = damages
+        .iter()
+        .all(|damage| matches!(damage, Damage::Cut { .. }));
     let scopes = [0, 1, 2, 3, 4, 5, 6].map(scope);
     let before = damages.len() % scopes.len();
     runtime.block_on(async {
-        let Ok(ledger) = SqliteLedger::open(&path) else { return };
+        let Ok(ledger) = SqliteLedger::open(&path) else {
+            return;
+        };
         let room = probe(&ledger, scopes[before].clone()).await;
         if let Some(held) = room {
-            assert!(!held || !only_cut, "{damages:?} made room in {}", scopes[before]);
+            assert!(
+                !held || !only_cut,
+                "{damages:?} made room in {}",
+                scopes[before]
+            );
         }
         drop(ledger.entries(&Filter::all()).await);
         for id in 0..PURCHASES {
             let key = wish(id, 1, Scope::Global).key();
-            let lease = ledger.purchase(&key).await.ok().flatten().map_or(now(), |entry| entry.lease_until);
-            drop(ledger.record(&key, &Transition::Freed { lease }, now()).await);
+            let lease = ledger
+                .purchase(&key)
+                .await
+                .ok()
+                .flatten()
+                .map_or(now(), |entry| entry.lease_until);
+            drop(
+                ledger
+                    .record(&key, &Transition::Freed { lease }, now())
+                    .await,
+            );
         }
     });
 });
 
 /// Whether one micro-dollar more than the intact books had room for can be held; `None` on an error.
 async fn probe(ledger: &SqliteLedger, scope: Scope) -> Option<bool> {
-    match ledger.reserve(&wish(PURCHASES, LIMIT - SPENT + 1, scope)).await {
+    match ledger
+        .reserve(&wish(PURCHASES, LIMIT - SPENT + 1, scope))
+        .await
+    {
         Ok(Reserved::Held(_)) => Some(true),
         Ok(_) => Some(false),
         Err(_) => None,
@@ -106,7 +144,14 @@ fn now() -> Timestamp {
 
 fn wish(id: u8, micros: u64, scope: Scope) -> Reservation {
     let id = format!("order-{id}").parse().expect("a purchase id");
-    reservation(Wish { id, micros, scope, lifetime: LIMIT, changed: false, now: now() })
+    reservation(Wish {
+        id,
+        micros,
+        scope,
+        lifetime: LIMIT,
+        changed: false,
+        now: now(),
+    })
 }
 
 fn hurt(bytes: &mut Vec<u8>, damage: &Damage<'_>) {
@@ -127,7 +172,10 @@ fn hurt(bytes: &mut Vec<u8>, damage: &Damage<'_>) {
             }
         }
         Damage::Copy { from, to } => {
-            let (from, to) = (usize::from(from) * BLOCK % length, usize::from(to) * BLOCK % length);
+            let (from, to) = (
+                usize::from(from) * BLOCK % length,
+                usize::from(to) * BLOCK % length,
+            );
             let end = (from + BLOCK).min(length).min(from + length - to);
             bytes.copy_within(from..end, to);
         }
@@ -138,7 +186,9 @@ fn hurt(bytes: &mut Vec<u8>, damage: &Damage<'_>) {
 
 /// Replaces a cell, as another program with the file open could.
 fn rewrite(path: &Path, damage: &Damage<'_>) -> Option<usize> {
-    let Damage::Cell { column, row, value } = damage else { return None };
+    let Damage::Cell { column, row, value } = damage else {
+        return None;
+    };
     let value = match *value {
         Cell::Null => Value::Null,
         Cell::Integer(number) => Value::Integer(number),
@@ -154,26 +204,41 @@ fn rewrite(path: &Path, damage: &Damage<'_>) -> Option<usize> {
         .collect::<Result<_, _>>()
         .ok()?;
     let column = columns.get(usize::from(*column) % columns.len().max(1))?;
-    books.execute(&format!("UPDATE purchases SET \"{column}\" = ? WHERE seq = ?"), (value, row % PURCHASES + 1)).ok()
+    books
+        .execute(
+            &format!("UPDATE purchases SET \"{column}\" = ? WHERE seq = ?"),
+            (value, row % PURCHASES + 1),
+        )
+        .ok()
 }
 
 /// The bytes of books with purchases in every state.
 fn intact() -> &'static Vec<u8> {
     static BOOKS: OnceLock<Vec<u8>> = OnceLock::new();
     BOOKS.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("books.db");
         runtime.block_on(keep(&path)).expect("books");
         let books = Connection::open(&path).expect("books");
-        books.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
+        books
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .expect("a checkpoint");
         let bytes = fs::read(&path).expect("a file");
         assert!(runtime.block_on(async {
             let ledger = SqliteLedger::open(&path).expect("books");
             for number in 0..7 {
-                assert_eq!(probe(&ledger, scope(number)).await, Some(false), "intact books have their room");
+                assert_eq!(
+                    probe(&ledger, scope(number)).await,
+                    Some(false),
+                    "intact books have their room"
+                );
             }
-            let fits = ledger.reserve(&wish(PURCHASES, LIMIT - SPENT, Scope::Global)).await;
+            let fits = ledger
+                .reserve(&wish(PURCHASES, LIMIT - SPENT, Scope::Global))
+                .await;
             matches!(fits, Ok(Reserved::Held(_)))
         }));
         bytes
@@ -185,22 +250,39 @@ async fn keep(path: &Path) -> Result<(), LedgerError> {
     let ledger = SqliteLedger::open(path)?;
     for id in 0..PURCHASES {
         let wish = wish(id, 5000, Scope::Global);
-        let Reserved::Held(entry) = ledger.reserve(&wish).await? else { panic!("there is room") };
+        let Reserved::Held(entry) = ledger.reserve(&wish).await? else {
+            panic!("there is room")
+        };
         let key = wish.key();
         if id == 9 {
-            ledger.record(&key, &Transition::Freed { lease: entry.lease_until }, now()).await?;
+            ledger
+                .record(
+                    &key,
+                    &Transition::Freed {
+                        lease: entry.lease_until,
+                    },
+                    now(),
+                )
+                .await?;
             continue;
         }
         let payload = SecretString::from("eyJ4NDAyVmVyc2lvbiI6Mn0=");
-        let signed =
-            Transition::Signed { lease: entry.lease_until, valid_before: NOW + 60, payload, owned_until: now() };
+        let signed = Transition::Signed {
+            lease: entry.lease_until,
+            valid_before: NOW + 60,
+            payload,
+            owned_until: now(),
+        };
         if id > 0 {
             ledger.record(&key, &signed, now()).await?;
         }
         match id % 4 {
             1 => ledger.record(&key, &settled_by([id; 32]), now()).await?,
             2 => {
-                let refused = Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) };
+                let refused = Transition::Rejected {
+                    reason: "no".to_owned(),
+                    answer: SellerAnswer::of(402),
+                };
                 ledger.record(&key, &refused, now()).await?;
             }
             _ => {}

@@ -10,8 +10,8 @@ use arbitrary::Arbitrary;
 use bursar::fuzzing::{LEASE, Wish, reservation, settled_by};
 use bursar::secrecy::SecretString;
 use bursar::{
-    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger, Timestamp,
-    Transition,
+    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Scope, SellerAnswer,
+    SqliteLedger, Timestamp, Transition,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -39,12 +39,18 @@ struct Cost {
 
 impl Cost {
     fn at(self, now: Timestamp) -> u64 {
-        if self.until > now { self.micros.max(self.signed) } else { self.signed }
+        if self.until > now {
+            self.micros.max(self.signed)
+        } else {
+            self.signed
+        }
     }
 }
 
 fuzz_target!(|steps: Vec<Step>| {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         drive(&MemoryLedger::new(), &steps).await;
         if steps.len() < 16 {
@@ -59,7 +65,12 @@ async fn drive(ledger: &impl Ledger, steps: &[Step]) {
     for step in steps.iter().take(200) {
         if let Step::Wait { secs } = step {
             now = now.after(Duration::from_secs((*secs).into()));
-        } else if let Step::Reserve { id, micros, changed } = *step {
+        } else if let Step::Reserve {
+            id,
+            micros,
+            changed,
+        } = *step
+        {
             reserve(ledger, &mut costs, (id % 16, micros.into(), changed), now).await;
         } else {
             record(ledger, &mut costs, step, now).await;
@@ -72,7 +83,14 @@ async fn drive(ledger: &impl Ledger, steps: &[Step]) {
 
 fn wish(id: u8, micros: u64, changed: bool, now: Timestamp) -> Reservation {
     let id = format!("order-{id}").parse().expect("a purchase id");
-    reservation(Wish { id, micros, scope: Scope::Global, lifetime: LIMIT, changed, now })
+    reservation(Wish {
+        id,
+        micros,
+        scope: Scope::Global,
+        lifetime: LIMIT,
+        changed,
+        now,
+    })
 }
 
 async fn reserve(
@@ -81,16 +99,34 @@ async fn reserve(
     (id, micros, changed): (u8, u64, bool),
     now: Timestamp,
 ) {
-    let others: u64 = costs.iter().filter(|(other, _)| **other != id).map(|(_, cost)| cost.at(now)).sum();
-    match ledger.reserve(&wish(id, micros, changed, now)).await.expect("books") {
+    let others: u64 = costs
+        .iter()
+        .filter(|(other, _)| **other != id)
+        .map(|(_, cost)| cost.at(now))
+        .sum();
+    match ledger
+        .reserve(&wish(id, micros, changed, now))
+        .await
+        .expect("books")
+    {
         Reserved::Held(_) => {
             // New terms of what was signed: the books hold the larger from now on.
             let signed = costs.get(&id).map_or(0, |cost| cost.signed);
             let signed = if signed > 0 { signed.max(micros) } else { 0 };
-            costs.insert(id, Cost { micros, until: now.after(LEASE), signed });
+            costs.insert(
+                id,
+                Cost {
+                    micros,
+                    until: now.after(LEASE),
+                    signed,
+                },
+            );
         }
         Reserved::Denied(denial) => assert!(others + micros > LIMIT, "{denial}"),
-        Reserved::Known(_) => assert!(costs[&id].signed > 0 || costs[&id].micros == 0, "nothing was signed"),
+        Reserved::Known(_) => assert!(
+            costs[&id].signed > 0 || costs[&id].micros == 0,
+            "nothing was signed"
+        ),
         Reserved::InFlight => assert!(costs[&id].until > now, "the lease has lapsed"),
         other => panic!("{other:?}"),
     }
@@ -101,14 +137,38 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
         Step::Sign { id, valid_for } => {
             let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
             let valid_before = now.secs() + u64::from(valid_for);
-            (id, Transition::Signed { lease, valid_before, payload: SecretString::from("eA=="), owned_until: now })
+            (
+                id,
+                Transition::Signed {
+                    lease,
+                    valid_before,
+                    payload: SecretString::from("eA=="),
+                    owned_until: now,
+                },
+            )
         }
         Step::Settle { id } => (id, settled_by([7; 32])),
-        Step::Reject { id } => (id, Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) }),
-        Step::Lose { id } => (id, Transition::Unknown { reason: "lost".to_owned(), answer: None }),
-        Step::Doubt { id, valid_for } => {
-            (id, Transition::Doubtful { valid_before: now.secs() + u64::from(valid_for), reason: "odd".to_owned() })
-        }
+        Step::Reject { id } => (
+            id,
+            Transition::Rejected {
+                reason: "no".to_owned(),
+                answer: SellerAnswer::of(402),
+            },
+        ),
+        Step::Lose { id } => (
+            id,
+            Transition::Unknown {
+                reason: "lost".to_owned(),
+                answer: None,
+            },
+        ),
+        Step::Doubt { id, valid_for } => (
+            id,
+            Transition::Doubtful {
+                valid_before: now.secs() + u64::from(valid_for),
+                reason: "odd".to_owned(),
+            },
+        ),
         Step::Free { id } => {
             let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
             (id, Transition::Freed { lease })
@@ -122,7 +182,9 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
     }
     let cost = costs.get_mut(&id).expect("what is recorded was reserved");
     match transition {
-        Transition::Signed { .. } | Transition::Doubtful { .. } => cost.signed = cost.signed.max(cost.micros),
+        Transition::Signed { .. } | Transition::Doubtful { .. } => {
+            cost.signed = cost.signed.max(cost.micros)
+        }
         Transition::Freed { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
         _ => {}
     }

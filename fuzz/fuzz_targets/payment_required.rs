@@ -9,10 +9,15 @@ use serde_json::Value;
 fuzz_target!(|data: &[u8]| {
     // What is no header may be a body, and every body can be a header.
     drop(PaymentRequired::from_header(data));
-    let Ok(required) = PaymentRequired::from_json(data) else { return };
+    let Ok(required) = PaymentRequired::from_json(data) else {
+        return;
+    };
     let again = PaymentRequired::from_header(fuzzing::header(data).as_bytes());
     if data.len() < 48 * 1024 {
-        assert_eq!(again.expect("a body in base64 is a header").offers().len(), required.offers().len());
+        assert_eq!(
+            again.expect("a body in base64 is a header").offers().len(),
+            required.offers().len()
+        );
     }
     assert!(required.offers().len() <= 32);
     let quotes = Quote::read_all(&required, AssetRegistry::stablecoins());
@@ -27,20 +32,38 @@ fuzz_target!(|data: &[u8]| {
 /// All that is signed is what the offer says, and what the registry knows.
 fn agrees(quote: &Quote, offer: &Offer) {
     // What nests deeper than `Value` reads has only unknown fields so deep.
-    let Ok(offer) = serde_json::from_str::<Value>(offer.json()) else { return };
+    let Ok(offer) = serde_json::from_str::<Value>(offer.json()) else {
+        return;
+    };
     let text = |field: &str| offer.get(field).and_then(Value::as_str);
     assert_eq!(text("scheme"), Some("exact"));
     let amounts = [text("amount"), text("maxAmountRequired")];
-    assert_eq!(amounts.iter().flatten().collect::<Vec<_>>(), [&quote.value().to_string()]);
-    assert_eq!(text("network").expect("a network").parse().ok(), Some(quote.network()));
-    let same = |written: &str, address: bursar::Address| written.eq_ignore_ascii_case(&address.to_string());
+    assert_eq!(
+        amounts.iter().flatten().collect::<Vec<_>>(),
+        [&quote.value().to_string()]
+    );
+    assert_eq!(
+        text("network").expect("a network").parse().ok(),
+        Some(quote.network())
+    );
+    let same = |written: &str, address: bursar::Address| {
+        written.eq_ignore_ascii_case(&address.to_string())
+    };
     assert!(same(text("payTo").expect("a payee"), quote.pay_to()));
-    assert!(same(text("asset").expect("an asset"), quote.asset().address()));
+    assert!(same(
+        text("asset").expect("an asset"),
+        quote.asset().address()
+    ));
     let known = AssetRegistry::stablecoins().find(quote.network(), quote.asset().address());
     assert_eq!(known, Some(quote.asset()));
     assert!(quote.window().as_secs() >= 6);
-    let flow = offer.pointer("/extra/paymentFlow").and_then(Value::as_str).unwrap_or("authorization");
+    let flow = offer
+        .pointer("/extra/paymentFlow")
+        .and_then(Value::as_str)
+        .unwrap_or("authorization");
     assert_eq!(flow != "authorization", quote.flow() != Flow::Authorization);
-    let dollars = quote.dollars().map(|dollars| bursar::U256::from(dollars.micros()));
+    let dollars = quote
+        .dollars()
+        .map(|dollars| bursar::U256::from(dollars.micros()));
     assert!(dollars.is_none_or(|micros| quote.asset().decimals() != 6 || micros == quote.value()));
 }

@@ -15,7 +15,9 @@ fuzz_target!(|text: &str| {
     let url = "https://api.example.com/report?x=1".parse().expect("a URL");
     let payment = Hypothetical::new(url, usd!("0.01"));
     for now in [0, 1_800_000_000, u64::MAX] {
-        let Some(explanation) = policy.explain(&payment, Timestamp::from_secs(now)) else { continue };
+        let Some(explanation) = policy.explain(&payment, Timestamp::from_secs(now)) else {
+            continue;
+        };
         assert!(!explanation.answers.is_empty());
         drop(explanation.to_string());
     }

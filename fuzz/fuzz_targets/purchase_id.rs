@@ -6,7 +6,8 @@ use bursar::PurchaseId;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let good = (1..=128).contains(&text.len()) && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
+    let good =
+        (1..=128).contains(&text.len()) && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
     let id = text.parse::<PurchaseId>();
     assert_eq!(id.is_ok(), good, "{text}");
     if let Ok(id) = id {

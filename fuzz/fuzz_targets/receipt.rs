@@ -13,10 +13,19 @@ fuzz_target!(|data: &[u8]| {
 
 fn check(paid: &bursar::Paid, header: &[u8]) {
     let claim = SettlementResponse::from_header(header);
-    let Some(transaction) = fuzzing::settles(paid, header) else { return };
+    let Some(transaction) = fuzzing::settles(paid, header) else {
+        return;
+    };
     let claim = claim.expect("what settles can be read");
     assert!(claim.success && !claim.is_pending());
     assert_eq!(claim.network.parse().ok(), Some(paid.network()));
-    assert_eq!(claim.payer.and_then(|payer| payer.parse().ok()), Some(paid.payer));
-    assert!(claim.transaction.eq_ignore_ascii_case(&transaction.to_string()));
+    assert_eq!(
+        claim.payer.and_then(|payer| payer.parse().ok()),
+        Some(paid.payer)
+    );
+    assert!(
+        claim
+            .transaction
+            .eq_ignore_ascii_case(&transaction.to_string())
+    );
 }

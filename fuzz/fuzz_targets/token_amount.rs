@@ -7,13 +7,34 @@ use libfuzzer_sys::fuzz_target;
 
 // A number of decimals and an amount, with a space between.
 fuzz_target!(|input: &str| {
-    let Some((decimals, text)) = input.split_once(' ') else { return };
-    let Ok(decimals) = decimals.parse() else { return };
-    let token = Asset::new(Network::from_chain_id(1), Address::ZERO, "T", decimals, "T", "1").pegged_to_dollar();
-    let Some(amount) = TokenAmount::parse(text, token.clone()) else { return };
+    let Some((decimals, text)) = input.split_once(' ') else {
+        return;
+    };
+    let Ok(decimals) = decimals.parse() else {
+        return;
+    };
+    let token = Asset::new(
+        Network::from_chain_id(1),
+        Address::ZERO,
+        "T",
+        decimals,
+        "T",
+        "1",
+    )
+    .pegged_to_dollar();
+    let Some(amount) = TokenAmount::parse(text, token.clone()) else {
+        return;
+    };
     let shown = token.format_units(amount.units());
-    assert_eq!(TokenAmount::parse(&shown, token.clone()).as_ref(), Some(&amount), "{text} {shown}");
-    assert!(shown.trim_start_matches('0').len() <= text.trim_start_matches('0').len() + 1, "{text} {shown}");
+    assert_eq!(
+        TokenAmount::parse(&shown, token.clone()).as_ref(),
+        Some(&amount),
+        "{text} {shown}"
+    );
+    assert!(
+        shown.trim_start_matches('0').len() <= text.trim_start_matches('0').len() + 1,
+        "{text} {shown}"
+    );
     assert!(amount.to_string().ends_with(" T"));
     if let Some(dollars) = amount.dollars() {
         check_rounding(decimals, amount.units(), dollars);
@@ -27,7 +48,9 @@ fn check_rounding(decimals: u8, units: U256, dollars: Usd) {
     if decimals <= 6 {
         assert_eq!(micros, units * ten.pow(U256::from(6 - decimals)));
     } else if let Some(unit) = ten.checked_pow(U256::from(decimals - 6)) {
-        let worth = micros.checked_mul(unit).expect("a micro-dollar's units fit where these do");
+        let worth = micros
+            .checked_mul(unit)
+            .expect("a micro-dollar's units fit where these do");
         assert!(worth >= units && worth - units < unit);
     }
 }

@@ -3,17 +3,26 @@
 use alloy::primitives::{Address, B256, b256, hex, keccak256};
 
 /// `keccak256("AuthorizationUsed(address,bytes32)")`.
-pub(super) const AUTHORIZATION_USED: B256 = b256!("98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5");
+pub(super) const AUTHORIZATION_USED: B256 =
+    b256!("98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5");
 /// `keccak256("AuthorizationCanceled(address,bytes32)")`.
 pub(super) const AUTHORIZATION_CANCELED: B256 =
     b256!("1cdd46ff242716cdaa72d159d339a485b3438398348d68f09d7c8c0a59353d81");
 /// `keccak256("Transfer(address,address,uint256)")`.
-pub(super) const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
+pub(super) const TRANSFER: B256 =
+    b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
 /// The call `authorizationState(address,bytes32)`, as hexadecimal digits.
 pub(super) fn authorization_state(authorizer: Address, nonce: B256) -> String {
     const SELECTOR: [u8; 4] = hex!("e94a0102");
-    hex::encode_prefixed([&SELECTOR[..], authorizer.into_word().as_slice(), nonce.as_slice()].concat())
+    hex::encode_prefixed(
+        [
+            &SELECTOR[..],
+            authorizer.into_word().as_slice(),
+            nonce.as_slice(),
+        ]
+        .concat(),
+    )
 }
 
 /// A nonce that nobody can have signed, of the same payer.
@@ -27,8 +36,14 @@ mod tests {
 
     #[test]
     fn the_constants_are_the_hashes_of_their_texts() {
-        assert_eq!(keccak256("AuthorizationUsed(address,bytes32)"), AUTHORIZATION_USED);
-        assert_eq!(keccak256("AuthorizationCanceled(address,bytes32)"), AUTHORIZATION_CANCELED);
+        assert_eq!(
+            keccak256("AuthorizationUsed(address,bytes32)"),
+            AUTHORIZATION_USED
+        );
+        assert_eq!(
+            keccak256("AuthorizationCanceled(address,bytes32)"),
+            AUTHORIZATION_CANCELED
+        );
         assert_eq!(keccak256("Transfer(address,address,uint256)"), TRANSFER);
         let selector = hex::encode_prefixed(&keccak256("authorizationState(address,bytes32)")[..4]);
         assert!(authorization_state(Address::ZERO, B256::ZERO).starts_with(&selector));

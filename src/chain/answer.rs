@@ -145,8 +145,14 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settled(settlement) => write!(f, "settled in {}", settlement.transaction),
-            Self::NotSettled(Proof { grounds: Grounds::Expired, .. }) => f.write_str("not settled: expired unused"),
-            Self::NotSettled(Proof { grounds: Grounds::Canceled, .. }) => f.write_str("not settled: canceled"),
+            Self::NotSettled(Proof {
+                grounds: Grounds::Expired,
+                ..
+            }) => f.write_str("not settled: expired unused"),
+            Self::NotSettled(Proof {
+                grounds: Grounds::Canceled,
+                ..
+            }) => f.write_str("not settled: canceled"),
             Self::CannotTell { reason } => write!(f, "cannot tell: {reason}"),
         }
     }

@@ -11,7 +11,12 @@ const AHEAD: u64 = 900;
 /// A witness and what it saw.
 type Seen<'a> = (&'a str, &'a Sight);
 
-pub(super) fn judge(question: &Question, testimonies: &[Testimony], rules: Rules, now: Timestamp) -> Answer {
+pub(super) fn judge(
+    question: &Question,
+    testimonies: &[Testimony],
+    rules: Rules,
+    now: Timestamp,
+) -> Answer {
     let seen = sights(testimonies);
     if let Some((one, other)) = contradiction(&seen) {
         return cannot_tell(Reason::Disagreement(one.to_owned(), other.to_owned()));
@@ -21,8 +26,14 @@ pub(super) fn judge(question: &Question, testimonies: &[Testimony], rules: Rules
     }
     not_settled(question, &seen, rules, now).unwrap_or_else(|reason| {
         // What an endpoint could not say is told only when the others said nothing either.
-        let failure = testimonies.iter().find_map(|testimony| testimony.sight.as_ref().err());
-        cannot_tell(if seen.is_empty() { failure.cloned().unwrap_or(Reason::NoEndpoint) } else { reason })
+        let failure = testimonies
+            .iter()
+            .find_map(|testimony| testimony.sight.as_ref().err());
+        cannot_tell(if seen.is_empty() {
+            failure.cloned().unwrap_or(Reason::NoEndpoint)
+        } else {
+            reason
+        })
     })
 }
 
@@ -34,7 +45,9 @@ const fn cannot_tell(reason: Reason) -> Answer {
 fn sights(testimonies: &[Testimony]) -> Vec<Seen<'_>> {
     let seen = |testimony: &'_ Testimony| testimony.sight.is_ok();
     let pairs = testimonies.iter().filter(|testimony| seen(testimony));
-    pairs.filter_map(|testimony| Some((testimony.host.as_str(), testimony.sight.as_ref().ok()?))).collect()
+    pairs
+        .filter_map(|testimony| Some((testimony.host.as_str(), testimony.sight.as_ref().ok()?)))
+        .collect()
 }
 
 /// Two that cannot both be right.
@@ -43,7 +56,8 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
         let others = seen.iter().skip(index.saturating_add(1));
         others.map(move |other| (one, other))
     });
-    let mut wrong = pairs.filter(|(one, other)| contradict(one.1, other.1) || contradict(other.1, one.1));
+    let mut wrong =
+        pairs.filter(|(one, other)| contradict(one.1, other.1) || contradict(other.1, one.1));
     wrong.next().map(|(one, other)| (one.0, other.0))
 }
 
@@ -52,10 +66,18 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
 fn contradict(one: &Sight, other: &Sight) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
     let denial = match (one.state, other.state) {
-        (State::Unused, State::Settled { block, .. } | State::Canceled { block }) => one.head.number >= block,
+        (State::Unused, State::Settled { block, .. } | State::Canceled { block }) => {
+            one.head.number >= block
+        }
         (State::Unused, State::Used(_)) => one.head.number >= other.head.number,
         (State::Settled { .. }, State::Canceled { .. }) => true,
-        (State::Settled { transaction, .. }, State::Settled { transaction: another, .. }) => transaction != another,
+        (
+            State::Settled { transaction, .. },
+            State::Settled {
+                transaction: another,
+                ..
+            },
+        ) => transaction != another,
         _ => false,
     };
     fork || denial
@@ -63,26 +85,47 @@ fn contradict(one: &Sight, other: &Sight) -> bool {
 
 fn settlement((host, sight): &Seen<'_>) -> Option<Settlement> {
     match sight.state {
-        State::Settled { transaction, block, value } => {
-            Some(Settlement { transaction, block, value, host: (*host).to_owned() })
-        }
+        State::Settled {
+            transaction,
+            block,
+            value,
+        } => Some(Settlement {
+            transaction,
+            block,
+            value,
+            host: (*host).to_owned(),
+        }),
         _ => None,
     }
 }
 
 /// The proof that it was not settled, if every sight allows it and enough support it.
-fn not_settled(question: &Question, seen: &[Seen<'_>], rules: Rules, now: Timestamp) -> Result<Answer, Reason> {
+fn not_settled(
+    question: &Question,
+    seen: &[Seen<'_>],
+    rules: Rules,
+    now: Timestamp,
+) -> Result<Answer, Reason> {
     if let Some(gap) = seen.iter().find_map(|(_, sight)| gap(sight.state)) {
         return Err(gap);
     }
-    let canceled = seen.iter().any(|(_, sight)| matches!(sight.state, State::Canceled { .. }));
-    let grounds = if canceled { Grounds::Canceled } else { Grounds::Expired };
+    let canceled = seen
+        .iter()
+        .any(|(_, sight)| matches!(sight.state, State::Canceled { .. }));
+    let grounds = if canceled {
+        Grounds::Canceled
+    } else {
+        Grounds::Expired
+    };
     let mut witnesses: Vec<Witness> = Vec::new();
     let mut doubt = None;
     for (host, sight) in seen {
         match supports(question, sight, grounds, rules, now) {
             Ok(()) if witnesses.iter().any(|witness| witness.host == *host) => {}
-            Ok(()) => witnesses.push(Witness { host: (*host).to_owned(), head: sight.head }),
+            Ok(()) => witnesses.push(Witness {
+                host: (*host).to_owned(),
+                head: sight.head,
+            }),
             Err(reason) => doubt = doubt.or(Some(reason)),
         }
     }
@@ -103,7 +146,13 @@ const fn gap(state: State) -> Option<Reason> {
 }
 
 /// Whether a sight is proof by itself, on these grounds.
-fn supports(question: &Question, sight: &Sight, grounds: Grounds, rules: Rules, now: Timestamp) -> Result<(), Reason> {
+fn supports(
+    question: &Question,
+    sight: &Sight,
+    grounds: Grounds,
+    rules: Rules,
+    now: Timestamp,
+) -> Result<(), Reason> {
     let dead = question.valid_before.saturating_add(rules.margin);
     match (grounds, sight.state) {
         (Grounds::Canceled, State::Canceled { .. }) => Ok(()),

@@ -48,7 +48,10 @@ const CALLS_AT_LEISURE: u32 = 6;
 
 /// One authorization, as the books know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "whoever asks fills in every field")]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "whoever asks fills in every field"
+)]
 pub struct Question {
     /// The chain.
     pub network: Network,
@@ -112,8 +115,16 @@ impl Default for ChainReader {
 impl ChainReader {
     /// A reader without endpoints, which cannot tell anything yet.
     pub const fn new() -> Self {
-        let rules = Rules { witnesses: 2, margin: 60, confirmations: None };
-        Self { endpoints: Vec::new(), rules, timeout: Duration::from_secs(10) }
+        let rules = Rules {
+            witnesses: 2,
+            margin: 60,
+            confirmations: None,
+        };
+        Self {
+            endpoints: Vec::new(),
+            rules,
+            timeout: Duration::from_secs(10),
+        }
     }
 
     /// Adds an endpoint, over https or http. Two count as two witnesses only if host or port differ.
@@ -122,7 +133,8 @@ impl ChainReader {
     /// When it is not an http or https URL. The error does not repeat it.
     pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, EndpointError> {
         let url = Url::parse(url).map_err(|_| EndpointError::NotHttp)?;
-        self.endpoints.push((network, Arc::new(Endpoint::new(url)?)));
+        self.endpoints
+            .push((network, Arc::new(Endpoint::new(url)?)));
         Ok(self)
     }
 
@@ -165,20 +177,34 @@ impl ChainReader {
 
     async fn testimonies(&self, question: &Question) -> Vec<Testimony> {
         let mut asked = JoinSet::new();
-        let endpoints = self.endpoints.iter().filter(|(network, _)| *network == question.network);
+        let endpoints = self
+            .endpoints
+            .iter()
+            .filter(|(network, _)| *network == question.network);
         for (order, (_, endpoint)) in endpoints.enumerate() {
-            let (endpoint, question, rules, limit) = (Arc::clone(endpoint), *question, self.rules, self.timeout);
+            let (endpoint, question, rules, limit) =
+                (Arc::clone(endpoint), *question, self.rules, self.timeout);
             asked.spawn(async move {
                 let whole = limit.saturating_mul(CALLS_AT_LEISURE);
-                let sight = tokio::time::timeout(whole, testify(&endpoint, &question, rules, limit)).await;
+                let sight =
+                    tokio::time::timeout(whole, testify(&endpoint, &question, rules, limit)).await;
                 let sight = sight.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
-                (order, Testimony { host: endpoint.host().to_owned(), sight })
+                (
+                    order,
+                    Testimony {
+                        host: endpoint.host().to_owned(),
+                        sight,
+                    },
+                )
             });
         }
         // None of them panics, so that joining all loses no contradiction.
         let mut testimonies = asked.join_all().await;
         testimonies.sort_by_key(|(order, _)| *order);
-        testimonies.into_iter().map(|(_, testimony)| testimony).collect()
+        testimonies
+            .into_iter()
+            .map(|(_, testimony)| testimony)
+            .collect()
     }
 }
 

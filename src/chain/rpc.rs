@@ -83,7 +83,9 @@ struct Failure {
     message: String,
 }
 
-fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -93,7 +95,12 @@ impl Endpoint {
         let host = format!("{}:{}", origin.host(), origin.port());
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let http = http.build().map_err(|_| EndpointError::Client)?;
-        Ok(Self { url, origin, host, http })
+        Ok(Self {
+            url,
+            origin,
+            host,
+            http,
+        })
     }
 
     /// Host and port, which make an endpoint another.
@@ -107,8 +114,11 @@ impl Endpoint {
         params: Value,
         limit: Duration,
     ) -> Result<T, RpcError> {
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let body = tokio::time::timeout(limit, self.post(request)).await.map_err(|_| RpcError::Timeout)??;
+        let request =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+        let body = tokio::time::timeout(limit, self.post(request))
+            .await
+            .map_err(|_| RpcError::Timeout)??;
         let reply: Reply<T> = serde_json::from_slice(&body).map_err(|_| failure(&body, method))?;
         match (reply.error, reply.result) {
             (Some(error), _) => Err(error.into()),
@@ -118,7 +128,12 @@ impl Endpoint {
     }
 
     async fn post(&self, request: String) -> Result<Vec<u8>, RpcError> {
-        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, JSON).header(ACCEPT, JSON).body(request);
+        let request = self
+            .http
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, JSON)
+            .header(ACCEPT, JSON)
+            .body(request);
         let mut response = request.send().await.map_err(|_| RpcError::Unreachable)?;
         if response.status() != 200 {
             return Err(RpcError::Status(response.status().as_u16()));
@@ -141,12 +156,16 @@ fn failure(body: &[u8], method: &'static str) -> RpcError {
     struct Refusal {
         error: Failure,
     }
-    serde_json::from_slice::<Refusal>(body).map_or(RpcError::Malformed(method), |refusal| refusal.error.into())
+    serde_json::from_slice::<Refusal>(body)
+        .map_or(RpcError::Malformed(method), |refusal| refusal.error.into())
 }
 
 impl From<Failure> for RpcError {
     fn from(failure: Failure) -> Self {
-        Self::Node { code: failure.code, message: excerpt(&failure.message) }
+        Self::Node {
+            code: failure.code,
+            message: excerpt(&failure.message),
+        }
     }
 }
 

@@ -10,9 +10,13 @@ pub(super) struct Quantity(pub(super) u64);
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits = text.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let digits = text
+            .strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        number.map(Self).ok_or_else(|| de::Error::custom("not a number"))
+        number
+            .map(Self)
+            .ok_or_else(|| de::Error::custom("not a number"))
     }
 }
 
@@ -23,8 +27,12 @@ pub(super) struct Bytes(pub(super) Vec<u8>);
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let bytes = text.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
-        bytes.map(Self).ok_or_else(|| de::Error::custom("not bytes"))
+        let bytes = text
+            .strip_prefix("0x")
+            .and_then(|digits| hex::decode(digits).ok());
+        bytes
+            .map(Self)
+            .ok_or_else(|| de::Error::custom("not bytes"))
     }
 }
 
@@ -50,7 +58,11 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Err
 fn hashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<B256>, D::Error> {
     let topics = Vec::<Bytes>::deserialize(deserializer)?;
     let topic = |Bytes(bytes): Bytes| B256::try_from(bytes.as_slice());
-    topics.into_iter().map(topic).collect::<Result<_, _>>().map_err(|_| de::Error::custom("not 32 bytes"))
+    topics
+        .into_iter()
+        .map(topic)
+        .collect::<Result<_, _>>()
+        .map_err(|_| de::Error::custom("not 32 bytes"))
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -99,19 +111,39 @@ mod tests {
             word[31] = last;
             Bytes(word)
         };
-        assert_eq!((word(0).as_bool(), word(1).as_bool(), word(2).as_bool()), (Some(false), Some(true), None));
+        assert_eq!(
+            (word(0).as_bool(), word(1).as_bool(), word(2).as_bool()),
+            (Some(false), Some(true), None)
+        );
         let mut high = word(1);
         high.0[0] = 1;
-        for wrong in [high, Bytes(Vec::new()), Bytes(vec![0; 31]), Bytes(vec![0; 64])] {
+        for wrong in [
+            high,
+            Bytes(Vec::new()),
+            Bytes(vec![0; 31]),
+            Bytes(vec![0; 64]),
+        ] {
             assert_eq!(wrong.as_bool(), None, "{wrong:?}");
         }
     }
 
     #[test]
     fn numbers_are_hexadecimal_text_alone() {
-        let read = |json: &str| serde_json::from_str::<Quantity>(json).ok().map(|Quantity(number)| number);
+        let read = |json: &str| {
+            serde_json::from_str::<Quantity>(json)
+                .ok()
+                .map(|Quantity(number)| number)
+        };
         assert_eq!(read("\"0x10\""), Some(16));
-        for wrong in ["\"0x\"", "\"0x+1\"", "\"10\"", "16", "null", "\"0x10000000000000000\"", "\"0xg\""] {
+        for wrong in [
+            "\"0x\"",
+            "\"0x+1\"",
+            "\"10\"",
+            "16",
+            "null",
+            "\"0x10000000000000000\"",
+            "\"0xg\"",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

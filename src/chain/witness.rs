@@ -7,7 +7,9 @@ use alloy::primitives::{B256, U256};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::abi::{AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control};
+use super::abi::{
+    AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control,
+};
 use super::answer::{Head, Reason};
 use super::rpc::{Endpoint, RpcError};
 use super::wire::{Block, Bytes, Log, Quantity, Receipt};
@@ -64,12 +66,20 @@ pub(super) async fn testify(
     rules: Rules,
     limit: Duration,
 ) -> Result<Sight, Reason> {
-    let node = Node { endpoint, question, limit };
+    let node = Node {
+        endpoint,
+        question,
+        limit,
+    };
     node.check_chain().await?;
     let head = node.final_block(rules.confirmations).await?;
     node.check_controls(&head).await?;
     let used = node.is_used(question.nonce, &head).await?;
-    let state = if used { node.explain(&head).await? } else { State::Unused };
+    let state = if used {
+        node.explain(&head).await?
+    } else {
+        State::Unused
+    };
     Ok(Sight { head, state })
 }
 
@@ -80,13 +90,21 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    async fn call<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, RpcError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, RpcError> {
         self.endpoint.call(method, params, self.limit).await
     }
 
     async fn check_chain(&self) -> Result<(), Reason> {
         let Quantity(id) = self.call("eth_chainId", json!([])).await?;
-        if id == self.question.network.chain_id() { Ok(()) } else { Err(Reason::WrongChain(id)) }
+        if id == self.question.network.chain_id() {
+            Ok(())
+        } else {
+            Err(Reason::WrongChain(id))
+        }
     }
 
     /// The latest block that cannot be undone: `finalized`, else `safe`, else as deep as the user says.
@@ -106,14 +124,22 @@ impl Node<'_> {
     }
 
     async fn block(&self, tag: &str) -> Result<Option<Head>, RpcError> {
-        let block: Option<Block> = self.call("eth_getBlockByNumber", json!([tag, false])).await?;
-        Ok(block.map(|block| Head { number: block.number.0, hash: block.hash, timestamp: block.timestamp.0 }))
+        let block: Option<Block> = self
+            .call("eth_getBlockByNumber", json!([tag, false]))
+            .await?;
+        Ok(block.map(|block| Head {
+            number: block.number.0,
+            hash: block.hash,
+            timestamp: block.timestamp.0,
+        }))
     }
 
     async fn block_at(&self, number: u64) -> Result<Option<Head>, RpcError> {
         let block = self.block(&format!("{number:#x}")).await?;
         match block {
-            Some(block) if block.number != number => Err(RpcError::Malformed("eth_getBlockByNumber")),
+            Some(block) if block.number != number => {
+                Err(RpcError::Malformed("eth_getBlockByNumber"))
+            }
             block => Ok(block),
         }
     }
@@ -121,7 +147,9 @@ impl Node<'_> {
     /// There is a contract, and it does not call every nonce used.
     async fn check_controls(&self, head: &Head) -> Result<(), Reason> {
         let at = json!({ "blockHash": head.hash.to_string() });
-        let Bytes(code) = self.call("eth_getCode", json!([self.question.token.to_string(), at])).await?;
+        let Bytes(code) = self
+            .call("eth_getCode", json!([self.question.token.to_string(), at]))
+            .await?;
         if code.is_empty() {
             return Err(Reason::NoCode);
         }
@@ -153,7 +181,11 @@ impl Node<'_> {
             Some(log) if log.topics.first() == Some(&AUTHORIZATION_CANCELED) => {
                 let block = log.block_number.0;
                 let canonical = self.is_final(block, log.block_hash, head).await?;
-                Ok(if canonical { State::Canceled { block } } else { State::Used(Gap::Reorged) })
+                Ok(if canonical {
+                    State::Canceled { block }
+                } else {
+                    State::Used(Gap::Reorged)
+                })
             }
             Some(log) => self.settled_by(log.transaction_hash, head).await,
         }
@@ -162,13 +194,24 @@ impl Node<'_> {
     /// Whether this transaction is the settlement.
     async fn settled_by(&self, transaction: B256, head: &Head) -> Result<State, Reason> {
         let hash = transaction.to_string();
-        let receipt: Option<Receipt> = self.call("eth_getTransactionReceipt", json!([hash])).await?;
-        let receipt = receipt.filter(|receipt| receipt.status.0 == 1 && receipt.transaction_hash == transaction);
-        let Some(receipt) = receipt else { return Ok(State::Used(Gap::NoLog)) };
-        let Some(value) = transferred(&receipt.logs, self.question) else { return Ok(State::Used(Gap::OtherTransfer)) };
+        let receipt: Option<Receipt> = self
+            .call("eth_getTransactionReceipt", json!([hash]))
+            .await?;
+        let receipt = receipt
+            .filter(|receipt| receipt.status.0 == 1 && receipt.transaction_hash == transaction);
+        let Some(receipt) = receipt else {
+            return Ok(State::Used(Gap::NoLog));
+        };
+        let Some(value) = transferred(&receipt.logs, self.question) else {
+            return Ok(State::Used(Gap::OtherTransfer));
+        };
         let block = receipt.block_number.0;
         if self.is_final(block, receipt.block_hash, head).await? {
-            Ok(State::Settled { transaction, block, value })
+            Ok(State::Settled {
+                transaction,
+                block,
+                value,
+            })
         } else {
             Ok(State::Used(Gap::Reorged))
         }
@@ -178,14 +221,23 @@ impl Node<'_> {
         if number > head.number {
             return Ok(false);
         }
-        Ok(self.block_at(number).await?.is_some_and(|block| block.hash == hash))
+        Ok(self
+            .block_at(number)
+            .await?
+            .is_some_and(|block| block.hash == hash))
     }
 
     /// The log of the nonce's use or cancellation.
     async fn find(&self, head: &Head) -> Result<Option<Log>, Reason> {
-        let mut search = Search { from: self.first_block(head).await?, last: head.number, span: SPAN };
+        let mut search = Search {
+            from: self.first_block(head).await?,
+            last: head.number,
+            span: SPAN,
+        };
         for _ in 0..SEARCHES {
-            let Some((from, to)) = search.range() else { return Ok(None) };
+            let Some((from, to)) = search.range() else {
+                return Ok(None);
+            };
             let found = self.logs(from, to).await;
             if let ControlFlow::Break(outcome) = search.step(found, to) {
                 return outcome.map_err(Reason::from);
@@ -195,8 +247,16 @@ impl Node<'_> {
     }
 
     async fn logs(&self, from: u64, to: u64) -> Result<Option<Log>, RpcError> {
-        let Question { token, payer, nonce, .. } = self.question;
-        let either = [AUTHORIZATION_USED.to_string(), AUTHORIZATION_CANCELED.to_string()];
+        let Question {
+            token,
+            payer,
+            nonce,
+            ..
+        } = self.question;
+        let either = [
+            AUTHORIZATION_USED.to_string(),
+            AUTHORIZATION_CANCELED.to_string(),
+        ];
         let filter = json!({
             "address": token.to_string(),
             "fromBlock": format!("{from:#x}"),
@@ -206,7 +266,8 @@ impl Node<'_> {
         let logs: Vec<Log> = self.call("eth_getLogs", json!([filter])).await?;
         // A node's filter is not believed either.
         Ok(logs.into_iter().find(|log| {
-            is_about(log, AUTHORIZATION_USED, self.question) || is_about(log, AUTHORIZATION_CANCELED, self.question)
+            is_about(log, AUTHORIZATION_USED, self.question)
+                || is_about(log, AUTHORIZATION_CANCELED, self.question)
         }))
     }
 
@@ -216,7 +277,10 @@ impl Node<'_> {
         let (mut low, mut high) = (0, head.number);
         while low < high {
             let middle = low.midpoint(high);
-            let block = self.block_at(middle).await?.ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
+            let block = self
+                .block_at(middle)
+                .await?
+                .ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
             if block.timestamp < since {
                 low = middle.saturating_add(1);
             } else {
@@ -237,12 +301,19 @@ struct Search {
 impl Search {
     /// First and last block to look at next.
     fn range(&self) -> Option<(u64, u64)> {
-        let to = self.from.saturating_add(self.span.saturating_sub(1)).min(self.last);
+        let to = self
+            .from
+            .saturating_add(self.span.saturating_sub(1))
+            .min(self.last);
         (self.from <= self.last).then_some((self.from, to))
     }
 
     /// Providers limit ranges differently and word it differently: any refusal halves the range.
-    fn step(&mut self, found: Result<Option<Log>, RpcError>, to: u64) -> ControlFlow<Result<Option<Log>, RpcError>> {
+    fn step(
+        &mut self,
+        found: Result<Option<Log>, RpcError>,
+        to: u64,
+    ) -> ControlFlow<Result<Option<Log>, RpcError>> {
         match found {
             Ok(Some(log)) => ControlFlow::Break(Ok(Some(log))),
             Ok(None) => {
@@ -259,16 +330,23 @@ impl Search {
 }
 
 fn is_about(log: &Log, event: B256, question: &Question) -> bool {
-    log.address == question.token && log.topics == [event, question.payer.into_word(), question.nonce]
+    log.address == question.token
+        && log.topics == [event, question.payer.into_word(), question.nonce]
 }
 
 /// What the authorization moved by these logs of one transaction. A transaction can carry several
 /// authorizations of one payer: tokens log the use and then its transfer.
 fn transferred(logs: &[Log], question: &Question) -> Option<U256> {
-    let used = logs.iter().position(|log| is_about(log, AUTHORIZATION_USED, question))?;
+    let used = logs
+        .iter()
+        .position(|log| is_about(log, AUTHORIZATION_USED, question))?;
     let ours = |log: &&Log| log.address == question.token && log.topics.first() == Some(&TRANSFER);
     let transfer = logs.iter().skip(used).find(ours)?;
-    let parties = [TRANSFER, question.payer.into_word(), question.payee.into_word()];
+    let parties = [
+        TRANSFER,
+        question.payer.into_word(),
+        question.payee.into_word(),
+    ];
     let value = U256::from_be_bytes(<[u8; 32]>::try_from(transfer.data.0.as_slice()).ok()?);
     (transfer.topics == parties && value <= question.value).then_some(value)
 }

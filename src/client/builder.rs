@@ -209,7 +209,9 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, Error> {
         let payer = match (self.payer, self.wallet) {
             (Some(_), wallet) if !wallet.is_empty() => {
-                return Err(Error::builder("a payer replaces signer, policy and ledger; give one or the other"));
+                return Err(Error::builder(
+                    "a payer replaces signer, policy and ledger; give one or the other",
+                ));
             }
             (Some(payer), _) => Some(payer),
             (None, wallet) if wallet.is_empty() => None,
@@ -230,12 +232,15 @@ impl ClientBuilder {
             timeout: self.timeout,
             patience: self.patience,
         };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(Client {
+            inner: Arc::new(inner),
+        })
     }
 }
 
 /// reqwest's settings made safe for payments: no redirects, which would carry payment headers to
 /// other origins.
 pub(crate) fn safe(http: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
-    http.redirect(reqwest::redirect::Policy::none()).referer(false)
+    http.redirect(reqwest::redirect::Policy::none())
+        .referer(false)
 }

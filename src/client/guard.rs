@@ -29,10 +29,15 @@ impl Guard {
             } else {
                 ""
             };
-            return insecure(&format!("plain http is refused: anybody on the way could change price and payee{hint}"));
+            return insecure(&format!(
+                "plain http is refused: anybody on the way could change price and payee{hint}"
+            ));
         }
         let loopback = self.http_loopback && origin.is_loopback();
-        if self.deny_private && !loopback && origin.address().is_some_and(|address| !is_public(address)) {
+        if self.deny_private
+            && !loopback
+            && origin.address().is_some_and(|address| !is_public(address))
+        {
             return insecure("the address is private, and the client denies private networks");
         }
         Ok(())
@@ -41,7 +46,11 @@ impl Guard {
     /// A resolver that gives out public addresses only. It sits inside the connector, so a name
     /// cannot resolve to another address between check and use.
     pub(crate) fn resolver(self) -> Option<Arc<dyn Resolve>> {
-        self.deny_private.then(|| Arc::new(PublicOnly { loopback: self.http_loopback }) as Arc<dyn Resolve>)
+        self.deny_private.then(|| {
+            Arc::new(PublicOnly {
+                loopback: self.http_loopback,
+            }) as Arc<dyn Resolve>
+        })
     }
 }
 
@@ -75,7 +84,9 @@ impl Resolve for PublicOnly {
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => embedded_v4(address).map_or_else(|| is_public_v6(address), is_public_v4),
+        IpAddr::V6(address) => {
+            embedded_v4(address).map_or_else(|| is_public_v6(address), is_public_v4)
+        }
     }
 }
 
@@ -100,7 +111,10 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     let global_unicast = (0x2000..=0x3fff).contains(&first);
-    let special = matches!((first, second), (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, 0..=0xfff));
+    let special = matches!(
+        (first, second),
+        (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, 0..=0xfff)
+    );
     global_unicast && !special
 }
 
@@ -111,9 +125,9 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(a, b, c, d)
     };
     match address.segments() {
-        [0x2002, high, low, ..] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => {
-            Some(of(high, low))
-        }
+        [0x2002, high, low, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0, 0, high, low] => Some(of(high, low)),
         _ => None,
     }
 }
@@ -152,8 +166,14 @@ mod tests {
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
         }
-        for public in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::1.1.1.1", "::ffff:8.8.8.8"]
-        {
+        for public in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "64:ff9b::1.1.1.1",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
     }
@@ -161,10 +181,24 @@ mod tests {
     #[test]
     fn plain_http_is_for_an_allowed_loopback_only() {
         let url = |text: &str| text.parse::<Url>().unwrap();
-        let (closed, open) = (Guard::default(), Guard { http_loopback: true, deny_private: true });
+        let (closed, open) = (
+            Guard::default(),
+            Guard {
+                http_loopback: true,
+                deny_private: true,
+            },
+        );
         assert!(closed.check(&url("https://a.example")).is_ok());
-        for text in ["http://a.example", "http://127.0.0.1:80", "http://localhost"] {
-            assert_eq!(closed.check(&url(text)).unwrap_err().kind(), ErrorKind::Insecure, "{text}");
+        for text in [
+            "http://a.example",
+            "http://127.0.0.1:80",
+            "http://localhost",
+        ] {
+            assert_eq!(
+                closed.check(&url(text)).unwrap_err().kind(),
+                ErrorKind::Insecure,
+                "{text}"
+            );
         }
         assert!(open.check(&url("http://127.0.0.1:80")).is_ok());
         assert!(open.check(&url("http://[::1]:80")).is_ok());
@@ -175,7 +209,11 @@ mod tests {
             "https://[::ffff:10.0.0.1]",
             "http://127.0.0.1.evil.example",
         ] {
-            assert_eq!(open.check(&url(text)).unwrap_err().kind(), ErrorKind::Insecure, "{text}");
+            assert_eq!(
+                open.check(&url(text)).unwrap_err().kind(),
+                ErrorKind::Insecure,
+                "{text}"
+            );
         }
     }
 }

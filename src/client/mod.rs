@@ -91,7 +91,9 @@ impl Client {
         let Request { request, options } = request.into();
         let mut wire = Direct(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
-        self.exchange(&mut wire, options, timeout).run(request).await
+        self.exchange(&mut wire, options, timeout)
+            .run(request)
+            .await
     }
 
     /// What the request would cost and what the policy and the books say to it. Nothing is signed
@@ -106,7 +108,9 @@ impl Client {
         let Request { request, options } = request.into();
         let mut wire = Direct(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
-        self.exchange(&mut wire, options, timeout).quote(request).await
+        self.exchange(&mut wire, options, timeout)
+            .quote(request)
+            .await
     }
 
     /// Looks for services that can be paid; see [`Discovery`].
@@ -118,11 +122,23 @@ impl Client {
     /// key, and takes at most this long.
     pub(crate) async fn look(&self, url: Url, limit: Duration) -> Result<Response, Error> {
         let mut request = reqwest::Request::new(Method::GET, url);
-        drop(request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json")));
+        drop(
+            request
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static("application/json")),
+        );
         let mut wire = Direct(&self.inner.http);
-        let options = Options { no_payment: true, ..Options::default() };
-        let time = (Deadline::new(Some(limit), self.inner.answer_timeout), self.inner.patience);
-        Exchange::new(&mut wire, self.payer(), &self.inner.guard, options, time).run(request).await
+        let options = Options {
+            no_payment: true,
+            ..Options::default()
+        };
+        let time = (
+            Deadline::new(Some(limit), self.inner.answer_timeout),
+            self.inner.patience,
+        );
+        Exchange::new(&mut wire, self.payer(), &self.inner.guard, options, time)
+            .run(request)
+            .await
     }
 
     /// Whether the transport's own rules allow a request there.
@@ -138,7 +154,14 @@ impl Client {
     ) -> Exchange<'a, Direct<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
         let time = (deadline, self.inner.patience);
-        Exchange::new(wire, self.inner.payer.as_ref(), &self.inner.guard, options, time).with_keys(&self.inner.keys)
+        Exchange::new(
+            wire,
+            self.inner.payer.as_ref(),
+            &self.inner.guard,
+            options,
+            time,
+        )
+        .with_keys(&self.inner.keys)
     }
 
     /// The wallet with its policy and books, if the client has one.
@@ -217,7 +240,8 @@ impl Client {
     }
 
     fn wallet(&self) -> Result<&Payer, Error> {
-        self.payer().ok_or_else(|| Error::builder("the client has no wallet"))
+        self.payer()
+            .ok_or_else(|| Error::builder("the client has no wallet"))
     }
 }
 

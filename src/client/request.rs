@@ -24,7 +24,9 @@ pub struct RequestBuilder {
 
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBuilder").field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("RequestBuilder")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,10 @@ impl Request {
     /// [`body_fn`](RequestBuilder::body_fn). A purchase id is copied too: both are one purchase.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
-        Some(Self { request: self.request.try_clone()?, options: self.options.clone() })
+        Some(Self {
+            request: self.request.try_clone()?,
+            options: self.options.clone(),
+        })
     }
 }
 
@@ -64,16 +69,27 @@ impl fmt::Debug for Request {
 
 impl From<reqwest::Request> for Request {
     fn from(request: reqwest::Request) -> Self {
-        Self { request, options: Options::default() }
+        Self {
+            request,
+            options: Options::default(),
+        }
     }
 }
 
 impl RequestBuilder {
     pub(super) fn new(client: Client, request: reqwest::RequestBuilder) -> Self {
-        Self { client, request, options: Options::default(), mistake: None }
+        Self {
+            client,
+            request,
+            options: Options::default(),
+            mistake: None,
+        }
     }
 
-    fn map(mut self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+    fn map(
+        mut self,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Self {
         self.request = change(self.request);
         self
     }
@@ -95,7 +111,11 @@ impl RequestBuilder {
     }
 
     /// Sets HTTP basic authentication.
-    pub fn basic_auth<U: fmt::Display, P: fmt::Display>(self, username: U, password: Option<P>) -> Self {
+    pub fn basic_auth<U: fmt::Display, P: fmt::Display>(
+        self,
+        username: U,
+        password: Option<P>,
+    ) -> Self {
         self.map(|request| request.basic_auth(username, password))
     }
 
@@ -157,7 +177,10 @@ impl RequestBuilder {
 
     /// Makes a multipart form anew for each sending.
     #[cfg(feature = "multipart")]
-    pub fn multipart_fn(mut self, make: impl Fn() -> reqwest::multipart::Form + Send + Sync + 'static) -> Self {
+    pub fn multipart_fn(
+        mut self,
+        make: impl Fn() -> reqwest::multipart::Form + Send + Sync + 'static,
+    ) -> Self {
         let client = self.client.clone();
         self.options.body_fn = Some(BodyFn::new(move |head| {
             let request = reqwest::RequestBuilder::from_parts(client.http().clone(), head);
@@ -219,7 +242,12 @@ impl RequestBuilder {
             return None;
         }
         let request = self.request.try_clone()?;
-        Some(Self { client: self.client.clone(), request, options: self.options.clone(), mistake: None })
+        Some(Self {
+            client: self.client.clone(),
+            request,
+            options: self.options.clone(),
+            mistake: None,
+        })
     }
 
     /// The request, to be given to [`Client::execute`] or [`Client::quote`].
@@ -229,7 +257,10 @@ impl RequestBuilder {
     pub fn build(self) -> Result<Request, Error> {
         match self.mistake {
             Some(mistake) => Err(mistake),
-            None => Ok(Request { request: self.request.build().map_err(Error::http)?, options: self.options }),
+            None => Ok(Request {
+                request: self.request.build().map_err(Error::http)?,
+                options: self.options,
+            }),
         }
     }
 

@@ -71,7 +71,9 @@ impl Credentials {
 
     /// The names of the keys, in the order they were given.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|(_, credential)| credential.name.as_str())
+        self.keys
+            .iter()
+            .map(|(_, credential)| credential.name.as_str())
     }
 
     /// The key that a request to `origin` would be sent with.
@@ -95,8 +97,16 @@ impl Credentials {
         for (position, (_, credential)) in self.keys.iter().enumerate() {
             credential.check()?;
             let same = |(_, other): &&(HostMatch, Arc<Credential>)| other.name == credential.name;
-            if self.keys.iter().take(position).any(|earlier| same(&earlier) && earlier.1.plan != credential.plan) {
-                let message = format!("the credential `{}` is given twice with different plans", credential.name);
+            if self
+                .keys
+                .iter()
+                .take(position)
+                .any(|earlier| same(&earlier) && earlier.1.plan != credential.plan)
+            {
+                let message = format!(
+                    "the credential `{}` is given twice with different plans",
+                    credential.name
+                );
                 return Err(Error::builder(message));
             }
         }
@@ -147,8 +157,12 @@ pub enum Preference {
 
 impl Credential {
     /// Answers that turn a key away: not known, exhausted, not allowed, too often.
-    const TURNED_AWAY: [StatusCode; 4] =
-        [StatusCode::UNAUTHORIZED, StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+    const TURNED_AWAY: [StatusCode; 4] = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::PAYMENT_REQUIRED,
+        StatusCode::FORBIDDEN,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
 
     /// Sent as `Authorization: Bearer`. The name is what the books call the key by; it is no secret.
     #[must_use]
@@ -163,7 +177,10 @@ impl Credential {
             Ok(header) => Self::new(name.into(), Placement::Header(header), source),
             Err(_) => {
                 let mut credential = Self::new(name.into(), Placement::Bearer, source);
-                credential.mistake = Some(format!("`{}` is not a header's name", crate::text::excerpt(header)));
+                credential.mistake = Some(format!(
+                    "`{}` is not a header's name",
+                    crate::text::excerpt(header)
+                ));
                 credential
             }
         }
@@ -178,7 +195,11 @@ impl Credential {
     /// Sent as a parameter of the query. It is taken out of the response's URL again; the seller's
     /// own logs will hold it.
     #[must_use]
-    pub fn query(name: impl Into<String>, parameter: impl Into<String>, source: impl KeySource) -> Self {
+    pub fn query(
+        name: impl Into<String>,
+        parameter: impl Into<String>,
+        source: impl KeySource,
+    ) -> Self {
         Self::new(name.into(), Placement::Query(parameter.into()), source)
     }
 
@@ -248,10 +269,15 @@ impl Credential {
 
     fn check(&self) -> Result<(), Error> {
         if self.name.is_empty() {
-            return Err(Error::builder("a credential needs a name: the books keep its calls under it"));
+            return Err(Error::builder(
+                "a credential needs a name: the books keep its calls under it",
+            ));
         }
         match &self.mistake {
-            Some(mistake) => Err(Error::builder(format!("credential `{}`: {mistake}", self.name))),
+            Some(mistake) => Err(Error::builder(format!(
+                "credential `{}`: {mistake}",
+                self.name
+            ))),
             None => Ok(()),
         }
     }
@@ -272,26 +298,40 @@ impl Credential {
     pub(crate) async fn key(&self) -> Result<Option<SecretString>, Error> {
         let key = self.source.key().await;
         key.map_err(|error| {
-            Error::new(ErrorKind::Credential, format!("the key `{}` cannot be read: {error}", self.name)).because(error)
+            Error::new(
+                ErrorKind::Credential,
+                format!("the key `{}` cannot be read: {error}", self.name),
+            )
+            .because(error)
         })
     }
 
     pub(crate) fn missing(&self) -> Error {
-        Error::new(ErrorKind::Credential, format!("there is no key `{}`: {}", self.name, self.source.place()))
+        Error::new(
+            ErrorKind::Credential,
+            format!("there is no key `{}`: {}", self.name, self.source.place()),
+        )
     }
 
     /// Whether the caller has put something of its own where the key would go.
     pub(crate) fn is_taken(&self, request: &Request) -> bool {
         match &self.placement {
-            Placement::Bearer | Placement::Basic { .. } => request.headers().contains_key(AUTHORIZATION),
+            Placement::Bearer | Placement::Basic { .. } => {
+                request.headers().contains_key(AUTHORIZATION)
+            }
             Placement::Header(name) => request.headers().contains_key(name),
-            Placement::Query(parameter) => request.url().query_pairs().any(|(name, _)| name == parameter.as_str()),
+            Placement::Query(parameter) => request
+                .url()
+                .query_pairs()
+                .any(|(name, _)| name == parameter.as_str()),
         }
     }
 
     /// Takes a key out of a URL that a redirect repeats it in, so that it is neither sent twice nor shown.
     pub(crate) fn detach(&self, url: &mut Url) {
-        let Placement::Query(parameter) = &self.placement else { return };
+        let Placement::Query(parameter) = &self.placement else {
+            return;
+        };
         let others: Vec<(String, String)> = url
             .query_pairs()
             .filter(|(name, _)| name != parameter.as_str())
@@ -312,17 +352,29 @@ impl Credential {
         let (header, value) = match &self.placement {
             Placement::Bearer => (AUTHORIZATION, format!("Bearer {key}")),
             Placement::Header(name) => (name.clone(), key.to_owned()),
-            Placement::Basic { user } => (AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{user}:{key}")))),
+            Placement::Basic { user } => (
+                AUTHORIZATION,
+                format!("Basic {}", STANDARD.encode(format!("{user}:{key}"))),
+            ),
             Placement::Query(parameter) => {
                 self.detach(request.url_mut());
-                request.url_mut().query_pairs_mut().append_pair(parameter, key);
+                request
+                    .url_mut()
+                    .query_pairs_mut()
+                    .append_pair(parameter, key);
                 return Ok(());
             }
         };
-        let mut value = SecretString::from(value).expose_secret().parse::<HeaderValue>().map_err(|_| {
-            let message = format!("the key `{}` has characters that a header cannot carry", self.name);
-            Error::new(ErrorKind::Credential, message)
-        })?;
+        let mut value = SecretString::from(value)
+            .expose_secret()
+            .parse::<HeaderValue>()
+            .map_err(|_| {
+                let message = format!(
+                    "the key `{}` has characters that a header cannot carry",
+                    self.name
+                );
+                Error::new(ErrorKind::Credential, message)
+            })?;
         value.set_sensitive(true);
         request.headers_mut().insert(header, value);
         Ok(())
@@ -361,15 +413,32 @@ mod tests {
         assert_eq!(request.headers()["authorization"], "Bearer s3cret");
         assert!(request.headers()["authorization"].is_sensitive());
         assert!(!format!("{request:?} {bearer:?}").contains("s3cret"));
-        let request = sent(&Credential::header("h", "x-api-key", key()), "https://a.example/x");
+        let request = sent(
+            &Credential::header("h", "x-api-key", key()),
+            "https://a.example/x",
+        );
         assert_eq!(request.headers()["x-api-key"], "s3cret");
         // RFC 7617: `user:s3cret`.
-        let request = sent(&Credential::basic("c", "user", key()), "https://a.example/x");
+        let request = sent(
+            &Credential::basic("c", "user", key()),
+            "https://a.example/x",
+        );
         assert_eq!(request.headers()["authorization"], "Basic dXNlcjpzM2NyZXQ=");
         let query = Credential::query("q", "key", key());
-        assert_eq!(sent(&query, "https://a.example/x?a=1").url().as_str(), "https://a.example/x?a=1&key=s3cret");
-        assert_eq!(sent(&query, "https://a.example/x?key=old&a=1").url().query(), Some("a=1&key=s3cret"));
-        assert_eq!(sent(&query, "https://a.example/x?a=%20b+c").url().query(), Some("a=%20b+c&key=s3cret"));
+        assert_eq!(
+            sent(&query, "https://a.example/x?a=1").url().as_str(),
+            "https://a.example/x?a=1&key=s3cret"
+        );
+        assert_eq!(
+            sent(&query, "https://a.example/x?key=old&a=1")
+                .url()
+                .query(),
+            Some("a=1&key=s3cret")
+        );
+        assert_eq!(
+            sent(&query, "https://a.example/x?a=%20b+c").url().query(),
+            Some("a=%20b+c&key=s3cret")
+        );
     }
 
     #[test]
@@ -379,14 +448,21 @@ mod tests {
             .host("*.eu.example.com", Credential::bearer("eu", key()))
             .host("api.example.com", Credential::bearer("host", key()))
             .host("api.example.com", Credential::bearer("second", key()))
-            .host("https://api.example.com:8443", Credential::bearer("origin", key()));
+            .host(
+                "https://api.example.com:8443",
+                Credential::bearer("origin", key()),
+            );
         keys.check().unwrap();
         let name = |origin: &str| keys.find(&origin.parse().unwrap()).map(Credential::name);
         assert_eq!(name("https://api.example.com"), Some("host"));
         assert_eq!(name("https://api.example.com:8443"), Some("origin"));
         assert_eq!(name("https://b.eu.example.com"), Some("eu"));
         assert_eq!(name("https://b.example.com"), Some("all"));
-        for other in ["https://example.com", "https://api.example.com.evil.example", "https://notexample.com"] {
+        for other in [
+            "https://example.com",
+            "https://api.example.com.evil.example",
+            "https://notexample.com",
+        ] {
             assert_eq!(name(other), None, "{other}");
         }
     }
@@ -400,14 +476,23 @@ mod tests {
             Credentials::new().host("a.example", Credential::bearer("x", key()).pay_when([4])),
             Credentials::new()
                 .host("a.example", Credential::bearer("x", key()))
-                .host("b.example", Credential::bearer("x", key()).plan(CallPlan::per_call(crate::usd!("1")))),
+                .host(
+                    "b.example",
+                    Credential::bearer("x", key()).plan(CallPlan::per_call(crate::usd!("1"))),
+                ),
         ];
         for mistake in mistakes {
-            assert_eq!(mistake.check().unwrap_err().kind(), ErrorKind::Builder, "{mistake:?}");
+            assert_eq!(
+                mistake.check().unwrap_err().kind(),
+                ErrorKind::Builder,
+                "{mistake:?}"
+            );
         }
         let lines = Credential::bearer("x", SecretString::from("a\nb".to_owned()));
         let mut request = Request::new(http::Method::GET, "https://a.example".parse().unwrap());
-        let broken = lines.attach(&SecretString::from("a\nb".to_owned()), &mut request).unwrap_err();
+        let broken = lines
+            .attach(&SecretString::from("a\nb".to_owned()), &mut request)
+            .unwrap_err();
         assert_eq!(broken.kind(), ErrorKind::Credential);
         assert!(!request.headers().contains_key(AUTHORIZATION));
     }

@@ -44,7 +44,12 @@ impl CallPlan {
     /// So much a call.
     #[must_use]
     pub const fn per_call(price: Usd) -> Self {
-        Self { monthly: Usd::ZERO, included: 0, per_call: price, tiers: BTreeMap::new() }
+        Self {
+            monthly: Usd::ZERO,
+            included: 0,
+            per_call: price,
+            tiers: BTreeMap::new(),
+        }
     }
 
     /// A fee for every month, called or not.
@@ -77,7 +82,9 @@ impl CallPlan {
     /// What the next call of a month costs after so many; the fee is not part of it.
     #[must_use]
     pub fn next_call(&self, calls: u64) -> Usd {
-        self.stretches().rfind(|stretch| stretch.after <= calls).map_or(self.per_call, |stretch| stretch.price)
+        self.stretches()
+            .rfind(|stretch| stretch.after <= calls)
+            .map_or(self.per_call, |stretch| stretch.price)
     }
 
     /// What a month with so many calls costs, the fee included; `None` beyond what dollars can count.
@@ -86,9 +93,15 @@ impl CallPlan {
         let mut cost = self.monthly;
         let stretches: Vec<Stretch> = self.stretches().collect();
         for (position, stretch) in stretches.iter().enumerate() {
-            let end = stretches.get(position.saturating_add(1)).map_or(u64::MAX, |next| next.after);
+            let end = stretches
+                .get(position.saturating_add(1))
+                .map_or(u64::MAX, |next| next.after);
             let within = calls.min(end).saturating_sub(stretch.after);
-            let stretch = stretch.price.micros().checked_mul(within).filter(|micros| *micros <= Usd::MAX.micros())?;
+            let stretch = stretch
+                .price
+                .micros()
+                .checked_mul(within)
+                .filter(|micros| *micros <= Usd::MAX.micros())?;
             cost = cost.checked_add(Usd::from_micros(stretch))?;
         }
         Some(cost)
@@ -104,12 +117,17 @@ impl CallPlan {
         }
         let stretches: Vec<Stretch> = self.stretches().collect();
         for (position, stretch) in stretches.iter().enumerate() {
-            let end = stretches.get(position.saturating_add(1)).map_or(u64::MAX, |next| next.after);
+            let end = stretches
+                .get(position.saturating_add(1))
+                .map_or(u64::MAX, |next| next.after);
             let before = i128::from(self.cost(stretch.after)?.micros());
             // The k-th call of the stretch makes the plan cheaper when
             // (before + k price) payments < (after + k) paid, which is k gain > lag.
-            let gain = paid.checked_sub(i128::from(stretch.price.micros()).checked_mul(payments)?)?;
-            let lag = before.checked_mul(payments)?.checked_sub(i128::from(stretch.after).checked_mul(paid)?)?;
+            let gain =
+                paid.checked_sub(i128::from(stretch.price.micros()).checked_mul(payments)?)?;
+            let lag = before
+                .checked_mul(payments)?
+                .checked_sub(i128::from(stretch.after).checked_mul(paid)?)?;
             let first = match lag {
                 lag if gain > lag => 1,
                 _ if gain <= 0 => continue,
@@ -124,19 +142,35 @@ impl CallPlan {
 
     /// Ascending, the first from the first call on.
     fn stretches(&self) -> impl DoubleEndedIterator<Item = Stretch> {
-        let first = if self.included > 0 { Usd::ZERO } else { self.price_of(1) };
-        let mut stretches = vec![Stretch { after: 0, price: first }];
+        let first = if self.included > 0 {
+            Usd::ZERO
+        } else {
+            self.price_of(1)
+        };
+        let mut stretches = vec![Stretch {
+            after: 0,
+            price: first,
+        }];
         if self.included > 0 {
-            stretches.push(Stretch { after: self.included, price: self.price_of(self.included.saturating_add(1)) });
+            stretches.push(Stretch {
+                after: self.included,
+                price: self.price_of(self.included.saturating_add(1)),
+            });
         }
-        let later = self.tiers.iter().map(|(number, price)| Stretch { after: number.saturating_sub(1), price: *price });
+        let later = self.tiers.iter().map(|(number, price)| Stretch {
+            after: number.saturating_sub(1),
+            price: *price,
+        });
         stretches.extend(later.filter(|stretch| stretch.after > self.included));
         stretches.into_iter()
     }
 
     /// The price of a call that is not included, by its number.
     fn price_of(&self, number: u64) -> Usd {
-        self.tiers.range(..=number).next_back().map_or(self.per_call, |(_, price)| *price)
+        self.tiers
+            .range(..=number)
+            .next_back()
+            .map_or(self.per_call, |(_, price)| *price)
     }
 }
 
@@ -163,7 +197,9 @@ impl FromStr for CallPlan {
         let mut plan = Self::default();
         let mut seen = Vec::new();
         for part in text.split(',') {
-            let wrong = || ParsePlanError { part: crate::text::excerpt(part) };
+            let wrong = || ParsePlanError {
+                part: crate::text::excerpt(part),
+            };
             let (key, value) = part.trim().split_once('=').ok_or_else(wrong)?;
             if seen.contains(&key) {
                 return Err(wrong());
@@ -173,9 +209,14 @@ impl FromStr for CallPlan {
             plan = match key {
                 "monthly" => plan.monthly(dollars()?),
                 "included" => plan.included(value.parse().map_err(|_| wrong())?),
-                "per-call" => Self { per_call: dollars()?, ..plan },
+                "per-call" => Self {
+                    per_call: dollars()?,
+                    ..plan
+                },
                 key => {
-                    let number = key.strip_prefix("from-").and_then(|number| number.parse::<u64>().ok());
+                    let number = key
+                        .strip_prefix("from-")
+                        .and_then(|number| number.parse::<u64>().ok());
                     let number = number.filter(|number| *number > 0).ok_or_else(wrong)?;
                     plan.from_call(number, dollars()?)
                 }
@@ -246,7 +287,10 @@ impl Comparison {
         let (mut payments, mut paid, mut calls, mut declared, mut left_out) =
             (0_u64, Usd::ZERO, 0_u64, Usd::ZERO, 0_u64);
         let mut months: BTreeMap<(i16, i8), (u64, Usd)> = BTreeMap::new();
-        for entry in entries.into_iter().filter(|entry| host.1.matches(&entry.origin)) {
+        for entry in entries
+            .into_iter()
+            .filter(|entry| host.1.matches(&entry.origin))
+        {
             let cost = match (entry.state, entry.usd) {
                 (State::Settled, Some(usd)) => {
                     (payments, paid) = (payments.saturating_add(1), paid.saturating_add(usd));
@@ -273,10 +317,23 @@ impl Comparison {
                 planned: plan.cost(calls),
             })
             .collect();
-        let planned = months.iter().try_fold(Usd::ZERO, |sum, month| sum.checked_add(month.planned?));
+        let planned = months
+            .iter()
+            .try_fold(Usd::ZERO, |sum, month| sum.checked_add(month.planned?));
         let wins_from = plan.wins_from(paid, payments);
         let (host, plan) = (host.0.to_owned(), plan.to_string());
-        Self { host, plan, payments, paid, calls, declared, left_out, months, planned, wins_from }
+        Self {
+            host,
+            plan,
+            payments,
+            paid,
+            calls,
+            declared,
+            left_out,
+            months,
+            planned,
+            wins_from,
+        }
     }
 
     /// What was spent in all, by payment and by key.
@@ -287,15 +344,23 @@ impl Comparison {
 }
 
 fn month_of(at: Timestamp) -> (i16, i8) {
-    let at = jiff::Timestamp::from_millisecond(at.millis()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    let at = jiff::Timestamp::from_millisecond(at.millis())
+        .unwrap_or_default()
+        .to_zoned(jiff::tz::TimeZone::UTC);
     (at.year(), at.month())
 }
 
 /// The months between the first and the last, those without calls too: their fee is due.
-fn with_gaps(months: &BTreeMap<(i16, i8), (u64, Usd)>) -> impl Iterator<Item = ((i16, i8), (u64, Usd))> {
+fn with_gaps(
+    months: &BTreeMap<(i16, i8), (u64, Usd)>,
+) -> impl Iterator<Item = ((i16, i8), (u64, Usd))> {
     let last = months.keys().next_back().copied();
     let following = |(year, month): (i16, i8)| {
-        if month >= 12 { (year.saturating_add(1), 1) } else { (year, month.saturating_add(1)) }
+        if month >= 12 {
+            (year.saturating_add(1), 1)
+        } else {
+            (year, month.saturating_add(1))
+        }
     };
     let mut next = months.keys().next().copied();
     std::iter::from_fn(move || {
@@ -308,22 +373,57 @@ fn with_gaps(months: &BTreeMap<(i16, i8), (u64, Usd)>) -> impl Iterator<Item = (
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.host)?;
-        let average = self.paid.micros().checked_div(self.payments).map(Usd::from_micros);
-        let average = average.map(|each| format!("  ({each} USD each on average)")).unwrap_or_default();
-        writeln!(f, "  by payment  {:>8} calls  {:>14} USD{average}", self.payments, self.paid.to_string())?;
-        writeln!(f, "  by key      {:>8} calls  {:>14} USD  (as declared)", self.calls, self.declared.to_string())?;
+        let average = self
+            .paid
+            .micros()
+            .checked_div(self.payments)
+            .map(Usd::from_micros);
+        let average = average
+            .map(|each| format!("  ({each} USD each on average)"))
+            .unwrap_or_default();
+        writeln!(
+            f,
+            "  by payment  {:>8} calls  {:>14} USD{average}",
+            self.payments,
+            self.paid.to_string()
+        )?;
+        writeln!(
+            f,
+            "  by key      {:>8} calls  {:>14} USD  (as declared)",
+            self.calls,
+            self.declared.to_string()
+        )?;
         if self.left_out > 0 {
-            writeln!(f, "  left out    {:>8} purchases without a known outcome or dollar value", self.left_out)?;
+            writeln!(
+                f,
+                "  left out    {:>8} purchases without a known outcome or dollar value",
+                self.left_out
+            )?;
         }
         writeln!(f, "the plan: {}", self.plan)?;
-        for Month { name, calls, cost, planned } in &self.months {
-            let planned = planned.map_or_else(|| "beyond counting".to_owned(), |planned| planned.to_string());
-            writeln!(f, "  {name}     {calls:>8} calls  {planned:>14} USD  (spent: {cost} USD)")?;
+        for Month {
+            name,
+            calls,
+            cost,
+            planned,
+        } in &self.months
+        {
+            let planned = planned.map_or_else(
+                || "beyond counting".to_owned(),
+                |planned| planned.to_string(),
+            );
+            writeln!(
+                f,
+                "  {name}     {calls:>8} calls  {planned:>14} USD  (spent: {cost} USD)"
+            )?;
         }
         let spent = self.spent();
         match self.planned {
             _ if self.months.is_empty() => writeln!(f, "=> nothing was called")?,
-            None => writeln!(f, "=> the plan costs more than dollars can count; {spent} USD was spent")?,
+            None => writeln!(
+                f,
+                "=> the plan costs more than dollars can count; {spent} USD was spent"
+            )?,
             Some(planned) if planned < spent => {
                 writeln!(
                     f,
@@ -340,8 +440,14 @@ impl fmt::Display for Comparison {
             }
         }
         match self.wins_from {
-            Some(calls) => writeln!(f, "=> it is cheaper than paying from {calls} calls a month on"),
-            None if self.payments == 0 => writeln!(f, "=> nothing was paid, so there is no price to compare it with"),
+            Some(calls) => writeln!(
+                f,
+                "=> it is cheaper than paying from {calls} calls a month on"
+            ),
+            None if self.payments == 0 => writeln!(
+                f,
+                "=> nothing was paid, so there is no price to compare it with"
+            ),
             None => writeln!(f, "=> it is never cheaper than paying"),
         }
     }
@@ -357,20 +463,29 @@ mod tests {
 
     fn plans() -> impl Strategy<Value = CallPlan> {
         let tiers = prop::collection::btree_map(1_u64..30, 0_u64..20, 0..3);
-        (0_u64..100, 0_u64..20, 0_u64..20, tiers).prop_map(|(monthly, included, per_call, tiers)| {
-            let plan =
-                CallPlan::per_call(Usd::from_micros(per_call)).monthly(Usd::from_micros(monthly)).included(included);
-            tiers.into_iter().fold(plan, |plan, (number, price)| plan.from_call(number, Usd::from_micros(price)))
-        })
+        (0_u64..100, 0_u64..20, 0_u64..20, tiers).prop_map(
+            |(monthly, included, per_call, tiers)| {
+                let plan = CallPlan::per_call(Usd::from_micros(per_call))
+                    .monthly(Usd::from_micros(monthly))
+                    .included(included);
+                tiers.into_iter().fold(plan, |plan, (number, price)| {
+                    plan.from_call(number, Usd::from_micros(price))
+                })
+            },
+        )
     }
 
     /// Call by call, as the provider's bill would add it up.
     fn bill(plan: &CallPlan, calls: u64) -> u64 {
         let price = |number: u64| match number {
             number if number <= plan.included => 0,
-            number => {
-                plan.tiers.iter().rev().find(|tier| *tier.0 <= number).map_or(plan.per_call, |tier| *tier.1).micros()
-            }
+            number => plan
+                .tiers
+                .iter()
+                .rev()
+                .find(|tier| *tier.0 <= number)
+                .map_or(plan.per_call, |tier| *tier.1)
+                .micros(),
         };
         plan.monthly.micros() + (1..=calls).map(price).sum::<u64>()
     }
@@ -402,9 +517,16 @@ mod tests {
         assert_eq!(plan.cost(u64::MAX), None);
         assert_eq!(plan.wins_from(usd!("1"), u64::MAX), None);
         assert_eq!(CallPlan::default().wins_from(usd!("1"), 1), Some(1));
-        for mistake in
-            ["", "monthly", "monthly=-1", "monthly=1,monthly=2", "from-0=1", "from-x=1", "free=1", "included=1.5"]
-        {
+        for mistake in [
+            "",
+            "monthly",
+            "monthly=-1",
+            "monthly=1,monthly=2",
+            "from-0=1",
+            "from-x=1",
+            "free=1",
+            "included=1.5",
+        ] {
             assert!(mistake.parse::<CallPlan>().is_err(), "{mistake}");
         }
     }

@@ -61,7 +61,9 @@ impl EnvKey {
     /// The key in this variable.
     #[must_use]
     pub fn new(variable: impl Into<String>) -> Self {
-        Self { variable: variable.into() }
+        Self {
+            variable: variable.into(),
+        }
     }
 }
 
@@ -70,9 +72,10 @@ impl KeySource for EnvKey {
         match std::env::var(&self.variable) {
             Ok(key) => Ok(trimmed(&key)),
             Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(KeySourceError::new(format!("the environment variable {} is not UTF-8", self.variable)))
-            }
+            Err(std::env::VarError::NotUnicode(_)) => Err(KeySourceError::new(format!(
+                "the environment variable {} is not UTF-8",
+                self.variable
+            ))),
         }
     }
 
@@ -96,16 +99,23 @@ impl FileKey {
     }
 
     fn read(&self) -> Result<Option<SecretString>, KeySourceError> {
-        let failed = |error: std::io::Error| KeySourceError::new(format!("{}: {error}", self.path.display()));
+        let failed = |error: std::io::Error| {
+            KeySourceError::new(format!("{}: {error}", self.path.display()))
+        };
         match std::fs::metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
             Ok(found) if found.len() > LONGEST => {
-                return Err(KeySourceError::new(format!("{} is longer than any key", self.path.display())));
+                return Err(KeySourceError::new(format!(
+                    "{} is longer than any key",
+                    self.path.display()
+                )));
             }
             Ok(_) => {}
         }
-        std::fs::read_to_string(&self.path).map(|key| trimmed(&key)).map_err(failed)
+        std::fs::read_to_string(&self.path)
+            .map(|key| trimmed(&key))
+            .map_err(failed)
     }
 }
 
@@ -133,7 +143,8 @@ fn trimmed(key: &str) -> Option<SecretString> {
     (!key.is_empty()).then(|| SecretString::from(key.to_owned()))
 }
 
-type Read<'a> = Pin<Box<dyn Future<Output = Result<Option<SecretString>, KeySourceError>> + Send + 'a>>;
+type Read<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<SecretString>, KeySourceError>> + Send + 'a>>;
 
 /// The object-safe twin of [`KeySource`].
 trait DynSource: Send + Sync {

@@ -27,14 +27,22 @@ struct Answer {
 pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     let answer: Answer = json(bytes, "a bazaar's page")?;
     let items = answer.items.or(answer.resources).ok_or_else(|| {
-        Error::new(ErrorKind::Malformed, "the answer is not a bazaar's page: it has neither `items` nor `resources`")
+        Error::new(
+            ErrorKind::Malformed,
+            "the answer is not a bazaar's page: it has neither `items` nor `resources`",
+        )
     })?;
-    let pagination = answer.pagination.and_then(|raw| item(&raw).ok()).unwrap_or_default();
+    let pagination = answer
+        .pagination
+        .and_then(|raw| item(&raw).ok())
+        .unwrap_or_default();
     let next = match pagination.get("total").and_then(Value::as_u64) {
         Some(total) => Next::Total(total),
         None => Next::cursor(text_at(&pagination, "/cursor")),
     };
-    let mut page = Page::of(items, |item| resource(item, None).map(|listing| vec![listing]));
+    let mut page = Page::of(items, |item| {
+        resource(item, None).map(|listing| vec![listing])
+    });
     page.next = next;
     Ok(page)
 }
@@ -49,17 +57,28 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
     let asked = Asked::offers(version, accepts, &url)?;
     let first = |pointer: &str| text_at(item, pointer);
     let texts = Texts {
-        name: first("/serviceName").or_else(|| first("/resource/serviceName")).or_else(|| first("/metadata/name")),
+        name: first("/serviceName")
+            .or_else(|| first("/resource/serviceName"))
+            .or_else(|| first("/metadata/name")),
         description: first("/description")
             .or_else(|| first("/resource/description"))
             .or_else(|| first("/metadata/description"))
             .or_else(|| first("/accepts/0/description")),
-        tags: ["/tags", "/resource/tags"].iter().flat_map(|pointer| texts_at(item, pointer)).collect(),
-        mime_type: first("/mimeType").or_else(|| first("/resource/mimeType")).or_else(|| first("/accepts/0/mimeType")),
+        tags: ["/tags", "/resource/tags"]
+            .iter()
+            .flat_map(|pointer| texts_at(item, pointer))
+            .collect(),
+        mime_type: first("/mimeType")
+            .or_else(|| first("/resource/mimeType"))
+            .or_else(|| first("/accepts/0/mimeType")),
         input,
     };
-    let said = input.and_then(|input| text_at(input, "/method")).or_else(|| first("/method"));
-    let tool = input.and_then(|input| text_at(input, "/toolName")).or_else(|| first("/toolName"));
+    let said = input
+        .and_then(|input| text_at(input, "/method"))
+        .or_else(|| first("/method"));
+    let tool = input
+        .and_then(|input| text_at(input, "/toolName"))
+        .or_else(|| first("/toolName"));
     let listing = Listing::new(kind, url, asked, &texts);
     Ok(match kind {
         Kind::Http => listing.method(said.and_then(method)),
@@ -76,29 +95,52 @@ fn version(item: &Value) -> Result<u64, String> {
         }
         Some(version) => match version.as_u64() {
             Some(version @ (1 | 2)) => Ok(version),
-            _ => Err(format!("x402Version {version} is not supported; expected 1 or 2")),
+            _ => Err(format!(
+                "x402Version {version} is not supported; expected 1 or 2"
+            )),
         },
     }
 }
 
 /// What the service is to be called with: in the extension of version 2, in the first offer of version 1.
 fn input(item: &Value) -> Option<&Value> {
-    let places = ["/extensions/bazaar/info/input", "/accepts/0/outputSchema/input", "/metadata/input", "/input"];
-    places.iter().find_map(|pointer| item.pointer(pointer)).filter(|input| input.is_object())
+    let places = [
+        "/extensions/bazaar/info/input",
+        "/accepts/0/outputSchema/input",
+        "/metadata/input",
+        "/input",
+    ];
+    places
+        .iter()
+        .find_map(|pointer| item.pointer(pointer))
+        .filter(|input| input.is_object())
 }
 
 fn kind(item: &Value, input: Option<&Value>) -> Result<Kind, String> {
-    let written = text_at(item, "/type").or_else(|| input.and_then(|input| text_at(input, "/type"))).unwrap_or("http");
+    let written = text_at(item, "/type")
+        .or_else(|| input.and_then(|input| text_at(input, "/type")))
+        .unwrap_or("http");
     match written {
         "http" => Ok(Kind::Http),
         "mcp" => Ok(Kind::Mcp),
-        other => Err(format!("type `{other}` is not supported; expected `http` or `mcp`")),
+        other => Err(format!(
+            "type `{other}` is not supported; expected `http` or `mcp`"
+        )),
     }
 }
 
 fn written_url(item: &Value) -> Result<&str, String> {
-    let places = ["/resource", "/resource/url", "/resourceUrl", "/url", "/accepts/0/resource"];
-    places.iter().find_map(|pointer| text_at(item, pointer)).ok_or_else(|| "an item names no URL".to_owned())
+    let places = [
+        "/resource",
+        "/resource/url",
+        "/resourceUrl",
+        "/url",
+        "/accepts/0/resource",
+    ];
+    places
+        .iter()
+        .find_map(|pointer| text_at(item, pointer))
+        .ok_or_else(|| "an item names no URL".to_owned())
 }
 
 #[cfg(test)]
@@ -120,12 +162,26 @@ mod tests {
         let bytes = json!({ "x402Version": 2, "items": [v1, 7, v2, { "resource": "ftp://x" }],
             "pagination": { "limit": 4, "offset": 0, "total": 9 } });
         let page = read(bytes.to_string().as_bytes()).unwrap();
-        let seen: Vec<_> =
-            page.listings.iter().map(|listing| (listing.url.path(), listing.method.clone().unwrap())).collect();
-        assert_eq!(seen, [("/old", http::Method::POST), ("/new", http::Method::GET)]);
-        assert_eq!((page.items, page.skipped.count, page.next), (4, 2, Next::Total(9)));
-        assert!(matches!(&page.listings[0].asked, Asked::Offers(required) if required.version().number() == 1));
-        assert_eq!(page.listings[0].advertised.description.as_deref(), Some("the old one"));
+        let seen: Vec<_> = page
+            .listings
+            .iter()
+            .map(|listing| (listing.url.path(), listing.method.clone().unwrap()))
+            .collect();
+        assert_eq!(
+            seen,
+            [("/old", http::Method::POST), ("/new", http::Method::GET)]
+        );
+        assert_eq!(
+            (page.items, page.skipped.count, page.next),
+            (4, 2, Next::Total(9))
+        );
+        assert!(
+            matches!(&page.listings[0].asked, Asked::Offers(required) if required.version().number() == 1)
+        );
+        assert_eq!(
+            page.listings[0].advertised.description.as_deref(),
+            Some("the old one")
+        );
     }
 
     #[test]
@@ -134,15 +190,26 @@ mod tests {
         let item = json!({ "resource": "https://mcp.example/mcp", "type": "mcp", "accepts": [],
             "extensions": { "bazaar": { "info": { "input": input } } } });
         let listing = resource(&item, None).unwrap();
-        assert_eq!((listing.kind, listing.tool.as_deref()), (Kind::Mcp, Some("forecast")));
+        assert_eq!(
+            (listing.kind, listing.tool.as_deref()),
+            (Kind::Mcp, Some("forecast"))
+        );
         let nowhere = json!({ "resource": "mcp://tool/forecast", "type": "mcp", "accepts": [] });
-        assert!(resource(&nowhere, None).unwrap_err().contains("mcp://tool/forecast"));
+        assert!(
+            resource(&nowhere, None)
+                .unwrap_err()
+                .contains("mcp://tool/forecast")
+        );
     }
 
     #[test]
     fn what_is_no_page_is_an_error() {
         for bad in ["", "[]", "{}", "{\"items\": 7}", "<html>"] {
-            assert_eq!(read(bad.as_bytes()).unwrap_err().kind(), ErrorKind::Malformed, "{bad}");
+            assert_eq!(
+                read(bad.as_bytes()).unwrap_err().kind(),
+                ErrorKind::Malformed,
+                "{bad}"
+            );
         }
     }
 }

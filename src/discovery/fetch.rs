@@ -24,7 +24,12 @@ pub(super) struct Fetcher<'a> {
 
 impl<'a> Fetcher<'a> {
     pub(super) fn new(client: &'a Client, time: Duration) -> Self {
-        Self { client, end: Instant::now().checked_add(time), time, room: MAX_SOURCE }
+        Self {
+            client,
+            end: Instant::now().checked_add(time),
+            time,
+            room: MAX_SOURCE,
+        }
     }
 
     /// The body of a page.
@@ -33,12 +38,18 @@ impl<'a> Fetcher<'a> {
     /// A URL that the client may not ask, no answer in time, another status than a success, or more bytes
     /// than a page or the source may have.
     pub(super) async fn get(&mut self, url: &Url) -> Result<Vec<u8>, Error> {
-        let left = self.end.map_or(self.time, |end| end.saturating_duration_since(Instant::now()));
+        let left = self.end.map_or(self.time, |end| {
+            end.saturating_duration_since(Instant::now())
+        });
         if left.is_zero() {
             let message = format!("the source took longer than {} s", self.time.as_secs_f32());
             return Err(Error::new(ErrorKind::Timeout, message).at(url));
         }
-        let response = self.client.look(url.clone(), left).await.map_err(|error| error.at(url))?;
+        let response = self
+            .client
+            .look(url.clone(), left)
+            .await
+            .map_err(|error| error.at(url))?;
         check(response.status()).map_err(|error| error.at(url))?;
         let most = MAX_PAGE.min(self.room);
         let bytes = read(response, most).await.map_err(|error| error.at(url))?;
@@ -52,7 +63,10 @@ fn check(status: StatusCode) -> Result<(), Error> {
         return Ok(());
     }
     let (kind, message) = if status.is_redirection() {
-        (ErrorKind::Insecure, "the list is redirected to another origin, which was not asked for".to_owned())
+        (
+            ErrorKind::Insecure,
+            "the list is redirected to another origin, which was not asked for".to_owned(),
+        )
     } else {
         (ErrorKind::Status, format!("the list answers {status}"))
     };
@@ -60,8 +74,16 @@ fn check(status: StatusCode) -> Result<(), Error> {
 }
 
 async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
-    let long = || Error::new(ErrorKind::Malformed, format!("the list is longer than the {most} bytes that are read"));
-    if response.content_length().is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
+    let long = || {
+        Error::new(
+            ErrorKind::Malformed,
+            format!("the list is longer than the {most} bytes that are read"),
+        )
+    };
+    if response
+        .content_length()
+        .is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most))
+    {
         return Err(long());
     }
     let mut bytes = Vec::new();

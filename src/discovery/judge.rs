@@ -72,13 +72,19 @@ impl Standing {
     pub fn reason(&self) -> Option<String> {
         Some(match self {
             Self::Payable => return None,
-            Self::NeedsApproval(why) | Self::Incomplete(why) | Self::Unreachable(why) => why.clone(),
+            Self::NeedsApproval(why) | Self::Incomplete(why) | Self::Unreachable(why) => {
+                why.clone()
+            }
             Self::Unjudged => "there is no policy to ask".to_owned(),
             Self::Unpriced => "no price is advertised".to_owned(),
             Self::Denied(denial) => denial.to_string(),
             Self::OtherNetwork => "it is offered on other networks".to_owned(),
             Self::OtherProtocol(names) => format!("it is paid for by {names}"),
-            Self::Unpayable(reasons) => reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Self::Unpayable(reasons) => reasons
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
         })
     }
 
@@ -119,7 +125,11 @@ pub(super) struct Judgement {
 
 impl Judgement {
     const fn priced(standing: Standing, price: Price) -> Self {
-        Self { standing, price, quote: None }
+        Self {
+            standing,
+            price,
+            quote: None,
+        }
     }
 }
 
@@ -136,9 +146,14 @@ pub(super) async fn judge(
     let mut judgement = priced(client, wish, listing).await?;
     if let Err(error) = client.may_go(&listing.url) {
         judgement.standing = Standing::Unreachable(error.message().to_owned());
-    } else if let Some(denial) = stopped.filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank()) {
+    } else if let Some(denial) =
+        stopped.filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+    {
         judgement.standing = Standing::Denied(Box::new(denial.clone()));
-    } else if let Some(lacks) = listing.lacks.clone().filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+    } else if let Some(lacks) = listing
+        .lacks
+        .clone()
+        .filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
     {
         judgement.standing = Standing::Incomplete(lacks);
     }
@@ -148,19 +163,32 @@ pub(super) async fn judge(
 /// What the policy says to the price.
 async fn priced(client: &Client, wish: &Wish, listing: &Listing) -> Result<Judgement, Error> {
     Ok(match &listing.asked {
-        Asked::Nothing => {
-            Judgement::priced(asked_anything(client, wish, listing, LEAST, Standing::Unpriced).await?, Price::Unknown)
-        }
+        Asked::Nothing => Judgement::priced(
+            asked_anything(client, wish, listing, LEAST, Standing::Unpriced).await?,
+            Price::Unknown,
+        ),
         Asked::Dollars { least, most } => {
-            let good = if client.payer().is_some() { Standing::Payable } else { Standing::Unjudged };
+            let good = if client.payer().is_some() {
+                Standing::Payable
+            } else {
+                Standing::Unjudged
+            };
             let standing = match too_dear(*most, wish) {
                 Some(denial) => Standing::Denied(denial),
                 None => asked_anything(client, wish, listing, (*most).max(LEAST), good).await?,
             };
-            Judgement::priced(standing, Price::Dollars { least: *least, most: *most })
+            Judgement::priced(
+                standing,
+                Price::Dollars {
+                    least: *least,
+                    most: *most,
+                },
+            )
         }
         Asked::Offers(required) => offered(client, wish, listing, required).await?,
-        Asked::Otherwise(names) => Judgement::priced(Standing::OtherProtocol(names.clone()), Price::Unknown),
+        Asked::Otherwise(names) => {
+            Judgement::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
+        }
     })
 }
 
@@ -187,20 +215,37 @@ async fn offered(
         Some(payer) => payer.quote(required.clone(), &intent).await?,
         None => Quotation::unjudged(required.clone(), AssetRegistry::stablecoins()),
     };
-    let here = |quote: &Quote| wish.network.is_none_or(|network| quote.network() == network);
-    let elsewhere = quotation.offers.iter().any(|offer| offer.quote.as_ref().is_ok_and(|quote| !here(quote)));
-    let mut offers: Vec<(&Quote, Standing)> =
-        quotation.offers.iter().filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, wish)))).collect();
+    let here = |quote: &Quote| {
+        wish.network
+            .is_none_or(|network| quote.network() == network)
+    };
+    let elsewhere = quotation
+        .offers
+        .iter()
+        .any(|offer| offer.quote.as_ref().is_ok_and(|quote| !here(quote)));
+    let mut offers: Vec<(&Quote, Standing)> = quotation
+        .offers
+        .iter()
+        .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, wish))))
+        .collect();
     offers.retain(|(quote, _)| here(quote));
     // Nobody would take a denied offer while there is another.
-    offers.sort_by_cached_key(|(quote, standing)| (matches!(standing, Standing::Denied(_)), quote.preference()));
+    offers.sort_by_cached_key(|(quote, standing)| {
+        (matches!(standing, Standing::Denied(_)), quote.preference())
+    });
     Ok(match offers.into_iter().next() {
-        Some((quote, standing)) => {
-            Judgement { standing, price: Price::Token(quote.amount()), quote: Some(quote.clone()) }
-        }
+        Some((quote, standing)) => Judgement {
+            standing,
+            price: Price::Token(quote.amount()),
+            quote: Some(quote.clone()),
+        },
         None if elsewhere => Judgement::priced(Standing::OtherNetwork, Price::Unknown),
         None => {
-            let reasons = quotation.offers.into_iter().filter_map(|offer| offer.quote.err()).collect();
+            let reasons = quotation
+                .offers
+                .into_iter()
+                .filter_map(|offer| offer.quote.err())
+                .collect();
             Judgement::priced(Standing::Unpayable(reasons), Price::Unknown)
         }
     })
@@ -227,7 +272,10 @@ fn said_of(said: &Explanation, good: Standing) -> Standing {
 
 fn too_dear(price: Usd, wish: &Wish) -> Option<Box<Denial>> {
     let max = wish.max_price.filter(|max| price > *max)?;
-    Some(Box::new(Denial::new(Rule::MaxPrice, format!("${price} is above the query's max_price of ${max}"))))
+    Some(Box::new(Denial::new(
+        Rule::MaxPrice,
+        format!("${price} is above the query's max_price of ${max}"),
+    )))
 }
 
 /// What the policy says to a payment of which only a price in dollars is known: on the query's network, or on
@@ -239,7 +287,9 @@ async fn asked_anything(
     price: Usd,
     good: Standing,
 ) -> Result<Standing, Error> {
-    let Some(payer) = client.payer() else { return Ok(good) };
+    let Some(payer) = client.payer() else {
+        return Ok(good);
+    };
     let networks: Vec<Network> = match wish.network {
         Some(network) => vec![network],
         None => payer.policy().networks().to_vec(),
@@ -264,14 +314,22 @@ async fn imagined(
     network: Network,
     good: &Standing,
 ) -> Result<Option<Standing>, Error> {
-    let payment = Hypothetical::new(listing.url.clone(), price).method(method(listing).as_str()).network(network);
+    let payment = Hypothetical::new(listing.url.clone(), price)
+        .method(method(listing).as_str())
+        .network(network);
     if payer.policy().imagine(&payment).is_none() {
         return Ok(None);
     }
     let mut said = payer.explain(&payment).await?;
-    said.answers.retain(|answer| !matches!(answer.rule, Rule::Payee | Rule::PayeeChanged | Rule::PayeeImpossible));
+    said.answers.retain(|answer| {
+        !matches!(
+            answer.rule,
+            Rule::Payee | Rule::PayeeChanged | Rule::PayeeImpossible
+        )
+    });
     let standing = said_of(&said, good.clone());
     // Of an unknown price only what does not hang on it is known.
-    let about_price = matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);
+    let about_price =
+        matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);
     Ok(Some(if about_price { good.clone() } else { standing }))
 }

@@ -16,7 +16,14 @@ const MAX_SEARCHED: usize = 1024;
 const MAX_INPUT: usize = 4096;
 const MAX_TAGS: usize = 8;
 /// The methods that a service may have.
-const METHODS: [Method; 6] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::HEAD,
+];
 
 /// Something that is listed.
 #[derive(Clone, Debug)]
@@ -72,7 +79,13 @@ impl Listing {
     fn say(&mut self, texts: &Texts<'_>) {
         let tags: Vec<&str> = texts.tags.iter().take(MAX_TAGS).copied().collect();
         let host = self.url.host_str().unwrap_or_default();
-        let named = [texts.name.unwrap_or_default(), host, self.url.path(), &tags.join(" ")].join(" ");
+        let named = [
+            texts.name.unwrap_or_default(),
+            host,
+            self.url.path(),
+            &tags.join(" "),
+        ]
+        .join(" ");
         self.named = cut(&named, MAX_SEARCHED).to_lowercase();
         self.described = cut(texts.description.unwrap_or_default(), MAX_SEARCHED).to_lowercase();
         self.advertised = Advertised {
@@ -96,7 +109,8 @@ impl Listing {
     pub(super) fn tool(mut self, tool: Option<&str>) -> Self {
         self.tool = tool.map(text::excerpt);
         self.named.push(' ');
-        self.named.push_str(&cut(tool.unwrap_or_default(), MAX_SEARCHED).to_lowercase());
+        self.named
+            .push_str(&cut(tool.unwrap_or_default(), MAX_SEARCHED).to_lowercase());
         self
     }
 
@@ -118,7 +132,11 @@ impl Listing {
         self.advertised.complete(other.advertised);
         self.searched |= other.searched;
         self.named = cut(&format!("{} {}", self.named, other.named), MAX_SEARCHED).to_owned();
-        self.described = cut(&format!("{} {}", self.described, other.described), MAX_SEARCHED).to_owned();
+        self.described = cut(
+            &format!("{} {}", self.described, other.described),
+            MAX_SEARCHED,
+        )
+        .to_owned();
         self.sources.extend(other.sources);
         self.sources.dedup();
     }
@@ -126,23 +144,33 @@ impl Listing {
 
 /// At most so many characters of the text.
 fn cut(text: &str, most: usize) -> &str {
-    text.char_indices().nth(most).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+    text.char_indices()
+        .nth(most)
+        .and_then(|(end, _)| text.get(..end))
+        .unwrap_or(text)
 }
 
 /// A string at a JSON pointer, unless it is empty.
 pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
-    value.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
+    value
+        .pointer(pointer)?
+        .as_str()
+        .filter(|text| !text.is_empty())
 }
 
 /// The strings of a list at a JSON pointer.
 pub(super) fn texts_at<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
     let list = value.pointer(pointer).and_then(Value::as_array);
-    list.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    list.map(|list| list.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default()
 }
 
 /// A method by name, in any case.
 pub(super) fn method(name: &str) -> Option<Method> {
-    METHODS.iter().find(|method| method.as_str().eq_ignore_ascii_case(name)).cloned()
+    METHODS
+        .iter()
+        .find(|method| method.as_str().eq_ignore_ascii_case(name))
+        .cloned()
 }
 
 /// Where something is sold: `http` or `https`, relative to `base` if there is one.
@@ -168,12 +196,23 @@ pub(super) fn locate(written: &str, base: Option<&Url>) -> Result<Url, String> {
 /// The first part of a path that stands for something else: `:id`, `{id}` or `[id]`.
 fn template(url: &Url) -> Option<String> {
     let segments = url.path_segments()?;
-    let plain = |segment: &str| segment.replace("%7B", "{").replace("%7D", "}").replace("%5B", "[").replace("%5D", "]");
+    let plain = |segment: &str| {
+        segment
+            .replace("%7B", "{")
+            .replace("%7D", "}")
+            .replace("%5B", "[")
+            .replace("%5D", "]")
+    };
     let is_template = |segment: &String| {
-        let named = segment.strip_prefix(':').is_some_and(|name| name.starts_with(|first: char| first.is_alphabetic()));
+        let named = segment
+            .strip_prefix(':')
+            .is_some_and(|name| name.starts_with(|first: char| first.is_alphabetic()));
         named || segment.contains('{') || segment.starts_with('[')
     };
-    segments.map(plain).find(is_template).map(|segment| text::excerpt(&segment))
+    segments
+        .map(plain)
+        .find(is_template)
+        .map(|segment| text::excerpt(&segment))
 }
 
 #[cfg(test)]
@@ -183,12 +222,27 @@ mod tests {
     #[test]
     fn urls_are_http_and_carry_no_secret() {
         let base: Url = "https://api.example.com/.well-known/x402".parse().unwrap();
-        assert_eq!(locate("/report#top", Some(&base)).unwrap().as_str(), "https://api.example.com/report");
-        for bad in ["mcp://tool/report", "javascript:alert(1)", "/report", "https://me:secret@api.example.com/", ""] {
+        assert_eq!(
+            locate("/report#top", Some(&base)).unwrap().as_str(),
+            "https://api.example.com/report"
+        );
+        for bad in [
+            "mcp://tool/report",
+            "javascript:alert(1)",
+            "/report",
+            "https://me:secret@api.example.com/",
+            "",
+        ] {
             let reason = locate(bad, None).unwrap_err();
             assert!(!reason.contains("secret"), "{reason}");
         }
-        assert!(locate(&format!("https://api.example.com/{}", "x".repeat(MAX_URL)), None).is_err());
+        assert!(
+            locate(
+                &format!("https://api.example.com/{}", "x".repeat(MAX_URL)),
+                None
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -92,7 +92,12 @@ pub struct Discovery {
 impl Discovery {
     /// Looks with this client: its transport, its rules on where requests may go, and its policy.
     pub fn new(client: &Client) -> Self {
-        Self { client: client.clone(), sources: Sources::default(), bounds: Bounds::default(), mistake: None }
+        Self {
+            client: client.clone(),
+            sources: Sources::default(),
+            bounds: Bounds::default(),
+            mistake: None,
+        }
     }
 
     /// Adds a facilitator's bazaar by the facilitator's URL, such as `https://x402.org/facilitator`.
@@ -144,12 +149,24 @@ impl Discovery {
     /// URL, in any case. A service that none of them fits is left out, unless a bazaar's own search named
     /// it.
     pub fn find(self, words: &str) -> Query {
-        let wish = Wish { words: Words::of(words), text: words.trim().to_owned(), ..Wish::default() };
-        Query { discovery: self, wish, limit: LIMIT }
+        let wish = Wish {
+            words: Words::of(words),
+            text: words.trim().to_owned(),
+            ..Wish::default()
+        };
+        Query {
+            discovery: self,
+            wish,
+            limit: LIMIT,
+        }
     }
 
     fn source<U: IntoUrl>(mut self, kind: SourceKind, url: U) -> Self {
-        if let Err(error) = url.into_url().map_err(Error::http).and_then(|url| self.sources.add(kind, url)) {
+        if let Err(error) = url
+            .into_url()
+            .map_err(Error::http)
+            .and_then(|url| self.sources.add(kind, url))
+        {
             self.mistake.get_or_insert(error);
         }
         self
@@ -210,7 +227,11 @@ impl Query {
     {
         match network.try_into() {
             Ok(network) => self.wish.network = Some(network),
-            Err(error) => drop(self.discovery.mistake.get_or_insert(Error::from(error.into()))),
+            Err(error) => drop(
+                self.discovery
+                    .mistake
+                    .get_or_insert(Error::from(error.into())),
+            ),
         }
         self
     }
@@ -241,12 +262,24 @@ impl Query {
     /// # Errors
     /// A mistake in the query, no source at all, or books that cannot be read.
     pub async fn run(self) -> Result<Findings, Error> {
-        let Self { discovery: Discovery { client, sources, bounds, mistake }, wish, limit } = self;
+        let Self {
+            discovery:
+                Discovery {
+                    client,
+                    sources,
+                    bounds,
+                    mistake,
+                },
+            wish,
+            limit,
+        } = self;
         if let Some(mistake) = mistake {
             return Err(mistake);
         }
         if sources.is_empty() {
-            return Err(Error::builder("there is nowhere to look; name a bazaar, an origin or a registry"));
+            return Err(Error::builder(
+                "there is nowhere to look; name a bazaar, an origin or a registry",
+            ));
         }
         let harvests = harvest(&client, sources.0, &wish, bounds).await?;
         let (listings, reports) = service::merged(harvests);
@@ -264,12 +297,21 @@ impl Query {
         services.sort_by_cached_key(Service::place);
         services.truncate(limit);
         let left_out = found.saturating_sub(services.len());
-        Ok(Findings { services, sources: reports, left_out })
+        Ok(Findings {
+            services,
+            sources: reports,
+            left_out,
+        })
     }
 }
 
 /// Reads the sources at once, and returns what they list in the order they were named.
-async fn harvest(client: &Client, sources: Vec<Source>, wish: &Wish, bounds: Bounds) -> Result<Vec<Harvest>, Error> {
+async fn harvest(
+    client: &Client,
+    sources: Vec<Source>,
+    wish: &Wish,
+    bounds: Bounds,
+) -> Result<Vec<Harvest>, Error> {
     let mut tasks = JoinSet::new();
     for (place, source) in sources.into_iter().enumerate() {
         let (client, wish) = (client.clone(), wish.clone());
@@ -277,7 +319,9 @@ async fn harvest(client: &Client, sources: Vec<Source>, wish: &Wish, bounds: Bou
     }
     let mut harvests = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        harvests.push(done.map_err(|error| Error::builder("reading a source ended early").because(error))?);
+        harvests.push(
+            done.map_err(|error| Error::builder("reading a source ended early").because(error))?,
+        );
     }
     harvests.sort_by_key(|(place, _)| *place);
     Ok(harvests.into_iter().map(|(_, harvest)| harvest).collect())
@@ -299,13 +343,17 @@ pub struct Findings {
 impl Findings {
     /// The services that would be paid at the advertised price, or after somebody was asked.
     pub fn payable(&self) -> impl Iterator<Item = &Service> {
-        self.services.iter().filter(|service| service.standing.is_payable())
+        self.services
+            .iter()
+            .filter(|service| service.standing.is_payable())
     }
 
     /// The first service that would be paid at the advertised price, nobody being asked.
     #[must_use]
     pub fn best(&self) -> Option<&Service> {
-        self.services.first().filter(|service| matches!(service.standing, Standing::Payable))
+        self.services
+            .first()
+            .filter(|service| matches!(service.standing, Standing::Payable))
     }
 }
 
@@ -329,10 +377,19 @@ mod tests {
     fn paths_are_put_below_a_base_once() {
         for (base, whole) in [
             ("https://a.example", "https://a.example/discovery/resources"),
-            ("https://a.example/facilitator/?x=1#y", "https://a.example/facilitator/discovery/resources"),
-            ("https://a.example/discovery/resources", "https://a.example/discovery/resources"),
+            (
+                "https://a.example/facilitator/?x=1#y",
+                "https://a.example/facilitator/discovery/resources",
+            ),
+            (
+                "https://a.example/discovery/resources",
+                "https://a.example/discovery/resources",
+            ),
         ] {
-            assert_eq!(below(&base.parse().unwrap(), "/discovery/resources").as_str(), whole);
+            assert_eq!(
+                below(&base.parse().unwrap(), "/discovery/resources").as_str(),
+                whole
+            );
         }
     }
 }

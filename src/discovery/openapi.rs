@@ -31,16 +31,22 @@ struct Api {
 /// not counted.
 pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
     let document: Document = json(bytes, "an OpenAPI document in JSON")?;
-    let value = |raw: Option<Box<RawValue>>| raw.and_then(|raw| item(&raw).ok()).unwrap_or_default();
+    let value =
+        |raw: Option<Box<RawValue>>| raw.and_then(|raw| item(&raw).ok()).unwrap_or_default();
     let title = text_at(&value(document.info), "/title").map(ToOwned::to_owned);
-    let api = Api { url: url.clone(), title, servers: value(document.servers) };
+    let api = Api {
+        url: url.clone(),
+        title,
+        servers: value(document.servers),
+    };
     let mut page = Page::default();
     let CappedMap(paths) = document.paths;
     for (path, raw) in &paths.kept {
         api.path(path, raw, &mut page);
     }
     for _ in paths.kept.len()..paths.seen {
-        page.skipped.add("paths after the first thousand are not read");
+        page.skipped
+            .add("paths after the first thousand are not read");
     }
     Ok(page)
 }
@@ -52,7 +58,9 @@ impl Api {
             Err(reason) => return page.skipped.add(&reason),
         };
         for (verb, operation) in shared.as_object().into_iter().flatten() {
-            let (Some(method), Some(info)) = (method(verb), operation.get("x-payment-info")) else { continue };
+            let (Some(method), Some(info)) = (method(verb), operation.get("x-payment-info")) else {
+                continue;
+            };
             page.items = page.items.saturating_add(1);
             match self.operation(path, &shared, operation, info) {
                 Ok(listing) => page.listings.push(listing.method(Some(method))),
@@ -61,23 +69,42 @@ impl Api {
         }
     }
 
-    fn operation(&self, path: &str, shared: &Value, operation: &Value, info: &Value) -> Result<Listing, String> {
+    fn operation(
+        &self,
+        path: &str,
+        shared: &Value,
+        operation: &Value,
+        info: &Value,
+    ) -> Result<Listing, String> {
         let url = self.locate(path, shared, operation)?;
         let asked = Asked::payment_info(info, &url)?;
         let name = text_at(operation, "/summary").or_else(|| text_at(operation, "/operationId"));
         let mut tags = texts_at(operation, "/tags");
         tags.extend(self.title.as_deref());
-        let description = text_at(operation, "/description").or_else(|| text_at(shared, "/description"));
-        let texts = Texts { name, description, tags, ..Texts::default() };
+        let description =
+            text_at(operation, "/description").or_else(|| text_at(shared, "/description"));
+        let texts = Texts {
+            name,
+            description,
+            tags,
+            ..Texts::default()
+        };
         Ok(Listing::new(Kind::Http, url, asked, &texts))
     }
 
     /// The path below the server that the operation, its path or the document names first; below the
     /// document's origin if none does (OpenAPI 3.1, 4.8.1).
     fn locate(&self, path: &str, shared: &Value, operation: &Value) -> Result<Url, String> {
-        let places =
-            [operation.pointer("/servers/0/url"), shared.pointer("/servers/0/url"), self.servers.pointer("/0/url")];
-        let server = places.into_iter().flatten().find_map(Value::as_str).unwrap_or("/");
+        let places = [
+            operation.pointer("/servers/0/url"),
+            shared.pointer("/servers/0/url"),
+            self.servers.pointer("/0/url"),
+        ];
+        let server = places
+            .into_iter()
+            .flatten()
+            .find_map(Value::as_str)
+            .unwrap_or("/");
         if server.contains('{') {
             return Err(format!("the server `{server}` has variables"));
         }
@@ -85,7 +112,10 @@ impl Api {
         if !path.starts_with('/') {
             return Err(format!("the path `{path}` does not begin with `/`"));
         }
-        locate(&format!("{}{path}", server.as_str().trim_end_matches('/')), None)
+        locate(
+            &format!("{}{path}", server.as_str().trim_end_matches('/')),
+            None,
+        )
     }
 }
 
@@ -113,16 +143,25 @@ mod tests {
     fn paid_operations_are_listed_with_their_servers() {
         let url: Url = "https://docs.example.com/openapi.json".parse().unwrap();
         let page = read(document().to_string().as_bytes(), &url).unwrap();
-        let mut seen: Vec<_> =
-            page.listings.iter().map(|listing| (listing.url.as_str(), listing.lacks.is_some())).collect();
+        let mut seen: Vec<_> = page
+            .listings
+            .iter()
+            .map(|listing| (listing.url.as_str(), listing.lacks.is_some()))
+            .collect();
         seen.sort_unstable();
         let expected = [
             ("https://api.example.com/v1/report", false),
             ("https://api.example.com/v1/users/{id}", true),
             ("https://docs.example.com/v2/elsewhere", false),
         ];
-        let expected = expected.map(|(url, lacks)| (url.parse::<Url>().unwrap().to_string(), lacks));
-        assert_eq!(seen, expected.each_ref().map(|(url, lacks)| (url.as_str(), *lacks)));
+        let expected =
+            expected.map(|(url, lacks)| (url.parse::<Url>().unwrap().to_string(), lacks));
+        assert_eq!(
+            seen,
+            expected
+                .each_ref()
+                .map(|(url, lacks)| (url.as_str(), *lacks))
+        );
         assert_eq!((page.items, page.skipped.count), (6, 3));
     }
 

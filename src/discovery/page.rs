@@ -37,7 +37,9 @@ impl Skipped {
 
     pub(super) fn extend(&mut self, more: Self) {
         self.count = self.count.saturating_add(more.count);
-        more.reasons.into_iter().for_each(|reason| self.keep(reason));
+        more.reasons
+            .into_iter()
+            .for_each(|reason| self.keep(reason));
     }
 
     fn keep(&mut self, reason: String) {
@@ -81,8 +83,14 @@ impl Next {
 
 impl Page {
     /// A page of these items, each read by `read`, which says why it cannot.
-    pub(super) fn of(items: Capped<Box<RawValue>>, read: impl Fn(&Value) -> Result<Vec<Listing>, String>) -> Self {
-        let mut page = Self { items: items.seen, ..Self::default() };
+    pub(super) fn of(
+        items: Capped<Box<RawValue>>,
+        read: impl Fn(&Value) -> Result<Vec<Listing>, String>,
+    ) -> Self {
+        let mut page = Self {
+            items: items.seen,
+            ..Self::default()
+        };
         let mut digest = DefaultHasher::new();
         for raw in &items.kept {
             raw.get().hash(&mut digest);
@@ -93,7 +101,9 @@ impl Page {
         }
         let ignored = items.seen.saturating_sub(items.kept.len());
         if ignored > 0 {
-            page.skipped.add(&format!("a page's items after the first {MAX_ITEMS} are not read"));
+            page.skipped.add(&format!(
+                "a page's items after the first {MAX_ITEMS} are not read"
+            ));
             page.skipped.count = page.skipped.count.saturating_add(ignored).saturating_sub(1);
         }
         page.digest = digest.finish();
@@ -113,7 +123,10 @@ pub(super) fn item(raw: &RawValue) -> Result<Value, String> {
 /// The page as JSON of a kind.
 pub(super) fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], expected: &str) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|error| {
-        let message = format!("the answer is not {expected}: {}", text::excerpt(&error.to_string()));
+        let message = format!(
+            "the answer is not {expected}: {}",
+            text::excerpt(&error.to_string())
+        );
         Error::new(ErrorKind::Malformed, message)
     })
 }
@@ -128,7 +141,10 @@ pub(super) struct Capped<T> {
 
 impl<T> Default for Capped<T> {
     fn default() -> Self {
-        Self { kept: Vec::new(), seen: 0 }
+        Self {
+            kept: Vec::new(),
+            seen: 0,
+        }
     }
 }
 
@@ -212,7 +228,10 @@ mod tests {
         let capped: Capped<Box<RawValue>> = serde_json::from_str(&many).unwrap();
         assert_eq!((capped.kept.len(), capped.seen), (MAX_ITEMS, 100_000));
         let page = Page::of(capped, |_| Err("no".to_owned()));
-        assert_eq!((page.items, page.skipped.count, page.skipped.reasons.len()), (100_000, 100_000, 2));
+        assert_eq!(
+            (page.items, page.skipped.count, page.skipped.reasons.len()),
+            (100_000, 100_000, 2)
+        );
     }
 
     #[test]
@@ -220,6 +239,11 @@ mod tests {
         let mut skipped = Skipped::default();
         (0..100).for_each(|number| skipped.add(&format!("{number} {}", "x ".repeat(500))));
         assert_eq!((skipped.count, skipped.reasons.len()), (100, MAX_REASONS));
-        assert!(skipped.reasons.iter().all(|reason| reason.chars().count() <= 161));
+        assert!(
+            skipped
+                .reasons
+                .iter()
+                .all(|reason| reason.chars().count() <= 161)
+        );
     }
 }

@@ -70,10 +70,17 @@ impl Asked {
         if accepts.as_array().is_none_or(Vec::is_empty) {
             return Ok(Self::Nothing);
         }
-        let accepts: Vec<&Value> = accepts.as_array().into_iter().flatten().take(MAX_OFFERS).collect();
+        let accepts: Vec<&Value> = accepts
+            .as_array()
+            .into_iter()
+            .flatten()
+            .take(MAX_OFFERS)
+            .collect();
         let required = json!({ "x402Version": version, "accepts": accepts, "resource": { "url": url.as_str() } });
         let required = PaymentRequired::from_json(required.to_string().as_bytes());
-        required.map(|required| Self::Offers(Box::new(required))).map_err(|error| error.to_string())
+        required
+            .map(|required| Self::Offers(Box::new(required)))
+            .map_err(|error| error.to_string())
     }
 
     /// `x-payment-info` of an OpenAPI operation, in the forms that are found:
@@ -91,7 +98,10 @@ impl Asked {
         if let Some(offers) = protocol_offers(info) {
             return Self::offers(2, &offers, url);
         }
-        if info.get("price").is_none() && info.get("method").is_some() && info.get("intent").is_some() {
+        if info.get("price").is_none()
+            && info.get("method").is_some()
+            && info.get("intent").is_some()
+        {
             return Ok(Self::Otherwise("mpp".to_owned()));
         }
         dollars(info)
@@ -117,31 +127,56 @@ fn protocol_offers(info: &Value) -> Option<Value> {
         return Some(accepts.clone());
     }
     let protocols = info.get("protocols")?.as_array()?;
-    let offers: Vec<Value> =
-        protocols.iter().filter_map(|protocol| protocol.get("x402")).filter(|offer| is_offer(offer)).cloned().collect();
+    let offers: Vec<Value> = protocols
+        .iter()
+        .filter_map(|protocol| protocol.get("x402"))
+        .filter(|offer| is_offer(offer))
+        .cloned()
+        .collect();
     (!offers.is_empty()).then_some(Value::Array(offers))
 }
 
 fn is_offer(offer: &Value) -> bool {
-    ["scheme", "network", "asset", "payTo", "amount"].iter().all(|field| offer.get(field).is_some())
+    ["scheme", "network", "asset", "payTo", "amount"]
+        .iter()
+        .all(|field| offer.get(field).is_some())
 }
 
 fn dollars(info: &Value) -> Result<Asked, String> {
-    let currency = text_at(info, "/price/currency").or_else(|| text_at(info, "/currency")).unwrap_or("USD");
-    if !["USD", "USDC"].iter().any(|known| known.eq_ignore_ascii_case(currency)) {
+    let currency = text_at(info, "/price/currency")
+        .or_else(|| text_at(info, "/currency"))
+        .unwrap_or("USD");
+    if !["USD", "USDC"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(currency))
+    {
         return Err(format!("a price is in `{currency}`; expected USD"));
     }
     let amount = |pointers: [&str; 2]| {
-        let written = pointers.iter().find_map(|pointer| number(info.pointer(pointer)?));
-        written.map(|written| written.parse::<Usd>().map_err(|error| format!("a price of `{written}`: {error}")))
+        let written = pointers
+            .iter()
+            .find_map(|pointer| number(info.pointer(pointer)?));
+        written.map(|written| {
+            written
+                .parse::<Usd>()
+                .map_err(|error| format!("a price of `{written}`: {error}"))
+        })
     };
     let fixed = amount(["/price/amount", "/price"]).transpose()?;
     let least = amount(["/price/min", "/minPrice"]).transpose()?;
     let most = amount(["/price/max", "/maxPrice"]).transpose()?;
     match (fixed, least, most) {
-        (Some(price), ..) => Ok(Asked::Dollars { least: price, most: price }),
-        (None, Some(least), Some(most)) if least > most => Err("a price is at least more than at most".to_owned()),
-        (None, least, Some(most)) => Ok(Asked::Dollars { least: least.unwrap_or(Usd::ZERO), most }),
+        (Some(price), ..) => Ok(Asked::Dollars {
+            least: price,
+            most: price,
+        }),
+        (None, Some(least), Some(most)) if least > most => {
+            Err("a price is at least more than at most".to_owned())
+        }
+        (None, least, Some(most)) => Ok(Asked::Dollars {
+            least: least.unwrap_or(Usd::ZERO),
+            most,
+        }),
         // "From a cent" is no price.
         (None, _, None) => Ok(Asked::Nothing),
     }
@@ -173,17 +208,32 @@ mod tests {
                 json!({ "price": { "mode": "fixed", "currency": "USD", "amount": "0.01" }, "protocols": x402 }),
                 "0.01-0.01",
             ),
-            (json!({ "price": { "mode": "dynamic", "currency": "USD", "min": "0.01", "max": "2" } }), "0.01-2.00"),
-            (json!({ "pricingMode": "fixed", "price": "$0.02", "protocols": ["x402", "mpp"] }), "0.02-0.02"),
-            (json!({ "pricingMode": "range", "minPrice": "0.5", "maxPrice": 1 }), "0.50-1.00"),
+            (
+                json!({ "price": { "mode": "dynamic", "currency": "USD", "min": "0.01", "max": "2" } }),
+                "0.01-2.00",
+            ),
+            (
+                json!({ "pricingMode": "fixed", "price": "$0.02", "protocols": ["x402", "mpp"] }),
+                "0.02-0.02",
+            ),
+            (
+                json!({ "pricingMode": "range", "minPrice": "0.5", "maxPrice": 1 }),
+                "0.50-1.00",
+            ),
             (json!({ "price": { "amount": 0.05 } }), "0.05-0.05"),
         ] {
             match read(&info) {
-                Ok(Asked::Dollars { least, most }) => assert_eq!(format!("{least}-{most}"), expected, "{info}"),
+                Ok(Asked::Dollars { least, most }) => {
+                    assert_eq!(format!("{least}-{most}"), expected, "{info}")
+                }
                 other => panic!("{info}: {other:?}"),
             }
         }
-        for info in [json!({ "pricingMode": "quote" }), json!({}), json!({ "price": { "min": "0.01" } })] {
+        for info in [
+            json!({ "pricingMode": "quote" }),
+            json!({}),
+            json!({ "price": { "min": "0.01" } }),
+        ] {
             assert!(matches!(read(&info), Ok(Asked::Nothing)), "{info}");
         }
         for info in [
@@ -211,7 +261,8 @@ mod tests {
     fn an_offer_is_taken_before_a_price_in_words() {
         let offer = json!({ "scheme": "exact", "network": "eip155:8453", "amount": "80000", "maxTimeoutSeconds": 300,
             "asset": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "payTo": "0x1664530DC2A1CA350B1dbaD1Fc1F1a70c90fe4de" });
-        let asked = read(&json!({ "price": { "amount": "0.01" }, "protocols": [{ "x402": offer }] }));
+        let asked =
+            read(&json!({ "price": { "amount": "0.01" }, "protocols": [{ "x402": offer }] }));
         assert!(matches!(asked, Ok(Asked::Offers(required)) if required.offers().len() == 1));
     }
 

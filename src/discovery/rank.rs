@@ -37,8 +37,13 @@ impl Words {
     /// however often a seller repeats it.
     pub(super) fn fit(&self, listing: &Listing) -> Fit {
         let named = self.iter().filter(|word| occurs(word, &listing.named));
-        let anywhere = self.iter().filter(|word| occurs(word, &listing.named) || occurs(word, &listing.described));
-        Fit { words: anywhere.count(), named: named.count() }
+        let anywhere = self
+            .iter()
+            .filter(|word| occurs(word, &listing.named) || occurs(word, &listing.described));
+        Fit {
+            words: anywhere.count(),
+            named: named.count(),
+        }
     }
 }
 
@@ -50,17 +55,24 @@ pub(super) struct Fit {
 }
 
 fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|character: char| !character.is_alphanumeric()).filter(|token| !token.is_empty())
+    text.split(|character: char| !character.is_alphanumeric())
+        .filter(|token| !token.is_empty())
 }
 
 /// Without the `s` of a plural, so that `forecasts` finds `forecast`.
 fn singular(word: &str) -> &str {
-    word.strip_suffix('s').filter(|stem| stem.len() > 3 && !stem.ends_with('s')).unwrap_or(word)
+    word.strip_suffix('s')
+        .filter(|stem| stem.len() > 3 && !stem.ends_with('s'))
+        .unwrap_or(word)
 }
 
 /// Whether a word of the text begins so. Scripts that do not part words are looked through.
 fn occurs(word: &str, text: &str) -> bool {
-    if word.is_ascii() { tokens(text).any(|token| token.starts_with(word)) } else { text.contains(word) }
+    if word.is_ascii() {
+        tokens(text).any(|token| token.starts_with(word))
+    } else {
+        text.contains(word)
+    }
 }
 
 /// The listings that fit, best first: by words, then by what they are called, then in the order they were found.
@@ -71,8 +83,10 @@ pub(super) fn fitting(listings: Vec<Listing>, wish: &Wish) -> Vec<Listing> {
         let kind = wish.kind.is_none_or(|kind| kind == listing.kind);
         (words && kind && has_method(listing, wish.method.as_ref())).then_some(fit)
     };
-    let mut fitting: Vec<(Fit, Listing)> =
-        listings.into_iter().filter_map(|listing| wanted(&listing).map(|fit| (fit, listing))).collect();
+    let mut fitting: Vec<(Fit, Listing)> = listings
+        .into_iter()
+        .filter_map(|listing| wanted(&listing).map(|fit| (fit, listing)))
+        .collect();
     fitting.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
     fitting.into_iter().map(|(_, listing)| listing).collect()
 }
@@ -80,7 +94,13 @@ pub(super) fn fitting(listings: Vec<Listing>, wish: &Wish) -> Vec<Listing> {
 fn has_method(listing: &Listing, wanted: Option<&Method>) -> bool {
     match wanted {
         None => true,
-        Some(wanted) => listing.kind == Kind::Http && listing.method.as_ref().is_none_or(|method| method == wanted),
+        Some(wanted) => {
+            listing.kind == Kind::Http
+                && listing
+                    .method
+                    .as_ref()
+                    .is_none_or(|method| method == wanted)
+        }
     }
 }
 
@@ -92,31 +112,61 @@ mod tests {
 
     fn listing(path: &str, description: &str) -> Listing {
         let url = format!("https://a.example/{path}").parse().unwrap();
-        let texts = Texts { description: Some(description), ..Texts::default() };
+        let texts = Texts {
+            description: Some(description),
+            ..Texts::default()
+        };
         Listing::new(Kind::Http, url, Asked::Nothing, &texts)
     }
 
     #[test]
     fn words_are_compared_by_their_beginnings_once_each() {
         let words = Words::of("Weather FORECASTS, weather");
-        assert_eq!(words, Words(vec!["weather".to_owned(), "forecast".to_owned()]));
+        assert_eq!(
+            words,
+            Words(vec!["weather".to_owned(), "forecast".to_owned()])
+        );
         for (path, description, fit) in [
-            ("weather", "Forecasting for tomorrow", Fit { words: 2, named: 1 }),
-            ("x", "weather weather weather weather", Fit { words: 1, named: 0 }),
+            (
+                "weather",
+                "Forecasting for tomorrow",
+                Fit { words: 2, named: 1 },
+            ),
+            (
+                "x",
+                "weather weather weather weather",
+                Fit { words: 1, named: 0 },
+            ),
             ("unweathered", "no", Fit { words: 0, named: 0 }),
         ] {
             assert_eq!(words.fit(&listing(path, description)), fit, "{path}");
         }
-        assert_eq!(Words::of("天気").fit(&listing("x", "東京の天気予報")), Fit { words: 1, named: 0 });
+        assert_eq!(
+            Words::of("天気").fit(&listing("x", "東京の天気予報")),
+            Fit { words: 1, named: 0 }
+        );
         assert!(Words::of(" -- ").is_empty());
-        assert_eq!(Words::of("glass news s").iter().collect::<Vec<_>>(), ["glass", "news", "s"]);
+        assert_eq!(
+            Words::of("glass news s").iter().collect::<Vec<_>>(),
+            ["glass", "news", "s"]
+        );
     }
 
     #[test]
     fn what_fits_better_comes_first() {
-        let all = vec![listing("c", "nothing"), listing("a", "weather"), listing("weather", "forecast")];
-        let wish = Wish { words: Words::of("weather forecast"), ..Wish::default() };
-        let paths: Vec<_> = fitting(all, &wish).iter().map(|listing| listing.url.path().to_owned()).collect();
+        let all = vec![
+            listing("c", "nothing"),
+            listing("a", "weather"),
+            listing("weather", "forecast"),
+        ];
+        let wish = Wish {
+            words: Words::of("weather forecast"),
+            ..Wish::default()
+        };
+        let paths: Vec<_> = fitting(all, &wish)
+            .iter()
+            .map(|listing| listing.url.path().to_owned())
+            .collect();
         assert_eq!(paths, ["/weather", "/a"]);
     }
 }

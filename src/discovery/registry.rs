@@ -23,9 +23,14 @@ struct Answer {
 /// A page of servers.
 pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     let answer: Answer = json(bytes, "a registry's page")?;
-    let metadata = answer.metadata.and_then(|raw| item(&raw).ok()).unwrap_or_default();
+    let metadata = answer
+        .metadata
+        .and_then(|raw| item(&raw).ok())
+        .unwrap_or_default();
     let cursor = text_at(&metadata, "/nextCursor").or_else(|| text_at(&metadata, "/next_cursor"));
-    let mut page = Page::of(answer.servers, |item| server(item).map(|listing| vec![listing]));
+    let mut page = Page::of(answer.servers, |item| {
+        server(item).map(|listing| vec![listing])
+    });
     page.next = Next::cursor(cursor);
     Ok(page)
 }
@@ -34,12 +39,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
 fn server(item: &Value) -> Result<Listing, String> {
     // Since v0.1 and in later v0 what is published is wrapped, beside what the registry says of it.
     let server = item.get("server").unwrap_or(item);
-    let status = text_at(item, OFFICIAL).or_else(|| text_at(server, OFFICIAL)).or_else(|| text_at(server, "/status"));
+    let status = text_at(item, OFFICIAL)
+        .or_else(|| text_at(server, OFFICIAL))
+        .or_else(|| text_at(server, "/status"));
     if status == Some("deleted") {
         return Err("a server is deleted".to_owned());
     }
-    let remotes = server.get("remotes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let streamable = |remote: &&Value| transport(remote).is_some_and(|kind| kind.contains("streamable"));
+    let remotes = server
+        .get("remotes")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let streamable =
+        |remote: &&Value| transport(remote).is_some_and(|kind| kind.contains("streamable"));
     let remote = remotes.iter().find(streamable).or_else(|| remotes.first());
     let remote = remote.ok_or("a server has no URL: it runs where its user is")?;
     let written = text_at(remote, "/url").ok_or("a server's remote has no URL")?;
@@ -54,21 +66,28 @@ fn server(item: &Value) -> Result<Listing, String> {
     };
     let mut listing = Listing::new(Kind::Mcp, locate(written, None)?, Asked::Nothing, &texts);
     if let Some(name) = secret_header(remote) {
-        listing.lacks = Some(format!("it wants the header `{}`", crate::text::excerpt(name)));
+        listing.lacks = Some(format!(
+            "it wants the header `{}`",
+            crate::text::excerpt(name)
+        ));
     }
     Ok(listing)
 }
 
 fn transport(remote: &Value) -> Option<&str> {
-    ["/type", "/transport_type", "/transport"].iter().find_map(|pointer| text_at(remote, pointer))
+    ["/type", "/transport_type", "/transport"]
+        .iter()
+        .find_map(|pointer| text_at(remote, pointer))
 }
 
 /// A header that a caller must have from the server's owner.
 fn secret_header(remote: &Value) -> Option<&str> {
     let headers = remote.get("headers")?.as_array()?;
-    let is = |header: &Value, field: &str| header.get(field).and_then(Value::as_bool).unwrap_or(false);
+    let is =
+        |header: &Value, field: &str| header.get(field).and_then(Value::as_bool).unwrap_or(false);
     let secret = headers.iter().find(|header| {
-        (is(header, "isRequired") || is(header, "is_required")) && (is(header, "isSecret") || is(header, "is_secret"))
+        (is(header, "isRequired") || is(header, "is_required"))
+            && (is(header, "isSecret") || is(header, "is_secret"))
     });
     text_at(secret?, "/name")
 }
@@ -94,9 +113,21 @@ mod tests {
         let bytes = json!({ "servers": [wrapped, bare, local, gone, templated, null],
             "metadata": { "nextCursor": "io.example/next", "count": 6 } });
         let page = read(bytes.to_string().as_bytes()).unwrap();
-        let seen: Vec<_> =
-            page.listings.iter().map(|listing| (listing.url.as_str(), listing.lacks.is_some())).collect();
-        assert_eq!(seen, [("https://w.example/mcp", false), ("https://n.example/sse", true)]);
-        assert_eq!((page.skipped.count, page.next), (4, Next::Cursor("io.example/next".to_owned())));
+        let seen: Vec<_> = page
+            .listings
+            .iter()
+            .map(|listing| (listing.url.as_str(), listing.lacks.is_some()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("https://w.example/mcp", false),
+                ("https://n.example/sse", true)
+            ]
+        );
+        assert_eq!(
+            (page.skipped.count, page.next),
+            (4, Next::Cursor("io.example/next".to_owned()))
+        );
     }
 }

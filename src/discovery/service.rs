@@ -84,7 +84,13 @@ pub struct Advertised {
 
 impl Advertised {
     pub(super) fn complete(&mut self, other: Self) {
-        let Self { name, description, tags, mime_type, input } = other;
+        let Self {
+            name,
+            description,
+            tags,
+            mime_type,
+            input,
+        } = other;
         self.name = self.name.take().or(name);
         self.description = self.description.take().or(description);
         self.mime_type = self.mime_type.take().or(mime_type);
@@ -98,7 +104,11 @@ impl Advertised {
 impl Service {
     pub(super) fn new(listing: Listing, judgement: Judgement, wish: &Wish) -> Self {
         let fit = wish.words.fit(&listing);
-        let Judgement { standing, price, quote } = judgement;
+        let Judgement {
+            standing,
+            price,
+            quote,
+        } = judgement;
         let usual = match listing.kind {
             Kind::Http => Method::GET,
             Kind::Mcp => Method::POST,
@@ -106,7 +116,10 @@ impl Service {
         Self {
             kind: listing.kind,
             url: listing.url,
-            method: listing.method.or_else(|| wish.method.clone()).unwrap_or(usual),
+            method: listing
+                .method
+                .or_else(|| wish.method.clone())
+                .unwrap_or(usual),
             tool: listing.tool,
             cap: cap(&price, wish.max_price),
             price,
@@ -137,8 +150,18 @@ impl Service {
     /// lists make the same order.
     pub(super) fn place(&self) -> impl Ord + use<> {
         let price = self.price.dollars().unwrap_or(Usd::MAX);
-        let name = (self.url.to_string(), self.method.to_string(), self.tool.clone());
-        (self.standing.rank(), Reverse(self.words), price, Reverse(self.named), name)
+        let name = (
+            self.url.to_string(),
+            self.method.to_string(),
+            self.tool.clone(),
+        );
+        (
+            self.standing.rank(),
+            Reverse(self.words),
+            price,
+            Reverse(self.named),
+            name,
+        )
     }
 }
 
@@ -163,9 +186,14 @@ pub(super) fn merged(harvests: Vec<Harvest>) -> (Vec<Listing>, Vec<SourceReport>
         reports.push(harvest.report);
         for mut listing in harvest.listings {
             listing.sources = vec![source];
-            let here = places.entry((listing.kind, listing.url.clone(), listing.tool.clone())).or_default();
-            let same =
-                here.iter().copied().find(|place| merged.get(*place).is_some_and(|known| known.is_same(&listing)));
+            let here = places
+                .entry((listing.kind, listing.url.clone(), listing.tool.clone()))
+                .or_default();
+            let same = here.iter().copied().find(|place| {
+                merged
+                    .get(*place)
+                    .is_some_and(|known| known.is_same(&listing))
+            });
             match same.and_then(|place| merged.get_mut(place)) {
                 Some(known) => known.complete(listing),
                 None => {

@@ -80,7 +80,10 @@ pub(super) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { pages: 10, time: Duration::from_secs(20) }
+        Self {
+            pages: 10,
+            time: Duration::from_secs(20),
+        }
     }
 }
 
@@ -120,9 +123,18 @@ impl Source {
             more: false,
             error: None,
         };
-        let harvest = Harvest { listings: Vec::new(), report };
+        let harvest = Harvest {
+            listings: Vec::new(),
+            report,
+        };
         let fetcher = Fetcher::new(client, bounds.time);
-        let mut reader = Reader { fetcher, wish, left: bounds.pages, seen: HashSet::new(), harvest };
+        let mut reader = Reader {
+            fetcher,
+            wish,
+            left: bounds.pages,
+            seen: HashSet::new(),
+            harvest,
+        };
         let read = match kind {
             SourceKind::Bazaar => reader.bazaar(&url).await,
             SourceKind::WellKnown => reader.well_known(&url).await,
@@ -179,34 +191,60 @@ impl Reader<'_> {
     async fn bazaar(&mut self, url: &Url) -> Result<(), Error> {
         if !self.wish.words.is_empty() {
             let text = self.wish.text.as_str();
-            let searched = self.resources(below(url, "/discovery/search"), Some(("query", text))).await;
-            self.harvest.listings.iter_mut().for_each(|listing| listing.searched = true);
+            let searched = self
+                .resources(below(url, "/discovery/search"), Some(("query", text)))
+                .await;
+            self.harvest
+                .listings
+                .iter_mut()
+                .for_each(|listing| listing.searched = true);
             match searched {
                 Err(error) if is_missing(&error) => {}
                 searched => return searched,
             }
         }
-        self.resources(below(url, "/discovery/resources"), None).await
+        self.resources(below(url, "/discovery/resources"), None)
+            .await
     }
 
     /// One of a bazaar's two lists. Filters compare texts, so a network is asked for as both versions write it.
-    async fn resources(&mut self, url: Url, query: Option<(&'static str, &str)>) -> Result<(), Error> {
+    async fn resources(
+        &mut self,
+        url: Url,
+        query: Option<(&'static str, &str)>,
+    ) -> Result<(), Error> {
         let wish = self.wish;
         let mut query: Vec<(&'static str, &str)> = query.into_iter().collect();
         query.extend(wish.kind.map(|kind| ("type", kind.name())));
         let Some(network) = wish.network else {
-            return self.series(&Series { url, query, read: bazaar::read }).await;
+            return self
+                .series(&Series {
+                    url,
+                    query,
+                    read: bazaar::read,
+                })
+                .await;
         };
         let caip2 = network.to_string();
         for written in [Some(caip2.as_str()), network.name()].into_iter().flatten() {
-            let query = query.iter().copied().chain([("network", written)]).collect();
-            self.series(&Series { url: url.clone(), query, read: bazaar::read }).await?;
+            let query = query
+                .iter()
+                .copied()
+                .chain([("network", written)])
+                .collect();
+            self.series(&Series {
+                url: url.clone(),
+                query,
+                read: bazaar::read,
+            })
+            .await?;
         }
         Ok(())
     }
 
     async fn well_known(&mut self, url: &Url) -> Result<(), Error> {
-        let [first, second] = ["/.well-known/x402", "/.well-known/x402.json"].map(|path| at_origin(url, path));
+        let [first, second] =
+            ["/.well-known/x402", "/.well-known/x402.json"].map(|path| at_origin(url, path));
         let read = |bytes: &[u8], url: &Url| well_known::read(bytes, url);
         match self.document(&first, read).await {
             Err(error) if is_missing(&error) => self.document(&second, read).await,
@@ -215,7 +253,11 @@ impl Reader<'_> {
     }
 
     async fn openapi(&mut self, url: &Url) -> Result<(), Error> {
-        let url = if url.path() == "/" { at_origin(url, "/openapi.json") } else { url.clone() };
+        let url = if url.path() == "/" {
+            at_origin(url, "/openapi.json")
+        } else {
+            url.clone()
+        };
         self.document(&url, openapi::read).await
     }
 
@@ -225,7 +267,11 @@ impl Reader<'_> {
         for word in wish.words.iter().take(REGISTRY_WORDS) {
             self.servers(url, Some(word)).await?;
         }
-        if self.harvest.listings.is_empty() { self.servers(url, None).await } else { Ok(()) }
+        if self.harvest.listings.is_empty() {
+            self.servers(url, None).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn servers(&mut self, url: &Url, word: Option<&str>) -> Result<(), Error> {
@@ -233,13 +279,22 @@ impl Reader<'_> {
         query.extend(word.map(|word| ("search", word)));
         let old = url.path().trim_end_matches('/').ends_with("/v0/servers");
         if !old {
-            let new = Series { url: below(url, "/v0.1/servers"), query: query.clone(), read: registry::read };
+            let new = Series {
+                url: below(url, "/v0.1/servers"),
+                query: query.clone(),
+                read: registry::read,
+            };
             match self.series(&new).await {
                 Err(error) if is_missing(&error) => {}
                 done => return done,
             }
         }
-        self.series(&Series { url: below(url, "/v0/servers"), query, read: registry::read }).await
+        self.series(&Series {
+            url: below(url, "/v0/servers"),
+            query,
+            read: registry::read,
+        })
+        .await
     }
 
     /// Reads page after page until the list ends, repeats itself or reaches its bound.
@@ -257,7 +312,9 @@ impl Reader<'_> {
             let fresh = self.take(page);
             place = match next {
                 _ if items == 0 || !fresh => return Ok(()),
-                Next::Total(total) if u64::try_from(offset).is_ok_and(|offset| offset < total) => Place::Offset(offset),
+                Next::Total(total) if u64::try_from(offset).is_ok_and(|offset| offset < total) => {
+                    Place::Offset(offset)
+                }
                 Next::Cursor(cursor) => Place::Cursor(cursor),
                 Next::End | Next::Total(_) => return Ok(()),
             };
@@ -267,7 +324,11 @@ impl Reader<'_> {
     }
 
     /// Reads a list that has no pages.
-    async fn document(&mut self, url: &Url, read: impl Fn(&[u8], &Url) -> Result<Page, Error>) -> Result<(), Error> {
+    async fn document(
+        &mut self,
+        url: &Url,
+        read: impl Fn(&[u8], &Url) -> Result<Page, Error>,
+    ) -> Result<(), Error> {
         let bytes = self.fetcher.get(url).await?;
         let page = read(&bytes, url).map_err(|error| error.at(url))?;
         self.take(page);
@@ -298,7 +359,9 @@ fn is_missing(error: &Error) -> bool {
         StatusCode::UNPROCESSABLE_ENTITY,
         StatusCode::NOT_IMPLEMENTED,
     ];
-    error.status().is_some_and(|status| missing.contains(&status))
+    error
+        .status()
+        .is_some_and(|status| missing.contains(&status))
 }
 
 /// A path of the URL's origin.
@@ -325,5 +388,9 @@ pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<crate::fuzzing
         let fit = super::Words::of(&listing.described).fit(&listing);
         (listing.url, listing.advertised, fit.words)
     });
-    Some(crate::fuzzing::Listed { items: page.items, skipped: page.skipped, services: services.collect() })
+    Some(crate::fuzzing::Listed {
+        items: page.items,
+        skipped: page.skipped,
+        services: services.collect(),
+    })
 }

@@ -31,7 +31,9 @@ pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
             "the answer is not a list of resources: it has neither `resources` nor `items`",
         )
     })?;
-    Ok(Page::of(items, |item| entry(item, url).map(|listing| vec![listing])))
+    Ok(Page::of(items, |item| {
+        entry(item, url).map(|listing| vec![listing])
+    }))
 }
 
 fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
@@ -41,7 +43,13 @@ fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
                 Some((verb, rest)) if method(verb).is_some() => (method(verb), rest.trim()),
                 _ => (None, written.as_str()),
             };
-            Ok(Listing::new(Kind::Http, locate(written, Some(base))?, Asked::Nothing, &Texts::default()).method(said))
+            Ok(Listing::new(
+                Kind::Http,
+                locate(written, Some(base))?,
+                Asked::Nothing,
+                &Texts::default(),
+            )
+            .method(said))
         }
         Value::Object(_) => bazaar::resource(item, Some(base)),
         _ => Err("an item is neither a URL nor an object".to_owned()),
@@ -65,9 +73,22 @@ mod tests {
         let seen: Vec<_> = page
             .listings
             .iter()
-            .map(|listing| (listing.url.path(), listing.method.as_ref().map(http::Method::as_str)))
+            .map(|listing| {
+                (
+                    listing.url.path(),
+                    listing.method.as_ref().map(http::Method::as_str),
+                )
+            })
             .collect();
-        assert_eq!(seen, [("/report", None), ("/search", Some("POST")), ("/plain", None), ("/dear", Some("PUT"))]);
+        assert_eq!(
+            seen,
+            [
+                ("/report", None),
+                ("/search", Some("POST")),
+                ("/plain", None),
+                ("/dear", Some("PUT"))
+            ]
+        );
         assert_eq!(page.skipped.count, 2);
     }
 }

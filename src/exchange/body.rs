@@ -28,7 +28,14 @@ impl Opened {
     pub(super) fn new(response: Response) -> Self {
         let url = response.url().clone();
         let (head, body) = http::Response::<Body>::from(response).into_parts();
-        Self { url, head, body, read: VecDeque::new(), length: 0, ended: false }
+        Self {
+            url,
+            head,
+            body,
+            read: VecDeque::new(),
+            length: 0,
+            ended: false,
+        }
     }
 
     /// Reads on until there are so many bytes, or no more. May be dropped at any time.
@@ -36,7 +43,9 @@ impl Opened {
         while !self.ended && self.length < enough {
             match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
                 Some(Ok(frame)) => {
-                    self.length = self.length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+                    self.length = self
+                        .length
+                        .saturating_add(frame.data_ref().map_or(0, Bytes::len));
                     self.read.push_back(frame);
                 }
                 Some(Err(error)) => return Err(Error::http(error)),
@@ -51,12 +60,21 @@ impl Opened {
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.read.iter().filter_map(Frame::data_ref).flatten().copied().collect()
+        self.read
+            .iter()
+            .filter_map(Frame::data_ref)
+            .flatten()
+            .copied()
+            .collect()
     }
 
     pub(super) fn digest(&self) -> BodyDigest {
         let bytes = self.bytes();
-        BodyDigest::new(keccak256(&bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX), self.ended)
+        BodyDigest::new(
+            keccak256(&bytes),
+            u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            self.ended,
+        )
     }
 
     /// Under another URL.
@@ -67,11 +85,18 @@ impl Opened {
 
     /// The response as it came, body and all.
     pub(super) fn close(self) -> Result<Response, Error> {
-        let body = Body::wrap(Prefixed { read: self.read, rest: self.body });
-        let mut response = http::Response::builder().url(self.url).body(body).map_err(rebuild)?;
+        let body = Body::wrap(Prefixed {
+            read: self.read,
+            rest: self.body,
+        });
+        let mut response = http::Response::builder()
+            .url(self.url)
+            .body(body)
+            .map_err(rebuild)?;
         let extensions = std::mem::take(response.extensions_mut());
         let (mut head, body) = response.into_parts();
-        (head.status, head.version, head.headers) = (self.head.status, self.head.version, self.head.headers);
+        (head.status, head.version, head.headers) =
+            (self.head.status, self.head.version, self.head.headers);
         head.extensions = self.head.extensions;
         head.extensions.extend(extensions);
         Ok(http::Response::from_parts(head, body).into())
@@ -79,7 +104,11 @@ impl Opened {
 }
 
 fn rebuild(error: http::Error) -> Error {
-    Error::new(ErrorKind::Transport, "the response cannot be put together again").because(error)
+    Error::new(
+        ErrorKind::Transport,
+        "the response cannot be put together again",
+    )
+    .because(error)
 }
 
 /// A body of which some was read already.

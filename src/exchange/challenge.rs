@@ -31,7 +31,10 @@ pub(crate) async fn read(response: Response) -> Result<Challenge, Error> {
 
 /// Terms in a body are JSON. A page for people, however large, is not read.
 fn may_hold_terms(response: &Response) -> bool {
-    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     content_type.is_none_or(|kind| kind.contains("json") || kind.starts_with("text/plain"))
 }
 
@@ -39,8 +42,9 @@ fn may_hold_terms(response: &Response) -> bool {
 /// for a second and at most 64 KiB.
 fn dispose(mut response: Response) {
     const ENOUGH: usize = 64 * 1024;
-    let small =
-        response.content_length().is_none_or(|length| usize::try_from(length).is_ok_and(|length| length <= ENOUGH));
+    let small = response
+        .content_length()
+        .is_none_or(|length| usize::try_from(length).is_ok_and(|length| length <= ENOUGH));
     if !small {
         return;
     }

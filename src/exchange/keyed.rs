@@ -30,13 +30,18 @@ impl<W: Wire> Exchange<'_, W> {
     ) -> Result<Response, Error> {
         let preference = match credential.preference() {
             // What may not be paid has the key alone.
-            Preference::PayFirst | Preference::Cheapest if self.options.no_payment => Preference::KeyFirst,
+            Preference::PayFirst | Preference::Cheapest if self.options.no_payment => {
+                Preference::KeyFirst
+            }
             preference => preference,
         };
         match preference {
             Preference::NeverKey => self.by_payment(first, &mut replay).await,
             Preference::NeverPay => {
-                let key = self.key(credential).await?.ok_or_else(|| credential.missing().at(first.url()))?;
+                let key = self
+                    .key(credential)
+                    .await?
+                    .ok_or_else(|| credential.missing().at(first.url()))?;
                 self.call(credential, &key, first, replay).await
             }
             Preference::KeyFirst => self.key_first(credential, first, replay).await,
@@ -64,12 +69,19 @@ impl<W: Wire> Exchange<'_, W> {
         if self.options.no_payment || !credential.pays_for(answer.status()) {
             return Ok(answer);
         }
-        let Some(again) = replay.make() else { return Ok(answer) };
+        let Some(again) = replay.make() else {
+            return Ok(answer);
+        };
         let paid = self.by_payment(again, &mut replay).await;
         either(credential, answer, paid)
     }
 
-    async fn pay_first(&mut self, credential: &Credential, first: Request, replay: Replay) -> Result<Response, Error> {
+    async fn pay_first(
+        &mut self,
+        credential: &Credential,
+        first: Request,
+        replay: Replay,
+    ) -> Result<Response, Error> {
         let paid = self.by_payment(first, &mut replay.twin()).await;
         let refused = match &paid {
             // An answer that was paid for is the answer, whatever it says: it knows what became of the money.
@@ -108,7 +120,8 @@ impl<W: Wire> Exchange<'_, W> {
         };
         if self.price(&required).is_some_and(|price| price < cost) {
             let paid = self.buy(required, &asked, &url).await;
-            let refused = |error: &Error| error.spend() == Spend::None && is_about_money(error.kind());
+            let refused =
+                |error: &Error| error.spend() == Spend::None && is_about_money(error.kind());
             match (paid, replay.make()) {
                 (Err(error), Some(again)) if refused(&error) => match self.key(credential).await? {
                     Some(key) => self.call(credential, &key, again, replay).await,
@@ -136,11 +149,15 @@ impl<W: Wire> Exchange<'_, W> {
 
     /// The key now, within the time that an answer may take.
     async fn key(&self, credential: &Credential) -> Result<Option<SecretString>, Error> {
-        let key = self.deadline.bound(std::time::Duration::ZERO, credential.key()).await;
+        let key = self
+            .deadline
+            .bound(std::time::Duration::ZERO, credential.key())
+            .await;
         key.map_err(|error| match error.kind() {
-            ErrorKind::Timeout => {
-                Error::new(ErrorKind::Timeout, format!("the key `{}` did not come in time", credential.name()))
-            }
+            ErrorKind::Timeout => Error::new(
+                ErrorKind::Timeout,
+                format!("the key `{}` did not come in time", credential.name()),
+            ),
             _ => error,
         })
     }
@@ -183,7 +200,10 @@ impl<W: Wire> Exchange<'_, W> {
             Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };
-        answer.extensions_mut().insert(Called { credential: credential.name().to_owned(), cost });
+        answer.extensions_mut().insert(Called {
+            credential: credential.name().to_owned(),
+            cost,
+        });
         Ok(answer)
     }
 
@@ -201,10 +221,18 @@ impl<W: Wire> Exchange<'_, W> {
             let bare = request.url().clone();
             credential.attach(key, &mut request)?;
             let sent = request.url().clone();
-            let answer =
-                self.send(request, std::time::Duration::ZERO).await.map_err(|error| error.instead_at(&bare))?;
+            let answer = self
+                .send(request, std::time::Duration::ZERO)
+                .await
+                .map_err(|error| error.instead_at(&bare))?;
             match replay.redirected(&answer) {
-                None => return if sent == bare { Ok(answer) } else { Opened::new(answer).at(bare).close() },
+                None => {
+                    return if sent == bare {
+                        Ok(answer)
+                    } else {
+                        Opened::new(answer).at(bare).close()
+                    };
+                }
                 Some((next, following)) => {
                     (request, replay) = (next, following);
                     // A seller that keeps the query keeps the key in it.
@@ -212,7 +240,10 @@ impl<W: Wire> Exchange<'_, W> {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Transport, format!("more than {MAX_HOPS} redirects")))
+        Err(Error::new(
+            ErrorKind::Transport,
+            format!("more than {MAX_HOPS} redirects"),
+        ))
     }
 }
 
@@ -223,7 +254,11 @@ const fn is_closed(status: StatusCode) -> bool {
 
 /// Of a key that was turned away and a payment tried in its place, what the caller is told: the
 /// payment's answer, unless it brought nothing and moved nothing.
-fn either(credential: &Credential, keyed: Response, paid: Result<Response, Error>) -> Result<Response, Error> {
+fn either(
+    credential: &Credential,
+    keyed: Response,
+    paid: Result<Response, Error>,
+) -> Result<Response, Error> {
     match paid {
         Ok(answer) if answer.spend() == Spend::None && !answer.status().is_success() => Ok(keyed),
         Err(error) if error.spend() == Spend::None => {
@@ -237,6 +272,10 @@ fn either(credential: &Credential, keyed: Response, paid: Result<Response, Error
 const fn is_about_money(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::Denied | ErrorKind::NotPayable | ErrorKind::NoWallet | ErrorKind::NotReplayable | ErrorKind::Signer
+        ErrorKind::Denied
+            | ErrorKind::NotPayable
+            | ErrorKind::NoWallet
+            | ErrorKind::NotReplayable
+            | ErrorKind::Signer
     )
 }

@@ -115,19 +115,34 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn new(whole: Option<Duration>, answer: Duration) -> Self {
-        Self { whole: whole.and_then(|limit| Instant::now().checked_add(limit)), answer }
+        Self {
+            whole: whole.and_then(|limit| Instant::now().checked_add(limit)),
+            answer,
+        }
     }
 
     fn remaining(&self) -> Option<Duration> {
-        self.whole.map(|end| end.saturating_duration_since(Instant::now()))
+        self.whole
+            .map(|end| end.saturating_duration_since(Instant::now()))
     }
 
     /// Awaits `work` for at most an answer's time and `extra`, and not beyond the whole.
-    async fn bound<T>(&self, extra: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn bound<T>(
+        &self,
+        extra: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let answer = self.answer.saturating_add(extra);
         let limit = self.remaining().map_or(answer, |left| left.min(answer));
-        let late = || Error::new(ErrorKind::Timeout, format!("no answer within {} s", limit.as_secs_f32()));
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+        let late = || {
+            Error::new(
+                ErrorKind::Timeout,
+                format!("no answer within {} s", limit.as_secs_f32()),
+            )
+        };
+        tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -139,7 +154,16 @@ impl<'a, W: Wire> Exchange<'a, W> {
         options: Options,
         (deadline, patience): (Deadline, Patience),
     ) -> Self {
-        Self { wire, payer, guard, keys: None, options, deadline, patience, fingerprint: None }
+        Self {
+            wire,
+            payer,
+            guard,
+            keys: None,
+            options,
+            deadline,
+            patience,
+            fingerprint: None,
+        }
     }
 
     /// With API keys beside the wallet.
@@ -163,17 +187,20 @@ impl<'a, W: Wire> Exchange<'a, W> {
         let answer = Box::pin(self.fetch(request)).instrument(span.clone()).await;
         match &answer {
             Ok(response) => {
-                span.record("status", response.status().as_u16()).record("spend", response.spend().name());
+                span.record("status", response.status().as_u16())
+                    .record("spend", response.spend().name());
             }
             Err(error) => {
-                span.record("error", error.kind().name()).record("spend", error.spend().name());
+                span.record("error", error.kind().name())
+                    .record("spend", error.spend().name());
             }
         }
         answer
     }
 
     async fn fetch(mut self, request: Request) -> Result<Response, Error> {
-        let (mut replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
+        let (mut replay, first) =
+            Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
         let payer = self.payer.filter(|_| !self.options.no_payment);
         if let Some(payer) = payer.filter(|_| self.options.purchase_id.is_some()) {
@@ -203,13 +230,21 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     /// What the request would be paid at without asking, where the policy remembers its seller's terms.
-    fn known_terms(&self, first: &Request, replay: &Replay) -> Result<Option<(Intent, Arc<PaymentRequired>)>, Error> {
-        let Some(payer) = self.payer.filter(|_| !self.options.no_payment) else { return Ok(None) };
+    fn known_terms(
+        &self,
+        first: &Request,
+        replay: &Replay,
+    ) -> Result<Option<(Intent, Arc<PaymentRequired>)>, Error> {
+        let Some(payer) = self.payer.filter(|_| !self.options.no_payment) else {
+            return Ok(None);
+        };
         if !payer.remembers_terms(first.url()) {
             return Ok(None);
         }
         let intent = self.intent(first)?;
-        let terms = payer.known_terms(&intent).filter(|_| replay.make().is_some());
+        let terms = payer
+            .known_terms(&intent)
+            .filter(|_| replay.make().is_some());
         Ok(terms.map(|terms| (intent, terms)))
     }
 
@@ -220,12 +255,16 @@ impl<'a, W: Wire> Exchange<'a, W> {
         replay: &Replay,
         intent: Intent,
     ) -> Result<Option<Response>, Error> {
-        let Some(payer) = self.payer else { return Ok(None) };
+        let Some(payer) = self.payer else {
+            return Ok(None);
+        };
         let Some(payment) = payer.authorize_known(&terms, &intent).await? else {
             payer.forget(&intent);
             return Ok(None);
         };
-        self.present(payment, replay, intent, Some(Basis::known(terms))).await.map(Some)
+        self.present(payment, replay, intent, Some(Basis::known(terms)))
+            .await
+            .map(Some)
     }
 
     /// Phase 2: whether the answer asks for a payment, and is to be paid at all.
@@ -234,14 +273,24 @@ impl<'a, W: Wire> Exchange<'a, W> {
             return Ok(Priced::Free(response));
         }
         let url = response.url().clone();
-        Ok(match Box::pin(self.read(response)).await.map_err(|error| error.at(&url))? {
-            Challenge::NotX402(response) => Priced::Free(response),
-            Challenge::Required(required) => Priced::At(required, url),
-        })
+        Ok(
+            match Box::pin(self.read(response))
+                .await
+                .map_err(|error| error.at(&url))?
+            {
+                Challenge::NotX402(response) => Priced::Free(response),
+                Challenge::Required(required) => Priced::At(required, url),
+            },
+        )
     }
 
     /// Phases 3 to 5: terms, body, policy, books and signer, and the payment's way to the seller.
-    async fn buy(&mut self, required: Box<PaymentRequired>, replay: &Replay, url: &Url) -> Result<Response, Error> {
+    async fn buy(
+        &mut self,
+        required: Box<PaymentRequired>,
+        replay: &Replay,
+        url: &Url,
+    ) -> Result<Response, Error> {
         let required = *required;
         let Some(payer) = self.payer else {
             let quotation = Quotation::unjudged(required, AssetRegistry::stablecoins());
@@ -255,12 +304,14 @@ impl<'a, W: Wire> Exchange<'a, W> {
         let named = payer.now();
         let intent = self.replayable(payer, replay, &required).await?;
         let payment = payer.authorize(&required, &intent).await?;
-        self.present(payment, replay, intent, Some(Basis::named(required, named))).await
+        self.present(payment, replay, intent, Some(Basis::named(required, named)))
+            .await
     }
 
     /// What the request would cost. A request that is free is executed.
     pub(crate) async fn quote(mut self, request: Request) -> Result<Quoted, Error> {
-        let (mut replay, first) = Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
+        let (mut replay, first) =
+            Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
         let response = self.ask(first, &mut replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
@@ -301,7 +352,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Transport, format!("more than {MAX_HOPS} redirects")))
+        Err(Error::new(
+            ErrorKind::Transport,
+            format!("more than {MAX_HOPS} redirects"),
+        ))
     }
 
     /// Phase 1, once more if the answer is a 402 that a cache kept: its terms may be anybody's and of
@@ -312,20 +366,39 @@ impl<'a, W: Wire> Exchange<'a, W> {
             return Ok(response);
         }
         let url = response.url().clone();
-        let old = || Error::new(ErrorKind::Malformed, "a cache kept this 402, and its terms may be old").at(&url);
+        let old = || {
+            Error::new(
+                ErrorKind::Malformed,
+                "a cache kept this 402, and its terms may be old",
+            )
+            .at(&url)
+        };
         let mut again = replay.make().ok_or_else(old)?;
-        again.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        again
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         let response = Box::pin(self.ask(again, replay)).await?;
-        if is_kept(&response) { Err(old()) } else { Ok(response) }
+        if is_kept(&response) {
+            Err(old())
+        } else {
+            Ok(response)
+        }
     }
 
     /// Phase 2: the terms of a 402.
     async fn read(&self, response: Response) -> Result<Challenge, Error> {
-        self.deadline.bound(Duration::ZERO, challenge::read(response)).await
+        self.deadline
+            .bound(Duration::ZERO, challenge::read(response))
+            .await
     }
 
     /// Phase 3, before any money: that the request can be made a second time.
-    async fn replayable(&self, payer: &Payer, replay: &Replay, required: &PaymentRequired) -> Result<Intent, Error> {
+    async fn replayable(
+        &self,
+        payer: &Payer,
+        replay: &Replay,
+        required: &PaymentRequired,
+    ) -> Result<Intent, Error> {
         let again = replay.make();
         let intent = match &again {
             Some(request) => self.intent(request)?,
@@ -336,7 +409,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
         let quotation = payer.quote(required.clone(), &intent).await?;
         let message = "payment is required, and the body cannot be sent a second time; give it as bytes or by body_fn";
-        Err(Error::with_quotation(ErrorKind::NotReplayable, message, quotation).at(replay.head().url()))
+        Err(
+            Error::with_quotation(ErrorKind::NotReplayable, message, quotation)
+                .at(replay.head().url()),
+        )
     }
 
     async fn send(&mut self, mut request: Request, extra: Duration) -> Result<Response, Error> {
@@ -345,7 +421,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
         }
         let url = request.url().clone();
         let deadline = self.deadline;
-        let response = deadline.bound(extra, self.wire.send(request)).await.map_err(|error| error.at(&url))?;
+        let response = deadline
+            .bound(extra, self.wire.send(request))
+            .await
+            .map_err(|error| error.at(&url))?;
         // Of a payment, the other origin has the signature by now; what it answers is not believed.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
             return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
@@ -354,8 +433,11 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     fn intent(&self, request: &Request) -> Result<Intent, Error> {
-        let body = request.body().map_or(Some(&[][..]), reqwest::Body::as_bytes);
-        let mut intent = Intent::of(request.method().clone(), request.url().clone(), body)?.until(self.deadline.whole);
+        let body = request
+            .body()
+            .map_or(Some(&[][..]), reqwest::Body::as_bytes);
+        let mut intent = Intent::of(request.method().clone(), request.url().clone(), body)?
+            .until(self.deadline.whole);
         if let Some(fingerprint) = self.fingerprint {
             intent = intent.fingerprint(fingerprint);
         }
@@ -377,6 +459,9 @@ impl<'a, W: Wire> Exchange<'a, W> {
 
 /// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
 fn is_kept(response: &Response) -> bool {
-    let age = response.headers().get(AGE).and_then(|age| age.to_str().ok());
+    let age = response
+        .headers()
+        .get(AGE)
+        .and_then(|age| age.to_str().ok());
     response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
 }

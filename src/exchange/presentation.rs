@@ -41,7 +41,10 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { presentations: PRESENTATIONS, pause: PAUSE }
+        Self {
+            presentations: PRESENTATIONS,
+            pause: PAUSE,
+        }
     }
 }
 
@@ -52,7 +55,9 @@ impl Patience {
         if presented >= self.presentations {
             return None;
         }
-        let longest = self.pause.saturating_mul(4_u32.saturating_pow(presented.saturating_sub(1)));
+        let longest = self
+            .pause
+            .saturating_mul(4_u32.saturating_pow(presented.saturating_sub(1)));
         let mut dice = [0_u8];
         let [die] = match getrandom::fill(&mut dice) {
             Ok(()) => dice,
@@ -60,7 +65,12 @@ impl Patience {
             Err(_) => [u8::MAX],
         };
         let share = 256_u32.saturating_add(u32::from(die));
-        Some(longest.saturating_mul(share).checked_div(512).unwrap_or(longest))
+        Some(
+            longest
+                .saturating_mul(share)
+                .checked_div(512)
+                .unwrap_or(longest),
+        )
     }
 }
 
@@ -73,7 +83,10 @@ pub(super) struct Basis {
 
 impl Basis {
     pub(super) fn named(terms: PaymentRequired, at: Timestamp) -> Self {
-        Self { terms: Arc::new(terms), named: Some(at) }
+        Self {
+            terms: Arc::new(terms),
+            named: Some(at),
+        }
     }
 
     pub(super) const fn known(terms: Arc<PaymentRequired>) -> Self {
@@ -124,10 +137,17 @@ impl<W: Wire> Exchange<'_, W> {
                 Some(response) if is_failure(status) => self.open(response).await?,
                 response => (response, None),
             };
-            let outcome = payment.conclude_with(status, &headers, terms.as_ref(), evidence).await;
-            let stale = basis.as_ref().zip(terms.as_ref()).is_some_and(|(basis, terms)| basis.is_stale(terms));
+            let outcome = payment
+                .conclude_with(status, &headers, terms.as_ref(), evidence)
+                .await;
+            let stale = basis
+                .as_ref()
+                .zip(terms.as_ref())
+                .is_some_and(|(basis, terms)| basis.is_stale(terms));
             match (outcome, terms, self.payer) {
-                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer)) if stale || requotes > 0 => {
+                (Outcome::Refused { pending: false, .. }, Some(terms), Some(payer))
+                    if stale || requotes > 0 =>
+                {
                     if stale {
                         payer.distrust(&intent);
                     } else {
@@ -141,14 +161,20 @@ impl<W: Wire> Exchange<'_, W> {
                 }
                 (Outcome::Refused { reason, pending }, terms, _) => {
                     self.prove(basis, &intent, false);
-                    let refusal = Refusal { status, reason, pending, new_terms: terms.is_some() };
+                    let refusal = Refusal {
+                        status,
+                        reason,
+                        pending,
+                        new_terms: terms.is_some(),
+                    };
                     return Err(refusal.of(&payment).at(replay.head().url()));
                 }
                 (outcome, ..) => {
                     let settled = matches!(outcome, Outcome::Settled(_)) && status.is_success();
                     self.prove(basis, &intent, settled && !payment.is_again());
                     let url = replay.head().url();
-                    let response = response.ok_or_else(|| withheld(&payment, status, &outcome).at(url))?;
+                    let response =
+                        response.ok_or_else(|| withheld(&payment, status, &outcome).at(url))?;
                     return Ok(Settlement::attach(response, &payment, outcome));
                 }
             }
@@ -180,7 +206,9 @@ impl<W: Wire> Exchange<'_, W> {
             {
                 return earlier;
             }
-            let Some(pause) = self.pause(&answer, payment, presented).await else { return answer };
+            let Some(pause) = self.pause(&answer, payment, presented).await else {
+                return answer;
+            };
             if payment.hold_on().await.is_err() {
                 return answer;
             }
@@ -196,12 +224,21 @@ impl<W: Wire> Exchange<'_, W> {
     }
 
     /// How long to wait before the payment is presented again, if it is to be.
-    async fn pause(&self, answer: &Result<Response, Error>, payment: &Payment, presented: u32) -> Option<Duration> {
+    async fn pause(
+        &self,
+        answer: &Result<Response, Error>,
+        payment: &Payment,
+        presented: u32,
+    ) -> Option<Duration> {
         if !is_uncertain(answer, payment) {
             return None;
         }
         let pause = self.patience.pause(presented)?;
-        let pause = match answer.as_ref().ok().and_then(|response| retry_after(response.headers())) {
+        let pause = match answer
+            .as_ref()
+            .ok()
+            .and_then(|response| retry_after(response.headers()))
+        {
             Some(wait) if wait > LONGEST_WAIT => return None,
             Some(wait) => pause.max(wait),
             None => pause,
@@ -216,7 +253,10 @@ impl<W: Wire> Exchange<'_, W> {
     }
 
     /// The terms of a 402 that answers a payment; the response is kept when there are none.
-    async fn second_terms(&self, response: Response) -> (Option<PaymentRequired>, Option<Response>) {
+    async fn second_terms(
+        &self,
+        response: Response,
+    ) -> (Option<PaymentRequired>, Option<Response>) {
         match self.read(response).await {
             Ok(Challenge::Required(terms)) => (Some(*terms), None),
             Ok(Challenge::NotX402(response)) => (None, Some(response)),
@@ -225,9 +265,15 @@ impl<W: Wire> Exchange<'_, W> {
     }
 
     /// The hash of a failure's body, as far as it comes soon.
-    async fn open(&self, response: Response) -> Result<(Option<Response>, Option<BodyDigest>), Error> {
+    async fn open(
+        &self,
+        response: Response,
+    ) -> Result<(Option<Response>, Option<BodyDigest>), Error> {
         let (enough, soon) = EVIDENCE;
-        let soon = self.deadline.remaining().map_or(soon, |left| left.min(soon));
+        let soon = self
+            .deadline
+            .remaining()
+            .map_or(soon, |left| left.min(soon));
         let mut opened = Opened::new(response);
         // Late or broken, what was read is handed on, and the reader of the rest meets the fault.
         drop(tokio::time::timeout(soon, opened.read(enough)).await);
@@ -260,7 +306,10 @@ fn paid_request(payment: &Payment, replay: &Replay) -> Result<Request, Error> {
     let (name, value) = payment.header()?;
     request.headers_mut().insert(name, value);
     // A shared cache must not hand what was paid for to others.
-    request.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    request
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     Ok(request)
 }
 
@@ -272,10 +321,15 @@ fn is_uncertain(answer: &Result<Response, Error>, payment: &Payment) -> bool {
         Ok(response) => {
             let open = match response.status() {
                 StatusCode::PAYMENT_REQUIRED => is_pending(response.headers()),
-                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => true,
+                StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_EARLY
+                | StatusCode::TOO_MANY_REQUESTS => true,
                 status => status.is_server_error(),
             };
-            open && !matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_))
+            open && !matches!(
+                Claim::read(payment.paid(), response.headers()),
+                Claim::Matching(_)
+            )
         }
     }
 }
@@ -284,7 +338,10 @@ fn is_refusal(answer: &Result<Response, Error>, payment: &Payment) -> bool {
     let refused = |response: &Response| {
         response.status() == StatusCode::PAYMENT_REQUIRED
             && !is_pending(response.headers())
-            && !matches!(Claim::read(payment.paid(), response.headers()), Claim::Matching(_))
+            && !matches!(
+                Claim::read(payment.paid(), response.headers()),
+                Claim::Matching(_)
+            )
     };
     answer.as_ref().is_ok_and(refused)
 }
@@ -299,16 +356,27 @@ fn is_failure(status: StatusCode) -> bool {
 
 /// `Retry-After` in seconds; its form as a date is not waited for.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .map(Duration::from_secs)
 }
 
 /// A 402 that is no refusal, because its receipt proves the payment; not handed up, because its terms
 /// would be paid again.
 fn withheld(payment: &Payment, status: StatusCode, outcome: &Outcome) -> Error {
     let message = "the seller asks again for what its own receipt says is paid";
-    let error = Error::new(ErrorKind::Rejected, message).with_status(status).of_payment(payment.paid());
+    let error = Error::new(ErrorKind::Rejected, message)
+        .with_status(status)
+        .of_payment(payment.paid());
     match outcome {
-        Outcome::Settled(receipt) => error.spent(Spend::Settled).with_receipt(Receipt::clone(receipt)),
+        Outcome::Settled(receipt) => error
+            .spent(Spend::Settled)
+            .with_receipt(Receipt::clone(receipt)),
         Outcome::Refused { .. } | Outcome::Unknown { .. } => error.spent(payment.spend()),
     }
 }
@@ -323,17 +391,31 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn of(self, payment: &Payment) -> Error {
-        let words = self.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+        let words = self
+            .reason
+            .clone()
+            .unwrap_or_else(|| "no reason given".to_owned());
         let (kind, what) = if self.pending {
-            (ErrorKind::SettlementPending, "the seller sent the transaction and has not seen it included")
+            (
+                ErrorKind::SettlementPending,
+                "the seller sent the transaction and has not seen it included",
+            )
         } else if self.new_terms {
             (ErrorKind::Rejected, "the seller refused the payment")
         } else {
-            (ErrorKind::SettlementFailed, "the seller says that it could not settle")
+            (
+                ErrorKind::SettlementFailed,
+                "the seller says that it could not settle",
+            )
         };
         // A refusal of what was presented before may well be of what was taken.
-        let earlier = if payment.is_again() { "; the payment was signed earlier, and may have been taken" } else { "" };
-        let error = Error::refused(kind, format!("{what}: {words}{earlier}"), self.reason).with_status(self.status);
+        let earlier = if payment.is_again() {
+            "; the payment was signed earlier, and may have been taken"
+        } else {
+            ""
+        };
+        let error = Error::refused(kind, format!("{what}: {words}{earlier}"), self.reason)
+            .with_status(self.status);
         error.spent(payment.spend()).of_payment(payment.paid())
     }
 }
@@ -344,18 +426,35 @@ mod tests {
 
     #[test]
     fn pauses_grow_fourfold_and_end() {
-        let patience = Patience { presentations: 3, pause: Duration::from_millis(100) };
+        let patience = Patience {
+            presentations: 3,
+            pause: Duration::from_millis(100),
+        };
         let first = patience.pause(1).unwrap();
-        assert!((Duration::from_millis(50)..=Duration::from_millis(100)).contains(&first), "{first:?}");
+        assert!(
+            (Duration::from_millis(50)..=Duration::from_millis(100)).contains(&first),
+            "{first:?}"
+        );
         let second = patience.pause(2).unwrap();
-        assert!((Duration::from_millis(200)..=Duration::from_millis(400)).contains(&second), "{second:?}");
+        assert!(
+            (Duration::from_millis(200)..=Duration::from_millis(400)).contains(&second),
+            "{second:?}"
+        );
         assert_eq!(patience.pause(3), None);
-        assert_eq!(Patience { presentations: 1, ..patience }.pause(1), None);
+        assert_eq!(
+            Patience {
+                presentations: 1,
+                ..patience
+            }
+            .pause(1),
+            None
+        );
     }
 
     #[test]
     fn only_seconds_to_wait_are_understood() {
-        let headers = |value| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+        let headers =
+            |value| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
         assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
         assert_eq!(retry_after(&headers("Wed, 21 Oct 2026 07:28:00 GMT")), None);
         assert_eq!(retry_after(&headers("-1")), None);

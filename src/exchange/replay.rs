@@ -16,7 +16,9 @@ pub(crate) struct BodyFn(Arc<Complete>);
 type Complete = dyn Fn(Request) -> reqwest::Result<Request> + Send + Sync;
 
 impl BodyFn {
-    pub(crate) fn new(complete: impl Fn(Request) -> reqwest::Result<Request> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        complete: impl Fn(Request) -> reqwest::Result<Request> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(complete))
     }
 
@@ -52,22 +54,49 @@ impl Replay {
     ///
     /// # Errors
     /// When the body cannot be made.
-    pub(crate) fn new(request: Request, body_fn: Option<BodyFn>) -> reqwest::Result<(Self, Request)> {
+    pub(crate) fn new(
+        request: Request,
+        body_fn: Option<BodyFn>,
+    ) -> reqwest::Result<(Self, Request)> {
         if let Some(body_fn) = body_fn {
             let template = head(&request);
             let first = body_fn.complete(request)?;
-            return Ok((Self { template, body: Source::Function(body_fn) }, first));
+            return Ok((
+                Self {
+                    template,
+                    body: Source::Function(body_fn),
+                },
+                first,
+            ));
         }
         Ok(match request.try_clone() {
-            Some(template) => (Self { template, body: Source::Template }, request),
-            None => (Self { template: head(&request), body: Source::Spent }, request),
+            Some(template) => (
+                Self {
+                    template,
+                    body: Source::Template,
+                },
+                request,
+            ),
+            None => (
+                Self {
+                    template: head(&request),
+                    body: Source::Spent,
+                },
+                request,
+            ),
         })
     }
 
     /// The same once more, for another attempt at the request.
     pub(crate) fn twin(&self) -> Self {
-        let template = self.template.try_clone().unwrap_or_else(|| head(&self.template));
-        Self { template, body: self.body.clone() }
+        let template = self
+            .template
+            .try_clone()
+            .unwrap_or_else(|| head(&self.template));
+        Self {
+            template,
+            body: self.body.clone(),
+        }
     }
 
     /// The request without promise of a body.
@@ -99,7 +128,9 @@ impl Replay {
         }
         let same_method = method == *self.template.method();
         let mut template = if same_method {
-            self.template.try_clone().unwrap_or_else(|| head(&self.template))
+            self.template
+                .try_clone()
+                .unwrap_or_else(|| head(&self.template))
         } else {
             head(&self.template)
         };
@@ -107,7 +138,12 @@ impl Replay {
         let mut body = self.body.clone();
         if !same_method {
             *template.method_mut() = method;
-            for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
+            for name in [
+                CONTENT_TYPE,
+                CONTENT_LENGTH,
+                CONTENT_ENCODING,
+                TRANSFER_ENCODING,
+            ] {
                 template.headers_mut().remove(name);
             }
             body = Source::Template;

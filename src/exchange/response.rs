@@ -40,7 +40,10 @@ impl Settlement {
             Outcome::Settled(receipt) => Some(receipt),
             Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
         };
-        response.extensions_mut().insert(Self { paid: payment.paid().clone(), receipt });
+        response.extensions_mut().insert(Self {
+            paid: payment.paid().clone(),
+            receipt,
+        });
         response
     }
 
@@ -100,7 +103,9 @@ impl ResponseExt for Response {
         match Settlement::of(self) {
             None => Spend::None,
             Some(Settlement { receipt: None, .. }) => Spend::Unknown,
-            Some(Settlement { receipt: Some(_), .. }) => Spend::Settled,
+            Some(Settlement {
+                receipt: Some(_), ..
+            }) => Spend::Settled,
         }
     }
 
@@ -124,7 +129,10 @@ impl ResponseExt for Response {
 }
 
 mod sealed {
-    #[expect(unnameable_types, reason = "the trait is for reqwest's responses alone")]
+    #[expect(
+        unnameable_types,
+        reason = "the trait is for reqwest's responses alone"
+    )]
     pub trait Sealed {}
     impl Sealed for reqwest::Response {}
 }

@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::{LedgerError, State, StopOrder};
 use crate::asset::{Asset, TokenAmount};
-use crate::policy::limit::{Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight};
+use crate::policy::limit::{
+    Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight,
+};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
 
@@ -25,7 +27,12 @@ pub trait Books {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError>;
+    fn charges(
+        &self,
+        scope: &Scope,
+        span: Span,
+        visit: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError>;
 
     /// What a tally comes to, at most [`U256::MAX`].
     ///
@@ -53,7 +60,12 @@ pub trait Books {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError>;
+    fn first_payee(
+        &self,
+        origin: &Origin,
+        network: Network,
+        asset: Address,
+    ) -> Result<Option<Address>, LedgerError>;
 
     /// The amount of the last purchase of the same method and path from `origin` in this token
     /// that counts.
@@ -135,10 +147,15 @@ impl<'a> Tally<'a> {
             kind => match kind.max() {
                 Max::Payments(_) => Unit::Payments,
                 Max::Amount(Amount::Usd(_)) => Unit::Usd,
-                Max::Amount(Amount::Token(amount)) => Unit::Token(amount.asset().network(), amount.asset().address()),
+                Max::Amount(Amount::Token(amount)) => {
+                    Unit::Token(amount.asset().network(), amount.asset().address())
+                }
             },
         };
-        Measure { unit, net: self.net }
+        Measure {
+            unit,
+            net: self.net,
+        }
     }
 }
 
@@ -204,7 +221,9 @@ impl Measure {
         let charge = if self.net { charge.net() } else { *charge };
         match self.unit {
             Unit::Usd => charge.usd.map(|usd| Weight::from(usd.micros())),
-            Unit::Token(network, asset) => ((network, asset) == (charge.network, charge.asset)).then_some(charge.value),
+            Unit::Token(network, asset) => {
+                ((network, asset) == (charge.network, charge.asset)).then_some(charge.value)
+            }
             Unit::Payments => (!charge.called).then_some(Weight::ONE),
             Unit::Failures => (!charge.called && charge.failed).then_some(Weight::ONE),
         }
@@ -259,7 +278,8 @@ impl Charge {
             Amount::Usd(_) => self.usd.map(|usd| Weight::from(usd.micros())),
             Amount::Token(amount) => {
                 let asset = amount.asset();
-                ((asset.network(), asset.address()) == (self.network, self.asset)).then_some(self.value)
+                ((asset.network(), asset.address()) == (self.network, self.asset))
+                    .then_some(self.value)
             }
         }
     }
@@ -269,11 +289,17 @@ impl Charge {
         let value = self.value.saturating_sub(self.refunded);
         let share = |usd: Usd| {
             let whole = U256::from(usd.micros());
-            let back = whole.checked_mul(self.refunded).and_then(|product| product.checked_div(self.value));
+            let back = whole
+                .checked_mul(self.refunded)
+                .and_then(|product| product.checked_div(self.value));
             let left = whole.saturating_sub(back.unwrap_or_default());
             Usd::from_micros(left.try_into().unwrap_or(u64::MAX))
         };
-        Self { value, usd: self.usd.map(share), ..self }
+        Self {
+            value,
+            usd: self.usd.map(share),
+            ..self
+        }
     }
 }
 
@@ -338,7 +364,11 @@ impl Checks {
 
     /// `None` when the payment alone decides.
     fn tally<'a>(&self, meter: &'a Meter) -> Option<Tally<'a>> {
-        meter.span(self.now).map(|span| Tally { meter, span, net: self.refunds_make_room })
+        meter.span(self.now).map(|span| Tally {
+            meter,
+            span,
+            net: self.refunds_make_room,
+        })
     }
 
     /// Puts every question to the books.
@@ -347,10 +377,18 @@ impl Checks {
     /// When the books cannot be read.
     pub fn assess(&self, books: &impl Books) -> Result<Vec<Finding>, LedgerError> {
         let mut findings = Vec::with_capacity(self.meters.len());
-        findings.extend(books.stopped()?.map(|order| Finding::plain(Rule::Stopped, Some(order.denial()))));
+        findings.extend(
+            books
+                .stopped()?
+                .map(|order| Finding::plain(Rule::Stopped, Some(order.denial()))),
+        );
         for meter in &self.meters {
             if let Some(reading) = self.read(meter, books)? {
-                let denial = if reading.is_over() { Some(self.refuse(&reading, books)?) } else { None };
+                let denial = if reading.is_over() {
+                    Some(self.refuse(&reading, books)?)
+                } else {
+                    None
+                };
                 findings.push(reading.finding(denial));
             }
         }
@@ -374,16 +412,26 @@ impl Checks {
                 return self.refuse(&reading, books).map(Some);
             }
         }
-        let Some((asset, value)) = &self.payment else { return Ok(None) };
-        let payee = self.check_payee(asset, books)?.and_then(|finding| finding.denial);
+        let Some((asset, value)) = &self.payment else {
+            return Ok(None);
+        };
+        let payee = self
+            .check_payee(asset, books)?
+            .and_then(|finding| finding.denial);
         if payee.is_some() {
             return Ok(payee);
         }
-        Ok(self.check_price(asset, *value, books)?.and_then(|finding| finding.denial))
+        Ok(self
+            .check_price(asset, *value, books)?
+            .and_then(|finding| finding.denial))
     }
 
     /// `None` when the limit does not measure this payment's token.
-    fn read<'a>(&self, meter: &'a Meter, books: &impl Books) -> Result<Option<Reading<'a>>, LedgerError> {
+    fn read<'a>(
+        &self,
+        meter: &'a Meter,
+        books: &impl Books,
+    ) -> Result<Option<Reading<'a>>, LedgerError> {
         let asked = match (meter.max(), &self.payment) {
             (Max::Amount(max), Some((asset, value))) => max.weigh(asset, *value),
             (Max::Payments(_), Some(_)) => Some(Weight::ONE),
@@ -396,11 +444,19 @@ impl Checks {
             Max::Amount(max) => max.weight(),
             Max::Payments(max) => Weight::from(max),
         };
-        Ok(Some(Reading { meter, tally, max, asked, used }))
+        Ok(Some(Reading {
+            meter,
+            tally,
+            max,
+            asked,
+            used,
+        }))
     }
 
     fn refuse(&self, reading: &Reading<'_>, books: &impl Books) -> Result<Denial, LedgerError> {
-        let room_returns = reading.tally.map_or(Ok(None), |tally| self.room_returns(tally, reading, books))?;
+        let room_returns = reading
+            .tally
+            .map_or(Ok(None), |tally| self.room_returns(tally, reading, books))?;
         Ok(reading.denial(room_returns))
     }
 
@@ -412,7 +468,9 @@ impl Checks {
         books: &impl Books,
     ) -> Result<Option<Timestamp>, LedgerError> {
         let kind = &tally.meter.kind;
-        let Some(allowed) = reading.max.checked_sub(reading.asked) else { return Ok(None) };
+        let Some(allowed) = reading.max.checked_sub(reading.asked) else {
+            return Ok(None);
+        };
         if matches!(kind, LimitKind::PerPayment(_) | LimitKind::Lifetime(_)) {
             return Ok(None);
         }
@@ -428,23 +486,40 @@ impl Checks {
         Ok(last.filter(|at| *at != Timestamp::MAX).map(leaves))
     }
 
-    fn check_payee(&self, asset: &Asset, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
-        let Some(pin) = &self.payee else { return Ok(None) };
+    fn check_payee(
+        &self,
+        asset: &Asset,
+        books: &impl Books,
+    ) -> Result<Option<Finding>, LedgerError> {
+        let Some(pin) = &self.payee else {
+            return Ok(None);
+        };
         let first = books.first_payee(&pin.origin, asset.network(), asset.address())?;
         let denial = first.filter(|first| *first != pin.payee).map(|first| {
-            let message = format!("{} was first paid at {first} and now names {}", pin.origin, pin.payee);
+            let message = format!(
+                "{} was first paid at {first} and now names {}",
+                pin.origin, pin.payee
+            );
             Denial::new(Rule::PayeeChanged, message)
         });
         Ok(Some(Finding::plain(Rule::PayeeChanged, denial)))
     }
 
-    fn check_price(&self, asset: &Asset, value: U256, books: &impl Books) -> Result<Option<Finding>, LedgerError> {
-        let Some(ceiling) = &self.price else { return Ok(None) };
+    fn check_price(
+        &self,
+        asset: &Asset,
+        value: U256,
+        books: &impl Books,
+    ) -> Result<Option<Finding>, LedgerError> {
+        let Some(ceiling) = &self.price else {
+            return Ok(None);
+        };
         let key = (asset.network(), asset.address());
         let last = books.last_price(&ceiling.origin, &ceiling.method, &ceiling.path, key)?;
         let percent = U256::from(ceiling.max_rise_percent).saturating_add(U256::from(100));
         let hundredfold = value.checked_mul(U256::from(100));
-        let rose = |last: &U256| hundredfold.is_none_or(|value| value > last.saturating_mul(percent));
+        let rose =
+            |last: &U256| hundredfold.is_none_or(|value| value > last.saturating_mul(percent));
         let denial = last.filter(rose).map(|last| {
             let message = format!(
                 "the price rose from {} to {} {}; at most {} % more is allowed",
@@ -453,9 +528,21 @@ impl Checks {
                 asset.symbol(),
                 ceiling.max_rise_percent
             );
-            let units = |units| Some(Quantity::Amount(TokenAmount::from_units(asset.clone(), units).into()));
-            let limit = units(last.saturating_mul(percent).checked_div(U256::from(100)).unwrap_or_default());
-            Denial { limit, asked: units(value), ..Denial::new(Rule::PriceRise, message) }
+            let units = |units| {
+                Some(Quantity::Amount(
+                    TokenAmount::from_units(asset.clone(), units).into(),
+                ))
+            };
+            let limit = units(
+                last.saturating_mul(percent)
+                    .checked_div(U256::from(100))
+                    .unwrap_or_default(),
+            );
+            Denial {
+                limit,
+                asked: units(value),
+                ..Denial::new(Rule::PriceRise, message)
+            }
         });
         Ok(Some(Finding::plain(Rule::PriceRise, denial)))
     }
@@ -472,7 +559,9 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn is_over(&self) -> bool {
-        self.used.checked_add(self.asked).is_none_or(|total| total > self.max)
+        self.used
+            .checked_add(self.asked)
+            .is_none_or(|total| total > self.max)
     }
 
     fn quantity(&self, weight: Weight) -> Quantity {
@@ -484,8 +573,11 @@ impl Reading<'_> {
 
     fn denial(&self, room_returns: Option<Timestamp>) -> Denial {
         let meter = self.meter;
-        let [limit, used, asked] = [self.max, self.used, self.asked].map(|weight| self.quantity(weight));
-        let returns = room_returns.map(|at| format!("; room returns at {at}")).unwrap_or_default();
+        let [limit, used, asked] =
+            [self.max, self.used, self.asked].map(|weight| self.quantity(weight));
+        let returns = room_returns
+            .map(|at| format!("; room returns at {at}"))
+            .unwrap_or_default();
         let message = match &meter.kind {
             LimitKind::Repeats(window, _) => format!(
                 "the same request was bought {used_times} within {}; this looks like a loop{returns}",
@@ -497,7 +589,9 @@ impl Reading<'_> {
                 meter.scope,
                 ShortDuration(*window),
             ),
-            _ if self.asked > self.max => format!("{asked} is above the limit of {limit} ({meter})"),
+            _ if self.asked > self.max => {
+                format!("{asked} is above the limit of {limit} ({meter})")
+            }
             _ => format!("{asked} does not fit: {used} of {limit} used ({meter}){returns}"),
         };
         Denial {
@@ -525,7 +619,14 @@ impl Reading<'_> {
 
 impl Finding {
     pub(crate) fn plain(rule: Rule, denial: Option<Denial>) -> Self {
-        Self { name: rule.name().to_owned(), rule, limit: None, used: None, left: None, denial }
+        Self {
+            name: rule.name().to_owned(),
+            rule,
+            limit: None,
+            used: None,
+            left: None,
+            denial,
+        }
     }
 }
 
@@ -552,6 +653,12 @@ fn times(count: &Quantity) -> String {
 
 impl StopOrder {
     pub(crate) fn denial(&self) -> Denial {
-        Denial::new(Rule::Stopped, format!("paying is stopped in the ledger since {}: {}", self.since, self.reason))
+        Denial::new(
+            Rule::Stopped,
+            format!(
+                "paying is stopped in the ledger since {}: {}",
+                self.since, self.reason
+            ),
+        )
     }
 }

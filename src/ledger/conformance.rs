@@ -1,6 +1,9 @@
 //! What every ledger must do, run on each of them.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow fails the test, as it should"
+)]
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
@@ -17,8 +20,9 @@ use tempfile::TempDir;
 
 use self::unresolved::*;
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin, PriceCeiling, PurchaseKey,
-    Refund, Reservation, Reserved, SellerAnswer, State, Terms, Transition,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin,
+    PriceCeiling, PurchaseKey, Refund, Reservation, Reserved, SellerAnswer, State, Terms,
+    Transition,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
@@ -38,7 +42,10 @@ pub(super) fn at(secs: u64) -> Timestamp {
 }
 
 pub(super) fn usdc(network: Network) -> Asset {
-    AssetRegistry::stablecoins().find_symbol(network, "USDC").unwrap().clone()
+    AssetRegistry::stablecoins()
+        .find_symbol(network, "USDC")
+        .unwrap()
+        .clone()
 }
 
 /// A purchase for `micros` micro-dollars.
@@ -79,7 +86,12 @@ fn checks(entry: &NewEntry, now: Timestamp, meters: Vec<Meter>) -> Checks {
 }
 
 pub(super) fn wish(entry: NewEntry, now: Timestamp, meters: Vec<Meter>) -> Reservation {
-    Reservation { checks: checks(&entry, now, meters), entry, lease: LEASE, terms: Terms::First }
+    Reservation {
+        checks: checks(&entry, now, meters),
+        entry,
+        lease: LEASE,
+        terms: Terms::First,
+    }
 }
 
 pub(super) fn meter(scope: Scope, kind: LimitKind) -> Meter {
@@ -103,39 +115,70 @@ pub(super) fn signed(valid_before: u64) -> Transition {
 }
 
 pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
-    Transition::Signed { lease, valid_before, payload: SecretString::from(PAYLOAD), owned_until: at(0) }
+    Transition::Signed {
+        lease,
+        valid_before,
+        payload: SecretString::from(PAYLOAD),
+        owned_until: at(0),
+    }
 }
 
 pub(super) fn settled() -> Transition {
-    Transition::Settled { transaction: B256::repeat_byte(7), answer: SellerAnswer::of(200) }
+    Transition::Settled {
+        transaction: B256::repeat_byte(7),
+        answer: SellerAnswer::of(200),
+    }
 }
 
 pub(super) fn given_up() -> Transition {
-    Transition::Freed { lease: at(NOW).after(LEASE) }
+    Transition::Freed {
+        lease: at(NOW).after(LEASE),
+    }
 }
 
 fn rejected() -> Transition {
-    Transition::Rejected { reason: "insufficient_funds".to_owned(), answer: SellerAnswer::of(402) }
+    Transition::Rejected {
+        reason: "insufficient_funds".to_owned(),
+        answer: SellerAnswer::of(402),
+    }
 }
 
 pub(super) fn unknown() -> Transition {
-    Transition::Unknown { reason: "timed out".to_owned(), answer: None }
+    Transition::Unknown {
+        reason: "timed out".to_owned(),
+        answer: None,
+    }
 }
 
 pub(super) async fn hold(ledger: &impl Ledger, entry: NewEntry, now: u64) -> PurchaseKey {
     let key = entry.key();
-    let answer = ledger.reserve(&wish(entry, at(now), Vec::new())).await.unwrap();
+    let answer = ledger
+        .reserve(&wish(entry, at(now), Vec::new()))
+        .await
+        .unwrap();
     assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
     key
 }
 
 async fn sign(ledger: &impl Ledger, entry: NewEntry, now: u64, valid_before: u64) -> PurchaseKey {
     let key = hold(ledger, entry, now).await;
-    ledger.record(&key, &signed_under(at(now).after(LEASE), valid_before), at(now)).await.unwrap();
+    ledger
+        .record(
+            &key,
+            &signed_under(at(now).after(LEASE), valid_before),
+            at(now),
+        )
+        .await
+        .unwrap();
     key
 }
 
-async fn denied(ledger: &impl Ledger, entry: NewEntry, now: u64, meters: Vec<Meter>) -> Option<Denial> {
+async fn denied(
+    ledger: &impl Ledger,
+    entry: NewEntry,
+    now: u64,
+    meters: Vec<Meter>,
+) -> Option<Denial> {
     match ledger.reserve(&wish(entry, at(now), meters)).await.unwrap() {
         Reserved::Held(_) => None,
         Reserved::Denied(denial) => Some(*denial),
@@ -145,8 +188,14 @@ async fn denied(ledger: &impl Ledger, entry: NewEntry, now: u64, meters: Vec<Met
 
 /// What is used of `meter`, in micro-dollars or payments.
 async fn used(ledger: &impl Ledger, now: u64, meter: Meter) -> u64 {
-    let checks =
-        Checks { now: at(now), payment: None, meters: vec![meter], payee: None, price: None, refunds_make_room: false };
+    let checks = Checks {
+        now: at(now),
+        payment: None,
+        meters: vec![meter],
+        payee: None,
+        price: None,
+        refunds_make_room: false,
+    };
     match ledger.examine(&checks).await.unwrap().remove(0).used {
         Some(Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
         Some(Quantity::Payments(count)) => count,
@@ -168,7 +217,11 @@ struct Shelf<L> {
 
 impl<L: Ledger> Shelf<L> {
     fn new(open: fn(PathBuf) -> Pin<Box<dyn Future<Output = L> + Send>>) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), open, odd: "\u{0}" }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            open,
+            odd: "\u{0}",
+        }
     }
 
     async fn books(&self) -> L {
@@ -257,7 +310,13 @@ conformance! {
 }
 
 /// Origin, network, payee, tag, agent.
-type Place = (&'static str, Network, u8, Option<&'static str>, Option<&'static str>);
+type Place = (
+    &'static str,
+    Network,
+    u8,
+    Option<&'static str>,
+    Option<&'static str>,
+);
 
 /// Places differ in all that scopes look at.
 pub(super) const PLACES: [Place; 7] = [
@@ -287,7 +346,11 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
     let (long_ago, lately) = (NOW - 7200, NOW - 600);
     match history {
         "settled long ago" | "settled just now" => {
-            let expiry = if history == "settled just now" { lately } else { long_ago + 300 };
+            let expiry = if history == "settled just now" {
+                lately
+            } else {
+                long_ago + 300
+            };
             let key = sign(ledger, entry, long_ago, expiry).await;
             ledger.record(&key, &settled(), at(long_ago)).await.unwrap();
         }
@@ -305,7 +368,10 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
         _ => {
             let key = hold(ledger, entry, NOW - 10).await;
             let lease = at(NOW - 10).after(LEASE);
-            ledger.record(&key, &Transition::Freed { lease }, at(NOW)).await.unwrap();
+            ledger
+                .record(&key, &Transition::Freed { lease }, at(NOW))
+                .await
+                .unwrap();
         }
     }
 }
@@ -313,7 +379,8 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
 /// Every scope with the places that lie in it.
 pub(super) fn scopes() -> Vec<(Scope, Vec<usize>)> {
     let origin = |text: &str| Scope::Origin(text.parse().unwrap());
-    let resource = |origin: &str, path: &str| Scope::Resource(origin.parse().unwrap(), path.to_owned());
+    let resource =
+        |origin: &str, path: &str| Scope::Resource(origin.parse().unwrap(), path.to_owned());
     let host = |text: &str| Scope::Host(text.parse().unwrap());
     let usdc = |network| Scope::Asset(network, usdc(network).address());
     vec![
@@ -370,7 +437,14 @@ async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) 
     for (scope, places) in scopes() {
         let expected = |span: usize, weigh: &dyn Fn(usize, usize) -> u64| -> u64 {
             let within = (0..HISTORIES.len()).filter(|history| HISTORIES[*history].1[span]);
-            within.map(|history| places.iter().map(|place| weigh(*place, history)).sum::<u64>()).sum()
+            within
+                .map(|history| {
+                    places
+                        .iter()
+                        .map(|place| weigh(*place, history))
+                        .sum::<u64>()
+                })
+                .sum()
         };
         let max = || Amount::Usd(Usd::MAX);
         for (span, kind) in [
@@ -382,7 +456,11 @@ async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) 
         .into_iter()
         .enumerate()
         {
-            let expected = if span == 2 { expected(span, &|_, _| 1) } else { expected(span, &price) };
+            let expected = if span == 2 {
+                expected(span, &|_, _| 1)
+            } else {
+                expected(span, &price)
+            };
             let meter = meter(scope.clone(), kind);
             assert_eq!(used(&ledger, NOW, meter.clone()).await, expected, "{meter}");
         }
@@ -390,7 +468,10 @@ async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) 
 }
 
 async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
-    for (scope, places) in scopes().into_iter().filter(|(_, places)| !places.is_empty()) {
+    for (scope, places) in scopes()
+        .into_iter()
+        .filter(|(_, places)| !places.is_empty())
+    {
         let kinds = [
             LimitKind::Lifetime(micros(39)),
             LimitKind::Rolling(HOUR, micros(30)),
@@ -402,7 +483,10 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
             let meters = vec![meter(scope.clone(), kind)];
             let mut held = 0;
             for number in 0..6 {
-                let entry = at_place(places[number % places.len()], order(&format!("order-{number}"), 10));
+                let entry = at_place(
+                    places[number % places.len()],
+                    order(&format!("order-{number}"), 10),
+                );
                 held += usize::from(denied(&ledger, entry, NOW, meters.clone()).await.is_none());
             }
             assert_eq!(held, 3, "{}", meters[0]);
@@ -413,7 +497,12 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
 /// The same as a call by key.
 fn by_key(entry: NewEntry, name: &str) -> NewEntry {
     let asset = Asset::declared_dollars().clone();
-    NewEntry { asset, payee: Address::ZERO, credential: Some(name.to_owned()), ..entry }
+    NewEntry {
+        asset,
+        payee: Address::ZERO,
+        credential: Some(name.to_owned()),
+        ..entry
+    }
 }
 
 async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Shelf<L>) {
@@ -423,7 +512,10 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
     hold(&ledger, by_key(order("second", 20), "two"), NOW + 1).await;
     sign(&ledger, order("paid", 40), NOW + 1, NOW + 300).await;
     let entry = ledger.purchase(&key).await.unwrap().unwrap();
-    assert_eq!((entry.state, entry.credential.as_deref()), (State::Called, Some("one")));
+    assert_eq!(
+        (entry.state, entry.credential.as_deref()),
+        (State::Called, Some("one"))
+    );
     assert!(!entry.is_unproven() && !entry.is_unresolved() && !entry.is_outstanding(at(NOW)));
     let global = |kind: LimitKind| meter(Scope::Global, kind);
     let max = || Amount::Usd(Usd::MAX);
@@ -434,23 +526,66 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
         (LimitKind::Payments(HOUR, 9), 1),
         (LimitKind::Repeats(HOUR, 9), 1),
     ] {
-        assert_eq!(used(&ledger, NOW + 2, global(kind.clone())).await, expected, "{kind:?}");
+        assert_eq!(
+            used(&ledger, NOW + 2, global(kind.clone())).await,
+            expected,
+            "{kind:?}"
+        );
     }
     assert_eq!(
-        used(&ledger, NOW + 2 + 3600, global(LimitKind::Rolling(HOUR, max()))).await,
+        used(
+            &ledger,
+            NOW + 2 + 3600,
+            global(LimitKind::Rolling(HOUR, max()))
+        )
+        .await,
         40,
         "a call counts when made"
     );
     let limit = vec![global(LimitKind::Lifetime(micros(75)))];
-    assert!(denied(&ledger, by_key(order("third", 6), "one"), NOW + 2, limit.clone()).await.is_some());
-    let called = |name: &str| Filter { credential: Some(name.to_owned()), ..Filter::all() };
+    assert!(
+        denied(
+            &ledger,
+            by_key(order("third", 6), "one"),
+            NOW + 2,
+            limit.clone()
+        )
+        .await
+        .is_some()
+    );
+    let called = |name: &str| Filter {
+        credential: Some(name.to_owned()),
+        ..Filter::all()
+    };
     assert_eq!(ledger.entries(&called("one")).await.unwrap().len(), 1);
-    for refused in [signed(NOW + 300), settled(), unknown(), rejected(), Transition::Presented { until: at(NOW) }] {
+    for refused in [
+        signed(NOW + 300),
+        settled(),
+        unknown(),
+        rejected(),
+        Transition::Presented { until: at(NOW) },
+    ] {
         let refusal = ledger.record(&key, &refused, at(NOW)).await.unwrap_err();
-        assert!(matches!(refusal, LedgerError::Transition { .. }), "{refused:?}");
+        assert!(
+            matches!(refusal, LedgerError::Transition { .. }),
+            "{refused:?}"
+        );
     }
-    ledger.record(&key, &Transition::Freed { lease: entry.lease_until }, at(NOW + 3)).await.unwrap();
-    assert!(denied(&ledger, by_key(order("third", 6), "one"), NOW + 4, limit).await.is_none());
+    ledger
+        .record(
+            &key,
+            &Transition::Freed {
+                lease: entry.lease_until,
+            },
+            at(NOW + 3),
+        )
+        .await
+        .unwrap();
+    assert!(
+        denied(&ledger, by_key(order("third", 6), "one"), NOW + 4, limit)
+            .await
+            .is_none()
+    );
 }
 
 async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) {
@@ -459,7 +594,14 @@ async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) 
         .map(|number| {
             let ledger = std::sync::Arc::clone(&ledger);
             tokio::spawn(async move {
-                denied(&ledger, order(&format!("order-{number}"), 10), NOW, lifetime(370)).await.is_none()
+                denied(
+                    &ledger,
+                    order(&format!("order-{number}"), 10),
+                    NOW,
+                    lifetime(370),
+                )
+                .await
+                .is_none()
             })
         })
         .collect();
@@ -467,53 +609,131 @@ async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) 
     for task in tasks {
         held += usize::from(task.await.unwrap());
     }
-    assert_eq!((held, ledger.entries(&Filter::all()).await.unwrap().len()), (37, 37));
+    assert_eq!(
+        (held, ledger.entries(&Filter::all()).await.unwrap().len()),
+        (37, 37)
+    );
 }
 
 async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     hold(&ledger, order("first", 70), NOW).await;
     let meters = [rolling(1000), lifetime(100)].concat();
-    let denial = denied(&ledger, order("second", 31), NOW, meters).await.unwrap();
-    assert_eq!((denial.rule, denial.scope, denial.room_returns), (Rule::Lifetime, Some(Scope::Global), None));
+    let denial = denied(&ledger, order("second", 31), NOW, meters)
+        .await
+        .unwrap();
+    assert_eq!(
+        (denial.rule, denial.scope, denial.room_returns),
+        (Rule::Lifetime, Some(Scope::Global), None)
+    );
     let amounts = [denial.limit, denial.used, denial.asked].map(Option::unwrap);
-    assert_eq!(amounts, [100, 70, 31].map(|amount| Quantity::Amount(micros(amount))));
-    assert!(ledger.purchase(&order("second", 31).key()).await.unwrap().is_none());
-    assert!(denied(&ledger, order("second", 30), NOW, lifetime(100)).await.is_none());
+    assert_eq!(
+        amounts,
+        [100, 70, 31].map(|amount| Quantity::Amount(micros(amount)))
+    );
+    assert!(
+        ledger
+            .purchase(&order("second", 31).key())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        denied(&ledger, order("second", 30), NOW, lifetime(100))
+            .await
+            .is_none()
+    );
 }
 
 async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     for meters in [lifetime(10), rolling(10), exposure(10)] {
-        assert!(denied(&ledger, order("second", 10), NOW + 59, meters).await.is_some());
+        assert!(
+            denied(&ledger, order("second", 10), NOW + 59, meters)
+                .await
+                .is_some()
+        );
     }
-    assert!(denied(&ledger, order("second", 10), NOW + 60, lifetime(10)).await.is_none());
+    assert!(
+        denied(&ledger, order("second", 10), NOW + 60, lifetime(10))
+            .await
+            .is_none()
+    );
     let late = ledger.record(&key, &signed(NOW + 300), at(NOW + 60)).await;
-    assert!(matches!(late, Err(LedgerError::Transition { state: State::Freed, .. })), "{late:?}");
+    assert!(
+        matches!(
+            late,
+            Err(LedgerError::Transition {
+                state: State::Freed,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
     // Whatever time the late one takes it to be: its room is taken.
     let late = ledger.record(&key, &signed(NOW + 300), at(NOW + 59)).await;
-    assert!(matches!(late, Err(LedgerError::Transition { state: State::Freed, .. })), "{late:?}");
+    assert!(
+        matches!(
+            late,
+            Err(LedgerError::Transition {
+                state: State::Freed,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
 }
 
 async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
     let expiry = NOW + 300;
-    let doubtful = Transition::Doubtful { valid_before: expiry, reason: "the signer hung".to_owned() };
-    for history in
-        [vec![signed(expiry)], vec![signed(expiry), unknown()], vec![signed(expiry), rejected()], vec![doubtful]]
-    {
+    let doubtful = Transition::Doubtful {
+        valid_before: expiry,
+        reason: "the signer hung".to_owned(),
+    };
+    for history in [
+        vec![signed(expiry)],
+        vec![signed(expiry), unknown()],
+        vec![signed(expiry), rejected()],
+        vec![doubtful],
+    ] {
         let ledger = shelf.books().await;
         let key = hold(&ledger, order("first", 10), NOW).await;
         for transition in &history {
             ledger.record(&key, transition, at(NOW)).await.unwrap();
         }
         let years_later = NOW + 100_000_000;
-        assert!(denied(&ledger, order("second", 1), years_later, lifetime(10)).await.is_some(), "{history:?}");
+        assert!(
+            denied(&ledger, order("second", 1), years_later, lifetime(10))
+                .await
+                .is_some(),
+            "{history:?}"
+        );
         // The rolling window starts when the money may move last; exposure ends a minute after.
-        assert!(denied(&ledger, order("second", 1), expiry + 3599, rolling(10)).await.is_some(), "{history:?}");
-        assert!(denied(&ledger, order("second", 1), expiry + 59, exposure(10)).await.is_some(), "{history:?}");
-        assert!(denied(&ledger, order("second", 1), expiry + 60, exposure(10)).await.is_none(), "{history:?}");
-        assert!(denied(&ledger, order("third", 9), expiry + 3600, rolling(10)).await.is_none(), "{history:?}");
+        assert!(
+            denied(&ledger, order("second", 1), expiry + 3599, rolling(10))
+                .await
+                .is_some(),
+            "{history:?}"
+        );
+        assert!(
+            denied(&ledger, order("second", 1), expiry + 59, exposure(10))
+                .await
+                .is_some(),
+            "{history:?}"
+        );
+        assert!(
+            denied(&ledger, order("second", 1), expiry + 60, exposure(10))
+                .await
+                .is_none(),
+            "{history:?}"
+        );
+        assert!(
+            denied(&ledger, order("third", 9), expiry + 3600, rolling(10))
+                .await
+                .is_none(),
+            "{history:?}"
+        );
     }
 }
 
@@ -525,10 +745,20 @@ async fn what_is_settled_counts_until_it_has_expired<L: Ledger>(shelf: &Shelf<L>
     ledger.record(&key, &settled(), at(NOW + 7)).await.unwrap();
     // The receipt is the seller's claim: the money may leave as late as the authorization expires.
     assert_eq!(state(&ledger, &key).await.counts_at, at(NOW + 300));
-    let denial = denied(&ledger, order("second", 1), NOW + 3899, rolling(10)).await.unwrap();
+    let denial = denied(&ledger, order("second", 1), NOW + 3899, rolling(10))
+        .await
+        .unwrap();
     assert_eq!(denial.room_returns, Some(at(NOW + 3900)));
-    assert!(denied(&ledger, order("second", 1), NOW + 8, exposure(1)).await.is_none());
-    assert!(denied(&ledger, order("third", 9), NOW + 3900, rolling(10)).await.is_none());
+    assert!(
+        denied(&ledger, order("second", 1), NOW + 8, exposure(1))
+            .await
+            .is_none()
+    );
+    assert!(
+        denied(&ledger, order("third", 9), NOW + 3900, rolling(10))
+            .await
+            .is_none()
+    );
 }
 
 async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
@@ -539,55 +769,124 @@ async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
     for limit in [lifetime(0), rolling(0), exposure(0)] {
         assert_eq!(used(&ledger, NOW, limit[0].clone()).await, 0);
     }
-    assert_eq!(used(&ledger, NOW, meter(Scope::Global, LimitKind::Payments(HOUR, 1))).await, 0);
-    assert!(denied(&ledger, order("second", 10), NOW, lifetime(10)).await.is_none());
+    assert_eq!(
+        used(
+            &ledger,
+            NOW,
+            meter(Scope::Global, LimitKind::Payments(HOUR, 1))
+        )
+        .await,
+        0
+    );
+    assert!(
+        denied(&ledger, order("second", 10), NOW, lifetime(10))
+            .await
+            .is_none()
+    );
     let signing = ledger.record(&key, &signed(NOW + 300), at(NOW)).await;
-    assert!(matches!(signing, Err(LedgerError::Transition { state: State::Freed, .. })), "{signing:?}");
+    assert!(
+        matches!(
+            signing,
+            Err(LedgerError::Transition {
+                state: State::Freed,
+                ..
+            })
+        ),
+        "{signing:?}"
+    );
 }
 
 async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     hold(&ledger, order("first", 10), NOW).await;
     let instant = LimitKind::Rolling(Duration::from_millis(1), micros(10));
-    let denial = denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, instant)]).await.unwrap();
-    assert_eq!(denial.room_returns, None, "nobody knows when a hold will be spent");
+    let denial = denied(
+        &ledger,
+        order("second", 1),
+        NOW + 30,
+        vec![meter(Scope::Global, instant)],
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        denial.room_returns, None,
+        "nobody knows when a hold will be spent"
+    );
     let forever = LimitKind::Rolling(Duration::MAX, micros(10));
-    assert!(denied(&ledger, order("second", 1), NOW + 30, vec![meter(Scope::Global, forever)]).await.is_some());
+    assert!(
+        denied(
+            &ledger,
+            order("second", 1),
+            NOW + 30,
+            vec![meter(Scope::Global, forever)]
+        )
+        .await
+        .is_some()
+    );
 }
 
-async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: Ledger>(shelf: &Shelf<L>) {
+async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: Ledger>(
+    shelf: &Shelf<L>,
+) {
     let ledger = shelf.books().await;
     let first = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let edge = at(NOW + 3900);
     let mut net = wish(order("second", 7), edge, rolling(1000));
     net.checks.refunds_make_room = true;
-    assert!(matches!(ledger.reserve(&net).await.unwrap(), Reserved::Held(_)));
-    ledger.record(&net.key(), &signed_under(edge.after(LEASE), NOW + 4200), edge).await.unwrap();
+    assert!(matches!(
+        ledger.reserve(&net).await.unwrap(),
+        Reserved::Held(_)
+    ));
+    ledger
+        .record(
+            &net.key(),
+            &signed_under(edge.after(LEASE), NOW + 4200),
+            edge,
+        )
+        .await
+        .unwrap();
     let refund = Refund::new(B256::repeat_byte(1), U256::from(4), edge, true);
     for secs in [0, 0, 1] {
-        let checks = Checks { now: edge.after(Duration::from_secs(secs)), ..net.checks.clone() };
+        let checks = Checks {
+            now: edge.after(Duration::from_secs(secs)),
+            ..net.checks.clone()
+        };
         let used = ledger.examine(&checks).await.unwrap().remove(0).used;
         assert_eq!(used, Some(Quantity::Amount(micros(7))), "{secs}");
-        ledger.record(&first, &Transition::Refunded(refund.clone()), edge).await.unwrap();
+        ledger
+            .record(&first, &Transition::Refunded(refund.clone()), edge)
+            .await
+            .unwrap();
     }
 }
 
 async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let again = |now| wish(order("order", 10), at(now), lifetime(10));
-    assert!(matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1));
-    assert!(matches!(ledger.reserve(&again(NOW + 59)).await.unwrap(), Reserved::InFlight));
+    assert!(
+        matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1)
+    );
+    assert!(matches!(
+        ledger.reserve(&again(NOW + 59)).await.unwrap(),
+        Reserved::InFlight
+    ));
     // A lapsed hold is renewed, and its own money does not stand in its way.
     assert!(
         matches!(ledger.reserve(&again(NOW + 60)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1 && entry.reserved_at == at(NOW + 60))
     );
     let mut other = again(NOW + 60);
     other.entry.fingerprint = B256::repeat_byte(2);
-    assert!(matches!(ledger.reserve(&other).await.unwrap(), Reserved::Mismatch));
+    assert!(matches!(
+        ledger.reserve(&other).await.unwrap(),
+        Reserved::Mismatch
+    ));
     let key = order("order", 10).key();
     let signed = signed_under(at(NOW + 60).after(LEASE), NOW + 300);
     for transition in [signed, rejected(), unknown(), settled()] {
-        ledger.record(&key, &transition, at(NOW + 60)).await.unwrap();
+        ledger
+            .record(&key, &transition, at(NOW + 60))
+            .await
+            .unwrap();
         match ledger.reserve(&again(NOW + 60)).await.unwrap() {
             Reserved::Known(entry) => assert_eq!(entry.payload.unwrap().expose_secret(), PAYLOAD),
             other => panic!("{transition:?}: {other:?}"),
@@ -595,48 +894,100 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
     }
     let mut stranger = order("order", 10);
     stranger.payer = Address::repeat_byte(0xEE);
-    assert!(denied(&ledger, stranger, NOW + 60, lifetime(20)).await.is_none(), "an id belongs to its payer");
+    assert!(
+        denied(&ledger, stranger, NOW + 60, lifetime(20))
+            .await
+            .is_none(),
+        "an id belongs to its payer"
+    );
     assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), 2);
 }
 
 async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let changed =
-        |value: u64| Reservation { terms: Terms::Changed, ..wish(order("order", value), at(NOW), lifetime(30)) };
+    let changed = |value: u64| Reservation {
+        terms: Terms::Changed,
+        ..wish(order("order", value), at(NOW), lifetime(30))
+    };
     let key = sign(&ledger, order("order", 10), NOW, NOW + 300).await;
     ledger.record(&key, &rejected(), at(NOW)).await.unwrap();
     for (value, largest) in [(25, 25), (20, 25), (30, 30)] {
         let answer = ledger.reserve(&changed(value)).await.unwrap();
-        assert!(matches!(&answer, Reserved::Held(entry) if entry.value == U256::from(largest)), "{value}: {answer:?}");
+        assert!(
+            matches!(&answer, Reserved::Held(entry) if entry.value == U256::from(largest)),
+            "{value}: {answer:?}"
+        );
         assert_eq!(used(&ledger, NOW, lifetime(30)[0].clone()).await, largest);
-        assert!(matches!(ledger.reserve(&changed(value)).await.unwrap(), Reserved::InFlight));
-        ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+        assert!(matches!(
+            ledger.reserve(&changed(value)).await.unwrap(),
+            Reserved::InFlight
+        ));
+        ledger
+            .record(&key, &signed(NOW + 300), at(NOW))
+            .await
+            .unwrap();
         ledger.record(&key, &rejected(), at(NOW)).await.unwrap();
     }
-    assert!(matches!(ledger.reserve(&changed(31)).await.unwrap(), Reserved::Denied(_)));
+    assert!(matches!(
+        ledger.reserve(&changed(31)).await.unwrap(),
+        Reserved::Denied(_)
+    ));
     let kept = state(&ledger, &key).await;
-    assert_eq!((kept.value, kept.state, kept.seq), (U256::from(30), State::Rejected, 1));
+    assert_eq!(
+        (kept.value, kept.state, kept.seq),
+        (U256::from(30), State::Rejected, 1)
+    );
     let mut elsewhere = changed(10);
     elsewhere.entry.asset = usdc(SEPOLIA);
-    assert!(matches!(ledger.reserve(&elsewhere).await.unwrap(), Reserved::Mismatch), "both could be paid");
+    assert!(
+        matches!(
+            ledger.reserve(&elsewhere).await.unwrap(),
+            Reserved::Mismatch
+        ),
+        "both could be paid"
+    );
     ledger.record(&key, &settled(), at(NOW)).await.unwrap();
-    assert!(matches!(ledger.reserve(&changed(10)).await.unwrap(), Reserved::Known(_)));
+    assert!(matches!(
+        ledger.reserve(&changed(10)).await.unwrap(),
+        Reserved::Known(_)
+    ));
 }
 
 async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>(shelf: &Shelf<L>) {
     for limit in [rolling(10), exposure(10)] {
         let ledger = shelf.books().await;
         let key = sign(&ledger, order("old", 10), NOW - 7200, NOW - 6900).await;
-        ledger.record(&key, &rejected(), at(NOW - 7200)).await.unwrap();
-        let changed = Reservation { terms: Terms::Changed, ..wish(order("old", 10), at(NOW), limit.clone()) };
-        assert!(matches!(ledger.reserve(&changed).await.unwrap(), Reserved::Held(_)));
+        ledger
+            .record(&key, &rejected(), at(NOW - 7200))
+            .await
+            .unwrap();
+        let changed = Reservation {
+            terms: Terms::Changed,
+            ..wish(order("old", 10), at(NOW), limit.clone())
+        };
+        assert!(matches!(
+            ledger.reserve(&changed).await.unwrap(),
+            Reserved::Held(_)
+        ));
         assert!(
             denied(&ledger, order("new", 1), NOW, limit).await.is_some(),
             "the room is taken before the signature exists"
         );
         let late = ledger.record(&key, &signed(NOW + 300), at(NOW + 60)).await;
-        assert!(matches!(late, Err(LedgerError::Transition { state: State::Rejected, .. })), "{late:?}");
-        ledger.record(&key, &signed(NOW + 300), at(NOW + 59)).await.unwrap();
+        assert!(
+            matches!(
+                late,
+                Err(LedgerError::Transition {
+                    state: State::Rejected,
+                    ..
+                })
+            ),
+            "{late:?}"
+        );
+        ledger
+            .record(&key, &signed(NOW + 300), at(NOW + 59))
+            .await
+            .unwrap();
         assert_eq!(state(&ledger, &key).await.counts_at, at(NOW + 300));
     }
 }
@@ -645,26 +996,68 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let pinned = |payee: u8, network| {
         let payee = Address::repeat_byte(payee);
-        let entry = NewEntry { payee, asset: usdc(network), ..order("next", 1) };
-        let pin = PayeePin { origin: entry.origin.clone(), payee };
-        Checks { payee: Some(pin), ..checks(&entry, at(NOW), Vec::new()) }
+        let entry = NewEntry {
+            payee,
+            asset: usdc(network),
+            ..order("next", 1)
+        };
+        let pin = PayeePin {
+            origin: entry.origin.clone(),
+            payee,
+        };
+        Checks {
+            payee: Some(pin),
+            ..checks(&entry, at(NOW), Vec::new())
+        }
     };
-    let freed = hold(&ledger, NewEntry { payee: Address::repeat_byte(9), ..order("freed", 1) }, NOW).await;
+    let freed = hold(
+        &ledger,
+        NewEntry {
+            payee: Address::repeat_byte(9),
+            ..order("freed", 1)
+        },
+        NOW,
+    )
+    .await;
     ledger.record(&freed, &given_up(), at(NOW)).await.unwrap();
-    assert_eq!(refusal(ledger.examine(&pinned(2, BASE)).await), None, "nobody was paid yet");
+    assert_eq!(
+        refusal(ledger.examine(&pinned(2, BASE)).await),
+        None,
+        "nobody was paid yet"
+    );
     for (number, payee) in [1, 2, 2].into_iter().enumerate() {
-        let entry = NewEntry { payee: Address::repeat_byte(payee), ..order(&format!("order-{number}"), 1) };
+        let entry = NewEntry {
+            payee: Address::repeat_byte(payee),
+            ..order(&format!("order-{number}"), 1)
+        };
         sign(&ledger, entry, NOW, NOW + 300).await;
     }
     assert_eq!(refusal(ledger.examine(&pinned(1, BASE)).await), None);
-    assert_eq!(refusal(ledger.examine(&pinned(2, BASE)).await), Some(Rule::PayeeChanged));
-    assert_eq!(refusal(ledger.examine(&pinned(2, SEPOLIA)).await), None, "another token has a payee of its own");
-    let wish = Reservation { checks: pinned(2, BASE), ..wish(order("next", 1), at(NOW), Vec::new()) };
-    assert!(matches!(ledger.reserve(&wish).await.unwrap(), Reserved::Denied(_)));
+    assert_eq!(
+        refusal(ledger.examine(&pinned(2, BASE)).await),
+        Some(Rule::PayeeChanged)
+    );
+    assert_eq!(
+        refusal(ledger.examine(&pinned(2, SEPOLIA)).await),
+        None,
+        "another token has a payee of its own"
+    );
+    let wish = Reservation {
+        checks: pinned(2, BASE),
+        ..wish(order("next", 1), at(NOW), Vec::new())
+    };
+    assert!(matches!(
+        ledger.reserve(&wish).await.unwrap(),
+        Reserved::Denied(_)
+    ));
 }
 
 fn refusal(findings: Result<Vec<Finding>, LedgerError>) -> Option<Rule> {
-    findings.unwrap().into_iter().find_map(|finding| finding.denial).map(|denial| denial.rule)
+    findings
+        .unwrap()
+        .into_iter()
+        .find_map(|finding| finding.denial)
+        .map(|denial| denial.rule)
 }
 
 async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
@@ -677,49 +1070,151 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
             path: path.to_owned(),
             max_rise_percent: 50,
         };
-        Checks { price: Some(ceiling), ..checks(&entry, at(NOW), Vec::new()) }
+        Checks {
+            price: Some(ceiling),
+            ..checks(&entry, at(NOW), Vec::new())
+        }
     };
-    assert_eq!(refusal(ledger.examine(&priced(1_000_000, "GET", "/report")).await), None, "there is no last price");
+    assert_eq!(
+        refusal(ledger.examine(&priced(1_000_000, "GET", "/report")).await),
+        None,
+        "there is no last price"
+    );
     for (number, value) in [1000, 10].into_iter().enumerate() {
-        sign(&ledger, order(&format!("order-{number}"), value), NOW, NOW + 300).await;
+        sign(
+            &ledger,
+            order(&format!("order-{number}"), value),
+            NOW,
+            NOW + 300,
+        )
+        .await;
     }
-    sign(&ledger, NewEntry { path: "/other".to_owned(), ..order("other", 5000) }, NOW, NOW + 300).await;
     sign(
         &ledger,
-        NewEntry { origin: "https://b.example".parse().unwrap(), ..order("elsewhere", 5000) },
+        NewEntry {
+            path: "/other".to_owned(),
+            ..order("other", 5000)
+        },
+        NOW,
+        NOW + 300,
+    )
+    .await;
+    sign(
+        &ledger,
+        NewEntry {
+            origin: "https://b.example".parse().unwrap(),
+            ..order("elsewhere", 5000)
+        },
         NOW,
         NOW + 300,
     )
     .await;
     let freed = hold(&ledger, order("freed", 5000), NOW).await;
     ledger.record(&freed, &given_up(), at(NOW)).await.unwrap();
-    assert_eq!(refusal(ledger.examine(&priced(15, "GET", "/report")).await), None);
-    assert_eq!(refusal(ledger.examine(&priced(16, "GET", "/report")).await), Some(Rule::PriceRise));
-    assert_eq!(refusal(ledger.examine(&priced(16, "POST", "/report")).await), None);
-    assert_eq!(refusal(ledger.examine(&priced(7500, "GET", "/other")).await), None);
+    assert_eq!(
+        refusal(ledger.examine(&priced(15, "GET", "/report")).await),
+        None
+    );
+    assert_eq!(
+        refusal(ledger.examine(&priced(16, "GET", "/report")).await),
+        Some(Rule::PriceRise)
+    );
+    assert_eq!(
+        refusal(ledger.examine(&priced(16, "POST", "/report")).await),
+        None
+    );
+    assert_eq!(
+        refusal(ledger.examine(&priced(7500, "GET", "/other")).await),
+        None
+    );
 }
 
 async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     for place in 0..PLACES.len() {
         let secs = NOW + u64::try_from(place).unwrap();
-        let key = hold(&ledger, at_place(place, order(&place.to_string(), 10)), secs).await;
+        let key = hold(
+            &ledger,
+            at_place(place, order(&place.to_string(), 10)),
+            secs,
+        )
+        .await;
         if place % 2 == 0 {
-            ledger.record(&key, &signed_under(at(secs).after(LEASE), NOW + 300), at(secs)).await.unwrap();
+            ledger
+                .record(
+                    &key,
+                    &signed_under(at(secs).after(LEASE), NOW + 300),
+                    at(secs),
+                )
+                .await
+                .unwrap();
         }
     }
-    let origin = Filter { origin: Some(PLACES[1].0.parse().unwrap()), ..Filter::all() };
+    let origin = Filter {
+        origin: Some(PLACES[1].0.parse().unwrap()),
+        ..Filter::all()
+    };
     let cases: [(Filter, &[usize]); 11] = [
         (Filter::all(), &[0, 1, 2, 3, 4, 5, 6]),
-        (Filter { since: Some(at(NOW + 2)), until: Some(at(NOW + 4)), ..Filter::all() }, &[2, 3]),
+        (
+            Filter {
+                since: Some(at(NOW + 2)),
+                until: Some(at(NOW + 4)),
+                ..Filter::all()
+            },
+            &[2, 3],
+        ),
         (origin, &[1]),
-        (Filter { payee: Some(Address::repeat_byte(1)), ..Filter::all() }, &[0, 2]),
-        (Filter { tag: Some("t".to_owned()), ..Filter::all() }, &[0, 3]),
-        (Filter { agent: Some("b".to_owned()), ..Filter::all() }, &[2, 3]),
-        (Filter { state: Some(State::Reserved), ..Filter::all() }, &[1, 3, 5]),
-        (Filter { last: Some(2), ..Filter::all() }, &[5, 6]),
-        (Filter { last: Some(0), ..Filter::all() }, &[]),
-        (Filter { last: Some(usize::MAX), state: Some(State::Freed), ..Filter::all() }, &[]),
+        (
+            Filter {
+                payee: Some(Address::repeat_byte(1)),
+                ..Filter::all()
+            },
+            &[0, 2],
+        ),
+        (
+            Filter {
+                tag: Some("t".to_owned()),
+                ..Filter::all()
+            },
+            &[0, 3],
+        ),
+        (
+            Filter {
+                agent: Some("b".to_owned()),
+                ..Filter::all()
+            },
+            &[2, 3],
+        ),
+        (
+            Filter {
+                state: Some(State::Reserved),
+                ..Filter::all()
+            },
+            &[1, 3, 5],
+        ),
+        (
+            Filter {
+                last: Some(2),
+                ..Filter::all()
+            },
+            &[5, 6],
+        ),
+        (
+            Filter {
+                last: Some(0),
+                ..Filter::all()
+            },
+            &[],
+        ),
+        (
+            Filter {
+                last: Some(usize::MAX),
+                state: Some(State::Freed),
+                ..Filter::all()
+            },
+            &[],
+        ),
         (
             Filter {
                 last: Some(1),
@@ -733,19 +1228,35 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
     ];
     for (filter, expected) in cases {
         let found = ledger.entries(&filter).await.unwrap();
-        let found: Vec<usize> = found.iter().map(|entry| entry.purchase.as_str().parse().unwrap()).collect();
+        let found: Vec<usize> = found
+            .iter()
+            .map(|entry| entry.purchase.as_str().parse().unwrap())
+            .collect();
         assert_eq!(found, expected, "{filter:?}");
     }
 }
 
 async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)].into_iter().enumerate() {
-        let key = sign(&ledger, order(&format!("order-{number}"), value), spent - LEASE.as_secs(), spent).await;
+    for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)]
+        .into_iter()
+        .enumerate()
+    {
+        let key = sign(
+            &ledger,
+            order(&format!("order-{number}"), value),
+            spent - LEASE.as_secs(),
+            spent,
+        )
+        .await;
         ledger.record(&key, &settled(), at(spent)).await.unwrap();
     }
-    let returns =
-        async |value, meters| denied(&ledger, order("next", value), NOW + 300, meters).await.unwrap().room_returns;
+    let returns = async |value, meters| {
+        denied(&ledger, order("next", value), NOW + 300, meters)
+            .await
+            .unwrap()
+            .room_returns
+    };
     assert_eq!(returns(10, rolling(60)).await, Some(at(NOW + 3600)));
     assert_eq!(returns(11, rolling(60)).await, Some(at(NOW + 3700)));
     assert_eq!(returns(60, rolling(60)).await, Some(at(NOW + 3800)));
@@ -760,32 +1271,94 @@ async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
 
 async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let largest = |id: &str| NewEntry { value: U256::MAX, ..order(id, 0) };
-    let limit =
-        |units| vec![meter(Scope::Global, LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), units).into()))];
-    assert!(denied(&ledger, largest("first"), NOW, limit(U256::MAX)).await.is_none());
+    let largest = |id: &str| NewEntry {
+        value: U256::MAX,
+        ..order(id, 0)
+    };
+    let limit = |units| {
+        vec![meter(
+            Scope::Global,
+            LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), units).into()),
+        )]
+    };
+    assert!(
+        denied(&ledger, largest("first"), NOW, limit(U256::MAX))
+            .await
+            .is_none()
+    );
     let kept = state(&ledger, &largest("first").key()).await;
     assert_eq!((kept.value, kept.usd), (U256::MAX, None));
-    assert!(denied(&ledger, largest("second"), NOW, limit(U256::MAX)).await.is_some());
-    assert!(denied(&ledger, order("third", 1), NOW, limit(U256::MAX)).await.is_some());
+    assert!(
+        denied(&ledger, largest("second"), NOW, limit(U256::MAX))
+            .await
+            .is_some()
+    );
+    assert!(
+        denied(&ledger, order("third", 1), NOW, limit(U256::MAX))
+            .await
+            .is_some()
+    );
     let dollars = order("fourth", Usd::MAX.micros());
-    assert!(denied(&ledger, dollars, NOW, lifetime(Usd::MAX.micros())).await.is_none());
-    assert!(denied(&ledger, order("fifth", 1), NOW, lifetime(Usd::MAX.micros())).await.is_some());
+    assert!(
+        denied(&ledger, dollars, NOW, lifetime(Usd::MAX.micros()))
+            .await
+            .is_none()
+    );
+    assert!(
+        denied(&ledger, order("fifth", 1), NOW, lifetime(Usd::MAX.micros()))
+            .await
+            .is_some()
+    );
 }
 
 async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let euro = Asset::new(BASE, Address::repeat_byte(0xE0), "EURC", 6, "EURC", "2");
-    let in_euro = |id: &str, units: u64| NewEntry { asset: euro.clone(), ..order(id, units) };
-    let limit = || {
-        vec![meter(Scope::Global, LimitKind::Lifetime(TokenAmount::from_units(euro.clone(), U256::from(10)).into()))]
+    let in_euro = |id: &str, units: u64| NewEntry {
+        asset: euro.clone(),
+        ..order(id, units)
     };
-    assert!(denied(&ledger, in_euro("euro", 8), NOW, limit()).await.is_none());
-    assert!(denied(&ledger, order("dollars", 100), NOW, limit()).await.is_none(), "dollars are not euros");
-    assert!(denied(&ledger, in_euro("more", 3), NOW, limit()).await.is_some());
-    assert!(denied(&ledger, in_euro("rest", 2), NOW, limit()).await.is_none());
-    assert_eq!(used(&ledger, NOW, lifetime(1000)[0].clone()).await, 100, "euros have no dollar value");
-    assert_eq!(used(&ledger, NOW, meter(Scope::Global, LimitKind::Payments(HOUR, 9))).await, 3);
+    let limit = || {
+        vec![meter(
+            Scope::Global,
+            LimitKind::Lifetime(TokenAmount::from_units(euro.clone(), U256::from(10)).into()),
+        )]
+    };
+    assert!(
+        denied(&ledger, in_euro("euro", 8), NOW, limit())
+            .await
+            .is_none()
+    );
+    assert!(
+        denied(&ledger, order("dollars", 100), NOW, limit())
+            .await
+            .is_none(),
+        "dollars are not euros"
+    );
+    assert!(
+        denied(&ledger, in_euro("more", 3), NOW, limit())
+            .await
+            .is_some()
+    );
+    assert!(
+        denied(&ledger, in_euro("rest", 2), NOW, limit())
+            .await
+            .is_none()
+    );
+    assert_eq!(
+        used(&ledger, NOW, lifetime(1000)[0].clone()).await,
+        100,
+        "euros have no dollar value"
+    );
+    assert_eq!(
+        used(
+            &ledger,
+            NOW,
+            meter(Scope::Global, LimitKind::Payments(HOUR, 9))
+        )
+        .await,
+        3
+    );
 }
 
 async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
@@ -813,7 +1386,12 @@ async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 fn assert_same(found: &Entry, expected: &Entry) {
-    let payload = |entry: &Entry| entry.payload.as_ref().map(|payload| payload.expose_secret().to_owned());
+    let payload = |entry: &Entry| {
+        entry
+            .payload
+            .as_ref()
+            .map(|payload| payload.expose_secret().to_owned())
+    };
     assert_eq!(format!("{found:?}"), format!("{expected:?}"));
     assert_eq!(payload(found), payload(expected));
 }
@@ -822,27 +1400,47 @@ async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let nobody = order("nobody", 1).key();
     let answer = ledger.record(&nobody, &settled(), at(NOW)).await;
-    assert!(matches!(&answer, Err(LedgerError::UnknownPurchase(id)) if *id == nobody.id), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(LedgerError::UnknownPurchase(id)) if *id == nobody.id),
+        "{answer:?}"
+    );
     assert!(ledger.purchase(&nobody).await.unwrap().is_none());
     let key = hold(&ledger, order("order", 1), NOW).await;
     let before = state(&ledger, &key).await;
     for transition in [settled(), rejected(), unknown()] {
         let answer = ledger.record(&key, &transition, at(NOW + 1)).await;
-        assert!(matches!(answer, Err(LedgerError::Transition { state: State::Reserved, .. })), "{answer:?}");
+        assert!(
+            matches!(
+                answer,
+                Err(LedgerError::Transition {
+                    state: State::Reserved,
+                    ..
+                })
+            ),
+            "{answer:?}"
+        );
     }
     assert_same(&state(&ledger, &key).await, &before);
-    ledger.record(&key, &signed(NOW + 300), at(NOW + 1)).await.unwrap();
+    ledger
+        .record(&key, &signed(NOW + 300), at(NOW + 1))
+        .await
+        .unwrap();
     assert!(ledger.record(&key, &given_up(), at(NOW + 1)).await.is_err());
     assert_eq!(state(&ledger, &key).await.state, State::Signed);
 }
 
-async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledger>(shelf: &Shelf<L>) {
+async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledger>(
+    shelf: &Shelf<L>,
+) {
     let ledger = shelf.books().await;
     let key = hold(&ledger, order("order", 10), NOW).await;
     let first = signed_under(at(NOW).after(LEASE), NOW + 300);
     hold(&ledger, order("order", 20), NOW + 60).await;
     assert!(ledger.record(&key, &first, at(NOW + 61)).await.is_err());
-    assert!(ledger.record(&key, &first, at(NOW + 59)).await.is_err(), "nor when it asked before its lease ended");
+    assert!(
+        ledger.record(&key, &first, at(NOW + 59)).await.is_err(),
+        "nor when it asked before its lease ended"
+    );
     let second = signed_under(at(NOW + 60).after(LEASE), NOW + 300);
     ledger.record(&key, &second, at(NOW + 61)).await.unwrap();
 }
@@ -850,9 +1448,15 @@ async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledg
 async fn new_terms_cannot_name_another_payee<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     sign(&ledger, order("order", 10), NOW, NOW + 300).await;
-    let other = NewEntry { payee: Address::repeat_byte(0x77), ..order("order", 10) };
+    let other = NewEntry {
+        payee: Address::repeat_byte(0x77),
+        ..order("order", 10)
+    };
     let mut wish = wish(other, at(NOW), Vec::new());
     wish.terms = Terms::Changed;
     let answer = ledger.reserve(&wish).await.unwrap();
-    assert!(matches!(&answer, Reserved::Denied(denial) if denial.rule == Rule::PayeeChanged), "{answer:?}");
+    assert!(
+        matches!(&answer, Reserved::Denied(denial) if denial.rule == Rule::PayeeChanged),
+        "{answer:?}"
+    );
 }

@@ -78,7 +78,12 @@ impl FromStr for State {
         Self::ALL
             .into_iter()
             .find(|state| state.name() == text)
-            .ok_or_else(|| LedgerError::Damaged(format!("`{}` is no state of a purchase", crate::text::excerpt(text))))
+            .ok_or_else(|| {
+                LedgerError::Damaged(format!(
+                    "`{}` is no state of a purchase",
+                    crate::text::excerpt(text)
+                ))
+            })
     }
 }
 
@@ -91,7 +96,10 @@ impl FromStr for State {
 /// `transaction` is the seller's claim; `verified_transaction` is what the chain confirmed.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names are the columns; those that need a word have one")]
+#[expect(
+    missing_docs,
+    reason = "the names are the columns; those that need a word have one"
+)]
 pub struct Entry {
     /// Position in the books, from 1.
     pub seq: u64,
@@ -150,7 +158,10 @@ pub struct Entry {
     /// Why the purchase is rejected or unknown.
     pub reason: Option<String>,
     /// Hash that the seller claims.
-    #[serde(rename = "claimed_transaction", serialize_with = "optional_hash::serialize")]
+    #[serde(
+        rename = "claimed_transaction",
+        serialize_with = "optional_hash::serialize"
+    )]
     pub transaction: Option<B256>,
     /// Hash that the chain confirmed.
     #[serde(serialize_with = "optional_hash::serialize")]
@@ -198,19 +209,26 @@ impl Entry {
     /// Whether the last answer was a success, receipt or not.
     #[must_use]
     pub fn delivered(&self) -> bool {
-        self.status.is_some_and(|status| (200..300).contains(&status))
+        self.status
+            .is_some_and(|status| (200..300).contains(&status))
     }
 
     /// Whether this transaction is booked as a refund of the purchase.
     #[must_use]
     pub fn was_refunded_by(&self, transaction: B256) -> bool {
-        self.refunds.iter().any(|refund| refund.transaction == transaction)
+        self.refunds
+            .iter()
+            .any(|refund| refund.transaction == transaction)
     }
 
     /// What came back in all, in atomic units, and at most what was paid.
     #[must_use]
     pub fn refunded(&self) -> U256 {
-        let all = self.refunds.iter().map(|refund| refund.value).fold(U256::ZERO, U256::saturating_add);
+        let all = self
+            .refunds
+            .iter()
+            .map(|refund| refund.value)
+            .fold(U256::ZERO, U256::saturating_add);
         all.min(self.value)
     }
 
@@ -221,7 +239,9 @@ impl Entry {
         match self.state {
             State::Freed | State::Released => false,
             State::Reserved => self.lease_until > now,
-            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => true,
+            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => {
+                true
+            }
         }
     }
 
@@ -260,7 +280,9 @@ pub(super) fn holds(scope: &Scope, entry: &Entry) -> bool {
     match scope {
         Scope::Global => true,
         Scope::Origin(origin) => entry.origin == *origin,
-        Scope::Resource(origin, path) => entry.origin == *origin && without_query(&entry.path) == path,
+        Scope::Resource(origin, path) => {
+            entry.origin == *origin && without_query(&entry.path) == path
+        }
         Scope::Host(pattern) => pattern.matches(entry.origin.host()),
         Scope::Domain(domain) => entry.origin.registrable_domain() == domain,
         Scope::Payee(payee) => entry.payee == *payee,
@@ -310,7 +332,10 @@ impl NewEntry {
 
     /// New terms may change the price, not who is paid: that is how a hijacked seller looks.
     pub(crate) fn payee_changed(&self, known: &Entry) -> Denial {
-        let message = format!("the purchase was signed for {}, and the new terms name {}", known.payee, self.payee);
+        let message = format!(
+            "the purchase was signed for {}, and the new terms name {}",
+            known.payee, self.payee
+        );
         Denial::new(Rule::PayeeChanged, message)
     }
 

@@ -45,7 +45,10 @@ const COLUMNS: [&str; 29] = [
 ///
 /// # Errors
 /// When `out` fails.
-pub fn write_csv<'a>(entries: impl IntoIterator<Item = &'a Entry>, mut out: impl Write) -> io::Result<()> {
+pub fn write_csv<'a>(
+    entries: impl IntoIterator<Item = &'a Entry>,
+    mut out: impl Write,
+) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
     for entry in entries {
         out.write_all(line(&fields(entry)).as_bytes())?;
@@ -57,7 +60,10 @@ pub fn write_csv<'a>(entries: impl IntoIterator<Item = &'a Entry>, mut out: impl
 ///
 /// # Errors
 /// When `out` fails.
-pub fn write_jsonl<'a>(entries: impl IntoIterator<Item = &'a Entry>, mut out: impl Write) -> io::Result<()> {
+pub fn write_jsonl<'a>(
+    entries: impl IntoIterator<Item = &'a Entry>,
+    mut out: impl Write,
+) -> io::Result<()> {
     for entry in entries {
         serde_json::to_writer(&mut out, entry)?;
         out.write_all(b"\n")?;
@@ -109,7 +115,14 @@ pub(crate) fn line(fields: &[String]) -> String {
 }
 
 fn quote(field: &str) -> String {
-    let guarded =
-        if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}") } else { field.to_owned() };
-    if guarded.contains([',', '"', '\r', '\n']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+    let guarded = if field.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{field}")
+    } else {
+        field.to_owned()
+    };
+    if guarded.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", guarded.replace('"', "\"\""))
+    } else {
+        guarded
+    }
 }

@@ -71,7 +71,10 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the books cannot be read or written.
-    fn reserve(&self, reservation: &Reservation) -> impl Future<Output = Result<Reserved, LedgerError>> + Send;
+    fn reserve(
+        &self,
+        reservation: &Reservation,
+    ) -> impl Future<Output = Result<Reserved, LedgerError>> + Send;
 
     /// Records what became of a purchase, durably.
     ///
@@ -90,13 +93,19 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the books cannot be read or written.
-    fn resume(&self, wanted: &Resumption) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+    fn resume(
+        &self,
+        wanted: &Resumption,
+    ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
 
     /// Stops all paying from these books, by whomever, until it is lifted with `None`.
     ///
     /// # Errors
     /// When the books cannot be written.
-    fn stop(&self, order: Option<&StopOrder>) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn stop(
+        &self,
+        order: Option<&StopOrder>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// The order to stop, if one stands.
     ///
@@ -108,19 +117,28 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the books cannot be read.
-    fn examine(&self, checks: &Checks) -> impl Future<Output = Result<Vec<Finding>, LedgerError>> + Send;
+    fn examine(
+        &self,
+        checks: &Checks,
+    ) -> impl Future<Output = Result<Vec<Finding>, LedgerError>> + Send;
 
     /// One purchase.
     ///
     /// # Errors
     /// When the books cannot be read.
-    fn purchase(&self, purchase: &PurchaseKey) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+    fn purchase(
+        &self,
+        purchase: &PurchaseKey,
+    ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
 
     /// Purchases that pass the filter, oldest first.
     ///
     /// # Errors
     /// When the books cannot be read.
-    fn entries(&self, filter: &Filter) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
+    fn entries(
+        &self,
+        filter: &Filter,
+    ) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
 }
 
 /// What identifies a purchase in the books: the payer and the purchase's id.
@@ -187,7 +205,8 @@ impl Reservation {
     pub fn lapse(&self, other: &Entry) -> Option<Entry> {
         let now = self.checks.now();
         let mut freed = other.clone();
-        (other.has_lapsed(now) && other.key() != self.key() && freed.lapse(now).is_ok()).then_some(freed)
+        (other.has_lapsed(now) && other.key() != self.key() && freed.lapse(now).is_ok())
+            .then_some(freed)
     }
 
     /// Decides by what the books hold of this purchase so far.
@@ -212,12 +231,18 @@ impl Reservation {
             Called => Plan::Answer(Reserved::Mismatch),
             Settled => Plan::Answer(Reserved::Known(Box::new(known))),
             Signed | Rejected | Unknown if !again => Plan::Answer(Reserved::Known(Box::new(known))),
-            Signed | Rejected | Unknown if known.owned_until > now => Plan::Answer(Reserved::InFlight),
-            Signed | Rejected | Unknown if !self.entry.excludes(&known) => Plan::Answer(Reserved::Mismatch),
+            Signed | Rejected | Unknown if known.owned_until > now => {
+                Plan::Answer(Reserved::InFlight)
+            }
+            Signed | Rejected | Unknown if !self.entry.excludes(&known) => {
+                Plan::Answer(Reserved::Mismatch)
+            }
             Signed | Rejected | Unknown if known.payee != self.entry.payee => {
                 Plan::Answer(Reserved::Denied(Box::new(self.entry.payee_changed(&known))))
             }
-            Signed | Rejected | Unknown => Plan::Hold(Box::new(self.entry.requote(known, now, lease))),
+            Signed | Rejected | Unknown => {
+                Plan::Hold(Box::new(self.entry.requote(known, now, lease)))
+            }
         }
     }
 }
@@ -260,13 +285,17 @@ impl Resumption {
             && entry.agent == self.agent;
         let undelivered = entry.is_unresolved() && !entry.delivered();
         let left = undelivered && entry.payload.is_some() && entry.expires_at > self.now;
-        let within =
-            |max: &Amount| Charge::of(entry, Span::Ever).weigh(max).is_some_and(|weight| weight <= max.weight());
-        (same && left && self.max.as_ref().is_none_or(within) && entry.owned_until <= self.now).then(|| Entry {
-            owned_until: self.until,
-            updated_at: self.now,
-            ..entry.clone()
-        })
+        let within = |max: &Amount| {
+            Charge::of(entry, Span::Ever)
+                .weigh(max)
+                .is_some_and(|weight| weight <= max.weight())
+        };
+        (same && left && self.max.as_ref().is_none_or(within) && entry.owned_until <= self.now)
+            .then(|| Entry {
+                owned_until: self.until,
+                updated_at: self.now,
+                ..entry.clone()
+            })
     }
 }
 
@@ -284,7 +313,10 @@ impl StopOrder {
     /// An order from `since` on.
     #[must_use]
     pub fn new(reason: impl Into<String>, since: Timestamp) -> Self {
-        Self { reason: reason.into(), since }
+        Self {
+            reason: reason.into(),
+            since,
+        }
     }
 }
 
@@ -398,8 +430,12 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Se
 /// The object-safe twin of [`Ledger`].
 trait DynLedger: Send + Sync {
     fn reserve<'a>(&'a self, reservation: &'a Reservation) -> BoxFuture<'a, Reserved>;
-    fn record<'a>(&'a self, purchase: &'a PurchaseKey, transition: &'a Transition, now: Timestamp)
-    -> BoxFuture<'a, ()>;
+    fn record<'a>(
+        &'a self,
+        purchase: &'a PurchaseKey,
+        transition: &'a Transition,
+        now: Timestamp,
+    ) -> BoxFuture<'a, ()>;
     fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Entry>>;
     fn stop<'a>(&'a self, order: Option<&'a StopOrder>) -> BoxFuture<'a, ()>;
     fn stopped(&self) -> BoxFuture<'_, Option<StopOrder>>;
@@ -485,7 +521,10 @@ impl AnyLedger {
         self.0.examine(checks).await
     }
 
-    pub(crate) async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    pub(crate) async fn purchase(
+        &self,
+        purchase: &PurchaseKey,
+    ) -> Result<Option<Entry>, LedgerError> {
         self.0.purchase(purchase).await
     }
 
@@ -505,7 +544,12 @@ impl<L: Ledger> Ledger for Arc<L> {
         L::reserve(self, reservation).await
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         L::record(self, purchase, transition, now).await
     }
 

@@ -4,7 +4,10 @@
 //! At every instant the limit must hold for what the chain has moved and what it still can. Books that
 //! are broken on purpose must be found out by the same suite: a suite that passes them proves nothing.
 
-#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow fails the test, as it should"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,8 +18,8 @@ use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, Tes
 
 use super::conformance::{NOW, at, given_up, order, settled};
 use super::{
-    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State, Terms,
-    Transition,
+    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer,
+    State, Terms, Transition,
 };
 use crate::policy::limit::{LimitKind, Meter, Scope};
 use crate::{Timestamp, Usd};
@@ -141,7 +144,15 @@ struct World {
 impl World {
     fn new(bug: Bug, kind: LimitKind) -> Self {
         let books = MemoryLedger::new();
-        Self { books, bug, kind, now: NOW, held: BTreeMap::new(), signed: Vec::new(), nonces: 0 }
+        Self {
+            books,
+            bug,
+            kind,
+            now: NOW,
+            held: BTreeMap::new(),
+            signed: Vec::new(),
+            nonces: 0,
+        }
     }
 
     fn key(id: u8) -> PurchaseKey {
@@ -149,9 +160,17 @@ impl World {
     }
 
     fn wish(&self, id: u8, value: u64, changed: bool) -> Reservation {
-        let meters = vec![Meter { scope: Scope::Global, kind: self.kind.clone() }];
-        let mut wish = super::conformance::wish(order(&id.to_string(), value), at(self.now), meters);
-        wish.terms = if changed { Terms::Changed } else { Terms::First };
+        let meters = vec![Meter {
+            scope: Scope::Global,
+            kind: self.kind.clone(),
+        }];
+        let mut wish =
+            super::conformance::wish(order(&id.to_string(), value), at(self.now), meters);
+        wish.terms = if changed {
+            Terms::Changed
+        } else {
+            Terms::First
+        };
         wish
     }
 
@@ -165,7 +184,8 @@ impl World {
             if self.bug == Bug::HoldLatest {
                 self.books.meddle(|entry| {
                     if entry.key() == wish.key() {
-                        (entry.value, entry.usd) = (U256::from(value), Some(Usd::from_micros(value)));
+                        (entry.value, entry.usd) =
+                            (U256::from(value), Some(Usd::from_micros(value)));
                     }
                 });
             }
@@ -174,21 +194,41 @@ impl World {
     }
 
     async fn sign(&mut self, id: u8, validity: u64, behind: u64) {
-        let Some((lease, nonce, value)) = self.held.get(&id).copied() else { return };
+        let Some((lease, nonce, value)) = self.held.get(&id).copied() else {
+            return;
+        };
         let now = self.now - behind;
         if self.bug == Bug::LapseUnfenced {
             self.books.meddle(|entry| {
-                if entry.key() == Self::key(id) && entry.state == State::Freed && entry.lease_until == lease {
+                if entry.key() == Self::key(id)
+                    && entry.state == State::Freed
+                    && entry.lease_until == lease
+                {
                     entry.state = State::Reserved;
                 }
             });
         }
         let valid_before = now + validity;
         let payload = secrecy::SecretString::from("x");
-        let signed = Transition::Signed { lease, valid_before, payload, owned_until: at(now) };
+        let signed = Transition::Signed {
+            lease,
+            valid_before,
+            payload,
+            owned_until: at(now),
+        };
         // Nothing leaves that is not recorded.
-        if self.books.record(&Self::key(id), &signed, at(now)).await.is_ok() {
-            self.signed.push(Signed { nonce, value, valid_before, cashed_at: None });
+        if self
+            .books
+            .record(&Self::key(id), &signed, at(now))
+            .await
+            .is_ok()
+        {
+            self.signed.push(Signed {
+                nonce,
+                value,
+                valid_before,
+                cashed_at: None,
+            });
             if self.bug == Bug::CountAcknowledged {
                 self.give_back(id);
             }
@@ -206,19 +246,28 @@ impl World {
     fn cash(&mut self, number: usize) {
         let used: BTreeSet<B256> = self.used();
         let now = self.now;
-        if let Some(signed) =
-            self.signed.get_mut(number).filter(|signed| signed.valid_before > now && !used.contains(&signed.nonce))
+        if let Some(signed) = self
+            .signed
+            .get_mut(number)
+            .filter(|signed| signed.valid_before > now && !used.contains(&signed.nonce))
         {
             signed.cashed_at = Some(now);
         }
     }
 
     fn used(&self) -> BTreeSet<B256> {
-        self.signed.iter().filter(|signed| signed.cashed_at.is_some()).map(|signed| signed.nonce).collect()
+        self.signed
+            .iter()
+            .filter(|signed| signed.cashed_at.is_some())
+            .map(|signed| signed.nonce)
+            .collect()
     }
 
     async fn record(&self, id: u8, transition: Transition) {
-        let done = self.books.record(&Self::key(id), &transition, at(self.now)).await;
+        let done = self
+            .books
+            .record(&Self::key(id), &transition, at(self.now))
+            .await;
         if done.is_err() {
             return;
         }
@@ -237,13 +286,22 @@ impl World {
     }
 
     async fn release(&self, id: u8) {
-        let Some(entry) = self.books.purchase(&Self::key(id)).await.unwrap() else { return };
-        let (Some(valid_before), nonce) = (entry.valid_before, entry.nonce) else { return };
+        let Some(entry) = self.books.purchase(&Self::key(id)).await.unwrap() else {
+            return;
+        };
+        let (Some(valid_before), nonce) = (entry.valid_before, entry.nonce) else {
+            return;
+        };
         let proved = valid_before <= self.now && !self.used().contains(&nonce);
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
             let (valid_before, proof) = (Some(valid_before), "{}".to_owned());
-            let released = Transition::Released { nonce, valid_before, cancelled, proof };
+            let released = Transition::Released {
+                nonce,
+                valid_before,
+                cancelled,
+                proof,
+            };
             self.record(id, released).await;
         }
     }
@@ -255,7 +313,10 @@ impl World {
                 self.reserve(id, value, &wish).await;
             }
             Step::ReserveBoth { ids, value } => {
-                let mut wishes = [self.wish(ids.0, value, false), self.wish(ids.1, value, false)];
+                let mut wishes = [
+                    self.wish(ids.0, value, false),
+                    self.wish(ids.1, value, false),
+                ];
                 if self.bug == Bug::CheckThenAct {
                     for wish in &mut wishes {
                         let findings = self.books.examine(&wish.checks).await.unwrap();
@@ -267,19 +328,49 @@ impl World {
                 self.reserve(ids.0, value, &wishes[0]).await;
                 self.reserve(ids.1, value, &wishes[1]).await;
             }
-            Step::Sign { id, validity, behind } => self.sign(id, validity, behind).await,
+            Step::Sign {
+                id,
+                validity,
+                behind,
+            } => self.sign(id, validity, behind).await,
             Step::Doubt { id, validity } => {
                 let reason = "the signer hung".to_owned();
-                self.record(id, Transition::Doubtful { valid_before: self.now + validity, reason }).await;
+                self.record(
+                    id,
+                    Transition::Doubtful {
+                        valid_before: self.now + validity,
+                        reason,
+                    },
+                )
+                .await;
             }
-            Step::Lose { id } => self.record(id, Transition::Unknown { reason: "lost".to_owned(), answer: None }).await,
+            Step::Lose { id } => {
+                self.record(
+                    id,
+                    Transition::Unknown {
+                        reason: "lost".to_owned(),
+                        answer: None,
+                    },
+                )
+                .await
+            }
             Step::Reject { id } => {
-                self.record(id, Transition::Rejected { reason: "no".to_owned(), answer: SellerAnswer::of(402) }).await;
+                self.record(
+                    id,
+                    Transition::Rejected {
+                        reason: "no".to_owned(),
+                        answer: SellerAnswer::of(402),
+                    },
+                )
+                .await;
             }
             Step::Settle { id, cashed } => {
                 if cashed {
                     let nonce = self.held.get(&id).map(|(_, nonce, _)| *nonce);
-                    let number = self.signed.iter().rposition(|signed| Some(signed.nonce) == nonce);
+                    let number = self
+                        .signed
+                        .iter()
+                        .rposition(|signed| Some(signed.nonce) == nonce);
                     number.into_iter().for_each(|number| self.cash(number));
                 }
                 self.record(id, settled()).await;
@@ -289,7 +380,16 @@ impl World {
                 let like = order("0", 0);
                 let (payer, fingerprint, origin) = (like.payer, like.fingerprint, like.origin);
                 let (now, until) = (at(self.now), at(self.now + 20));
-                let wanted = Resumption { payer, fingerprint, origin, tag: None, agent: None, max: None, now, until };
+                let wanted = Resumption {
+                    payer,
+                    fingerprint,
+                    origin,
+                    tag: None,
+                    agent: None,
+                    max: None,
+                    now,
+                    until,
+                };
                 self.books.resume(&wanted).await.unwrap();
             }
             Step::Cash { number } => self.cash(number),
@@ -323,13 +423,19 @@ impl World {
 }
 
 fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new(bug, kind.clone());
         for step in steps {
             world.take(*step).await;
             let spent = world.spent();
-            prop_assert!(spent <= LIMIT, "{spent} of {LIMIT} after {step:?}: {:?}", world.signed);
+            prop_assert!(
+                spent <= LIMIT,
+                "{spent} of {LIMIT} after {step:?}: {:?}",
+                world.signed
+            );
         }
         // One transfer for each purchase and generation, at most.
         let entries = world.books.entries(&Filter::all()).await.unwrap();
@@ -340,22 +446,35 @@ fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCa
 
 fn kinds() -> [LimitKind; 2] {
     let limit = Usd::from_micros(LIMIT);
-    [LimitKind::Lifetime(limit.into()), LimitKind::Rolling(Duration::from_secs(WINDOW), limit.into())]
+    [
+        LimitKind::Lifetime(limit.into()),
+        LimitKind::Rolling(Duration::from_secs(WINDOW), limit.into()),
+    ]
 }
 
 /// Some hundred thousand steps; a million and more by `BURSAR_MODEL_CASES=20000`.
 fn cases() -> u32 {
-    std::env::var("BURSAR_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+    std::env::var("BURSAR_MODEL_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(2000)
 }
 
 /// By chance for the books that are right, the same in every run for those that are not.
 fn hunt(bug: Bug, kind: &LimitKind, cases: u32) -> Result<(), TestError<Vec<Step>>> {
-    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    };
     let mut runner = match bug {
         Bug::None => TestRunner::new(config),
         _ => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
     };
-    runner.run(&prop::collection::vec(step(), 1..80), |steps| live_through(bug, kind, &steps))
+    runner.run(&prop::collection::vec(step(), 1..80), |steps| {
+        live_through(bug, kind, &steps)
+    })
 }
 
 #[test]
@@ -369,12 +488,32 @@ fn no_chain_and_no_seller_exceeds_a_limit() {
 #[test]
 fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
     let steps = [
-        Step::Reserve { id: 4, value: 23, changed: false },
-        Step::Sign { id: 4, validity: 74, behind: 52 },
+        Step::Reserve {
+            id: 4,
+            value: 23,
+            changed: false,
+        },
+        Step::Sign {
+            id: 4,
+            validity: 74,
+            behind: 52,
+        },
         Step::Wait { seconds: 145 },
-        Step::Reserve { id: 2, value: 87, changed: false },
-        Step::Sign { id: 2, validity: 247, behind: 14 },
-        Step::Sign { id: 4, validity: 200, behind: 89 },
+        Step::Reserve {
+            id: 2,
+            value: 87,
+            changed: false,
+        },
+        Step::Sign {
+            id: 2,
+            validity: 247,
+            behind: 14,
+        },
+        Step::Sign {
+            id: 4,
+            validity: 200,
+            behind: 89,
+        },
     ];
     for kind in kinds() {
         live_through(Bug::None, &kind, &steps).unwrap();

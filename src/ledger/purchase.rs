@@ -46,7 +46,11 @@ impl FromStr for PurchaseId {
     fn from_str(text: &str) -> Result<Self, PurchaseIdError> {
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         let length = (1..=Self::MAX_LENGTH).contains(&text.len());
-        if printable && length { Ok(Self(text.into())) } else { Err(PurchaseIdError) }
+        if printable && length {
+            Ok(Self(text.into()))
+        } else {
+            Err(PurchaseIdError)
+        }
     }
 }
 
@@ -91,12 +95,22 @@ mod tests {
     #[test]
     fn the_nonce_is_of_the_purchase_alone() {
         let base = Network::from_chain_id(8453);
-        let asset = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap();
+        let asset = AssetRegistry::stablecoins()
+            .find_symbol(base, "USDC")
+            .unwrap();
         let id: PurchaseId = "order-1".parse().unwrap();
         let one = nonce(Address::repeat_byte(1), asset, &id, 0);
         assert_eq!(one, nonce(Address::repeat_byte(1), asset, &id, 0));
         assert_ne!(one, nonce(Address::repeat_byte(2), asset, &id, 0));
         assert_ne!(one, nonce(Address::repeat_byte(1), asset, &id, 1));
-        assert_ne!(one, nonce(Address::repeat_byte(1), asset, &"order-2".parse().unwrap(), 0));
+        assert_ne!(
+            one,
+            nonce(
+                Address::repeat_byte(1),
+                asset,
+                &"order-2".parse().unwrap(),
+                0
+            )
+        );
     }
 }

@@ -31,7 +31,11 @@ fn exactly_as_many_as_fit_are_held() {
                 })
             })
             .collect();
-        let held = threads.into_iter().map(|thread| thread.join().unwrap()).filter(|held| *held).count();
+        let held = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .filter(|held| *held)
+            .count();
         assert_eq!(held, 2);
     });
 }
@@ -56,7 +60,10 @@ fn one_purchase_is_held_by_one_and_a_lapsed_hold_by_nobody_else() {
             thread::spawn(move || block_on(books.record(&key, &signed, at(NOW + 59))).is_ok())
         };
         let (other, signed) = (other.join().unwrap(), signing.join().unwrap());
-        assert!(other != signed, "the room is taken by one of them: {other} {signed}");
+        assert!(
+            other != signed,
+            "the room is taken by one of them: {other} {signed}"
+        );
     });
 }
 
@@ -66,20 +73,37 @@ fn what_is_open_is_taken_up_by_one() {
         let books = Arc::new(MemoryLedger::new());
         let entry = order("open", 10);
         block_on(books.reserve(&wish(entry.clone(), at(NOW), lifetime(10)))).unwrap();
-        block_on(books.record(&entry.key(), &signed_under(at(NOW).after(LEASE), NOW + 300), at(NOW))).unwrap();
+        block_on(books.record(
+            &entry.key(),
+            &signed_under(at(NOW).after(LEASE), NOW + 300),
+            at(NOW),
+        ))
+        .unwrap();
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 let (books, entry) = (Arc::clone(&books), entry.clone());
                 thread::spawn(move || {
-                    let (payer, fingerprint, origin) = (entry.payer, entry.fingerprint, entry.origin);
+                    let (payer, fingerprint, origin) =
+                        (entry.payer, entry.fingerprint, entry.origin);
                     let (now, until) = (at(NOW + 1), at(NOW + 21));
-                    let wanted =
-                        Resumption { payer, fingerprint, origin, tag: None, agent: None, max: None, now, until };
+                    let wanted = Resumption {
+                        payer,
+                        fingerprint,
+                        origin,
+                        tag: None,
+                        agent: None,
+                        max: None,
+                        now,
+                        until,
+                    };
                     block_on(books.resume(&wanted)).unwrap().is_some()
                 })
             })
             .collect();
-        let taken: Vec<bool> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let taken: Vec<bool> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
         assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
     });
 }
@@ -90,7 +114,12 @@ fn new_terms_are_signed_by_one() {
         let books = Arc::new(MemoryLedger::new());
         let entry = order("order", 10);
         block_on(books.reserve(&wish(entry.clone(), at(NOW), lifetime(100)))).unwrap();
-        block_on(books.record(&entry.key(), &signed_under(at(NOW).after(LEASE), NOW + 300), at(NOW))).unwrap();
+        block_on(books.record(
+            &entry.key(),
+            &signed_under(at(NOW).after(LEASE), NOW + 300),
+            at(NOW),
+        ))
+        .unwrap();
         let threads: Vec<_> = [20, 30]
             .into_iter()
             .map(|value| {
@@ -102,7 +131,10 @@ fn new_terms_are_signed_by_one() {
                 })
             })
             .collect();
-        let held: Vec<bool> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let held: Vec<bool> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
         assert_eq!(held.iter().filter(|held| **held).count(), 1);
     });
 }

@@ -16,8 +16,16 @@ pub(super) const START: B256 = B256::ZERO;
 const LISTED: usize = 1000;
 
 /// The columns of an event that its hash covers.
-pub(super) const SEALED: [&str; 8] =
-    ["seq", "at", "payer", "purchase", "from_state", "to_state", "detail", "entry_hash"];
+pub(super) const SEALED: [&str; 8] = [
+    "seq",
+    "at",
+    "payer",
+    "purchase",
+    "from_state",
+    "to_state",
+    "detail",
+    "entry_hash",
+];
 
 /// The digest of a purchase's row.
 pub(super) fn digest(columns: &[(&str, Value)]) -> B256 {
@@ -148,8 +156,18 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) fn new(noted: Option<B256>) -> Self {
-        let report = Verification { events: 0, purchases: 0, head: START, faults: Vec::new(), found: 0 };
-        Self { noted: noted.filter(|head| *head != START), event: 0, report }
+        let report = Verification {
+            events: 0,
+            purchases: 0,
+            head: START,
+            faults: Vec::new(),
+            found: 0,
+        };
+        Self {
+            noted: noted.filter(|head| *head != START),
+            event: 0,
+            report,
+        }
     }
 
     /// Takes a row of `events`, with `seq` and `last_event` of its purchase, the first as `purchase_seq`.
@@ -160,7 +178,10 @@ impl Audit {
         let seq = cells.seq();
         let next = self.event.saturating_add(1);
         if seq > next {
-            self.fault(Fault::EventsMissing { from: next, to: seq.saturating_sub(1) });
+            self.fault(Fault::EventsMissing {
+                from: next,
+                to: seq.saturating_sub(1),
+            });
         }
         let found = cells.text::<B256>("hash").ok();
         let sealed = SEALED.map(|column| row.cell(column).map(Value::from));
@@ -170,7 +191,13 @@ impl Audit {
         }
         match cells.optional_integer("purchase_seq")? {
             None => self.fault(Fault::PurchaseMissing { event: seq }),
-            Some(row) if cells.optional_integer::<i64>("last_event").ok().flatten().is_none_or(|last| last < seq) => {
+            Some(row)
+                if cells
+                    .optional_integer::<i64>("last_event")
+                    .ok()
+                    .flatten()
+                    .is_none_or(|last| last < seq) =>
+            {
                 self.fault(Fault::PurchaseChanged { row });
             }
             Some(_) => {}
@@ -188,7 +215,9 @@ impl Audit {
     /// Reading is strict: a row that is read as an entry is the only one that is written for it.
     pub(super) fn purchase(&mut self, row: &impl Row) -> Result<i64, LedgerError> {
         let cells = Cells::of(row)?;
-        let now = entry(row).and_then(|entry| columns(&entry)).map(|columns| digest(&columns));
+        let now = entry(row)
+            .and_then(|entry| columns(&entry))
+            .map(|columns| digest(&columns));
         match cells.optional_text::<B256>("entry_hash") {
             Ok(Some(left)) if now.is_ok_and(|now| now == left) => {}
             _ => self.fault(Fault::PurchaseChanged { row: cells.seq() }),
@@ -229,12 +258,18 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) const EMPTY: Self = Self { events: 0, hash: START };
+    pub(super) const EMPTY: Self = Self {
+        events: 0,
+        hash: START,
+    };
 
     /// The head by the newest row of `events`.
     pub(super) fn read(row: &impl Row) -> Result<Self, LedgerError> {
         let cells = Cells::of_event(row)?;
-        Ok(Self { events: cells.integer("seq")?, hash: cells.text("hash")? })
+        Ok(Self {
+            events: cells.integer("seq")?,
+            hash: cells.text("hash")?,
+        })
     }
 }
 
@@ -260,7 +295,12 @@ mod tests {
             vec![],
         ];
         for (number, row) in rows.iter().enumerate() {
-            assert!(rows.iter().skip(number + 1).all(|other| digest(row) != digest(other)), "{row:?}");
+            assert!(
+                rows.iter()
+                    .skip(number + 1)
+                    .all(|other| digest(row) != digest(other)),
+                "{row:?}"
+            );
         }
     }
 }

@@ -136,7 +136,14 @@ impl SellerAnswer {
     /// An answer of which only the status is known.
     #[must_use]
     pub const fn of(status: u16) -> Self {
-        Self { status, date: None, content_type: None, refund_request: None, receipt: None, body: None }
+        Self {
+            status,
+            date: None,
+            content_type: None,
+            refund_request: None,
+            receipt: None,
+            body: None,
+        }
     }
 }
 
@@ -169,7 +176,11 @@ pub struct BodyDigest {
 
 impl BodyDigest {
     pub(crate) const fn new(keccak256: B256, bytes: u64, complete: bool) -> Self {
-        Self { keccak256, bytes, complete }
+        Self {
+            keccak256,
+            bytes,
+            complete,
+        }
     }
 }
 
@@ -193,7 +204,12 @@ impl Refund {
     /// A refund of so many atomic units by this transaction; verified, if the chain showed it.
     #[must_use]
     pub const fn new(transaction: B256, value: U256, at: Timestamp, verified: bool) -> Self {
-        Self { transaction, value, at_millis: at.millis(), verified }
+        Self {
+            transaction,
+            value,
+            at_millis: at.millis(),
+            verified,
+        }
     }
 
     /// When it was booked.
@@ -215,7 +231,12 @@ impl Entry {
         use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
         match (transition, self.state) {
             (
-                Transition::Signed { lease, valid_before, payload, owned_until },
+                Transition::Signed {
+                    lease,
+                    valid_before,
+                    payload,
+                    owned_until,
+                },
                 Reserved | Signed | Rejected | Unknown,
             ) if self.lease_until > now && self.lease_until == *lease => {
                 self.state = Signed;
@@ -223,14 +244,28 @@ impl Entry {
                 self.owned_until = *owned_until;
                 self.outlive(*valid_before);
             }
-            (Transition::Doubtful { valid_before, reason }, Reserved | Signed | Rejected | Unknown) => {
+            (
+                Transition::Doubtful {
+                    valid_before,
+                    reason,
+                },
+                Reserved | Signed | Rejected | Unknown,
+            ) => {
                 self.state = Unknown;
                 self.reason = Some(reason.clone());
                 self.owned_until = now;
                 self.outlive(*valid_before);
             }
-            (Transition::Presented { until }, Signed | Rejected | Unknown | Settled) => self.owned_until = *until,
-            (Transition::Settled { transaction, answer }, Signed | Rejected | Unknown | Settled | Released) => {
+            (Transition::Presented { until }, Signed | Rejected | Unknown | Settled) => {
+                self.owned_until = *until
+            }
+            (
+                Transition::Settled {
+                    transaction,
+                    answer,
+                },
+                Signed | Rejected | Unknown | Settled | Released,
+            ) => {
                 if self.state == Released {
                     // A claim against a proof: the chain is to be asked again.
                     self.proof = None;
@@ -247,26 +282,44 @@ impl Entry {
                 self.state = Unknown;
                 self.answered(Some(reason), answer.as_ref(), now);
             }
-            (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => self.owned_until = now,
-            (Transition::Confirmed { nonce, transaction, proof }, Signed | Rejected | Unknown | Settled | Released)
-                if self.nonce == *nonce =>
-            {
+            (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => {
+                self.owned_until = now
+            }
+            (
+                Transition::Confirmed {
+                    nonce,
+                    transaction,
+                    proof,
+                },
+                Signed | Rejected | Unknown | Settled | Released,
+            ) if self.nonce == *nonce => {
                 self.state = Settled;
                 self.verified_transaction = transaction.or(self.verified_transaction);
                 self.proof = Some(proof.clone());
             }
-            (Transition::Released { nonce, valid_before, cancelled, proof }, Signed | Rejected | Unknown | Settled)
-                if self.is_unproven()
-                    && self.nonce == *nonce
-                    && self.valid_before == *valid_before
-                    && (*cancelled || self.expires_at <= now) =>
+            (
+                Transition::Released {
+                    nonce,
+                    valid_before,
+                    cancelled,
+                    proof,
+                },
+                Signed | Rejected | Unknown | Settled,
+            ) if self.is_unproven()
+                && self.nonce == *nonce
+                && self.valid_before == *valid_before
+                && (*cancelled || self.expires_at <= now) =>
             {
                 self.state = Released;
                 self.proof = Some(proof.clone());
                 self.owned_until = now;
             }
-            (Transition::Refunded(refund), Signed | Rejected | Unknown | Settled) => self.refund(refund)?,
-            (Transition::Freed { lease }, Reserved | Called) if self.lease_until == *lease => self.state = Freed,
+            (Transition::Refunded(refund), Signed | Rejected | Unknown | Settled) => {
+                self.refund(refund)?
+            }
+            (Transition::Freed { lease }, Reserved | Called) if self.lease_until == *lease => {
+                self.state = Freed
+            }
             (Transition::Freed { .. }, Freed) => {}
             (transition, _) => return Err(self.refuses(transition)),
         }
@@ -282,11 +335,20 @@ impl Entry {
     /// Frees a hold that lapsed. Whoever reserves does so before writing: a hold that no longer
     /// counted must not be signed any more, whatever its own process takes the time to be.
     pub(crate) fn lapse(&mut self, now: Timestamp) -> Result<(), LedgerError> {
-        self.apply(&Transition::Freed { lease: self.lease_until }, now)
+        self.apply(
+            &Transition::Freed {
+                lease: self.lease_until,
+            },
+            now,
+        )
     }
 
     fn refuses(&self, transition: &Transition) -> LedgerError {
-        LedgerError::Transition { purchase: self.purchase.clone(), state: self.state, wanted: transition.name() }
+        LedgerError::Transition {
+            purchase: self.purchase.clone(),
+            state: self.state,
+            wanted: transition.name(),
+        }
     }
 
     /// The last answer; one that says something is not lost to one that was not given.
@@ -301,7 +363,11 @@ impl Entry {
 
     /// Books a refund once, however often it is told.
     fn refund(&mut self, refund: &Refund) -> Result<(), LedgerError> {
-        match self.refunds.iter_mut().find(|known| known.transaction == refund.transaction) {
+        match self
+            .refunds
+            .iter_mut()
+            .find(|known| known.transaction == refund.transaction)
+        {
             Some(known) if known.value != refund.value => {
                 return Err(self.refuses(&Transition::Refunded(refund.clone())));
             }
@@ -314,7 +380,9 @@ impl Entry {
     /// Counts until the latest of all authorizations has expired, and until its lease has: so long may the
     /// same be signed once more, by a process whose clock is behind.
     fn outlive(&mut self, valid_before: u64) {
-        let valid_before = self.valid_before.map_or(valid_before, |earlier| earlier.max(valid_before));
+        let valid_before = self
+            .valid_before
+            .map_or(valid_before, |earlier| earlier.max(valid_before));
         self.valid_before = Some(valid_before);
         self.counts_at = Timestamp::from_secs(valid_before).max(self.lease_until);
         self.expires_at = self.counts_at.after(CHAIN_CLOCK_MARGIN);
@@ -332,7 +400,10 @@ mod tests {
 
     fn entry() -> Entry {
         let base = Network::from_chain_id(8453);
-        let asset = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap().clone();
+        let asset = AssetRegistry::stablecoins()
+            .find_symbol(base, "USDC")
+            .unwrap()
+            .clone();
         NewEntry {
             purchase: "order-1".parse().unwrap(),
             payer: Address::repeat_byte(1),
@@ -368,20 +439,40 @@ mod tests {
         let mut entry = entry();
         assert!(entry.counts(Timestamp::from_secs(1059)));
         assert!(!entry.counts(Timestamp::from_secs(1060)));
-        assert!(entry.apply(&signed(2000), Timestamp::from_secs(1060)).is_err());
-        assert!(entry.apply(&signed(2000), Timestamp::from_secs(1059)).is_ok());
+        assert!(
+            entry
+                .apply(&signed(2000), Timestamp::from_secs(1060))
+                .is_err()
+        );
+        assert!(
+            entry
+                .apply(&signed(2000), Timestamp::from_secs(1059))
+                .is_ok()
+        );
     }
 
     #[test]
     fn what_is_signed_counts_and_cannot_be_freed() {
         let mut entry = entry();
-        entry.apply(&signed(1100), Timestamp::from_secs(1000)).unwrap();
+        entry
+            .apply(&signed(1100), Timestamp::from_secs(1000))
+            .unwrap();
         assert!(
-            entry.apply(&Transition::Freed { lease: Timestamp::from_secs(1060) }, Timestamp::from_secs(1001)).is_err()
+            entry
+                .apply(
+                    &Transition::Freed {
+                        lease: Timestamp::from_secs(1060)
+                    },
+                    Timestamp::from_secs(1001)
+                )
+                .is_err()
         );
         entry
             .apply(
-                &Transition::Rejected { reason: "no".into(), answer: SellerAnswer::of(402) },
+                &Transition::Rejected {
+                    reason: "no".into(),
+                    answer: SellerAnswer::of(402),
+                },
                 Timestamp::from_secs(1001),
             )
             .unwrap();
@@ -393,8 +484,12 @@ mod tests {
     #[test]
     fn a_shorter_second_authorization_does_not_shorten_the_first() {
         let mut entry = entry();
-        entry.apply(&signed(1300), Timestamp::from_secs(1000)).unwrap();
-        entry.apply(&signed(1100), Timestamp::from_secs(1000)).unwrap();
+        entry
+            .apply(&signed(1300), Timestamp::from_secs(1000))
+            .unwrap();
+        entry
+            .apply(&signed(1100), Timestamp::from_secs(1000))
+            .unwrap();
         assert_eq!(entry.valid_before, Some(1300));
         assert_eq!(entry.counts_at, Timestamp::from_secs(1300));
     }
@@ -409,12 +504,18 @@ mod tests {
         };
         let now = Timestamp::from_secs(1010);
         let mut entry = entry();
-        entry.apply(&signed(1300), Timestamp::from_secs(1000)).unwrap();
+        entry
+            .apply(&signed(1300), Timestamp::from_secs(1000))
+            .unwrap();
         // Bought anew after it was released: the same expiry, by chance or by the seller's wish.
         let other = B256::repeat_byte(9);
         assert!(entry.apply(&released(other, 1300), now).is_err());
         assert!(entry.apply(&released(entry.nonce, 1299), now).is_err());
-        let confirmed = Transition::Confirmed { nonce: other, transaction: None, proof: "{}".to_owned() };
+        let confirmed = Transition::Confirmed {
+            nonce: other,
+            transaction: None,
+            proof: "{}".to_owned(),
+        };
         assert!(entry.apply(&confirmed, now).is_err());
         entry.apply(&released(entry.nonce, 1300), now).unwrap();
         assert_eq!(entry.state, State::Released);
@@ -423,17 +524,34 @@ mod tests {
     #[test]
     fn settled_stays_settled() {
         let mut entry = entry();
-        entry.apply(&signed(1300), Timestamp::from_secs(1000)).unwrap();
+        entry
+            .apply(&signed(1300), Timestamp::from_secs(1000))
+            .unwrap();
         entry
             .apply(
-                &Transition::Settled { transaction: B256::ZERO, answer: SellerAnswer::of(200) },
+                &Transition::Settled {
+                    transaction: B256::ZERO,
+                    answer: SellerAnswer::of(200),
+                },
                 Timestamp::from_secs(1001),
             )
             .unwrap();
-        entry.apply(&Transition::Unknown { reason: "lost".into(), answer: None }, Timestamp::from_secs(1002)).unwrap();
+        entry
+            .apply(
+                &Transition::Unknown {
+                    reason: "lost".into(),
+                    answer: None,
+                },
+                Timestamp::from_secs(1002),
+            )
+            .unwrap();
         assert_eq!(entry.state, State::Settled);
         // The receipt is a claim: the money may leave as late as its authorization expires.
         assert_eq!(entry.counts_at, Timestamp::from_secs(1300));
-        assert!(entry.apply(&signed(1400), Timestamp::from_secs(1003)).is_err());
+        assert!(
+            entry
+                .apply(&signed(1400), Timestamp::from_secs(1003))
+                .is_err()
+        );
     }
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use rmcp::model::{CallToolRequestParams, CallToolResult, ErrorData, MetaObject, RequestMetaObject};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResult, ErrorData, MetaObject, RequestMetaObject,
+};
 use rmcp::service::ServiceError;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 use secrecy::ExposeSecret;
@@ -56,11 +58,22 @@ impl Reply {
 
     /// The receipt, as a header of HTTP would carry it.
     fn receipt(&self) -> HeaderMap {
-        let Self::Result(result) = self else { return HeaderMap::new() };
-        let receipt = result.meta.as_ref().and_then(|meta| meta.0.get(RECEIPT)).filter(|receipt| !receipt.is_null());
-        let value = receipt.map(|receipt| HeaderValue::from_str(&x402::encode_header(receipt.to_string().as_bytes())));
+        let Self::Result(result) = self else {
+            return HeaderMap::new();
+        };
+        let receipt = result
+            .meta
+            .as_ref()
+            .and_then(|meta| meta.0.get(RECEIPT))
+            .filter(|receipt| !receipt.is_null());
+        let value = receipt.map(|receipt| {
+            HeaderValue::from_str(&x402::encode_header(receipt.to_string().as_bytes()))
+        });
         let name = x402::PAYMENT_RESPONSE;
-        value.and_then(Result::ok).map(|value| HeaderMap::from_iter([(name, value)])).unwrap_or_default()
+        value
+            .and_then(Result::ok)
+            .map(|value| HeaderMap::from_iter([(name, value)]))
+            .unwrap_or_default()
     }
 
     fn status(&self, terms: Option<&PaymentRequired>) -> StatusCode {
@@ -141,7 +154,9 @@ impl ToolCall {
             return self.present(payment, intent).await;
         }
         let reply = self.ask(None, self.tools.answer_timeout).await?;
-        let Some(required) = reply.terms(self.tools.prose)? else { return free(reply) };
+        let Some(required) = reply.terms(self.tools.prose)? else {
+            return free(reply);
+        };
         let payment = payer.authorize(&required, &intent).await?;
         self.present(payment, intent).await
     }
@@ -156,7 +171,9 @@ impl ToolCall {
         self.tools.payer.permit(&intent)?;
         let reply = self.ask(None, self.tools.answer_timeout).await?;
         match reply.terms(self.tools.prose)? {
-            Some(required) => Ok(Asked::Priced(Box::new(self.tools.payer.quote(required, &intent).await?))),
+            Some(required) => Ok(Asked::Priced(Box::new(
+                self.tools.payer.quote(required, &intent).await?,
+            ))),
             None => Ok(Asked::Executed(Box::new(free(reply)?))),
         }
     }
@@ -165,7 +182,11 @@ impl ToolCall {
         if let Some(mistake) = &self.mistake {
             return Err(Error::builder(mistake.clone()));
         }
-        let arguments = self.params.arguments.clone().map_or_else(|| Value::Object(Map::new()), Value::Object);
+        let arguments = self
+            .params
+            .arguments
+            .clone()
+            .map_or_else(|| Value::Object(Map::new()), Value::Object);
         let mut intent = self.tools.server.intent(&self.params.name, &arguments)?;
         if let Some(id) = &self.purchase_id {
             intent = intent.purchase_id(id.clone());
@@ -176,7 +197,11 @@ impl ToolCall {
         if let Some(max) = &self.max_price {
             intent = intent.max_price(max.clone());
         }
-        Ok(if self.duplicate { intent.allow_duplicate() } else { intent })
+        Ok(if self.duplicate {
+            intent.allow_duplicate()
+        } else {
+            intent
+        })
     }
 
     /// Presents the payment until the answer is certain or patience ends, and concludes it.
@@ -194,7 +219,9 @@ impl ToolCall {
             // Terms that cannot be read ask for a payment all the same, and say nothing of this one.
             let terms = reply.terms(self.tools.prose).ok().flatten();
             let status = reply.status(terms.as_ref());
-            let outcome = payment.conclude(status, &reply.receipt(), terms.as_ref()).await;
+            let outcome = payment
+                .conclude(status, &reply.receipt(), terms.as_ref())
+                .await;
             match (outcome, terms) {
                 (Outcome::Refused { pending: false, .. }, Some(terms)) if requotes > 0 => {
                     requotes = requotes.saturating_sub(1);
@@ -204,7 +231,13 @@ impl ToolCall {
                     payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
                 }
                 (Outcome::Refused { reason, pending }, terms) => {
-                    return Err(Refusal { status, reason, pending, new_terms: terms.is_some() }.of(&payment));
+                    return Err(Refusal {
+                        status,
+                        reason,
+                        pending,
+                        new_terms: terms.is_some(),
+                    }
+                    .of(&payment));
                 }
                 (outcome, Some(_)) => {
                     let message = "the seller asks again for what its own receipt says is paid";
@@ -222,16 +255,25 @@ impl ToolCall {
         let mut earlier: Option<Result<Reply, Error>> = None;
         let mut presented = 0_u32;
         loop {
-            let limit = self.tools.answer_timeout.saturating_add(Duration::from_secs(payment.window()));
+            let limit = self
+                .tools
+                .answer_timeout
+                .saturating_add(Duration::from_secs(payment.window()));
             presented = presented.saturating_add(1);
             let span = payment.presenting(presented);
-            let answer = while_held(payment, self.ask(Some(payment), limit)).instrument(span).await;
+            let answer = while_held(payment, self.ask(Some(payment), limit))
+                .instrument(span)
+                .await;
             if let Some(earlier) = earlier.take()
-                && answer.as_ref().is_ok_and(|reply| is_refusal(reply, payment, self.tools.prose))
+                && answer
+                    .as_ref()
+                    .is_ok_and(|reply| is_refusal(reply, payment, self.tools.prose))
             {
                 return earlier;
             }
-            let Some(pause) = self.pause(&answer, payment, presented).await else { return answer };
+            let Some(pause) = self.pause(&answer, payment, presented).await else {
+                return answer;
+            };
             if payment.hold_on().await.is_err() {
                 return answer;
             }
@@ -241,13 +283,21 @@ impl ToolCall {
     }
 
     /// How long to wait before the payment is presented again, if it is to be.
-    async fn pause(&self, answer: &Result<Reply, Error>, payment: &Payment, presented: u32) -> Option<Duration> {
+    async fn pause(
+        &self,
+        answer: &Result<Reply, Error>,
+        payment: &Payment,
+        presented: u32,
+    ) -> Option<Duration> {
         let uncertain = match answer {
             Err(error) => matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
             Ok(reply) => is_pending(reply),
         };
-        let pause =
-            self.tools.patience.pause(presented).filter(|_| uncertain && !self.tools.peer.is_transport_closed())?;
+        let pause = self
+            .tools
+            .patience
+            .pause(presented)
+            .filter(|_| uncertain && !self.tools.peer.is_transport_closed())?;
         let still_valid = Duration::from_secs(payment.window()) > pause;
         let stopped = !matches!(self.tools.payer.stopped().await, Ok(None));
         (still_valid && !stopped).then_some(pause)
@@ -262,13 +312,20 @@ impl ToolCall {
         if let Some(payment) = payment {
             let json = payment.json()?;
             let value = serde_json::from_str(json.expose_secret());
-            let damaged = |_| Error::new(ErrorKind::Ledger, "the stored payment is damaged").spent(Spend::Unknown);
+            let damaged = |_| {
+                Error::new(ErrorKind::Ledger, "the stored payment is damaged").spent(Spend::Unknown)
+            };
             meta.insert(PAYMENT.to_owned(), value.map_err(damaged)?);
         }
         if !meta.is_empty() {
             params.meta = Some(RequestMetaObject(MetaObject(meta)));
         }
-        let late = || Error::new(ErrorKind::Timeout, format!("no answer within {} s", limit.as_secs()));
+        let late = || {
+            Error::new(
+                ErrorKind::Timeout,
+                format!("no answer within {} s", limit.as_secs()),
+            )
+        };
         match tokio::time::timeout(limit, self.tools.peer.call_tool(params)).await {
             Err(_) => Err(late()),
             Ok(Ok(result)) => Ok(Reply::Result(result)),
@@ -281,7 +338,11 @@ impl ToolCall {
 /// The answer of a call that was not paid for.
 fn free(reply: Reply) -> Result<ToolAnswer, Error> {
     match reply {
-        Reply::Result(result) => Ok(ToolAnswer { result, paid: None, receipt: None }),
+        Reply::Result(result) => Ok(ToolAnswer {
+            result,
+            paid: None,
+            receipt: None,
+        }),
         Reply::Error(error) => Err(Error::new(ErrorKind::Rpc, unpaid::words(&error))),
     }
 }
@@ -291,14 +352,22 @@ fn handed_up(reply: Reply, payment: &Payment, outcome: Outcome) -> Result<ToolAn
     let result = match reply {
         Reply::Result(result) => result,
         Reply::Error(error) => {
-            return Err(settled(Error::new(ErrorKind::Rpc, unpaid::words(&error)), payment, outcome));
+            return Err(settled(
+                Error::new(ErrorKind::Rpc, unpaid::words(&error)),
+                payment,
+                outcome,
+            ));
         }
     };
     let receipt = match outcome {
         Outcome::Settled(receipt) => Some(receipt),
         Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
     };
-    Ok(ToolAnswer { result, paid: Some(Box::new(payment.paid().clone())), receipt })
+    Ok(ToolAnswer {
+        result,
+        paid: Some(Box::new(payment.paid().clone())),
+        receipt,
+    })
 }
 
 fn settled(error: Error, payment: &Payment, outcome: Outcome) -> Error {
@@ -311,7 +380,11 @@ fn settled(error: Error, payment: &Payment, outcome: Outcome) -> Error {
 
 fn is_refusal(reply: &Reply, payment: &Payment, prose: bool) -> bool {
     let asks = reply.terms(prose).is_ok_and(|terms| terms.is_some());
-    asks && !is_pending(reply) && !matches!(Claim::read(payment.paid(), &reply.receipt()), Claim::Matching(_))
+    asks && !is_pending(reply)
+        && !matches!(
+            Claim::read(payment.paid(), &reply.receipt()),
+            Claim::Matching(_)
+        )
 }
 
 fn is_pending(reply: &Reply) -> bool {
@@ -321,15 +394,25 @@ fn is_pending(reply: &Reply) -> bool {
 /// What kept the call from being answered. Where bursar's own client sent it, its error says more.
 fn failed(error: ServiceError) -> Error {
     if let ServiceError::TransportSend(sent) = &error
-        && let Some(StreamableHttpError::Client(inner)) =
-            sent.error.downcast_ref::<StreamableHttpError<super::TransportError>>()
+        && let Some(StreamableHttpError::Client(inner)) = sent
+            .error
+            .downcast_ref::<StreamableHttpError<super::TransportError>>()
     {
         return inner.again();
     }
     let kind = match &error {
         ServiceError::Timeout { .. } => ErrorKind::Timeout,
-        ServiceError::UnexpectedResponse | ServiceError::InputRequiredRoundsExceeded { .. } => ErrorKind::Rpc,
+        ServiceError::UnexpectedResponse | ServiceError::InputRequiredRoundsExceeded { .. } => {
+            ErrorKind::Rpc
+        }
         _ => ErrorKind::Transport,
     };
-    Error::new(kind, format!("the MCP server did not answer: {}", text::excerpt(&error.to_string()))).because(error)
+    Error::new(
+        kind,
+        format!(
+            "the MCP server did not answer: {}",
+            text::excerpt(&error.to_string())
+        ),
+    )
+    .because(error)
 }

@@ -98,7 +98,14 @@ impl PaidTools {
     #[must_use]
     pub fn new(peer: Peer<RoleClient>, payer: Payer, server: Server) -> Self {
         let patience = Patience::default();
-        Self { peer, payer, server, answer_timeout: ANSWER_TIMEOUT, patience, prose: false }
+        Self {
+            peer,
+            payer,
+            server,
+            answer_timeout: ANSWER_TIMEOUT,
+            patience,
+            prose: false,
+        }
     }
 
     /// How long a tool may take to answer; 60 seconds unless set. A paid answer may take the validity of
@@ -161,6 +168,9 @@ impl PaidTools {
 
 impl fmt::Debug for PaidTools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PaidTools").field("server", &self.server).field("payer", &self.payer).finish_non_exhaustive()
+        f.debug_struct("PaidTools")
+            .field("server", &self.server)
+            .field("payer", &self.payer)
+            .finish_non_exhaustive()
     }
 }

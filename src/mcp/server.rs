@@ -23,8 +23,11 @@ impl Server {
     /// # Errors
     /// When the text is not an `http` or `https` URL.
     pub fn at(endpoint: &str) -> Result<Self, Error> {
-        let malformed =
-            || Error::builder("not the URL of an MCP endpoint; expected a form like https://tools.example/mcp");
+        let malformed = || {
+            Error::builder(
+                "not the URL of an MCP endpoint; expected a form like https://tools.example/mcp",
+            )
+        };
         let base: Url = endpoint.parse().map_err(|_| malformed())?;
         let origin = Origin::of(&base).ok_or_else(malformed)?;
         Ok(Self { base, origin })
@@ -39,7 +42,9 @@ impl Server {
         let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         let edge = name.starts_with('-') || name.ends_with('-');
         if !(1..=63).contains(&name.len()) || !name.bytes().all(plain) || edge {
-            return Err(Error::builder("the name of a local MCP server is 1 to 63 of a-z, 0-9 and -, such as `files`"));
+            return Err(Error::builder(
+                "the name of a local MCP server is 1 to 63 of a-z, 0-9 and -, such as `files`",
+            ));
         }
         Self::at(&format!("https://{name}.{NOWHERE}/"))
     }
@@ -105,19 +110,44 @@ mod tests {
     fn a_call_is_the_same_whatever_the_order_of_its_arguments() {
         let server = Server::at("https://tools.example/mcp?key=1").unwrap();
         let id = |tool: &str, arguments: Value| server.intent(tool, &arguments).unwrap().id();
-        let one = id("weather", json!({ "a": 1, "b": { "c": [1, "x"], "d": null } }));
-        assert_eq!(one, id("weather", json!({ "b": { "d": null, "c": [1, "x"] }, "a": 1 })));
-        for other in [json!({}), json!({ "a": 1 }), json!({ "a": 1, "b": { "c": ["x", 1], "d": null } })] {
+        let one = id(
+            "weather",
+            json!({ "a": 1, "b": { "c": [1, "x"], "d": null } }),
+        );
+        assert_eq!(
+            one,
+            id(
+                "weather",
+                json!({ "b": { "d": null, "c": [1, "x"] }, "a": 1 })
+            )
+        );
+        for other in [
+            json!({}),
+            json!({ "a": 1 }),
+            json!({ "a": 1, "b": { "c": ["x", 1], "d": null } }),
+        ] {
             assert_ne!(one, id("weather", other));
         }
-        assert_ne!(one, id("other", json!({ "a": 1, "b": { "c": [1, "x"], "d": null } })));
-        assert_eq!(server.url("weather").as_str(), "https://tools.example/mcp://tool/weather");
+        assert_ne!(
+            one,
+            id(
+                "other",
+                json!({ "a": 1, "b": { "c": [1, "x"], "d": null } })
+            )
+        );
+        assert_eq!(
+            server.url("weather").as_str(),
+            "https://tools.example/mcp://tool/weather"
+        );
         assert_eq!(server.url("../a b").path(), "/mcp://tool/..%2Fa%20b");
     }
 
     #[test]
     fn a_local_server_has_an_origin_that_is_nobodys() {
-        assert_eq!(Server::local("files").unwrap().origin().to_string(), "https://files.mcp-stdio.invalid");
+        assert_eq!(
+            Server::local("files").unwrap().origin().to_string(),
+            "https://files.mcp-stdio.invalid"
+        );
         for name in ["", "-a", "a-", "a.b", "A", "a/b", "ä"] {
             assert!(Server::local(name).is_err(), "{name}");
         }

@@ -19,8 +19,8 @@ use rmcp::transport::common::http_header::{
     EVENT_STREAM_MIME_TYPE, HEADER_LAST_EVENT_ID, HEADER_SESSION_ID, JSON_MIME_TYPE,
 };
 use rmcp::transport::streamable_http_client::{
-    AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
-    StreamableHttpPostResponse,
+    AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpClientTransportConfig,
+    StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::{Sse, SseStream};
 
@@ -36,10 +36,16 @@ const BOTH: &str = "application/json, text/event-stream";
 ///
 /// # Errors
 /// When the text is not an `http` or `https` URL.
-pub fn connect(client: &Client, endpoint: &str) -> Result<StreamableHttpClientTransport<HttpClient>, Error> {
+pub fn connect(
+    client: &Client,
+    endpoint: &str,
+) -> Result<StreamableHttpClientTransport<HttpClient>, Error> {
     super::Server::at(endpoint)?;
     let config = StreamableHttpClientTransportConfig::with_uri(endpoint);
-    Ok(StreamableHttpClientTransport::with_client(HttpClient(client.clone()), config))
+    Ok(StreamableHttpClientTransport::with_client(
+        HttpClient(client.clone()),
+        config,
+    ))
 }
 
 /// bursar's client as `rmcp`'s HTTP client, for a transport with settings of your own.
@@ -118,16 +124,28 @@ impl StreamableHttpClient for HttpClient {
         let attached = session.is_some();
         let waits = matches!(message, ClientJsonRpcMessage::Request(_));
         let request = self.request(Method::POST, &uri, session, token, headers);
-        let request = request.header(ACCEPT, BOTH).header(CONTENT_TYPE, JSON_MIME_TYPE);
-        let response = request.body(serde_json::to_vec(&message)?).send().await.map_err(client)?;
+        let request = request
+            .header(ACCEPT, BOTH)
+            .header(CONTENT_TYPE, JSON_MIME_TYPE);
+        let response = request
+            .body(serde_json::to_vec(&message)?)
+            .send()
+            .await
+            .map_err(client)?;
         let status = response.status();
-        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || (!waits && status.is_success()) {
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
+            || (!waits && status.is_success())
+        {
             return Ok(StreamableHttpPostResponse::Accepted);
         }
         if status == StatusCode::NOT_FOUND && attached {
             return Err(StreamableHttpError::SessionExpired);
         }
-        let session = response.headers().get(HEADER_SESSION_ID).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let session = response
+            .headers()
+            .get(HEADER_SESSION_ID)
+            .and_then(|id| id.to_str().ok())
+            .map(ToOwned::to_owned);
         if status.is_success() && is_type(&response, EVENT_STREAM_MIME_TYPE) {
             return Ok(StreamableHttpPostResponse::Sse(events(response), session));
         }
@@ -136,10 +154,15 @@ impl StreamableHttpClient for HttpClient {
             return refused(response, json, session).await;
         }
         if !json {
-            return Err(StreamableHttpError::UnexpectedContentType(content_type(&response)));
+            return Err(StreamableHttpError::UnexpectedContentType(content_type(
+                &response,
+            )));
         }
         let body = read(response, LONGEST).await?;
-        Ok(StreamableHttpPostResponse::Json(serde_json::from_slice(&body)?, session))
+        Ok(StreamableHttpPostResponse::Json(
+            serde_json::from_slice(&body)?,
+            session,
+        ))
     }
 
     async fn delete_session(
@@ -167,21 +190,28 @@ impl StreamableHttpClient for HttpClient {
         token: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
-        let mut request = self.request(Method::GET, &uri, session, token, headers).header(ACCEPT, BOTH);
+        let mut request = self
+            .request(Method::GET, &uri, session, token, headers)
+            .header(ACCEPT, BOTH);
         if let Some(last) = last_event {
             request = request.header(HEADER_LAST_EVENT_ID, last);
         }
         // The stream of notifications is not what a price is asked for.
         let response = request.no_payment().send().await.map_err(client)?;
         let status = response.status();
-        if matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYMENT_REQUIRED) {
+        if matches!(
+            status,
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYMENT_REQUIRED
+        ) {
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
         if !status.is_success() {
             return Err(denied(&response).unwrap_or_else(|| unexpected(status, "")));
         }
         if !is_type(&response, EVENT_STREAM_MIME_TYPE) {
-            return Err(StreamableHttpError::UnexpectedContentType(content_type(&response)));
+            return Err(StreamableHttpError::UnexpectedContentType(content_type(
+                &response,
+            )));
         }
         Ok(events(response))
     }
@@ -197,15 +227,24 @@ async fn refused(
         return Err(denied);
     }
     let status = response.status();
-    let body = read(response, if json { LONGEST } else { EXCERPT }).await.unwrap_or_default();
-    if let Ok(message @ JsonRpcMessage::Error(_)) = serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
+    let body = read(response, if json { LONGEST } else { EXCERPT })
+        .await
+        .unwrap_or_default();
+    if let Ok(message @ JsonRpcMessage::Error(_)) =
+        serde_json::from_slice::<ServerJsonRpcMessage>(&body)
+    {
         return Ok(StreamableHttpPostResponse::Json(message, session));
     }
     Err(unexpected(status, &String::from_utf8_lossy(&body)))
 }
 
 fn denied(response: &Response) -> Option<Failure> {
-    let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned();
+    let challenge = response
+        .headers()
+        .get(WWW_AUTHENTICATE)?
+        .to_str()
+        .ok()?
+        .to_owned();
     (response.status() == StatusCode::UNAUTHORIZED)
         .then(|| StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge)))
 }
@@ -216,12 +255,24 @@ fn unexpected(status: StatusCode, body: &str) -> Failure {
 }
 
 fn content_type(response: &Response) -> Option<String> {
-    response.headers().get(CONTENT_TYPE)?.to_str().ok().map(crate::text::excerpt)
+    response
+        .headers()
+        .get(CONTENT_TYPE)?
+        .to_str()
+        .ok()
+        .map(crate::text::excerpt)
 }
 
 fn is_type(response: &Response, wanted: &str) -> bool {
-    let found = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    found.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
+    let found = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    found
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// A body of at most so many bytes.
@@ -238,7 +289,11 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
 }
 
 fn events(response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
-    let bounded = Bounded { bytes: Box::pin(response.bytes_stream()), event: 0, last: 0 };
+    let bounded = Bounded {
+        bytes: Box::pin(response.bytes_stream()),
+        event: 0,
+        last: 0,
+    };
     Box::pin(SseStream::from_bytes_stream(bounded))
 }
 
@@ -255,18 +310,33 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Poll::Ready(next) = self.bytes.as_mut().poll_next(cx) else { return Poll::Pending };
+        let Poll::Ready(next) = self.bytes.as_mut().poll_next(cx) else {
+            return Poll::Pending;
+        };
         Poll::Ready(match next {
             None => None,
             Some(Err(error)) => Some(Err(Error::http(error))),
             Some(Ok(chunk)) => {
                 for byte in chunk.iter().filter(|byte| **byte != b'\r') {
                     let ends = *byte == b'\n' && self.last == b'\n';
-                    self.event = if ends { 0 } else { self.event.saturating_add(1) };
+                    self.event = if ends {
+                        0
+                    } else {
+                        self.event.saturating_add(1)
+                    };
                     self.last = *byte;
                 }
-                let long = || Error::new(ErrorKind::Malformed, format!("an event is longer than {LONGEST} bytes"));
-                Some(if self.event > LONGEST { Err(long()) } else { Ok(chunk) })
+                let long = || {
+                    Error::new(
+                        ErrorKind::Malformed,
+                        format!("an event is longer than {LONGEST} bytes"),
+                    )
+                };
+                Some(if self.event > LONGEST {
+                    Err(long())
+                } else {
+                    Ok(chunk)
+                })
             }
         })
     }

@@ -15,14 +15,23 @@ const LONGEST: usize = 1024 * 1024;
 ///
 /// # Errors
 /// When it claims to and cannot be read.
-pub(super) fn terms(result: &CallToolResult, prose: bool) -> Result<Option<PaymentRequired>, Error> {
+pub(super) fn terms(
+    result: &CallToolResult,
+    prose: bool,
+) -> Result<Option<PaymentRequired>, Error> {
     if result.is_error != Some(true) {
         return Ok(None);
     }
-    if let Some(structured) = result.structured_content.as_ref().filter(|value| is_terms(value)) {
+    if let Some(structured) = result
+        .structured_content
+        .as_ref()
+        .filter(|value| is_terms(value))
+    {
         return read(structured).map(Some);
     }
-    let Some(text) = result.content.first().and_then(|content| content.as_text()) else { return Ok(None) };
+    let Some(text) = result.content.first().and_then(|content| content.as_text()) else {
+        return Ok(None);
+    };
     if text.text.len() > LONGEST {
         return Ok(None);
     }
@@ -39,12 +48,19 @@ pub(super) fn terms_of_error(error: &ErrorData) -> Result<Option<PaymentRequired
     if !CODES.contains(&error.code.0) {
         return Ok(None);
     }
-    let terms = error.data.as_ref().and_then(|data| if is_terms(data) { Some(data) } else { data.get("x402") });
+    let terms = error.data.as_ref().and_then(|data| {
+        if is_terms(data) {
+            Some(data)
+        } else {
+            data.get("x402")
+        }
+    });
     terms.filter(|terms| is_terms(terms)).map(read).transpose()
 }
 
 fn is_terms(value: &Value) -> bool {
-    value.get("x402Version").is_some_and(Value::is_number) && value.get("accepts").is_some_and(Value::is_array)
+    value.get("x402Version").is_some_and(Value::is_number)
+        && value.get("accepts").is_some_and(Value::is_array)
 }
 
 /// The terms themselves, or within the wrapping of version 1.
@@ -53,7 +69,9 @@ fn unwrapped(value: &Value) -> Option<&Value> {
         return Some(value);
     }
     let error = value.get("x402/error")?;
-    let data = error.get("data").filter(|_| error.get("code").and_then(Value::as_i64) == Some(402))?;
+    let data = error
+        .get("data")
+        .filter(|_| error.get("code").and_then(Value::as_i64) == Some(402))?;
     is_terms(data).then_some(data)
 }
 
@@ -69,5 +87,9 @@ fn read(terms: &Value) -> Result<PaymentRequired, Error> {
 
 /// A JSON-RPC error in words.
 pub(super) fn words(error: &ErrorData) -> String {
-    format!("the MCP server answered with error {}: {}", error.code.0, text::excerpt(&error.message))
+    format!(
+        "the MCP server answered with error {}: {}",
+        error.code.0,
+        text::excerpt(&error.message)
+    )
 }

@@ -110,13 +110,23 @@ impl PayerBuilder {
     /// # Errors
     /// When signer, policy or ledger is missing, or the policy cannot be used.
     pub fn build(self) -> Result<Payer, Error> {
-        let missing = |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
-        let signer =
-            self.signer.ok_or_else(|| missing("signer", ".signer(LocalSigner::from_env(\"BURSAR_PRIVATE_KEY\")?)"))?;
-        let policy = self.policy.ok_or_else(|| missing("policy", ".policy(Policy::new().network(\"base\"))"))?;
-        let ledger = self
-            .ledger
-            .ok_or_else(|| missing("ledger", ".ledger(SqliteLedger::open(\"agent.db\")?), or MemoryLedger by name"))?;
+        let missing =
+            |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
+        let signer = self.signer.ok_or_else(|| {
+            missing(
+                "signer",
+                ".signer(LocalSigner::from_env(\"BURSAR_PRIVATE_KEY\")?)",
+            )
+        })?;
+        let policy = self
+            .policy
+            .ok_or_else(|| missing("policy", ".policy(Policy::new().network(\"base\"))"))?;
+        let ledger = self.ledger.ok_or_else(|| {
+            missing(
+                "ledger",
+                ".ledger(SqliteLedger::open(\"agent.db\")?), or MemoryLedger by name",
+            )
+        })?;
         policy.check()?;
         let assets = policy.asset_registry();
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));

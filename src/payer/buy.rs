@@ -15,7 +15,9 @@ use super::guard::{Guard, Stage};
 use super::known::Ahead;
 use super::payment::OWNED;
 use super::{Intent, Payer, Payment};
-use crate::ledger::{self, Checks, Entry, NewEntry, PurchaseId, Reservation, Reserved, State, Terms, Transition};
+use crate::ledger::{
+    self, Checks, Entry, NewEntry, PurchaseId, Reservation, Reserved, State, Terms, Transition,
+};
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::quote::{Quote, Unpayable};
 use crate::receipt::Paid;
@@ -49,9 +51,18 @@ impl Payer {
     /// Nothing can be signed for, the policy or an approver refuses, the books cannot be used, the
     /// purchase id belongs to another request or is being bought now, or the signer fails. In all
     /// these cases nothing was signed, but for a signer that did not answer in time.
-    pub async fn authorize(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.tell(&Event::new(Happening::Challenged, &intent.origin, intent.tag.as_deref()));
-        self.spanned(intent, Box::pin(self.obtain(required, intent))).await
+    pub async fn authorize(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+    ) -> Result<Payment, Error> {
+        self.tell(&Event::new(
+            Happening::Challenged,
+            &intent.origin,
+            intent.tag.as_deref(),
+        ));
+        self.spanned(intent, Box::pin(self.obtain(required, intent)))
+            .await
     }
 
     /// [`authorize`](Self::authorize), at terms that no 402 has just named; `None` where what the seller asks
@@ -63,10 +74,15 @@ impl Payer {
     ) -> Result<Option<Payment>, Error> {
         let allowed_otherwise = |error: &Error| match error.kind() {
             ErrorKind::NotPayable => true,
-            ErrorKind::Denied => error.denial().is_some_and(|denial| denial.rule != Rule::Approval),
+            ErrorKind::Denied => error
+                .denial()
+                .is_some_and(|denial| denial.rule != Rule::Approval),
             _ => false,
         };
-        match self.in_span(intent, Box::pin(self.obtain(required, intent))).await {
+        match self
+            .in_span(intent, Box::pin(self.obtain(required, intent)))
+            .await
+        {
             Ok(payment) => Ok(Some(payment)),
             Err(error) if error.spend() == Spend::None && allowed_otherwise(&error) => Ok(None),
             Err(error) => Err(self.denied(intent, error).at(&intent.url)),
@@ -79,7 +95,9 @@ impl Payer {
         intent: &Intent,
         buying: impl Future<Output = Result<Payment, Error>>,
     ) -> Result<Payment, Error> {
-        self.in_span(intent, buying).await.map_err(|error| self.denied(intent, error).at(&intent.url))
+        self.in_span(intent, buying)
+            .await
+            .map_err(|error| self.denied(intent, error).at(&intent.url))
     }
 
     async fn in_span(
@@ -92,7 +110,8 @@ impl Payer {
         if let Ok(payment) = &bought {
             let paid = payment.paid();
             span.record("purchase", display(&paid.purchase));
-            span.record("amount", display(&paid.amount)).record("payee", display(paid.pay_to));
+            span.record("amount", display(&paid.amount))
+                .record("payee", display(paid.pay_to));
         }
         bought
     }
@@ -123,11 +142,21 @@ impl Payer {
 
     /// Signs changed terms for a purchase that was signed before: the whole policy again, the same
     /// nonce, the larger of the amounts held.
-    pub(crate) async fn requote(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.spanned(intent, Box::pin(self.buy(required, intent, Terms::Changed))).await
+    pub(crate) async fn requote(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+    ) -> Result<Payment, Error> {
+        self.spanned(intent, Box::pin(self.buy(required, intent, Terms::Changed)))
+            .await
     }
 
-    async fn buy(&self, required: &PaymentRequired, intent: &Intent, terms: Terms) -> Result<Payment, Error> {
+    async fn buy(
+        &self,
+        required: &PaymentRequired,
+        intent: &Intent,
+        terms: Terms,
+    ) -> Result<Payment, Error> {
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)));
         }
@@ -143,9 +172,14 @@ impl Payer {
         };
         let mut denial = None;
         for quote in &quotes {
-            match self.attempt(required, intent, quote, (&purchase, terms), &mut ahead).await? {
+            match self
+                .attempt(required, intent, quote, (&purchase, terms), &mut ahead)
+                .await?
+            {
                 Attempt::Paid(payment) => return Ok(*payment),
-                Attempt::Denied(refusal) if refusal.rule == Rule::Approval => return Err(Error::denied(refusal)),
+                Attempt::Denied(refusal) if refusal.rule == Rule::Approval => {
+                    return Err(Error::denied(refusal));
+                }
                 Attempt::Denied(refusal) => denial = denial.or(Some(refusal)),
             }
         }
@@ -184,7 +218,11 @@ impl Payer {
         if let Some(why) = self.inner.policy.ask(&facts) {
             // Nobody is asked for what the limits refuse. Changed terms are not measured here: the
             // books would add them to what they replace.
-            let findings = if terms == Terms::First { self.inner.ledger.examine(&checks).await? } else { Vec::new() };
+            let findings = if terms == Terms::First {
+                self.inner.ledger.examine(&checks).await?
+            } else {
+                Vec::new()
+            };
             let refusal = findings.into_iter().find_map(|finding| finding.denial);
             let refusal = match refusal {
                 None => self.ask(required, &facts, &entry, intent, why).await,
@@ -195,30 +233,53 @@ impl Payer {
             }
         }
         if intent.time_left().is_some_and(|left| left.is_zero()) {
-            return Err(Error::new(ErrorKind::Timeout, "the call's time was up before anything was signed"));
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "the call's time was up before anything was signed",
+            ));
         }
         let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
-        let checks = Checks { now: self.now(), ..checks };
+        let checks = Checks {
+            now: self.now(),
+            ..checks
+        };
         let key = entry.key();
-        let wrong = |message: &str| Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
-        match self.inner.ledger.reserve(&Reservation { entry, checks, lease, terms }).await? {
+        let wrong =
+            |message: &str| Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
+        match self
+            .inner
+            .ledger
+            .reserve(&Reservation {
+                entry,
+                checks,
+                lease,
+                terms,
+            })
+            .await?
+        {
             Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
             Reserved::Known(entry) => Ok(Attempt::Paid(Box::new(self.present_again(*entry)?))),
             Reserved::InFlight => wrong("the purchase is being bought at this moment"),
             Reserved::Mismatch if terms == Terms::Changed => {
-                let message = "the new terms are in another token, and could be paid beside the old ones";
+                let message =
+                    "the new terms are in another token, and could be paid beside the old ones";
                 Ok(Attempt::Denied(Box::new(Denial::new(Rule::Asset, message))))
             }
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
             Reserved::Held(entry) => {
                 let stage = match entry.state {
-                    State::Reserved => Stage::Held { lease: entry.lease_until },
+                    State::Reserved => Stage::Held {
+                        lease: entry.lease_until,
+                    },
                     _ => Stage::Signed,
                 };
                 let trail = Trail::new(&entry, quote.amount(), self.now());
                 self.tell(&trail.event(Happening::Reserved));
                 let guard = Guard::new(self, key, stage, trail);
-                self.sign(required, quote, *entry, ahead.take(), guard).await.map(Box::new).map(Attempt::Paid)
+                self.sign(required, quote, *entry, ahead.take(), guard)
+                    .await
+                    .map(Box::new)
+                    .map(Attempt::Paid)
             }
         }
     }
@@ -256,15 +317,22 @@ impl Payer {
             },
         };
         let patience = self.inner.policy.time_to_approve();
-        let patience = intent.time_left().map_or(patience, |left| left.min(patience));
+        let patience = intent
+            .time_left()
+            .map_or(patience, |left| left.min(patience));
         match approver.decide(&request, patience).await {
             Verdict::Approve => None,
-            Verdict::Deny { reason } => Some(Denial::new(Rule::Approval, format!("not approved: {reason}"))),
+            Verdict::Deny { reason } => Some(Denial::new(
+                Rule::Approval,
+                format!("not approved: {reason}"),
+            )),
         }
     }
 
     fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
-        quote.window().min(self.inner.policy.validity_ceiling(origin))
+        quote
+            .window()
+            .min(self.inner.policy.validity_ceiling(origin))
     }
 
     async fn sign(
@@ -278,8 +346,11 @@ impl Payer {
         let key = entry.key();
         let wanted = self.authorization(quote, &entry.origin, entry.nonce);
         let asked = self.now();
-        let ahead = ahead.and_then(|ahead| ahead.fits(&wanted, asked, self.validity(&entry.origin, quote)));
-        guard.stage = Stage::Asked { valid_before: wanted.valid_before() };
+        let ahead =
+            ahead.and_then(|ahead| ahead.fits(&wanted, asked, self.validity(&entry.origin, quote)));
+        guard.stage = Stage::Asked {
+            valid_before: wanted.valid_before(),
+        };
         let (authorization, signature) = match ahead {
             Some(signed) => signed,
             None => match self.inner.signer.sign(&wanted).await {
@@ -296,11 +367,18 @@ impl Payer {
             payload: payload.clone(),
             owned_until: now.after(OWNED),
         };
-        self.inner.ledger.record(&key, &signed, now).await.map_err(|error| Error::from(error).of_purchase(&key.id))?;
+        self.inner
+            .ledger
+            .record(&key, &signed, now)
+            .await
+            .map_err(|error| Error::from(error).of_purchase(&key.id))?;
         guard.disarm();
         entry.apply(&signed, now)?;
         let trail = Trail::new(&entry, authorization.amount(), now);
-        self.tell(&Event { elapsed: Some(asked.until(now)), ..trail.event(Happening::Signed) });
+        self.tell(&Event {
+            elapsed: Some(asked.until(now)),
+            ..trail.event(Happening::Signed)
+        });
         Ok(Payment {
             guard: Guard::new(self, key, Stage::Signed, trail),
             paid: paid(&entry, &authorization),
@@ -311,7 +389,12 @@ impl Payer {
         })
     }
 
-    pub(super) fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> TransferAuthorization {
+    pub(super) fn authorization(
+        &self,
+        quote: &Quote,
+        origin: &Origin,
+        nonce: B256,
+    ) -> TransferAuthorization {
         let now = self.now().secs();
         let valid_after = match quote.version() {
             Version::V1 => now.saturating_sub(V1_BACKDATE),
@@ -319,7 +402,13 @@ impl Payer {
         };
         let valid_before = now.saturating_add(self.validity(origin, quote).as_secs());
         let parties = (self.address(), quote.pay_to());
-        TransferAuthorization::new(quote.asset().clone(), parties, quote.value(), (valid_after, valid_before), nonce)
+        TransferAuthorization::new(
+            quote.asset().clone(),
+            parties,
+            quote.value(),
+            (valid_after, valid_before),
+            nonce,
+        )
     }
 
     /// The error of a signer, once the books know what it means for the money.
@@ -334,17 +423,34 @@ impl Payer {
         let doubtful = error.is_timeout();
         let reason = text::excerpt(&error.to_string());
         let transition = if doubtful {
-            Transition::Doubtful { valid_before, reason }
+            Transition::Doubtful {
+                valid_before,
+                reason,
+            }
         } else if entry.state == State::Reserved {
-            Transition::Freed { lease: entry.lease_until }
+            Transition::Freed {
+                lease: entry.lease_until,
+            }
         } else {
-            Transition::Unknown { reason, answer: None }
+            Transition::Unknown {
+                reason,
+                answer: None,
+            }
         };
-        match self.inner.ledger.record(guard.key(), &transition, self.now()).await {
+        match self
+            .inner
+            .ledger
+            .record(guard.key(), &transition, self.now())
+            .await
+        {
             Ok(()) => {
                 guard.disarm();
                 let lost = doubtful || entry.state != State::Reserved;
-                self.tell(&guard.trail().event(if lost { Happening::Unknown } else { Happening::Unsigned }));
+                self.tell(&guard.trail().event(if lost {
+                    Happening::Unknown
+                } else {
+                    Happening::Unsigned
+                }));
             }
             // The guard tells of it, and sees that it is recorded.
             Err(error) => {
@@ -352,9 +458,15 @@ impl Payer {
             }
         }
         if doubtful {
-            return Error::from(error).spent(Spend::Unknown).of_payment(&paid(entry, authorization));
+            return Error::from(error)
+                .spent(Spend::Unknown)
+                .of_payment(&paid(entry, authorization));
         }
-        let spend = if entry.state == State::Reserved { Spend::None } else { Spend::Unknown };
+        let spend = if entry.state == State::Reserved {
+            Spend::None
+        } else {
+            Spend::Unknown
+        };
         Error::from(error).spent(spend).of_purchase(&entry.purchase)
     }
 
@@ -404,7 +516,10 @@ fn cut_queries(value: &mut Value) {
 /// are left out of URLs: books do not keep them, and sellers repeat the request's.
 fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     let offer = required.offers().get(quote.offer()).map(Offer::raw);
-    let (offer, resource) = (without_queries(offer)?, without_queries(required.raw_resource())?);
+    let (offer, resource) = (
+        without_queries(offer)?,
+        without_queries(required.raw_resource())?,
+    );
     let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
     (terms.len() <= LONGEST_TERMS).then(|| text::without_long_hex(terms))
 }
@@ -443,7 +558,7 @@ fn encode(
     entry: &Entry,
 ) -> Result<SecretString, Error> {
     let proof = Proof::new(authorization, signature);
-    let json =
-        x402::encode_payment(required, quote.offer(), &proof, &entry.identifier).map_err(x402::WireError::from)?;
+    let json = x402::encode_payment(required, quote.offer(), &proof, &entry.identifier)
+        .map_err(x402::WireError::from)?;
     Ok(SecretString::from(x402::encode_header(&json)))
 }

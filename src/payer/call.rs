@@ -7,7 +7,9 @@ use super::buy::no_randomness;
 use super::intent::Intent;
 use crate::asset::{Asset, TokenAmount};
 use crate::credential::{CallPlan, Comparison, Credential};
-use crate::ledger::{Filter, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition};
+use crate::ledger::{
+    Filter, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+};
 use crate::policy::{Errand, Facts, host_match};
 use crate::quote::Quote;
 use crate::telemetry::{Event, Happening};
@@ -30,7 +32,10 @@ impl BookedCall {
     }
 
     fn amount(&self) -> TokenAmount {
-        TokenAmount::from_units(Asset::declared_dollars().clone(), U256::from(self.cost.micros()))
+        TokenAmount::from_units(
+            Asset::declared_dollars().clone(),
+            U256::from(self.cost.micros()),
+        )
     }
 }
 
@@ -54,7 +59,9 @@ impl Payer {
             agent: self.inner.agent.as_deref(),
         };
         match self.inner.policy.forbids(&errand) {
-            Some(denial) => Err(self.denied(intent, Error::denied(Box::new(denial))).at(&intent.url)),
+            Some(denial) => Err(self
+                .denied(intent, Error::denied(Box::new(denial)))
+                .at(&intent.url)),
             None => Ok(()),
         }
     }
@@ -74,7 +81,10 @@ impl Payer {
 
     /// The least that is asked in dollars, of what can be signed for.
     pub(crate) fn least_price(&self, required: &PaymentRequired) -> Option<Usd> {
-        Quote::read_all(required, &self.inner.assets).into_iter().filter_map(|quote| quote.ok()?.dollars()).min()
+        Quote::read_all(required, &self.inner.assets)
+            .into_iter()
+            .filter_map(|quote| quote.ok()?.dollars())
+            .min()
     }
 
     /// What the plan's next call costs, after those of this month (UTC) that the books hold.
@@ -83,7 +93,12 @@ impl Payer {
     }
 
     /// What a call at a time costs that stands in the books at this position.
-    async fn cost_after(&self, credential: &Credential, now: Timestamp, seq: u64) -> Result<Usd, Error> {
+    async fn cost_after(
+        &self,
+        credential: &Credential,
+        now: Timestamp,
+        seq: u64,
+    ) -> Result<Usd, Error> {
         let plan = credential.declared_plan();
         if plan.is_flat() {
             return Ok(plan.next_call(0));
@@ -103,11 +118,21 @@ impl Payer {
     ///
     /// Calls that are made at the same time see the same number of calls before them. Which of them came
     /// first the books decide: a call whose place in them costs more than it was booked at is booked anew.
-    pub(crate) async fn book_call(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
-        let booked = self.book(intent, credential).await.map_err(|error| self.denied(intent, error))?;
+    pub(crate) async fn book_call(
+        &self,
+        intent: &Intent,
+        credential: &Credential,
+    ) -> Result<BookedCall, Error> {
+        let booked = self
+            .book(intent, credential)
+            .await
+            .map_err(|error| self.denied(intent, error))?;
         let amount = booked.amount();
         let called = Event::new(Happening::Called, &intent.origin, intent.tag.as_deref());
-        self.tell(&Event { amount: Some(&amount), ..called });
+        self.tell(&Event {
+            amount: Some(&amount),
+            ..called
+        });
         Ok(booked)
     }
 
@@ -118,7 +143,14 @@ impl Payer {
             if self.cost_after(credential, now, seq).await? <= call.cost {
                 return Ok(call);
             }
-            self.inner.ledger.record(&call.key, &Transition::Freed { lease: call.lease }, self.now()).await?;
+            self.inner
+                .ledger
+                .record(
+                    &call.key,
+                    &Transition::Freed { lease: call.lease },
+                    self.now(),
+                )
+                .await?;
         }
     }
 
@@ -136,7 +168,12 @@ impl Payer {
         let dollars = Asset::declared_dollars();
         let value = U256::from(cost.micros());
         let purchase = PurchaseId::random().map_err(no_randomness)?;
-        let quote = Quote::imagined(dollars.clone(), Address::ZERO, value, std::time::Duration::ZERO);
+        let quote = Quote::imagined(
+            dollars.clone(),
+            Address::ZERO,
+            value,
+            std::time::Duration::ZERO,
+        );
         let path = self.inner.policy.stored_path(&intent.url);
         let facts = Facts {
             url: &intent.url,
@@ -174,13 +211,26 @@ impl Payer {
             credential: Some(credential.name().to_owned()),
             terms: None,
         };
-        let reservation = Reservation { entry, checks, lease: std::time::Duration::ZERO, terms: Terms::First };
+        let reservation = Reservation {
+            entry,
+            checks,
+            lease: std::time::Duration::ZERO,
+            terms: Terms::First,
+        };
         match self.inner.ledger.reserve(&reservation).await? {
-            Reserved::Held(entry) => Ok((BookedCall { key: entry.key(), cost, lease: entry.lease_until }, entry.seq)),
+            Reserved::Held(entry) => Ok((
+                BookedCall {
+                    key: entry.key(),
+                    cost,
+                    lease: entry.lease_until,
+                },
+                entry.seq,
+            )),
             Reserved::Denied(denial) => Err(Error::denied(denial).at(&intent.url)),
-            Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => {
-                Err(Error::new(ErrorKind::Ledger, "the books hold a fresh random id already"))
-            }
+            Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => Err(Error::new(
+                ErrorKind::Ledger,
+                "the books hold a fresh random id already",
+            )),
         }
     }
 
@@ -188,9 +238,17 @@ impl Payer {
     pub(crate) async fn unbook_call(&self, intent: &Intent, call: &BookedCall) {
         let amount = call.amount();
         let turned_away = Event::new(Happening::TurnedAway, &intent.origin, intent.tag.as_deref());
-        self.tell(&Event { amount: Some(&amount), ..turned_away });
+        self.tell(&Event {
+            amount: Some(&amount),
+            ..turned_away
+        });
         let freed = Transition::Freed { lease: call.lease };
-        if let Err(error) = self.inner.ledger.record(&call.key, &freed, self.now()).await {
+        if let Err(error) = self
+            .inner
+            .ledger
+            .record(&call.key, &freed, self.now())
+            .await
+        {
             tracing::warn!(%error, purchase = %call.key.id, "a call by key that was turned away still counts");
         }
     }

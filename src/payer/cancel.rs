@@ -17,7 +17,8 @@ impl Payer {
     /// longer registered, or the signer cannot cancel.
     pub async fn cancel(&self, purchase: &PurchaseId) -> Result<SignedCancellation, Error> {
         let entry = self.known(purchase).await?;
-        let wrong = |message: String| Error::new(ErrorKind::Purchase, message).of_purchase(purchase);
+        let wrong =
+            |message: String| Error::new(ErrorKind::Purchase, message).of_purchase(purchase);
         if !entry.is_unresolved() {
             return Err(wrong(format!(
                 "the purchase is {}; only what is signed and unresolved can be cancelled",
@@ -25,10 +26,15 @@ impl Payer {
             )));
         }
         let asset = self.inner.assets.find(entry.network, entry.asset).cloned();
-        let asset = asset.ok_or_else(|| wrong("the purchase's token is no longer in the registry".to_owned()))?;
+        let asset = asset
+            .ok_or_else(|| wrong("the purchase's token is no longer in the registry".to_owned()))?;
         let cancellation = CancelAuthorization::new(asset, entry.payer, entry.nonce);
         let signature = self.inner.signer.cancel(&cancellation).await;
-        let signature = signature.map_err(|error| Error::from(error).spent(Spend::Unknown).of_purchase(purchase))?;
+        let signature = signature.map_err(|error| {
+            Error::from(error)
+                .spent(Spend::Unknown)
+                .of_purchase(purchase)
+        })?;
         Ok(SignedCancellation::new(cancellation, signature))
     }
 }

@@ -7,14 +7,19 @@ use serde_json::value::RawValue;
 
 use super::Payer;
 use crate::json_text::{hash, optional_hash};
-use crate::ledger::{Entry, Filter, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition};
+use crate::ledger::{
+    Entry, Filter, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition,
+};
 use crate::{Error, ErrorKind, Network, Timestamp, Usd};
 
 /// Everything that the books know of one purchase, to be shown to the seller, a facilitator or a
 /// court: serialise it. It holds no signature.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names say it; those that need a word have one")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; those that need a word have one"
+)]
 pub struct Evidence {
     pub purchase: PurchaseId,
     pub state: State,
@@ -40,7 +45,10 @@ pub struct Evidence {
 /// The request that was paid for.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names say it; those that need a word have one")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; those that need a word have one"
+)]
 pub struct EvidenceRequest {
     pub method: String,
     pub origin: String,
@@ -86,7 +94,9 @@ impl From<Entry> for Evidence {
                 hash: entry.fingerprint,
                 at: entry.reserved_at,
             },
-            terms: entry.terms.and_then(|terms| RawValue::from_string(terms).ok()),
+            terms: entry
+                .terms
+                .and_then(|terms| RawValue::from_string(terms).ok()),
             authorization: EvidenceAuthorization {
                 network: entry.network,
                 asset: entry.asset,
@@ -97,11 +107,16 @@ impl From<Entry> for Evidence {
                 valid_before: entry.valid_before,
                 nonce: entry.nonce,
             },
-            refund_request: entry.answer.as_ref().and_then(|answer| answer.refund_request.clone()),
+            refund_request: entry
+                .answer
+                .as_ref()
+                .and_then(|answer| answer.refund_request.clone()),
             answer: entry.answer,
             claimed_transaction: entry.transaction,
             verified_transaction: entry.verified_transaction,
-            chain_proof: entry.proof.and_then(|proof| serde_json::from_str(&proof).ok()),
+            chain_proof: entry
+                .proof
+                .and_then(|proof| serde_json::from_str(&proof).ok()),
             refunds: entry.refunds,
             purchase: entry.purchase,
         }
@@ -134,18 +149,29 @@ impl Payer {
     ) -> Result<(), Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
         let booked = self.inner.ledger.entries(&Filter::all()).await?;
-        let elsewhere = booked.iter().find(|entry| entry.key() != key && entry.was_refunded_by(transaction));
+        let elsewhere = booked
+            .iter()
+            .find(|entry| entry.key() != key && entry.was_refunded_by(transaction));
         if let Some(entry) = elsewhere {
-            let message = format!("the transaction is booked as a refund of purchase {}", entry.purchase);
+            let message = format!(
+                "the transaction is booked as a refund of purchase {}",
+                entry.purchase
+            );
             return Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
         }
         let refund = Refund::new(transaction, value, self.now(), false);
-        Ok(self.inner.ledger.record(&key, &Transition::Refunded(refund), self.now()).await?)
+        Ok(self
+            .inner
+            .ledger
+            .record(&key, &Transition::Refunded(refund), self.now())
+            .await?)
     }
 
     pub(super) async fn known(&self, purchase: &PurchaseId) -> Result<Entry, Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
-        let unknown = || Error::new(ErrorKind::Purchase, "the books hold no such purchase").of_purchase(purchase);
+        let unknown = || {
+            Error::new(ErrorKind::Purchase, "the books hold no such purchase").of_purchase(purchase)
+        };
         self.inner.ledger.purchase(&key).await?.ok_or_else(unknown)
     }
 }

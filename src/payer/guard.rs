@@ -64,9 +64,16 @@ impl Payer {
         }
         let recording = left.recording.lock().await;
         while let Some((key, transition)) = left.next() {
-            match self.inner.ledger.record(&key, &transition, self.now()).await {
+            match self
+                .inner
+                .ledger
+                .record(&key, &transition, self.now())
+                .await
+            {
                 // The books know better already.
-                Ok(()) | Err(LedgerError::Transition { .. } | LedgerError::UnknownPurchase(_)) => left.done(),
+                Ok(()) | Err(LedgerError::Transition { .. } | LedgerError::UnknownPurchase(_)) => {
+                    left.done()
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -87,8 +94,14 @@ impl Stage {
         let reason = "the caller stopped waiting".to_owned();
         match self {
             Self::Held { lease } => Transition::Freed { lease },
-            Self::Asked { valid_before } => Transition::Doubtful { valid_before, reason },
-            Self::Signed => Transition::Unknown { reason, answer: None },
+            Self::Asked { valid_before } => Transition::Doubtful {
+                valid_before,
+                reason,
+            },
+            Self::Signed => Transition::Unknown {
+                reason,
+                answer: None,
+            },
         }
     }
 }
@@ -104,7 +117,13 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(payer: &Payer, key: PurchaseKey, stage: Stage, trail: Trail) -> Self {
-        Self { payer: payer.clone(), key, stage, trail, armed: AtomicBool::new(true) }
+        Self {
+            payer: payer.clone(),
+            key,
+            stage,
+            trail,
+            armed: AtomicBool::new(true),
+        }
     }
 
     pub(super) const fn trail(&self) -> &Trail {
@@ -130,10 +149,16 @@ impl Drop for Guard {
         if !*self.armed.get_mut() {
             return;
         }
-        self.payer.inner.left.note(self.key.clone(), self.stage.left());
-        self.payer.tell(&self.trail.timed(self.stage.happening(), self.payer.now()));
+        self.payer
+            .inner
+            .left
+            .note(self.key.clone(), self.stage.left());
+        self.payer
+            .tell(&self.trail.timed(self.stage.happening(), self.payer.now()));
         // Without a runtime it waits for the next purchase, or for the lease to lapse.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let payer = self.payer.clone();
         runtime.spawn(async move {
             if let Err(error) = payer.record_left().await {

@@ -35,15 +35,15 @@ impl Intent {
     /// When the method or the URL is not one.
     pub fn new(method: &str, url: &str, body: &[u8]) -> Result<Self, Error> {
         let method = method.parse().map_err(|_| Error::builder("not a method"))?;
-        let url: Url = url
-            .parse()
-            .map_err(|error| Error::builder("not a URL").because(Box::new(error) as crate::error::BoxError))?;
+        let url: Url = url.parse().map_err(|error| {
+            Error::builder("not a URL").because(Box::new(error) as crate::error::BoxError)
+        })?;
         Self::of(method, url, Some(body))
     }
 
     pub(crate) fn of(method: Method, url: Url, body: Option<&[u8]>) -> Result<Self, Error> {
-        let origin =
-            Origin::of(&url).ok_or_else(|| Error::builder("the URL is not http or https with a host").at(&url))?;
+        let origin = Origin::of(&url)
+            .ok_or_else(|| Error::builder("the URL is not http or https with a host").at(&url))?;
         let fingerprint = fingerprint(method.as_str(), &url, body);
         let known = body.is_some();
         Ok(Self {
@@ -79,7 +79,8 @@ impl Intent {
 
     /// How long the call may still take, where that is bounded.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        self.until.map(|end| end.saturating_duration_since(Instant::now()))
+        self.until
+            .map(|end| end.saturating_duration_since(Instant::now()))
     }
 
     /// Under the caller's own id: a second request with it is the same purchase.

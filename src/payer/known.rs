@@ -61,7 +61,9 @@ pub(super) struct Ahead {
 
 impl std::fmt::Debug for Ahead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ahead").field("purchase", &self.purchase).finish_non_exhaustive()
+        f.debug_struct("Ahead")
+            .field("purchase", &self.purchase)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,9 +76,14 @@ impl Ahead {
         now: Timestamp,
         validity: Duration,
     ) -> Option<(TransferAuthorization, Signature)> {
-        let Self { authorization, signature, .. } = self;
+        let Self {
+            authorization,
+            signature,
+            ..
+        } = self;
         let left = authorization.valid_before().saturating_sub(now.secs());
-        let enough = left >= validity.as_secs().div_ceil(2) && authorization.valid_before() <= wanted.valid_before();
+        let enough = left >= validity.as_secs().div_ceil(2)
+            && authorization.valid_before() <= wanted.valid_before();
         let same = wanted.clone().valid_as(&authorization) == authorization;
         (enough && same).then_some((authorization, signature))
     }
@@ -90,13 +97,21 @@ impl KnownTerms {
 
     fn find(&self, intent: &Intent, now: Timestamp) -> Option<Arc<PaymentRequired>> {
         let shelves = self.lock();
-        let known = shelves.get(&Shelf::of(intent)).filter(|known| known.until > now)?;
+        let known = shelves
+            .get(&Shelf::of(intent))
+            .filter(|known| known.until > now)?;
         known.terms.clone()
     }
 
     /// Puts the terms there, or keeps them away, until then. What is there stays: an end is not put off by
     /// using what it ends.
-    fn put(&self, intent: &Intent, terms: Option<Arc<PaymentRequired>>, now: Timestamp, until: Timestamp) {
+    fn put(
+        &self,
+        intent: &Intent,
+        terms: Option<Arc<PaymentRequired>>,
+        now: Timestamp,
+        until: Timestamp,
+    ) {
         let mut shelves = self.lock();
         let shelf = Shelf::of(intent);
         if terms.is_some() && shelves.get(&shelf).is_some_and(|known| known.until > now) {
@@ -104,12 +119,22 @@ impl KnownTerms {
         }
         if shelves.len() >= MOST && !shelves.contains_key(&shelf) {
             shelves.retain(|_, known| known.until > now);
-            let first = shelves.iter().min_by_key(|(_, known)| known.until).map(|(shelf, _)| shelf.clone());
+            let first = shelves
+                .iter()
+                .min_by_key(|(_, known)| known.until)
+                .map(|(shelf, _)| shelf.clone());
             if let Some(first) = first.filter(|_| shelves.len() >= MOST) {
                 shelves.remove(&first);
             }
         }
-        shelves.insert(shelf, Known { terms, until, ahead: None });
+        shelves.insert(
+            shelf,
+            Known {
+                terms,
+                until,
+                ahead: None,
+            },
+        );
     }
 
     fn drop_terms(&self, intent: &Intent) {
@@ -124,13 +149,18 @@ impl KnownTerms {
     /// The terms that nothing is signed ahead for.
     fn lacking(&self, intent: &Intent, now: Timestamp) -> Option<Arc<PaymentRequired>> {
         let shelves = self.lock();
-        let known = shelves.get(&Shelf::of(intent)).filter(|known| known.until > now && known.ahead.is_none())?;
+        let known = shelves
+            .get(&Shelf::of(intent))
+            .filter(|known| known.until > now && known.ahead.is_none())?;
         known.terms.clone()
     }
 
     fn keep_ahead(&self, intent: &Intent, terms: &Arc<PaymentRequired>, ahead: Ahead) {
         if let Some(known) = self.lock().get_mut(&Shelf::of(intent))
-            && known.terms.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, terms))
+            && known
+                .terms
+                .as_ref()
+                .is_some_and(|kept| Arc::ptr_eq(kept, terms))
         {
             known.ahead = Some(ahead);
         }
@@ -141,7 +171,8 @@ impl Payer {
     /// Whether the policy has terms of the URL's origin remembered.
     pub(crate) fn remembers_terms(&self, url: &Url) -> bool {
         let policy = &self.inner.policy;
-        policy.remembers_terms() && Origin::of(url).is_some_and(|origin| policy.terms_lifetime(&origin).is_some())
+        policy.remembers_terms()
+            && Origin::of(url).is_some_and(|origin| policy.terms_lifetime(&origin).is_some())
     }
 
     /// The terms to pay with the first request, where they are fresh.
@@ -151,11 +182,15 @@ impl Payer {
 
     /// Remembers terms that the seller has just settled at, from when it named them.
     pub(crate) fn remember(&self, intent: &Intent, terms: Arc<PaymentRequired>, named: Timestamp) {
-        let Some(lifetime) = self.inner.policy.terms_lifetime(&intent.origin) else { return };
+        let Some(lifetime) = self.inner.policy.terms_lifetime(&intent.origin) else {
+            return;
+        };
         if terms.size() > LARGEST {
             return;
         }
-        self.inner.known.put(intent, Some(terms), self.now(), named.after(lifetime));
+        self.inner
+            .known
+            .put(intent, Some(terms), self.now(), named.after(lifetime));
         self.sign_ahead(intent);
     }
 
@@ -166,7 +201,9 @@ impl Payer {
 
     /// The seller named other terms than those remembered: its path is asked for a lifetime.
     pub(crate) fn distrust(&self, intent: &Intent) {
-        let Some(lifetime) = self.inner.policy.terms_lifetime(&intent.origin) else { return };
+        let Some(lifetime) = self.inner.policy.terms_lifetime(&intent.origin) else {
+            return;
+        };
         let now = self.now();
         self.inner.known.put(intent, None, now, now.after(lifetime));
     }
@@ -177,7 +214,9 @@ impl Payer {
         if !self.inner.policy.signs_ahead(&intent.origin) {
             return;
         }
-        let Some(terms) = self.inner.known.lacking(intent, self.now()) else { return };
+        let Some(terms) = self.inner.known.lacking(intent, self.now()) else {
+            return;
+        };
         let (payer, intent) = (self.clone(), intent.clone());
         drop(tokio::spawn(async move {
             // What is ready goes first: the rest of the answer, and whoever waits for it.
@@ -203,7 +242,13 @@ impl Payer {
         let nonce = ledger::nonce(self.address(), quote.asset(), &purchase, 0);
         let authorization = self.authorization(quote, &intent.origin, nonce);
         let signature = self.inner.signer.sign(&authorization).await;
-        let signature = signature.inspect_err(|error| tracing::debug!(%error, "nothing was signed ahead")).ok()?;
-        Some(Ahead { purchase, authorization, signature })
+        let signature = signature
+            .inspect_err(|error| tracing::debug!(%error, "nothing was signed ahead"))
+            .ok()?;
+        Some(Ahead {
+            purchase,
+            authorization,
+            signature,
+        })
     }
 }

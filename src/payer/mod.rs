@@ -115,14 +115,21 @@ impl Payer {
     }
 
     fn tell(&self, event: &Event<'_>) {
-        self.inner.observer.tell(&Event { agent: self.inner.agent.as_deref(), ..*event });
+        self.inner.observer.tell(&Event {
+            agent: self.inner.agent.as_deref(),
+            ..*event
+        });
     }
 
     /// The error, once whoever observes knows of the denial in it.
     fn denied(&self, intent: &Intent, error: Error) -> Error {
         if let Some(denial) = error.denial() {
             let happening = Happening::Denied { rule: denial.rule };
-            self.tell(&Event::new(happening, &intent.origin, intent.tag.as_deref()));
+            self.tell(&Event::new(
+                happening,
+                &intent.origin,
+                intent.tag.as_deref(),
+            ));
         }
         error
     }
@@ -132,13 +139,21 @@ impl Payer {
     fn switched_off(&self) -> Option<Denial> {
         let stopped = |message: String| Denial::new(Rule::Stopped, message);
         if let Some(reason) = self.inner.switch.reason() {
-            return Some(stopped(format!("paying is stopped by the program: {reason}")));
+            return Some(stopped(format!(
+                "paying is stopped by the program: {reason}"
+            )));
         }
         let file = self.inner.policy.kill_switch()?;
         match file.try_exists() {
             Ok(false) => None,
-            Ok(true) => Some(stopped(format!("paying is stopped: {} exists", file.display()))),
-            Err(error) => Some(stopped(format!("{} cannot be looked for: {error}", file.display()))),
+            Ok(true) => Some(stopped(format!(
+                "paying is stopped: {} exists",
+                file.display()
+            ))),
+            Err(error) => Some(stopped(format!(
+                "{} cannot be looked for: {error}",
+                file.display()
+            ))),
         }
     }
 
@@ -148,7 +163,11 @@ impl Payer {
     /// # Errors
     /// When the books cannot be written.
     pub async fn stop(&self, reason: &str) -> Result<(), Error> {
-        Ok(self.inner.ledger.stop(Some(&StopOrder::new(reason, self.now()))).await?)
+        Ok(self
+            .inner
+            .ledger
+            .stop(Some(&StopOrder::new(reason, self.now())))
+            .await?)
     }
 
     /// Lifts the order to stop.
@@ -164,14 +183,23 @@ impl Payer {
         if let Some(denial) = self.switched_off() {
             return Ok(Some(denial));
         }
-        Ok(self.inner.ledger.stopped().await?.map(|order| order.denial()))
+        Ok(self
+            .inner
+            .ledger
+            .stopped()
+            .await?
+            .map(|order| order.denial()))
     }
 
     /// What the terms would cost, and what each rule says. Signs and holds nothing.
     ///
     /// # Errors
     /// When the books cannot be read.
-    pub async fn quote(&self, required: PaymentRequired, intent: &Intent) -> Result<Quotation, Error> {
+    pub async fn quote(
+        &self,
+        required: PaymentRequired,
+        intent: &Intent,
+    ) -> Result<Quotation, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
@@ -191,7 +219,11 @@ impl Payer {
     ) -> Result<Explanation, Error> {
         let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
-        let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
+        let findings = self
+            .inner
+            .ledger
+            .examine(&self.inner.policy.checks(&facts))
+            .await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
     }
 
@@ -201,8 +233,8 @@ impl Payer {
     /// When the URL has no origin, no dollar token lives on the network, or the books cannot be
     /// read.
     pub async fn explain(&self, payment: &Hypothetical) -> Result<Explanation, Error> {
-        let origin =
-            Origin::of(&payment.url).ok_or_else(|| Error::builder("the URL is not http or https with a host"))?;
+        let origin = Origin::of(&payment.url)
+            .ok_or_else(|| Error::builder("the URL is not http or https with a host"))?;
         let quote = self
             .inner
             .policy
@@ -210,8 +242,16 @@ impl Payer {
             .ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
         let path = self.inner.policy.stored_path(&payment.url);
         let agent = payment.agent.as_deref().or(self.inner.agent.as_deref());
-        let facts = Facts { payer: self.address(), agent, ..payment.facts(&origin, &quote, &path, self.now()) };
-        let findings = self.inner.ledger.examine(&self.inner.policy.checks(&facts)).await?;
+        let facts = Facts {
+            payer: self.address(),
+            agent,
+            ..payment.facts(&origin, &quote, &path, self.now())
+        };
+        let findings = self
+            .inner
+            .ledger
+            .examine(&self.inner.policy.checks(&facts))
+            .await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
     }
 
@@ -225,7 +265,14 @@ impl Payer {
         let meters = self.inner.policy.standing_meters();
         let refunds_make_room = self.inner.policy.refunds_count();
         let now = self.now();
-        let checks = Checks { now, payment: None, meters, payee: None, price: None, refunds_make_room };
+        let checks = Checks {
+            now,
+            payment: None,
+            meters,
+            payee: None,
+            price: None,
+            refunds_make_room,
+        };
         Ok(self.inner.ledger.examine(&checks).await?)
     }
 
@@ -244,7 +291,12 @@ impl Payer {
     /// When the books cannot be read.
     pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
         let entries = self.entries(&selection.filter()).await?;
-        Ok(Report::of(&entries, self.budget().await?, selection, self.now()))
+        Ok(Report::of(
+            &entries,
+            self.budget().await?,
+            selection,
+            self.now(),
+        ))
     }
 
     fn facts<'a>(

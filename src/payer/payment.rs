@@ -38,7 +38,10 @@ pub struct Payment {
 
 impl fmt::Debug for Payment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Payment").field("paid", &self.paid).field("again", &self.again).finish_non_exhaustive()
+        f.debug_struct("Payment")
+            .field("paid", &self.paid)
+            .field("again", &self.again)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,18 +87,33 @@ impl Payment {
     pub(crate) async fn hold_on(&self) -> Result<(), Error> {
         let until = self.payer().now().after(OWNED);
         let presented = Transition::Presented { until };
-        let recorded = self.payer().inner.ledger.record(self.guard.key(), &presented, self.payer().now()).await;
-        recorded.map_err(|error| Error::from(error).spent(self.spend()).of_payment(&self.paid))
+        let recorded = self
+            .payer()
+            .inner
+            .ledger
+            .record(self.guard.key(), &presented, self.payer().now())
+            .await;
+        recorded.map_err(|error| {
+            Error::from(error)
+                .spent(self.spend())
+                .of_payment(&self.paid)
+        })
     }
 
     /// What is known of the money before the seller answers.
     pub(crate) const fn spend(&self) -> Spend {
-        if self.settled.is_some() { Spend::Settled } else { Spend::Unknown }
+        if self.settled.is_some() {
+            Spend::Settled
+        } else {
+            Spend::Unknown
+        }
     }
 
     /// Seconds that the seller has, at most, to settle.
     pub(crate) fn window(&self) -> u64 {
-        self.paid.valid_before.saturating_sub(self.payer().now().secs())
+        self.paid
+            .valid_before
+            .saturating_sub(self.payer().now().secs())
     }
 
     /// The request header that carries the payment, marked sensitive.
@@ -104,8 +122,10 @@ impl Payment {
     /// Never for payments that bursar signed; the books may hold damaged ones.
     pub fn header(&self) -> Result<(HeaderName, HeaderValue), Error> {
         let value = HeaderValue::from_str(self.payload.expose_secret());
-        let mut value = value
-            .map_err(|_| Error::new(ErrorKind::Ledger, "the stored payment header is damaged").spent(Spend::Unknown))?;
+        let mut value = value.map_err(|_| {
+            Error::new(ErrorKind::Ledger, "the stored payment header is damaged")
+                .spent(Spend::Unknown)
+        })?;
         value.set_sensitive(true);
         Ok((self.version.payment_header(), value))
     }
@@ -117,8 +137,10 @@ impl Payment {
     /// Never for payments that bursar signed; the books may hold damaged ones.
     pub fn json(&self) -> Result<SecretString, Error> {
         let bytes = x402::decode_header(self.payload.expose_secret().as_bytes())?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::new(ErrorKind::Ledger, "the stored payment header is damaged").spent(Spend::Unknown))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::new(ErrorKind::Ledger, "the stored payment header is damaged")
+                .spent(Spend::Unknown)
+        })?;
         Ok(SecretString::from(text))
     }
 
@@ -126,7 +148,12 @@ impl Payment {
     ///
     /// Books that cannot be written do not lose the answer; the purchase then stays signed in them,
     /// which counts as spent.
-    pub async fn conclude(&self, status: StatusCode, headers: &HeaderMap, terms: Option<&PaymentRequired>) -> Outcome {
+    pub async fn conclude(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        terms: Option<&PaymentRequired>,
+    ) -> Outcome {
         self.conclude_with(status, headers, terms, None).await
     }
 
@@ -142,22 +169,34 @@ impl Payment {
         let outcome = match claim {
             Claim::Matching(receipt) => Outcome::Settled(receipt),
             claim if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
-            claim if self.settled.is_some() => self
-                .settled
-                .clone()
-                .map_or_else(|| Outcome::Unknown { reason: unproven(claim, status) }, Outcome::Settled),
-            claim => Outcome::Unknown { reason: unproven(claim, status) },
+            claim if self.settled.is_some() => self.settled.clone().map_or_else(
+                || Outcome::Unknown {
+                    reason: unproven(claim, status),
+                },
+                Outcome::Settled,
+            ),
+            claim => Outcome::Unknown {
+                reason: unproven(claim, status),
+            },
         };
         let answer = answer::read(status, headers, body);
         let transition = match &outcome {
-            Outcome::Settled(receipt) => Transition::Settled { transaction: receipt.transaction(), answer },
-            Outcome::Refused { pending: true, .. } => {
-                Transition::Unknown { reason: "settlement_pending".to_owned(), answer: Some(answer) }
-            }
-            Outcome::Refused { reason, .. } => {
-                Transition::Rejected { reason: reason.clone().unwrap_or_else(|| "402".to_owned()), answer }
-            }
-            Outcome::Unknown { reason } => Transition::Unknown { reason: reason.clone(), answer: Some(answer) },
+            Outcome::Settled(receipt) => Transition::Settled {
+                transaction: receipt.transaction(),
+                answer,
+            },
+            Outcome::Refused { pending: true, .. } => Transition::Unknown {
+                reason: "settlement_pending".to_owned(),
+                answer: Some(answer),
+            },
+            Outcome::Refused { reason, .. } => Transition::Rejected {
+                reason: reason.clone().unwrap_or_else(|| "402".to_owned()),
+                answer,
+            },
+            Outcome::Unknown { reason } => Transition::Unknown {
+                reason: reason.clone(),
+                answer: Some(answer),
+            },
         };
         self.record(&transition).await;
         self.told(&transition);
@@ -166,7 +205,10 @@ impl Payment {
 
     /// Records that the answer was lost.
     pub async fn lost(&self, reason: &str) {
-        let lost = Transition::Unknown { reason: text::excerpt(reason), answer: None };
+        let lost = Transition::Unknown {
+            reason: text::excerpt(reason),
+            answer: None,
+        };
         self.record(&lost).await;
         self.told(&lost);
     }
@@ -178,7 +220,8 @@ impl Payment {
             Transition::Rejected { .. } => Happening::Rejected,
             _ => Happening::Unknown,
         };
-        self.payer().tell(&self.guard.trail().timed(happening, self.payer().now()));
+        self.payer()
+            .tell(&self.guard.trail().timed(happening, self.payer().now()));
     }
 
     /// The span of presenting it for the `number`th time, and the event.
@@ -196,11 +239,19 @@ impl Payment {
 
     async fn record(&self, transition: &Transition) {
         let key = self.guard.key();
-        let recorded = self.payer().inner.ledger.record(key, transition, self.payer().now()).await;
+        let recorded = self
+            .payer()
+            .inner
+            .ledger
+            .record(key, transition, self.payer().now())
+            .await;
         // Until here a drop would have been a loss of the answer.
         self.guard.disarm();
         if let Err(error) = recorded {
-            self.payer().inner.left.note(key.clone(), transition.clone());
+            self.payer()
+                .inner
+                .left
+                .note(key.clone(), transition.clone());
             tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
         }
     }
@@ -212,18 +263,30 @@ fn refused(claim: Claim, terms: Option<&PaymentRequired>) -> Outcome {
         Claim::Other(claim) => claim.error_reason.or(claim.error_message),
         _ => None,
     };
-    let reason = claimed.or_else(|| terms.and_then(PaymentRequired::error).map(ToOwned::to_owned));
-    Outcome::Refused { reason: reason.as_deref().map(text::excerpt), pending }
+    let reason = claimed.or_else(|| {
+        terms
+            .and_then(PaymentRequired::error)
+            .map(ToOwned::to_owned)
+    });
+    Outcome::Refused {
+        reason: reason.as_deref().map(text::excerpt),
+        pending,
+    }
 }
 
 fn unproven(claim: Claim, status: StatusCode) -> String {
     match claim {
-        Claim::Malformed(error) => format!("status {status} with a receipt that cannot be read: {error}"),
+        Claim::Malformed(error) => {
+            format!("status {status} with a receipt that cannot be read: {error}")
+        }
         Claim::Other(claim) if claim.success => {
             format!("status {status} with a receipt that does not match what was signed")
         }
         Claim::Other(claim) => {
-            let reason = claim.error_reason.as_deref().map_or_else(|| "no reason".to_owned(), text::excerpt);
+            let reason = claim
+                .error_reason
+                .as_deref()
+                .map_or_else(|| "no reason".to_owned(), text::excerpt);
             format!("status {status} with a receipt of failure: {reason}")
         }
         Claim::Absent | Claim::Matching(_) => format!("status {status} without a receipt"),
@@ -234,12 +297,20 @@ impl Payer {
     /// A purchase that was signed before under the caller's id, if the books hold it for this
     /// request.
     pub(crate) async fn resume(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
-        let Some(id) = &intent.purchase_id else { return Ok(None) };
+        let Some(id) = &intent.purchase_id else {
+            return Ok(None);
+        };
         self.record_left().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
-        let Some(entry) = self.inner.ledger.purchase(&key).await? else { return Ok(None) };
+        let Some(entry) = self.inner.ledger.purchase(&key).await? else {
+            return Ok(None);
+        };
         if entry.fingerprint != intent.fingerprint {
-            return Err(Error::new(ErrorKind::Purchase, "the purchase id belongs to another request").of_purchase(id));
+            return Err(Error::new(
+                ErrorKind::Purchase,
+                "the purchase id belongs to another request",
+            )
+            .of_purchase(id));
         }
         match entry.state {
             // A caller cannot choose the id that a call by a key is booked under.
@@ -258,13 +329,16 @@ impl Payer {
     /// [`resume`](Self::resume), unless the books hold the purchase for another path: behind a
     /// redirect, which has to be followed first.
     pub(crate) async fn resume_here(&self, intent: &Intent) -> Result<Option<Payment>, Error> {
-        let Some(id) = &intent.purchase_id else { return Ok(None) };
+        let Some(id) = &intent.purchase_id else {
+            return Ok(None);
+        };
         self.record_left().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         match self.inner.ledger.purchase(&key).await? {
-            Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => {
-                self.resume(intent).await.map_err(|error| self.denied(intent, error))
-            }
+            Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => self
+                .resume(intent)
+                .await
+                .map_err(|error| self.denied(intent, error)),
             _ => Ok(None),
         }
     }
@@ -286,10 +360,15 @@ impl Payer {
             now,
             until: now.after(OWNED),
         };
-        let Some(entry) = self.inner.ledger.resume(&wanted).await? else { return Ok(None) };
+        let Some(entry) = self.inner.ledger.resume(&wanted).await? else {
+            return Ok(None);
+        };
         if let Err(stopped) = self.allowed_again(&entry).await {
             // It stays what it was, and nobody is at it.
-            self.inner.ledger.record(&entry.key(), &Transition::Presented { until: now }, now).await?;
+            self.inner
+                .ledger
+                .record(&entry.key(), &Transition::Presented { until: now }, now)
+                .await?;
             return Err(stopped);
         }
         self.present_again(entry).map(Some)
@@ -300,20 +379,32 @@ impl Payer {
         match self.stopped().await? {
             None => Ok(()),
             Some(denial) => {
-                let spend = if entry.state == State::Settled { Spend::Settled } else { Spend::Unknown };
-                Err(Error::denied(Box::new(denial)).spent(spend).of_purchase(&entry.purchase))
+                let spend = if entry.state == State::Settled {
+                    Spend::Settled
+                } else {
+                    Spend::Unknown
+                };
+                Err(Error::denied(Box::new(denial))
+                    .spent(spend)
+                    .of_purchase(&entry.purchase))
             }
         }
     }
 
     pub(super) fn present_again(&self, entry: Entry) -> Result<Payment, Error> {
-        let unusable =
-            |what: &str| Error::new(ErrorKind::Purchase, what).spent(Spend::Unknown).of_purchase(&entry.purchase);
+        let unusable = |what: &str| {
+            Error::new(ErrorKind::Purchase, what)
+                .spent(Spend::Unknown)
+                .of_purchase(&entry.purchase)
+        };
         let payload = entry.payload.clone().ok_or_else(|| {
-            unusable("the signer may have signed this purchase, but bursar has no signature to present")
+            unusable(
+                "the signer may have signed this purchase, but bursar has no signature to present",
+            )
         })?;
         let asset = self.inner.assets.find(entry.network, entry.asset).cloned();
-        let asset = asset.ok_or_else(|| unusable("the purchase's token is no longer in the registry"))?;
+        let asset =
+            asset.ok_or_else(|| unusable("the purchase's token is no longer in the registry"))?;
         // The books hold the largest of what was signed; what is presented is the latest.
         let signed = x402::decode_authorization(payload.expose_secret());
         let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
@@ -333,6 +424,13 @@ impl Payer {
         let key = PurchaseKey::new(paid.payer, paid.purchase.clone());
         self.tell(&trail.event(Happening::Resumed));
         let guard = Guard::new(self, key, Stage::Signed, trail);
-        Ok(Payment { guard, paid, version, payload, again: true, settled })
+        Ok(Payment {
+            guard,
+            paid,
+            version,
+            payload,
+            again: true,
+            settled,
+        })
     }
 }

@@ -28,9 +28,16 @@ pub struct QuotedOffer {
 
 impl Quotation {
     pub(crate) fn unjudged(required: PaymentRequired, assets: &AssetRegistry) -> Self {
-        let offers =
-            Quote::read_all(&required, assets).into_iter().map(|quote| QuotedOffer { quote, explanation: None });
-        Self { offers: offers.collect(), required }
+        let offers = Quote::read_all(&required, assets)
+            .into_iter()
+            .map(|quote| QuotedOffer {
+                quote,
+                explanation: None,
+            });
+        Self {
+            offers: offers.collect(),
+            required,
+        }
     }
 
     /// The offer that would be paid: of those that the policy allows, the one that bursar prefers. That
@@ -38,9 +45,15 @@ impl Quotation {
     /// [`preferred`](Self::preferred).
     #[must_use]
     pub fn best(&self) -> Option<&Quote> {
-        let allowed =
-            self.offers.iter().filter(|offer| offer.explanation.as_ref().is_some_and(|said| said.denial().is_none()));
-        allowed.filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
+        let allowed = self.offers.iter().filter(|offer| {
+            offer
+                .explanation
+                .as_ref()
+                .is_some_and(|said| said.denial().is_none())
+        });
+        allowed
+            .filter_map(|offer| offer.quote.as_ref().ok())
+            .min_by_key(|quote| quote.preference())
     }
 
     /// The offer that bursar would pay if the policy allowed all: a seller that settles after its work
@@ -48,6 +61,9 @@ impl Quotation {
     /// does not, then the cheapest, then the seller's order.
     #[must_use]
     pub fn preferred(&self) -> Option<&Quote> {
-        self.offers.iter().filter_map(|offer| offer.quote.as_ref().ok()).min_by_key(|quote| quote.preference())
+        self.offers
+            .iter()
+            .filter_map(|offer| offer.quote.as_ref().ok())
+            .min_by_key(|quote| quote.preference())
     }
 }

@@ -43,10 +43,14 @@ impl Payer {
     /// # Errors
     /// When the payer has no [chain](crate::PayerBuilder::chain) to read, or the books cannot be used.
     pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
-        let none = || Error::builder("no chain to read; add .chain(ChainReader::new().endpoint(…)?)");
+        let none =
+            || Error::builder("no chain to read; add .chain(ChainReader::new().endpoint(…)?)");
         let chain = self.inner.chain.as_ref().ok_or_else(none)?;
         self.record_left().await?;
-        let unproven = Filter { unproven: true, ..Filter::all() };
+        let unproven = Filter {
+            unproven: true,
+            ..Filter::all()
+        };
         let mut entries = self.inner.ledger.entries(&unproven).await?;
         let now = self.now();
         entries.retain(|entry| entry.owned_until <= now || !entry.is_unresolved());
@@ -60,21 +64,49 @@ impl Payer {
     }
 
     async fn act_on(&self, entry: &Entry, answer: Answer) -> Result<Reconciled, Error> {
-        let done = |after, answer| Reconciled { purchase: entry.purchase.clone(), before: entry.state, after, answer };
+        let done = |after, answer| Reconciled {
+            purchase: entry.purchase.clone(),
+            before: entry.state,
+            after,
+            answer,
+        };
         let (transition, after) = match &answer {
             Answer::Settled(settlement) => {
-                let (transaction, proof) = (Some(settlement.transaction), json!({ "settled": settlement }).to_string());
-                (Transition::Confirmed { nonce: entry.nonce, transaction, proof }, State::Settled)
+                let (transaction, proof) = (
+                    Some(settlement.transaction),
+                    json!({ "settled": settlement }).to_string(),
+                );
+                (
+                    Transition::Confirmed {
+                        nonce: entry.nonce,
+                        transaction,
+                        proof,
+                    },
+                    State::Settled,
+                )
             }
             Answer::NotSettled(proof) => {
                 let cancelled = proof.grounds == Grounds::Canceled;
                 let proof = json!({ "not_settled": proof }).to_string();
                 let (nonce, valid_before) = (entry.nonce, entry.valid_before);
-                (Transition::Released { nonce, valid_before, cancelled, proof }, State::Released)
+                (
+                    Transition::Released {
+                        nonce,
+                        valid_before,
+                        cancelled,
+                        proof,
+                    },
+                    State::Released,
+                )
             }
             Answer::CannotTell { .. } => return Ok(done(entry.state, answer)),
         };
-        match self.inner.ledger.record(&entry.key(), &transition, self.now()).await {
+        match self
+            .inner
+            .ledger
+            .record(&entry.key(), &transition, self.now())
+            .await
+        {
             Ok(()) => Ok(done(after, answer)),
             // It was signed again since it was read, or has not expired by our clock: next time.
             Err(LedgerError::Transition { state, .. }) => Ok(done(state, answer)),

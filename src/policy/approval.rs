@@ -39,7 +39,9 @@ pub enum Verdict {
 impl Verdict {
     /// A refusal with its reason.
     pub fn deny(reason: impl Into<String>) -> Self {
-        Self::Deny { reason: reason.into() }
+        Self::Deny {
+            reason: reason.into(),
+        }
     }
 }
 
@@ -82,7 +84,10 @@ impl fmt::Display for ApprovalRequest {
         writeln!(f, "  for     {} {}{}", self.method, self.origin, self.path)?;
         writeln!(f, "  on      {}", self.network)?;
         writeln!(f, "  because {}", self.why)?;
-        let Untrusted { description, resource_url } = &self.untrusted;
+        let Untrusted {
+            description,
+            resource_url,
+        } = &self.untrusted;
         for (label, words) in [("description", description), ("resource", resource_url)] {
             if let Some(words) = words {
                 writeln!(f, "  the seller's words, unverified ({label}): \"{words}\"")?;
@@ -210,10 +215,20 @@ impl PendingApproval {
 impl Approver for ChannelApprover {
     async fn decide(&self, request: &ApprovalRequest) -> Verdict {
         let (answer, verdict) = oneshot::channel();
-        if self.0.send(PendingApproval { request: request.clone(), answer }).await.is_err() {
+        if self
+            .0
+            .send(PendingApproval {
+                request: request.clone(),
+                answer,
+            })
+            .await
+            .is_err()
+        {
             return Verdict::deny("nobody receives approval requests");
         }
-        verdict.await.unwrap_or_else(|_| Verdict::deny("the approval request was dropped unanswered"))
+        verdict
+            .await
+            .unwrap_or_else(|_| Verdict::deny("the approval request was dropped unanswered"))
     }
 }
 
@@ -242,7 +257,9 @@ impl Approver for TerminalApprover {
         // Its own thread: a runtime's would have to be waited for before the program can end.
         let thread = std::thread::Builder::new().name("bursar-approval".to_owned());
         match thread.spawn(move || ask_terminal(&question, answer)) {
-            Ok(_) => verdict.await.unwrap_or_else(|_| Verdict::deny("the terminal's thread failed")),
+            Ok(_) => verdict
+                .await
+                .unwrap_or_else(|_| Verdict::deny("the terminal's thread failed")),
             Err(error) => Verdict::deny(format!("the terminal cannot be asked: {error}")),
         }
     }

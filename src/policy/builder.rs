@@ -62,7 +62,11 @@ macro_rules! limit_methods {
 }
 
 const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
-    if window.is_zero() { Err(PolicyError::EmptyWindow) } else { Ok(window) }
+    if window.is_zero() {
+        Err(PolicyError::EmptyWindow)
+    } else {
+        Ok(window)
+    }
 }
 
 /// Limits of one scope; see [`Policy::tag`] and its like.
@@ -312,7 +316,10 @@ impl Policy {
     #[must_use]
     pub fn domain(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::domain(domain) {
-            Ok(domain) => self.scope(&Selector::Only(Scope::Domain(domain)), limits(Limits::default())),
+            Ok(domain) => self.scope(
+                &Selector::Only(Scope::Domain(domain)),
+                limits(Limits::default()),
+            ),
             Err(error) => self.mistake(error),
         }
     }
@@ -320,13 +327,19 @@ impl Policy {
     /// Limits on one payee, whatever host names it.
     #[must_use]
     pub fn payee(self, payee: Address, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::Only(Scope::Payee(payee)), limits(Limits::default()))
+        self.scope(
+            &Selector::Only(Scope::Payee(payee)),
+            limits(Limits::default()),
+        )
     }
 
     /// Limits on payments in one token.
     #[must_use]
     pub fn asset_limits(self, asset: &Asset, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::Only(Scope::of_asset(asset)), limits(Limits::default()))
+        self.scope(
+            &Selector::Only(Scope::of_asset(asset)),
+            limits(Limits::default()),
+        )
     }
 
     /// Limits on payments on one network. Does not allow the network.
@@ -337,7 +350,10 @@ impl Policy {
         N::Error: Into<PolicyError>,
     {
         match network.try_into() {
-            Ok(network) => self.scope(&Selector::Only(Scope::Network(network)), limits(Limits::default())),
+            Ok(network) => self.scope(
+                &Selector::Only(Scope::Network(network)),
+                limits(Limits::default()),
+            ),
             Err(error) => self.mistake(error),
         }
     }
@@ -345,13 +361,19 @@ impl Policy {
     /// Limits on requests with a tag.
     #[must_use]
     pub fn tag(self, tag: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::Only(Scope::Tag(tag.to_owned())), limits(Limits::default()))
+        self.scope(
+            &Selector::Only(Scope::Tag(tag.to_owned())),
+            limits(Limits::default()),
+        )
     }
 
     /// Limits on one agent, across all clients that name it.
     #[must_use]
     pub fn agent(self, agent: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::Only(Scope::Agent(agent.to_owned())), limits(Limits::default()))
+        self.scope(
+            &Selector::Only(Scope::Agent(agent.to_owned())),
+            limits(Limits::default()),
+        )
     }
 
     /// The same limits for each origin on its own.
@@ -491,11 +513,19 @@ impl Policy {
     pub(super) fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
         for kind in limits.kinds {
             match kind {
-                Ok(kind) => self.limits.push(Limit { selector: selector.clone(), kind }),
+                Ok(kind) => self.limits.push(Limit {
+                    selector: selector.clone(),
+                    kind,
+                }),
                 Err(error) => self.errors.push(error),
             }
         }
-        self.asks.extend(limits.asks.into_iter().map(|threshold| (selector.clone(), threshold)));
+        self.asks.extend(
+            limits
+                .asks
+                .into_iter()
+                .map(|threshold| (selector.clone(), threshold)),
+        );
         self
     }
 

@@ -23,8 +23,17 @@ pub enum Period {
 
 /// The time zone of an IANA name such as `Europe/Berlin`, or `UTC`; else what is wrong.
 pub(crate) fn time_zone(name: &str) -> Result<TimeZone, String> {
-    let found = if name == "UTC" { Ok(TimeZone::UTC) } else { TimeZone::get(name) };
-    found.map_err(|_| format!("time zone `{}` is not known here", crate::text::excerpt(name)))
+    let found = if name == "UTC" {
+        Ok(TimeZone::UTC)
+    } else {
+        TimeZone::get(name)
+    };
+    found.map_err(|_| {
+        format!(
+            "time zone `{}` is not known here",
+            crate::text::excerpt(name)
+        )
+    })
 }
 
 /// A period in a time zone.
@@ -38,7 +47,11 @@ pub(crate) struct Calendar {
 impl Calendar {
     /// `zone` is an IANA name such as `Europe/Berlin`, or `UTC`.
     pub(crate) fn new(period: Period, zone: &str) -> Result<Self, String> {
-        Ok(Self { period, zone: time_zone(zone)?, name: zone.to_owned() })
+        Ok(Self {
+            period,
+            zone: time_zone(zone)?,
+            name: zone.to_owned(),
+        })
     }
 
     /// The name of its zone.
@@ -50,7 +63,8 @@ impl Calendar {
     ///
     /// Beyond the calendar's years (±9999) the window has no beginning: everything counts.
     pub(crate) fn start(&self, now: Timestamp) -> Timestamp {
-        self.edges(now).map_or(Timestamp::from_millis(i64::MIN), |(start, _)| start)
+        self.edges(now)
+            .map_or(Timestamp::from_millis(i64::MIN), |(start, _)| start)
     }
 
     /// When it ends.
@@ -59,7 +73,9 @@ impl Calendar {
     }
 
     fn edges(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let now = jiff::Timestamp::from_millisecond(now.millis()).ok()?.to_zoned(self.zone.clone());
+        let now = jiff::Timestamp::from_millisecond(now.millis())
+            .ok()?
+            .to_zoned(self.zone.clone());
         let (first, length) = match self.period {
             Period::Day => (now.date(), 1.day()),
             Period::Week => {
@@ -70,7 +86,11 @@ impl Calendar {
             Period::Year => (now.date().first_of_year(), 1.year()),
         };
         let start = first.to_zoned(self.zone.clone()).ok()?;
-        let end = first.checked_add(length).ok()?.to_zoned(self.zone.clone()).ok()?;
+        let end = first
+            .checked_add(length)
+            .ok()?
+            .to_zoned(self.zone.clone())
+            .ok()?;
         Some((stamp(&start), stamp(&end)))
     }
 }
@@ -103,14 +123,43 @@ mod tests {
     fn periods_begin_and_end_by_the_zone_s_clock() {
         let now = at("2025-03-30T10:00:00Z"); // the day Berlin goes to summer time
         for (period, zone, start, end) in [
-            (Period::Day, "UTC", "2025-03-30T00:00:00Z", "2025-03-31T00:00:00Z"),
-            (Period::Day, "Europe/Berlin", "2025-03-29T23:00:00Z", "2025-03-30T22:00:00Z"),
-            (Period::Week, "UTC", "2025-03-24T00:00:00Z", "2025-03-31T00:00:00Z"),
-            (Period::Month, "Europe/Berlin", "2025-02-28T23:00:00Z", "2025-03-31T22:00:00Z"),
-            (Period::Year, "America/New_York", "2025-01-01T05:00:00Z", "2026-01-01T05:00:00Z"),
+            (
+                Period::Day,
+                "UTC",
+                "2025-03-30T00:00:00Z",
+                "2025-03-31T00:00:00Z",
+            ),
+            (
+                Period::Day,
+                "Europe/Berlin",
+                "2025-03-29T23:00:00Z",
+                "2025-03-30T22:00:00Z",
+            ),
+            (
+                Period::Week,
+                "UTC",
+                "2025-03-24T00:00:00Z",
+                "2025-03-31T00:00:00Z",
+            ),
+            (
+                Period::Month,
+                "Europe/Berlin",
+                "2025-02-28T23:00:00Z",
+                "2025-03-31T22:00:00Z",
+            ),
+            (
+                Period::Year,
+                "America/New_York",
+                "2025-01-01T05:00:00Z",
+                "2026-01-01T05:00:00Z",
+            ),
         ] {
             let calendar = Calendar::new(period, zone).unwrap();
-            assert_eq!((calendar.start(now), calendar.end(now)), (at(start), at(end)), "{calendar}");
+            assert_eq!(
+                (calendar.start(now), calendar.end(now)),
+                (at(start), at(end)),
+                "{calendar}"
+            );
         }
     }
 

@@ -31,16 +31,24 @@ pub struct Denial {
 
 impl Denial {
     pub(crate) fn new(rule: Rule, message: impl Into<String>) -> Self {
-        Self { rule, scope: None, limit: None, used: None, asked: None, room_returns: None, message: message.into() }
+        Self {
+            rule,
+            scope: None,
+            limit: None,
+            used: None,
+            asked: None,
+            room_returns: None,
+            message: message.into(),
+        }
     }
 
     /// How much of the limit is left: the limit less what is used. `None` for rules that are not limits.
     #[must_use]
     pub fn left(&self) -> Option<Quantity> {
         match (self.limit.as_ref()?, self.used.as_ref()?) {
-            (Quantity::Amount(limit), Quantity::Amount(used)) => {
-                Some(Quantity::Amount(limit.of_weight(limit.weight().saturating_sub(used.weight()))))
-            }
+            (Quantity::Amount(limit), Quantity::Amount(used)) => Some(Quantity::Amount(
+                limit.of_weight(limit.weight().saturating_sub(used.weight())),
+            )),
             (Quantity::Payments(limit), Quantity::Payments(used)) => {
                 Some(Quantity::Payments(limit.saturating_sub(*used)))
             }

@@ -108,37 +108,68 @@ impl Explanation {
     /// The first refusal: what a real payment would be denied with.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
-        self.answers.iter().find_map(|answer| answer.denial.as_ref())
+        self.answers
+            .iter()
+            .find_map(|answer| answer.denial.as_ref())
     }
 
     pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, findings: Vec<Finding>) -> Self {
-        let rules = policy.judge(facts).into_iter().map(|(rule, denial)| Answer {
-            name: rule.name().to_owned(),
-            rule,
-            detail: None,
-            denial,
-        });
+        let rules = policy
+            .judge(facts)
+            .into_iter()
+            .map(|(rule, denial)| Answer {
+                name: rule.name().to_owned(),
+                rule,
+                detail: None,
+                denial,
+            });
         let limits = findings.into_iter().map(Answer::from);
-        Self { answers: rules.chain(limits).collect(), ask: policy.ask(facts) }
+        Self {
+            answers: rules.chain(limits).collect(),
+            ask: policy.ask(facts),
+        }
     }
 }
 
 impl From<Finding> for Answer {
     fn from(finding: Finding) -> Self {
-        let detail = finding.left.zip(finding.limit).map(|(left, limit)| format!("{left} of {limit} left"));
-        Self { name: finding.name, rule: finding.rule, detail, denial: finding.denial }
+        let detail = finding
+            .left
+            .zip(finding.limit)
+            .map(|(left, limit)| format!("{left} of {limit} left"));
+        Self {
+            name: finding.name,
+            rule: finding.rule,
+            detail,
+            denial: finding.denial,
+        }
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.answers.iter().map(|answer| answer.name.chars().count()).max().unwrap_or(0);
-        for Answer { name, detail, denial, .. } in &self.answers {
+        let width = self
+            .answers
+            .iter()
+            .map(|answer| answer.name.chars().count())
+            .max()
+            .unwrap_or(0);
+        for Answer {
+            name,
+            detail,
+            denial,
+            ..
+        } in &self.answers
+        {
             let (mark, words) = match denial {
                 Some(denial) => ("deny", denial.message.as_str()),
                 None => ("pass", detail.as_deref().unwrap_or_default()),
             };
-            writeln!(f, "{}", format!("{mark}  {name:width$}  {words}").trim_end())?;
+            writeln!(
+                f,
+                "{}",
+                format!("{mark}  {name:width$}  {words}").trim_end()
+            )?;
         }
         match (self.denial(), &self.ask) {
             (Some(denial), _) => writeln!(f, "=> denied: {denial}"),
@@ -168,16 +199,31 @@ impl Policy {
     pub(crate) fn imagine(&self, payment: &Hypothetical) -> Option<Quote> {
         let registry = self.asset_registry();
         let (asset, value) = match &payment.price {
-            Amount::Token(amount) => (registry.iter().find(|asset| *asset == amount.asset())?, amount.units()),
+            Amount::Token(amount) => (
+                registry.iter().find(|asset| *asset == amount.asset())?,
+                amount.units(),
+            ),
             Amount::Usd(usd) => {
                 let network = payment.network.or_else(|| self.networks.first().copied())?;
-                let asset = registry.iter().filter(|asset| asset.network() == network && is_dollar(asset));
-                let asset =
-                    asset.min_by_key(|asset| (!self.lists_asset(asset), asset.symbol() != "USDC", asset.address()))?;
+                let asset = registry
+                    .iter()
+                    .filter(|asset| asset.network() == network && is_dollar(asset));
+                let asset = asset.min_by_key(|asset| {
+                    (
+                        !self.lists_asset(asset),
+                        asset.symbol() != "USDC",
+                        asset.address(),
+                    )
+                })?;
                 (asset, asset.parse_units(&usd.to_string())?)
             }
         };
-        Some(Quote::imagined(asset.clone(), payment.payee, value, Duration::from_secs(60)))
+        Some(Quote::imagined(
+            asset.clone(),
+            payment.payee,
+            value,
+            Duration::from_secs(60),
+        ))
     }
 }
 
@@ -222,11 +268,22 @@ impl Books for Empty {
         Ok(())
     }
 
-    fn first_payee(&self, _: &Origin, _: Network, _: Address) -> Result<Option<Address>, LedgerError> {
+    fn first_payee(
+        &self,
+        _: &Origin,
+        _: Network,
+        _: Address,
+    ) -> Result<Option<Address>, LedgerError> {
         Ok(None)
     }
 
-    fn last_price(&self, _: &Origin, _: &str, _: &str, _: (Network, Address)) -> Result<Option<U256>, LedgerError> {
+    fn last_price(
+        &self,
+        _: &Origin,
+        _: &str,
+        _: &str,
+        _: (Network, Address),
+    ) -> Result<Option<U256>, LedgerError> {
         Ok(None)
     }
 }

@@ -20,8 +20,8 @@ use super::builder::{HostRules, Limits};
 use super::calendar::{Calendar, Period};
 use super::limit::{Amount, LimitKind, Scope, Selector};
 use super::{
-    HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule, SHORTEST_VALIDITY, domain,
-    resource as one_resource,
+    HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule,
+    SHORTEST_VALIDITY, domain, resource as one_resource,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::credential::Credentials;
@@ -74,7 +74,9 @@ impl Policy {
     /// known, or says something that makes no sense. A file that names no network is read; the
     /// client that is to be built with it asks for one.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        document(text).map(|file| file.policy).map_err(|fault| fault.locate(text))
+        document(text)
+            .map(|file| file.policy)
+            .map_err(|fault| fault.locate(text))
     }
 
     /// Reads a policy from a TOML file; see [`from_toml`](Self::from_toml).
@@ -86,13 +88,26 @@ impl Policy {
     }
 }
 
-fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, PolicyError>) -> Result<T, PolicyError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| PolicyError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+fn read_file<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, PolicyError>,
+) -> Result<T, PolicyError> {
+    let text = std::fs::read_to_string(path).map_err(|error| PolicyError::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     read(&text).map_err(|error| match error {
-        PolicyError::File { line, column, message, .. } => {
-            PolicyError::File { path: Some(path.to_owned()), line, column, message }
-        }
+        PolicyError::File {
+            line,
+            column,
+            message,
+            ..
+        } => PolicyError::File {
+            path: Some(path.to_owned()),
+            line,
+            column,
+            message,
+        },
         other => other,
     })
 }
@@ -106,10 +121,20 @@ struct Fault {
 impl Fault {
     fn locate(self, text: &str) -> PolicyError {
         let before = text.get(..self.at).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
+        let line_start = before
+            .rfind('\n')
+            .map_or(0, |newline| newline.saturating_add(1));
         let line = before.matches('\n').count().saturating_add(1);
-        let column = before.get(line_start..).map_or(0, |front| front.chars().count()).saturating_add(1);
-        PolicyError::File { path: None, line, column, message: self.message }
+        let column = before
+            .get(line_start..)
+            .map_or(0, |front| front.chars().count())
+            .saturating_add(1);
+        PolicyError::File {
+            path: None,
+            line,
+            column,
+            message: self.message,
+        }
     }
 }
 
@@ -125,12 +150,21 @@ struct Document {
 fn document(text: &str) -> Read<Document> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        Fault { at, message: error.message().to_owned() }
+        Fault {
+            at,
+            message: error.message().to_owned(),
+        }
     })?;
-    let mut root = Section::new("the file".to_owned(), document.span(), document.into_inner());
+    let mut root = Section::new(
+        "the file".to_owned(),
+        document.span(),
+        document.into_inner(),
+    );
     let version = root.need("version")?;
     if !matches!(&version.value, DeValue::Integer(number) if number.as_str() == VERSION) {
-        return Err(version.fault(format!("`version` must be {VERSION}, the only one that this bursar knows")));
+        return Err(version.fault(format!(
+            "`version` must be {VERSION}, the only one that this bursar knows"
+        )));
     }
     let policy = general(Policy::new(), &mut root)?;
     let policy = networks(policy, &mut root)?;
@@ -142,7 +176,11 @@ fn document(text: &str) -> Read<Document> {
     let keys = credentials::credentials(&mut root)?;
     let sources = discovery::sources(&mut root)?;
     root.finish()?;
-    Ok(Document { policy, keys, sources })
+    Ok(Document {
+        policy,
+        keys,
+        sources,
+    })
 }
 
 fn general(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
@@ -174,7 +212,10 @@ fn networks(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
         let at = item.span.start;
         policy.networks.push(item.network()?);
         if let Some(error) = policy.mixture() {
-            return Err(Fault { at, message: error.to_string() });
+            return Err(Fault {
+                at,
+                message: error.to_string(),
+            });
         }
     }
     Ok(policy)
@@ -191,8 +232,15 @@ fn tokens(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
         let name = table.need("name")?.text()?;
         let version = table.need("version")?.text()?;
         let asset = Asset::new(network, address, symbol, decimals, name, version);
-        let pegged = table.take("peg").map(|item| item.choice(&[("USD", ())])).transpose()?;
-        policy = policy.asset(if pegged.is_some() { asset.pegged_to_dollar() } else { asset });
+        let pegged = table
+            .take("peg")
+            .map(|item| item.choice(&[("USD", ())]))
+            .transpose()?;
+        policy = policy.asset(if pegged.is_some() {
+            asset.pegged_to_dollar()
+        } else {
+            asset
+        });
         table.finish()?;
     }
     Ok(policy)
@@ -203,17 +251,39 @@ fn lists(mut policy: Policy, root: &mut Section<'_>, assets: &AssetRegistry) -> 
     let mut deny = root.table("deny", "[deny]")?;
     let lists = &mut policy.lists;
     for (table, hosts, payees, tokens) in [
-        (&mut allow, &mut lists.allowed_hosts, &mut lists.allowed_payees, &mut lists.allowed_assets),
-        (&mut deny, &mut lists.denied_hosts, &mut lists.denied_payees, &mut lists.denied_assets),
+        (
+            &mut allow,
+            &mut lists.allowed_hosts,
+            &mut lists.allowed_payees,
+            &mut lists.allowed_assets,
+        ),
+        (
+            &mut deny,
+            &mut lists.denied_hosts,
+            &mut lists.denied_payees,
+            &mut lists.denied_assets,
+        ),
     ] {
-        *hosts = table.each("hosts")?.into_iter().map(Item::parse).collect::<Read<_>>()?;
-        *payees = table.each("payees")?.into_iter().map(Item::address).collect::<Read<_>>()?;
+        *hosts = table
+            .each("hosts")?
+            .into_iter()
+            .map(Item::parse)
+            .collect::<Read<_>>()?;
+        *payees = table
+            .each("payees")?
+            .into_iter()
+            .map(Item::address)
+            .collect::<Read<_>>()?;
         for item in table.each("assets")? {
             let asset = item.asset(assets)?;
             tokens.push((asset.network(), asset.address()));
         }
     }
-    lists.denied_networks = deny.each("networks")?.into_iter().map(Item::network).collect::<Read<_>>()?;
+    lists.denied_networks = deny
+        .each("networks")?
+        .into_iter()
+        .map(Item::network)
+        .collect::<Read<_>>()?;
     allow.finish()?;
     deny.finish()?;
     Ok(policy)
@@ -228,7 +298,10 @@ fn permissions(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
                 let (at, text) = (item.span.start, item.text()?);
                 permission = with(permission, &text);
                 if let Some(error) = permission.mistakes().first() {
-                    return Err(Fault { at, message: error.to_string() });
+                    return Err(Fault {
+                        at,
+                        message: error.to_string(),
+                    });
                 }
             }
         }
@@ -274,7 +347,13 @@ fn scopes(mut policy: Policy, root: &mut Section<'_>, assets: &AssetRegistry) ->
             policy = match matched {
                 Match::Hosts(hosts) => {
                     seen.first(hosts.scope(), at)?;
-                    policy.host_rules(hosts, HostRules { limits, settings: settings(&mut table)? })
+                    policy.host_rules(
+                        hosts,
+                        HostRules {
+                            limits,
+                            settings: settings(&mut table)?,
+                        },
+                    )
                 }
                 Match::Scope(scope) => {
                     seen.first(scope.clone(), at)?;
@@ -306,15 +385,36 @@ enum Match {
 type ReadMatch = fn(Item<'_>, &AssetRegistry) -> Read<Match>;
 
 const MATCHES: [(&str, &str, ReadMatch); 9] = [
-    ("origin", "[[origin]]", |item, _| item.parse().map(HostMatch::Origin).map(Match::Hosts)),
-    ("host", "[[host]]", |item, _| item.parse().map(HostMatch::Host).map(Match::Hosts)),
-    ("resource", "[[resource]]", |item, _| item.read(RESOURCE, one_resource).map(Match::Scope)),
-    ("domain", "[[domain]]", |item, _| item.read(DOMAIN, domain).map(Scope::Domain).map(Match::Scope)),
-    ("payee", "[[payee]]", |item, _| item.address().map(Scope::Payee).map(Match::Scope)),
-    ("asset", "[[asset]]", |item, assets| item.asset(assets).map(|asset| Match::Scope(Scope::of_asset(&asset)))),
-    ("network", "[[network]]", |item, _| item.network().map(Scope::Network).map(Match::Scope)),
-    ("tag", "[[tag]]", |item, _| item.text().map(Scope::Tag).map(Match::Scope)),
-    ("agent", "[[agent]]", |item, _| item.text().map(Scope::Agent).map(Match::Scope)),
+    ("origin", "[[origin]]", |item, _| {
+        item.parse().map(HostMatch::Origin).map(Match::Hosts)
+    }),
+    ("host", "[[host]]", |item, _| {
+        item.parse().map(HostMatch::Host).map(Match::Hosts)
+    }),
+    ("resource", "[[resource]]", |item, _| {
+        item.read(RESOURCE, one_resource).map(Match::Scope)
+    }),
+    ("domain", "[[domain]]", |item, _| {
+        item.read(DOMAIN, domain)
+            .map(Scope::Domain)
+            .map(Match::Scope)
+    }),
+    ("payee", "[[payee]]", |item, _| {
+        item.address().map(Scope::Payee).map(Match::Scope)
+    }),
+    ("asset", "[[asset]]", |item, assets| {
+        item.asset(assets)
+            .map(|asset| Match::Scope(Scope::of_asset(&asset)))
+    }),
+    ("network", "[[network]]", |item, _| {
+        item.network().map(Scope::Network).map(Match::Scope)
+    }),
+    ("tag", "[[tag]]", |item, _| {
+        item.text().map(Scope::Tag).map(Match::Scope)
+    }),
+    ("agent", "[[agent]]", |item, _| {
+        item.text().map(Scope::Agent).map(Match::Scope)
+    }),
 ];
 
 /// The scopes that have had their table.
@@ -342,14 +442,22 @@ fn limits(table: &mut Section<'_>, assets: &AssetRegistry) -> Read<Limits> {
     }
     for item in table.each("rolling")? {
         let mut limit = item.section("`rolling`")?;
-        limits = limits.rolling(limit.need("window")?.duration()?, limit.need("max")?.amount(assets)?);
+        limits = limits.rolling(
+            limit.need("window")?.duration()?,
+            limit.need("max")?.amount(assets)?,
+        );
         limit.finish()?;
     }
     for item in table.each("calendar")? {
         let mut limit = item.section("`calendar`")?;
         let period = limit.need("period")?.choice(&PERIODS)?;
-        let calendar = limit.need("zone")?.read(ZONE, |zone| Calendar::new(period, zone))?;
-        limits = limits.limit(Ok(LimitKind::Calendar(calendar, limit.need("max")?.amount(assets)?)));
+        let calendar = limit
+            .need("zone")?
+            .read(ZONE, |zone| Calendar::new(period, zone))?;
+        limits = limits.limit(Ok(LimitKind::Calendar(
+            calendar,
+            limit.need("max")?.amount(assets)?,
+        )));
         limit.finish()?;
     }
     for item in table.each("lifetime")? {
@@ -374,19 +482,35 @@ fn settings(table: &mut Section<'_>) -> Read<HostSettings> {
         let at = item.span.start;
         let validity = item.duration()?;
         let long_enough = validity >= SHORTEST_VALIDITY;
-        long_enough.then_some(validity).ok_or_else(|| Fault { at, message: PolicyError::Validity.to_string() })
+        long_enough.then_some(validity).ok_or_else(|| Fault {
+            at,
+            message: PolicyError::Validity.to_string(),
+        })
     });
-    let max_price_rise = table.take("max_price_rise").map(|item| item.read(PERCENT, percent));
-    let resource = table.take("foreign_resource").map(|item| item.choice(&RESOURCES));
+    let max_price_rise = table
+        .take("max_price_rise")
+        .map(|item| item.read(PERCENT, percent));
+    let resource = table
+        .take("foreign_resource")
+        .map(|item| item.choice(&RESOURCES));
     Ok(HostSettings {
         payee,
         max_validity: max_validity.transpose()?,
         max_price_rise: max_price_rise.transpose()?,
         resource: resource.transpose()?,
-        repeats: table.take("repeats").map(|item| item.count("`repeats`", "max")).transpose()?,
-        remember_terms: table.take("remember_terms").map(Item::duration).transpose()?,
+        repeats: table
+            .take("repeats")
+            .map(|item| item.count("`repeats`", "max"))
+            .transpose()?,
+        remember_terms: table
+            .take("remember_terms")
+            .map(Item::duration)
+            .transpose()?,
         sign_ahead: table.take("sign_ahead").map(Item::flag).transpose()?,
-        breaker: table.take("breaker").map(|item| item.count("`breaker`", "failures")).transpose()?,
+        breaker: table
+            .take("breaker")
+            .map(|item| item.count("`breaker`", "failures"))
+            .transpose()?,
     })
 }
 
@@ -399,9 +523,16 @@ const RESOURCE: &str = "a text such as \"https://api.example.com/report\"";
 const DOMAIN: &str = "a text such as \"example.com\"";
 const ADDRESS: &str = "an address such as \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"";
 const ASSET: &str = "a token such as \"USDC@base\" or \"0x…@base\"";
-const PERIODS: [(&str, Period); 4] =
-    [("day", Period::Day), ("week", Period::Week), ("month", Period::Month), ("year", Period::Year)];
-const RESOURCES: [(&str, ResourceRule); 2] = [("record", ResourceRule::Record), ("refuse", ResourceRule::Refuse)];
+const PERIODS: [(&str, Period); 4] = [
+    ("day", Period::Day),
+    ("week", Period::Week),
+    ("month", Period::Month),
+    ("year", Period::Year),
+];
+const RESOURCES: [(&str, ResourceRule); 2] = [
+    ("record", ResourceRule::Record),
+    ("refuse", ResourceRule::Refuse),
+];
 
 /// A table of the file, emptied key by key: what is left in the end is not known.
 struct Section<'f> {
@@ -414,18 +545,29 @@ struct Section<'f> {
 
 impl<'f> Section<'f> {
     const fn new(title: String, span: Range<usize>, left: DeTable<'f>) -> Self {
-        Self { title, span, left, known: Vec::new() }
+        Self {
+            title,
+            span,
+            left,
+            known: Vec::new(),
+        }
     }
 
     fn take(&mut self, key: &'static str) -> Option<Item<'f>> {
         self.known.push(key);
         let value = self.left.remove(key)?;
-        Some(Item { key, span: value.span(), value: value.into_inner() })
+        Some(Item {
+            key,
+            span: value.span(),
+            value: value.into_inner(),
+        })
     }
 
     fn need(&mut self, key: &'static str) -> Read<Item<'f>> {
-        self.take(key)
-            .ok_or_else(|| Fault { at: self.span.start, message: format!("{} needs a key `{key}`", self.title) })
+        self.take(key).ok_or_else(|| Fault {
+            at: self.span.start,
+            message: format!("{} needs a key `{key}`", self.title),
+        })
     }
 
     /// The values of a key that takes one or a list.
@@ -437,16 +579,29 @@ impl<'f> Section<'f> {
     fn table(&mut self, key: &'static str, title: &str) -> Read<Self> {
         match self.take(key) {
             Some(item) => item.section(title),
-            None => Ok(Self::new(title.to_owned(), self.span.clone(), DeTable::new())),
+            None => Ok(Self::new(
+                title.to_owned(),
+                self.span.clone(),
+                DeTable::new(),
+            )),
         }
     }
 
     fn finish(self) -> Read<()> {
-        let Some(unknown) = self.left.keys().min_by_key(|key| key.span().start) else { return Ok(()) };
+        let Some(unknown) = self.left.keys().min_by_key(|key| key.span().start) else {
+            return Ok(());
+        };
         let known: Vec<String> = self.known.iter().map(|key| format!("`{key}`")).collect();
         let name = text::excerpt(unknown.get_ref());
-        let message = format!("unknown key `{name}` in {}; known are {}", self.title, known.join(", "));
-        Err(Fault { at: unknown.span().start, message })
+        let message = format!(
+            "unknown key `{name}` in {}; known are {}",
+            self.title,
+            known.join(", ")
+        );
+        Err(Fault {
+            at: unknown.span().start,
+            message,
+        })
     }
 }
 
@@ -459,7 +614,10 @@ struct Item<'f> {
 
 impl<'f> Item<'f> {
     const fn fault(&self, message: String) -> Fault {
-        Fault { at: self.span.start, message }
+        Fault {
+            at: self.span.start,
+            message,
+        }
     }
 
     fn expected(&self, what: &str) -> Fault {
@@ -478,11 +636,18 @@ impl<'f> Item<'f> {
         match self.value {
             DeValue::Array(items) if items.is_empty() => Err(Fault {
                 at: self.span.start,
-                message: format!("`{}` is an empty list, which says nothing: leave the key out", self.key),
+                message: format!(
+                    "`{}` is an empty list, which says nothing: leave the key out",
+                    self.key
+                ),
             }),
             DeValue::Array(items) => Ok(items
                 .into_iter()
-                .map(|item: Spanned<_>| Item { key: self.key, span: item.span(), value: item.into_inner() })
+                .map(|item: Spanned<_>| Item {
+                    key: self.key,
+                    span: item.span(),
+                    value: item.into_inner(),
+                })
                 .collect()),
             value => Ok(vec![Item { value, ..self }]),
         }
@@ -505,11 +670,16 @@ impl<'f> Item<'f> {
     }
 
     fn flag(self) -> Read<bool> {
-        self.value.as_bool().ok_or_else(|| self.expected("true or false"))
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false"))
     }
 
     fn number<T: FromStr>(self, what: &str) -> Read<T> {
-        let number = self.value.as_integer().filter(|number| number.radix() == 10);
+        let number = self
+            .value
+            .as_integer()
+            .filter(|number| number.radix() == 10);
         number
             .and_then(|number| number.as_str().parse().ok())
             .ok_or_else(|| self.fault(format!("`{}` must be {what}", self.key)))
@@ -526,14 +696,28 @@ impl<'f> Item<'f> {
     }
 
     fn text(self) -> Read<String> {
-        self.read(TEXT, |text| if text.is_empty() { Err("the text is empty") } else { Ok(text.to_owned()) })
+        self.read(TEXT, |text| {
+            if text.is_empty() {
+                Err("the text is empty")
+            } else {
+                Ok(text.to_owned())
+            }
+        })
     }
 
     fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Read<T> {
-        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("\"{name}\""))
+            .collect();
         let names = names.join(" or ");
-        let chosen = self.value.as_str().map(|text| choices.iter().find(|(name, _)| *name == text));
-        let (_, value) = chosen.flatten().ok_or_else(|| self.fault(format!("`{}` must be {names}", self.key)))?;
+        let chosen = self
+            .value
+            .as_str()
+            .map(|text| choices.iter().find(|(name, _)| *name == text));
+        let (_, value) = chosen
+            .flatten()
+            .ok_or_else(|| self.fault(format!("`{}` must be {names}", self.key)))?;
         Ok(*value)
     }
 
@@ -543,8 +727,12 @@ impl<'f> Item<'f> {
 
     fn address(self) -> Read<Address> {
         self.read(ADDRESS, |text| {
-            parse_address(text)
-                .ok_or_else(|| format!("`{}` is not an address, or its checksum is wrong", text::excerpt(text)))
+            parse_address(text).ok_or_else(|| {
+                format!(
+                    "`{}` is not an address, or its checksum is wrong",
+                    text::excerpt(text)
+                )
+            })
         })
     }
 
@@ -564,10 +752,14 @@ impl<'f> Item<'f> {
         match self.value.as_str() {
             Some("free") => Ok(PayeeRule::Free),
             Some("pinned") => Ok(PayeeRule::Pinned),
-            Some(text) if !text.starts_with("0x") => {
-                Err(self.fault("`payee` must be \"free\", \"pinned\" or a list of addresses".to_owned()))
-            }
-            _ => self.each()?.into_iter().map(Item::address).collect::<Read<_>>().map(PayeeRule::Listed),
+            Some(text) if !text.starts_with("0x") => Err(self
+                .fault("`payee` must be \"free\", \"pinned\" or a list of addresses".to_owned())),
+            _ => self
+                .each()?
+                .into_iter()
+                .map(Item::address)
+                .collect::<Read<_>>()
+                .map(PayeeRule::Listed),
         }
     }
 }
@@ -576,50 +768,79 @@ impl<'f> Item<'f> {
 fn asset(text: &str, assets: &AssetRegistry) -> Result<Asset, String> {
     let shown = text::excerpt(text);
     let Some((token, network)) = text.rsplit_once('@') else {
-        return Err(format!("`{shown}` is not a token; expected a form like `USDC@base` or `0x…@base`"));
+        return Err(format!(
+            "`{shown}` is not a token; expected a form like `USDC@base` or `0x…@base`"
+        ));
     };
-    let network: Network = network.parse().map_err(|error: ParseNetworkError| error.to_string())?;
+    let network: Network = network
+        .parse()
+        .map_err(|error: ParseNetworkError| error.to_string())?;
     let found = match parse_address(token) {
         Some(address) => assets.find(network, address),
         None => assets.find_symbol(network, token),
     };
-    found
-        .cloned()
-        .ok_or_else(|| format!("`{shown}` is not one token of the registry; to add it, write a [[token]] table"))
+    found.cloned().ok_or_else(|| {
+        format!("`{shown}` is not one token of the registry; to add it, write a [[token]] table")
+    })
 }
 
 /// `0.10 USD`, `$0.10` or `2.5 EURC@base`.
 fn amount(text: &str, assets: &AssetRegistry) -> Result<Amount, String> {
     let shown = text::excerpt(text);
     if text.starts_with('$') || text.ends_with(" USD") {
-        return text.parse::<Usd>().map(Amount::Usd).map_err(|error| format!("`{shown}` is {error}"));
+        return text
+            .parse::<Usd>()
+            .map(Amount::Usd)
+            .map_err(|error| format!("`{shown}` is {error}"));
     }
     let Some((decimal, token)) = text.split_once(' ') else {
-        return Err(format!("`{shown}` does not say of what; write it like `0.10 USD` or `2.5 EURC@base`"));
+        return Err(format!(
+            "`{shown}` does not say of what; write it like `0.10 USD` or `2.5 EURC@base`"
+        ));
     };
     let asset = asset(token, assets)?;
     let decimals = asset.decimals();
     let amount = TokenAmount::parse(decimal, asset);
-    amount.map(Amount::Token).ok_or_else(|| format!("`{shown}` is not an amount of a token with {decimals} decimals"))
+    amount
+        .map(Amount::Token)
+        .ok_or_else(|| format!("`{shown}` is not an amount of a token with {decimals} decimals"))
 }
 
 /// `90s`, `5m`, `24h` or `7d`: whole, and longer than zero.
 fn duration(text: &str) -> Result<Duration, String> {
     let units = [('s', 1_u64), ('m', 60), ('h', 3600), ('d', 86_400)];
     let read = |(unit, seconds): (char, u64)| {
-        let count: u64 = text.strip_suffix(unit).filter(|count| is_digits(count))?.parse().ok()?;
-        count.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+        let count: u64 = text
+            .strip_suffix(unit)
+            .filter(|count| is_digits(count))?
+            .parse()
+            .ok()?;
+        count
+            .checked_mul(seconds)
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs)
     };
     let malformed = || {
-        format!("`{}` is not a length of time; expected a form like `90s`, `5m`, `24h` or `7d`", text::excerpt(text))
+        format!(
+            "`{}` is not a length of time; expected a form like `90s`, `5m`, `24h` or `7d`",
+            text::excerpt(text)
+        )
     };
     units.into_iter().find_map(read).ok_or_else(malformed)
 }
 
 /// `20%`.
 fn percent(text: &str) -> Result<u32, String> {
-    let malformed = || format!("`{}` is not a percentage; expected a form like `20%`", text::excerpt(text));
-    text.strip_suffix('%').filter(|count| is_digits(count)).and_then(|count| count.parse().ok()).ok_or_else(malformed)
+    let malformed = || {
+        format!(
+            "`{}` is not a percentage; expected a form like `20%`",
+            text::excerpt(text)
+        )
+    };
+    text.strip_suffix('%')
+        .filter(|count| is_digits(count))
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(malformed)
 }
 
 fn is_digits(text: &str) -> bool {

@@ -43,7 +43,9 @@ impl Amount {
     pub(crate) fn of_weight(&self, weight: Weight) -> Self {
         match self {
             Self::Usd(_) => Self::Usd(Usd::from_micros(weight.try_into().unwrap_or(u64::MAX))),
-            Self::Token(amount) => Self::Token(TokenAmount::from_units(amount.asset().clone(), weight)),
+            Self::Token(amount) => {
+                Self::Token(TokenAmount::from_units(amount.asset().clone(), weight))
+            }
         }
     }
 }
@@ -159,7 +161,14 @@ pub(crate) struct Subject<'a> {
 impl Selector {
     /// The scope that the payment falls into, if any.
     pub(crate) fn select(&self, subject: Subject<'_>) -> Option<Scope> {
-        let Subject { origin, path: _, quote, request: _, tag, agent } = subject;
+        let Subject {
+            origin,
+            path: _,
+            quote,
+            request: _,
+            tag,
+            agent,
+        } = subject;
         Some(match self {
             Self::Only(scope) => return scope.covers(subject).then(|| scope.clone()),
             Self::EachOrigin => Scope::Origin(origin.clone()),
@@ -178,7 +187,17 @@ impl Scope {
         Self::Asset(asset.network(), asset.address())
     }
 
-    fn covers(&self, Subject { origin, path, quote, request, tag, agent }: Subject<'_>) -> bool {
+    fn covers(
+        &self,
+        Subject {
+            origin,
+            path,
+            quote,
+            request,
+            tag,
+            agent,
+        }: Subject<'_>,
+    ) -> bool {
         match self {
             Self::Global => true,
             Self::Origin(only) => only == origin,
@@ -186,7 +205,9 @@ impl Scope {
             Self::Host(pattern) => pattern.matches(origin.host()),
             Self::Domain(domain) => domain == origin.registrable_domain(),
             Self::Payee(payee) => *payee == quote.pay_to(),
-            Self::Asset(network, address) => *network == quote.network() && *address == quote.asset().address(),
+            Self::Asset(network, address) => {
+                *network == quote.network() && *address == quote.asset().address()
+            }
             Self::Network(network) => *network == quote.network(),
             Self::Request(only) => *only == request,
             Self::Tag(only) => tag == Some(only),
@@ -225,7 +246,9 @@ impl LimitKind {
             | Self::Calendar(_, max)
             | Self::Lifetime(max)
             | Self::Exposure(max) => Max::Amount(max),
-            Self::Payments(_, max) | Self::Repeats(_, max) | Self::Failures(_, max) => Max::Payments(*max),
+            Self::Payments(_, max) | Self::Repeats(_, max) | Self::Failures(_, max) => {
+                Max::Payments(*max)
+            }
         }
     }
 }
@@ -279,12 +302,14 @@ impl Meter {
         Some(match &self.kind {
             LimitKind::PerPayment(_) => return None,
             LimitKind::Rolling(window, _) => Span::SpentAfter(now.before(*window)),
-            LimitKind::Calendar(calendar, _) => Span::SpentAfter(calendar.start(now).before(Duration::from_millis(1))),
+            LimitKind::Calendar(calendar, _) => {
+                Span::SpentAfter(calendar.start(now).before(Duration::from_millis(1)))
+            }
             LimitKind::Lifetime(_) => Span::Ever,
             LimitKind::Exposure(_) => Span::Outstanding,
-            LimitKind::Payments(window, _) | LimitKind::Repeats(window, _) | LimitKind::Failures(window, _) => {
-                Span::ReservedAfter(now.before(*window))
-            }
+            LimitKind::Payments(window, _)
+            | LimitKind::Repeats(window, _)
+            | LimitKind::Failures(window, _) => Span::ReservedAfter(now.before(*window)),
         })
     }
 
@@ -337,10 +362,15 @@ pub(crate) struct ShortDuration(pub(crate) Duration);
 impl fmt::Display for ShortDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        let (unit, name) = [(86_400_000_u128, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
-            .into_iter()
-            .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit))
-            .unwrap_or((1, "ms"));
+        let (unit, name) = [
+            (86_400_000_u128, "d"),
+            (3_600_000, "h"),
+            (60_000, "m"),
+            (1000, "s"),
+        ]
+        .into_iter()
+        .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit))
+        .unwrap_or((1, "ms"));
         write!(f, "{}{name}", millis.checked_div(unit).unwrap_or(millis))
     }
 }

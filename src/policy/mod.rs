@@ -24,8 +24,8 @@ use crate::{Network, ParseNetworkError, usd};
 
 pub(crate) use approval::AnyApprover;
 pub use approval::{
-    ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover, Untrusted, Verdict,
-    approve_fn,
+    ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,
+    Untrusted, Verdict, approve_fn,
 };
 pub use builder::{HostRules, Limits};
 pub use calendar::Period;
@@ -207,32 +207,52 @@ impl Policy {
         if self.networks.is_empty() {
             return Err(PolicyError::NoNetwork);
         }
-        let settings = self.hosts.iter().map(|(_, settings)| settings).chain([&self.everywhere]);
-        if settings.filter_map(|settings| settings.max_validity).any(|validity| validity < SHORTEST_VALIDITY) {
+        let settings = self
+            .hosts
+            .iter()
+            .map(|(_, settings)| settings)
+            .chain([&self.everywhere]);
+        if settings
+            .filter_map(|settings| settings.max_validity)
+            .any(|validity| validity < SHORTEST_VALIDITY)
+        {
             return Err(PolicyError::Validity);
         }
-        self.mixture().or_else(|| self.stranger()).map_or(Ok(()), Err)
+        self.mixture()
+            .or_else(|| self.stranger())
+            .map_or(Ok(()), Err)
     }
 
     /// An amount of a token that is not the registry's, and would therefore measure no payment.
     fn stranger(&self) -> Option<PolicyError> {
         let registry = self.asset_registry();
-        let limits = self.limits.iter().filter_map(|limit| match limit.kind.max() {
-            Max::Amount(amount) => Some(amount),
-            Max::Payments(_) => None,
-        });
+        let limits = self
+            .limits
+            .iter()
+            .filter_map(|limit| match limit.kind.max() {
+                Max::Amount(amount) => Some(amount),
+                Max::Payments(_) => None,
+            });
         let amounts = limits.chain(self.asks.iter().map(|(_, threshold)| threshold));
         let mut tokens = amounts.filter_map(|amount| match amount {
             Amount::Token(amount) => Some(amount.asset()),
             Amount::Usd(_) => None,
         });
-        let strange = |asset: &&Asset| registry.find(asset.network(), asset.address()) != Some(*asset);
-        tokens.find(strange).map(|asset| PolicyError::Asset { asset: asset.clone() })
+        let strange =
+            |asset: &&Asset| registry.find(asset.network(), asset.address()) != Some(*asset);
+        tokens.find(strange).map(|asset| PolicyError::Asset {
+            asset: asset.clone(),
+        })
     }
 
     /// Real and play money in one policy that does not say so.
     fn mixture(&self) -> Option<PolicyError> {
-        let find = |testnet| self.networks.iter().find(|network| network.is_testnet() == testnet).copied();
+        let find = |testnet| {
+            self.networks
+                .iter()
+                .find(|network| network.is_testnet() == testnet)
+                .copied()
+        };
         let (real, test) = find(false).zip(find(true)).filter(|_| !self.mixed)?;
         Some(PolicyError::Mixed { real, test })
     }
@@ -245,7 +265,10 @@ impl Policy {
 
     /// The networks that may be paid on: those that were named and are not denied.
     pub fn payable_networks(&self) -> impl Iterator<Item = Network> {
-        self.networks.iter().copied().filter(|network| !self.lists.denied_networks.contains(network))
+        self.networks
+            .iter()
+            .copied()
+            .filter(|network| !self.lists.denied_networks.contains(network))
     }
 
     /// The zone of the first limit that follows a calendar, as it was named; `UTC` if none does.
@@ -262,7 +285,10 @@ impl Policy {
     #[must_use]
     pub fn asset_registry(&self) -> AssetRegistry {
         let registry = AssetRegistry::stablecoins().clone();
-        self.assets.iter().cloned().fold(registry, AssetRegistry::with)
+        self.assets
+            .iter()
+            .cloned()
+            .fold(registry, AssetRegistry::with)
     }
 
     /// The path of a URL as the books store it: without the query unless the policy stores
@@ -291,30 +317,42 @@ impl Policy {
 
     /// How long an authorization for this origin may be valid at most.
     pub(crate) fn validity_ceiling(&self, origin: &Origin) -> Duration {
-        self.setting(origin, |settings| settings.max_validity).unwrap_or(MAX_VALIDITY)
+        self.setting(origin, |settings| settings.max_validity)
+            .unwrap_or(MAX_VALIDITY)
     }
 
     /// Whether terms of any origin are remembered.
     pub(crate) fn remembers_terms(&self) -> bool {
-        let mut all = self.hosts.iter().map(|(_, settings)| settings).chain([&self.everywhere]);
+        let mut all = self
+            .hosts
+            .iter()
+            .map(|(_, settings)| settings)
+            .chain([&self.everywhere]);
         all.any(|settings| settings.remember_terms.is_some())
     }
 
     /// How long terms that this origin settled at are paid with the first request; `None` if never.
     pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
-        self.setting(origin, |settings| settings.remember_terms).filter(|lifetime| !lifetime.is_zero())
+        self.setting(origin, |settings| settings.remember_terms)
+            .filter(|lifetime| !lifetime.is_zero())
     }
 
     /// Whether the next purchase from this origin is signed before it is asked for.
     pub(crate) fn signs_ahead(&self, origin: &Origin) -> bool {
-        self.terms_lifetime(origin).is_some() && self.setting(origin, |settings| settings.sign_ahead).unwrap_or(false)
+        self.terms_lifetime(origin).is_some()
+            && self
+                .setting(origin, |settings| settings.sign_ahead)
+                .unwrap_or(false)
     }
 
     /// The limits set, and the defaults for kinds that are not set on everything in dollars.
     fn effective_limits(&self) -> Vec<Limit> {
         let set = |default: &LimitKind| {
             let global = |limit: &&Limit| limit.selector == Selector::Only(Scope::Global);
-            self.limits.iter().filter(global).any(|limit| limit.kind.replaces(default))
+            self.limits
+                .iter()
+                .filter(global)
+                .any(|limit| limit.kind.replaces(default))
         };
         let defaults = [
             LimitKind::PerPayment(usd!("0.10").into()),
@@ -322,8 +360,13 @@ impl Policy {
             LimitKind::Exposure(usd!("1").into()),
             LimitKind::Payments(MINUTE, 60),
         ];
-        let missing = defaults.into_iter().filter(|kind| self.defaults && !set(kind));
-        let missing = missing.map(|kind| Limit { selector: Selector::Only(Scope::Global), kind });
+        let missing = defaults
+            .into_iter()
+            .filter(|kind| self.defaults && !set(kind));
+        let missing = missing.map(|kind| Limit {
+            selector: Selector::Only(Scope::Global),
+            kind,
+        });
         let mut limits: Vec<Limit> = missing.chain(self.limits.iter().cloned()).collect();
         // The first refusal is the one that is told, and a price that is too high says it best.
         limits.sort_by_key(|limit| !matches!(limit.kind, LimitKind::PerPayment(_)));
@@ -332,17 +375,29 @@ impl Policy {
 
     /// The limits of one fixed scope each, as the books measure them.
     pub(crate) fn standing_meters(&self) -> Vec<Meter> {
-        let fixed = self.effective_limits().into_iter().filter_map(|limit| match limit.selector {
-            Selector::Only(scope) => Some(Meter { scope, kind: limit.kind }),
-            _ => None,
-        });
+        let fixed = self
+            .effective_limits()
+            .into_iter()
+            .filter_map(|limit| match limit.selector {
+                Selector::Only(scope) => Some(Meter {
+                    scope,
+                    kind: limit.kind,
+                }),
+                _ => None,
+            });
         fixed.collect()
     }
 
     fn setting<T>(&self, origin: &Origin, read: impl Fn(&HostSettings) -> Option<T>) -> Option<T> {
-        let matching = self.hosts.iter().filter(|(matcher, _)| matcher.matches(origin));
-        let set = matching.filter_map(|(matcher, settings)| Some((matcher.specificity(), read(settings)?)));
-        set.max_by_key(|(specificity, _)| *specificity).map(|(_, value)| value).or_else(|| read(&self.everywhere))
+        let matching = self
+            .hosts
+            .iter()
+            .filter(|(matcher, _)| matcher.matches(origin));
+        let set = matching
+            .filter_map(|(matcher, settings)| Some((matcher.specificity(), read(settings)?)));
+        set.max_by_key(|(specificity, _)| *specificity)
+            .map(|(_, value)| value)
+            .or_else(|| read(&self.everywhere))
     }
 }
 
@@ -352,7 +407,9 @@ fn resource(text: &str) -> Result<Scope, PolicyError> {
     let url: Option<Url> = text.parse().ok();
     let bare = url.filter(|url| url.query().is_none() && url.fragment().is_none());
     let path = bare.map(|url| url.path().to_owned());
-    let path = path.ok_or_else(|| PolicyError::Resource { text: crate::text::excerpt(text) })?;
+    let path = path.ok_or_else(|| PolicyError::Resource {
+        text: crate::text::excerpt(text),
+    })?;
     Ok(Scope::Resource(origin, path))
 }
 
@@ -387,7 +444,10 @@ fn domain(text: &str) -> Result<String, PolicyError> {
     let origin: Origin = format!("https://{}", name.host()).parse()?;
     let registrable = origin.registrable_domain();
     if name.covers_subdomains() || registrable != name.host() {
-        return Err(PolicyError::Domain { name: name.to_string(), registrable: registrable.to_owned() });
+        return Err(PolicyError::Domain {
+            name: name.to_string(),
+            registrable: registrable.to_owned(),
+        });
     }
     Ok(registrable.to_owned())
 }
@@ -400,7 +460,9 @@ pub enum PolicyError {
     #[error("the policy names no network; add one, such as `base` or `base-sepolia`")]
     NoNetwork,
     /// Real and play money in one policy.
-    #[error("the policy names {real} with real money and the test network {test}; if that is meant, say mix_testnets")]
+    #[error(
+        "the policy names {real} with real money and the test network {test}; if that is meant, say mix_testnets"
+    )]
     Mixed {
         /// A network with real money.
         real: Network,
@@ -429,7 +491,9 @@ pub enum PolicyError {
         asset: Asset,
     },
     /// Not a registrable domain.
-    #[error("`{name}` is not a registrable domain; write `{registrable}`, or limit the name as a host")]
+    #[error(
+        "`{name}` is not a registrable domain; write `{registrable}`, or limit the name as a host"
+    )]
     Domain {
         /// The name given.
         name: String,
@@ -446,7 +510,9 @@ pub enum PolicyError {
         text: String,
     },
     /// Not a resource.
-    #[error("`{text}` is not a resource such as `https://api.example.com/report`, without query and fragment")]
+    #[error(
+        "`{text}` is not a resource such as `https://api.example.com/report`, without query and fragment"
+    )]
     Resource {
         /// The text given.
         text: String,

@@ -76,7 +76,9 @@ impl Permission {
     pub fn method(mut self, method: &str) -> Self {
         match method.parse::<Method>() {
             Ok(method) if is_upper(method.as_str()) => self.methods.push(method),
-            _ => self.errors.push(PolicyError::Method { text: crate::text::excerpt(method) }),
+            _ => self.errors.push(PolicyError::Method {
+                text: crate::text::excerpt(method),
+            }),
         }
         self
     }
@@ -88,7 +90,9 @@ impl Permission {
     pub fn path(mut self, pattern: &str) -> Self {
         match PathPattern::parse(pattern) {
             Some(pattern) => self.paths.push(pattern),
-            None => self.errors.push(PolicyError::Path { text: crate::text::excerpt(pattern) }),
+            None => self.errors.push(PolicyError::Path {
+                text: crate::text::excerpt(pattern),
+            }),
         }
         self
     }
@@ -104,8 +108,16 @@ impl Permission {
         named(&self.agents, errand.agent)
             && named(&self.tags, errand.tag)
             && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches(errand.origin)))
-            && (self.methods.is_empty() || self.methods.iter().any(|method| method.as_str() == errand.method))
-            && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(errand.url.path())))
+            && (self.methods.is_empty()
+                || self
+                    .methods
+                    .iter()
+                    .any(|method| method.as_str() == errand.method))
+            && (self.paths.is_empty()
+                || self
+                    .paths
+                    .iter()
+                    .any(|path| path.matches(errand.url.path())))
     }
 }
 
@@ -125,7 +137,12 @@ impl Policy {
 
     /// The refusal of a request that no permission covers.
     pub(crate) fn forbids(&self, errand: &Errand<'_>) -> Option<Denial> {
-        if self.permissions.is_empty() || self.permissions.iter().any(|permission| permission.covers(errand)) {
+        if self.permissions.is_empty()
+            || self
+                .permissions
+                .iter()
+                .any(|permission| permission.covers(errand))
+        {
             return None;
         }
         let by = |what: &str, name: Option<&str>| match name {
@@ -146,7 +163,11 @@ impl Policy {
 
 /// A host, a pattern of hosts, or an origin.
 pub(crate) fn host_match(text: &str) -> Result<HostMatch, PolicyError> {
-    if text.contains("://") { Ok(HostMatch::Origin(text.parse()?)) } else { Ok(HostMatch::Host(text.parse()?)) }
+    if text.contains("://") {
+        Ok(HostMatch::Origin(text.parse()?))
+    } else {
+        Ok(HostMatch::Host(text.parse()?))
+    }
 }
 
 /// Methods are case-sensitive (RFC 9110, 9.1), and a `get` in a policy is a mistake.
@@ -169,7 +190,9 @@ enum Piece {
 
 impl PathPattern {
     fn parse(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
         if !text.starts_with('/') || !plain {
             return None;
         }
@@ -201,7 +224,11 @@ impl PathPattern {
             let mut open = false;
             for (at, (slot, before)) in next.iter_mut().zip(&reached).enumerate() {
                 let last = at.checked_sub(1).and_then(|last| bytes.get(last));
-                let came = at.checked_sub(1).and_then(|last| reached.get(last)).copied().unwrap_or(false);
+                let came = at
+                    .checked_sub(1)
+                    .and_then(|last| reached.get(last))
+                    .copied()
+                    .unwrap_or(false);
                 open = match piece {
                     Piece::Byte(_) => false,
                     Piece::Segment => *before || (open && last != Some(&b'/')),

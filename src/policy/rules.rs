@@ -45,7 +45,13 @@ impl Facts<'_> {
     }
 
     const fn errand(&self) -> Errand<'_> {
-        Errand { method: self.method, url: self.url, origin: self.origin, tag: self.tag, agent: self.agent }
+        Errand {
+            method: self.method,
+            url: self.url,
+            origin: self.origin,
+            tag: self.tag,
+            agent: self.agent,
+        }
     }
 
     /// The seller's `resource.url` when it names another origin.
@@ -55,7 +61,8 @@ impl Facts<'_> {
             return None;
         }
         // A tool is named by its own URL, `mcp://tool/NAME`, under whatever origin.
-        if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/") {
+        if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/")
+        {
             return None;
         }
         let origin = Url::parse(claimed).ok().as_ref().and_then(Origin::of);
@@ -86,20 +93,31 @@ impl Policy {
 
     /// The first refusal that needs no books.
     pub(crate) fn deny(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.judge(facts).into_iter().find_map(|(_, refusal)| refusal)
+        self.judge(facts)
+            .into_iter()
+            .find_map(|(_, refusal)| refusal)
     }
 
     /// What the books must be asked.
     pub(crate) fn checks(&self, facts: &Facts<'_>) -> Checks {
         let subject = facts.subject();
         let limits = self.effective_limits().into_iter();
-        let limits =
-            limits.filter_map(|limit| limit.selector.select(subject).map(|scope| Meter { scope, kind: limit.kind }));
+        let limits = limits.filter_map(|limit| {
+            limit.selector.select(subject).map(|scope| Meter {
+                scope,
+                kind: limit.kind,
+            })
+        });
         let meters = limits.chain(self.brakes(facts));
-        let pinned = self.setting(facts.origin, |settings| settings.payee.clone()) == Some(PayeeRule::Pinned);
-        let payee = pinned.then(|| PayeePin { origin: facts.origin.clone(), payee: facts.quote.pay_to() });
-        let price =
-            self.setting(facts.origin, |settings| settings.max_price_rise).map(|max_rise_percent| PriceCeiling {
+        let pinned = self.setting(facts.origin, |settings| settings.payee.clone())
+            == Some(PayeeRule::Pinned);
+        let payee = pinned.then(|| PayeePin {
+            origin: facts.origin.clone(),
+            payee: facts.quote.pay_to(),
+        });
+        let price = self
+            .setting(facts.origin, |settings| settings.max_price_rise)
+            .map(|max_rise_percent| PriceCeiling {
                 origin: facts.origin.clone(),
                 method: facts.method.to_owned(),
                 path: facts.path.to_owned(),
@@ -107,13 +125,22 @@ impl Policy {
             });
         let payment = Some((facts.quote.asset().clone(), facts.quote.value()));
         let refunds_make_room = self.refunds_make_room;
-        Checks { now: facts.now, payment, meters: meters.collect(), payee, price, refunds_make_room }
+        Checks {
+            now: facts.now,
+            payment,
+            meters: meters.collect(),
+            payee,
+            price,
+            refunds_make_room,
+        }
     }
 
     /// The first refusal of a call by key that needs no books: the request's own maximum, and the
     /// lists of hosts.
     pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.forbids(&facts.errand()).or_else(|| self.host_listed(facts)).or_else(|| Self::within_max_price(facts))
+        self.forbids(&facts.errand())
+            .or_else(|| self.host_listed(facts))
+            .or_else(|| Self::within_max_price(facts))
     }
 
     /// What the books must be asked before a call by key of a declared cost: the dollar limits on
@@ -122,24 +149,37 @@ impl Policy {
     pub(crate) fn call_checks(&self, facts: &Facts<'_>) -> Checks {
         let concerns = |meter: &Meter| {
             let dollars = matches!(meter.max(), Max::Amount(Amount::Usd(_)));
-            let paying = matches!(meter.scope, Scope::Payee(_) | Scope::Asset(..) | Scope::Network(_));
+            let paying = matches!(
+                meter.scope,
+                Scope::Payee(_) | Scope::Asset(..) | Scope::Network(_)
+            );
             dollars && !paying && !matches!(meter.kind, LimitKind::Exposure(_))
         };
         let mut checks = self.checks(facts);
         checks.meters.retain(concerns);
-        Checks { payee: None, price: None, ..checks }
+        Checks {
+            payee: None,
+            price: None,
+            ..checks
+        }
     }
 
     /// The loop detector and the breaker.
     fn brakes(&self, facts: &Facts<'_>) -> Vec<Meter> {
-        let failures = self.setting(facts.origin, |settings| settings.breaker).or(self.defaults.then_some(BREAKER));
+        let failures = self
+            .setting(facts.origin, |settings| settings.breaker)
+            .or(self.defaults.then_some(BREAKER));
         let failures = failures.map(|(window, max)| Meter {
             scope: Scope::Origin(facts.origin.clone()),
             kind: LimitKind::Failures(window, max),
         });
-        let repeats = self.setting(facts.origin, |settings| settings.repeats).or(self.defaults.then_some(REPEATS));
-        let repeats = repeats
-            .map(|(window, max)| Meter { scope: Scope::Request(facts.request), kind: LimitKind::Repeats(window, max) });
+        let repeats = self
+            .setting(facts.origin, |settings| settings.repeats)
+            .or(self.defaults.then_some(REPEATS));
+        let repeats = repeats.map(|(window, max)| Meter {
+            scope: Scope::Request(facts.request),
+            kind: LimitKind::Repeats(window, max),
+        });
         failures.into_iter().chain(repeats).collect()
     }
 
@@ -148,11 +188,19 @@ impl Policy {
     pub(crate) fn ask(&self, facts: &Facts<'_>) -> Option<String> {
         let (mut measured, mut unmeasured) = (false, None);
         for (selector, threshold) in &self.asks {
-            let Some(scope) = selector.select(facts.subject()) else { continue };
+            let Some(scope) = selector.select(facts.subject()) else {
+                continue;
+            };
             match threshold.weigh(facts.quote.asset(), facts.quote.value()) {
-                Some(weight) if weight > threshold.weight() => return Some(format!("above {threshold} ({scope})")),
+                Some(weight) if weight > threshold.weight() => {
+                    return Some(format!("above {threshold} ({scope})"));
+                }
                 Some(_) => measured = true,
-                None => unmeasured = Some(format!("no dollar value to compare with {threshold} ({scope})")),
+                None => {
+                    unmeasured = Some(format!(
+                        "no dollar value to compare with {threshold} ({scope})"
+                    ))
+                }
             }
         }
         unmeasured.filter(|_| !measured)
@@ -160,24 +208,39 @@ impl Policy {
 
     fn userinfo(facts: &Facts<'_>) -> Refusal {
         let bare = facts.url.username().is_empty() && facts.url.password().is_none();
-        deny_unless(bare, Rule::Userinfo, || "the URL carries a user name or password".to_owned())
+        deny_unless(bare, Rule::Userinfo, || {
+            "the URL carries a user name or password".to_owned()
+        })
     }
 
     fn host_listed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.origin.host();
-        if let Some(pattern) = self.lists.denied_hosts.iter().find(|pattern| pattern.matches(host)) {
-            return Some(Denial::new(Rule::Host, format!("host {host} is denied by {pattern}")));
+        if let Some(pattern) = self
+            .lists
+            .denied_hosts
+            .iter()
+            .find(|pattern| pattern.matches(host))
+        {
+            return Some(Denial::new(
+                Rule::Host,
+                format!("host {host} is denied by {pattern}"),
+            ));
         }
         let allowed = &self.lists.allowed_hosts;
         let listed = allowed.is_empty() || allowed.iter().any(|pattern| pattern.matches(host));
-        deny_unless(listed, Rule::Host, || format!("host {host} is not on the list of allowed hosts"))
+        deny_unless(listed, Rule::Host, || {
+            format!("host {host} is not on the list of allowed hosts")
+        })
     }
 
     fn network_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let network = facts.quote.network();
         let allowed = self.payable_networks().any(|payable| payable == network);
         deny_unless(allowed, Rule::Network, || {
-            let name = network.name().map(|name| format!(" ({name})")).unwrap_or_default();
+            let name = network
+                .name()
+                .map(|name| format!(" ({name})"))
+                .unwrap_or_default();
             format!("network {network}{name} is not allowed")
         })
     }
@@ -191,7 +254,8 @@ impl Policy {
 
     pub(super) fn lists_asset(&self, asset: &Asset) -> bool {
         let key = (asset.network(), asset.address());
-        let listed = self.lists.allowed_assets.is_empty() || self.lists.allowed_assets.contains(&key);
+        let listed =
+            self.lists.allowed_assets.is_empty() || self.lists.allowed_assets.contains(&key);
         listed && !self.lists.denied_assets.contains(&key)
     }
 
@@ -207,10 +271,23 @@ impl Policy {
         if weight.is_some_and(|weight| weight <= max.weight()) {
             return None;
         }
-        let message = format!("{} is above this request's max_price of {max}", facts.quote.amount());
-        let asked = weight.map_or_else(|| facts.quote.amount().into(), |weight| max.of_weight(weight));
-        let (limit, asked) = (Some(Quantity::Amount(max.clone())), Some(Quantity::Amount(asked)));
-        Some(Denial { limit, asked, ..Denial::new(Rule::MaxPrice, message) })
+        let message = format!(
+            "{} is above this request's max_price of {max}",
+            facts.quote.amount()
+        );
+        let asked = weight.map_or_else(
+            || facts.quote.amount().into(),
+            |weight| max.of_weight(weight),
+        );
+        let (limit, asked) = (
+            Some(Quantity::Amount(max.clone())),
+            Some(Quantity::Amount(asked)),
+        );
+        Some(Denial {
+            limit,
+            asked,
+            ..Denial::new(Rule::MaxPrice, message)
+        })
     }
 
     /// A token that dollars cannot measure must be limited in its own units, once per payment and
@@ -221,17 +298,25 @@ impl Policy {
             return None;
         }
         if asset.dollars(U256::ZERO).is_some() {
-            return Some(Denial::new(Rule::PerPayment, "the amount is above what dollars can count"));
+            return Some(Denial::new(
+                Rule::PerPayment,
+                "the amount is above what dollars can count",
+            ));
         }
         let meters = self.checks(facts).meters;
-        let in_units =
-            |meter: &&Meter| matches!(meter.max(), Max::Amount(Amount::Token(amount)) if amount.asset() == asset);
+        let in_units = |meter: &&Meter| matches!(meter.max(), Max::Amount(Amount::Token(amount)) if amount.asset() == asset);
         let kinds = || meters.iter().filter(in_units).map(|meter| &meter.kind);
         let single = kinds().any(|kind| matches!(kind, LimitKind::PerPayment(_)));
-        let total = kinds()
-            .any(|kind| matches!(kind, LimitKind::Rolling(..) | LimitKind::Calendar(..) | LimitKind::Lifetime(_)));
+        let total = kinds().any(|kind| {
+            matches!(
+                kind,
+                LimitKind::Rolling(..) | LimitKind::Calendar(..) | LimitKind::Lifetime(_)
+            )
+        });
         deny_unless(single && total, Rule::UnpricedAsset, || {
-            format!("{asset} has no dollar value; the policy must limit it in its own units, per payment and over time")
+            format!(
+                "{asset} has no dollar value; the policy must limit it in its own units, per payment and over time"
+            )
         })
     }
 
@@ -246,23 +331,34 @@ impl Policy {
         } else {
             return None;
         };
-        Some(Denial::new(Rule::PayeeImpossible, format!("payee {payee} is {wrong}")))
+        Some(Denial::new(
+            Rule::PayeeImpossible,
+            format!("payee {payee} is {wrong}"),
+        ))
     }
 
     fn payee_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let payee = facts.quote.pay_to();
-        let everywhere = self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
+        let everywhere =
+            self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
         let here = match self.setting(facts.origin, |settings| settings.payee.clone()) {
             Some(PayeeRule::Listed(payees)) => payees.contains(&payee),
             _ => true,
         };
         let allowed = everywhere && here && !self.lists.denied_payees.contains(&payee);
-        deny_unless(allowed, Rule::Payee, || format!("payee {payee} is not allowed for {}", facts.origin))
+        deny_unless(allowed, Rule::Payee, || {
+            format!("payee {payee} is not allowed for {}", facts.origin)
+        })
     }
 
     fn resource_allowed(&self, facts: &Facts<'_>) -> Refusal {
-        let refuse = self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
-        let claimed = if refuse { facts.foreign_resource()? } else { return None };
+        let refuse =
+            self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
+        let claimed = if refuse {
+            facts.foreign_resource()?
+        } else {
+            return None;
+        };
         let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
         Some(Denial::new(Rule::ResourceOrigin, message))
     }

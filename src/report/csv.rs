@@ -29,17 +29,29 @@ const HEAD: [&str; 21] = [
 
 pub(super) fn write(report: &Report) -> String {
     let groups = report.sections.iter().flat_map(|section| {
-        section.groups.iter().map(|group| fields(section.by.name(), group.name.as_deref(), &group.tally))
+        section
+            .groups
+            .iter()
+            .map(|group| fields(section.by.name(), group.name.as_deref(), &group.tally))
     });
     let head = HEAD.map(ToOwned::to_owned);
     let total = fields("total", None, &report.total);
-    [head, total].into_iter().chain(groups).map(|fields| csv_line(&fields)).collect()
+    [head, total]
+        .into_iter()
+        .chain(groups)
+        .map(|fields| csv_line(&fields))
+        .collect()
 }
 
 fn fields(by: &str, name: Option<&str>, tally: &Tally) -> [String; HEAD.len()] {
     let count = |sum: &Sum| sum.count.to_string();
     let usd = |sum: &Sum| sum.usd.to_string();
-    let tokens: Vec<String> = tally.spent.tokens.values().map(ToString::to_string).collect();
+    let tokens: Vec<String> = tally
+        .spent
+        .tokens
+        .values()
+        .map(ToString::to_string)
+        .collect();
     [
         by.to_owned(),
         name.unwrap_or_default().to_owned(),

@@ -107,7 +107,14 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    const ALL: [Self; 6] = [Self::Day, Self::Host, Self::Payee, Self::Tag, Self::Agent, Self::Means];
+    const ALL: [Self; 6] = [
+        Self::Day,
+        Self::Host,
+        Self::Payee,
+        Self::Tag,
+        Self::Agent,
+        Self::Means,
+    ];
 
     /// The stable name, such as `host`.
     #[must_use]
@@ -193,7 +200,9 @@ impl Group {
     /// Its name for people.
     #[cfg(feature = "report")]
     fn title(&self) -> String {
-        self.name.as_deref().map_or_else(|| "(none)".to_owned(), crate::text::excerpt)
+        self.name
+            .as_deref()
+            .map_or_else(|| "(none)".to_owned(), crate::text::excerpt)
     }
 }
 
@@ -231,7 +240,11 @@ impl Unresolved {
             outstanding: entry.is_outstanding(now),
             origin: entry.origin.clone(),
             network: entry.network,
-            amount: format!("{} {}", format_units(entry.value, entry.decimals), entry.symbol),
+            amount: format!(
+                "{} {}",
+                format_units(entry.value, entry.decimals),
+                entry.symbol
+            ),
             usd: entry.usd,
         }
     }
@@ -247,9 +260,15 @@ impl Report {
         selection: &Selection,
         now: Timestamp,
     ) -> Self {
-        let mut selected: Vec<&Entry> = entries.into_iter().filter(|entry| selection.selects(entry)).collect();
+        let mut selected: Vec<&Entry> = entries
+            .into_iter()
+            .filter(|entry| selection.selects(entry))
+            .collect();
         selected.sort_by_key(|entry| entry.seq);
-        let section = |by| Section { by, groups: grouped(&selected, by, selection.zone_of_days(), now) };
+        let section = |by| Section {
+            by,
+            groups: grouped(&selected, by, selection.zone_of_days(), now),
+        };
         Self {
             at: now,
             total: Tally::of(selected.iter().copied(), now),
@@ -267,7 +286,10 @@ impl Report {
     /// The groups of one dimension.
     #[must_use]
     pub fn by(&self, dimension: Dimension) -> &[Group] {
-        self.sections.iter().find(|section| section.by == dimension).map_or(&[], |section| &section.groups)
+        self.sections
+            .iter()
+            .find(|section| section.by == dimension)
+            .map_or(&[], |section| &section.groups)
     }
 
     /// The sums as CSV (RFC 4180) with a header line: one line for all, named `total`, and one for
@@ -297,9 +319,15 @@ impl Report {
 fn grouped(entries: &[&Entry], by: Dimension, zone: &Zone, now: Timestamp) -> Vec<Group> {
     let mut tallies: BTreeMap<Option<String>, Tally> = BTreeMap::new();
     for entry in entries {
-        tallies.entry(by.group(entry, zone)).or_default().add(entry, now);
+        tallies
+            .entry(by.group(entry, zone))
+            .or_default()
+            .add(entry, now);
     }
-    let mut groups: Vec<Group> = tallies.into_iter().map(|(name, tally)| Group { name, tally }).collect();
+    let mut groups: Vec<Group> = tallies
+        .into_iter()
+        .map(|(name, tally)| Group { name, tally })
+        .collect();
     if by != Dimension::Day {
         // Stable: those that cost the same stay in the order of their names.
         groups.sort_by_key(|group| Reverse(group.tally.spent.usd));

@@ -13,7 +13,8 @@ use crate::policy::Quantity;
 const STYLE: &str = include_str!("page.css");
 /// Steps of a meter.
 const WHOLE: u32 = 1000;
-const SECURITY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+const SECURITY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 pub(super) fn write(report: &Report) -> String {
     let about = report.selection.words().join(", ");
@@ -73,11 +74,36 @@ fn count_cell(name: &str, count: u64) -> Markup {
 fn cards(report: &Report) -> Markup {
     let total = &report.total;
     let cards = [
-        ("Spent", "spent", &total.spent, "paid, called by key, and what may be paid"),
-        ("Outstanding", "outstanding", &total.outstanding, "signed, unresolved, and can still be cashed"),
-        ("Refused", "refused", &total.refused, "signed, and the seller asked again"),
-        ("Failed", "failed", &total.failed, "taken, or perhaps, and not delivered"),
-        ("Refunded", "refunded", &total.refunded, "came back; not taken off what was spent"),
+        (
+            "Spent",
+            "spent",
+            &total.spent,
+            "paid, called by key, and what may be paid",
+        ),
+        (
+            "Outstanding",
+            "outstanding",
+            &total.outstanding,
+            "signed, unresolved, and can still be cashed",
+        ),
+        (
+            "Refused",
+            "refused",
+            &total.refused,
+            "signed, and the seller asked again",
+        ),
+        (
+            "Failed",
+            "failed",
+            &total.failed,
+            "taken, or perhaps, and not delivered",
+        ),
+        (
+            "Refunded",
+            "refunded",
+            &total.refunded,
+            "came back; not taken off what was spent",
+        ),
     ];
     html! {
         section aria-label="Totals" {
@@ -160,11 +186,22 @@ fn drawn(section: &Section, title: &str) -> Markup {
         Dimension::Day => chart::days(groups, size),
         _ => chart::ranking(groups, size),
     };
-    let (Some(wide), Some(narrow)) = (draw(WIDE), draw(NARROW)) else { return html! {} };
+    let (Some(wide), Some(narrow)) = (draw(WIDE), draw(NARROW)) else {
+        return html! {};
+    };
     let title = format!("Spending {}", title.to_lowercase());
     let most = groups.iter().max_by_key(|group| group.tally.spent.usd);
-    let most = most.map(|most| format!("Most: {}, {} USD. ", most.title(), most.tally.spent.dollars()));
-    let description = format!("{}The table that follows has all numbers.", most.unwrap_or_default());
+    let most = most.map(|most| {
+        format!(
+            "Most: {}, {} USD. ",
+            most.title(),
+            most.tally.spent.dollars()
+        )
+    });
+    let description = format!(
+        "{}The table that follows has all numbers.",
+        most.unwrap_or_default()
+    );
     let (shown, of, what) = match section.by {
         Dimension::Day => (DAYS, chart::span(groups), "last"),
         _ => (NAMES, groups.len(), "first"),
@@ -209,7 +246,10 @@ fn unresolved(report: &Report) -> Markup {
 }
 
 fn budget(findings: &[Finding]) -> Markup {
-    let limits: Vec<&Finding> = findings.iter().filter(|finding| finding.limit.is_some()).collect();
+    let limits: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.limit.is_some())
+        .collect();
     html! {
         @if !limits.is_empty() {
             section aria-labelledby="budget-heading" {
@@ -250,7 +290,9 @@ fn per_mille(finding: &Finding) -> u32 {
         return WHOLE;
     }
     // A limit of more than 2^246 units is not used up by what is on a chain.
-    let part = used.checked_mul(U256::from(WHOLE)).and_then(|part| part.checked_div(limit));
+    let part = used
+        .checked_mul(U256::from(WHOLE))
+        .and_then(|part| part.checked_div(limit));
     part.and_then(|part| part.try_into().ok()).unwrap_or(0)
 }
 

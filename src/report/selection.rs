@@ -92,7 +92,11 @@ impl Selection {
     }
 
     pub(super) fn selects(&self, entry: &Entry) -> bool {
-        self.filter().passes(entry) && self.host.as_ref().is_none_or(|host| host.matches(entry.origin.host()))
+        self.filter().passes(entry)
+            && self
+                .host
+                .as_ref()
+                .is_none_or(|host| host.matches(entry.origin.host()))
     }
 
     /// The conditions in words.
@@ -102,11 +106,19 @@ impl Selection {
             self.since.map(|since| format!("since {since}")),
             self.until.map(|until| format!("before {until}")),
             self.host.as_ref().map(|host| format!("host {host}")),
-            self.tag.as_deref().map(|tag| format!("tag {}", crate::text::excerpt(tag))),
-            self.agent.as_deref().map(|agent| format!("agent {}", crate::text::excerpt(agent))),
+            self.tag
+                .as_deref()
+                .map(|tag| format!("tag {}", crate::text::excerpt(tag))),
+            self.agent
+                .as_deref()
+                .map(|agent| format!("agent {}", crate::text::excerpt(agent))),
         ];
         let said: Vec<String> = said.into_iter().flatten().collect();
-        if said.is_empty() { vec!["all purchases".to_owned()] } else { said }
+        if said.is_empty() {
+            vec!["all purchases".to_owned()]
+        } else {
+            said
+        }
     }
 }
 
@@ -119,7 +131,10 @@ pub struct Zone {
 
 impl Default for Zone {
     fn default() -> Self {
-        Self { zone: TimeZone::UTC, name: "UTC".to_owned() }
+        Self {
+            zone: TimeZone::UTC,
+            name: "UTC".to_owned(),
+        }
     }
 }
 
@@ -129,7 +144,12 @@ impl Zone {
     /// # Errors
     /// When this machine does not know it.
     pub fn named(name: &str) -> Result<Self, PolicyError> {
-        crate::policy::time_zone(name).map(|zone| Self { zone, name: name.to_owned() }).map_err(PolicyError::TimeZone)
+        crate::policy::time_zone(name)
+            .map(|zone| Self {
+                zone,
+                name: name.to_owned(),
+            })
+            .map_err(PolicyError::TimeZone)
     }
 
     /// The day of a moment, `2026-11-23`; `None` beyond the calendar's years (±9999).
@@ -138,7 +158,12 @@ impl Zone {
     }
 
     fn date(&self, at: Timestamp) -> Option<Date> {
-        Some(jiff::Timestamp::from_millisecond(at.millis()).ok()?.to_zoned(self.zone.clone()).date())
+        Some(
+            jiff::Timestamp::from_millisecond(at.millis())
+                .ok()?
+                .to_zoned(self.zone.clone())
+                .date(),
+        )
     }
 
     fn midnight(&self, date: Date) -> Option<Timestamp> {
@@ -151,7 +176,9 @@ impl Zone {
     pub fn moment(&self, text: &str) -> Option<Timestamp> {
         match text.parse::<Date>() {
             Ok(date) if text.len() == "2026-11-23".len() => self.midnight(date),
-            _ => Some(Timestamp::from_millis(text.parse::<jiff::Timestamp>().ok()?.as_millisecond())),
+            _ => Some(Timestamp::from_millis(
+                text.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
+            )),
         }
     }
 

@@ -14,10 +14,19 @@ pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
         report.selection.zone_of_days(),
         report.at
     );
-    let sections = report.sections.iter().filter(|section| tells(section)).map(|section| by(section, columns));
-    let parts = [about, parts(&report.total, columns)].into_iter().chain(sections);
+    let sections = report
+        .sections
+        .iter()
+        .filter(|section| tells(section))
+        .map(|section| by(section, columns));
+    let parts = [about, parts(&report.total, columns)]
+        .into_iter()
+        .chain(sections);
     let parts = parts.chain([unresolved(report, columns), budget(&report.budget, columns)]);
-    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Whether a section says more than the total does.
@@ -44,13 +53,24 @@ pub(super) fn named(tally: &Tally) -> [(&'static str, &Sum); 11] {
 
 /// What a sum holds of each token.
 pub(super) fn tokens(sum: &Sum) -> String {
-    sum.tokens.values().map(|token| crate::text::excerpt(&token.to_string())).collect::<Vec<_>>().join(", ")
+    sum.tokens
+        .values()
+        .map(|token| crate::text::excerpt(&token.to_string()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn parts(tally: &Tally, columns: Option<u16>) -> String {
     let rows = named(tally).into_iter().enumerate();
     let rows = rows.filter(|(order, (_, sum))| *order < 2 || sum.count > 0);
-    let rows = rows.map(|(_, (name, sum))| [name.to_owned(), sum.count.to_string(), sum.dollars(), tokens(sum)]);
+    let rows = rows.map(|(_, (name, sum))| {
+        [
+            name.to_owned(),
+            sum.count.to_string(),
+            sum.dollars(),
+            tokens(sum),
+        ]
+    });
     grid(["", "COUNT", "USD", "TOKENS"], &[1, 2], rows, columns)
 }
 
@@ -66,14 +86,35 @@ fn by(section: &Section, columns: Option<u16>) -> String {
             blank(open),
             blank(tally.refused.count),
             blank(tally.failed.count),
-            if tally.refunded.usd == Usd::ZERO { String::new() } else { tally.refunded.dollars() },
+            if tally.refunded.usd == Usd::ZERO {
+                String::new()
+            } else {
+                tally.refunded.dollars()
+            },
         ]
     });
-    grid([&name, "COUNT", "USD", "UNRESOLVED", "REFUSED", "FAILED", "REFUNDED"], &[1, 2, 3, 4, 5, 6], rows, columns)
+    grid(
+        [
+            &name,
+            "COUNT",
+            "USD",
+            "UNRESOLVED",
+            "REFUSED",
+            "FAILED",
+            "REFUNDED",
+        ],
+        &[1, 2, 3, 4, 5, 6],
+        rows,
+        columns,
+    )
 }
 
 fn blank(count: u64) -> String {
-    if count == 0 { String::new() } else { count.to_string() }
+    if count == 0 {
+        String::new()
+    } else {
+        count.to_string()
+    }
 }
 
 fn unresolved(report: &Report, columns: Option<u16>) -> String {
@@ -81,7 +122,11 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
         return String::new();
     }
     let rows = report.unresolved.iter().map(|open| {
-        let until = if open.outstanding { "can be cashed until" } else { "expired" };
+        let until = if open.outstanding {
+            "can be cashed until"
+        } else {
+            "expired"
+        };
         [
             open.purchase.to_string(),
             open.state.to_string(),
@@ -90,11 +135,19 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
             format!("{until} {}", open.expires_at),
         ]
     });
-    grid(["UNRESOLVED", "STATE", "AMOUNT", "SELLER", ""], &[], rows, columns)
+    grid(
+        ["UNRESOLVED", "STATE", "AMOUNT", "SELLER", ""],
+        &[],
+        rows,
+        columns,
+    )
 }
 
 fn budget(findings: &[Finding], columns: Option<u16>) -> String {
-    let limits: Vec<&Finding> = findings.iter().filter(|finding| finding.limit.is_some()).collect();
+    let limits: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.limit.is_some())
+        .collect();
     if limits.is_empty() {
         return String::new();
     }
@@ -107,8 +160,12 @@ fn budget(findings: &[Finding], columns: Option<u16>) -> String {
 
 /// Of a limit: how much, used, left.
 pub(super) fn quantities(finding: &Finding) -> [String; 3] {
-    [&finding.limit, &finding.used, &finding.left]
-        .map(|quantity| quantity.as_ref().map(ToString::to_string).unwrap_or_default())
+    [&finding.limit, &finding.used, &finding.left].map(|quantity| {
+        quantity
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    })
 }
 
 /// Columns as wide as their widest cell, or narrower and broken into lines where there is no room.
@@ -121,7 +178,9 @@ fn grid<const N: usize>(
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(head.to_vec());
     if let Some(columns) = columns {
-        table.set_width(columns).set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .set_width(columns)
+            .set_content_arrangement(ContentArrangement::Dynamic);
     }
     for row in rows {
         table.add_row(row.to_vec());
@@ -137,5 +196,7 @@ fn grid<const N: usize>(
 
 /// The groups that a chart shows: those of which anything was spent in dollars.
 pub(super) fn spending(groups: &[Group]) -> impl Iterator<Item = &Group> {
-    groups.iter().filter(|group| group.tally.spent.usd > Usd::ZERO)
+    groups
+        .iter()
+        .filter(|group| group.tally.spent.usd > Usd::ZERO)
 }

@@ -67,18 +67,35 @@ pub struct TokenSum {
 /// `0.05 USDC on eip155:8453`.
 impl std::fmt::Display for TokenSum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let network = self.network.name().map_or_else(|| self.network.to_string(), ToOwned::to_owned);
-        write!(f, "{} {} on {network}", format_units(self.units, self.decimals), self.symbol)
+        let network = self
+            .network
+            .name()
+            .map_or_else(|| self.network.to_string(), ToOwned::to_owned);
+        write!(
+            f,
+            "{} {} on {network}",
+            format_units(self.units, self.decimals),
+            self.symbol
+        )
     }
 }
 
-fn values<S: Serializer>(tokens: &BTreeMap<(Network, Address), TokenSum>, serializer: S) -> Result<S::Ok, S::Error> {
+fn values<S: Serializer>(
+    tokens: &BTreeMap<(Network, Address), TokenSum>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(tokens.values())
 }
 
 impl Default for Sum {
     fn default() -> Self {
-        Self { count: 0, usd: Usd::ZERO, unpriced: 0, exact: true, tokens: BTreeMap::new() }
+        Self {
+            count: 0,
+            usd: Usd::ZERO,
+            unpriced: 0,
+            exact: true,
+            tokens: BTreeMap::new(),
+        }
     }
 }
 
@@ -90,13 +107,16 @@ impl Sum {
             Some(None) => (self.usd, self.exact) = (Usd::MAX, false),
             None => self.unpriced = self.unpriced.saturating_add(1),
         }
-        let token = self.tokens.entry((entry.network, entry.asset)).or_insert_with(|| TokenSum {
-            network: entry.network,
-            asset: entry.asset,
-            symbol: entry.symbol.clone(),
-            decimals: entry.decimals,
-            units: U256::ZERO,
-        });
+        let token = self
+            .tokens
+            .entry((entry.network, entry.asset))
+            .or_insert_with(|| TokenSum {
+                network: entry.network,
+                asset: entry.asset,
+                symbol: entry.symbol.clone(),
+                decimals: entry.decimals,
+                units: U256::ZERO,
+            });
         match token.units.checked_add(units) {
             Some(sum) => token.units = sum,
             None => (token.units, self.exact) = (U256::MAX, false),
@@ -106,7 +126,11 @@ impl Sum {
     /// The dollars for people: `1.25`, or `≥ 1.25` where more could not be added.
     #[cfg(feature = "report")]
     pub(super) fn dollars(&self) -> String {
-        if self.exact { self.usd.to_string() } else { format!("≥ {}", self.usd) }
+        if self.exact {
+            self.usd.to_string()
+        } else {
+            format!("≥ {}", self.usd)
+        }
     }
 }
 
@@ -143,7 +167,8 @@ impl Tally {
         }
         let back = entry.refunded();
         if !back.is_zero() {
-            self.refunded.add(entry, back, usd.map(|usd| share(usd, back, value)));
+            self.refunded
+                .add(entry, back, usd.map(|usd| share(usd, back, value)));
         }
     }
 }
@@ -154,7 +179,11 @@ fn share(usd: Usd, back: U256, value: U256) -> Usd {
     // Where the product is too large for 256 bits, the value is larger than any dollar amount is fine.
     let micros = match product {
         Some(product) => product.checked_div(value),
-        None => value.checked_div(U256::from(usd.micros())).and_then(|unit| back.checked_div(unit)),
+        None => value
+            .checked_div(U256::from(usd.micros()))
+            .and_then(|unit| back.checked_div(unit)),
     };
-    micros.map_or(Usd::ZERO, |micros| Usd::from_micros(micros.try_into().unwrap_or(u64::MAX)).min(usd))
+    micros.map_or(Usd::ZERO, |micros| {
+        Usd::from_micros(micros.try_into().unwrap_or(u64::MAX)).min(usd)
+    })
 }

@@ -40,7 +40,10 @@ pub struct AlloySigner<S> {
 impl<S> AlloySigner<S> {
     /// Adapts the signer, which has 30 seconds for a signature.
     pub const fn new(signer: S) -> Self {
-        Self { signer, time_limit: Duration::from_secs(30) }
+        Self {
+            signer,
+            time_limit: Duration::from_secs(30),
+        }
     }
 
     /// The same signer with so much time for a signature, a person's confirmation included.
@@ -61,11 +64,13 @@ impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
     }
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
-        self.sign_typed(&authorization.typed_data_json(), authorization.digest()).await
+        self.sign_typed(&authorization.typed_data_json(), authorization.digest())
+            .await
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
-        self.sign_typed(&cancellation.typed_data_json(), cancellation.digest()).await
+        self.sign_typed(&cancellation.typed_data_json(), cancellation.digest())
+            .await
     }
 }
 
@@ -92,8 +97,9 @@ impl<S: AnyAlloySigner> fmt::Debug for AlloySigner<S> {
 }
 
 fn typed_data(json: &str) -> Result<TypedData, SignerError> {
-    serde_json::from_str(json)
-        .map_err(|error| SignerError::unavailable(format!("alloy cannot read the typed data: {error}")))
+    serde_json::from_str(json).map_err(|error| {
+        SignerError::unavailable(format!("alloy cannot read the typed data: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -122,7 +128,13 @@ mod tests {
     impl Device {
         fn new(hash: bool, typed_data: bool) -> Self {
             let key = alloy::signers::k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
-            Self { key, hash, typed_data, broken: false, asked: Arc::default() }
+            Self {
+                key,
+                hash,
+                typed_data,
+                broken: false,
+                asked: Arc::default(),
+            }
         }
 
         fn sign(&self, hash: &B256) -> AlloyResult<AlloySignature> {
@@ -139,7 +151,11 @@ mod tests {
         {
             self.asked.lock().unwrap().push("hash");
             let unsupported = Error::UnsupportedOperation(UnsupportedSignerOperation::SignHash);
-            let answer = if self.hash { self.sign(hash) } else { Err(unsupported) };
+            let answer = if self.hash {
+                self.sign(hash)
+            } else {
+                Err(unsupported)
+            };
             Box::pin(async { answer })
         }
 
@@ -152,9 +168,14 @@ mod tests {
             let answer = if self.broken {
                 Err(Error::message("the cable is out"))
             } else if self.typed_data {
-                payload.eip712_signing_hash().map_err(Error::from).and_then(|hash| self.sign(&hash))
+                payload
+                    .eip712_signing_hash()
+                    .map_err(Error::from)
+                    .and_then(|hash| self.sign(&hash))
             } else {
-                Err(Error::UnsupportedOperation(UnsupportedSignerOperation::SignTypedData))
+                Err(Error::UnsupportedOperation(
+                    UnsupportedSignerOperation::SignTypedData,
+                ))
             };
             Box::pin(async { answer })
         }
@@ -173,7 +194,9 @@ mod tests {
     async fn sign_with(device: Device) -> (Result<Signature, SignerError>, Vec<&'static str>) {
         let asked = Arc::clone(&device.asked);
         let authorization = authorization(AnyAlloySigner::address(&device));
-        let outcome = AnySigner::new(AlloySigner::new(device)).sign(&authorization).await;
+        let outcome = AnySigner::new(AlloySigner::new(device))
+            .sign(&authorization)
+            .await;
         let asked = asked.lock().unwrap().clone();
         (outcome, asked)
     }
@@ -181,10 +204,20 @@ mod tests {
     #[test]
     fn alloy_hashes_the_typed_data_as_we_do() {
         let authorization = authorization(Address::repeat_byte(3));
-        let hash = typed_data(&authorization.typed_data_json()).unwrap().eip712_signing_hash().unwrap();
+        let hash = typed_data(&authorization.typed_data_json())
+            .unwrap()
+            .eip712_signing_hash()
+            .unwrap();
         assert_eq!(hash, authorization.digest());
-        let cancellation = CancelAuthorization::new(authorization.asset().clone(), authorization.from(), B256::ZERO);
-        let hash = typed_data(&cancellation.typed_data_json()).unwrap().eip712_signing_hash().unwrap();
+        let cancellation = CancelAuthorization::new(
+            authorization.asset().clone(),
+            authorization.from(),
+            B256::ZERO,
+        );
+        let hash = typed_data(&cancellation.typed_data_json())
+            .unwrap()
+            .eip712_signing_hash()
+            .unwrap();
         assert_eq!(hash, cancellation.digest());
     }
 
@@ -205,7 +238,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_device_is_not_asked_for_the_hash_instead() {
-        let (outcome, asked) = sign_with(Device { broken: true, ..Device::new(true, true) }).await;
+        let (outcome, asked) = sign_with(Device {
+            broken: true,
+            ..Device::new(true, true)
+        })
+        .await;
         assert_eq!(outcome, Err(SignerError::unavailable("the cable is out")));
         assert_eq!(asked, ["typed data"]);
     }
@@ -213,7 +250,10 @@ mod tests {
     #[tokio::test]
     async fn a_device_that_can_do_neither_says_so() {
         let (outcome, _) = sign_with(Device::new(false, false)).await;
-        assert_eq!(outcome.unwrap_err().to_string(), "operation `sign_hash` is not supported by the signer");
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "operation `sign_hash` is not supported by the signer"
+        );
     }
 
     #[tokio::test]
@@ -222,7 +262,10 @@ mod tests {
         let boxed: Box<dyn AnyAlloySigner + Send + Sync> = Box::new(device);
         let signer = AlloySigner::new(boxed).with_time_limit(Duration::from_secs(120));
         assert_eq!(signer.time_limit(), Duration::from_secs(120));
-        assert_eq!(format!("{signer:?}"), format!("AlloySigner({})", Signer::address(&signer)));
+        assert_eq!(
+            format!("{signer:?}"),
+            format!("AlloySigner({})", Signer::address(&signer))
+        );
         let authorization = authorization(Signer::address(&signer));
         assert!(AnySigner::new(signer).sign(&authorization).await.is_ok());
     }

@@ -42,7 +42,15 @@ impl TransferAuthorization {
         (valid_after, valid_before): (u64, u64),
         nonce: B256,
     ) -> Self {
-        Self { asset, from, to, value, valid_after, valid_before, nonce }
+        Self {
+            asset,
+            from,
+            to,
+            value,
+            valid_after,
+            valid_before,
+            nonce,
+        }
     }
 
     /// The same at the times of another.

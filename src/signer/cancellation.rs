@@ -32,7 +32,11 @@ impl CancelAuthorization {
     /// The cancellation of this nonce of `authorizer`. It moves no money, so anybody may make one.
     #[must_use]
     pub const fn new(asset: Asset, authorizer: Address, nonce: B256) -> Self {
-        Self { asset, authorizer, nonce }
+        Self {
+            asset,
+            authorizer,
+            nonce,
+        }
     }
 
     /// The token.
@@ -83,7 +87,10 @@ impl SignedCancellation {
     /// A cancellation and its signature, which the token's contract checks.
     #[must_use]
     pub const fn new(cancellation: CancelAuthorization, signature: Signature) -> Self {
-        Self { cancellation, signature }
+        Self {
+            cancellation,
+            signature,
+        }
     }
 
     /// The chain.
@@ -131,8 +138,14 @@ impl SignedCancellation {
                 let padding = vec![0_u8; signature.len().wrapping_neg() % 32];
                 // The bytes begin after the three words of the head.
                 let offset = B256::from(U256::from(96));
-                let parts: [&[u8]; 6] =
-                    [&CANCEL_BYTES, &head, offset.as_slice(), length.as_slice(), signature, &padding];
+                let parts: [&[u8]; 6] = [
+                    &CANCEL_BYTES,
+                    &head,
+                    offset.as_slice(),
+                    length.as_slice(),
+                    signature,
+                    &padding,
+                ];
                 parts.concat()
             }
         }
@@ -149,7 +162,9 @@ mod tests {
 
     /// Anvil's account 1, cancelling on Base Sepolia.
     fn cancellation() -> CancelAuthorization {
-        let usdc = AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(84_532), "USDC").unwrap();
+        let usdc = AssetRegistry::stablecoins()
+            .find_symbol(Network::from_chain_id(84_532), "USDC")
+            .unwrap();
         let authorizer = address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
         CancelAuthorization::new(usdc.clone(), authorizer, B256::repeat_byte(9))
     }
@@ -161,17 +176,32 @@ mod tests {
 
     #[test]
     fn the_constants_are_the_hashes_of_their_texts() {
-        assert_eq!(keccak256("CancelAuthorization(address authorizer,bytes32 nonce)"), TYPEHASH);
+        assert_eq!(
+            keccak256("CancelAuthorization(address authorizer,bytes32 nonce)"),
+            TYPEHASH
+        );
         let selector = |text: &str| keccak256(text)[..4].to_vec();
-        assert_eq!(selector("cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)"), CANCEL_VRS);
-        assert_eq!(selector("cancelAuthorization(address,bytes32,bytes)"), CANCEL_BYTES);
+        assert_eq!(
+            selector("cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)"),
+            CANCEL_VRS
+        );
+        assert_eq!(
+            selector("cancelAuthorization(address,bytes32,bytes)"),
+            CANCEL_BYTES
+        );
     }
 
     /// Digest, signature and calldata as viem makes them.
     #[tokio::test]
     async fn viem_makes_the_same() {
-        assert_eq!(cancellation().digest(), b256!("563f52e4c2769b840822a0bc5aaa21369aa703a4dbb28f024ee30e42998441b8"));
-        let signature = AnySigner::new(anvil()).cancel(&cancellation()).await.unwrap();
+        assert_eq!(
+            cancellation().digest(),
+            b256!("563f52e4c2769b840822a0bc5aaa21369aa703a4dbb28f024ee30e42998441b8")
+        );
+        let signature = AnySigner::new(anvil())
+            .cancel(&cancellation())
+            .await
+            .unwrap();
         let signed = SignedCancellation::new(cancellation(), signature);
         assert_eq!(
             hex::encode(signed.calldata()),
@@ -211,18 +241,32 @@ mod tests {
             ) -> Result<Signature, SignerError> {
                 self.0.sign(authorization).await
             }
-            async fn cancel(&self, _cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+            async fn cancel(
+                &self,
+                _cancellation: &CancelAuthorization,
+            ) -> Result<Signature, SignerError> {
                 LocalSigner::random().unwrap().cancel(&cancellation()).await
             }
         }
-        let error = AnySigner::new(Confused(anvil())).cancel(&cancellation()).await.unwrap_err();
-        assert!(error.to_string().contains("not by the signer's address"), "{error}");
+        let error = AnySigner::new(Confused(anvil()))
+            .cancel(&cancellation())
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("not by the signer's address"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn a_signer_that_knows_no_cancellations_says_so() {
-        let closure = signer_fn(cancellation().authorizer(), |_| async { Ok(Signature::new([0; 65])) });
-        let error = AnySigner::new(closure).cancel(&cancellation()).await.unwrap_err();
+        let closure = signer_fn(cancellation().authorizer(), |_| async {
+            Ok(Signature::new([0; 65]))
+        });
+        let error = AnySigner::new(closure)
+            .cancel(&cancellation())
+            .await
+            .unwrap_err();
         assert_eq!(error.to_string(), "this signer cannot sign cancellations");
         assert!(!error.is_timeout());
     }

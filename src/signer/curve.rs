@@ -71,15 +71,22 @@ mod implementation {
             if getrandom::fill(&mut seed).is_ok() {
                 context.seeded_randomize(&seed);
             }
-            Some(Self { key: SecretKey::from_byte_array(*bytes).ok()?, context })
+            Some(Self {
+                key: SecretKey::from_byte_array(*bytes).ok()?,
+                context,
+            })
         }
 
         pub(in super::super) fn address(&self) -> Address {
-            address_of_point(&PublicKey::from_secret_key(&self.context, &self.key).serialize_uncompressed())
+            address_of_point(
+                &PublicKey::from_secret_key(&self.context, &self.key).serialize_uncompressed(),
+            )
         }
 
         pub(in super::super) fn sign(&self, digest: B256) -> Signature {
-            let ecdsa = self.context.sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
+            let ecdsa = self
+                .context
+                .sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
             let (recovery, scalars) = ecdsa.serialize_compact();
             signature(&scalars, i32::from(recovery) & 1 == 1)
         }
@@ -105,9 +112,15 @@ mod tests {
     fn every_library_signs_alike() {
         for number in 1..=64_u8 {
             let (bytes, digest) = (keccak256([number]), keccak256([number, number]));
-            let (ours, theirs) = (PrivateKey::new(&bytes).unwrap(), SigningKey::from_slice(bytes.as_slice()).unwrap());
+            let (ours, theirs) = (
+                PrivateKey::new(&bytes).unwrap(),
+                SigningKey::from_slice(bytes.as_slice()).unwrap(),
+            );
             let (ecdsa, recovery) = theirs.sign_prehash_recoverable(digest.as_slice());
-            assert_eq!(ours.sign(digest), signature(&ecdsa.to_bytes(), recovery.is_y_odd()));
+            assert_eq!(
+                ours.sign(digest),
+                signature(&ecdsa.to_bytes(), recovery.is_y_odd())
+            );
             assert_eq!(ours.address(), address_of(theirs.verifying_key()));
         }
     }

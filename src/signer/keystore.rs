@@ -44,7 +44,10 @@ impl LocalSigner {
     /// # Errors
     /// When the file cannot be read, others may read it, it is no such keystore, the password does
     /// not open it, or the key in it is not that of the address it names.
-    pub fn from_keystore(path: impl AsRef<Path>, password: &SecretString) -> Result<Self, KeyError> {
+    pub fn from_keystore(
+        path: impl AsRef<Path>,
+        password: &SecretString,
+    ) -> Result<Self, KeyError> {
         let text = read_private_file(path.as_ref())?;
         Keystore::parse(&text)?.open(password)
     }
@@ -96,14 +99,17 @@ impl Hex {
     }
 
     fn array<const N: usize>(&self, field: &str) -> Result<[u8; N], KeyError> {
-        self.bytes(field)?.try_into().map_err(|_| refuse(format!("{field} is not {N} bytes")))
+        self.bytes(field)?
+            .try_into()
+            .map_err(|_| refuse(format!("{field} is not {N} bytes")))
     }
 }
 
 impl Keystore {
     fn parse(text: &str) -> Result<Self, KeyError> {
         // The parser's own words repeat what it found, which is a bare key when the wrong file was named.
-        serde_json::from_str(text).map_err(|error| refuse(format!("line {}, column {}", error.line(), error.column())))
+        serde_json::from_str(text)
+            .map_err(|error| refuse(format!("line {}, column {}", error.line(), error.column())))
     }
 
     fn open(&self, password: &SecretString) -> Result<LocalSigner, KeyError> {
@@ -113,7 +119,10 @@ impl Keystore {
         let signer = self.crypto.decrypt(password)?;
         match self.address.as_deref().filter(|named| !named.is_empty()) {
             Some(named) if named.parse() != Ok::<Address, _>(signer.address()) => {
-                Err(refuse(format!("its key is that of {}, which is not the address it names", signer.address())))
+                Err(refuse(format!(
+                    "its key is that of {}, which is not the address it names",
+                    signer.address()
+                )))
             }
             _ => Ok(signer),
         }
@@ -154,7 +163,9 @@ impl Crypto {
         match self.kdf.as_str() {
             "scrypt" => scrypt::scrypt(password, &salt, &params.scrypt()?, key.as_mut_slice())
                 .map_err(|_| refuse("scrypt cannot make a key of this length"))?,
-            "pbkdf2" => pbkdf2::pbkdf2_hmac::<Sha256>(password, &salt, params.rounds()?, key.as_mut_slice()),
+            "pbkdf2" => {
+                pbkdf2::pbkdf2_hmac::<Sha256>(password, &salt, params.rounds()?, key.as_mut_slice())
+            }
             _ => return Err(refuse("its key derivation is neither scrypt nor pbkdf2")),
         }
         Ok(key)
@@ -169,15 +180,24 @@ impl KdfParams {
         };
         let factor = 1..=SCRYPT_FACTOR;
         if n < 2 || !n.is_power_of_two() || !factor.contains(&r) || !factor.contains(&p) {
-            return Err(refuse("scrypt's n is not a power of two, or its r or p is not within 1 to 64"));
+            return Err(refuse(
+                "scrypt's n is not a power of two, or its r or p is not within 1 to 64",
+            ));
         }
-        let memory = n.checked_mul(128).and_then(|bytes| bytes.checked_mul(r.into()));
+        let memory = n
+            .checked_mul(128)
+            .and_then(|bytes| bytes.checked_mul(r.into()));
         let work = memory.and_then(|bytes| bytes.checked_mul(p.into()));
-        if memory.is_none_or(|bytes| bytes > SCRYPT_MEMORY) || work.is_none_or(|bytes| bytes > SCRYPT_WORK) {
-            return Err(refuse("its scrypt would take more than 512 MiB of memory, or too long"));
+        if memory.is_none_or(|bytes| bytes > SCRYPT_MEMORY)
+            || work.is_none_or(|bytes| bytes > SCRYPT_WORK)
+        {
+            return Err(refuse(
+                "its scrypt would take more than 512 MiB of memory, or too long",
+            ));
         }
         let log_n = u8::try_from(n.ilog2()).map_err(|_| refuse("scrypt's n is too large"))?;
-        scrypt::Params::new(log_n, r, p).map_err(|_| refuse("scrypt does not take these parameters"))
+        scrypt::Params::new(log_n, r, p)
+            .map_err(|_| refuse("scrypt does not take these parameters"))
     }
 
     /// PBKDF2's rounds, if they are within bounds.
@@ -194,14 +214,18 @@ impl KdfParams {
 
 /// A keystore's text, opened if that takes a fuzzer no more than a moment.
 #[cfg(fuzzing)]
-pub(crate) fn open_cheap(text: &str, password: &SecretString) -> Option<Result<LocalSigner, KeyError>> {
+pub(crate) fn open_cheap(
+    text: &str,
+    password: &SecretString,
+) -> Option<Result<LocalSigner, KeyError>> {
     let keystore = match Keystore::parse(text) {
         Ok(keystore) => keystore,
         Err(error) => return Some(Err(error)),
     };
     let params = &keystore.crypto.kdfparams;
     let work = params.scrypt().map_or(0, |_| {
-        let blocks = u64::from(params.r.unwrap_or(0)).saturating_mul(u64::from(params.p.unwrap_or(0)));
+        let blocks =
+            u64::from(params.r.unwrap_or(0)).saturating_mul(u64::from(params.p.unwrap_or(0)));
         params.n.unwrap_or(0).saturating_mul(blocks)
     });
     let cheap = work <= 1 << 10 && params.rounds().unwrap_or(0) <= 1 << 10;
@@ -274,7 +298,8 @@ mod tests {
         crypto["kdfparams"]["c"] = json!(1);
         crypto["kdfparams"]["salt"] = json!("a5".repeat(32));
         crypto["cipherparams"]["iv"] = json!("11".repeat(16));
-        crypto["ciphertext"] = json!("c63d51af3e5d8a37f0fa237116bcab2428404e3e64743da14e6eb3cd87917468");
+        crypto["ciphertext"] =
+            json!("c63d51af3e5d8a37f0fa237116bcab2428404e3e64743da14e6eb3cd87917468");
         crypto["mac"] = json!("007945b84230482e2b9cdede75eb28c6e3c8c44a41ee293f591864744329216f");
         file
     }
@@ -287,13 +312,18 @@ mod tests {
         let started = Instant::now();
         let error = open(file, "testpassword").unwrap_err();
         assert!(matches!(error, KeyError::Keystore(_)), "{error:?}");
-        assert!(started.elapsed() < Duration::from_secs(1), "it was worked on before it was refused");
+        assert!(
+            started.elapsed() < Duration::from_secs(1),
+            "it was worked on before it was refused"
+        );
         error.to_string()
     }
 
     #[test]
     fn the_vectors_of_the_definition_open() {
-        let expected = LocalSigner::from_hex(&SecretString::from(SECRET)).unwrap().address();
+        let expected = LocalSigner::from_hex(&SecretString::from(SECRET))
+            .unwrap()
+            .address();
         assert_eq!(expected, OWNER);
         for file in [pbkdf2_vector(), scrypt_vector()] {
             assert_eq!(open(&file, "testpassword").unwrap().address(), OWNER);
@@ -304,12 +334,18 @@ mod tests {
     fn a_wrong_password_and_a_changed_file_do_not_open() {
         let mut file = quick_file();
         for password in ["", "testpasswor", "testpassword ", "Testpassword"] {
-            assert!(matches!(open(&file, password), Err(KeyError::WrongPassword)), "{password:?}");
+            assert!(
+                matches!(open(&file, password), Err(KeyError::WrongPassword)),
+                "{password:?}"
+            );
         }
         for part in ["ciphertext", "mac"] {
             let kept = file["crypto"][part].take();
             file["crypto"][part] = json!(format!("ff{}", &kept.as_str().unwrap()[2..]));
-            assert!(matches!(open(&file, "testpassword"), Err(KeyError::WrongPassword)), "{part}");
+            assert!(
+                matches!(open(&file, "testpassword"), Err(KeyError::WrongPassword)),
+                "{part}"
+            );
             file["crypto"][part] = kept;
         }
         assert_eq!(open(&file, "testpassword").unwrap().address(), OWNER);
@@ -318,16 +354,22 @@ mod tests {
     #[test]
     fn the_address_in_the_file_is_that_of_the_key() {
         let mut file = quick_file();
-        for same in
-            [json!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b"), json!(OWNER.to_checksum(None)), json!(""), Value::Null]
-        {
+        for same in [
+            json!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b"),
+            json!(OWNER.to_checksum(None)),
+            json!(""),
+            Value::Null,
+        ] {
             file["address"] = same;
             assert_eq!(open(&file, "testpassword").unwrap().address(), OWNER);
         }
         for other in ["108aeeda4d805471df9b2a5b0f38a0c3bcba786b", "nobody"] {
             file["address"] = json!(other);
             let error = open(&file, "testpassword").unwrap_err();
-            assert!(error.to_string().contains("not the address it names"), "{error}");
+            assert!(
+                error.to_string().contains("not the address it names"),
+                "{error}"
+            );
         }
     }
 
@@ -392,7 +434,10 @@ mod tests {
             ("/crypto/kdfparams/dklen", json!(u64::MAX)),
             ("/crypto/kdfparams/salt", json!("salt")),
             ("/crypto/cipherparams/iv", json!("6087")),
-            ("/crypto/ciphertext", json!("5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa")),
+            (
+                "/crypto/ciphertext",
+                json!("5318b4d5bcd28de64ee5559e671353e16f075ecae9f99c7a79a38af5f869aa"),
+            ),
             ("/crypto/mac", json!("")),
             ("/crypto", Value::Null),
         ];
@@ -416,7 +461,10 @@ mod tests {
         ] {
             let error = Keystore::parse(&text).err().unwrap();
             let shown = format!("{error} {error:?}");
-            assert!(!shown.contains("7a28") && !shown.contains("1122") && !shown.contains("1.12"), "{shown}");
+            assert!(
+                !shown.contains("7a28") && !shown.contains("1122") && !shown.contains("1.12"),
+                "{shown}"
+            );
         }
     }
 }

@@ -85,7 +85,10 @@ impl LocalSigner {
     /// # Errors
     /// When the bytes are no key.
     pub fn from_bytes(bytes: &SecretSlice<u8>) -> Result<Self, KeyError> {
-        let bytes: &[u8; 32] = bytes.expose_secret().try_into().map_err(|_| KeyError::NotKeySized)?;
+        let bytes: &[u8; 32] = bytes
+            .expose_secret()
+            .try_into()
+            .map_err(|_| KeyError::NotKeySized)?;
         let key = PrivateKey::new(bytes).ok_or(KeyError::OutOfRange)?;
         let address = key.address();
         Ok(Self { key, address })
@@ -168,7 +171,11 @@ pub(super) fn read_private_file(path: &Path) -> Result<Zeroizing<String>, KeyErr
 fn refuse_open_file(file: &File) -> Result<(), KeyError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = file.metadata()?.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(KeyError::FileTooOpen { mode }) }
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(KeyError::FileTooOpen { mode })
+    }
 }
 
 #[cfg(not(unix))]

@@ -87,7 +87,11 @@ pub trait Signer: Send + Sync + 'static {
         cancellation: &CancelAuthorization,
     ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
         let _ = cancellation;
-        async { Err(SignerError::unavailable("this signer cannot sign cancellations")) }
+        async {
+            Err(SignerError::unavailable(
+                "this signer cannot sign cancellations",
+            ))
+        }
     }
 }
 
@@ -151,21 +155,33 @@ enum SignerErrorKind {
 impl SignerError {
     /// The signer refused, for instance by its own policy or a person's word.
     pub fn rejected(message: impl Into<String>) -> Self {
-        Self { kind: SignerErrorKind::Rejected, message: message.into() }
+        Self {
+            kind: SignerErrorKind::Rejected,
+            message: message.into(),
+        }
     }
 
     /// The signer could not be reached or is broken; nothing was signed.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { kind: SignerErrorKind::Unavailable, message: message.into() }
+        Self {
+            kind: SignerErrorKind::Unavailable,
+            message: message.into(),
+        }
     }
 
     /// The signer did not answer in time; it may have signed.
     pub fn timeout(message: impl Into<String>) -> Self {
-        Self { kind: SignerErrorKind::Timeout, message: message.into() }
+        Self {
+            kind: SignerErrorKind::Timeout,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn wrong_signature(message: impl Into<String>) -> Self {
-        Self { kind: SignerErrorKind::WrongSignature, message: message.into() }
+        Self {
+            kind: SignerErrorKind::WrongSignature,
+            message: message.into(),
+        }
     }
 
     /// Whether the signer refused.
@@ -188,8 +204,14 @@ trait DynSigner: Send + Sync {
     fn address(&self) -> Address;
     fn account(&self) -> AccountKind;
     fn time_limit(&self) -> Duration;
-    fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>>;
-    fn cancel<'a>(&'a self, cancellation: &'a CancelAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn sign<'a>(
+        &'a self,
+        authorization: &'a TransferAuthorization,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn cancel<'a>(
+        &'a self,
+        cancellation: &'a CancelAuthorization,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
 }
 
 impl<S: Signer> DynSigner for S {
@@ -205,11 +227,17 @@ impl<S: Signer> DynSigner for S {
         Signer::time_limit(self)
     }
 
-    fn sign<'a>(&'a self, authorization: &'a TransferAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>> {
+    fn sign<'a>(
+        &'a self,
+        authorization: &'a TransferAuthorization,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::sign(self, authorization))
     }
 
-    fn cancel<'a>(&'a self, cancellation: &'a CancelAuthorization) -> BoxFuture<'a, Result<Signature, SignerError>> {
+    fn cancel<'a>(
+        &'a self,
+        cancellation: &'a CancelAuthorization,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::cancel(self, cancellation))
     }
 }
@@ -227,7 +255,10 @@ impl AnySigner {
     pub(crate) fn new<S: Signer>(signer: S) -> Self {
         let kind = TypeId::of::<S>();
         let local = kind == TypeId::of::<LocalSigner>() || kind == TypeId::of::<Arc<LocalSigner>>();
-        Self { signer: Arc::new(signer), local }
+        Self {
+            signer: Arc::new(signer),
+            local,
+        }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -239,29 +270,45 @@ impl AnySigner {
     }
 
     /// Asks for a signature within the signer's time and checks that it is one.
-    pub(crate) async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+    pub(crate) async fn sign(
+        &self,
+        authorization: &TransferAuthorization,
+    ) -> Result<Signature, SignerError> {
         let signature = self.in_time(self.signer.sign(authorization)).await?;
         match self.signer.account() {
-            AccountKind::Eoa if self.local && authorization.from() == self.address() => Ok(signature),
+            AccountKind::Eoa if self.local && authorization.from() == self.address() => {
+                Ok(signature)
+            }
             AccountKind::Eoa => check_signature(authorization, &signature),
             AccountKind::Contract => Ok(signature),
         }
     }
 
     /// Asks for the signature of a cancellation, as [`sign`](Self::sign) does for a payment.
-    pub(crate) async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
+    pub(crate) async fn cancel(
+        &self,
+        cancellation: &CancelAuthorization,
+    ) -> Result<Signature, SignerError> {
         let signature = self.in_time(self.signer.cancel(cancellation)).await?;
         match self.signer.account() {
-            AccountKind::Eoa => recover::check(cancellation.digest(), cancellation.authorizer(), &signature),
+            AccountKind::Eoa => {
+                recover::check(cancellation.digest(), cancellation.authorizer(), &signature)
+            }
             AccountKind::Contract => Ok(signature),
         }
     }
 
-    async fn in_time(&self, signing: BoxFuture<'_, Result<Signature, SignerError>>) -> Result<Signature, SignerError> {
+    async fn in_time(
+        &self,
+        signing: BoxFuture<'_, Result<Signature, SignerError>>,
+    ) -> Result<Signature, SignerError> {
         let limit = self.time_limit();
-        tokio::time::timeout(limit, signing)
-            .await
-            .map_err(|_| SignerError::timeout(format!("the signer did not answer within {} s", limit.as_secs())))?
+        tokio::time::timeout(limit, signing).await.map_err(|_| {
+            SignerError::timeout(format!(
+                "the signer did not answer within {} s",
+                limit.as_secs()
+            ))
+        })?
     }
 }
 

@@ -15,7 +15,11 @@ pub(crate) fn check_signature(
 }
 
 /// The signature of a digest in canonical form, if it recovers to `signer`.
-pub(super) fn check(digest: B256, signer: Address, signature: &Signature) -> Result<Signature, SignerError> {
+pub(super) fn check(
+    digest: B256,
+    signer: Address,
+    signature: &Signature,
+) -> Result<Signature, SignerError> {
     let (ecdsa, recovery) = parse(signature)?;
     let recovered = VerifyingKey::recover_from_prehash(digest.as_slice(), &ecdsa, recovery)
         .map(|key| address_of(&key))
@@ -30,7 +34,10 @@ pub(super) fn check(digest: B256, signer: Address, signature: &Signature) -> Res
 
 fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
     let malformed = || SignerError::wrong_signature("the signature is not r, s and v in 65 bytes");
-    let (scalars, v) = signature.as_bytes().split_last_chunk::<1>().ok_or_else(malformed)?;
+    let (scalars, v) = signature
+        .as_bytes()
+        .split_last_chunk::<1>()
+        .ok_or_else(malformed)?;
     let ecdsa = Ecdsa::from_slice(scalars).map_err(|_| malformed())?;
     let odd = match v {
         [0 | 27] => false,
@@ -56,7 +63,9 @@ pub(super) mod tests {
 
     /// A cent of Base's USDC from `payer`.
     pub(in super::super) fn authorization(payer: Address) -> TransferAuthorization {
-        let usdc = AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(8453), "USDC").unwrap();
+        let usdc = AssetRegistry::stablecoins()
+            .find_symbol(Network::from_chain_id(8453), "USDC")
+            .unwrap();
         let parties = (payer, Address::repeat_byte(0xbb));
         TransferAuthorization::new(
             usdc.clone(),
@@ -95,7 +104,10 @@ pub(super) mod tests {
     fn v_counted_from_nought_becomes_27_or_28() {
         let (authorization, signature) = signed();
         let v = signature.as_bytes()[64];
-        assert_eq!(check_signature(&authorization, &with_v(&signature, v - 27)), Ok(signature));
+        assert_eq!(
+            check_signature(&authorization, &with_v(&signature, v - 27)),
+            Ok(signature)
+        );
     }
 
     #[test]
@@ -106,7 +118,10 @@ pub(super) mod tests {
         assert_ne!(low, high);
         let mut mirrored = high.to_bytes().to_vec();
         mirrored.push(27 + 28 - signature.as_bytes()[64]);
-        assert_eq!(check_signature(&authorization, &Signature::new(mirrored)), Ok(signature));
+        assert_eq!(
+            check_signature(&authorization, &Signature::new(mirrored)),
+            Ok(signature)
+        );
     }
 
     #[test]
@@ -129,8 +144,12 @@ pub(super) mod tests {
             with_v(&signature, 35).as_bytes().to_vec(), // as transactions of chain 0 carry it
         ];
         for bytes in malformed {
-            let refused = check_signature(&authorization, &Signature::new(bytes.clone())).unwrap_err();
-            assert!(refused.to_string().contains("65 bytes"), "{bytes:?}: {refused}");
+            let refused =
+                check_signature(&authorization, &Signature::new(bytes.clone())).unwrap_err();
+            assert!(
+                refused.to_string().contains("65 bytes"),
+                "{bytes:?}: {refused}"
+            );
         }
     }
 
@@ -164,7 +183,10 @@ pub(super) mod tests {
             let signature = impostor.sign_now(&authorization);
             async move { Ok(signature) }
         });
-        let refused = AnySigner::new(confused).sign(&authorization).await.unwrap_err();
+        let refused = AnySigner::new(confused)
+            .sign(&authorization)
+            .await
+            .unwrap_err();
         assert!(refused.to_string().contains(&by.to_string()), "{refused}");
         assert!(!refused.is_timeout() && !refused.is_rejected());
     }
@@ -179,11 +201,17 @@ pub(super) mod tests {
             fn time_limit(&self) -> Duration {
                 Duration::from_millis(10)
             }
-            async fn sign(&self, _authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+            async fn sign(
+                &self,
+                _authorization: &TransferAuthorization,
+            ) -> Result<Signature, SignerError> {
                 std::future::pending().await
             }
         }
-        let error = AnySigner::new(Silent).sign(&authorization(Address::ZERO)).await.unwrap_err();
+        let error = AnySigner::new(Silent)
+            .sign(&authorization(Address::ZERO))
+            .await
+            .unwrap_err();
         assert!(error.is_timeout());
     }
 
@@ -197,11 +225,16 @@ pub(super) mod tests {
             fn account(&self) -> AccountKind {
                 AccountKind::Contract
             }
-            async fn sign(&self, _authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+            async fn sign(
+                &self,
+                _authorization: &TransferAuthorization,
+            ) -> Result<Signature, SignerError> {
                 Ok(Signature::new([1, 2, 3]))
             }
         }
-        let signature = AnySigner::new(Wallet).sign(&authorization(Address::repeat_byte(1))).await;
+        let signature = AnySigner::new(Wallet)
+            .sign(&authorization(Address::repeat_byte(1)))
+            .await;
         assert_eq!(signature, Ok(Signature::new([1, 2, 3])));
     }
 }

@@ -17,11 +17,24 @@ pub(super) fn digest(asset: &Asset, struct_hash: B256) -> B256 {
 }
 
 /// The parameter of `eth_signTypedData_v4`. `members` are names and types, in the type's order.
-pub(super) fn json(asset: &Asset, primary: &str, members: &[(&str, &str)], message: &Value) -> String {
+pub(super) fn json(
+    asset: &Asset,
+    primary: &str,
+    members: &[(&str, &str)],
+    message: &Value,
+) -> String {
     let fields = |members: &[(&str, &str)]| -> Vec<Value> {
-        members.iter().map(|(name, kind)| json!({ "name": name, "type": kind })).collect()
+        members
+            .iter()
+            .map(|(name, kind)| json!({ "name": name, "type": kind }))
+            .collect()
     };
-    let domain = [("name", "string"), ("version", "string"), ("chainId", "uint256"), ("verifyingContract", "address")];
+    let domain = [
+        ("name", "string"),
+        ("version", "string"),
+        ("chainId", "uint256"),
+        ("verifyingContract", "address"),
+    ];
     json!({
         "types": { "EIP712Domain": fields(&domain), primary: fields(members) },
         "primaryType": primary,

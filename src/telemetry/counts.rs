@@ -22,15 +22,21 @@ impl Counts {
     #[must_use]
     pub fn of(&self, name: &str) -> u64 {
         let counts = self.counts();
-        counts.iter().filter(|(happening, _)| happening.name() == name).map(|(_, count)| *count).sum()
+        counts
+            .iter()
+            .filter(|(happening, _)| happening.name() == name)
+            .map(|(_, count)| *count)
+            .sum()
     }
 
     /// How often each rule refused, by the rule's name.
     #[must_use]
     pub fn denials(&self) -> Vec<(Rule, u64)> {
         let counts = self.counts();
-        let mut denials: Vec<(Rule, u64)> =
-            counts.iter().filter_map(|(happening, count)| Some((happening.rule()?, *count))).collect();
+        let mut denials: Vec<(Rule, u64)> = counts
+            .iter()
+            .filter_map(|(happening, count)| Some((happening.rule()?, *count)))
+            .collect();
         denials.sort_by_key(|(rule, _)| rule.name());
         denials
     }

@@ -175,8 +175,20 @@ impl<'a> Event<'a> {
         self.happening.name()
     }
 
-    pub(crate) const fn new(happening: Happening, origin: &'a Origin, tag: Option<&'a str>) -> Self {
-        Self { happening, origin, purchase: None, amount: None, tag, agent: None, elapsed: None }
+    pub(crate) const fn new(
+        happening: Happening,
+        origin: &'a Origin,
+        tag: Option<&'a str>,
+    ) -> Self {
+        Self {
+            happening,
+            origin,
+            purchase: None,
+            amount: None,
+            tag,
+            agent: None,
+            elapsed: None,
+        }
     }
 
     /// Writes it to the log.
@@ -222,7 +234,10 @@ impl AnyObserver {
         let Some(observer) = &self.0 else { return };
         // What it was in the midst of is its own.
         if catch_unwind(AssertUnwindSafe(|| observer.observe(event))).is_err() {
-            tracing::error!(event = event.name(), "the observer panicked; the payment goes on");
+            tracing::error!(
+                event = event.name(),
+                "the observer panicked; the payment goes on"
+            );
         }
     }
 }
@@ -245,7 +260,13 @@ pub(crate) struct Trail {
 
 impl Trail {
     pub(crate) fn new(entry: &Entry, amount: TokenAmount, since: Timestamp) -> Self {
-        Self { origin: entry.origin.clone(), purchase: entry.purchase.clone(), tag: entry.tag.clone(), amount, since }
+        Self {
+            origin: entry.origin.clone(),
+            purchase: entry.purchase.clone(),
+            tag: entry.tag.clone(),
+            amount,
+            since,
+        }
     }
 
     pub(crate) const fn origin(&self) -> &Origin {
@@ -254,11 +275,18 @@ impl Trail {
 
     pub(crate) fn event(&self, happening: Happening) -> Event<'_> {
         let event = Event::new(happening, &self.origin, self.tag.as_deref());
-        Event { purchase: Some(&self.purchase), amount: Some(&self.amount), ..event }
+        Event {
+            purchase: Some(&self.purchase),
+            amount: Some(&self.amount),
+            ..event
+        }
     }
 
     /// With the time since the payment was taken in hand.
     pub(crate) fn timed(&self, happening: Happening, now: Timestamp) -> Event<'_> {
-        Event { elapsed: Some(self.since.until(now)), ..self.event(happening) }
+        Event {
+            elapsed: Some(self.since.until(now)),
+            ..self.event(happening)
+        }
     }
 }

@@ -42,9 +42,14 @@ impl From<Response<Body>> for Reply {
 
 /// A fault's answer in plain text. Who should come back later, should in a year.
 pub(super) fn failed(status: u16) -> Response<Body> {
-    let mut response = plain(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), "something went wrong");
+    let mut response = plain(
+        StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+        "something went wrong",
+    );
     if matches!(status, 429 | 503) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(A_YEAR));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(A_YEAR));
     }
     response
 }
@@ -52,7 +57,9 @@ pub(super) fn failed(status: u16) -> Response<Body> {
 pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::whole(words));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -60,8 +67,12 @@ pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
 pub(super) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::whole(json));
     *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -77,7 +88,10 @@ pub(super) fn goods(route: &Route, received: &Received) -> Response<Body> {
     if matches!(route.content, Content::Echo)
         && let Some(kind) = received.headers.get(CONTENT_TYPE)
     {
-        response.headers_mut().entry(CONTENT_TYPE).or_insert_with(|| kind.clone());
+        response
+            .headers_mut()
+            .entry(CONTENT_TYPE)
+            .or_insert_with(|| kind.clone());
     }
     response
 }
@@ -138,7 +152,12 @@ impl Claim {
     /// A receipt of a transaction that never was.
     pub(super) fn invented(network: Network, authorization: &Authorization) -> Self {
         let transaction = Some(keccak256(authorization.nonce));
-        Self { success: true, transaction, reason: None, ..Self::failure("", network, authorization) }
+        Self {
+            success: true,
+            transaction,
+            reason: None,
+            ..Self::failure("", network, authorization)
+        }
     }
 
     pub(super) fn failure(
@@ -147,31 +166,69 @@ impl Claim {
         authorization: &Authorization,
     ) -> Self {
         let (reason, payer) = (Some(reason.into()), authorization.from);
-        Self { success: false, transaction: None, network, payer, reason, amount: None, length: 0 }
+        Self {
+            success: false,
+            transaction: None,
+            network,
+            payer,
+            reason,
+            amount: None,
+            length: 0,
+        }
     }
 
     /// The transaction was sent, and not seen included.
     pub(super) fn pending(self) -> Self {
-        Self { success: false, reason: Some("settlement_pending".into()), ..self }
+        Self {
+            success: false,
+            reason: Some("settlement_pending".into()),
+            ..self
+        }
     }
 
     /// Another purchase's transaction.
     pub(super) fn of_transaction(self, transaction: B256) -> Self {
-        Self { transaction: Some(transaction), ..self }
+        Self {
+            transaction: Some(transaction),
+            ..self
+        }
     }
 
     pub(super) fn forged(self, forgery: Forgery) -> Self {
         match forgery {
-            Forgery::Payer => Self { payer: Address::repeat_byte(0xde), ..self },
-            Forgery::Network => Self { network: Network::from_chain_id(1), ..self },
-            Forgery::NoTransaction => Self { transaction: None, ..self },
-            Forgery::Transaction => Self { transaction: self.transaction.map(keccak256), ..self },
-            Forgery::Amount => Self { amount: Some("1"), ..self },
+            Forgery::Payer => Self {
+                payer: Address::repeat_byte(0xde),
+                ..self
+            },
+            Forgery::Network => Self {
+                network: Network::from_chain_id(1),
+                ..self
+            },
+            Forgery::NoTransaction => Self {
+                transaction: None,
+                ..self
+            },
+            Forgery::Transaction => Self {
+                transaction: self.transaction.map(keccak256),
+                ..self
+            },
+            Forgery::Amount => Self {
+                amount: Some("1"),
+                ..self
+            },
             Forgery::Failure | Forgery::FailureDelivered | Forgery::Contradiction => {
                 let reason = Some("invalid_exact_evm_transaction_failed".into());
-                Self { success: false, transaction: None, reason, ..self }
+                Self {
+                    success: false,
+                    transaction: None,
+                    reason,
+                    ..self
+                }
             }
-            Forgery::Huge => Self { length: 100_000, ..self },
+            Forgery::Huge => Self {
+                length: 100_000,
+                ..self
+            },
             Forgery::OtherPurchase | Forgery::WithTerms => self,
         }
     }
@@ -192,8 +249,13 @@ impl Claim {
             "payer": self.payer.to_checksum(None),
         });
         if let Some(claim) = claim.as_object_mut() {
-            let reason = self.reason.as_deref().map(|reason| ("errorReason".to_owned(), reason.into()));
-            let amount = self.amount.map(|amount| ("amount".to_owned(), amount.into()));
+            let reason = self
+                .reason
+                .as_deref()
+                .map(|reason| ("errorReason".to_owned(), reason.into()));
+            let amount = self
+                .amount
+                .map(|amount| ("amount".to_owned(), amount.into()));
             claim.extend(reason.into_iter().chain(amount));
         }
         let mut json = claim.to_string().into_bytes();

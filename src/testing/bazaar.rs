@@ -91,7 +91,11 @@ impl Bazaar {
     /// Every request that came, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
-        self.shelf.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shelf
+            .received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -108,7 +112,13 @@ pub struct BazaarBuilder {
 
 impl Default for BazaarBuilder {
     fn default() -> Self {
-        Self { items: Vec::new(), servers: Vec::new(), page: 100, search: true, fault: None }
+        Self {
+            items: Vec::new(),
+            servers: Vec::new(),
+            page: 100,
+            search: true,
+            fault: None,
+        }
     }
 }
 
@@ -161,11 +171,20 @@ impl BazaarBuilder {
     /// Outside of a tokio runtime with I/O.
     pub async fn start(self) -> io::Result<Bazaar> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let base = Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
-        let shelf = Arc::new(Shelf { listed: self, base: base.clone(), received: Mutex::default() });
+        let base =
+            Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
+        let shelf = Arc::new(Shelf {
+            listed: self,
+            base: base.clone(),
+            received: Mutex::default(),
+        });
         let mut server = JoinSet::new();
         drop(server.spawn(serve(listener, Arc::clone(&shelf))));
-        Ok(Bazaar { shelf, base, _server: server })
+        Ok(Bazaar {
+            shelf,
+            base,
+            _server: server,
+        })
     }
 }
 
@@ -197,7 +216,11 @@ async fn connection(stream: TcpStream, shelf: Arc<Shelf>) {
         async move { Ok::<_, io::Error>(shelf.answer(request)) }
     });
     // It ends with an error when the visitor goes away, which is no news here.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 /// What a request asks for.
@@ -213,22 +236,35 @@ impl Shelf {
         let (head, _) = request.into_parts();
         let received = Received::new(head, Bytes::new(), SystemClock.now());
         let asked = self.asked(&received);
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+        self.received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(received);
         match &self.listed.fault {
-            Some(BazaarFault::Status(status)) => {
-                plain(StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY), "there is no list today")
-            }
+            Some(BazaarFault::Status(status)) => plain(
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
+                "there is no list today",
+            ),
             Some(BazaarFault::Redirects(to)) => redirect(307, to),
             fault => self.page(&asked, fault.as_ref()),
         }
     }
 
     fn asked(&self, received: &Received) -> Asked {
-        let url = self.base.join(&received.target).unwrap_or_else(|_| self.base.clone());
+        let url = self
+            .base
+            .join(&received.target)
+            .unwrap_or_else(|_| self.base.clone());
         let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
         let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
-        let start = number("offset").or_else(|| number("cursor")).unwrap_or_default();
-        Asked { path: url.path().to_owned(), start, query }
+        let start = number("offset")
+            .or_else(|| number("cursor"))
+            .unwrap_or_default();
+        Asked {
+            path: url.path().to_owned(),
+            start,
+            query,
+        }
     }
 
     fn page(&self, asked: &Asked, fault: Option<&BazaarFault>) -> Response<Body> {
@@ -247,7 +283,9 @@ impl Shelf {
             _ => body,
         };
         let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 
@@ -255,18 +293,30 @@ impl Shelf {
     fn cut(&self, items: &[Value], asked: &Asked) -> (Vec<Value>, Option<usize>) {
         match &self.listed.fault {
             Some(BazaarFault::Endless) => {
-                let url = self.base.join(&format!("/endless/{}", asked.start)).unwrap_or_else(|_| self.base.clone());
+                let url = self
+                    .base
+                    .join(&format!("/endless/{}", asked.start))
+                    .unwrap_or_else(|_| self.base.clone());
                 let item = json!({ "resource": url.as_str(), "type": "http", "accepts": [], "description": "endless",
                     "name": "endless", "remotes": [{ "type": "streamable-http", "url": url.as_str() }] });
                 (vec![item], Some(asked.start.saturating_add(1)))
             }
-            Some(BazaarFault::Repeats) => {
-                (items.iter().take(self.listed.page).cloned().collect(), Some(asked.start.saturating_add(1)))
-            }
+            Some(BazaarFault::Repeats) => (
+                items.iter().take(self.listed.page).cloned().collect(),
+                Some(asked.start.saturating_add(1)),
+            ),
             _ => {
-                let limit = asked.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20);
-                let page: Vec<Value> =
-                    items.iter().skip(asked.start).take(self.listed.page.min(limit)).cloned().collect();
+                let limit = asked
+                    .query
+                    .get("limit")
+                    .and_then(|limit| limit.parse().ok())
+                    .unwrap_or(20);
+                let page: Vec<Value> = items
+                    .iter()
+                    .skip(asked.start)
+                    .take(self.listed.page.min(limit))
+                    .cloned()
+                    .collect();
                 let next = asked.start.saturating_add(page.len());
                 (page, (next < items.len()).then_some(next))
             }
@@ -283,7 +333,10 @@ impl Shelf {
         };
         let items: Vec<Value> = self.listed.items.iter().filter(wanted).cloned().collect();
         let (page, _) = self.cut(&items, asked);
-        let endless = matches!(self.listed.fault, Some(BazaarFault::Endless | BazaarFault::Repeats));
+        let endless = matches!(
+            self.listed.fault,
+            Some(BazaarFault::Endless | BazaarFault::Repeats)
+        );
         let total = if endless { usize::MAX } else { items.len() };
         let pagination = json!({ "limit": page.len(), "offset": asked.start, "total": total });
         json!({ "x402Version": 2, "items": page, "pagination": pagination })
@@ -291,7 +344,11 @@ impl Shelf {
 
     /// The items in which any of the words stands.
     fn search(&self, asked: &Asked) -> Value {
-        let words = asked.query.get("query").map(|query| query.to_lowercase()).unwrap_or_default();
+        let words = asked
+            .query
+            .get("query")
+            .map(|query| query.to_lowercase())
+            .unwrap_or_default();
         let fits = |item: &&Value| {
             let text = item.to_string().to_lowercase();
             words.split_whitespace().any(|word| text.contains(word))
@@ -303,7 +360,12 @@ impl Shelf {
     }
 
     fn well_known(&self) -> Value {
-        let urls: Vec<&Value> = self.listed.items.iter().filter_map(|item| item.get("resource")).collect();
+        let urls: Vec<&Value> = self
+            .listed
+            .items
+            .iter()
+            .filter_map(|item| item.get("resource"))
+            .collect();
         json!({ "version": 1, "resources": urls })
     }
 
@@ -320,10 +382,20 @@ impl Shelf {
 
     /// By a text in the name, as the official registry.
     fn servers(&self, asked: &Asked) -> Value {
-        let search = asked.query.get("search").map(|text| text.to_lowercase()).unwrap_or_default();
-        let name =
-            |item: &Value| item.pointer("/server/name").or_else(|| item.get("name")).cloned().unwrap_or_default();
-        let fits = |item: &&Value| search.is_empty() || name(item).to_string().to_lowercase().contains(&search);
+        let search = asked
+            .query
+            .get("search")
+            .map(|text| text.to_lowercase())
+            .unwrap_or_default();
+        let name = |item: &Value| {
+            item.pointer("/server/name")
+                .or_else(|| item.get("name"))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let fits = |item: &&Value| {
+            search.is_empty() || name(item).to_string().to_lowercase().contains(&search)
+        };
         let found: Vec<Value> = self.listed.servers.iter().filter(fits).cloned().collect();
         let (page, next) = self.cut(&found, asked);
         let mut metadata = json!({ "count": page.len() });
@@ -337,11 +409,21 @@ impl Shelf {
 /// An item as an operation of an OpenAPI document: its path, its method, and what it costs in dollars.
 fn operation(item: &Value) -> Option<(String, String, Value)> {
     let url = Url::parse(item.get("resource")?.as_str()?).ok()?;
-    let input = ["/extensions/bazaar/info/input/method", "/accepts/0/outputSchema/input/method"];
-    let method = input.iter().find_map(|pointer| item.pointer(pointer)?.as_str()).unwrap_or("GET").to_lowercase();
-    let required = json!({ "x402Version": item.get("x402Version")?, "accepts": item.get("accepts")? });
+    let input = [
+        "/extensions/bazaar/info/input/method",
+        "/accepts/0/outputSchema/input/method",
+    ];
+    let method = input
+        .iter()
+        .find_map(|pointer| item.pointer(pointer)?.as_str())
+        .unwrap_or("GET")
+        .to_lowercase();
+    let required =
+        json!({ "x402Version": item.get("x402Version")?, "accepts": item.get("accepts")? });
     let required = PaymentRequired::from_json(required.to_string().as_bytes()).ok()?;
-    let price = Quote::read(&required, 0, AssetRegistry::stablecoins()).ok()?.dollars()?;
+    let price = Quote::read(&required, 0, AssetRegistry::stablecoins())
+        .ok()?
+        .dollars()?;
     let price = json!({ "mode": "fixed", "currency": "USD", "amount": price.to_string() });
     let operation = json!({
         "summary": item.get("description"),

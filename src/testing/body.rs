@@ -33,34 +33,57 @@ enum Rest {
 
 impl Body {
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self { chunks: VecDeque::from([bytes.into()]), rest: Rest::End, sized: true }
+        Self {
+            chunks: VecDeque::from([bytes.into()]),
+            rest: Rest::End,
+            sized: true,
+        }
     }
 
     pub(super) fn chunked(chunks: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { chunks: chunks.into_iter().collect(), rest: Rest::End, sized: false }
+        Self {
+            chunks: chunks.into_iter().collect(),
+            rest: Rest::End,
+            sized: false,
+        }
     }
 
     /// The body so far, and then nothing more, nor an end.
     pub(super) fn hanging(self) -> Self {
-        Self { rest: Rest::Hang, sized: false, ..self }
+        Self {
+            rest: Rest::Hang,
+            sized: false,
+            ..self
+        }
     }
 
     /// The first half of the first chunk, and then a broken connection.
     pub(super) fn broken(mut self) -> Self {
         let first = self.chunks.pop_front().unwrap_or_default();
         let half = first.len().checked_div(2).unwrap_or_default();
-        Self { chunks: VecDeque::from([first.slice(..half)]), rest: Rest::FlushAndBreak, sized: false }
+        Self {
+            chunks: VecDeque::from([first.slice(..half)]),
+            rest: Rest::FlushAndBreak,
+            sized: false,
+        }
     }
 
     /// Spaces after the body, up to `length` bytes.
     pub(super) fn padded(self, length: usize) -> Self {
         let missing = length.saturating_sub(self.length());
-        Self { rest: Rest::Padding(missing), sized: false, ..self }
+        Self {
+            rest: Rest::Padding(missing),
+            sized: false,
+            ..self
+        }
     }
 
     /// As it is, without telling its length.
     pub(super) fn untold(self) -> Self {
-        Self { sized: false, ..self }
+        Self {
+            sized: false,
+            ..self
+        }
     }
 
     /// Padded as [`padded`](Self::padded), and compressed with gzip.
@@ -69,7 +92,9 @@ impl Body {
         let padding = io::repeat(b' ').take(u64::try_from(missing).unwrap_or(u64::MAX));
         let whole: Vec<u8> = self.chunks.into_iter().flatten().collect();
         let mut packed = Vec::new();
-        match GzEncoder::new(whole.as_slice().chain(padding), Compression::fast()).read_to_end(&mut packed) {
+        match GzEncoder::new(whole.as_slice().chain(padding), Compression::fast())
+            .read_to_end(&mut packed)
+        {
             Ok(_) => Self::whole(packed),
             // Neither memory nor repetition can fail.
             Err(_) => Self::whole(Bytes::new()),
@@ -78,7 +103,10 @@ impl Body {
 
     /// Of what it begins with, in bytes.
     pub(super) fn length(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).fold(0, usize::saturating_add)
+        self.chunks
+            .iter()
+            .map(Bytes::len)
+            .fold(0, usize::saturating_add)
     }
 }
 
@@ -86,7 +114,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(chunk) = self.chunks.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
@@ -99,7 +130,9 @@ impl HttpBody for Body {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Rest::Break => Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted)))),
+            Rest::Break => {
+                Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted))))
+            }
             Rest::Padding(left) => {
                 let chunk = PADDING.get(..left).unwrap_or(PADDING);
                 self.rest = Rest::Padding(left.saturating_sub(chunk.len()));

@@ -75,9 +75,10 @@ impl Breakage {
             Self::Cut(bytes) => Habit::Cut(*bytes),
             Self::Slow(pause) => Habit::Slow(*pause),
             Self::Garbage => Habit::Instead(Bytes::from_static(b"\x16\x03\x01 220 ready\r\n\r\n")),
-            Self::EndlessHints => {
-                Habit::Endless { begin: Bytes::new(), again: "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(MANY).into() }
-            }
+            Self::EndlessHints => Habit::Endless {
+                begin: Bytes::new(),
+                again: "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(MANY).into(),
+            },
             Self::EndlessHead => Habit::Endless {
                 begin: Bytes::from_static(b"HTTP/1.1 200 OK\r\n"),
                 again: "X-Filler: 0123456789abcdef\r\n".repeat(MANY).into(),
@@ -89,20 +90,27 @@ impl Breakage {
 }
 
 fn crowd(mut response: Response<Body>, count: usize) -> Response<Body> {
-    let names = (0..count).filter_map(|number| HeaderName::try_from(format!("x-crowd-{number}")).ok());
-    response.headers_mut().extend(names.map(|name| (name, HeaderValue::from_static("x"))));
+    let names =
+        (0..count).filter_map(|number| HeaderName::try_from(format!("x-crowd-{number}")).ok());
+    response
+        .headers_mut()
+        .extend(names.map(|name| (name, HeaderValue::from_static("x"))));
     response
 }
 
 fn announce_more(response: Response<Body>) -> Response<Body> {
     let announced = response.body().length().saturating_add(100);
     let mut response = response.map(Body::untold);
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(announced));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(announced));
     response
 }
 
 fn bomb(response: Response<Body>, length: usize) -> Response<Body> {
     let mut response = response.map(|body| body.compressed(length));
-    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+        .headers_mut()
+        .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response
 }

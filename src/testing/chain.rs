@@ -63,7 +63,10 @@ pub(super) struct Token {
 
 impl From<&Asset> for Token {
     fn from(asset: &Asset) -> Self {
-        Self { network: asset.network(), contract: asset.address() }
+        Self {
+            network: asset.network(),
+            contract: asset.address(),
+        }
     }
 }
 
@@ -78,11 +81,19 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Whether the token would make the transfer; why not, in the official facilitator's words.
-    pub(super) fn simulate(&self, token: Token, transfer: &Authorization) -> Result<(), &'static str> {
+    pub(super) fn simulate(
+        &self,
+        token: Token,
+        transfer: &Authorization,
+    ) -> Result<(), &'static str> {
         if self.is_used(token, transfer.from, transfer.nonce) {
             return Err("invalid_exact_evm_nonce_already_used");
         }
-        if self.balances.get(&transfer.from).is_some_and(|balance| *balance < transfer.value) {
+        if self
+            .balances
+            .get(&transfer.from)
+            .is_some_and(|balance| *balance < transfer.value)
+        {
             return Err("invalid_exact_evm_insufficient_balance");
         }
         Ok(())
@@ -125,13 +136,22 @@ impl Chain {
         if recover(domain.cancellation(authorizer, nonce), signature) != Some(authorizer) {
             return Err(CancelError::InvalidSignature);
         }
-        let token = Token { network: Network::from_chain_id(domain.chain_id), contract: domain.contract };
+        let token = Token {
+            network: Network::from_chain_id(domain.chain_id),
+            contract: domain.contract,
+        };
         if !self.used.insert((token, authorizer, nonce)) {
             return Err(CancelError::UsedOrCanceled);
         }
         let transaction = transaction(token, authorizer, nonce);
-        let cancellation =
-            Cancellation { transaction, network: token.network, asset: token.contract, authorizer, nonce, at };
+        let cancellation = Cancellation {
+            transaction,
+            network: token.network,
+            asset: token.contract,
+            authorizer,
+            nonce,
+            at,
+        };
         self.cancellations.push(cancellation.clone());
         Ok(cancellation)
     }

@@ -223,9 +223,17 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn strike(&mut self, occasion: Occasion) -> Option<Fault> {
-        match self.once.iter().position(|fault| fault.occasion() == occasion) {
+        match self
+            .once
+            .iter()
+            .position(|fault| fault.occasion() == occasion)
+        {
             Some(next) => Some(self.once.remove(next)),
-            None => self.always.iter().find(|fault| fault.occasion() == occasion).cloned(),
+            None => self
+                .always
+                .iter()
+                .find(|fault| fault.occasion() == occasion)
+                .cloned(),
         }
     }
 }

@@ -98,30 +98,45 @@ impl Lie {
     /// changed so stays as it is.
     pub(super) fn tell(&self, offers: Vec<Offer>, version: Version, statement: u32) -> Vec<Offer> {
         match self {
-            Self::DearBody(times) if version == Version::V1 => {
-                offers.iter().filter_map(|offer| multiply(offer, *times, 1)).collect()
-            }
+            Self::DearBody(times) if version == Version::V1 => offers
+                .iter()
+                .filter_map(|offer| multiply(offer, *times, 1))
+                .collect(),
             Self::NoOffers => Vec::new(),
-            Self::DearFirst(times) => {
-                offers.iter().filter_map(|offer| multiply(offer, *times, 1)).chain(offers.clone()).collect()
-            }
+            Self::DearFirst(times) => offers
+                .iter()
+                .filter_map(|offer| multiply(offer, *times, 1))
+                .chain(offers.clone())
+                .collect(),
             Self::ManyOffers(count) => {
-                let junk =
-                    (0..*count).filter_map(|number| to_raw_value(&json!({ "scheme": format!("junk-{number}") })).ok());
+                let junk = (0..*count).filter_map(|number| {
+                    to_raw_value(&json!({ "scheme": format!("junk-{number}") })).ok()
+                });
                 junk.chain(offers).collect()
             }
-            _ => offers.into_iter().map(|offer| self.retell(&offer, statement).unwrap_or(offer)).collect(),
+            _ => offers
+                .into_iter()
+                .map(|offer| self.retell(&offer, statement).unwrap_or(offer))
+                .collect(),
         }
     }
 
     fn retell(&self, offer: &RawValue, statement: u32) -> Option<Offer> {
         match self {
             Self::Price(times) => multiply(offer, *times, 1),
-            Self::CreepingPrice(percent) => multiply(offer, percent.saturating_mul(statement).saturating_add(100), 100),
+            Self::CreepingPrice(percent) => multiply(
+                offer,
+                percent.saturating_mul(statement).saturating_add(100),
+                100,
+            ),
             Self::Amount(json) => with(offer, amount_field(offer)?, json),
             Self::TwoAmounts => {
                 let amount = fields(offer)?.remove(amount_field(offer)?)?;
-                with(&with(offer, "amount", amount.get())?, "maxAmountRequired", amount.get())
+                with(
+                    &with(offer, "amount", amount.get())?,
+                    "maxAmountRequired",
+                    amount.get(),
+                )
             }
             Self::AmountTwice => twice(offer, amount_field(offer)?),
             Self::PayTo(payee) => with_text(offer, "payTo", &payee.to_checksum(None)),
@@ -129,7 +144,9 @@ impl Lie {
             Self::PayToChanges => with_text(offer, "payTo", &payee(statement).to_checksum(None)),
             Self::Token(contract) => with_text(offer, "asset", &contract.to_checksum(None)),
             Self::Network(network) => with_text(offer, "network", network),
-            Self::Domain { name, version } => with_extra(&with_extra(offer, "name", name)?, "version", version),
+            Self::Domain { name, version } => {
+                with_extra(&with_extra(offer, "name", name)?, "version", version)
+            }
             Self::Scheme(scheme) => with_text(offer, "scheme", scheme),
             Self::TransferMethod(method) => with_extra(offer, "assetTransferMethod", method),
             Self::Flow(flow) => with_extra(offer, "paymentFlow", flow),
@@ -140,7 +157,9 @@ impl Lie {
                 with(offer, "extra", extra.get())
             }
             // Version 1 describes the resource in its offers.
-            Self::Resource(url) if is_described(offer) => with_text(offer, "resource", url.as_str()),
+            Self::Resource(url) if is_described(offer) => {
+                with_text(offer, "resource", url.as_str())
+            }
             Self::Words(words) if is_described(offer) => with_text(offer, "description", words),
             _ => None,
         }
@@ -163,13 +182,18 @@ fn is_described(offer: &RawValue) -> bool {
 /// What the offer's version calls the price.
 fn amount_field(offer: &RawValue) -> Option<&'static str> {
     let fields = fields(offer)?;
-    ["amount", "maxAmountRequired"].into_iter().find(|name| fields.contains_key(*name))
+    ["amount", "maxAmountRequired"]
+        .into_iter()
+        .find(|name| fields.contains_key(*name))
 }
 
 /// The offer with a field that says this JSON.
 fn with(offer: &RawValue, field: &str, json: &str) -> Option<Offer> {
     let mut fields = fields(offer)?;
-    fields.insert(field.to_owned(), RawValue::from_string(json.to_owned()).ok()?);
+    fields.insert(
+        field.to_owned(),
+        RawValue::from_string(json.to_owned()).ok()?,
+    );
     to_raw_value(&fields).ok()
 }
 
@@ -192,6 +216,9 @@ fn twice(offer: &RawValue, field: &str) -> Option<Offer> {
 pub(super) fn multiply(offer: &RawValue, times: u32, by: u32) -> Option<Offer> {
     let field = amount_field(offer)?;
     let amount: String = serde_json::from_str(fields(offer)?.get(field)?.get()).ok()?;
-    let units = U256::from_str_radix(&amount, 10).ok()?.checked_mul(U256::from(times))?.checked_div(U256::from(by))?;
+    let units = U256::from_str_radix(&amount, 10)
+        .ok()?
+        .checked_mul(U256::from(times))?
+        .checked_div(U256::from(by))?;
     with_text(offer, field, &units.to_string())
 }

@@ -42,7 +42,10 @@ impl Reins {
     }
 
     fn get(&self) -> Habit {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -57,12 +60,19 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn new(stream: TcpStream, reins: Reins, sent: Arc<AtomicU64>) -> Self {
-        Self { stream, reins, sent, pause: None, written: false }
+        Self {
+            stream,
+            reins,
+            sent,
+            pause: None,
+            written: false,
+        }
     }
 
     fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.sent.fetch_add(u64::try_from(sent).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.sent
+            .fetch_add(u64::try_from(sent).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.written = true;
         Poll::Ready(Ok(sent))
     }
@@ -82,8 +92,15 @@ impl Line {
         Poll::Ready(Ok(()))
     }
 
-    fn slowly(&mut self, cx: &mut Context<'_>, bytes: &[u8], pause: Duration) -> Poll<io::Result<usize>> {
-        let sleep = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+    fn slowly(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        pause: Duration,
+    ) -> Poll<io::Result<usize>> {
+        let sleep = self
+            .pause
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
         ready!(sleep.as_mut().poll(cx));
         self.pause = None;
         self.send(cx, bytes.get(..1).unwrap_or(bytes))
@@ -95,7 +112,11 @@ fn closed<T>() -> Poll<io::Result<T>> {
 }
 
 impl AsyncWrite for Line {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.reins.get() {
             Habit::Honest | Habit::Surplus(_) => self.send(cx, bytes),
             Habit::Reset => {
@@ -114,9 +135,15 @@ impl AsyncWrite for Line {
                 closed()
             }
             Habit::Endless { mut begin, again } => {
-                let keep = |begin| Habit::Endless { begin, again: again.clone() };
+                let keep = |begin| Habit::Endless {
+                    begin,
+                    again: again.clone(),
+                };
                 ready!(self.send_all(cx, &mut begin, keep))?;
-                self.reins.set(Habit::Endless { begin: again.clone(), again });
+                self.reins.set(Habit::Endless {
+                    begin: again.clone(),
+                    again,
+                });
                 // The other side reads or goes, and either wakes this.
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -141,7 +168,11 @@ impl AsyncWrite for Line {
 }
 
 impl AsyncRead for Line {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

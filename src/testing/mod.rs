@@ -182,14 +182,20 @@ impl Paywall {
     #[must_use]
     pub fn spent_by(&self, payer: Address) -> U256 {
         let settlements = self.settlements();
-        let paid = settlements.iter().filter(|settlement| settlement.authorization.from == payer);
-        paid.map(|settlement| settlement.authorization.value).fold(U256::ZERO, U256::saturating_add)
+        let paid = settlements
+            .iter()
+            .filter(|settlement| settlement.authorization.from == payer);
+        paid.map(|settlement| settlement.authorization.value)
+            .fold(U256::ZERO, U256::saturating_add)
     }
 
     /// Whether the token has accepted a nonce of this payer: `authorizationState` of EIP-3009.
     #[must_use]
     pub fn is_used(&self, asset: &Asset, payer: Address, nonce: B256) -> bool {
-        self.seller.state().chain.is_used(asset.into(), payer, nonce)
+        self.seller
+            .state()
+            .chain
+            .is_used(asset.into(), payer, nonce)
     }
 
     /// Has the seller cash every payment that was ever presented and valid, as far as the chain
@@ -218,14 +224,30 @@ impl Paywall {
     ///
     /// # Errors
     /// When it is not signed by its authorizer with 65 bytes, or the nonce is used already.
-    pub fn cancel(&self, asset: &Asset, cancellation: &SignedCancellation) -> Result<Cancellation, CancelError> {
+    pub fn cancel(
+        &self,
+        asset: &Asset,
+        cancellation: &SignedCancellation,
+    ) -> Result<Cancellation, CancelError> {
         let (name, version) = (asset.eip712_name(), asset.eip712_version());
         let (chain_id, contract) = (cancellation.network().chain_id(), cancellation.contract());
-        let domain = typed_data::Domain { name, version, chain_id, contract };
-        let signature = cancellation.signature().as_bytes().try_into().map_err(|_| CancelError::InvalidSignature)?;
+        let domain = typed_data::Domain {
+            name,
+            version,
+            chain_id,
+            contract,
+        };
+        let signature = cancellation
+            .signature()
+            .as_bytes()
+            .try_into()
+            .map_err(|_| CancelError::InvalidSignature)?;
         let about = (cancellation.authorizer(), cancellation.nonce());
         let now = self.seller.now();
-        self.seller.state().chain.cancel(&domain, about, signature, now)
+        self.seller
+            .state()
+            .chain
+            .cancel(&domain, about, signature, now)
     }
 
     /// Cancellations that the chain has accepted, oldest first.
@@ -237,7 +259,10 @@ impl Paywall {
     /// Ends every fault: from here on the seller is honest. Prices that were raised stay.
     pub fn reform(&self) {
         let mut state = self.seller.state();
-        state.faults.iter_mut().for_each(|faults| *faults = fault::Faults::default());
+        state
+            .faults
+            .iter_mut()
+            .for_each(|faults| *faults = fault::Faults::default());
     }
 
     /// Ends the first route that covers the path, as a shop does that changes what it asks: the next route for
@@ -252,7 +277,9 @@ impl Paywall {
     pub fn advertisement(&self, path: &str, description: &str) -> serde_json::Value {
         let mut shelves = self.seller.shelves.iter();
         let shelf = shelves.find(|(route, _)| route.covers(path));
-        shelf.map(|(route, conditions)| route.advertised(conditions, &self.url(path), description)).unwrap_or_default()
+        shelf
+            .map(|(route, conditions)| route.advertised(conditions, &self.url(path), description))
+            .unwrap_or_default()
     }
 
     /// Waits until so many requests have been dealt with.
@@ -262,7 +289,8 @@ impl Paywall {
 
     /// Waits until so many payments are settled.
     pub async fn wait_for_settlements(&self, count: usize) {
-        self.wait_until(|state| state.chain.settlements.len() >= count).await;
+        self.wait_until(|state| state.chain.settlements.len() >= count)
+            .await;
     }
 
     async fn wait_until(&self, done: impl Fn(&seller::State) -> bool) {
@@ -289,13 +317,21 @@ pub struct PaywallBuilder {
 impl Default for PaywallBuilder {
     fn default() -> Self {
         let (clock, chain) = (Arc::new(SystemClock), Chain::default());
-        Self { routes: Vec::new(), asset: None, pay_to: PAYEE, clock, chain }
+        Self {
+            routes: Vec::new(),
+            asset: None,
+            pay_to: PAYEE,
+            clock,
+            chain,
+        }
     }
 }
 
 impl fmt::Debug for PaywallBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PaywallBuilder").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("PaywallBuilder")
+            .field("routes", &self.routes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -346,13 +382,20 @@ impl PaywallBuilder {
         let seller = Arc::new(Seller::new(shelves, self.clock, self.chain));
         let mut server = JoinSet::new();
         drop(server.spawn(serve::serve(listener, Arc::clone(&seller))));
-        Ok(Paywall { seller, base, _server: server })
+        Ok(Paywall {
+            seller,
+            base,
+            _server: server,
+        })
     }
 
     /// The routes with everything they left open filled in.
     fn shelves(&self) -> io::Result<Vec<(Route, Conditions)>> {
         let wrong = |route: &Route, mistake: &str| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("route {}: {mistake}", route.path))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("route {}: {mistake}", route.path),
+            )
         };
         let usdc = AssetRegistry::stablecoins().find_symbol(BASE_SEPOLIA, "USDC");
         let default = self.asset.as_ref().or(usdc);
@@ -360,7 +403,11 @@ impl PaywallBuilder {
             if let Some(mistake) = &route.mistake {
                 return Err(wrong(route, mistake));
             }
-            let asset = route.asset.as_ref().or(default).ok_or_else(|| wrong(route, "there is no token to pay in"))?;
+            let asset = route
+                .asset
+                .as_ref()
+                .or(default)
+                .ok_or_else(|| wrong(route, "there is no token to pay in"))?;
             let conditions = Conditions {
                 asset: asset.clone(),
                 pay_to: route.pay_to.unwrap_or(self.pay_to),
@@ -368,7 +415,9 @@ impl PaywallBuilder {
                 flow: route.flow,
             };
             match route.price {
-                Price::Dollars(price) if conditions.asset.parse_units(&price.to_string()).is_none() => {
+                Price::Dollars(price)
+                    if conditions.asset.parse_units(&price.to_string()).is_none() =>
+                {
                     Err(wrong(route, "the price is finer than the token"))
                 }
                 _ => Ok((route.clone(), conditions)),

@@ -87,11 +87,20 @@ pub struct Node {
 impl Node {
     pub(super) async fn start(seller: Arc<Seller>, network: Network) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let url = Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
-        let shared = Arc::new(Shared { seller, network, progress: Mutex::default() });
+        let url =
+            Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
+        let shared = Arc::new(Shared {
+            seller,
+            network,
+            progress: Mutex::default(),
+        });
         let mut server = JoinSet::new();
         drop(server.spawn(serve(listener, Arc::clone(&shared))));
-        Ok(Self { shared, url, _server: server })
+        Ok(Self {
+            shared,
+            url,
+            _server: server,
+        })
     }
 
     /// Where it answers.
@@ -154,7 +163,11 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request| shared.answer(request));
     // It ends with an error when the reader goes away, which is no news here.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 /// A JSON-RPC error: code and message.
@@ -169,7 +182,10 @@ impl Shared {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
-        let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await.map_err(io::Error::other)?;
+        let body = Limited::new(request.into_body(), MAX_REQUEST)
+            .collect()
+            .await
+            .map_err(io::Error::other)?;
         let fault = {
             let mut progress = self.progress();
             progress.calls = progress.calls.saturating_add(1);
@@ -184,10 +200,18 @@ impl Shared {
 
     fn reply(&self, request: &Value, fault: Option<NodeFault>) -> Value {
         let id = request.get("id").cloned().unwrap_or_default();
-        let method = request.get("method").and_then(Value::as_str).unwrap_or_default();
+        let method = request
+            .get("method")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let params = request.get("params").unwrap_or(&Value::Null);
         let state = self.seller.state();
-        let view = View { chain: &state.chain, network: self.network, now: self.seller.now(), fault };
+        let view = View {
+            chain: &state.chain,
+            network: self.network,
+            now: self.seller.now(),
+            fault,
+        };
         match view.call(method, params) {
             Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
             Err((code, message)) => {
@@ -211,7 +235,9 @@ fn broken(mut json: String, fault: Option<NodeFault>) -> Response<Body> {
     *response.status_mut() = status;
     if status.is_redirection() {
         let elsewhere = http::HeaderValue::from_static("http://127.0.0.1:9/");
-        response.headers_mut().insert(http::header::LOCATION, elsewhere);
+        response
+            .headers_mut()
+            .insert(http::header::LOCATION, elsewhere);
     }
     response
 }
@@ -245,10 +271,16 @@ impl View<'_> {
             "eth_chainId" => Ok(quantity(self.chain_id())),
             "eth_blockNumber" => Ok(quantity(self.head())),
             "eth_getBlockByNumber" => self.numbered(parameter(0)?),
-            "eth_getBlockByHash" => Ok(self.number_of(word(parameter(0)?)?).map_or(Value::Null, |n| self.block(n))),
+            "eth_getBlockByHash" => Ok(self
+                .number_of(word(parameter(0)?)?)
+                .map_or(Value::Null, |n| self.block(n))),
             "eth_getCode" => {
                 self.at(parameter(1)?)?;
-                Ok(json!(if self.fault == Some(NodeFault::NoCode) { "0x" } else { "0xfe" }))
+                Ok(json!(if self.fault == Some(NodeFault::NoCode) {
+                    "0x"
+                } else {
+                    "0xfe"
+                }))
             }
             "eth_call" => self.eth_call(parameter(0)?, self.at(parameter(1)?)?),
             "eth_getTransactionReceipt" => self.receipt(word(parameter(0)?)?),
@@ -272,18 +304,27 @@ impl View<'_> {
     }
 
     fn numbered(&self, tag: &Value) -> Result<Value, Refusal> {
-        if self.fault == Some(NodeFault::NoFinality) && matches!(tag.as_str(), Some("finalized" | "safe")) {
+        if self.fault == Some(NodeFault::NoFinality)
+            && matches!(tag.as_str(), Some("finalized" | "safe"))
+        {
             return Err(UNKNOWN_BLOCK);
         }
         let number = self.number(tag)?;
-        Ok(if number > self.head() { Value::Null } else { self.block(number) })
+        Ok(if number > self.head() {
+            Value::Null
+        } else {
+            self.block(number)
+        })
     }
 
     fn number(&self, tag: &Value) -> Result<u64, Refusal> {
         match tag.as_str().ok_or(INVALID)? {
             "latest" | "pending" | "safe" | "finalized" => Ok(self.head()),
             "earliest" => Ok(0),
-            number => number.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(INVALID),
+            number => number
+                .strip_prefix("0x")
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+                .ok_or(INVALID),
         }
     }
 
@@ -294,7 +335,11 @@ impl View<'_> {
             (None, Some(number)) => self.number(number)?,
             (None, None) => self.number(block)?,
         };
-        if number > self.head() { Err(UNKNOWN_BLOCK) } else { Ok(number) }
+        if number > self.head() {
+            Err(UNKNOWN_BLOCK)
+        } else {
+            Ok(number)
+        }
     }
 
     fn block(&self, number: u64) -> Value {
@@ -328,7 +373,11 @@ impl View<'_> {
     }
 
     fn events(&self) -> impl Iterator<Item = Event> {
-        let settlements = self.chain.settlements.iter().filter(|settlement| settlement.network == self.network);
+        let settlements = self
+            .chain
+            .settlements
+            .iter()
+            .filter(|settlement| settlement.network == self.network);
         let used = settlements.map(|settlement| Event {
             transaction: settlement.transaction,
             token: settlement.asset,
@@ -337,7 +386,11 @@ impl View<'_> {
             transfer: Some((settlement.authorization.to, settlement.authorization.value)),
             block: settlement.at.secs(),
         });
-        let cancellations = self.chain.cancellations.iter().filter(|cancelled| cancelled.network == self.network);
+        let cancellations = self
+            .chain
+            .cancellations
+            .iter()
+            .filter(|cancelled| cancelled.network == self.network);
         used.chain(cancellations.map(|cancelled| Event {
             transaction: cancelled.transaction,
             token: cancelled.asset,
@@ -350,7 +403,11 @@ impl View<'_> {
 
     fn eth_call(&self, call: &Value, block: u64) -> Result<Value, Refusal> {
         let token: Address = field(call, "to")?.parse().map_err(|_| INVALID)?;
-        let input = call.get("data").or_else(|| call.get("input")).and_then(Value::as_str).ok_or(INVALID)?;
+        let input = call
+            .get("data")
+            .or_else(|| call.get("input"))
+            .and_then(Value::as_str)
+            .ok_or(INVALID)?;
         let input = hex::decode(input).map_err(|_| INVALID)?;
         let (selector, arguments) = input.split_first_chunk::<4>().ok_or(INVALID)?;
         let (account, rest) = arguments.split_first_chunk::<32>().ok_or(INVALID)?;
@@ -362,11 +419,19 @@ impl View<'_> {
             }
             selector if selector == signature("balanceOf(address)") => {
                 // Accounts without a balance have as much as they like.
-                self.chain.balances.get(&account).copied().unwrap_or(U256::MAX)
+                self.chain
+                    .balances
+                    .get(&account)
+                    .copied()
+                    .unwrap_or(U256::MAX)
             }
             _ => return Err((3, "execution reverted")),
         };
-        Ok(json!(if self.fault == Some(NodeFault::EmptyWord) { "0x".into() } else { B256::from(word).to_string() }))
+        Ok(json!(if self.fault == Some(NodeFault::EmptyWord) {
+            "0x".into()
+        } else {
+            B256::from(word).to_string()
+        }))
     }
 
     fn is_used(&self, token: Address, authorizer: Address, nonce: B256, block: u64) -> bool {
@@ -374,14 +439,19 @@ impl View<'_> {
             Some(NodeFault::SaysUnused) => false,
             Some(NodeFault::SaysUsed) => true,
             _ => self.events().any(|event| {
-                (event.token, event.authorizer, event.nonce) == (token, authorizer, nonce) && event.block <= block
+                (event.token, event.authorizer, event.nonce) == (token, authorizer, nonce)
+                    && event.block <= block
             }),
         }
     }
 
     fn receipt(&self, transaction: B256) -> Result<Value, Refusal> {
-        let found = self.events().find(|event| event.transaction == transaction && event.block <= self.head());
-        let Some(event) = found.filter(|_| self.fault != Some(NodeFault::NoReceipts)) else { return Ok(Value::Null) };
+        let found = self
+            .events()
+            .find(|event| event.transaction == transaction && event.block <= self.head());
+        let Some(event) = found.filter(|_| self.fault != Some(NodeFault::NoReceipts)) else {
+            return Ok(Value::Null);
+        };
         Ok(json!({
             "transactionHash": transaction.to_string(),
             "blockHash": self.shown(event.block).to_string(),
@@ -394,7 +464,11 @@ impl View<'_> {
     /// The hash of an event's block, or of one that was there before.
     fn shown(&self, block: u64) -> B256 {
         let hash = self.hash(block);
-        if self.fault == Some(NodeFault::Reorged) { keccak256(hash) } else { hash }
+        if self.fault == Some(NodeFault::Reorged) {
+            keccak256(hash)
+        } else {
+            hash
+        }
     }
 
     /// As `FiatTokenV2_2` writes them.
@@ -427,7 +501,9 @@ impl View<'_> {
 
     fn logs(&self, filter: &Value) -> Result<Value, Refusal> {
         let from = self.number(filter.get("fromBlock").ok_or(INVALID)?)?;
-        let to = self.number(filter.get("toBlock").ok_or(INVALID)?)?.min(self.head());
+        let to = self
+            .number(filter.get("toBlock").ok_or(INVALID)?)?
+            .min(self.head());
         match self.fault {
             Some(NodeFault::NoLogs) => return Ok(json!([])),
             Some(NodeFault::NarrowLogs(limit)) if to.saturating_sub(from) >= limit => {
@@ -436,8 +512,13 @@ impl View<'_> {
             _ => {}
         }
         let address: Address = field(filter, "address")?.parse().map_err(|_| INVALID)?;
-        let topics = filter.get("topics").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let events = self.events().filter(|event| event.token == address && (from..=to).contains(&event.block));
+        let topics = filter
+            .get("topics")
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        let events = self
+            .events()
+            .filter(|event| event.token == address && (from..=to).contains(&event.block));
         let logs = events.flat_map(|event| self.logs_of(&event));
         Ok(logs.filter(|log| fits(log, topics)).collect())
     }
@@ -465,7 +546,10 @@ fn quantity(number: u64) -> Value {
 }
 
 fn word(value: &Value) -> Result<B256, Refusal> {
-    value.as_str().and_then(|text| text.parse().ok()).ok_or(INVALID)
+    value
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or(INVALID)
 }
 
 fn field<'a>(object: &'a Value, name: &str) -> Result<&'a str, Refusal> {

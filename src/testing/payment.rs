@@ -39,14 +39,26 @@ impl Received {
                 value.set_sensitive(true);
             }
         }
-        let target = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
-        Self { method: head.method, target, payment: Presented::find(&headers), headers, body, at }
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
+        Self {
+            method: head.method,
+            target,
+            payment: Presented::find(&headers),
+            headers,
+            body,
+            at,
+        }
     }
 
     /// The path, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+        self.target
+            .split_once('?')
+            .map_or(&self.target, |(path, _)| path)
     }
 
     /// A header's value, where it is text.
@@ -86,19 +98,33 @@ impl Presented {
         let of = |version: Version| Some((version, headers.get(version.payment_header())?));
         let (version, value) = of(Version::V2).or_else(|| of(Version::V1))?;
         let json = decode(value.as_bytes());
-        let authorization = json.as_ref().and_then(|json| Authorization::read(json.pointer("/payload/authorization")?));
+        let authorization = json
+            .as_ref()
+            .and_then(|json| Authorization::read(json.pointer("/payload/authorization")?));
         let header = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Some(Self { version, header, json, authorization })
+        Some(Self {
+            version,
+            header,
+            json,
+            authorization,
+        })
     }
 
     /// The payment identifier, if the buyer sent that extension.
     #[must_use]
     pub fn identifier(&self) -> Option<&str> {
-        self.json.as_ref()?.pointer("/extensions/payment-identifier/info/id")?.as_str()
+        self.json
+            .as_ref()?
+            .pointer("/extensions/payment-identifier/info/id")?
+            .as_str()
     }
 
     pub(super) fn signature(&self) -> Option<[u8; 65]> {
-        let text = self.json.as_ref()?.pointer("/payload/signature")?.as_str()?;
+        let text = self
+            .json
+            .as_ref()?
+            .pointer("/payload/signature")?
+            .as_str()?;
         hex::decode(text.strip_prefix("0x")?).ok()?.try_into().ok()
     }
 }

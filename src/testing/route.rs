@@ -62,7 +62,10 @@ pub(super) struct AcceptedKey {
 
 impl fmt::Debug for AcceptedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcceptedKey").field("place", &self.place).field("spent", &self.spent).finish_non_exhaustive()
+        f.debug_struct("AcceptedKey")
+            .field("place", &self.place)
+            .field("spent", &self.spent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,11 +73,19 @@ impl AcceptedKey {
     /// Whether the request has a key, and whether it is this one.
     pub(super) fn is_in(&self, received: &Received) -> Option<bool> {
         let Some(parameter) = self.place.strip_prefix('?') else {
-            return received.headers.get(self.place.as_str()).map(|value| value.as_bytes() == self.value.as_bytes());
+            return received
+                .headers
+                .get(self.place.as_str())
+                .map(|value| value.as_bytes() == self.value.as_bytes());
         };
-        let query = received.target.split_once('?').map_or("", |(_, query)| query);
+        let query = received
+            .target
+            .split_once('?')
+            .map_or("", |(_, query)| query);
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(name, _)| name == parameter).map(|(_, value)| value == self.value.as_str())
+        pairs
+            .find(|(name, _)| name == parameter)
+            .map(|(_, value)| value == self.value.as_str())
     }
 }
 
@@ -133,7 +144,11 @@ impl Route {
     /// `authorization`, or `?key` for a parameter of the query), and the whole value there. Another
     /// value is answered 401; so is a request without one, where the route has no price.
     pub fn accepts_key(mut self, place: &str, value: &str) -> Self {
-        self.key = Some(AcceptedKey { place: place.to_owned(), value: value.to_owned(), spent: None });
+        self.key = Some(AcceptedKey {
+            place: place.to_owned(),
+            value: value.to_owned(),
+            spent: None,
+        });
         self
     }
 
@@ -141,7 +156,10 @@ impl Route {
     pub fn key_spent_after(mut self, calls: usize, status: u16) -> Self {
         match (StatusCode::from_u16(status), &mut self.key) {
             (Ok(status), Some(key)) => key.spent = Some((calls, status)),
-            _ => self.mistake = Some("key_spent_after takes a status, and follows accepts_key".to_owned()),
+            _ => {
+                self.mistake =
+                    Some("key_spent_after takes a status, and follows accepts_key".to_owned())
+            }
         }
         self
     }
@@ -156,7 +174,10 @@ impl Route {
     /// token and payee. They may say anything that is JSON; what can be paid by an `exact` payment
     /// is verified and settled, the rest is only offered.
     pub fn offers<T: Into<String>>(mut self, offers: impl IntoIterator<Item = T>) -> Self {
-        let offers: Result<Vec<_>, _> = offers.into_iter().map(|offer| RawValue::from_string(offer.into())).collect();
+        let offers: Result<Vec<_>, _> = offers
+            .into_iter()
+            .map(|offer| RawValue::from_string(offer.into()))
+            .collect();
         match offers {
             Ok(offers) => self.price = Price::Offers(offers),
             Err(error) => self.blunder(format!("an offer is not JSON: {error}")),
@@ -236,7 +257,8 @@ impl Route {
 
     /// A body of JSON.
     pub fn json(self, body: &Value) -> Self {
-        self.header("content-type", "application/json").body(body.to_string())
+        self.header("content-type", "application/json")
+            .body(body.to_string())
     }
 
     /// A body in chunks, of unstated length.
@@ -248,7 +270,8 @@ impl Route {
     /// Server-sent events with these data, in chunks.
     pub fn events<T: fmt::Display>(self, data: impl IntoIterator<Item = T>) -> Self {
         let events = data.into_iter().map(|data| format!("data: {data}\n\n"));
-        self.header("content-type", "text/event-stream").chunks(events.collect::<Vec<_>>())
+        self.header("content-type", "text/event-stream")
+            .chunks(events.collect::<Vec<_>>())
     }
 
     /// Answers with the body and content type of the request.
@@ -273,7 +296,10 @@ impl Route {
     /// it gets 409.
     pub fn payment_identifier(self, required: bool) -> Self {
         let schema = json!({ "type": "object", "properties": { "id": { "type": "string" } } });
-        self.extension(PAYMENT_IDENTIFIER, json!({ "info": { "required": required }, "schema": schema }))
+        self.extension(
+            PAYMENT_IDENTIFIER,
+            json!({ "info": { "required": required }, "schema": schema }),
+        )
     }
 
     /// Answers a payment that was settled before, byte for byte the same, with what it answered
@@ -296,11 +322,19 @@ impl Route {
     }
 
     /// As a bazaar lists it: in the first version that it speaks.
-    pub(super) fn advertised(&self, conditions: &Conditions, url: &Url, description: &str) -> Value {
+    pub(super) fn advertised(
+        &self,
+        conditions: &Conditions,
+        url: &Url,
+        description: &str,
+    ) -> Value {
         let version = self.versions.first().copied().unwrap_or(Version::V2);
         let accepts: Vec<Box<RawValue>> = match &self.price {
             Price::Free => Vec::new(),
-            Price::Dollars(price) => conditions.offer(*price, version, url.as_str()).into_iter().collect(),
+            Price::Dollars(price) => conditions
+                .offer(*price, version, url.as_str())
+                .into_iter()
+                .collect(),
             Price::Offers(offers) => offers.clone(),
         };
         let mut accepts = json!(accepts);
@@ -313,10 +347,19 @@ impl Route {
             "description": description,
         });
         if version == Version::V1 {
-            let offers = accepts.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
-            offers.for_each(|offer| drop(offer.insert("outputSchema".to_owned(), json!({ "input": &input }))));
+            let offers = accepts
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_object_mut);
+            offers.for_each(|offer| {
+                drop(offer.insert("outputSchema".to_owned(), json!({ "input": &input })))
+            });
         } else if let Some(item) = item.as_object_mut() {
-            item.insert("extensions".to_owned(), json!({ "bazaar": { "info": { "input": input } } }));
+            item.insert(
+                "extensions".to_owned(),
+                json!({ "bazaar": { "info": { "input": input } } }),
+            );
         }
         if let Some(item) = item.as_object_mut() {
             item.insert("accepts".to_owned(), accepts);

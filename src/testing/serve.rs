@@ -47,12 +47,24 @@ async fn connection(stream: TcpStream, seller: Arc<Seller>) {
     let line = Line::new(stream, reins.clone(), Arc::clone(&seller.sent));
     let service = service_fn(|request| answer(request, Arc::clone(&seller), reins.clone()));
     // It ends with an error when a fault breaks it, which is no news here.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(line), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(line), service)
+            .await,
+    );
 }
 
-async fn answer(request: Request<Incoming>, seller: Arc<Seller>, reins: Reins) -> io::Result<Response<Body>> {
+async fn answer(
+    request: Request<Incoming>,
+    seller: Arc<Seller>,
+    reins: Reins,
+) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(io::Error::other)?.to_bytes();
+    let body = Limited::new(body, MAX_REQUEST)
+        .collect()
+        .await
+        .map_err(io::Error::other)?
+        .to_bytes();
     match seller.answer(&Received::new(head, body, seller.now())) {
         Reply::Answer(response) => Ok(response),
         Reply::Broken(_, Breakage::Close) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
@@ -62,7 +74,11 @@ async fn answer(request: Request<Incoming>, seller: Arc<Seller>, reins: Reins) -
             Ok(breakage.spoil(response))
         }
         Reply::SettleWhenGone(token, authorization) => {
-            let _late = Late { seller, token, authorization };
+            let _late = Late {
+                seller,
+                token,
+                authorization,
+            };
             pending().await
         }
     }

@@ -29,7 +29,12 @@ pub(super) struct Conditions {
 impl Conditions {
     /// The offer of a price, as the official sellers write it; `None` for a price finer than the
     /// token.
-    pub(super) fn offer(&self, price: Usd, version: Version, resource: &str) -> Option<Box<RawValue>> {
+    pub(super) fn offer(
+        &self,
+        price: Usd,
+        version: Version,
+        resource: &str,
+    ) -> Option<Box<RawValue>> {
         let units = self.asset.parse_units(&price.to_string())?;
         let offer = match version {
             Version::V1 => json!({
@@ -59,7 +64,8 @@ impl Conditions {
     }
 
     fn extra(&self) -> Value {
-        let mut extra = json!({ "name": self.asset.eip712_name(), "version": self.asset.eip712_version() });
+        let mut extra =
+            json!({ "name": self.asset.eip712_name(), "version": self.asset.eip712_version() });
         let flow = match self.flow {
             Flow::Authorization => return extra,
             Flow::Upfront => "upfront",
@@ -74,7 +80,9 @@ impl Conditions {
 
 /// A network as version 1 writes it.
 pub(super) fn legacy_name(network: Network) -> String {
-    network.name().map_or_else(|| network.to_string(), ToOwned::to_owned)
+    network
+        .name()
+        .map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
 /// A 402's terms.
@@ -92,7 +100,13 @@ pub(super) struct Terms<'a> {
 
 impl<'a> Terms<'a> {
     pub(super) fn v1(error: &'a str, accepts: &'a [Box<RawValue>]) -> Self {
-        Self { x402_version: 1.into(), error, resource: None, accepts, extensions: None }
+        Self {
+            x402_version: 1.into(),
+            error,
+            resource: None,
+            accepts,
+            extensions: None,
+        }
     }
 
     pub(super) fn v2(
@@ -102,12 +116,21 @@ impl<'a> Terms<'a> {
         extensions: &'a Map<String, Value>,
     ) -> Self {
         let extensions = (!extensions.is_empty()).then_some(extensions);
-        Self { x402_version: 2.into(), error, resource: Some(resource), accepts, extensions }
+        Self {
+            x402_version: 2.into(),
+            error,
+            resource: Some(resource),
+            accepts,
+            extensions,
+        }
     }
 
     /// As of another version.
     pub(super) fn of_version(self, version: Value) -> Self {
-        Self { x402_version: version, ..self }
+        Self {
+            x402_version: version,
+            ..self
+        }
     }
 
     pub(super) fn json(&self) -> Vec<u8> {

@@ -7,7 +7,8 @@ use k256::elliptic_curve::sec1::ToSec1Point;
 
 use super::payment::Authorization;
 
-const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const DOMAIN_TYPE: &str =
+    "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 const CANCEL_TYPE: &str = "CancelAuthorization(address authorizer,bytes32 nonce)";
 const TRANSFER_TYPE: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)";
 
@@ -54,7 +55,14 @@ impl Domain<'_> {
     }
 
     fn bind(&self, content: B256) -> B256 {
-        keccak256([&[0x19, 0x01][..], self.separator().as_slice(), content.as_slice()].concat())
+        keccak256(
+            [
+                &[0x19, 0x01][..],
+                self.separator().as_slice(),
+                content.as_slice(),
+            ]
+            .concat(),
+        )
     }
 }
 
@@ -83,7 +91,12 @@ pub(super) fn recover(digest: B256, signature: &[u8; 65]) -> Option<Address> {
     if signature.normalize_s() != signature {
         return None;
     }
-    let key = VerifyingKey::recover_from_prehash(digest.as_slice(), &signature, RecoveryId::new(odd, false)).ok()?;
+    let key = VerifyingKey::recover_from_prehash(
+        digest.as_slice(),
+        &signature,
+        RecoveryId::new(odd, false),
+    )
+    .ok()?;
     // Ethereum's address: the last 20 bytes of the hash of both coordinates.
     let point = key.as_affine().to_sec1_point(false);
     Some(Address::from_word(keccak256(point.as_bytes().get(1..)?)))
@@ -113,12 +126,19 @@ mod tests {
             nonce: b256!("f3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480"),
         };
         let digest = domain.digest(&message);
-        assert_eq!(digest, b256!("4f4985a0c4a7592c738a9d385dac72ed9932049a3a642b4923659213c54fa8c6"));
+        assert_eq!(
+            digest,
+            b256!("4f4985a0c4a7592c738a9d385dac72ed9932049a3a642b4923659213c54fa8c6")
+        );
         let mut signature = hex!(
             "887688bfda2adc60488cb21d8355641dc7e6cae2acf979a4e510569110fbeb6912bfec8521359ee79ecbd2c6f8ba9ada97d499a910f5c0d4e274d0da99b8f3561c"
         );
         assert_eq!(recover(digest, &signature), Some(message.from));
         signature[64] = 1;
-        assert_eq!(recover(digest, &signature), None, "the contract takes 27 and 28 only");
+        assert_eq!(
+            recover(digest, &signature),
+            None,
+            "the contract takes 27 and 28 only"
+        );
     }
 }

@@ -19,7 +19,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
     if value.len() > MAX_HEADER {
-        return Err(WireError::HeaderTooLong { length: value.len() });
+        return Err(WireError::HeaderTooLong {
+            length: value.len(),
+        });
     }
     Ok(BASE64.decode(value.trim_ascii())?)
 }

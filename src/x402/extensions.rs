@@ -29,10 +29,14 @@ impl Serialize for Extensions<'_> {
 
 impl Extensions<'_> {
     fn with_identifier(&self) -> Option<BTreeMap<String, Box<RawValue>>> {
-        let mut all: BTreeMap<String, Box<RawValue>> = serde_json::from_str(self.declared.get()).ok()?;
+        let mut all: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(self.declared.get()).ok()?;
         let declared = all.get(PAYMENT_IDENTIFIER)?;
         let mut extension: Map<String, Value> = serde_json::from_str(declared.get()).ok()?;
-        let info = extension.entry("info").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
+        let info = extension
+            .entry("info")
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()?;
         info.insert("id".to_owned(), Value::String(self.identifier.to_owned()));
         let raw = serde_json::value::to_raw_value(&extension).ok()?;
         all.insert(PAYMENT_IDENTIFIER.to_owned(), raw);
@@ -46,7 +50,11 @@ mod tests {
 
     fn sent(declared: &str) -> String {
         let declared: &RawValue = serde_json::from_str(declared).unwrap();
-        serde_json::to_string(&Extensions { declared, identifier: "pay_0123456789abcdef" }).unwrap()
+        serde_json::to_string(&Extensions {
+            declared,
+            identifier: "pay_0123456789abcdef",
+        })
+        .unwrap()
     }
 
     #[test]
@@ -57,12 +65,14 @@ mod tests {
 
     #[test]
     fn a_declared_payment_identifier_gets_its_id_and_loses_nothing() {
-        let declared =
-            r#"{"x":{"info":{"n":1.00}},"payment-identifier":{"info":{"required":true},"schema":{"type":"object"}}}"#;
+        let declared = r#"{"x":{"info":{"n":1.00}},"payment-identifier":{"info":{"required":true},"schema":{"type":"object"}}}"#;
         let sent = sent(declared);
         assert!(sent.contains(r#""x":{"info":{"n":1.00}}"#), "{sent}");
         let value: Value = serde_json::from_str(&sent).unwrap();
-        assert_eq!(value["payment-identifier"]["info"]["id"], "pay_0123456789abcdef");
+        assert_eq!(
+            value["payment-identifier"]["info"]["id"],
+            "pay_0123456789abcdef"
+        );
         assert_eq!(value["payment-identifier"]["info"]["required"], true);
         assert_eq!(value["payment-identifier"]["schema"]["type"], "object");
     }

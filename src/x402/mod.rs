@@ -56,8 +56,10 @@ pub(crate) const X_PAYMENT: HeaderName = HeaderName::from_static("x-payment");
 pub(crate) const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 /// Response headers with a receipt. Both are read whatever the version: `x402-axum` answers
 /// version 1 under version 2's name.
-pub(crate) const RECEIPTS: [HeaderName; 2] =
-    [HeaderName::from_static("payment-response"), HeaderName::from_static("x-payment-response")];
+pub(crate) const RECEIPTS: [HeaderName; 2] = [
+    HeaderName::from_static("payment-response"),
+    HeaderName::from_static("x-payment-response"),
+];
 
 /// The bytes are not what x402 says they should be.
 #[derive(Debug, thiserror::Error)]

@@ -74,8 +74,16 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
     }
     let json = codec::decode_header(header.as_bytes()).ok()?;
     let Payment { version, payload } = serde_json::from_slice(&json).ok()?;
-    let Signed { to, value, valid_before } = payload.authorization;
-    let version = if version == Version::V1.number() { Version::V1 } else { Version::V2 };
+    let Signed {
+        to,
+        value,
+        valid_before,
+    } = payload.authorization;
+    let version = if version == Version::V1.number() {
+        Version::V1
+    } else {
+        Version::V2
+    };
     Some(Presented {
         version,
         to: to.parse().ok()?,
@@ -118,12 +126,20 @@ pub(crate) fn encode_payment(
     match required.version() {
         Version::V1 => {
             let terms = offer.terms().map_err(serde::ser::Error::custom)?;
-            serde_json::to_vec(&V1 { x402_version, scheme: &terms.scheme, network: &terms.network, payload: proof })
+            serde_json::to_vec(&V1 {
+                x402_version,
+                scheme: &terms.scheme,
+                network: &terms.network,
+                payload: proof,
+            })
         }
         Version::V2 => serde_json::to_vec(&V2 {
             x402_version,
             payload: proof,
-            extensions: required.raw_extensions().map(|declared| Extensions { declared, identifier }),
+            extensions: required.raw_extensions().map(|declared| Extensions {
+                declared,
+                identifier,
+            }),
             resource: required.raw_resource(),
             accepted: offer.raw(),
         }),

@@ -68,13 +68,31 @@ impl PaymentRequired {
             2 => Version::V2,
             other => return Err(WireError::Version(other)),
         };
-        let resource: Resource = wire.resource.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-        let offers = wire.accepts.unwrap_or_default().into_iter().take(MAX_OFFERS);
-        let offers: Vec<Offer> = offers.map(|raw| Offer { raw: raw.to_owned() }).collect();
-        let resource_url = resource.url.or_else(|| offers.iter().find_map(|offer| offer.described().resource));
-        let description =
-            resource.description.or_else(|| offers.iter().find_map(|offer| offer.described().description));
-        let error = wire.error.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let resource: Resource = wire
+            .resource
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default();
+        let offers = wire
+            .accepts
+            .unwrap_or_default()
+            .into_iter()
+            .take(MAX_OFFERS);
+        let offers: Vec<Offer> = offers
+            .map(|raw| Offer {
+                raw: raw.to_owned(),
+            })
+            .collect();
+        let resource_url = resource
+            .url
+            .or_else(|| offers.iter().find_map(|offer| offer.described().resource));
+        let description = resource.description.or_else(|| {
+            offers
+                .iter()
+                .find_map(|offer| offer.described().description)
+        });
+        let error = wire
+            .error
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
         Ok(Self {
             version,
             error,
@@ -119,14 +137,25 @@ impl PaymentRequired {
     /// Bytes that are kept of it, about.
     pub(crate) fn size(&self) -> usize {
         let raw = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
-        let offers = self.offers.iter().map(|offer| offer.json().len().saturating_mul(2));
-        offers.fold(raw(&self.resource).saturating_add(raw(&self.extensions)), usize::saturating_add)
+        let offers = self
+            .offers
+            .iter()
+            .map(|offer| offer.json().len().saturating_mul(2));
+        offers.fold(
+            raw(&self.resource).saturating_add(raw(&self.extensions)),
+            usize::saturating_add,
+        )
     }
 
     /// Whether the offers say the same, however they are written.
     pub(crate) fn offers_alike(&self, other: &Self) -> bool {
         let read = |offer: &Offer| serde_json::from_str::<Value>(offer.json()).ok();
-        self.version == other.version && self.offers.iter().map(read).eq(other.offers.iter().map(read))
+        self.version == other.version
+            && self
+                .offers
+                .iter()
+                .map(read)
+                .eq(other.offers.iter().map(read))
     }
 
     pub(crate) fn raw_resource(&self) -> Option<&RawValue> {
@@ -258,14 +287,21 @@ mod tests {
             r#"{"x402Version":"2"}"#,
             r#"{"x402Version":2,"accepts":{}}"#,
         ] {
-            assert!(PaymentRequired::from_json(json.as_bytes()).is_err(), "{json}");
+            assert!(
+                PaymentRequired::from_json(json.as_bytes()).is_err(),
+                "{json}"
+            );
         }
     }
 
     #[test]
     fn a_field_given_twice_spoils_the_offer() {
         let json = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:1","amount":"1","amount":"2","asset":"0x","payTo":"0x","maxTimeoutSeconds":60}]}"#;
-        assert!(PaymentRequired::from_json(json).unwrap().offers()[0].terms().is_err());
+        assert!(
+            PaymentRequired::from_json(json).unwrap().offers()[0]
+                .terms()
+                .is_err()
+        );
     }
 
     #[test]
@@ -273,6 +309,9 @@ mod tests {
         let json = br#"{"x402Version":2,"accepts":[{"scheme":"ex\u0061ct","network":"eip155:1","amount":"1","asset":"0x","payTo":"0x","maxTimeoutSeconds":60,"extra":{"name":"US\u0044C"}}]}"#;
         let required = PaymentRequired::from_json(json).unwrap();
         let terms = required.offers()[0].terms().unwrap();
-        assert_eq!((&*terms.scheme, terms.extra.unwrap().name.as_deref()), ("exact", Some("USDC")));
+        assert_eq!(
+            (&*terms.scheme, terms.extra.unwrap().name.as_deref()),
+            ("exact", Some("USDC"))
+        );
     }
 }

@@ -58,10 +58,13 @@ impl SettlementResponse {
     /// another one contradicts it.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {
         let values = RECEIPTS.into_iter().flat_map(|name| headers.get_all(name));
-        let (claims, errors): (Vec<_>, Vec<_>) =
-            values.map(|value| Self::from_header(value.as_bytes())).partition(Result::is_ok);
+        let (claims, errors): (Vec<_>, Vec<_>) = values
+            .map(|value| Self::from_header(value.as_bytes()))
+            .partition(Result::is_ok);
         let mut claims = claims.into_iter().flatten();
-        let Some(first) = claims.next() else { return errors.into_iter().next() };
+        let Some(first) = claims.next() else {
+            return errors.into_iter().next();
+        };
         if claims.any(|other| first.contradicts(&other)) {
             return Some(Err(WireError::Contradiction));
         }
@@ -91,7 +94,9 @@ impl SettlementResponse {
     /// presented again, never signed anew.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.success && self.error_reason.as_deref() == Some("settlement_pending") && !self.transaction.is_empty()
+        !self.success
+            && self.error_reason.as_deref() == Some("settlement_pending")
+            && !self.transaction.is_empty()
     }
 }
 
@@ -103,24 +108,48 @@ mod tests {
     fn read(receipts: &[(usize, &str)]) -> Option<Result<SettlementResponse, WireError>> {
         let mut headers = HeaderMap::new();
         for (name, json) in receipts {
-            headers.append(&RECEIPTS[*name], encode_header(json.as_bytes()).parse().unwrap());
+            headers.append(
+                &RECEIPTS[*name],
+                encode_header(json.as_bytes()).parse().unwrap(),
+            );
         }
         SettlementResponse::from_headers(&headers)
     }
 
     #[test]
     fn receipts_agree_or_none_is_believed() {
-        let (yes, no) = (r#"{"success":true,"transaction":"0xAB"}"#, r#"{"success":false,"transaction":""}"#);
-        let (same, other) = (r#"{"success":true,"transaction":"0xab"}"#, r#"{"success":true,"transaction":"0xcd"}"#);
+        let (yes, no) = (
+            r#"{"success":true,"transaction":"0xAB"}"#,
+            r#"{"success":false,"transaction":""}"#,
+        );
+        let (same, other) = (
+            r#"{"success":true,"transaction":"0xab"}"#,
+            r#"{"success":true,"transaction":"0xcd"}"#,
+        );
         assert!(read(&[]).is_none());
-        for agreed in
-            [&[(0, yes)][..], &[(1, yes)], &[(0, yes), (1, same)], &[(0, "no"), (1, yes)], &[(0, yes), (0, "no")]]
-        {
+        for agreed in [
+            &[(0, yes)][..],
+            &[(1, yes)],
+            &[(0, yes), (1, same)],
+            &[(0, "no"), (1, yes)],
+            &[(0, yes), (0, "no")],
+        ] {
             assert!(read(agreed).unwrap().unwrap().success, "{agreed:?}");
         }
-        assert!(matches!(read(&[(0, "no"), (1, "[]")]), Some(Err(WireError::Json(_)))));
-        for contrary in [[(0, yes), (1, no)], [(0, no), (1, yes)], [(0, yes), (0, no)], [(1, yes), (0, other)]] {
-            assert!(matches!(read(&contrary), Some(Err(WireError::Contradiction))), "{contrary:?}");
+        assert!(matches!(
+            read(&[(0, "no"), (1, "[]")]),
+            Some(Err(WireError::Json(_)))
+        ));
+        for contrary in [
+            [(0, yes), (1, no)],
+            [(0, no), (1, yes)],
+            [(0, yes), (0, no)],
+            [(1, yes), (0, other)],
+        ] {
+            assert!(
+                matches!(read(&contrary), Some(Err(WireError::Contradiction))),
+                "{contrary:?}"
+            );
         }
         let twice = [(0, yes), (0, no), (1, yes)];
         assert!(matches!(read(&twice), Some(Err(WireError::Contradiction))));

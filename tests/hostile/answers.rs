@@ -5,7 +5,8 @@ use bursar::{Address, ErrorKind, Rule, Url};
 
 use crate::lies::STRANGER;
 use crate::trial::{
-    PRICE, Trial, claimed, denied_again, elsewhere, paid, paid_in_vain, rejected, run, uncertain, unpaid,
+    PRICE, Trial, claimed, denied_again, elsewhere, paid, paid_in_vain, rejected, run, uncertain,
+    unpaid,
 };
 
 /// What sellers and the proxies before them answer when something is wrong.
@@ -24,9 +25,21 @@ pub(crate) fn first(elsewhere: &Url) -> Vec<Trial> {
         trials.push(unpaid(Fault::TermsUnder(status), status).everywhere());
     }
     for status in REDIRECTS {
-        trials.push(unpaid(Fault::RedirectBeforeTerms { status, to: elsewhere.clone() }, status).everywhere());
+        trials.push(
+            unpaid(
+                Fault::RedirectBeforeTerms {
+                    status,
+                    to: elsewhere.clone(),
+                },
+                status,
+            )
+            .everywhere(),
+        );
         let plain: Url = "http://seller.example/report".parse().unwrap();
-        trials.push(unpaid(Fault::RedirectBeforeTerms { status, to: plain }, status));
+        trials.push(unpaid(
+            Fault::RedirectBeforeTerms { status, to: plain },
+            status,
+        ));
     }
     trials
 }
@@ -34,15 +47,24 @@ pub(crate) fn first(elsewhere: &Url) -> Vec<Trial> {
 /// Statuses and redirects that say nothing certain of the money.
 pub(crate) fn statuses(elsewhere: &Url) -> Vec<Trial> {
     let mut trials = vec![
-        uncertain(Fault::ServerErrorAfterSettle, 502).settled(1).everywhere(),
+        uncertain(Fault::ServerErrorAfterSettle, 502)
+            .settled(1)
+            .everywhere(),
         uncertain(Fault::RedirectAfterPayment(elsewhere.clone()), 307).everywhere(),
     ];
     for status in FAILURES {
         trials.push(uncertain(Fault::StatusBeforeSettle(status), status).everywhere());
-        trials.push(uncertain(Fault::StatusAfterSettle(status), status).settled(1).everywhere());
+        trials.push(
+            uncertain(Fault::StatusAfterSettle(status), status)
+                .settled(1)
+                .everywhere(),
+        );
     }
     for status in REDIRECTS {
-        let fault = Fault::RedirectAfterSettle { status, to: elsewhere.clone() };
+        let fault = Fault::RedirectAfterSettle {
+            status,
+            to: elsewhere.clone(),
+        };
         trials.push(uncertain(fault, status).settled(1).everywhere());
     }
     trials
@@ -61,12 +83,25 @@ pub(crate) fn receipts() -> Vec<Trial> {
         unproven(forged(Forgery::Huge)),
         unproven(forged(Forgery::Contradiction)),
         // Only the chain could tell that these are wrong. They release nothing.
-        claimed(forged(Forgery::Transaction), 200).delivered().everywhere(),
-        claimed(forged(Forgery::OtherPurchase), 200).delivered().everywhere(),
-        claimed(forged(Forgery::Amount), 200).delivered().everywhere(),
-        claimed(Fault::InventedReceipt, 200).settled(0).delivered().everywhere(),
-        uncertain(Fault::DeliverUnsettled, 200).delivered().everywhere(),
-        paid(Fault::EmptyAfterSettle, PRICE).undelivered().everywhere(),
+        claimed(forged(Forgery::Transaction), 200)
+            .delivered()
+            .everywhere(),
+        claimed(forged(Forgery::OtherPurchase), 200)
+            .delivered()
+            .everywhere(),
+        claimed(forged(Forgery::Amount), 200)
+            .delivered()
+            .everywhere(),
+        claimed(Fault::InventedReceipt, 200)
+            .settled(0)
+            .delivered()
+            .everywhere(),
+        uncertain(Fault::DeliverUnsettled, 200)
+            .delivered()
+            .everywhere(),
+        paid(Fault::EmptyAfterSettle, PRICE)
+            .undelivered()
+            .everywhere(),
     ]
 }
 
@@ -78,33 +113,61 @@ pub(crate) fn second_402() -> Vec<Trial> {
         rejected(Fault::SettlementFailure, ErrorKind::SettlementFailed),
         // Version 1 states its terms with every failure.
         rejected(Fault::SettlementFailure, ErrorKind::Rejected).v1(),
-        rejected(Fault::ForgedReceipt(Forgery::Failure), ErrorKind::SettlementFailed).settled(1),
-        rejected(Fault::SettlementPending, ErrorKind::SettlementPending).settled(1).everywhere(),
+        rejected(
+            Fault::ForgedReceipt(Forgery::Failure),
+            ErrorKind::SettlementFailed,
+        )
+        .settled(1),
+        rejected(Fault::SettlementPending, ErrorKind::SettlementPending)
+            .settled(1)
+            .everywhere(),
         rejected(Fault::PendingUnsettled, ErrorKind::SettlementPending).everywhere(),
         // A 402 that states no terms, such as a proxy's.
         rejected(Fault::StatusBeforeSettle(402), ErrorKind::SettlementFailed).everywhere(),
-        rejected(Fault::StatusAfterSettle(402), ErrorKind::SettlementFailed).settled(1).everywhere(),
+        rejected(Fault::StatusAfterSettle(402), ErrorKind::SettlementFailed)
+            .settled(1)
+            .everywhere(),
         rejected(Fault::RejectAgain, ErrorKind::Rejected).everywhere(),
         rejected(Fault::QuotePayment, ErrorKind::Rejected).everywhere(),
         rejected(Fault::Requote(same()), ErrorKind::Rejected).everywhere(),
-        rejected(Fault::Requote(Lie::Words("\u{1b}[2J\u{202e}pay again".to_owned())), ErrorKind::Rejected).everywhere(),
+        rejected(
+            Fault::Requote(Lie::Words("\u{1b}[2J\u{202e}pay again".to_owned())),
+            ErrorKind::Rejected,
+        )
+        .everywhere(),
         rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).everywhere(),
-        rejected(Fault::RequoteAfterSettle(same()), ErrorKind::Rejected).settled(1).everywhere(),
-        rejected(Fault::RequoteAfterSettle(Lie::Price(2)), ErrorKind::Rejected).settled(1).everywhere(),
+        rejected(Fault::RequoteAfterSettle(same()), ErrorKind::Rejected)
+            .settled(1)
+            .everywhere(),
+        rejected(
+            Fault::RequoteAfterSettle(Lie::Price(2)),
+            ErrorKind::Rejected,
+        )
+        .settled(1)
+        .everywhere(),
     ]
 }
 
 /// As [`second_402`], where the caller accepts new terms.
 pub(crate) fn accepted_terms() -> Vec<Trial> {
     let same = || Lie::Words("Payment required".to_owned());
-    let accepting = |trial: Trial| trial.request(|request| request.accept_new_terms()).everywhere();
+    let accepting = |trial: Trial| {
+        trial
+            .request(|request| request.accept_new_terms())
+            .everywhere()
+    };
     let refused = |lie| rejected(Fault::Requote(lie), ErrorKind::NotPayable);
     let denied = |lie, rule| denied_again(Fault::Requote(lie), rule);
     [
         // Signed once more, and once only, with the same nonce.
         rejected(Fault::Requote(same()), ErrorKind::Rejected).signatures(2),
         rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).signatures(2),
-        rejected(Fault::RequoteAfterSettle(Lie::Price(2)), ErrorKind::Rejected).signatures(2).settled(1),
+        rejected(
+            Fault::RequoteAfterSettle(Lie::Price(2)),
+            ErrorKind::Rejected,
+        )
+        .signatures(2)
+        .settled(1),
         denied(Lie::Price(1_000), Rule::PerPayment),
         denied(Lie::PayTo(STRANGER), Rule::PayeeChanged),
         denied(Lie::PayTo(Address::ZERO), Rule::PayeeImpossible),
@@ -112,7 +175,11 @@ pub(crate) fn accepted_terms() -> Vec<Trial> {
         refused(Lie::Network("base".to_owned())),
         refused(Lie::Amount("\"01000\"".to_owned())),
         refused(Lie::NoOffers),
-        denied_again(Fault::RequoteAfterSettle(Lie::PayTo(STRANGER)), Rule::PayeeChanged).settled(1),
+        denied_again(
+            Fault::RequoteAfterSettle(Lie::PayTo(STRANGER)),
+            Rule::PayeeChanged,
+        )
+        .settled(1),
     ]
     .map(accepting)
     .to_vec()
@@ -125,7 +192,15 @@ pub(crate) fn paid_402() -> Vec<Trial> {
 }
 
 pub(crate) fn all(elsewhere: &Url) -> Vec<Trial> {
-    [first(elsewhere), statuses(elsewhere), receipts(), second_402(), accepted_terms(), paid_402()].concat()
+    [
+        first(elsewhere),
+        statuses(elsewhere),
+        receipts(),
+        second_402(),
+        accepted_terms(),
+        paid_402(),
+    ]
+    .concat()
 }
 
 #[tokio::test]

@@ -47,11 +47,17 @@ pub(crate) fn before_payment() -> Vec<Trial> {
         trial(terms(Breakage::Cut(300)), ErrorKind::Transport).v1(),
         trial(terms(Breakage::ShortBody), ErrorKind::Transport).v1(),
         trial(terms(Breakage::HangingBody), ErrorKind::Timeout).v1(),
-        trial(terms(Breakage::HugeBody(BOMB)), ErrorKind::Malformed).v1().bytes(BUFFERS),
-        trial(Fault::HugeBody402(BOMB), ErrorKind::Malformed).v1().bytes(BUFFERS),
+        trial(terms(Breakage::HugeBody(BOMB)), ErrorKind::Malformed)
+            .v1()
+            .bytes(BUFFERS),
+        trial(Fault::HugeBody402(BOMB), ErrorKind::Malformed)
+            .v1()
+            .bytes(BUFFERS),
         trial(Fault::HangingBody402, ErrorKind::Timeout).v1(),
         trial(Fault::HugeHeader(100_000), ErrorKind::Malformed),
-        trial(Fault::HugeHeader(1 << 20), ErrorKind::Transport).everywhere().bytes(BUFFERS),
+        trial(Fault::HugeHeader(1 << 20), ErrorKind::Transport)
+            .everywhere()
+            .bytes(BUFFERS),
         // The header of version 2 is all there; nothing waits for the body, or reads it.
         paid(terms(Breakage::ShortBody), PRICE),
         paid(terms(Breakage::HangingBody), PRICE),
@@ -69,14 +75,24 @@ pub(crate) fn before_payment() -> Vec<Trial> {
 /// Answers to a payment that was not settled.
 pub(crate) fn before_settling() -> Vec<Trial> {
     let fault = Fault::BreakBeforeSettle;
-    let mut trials: Vec<Trial> =
-        headless().into_iter().map(|(breakage, kind)| lost(fault(breakage), kind).bytes(BUFFERS)).collect();
+    let mut trials: Vec<Trial> = headless()
+        .into_iter()
+        .map(|(breakage, kind)| lost(fault(breakage), kind).bytes(BUFFERS))
+        .collect();
     trials.push(lost(fault(Breakage::EndlessHints), ErrorKind::Timeout).bytes(u64::MAX));
-    trials.push(uncertain(fault(Breakage::Surplus), 200).delivered().everywhere());
+    trials.push(
+        uncertain(fault(Breakage::Surplus), 200)
+            .delivered()
+            .everywhere(),
+    );
     for breakage in bodies() {
         trials.push(uncertain(fault(breakage), 200).hasty());
     }
-    trials.push(lost(Fault::SettleWhenGone, ErrorKind::Timeout).settled(1).everywhere());
+    trials.push(
+        lost(Fault::SettleWhenGone, ErrorKind::Timeout)
+            .settled(1)
+            .everywhere(),
+    );
     trials
 }
 
@@ -85,23 +101,49 @@ pub(crate) fn after_settling() -> Vec<Trial> {
     let fault = Fault::BreakAfterSettle;
     let mut trials: Vec<Trial> = headless()
         .into_iter()
-        .map(|(breakage, kind)| lost(fault(breakage), kind).settled(1).everywhere().bytes(BUFFERS))
+        .map(|(breakage, kind)| {
+            lost(fault(breakage), kind)
+                .settled(1)
+                .everywhere()
+                .bytes(BUFFERS)
+        })
         .collect();
-    trials.push(lost(fault(Breakage::EndlessHints), ErrorKind::Timeout).settled(1).bytes(u64::MAX));
+    trials.push(
+        lost(fault(Breakage::EndlessHints), ErrorKind::Timeout)
+            .settled(1)
+            .bytes(u64::MAX),
+    );
     trials.push(paid(fault(Breakage::Surplus), PRICE));
     for breakage in bodies() {
         // The receipt is in the head: the money is accounted for, whatever becomes of the body.
         trials.push(paid(fault(breakage), PRICE).undelivered().hasty());
     }
-    trials.push(lost(Fault::DropAfterSettle, ErrorKind::Transport).settled(1).everywhere());
-    trials.push(lost(Fault::HangAfterSettle, ErrorKind::Timeout).settled(1).everywhere());
-    trials.push(paid(Fault::BrokenBodyAfterSettle, PRICE).undelivered().everywhere());
+    trials.push(
+        lost(Fault::DropAfterSettle, ErrorKind::Transport)
+            .settled(1)
+            .everywhere(),
+    );
+    trials.push(
+        lost(Fault::HangAfterSettle, ErrorKind::Timeout)
+            .settled(1)
+            .everywhere(),
+    );
+    trials.push(
+        paid(Fault::BrokenBodyAfterSettle, PRICE)
+            .undelivered()
+            .everywhere(),
+    );
     trials
 }
 
 /// Goods of which the head arrives and the rest does not, or is too much.
 fn bodies() -> [Breakage; 4] {
-    [Breakage::ShortBody, Breakage::HangingBody, Breakage::HugeBody(100_000), Breakage::GzipBomb(100_000)]
+    [
+        Breakage::ShortBody,
+        Breakage::HangingBody,
+        Breakage::HugeBody(100_000),
+        Breakage::GzipBomb(100_000),
+    ]
 }
 
 pub(crate) fn all() -> Vec<Trial> {

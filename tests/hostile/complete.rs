@@ -10,7 +10,12 @@ use crate::{answers, breakages, lies};
 #[test]
 fn every_fault_has_a_trial() {
     let elsewhere: Url = "http://127.0.0.1:9/".parse().unwrap();
-    let trials = [lies::all(&elsewhere), breakages::all(), answers::all(&elsewhere)].concat();
+    let trials = [
+        lies::all(&elsewhere),
+        breakages::all(),
+        answers::all(&elsewhere),
+    ]
+    .concat();
     let mut tried: HashSet<(&str, &str)> = HashSet::new();
     for fault in trials.iter().map(|trial| &trial.fault) {
         tried.insert(("Fault", fault.name()));
@@ -18,9 +23,15 @@ fn every_fault_has_a_trial() {
             Fault::Terms(lie) | Fault::Requote(lie) | Fault::RequoteAfterSettle(lie) => {
                 tried.insert(("Lie", lie.name()));
             }
-            Fault::BreakTerms(breakage) => drop(tried.insert(("Breakage of terms", breakage.name()))),
-            Fault::BreakBeforeSettle(breakage) => drop(tried.insert(("Breakage before settling", breakage.name()))),
-            Fault::BreakAfterSettle(breakage) => drop(tried.insert(("Breakage after settling", breakage.name()))),
+            Fault::BreakTerms(breakage) => {
+                drop(tried.insert(("Breakage of terms", breakage.name())))
+            }
+            Fault::BreakBeforeSettle(breakage) => {
+                drop(tried.insert(("Breakage before settling", breakage.name())))
+            }
+            Fault::BreakAfterSettle(breakage) => {
+                drop(tried.insert(("Breakage after settling", breakage.name())))
+            }
             Fault::ForgedReceipt(forgery) => drop(tried.insert(("Forgery", forgery.name()))),
             _ => {}
         }
@@ -33,7 +44,10 @@ fn every_fault_has_a_trial() {
         ("Breakage before settling", Breakage::NAMES),
         ("Breakage after settling", Breakage::NAMES),
     ] {
-        let missing: Vec<_> = names.iter().filter(|name| !tried.contains(&(kind, **name))).collect();
+        let missing: Vec<_> = names
+            .iter()
+            .filter(|name| !tried.contains(&(kind, **name)))
+            .collect();
         assert!(missing.is_empty(), "{kind} without a trial: {missing:?}");
     }
 }

@@ -18,13 +18,16 @@ fn unpayable(what: Lie) -> Trial {
 }
 
 pub(crate) fn prices() -> Vec<Trial> {
-    const MAX: &str = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
-    const MAX_AND_ONE: &str = "115792089237316195423570985008687907853269984665640564039457584007913129639936";
+    const MAX: &str =
+        "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+    const MAX_AND_ONE: &str =
+        "115792089237316195423570985008687907853269984665640564039457584007913129639936";
     let amount = |json: &str| Lie::Amount(json.to_owned());
     let quoted = |text: &str| amount(&format!("\"{text}\""));
     let mut trials = vec![
         denied(lie(Lie::Price(1_000)), Rule::PerPayment).everywhere(),
-        denied(lie(Lie::Price(2)), Rule::MaxPrice).request(|request| request.max_price(bursar::usd!("0.01"))),
+        denied(lie(Lie::Price(2)), Rule::MaxPrice)
+            .request(|request| request.max_price(bursar::usd!("0.01"))),
         // What the policy allows is paid; it is the policy that knows what a report is worth.
         paid(lie(Lie::Price(4)), 4 * PRICE).everywhere(),
         paid(lie(Lie::DearFirst(1_000)), PRICE),
@@ -37,15 +40,39 @@ pub(crate) fn prices() -> Vec<Trial> {
         unpayable(Lie::AmountTwice).everywhere(),
         denied(lie(quoted("0")), Rule::ZeroAmount).everywhere(),
         denied(lie(quoted(MAX)), Rule::PerPayment).everywhere(),
-        denied(lie(quoted("170141183460469231731687303715884105729")), Rule::PerPayment),
+        denied(
+            lie(quoted("170141183460469231731687303715884105729")),
+            Rule::PerPayment,
+        ),
         unpayable(quoted(MAX_AND_ONE)).everywhere(),
     ];
-    for text in
-        ["01000", "+1000", "1e3", "1000.0", " 1000", "1000 ", "１０００", "-1", "1_000", "1,000", "0x3e8", "", "NaN"]
-    {
+    for text in [
+        "01000",
+        "+1000",
+        "1e3",
+        "1000.0",
+        " 1000",
+        "1000 ",
+        "１０００",
+        "-1",
+        "1_000",
+        "1,000",
+        "0x3e8",
+        "",
+        "NaN",
+    ] {
         trials.push(unpayable(quoted(text)).everywhere());
     }
-    for json in ["1000", "1e3", "1000.0", "-1", "null", "true", "[\"1000\"]", "{}"] {
+    for json in [
+        "1000",
+        "1e3",
+        "1000.0",
+        "-1",
+        "null",
+        "true",
+        "[\"1000\"]",
+        "{}",
+    ] {
         trials.push(unpayable(amount(json)).everywhere());
     }
     trials
@@ -55,14 +82,21 @@ pub(crate) fn payees() -> Vec<Trial> {
     let pay_to = |payee: Address| lie(Lie::PayTo(payee));
     let usdc = crate::purchases::usdc().address();
     let mut trials = vec![
-        denied(pay_to(STRANGER), Rule::Payee).policy(|policy| policy.payees([PAYEE])).everywhere(),
+        denied(pay_to(STRANGER), Rule::Payee)
+            .policy(|policy| policy.payees([PAYEE]))
+            .everywhere(),
         denied(pay_to(STRANGER), Rule::Payee).policy(|policy| policy.deny_payee(STRANGER)),
         // Sellers may have an address for each order: unless the policy says otherwise, that is their affair.
         paid(pay_to(STRANGER), PRICE).everywhere(),
         paid(lie(Lie::PayToChanges), PRICE),
     ];
-    for impossible in [Address::ZERO, Address::with_last_byte(1), Address::with_last_byte(0xff), wallet_address(), usdc]
-    {
+    for impossible in [
+        Address::ZERO,
+        Address::with_last_byte(1),
+        Address::with_last_byte(0xff),
+        wallet_address(),
+        usdc,
+    ] {
         trials.push(denied(pay_to(impossible), Rule::PayeeImpossible).everywhere());
     }
     for text in [
@@ -86,11 +120,17 @@ fn wallet_address() -> Address {
 
 pub(crate) fn tokens() -> Vec<Trial> {
     let network = |name: &str| Lie::Network(name.to_owned());
-    let domain = |name: &str, version: &str| Lie::Domain { name: name.to_owned(), version: version.to_owned() };
+    let domain = |name: &str, version: &str| Lie::Domain {
+        name: name.to_owned(),
+        version: version.to_owned(),
+    };
     let mut trials = vec![
         // A token of the name of USDC that is not USDC, and USDC's name on Base with real money.
         unpayable(Lie::Token(STRANGER)).everywhere(),
-        unpayable(Lie::Token(address!("833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"))).everywhere(),
+        unpayable(Lie::Token(address!(
+            "833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
+        )))
+        .everywhere(),
         unpayable(Lie::Token(Address::ZERO)),
         unpayable(domain("Evil", "9")).everywhere(),
         unpayable(domain("USD Coin", "2")).everywhere(),
@@ -113,8 +153,10 @@ pub(crate) fn tokens() -> Vec<Trial> {
         "",
     ] {
         trials.push(unpayable(network(name)).everywhere());
-        trials
-            .push(unpayable(network(name)).policy(|policy| policy.network("base").network("ethereum").mix_testnets()));
+        trials.push(
+            unpayable(network(name))
+                .policy(|policy| policy.network("base").network("ethereum").mix_testnets()),
+        );
     }
     for scheme in ["upto", "Exact", "exact ", "batch-settlement", ""] {
         trials.push(unpayable(Lie::Scheme(scheme.to_owned())).everywhere());
@@ -130,7 +172,9 @@ pub(crate) fn times() -> Vec<Trial> {
         paid(lie(timeout("18446744073709551615")), PRICE),
         paid(lie(timeout("1e300")), PRICE),
     ];
-    for json in ["0", "-1", "-0.0", "5", "0.5", "\"60\"", "null", "[]", "1e400", "true"] {
+    for json in [
+        "0", "-1", "-0.0", "5", "0.5", "\"60\"", "null", "[]", "1e400", "true",
+    ] {
         trials.push(unpayable(timeout(json)).everywhere());
     }
     trials
@@ -157,7 +201,10 @@ pub(crate) fn surroundings(elsewhere: &Url) -> Vec<Trial> {
         rejected(lie(Lie::Nested(200_000)), ErrorKind::Rejected).v1(),
         paid(lie(Lie::Extension), PRICE),
         // It is refused, because the identifier is ours and not the one that the seller wants.
-        rejected(lie(Lie::Identifier("pay_known_to_others".to_owned())), ErrorKind::Rejected),
+        rejected(
+            lie(Lie::Identifier("pay_known_to_others".to_owned())),
+            ErrorKind::Rejected,
+        ),
         trial(lie(Lie::Protocol("3".to_owned())), ErrorKind::Malformed).everywhere(),
         trial(lie(Lie::Protocol("\"2\"".to_owned())), ErrorKind::Malformed).everywhere(),
         trial(lie(Lie::Protocol("-1".to_owned())), ErrorKind::Malformed).everywhere(),
@@ -165,7 +212,14 @@ pub(crate) fn surroundings(elsewhere: &Url) -> Vec<Trial> {
 }
 
 pub(crate) fn all(elsewhere: &Url) -> Vec<Trial> {
-    [prices(), payees(), tokens(), times(), surroundings(elsewhere)].concat()
+    [
+        prices(),
+        payees(),
+        tokens(),
+        times(),
+        surroundings(elsewhere),
+    ]
+    .concat()
 }
 
 #[tokio::test]

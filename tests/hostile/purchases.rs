@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bursar::testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 use bursar::{
-    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, RequestBuilder, ResponseExt, Rule, Spend, State,
-    Timestamp, U256, usd,
+    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, RequestBuilder, ResponseExt,
+    Rule, Spend, State, Timestamp, U256, usd,
 };
 
 use tokio::task::JoinSet;
@@ -18,7 +18,10 @@ use crate::trial::{PRICE, Signed, open, policy, report, wallet};
 const NOON: u64 = 1_741_608_000;
 
 pub(crate) fn usdc() -> Asset {
-    AssetRegistry::stablecoins().find_symbol(Network::from_chain_id(84_532), "USDC").unwrap().clone()
+    AssetRegistry::stablecoins()
+        .find_symbol(Network::from_chain_id(84_532), "USDC")
+        .unwrap()
+        .clone()
 }
 
 fn taken(seller: &Paywall) -> U256 {
@@ -49,7 +52,12 @@ impl Hands {
 
     /// A seller and a buyer that go by it.
     async fn meet(&self, route: Route, builder: ClientBuilder) -> (Paywall, bursar::Client) {
-        let seller = Paywall::builder().route(route).clock(self.clock()).start().await.unwrap();
+        let seller = Paywall::builder()
+            .route(route)
+            .clock(self.clock())
+            .start()
+            .await
+            .unwrap();
         (seller, builder.clock(self.clock()).build().unwrap())
     }
 }
@@ -82,23 +90,47 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
         assert_eq!(spend(buy().await), Spend::Unknown, "{fault:?}");
     }
     seller.reform();
-    let response = buy().await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
-    assert_eq!((response.spend(), response.text().await.unwrap().as_str()), (Spend::Settled, "the report"));
-    assert_eq!((signed.all().len(), seller.settlements().len(), seller.cash_in()), (1, 1, 0), "{fault:?}");
+    let response = buy()
+        .await
+        .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+    assert_eq!(
+        (response.spend(), response.text().await.unwrap().as_str()),
+        (Spend::Settled, "the report")
+    );
+    assert_eq!(
+        (
+            signed.all().len(),
+            seller.settlements().len(),
+            seller.cash_in()
+        ),
+        (1, 1, 0),
+        "{fault:?}"
+    );
     let entries = client.entries(&Filter::all()).await.unwrap();
-    assert_eq!((entries.len(), entries[0].state), (1, State::Settled), "{fault:?}");
+    assert_eq!(
+        (entries.len(), entries[0].state),
+        (1, State::Settled),
+        "{fault:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_purchase_that_is_retried_by_its_id_is_paid_once() {
-    at_once(losers().into_iter().map(|fault| retry(fault, |request| request.purchase_id("order-1")))).await;
+    at_once(
+        losers()
+            .into_iter()
+            .map(|fault| retry(fault, |request| request.purchase_id("order-1"))),
+    )
+    .await;
 }
 
 /// A loop around the client, as agents and retry layers are: it knows nothing of purchases.
 #[tokio::test]
 async fn a_request_that_is_retried_by_a_caller_who_knows_no_better_is_paid_once() {
     // What was delivered is not asked for again: the next request is another purchase.
-    let lost = losers().into_iter().filter(|fault| *fault != Fault::NoReceipt);
+    let lost = losers()
+        .into_iter()
+        .filter(|fault| *fault != Fault::NoReceipt);
     at_once(lost.map(|fault| retry(fault, |request| request))).await;
 }
 
@@ -108,7 +140,10 @@ async fn wherever_a_paid_answer_is_cut_the_payment_is_known() {
     let stages = (0..=600).step_by(20);
     let cut = |bytes| {
         let before = cut_off(Fault::BreakBeforeSettle(Breakage::Cut(bytes)), 0);
-        [before, cut_off(Fault::BreakAfterSettle(Breakage::Cut(bytes)), 1)]
+        [
+            before,
+            cut_off(Fault::BreakAfterSettle(Breakage::Cut(bytes)), 1),
+        ]
     };
     let outcomes = Box::pin(at_once(stages.flat_map(cut))).await;
     assert!(outcomes.contains(&Spend::Settled) && outcomes.contains(&Spend::Unknown));
@@ -121,9 +156,17 @@ async fn cut_off(fault: Fault, settled: usize) -> Spend {
     let spend = spend(client.get(seller.url("/report")).send().await);
     assert_ne!(spend, Spend::None, "{fault:?}");
     assert!(settled == 1 || spend == Spend::Unknown, "{fault:?}");
-    assert_eq!((signed.all().len(), seller.settlements().len()), (1, settled), "{fault:?}");
+    assert_eq!(
+        (signed.all().len(), seller.settlements().len()),
+        (1, settled),
+        "{fault:?}"
+    );
     let entries = client.entries(&Filter::all()).await.unwrap();
-    let state = if spend == Spend::Settled { State::Settled } else { State::Unknown };
+    let state = if spend == Spend::Settled {
+        State::Settled
+    } else {
+        State::Unknown
+    };
     assert_eq!((entries.len(), entries[0].state), (1, state), "{fault:?}");
     spend
 }
@@ -141,15 +184,38 @@ async fn a_price_that_creeps_is_stopped_where_the_policy_says() {
     let client = signed.client(policy().max_price_rise(30)).build().unwrap();
     let seller = open(report().fault(Fault::Terms(Lie::CreepingPrice(25)))).await;
     let buy = || client.get(seller.url("/report")).send();
-    assert_eq!(buy().await.unwrap().receipt().unwrap().paid().amount.to_string(), "0.01 USDC");
-    assert_eq!(buy().await.unwrap().receipt().unwrap().paid().amount.to_string(), "0.0125 USDC");
+    assert_eq!(
+        buy()
+            .await
+            .unwrap()
+            .receipt()
+            .unwrap()
+            .paid()
+            .amount
+            .to_string(),
+        "0.01 USDC"
+    );
+    assert_eq!(
+        buy()
+            .await
+            .unwrap()
+            .receipt()
+            .unwrap()
+            .paid()
+            .amount
+            .to_string(),
+        "0.0125 USDC"
+    );
     // 0.015, 0.0175, 0.02: a fifth, a sixth, a seventh more, each within a third.
     for _ in 0..3 {
         buy().await.unwrap();
     }
     // The total is what a limit is for.
     let thrifty = Signed::default();
-    let client = thrifty.client(policy().rolling(Duration::from_secs(86_400), usd!("0.03"))).build().unwrap();
+    let client = thrifty
+        .client(policy().rolling(Duration::from_secs(86_400), usd!("0.03")))
+        .build()
+        .unwrap();
     let seller = open(report().fault(Fault::Terms(Lie::CreepingPrice(25)))).await;
     let mut denied = None;
     for _ in 0..5 {
@@ -175,9 +241,19 @@ async fn a_pinned_payee_is_the_only_one() {
     client.get(seller.url("/report")).send().await.unwrap();
     for _ in 0..3 {
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
-        assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::PayeeChanged));
+        assert_eq!(
+            (error.spend(), error.denial().unwrap().rule),
+            (Spend::None, Rule::PayeeChanged)
+        );
     }
-    assert_eq!((signed.all().len(), seller.settlements().len(), seller.cash_in()), (1, 1, 0));
+    assert_eq!(
+        (
+            signed.all().len(),
+            seller.settlements().len(),
+            seller.cash_in()
+        ),
+        (1, 1, 0)
+    );
 }
 
 /// Sellers that take signatures, deny service and keep what they hold: all of it counts.
@@ -185,22 +261,36 @@ async fn a_pinned_payee_is_the_only_one() {
 async fn kept_payments_count_until_they_expire() {
     let (hands, signed) = (Hands::at(NOON), Signed::default());
     let builder = signed.client(policy().exposure(usd!("0.03")));
-    let route = Route::any("/*").price(usd!("0.01")).fault(Fault::StatusBeforeSettle(500));
+    let route = Route::any("/*")
+        .price(usd!("0.01"))
+        .fault(Fault::StatusBeforeSettle(500));
     let (seller, client) = hands.meet(route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
     for path in ["/1", "/2", "/3"] {
         assert_eq!(spend(buy(path).await), Spend::Unknown);
     }
     let error = buy("/4").await.unwrap_err();
-    assert_eq!((error.spend(), error.denial().unwrap().rule), (Spend::None, Rule::Exposure));
+    assert_eq!(
+        (error.spend(), error.denial().unwrap().rule),
+        (Spend::None, Rule::Exposure)
+    );
     assert_eq!(signed.all().len(), 3);
 
     // At the last moment the seller can still take it all, and no more; a moment later, nothing.
     let valid_before = signed.all()[0].valid_before();
     hands.set(valid_before - 1);
-    assert_eq!(buy("/5").await.unwrap_err().denial().unwrap().rule, Rule::Exposure);
+    assert_eq!(
+        buy("/5").await.unwrap_err().denial().unwrap().rule,
+        Rule::Exposure
+    );
     assert_eq!((seller.cash_in(), taken(&seller)), (3, U256::from(30_000)));
-    let counted: U256 = client.entries(&Filter::all()).await.unwrap().iter().map(|entry| entry.value).sum();
+    let counted: U256 = client
+        .entries(&Filter::all())
+        .await
+        .unwrap()
+        .iter()
+        .map(|entry| entry.value)
+        .sum();
     assert_eq!(counted, taken(&seller));
 }
 
@@ -209,18 +299,27 @@ async fn expired_payments_cannot_be_cashed_and_still_count_over_time() {
     let (hands, signed) = (Hands::at(NOON), Signed::default());
     let day = Duration::from_secs(86_400);
     let builder = signed.client(policy().exposure(usd!("0.01")).rolling(day, usd!("0.02")));
-    let route = Route::any("/*").price(usd!("0.01")).fault(Fault::StatusBeforeSettle(500));
+    let route = Route::any("/*")
+        .price(usd!("0.01"))
+        .fault(Fault::StatusBeforeSettle(500));
     let (seller, client) = hands.meet(route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
     assert_eq!(spend(buy("/1").await), Spend::Unknown);
     hands.set(signed.all()[0].valid_before());
     assert_eq!(seller.cash_in(), 0);
-    assert_eq!(buy("/2").await.unwrap_err().denial().unwrap().rule, Rule::Exposure, "blocks date themselves");
+    assert_eq!(
+        buy("/2").await.unwrap_err().denial().unwrap().rule,
+        Rule::Exposure,
+        "blocks date themselves"
+    );
     hands.set(signed.all()[0].valid_before() + 61);
     assert_eq!(spend(buy("/3").await), Spend::Unknown);
     hands.set(signed.all()[1].valid_before() + 61);
     // No proof that the first two were not paid: they count until their day is over.
-    assert_eq!(buy("/4").await.unwrap_err().denial().unwrap().rule, Rule::Rolling);
+    assert_eq!(
+        buy("/4").await.unwrap_err().denial().unwrap().rule,
+        Rule::Rolling
+    );
     assert_eq!((signed.all().len(), seller.cash_in()), (2, 0));
 }
 
@@ -229,14 +328,30 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
     let signed = Signed::default();
     let client = signed.client(policy()).build().unwrap();
     let seller = open(report().fault(Fault::Requote(Lie::Price(2)))).await;
-    let error = client.get(seller.url("/report")).accept_new_terms().send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown));
-    let values: Vec<U256> = signed.all().iter().map(|authorization| authorization.value()).collect();
+    let error = client
+        .get(seller.url("/report"))
+        .accept_new_terms()
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Rejected, Spend::Unknown)
+    );
+    let values: Vec<U256> = signed
+        .all()
+        .iter()
+        .map(|authorization| authorization.value())
+        .collect();
     assert_eq!(values, [U256::from(10_000), U256::from(20_000)]);
 
     assert_eq!(seller.cash_in(), 1);
     let entries = client.entries(&Filter::all()).await.unwrap();
-    assert_eq!((entries.len(), entries[0].value), (1, U256::from(20_000)), "the books hold the larger");
+    assert_eq!(
+        (entries.len(), entries[0].value),
+        (1, U256::from(20_000)),
+        "the books hold the larger"
+    );
     assert!(taken(&seller) <= entries[0].value);
 }
 
@@ -245,14 +360,29 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
 async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
     let signed = Signed::default();
     let client = signed.client(policy()).build().unwrap();
-    let seller = open(Route::any("/*").price(usd!("0.01")).fault(Fault::ForgedReceipt(Forgery::OtherPurchase))).await;
+    let seller = open(
+        Route::any("/*")
+            .price(usd!("0.01"))
+            .fault(Fault::ForgedReceipt(Forgery::OtherPurchase)),
+    )
+    .await;
     let first = client.get(seller.url("/1")).send().await.unwrap();
     let second = client.get(seller.url("/2")).send().await.unwrap();
-    assert_eq!(first.receipt().unwrap().transaction(), second.receipt().unwrap().transaction());
+    assert_eq!(
+        first.receipt().unwrap().transaction(),
+        second.receipt().unwrap().transaction()
+    );
     let entries = client.entries(&Filter::all()).await.unwrap();
-    assert!(entries.iter().all(|entry| entry.verified_transaction.is_none()));
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.verified_transaction.is_none())
+    );
     let counted: U256 = entries.iter().map(|entry| entry.value).sum();
-    assert_eq!((counted, taken(&seller)), (U256::from(20_000), U256::from(20_000)));
+    assert_eq!(
+        (counted, taken(&seller)),
+        (U256::from(20_000), U256::from(20_000))
+    );
 }
 
 #[tokio::test]
@@ -261,19 +391,28 @@ async fn a_402_in_a_circle_is_left_after_ten_turns() {
     let client = signed.client(policy()).build().unwrap();
     let seller = open(Route::get("/report").redirect("/report?again")).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.kind(), error.spend()), (ErrorKind::Transport, Spend::None));
+    assert_eq!(
+        (error.kind(), error.spend()),
+        (ErrorKind::Transport, Spend::None)
+    );
     assert!(seller.requests().len() <= 11, "{}", seller.requests().len());
 }
 
 /// A seller that answers with terms, forever: one payment for one call.
 #[tokio::test]
 async fn endless_402s_cost_one_payment() {
-    for fault in [Fault::Requote(Lie::CreepingPrice(10)), Fault::RequoteAfterSettle(Lie::PayToChanges)] {
+    for fault in [
+        Fault::Requote(Lie::CreepingPrice(10)),
+        Fault::RequoteAfterSettle(Lie::PayToChanges),
+    ] {
         let signed = Signed::default();
         let client = signed.client(policy()).build().unwrap();
         let seller = open(report().fault(fault)).await;
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
-        assert_eq!((error.kind(), error.spend()), (ErrorKind::Rejected, Spend::Unknown));
+        assert_eq!(
+            (error.kind(), error.spend()),
+            (ErrorKind::Rejected, Spend::Unknown)
+        );
         assert_eq!(signed.all().len(), 1);
         assert!(seller.settlements().len() + seller.cash_in() <= 1);
     }
@@ -286,9 +425,17 @@ async fn an_identifier_of_the_sellers_choice_is_not_taken() {
     let chosen = "pay_known_to_others";
     let seller = open(report().fault(Fault::Terms(Lie::Identifier(chosen.to_owned())))).await;
     client.get(seller.url("/report")).send().await.unwrap_err();
-    let sent = seller.requests().into_iter().filter_map(|request| request.payment);
-    let sent: Vec<String> = sent.filter_map(|payment| payment.identifier().map(ToOwned::to_owned)).collect();
-    assert!(!sent.is_empty() && sent.iter().all(|id| id != chosen && id.len() >= 32), "{sent:?}");
+    let sent = seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| request.payment);
+    let sent: Vec<String> = sent
+        .filter_map(|payment| payment.identifier().map(ToOwned::to_owned))
+        .collect();
+    assert!(
+        !sent.is_empty() && sent.iter().all(|id| id != chosen && id.len() >= 32),
+        "{sent:?}"
+    );
 }
 
 /// What an earlier answer of a cache, or of nobody, put on the connection is not an answer.
@@ -299,8 +446,13 @@ async fn a_smuggled_answer_never_counts_as_paid() {
         let client = signed.client(policy()).build().unwrap();
         let seller = open(report().fault(Fault::BreakTerms(Breakage::Surplus))).await;
         // The connection may be used again before the surplus is seen on it.
-        let Ok(response) = client.get(seller.url("/report")).send().await else { continue };
-        assert!(response.spend() == Spend::Unknown || seller.settlements().len() == 1, "{response:?}");
+        let Ok(response) = client.get(seller.url("/report")).send().await else {
+            continue;
+        };
+        assert!(
+            response.spend() == Spend::Unknown || seller.settlements().len() == 1,
+            "{response:?}"
+        );
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    Address, Client, ClientBuilder, Clock, Entry, Error, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy,
-    RequestBuilder, ResponseExt, Rule, Signer, Spend, State, SystemClock, TransferAuthorization, U256, signer_fn, usd,
+    Address, Client, ClientBuilder, Clock, Entry, Error, ErrorKind, Filter, LocalSigner,
+    MemoryLedger, Policy, RequestBuilder, ResponseExt, Rule, Signer, Spend, State, SystemClock,
+    TransferAuthorization, U256, signer_fn, usd,
 };
 use reqwest::Response;
 
@@ -34,11 +35,16 @@ pub(crate) fn wallet() -> LocalSigner {
 }
 
 pub(crate) fn policy() -> Policy {
-    Policy::new().network("base-sepolia").per_payment(usd!("0.05"))
+    Policy::new()
+        .network("base-sepolia")
+        .per_payment(usd!("0.05"))
 }
 
 pub(crate) fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report").idempotent()
+    Route::get("/report")
+        .price(usd!("0.01"))
+        .body("the report")
+        .idempotent()
 }
 
 /// What a wallet was asked to sign.
@@ -61,9 +67,16 @@ impl Signed {
 
     /// A client that signs with it, with books in memory.
     pub(crate) fn client(&self, policy: Policy) -> ClientBuilder {
-        let builder = Client::builder().signer(self.signer()).policy(policy).ledger(MemoryLedger::new());
+        let builder = Client::builder()
+            .signer(self.signer())
+            .policy(policy)
+            .ledger(MemoryLedger::new());
         // No trial speaks TLS, and loading the system's roots takes longer than a purchase.
-        let builder = builder.http(reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]));
+        let builder = builder.http(
+            reqwest::Client::builder()
+                .tls_backend_rustls()
+                .tls_certs_only([]),
+        );
         builder.allow_http_loopback(true)
     }
 }
@@ -124,62 +137,106 @@ pub(crate) fn trial(fault: Fault, kind: ErrorKind) -> Trial {
 
 /// The policy refuses, before anything is signed.
 pub(crate) fn denied(fault: Fault, rule: Rule) -> Trial {
-    Trial { answer: Answer::Denied(rule, Spend::None), ..trial(fault, ErrorKind::Denied) }
+    Trial {
+        answer: Answer::Denied(rule, Spend::None),
+        ..trial(fault, ErrorKind::Denied)
+    }
 }
 
 /// The caller gets what the seller answers, and nothing is signed.
 pub(crate) fn unpaid(fault: Fault, status: u16) -> Trial {
-    Trial { answer: Answer::Response(status, Spend::None), ..trial(fault, ErrorKind::Denied) }
+    Trial {
+        answer: Answer::Response(status, Spend::None),
+        ..trial(fault, ErrorKind::Denied)
+    }
 }
 
 /// The report is bought at this price, and comes with a receipt.
 pub(crate) fn paid(fault: Fault, price: u64) -> Trial {
     let answer = Answer::Response(200, Spend::Settled);
     let (settled, delivered) = ((1, price), true);
-    Trial { answer, signatures: 1, settled, states: &[State::Settled], delivered, ..trial(fault, ErrorKind::Denied) }
+    Trial {
+        answer,
+        signatures: 1,
+        settled,
+        states: &[State::Settled],
+        delivered,
+        ..trial(fault, ErrorKind::Denied)
+    }
 }
 
 /// The seller says with this status that it has settled, and nothing more is known.
 pub(crate) fn claimed(fault: Fault, status: u16) -> Trial {
-    Trial { answer: Answer::Response(status, Spend::Settled), delivered: false, ..paid(fault, PRICE) }.settled(1)
+    Trial {
+        answer: Answer::Response(status, Spend::Settled),
+        delivered: false,
+        ..paid(fault, PRICE)
+    }
+    .settled(1)
 }
 
 /// The seller answers with this status, which proves nothing.
 pub(crate) fn uncertain(fault: Fault, status: u16) -> Trial {
     let states = &[State::Unknown];
-    Trial { answer: Answer::Uncertain(status), states, ..paid(fault, PRICE) }.settled(0).undelivered()
+    Trial {
+        answer: Answer::Uncertain(status),
+        states,
+        ..paid(fault, PRICE)
+    }
+    .settled(0)
+    .undelivered()
 }
 
 /// The seller's answer to the payment is lost.
 pub(crate) fn lost(fault: Fault, kind: ErrorKind) -> Trial {
     let hasty = kind == ErrorKind::Timeout;
-    Trial { answer: Answer::Error(kind, Spend::Unknown), hasty, ..uncertain(fault, 0) }
+    Trial {
+        answer: Answer::Error(kind, Spend::Unknown),
+        hasty,
+        ..uncertain(fault, 0)
+    }
 }
 
 /// The policy refuses new terms, once a payment has left.
 pub(crate) fn denied_again(fault: Fault, rule: Rule) -> Trial {
-    Trial { answer: Answer::Denied(rule, Spend::Unknown), ..rejected(fault, ErrorKind::Denied) }
+    Trial {
+        answer: Answer::Denied(rule, Spend::Unknown),
+        ..rejected(fault, ErrorKind::Denied)
+    }
 }
 
 /// The seller proves that it has settled, and does not deliver.
 pub(crate) fn paid_in_vain(fault: Fault, kind: ErrorKind) -> Trial {
-    Trial { answer: Answer::Error(kind, Spend::Settled), ..paid(fault, PRICE) }.undelivered()
+    Trial {
+        answer: Answer::Error(kind, Spend::Settled),
+        ..paid(fault, PRICE)
+    }
+    .undelivered()
 }
 
 /// The seller says that it has not settled.
 pub(crate) fn rejected(fault: Fault, kind: ErrorKind) -> Trial {
-    Trial { states: &[State::Rejected, State::Unknown], ..lost(fault, kind) }
+    Trial {
+        states: &[State::Rejected, State::Unknown],
+        ..lost(fault, kind)
+    }
 }
 
 impl Trial {
     /// In version 1.
     pub(crate) fn v1(self) -> Self {
-        Self { versions: vec![Route::v1], ..self }
+        Self {
+            versions: vec![Route::v1],
+            ..self
+        }
     }
 
     /// In version 2, in version 1, and in both at once.
     pub(crate) fn everywhere(self) -> Self {
-        Self { versions: vec![|route| route, Route::v1, Route::v1_and_v2], ..self }
+        Self {
+            versions: vec![|route| route, Route::v1, Route::v1_and_v2],
+            ..self
+        }
     }
 
     pub(crate) fn policy(self, policy: fn(Policy) -> Policy) -> Self {
@@ -192,7 +249,10 @@ impl Trial {
 
     /// The seller makes so many transfers of the report's price.
     pub(crate) fn settled(self, transfers: usize) -> Self {
-        Self { settled: (transfers, transfers as u64 * PRICE), ..self }
+        Self {
+            settled: (transfers, transfers as u64 * PRICE),
+            ..self
+        }
     }
 
     pub(crate) fn signatures(self, signatures: usize) -> Self {
@@ -200,16 +260,25 @@ impl Trial {
     }
 
     pub(crate) fn delivered(self) -> Self {
-        Self { delivered: true, ..self }
+        Self {
+            delivered: true,
+            ..self
+        }
     }
 
     pub(crate) fn undelivered(self) -> Self {
-        Self { delivered: false, ..self }
+        Self {
+            delivered: false,
+            ..self
+        }
     }
 
     /// With a client that does not wait.
     pub(crate) fn hasty(self) -> Self {
-        Self { hasty: true, ..self }
+        Self {
+            hasty: true,
+            ..self
+        }
     }
 
     /// The seller can send this much before it is cut off, in bytes.
@@ -220,10 +289,20 @@ impl Trial {
     async fn prepare(&self, version: fn(Route) -> Route) -> Prepared {
         let signed = Signed::default();
         let client = signed.client((self.policy)(policy()));
-        let client = if self.hasty { client.answer_timeout(ANSWER).timeout(WHOLE) } else { client };
+        let client = if self.hasty {
+            client.answer_timeout(ANSWER).timeout(WHOLE)
+        } else {
+            client
+        };
         let client = client.build().unwrap();
         let seller = open(version(report().fault(self.fault.clone()))).await;
-        Prepared { trial: self.clone(), version: version(report()), client, signed, seller }
+        Prepared {
+            trial: self.clone(),
+            version: version(report()),
+            client,
+            signed,
+            seller,
+        }
     }
 }
 
@@ -255,7 +334,11 @@ pub(crate) async fn run(trials: impl IntoIterator<Item = Trial>, elsewhere: &Pay
         complaints.push_str(&finished.unwrap());
     }
     assert!(complaints.is_empty(), "{complaints}");
-    assert!(elsewhere.requests().is_empty(), "the other origin heard of it: {:?}", elsewhere.requests());
+    assert!(
+        elsewhere.requests().is_empty(),
+        "the other origin heard of it: {:?}",
+        elsewhere.requests()
+    );
 }
 
 /// Another origin, which would take a payment.
@@ -274,11 +357,17 @@ impl Got {
         match result {
             Ok(response) => {
                 let answer = Ok((response.status().as_u16(), response.spend()));
-                Self { answer, delivered: response.text().await.is_ok_and(|text| text == "the report") }
+                Self {
+                    answer,
+                    delivered: response.text().await.is_ok_and(|text| text == "the report"),
+                }
             }
             Err(error) => {
                 let status = error.status().map(|status| status.as_u16());
-                Self { answer: Err((error, status)), delivered: false }
+                Self {
+                    answer: Err((error, status)),
+                    delivered: false,
+                }
             }
         }
     }
@@ -286,12 +375,16 @@ impl Got {
     fn is(&self, expected: Answer) -> bool {
         match (expected, &self.answer) {
             (Answer::Response(status, spend), Ok(got)) => *got == (status, spend),
-            (Answer::Error(kind, spend), Err((error, _))) => (error.kind(), error.spend()) == (kind, spend),
+            (Answer::Error(kind, spend), Err((error, _))) => {
+                (error.kind(), error.spend()) == (kind, spend)
+            }
             (Answer::Denied(rule, spend), Err((error, _))) => {
                 error.spend() == spend && error.denial().is_some_and(|denial| denial.rule == rule)
             }
             (Answer::Uncertain(status), Ok(got)) => *got == (status, Spend::Unknown),
-            (Answer::Uncertain(status), Err((error, got))) => error.spend() == Spend::Unknown && *got == Some(status),
+            (Answer::Uncertain(status), Err((error, got))) => {
+                error.spend() == Spend::Unknown && *got == Some(status)
+            }
             _ => false,
         }
     }
@@ -299,7 +392,11 @@ impl Got {
     fn shown(&self) -> String {
         match &self.answer {
             Ok(got) => format!("{got:?}"),
-            Err((error, status)) => format!("{:?}, {:?}, {status:?}: {error}", error.kind(), error.spend()),
+            Err((error, status)) => format!(
+                "{:?}, {:?}, {status:?}: {error}",
+                error.kind(),
+                error.spend()
+            ),
         }
     }
 }
@@ -320,34 +417,58 @@ impl Complaints {
 
 impl Prepared {
     async fn run(self) -> String {
-        let Self { trial, version, client, signed, seller } = self;
+        let Self {
+            trial,
+            version,
+            client,
+            signed,
+            seller,
+        } = self;
         let about = format!("{:?} [{}]", trial.fault, versions(&version));
-        let mut complaints = Complaints { about: about.chars().take(200).collect(), list: String::new() };
+        let mut complaints = Complaints {
+            about: about.chars().take(200).collect(),
+            list: String::new(),
+        };
         let begun = Instant::now();
         let now = SystemClock.now().secs();
         let request = (trial.request)(client.get(seller.url("/report")));
-        let Ok(got) = tokio::time::timeout(AT_MOST, async { Got::of(request.send().await).await }).await else {
+        let Ok(got) =
+            tokio::time::timeout(AT_MOST, async { Got::of(request.send().await).await }).await
+        else {
             return format!("{about}: never ends\n");
         };
         let took = begun.elapsed();
         // What settles late, settles once the seller sees that the buyer has gone.
-        let settling = tokio::time::timeout(AT_MOST, seller.wait_for_settlements(trial.settled.0)).await;
+        let settling =
+            tokio::time::timeout(AT_MOST, seller.wait_for_settlements(trial.settled.0)).await;
         complaints.unless(settling.is_ok(), || "never settles".to_owned());
 
-        complaints.unless(got.is(trial.answer), || format!("expected {:?}, got {}", trial.answer, got.shown()));
-        complaints.unless(got.delivered == trial.delivered, || format!("delivered: {}", got.delivered));
+        complaints.unless(got.is(trial.answer), || {
+            format!("expected {:?}, got {}", trial.answer, got.shown())
+        });
+        complaints.unless(got.delivered == trial.delivered, || {
+            format!("delivered: {}", got.delivered)
+        });
         // A seller that hangs before it is paid costs the time for one answer.
-        let limit = if trial.hasty && trial.signatures == 0 { WHOLE } else { AT_MOST / 2 };
+        let limit = if trial.hasty && trial.signatures == 0 {
+            WHOLE
+        } else {
+            AT_MOST / 2
+        };
         complaints.unless(took < limit, || format!("took {took:?}"));
         let sent = seller.bytes_sent();
         complaints.unless(sent <= trial.bytes, || format!("{sent} bytes were taken"));
 
         let signatures = signed.all();
-        complaints.unless(signatures.len() == trial.signatures, || format!("{} signatures", signatures.len()));
+        complaints.unless(signatures.len() == trial.signatures, || {
+            format!("{} signatures", signatures.len())
+        });
         let settled = seller.settlements();
         let sum = seller.spent_by(wallet().address());
         let expected = (trial.settled.0, U256::from(trial.settled.1));
-        complaints.unless((settled.len(), sum) == expected, || format!("{} settlements of {sum}", settled.len()));
+        complaints.unless((settled.len(), sum) == expected, || {
+            format!("{} settlements of {sum}", settled.len())
+        });
 
         let entries = client.entries(&Filter::all()).await.unwrap();
         let states: Vec<State> = entries.iter().map(|entry| entry.state).collect();
@@ -374,38 +495,73 @@ fn versions(route: &Route) -> &'static str {
 }
 
 /// What may never happen, whatever the seller does.
-fn never(complaints: &mut Complaints, seller: &Paywall, signed: &[TransferAuthorization], entries: &[Entry], now: u64) {
+fn never(
+    complaints: &mut Complaints,
+    seller: &Paywall,
+    signed: &[TransferAuthorization],
+    entries: &[Entry],
+    now: u64,
+) {
     let usdc = crate::purchases::usdc();
     let forbidden = [Address::ZERO, wallet().address(), usdc.address()];
     for authorization in signed {
-        complaints.unless(authorization.value() <= U256::from(LIMIT), || format!("signed {}", authorization.value()));
+        complaints.unless(authorization.value() <= U256::from(LIMIT), || {
+            format!("signed {}", authorization.value())
+        });
         let validity = authorization.valid_before().saturating_sub(now);
         complaints.unless(validity <= VALIDITY, || format!("signed for {validity} s"));
-        complaints.unless(!forbidden.contains(&authorization.to()), || format!("signed for {}", authorization.to()));
-        complaints.unless(*authorization.asset() == usdc, || format!("signed {}", authorization.asset()));
+        complaints.unless(!forbidden.contains(&authorization.to()), || {
+            format!("signed for {}", authorization.to())
+        });
+        complaints.unless(*authorization.asset() == usdc, || {
+            format!("signed {}", authorization.asset())
+        });
     }
     let nonces: HashSet<_> = signed.iter().map(TransferAuthorization::nonce).collect();
-    complaints.unless(nonces.len() <= 1, || "one purchase has one nonce".to_owned());
+    complaints.unless(nonces.len() <= 1, || {
+        "one purchase has one nonce".to_owned()
+    });
 
     let requests = seller.requests();
-    let presented: HashSet<_> =
-        requests.iter().filter_map(|request| request.payment.as_ref()).map(|payment| payment.header.as_str()).collect();
+    let presented: HashSet<_> = requests
+        .iter()
+        .filter_map(|request| request.payment.as_ref())
+        .map(|payment| payment.header.as_str())
+        .collect();
     // Signed again within the second, the same terms are the same bytes.
-    complaints.unless(presented.len() <= signed.len() && presented.is_empty() == signed.is_empty(), || {
-        format!("{} payments on the wire, {} signatures", presented.len(), signed.len())
-    });
-    let tracked = requests.iter().any(|request| request.headers.contains_key("cookie"));
+    complaints.unless(
+        presented.len() <= signed.len() && presented.is_empty() == signed.is_empty(),
+        || {
+            format!(
+                "{} payments on the wire, {} signatures",
+                presented.len(),
+                signed.len()
+            )
+        },
+    );
+    let tracked = requests
+        .iter()
+        .any(|request| request.headers.contains_key("cookie"));
     complaints.unless(!tracked, || "the seller's cookie came back".to_owned());
-    complaints.unless(requests.len() <= 20, || format!("{} requests", requests.len()));
+    complaints.unless(requests.len() <= 20, || {
+        format!("{} requests", requests.len())
+    });
 
     // A seller that kept every payment can take no more than the books hold.
     let _more = seller.cash_in();
     let settled = seller.settlements();
-    complaints.unless(settled.len() <= 1, || format!("{} transfers could be made", settled.len()));
-    let held = entries.iter().filter(|entry| entry.counts(SystemClock.now())).map(|entry| entry.value);
+    complaints.unless(settled.len() <= 1, || {
+        format!("{} transfers could be made", settled.len())
+    });
+    let held = entries
+        .iter()
+        .filter(|entry| entry.counts(SystemClock.now()))
+        .map(|entry| entry.value);
     let held = held.fold(U256::ZERO, U256::saturating_add);
     let taken = seller.spent_by(wallet().address());
-    complaints.unless(taken <= held, || format!("{taken} could be taken, and the books hold {held}"));
+    complaints.unless(taken <= held, || {
+        format!("{taken} could be taken, and the books hold {held}")
+    });
 }
 
 /// No payment and no signature in what may be logged, and nothing that repaints a terminal.
@@ -418,15 +574,32 @@ fn leaks(complaints: &mut Complaints, seller: &Paywall, got: &Got, entries: &[En
             source = error.source();
         }
         let shown = error.to_string();
-        let paints = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}');
-        complaints.unless(!shown.contains(paints), || format!("the error paints: {shown:?}"));
-        complaints.unless(shown.len() < 4_000, || format!("the error has {} bytes", shown.len()));
+        let paints = |c: char| {
+            c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        };
+        complaints.unless(!shown.contains(paints), || {
+            format!("the error paints: {shown:?}")
+        });
+        complaints.unless(shown.len() < 4_000, || {
+            format!("the error has {} bytes", shown.len())
+        });
     }
-    for payment in seller.requests().into_iter().filter_map(|request| request.payment) {
+    for payment in seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| request.payment)
+    {
         // Offers that are nested deeply are echoed so, and not taken apart.
-        let signature = payment.json.as_ref().map(|json| json["payload"]["signature"].as_str().unwrap());
+        let signature = payment
+            .json
+            .as_ref()
+            .map(|json| json["payload"]["signature"].as_str().unwrap());
         let hex = signature.map(|signature| signature.trim_start_matches("0x"));
-        complaints.unless(!hex.is_some_and(|hex| said.contains(hex)), || format!("a signature is told: {said}"));
-        complaints.unless(!said.contains(&payment.header), || format!("a payment is told: {said}"));
+        complaints.unless(!hex.is_some_and(|hex| said.contains(hex)), || {
+            format!("a signature is told: {said}")
+        });
+        complaints.unless(!said.contains(&payment.header), || {
+            format!("a payment is told: {said}")
+        });
     }
 }

@@ -41,7 +41,10 @@ impl Ended {
 
     /// One value a line.
     pub(crate) fn lines(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -54,7 +57,10 @@ impl Ended {
 impl Bench {
     pub(crate) async fn new(route: Route) -> Self {
         let paywall = Paywall::builder().route(route).start().await.unwrap();
-        Self { paywall, files: TempDir::new().unwrap() }
+        Self {
+            paywall,
+            files: TempDir::new().unwrap(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -74,7 +80,11 @@ impl Bench {
     /// The binary with a clean environment, the key in it, and state in the bench's directory.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
-        command.args(args).env_clear().env("BURSAR_PRIVATE_KEY", KEY).env("XDG_STATE_HOME", self.path("state"));
+        command
+            .args(args)
+            .env_clear()
+            .env("BURSAR_PRIVATE_KEY", KEY)
+            .env("XDG_STATE_HOME", self.path("state"));
         command.current_dir(self.files.path()).stdin(Stdio::null());
         command
     }
@@ -82,14 +92,21 @@ impl Bench {
     /// Runs a command to its end, and looks for secrets in what it said.
     pub(crate) async fn end(&self, mut command: Command, input: &'static [u8]) -> Ended {
         let ended = tokio::task::spawn_blocking(move || {
-            let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let piped = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             let mut child = piped.spawn().unwrap();
             child.stdin.take().unwrap().write_all(input).unwrap();
             child.wait_with_output().unwrap()
         });
         let output = ended.await.unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let ended = Ended { code: output.status.code().unwrap(), stdout: output.stdout, stderr };
+        let ended = Ended {
+            code: output.status.code().unwrap(),
+            stdout: output.stdout,
+            stderr,
+        };
         self.assert_no_secret_in(&ended);
         ended
     }
@@ -101,7 +118,14 @@ impl Bench {
     /// `bursar pay` on Base Sepolia and loopback, on the bench's ledger.
     pub(crate) async fn pay(&self, args: &[&str]) -> Ended {
         let ledger = self.path("ledger.db");
-        let usual = ["pay", "--network", "base-sepolia", "--allow-http-loopback", "--ledger", ledger.to_str().unwrap()];
+        let usual = [
+            "pay",
+            "--network",
+            "base-sepolia",
+            "--allow-http-loopback",
+            "--ledger",
+            ledger.to_str().unwrap(),
+        ];
         self.run(&[&usual[..], args].concat()).await
     }
 
@@ -118,24 +142,38 @@ impl Bench {
     pub(crate) fn payments(&self) -> usize {
         let names = ["payment-signature", "x-payment"];
         let requests = self.paywall.requests();
-        requests.iter().filter(|request| names.iter().any(|name| request.headers.contains_key(*name))).count()
+        requests
+            .iter()
+            .filter(|request| names.iter().any(|name| request.headers.contains_key(*name)))
+            .count()
     }
 
     /// How many payments were sent, however often each.
     pub(crate) fn distinct_payments(&self) -> usize {
-        let headers = self.paywall.requests().into_iter().filter_map(|request| Some(request.payment?.header));
+        let headers = self
+            .paywall
+            .requests()
+            .into_iter()
+            .filter_map(|request| Some(request.payment?.header));
         headers.collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// Neither the key nor a signature nor a payment header is in what was said.
     pub(crate) fn assert_no_secret_in(&self, ended: &Ended) {
-        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr).to_lowercase();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr).to_lowercase();
         let mut secrets = vec![KEY.trim_start_matches("0x").to_owned()];
-        for payment in self.paywall.requests().into_iter().filter_map(|request| request.payment) {
-            let signature = payment
-                .json
-                .as_ref()
-                .and_then(|json| json.pointer("/payload/signature")?.as_str().map(ToOwned::to_owned));
+        for payment in self
+            .paywall
+            .requests()
+            .into_iter()
+            .filter_map(|request| request.payment)
+        {
+            let signature = payment.json.as_ref().and_then(|json| {
+                json.pointer("/payload/signature")?
+                    .as_str()
+                    .map(ToOwned::to_owned)
+            });
             let signature = signature.unwrap();
             // Whole, and the half that no hash could be taken for.
             secrets.push(signature[2..].to_lowercase());

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rmcp::model::{
-    CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-    ElicitationCapability, FormElicitationCapability, Implementation, ProtocolVersion,
+    CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult,
+    ElicitationAction, ElicitationCapability, FormElicitationCapability, Implementation,
+    ProtocolVersion,
 };
 use rmcp::service::{RequestContext, RunningService};
-use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError};
+use rmcp::{
+    ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError,
+};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Child;
@@ -32,7 +35,10 @@ pub(crate) struct User {
 
 impl User {
     pub(crate) fn answering(answer: Value) -> Self {
-        Self { answer: Some(answer), ..Self::default() }
+        Self {
+            answer: Some(answer),
+            ..Self::default()
+        }
     }
 
     pub(crate) async fn wait_for_a_question(&self) {
@@ -43,8 +49,10 @@ impl User {
 impl ClientHandler for User {
     fn get_info(&self) -> ClientConfig {
         let mut capabilities = ClientCapabilities::default();
-        capabilities.elicitation =
-            self.answer.is_some().then(|| ElicitationCapability::new().with_form(FormElicitationCapability::default()));
+        capabilities.elicitation = self
+            .answer
+            .is_some()
+            .then(|| ElicitationCapability::new().with_form(FormElicitationCapability::default()));
         ClientConfig::new(capabilities, Implementation::new("test", "1"))
     }
 
@@ -53,7 +61,9 @@ impl ClientHandler for User {
         request: ElicitRequestParams,
         _: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
-        let ElicitRequestParams::FormElicitationParams { message, .. } = request else { unreachable!() };
+        let ElicitRequestParams::FormElicitationParams { message, .. } = request else {
+            unreachable!()
+        };
         self.asked.lock().unwrap().push(message);
         self.asks.notify_one();
         tokio::time::sleep(self.thinks).await;
@@ -74,7 +84,9 @@ pub(crate) fn session() -> ClientLifecycleMode {
 
 /// No handshake, as from 2026-07-28 on.
 pub(crate) fn stateless() -> ClientLifecycleMode {
-    ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
+    ClientLifecycleMode::Discover {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+    }
 }
 
 /// A server that runs, and its client.
@@ -102,26 +114,64 @@ impl Session {
         Self::open_as(bench, args, User::default(), session()).await
     }
 
-    pub(crate) async fn open_as(bench: &Bench, args: &[&str], user: User, lifecycle: ClientLifecycleMode) -> Self {
-        let usual = ["mcp", "serve", "--allow-http-loopback", "--ledger", "ledger.db"];
+    pub(crate) async fn open_as(
+        bench: &Bench,
+        args: &[&str],
+        user: User,
+        lifecycle: ClientLifecycleMode,
+    ) -> Self {
+        let usual = [
+            "mcp",
+            "serve",
+            "--allow-http-loopback",
+            "--ledger",
+            "ledger.db",
+        ];
         let network = ["--network", "base-sepolia"];
-        let mut command = tokio::process::Command::from(bench.command(&[&usual[..], &network, args].concat()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut command =
+            tokio::process::Command::from(bench.command(&[&usual[..], &network, args].concat()));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (near, far) = tokio::io::duplex(1 << 20);
         let stdout = tokio::spawn(record(child.stdout.take().unwrap(), far));
         let stderr = tokio::spawn(record(child.stderr.take().unwrap(), tokio::io::sink()));
-        let client = user.serve_with_lifecycle((near, child.stdin.take().unwrap()), lifecycle).await.unwrap();
-        Self { client, child, stdout, stderr }
+        let client = user
+            .serve_with_lifecycle((near, child.stdin.take().unwrap()), lifecycle)
+            .await
+            .unwrap();
+        Self {
+            client,
+            child,
+            stdout,
+            stderr,
+        }
     }
 
-    pub(crate) async fn try_call(&self, params: CallToolRequestParams) -> Result<Value, ServiceError> {
+    pub(crate) async fn try_call(
+        &self,
+        params: CallToolRequestParams,
+    ) -> Result<Value, ServiceError> {
         let result = self.client.call_tool(params).await?;
         let value = result.structured_content.unwrap();
         let text = &result.content[0].as_text().unwrap().text;
-        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), value, "text and structure say the same");
-        assert!(text.starts_with("{\"spend\":") || text.starts_with("{\"payer\":"), "the money first: {text}");
-        assert_eq!(result.is_error.unwrap(), !value["error"].is_null(), "{value}");
+        assert_eq!(
+            serde_json::from_str::<Value>(text).unwrap(),
+            value,
+            "text and structure say the same"
+        );
+        assert!(
+            text.starts_with("{\"spend\":") || text.starts_with("{\"payer\":"),
+            "the money first: {text}"
+        );
+        assert_eq!(
+            result.is_error.unwrap(),
+            !value["error"].is_null(),
+            "{value}"
+        );
         Ok(value)
     }
 
@@ -136,9 +186,16 @@ impl Session {
         drop(self.client);
         let code = self.child.wait().await.unwrap().code().unwrap();
         let stderr = String::from_utf8(self.stderr.await.unwrap()).unwrap();
-        let ended = Ended { code, stdout: self.stdout.await.unwrap(), stderr };
+        let ended = Ended {
+            code,
+            stdout: self.stdout.await.unwrap(),
+            stderr,
+        };
         bench.assert_no_secret_in(&ended);
-        assert!(ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"), "{ended:?}");
+        assert!(
+            ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"),
+            "{ended:?}"
+        );
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
         ended
     }

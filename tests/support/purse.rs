@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
 use bursar::{
-    Address, Asset, AssetRegistry, Denial, Entry, Error, Filter, Intent, LocalSigner, MemoryLedger, Network, Outcome,
-    Paid, Payer, PayerBuilder, Payment, PaymentRequired, Policy, Quotation, Signer, Timestamp, TokenAmount, U256, Usd,
-    signer_fn,
+    Address, Asset, AssetRegistry, Denial, Entry, Error, Filter, Intent, LocalSigner, MemoryLedger,
+    Network, Outcome, Paid, Payer, PayerBuilder, Payment, PaymentRequired, Policy, Quotation,
+    Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
 };
 use serde_json::{Value, json};
 
@@ -40,12 +40,17 @@ pub(crate) fn base() -> Network {
 }
 
 pub(crate) fn usdc(network: &str) -> Asset {
-    AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), "USDC").unwrap().clone()
+    AssetRegistry::stablecoins()
+        .find_symbol(network.parse().unwrap(), "USDC")
+        .unwrap()
+        .clone()
 }
 
 /// A token on Base without a dollar value.
 pub(crate) fn euro() -> Asset {
-    let address = "0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42".parse().unwrap();
+    let address = "0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42"
+        .parse()
+        .unwrap();
     Asset::new(base(), address, "EURC", 6, "EURC", "2")
 }
 
@@ -81,7 +86,12 @@ pub(crate) struct Offer {
 impl Offer {
     pub(crate) fn new(asset: Asset, decimal: &str) -> Self {
         let units = asset.parse_units(decimal).unwrap();
-        Self { asset, units, payee: payee(0x5e), window: 60 }
+        Self {
+            asset,
+            units,
+            payee: payee(0x5e),
+            window: 60,
+        }
     }
 
     fn json(&self) -> Value {
@@ -173,7 +183,9 @@ impl Sale {
 
     fn intent(&self) -> Intent {
         // Most tests buy the same again and again, whatever became of it before.
-        let mut intent = Intent::new(&self.method, &self.url, b"").unwrap().allow_duplicate();
+        let mut intent = Intent::new(&self.method, &self.url, b"")
+            .unwrap()
+            .allow_duplicate();
         if let Some(tag) = &self.tag {
             intent = intent.tag(tag);
         }
@@ -202,7 +214,10 @@ impl Purse {
     }
 
     /// With an approver.
-    pub(crate) fn with(policy: Policy, equip: impl Fn(PayerBuilder) -> PayerBuilder + Send + Sync + 'static) -> Self {
+    pub(crate) fn with(
+        policy: Policy,
+        equip: impl Fn(PayerBuilder) -> PayerBuilder + Send + Sync + 'static,
+    ) -> Self {
         Self {
             policy,
             ledger: Arc::new(MemoryLedger::new()),
@@ -237,7 +252,8 @@ impl Purse {
     }
 
     pub(crate) fn advance(&self, time: Duration) {
-        self.clock.store(self.now().after(time).millis(), Ordering::SeqCst);
+        self.clock
+            .store(self.now().after(time).millis(), Ordering::SeqCst);
     }
 
     pub(crate) fn set_clock(&self, now: Timestamp) {
@@ -250,23 +266,34 @@ impl Purse {
     }
 
     pub(crate) async fn authorize(&self, sale: &Sale) -> Result<Payment, Error> {
-        self.payer(sale.agent.as_deref()).authorize(&sale.terms(), &sale.intent()).await
+        self.payer(sale.agent.as_deref())
+            .authorize(&sale.terms(), &sale.intent())
+            .await
     }
 
     pub(crate) async fn quote(&self, sale: &Sale) -> Quotation {
-        self.payer(sale.agent.as_deref()).quote(sale.terms(), &sale.intent()).await.unwrap()
+        self.payer(sale.agent.as_deref())
+            .quote(sale.terms(), &sale.intent())
+            .await
+            .unwrap()
     }
 
     /// Buys, and the answer is lost.
     pub(crate) async fn hold(&self, sale: &Sale) -> Paid {
-        let payment = self.authorize(sale).await.unwrap_or_else(|error| panic!("{sale:?}: {error}"));
+        let payment = self
+            .authorize(sale)
+            .await
+            .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         payment.lost("the connection was reset").await;
         payment.paid().clone()
     }
 
     /// Buys, and the seller settles.
     pub(crate) async fn buy(&self, sale: &Sale) -> Paid {
-        let payment = self.authorize(sale).await.unwrap_or_else(|error| panic!("{sale:?}: {error}"));
+        let payment = self
+            .authorize(sale)
+            .await
+            .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         settle(&payment).await;
         payment.paid().clone()
     }
@@ -297,7 +324,10 @@ pub(crate) async fn settle(payment: &Payment) {
         "payer": payment.paid().payer.to_string(),
     });
     let mut headers = HeaderMap::new();
-    headers.insert("payment-response", STANDARD.encode(receipt.to_string()).parse().unwrap());
+    headers.insert(
+        "payment-response",
+        STANDARD.encode(receipt.to_string()).parse().unwrap(),
+    );
     let outcome = payment.conclude(StatusCode::OK, &headers, None).await;
     assert!(matches!(outcome, Outcome::Settled(_)), "{outcome:?}");
 }

@@ -11,8 +11,8 @@ use bursar::testing::Paywall;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Bytes;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode, ErrorData, ListToolsResult,
-    MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode, ErrorData,
+    ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::StreamableHttpService;
@@ -43,8 +43,16 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) fn new(paywall: Arc<Paywall>, style: Style) -> Self {
-        let http = reqwest::Client::builder().tls_backend_rustls().tls_certs_only([]).build().unwrap();
-        Self { paywall, style, http }
+        let http = reqwest::Client::builder()
+            .tls_backend_rustls()
+            .tls_certs_only([])
+            .build()
+            .unwrap();
+        Self {
+            paywall,
+            style,
+            http,
+        }
     }
 
     fn unpaid(&self, terms: Value) -> Result<CallToolResult, ErrorData> {
@@ -66,9 +74,19 @@ impl Shop {
                 result.structured_content = Some(terms);
                 result.is_error = Some(false);
             }
-            Style::Code402 => return Err(ErrorData::new(ErrorCode(402), "Payment required", Some(terms))),
+            Style::Code402 => {
+                return Err(ErrorData::new(
+                    ErrorCode(402),
+                    "Payment required",
+                    Some(terms),
+                ));
+            }
             Style::Elicitation => {
-                return Err(ErrorData::new(ErrorCode(-32042), "Pay here", Some(json!({ "x402": terms }))));
+                return Err(ErrorData::new(
+                    ErrorCode(-32042),
+                    "Pay here",
+                    Some(json!({ "x402": terms })),
+                ));
             }
         }
         Ok(result)
@@ -88,7 +106,10 @@ impl ServerHandler for Shop {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let tool = |name: &'static str| Tool::new(name, "sells reports", Arc::new(Map::new()));
-        Ok(ListToolsResult::with_all_items(vec![tool("report"), tool("free")]))
+        Ok(ListToolsResult::with_all_items(vec![
+            tool("report"),
+            tool("free"),
+        ]))
     }
 
     async fn call_tool(
@@ -97,14 +118,27 @@ impl ServerHandler for Shop {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let mut url = self.paywall.url(&format!("/{}", params.name));
-        url.set_query(params.arguments.as_ref().map(|arguments| Value::from(arguments.clone()).to_string()).as_deref());
+        url.set_query(
+            params
+                .arguments
+                .as_ref()
+                .map(|arguments| Value::from(arguments.clone()).to_string())
+                .as_deref(),
+        );
         let mut request = self.http.get(url);
-        let payment =
-            context.meta.0.0.get("x402/payment").or_else(|| params.meta.as_ref()?.0.0.get("x402/payment")).cloned();
+        let payment = context
+            .meta
+            .0
+            .0
+            .get("x402/payment")
+            .or_else(|| params.meta.as_ref()?.0.0.get("x402/payment"))
+            .cloned();
         if let Some(payment) = payment {
             request = request.header("payment-signature", STANDARD.encode(payment.to_string()));
         }
-        let lost = |error: reqwest::Error| ErrorData::internal_error(error.without_url().to_string(), None);
+        let lost = |error: reqwest::Error| {
+            ErrorData::internal_error(error.without_url().to_string(), None)
+        };
         let response = request.send().await.map_err(lost)?;
         let decoded = |name: &str| -> Option<Value> {
             let value = response.headers().get(name)?;
@@ -113,24 +147,37 @@ impl ServerHandler for Shop {
         let receipt = decoded("payment-response");
         if let (402, Some(terms)) = (response.status().as_u16(), decoded("payment-required")) {
             let mut result = self.unpaid(terms)?;
-            result.meta =
-                receipt.map(|receipt| MetaObject(Map::from_iter([("x402/payment-response".to_owned(), receipt)])));
+            result.meta = receipt.map(|receipt| {
+                MetaObject(Map::from_iter([(
+                    "x402/payment-response".to_owned(),
+                    receipt,
+                )]))
+            });
             return Ok(result.into());
         }
         let failed = !response.status().is_success();
         let body = response.text().await.map_err(lost)?;
         let mut result = CallToolResult::success(vec![ContentBlock::text(body)]);
         result.is_error = Some(failed);
-        result.meta =
-            receipt.map(|receipt| MetaObject(Map::from_iter([("x402/payment-response".to_owned(), receipt)])));
+        result.meta = receipt.map(|receipt| {
+            MetaObject(Map::from_iter([(
+                "x402/payment-response".to_owned(),
+                receipt,
+            )]))
+        });
         Ok(result.into())
     }
 }
 
 /// The shop over streamable HTTP. With `toll`, the endpoint itself answers 402 to calls of tools, by the
 /// paywall's route of that path.
-pub(crate) async fn open(shop: Shop, toll: Option<&'static str>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+pub(crate) async fn open(
+    shop: Shop,
+    toll: Option<&'static str>,
+) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
     let address = listener.local_addr().unwrap();
     let (paywall, http) = (Arc::clone(&shop.paywall), shop.http.clone());
     let service = StreamableHttpService::new(
@@ -141,36 +188,41 @@ pub(crate) async fn open(shop: Shop, toll: Option<&'static str>) -> (SocketAddr,
     let door = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (service, paywall, http) = (service.clone(), Arc::clone(&paywall), http.clone());
-            let answer = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let (service, paywall, http) = (service.clone(), Arc::clone(&paywall), http.clone());
-                async move {
-                    let (head, body) = request.into_parts();
-                    let body = body.collect().await.unwrap().to_bytes();
-                    let calls = String::from_utf8_lossy(&body).contains("\"tools/call\"");
-                    let mut receipt = None;
-                    if let Some(path) = toll.filter(|_| calls) {
-                        let mut asked = http.get(paywall.url(path));
-                        if let Some(payment) = head.headers.get("payment-signature") {
-                            asked = asked.header("payment-signature", payment);
+            let answer = hyper::service::service_fn(
+                move |request: hyper::Request<hyper::body::Incoming>| {
+                    let (service, paywall, http) =
+                        (service.clone(), Arc::clone(&paywall), http.clone());
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let calls = String::from_utf8_lossy(&body).contains("\"tools/call\"");
+                        let mut receipt = None;
+                        if let Some(path) = toll.filter(|_| calls) {
+                            let mut asked = http.get(paywall.url(path));
+                            if let Some(payment) = head.headers.get("payment-signature") {
+                                asked = asked.header("payment-signature", payment);
+                            }
+                            let judged = asked.send().await.unwrap();
+                            if judged.status() != 200 {
+                                let mut refusal =
+                                    hyper::Response::new(Full::new(Bytes::new()).boxed());
+                                (*refusal.status_mut(), *refusal.headers_mut()) =
+                                    (judged.status(), judged.headers().clone());
+                                refusal.headers_mut().remove("content-length");
+                                return Ok::<_, Infallible>(refusal);
+                            }
+                            receipt = judged.headers().get("payment-response").cloned();
                         }
-                        let judged = asked.send().await.unwrap();
-                        if judged.status() != 200 {
-                            let mut refusal = hyper::Response::new(Full::new(Bytes::new()).boxed());
-                            (*refusal.status_mut(), *refusal.headers_mut()) =
-                                (judged.status(), judged.headers().clone());
-                            refusal.headers_mut().remove("content-length");
-                            return Ok::<_, Infallible>(refusal);
+                        let mut answer: hyper::Response<BoxBody<Bytes, Infallible>> = service
+                            .handle(hyper::Request::from_parts(head, Full::new(body)))
+                            .await;
+                        if let Some(receipt) = receipt {
+                            answer.headers_mut().insert("payment-response", receipt);
                         }
-                        receipt = judged.headers().get("payment-response").cloned();
+                        Ok(answer)
                     }
-                    let mut answer: hyper::Response<BoxBody<Bytes, Infallible>> =
-                        service.handle(hyper::Request::from_parts(head, Full::new(body))).await;
-                    if let Some(receipt) = receipt {
-                        answer.headers_mut().insert("payment-response", receipt);
-                    }
-                    Ok(answer)
-                }
-            });
+                },
+            );
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(hyper_util::rt::TokioIo::new(stream), answer);
             tokio::spawn(async move { drop(connection.await) });

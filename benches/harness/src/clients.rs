@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bursar::{Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, Spend, SqliteLedger};
+use bursar::{
+    Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, Spend, SqliteLedger,
+};
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
 
@@ -21,7 +23,11 @@ const PAYER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn http() -> reqwest::Client {
-    reqwest::Client::builder().tcp_nodelay(true).no_proxy().build().expect("reqwest starts")
+    reqwest::Client::builder()
+        .tcp_nodelay(true)
+        .no_proxy()
+        .build()
+        .expect("reqwest starts")
 }
 
 fn payer(policy: Policy) -> Result<ClientBuilder, Failure> {
@@ -58,11 +64,39 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
     match name {
         "floor" => floor(url("/floor"), plan).await,
         "hand" => by_hand(url("/one"), plan).await,
-        "bursar" => buy(payer(policy())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await,
-        "bursar-eight" => buy(payer(policy())?.ledger(MemoryLedger::new()).build()?, url("/eight"), plan).await,
-        "bursar-known" => buy(payer(known())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await,
+        "bursar" => {
+            buy(
+                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                url("/one"),
+                plan,
+            )
+            .await
+        }
+        "bursar-eight" => {
+            buy(
+                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                url("/eight"),
+                plan,
+            )
+            .await
+        }
+        "bursar-known" => {
+            buy(
+                payer(known())?.ledger(MemoryLedger::new()).build()?,
+                url("/one"),
+                plan,
+            )
+            .await
+        }
         "bursar-ahead" => {
-            buy(payer(known().sign_ahead())?.ledger(MemoryLedger::new()).build()?, url("/one"), plan).await
+            buy(
+                payer(known().sign_ahead())?
+                    .ledger(MemoryLedger::new())
+                    .build()?,
+                url("/one"),
+                plan,
+            )
+            .await
         }
         "bursar-sqlite" => {
             let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
@@ -72,9 +106,21 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         "reqwest-free" => pass(Direct(http()), format!("{base}/free"), plan).await,
         "reqwest-big" => pass(Direct(http()), format!("{base}/big"), plan).await,
         "bursar-free" => {
-            pass(payer(policy())?.ledger(MemoryLedger::new()).build()?, format!("{base}/free"), plan).await
+            pass(
+                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                format!("{base}/free"),
+                plan,
+            )
+            .await
         }
-        "bursar-big" => pass(payer(policy())?.ledger(MemoryLedger::new()).build()?, format!("{base}/big"), plan).await,
+        "bursar-big" => {
+            pass(
+                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                format!("{base}/big"),
+                plan,
+            )
+            .await
+        }
         _ => Err(format!("no client is called {name}").into()),
     }
 }
@@ -90,7 +136,11 @@ async fn floor(url: String, plan: Plan) -> Result<Measured, Failure> {
             let response = client.get(url.as_str()).send().await?;
             drop(response.headers().get("payment-required").cloned());
             response.bytes().await?;
-            let response = client.get(url.as_str()).header("payment-signature", &*payment).send().await?;
+            let response = client
+                .get(url.as_str())
+                .header("payment-signature", &*payment)
+                .send()
+                .await?;
             deliver(response).await
         }
     })
@@ -99,7 +149,12 @@ async fn floor(url: String, plan: Plan) -> Result<Measured, Failure> {
 
 async fn ask(client: &reqwest::Client, url: &str) -> Result<Value, Failure> {
     let response = client.get(url).send().await?;
-    let terms = response.headers().get("payment-required").ok_or("no terms")?.as_bytes().to_vec();
+    let terms = response
+        .headers()
+        .get("payment-required")
+        .ok_or("no terms")?
+        .as_bytes()
+        .to_vec();
     response.bytes().await?;
     Ok(serde_json::from_slice(&BASE64_STANDARD.decode(terms)?)?)
 }
@@ -118,7 +173,14 @@ async fn by_hand(url: String, plan: Plan) -> Result<Measured, Failure> {
         let (client, wallet, url) = (client.clone(), Arc::clone(&wallet), url.clone());
         async move {
             let payment = wallet.pay(&ask(&client, &url).await?)?;
-            deliver(client.get(url.as_str()).header("payment-signature", payment).send().await?).await
+            deliver(
+                client
+                    .get(url.as_str())
+                    .header("payment-signature", payment)
+                    .send()
+                    .await?,
+            )
+            .await
         }
     })
     .await
@@ -133,8 +195,14 @@ struct Wallet {
 
 impl Wallet {
     fn new() -> Result<Self, Failure> {
-        let key: [u8; 32] = hex::decode(KEY)?.try_into().map_err(|_| "a key of 32 bytes")?;
-        Ok(Self { key: SecretKey::from_byte_array(key)?, context: Secp256k1::new(), count: AtomicU64::new(1) })
+        let key: [u8; 32] = hex::decode(KEY)?
+            .try_into()
+            .map_err(|_| "a key of 32 bytes")?;
+        Ok(Self {
+            key: SecretKey::from_byte_array(key)?,
+            context: Secp256k1::new(),
+            count: AtomicU64::new(1),
+        })
     }
 
     fn pay(&self, terms: &Value) -> Result<String, Failure> {
@@ -142,10 +210,18 @@ impl Wallet {
         let (payer, to): (Address, Address) = (PAYER.parse()?, PAYEE.parse()?);
         let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 300;
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let nonce = keccak256([number.to_be_bytes(), u64::from(std::process::id()).to_be_bytes()].concat());
+        let nonce = keccak256(
+            [
+                number.to_be_bytes(),
+                u64::from(std::process::id()).to_be_bytes(),
+            ]
+            .concat(),
+        );
         let text = |text: &str| keccak256(text.as_bytes());
         let domain = [
-            text("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+            text(
+                "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)",
+            ),
             text(offer["extra"]["name"].as_str().ok_or("name")?),
             text(offer["extra"]["version"].as_str().ok_or("version")?),
             U256::from(84_532).into(),
@@ -162,11 +238,22 @@ impl Wallet {
             U256::from(before).into(),
             nonce,
         ];
-        let hash = |words: &[B256]| keccak256(words.iter().flat_map(|word| word.0).collect::<Vec<u8>>());
-        let digest = keccak256([&[0x19, 0x01], hash(&domain).as_slice(), hash(&message).as_slice()].concat());
-        let signature = self.context.sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
+        let hash =
+            |words: &[B256]| keccak256(words.iter().flat_map(|word| word.0).collect::<Vec<u8>>());
+        let digest = keccak256(
+            [
+                &[0x19, 0x01],
+                hash(&domain).as_slice(),
+                hash(&message).as_slice(),
+            ]
+            .concat(),
+        );
+        let signature = self
+            .context
+            .sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
         let (recovery, scalars) = signature.serialize_compact();
-        let signature = hex::encode_prefixed([&scalars[..], &[27 + i32::from(recovery) as u8]].concat());
+        let signature =
+            hex::encode_prefixed([&scalars[..], &[27 + i32::from(recovery) as u8]].concat());
         let payment = json!({
             "x402Version": 2, "accepted": offer, "resource": terms["resource"],
             "payload": { "signature": signature, "authorization": {

@@ -21,15 +21,26 @@ pub struct Plan {
 
 impl Plan {
     pub fn read(arguments: &[String]) -> Result<Self, Failure> {
-        let [count, in_flight, idle, ..] = arguments else { return Err("COUNT IN_FLIGHT IDLE_MICROS, please".into()) };
-        Ok(Self { count: count.parse()?, in_flight: in_flight.parse()?, idle: Duration::from_micros(idle.parse()?) })
+        let [count, in_flight, idle, ..] = arguments else {
+            return Err("COUNT IN_FLIGHT IDLE_MICROS, please".into());
+        };
+        Ok(Self {
+            count: count.parse()?,
+            in_flight: in_flight.parse()?,
+            idle: Duration::from_micros(idle.parse()?),
+        })
     }
 
     /// One thread for one purchase after the other, else one for each of two cores.
     pub fn runtime(self) -> std::io::Result<tokio::runtime::Runtime> {
         match self.in_flight {
-            1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-            _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+            1 => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build(),
+            _ => tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build(),
         }
     }
 }
@@ -57,7 +68,15 @@ where
     F: Fn(usize) -> P + Clone + Send + Sync + 'static,
     P: Future<Output = Result<(), Failure>> + Send,
 {
-    run(Plan { count: (plan.count / 10).max(plan.in_flight), ..plan }, 0, purchase.clone()).await?;
+    run(
+        Plan {
+            count: (plan.count / 10).max(plan.in_flight),
+            ..plan
+        },
+        0,
+        purchase.clone(),
+    )
+    .await?;
     let (before, began) = (cpu()?, Instant::now());
     let mut times = run(plan, plan.count, purchase).await?;
     let (spent, wall) = (cpu()? - before, began.elapsed());

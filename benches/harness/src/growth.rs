@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bursar::{Intent, Ledger, LocalSigner, Payer, PaymentRequired, SignerError, SqliteLedger, signer_fn};
+use bursar::{
+    Intent, Ledger, LocalSigner, Payer, PaymentRequired, SignerError, SqliteLedger, signer_fn,
+};
 use rusqlite::Connection;
 
 use crate::clients::KEY;
@@ -34,13 +36,23 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
         let path = directory.path().join(format!("{entries}.db"));
         buy(&path, 1).await?;
         // By a process of its own, so that this one's memory is what the books take.
-        let filled = Command::new(std::env::current_exe()?).arg("fill").arg(&path).arg(entries.to_string()).status()?;
+        let filled = Command::new(std::env::current_exe()?)
+            .arg("fill")
+            .arg(&path)
+            .arg(entries.to_string())
+            .status()?;
         if !filled.success() {
             return Err("the books could not be filled".into());
         }
         // The totals of these limits begin: what the books would have kept all along.
         buy(&path, 1).await?;
-        sizes.push(Size { entries, path, opened: Vec::new(), reserved: Vec::new(), memory: 0 });
+        sizes.push(Size {
+            entries,
+            path,
+            opened: Vec::new(),
+            reserved: Vec::new(),
+            memory: 0,
+        });
         entries *= 10;
     }
     for _ in 0..ROUNDS {
@@ -50,14 +62,28 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
             size.opened.push(open(&size.path).await?);
         }
     }
-    let steps: Vec<_> =
-        sizes.into_iter().map(|size| (size.entries, median(size.reserved), median(size.opened), size.memory)).collect();
-    let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return Err("at least 1000 entries".into()) };
+    let steps: Vec<_> = sizes
+        .into_iter()
+        .map(|size| {
+            (
+                size.entries,
+                median(size.reserved),
+                median(size.opened),
+                size.memory,
+            )
+        })
+        .collect();
+    let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
+        return Err("at least 1000 entries".into());
+    };
     let ratio = last.1.as_secs_f64() / first.1.as_secs_f64();
     let met = ratio <= 1.3 && last.2.saturating_sub(first.2) <= Duration::from_millis(100);
     let told = steps.iter().map(|(entries, reserved, opened, memory)| {
         let (reserved, opened) = (reserved.as_secs_f64() * 1e6, opened.as_secs_f64() * 1e3);
-        format!("{entries} entries: {reserved:.0} µs, opened in {opened:.1} ms, {} MB", memory / 1024)
+        format!(
+            "{entries} entries: {reserved:.0} µs, opened in {opened:.1} ms, {} MB",
+            memory / 1024
+        )
     });
     println!(
         "| SQLite books that grow: a reservation with ten limits | ≤ 1.3, opening ≤ 100 ms more | {ratio:.2}; {} | {} |",
@@ -95,13 +121,25 @@ async fn buy(path: &Path, count: usize) -> Result<Duration, Failure> {
         }
         async { Err(SignerError::unavailable("it only looks at the clock")) }
     });
-    let payer = Payer::builder().signer(signer).policy(policy()).ledger(ledger).build()?;
+    let payer = Payer::builder()
+        .signer(signer)
+        .policy(policy())
+        .ledger(ledger)
+        .build()?;
     let required = PaymentRequired::from_json(terms(1).as_bytes())?;
     let mut times = Vec::new();
     for number in 0..count {
-        let intent = Intent::new("GET", &format!("https://api.example.com/report?{number}"), b"")?;
+        let intent = Intent::new(
+            "GET",
+            &format!("https://api.example.com/report?{number}"),
+            b"",
+        )?;
         let began = Instant::now();
-        if payer.authorize(&required, &intent.allow_duplicate()).await.is_ok() {
+        if payer
+            .authorize(&required, &intent.allow_duplicate())
+            .await
+            .is_ok()
+        {
             return Err("something was signed".into());
         }
         let asked = asked.lock().map_err(|_| "the clock is stuck")?;
@@ -119,7 +157,10 @@ pub fn fill(path: &Path, entries: u64) -> Result<(), Failure> {
         names.collect::<Result<_, _>>()?
     };
     let zeros = "0".repeat(64);
-    let at = format!("p.reserved_at - {MONTH} + (n * {}) % {MONTH}", MONTH / entries);
+    let at = format!(
+        "p.reserved_at - {MONTH} + (n * {}) % {MONTH}",
+        MONTH / entries
+    );
     let values = columns.iter().map(|column| match column.as_str() {
         "seq" => "n".to_owned(),
         "purchase" => "'bulk-' || n".to_owned(),
@@ -145,6 +186,9 @@ pub fn fill(path: &Path, entries: u64) -> Result<(), Failure> {
 /// Resident memory of this process, in KiB.
 fn memory() -> Result<u64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }

@@ -15,22 +15,34 @@ use drive::{Failure, Plan};
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("server") => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(server::serve()),
+        Some("server") => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(server::serve()),
         Some("client") => {
-            let [_, name, base, plan @ ..] = arguments.as_slice() else { return Err("client NAME BASE PLAN".into()) };
+            let [_, name, base, plan @ ..] = arguments.as_slice() else {
+                return Err("client NAME BASE PLAN".into());
+            };
             let plan = Plan::read(plan)?;
             let measured = plan.runtime()?.block_on(clients::run(name, base, plan))?;
             println!("{}", serde_json::to_string(&measured)?);
             Ok(())
         }
         Some("fill") => {
-            let [_, path, entries] = arguments.as_slice() else { return Err("fill PATH ENTRIES".into()) };
+            let [_, path, entries] = arguments.as_slice() else {
+                return Err("fill PATH ENTRIES".into());
+            };
             growth::fill(path.as_ref(), entries.parse()?)
         }
         Some("growth") => {
-            let [_, largest] = arguments.as_slice() else { return Err("growth ENTRIES".into()) };
+            let [_, largest] = arguments.as_slice() else {
+                return Err("growth ENTRIES".into());
+            };
             let largest = largest.parse()?;
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(growth::measure(largest))
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(growth::measure(largest))
         }
         #[cfg(feature = "postgres")]
         Some("postgres") => {
@@ -47,7 +59,9 @@ fn main() -> Result<(), Failure> {
             Ok(())
         }
         Some("piece") => {
-            let [_, name, count] = arguments.as_slice() else { return Err("piece NAME COUNT".into()) };
+            let [_, name, count] = arguments.as_slice() else {
+                return Err("piece NAME COUNT".into());
+            };
             let mut piece = pieces::Piece::new(name)?;
             (0..count.parse()?).try_for_each(|_| piece.run())
         }

@@ -16,13 +16,18 @@ pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failur
     let policy = Policy::new().without_defaults().network("base-sepolia");
     let policy = policy.rolling(Duration::from_secs(3600), usd!("1000000"));
     let signer = LocalSigner::from_hex(&KEY.to_owned().into())?;
-    let payer = Payer::builder().signer(signer).policy(policy).ledger(ledger).build()?;
+    let payer = Payer::builder()
+        .signer(signer)
+        .policy(policy)
+        .ledger(ledger)
+        .build()?;
     let required = PaymentRequired::from_json(terms(1).as_bytes())?;
     let answer = paid()?;
     drive(plan, move |_| {
         let (payer, required, answer) = (payer.clone(), required.clone(), answer.clone());
         async move {
-            let intent = Intent::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
+            let intent =
+                Intent::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
             let payment = payer.authorize(&required, &intent).await?;
             match payment.conclude(StatusCode::OK, &answer, None).await {
                 Outcome::Settled(_) => Ok(()),

@@ -74,7 +74,10 @@ fn header(json: &serde_json::Value) -> HeaderValue {
 }
 
 impl Shop {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
         let path = request.uri().path();
         if path.starts_with("/slow") {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,21 +91,39 @@ impl Shop {
         let Some(payment) = request.headers().get("payment-signature") else {
             let mut answer = Response::new(Full::from(&b"{}"[..]));
             *answer.status_mut() = StatusCode::PAYMENT_REQUIRED;
-            let terms = if path.contains("eight") { &self.eight } else { &self.one };
-            answer.headers_mut().insert("payment-required", terms.clone());
+            let terms = if path.contains("eight") {
+                &self.eight
+            } else {
+                &self.one
+            };
+            answer
+                .headers_mut()
+                .insert("payment-required", terms.clone());
             return Ok(answer);
         };
-        let json = BASE64_STANDARD.decode(payment.as_bytes()).unwrap_or_default();
-        let paid = serde_json::from_slice::<Payment>(&json).map(|payment| payment.payload.authorization);
+        let json = BASE64_STANDARD
+            .decode(payment.as_bytes())
+            .unwrap_or_default();
+        let paid =
+            serde_json::from_slice::<Payment>(&json).map(|payment| payment.payload.authorization);
         let new = |paid: &Authorization| {
             // The floor presents the same bytes each time.
-            path.contains("floor") || self.seen.lock().expect("no panics here").insert(paid.nonce.clone())
+            path.contains("floor")
+                || self
+                    .seen
+                    .lock()
+                    .expect("no panics here")
+                    .insert(paid.nonce.clone())
         };
         let mut answer = Response::new(Full::from(&b"{\"ok\":true}"[..]));
         match paid {
-            Ok(paid) if paid.value == PRICE && paid.to.eq_ignore_ascii_case(PAYEE) && new(&paid) => {
+            Ok(paid)
+                if paid.value == PRICE && paid.to.eq_ignore_ascii_case(PAYEE) && new(&paid) =>
+            {
                 let receipt = json!({ "success": true, "transaction": paid.nonce, "network": "eip155:84532", "payer": paid.from });
-                answer.headers_mut().insert("payment-response", header(&receipt));
+                answer
+                    .headers_mut()
+                    .insert("payment-response", header(&receipt));
             }
             _ => *answer.status_mut() = StatusCode::BAD_REQUEST,
         }
@@ -123,12 +144,18 @@ pub async fn serve() -> Result<(), Failure> {
     println!("{}", listener.local_addr()?.port());
     let accept = async {
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
             drop(stream.set_nodelay(true));
             let shop = Arc::clone(&shop);
             tokio::spawn(async move {
                 let service = service_fn(|request| shop.answer(request));
-                drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                drop(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
             });
         }
     };

@@ -39,7 +39,13 @@ struct Trial {
 
 impl Trial {
     const fn new(client: &'static str, cores: Cores) -> Self {
-        Self { client, cores, in_flight: 1, idle_micros: 0, count: 3000 }
+        Self {
+            client,
+            cores,
+            in_flight: 1,
+            idle_micros: 0,
+            count: 3000,
+        }
     }
 
     const fn in_flight(self, in_flight: usize) -> Self {
@@ -47,7 +53,10 @@ impl Trial {
     }
 
     const fn idle(self, idle_micros: u64) -> Self {
-        Self { idle_micros, ..self }
+        Self {
+            idle_micros,
+            ..self
+        }
     }
 
     const fn count(self, count: usize) -> Self {
@@ -70,10 +79,17 @@ impl Server {
         let itself = std::env::current_exe()?;
         let core = if cores == Cores::Apart { "1" } else { "0" };
         let mut command = on(cores, core, &itself.to_string_lossy());
-        let mut process = command.arg("server").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = command
+            .arg("server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut port = String::new();
         BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut port)?;
-        Ok(Self { process, base: format!("http://127.0.0.1:{}", port.trim()) })
+        Ok(Self {
+            process,
+            base: format!("http://127.0.0.1:{}", port.trim()),
+        })
     }
 }
 
@@ -87,13 +103,21 @@ impl Drop for Server {
 fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Failure> {
     let itself = std::env::current_exe()?;
     let program = if PEERS.iter().any(|(peer, _)| *peer == trial.client) {
-        vec![format!("{}/{}/release/bursar-speed-peers", peers.ok_or("no peers")?, trial.client)]
+        vec![format!(
+            "{}/{}/release/bursar-speed-peers",
+            peers.ok_or("no peers")?,
+            trial.client
+        )]
     } else {
         vec![itself.to_string_lossy().into_owned(), "client".to_owned()]
     };
     let mut command = on(trial.cores, "0", &program[0]);
     command.args(&program[1..]).args([trial.client, base]);
-    command.args([trial.count.to_string(), trial.in_flight.to_string(), trial.idle_micros.to_string()]);
+    command.args([
+        trial.count.to_string(),
+        trial.in_flight.to_string(),
+        trial.idle_micros.to_string(),
+    ]);
     let output = command.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
 }
@@ -143,28 +167,64 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
     use Cores::{Any, Apart, Same};
     let mut lines = Vec::new();
     let mut line = |what: &str, goal: String, measured: String, met: Option<bool>| {
-        lines.push(Line { what: what.to_owned(), goal, measured, met });
+        lines.push(Line {
+            what: what.to_owned(),
+            goal,
+            measured,
+            met,
+        });
     };
     let micros = |nanos: f64| format!("{:.1} µs", nanos / 1000.0);
     for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
         let floor = Trial::new("floor", cores);
-        let text = format!("p50 {}, {} CPU", micros(rounds.best(floor, p50)), micros(rounds.best(floor, cpu)));
-        line(&format!("floor: two bare reqwest requests, {place}"), String::new(), text, None);
+        let text = format!(
+            "p50 {}, {} CPU",
+            micros(rounds.best(floor, p50)),
+            micros(rounds.best(floor, cpu))
+        );
+        line(
+            &format!("floor: two bare reqwest requests, {place}"),
+            String::new(),
+            text,
+            None,
+        );
     }
     let ratio = |trial: Trial, floor: Trial| {
-        (rounds.best(trial, p50) / rounds.best(floor, p50), rounds.median(trial, p50) / rounds.median(floor, p50))
+        (
+            rounds.best(trial, p50) / rounds.best(floor, p50),
+            rounds.median(trial, p50) / rounds.median(floor, p50),
+        )
     };
     let mut against = |what: &str, trial: Trial, floor: Trial, goal: Option<f64>| {
         let (best, median) = ratio(trial, floor);
         let added = (rounds.best(trial, cpu) - rounds.best(floor, cpu)) / 1000.0;
         let text = format!("{best:.2} (median {median:.2}), {added:+.1} µs CPU");
-        line(what, goal.map(|goal| format!("p50 ≤ {goal}")).unwrap_or_default(), text, goal.map(|goal| best <= goal));
+        line(
+            what,
+            goal.map(|goal| format!("p50 ≤ {goal}")).unwrap_or_default(),
+            text,
+            goal.map(|goal| best <= goal),
+        );
     };
     for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
         let floor = Trial::new("floor", cores);
-        let first = if cfg!(feature = "secp256k1") { 1.6 } else { 1.8 };
-        against(&format!("first purchase, {place}"), Trial::new("bursar", cores), floor, Some(first));
-        against(&format!("known seller, one round trip, {place}"), Trial::new("bursar-known", cores), floor, Some(1.1));
+        let first = if cfg!(feature = "secp256k1") {
+            1.6
+        } else {
+            1.8
+        };
+        against(
+            &format!("first purchase, {place}"),
+            Trial::new("bursar", cores),
+            floor,
+            Some(first),
+        );
+        against(
+            &format!("known seller, one round trip, {place}"),
+            Trial::new("bursar-known", cores),
+            floor,
+            Some(1.1),
+        );
         against(
             &format!("by hand (libsecp256k1, no policy, no books), {place}"),
             Trial::new("hand", cores),
@@ -172,7 +232,12 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             None,
         );
         for (peer, version) in PEERS.iter().filter(|_| with_peers) {
-            against(&format!("{peer} {version}, {place}"), Trial::new(peer, cores), floor, None);
+            against(
+                &format!("{peer} {version}, {place}"),
+                Trial::new(peer, cores),
+                floor,
+                None,
+            );
         }
     }
     for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
@@ -187,13 +252,24 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
         slow("slow-floor"),
         Some(0.52),
     );
-    against("SQLite books, one core", Trial::new("bursar-sqlite", Same).count(500), Trial::new("floor", Same), None);
+    against(
+        "SQLite books, one core",
+        Trial::new("bursar-sqlite", Same).count(500),
+        Trial::new("floor", Same),
+        None,
+    );
 
     let floor = Trial::new("floor", Same);
     let bursar = Trial::new("bursar", Same);
     let added = (rounds.best(bursar, cpu) - rounds.best(floor, cpu)) / 1000.0;
-    line("first purchase: CPU added", "≤ 30 µs".into(), format!("{added:.1} µs"), Some(added <= 30.0));
-    let eight = (rounds.best(Trial::new("bursar-eight", Same), cpu) - rounds.best(bursar, cpu)) / 1000.0;
+    line(
+        "first purchase: CPU added",
+        "≤ 30 µs".into(),
+        format!("{added:.1} µs"),
+        Some(added <= 30.0),
+    );
+    let eight =
+        (rounds.best(Trial::new("bursar-eight", Same), cpu) - rounds.best(bursar, cpu)) / 1000.0;
     line(
         "eight offers, the payable one last: CPU added",
         "≤ 5 µs".into(),
@@ -211,17 +287,39 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             goal.map(|goal| share >= goal),
         );
     };
-    share("32 in flight: share of the floor's rate", "bursar", Some(0.5));
+    share(
+        "32 in flight: share of the floor's rate",
+        "bursar",
+        Some(0.5),
+    );
     share("32 in flight, known seller", "bursar-known", None);
     share("32 in flight, by hand", "hand", None);
     for (peer, version) in PEERS.iter().filter(|_| with_peers) {
         share(&format!("32 in flight, {peer} {version}"), peer, None);
     }
     for (what, bare, ours, in_flight, count) in [
-        ("passthrough, small body", "reqwest-free", "bursar-free", 1, 6000),
-        ("passthrough, small body, 32 in flight", "reqwest-free", "bursar-free", 32, 40_000),
+        (
+            "passthrough, small body",
+            "reqwest-free",
+            "bursar-free",
+            1,
+            6000,
+        ),
+        (
+            "passthrough, small body, 32 in flight",
+            "reqwest-free",
+            "bursar-free",
+            32,
+            40_000,
+        ),
         ("passthrough, 1 MiB", "reqwest-big", "bursar-big", 1, 400),
-        ("passthrough, 1 MiB, 32 in flight", "reqwest-big", "bursar-big", 32, 1000),
+        (
+            "passthrough, 1 MiB, 32 in flight",
+            "reqwest-big",
+            "bursar-big",
+            32,
+            1000,
+        ),
     ] {
         let cores = if in_flight == 1 { Same } else { Any };
         let at = |client| Trial::new(client, cores).in_flight(in_flight).count(count);
@@ -229,13 +327,23 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             rounds.best(at(ours), p50) / rounds.best(at(bare), p50),
             rounds.best(at(ours), cpu) / rounds.best(at(bare), cpu),
         );
-        line(what, "≤ 1.03".into(), format!("p50 {time:.3}, CPU {work:.3}"), Some(time <= 1.03 && work <= 1.03));
+        line(
+            what,
+            "≤ 1.03".into(),
+            format!("p50 {time:.3}, CPU {work:.3}"),
+            Some(time <= 1.03 && work <= 1.03),
+        );
     }
     let books = |client, in_flight| Trial::new(client, Any).in_flight(in_flight).count(3000);
     let memory = 1e9 / rounds.best(books("bursar", 64), pace);
     let sqlite = 1e9 / rounds.best(books("bursar-sqlite", 64), pace);
     let text = format!("{:.2} ({sqlite:.0}/s of {memory:.0}/s)", sqlite / memory);
-    line("SQLite books, 64 in flight: share of memory's rate", "≥ 0.5".into(), text, Some(sqlite >= memory / 2.0));
+    line(
+        "SQLite books, 64 in flight: share of memory's rate",
+        "≥ 0.5".into(),
+        text,
+        Some(sqlite >= memory / 2.0),
+    );
     lines
 }
 
@@ -244,19 +352,30 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     let peers = if with_peers { &PEERS[..] } else { &[] };
     let mut trials = Vec::new();
     for cores in [Same, Apart] {
-        trials.extend(["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, cores)));
+        trials.extend(
+            ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, cores)),
+        );
         trials.extend(peers.iter().map(|(peer, _)| Trial::new(peer, cores)));
     }
     trials.push(Trial::new("bursar-eight", Same));
     trials.push(Trial::new("bursar-sqlite", Same).count(500));
     for cores in [Same, Apart] {
-        trials.extend(["floor", "bursar-ahead"].map(|client| Trial::new(client, cores).idle(1000).count(1000)));
+        trials.extend(
+            ["floor", "bursar-ahead"]
+                .map(|client| Trial::new(client, cores).idle(1000).count(1000)),
+        );
     }
-    trials.extend(["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)));
-    let many =
-        ["floor", "bursar", "bursar-known", "hand"].map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
+    trials.extend(
+        ["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)),
+    );
+    let many = ["floor", "bursar", "bursar-known", "hand"]
+        .map(|client| Trial::new(client, Any).in_flight(32).count(20_000));
     trials.extend(many);
-    trials.extend(peers.iter().map(|(peer, _)| Trial::new(peer, Any).in_flight(32).count(20_000)));
+    trials.extend(
+        peers
+            .iter()
+            .map(|(peer, _)| Trial::new(peer, Any).in_flight(32).count(20_000)),
+    );
     for client in ["reqwest-free", "bursar-free"] {
         trials.push(Trial::new(client, Same).count(6000));
         trials.push(Trial::new(client, Any).in_flight(32).count(40_000));
@@ -265,7 +384,9 @@ fn trials(with_peers: bool) -> Vec<Trial> {
         trials.push(Trial::new(client, Same).count(400));
         trials.push(Trial::new(client, Any).in_flight(32).count(1000));
     }
-    trials.extend(["bursar", "bursar-sqlite"].map(|client| Trial::new(client, Any).in_flight(64).count(3000)));
+    trials.extend(
+        ["bursar", "bursar-sqlite"].map(|client| Trial::new(client, Any).in_flight(64).count(3000)),
+    );
     trials
 }
 
@@ -291,8 +412,15 @@ fn machine() -> Result<String, Failure> {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
     let model = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
-    let signer = if cfg!(feature = "secp256k1") { "libsecp256k1 0.31" } else { "k256 0.14" };
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|(_, name)| name);
+    let signer = if cfg!(feature = "secp256k1") {
+        "libsecp256k1 0.31"
+    } else {
+        "k256 0.14"
+    };
     Ok(format!(
         "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13, signed by {signer}. Release builds, best of seven \
          interleaved rounds and the median in brackets, one process for a client and one for the server, as ratio to \
@@ -301,7 +429,10 @@ fn machine() -> Result<String, Failure> {
         model.unwrap_or("unknown processor"),
         std::thread::available_parallelism()?,
         said("uname", &["-sr"])?,
-        said("rustc", &["--version"])?.split(" (").next().unwrap_or_default(),
+        said("rustc", &["--version"])?
+            .split(" (")
+            .next()
+            .unwrap_or_default(),
     ))
 }
 
@@ -322,7 +453,11 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
         eprintln!("round {}", round + 1);
         for trial in &trials {
             let server = Server::start(trial.cores)?;
-            let count = if short { (trial.count / 50).max(20) } else { trial.count };
+            let count = if short {
+                (trial.count / 50).max(20)
+            } else {
+                trial.count
+            };
             let measured = measure(Trial { count, ..*trial }, &server.base, peers)?;
             rounds.0.entry(*trial).or_default().push(measured);
         }
@@ -330,7 +465,13 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
     println!("{}\n", machine()?);
     println!("| what | goal | measured | |");
     println!("|---|---|---|---|");
-    for Line { what, goal, measured, met } in lines(&rounds, peers.is_some()) {
+    for Line {
+        what,
+        goal,
+        measured,
+        met,
+    } in lines(&rounds, peers.is_some())
+    {
         if measured.contains("NaN") || measured.contains("inf") {
             continue;
         }
@@ -344,6 +485,9 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
     if let Some(more) = more {
         print!("{}", std::fs::read_to_string(more)?);
     }
-    println!("\nTo the disk of the books, a write of 4 KiB with its fsync takes {:.0} µs.", fsync()?);
+    println!(
+        "\nTo the disk of the books, a write of 4 KiB with its fsync takes {:.0} µs.",
+        fsync()?
+    );
     Ok(())
 }

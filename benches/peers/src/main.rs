@@ -18,7 +18,9 @@ const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [name, base, plan @ ..] = arguments.as_slice() else { return Err("NAME BASE PLAN, please".into()) };
+    let [name, base, plan @ ..] = arguments.as_slice() else {
+        return Err("NAME BASE PLAN, please".into());
+    };
     let plan = Plan::read(plan)?;
     let (path, name) = match name.strip_prefix("slow-") {
         Some(name) => ("slow", name),
@@ -30,23 +32,31 @@ fn main() -> Result<(), Failure> {
     let url = format!("{base}/{path}/one");
     let measured = plan.runtime()?.block_on(async move {
         let signer: Arc<PrivateKeySigner> = Arc::new(KEY.parse()?);
-        let http = reqwest::Client::builder().tcp_nodelay(true).no_proxy().build()?;
+        let http = reqwest::Client::builder()
+            .tcp_nodelay(true)
+            .no_proxy()
+            .build()?;
         #[cfg(feature = "x402-reqwest")]
         let client = {
             use x402_reqwest::{ReqwestWithPayments, ReqwestWithPaymentsBuild, X402Client};
-            let payer = X402Client::new().register(x402_chain_eip155::V2Eip155ExactClient::new(signer));
+            let payer =
+                X402Client::new().register(x402_chain_eip155::V2Eip155ExactClient::new(signer));
             http.with_payments(payer).build()
         };
         #[cfg(feature = "r402")]
         let client = {
             use r402::http::{WithPayments, X402Client};
-            http.with_payments(X402Client::new().register(r402::evm::Eip155ExactClient::new(signer)))
+            http.with_payments(
+                X402Client::new().register(r402::evm::Eip155ExactClient::new(signer)),
+            )
         };
         drive(plan, move |_| {
             let (client, url) = (client.clone(), url.clone());
             async move {
                 let response = client.get(url.as_str()).send().await?;
-                if !response.status().is_success() || !response.headers().contains_key("payment-response") {
+                if !response.status().is_success()
+                    || !response.headers().contains_key("payment-response")
+                {
                     return Err(format!("not settled: {}", response.status()).into());
                 }
                 response.bytes().await?;

@@ -10,7 +10,9 @@ use x402_reqwest::{ReqwestWithPayments, ReqwestWithPaymentsBuild, X402Client};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, tries, ..] = arguments.as_slice() else { return Err("URL and TRIES, please".into()) };
+    let [url, tries, ..] = arguments.as_slice() else {
+        return Err("URL and TRIES, please".into());
+    };
     let signer: Arc<PrivateKeySigner> = Arc::new(std::env::var("BUYER_KEY")?.parse()?);
     let client = X402Client::new()
         .register(V1Eip155ExactClient::new(signer.clone()))

@@ -487,8 +487,15 @@ pub(crate) struct Refund {
 }
 
 fn endpoint(text: &str) -> Result<(Network, String), String> {
-    let (network, url) = text.split_once('=').ok_or("expected a form like base=https://mainnet.base.org")?;
-    Ok((network.parse().map_err(|error: bursar::ParseNetworkError| error.to_string())?, url.to_owned()))
+    let (network, url) = text
+        .split_once('=')
+        .ok_or("expected a form like base=https://mainnet.base.org")?;
+    Ok((
+        network
+            .parse()
+            .map_err(|error: bursar::ParseNetworkError| error.to_string())?,
+        url.to_owned(),
+    ))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -557,7 +564,10 @@ pub(crate) struct Compare {
     /// A host such as api.example.com, a pattern such as *.example.com, or an origin
     pub(crate) host: String,
     /// What the provider of a key would bill in a calendar month (UTC), in dollars; each part can be left out
-    #[arg(long, value_name = "monthly=USD,included=CALLS,per-call=USD,from-CALL=USD")]
+    #[arg(
+        long,
+        value_name = "monthly=USD,included=CALLS,per-call=USD,from-CALL=USD"
+    )]
     pub(crate) plan: CallPlan,
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
@@ -614,7 +624,9 @@ fn http_url(text: &str) -> Result<Url, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number of seconds such as 30 or 2.5".to_owned())?;
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds such as 30 or 2.5".to_owned())?;
     match Duration::try_from_secs_f64(number) {
         Ok(limit) if !limit.is_zero() => Ok(limit),
         _ => Err("expected more than no time, and less than eternity".to_owned()),

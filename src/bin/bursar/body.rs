@@ -39,17 +39,34 @@ impl Sink {
     /// Opens the file before anything is paid, so that no bought body is without a place. What is
     /// in it stays until a body replaces it.
     pub(crate) fn open(args: &Pay) -> Result<Self, Failure> {
-        let file = args.output.as_deref().filter(|path| *path != Path::new("-")).map(|path| {
-            let file = File::options().write(true).create(true).truncate(false).open(path);
-            file.map_err(|error| Failure::usage(format!("{} cannot be written: {error}", path.display())))
-        });
-        Ok(Self { file: file.transpose()?, captures: args.json, begun: false })
+        let file = args
+            .output
+            .as_deref()
+            .filter(|path| *path != Path::new("-"))
+            .map(|path| {
+                let file = File::options()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(path);
+                file.map_err(|error| {
+                    Failure::usage(format!("{} cannot be written: {error}", path.display()))
+                })
+            });
+        Ok(Self {
+            file: file.transpose()?,
+            captures: args.json,
+            begun: false,
+        })
     }
 
     /// Brings the body piece by piece, as it comes.
     pub(crate) async fn deliver(&mut self, mut response: Response) -> Delivered {
         if let Err(error) = self.begin() {
-            return Delivered { shown: String::new(), trouble: Some(Trouble::Write(error)) };
+            return Delivered {
+                shown: String::new(),
+                trouble: Some(Trouble::Write(error)),
+            };
         }
         let mut head = Vec::new();
         let trouble = loop {
@@ -63,7 +80,9 @@ impl Sink {
                 head.extend(chunk.iter().take(room));
             }
             match self.write(&chunk) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break Some(Trouble::ReaderGone),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    break Some(Trouble::ReaderGone);
+                }
                 Err(error) => break Some(Trouble::Write(error)),
                 Ok(()) => {}
             }
@@ -71,7 +90,10 @@ impl Sink {
                 break None;
             }
         };
-        Delivered { shown: text(&head), trouble }
+        Delivered {
+            shown: text(&head),
+            trouble,
+        }
     }
 
     /// The first body takes the place of what is in the file.

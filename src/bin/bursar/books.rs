@@ -14,7 +14,12 @@ use crate::{output, wallet};
 pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
     let entries = match wallet::existing(&args.ledger).await? {
         Some(ledger) => ledger.entries(&Filter::all()).await?,
-        None if args.ledger.ledger.as_deref().is_some_and(|path| path.as_os_str() != ":memory:") => {
+        None if args
+            .ledger
+            .ledger
+            .as_deref()
+            .is_some_and(|path| path.as_os_str() != ":memory:") =>
+        {
             return wallet::kept(&args.ledger).await.map(|_| Exit::Done);
         }
         None => Vec::new(),
@@ -37,7 +42,11 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
     let policy = policies::allowance(&args.policy)?.policy;
     let payer = wallet::keyless(policy, wallet::existing(&args.ledger).await?)?;
     let findings = payer.budget().await?;
-    let printed = if args.json { limits_as_json(&findings) } else { output::print(limits(&findings)) };
+    let printed = if args.json {
+        limits_as_json(&findings)
+    } else {
+        output::print(limits(&findings))
+    };
     output::finish(printed, Exit::Done)
 }
 
@@ -48,14 +57,32 @@ fn limits_as_json(findings: &[Finding]) -> io::Result<()> {
 fn limits(findings: &[Finding]) -> String {
     let head = ["LIMIT", "OF", "USED", "LEFT"].map(ToOwned::to_owned);
     let rows = findings.iter().map(|finding| {
-        let text = |quantity: &Option<bursar::Quantity>| quantity.as_ref().map(ToString::to_string).unwrap_or_default();
-        [finding.name.clone(), text(&finding.limit), text(&finding.used), text(&finding.left)]
+        let text = |quantity: &Option<bursar::Quantity>| {
+            quantity
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        };
+        [
+            finding.name.clone(),
+            text(&finding.limit),
+            text(&finding.used),
+            text(&finding.left),
+        ]
     });
     table(head, rows)
 }
 
 fn purchases(entries: &[Entry]) -> String {
-    let head = ["TIME", "STATE", "AMOUNT", "NETWORK", "REQUEST", "TRANSACTION"].map(ToOwned::to_owned);
+    let head = [
+        "TIME",
+        "STATE",
+        "AMOUNT",
+        "NETWORK",
+        "REQUEST",
+        "TRANSACTION",
+    ]
+    .map(ToOwned::to_owned);
     let rows = entries.iter().map(|entry| {
         [
             entry.reserved_at.to_string(),
@@ -63,14 +90,20 @@ fn purchases(entries: &[Entry]) -> String {
             amount(entry),
             name(entry.network),
             format!("{} {}{}", entry.method, entry.origin, entry.path),
-            entry.transaction.map(|hash| hash.to_string()).unwrap_or_default(),
+            entry
+                .transaction
+                .map(|hash| hash.to_string())
+                .unwrap_or_default(),
         ]
     });
     table(head, rows)
 }
 
 /// Columns as wide as their widest cell.
-pub(crate) fn table<const N: usize>(head: [String; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    head: [String; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     let mut widths = [0; N];
     for row in &rows {
@@ -80,7 +113,11 @@ pub(crate) fn table<const N: usize>(head: [String; N], rows: impl Iterator<Item 
     }
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

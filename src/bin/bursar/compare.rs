@@ -11,6 +11,10 @@ pub(crate) async fn run(args: Compare) -> Result<Exit, Failure> {
     let policy = Policy::new().network(Network::from_chain_id(8453));
     let payer = wallet::keyless(policy, Some(wallet::kept(&args.ledger).await?))?;
     let comparison = payer.compare(&args.host, &args.plan).await?;
-    let printed = if args.json { output::print_json(&comparison) } else { output::print(&comparison) };
+    let printed = if args.json {
+        output::print_json(&comparison)
+    } else {
+        output::print(&comparison)
+    };
     output::finish(printed, Exit::Done)
 }

@@ -1,6 +1,8 @@
 //! `bursar discover`: who sells it, and what the policy says to each.
 
-use bursar::discovery::{Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources};
+use bursar::discovery::{
+    Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources,
+};
 use bursar::reqwest::Method;
 use bursar::{Client, Error, Quote};
 use serde::Serialize;
@@ -68,7 +70,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         let policy = policies::allowance(&args.policy)?.policy;
         Some(wallet::judging(&args.wallet, policy).await?)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
-        return Err(Failure::usage("to judge what is found, name the network that may be paid on: --network NAME"));
+        return Err(Failure::usage(
+            "to judge what is found, name the network that may be paid on: --network NAME",
+        ));
     } else {
         None
     };
@@ -78,7 +82,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         None => client,
     };
     let client = client.build()?;
-    let findings = query(client.discover().sources(&sources(&args)?), &args).run().await?;
+    let findings = query(client.discover().sources(&sources(&args)?), &args)
+        .run()
+        .await?;
     let printed = if args.json {
         output::print_json(&Shown::from(&findings))
     } else {
@@ -92,7 +98,14 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// The policy file's own lists, unless others are named.
 fn sources(args: &Args) -> Result<Sources, Failure> {
-    let named = [&args.bazaar, &args.well_known, &args.openapi, &args.registry].iter().any(|urls| !urls.is_empty());
+    let named = [
+        &args.bazaar,
+        &args.well_known,
+        &args.openapi,
+        &args.registry,
+    ]
+    .iter()
+    .any(|urls| !urls.is_empty());
     match &args.policy.policy {
         Some(file) if !named => Ok(Sources::from_file(file)?),
         _ => Ok(Sources::default()),
@@ -130,7 +143,10 @@ fn query(mut discovery: Discovery, args: &Args) -> Query {
 
 /// Beside a policy file, `--max-per-payment` is no rule of the policy, but holds all the same.
 fn max_price(args: &Args) -> Option<bursar::Usd> {
-    let beside = args.policy.max_per_payment.filter(|_| args.policy.policy.is_some());
+    let beside = args
+        .policy
+        .max_per_payment
+        .filter(|_| args.policy.policy.is_some());
     args.max_price.into_iter().chain(beside).min()
 }
 
@@ -144,8 +160,18 @@ fn table(findings: &Findings) -> String {
             Kind::Mcp => "mcp".to_owned(),
             _ => service.method.to_string(),
         };
-        let network = service.quote.as_ref().map(|quote| name(quote.network())).unwrap_or_default();
-        [service.price.to_string(), network, service.standing.name().to_owned(), method, arguments(service)]
+        let network = service
+            .quote
+            .as_ref()
+            .map(|quote| name(quote.network()))
+            .unwrap_or_default();
+        [
+            service.price.to_string(),
+            network,
+            service.standing.name().to_owned(),
+            method,
+            arguments(service),
+        ]
     });
     let table = books::table(head, rows);
     let mut lines = table.lines();
@@ -185,7 +211,10 @@ fn notes(findings: &Findings) -> Vec<String> {
         notes.push("nothing was found".to_owned());
     }
     if findings.left_out > 0 {
-        notes.push(format!("{} more fit; see them with --limit", findings.left_out));
+        notes.push(format!(
+            "{} more fit; see them with --limit",
+            findings.left_out
+        ));
     }
     notes
 }
@@ -194,7 +223,9 @@ fn notes_on(source: &SourceReport) -> Vec<String> {
     let place = format!(
         "{} {}",
         source.kind,
-        bursar::Origin::of(&source.url).map(|origin| origin.to_string()).unwrap_or_default()
+        bursar::Origin::of(&source.url)
+            .map(|origin| origin.to_string())
+            .unwrap_or_default()
     );
     let mut notes = Vec::new();
     if let Some(error) = &source.error {
@@ -202,10 +233,16 @@ fn notes_on(source: &SourceReport) -> Vec<String> {
     }
     if source.skipped.count > 0 {
         let reasons = source.skipped.reasons.join("; ");
-        notes.push(format!("{place}: {} of {} items were skipped: {reasons}", source.skipped.count, source.items));
+        notes.push(format!(
+            "{place}: {} of {} items were skipped: {reasons}",
+            source.skipped.count, source.items
+        ));
     }
     if source.more {
-        notes.push(format!("{place}: the list goes on after {} pages", source.pages));
+        notes.push(format!(
+            "{place}: the list goes on after {} pages",
+            source.pages
+        ));
     }
     notes
 }
@@ -213,7 +250,10 @@ fn notes_on(source: &SourceReport) -> Vec<String> {
 /// The error's words: of a list it goes without saying that nothing was paid.
 fn without_money(error: &Error) -> String {
     let words = words_of(error);
-    words.strip_prefix("not paid: ").map(ToOwned::to_owned).unwrap_or(words)
+    words
+        .strip_prefix("not paid: ")
+        .map(ToOwned::to_owned)
+        .unwrap_or(words)
 }
 
 impl From<&Findings> for Shown {
@@ -237,8 +277,15 @@ impl From<&Service> for ShownService {
             tool: service.tool.clone(),
             price: service.price.to_string(),
             usd: service.price.dollars().map(|usd| usd.to_string()),
-            network: service.quote.as_ref().map(|quote| quote.network().to_string()),
-            pay_to: service.quote.as_ref().map(Quote::pay_to).map(|payee| payee.to_string()),
+            network: service
+                .quote
+                .as_ref()
+                .map(|quote| quote.network().to_string()),
+            pay_to: service
+                .quote
+                .as_ref()
+                .map(Quote::pay_to)
+                .map(|payee| payee.to_string()),
             untrusted: ShownTexts::from(&service.untrusted),
             sources: service.sources.clone(),
         }
@@ -259,7 +306,10 @@ impl From<&Advertised> for ShownTexts {
 
 impl From<&SourceReport> for ShownSource {
     fn from(source: &SourceReport) -> Self {
-        let problem = |error: &Error| Problem { kind: error.kind().name(), message: without_money(error) };
+        let problem = |error: &Error| Problem {
+            kind: error.kind().name(),
+            message: without_money(error),
+        };
         Self {
             kind: source.kind.name(),
             url: source.url.to_string(),
@@ -279,9 +329,18 @@ mod tests {
 
     #[test]
     fn a_strangers_text_is_one_word_for_a_shell() {
-        assert_eq!(quoted("https://a.example/report-1.json"), "https://a.example/report-1.json");
-        assert_eq!(quoted("https://a.example/?a=1&b=$(date)"), "'https://a.example/?a=1&b=$(date)'");
-        assert_eq!(quoted("https://a.example/';date;'"), "'https://a.example/'\\'';date;'\\'''");
+        assert_eq!(
+            quoted("https://a.example/report-1.json"),
+            "https://a.example/report-1.json"
+        );
+        assert_eq!(
+            quoted("https://a.example/?a=1&b=$(date)"),
+            "'https://a.example/?a=1&b=$(date)'"
+        );
+        assert_eq!(
+            quoted("https://a.example/';date;'"),
+            "'https://a.example/'\\'';date;'\\'''"
+        );
         assert_eq!(quoted("--policy"), "'--policy'");
     }
 }

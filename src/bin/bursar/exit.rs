@@ -32,18 +32,34 @@ pub(crate) struct Failure {
 impl Failure {
     /// A command line, key or policy that cannot be used.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, kind: "usage", message: message.into() }
+        Self {
+            exit: Exit::Usage,
+            kind: "usage",
+            message: message.into(),
+        }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, kind: "failed", message: message.into() }
+        Self {
+            exit: Exit::Failed,
+            kind: "failed",
+            message: message.into(),
+        }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = if error.kind() == ErrorKind::Builder { Exit::Usage } else { Exit::Failed };
-        Self { exit, kind: error.kind().name(), message: crate::report::words_of(&error) }
+        let exit = if error.kind() == ErrorKind::Builder {
+            Exit::Usage
+        } else {
+            Exit::Failed
+        };
+        Self {
+            exit,
+            kind: error.kind().name(),
+            message: crate::report::words_of(&error),
+        }
     }
 }
 

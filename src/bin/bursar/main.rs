@@ -38,9 +38,17 @@ fn main() -> ExitCode {
         Err(help) => return output::usage(&help),
     };
     diagnostics::install();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return output::failed(&Failure::failed(format!("the runtime cannot start: {error}"))),
+        Err(error) => {
+            return output::failed(&Failure::failed(format!(
+                "the runtime cannot start: {error}"
+            )));
+        }
     };
     match runtime.block_on(run(cli.command)) {
         Ok(exit) => exit.into(),
@@ -53,8 +61,14 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
         Command::Discover(args) => discover::run(args).await,
-        Command::Ledger(LedgerArgs { command: Some(command), .. }) => upkeep::run(command).await,
-        Command::Ledger(LedgerArgs { show, command: None }) => books::ledger(show).await,
+        Command::Ledger(LedgerArgs {
+            command: Some(command),
+            ..
+        }) => upkeep::run(command).await,
+        Command::Ledger(LedgerArgs {
+            show,
+            command: None,
+        }) => books::ledger(show).await,
         Command::Budget(args) => books::budget(args).await,
         Command::Report(args) => spending::run(args).await,
         Command::Compare(args) => compare::run(args).await,

@@ -25,8 +25,12 @@ struct Session {
 
 impl Session {
     async fn open(args: &McpServer, payer: Payer, keys: Credentials) -> Result<Self, Failure> {
-        let mut client = Client::builder().http(reqwest::Client::builder()).credentials(keys);
-        client = client.allow_http_loopback(args.allow_http_loopback).payer(payer.clone());
+        let mut client = Client::builder()
+            .http(reqwest::Client::builder())
+            .credentials(keys);
+        client = client
+            .allow_http_loopback(args.allow_http_loopback)
+            .payer(payer.clone());
         if let Some(limit) = args.timeout {
             client = client.timeout(limit).answer_timeout(limit);
         }
@@ -34,7 +38,10 @@ impl Session {
         let transport = mcp::connect(&client.build()?, url)?;
         let service = ().serve(transport).await;
         let service = service.map_err(|error| {
-            Failure::failed(format!("no MCP session with {}: {error}", args.url.origin().ascii_serialization()))
+            Failure::failed(format!(
+                "no MCP session with {}: {error}",
+                args.url.origin().ascii_serialization()
+            ))
         })?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
@@ -61,19 +68,29 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let mut rows = Vec::new();
     for tool in session.list().await? {
-        let price = if args.ask { Some(price(&session.tools, &tool).await) } else { None };
+        let price = if args.ask {
+            Some(price(&session.tools, &tool).await)
+        } else {
+            None
+        };
         rows.push((tool, price));
     }
     session.close().await;
     let printed = if args.json {
         rows.iter().try_for_each(|(tool, price)| {
-            output::print_json(&json!({ "name": tool.name, "description": tool.description, "price": price }))
+            output::print_json(
+                &json!({ "name": tool.name, "description": tool.description, "price": price }),
+            )
         })
     } else {
         let head = ["TOOL", "PRICE", "DESCRIPTION"].map(ToOwned::to_owned);
         let rows = rows.iter().map(|(tool, price)| {
             let words = tool.description.as_deref().unwrap_or_default();
-            [shown(&tool.name, 40), price.clone().unwrap_or_else(|| "not asked".to_owned()), shown(words, 60)]
+            [
+                shown(&tool.name, 40),
+                price.clone().unwrap_or_else(|| "not asked".to_owned()),
+                shown(words, 60),
+            ]
         });
         output::print(table(head, rows))
     };
@@ -82,7 +99,16 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
 
 /// What the seller says, on one line and not for long.
 fn shown(text: &str, most: usize) -> String {
-    let line: String = text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let line: String = text
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
     match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default().trim_end()),
         None => line.trim().to_owned(),
@@ -99,7 +125,10 @@ async fn price(tools: &PaidTools, tool: &Tool) -> String {
                 .iter()
                 .filter_map(|offer| offer.quote.as_ref().ok())
                 .min_by_key(|quote| quote.dollars());
-            cheapest.map_or_else(|| "not payable".to_owned(), |quote| quote.amount().to_string())
+            cheapest.map_or_else(
+                || "not payable".to_owned(),
+                |quote| quote.amount().to_string(),
+            )
         }
         Err(error) => format!("unknown: {}", error.kind()),
     }
@@ -111,8 +140,14 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
     let arguments: Value = serde_json::from_str(&args.args)
         .ok()
         .filter(Value::is_object)
-        .ok_or_else(|| Failure::usage("--args must be a JSON object such as {\"city\":\"Paris\"}"))?;
-    let Allowance { policy, max_price, keys } = allowance;
+        .ok_or_else(|| {
+            Failure::usage("--args must be a JSON object such as {\"city\":\"Paris\"}")
+        })?;
+    let Allowance {
+        policy,
+        max_price,
+        keys,
+    } = allowance;
     let (payer, ledger) = if args.dry_run {
         (wallet::judging(&args.wallet, policy).await?, None)
     } else {
@@ -158,10 +193,17 @@ async fn buy(call: ToolCall, payer: &Payer, ledger: &Store) -> (Report, Verdict)
         Ok(answer) => answered(&answer),
         Err(error) => {
             let entry = match error.purchase_id().filter(|_| error.spend() != Spend::None) {
-                Some(id) => ledger.purchase(&PurchaseKey::new(payer.address(), id.clone())).await.ok().flatten(),
+                Some(id) => ledger
+                    .purchase(&PurchaseKey::new(payer.address(), id.clone()))
+                    .await
+                    .ok()
+                    .flatten(),
                 None => None,
             };
-            (Report::of_error(&error, entry.as_ref()), Verdict::of(&error))
+            (
+                Report::of_error(&error, entry.as_ref()),
+                Verdict::of(&error),
+            )
         }
     }
 }
@@ -181,9 +223,18 @@ fn answered(answer: &ToolAnswer) -> (Report, Verdict) {
         paid: answer.paid().map(Signed::from),
         receipt: answer.receipt().map(Proof::from),
         body: serde_json::to_string(answer.result()).unwrap_or_default(),
-        error: failed
-            .then(|| Problem { kind: "tool", message: format!("{}: the tool answered with an error", lead(spend)) }),
+        error: failed.then(|| Problem {
+            kind: "tool",
+            message: format!("{}: the tool answered with an error", lead(spend)),
+        }),
         ..Report::empty(spend)
     };
-    (report, if failed { Verdict::Failed } else { Verdict::Done })
+    (
+        report,
+        if failed {
+            Verdict::Failed
+        } else {
+            Verdict::Done
+        },
+    )
 }

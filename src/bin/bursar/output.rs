@@ -28,9 +28,9 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 /// The exit code, unless what was printed did not arrive. A reader who has gone has seen enough.
 pub(crate) fn finish(printed: io::Result<()>, exit: Exit) -> Result<Exit, Failure> {
     match printed {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("standard output cannot be written: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "standard output cannot be written: {error}"
+        ))),
         _ => Ok(exit),
     }
 }
@@ -38,7 +38,11 @@ pub(crate) fn finish(printed: io::Result<()>, exit: Exit) -> Result<Exit, Failur
 /// What clap has to say: help or version, or a mistake in the arguments.
 pub(crate) fn usage(message: &clap::Error) -> ExitCode {
     drop(message.print());
-    if message.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    if message.use_stderr() {
+        Exit::Usage.into()
+    } else {
+        Exit::Done.into()
+    }
 }
 
 /// Why nothing was done.

@@ -15,9 +15,12 @@ pub(crate) fn ask() -> Result<SecretString, Failure> {
         return Ok(SecretString::from(password));
     }
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("set {VARIABLE}, or run on a terminal to be asked for the password")));
+        return Err(Failure::usage(format!(
+            "set {VARIABLE}, or run on a terminal to be asked for the password"
+        )));
     }
-    let typed = typed().map_err(|error| Failure::usage(format!("the password cannot be read: {error}")))?;
+    let typed =
+        typed().map_err(|error| Failure::usage(format!("the password cannot be read: {error}")))?;
     Ok(SecretString::from(typed))
 }
 
@@ -49,6 +52,10 @@ impl Drop for Silence {
 }
 
 fn stty(setting: &str) -> bool {
-    let ran = Command::new("stty").arg(setting).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let ran = Command::new("stty")
+        .arg(setting)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     ran.is_ok_and(|status| status.success())
 }

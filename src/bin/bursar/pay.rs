@@ -7,14 +7,18 @@ use crate::args::Pay;
 use crate::body::{Sink, Trouble};
 use crate::exit::{Exit, Failure};
 use crate::policies::{self, Allowance};
-use crate::report::{Called, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem};
+use crate::report::{
+    Called, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem,
+};
 use crate::request::{self, Prepared};
 use crate::store::Store;
 use crate::{output, quote, wallet};
 
 pub(crate) async fn run(args: Pay) -> Result<Exit, Failure> {
     if args.purchase_id.is_some() && args.repeat > 1 {
-        return Err(Failure::usage("--purchase-id names one purchase; with --repeat every request is another"));
+        return Err(Failure::usage(
+            "--purchase-id names one purchase; with --repeat every request is another",
+        ));
     }
     let json = args.json;
     let ended = begin(args).await;
@@ -59,7 +63,14 @@ impl Buyer {
         let sink = Sink::open(&args)?;
         let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
         let client = request::client(&args.request, Some(payer), allowance.keys.clone())?;
-        Ok(Self { args, prepared, allowance, client, ledger, sink })
+        Ok(Self {
+            args,
+            prepared,
+            allowance,
+            client,
+            ledger,
+            sink,
+        })
     }
 
     async fn run(mut self) -> Exit {
@@ -91,7 +102,11 @@ impl Buyer {
             Err(error) => {
                 let entry = self.entry(&error).await;
                 let report = Report::of_error(&error, entry.as_ref());
-                Call { report, verdict: Verdict::of(&error), reader_gone: false }
+                Call {
+                    report,
+                    verdict: Verdict::of(&error),
+                    reader_gone: false,
+                }
             }
         }
     }
@@ -109,14 +124,28 @@ impl Buyer {
         let delivered = self.sink.deliver(response).await;
         report.body = delivered.shown;
         let reader_gone = matches!(delivered.trouble, Some(Trouble::ReaderGone));
-        report.error = report.error.or_else(|| delivered.trouble.and_then(|trouble| undelivered(trouble, spend)));
-        let verdict = if report.error.is_some() { Verdict::Failed } else { Verdict::Done };
-        Call { report, verdict, reader_gone }
+        report.error = report.error.or_else(|| {
+            delivered
+                .trouble
+                .and_then(|trouble| undelivered(trouble, spend))
+        });
+        let verdict = if report.error.is_some() {
+            Verdict::Failed
+        } else {
+            Verdict::Done
+        };
+        Call {
+            report,
+            verdict,
+            reader_gone,
+        }
     }
 
     /// What the books hold of a purchase that ended in an error after its signature.
     async fn entry(&self, error: &Error) -> Option<Entry> {
-        let id = error.purchase_id().filter(|_| error.spend() != Spend::None)?;
+        let id = error
+            .purchase_id()
+            .filter(|_| error.spend() != Spend::None)?;
         let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
         self.ledger.purchase(&key).await.ok().flatten()
     }
@@ -138,12 +167,18 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
     match trouble {
         Trouble::ReaderGone => None,
         Trouble::Read(error) => Some(Problem {
-            kind: if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Transport }.name(),
+            kind: if error.is_timeout() {
+                ErrorKind::Timeout
+            } else {
+                ErrorKind::Transport
+            }
+            .name(),
             message: format!("{lead}: the body broke off: {}", root_of(&error)),
         }),
-        Trouble::Write(error) => {
-            Some(Problem { kind: "output", message: format!("{lead}: the body cannot be written: {error}") })
-        }
+        Trouble::Write(error) => Some(Problem {
+            kind: "output",
+            message: format!("{lead}: the body cannot be written: {error}"),
+        }),
     }
 }
 
@@ -151,7 +186,12 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
 #[cfg(feature = "mcp")]
 pub(crate) fn exit_of(verdict: Verdict, spend: Spend) -> Exit {
     let any_unknown = spend == Spend::Unknown;
-    Run { last: Some((verdict, spend)), any_unknown, any_settled: spend == Spend::Settled }.exit()
+    Run {
+        last: Some((verdict, spend)),
+        any_unknown,
+        any_settled: spend == Spend::Settled,
+    }
+    .exit()
 }
 
 /// How a run of requests stands.
@@ -194,7 +234,11 @@ mod tests {
         let run = |calls: &[(Verdict, Spend)]| {
             let mut run = Run::default();
             for (verdict, spend) in calls {
-                run.add(&Call { report: Report::empty(*spend), verdict: *verdict, reader_gone: false });
+                run.add(&Call {
+                    report: Report::empty(*spend),
+                    verdict: *verdict,
+                    reader_gone: false,
+                });
             }
             run.exit()
         };

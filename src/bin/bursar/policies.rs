@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use bursar::{
-    Clock, Credentials, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger, SystemClock, Usd, usd,
+    Clock, Credentials, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger,
+    SystemClock, Usd, usd,
 };
 
 use crate::args::{Explain, PolicyArgs};
@@ -26,14 +27,22 @@ pub(crate) struct Allowance {
 /// The policy that the flags make, or the file that they tighten.
 pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     let Some(file) = &args.policy else {
-        return Ok(Allowance { policy: from_flags(args)?, max_price: None, keys: Credentials::new() });
+        return Ok(Allowance {
+            policy: from_flags(args)?,
+            max_price: None,
+            keys: Credentials::new(),
+        });
     };
     let mut policy = narrowed(Policy::from_file(file)?, &args.network)?;
     if let Some(budget) = args.budget {
         policy = policy.lifetime(budget);
     }
     policy.check()?;
-    Ok(Allowance { policy, max_price: args.max_per_payment, keys: Credentials::from_file(file)? })
+    Ok(Allowance {
+        policy,
+        max_price: args.max_per_payment,
+        keys: Credentials::from_file(file)?,
+    })
 }
 
 fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
@@ -42,7 +51,10 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
             or give --policy FILE";
         return Err(Failure::usage(message));
     }
-    let mut policy = args.network.iter().fold(Policy::new(), |policy, network| policy.network(*network));
+    let mut policy = args
+        .network
+        .iter()
+        .fold(Policy::new(), |policy, network| policy.network(*network));
     if let Some(max) = args.max_per_payment {
         policy = policy.per_payment(max);
     }
@@ -62,34 +74,67 @@ fn narrowed(policy: Policy, wanted: &[Network]) -> Result<Policy, Failure> {
         return Ok(policy);
     }
     if policy.networks().is_empty() {
-        return Ok(wanted.iter().fold(policy, |policy, network| policy.network(*network)));
+        return Ok(wanted
+            .iter()
+            .fold(policy, |policy, network| policy.network(*network)));
     }
-    if let Some(other) = wanted.iter().find(|network| !policy.networks().contains(network)) {
-        return Err(Failure::usage(format!("--network {other}: the policy file does not name it")));
+    if let Some(other) = wanted
+        .iter()
+        .find(|network| !policy.networks().contains(network))
+    {
+        return Err(Failure::usage(format!(
+            "--network {other}: the policy file does not name it"
+        )));
     }
-    let unwanted: Vec<_> = policy.networks().iter().copied().filter(|network| !wanted.contains(network)).collect();
-    Ok(unwanted.into_iter().fold(policy, |policy, network| policy.deny_network(network)))
+    let unwanted: Vec<_> = policy
+        .networks()
+        .iter()
+        .copied()
+        .filter(|network| !wanted.contains(network))
+        .collect();
+    Ok(unwanted
+        .into_iter()
+        .fold(policy, |policy, network| policy.deny_network(network)))
 }
 
 /// `bursar policy check`.
 pub(crate) fn check(file: &Path) -> Result<Exit, Failure> {
     let policy = Policy::from_file(file)?;
     policy.check()?;
-    output::finish(output::print(format_args!("{}: ok\n", file.display())), Exit::Done)
+    output::finish(
+        output::print(format_args!("{}: ok\n", file.display())),
+        Exit::Done,
+    )
 }
 
 /// `bursar policy explain`.
 pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     let policy = Policy::from_file(&args.file)?;
     let explanation = match &args.ledger {
-        None => policy.explain(&hypothetical(&args), SystemClock.now()).ok_or_else(|| {
-            Failure::usage("no dollar token is known on the network, or the price is too fine for it")
-        })?,
+        None => policy
+            .explain(&hypothetical(&args), SystemClock.now())
+            .ok_or_else(|| {
+                Failure::usage(
+                    "no dollar token is known on the network, or the price is too fine for it",
+                )
+            })?,
         Some(path) => with_books(&args, policy, path).await?,
     };
-    let exit = if explanation.denial().is_some() { Exit::Denied } else { Exit::Done };
-    let printed = if args.json { output::print_json(&explanation) } else { output::print(&explanation) };
-    if args.payee.is_none() && explanation.denial().is_some_and(|denial| denial.rule == Rule::Payee) {
+    let exit = if explanation.denial().is_some() {
+        Exit::Denied
+    } else {
+        Exit::Done
+    };
+    let printed = if args.json {
+        output::print_json(&explanation)
+    } else {
+        output::print(&explanation)
+    };
+    if args.payee.is_none()
+        && explanation
+            .denial()
+            .is_some_and(|denial| denial.rule == Rule::Payee)
+    {
         output::say("the payee is an invented one; name the seller's with --payee");
     }
     output::finish(printed, exit)
@@ -97,7 +142,10 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
 
 async fn with_books(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
     if !path.exists() {
-        return Err(Failure::usage(format!("there is no ledger at {}", path.display())));
+        return Err(Failure::usage(format!(
+            "there is no ledger at {}",
+            path.display()
+        )));
     }
     let payer = wallet::keyless(policy, Some(Store::Sqlite(SqliteLedger::open(path)?)))?;
     Ok(payer.explain(&hypothetical(args)).await?)

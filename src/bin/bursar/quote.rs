@@ -41,16 +41,25 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
     let (payer, max_price) = if judged {
         let allowance = policies::allowance(&args.policy)?;
-        (Some(wallet::judging(&args.wallet, allowance.policy).await?), allowance.max_price)
+        (
+            Some(wallet::judging(&args.wallet, allowance.policy).await?),
+            allowance.max_price,
+        )
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
-        return Err(Failure::usage("to judge an offer, name the network that may be paid on: --network NAME"));
+        return Err(Failure::usage(
+            "to judge an offer, name the network that may be paid on: --network NAME",
+        ));
     } else {
         (None, None)
     };
     let client = request::client(&args.request, payer, Credentials::new())?;
     let answer = ask(&client, &prepared, max_price).await?;
     let shown = Shown::of(&answer);
-    let printed = if args.json { output::print_json(&shown) } else { output::print(shown.text()) };
+    let printed = if args.json {
+        output::print_json(&shown)
+    } else {
+        output::print(shown.text())
+    };
     let failed = match &answer {
         Quoted::Priced(_) => false,
         Quoted::Unpriced(response) => status_problem(response.status(), Spend::None).is_some(),
@@ -59,7 +68,11 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
 }
 
 /// `bursar pay --dry-run`.
-pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance) -> Result<Exit, Failure> {
+pub(crate) async fn dry_run(
+    args: &Pay,
+    prepared: Prepared,
+    allowance: Allowance,
+) -> Result<Exit, Failure> {
     let payer = wallet::judging(&args.wallet, allowance.policy).await?;
     let client = request::client(&args.request, Some(payer), Credentials::new())?;
     let (report, verdict) = match ask(&client, &prepared, allowance.max_price).await {
@@ -82,7 +95,11 @@ pub(crate) async fn dry_run(args: &Pay, prepared: Prepared, allowance: Allowance
     output::finish(printed, exit)
 }
 
-async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd>) -> Result<Quoted, bursar::Error> {
+async fn ask(
+    client: &Client,
+    prepared: &Prepared,
+    max_price: Option<bursar::Usd>,
+) -> Result<Quoted, bursar::Error> {
     let mut request = prepared.on(client);
     if let Some(max) = max_price {
         request = request.max_price(max);
@@ -93,7 +110,13 @@ async fn ask(client: &Client, prepared: &Prepared, max_price: Option<bursar::Usd
 pub(crate) fn dry_line(report: &Report) -> String {
     match &report.error {
         Some(problem) => problem.message.clone(),
-        None if report.quote.as_ref().is_some_and(|quote| quote.best.is_some()) => "would be paid".to_owned(),
+        None if report
+            .quote
+            .as_ref()
+            .is_some_and(|quote| quote.best.is_some()) =>
+        {
+            "would be paid".to_owned()
+        }
         None => "not paid: it is free".to_owned(),
     }
 }
@@ -108,7 +131,12 @@ fn judged(answer: &Quoted) -> (Report, Verdict) {
         Quoted::Priced(quotation) => return judged_quotation(quotation),
     };
     let shown = Shown::of(answer);
-    let report = Report { status: Some(shown.status), error, quote: Some(shown), ..Report::empty(Spend::None) };
+    let report = Report {
+        status: Some(shown.status),
+        error,
+        quote: Some(shown),
+        ..Report::empty(Spend::None)
+    };
     (report, verdict)
 }
 
@@ -116,32 +144,64 @@ fn judged(answer: &Quoted) -> (Report, Verdict) {
 pub(crate) fn judged_quotation(quotation: &Quotation) -> (Report, Verdict) {
     let (error, verdict) = match refusal(quotation) {
         None => (None, Verdict::Done),
-        Some((kind, words, verdict)) => {
-            (Some(Problem { kind: kind.name(), message: format!("not paid: {words}") }), verdict)
-        }
+        Some((kind, words, verdict)) => (
+            Some(Problem {
+                kind: kind.name(),
+                message: format!("not paid: {words}"),
+            }),
+            verdict,
+        ),
     };
     let shown = Shown::of_quotation(quotation);
-    let report = Report { status: Some(shown.status), error, quote: Some(shown), ..Report::empty(Spend::None) };
+    let report = Report {
+        status: Some(shown.status),
+        error,
+        quote: Some(shown),
+        ..Report::empty(Spend::None)
+    };
     (report, verdict)
 }
 
 /// Why the quotation would not be bought, as buying itself would say it.
 fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
-    let said = |quote: &bursar::Quote| quotation.offers.get(quote.offer()).and_then(|offer| offer.explanation.as_ref());
+    let said = |quote: &bursar::Quote| {
+        quotation
+            .offers
+            .get(quote.offer())
+            .and_then(|offer| offer.explanation.as_ref())
+    };
     if let Some(best) = quotation.best() {
-        let why = said(best).and_then(|said| said.ask.as_ref()).filter(|_| !wallet::someone_to_ask())?;
-        return Some((ErrorKind::Denied, format!("needs approval ({why}), and nobody can be asked"), Verdict::Denied));
+        let why = said(best)
+            .and_then(|said| said.ask.as_ref())
+            .filter(|_| !wallet::someone_to_ask())?;
+        return Some((
+            ErrorKind::Denied,
+            format!("needs approval ({why}), and nobody can be asked"),
+            Verdict::Denied,
+        ));
     }
-    match quotation.preferred().and_then(said).and_then(bursar::Explanation::denial) {
+    match quotation
+        .preferred()
+        .and_then(said)
+        .and_then(bursar::Explanation::denial)
+    {
         Some(denial) => Some((ErrorKind::Denied, denial.to_string(), Verdict::Denied)),
-        None => Some((ErrorKind::NotPayable, "no offer can be signed for".to_owned(), Verdict::Failed)),
+        None => Some((
+            ErrorKind::NotPayable,
+            "no offer can be signed for".to_owned(),
+            Verdict::Failed,
+        )),
     }
 }
 
 impl Shown {
     fn of(answer: &Quoted) -> Self {
         match answer {
-            Quoted::Unpriced(response) => Self { status: response.status().as_u16(), best: None, offers: Vec::new() },
+            Quoted::Unpriced(response) => Self {
+                status: response.status().as_u16(),
+                best: None,
+                offers: Vec::new(),
+            },
             Quoted::Priced(quotation) => Self::of_quotation(quotation),
         }
     }
@@ -156,13 +216,20 @@ impl Shown {
 
     pub(crate) fn text(&self) -> String {
         if self.offers.is_empty() {
-            let what =
-                if self.status == 402 { "payment is asked for, but not by x402" } else { "no payment is asked for" };
+            let what = if self.status == 402 {
+                "payment is asked for, but not by x402"
+            } else {
+                "no payment is asked for"
+            };
             return format!("{what}; the answer is {}\n", self.status);
         }
         let mut text = String::new();
         for (index, offer) in self.offers.iter().enumerate() {
-            let mark = if self.best == Some(index) { ", the one to be paid" } else { "" };
+            let mark = if self.best == Some(index) {
+                ", the one to be paid"
+            } else {
+                ""
+            };
             let place = index.saturating_add(1);
             text.push_str(&format!("offer {place}{mark}: {}\n", offer.words));
         }
@@ -176,7 +243,12 @@ impl ShownOffer {
             Ok(quote) => quote,
             Err(reason) => {
                 let words = format!("not payable: {reason}");
-                return Self { verdict: "unpayable", reason: Some(reason.to_string()), words, ..Self::default() };
+                return Self {
+                    verdict: "unpayable",
+                    reason: Some(reason.to_string()),
+                    words,
+                    ..Self::default()
+                };
             }
         };
         let (verdict, reason, denial) = verdict(offer);

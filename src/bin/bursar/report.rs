@@ -64,7 +64,10 @@ pub(crate) struct Called {
 
 impl From<&bursar::Called> for Called {
     fn from(called: &bursar::Called) -> Self {
-        Self { credential: called.credential().to_owned(), usd: called.cost().to_string() }
+        Self {
+            credential: called.credential().to_owned(),
+            usd: called.cost().to_string(),
+        }
     }
 }
 
@@ -111,20 +114,39 @@ impl Report {
 
     /// A request that was never sent, because the books or the machine would not have it.
     pub(crate) fn of_failure(failure: &Failure) -> Self {
-        let message = format!("{}: {}", lead(Spend::None), failure.message.trim_start_matches("not paid: "));
-        Self { error: Some(Problem { kind: failure.kind, message }), ..Self::empty(Spend::None) }
+        let message = format!(
+            "{}: {}",
+            lead(Spend::None),
+            failure.message.trim_start_matches("not paid: ")
+        );
+        Self {
+            error: Some(Problem {
+                kind: failure.kind,
+                message,
+            }),
+            ..Self::empty(Spend::None)
+        }
     }
 
     /// A request that ended in an error; `entry` is what the books hold of its purchase.
     pub(crate) fn of_error(error: &Error, entry: Option<&Entry>) -> Self {
         let spend = error.spend();
         let signed = entry.filter(|_| spend != Spend::None);
-        let settled = error.receipt().map(Proof::from).or_else(|| signed.and_then(Proof::of_entry));
+        let settled = error
+            .receipt()
+            .map(Proof::from)
+            .or_else(|| signed.and_then(Proof::of_entry));
         Self {
             status: error.status().map(|status| status.as_u16()),
-            paid: error.paid().map(Signed::from).or_else(|| signed.map(Signed::from)),
+            paid: error
+                .paid()
+                .map(Signed::from)
+                .or_else(|| signed.map(Signed::from)),
             receipt: settled.filter(|_| spend == Spend::Settled),
-            error: Some(Problem { kind: error.kind().name(), message: words_of(error) }),
+            error: Some(Problem {
+                kind: error.kind().name(),
+                message: words_of(error),
+            }),
             ..Self::empty(spend)
         }
     }
@@ -149,7 +171,9 @@ impl Report {
                     None => "not paid: it is free".to_owned(),
                 },
             },
-            (None, Spend::Unknown) => format!("may be paid: {bought}; the seller gave no receipt that matches"),
+            (None, Spend::Unknown) => {
+                format!("may be paid: {bought}; the seller gave no receipt that matches")
+            }
             (None, Spend::Settled) => format!("paid {bought}"),
         }
     }
@@ -157,16 +181,30 @@ impl Report {
     /// What was signed and what came of it, in words; empty if nothing was.
     fn bought(&self) -> String {
         let signed = self.paid.as_ref().map(|paid| paid.words.clone());
-        let transaction = self.receipt.as_ref().map(|receipt| format!("transaction {}", receipt.transaction));
-        signed.into_iter().chain(transaction).collect::<Vec<_>>().join(", ")
+        let transaction = self
+            .receipt
+            .as_ref()
+            .map(|receipt| format!("transaction {}", receipt.transaction));
+        signed
+            .into_iter()
+            .chain(transaction)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 /// The error as it speaks, with the root of a failed connection.
 pub(crate) fn words_of(error: &Error) -> String {
-    let telling = matches!(error.kind(), ErrorKind::Transport | ErrorKind::Builder | ErrorKind::Timeout);
+    let telling = matches!(
+        error.kind(),
+        ErrorKind::Transport | ErrorKind::Builder | ErrorKind::Timeout
+    );
     let (words, root) = (error.to_string(), root_of(error));
-    if telling && !words.contains(&root) { format!("{words}: {root}") } else { words }
+    if telling && !words.contains(&root) {
+        format!("{words}: {root}")
+    } else {
+        words
+    }
 }
 
 /// The innermost cause of an error, or the error itself.
@@ -206,7 +244,11 @@ impl From<&Paid> for Signed {
             pay_to: paid.pay_to.to_string(),
             nonce: paid.nonce.to_string(),
             valid_before: paid.valid_before,
-            words: words(&paid.amount.to_string(), &paid.pay_to.to_string(), paid.network()),
+            words: words(
+                &paid.amount.to_string(),
+                &paid.pay_to.to_string(),
+                paid.network(),
+            ),
         }
     }
 }
@@ -238,7 +280,9 @@ impl From<&Receipt> for Proof {
 
 impl Proof {
     pub(crate) fn of_entry(entry: &Entry) -> Option<Self> {
-        let transaction = entry.transaction.filter(|_| entry.state == State::Settled)?;
+        let transaction = entry
+            .transaction
+            .filter(|_| entry.state == State::Settled)?;
         Some(Self {
             success: true,
             transaction: transaction.to_string(),
@@ -254,13 +298,19 @@ fn words(amount: &str, payee: &str, network: Network) -> String {
 
 /// `base`, or the CAIP-2 of a network without a name.
 pub(crate) fn name(network: Network) -> String {
-    network.name().map_or_else(|| network.to_string(), ToOwned::to_owned)
+    network
+        .name()
+        .map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
 /// `0.01 USDC`.
 pub(crate) fn amount(entry: &Entry) -> String {
     let decimals = usize::from(entry.decimals);
-    let digits = format!("{:0>width$}", entry.value.to_string(), width = decimals.saturating_add(1));
+    let digits = format!(
+        "{:0>width$}",
+        entry.value.to_string(),
+        width = decimals.saturating_add(1)
+    );
     let (whole, fraction) = digits.split_at(digits.len().saturating_sub(decimals));
     match fraction.trim_end_matches('0') {
         "" => format!("{whole} {}", entry.symbol),

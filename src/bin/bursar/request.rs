@@ -26,13 +26,25 @@ impl Prepared {
     /// Reads headers and body; standard input is read here, once.
     pub(crate) fn read(args: &RequestArgs) -> Result<Self, Failure> {
         let body = body(&args.data)?;
-        let method = args.method.clone().unwrap_or(if body.is_some() { Method::POST } else { Method::GET });
+        let method = args.method.clone().unwrap_or(if body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        });
         let headers = headers(&args.header, body.is_some())?;
-        Ok(Self { method, url: args.url.clone(), headers, body, tag: args.tag.clone() })
+        Ok(Self {
+            method,
+            url: args.url.clone(),
+            headers,
+            body,
+            tag: args.tag.clone(),
+        })
     }
 
     pub(crate) fn on(&self, client: &Client) -> RequestBuilder {
-        let mut request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        let mut request = client
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone());
         if let Some(tag) = &self.tag {
             request = request.tag(tag);
         }
@@ -44,7 +56,11 @@ impl Prepared {
 }
 
 /// The client that the flags ask for; without a wallet it cannot pay.
-pub(crate) fn client(args: &RequestArgs, payer: Option<Payer>, keys: Credentials) -> Result<Client, Failure> {
+pub(crate) fn client(
+    args: &RequestArgs,
+    payer: Option<Payer>,
+    keys: Credentials,
+) -> Result<Client, Failure> {
     let mut client = Client::builder()
         .credentials(keys)
         .http(reqwest::Client::builder())
@@ -62,15 +78,23 @@ fn body(data: &[String]) -> Result<Option<Bytes>, Failure> {
     if data.is_empty() {
         return Ok(None);
     }
-    let parts: Vec<Vec<u8>> = data.iter().map(|part| piece(part)).collect::<Result<_, _>>()?;
+    let parts: Vec<Vec<u8>> = data
+        .iter()
+        .map(|part| piece(part))
+        .collect::<Result<_, _>>()?;
     Ok(Some(parts.join(&b'&').into()))
 }
 
 fn piece(data: &str) -> Result<Vec<u8>, Failure> {
-    let Some(file) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_vec()) };
+    let Some(file) = data.strip_prefix('@') else {
+        return Ok(data.as_bytes().to_vec());
+    };
     let read = if file == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .map(|_| bytes)
     } else {
         std::fs::read(file)
     };
@@ -87,13 +111,17 @@ fn headers(given: &[String], has_body: bool) -> Result<HeaderMap, Failure> {
             // The line may hold a secret, so it is not repeated.
             None => {
                 let place = index.saturating_add(1);
-                return Err(Failure::usage(format!("header {place} is not of the form `Name: value`")));
+                return Err(Failure::usage(format!(
+                    "header {place} is not of the form `Name: value`"
+                )));
             }
         }
     }
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-    for (name, value) in [(USER_AGENT, Some(HeaderValue::from_static(AGENT))), (CONTENT_TYPE, has_body.then_some(form))]
-    {
+    for (name, value) in [
+        (USER_AGENT, Some(HeaderValue::from_static(AGENT))),
+        (CONTENT_TYPE, has_body.then_some(form)),
+    ] {
         if let Some(value) = value.filter(|_| !unwanted.contains(&name)) {
             headers.entry(name).or_insert(value);
         }
@@ -104,10 +132,17 @@ fn headers(given: &[String], has_body: bool) -> Result<HeaderMap, Failure> {
 /// A header's name, and its value unless it is to be left out.
 fn header(line: &str) -> Option<(HeaderName, Option<HeaderValue>)> {
     if let Some(name) = line.strip_suffix(';').filter(|name| !name.contains(':')) {
-        return Some((name.trim().parse().ok()?, Some(HeaderValue::from_static(""))));
+        return Some((
+            name.trim().parse().ok()?,
+            Some(HeaderValue::from_static("")),
+        ));
     }
     let (name, value) = line.split_once(':')?;
     let value = value.trim();
-    let value = if value.is_empty() { None } else { Some(value.parse().ok()?) };
+    let value = if value.is_empty() {
+        None
+    } else {
+        Some(value.parse().ok()?)
+    };
     Some((name.trim().parse().ok()?, value))
 }

@@ -32,7 +32,11 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
 
 fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     let moment = |flag: &str, text: &str| -> Result<Timestamp, Failure> {
-        let wrong = || Failure::usage(format!("{flag} {text}: expected a date such as 2026-11-23, or RFC 3339"));
+        let wrong = || {
+            Failure::usage(format!(
+                "{flag} {text}: expected a date such as 2026-11-23, or RFC 3339"
+            ))
+        };
         zone.moment(text).ok_or_else(wrong)
     };
     let mut selection = Selection::new();
@@ -44,10 +48,14 @@ fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     }
     if let Some(days) = args.days {
         let start = zone.last_days(days, SystemClock.now());
-        selection = selection.since(start.ok_or_else(|| Failure::usage("--days goes beyond the calendar"))?);
+        selection = selection
+            .since(start.ok_or_else(|| Failure::usage("--days goes beyond the calendar"))?);
     }
     if let Some(host) = &args.host {
-        selection = selection.host(host.parse().map_err(|error| Failure::usage(format!("--host: {error}")))?);
+        selection = selection.host(
+            host.parse()
+                .map_err(|error| Failure::usage(format!("--host: {error}")))?,
+        );
     }
     if let Some(tag) = &args.tag {
         selection = selection.tag(tag);
@@ -65,7 +73,9 @@ fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<
         ReportFormat::Html => report.to_html(),
         ReportFormat::Json => {
             let json = serde_json::to_string(report);
-            json.map_err(|error| Failure::failed(format!("the report cannot be written as JSON: {error}")))? + "\n"
+            json.map_err(|error| {
+                Failure::failed(format!("the report cannot be written as JSON: {error}"))
+            })? + "\n"
         }
     })
 }
@@ -73,7 +83,9 @@ fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<
 /// The terminal's, if that is where the table goes.
 fn columns() -> Option<u16> {
     let out = io::stdout();
-    terminal_size::terminal_size_of(&out).filter(|_| out.is_terminal()).map(|(width, _)| width.0)
+    terminal_size::terminal_size_of(&out)
+        .filter(|_| out.is_terminal())
+        .map(|(width, _)| width.0)
 }
 
 fn put(path: &Path, text: &str) -> Result<(), Failure> {

@@ -3,8 +3,8 @@
 #[cfg(feature = "postgres")]
 use bursar::PostgresLedger;
 use bursar::{
-    B256, Checks, Entry, Filter, Finding, Ledger, LedgerError, PurchaseKey, Reservation, Reserved, Resumption,
-    SqliteLedger, StopOrder, Timestamp, Transition, Verification,
+    B256, Checks, Entry, Filter, Finding, Ledger, LedgerError, PurchaseKey, Reservation, Reserved,
+    Resumption, SqliteLedger, StopOrder, Timestamp, Transition, Verification,
 };
 
 /// The books, wherever they are kept.
@@ -36,7 +36,12 @@ impl Ledger for Store {
         each!(self, ledger => ledger.reserve(reservation).await)
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         each!(self, ledger => ledger.record(purchase, transition, now).await)
     }
 

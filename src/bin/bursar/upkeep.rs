@@ -2,8 +2,8 @@
 
 use bursar::chain::{Answer, ChainReader};
 use bursar::{
-    Address, Clock, Entry, Evidence, Filter, Ledger, Network, Payer, Policy, PurchaseId, Refund, SignerError,
-    StopOrder, SystemClock, Transition, signer_fn,
+    Address, Clock, Entry, Evidence, Filter, Ledger, Network, Payer, Policy, PurchaseId, Refund,
+    SignerError, StopOrder, SystemClock, Transition, signer_fn,
 };
 use serde_json::json;
 
@@ -35,7 +35,9 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
 async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     let mut chain = ChainReader::new();
     for (network, url) in &args.rpc {
-        chain = chain.endpoint(*network, url).map_err(|error| Failure::usage(format!("--rpc: {error}")))?;
+        chain = chain
+            .endpoint(*network, url)
+            .map_err(|error| Failure::usage(format!("--rpc: {error}")))?;
     }
     if args.trust_single_endpoint {
         chain = chain.trust_single_endpoint();
@@ -43,19 +45,32 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let nobody = signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) });
+    let nobody = signer_fn(Address::ZERO, |_| async {
+        Err(SignerError::rejected("no key"))
+    });
     // No limit is asked.
     let policy = Policy::new().network(Network::from_chain_id(8453));
-    let payer = Payer::builder().signer(nobody).policy(policy).ledger(wallet::kept(&args.ledger).await?).chain(chain);
+    let payer = Payer::builder()
+        .signer(nobody)
+        .policy(policy)
+        .ledger(wallet::kept(&args.ledger).await?)
+        .chain(chain);
     let done = payer.build()?.reconcile().await?;
-    let open = done.iter().any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
+    let open = done
+        .iter()
+        .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
     let printed = if args.json {
         done.iter().try_for_each(output::print_json)
     } else {
         let head = ["PURCHASE", "BEFORE", "AFTER", "THE CHAIN SAYS"].map(ToOwned::to_owned);
         let rows = done.iter().map(|purchase| {
             let (before, after) = (purchase.before.to_string(), purchase.after.to_string());
-            [purchase.purchase.to_string(), before, after, purchase.answer.to_string()]
+            [
+                purchase.purchase.to_string(),
+                before,
+                after,
+                purchase.answer.to_string(),
+            ]
         });
         output::print(table(head, rows))
     };
@@ -65,13 +80,24 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
     let report = wallet::kept(&args.ledger).await?.verify(args.head).await?;
     let sound = report.is_sound();
-    let mut text: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
-    let verdict = if sound { "sound".to_owned() } else { format!("{} faults", report.found) };
+    let mut text: String = report
+        .faults
+        .iter()
+        .map(|fault| format!("{fault}\n"))
+        .collect();
+    let verdict = if sound {
+        "sound".to_owned()
+    } else {
+        format!("{} faults", report.found)
+    };
     text.push_str(&format!(
         "{verdict}: {} events, {} purchases, head {}\n",
         report.events, report.purchases, report.head
     ));
-    output::finish(output::print(text), if sound { Exit::Done } else { Exit::Failed })
+    output::finish(
+        output::print(text),
+        if sound { Exit::Done } else { Exit::Failed },
+    )
 }
 
 async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Failure> {
@@ -82,13 +108,30 @@ async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Fa
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
     let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
     let booked = ledger.entries(&Filter::all()).await?;
-    let elsewhere = booked.iter().find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
+    let elsewhere = booked
+        .iter()
+        .find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
     if let Some(other) = elsewhere {
-        return Err(Failure::failed(format!("the transaction is booked as a refund of purchase {}", other.purchase)));
+        return Err(Failure::failed(format!(
+            "the transaction is booked as a refund of purchase {}",
+            other.purchase
+        )));
     }
     let refund = Refund::new(args.transaction, args.value, SystemClock.now(), false);
-    ledger.record(&entry.key(), &Transition::Refunded(refund), SystemClock.now()).await?;
-    output::finish(output::print(format_args!("refund booked for purchase {}\n", args.purchase)), Exit::Done)
+    ledger
+        .record(
+            &entry.key(),
+            &Transition::Refunded(refund),
+            SystemClock.now(),
+        )
+        .await?;
+    output::finish(
+        output::print(format_args!(
+            "refund booked for purchase {}\n",
+            args.purchase
+        )),
+        Exit::Done,
+    )
 }
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
@@ -113,8 +156,12 @@ async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Entry)
     let mut found = ledger.entries(&Filter::all()).await?;
     found.retain(|entry| entry.purchase == *purchase);
     match (found.pop(), found.is_empty()) {
-        (None, _) => Err(Failure::failed(format!("the books hold no purchase `{purchase}`"))),
+        (None, _) => Err(Failure::failed(format!(
+            "the books hold no purchase `{purchase}`"
+        ))),
         (Some(entry), true) => Ok((ledger, entry)),
-        (Some(_), false) => Err(Failure::failed(format!("several payers have a purchase `{purchase}` in these books"))),
+        (Some(_), false) => Err(Failure::failed(format!(
+            "several payers have a purchase `{purchase}` in these books"
+        ))),
     }
 }

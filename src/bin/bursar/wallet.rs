@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::{
-    Address, KeyError, LocalSigner, MemoryLedger, Payer, PayerBuilder, Policy, SignerError, SqliteLedger,
-    TerminalApprover, signer_fn,
+    Address, KeyError, LocalSigner, MemoryLedger, Payer, PayerBuilder, Policy, SignerError,
+    SqliteLedger, TerminalApprover, signer_fn,
 };
 
 use crate::args::{LedgerArgs, WalletArgs};
@@ -19,8 +19,14 @@ const LEDGER: &str = "BURSAR_LEDGER";
 
 /// A wallet that pays, and its books.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Store), Failure> {
-    paying_as(args, policy, |payer| if someone_to_ask() { payer.approver(TerminalApprover::default()) } else { payer })
-        .await
+    paying_as(args, policy, |payer| {
+        if someone_to_ask() {
+            payer.approver(TerminalApprover::default())
+        } else {
+            payer
+        }
+    })
+    .await
 }
 
 /// The same, with an approver and a name of the caller's choice.
@@ -29,10 +35,16 @@ pub(crate) async fn paying_as(
     policy: Policy,
     dress: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<(Payer, Store), Failure> {
-    let signer = signer(args)?
-        .ok_or_else(|| Failure::usage(format!("there is no key to pay with; set {KEY} or give --keystore FILE")))?;
+    let signer = signer(args)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "there is no key to pay with; set {KEY} or give --keystore FILE"
+        ))
+    })?;
     let ledger = open(&args.ledger).await?;
-    let mut payer = Payer::builder().signer(signer).policy(policy).ledger(ledger.clone());
+    let mut payer = Payer::builder()
+        .signer(signer)
+        .policy(policy)
+        .ledger(ledger.clone());
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
@@ -45,7 +57,9 @@ pub(crate) async fn paying_as(
 pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
-        None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) })),
+        None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
+            Err(SignerError::rejected("no key"))
+        })),
     };
     let payer = match &args.agent {
         Some(agent) => payer.agent(agent),
@@ -56,7 +70,9 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
 
 /// A wallet without a key, to ask about limits.
 pub(crate) fn keyless(policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
-    let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async { Err(SignerError::rejected("no key")) }));
+    let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
+        Err(SignerError::rejected("no key"))
+    }));
     reading(payer, policy, ledger)
 }
 
@@ -95,7 +111,10 @@ async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
         && let Some(directory) = path.parent()
     {
         create_private(directory).map_err(|error| {
-            Failure::failed(format!("the directory of the ledger, {}, cannot be made: {error}", directory.display()))
+            Failure::failed(format!(
+                "the directory of the ledger, {}, cannot be made: {error}",
+                directory.display()
+            ))
         })?;
     }
     Ok(Store::Sqlite(SqliteLedger::open(&path)?))
@@ -107,17 +126,27 @@ pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure
         Place::Server(url) => return connect(&url).await.map(Some),
         Place::File(path) => path,
     };
-    let exists = path
-        .try_exists()
-        .map_err(|error| Failure::failed(format!("the ledger {} cannot be reached: {error}", path.display())))?;
-    if exists { Ok(Some(Store::Sqlite(SqliteLedger::open(&path)?))) } else { Ok(None) }
+    let exists = path.try_exists().map_err(|error| {
+        Failure::failed(format!(
+            "the ledger {} cannot be reached: {error}",
+            path.display()
+        ))
+    })?;
+    if exists {
+        Ok(Some(Store::Sqlite(SqliteLedger::open(&path)?)))
+    } else {
+        Ok(None)
+    }
 }
 
 /// The books; an error if there are none.
 pub(crate) async fn kept(args: &LedgerArgs) -> Result<Store, Failure> {
     match existing(args).await? {
         Some(ledger) => Ok(ledger),
-        None => Err(Failure::failed(format!("there is no ledger at {}", place(args)?))),
+        None => Err(Failure::failed(format!(
+            "there is no ledger at {}",
+            place(args)?
+        ))),
     }
 }
 
@@ -128,7 +157,9 @@ async fn connect(url: &str) -> Result<Store, Failure> {
 
 #[cfg(not(feature = "postgres"))]
 async fn connect(_: &str) -> Result<Store, Failure> {
-    Err(Failure::usage("this bursar was built without the feature `postgres`"))
+    Err(Failure::usage(
+        "this bursar was built without the feature `postgres`",
+    ))
 }
 
 /// Where the books are.
@@ -148,7 +179,10 @@ impl fmt::Display for Place {
 }
 
 fn place(args: &LedgerArgs) -> Result<Place, Failure> {
-    let said = args.ledger.clone().or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
+    let said = args
+        .ledger
+        .clone()
+        .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
     let said = match said.as_ref().and_then(|said| said.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             return Ok(Place::Server(url.to_owned()));
@@ -158,13 +192,18 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
     if let Some(path) = said {
         return Ok(Place::File(path));
     }
-    let state = state_directory().ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
+    let state = state_directory()
+        .ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
     Ok(Place::File(state.join("bursar").join("ledger.db")))
 }
 
 /// Where programs keep what must outlive them.
 fn state_directory() -> Option<PathBuf> {
-    let directory = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = |variable: &str| {
+        std::env::var_os(variable)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     if cfg!(windows) {
         return directory("LOCALAPPDATA");
     }

@@ -35,14 +35,33 @@ enum Step {
 const KINDS: u8 = 9;
 
 fn transition() -> impl Strategy<Value = Transition> {
-    let fixed = prop_oneof![Just(settled()), Just(rejected()), Just(unknown()), Just(given_up())];
+    let fixed = prop_oneof![
+        Just(settled()),
+        Just(rejected()),
+        Just(unknown()),
+        Just(given_up())
+    ];
     let answers = prop::sample::select(vec![200, 299, 300, 404, 500]).prop_map(SellerAnswer::of);
     let answered = answers.prop_flat_map(|answer| {
-        let unknown = Transition::Unknown { reason: "broken off".to_owned(), answer: Some(answer.clone()) };
-        prop_oneof![Just(Transition::Settled { transaction: B256::ZERO, answer }), Just(unknown)]
+        let unknown = Transition::Unknown {
+            reason: "broken off".to_owned(),
+            answer: Some(answer.clone()),
+        };
+        prop_oneof![
+            Just(Transition::Settled {
+                transaction: B256::ZERO,
+                answer
+            }),
+            Just(unknown)
+        ]
     });
     let refund = (1..3_u8, 1..60_u64).prop_map(|(number, value)| {
-        Transition::Refunded(Refund::new(B256::repeat_byte(number), U256::from(value), at(NOW), true))
+        Transition::Refunded(Refund::new(
+            B256::repeat_byte(number),
+            U256::from(value),
+            at(NOW),
+            true,
+        ))
     });
     let released = any::<bool>().prop_map(|cancelled| Transition::Released {
         nonce: B256::ZERO,
@@ -60,12 +79,40 @@ fn transition() -> impl Strategy<Value = Transition> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let reserve = (0..12_u8, 0..PLACES.len(), 1..100_u64, 0..scopes().len(), 0..KINDS, any::<bool>())
-        .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve { id, place, value, scope, kind, changed });
-    let call = (0..12_u8, 0..PLACES.len(), 0..100_u64, 0..scopes().len(), 0..KINDS)
-        .prop_map(|(id, place, value, scope, kind)| Step::Call { id, place, value, scope, kind });
-    let record =
-        (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record { id, transition: Box::new(transition) });
+    let reserve = (
+        0..12_u8,
+        0..PLACES.len(),
+        1..100_u64,
+        0..scopes().len(),
+        0..KINDS,
+        any::<bool>(),
+    )
+        .prop_map(|(id, place, value, scope, kind, changed)| Step::Reserve {
+            id,
+            place,
+            value,
+            scope,
+            kind,
+            changed,
+        });
+    let call = (
+        0..12_u8,
+        0..PLACES.len(),
+        0..100_u64,
+        0..scopes().len(),
+        0..KINDS,
+    )
+        .prop_map(|(id, place, value, scope, kind)| Step::Call {
+            id,
+            place,
+            value,
+            scope,
+            kind,
+        });
+    let record = (0..12_u8, transition()).prop_map(|(id, transition)| Step::Record {
+        id,
+        transition: Box::new(transition),
+    });
     prop_oneof![3 => reserve, 1 => call, 4 => record, 1 => (1..4000_u64).prop_map(Step::Wait), 1 => (1..100_000_u64).prop_map(Step::Wait), 1 => (1..4000_u64).prop_map(Step::TurnBack)]
 }
 
@@ -85,19 +132,56 @@ fn kind(number: u8) -> LimitKind {
 
 async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
     match step {
-        Step::Reserve { id, place, value, scope, kind: number, changed } => {
+        Step::Reserve {
+            id,
+            place,
+            value,
+            scope,
+            kind: number,
+            changed,
+        } => {
             let entry = at_place(*place, order(&id.to_string(), *value));
-            let mut wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
-            wish.terms = if *changed { Terms::Changed } else { Terms::First };
-            wish.checks.payee = Some(PayeePin { origin: wish.entry.origin.clone(), payee: Address::repeat_byte(1) })
-                .filter(|_| *value > 95);
-            let (origin, method, path) = (wish.entry.origin.clone(), "GET".to_owned(), "/report".to_owned());
-            wish.checks.price = Some(PriceCeiling { origin, method, path, max_rise_percent: 400 });
+            let mut wish = wish(
+                entry,
+                at(now),
+                vec![meter(scopes()[*scope].0.clone(), kind(*number))],
+            );
+            wish.terms = if *changed {
+                Terms::Changed
+            } else {
+                Terms::First
+            };
+            wish.checks.payee = Some(PayeePin {
+                origin: wish.entry.origin.clone(),
+                payee: Address::repeat_byte(1),
+            })
+            .filter(|_| *value > 95);
+            let (origin, method, path) = (
+                wish.entry.origin.clone(),
+                "GET".to_owned(),
+                "/report".to_owned(),
+            );
+            wish.checks.price = Some(PriceCeiling {
+                origin,
+                method,
+                path,
+                max_rise_percent: 400,
+            });
             format!("{:?}", ledger.reserve(&wish).await.unwrap())
         }
-        Step::Call { id, place, value, scope, kind: number } => {
+        Step::Call {
+            id,
+            place,
+            value,
+            scope,
+            kind: number,
+        } => {
             let entry = by_key(at_place(*place, order(&id.to_string(), *value)), "key");
-            let wish = wish(entry, at(now), vec![meter(scopes()[*scope].0.clone(), kind(*number))]);
+            let wish = wish(
+                entry,
+                at(now),
+                vec![meter(scopes()[*scope].0.clone(), kind(*number))],
+            );
             format!("{:?}", ledger.reserve(&wish).await.unwrap())
         }
         Step::Record { id, transition } => {
@@ -105,14 +189,23 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
             let known = ledger.purchase(&key).await.unwrap();
             let lease = known.as_ref().map(|entry| entry.lease_until);
             let transition = match (transition.as_ref(), lease) {
-                (Transition::Released { cancelled, proof, .. }, _) => Transition::Released {
+                (
+                    Transition::Released {
+                        cancelled, proof, ..
+                    },
+                    _,
+                ) => Transition::Released {
                     nonce: known.as_ref().map(|entry| entry.nonce).unwrap_or_default(),
                     valid_before: known.and_then(|entry| entry.valid_before),
                     cancelled: *cancelled,
                     proof: proof.clone(),
                 },
-                (Transition::Signed { valid_before, .. }, Some(lease)) => signed_under(lease, *valid_before),
-                (Transition::Freed { .. }, Some(lease)) if lease <= at(now) => Transition::Freed { lease },
+                (Transition::Signed { valid_before, .. }, Some(lease)) => {
+                    signed_under(lease, *valid_before)
+                }
+                (Transition::Freed { .. }, Some(lease)) if lease <= at(now) => {
+                    Transition::Freed { lease }
+                }
                 (transition, _) => transition.clone(),
             };
             format!("{:?}", ledger.record(&key, &transition, at(now)).await)
@@ -134,11 +227,21 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
         price: None,
         refunds_make_room: false,
     };
-    let called = Filter { credential: Some("key".to_owned()), since: Some(at(NOW + 20)), ..Filter::all() };
-    let (all, called) = (ledger.entries(&Filter::all()).await.unwrap(), ledger.entries(&called).await.unwrap());
+    let called = Filter {
+        credential: Some("key".to_owned()),
+        since: Some(at(NOW + 20)),
+        ..Filter::all()
+    };
+    let (all, called) = (
+        ledger.entries(&Filter::all()).await.unwrap(),
+        ledger.entries(&called).await.unwrap(),
+    );
     let gross = ledger.examine(&checks).await.unwrap();
     checks.refunds_make_room = true;
-    format!("{gross:?} {:?} {all:?} {called:?}", ledger.examine(&checks).await.unwrap())
+    format!(
+        "{gross:?} {:?} {all:?} {called:?}",
+        ledger.examine(&checks).await.unwrap()
+    )
 }
 
 async fn compare(other: &impl Ledger, steps: &[Step]) {
@@ -150,7 +253,11 @@ async fn compare(other: &impl Ledger, steps: &[Step]) {
             Step::TurnBack(secs) => now - secs,
             _ => now + 1,
         };
-        assert_eq!(take(&memory, step, now).await, take(other, step, now).await, "{step:?}");
+        assert_eq!(
+            take(&memory, step, now).await,
+            take(other, step, now).await,
+            "{step:?}"
+        );
         if matches!(step, Step::Wait(_) | Step::TurnBack(_)) {
             assert_eq!(survey(&memory, now).await, survey(other, now).await);
         }

@@ -16,14 +16,28 @@ fn wanted(entry: &NewEntry, now: u64) -> Resumption {
     }
 }
 
-async fn released(ledger: &impl Ledger, key: &PurchaseKey, valid_before: u64, cancelled: bool) -> Transition {
+async fn released(
+    ledger: &impl Ledger,
+    key: &PurchaseKey,
+    valid_before: u64,
+    cancelled: bool,
+) -> Transition {
     let nonce = state(ledger, key).await.nonce;
-    Transition::Released { nonce, valid_before: Some(valid_before), cancelled, proof: "{}".to_owned() }
+    Transition::Released {
+        nonce,
+        valid_before: Some(valid_before),
+        cancelled,
+        proof: "{}".to_owned(),
+    }
 }
 
 async fn confirmed(ledger: &impl Ledger, key: &PurchaseKey, proof: &str) -> Transition {
     let (nonce, transaction) = (state(ledger, key).await.nonce, Some(B256::repeat_byte(9)));
-    Transition::Confirmed { nonce, transaction, proof: proof.to_owned() }
+    Transition::Confirmed {
+        nonce,
+        transaction,
+        proof: proof.to_owned(),
+    }
 }
 
 pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: &Shelf<L>) {
@@ -34,76 +48,217 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
             ledger.record(&key, last, at(NOW)).await.unwrap();
         }
         let later = sign(&ledger, order("second", 10), NOW, NOW + 300).await;
-        let taken = ledger.resume(&wanted(&order("x", 10), NOW + 1)).await.unwrap().unwrap();
-        assert_eq!((taken.key(), taken.owned_until), (key.clone(), at(NOW + 21)), "the oldest first");
+        let taken = ledger
+            .resume(&wanted(&order("x", 10), NOW + 1))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (taken.key(), taken.owned_until),
+            (key.clone(), at(NOW + 21)),
+            "the oldest first"
+        );
         assert_eq!(taken.payload.unwrap().expose_secret(), PAYLOAD);
-        let next = ledger.resume(&wanted(&order("x", 10), NOW + 1)).await.unwrap().unwrap();
+        let next = ledger
+            .resume(&wanted(&order("x", 10), NOW + 1))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(next.key(), later, "somebody is at the first");
-        assert!(ledger.resume(&wanted(&order("x", 10), NOW + 20)).await.unwrap().is_none());
-        let again = ledger.resume(&wanted(&order("x", 10), NOW + 21)).await.unwrap().unwrap();
-        assert_eq!(again.key(), key, "its time was up");
-        ledger.record(&key, &Transition::Presented { until: at(NOW + 100) }, at(NOW + 22)).await.unwrap();
         assert!(
-            ledger.resume(&wanted(&order("x", 10), NOW + 99)).await.unwrap().is_some_and(|other| other.key() == later)
+            ledger
+                .resume(&wanted(&order("x", 10), NOW + 20))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let again = ledger
+            .resume(&wanted(&order("x", 10), NOW + 21))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(again.key(), key, "its time was up");
+        ledger
+            .record(
+                &key,
+                &Transition::Presented {
+                    until: at(NOW + 100),
+                },
+                at(NOW + 22),
+            )
+            .await
+            .unwrap();
+        assert!(
+            ledger
+                .resume(&wanted(&order("x", 10), NOW + 99))
+                .await
+                .unwrap()
+                .is_some_and(|other| other.key() == later)
         );
         ledger.record(&key, &unknown(), at(NOW + 30)).await.unwrap();
-        let left = ledger.resume(&wanted(&order("x", 10), NOW + 30)).await.unwrap().unwrap();
-        assert_eq!(left.key(), key, "whoever was at it has said what became of it");
+        let left = ledger
+            .resume(&wanted(&order("x", 10), NOW + 30))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            left.key(),
+            key,
+            "whoever was at it has said what became of it"
+        );
     }
 }
 
 pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
-    let silent =
-        |status| Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(SellerAnswer::of(status)) };
-    for (status, delivered) in [(200, true), (299, true), (300, false), (402, false), (503, false)] {
-        ledger.record(&key, &silent(status), at(NOW + 50)).await.unwrap();
-        let taken = ledger.resume(&wanted(&order("x", 10), NOW + 50)).await.unwrap();
+    let silent = |status| Transition::Unknown {
+        reason: "no receipt".to_owned(),
+        answer: Some(SellerAnswer::of(status)),
+    };
+    for (status, delivered) in [
+        (200, true),
+        (299, true),
+        (300, false),
+        (402, false),
+        (503, false),
+    ] {
+        ledger
+            .record(&key, &silent(status), at(NOW + 50))
+            .await
+            .unwrap();
+        let taken = ledger
+            .resume(&wanted(&order("x", 10), NOW + 50))
+            .await
+            .unwrap();
         assert_eq!(taken.is_none(), delivered, "{status}");
     }
 }
 
 pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let mine = NewEntry { tag: Some("t".to_owned()), agent: Some("a".to_owned()), ..order("first", 10) };
+    let mine = NewEntry {
+        tag: Some("t".to_owned()),
+        agent: Some("a".to_owned()),
+        ..order("first", 10)
+    };
     let key = sign(&ledger, mine.clone(), NOW, NOW + 300).await;
     let others = [
-        NewEntry { payer: Address::repeat_byte(0xEE), ..mine.clone() },
-        NewEntry { fingerprint: B256::repeat_byte(2), ..mine.clone() },
-        NewEntry { origin: "https://other.example.com".parse().unwrap(), ..mine.clone() },
-        NewEntry { tag: None, ..mine.clone() },
-        NewEntry { agent: Some("b".to_owned()), ..mine.clone() },
+        NewEntry {
+            payer: Address::repeat_byte(0xEE),
+            ..mine.clone()
+        },
+        NewEntry {
+            fingerprint: B256::repeat_byte(2),
+            ..mine.clone()
+        },
+        NewEntry {
+            origin: "https://other.example.com".parse().unwrap(),
+            ..mine.clone()
+        },
+        NewEntry {
+            tag: None,
+            ..mine.clone()
+        },
+        NewEntry {
+            agent: Some("b".to_owned()),
+            ..mine.clone()
+        },
     ];
     for other in &others {
-        assert!(ledger.resume(&wanted(other, NOW + 1)).await.unwrap().is_none(), "{other:?}");
+        assert!(
+            ledger
+                .resume(&wanted(other, NOW + 1))
+                .await
+                .unwrap()
+                .is_none(),
+            "{other:?}"
+        );
     }
-    assert!(ledger.resume(&wanted(&mine, NOW + 360)).await.unwrap().is_none(), "nobody can cash it any more");
+    assert!(
+        ledger
+            .resume(&wanted(&mine, NOW + 360))
+            .await
+            .unwrap()
+            .is_none(),
+        "nobody can cash it any more"
+    );
     ledger.record(&key, &settled(), at(NOW + 2)).await.unwrap();
-    assert!(ledger.resume(&wanted(&mine, NOW + 3)).await.unwrap().is_none(), "it is settled");
-    hold(&ledger, NewEntry { purchase: "held".parse().unwrap(), ..mine.clone() }, NOW).await;
-    assert!(ledger.resume(&wanted(&mine, NOW + 3)).await.unwrap().is_none(), "nothing is signed");
+    assert!(
+        ledger
+            .resume(&wanted(&mine, NOW + 3))
+            .await
+            .unwrap()
+            .is_none(),
+        "it is settled"
+    );
+    hold(
+        &ledger,
+        NewEntry {
+            purchase: "held".parse().unwrap(),
+            ..mine.clone()
+        },
+        NOW,
+    )
+    .await;
+    assert!(
+        ledger
+            .resume(&wanted(&mine, NOW + 3))
+            .await
+            .unwrap()
+            .is_none(),
+        "nothing is signed"
+    );
 }
 
-pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger>(shelf: &Shelf<L>) {
+pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger>(
+    shelf: &Shelf<L>,
+) {
     let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let nonce = state(&ledger, &key).await.nonce;
-    ledger.record(&key, &released(&ledger, &key, NOW + 300, false).await, at(NOW + 360)).await.unwrap();
+    ledger
+        .record(
+            &key,
+            &released(&ledger, &key, NOW + 300, false).await,
+            at(NOW + 360),
+        )
+        .await
+        .unwrap();
     for meters in [lifetime(10), rolling(10), exposure(10)] {
         assert_eq!(used(&ledger, NOW + 360, meters[0].clone()).await, 0);
     }
-    assert!(ledger.resume(&wanted(&order("x", 10), NOW + 360)).await.unwrap().is_none());
-    let answer = ledger.reserve(&wish(order("first", 10), at(NOW + 361), lifetime(10))).await.unwrap();
-    let Reserved::Held(entry) = answer else { panic!("{answer:?}") };
+    assert!(
+        ledger
+            .resume(&wanted(&order("x", 10), NOW + 360))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let answer = ledger
+        .reserve(&wish(order("first", 10), at(NOW + 361), lifetime(10)))
+        .await
+        .unwrap();
+    let Reserved::Held(entry) = answer else {
+        panic!("{answer:?}")
+    };
     assert_eq!((entry.generation, entry.state), (1, State::Reserved));
     assert_ne!(entry.nonce, nonce, "the chain holds the first for dead");
     assert_eq!((entry.proof, entry.payload.is_none()), (None, true));
     // Freed and held again, it keeps the generation: nothing was signed with that nonce.
     let lease = at(NOW + 361).after(LEASE);
-    ledger.record(&key, &Transition::Freed { lease }, at(NOW + 362)).await.unwrap();
-    let answer = ledger.reserve(&wish(order("first", 10), at(NOW + 363), lifetime(10))).await.unwrap();
-    assert!(matches!(&answer, Reserved::Held(again) if again.nonce == entry.nonce), "{answer:?}");
+    ledger
+        .record(&key, &Transition::Freed { lease }, at(NOW + 362))
+        .await
+        .unwrap();
+    let answer = ledger
+        .reserve(&wish(order("first", 10), at(NOW + 363), lifetime(10)))
+        .await
+        .unwrap();
+    assert!(
+        matches!(&answer, Reserved::Held(again) if again.nonce == entry.nonce),
+        "{answer:?}"
+    );
 }
 
 pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(shelf: &Shelf<L>) {
@@ -112,56 +267,135 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
         let (key, ledger) = (key.clone(), &ledger);
         async move {
             let answer = ledger.record(&key, &transition, at(now)).await;
-            assert!(matches!(answer, Err(LedgerError::Transition { .. })), "{transition:?}: {answer:?}");
+            assert!(
+                matches!(answer, Err(LedgerError::Transition { .. })),
+                "{transition:?}: {answer:?}"
+            );
         }
     };
     let key = sign(&ledger, order("early", 10), NOW, NOW + 300).await;
-    refuses(&key, released(&ledger, &key, NOW + 300, false).await, NOW + 359).await;
-    ledger.record(&key, &released(&ledger, &key, NOW + 300, true).await, at(NOW + 1)).await.unwrap();
+    refuses(
+        &key,
+        released(&ledger, &key, NOW + 300, false).await,
+        NOW + 359,
+    )
+    .await;
+    ledger
+        .record(
+            &key,
+            &released(&ledger, &key, NOW + 300, true).await,
+            at(NOW + 1),
+        )
+        .await
+        .unwrap();
     let key = sign(&ledger, order("again", 10), NOW, NOW + 300).await;
-    ledger.record(&key, &signed(NOW + 400), at(NOW)).await.unwrap();
-    refuses(&key, released(&ledger, &key, NOW + 300, false).await, NOW + 900).await;
-    ledger.record(&key, &confirmed(&ledger, &key, "{}").await, at(NOW + 900)).await.unwrap();
-    refuses(&key, released(&ledger, &key, NOW + 400, true).await, NOW + 900).await;
+    ledger
+        .record(&key, &signed(NOW + 400), at(NOW))
+        .await
+        .unwrap();
+    refuses(
+        &key,
+        released(&ledger, &key, NOW + 300, false).await,
+        NOW + 900,
+    )
+    .await;
+    ledger
+        .record(&key, &confirmed(&ledger, &key, "{}").await, at(NOW + 900))
+        .await
+        .unwrap();
+    refuses(
+        &key,
+        released(&ledger, &key, NOW + 400, true).await,
+        NOW + 900,
+    )
+    .await;
     let held = hold(&ledger, order("held", 10), NOW).await;
-    refuses(&held, released(&ledger, &held, NOW + 300, true).await, NOW + 900).await;
+    refuses(
+        &held,
+        released(&ledger, &held, NOW + 300, true).await,
+        NOW + 900,
+    )
+    .await;
     // A receipt is a claim, and proof is stronger.
     let claimed = sign(&ledger, order("claimed", 10), NOW, NOW + 300).await;
     ledger.record(&claimed, &settled(), at(NOW)).await.unwrap();
-    ledger.record(&claimed, &released(&ledger, &claimed, NOW + 300, false).await, at(NOW + 360)).await.unwrap();
+    ledger
+        .record(
+            &claimed,
+            &released(&ledger, &claimed, NOW + 300, false).await,
+            at(NOW + 360),
+        )
+        .await
+        .unwrap();
     assert_eq!(state(&ledger, &claimed).await.state, State::Released);
     // What is claimed after the proof counts again.
-    ledger.record(&claimed, &settled(), at(NOW + 361)).await.unwrap();
+    ledger
+        .record(&claimed, &settled(), at(NOW + 361))
+        .await
+        .unwrap();
     assert!(state(&ledger, &claimed).await.counts(at(NOW + 362)));
 }
 
 pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     for claim in [Some(settled()), None] {
-        let key = sign(&ledger, order(if claim.is_some() { "claimed" } else { "lost" }, 10), NOW, NOW + 300).await;
+        let key = sign(
+            &ledger,
+            order(if claim.is_some() { "claimed" } else { "lost" }, 10),
+            NOW,
+            NOW + 300,
+        )
+        .await;
         if let Some(claim) = &claim {
             ledger.record(&key, claim, at(NOW + 5)).await.unwrap();
         }
         let proof = "{\"settled\":1}".to_owned();
-        ledger.record(&key, &confirmed(&ledger, &key, &proof).await, at(NOW + 600)).await.unwrap();
+        ledger
+            .record(&key, &confirmed(&ledger, &key, &proof).await, at(NOW + 600))
+            .await
+            .unwrap();
         let entry = state(&ledger, &key).await;
-        assert_eq!((entry.state, entry.counts_at), (State::Settled, at(NOW + 300)));
+        assert_eq!(
+            (entry.state, entry.counts_at),
+            (State::Settled, at(NOW + 300))
+        );
         assert_eq!(entry.transaction, claim.map(|_| B256::repeat_byte(7)));
-        assert_eq!((entry.verified_transaction, entry.proof), (Some(B256::repeat_byte(9)), Some(proof)));
+        assert_eq!(
+            (entry.verified_transaction, entry.proof),
+            (Some(B256::repeat_byte(9)), Some(proof))
+        );
     }
 }
 
 pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
-    let doubtful = Transition::Doubtful { valid_before: NOW + 300, reason: "the signer hung".to_owned() };
+    let doubtful = Transition::Doubtful {
+        valid_before: NOW + 300,
+        reason: "the signer hung".to_owned(),
+    };
     ledger.record(&key, &doubtful, at(NOW + 30)).await.unwrap();
     let nonce = state(&ledger, &key).await.nonce;
-    let answer = ledger.reserve(&wish(order("first", 7), at(NOW + 31), lifetime(10))).await.unwrap();
-    let Reserved::Held(entry) = answer else { panic!("{answer:?}") };
-    assert_eq!((entry.nonce, entry.value), (nonce, U256::from(10)), "one nonce, and the larger amount");
-    let payee = NewEntry { payee: Address::repeat_byte(9), ..order("first", 7) };
-    let answer = ledger.reserve(&wish(payee, at(NOW + 200), lifetime(10))).await.unwrap();
+    let answer = ledger
+        .reserve(&wish(order("first", 7), at(NOW + 31), lifetime(10)))
+        .await
+        .unwrap();
+    let Reserved::Held(entry) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        (entry.nonce, entry.value),
+        (nonce, U256::from(10)),
+        "one nonce, and the larger amount"
+    );
+    let payee = NewEntry {
+        payee: Address::repeat_byte(9),
+        ..order("first", 7)
+    };
+    let answer = ledger
+        .reserve(&wish(payee, at(NOW + 200), lifetime(10)))
+        .await
+        .unwrap();
     assert!(matches!(answer, Reserved::Denied(_)), "{answer:?}");
 }
 
@@ -172,7 +406,9 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
         let order_to_stop = StopOrder::new(reason, at(NOW));
         ledger.stop(Some(&order_to_stop)).await.unwrap();
         assert_eq!(ledger.stopped().await.unwrap(), Some(order_to_stop));
-        let denial = denied(&ledger, order("first", 1), NOW + 1, Vec::new()).await.unwrap();
+        let denial = denied(&ledger, order("first", 1), NOW + 1, Vec::new())
+            .await
+            .unwrap();
         assert_eq!(denial.rule, Rule::Stopped);
         assert!(denial.message.contains(reason), "{denial}");
     }
@@ -180,7 +416,11 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
     ledger.stop(None).await.unwrap();
     ledger.stop(None).await.unwrap();
     assert_eq!(ledger.stopped().await.unwrap(), None);
-    assert!(denied(&ledger, order("first", 1), NOW + 1, Vec::new()).await.is_none());
+    assert!(
+        denied(&ledger, order("first", 1), NOW + 1, Vec::new())
+            .await
+            .is_none()
+    );
 }
 
 pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>(shelf: &Shelf<L>) {
@@ -188,56 +428,163 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
     let key = sign(&ledger, order("first", 100), NOW, NOW + 300).await;
     ledger.record(&key, &settled(), at(NOW)).await.unwrap();
     let refund = |transaction: u8, value: u64| {
-        Transition::Refunded(Refund::new(B256::repeat_byte(transaction), U256::from(value), at(NOW + 9), false))
+        Transition::Refunded(Refund::new(
+            B256::repeat_byte(transaction),
+            U256::from(value),
+            at(NOW + 9),
+            false,
+        ))
     };
     for _ in 0..2 {
-        ledger.record(&key, &refund(1, 30), at(NOW + 9)).await.unwrap();
+        ledger
+            .record(&key, &refund(1, 30), at(NOW + 9))
+            .await
+            .unwrap();
     }
-    assert!(ledger.record(&key, &refund(1, 31), at(NOW + 9)).await.is_err(), "one transaction is one refund");
-    ledger.record(&key, &refund(2, 20), at(NOW + 10)).await.unwrap();
+    assert!(
+        ledger
+            .record(&key, &refund(1, 31), at(NOW + 9))
+            .await
+            .is_err(),
+        "one transaction is one refund"
+    );
+    ledger
+        .record(&key, &refund(2, 20), at(NOW + 10))
+        .await
+        .unwrap();
     let entry = state(&ledger, &key).await;
-    assert_eq!((entry.value, entry.refunded(), entry.refunds.len()), (U256::from(100), U256::from(50), 2));
+    assert_eq!(
+        (entry.value, entry.refunded(), entry.refunds.len()),
+        (U256::from(100), U256::from(50), 2)
+    );
     assert_eq!(used(&ledger, NOW + 11, lifetime(100)[0].clone()).await, 100);
     let mut generous = wish(order("second", 50), at(NOW + 11), lifetime(100));
     generous.checks.refunds_make_room = true;
-    let dear = Reservation { entry: order("third", 51), ..generous.clone() };
-    let dear =
-        Reservation { checks: Checks { payment: Some((usdc(BASE), U256::from(51))), ..dear.checks.clone() }, ..dear };
-    assert!(matches!(ledger.reserve(&dear).await.unwrap(), Reserved::Denied(_)));
-    assert!(matches!(ledger.reserve(&generous).await.unwrap(), Reserved::Held(_)));
+    let dear = Reservation {
+        entry: order("third", 51),
+        ..generous.clone()
+    };
+    let dear = Reservation {
+        checks: Checks {
+            payment: Some((usdc(BASE), U256::from(51))),
+            ..dear.checks.clone()
+        },
+        ..dear
+    };
+    assert!(matches!(
+        ledger.reserve(&dear).await.unwrap(),
+        Reserved::Denied(_)
+    ));
+    assert!(matches!(
+        ledger.reserve(&generous).await.unwrap(),
+        Reserved::Held(_)
+    ));
     // More than was paid makes no more room than was paid.
-    ledger.record(&key, &refund(3, 10_000), at(NOW + 12)).await.unwrap();
+    ledger
+        .record(&key, &refund(3, 10_000), at(NOW + 12))
+        .await
+        .unwrap();
     assert_eq!(state(&ledger, &key).await.refunded(), U256::from(100));
     let held = hold(&ledger, order("held", 1), NOW).await;
-    assert!(ledger.record(&held, &refund(4, 1), at(NOW)).await.is_err(), "nothing was paid");
+    assert!(
+        ledger.record(&held, &refund(4, 1), at(NOW)).await.is_err(),
+        "nothing was paid"
+    );
 }
 
 pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let server_error = || SellerAnswer::of(503);
-    let lost = Transition::Unknown { reason: "lost".to_owned(), answer: None };
-    let silent = Transition::Unknown { reason: "no receipt".to_owned(), answer: Some(SellerAnswer::of(200)) };
-    let broken = Transition::Unknown { reason: "503".to_owned(), answer: Some(server_error()) };
-    let paid_for_nothing = Transition::Settled { transaction: B256::repeat_byte(7), answer: server_error() };
-    let histories = [lost, silent, broken, paid_for_nothing, settled(), rejected()];
+    let lost = Transition::Unknown {
+        reason: "lost".to_owned(),
+        answer: None,
+    };
+    let silent = Transition::Unknown {
+        reason: "no receipt".to_owned(),
+        answer: Some(SellerAnswer::of(200)),
+    };
+    let broken = Transition::Unknown {
+        reason: "503".to_owned(),
+        answer: Some(server_error()),
+    };
+    let paid_for_nothing = Transition::Settled {
+        transaction: B256::repeat_byte(7),
+        answer: server_error(),
+    };
+    let histories = [
+        lost,
+        silent,
+        broken,
+        paid_for_nothing,
+        settled(),
+        rejected(),
+    ];
     for (number, outcome) in histories.into_iter().enumerate() {
         let key = sign(&ledger, order(&number.to_string(), 1), NOW, NOW + 300).await;
         ledger.record(&key, &outcome, at(NOW)).await.unwrap();
     }
     let origin = Scope::Origin("https://api.example.com".parse().unwrap());
-    assert_eq!(used(&ledger, NOW + 1, meter(origin.clone(), LimitKind::Failures(HOUR, 3))).await, 3);
+    assert_eq!(
+        used(
+            &ledger,
+            NOW + 1,
+            meter(origin.clone(), LimitKind::Failures(HOUR, 3))
+        )
+        .await,
+        3
+    );
     let same = Scope::Request(B256::repeat_byte(1));
-    assert_eq!(used(&ledger, NOW + 1, meter(same.clone(), LimitKind::Repeats(HOUR, 6))).await, 6);
-    assert_eq!(used(&ledger, NOW + 1, meter(Scope::Request(B256::ZERO), LimitKind::Repeats(HOUR, 6))).await, 0);
-    let breaker =
-        denied(&ledger, order("x", 1), NOW + 1, vec![meter(origin.clone(), LimitKind::Failures(HOUR, 3))]).await;
+    assert_eq!(
+        used(
+            &ledger,
+            NOW + 1,
+            meter(same.clone(), LimitKind::Repeats(HOUR, 6))
+        )
+        .await,
+        6
+    );
+    assert_eq!(
+        used(
+            &ledger,
+            NOW + 1,
+            meter(Scope::Request(B256::ZERO), LimitKind::Repeats(HOUR, 6))
+        )
+        .await,
+        0
+    );
+    let breaker = denied(
+        &ledger,
+        order("x", 1),
+        NOW + 1,
+        vec![meter(origin.clone(), LimitKind::Failures(HOUR, 3))],
+    )
+    .await;
     let breaker = breaker.unwrap();
-    assert_eq!((breaker.rule, breaker.room_returns), (Rule::Breaker, Some(at(NOW + 3600))));
-    let repeats = denied(&ledger, order("x", 1), NOW + 1, vec![meter(same.clone(), LimitKind::Repeats(HOUR, 6))]).await;
+    assert_eq!(
+        (breaker.rule, breaker.room_returns),
+        (Rule::Breaker, Some(at(NOW + 3600)))
+    );
+    let repeats = denied(
+        &ledger,
+        order("x", 1),
+        NOW + 1,
+        vec![meter(same.clone(), LimitKind::Repeats(HOUR, 6))],
+    )
+    .await;
     let repeats = repeats.unwrap();
-    assert_eq!((repeats.rule, repeats.room_returns), (Rule::Repeats, Some(at(NOW + 3600))));
-    let wide = vec![meter(origin, LimitKind::Failures(HOUR, 4)), meter(same, LimitKind::Repeats(HOUR, 7))];
-    assert!(denied(&ledger, order("x", 1), NOW + 1, wide).await.is_none());
+    assert_eq!(
+        (repeats.rule, repeats.room_returns),
+        (Rule::Repeats, Some(at(NOW + 3600)))
+    );
+    let wide = vec![
+        meter(origin, LimitKind::Failures(HOUR, 4)),
+        meter(same, LimitKind::Repeats(HOUR, 7)),
+    ];
+    assert!(
+        denied(&ledger, order("x", 1), NOW + 1, wide)
+            .await
+            .is_none()
+    );
 }
 
 pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf: &Shelf<L>) {
@@ -262,7 +609,10 @@ pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf
         }
     }
     hold(&ledger, order("held", 1), NOW).await;
-    let unproven = Filter { unproven: true, ..Filter::all() };
+    let unproven = Filter {
+        unproven: true,
+        ..Filter::all()
+    };
     let found = ledger.entries(&unproven).await.unwrap();
     let found: Vec<_> = found.iter().map(|entry| entry.purchase.as_str()).collect();
     assert_eq!(found, ["signed", "unknown", "rejected", "claimed"]);

@@ -40,11 +40,15 @@ impl Kept {
     }
 
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Entry> {
-        self.by_key.get(key).and_then(|place| self.entries.get(*place))
+        self.by_key
+            .get(key)
+            .and_then(|place| self.entries.get(*place))
     }
 
     pub(super) fn next_seq(&self) -> u64 {
-        u64::try_from(self.entries.len()).unwrap_or(u64::MAX).saturating_add(1)
+        u64::try_from(self.entries.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = &Entry> {
@@ -52,15 +56,26 @@ impl Kept {
     }
 
     pub(super) fn unresolved_after(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
-        self.by_expiry.range((now, usize::MAX)..).filter_map(|(_, place)| self.entries.get(*place))
+        self.by_expiry
+            .range((now, usize::MAX)..)
+            .filter_map(|(_, place)| self.entries.get(*place))
     }
 
     pub(super) fn unresolved_of(&self, fingerprint: B256) -> impl Iterator<Item = &Entry> {
-        self.unresolved_by_request.get(&fingerprint).into_iter().flat_map(|places| self.at(places))
+        self.unresolved_by_request
+            .get(&fingerprint)
+            .into_iter()
+            .flat_map(|places| self.at(places))
     }
 
-    pub(super) fn bought(&self, origin: &Origin, asset: (Network, Address)) -> impl Iterator<Item = &Entry> {
-        self.seller(origin, asset).into_iter().flat_map(|bought| self.at(&bought.all))
+    pub(super) fn bought(
+        &self,
+        origin: &Origin,
+        asset: (Network, Address),
+    ) -> impl Iterator<Item = &Entry> {
+        self.seller(origin, asset)
+            .into_iter()
+            .flat_map(|bought| self.at(&bought.all))
     }
 
     pub(super) fn bought_at(
@@ -76,7 +91,9 @@ impl Kept {
     }
 
     fn seller(&self, origin: &Origin, asset: (Network, Address)) -> Option<&Bought> {
-        self.sellers.get(origin).and_then(|tokens| tokens.get(&asset))
+        self.sellers
+            .get(origin)
+            .and_then(|tokens| tokens.get(&asset))
     }
 
     fn at<'a>(&'a self, places: &'a Places) -> impl DoubleEndedIterator<Item = &'a Entry> {
@@ -85,7 +102,9 @@ impl Kept {
 
     /// Writes the entry at its `seq`, over what was there: the one place where anything changes.
     pub(super) fn put(&mut self, entry: Entry) {
-        let place = usize::try_from(entry.seq).unwrap_or(usize::MAX).saturating_sub(1);
+        let place = usize::try_from(entry.seq)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1);
         self.totals.change(self.entries.get(place), &entry);
         if let Some(known) = self.entries.get(place) {
             if known.state == State::Reserved {
@@ -109,14 +128,23 @@ impl Kept {
         }
         if entry.is_unresolved() {
             self.by_expiry.insert((entry.expires_at, place));
-            self.unresolved_by_request.entry(entry.fingerprint).or_default().insert(place);
+            self.unresolved_by_request
+                .entry(entry.fingerprint)
+                .or_default()
+                .insert(place);
         }
         let known = self.entries.get(place);
-        if is_bought(&entry) && !known.is_some_and(|known| is_bought(known) && same_seller(known, &entry)) {
+        if is_bought(&entry)
+            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &entry))
+        {
             let tokens = self.sellers.entry(entry.origin.clone()).or_default();
             let bought = tokens.entry((entry.network, entry.asset)).or_default();
             bought.all.insert(place);
-            bought.resources.entry(resource(&entry.method, &entry.path)).or_default().insert(place);
+            bought
+                .resources
+                .entry(resource(&entry.method, &entry.path))
+                .or_default()
+                .insert(place);
         }
         match self.entries.get_mut(place) {
             Some(known) => *known = entry,
@@ -128,12 +156,17 @@ impl Kept {
     }
 
     fn unlist(&mut self, place: usize) {
-        let Some(known) = self.entries.get(place) else { return };
+        let Some(known) = self.entries.get(place) else {
+            return;
+        };
         let tokens = self.sellers.get_mut(&known.origin);
         let bought = tokens.and_then(|tokens| tokens.get_mut(&(known.network, known.asset)));
         if let Some(bought) = bought {
             bought.all.remove(&place);
-            if let Some(places) = bought.resources.get_mut(&resource(&known.method, &known.path)) {
+            if let Some(places) = bought
+                .resources
+                .get_mut(&resource(&known.method, &known.path))
+            {
                 places.remove(&place);
             }
         }
@@ -152,7 +185,10 @@ impl Kept {
     }
 
     /// What [`total`](Self::total) adds up, oldest first.
-    pub(super) fn by_time(&self, tally: Tally<'_>) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
+    pub(super) fn by_time(
+        &self,
+        tally: Tally<'_>,
+    ) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
         self.totals.by_time(tally)
     }
 }

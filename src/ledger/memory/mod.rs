@@ -16,8 +16,8 @@ use self::kept::Kept;
 use self::totals::Totals;
 use super::entry::{holds, within};
 use super::{
-    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
-    Resumption, StopOrder, Tally, Transition,
+    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey,
+    Reservation, Reserved, Resumption, StopOrder, Tally, Transition,
 };
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
@@ -66,10 +66,17 @@ impl Ledger for MemoryLedger {
         };
         let now = reservation.checks.now();
         books.keep_totals(&reservation.checks);
-        if let Some(denial) = reservation.checks.deny(&View { books: &books, now, except: known.as_ref() })? {
+        if let Some(denial) = reservation.checks.deny(&View {
+            books: &books,
+            now,
+            except: known.as_ref(),
+        })? {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
-        let lapsed: Vec<Entry> = books.held().filter_map(|held| reservation.lapse(held)).collect();
+        let lapsed: Vec<Entry> = books
+            .held()
+            .filter_map(|held| reservation.lapse(held))
+            .collect();
         for freed in lapsed {
             books.put(freed);
         }
@@ -78,9 +85,16 @@ impl Ledger for MemoryLedger {
         Ok(Reserved::Held(entry))
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         let mut books = self.lock();
-        let known = books.find(purchase).ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+        let known = books
+            .find(purchase)
+            .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
         let mut next = known.clone();
         next.apply(transition, now)?;
         books.put(next);
@@ -89,7 +103,9 @@ impl Ledger for MemoryLedger {
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
         let mut books = self.lock();
-        let taken = books.unresolved_of(wanted.fingerprint).find_map(|entry| wanted.take_up(entry));
+        let taken = books
+            .unresolved_of(wanted.fingerprint)
+            .find_map(|entry| wanted.take_up(entry));
         if let Some(taken) = &taken {
             books.put(taken.clone());
         }
@@ -108,7 +124,11 @@ impl Ledger for MemoryLedger {
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
         let mut books = self.lock();
         books.keep_totals(checks);
-        checks.assess(&View { books: &books, now: checks.now(), except: None })
+        checks.assess(&View {
+            books: &books,
+            now: checks.now(),
+            except: None,
+        })
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
@@ -117,7 +137,12 @@ impl Ledger for MemoryLedger {
 
     async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
         let books = self.lock();
-        let mut found: Vec<Entry> = books.entries().iter().filter(|entry| filter.passes(entry)).cloned().collect();
+        let mut found: Vec<Entry> = books
+            .entries()
+            .iter()
+            .filter(|entry| filter.passes(entry))
+            .cloned()
+            .collect();
         if let Some(last) = filter.last {
             found.drain(..found.len().saturating_sub(last));
         }
@@ -140,7 +165,8 @@ impl View<'_> {
     /// What the running total has of the purchase that is being reserved: it must not stand in its own way.
     fn own(&self, tally: Tally<'_>) -> Option<Charge> {
         let own = self.except.filter(|entry| Totals::adds(entry));
-        self.charges_in(own.into_iter(), tally.scope(), tally.span()).next()
+        self.charges_in(own.into_iter(), tally.scope(), tally.span())
+            .next()
     }
 
     /// Of these entries, what counts for others than the purchase that is being reserved.
@@ -170,33 +196,56 @@ impl Books for View<'_> {
         Ok(self.books.stopped.clone())
     }
 
-    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+    fn charges(
+        &self,
+        scope: &Scope,
+        span: Span,
+        visit: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError> {
         match span {
             Span::Outstanding => {
-                let open = self.books.unresolved_after(self.now).chain(self.books.held());
+                let open = self
+                    .books
+                    .unresolved_after(self.now)
+                    .chain(self.books.held());
                 self.charges_of(open, scope, span).for_each(visit);
             }
-            _ => self.charges_of(self.books.entries().iter(), scope, span).for_each(visit),
+            _ => self
+                .charges_of(self.books.entries().iter(), scope, span)
+                .for_each(visit),
         }
         Ok(())
     }
 
     fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
         let (scope, span) = (tally.scope(), tally.span());
-        let Some(kept) = self.books.total(tally) else { return super::checks::sum(self, tally) };
+        let Some(kept) = self.books.total(tally) else {
+            return super::checks::sum(self, tally);
+        };
         let weight = |charge| tally.weigh(charge).unwrap_or_default();
-        let held = self.charges_of(self.books.held(), scope, span).map(weight).fold(U256::ZERO, U256::saturating_add);
-        let total = kept.minus(self.own(tally).map_or(U256::ZERO, weight)).plus(held).amount();
+        let held = self
+            .charges_of(self.books.held(), scope, span)
+            .map(weight)
+            .fold(U256::ZERO, U256::saturating_add);
+        let total = kept
+            .minus(self.own(tally).map_or(U256::ZERO, weight))
+            .plus(held)
+            .amount();
         #[cfg(test)]
         assert_eq!(total, super::checks::sum(self, tally)?, "{tally:?}");
         Ok(total)
     }
 
     fn leaves(&self, tally: Tally<'_>, part: U256) -> Result<Option<Timestamp>, LedgerError> {
-        let Some(signed) = self.books.by_time(tally) else { return super::checks::leaves(self, tally, part) };
+        let Some(signed) = self.books.by_time(tally) else {
+            return super::checks::leaves(self, tally, part);
+        };
         let weighed = |charge: Charge| Some((charge.at, tally.weigh(charge)?));
         let (scope, span) = (tally.scope(), tally.span());
-        let mut held: Vec<_> = self.charges_of(self.books.held(), scope, span).filter_map(weighed).collect();
+        let mut held: Vec<_> = self
+            .charges_of(self.books.held(), scope, span)
+            .filter_map(weighed)
+            .collect();
         held.sort_unstable_by_key(|(at, _)| *at);
         let own = self.own(tally).and_then(weighed);
         let signed = signed.map(|(at, amount)| match own {
@@ -220,9 +269,16 @@ impl Books for View<'_> {
         Ok(at)
     }
 
-    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
+    fn first_payee(
+        &self,
+        origin: &Origin,
+        network: Network,
+        asset: Address,
+    ) -> Result<Option<Address>, LedgerError> {
         let mut bought = self.books.bought(origin, (network, asset));
-        Ok(bought.find(|entry| self.counts(entry)).map(|entry| entry.payee))
+        Ok(bought
+            .find(|entry| self.counts(entry))
+            .map(|entry| entry.payee))
     }
 
     fn last_price(
@@ -233,6 +289,8 @@ impl Books for View<'_> {
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
         let mut bought = self.books.bought_at(origin, asset, method, path).rev();
-        Ok(bought.find(|entry| self.counts(entry)).map(|entry| entry.value))
+        Ok(bought
+            .find(|entry| self.counts(entry))
+            .map(|entry| entry.value))
     }
 }

@@ -74,18 +74,25 @@ struct Window {
 impl Totals {
     pub(super) const fn adds(entry: &Entry) -> bool {
         match entry.state {
-            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => true,
+            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => {
+                true
+            }
             State::Reserved | State::Freed | State::Released => false,
         }
     }
 
     /// Begins to keep the total, unless it is kept.
     pub(super) fn keep(&mut self, tally: Tally<'_>, entries: &[Entry]) {
-        let Some((key, _)) = Key::of(tally) else { return };
+        let Some((key, _)) = Key::of(tally) else {
+            return;
+        };
         if self.0.iter().any(|kind| kind.key == key) {
             return;
         }
-        let mut kind = Kind { key, totals: HashMap::new() };
+        let mut kind = Kind {
+            key,
+            totals: HashMap::new(),
+        };
         entries.iter().for_each(|entry| kind.change(None, entry));
         self.0.push(kind);
     }
@@ -97,7 +104,10 @@ impl Totals {
     }
 
     /// Each moment with what is of it, oldest first. `None` for what no total is kept of.
-    pub(super) fn by_time(&self, tally: Tally<'_>) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
+    pub(super) fn by_time(
+        &self,
+        tally: Tally<'_>,
+    ) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
         let (key, start) = Key::of(tally)?;
         let kind = self.0.iter().find(|kind| kind.key == key)?;
         let after = start.map_or(Bound::Unbounded, Bound::Excluded);
@@ -110,7 +120,11 @@ impl Totals {
         let (key, start) = Key::of(tally)?;
         let kind = self.0.iter().find(|kind| kind.key == key)?;
         let total = kind.totals.get(tally.scope());
-        Some(total.map(|total| start.map_or(total.ever, |start| total.after(start))).unwrap_or_default())
+        Some(
+            total
+                .map(|total| start.map_or(total.ever, |start| total.after(start)))
+                .unwrap_or_default(),
+        )
     }
 }
 
@@ -119,7 +133,8 @@ fn changes(known: &Entry, next: &Entry) -> bool {
     let adds = |entry: &Entry| Totals::adds(entry).then(|| Charge::of(entry, Span::Ever));
     let scopes = |entry: &Entry| (entry.payee, entry.reserved_at);
     adds(known) != adds(next)
-        || (Totals::adds(next) && (scopes(known) != scopes(next) || known.fingerprint != next.fingerprint))
+        || (Totals::adds(next)
+            && (scopes(known) != scopes(next) || known.fingerprint != next.fingerprint))
 }
 
 impl Key {
@@ -129,7 +144,14 @@ impl Key {
             Span::Outstanding => return None,
             span => Time::of(span, BEGINNING),
         };
-        Some((Self { scopes: Scopes::of(tally.scope()), measure: tally.measure(), time }, start))
+        Some((
+            Self {
+                scopes: Scopes::of(tally.scope()),
+                measure: tally.measure(),
+                time,
+            },
+            start,
+        ))
     }
 }
 
@@ -155,9 +177,10 @@ impl Scopes {
         Some(match self {
             Self::Global => Scope::Global,
             Self::Origin => Scope::Origin(entry.origin.clone()),
-            Self::Resource => {
-                Scope::Resource(entry.origin.clone(), crate::ledger::entry::without_query(&entry.path).to_owned())
-            }
+            Self::Resource => Scope::Resource(
+                entry.origin.clone(),
+                crate::ledger::entry::without_query(&entry.path).to_owned(),
+            ),
             Self::Host(pattern) => {
                 let scope = Scope::Host(pattern.clone());
                 return holds(&scope, entry).then_some(scope);
@@ -181,7 +204,10 @@ impl Kind {
             total.change(at, |sum| sum.minus(amount));
         }
         if let Some((scope, at, amount)) = self.charge(next) {
-            self.totals.entry(scope).or_default().change(at, |sum| sum.plus(amount));
+            self.totals
+                .entry(scope)
+                .or_default()
+                .change(at, |sum| sum.plus(amount));
         }
     }
 
@@ -189,8 +215,16 @@ impl Kind {
         if !Totals::adds(entry) {
             return None;
         }
-        let amount = self.key.measure.weigh(&Charge::of(entry, Span::Ever)).filter(|amount| !amount.is_zero())?;
-        Some((self.key.scopes.scope_of(entry)?, self.key.time.moment(entry), amount))
+        let amount = self
+            .key
+            .measure
+            .weigh(&Charge::of(entry, Span::Ever))
+            .filter(|amount| !amount.is_zero())?;
+        Some((
+            self.key.scopes.scope_of(entry)?,
+            self.key.time.moment(entry),
+            amount,
+        ))
     }
 }
 
@@ -203,24 +237,44 @@ impl Total {
             self.by_time.insert(at, sum);
         }
         self.ever = change(self.ever);
-        for window in self.windows.get_mut().iter_mut().filter(|window| at > window.start) {
+        for window in self
+            .windows
+            .get_mut()
+            .iter_mut()
+            .filter(|window| at > window.start)
+        {
             window.sum = change(window.sum);
         }
     }
 
     fn after(&self, start: Timestamp) -> Sum {
-        if self.by_time.first_key_value().is_none_or(|(first, _)| *first > start) {
+        if self
+            .by_time
+            .first_key_value()
+            .is_none_or(|(first, _)| *first > start)
+        {
             return self.ever;
         }
         let mut windows = self.windows.borrow_mut();
         let distance = |window: &Window| window.start.millis().abs_diff(start.millis());
-        let nearest = windows.iter().enumerate().min_by_key(|(_, window)| distance(window));
+        let nearest = windows
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, window)| distance(window));
         let moved = match nearest {
             Some((_, window)) => window.moved(start, &self.by_time),
-            None => Window { start: BEGINNING, sum: self.ever }.moved(start, &self.by_time),
+            None => Window {
+                start: BEGINNING,
+                sum: self.ever,
+            }
+            .moved(start, &self.by_time),
         };
-        let taken = nearest.filter(|(_, window)| distance(window) <= NEAR).map(|(place, _)| place);
-        let last = nearest.map(|(place, _)| place).filter(|_| windows.len() == WINDOWS);
+        let taken = nearest
+            .filter(|(_, window)| distance(window) <= NEAR)
+            .map(|(place, _)| place);
+        let last = nearest
+            .map(|(place, _)| place)
+            .filter(|_| windows.len() == WINDOWS);
         match taken.or(last).and_then(|place| windows.get_mut(place)) {
             Some(window) => *window = moved,
             None => windows.push(moved),

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -22,11 +24,22 @@ const CONNECTIONS: usize = 4;
 /// Connections are made when they are needed, and anew when they are lost.
 pub(super) fn pool(url: &str, patience: Duration) -> Result<Pool, LedgerError> {
     // Its own error may quote a part of the URL, and that part may be the password.
-    let config = url.parse().map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
-    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let config = url
+        .parse()
+        .map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
+    let manager = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
     let manager = Manager::from_config(with_care(config, patience), tls()?, manager);
-    let timeouts = Timeouts { wait: Some(patience), create: Some(patience), recycle: Some(patience) };
-    let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(timeouts).runtime(Runtime::Tokio1);
+    let timeouts = Timeouts {
+        wait: Some(patience),
+        create: Some(patience),
+        recycle: Some(patience),
+    };
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1);
     pool.build().map_err(LedgerError::store)
 }
 
@@ -49,7 +62,12 @@ pub(super) fn with_care(mut config: Config, patience: Duration) -> Config {
 
 fn is_here(host: &Host) -> bool {
     match host {
-        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse()
+                    .is_ok_and(|address: IpAddr| address.is_loopback())
+        }
         #[cfg(unix)]
         Host::Unix(_) => true,
     }
@@ -99,7 +117,11 @@ impl From<Error> for Failure {
         let told = tell(&error);
         match error.as_db_error() {
             Some(answer)
-                if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(answer.code()) =>
+                if [
+                    SqlState::T_R_SERIALIZATION_FAILURE,
+                    SqlState::T_R_DEADLOCK_DETECTED,
+                ]
+                .contains(answer.code()) =>
             {
                 Self::Conflict(told)
             }
@@ -133,17 +155,34 @@ pub(super) fn rolled_back(error: &Error) -> bool {
 /// Classes 08 (connection), 57 (an operator stepped in) and 58 (the system failed), and what a
 /// server says that became a standby: another connection may find the one that took its place.
 fn is_of_the_connection(code: &SqlState) -> bool {
-    let standby = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::FEATURE_NOT_SUPPORTED].contains(code);
-    let class = ["08", "57", "58"].iter().any(|class| code.code().starts_with(class));
+    let standby = [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::FEATURE_NOT_SUPPORTED,
+    ]
+    .contains(code);
+    let class = ["08", "57", "58"]
+        .iter()
+        .any(|class| code.code().starts_with(class));
     standby || (class && *code != SqlState::QUERY_CANCELED)
 }
 
 /// The server's own message without its details, which quote rows, payment headers included.
 fn tell(error: &Error) -> LedgerError {
     let Some(answer) = error.as_db_error() else {
-        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        let source = error
+            .source()
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
         return LedgerError::store(format!("PostgreSQL: {error}{source}"));
     };
-    let text = format!("PostgreSQL: {} (SQLSTATE {})", answer.message(), answer.code().code());
-    if answer.code().code().starts_with("XX00") { LedgerError::Damaged(text) } else { LedgerError::store(text) }
+    let text = format!(
+        "PostgreSQL: {} (SQLSTATE {})",
+        answer.message(),
+        answer.code().code()
+    );
+    if answer.code().code().starts_with("XX00") {
+        LedgerError::Damaged(text)
+    } else {
+        LedgerError::store(text)
+    }
 }

@@ -31,8 +31,8 @@ use super::sql::query::{self, Present, Query};
 use super::sql::row::{self, Cells, Stored, integer};
 use super::sql::{self, Cell, Value};
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption, State,
-    StopOrder, Transition,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
+    Resumption, State, StopOrder, Transition,
 };
 use crate::Timestamp;
 
@@ -147,7 +147,11 @@ impl PostgresLedger {
         Self::connect_with(url, schema, PATIENCE).await
     }
 
-    async fn connect_with(url: &str, schema: &str, patience: Duration) -> Result<Self, LedgerError> {
+    async fn connect_with(
+        url: &str,
+        schema: &str,
+        patience: Duration,
+    ) -> Result<Self, LedgerError> {
         let millis = patience.as_millis();
         // Temporary tables come last, so that none stands in for a table of the books.
         let settings = format!(
@@ -166,7 +170,9 @@ impl PostgresLedger {
         if store.can_queue().await.map_err(Failure::into_error)? {
             store.queue = format!("{}; LOCK TABLE head IN EXCLUSIVE MODE", store.settings);
         }
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self {
+            store: Arc::new(store),
+        })
     }
 
     /// Walks through all events and purchases, and finds what was changed by other means than this
@@ -211,12 +217,23 @@ impl Ledger for PostgresLedger {
         }
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        self.store.change(&Change::Record(purchase, transition, now)).await.map(drop)
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.store
+            .change(&Change::Record(purchase, transition, now))
+            .await
+            .map(drop)
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-        let rows = self.store.rows(query::unresolved("purchases", wanted)).await?;
+        let rows = self
+            .store
+            .rows(query::unresolved("purchases", wanted))
+            .await?;
         // Nearly always there is nothing to take up: the head is locked only if there seems to be.
         if take_up(wanted, &rows)?.is_none() {
             return Ok(None);
@@ -232,7 +249,12 @@ impl Ledger for PostgresLedger {
     }
 
     async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
-        self.store.rows(query::stopped()).await?.first().map(row::stop_order).transpose()
+        self.store
+            .rows(query::stopped())
+            .await?
+            .first()
+            .map(row::stop_order)
+            .transpose()
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
@@ -240,11 +262,22 @@ impl Ledger for PostgresLedger {
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
-        self.store.rows(query::purchase(purchase)).await?.first().map(row::entry).transpose()
+        self.store
+            .rows(query::purchase(purchase))
+            .await?
+            .first()
+            .map(row::entry)
+            .transpose()
     }
 
     async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        self.store.rows(query::entries(filter)).await?.iter().rev().map(row::entry).collect()
+        self.store
+            .rows(query::entries(filter))
+            .await?
+            .iter()
+            .rev()
+            .map(row::entry)
+            .collect()
     }
 }
 
@@ -256,19 +289,27 @@ impl Store {
             match self.try_claim(schema).await {
                 Ok(()) => return Ok(()),
                 Err(failure @ Failure::Lost(_)) => return Err(failure.into_error()),
-                Err(Failure::Final(error @ (LedgerError::Damaged(_) | LedgerError::Newer { .. }))) => {
+                Err(Failure::Final(
+                    error @ (LedgerError::Damaged(_) | LedgerError::Newer { .. }),
+                )) => {
                     return Err(error);
                 }
-                Err(failure) if attempt.saturating_add(1) == LAST => return Err(failure.into_error()),
+                Err(failure) if attempt.saturating_add(1) == LAST => {
+                    return Err(failure.into_error());
+                }
                 Err(_) => pause(attempt).await,
             }
         }
-        Err(LedgerError::store("PostgreSQL: the schema cannot be laid out"))
+        Err(LedgerError::store(
+            "PostgreSQL: the schema cannot be laid out",
+        ))
     }
 
     async fn try_claim(&self, schema: &str) -> Result<(), Failure> {
         let mut client = self.pool.get().await?;
-        let books = self.timed(self.begin(&mut client, IsolationLevel::Serializable, false)).await?;
+        let books = self
+            .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
+            .await?;
         self.timed(schema::claim(&books, schema)).await?;
         self.timed(async { Ok(books.commit().await?) }).await
     }
@@ -278,9 +319,13 @@ impl Store {
     /// writers that lock the row of `head`, all but one see the past and try again.
     async fn can_queue(&self) -> Result<bool, Failure> {
         let mut client = self.pool.get().await?;
-        let books = self.timed(self.begin(&mut client, IsolationLevel::Serializable, false)).await?;
+        let books = self
+            .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
+            .await?;
         let locked = books.batch_execute("LOCK TABLE head IN EXCLUSIVE MODE NOWAIT");
-        let locked = timeout(self.patience, locked).await.map_err(|_| Failure::late())?;
+        let locked = timeout(self.patience, locked)
+            .await
+            .map_err(|_| Failure::late())?;
         Ok(match locked {
             Ok(()) => true,
             Err(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
@@ -288,7 +333,9 @@ impl Store {
     }
 
     async fn timed<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        timeout(self.patience, work).await.unwrap_or_else(|_| Err(Failure::late()))
+        timeout(self.patience, work)
+            .await
+            .unwrap_or_else(|_| Err(Failure::late()))
     }
 
     async fn begin<'a>(
@@ -297,14 +344,23 @@ impl Store {
         isolation: IsolationLevel,
         read_only: bool,
     ) -> Result<Transaction<'a>, Failure> {
-        let books = client.build_transaction().isolation_level(isolation).read_only(read_only).start().await?;
+        let books = client
+            .build_transaction()
+            .isolation_level(isolation)
+            .read_only(read_only)
+            .start()
+            .await?;
         books.batch_execute(&self.settings).await?;
         Ok(books)
     }
 
     /// A transaction that will write the chain, when it is its turn among all writers.
     async fn begin_write<'a>(&self, client: &'a mut Object) -> Result<Transaction<'a>, Failure> {
-        let books = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
+        let books = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::Serializable)
+            .start()
+            .await?;
         books.batch_execute(&self.queue).await?;
         Ok(books)
     }
@@ -321,7 +377,9 @@ impl Store {
     async fn try_rows(&self, query: &Query) -> Result<Vec<Row>, Failure> {
         let mut client = self.pool.get().await?;
         let answer = async {
-            let books = self.timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true)).await?;
+            let books = self
+                .timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true))
+                .await?;
             self.timed(fetch(&books, query)).await
         }
         .await;
@@ -341,8 +399,16 @@ impl Store {
     async fn try_examine(&self, checks: &Checks) -> Result<Vec<Finding>, Failure> {
         let mut client = self.pool.get().await?;
         let answer = async {
-            let books = self.timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true)).await?;
-            self.timed(async { ask(&books, view(&books, checks, None).await?, |view| checks.assess(view)).await }).await
+            let books = self
+                .timed(self.begin(&mut client, IsolationLevel::RepeatableRead, true))
+                .await?;
+            self.timed(async {
+                ask(&books, view(&books, checks, None).await?, |view| {
+                    checks.assess(view)
+                })
+                .await
+            })
+            .await
         }
         .await;
         discard_if_lost(client, &answer);
@@ -369,14 +435,18 @@ impl Store {
     }
 
     async fn overwrite_by(&self, client: &mut Object, query: &Query) -> Result<(), Failure> {
-        let books = self.timed(self.begin(client, IsolationLevel::Serializable, false)).await?;
+        let books = self
+            .timed(self.begin(client, IsolationLevel::Serializable, false))
+            .await?;
         self.timed(fetch(&books, query)).await?;
         self.timed(async { Ok(books.commit().await?) }).await
     }
 
     async fn change(&self, change: &Change<'_>) -> Result<Changed, LedgerError> {
         let start = Instant::now();
-        let _turn = timeout(self.patience, self.turn.lock()).await.map_err(|_| crowded())?;
+        let _turn = timeout(self.patience, self.turn.lock())
+            .await
+            .map_err(|_| crowded())?;
         let mut doubts = Vec::new();
         let mut attempt: u32 = 0;
         loop {
@@ -399,7 +469,11 @@ impl Store {
         }
     }
 
-    async fn attempt(&self, change: &Change<'_>, doubts: &mut Vec<Doubt>) -> Result<Changed, Failure> {
+    async fn attempt(
+        &self,
+        change: &Change<'_>,
+        doubts: &mut Vec<Doubt>,
+    ) -> Result<Changed, Failure> {
         let mut client = self.pool.get().await?;
         let answer = self.attempt_by(&mut client, change, doubts).await;
         discard_if_lost(client, &answer);
@@ -413,15 +487,25 @@ impl Store {
         doubts: &mut Vec<Doubt>,
     ) -> Result<Changed, Failure> {
         let books = self.timed(self.begin_write(client)).await?;
-        let Seen { mut place, known, checked } = self.timed(look(&books, change)).await?;
+        let Seen {
+            mut place,
+            known,
+            checked,
+        } = self.timed(look(&books, change)).await?;
         if let Some(entry) = self.timed(committed(&books, doubts)).await? {
             return Ok(Changed::Written(entry));
         }
         let (entry, head) = match self.timed(decide(&books, change, &known, checked)).await? {
             Decision::Nothing(answer) => return Ok(Changed::Nothing(answer)),
-            Decision::Write { lapsed, entry, before } => {
+            Decision::Write {
+                lapsed,
+                entry,
+                before,
+            } => {
                 for (entry, before) in lapsed {
-                    let (_, head) = self.timed(write(&books, &place, Box::new(entry), Some(before))).await?;
+                    let (_, head) = self
+                        .timed(write(&books, &place, Box::new(entry), Some(before)))
+                        .await?;
                     place.head = head;
                 }
                 self.timed(write(&books, &place, entry, before)).await?
@@ -445,10 +529,19 @@ impl Store {
         let sql = "SELECT h.seq, h.hash, e.hash AS newest, (SELECT max(seq) FROM events) AS last \
                    FROM head h LEFT JOIN events e ON e.seq = h.seq"
             .into();
-        let rows = self.rows(Query { sql, values: Vec::new() }).await?;
-        let [row] = rows.as_slice() else { return Ok(false) };
+        let rows = self
+            .rows(Query {
+                sql,
+                values: Vec::new(),
+            })
+            .await?;
+        let [row] = rows.as_slice() else {
+            return Ok(false);
+        };
         let cells = Cells::of_event(row)?;
-        let Ok(head) = Head::read(row) else { return Ok(false) };
+        let Ok(head) = Head::read(row) else {
+            return Ok(false);
+        };
         let newest = cells.optional_text("newest").ok().flatten();
         let last = cells.optional_integer("last")?;
         Ok(if head.events == 0 {
@@ -483,14 +576,29 @@ async fn pause(attempt: u32) {
 /// Where such locks are only promises (CockroachDB), the write to the same row makes one of two fail.
 async fn place(books: &Transaction<'_>) -> Result<Place, Failure> {
     let sql = "SELECT seq, purchases, hash FROM head FOR UPDATE".into();
-    let rows = fetch(books, &Query { sql, values: Vec::new() }).await?;
-    let [row] = rows.as_slice() else { return Err(LedgerError::Damaged("head has not one row".to_owned()).into()) };
-    Ok(Place { head: Head::read(row)?, purchases: Cells::of_event(row)?.integer("purchases")? })
+    let rows = fetch(
+        books,
+        &Query {
+            sql,
+            values: Vec::new(),
+        },
+    )
+    .await?;
+    let [row] = rows.as_slice() else {
+        return Err(LedgerError::Damaged("head has not one row".to_owned()).into());
+    };
+    Ok(Place {
+        head: Head::read(row)?,
+        purchases: Cells::of_event(row)?.integer("purchases")?,
+    })
 }
 
 /// The change that was committed although nobody said so. The one that may still be under way holds
 /// the lock on the head that this transaction has by now.
-async fn committed(books: &Transaction<'_>, doubts: &[Doubt]) -> Result<Option<Box<Entry>>, Failure> {
+async fn committed(
+    books: &Transaction<'_>,
+    doubts: &[Doubt],
+) -> Result<Option<Box<Entry>>, Failure> {
     for doubt in doubts {
         let values = vec![integer(doubt.head.events, "seq")?.into()];
         let sql = "SELECT seq, hash FROM events WHERE seq = ?".into();
@@ -527,17 +635,27 @@ async fn look(books: &Transaction<'_>, change: &Change<'_>) -> Result<Seen, Fail
     let checked = async {
         match change {
             // Nearly always the purchase is a new one.
-            Change::Reserve(reservation) => check(books, reservation.checks(), None).await.map(Some),
+            Change::Reserve(reservation) => {
+                check(books, reservation.checks(), None).await.map(Some)
+            }
             _ => Ok(None),
         }
     };
     // First the lock, where it is on the row.
     let (place, known, checked) = try_join3(place(books), fetch(books, &query), checked).await?;
-    Ok(Seen { place, known, checked })
+    Ok(Seen {
+        place,
+        known,
+        checked,
+    })
 }
 
 /// `except` is the purchase that is being reserved, as it is known.
-async fn check(books: &Transaction<'_>, checks: &Checks, except: Option<u64>) -> Result<Checked, Failure> {
+async fn check(
+    books: &Transaction<'_>,
+    checks: &Checks,
+    except: Option<u64>,
+) -> Result<Checked, Failure> {
     let lapsed = Present::new(checks.now(), except)?.lapsed("purchases");
     let (view, lapsed) = try_join(view(books, checks, except), fetch(books, &lapsed)).await?;
     Ok(Checked { view, lapsed })
@@ -568,19 +686,34 @@ async fn decide(
             }
             entry.seq = before.map_or(0, |(seq, _)| seq);
             let lapsed: Vec<Entry> = lapsed.iter().map(row::entry).collect::<Result<_, _>>()?;
-            let lapsed = lapsed.iter().filter_map(|entry| Some((reservation.lapse(entry)?, entry.state))).collect();
-            Ok(Decision::Write { lapsed, entry, before: before.map(|(_, state)| state) })
+            let lapsed = lapsed
+                .iter()
+                .filter_map(|entry| Some((reservation.lapse(entry)?, entry.state)))
+                .collect();
+            Ok(Decision::Write {
+                lapsed,
+                entry,
+                before: before.map(|(_, state)| state),
+            })
         }
         Change::Record(key, transition, now) => {
             let mut entry = first()?.ok_or_else(|| LedgerError::UnknownPurchase(key.id.clone()))?;
             let before = entry.state;
             entry.apply(transition, *now)?;
-            Ok(Decision::Write { lapsed: Vec::new(), entry: Box::new(entry), before: Some(before) })
+            Ok(Decision::Write {
+                lapsed: Vec::new(),
+                entry: Box::new(entry),
+                before: Some(before),
+            })
         }
         Change::Resume(wanted) => Ok(match take_up(wanted, known)? {
             Some(entry) => {
                 let before = Some(entry.state);
-                Decision::Write { lapsed: Vec::new(), entry: Box::new(entry), before }
+                Decision::Write {
+                    lapsed: Vec::new(),
+                    entry: Box::new(entry),
+                    before,
+                }
             }
             None => Decision::Nothing(None),
         }),
@@ -613,17 +746,30 @@ async fn write(
     let event = row::event(place.head, &entry, &columns, before)?;
     let head = event.head;
     let sql = "UPDATE head SET seq = ?, purchases = ?, hash = ?".into();
-    let values = vec![event.seq.into(), integer(purchases, "purchases")?.into(), head.hash.written().into()];
-    let queries = [query::write(columns, &event), query::append(event), Query { sql, values }];
+    let values = vec![
+        event.seq.into(),
+        integer(purchases, "purchases")?.into(),
+        head.hash.written().into(),
+    ];
+    let queries = [
+        query::write(columns, &event),
+        query::append(event),
+        Query { sql, values },
+    ];
     try_join_all(queries.iter().map(|query| fetch(books, query))).await?;
     Ok((entry, head))
 }
 
 /// What the checks will ask, answered.
-async fn view(books: &Transaction<'_>, checks: &Checks, except: Option<u64>) -> Result<View, Failure> {
+async fn view(
+    books: &Transaction<'_>,
+    checks: &Checks,
+    except: Option<u64>,
+) -> Result<View, Failure> {
     let (mut view, queries) = View::of(checks, except)?;
     let answers = view.questions().zip(&queries);
-    try_join_all(answers.map(|(question, query)| each(books, query, |row| question.take(&row)))).await?;
+    try_join_all(answers.map(|(question, query)| each(books, query, |row| question.take(&row))))
+        .await?;
     Ok(view)
 }
 
@@ -638,7 +784,9 @@ async fn ask<T>(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let Some((asked, query)) = view.missing() else { return Err(error.into()) };
+        let Some((asked, query)) = view.missing() else {
+            return Err(error.into());
+        };
         each(books, &query, |row| asked.take(&row)).await?;
     }
 }
@@ -671,22 +819,39 @@ async fn each(
 fn numbered(sql: &str) -> String {
     let mut parts = sql.split('?');
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.zip(1_usize..).fold(first, |sql, (part, number)| format!("{sql}${number}{part}"))
+    parts
+        .zip(1_usize..)
+        .fold(first, |sql, (part, number)| format!("{sql}${number}{part}"))
 }
 
 impl sql::Row for Row {
     fn cell(&self, column: &str) -> Option<Cell<'_>> {
-        let found = self.columns().iter().position(|known| known.name() == column)?;
+        let found = self
+            .columns()
+            .iter()
+            .position(|known| known.name() == column)?;
         match *self.columns().get(found)?.type_() {
-            Type::INT8 => Some(self.try_get::<_, Option<i64>>(found).ok()?.map_or(Cell::Null, Cell::Integer)),
-            Type::TEXT => Some(self.try_get::<_, Option<&str>>(found).ok()?.map_or(Cell::Null, Cell::Text)),
+            Type::INT8 => Some(
+                self.try_get::<_, Option<i64>>(found)
+                    .ok()?
+                    .map_or(Cell::Null, Cell::Integer),
+            ),
+            Type::TEXT => Some(
+                self.try_get::<_, Option<&str>>(found)
+                    .ok()?
+                    .map_or(Cell::Null, Cell::Text),
+            ),
             _ => None,
         }
     }
 }
 
 impl ToSql for Value {
-    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),
             Self::Integer(number) => number.to_sql_checked(kind, out),

@@ -49,7 +49,12 @@ impl Books for Listener {
         Ok(None)
     }
 
-    fn charges(&self, scope: &Scope, span: Span, _: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+    fn charges(
+        &self,
+        scope: &Scope,
+        span: Span,
+        _: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError> {
         self.hear(Question::Charges(scope.clone(), span));
         Ok(())
     }
@@ -59,7 +64,12 @@ impl Books for Listener {
         Ok(U256::ZERO)
     }
 
-    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
+    fn first_payee(
+        &self,
+        origin: &Origin,
+        network: Network,
+        asset: Address,
+    ) -> Result<Option<Address>, LedgerError> {
         self.hear(Question::FirstPayee(origin.clone(), (network, asset)));
         Ok(None)
     }
@@ -71,7 +81,12 @@ impl Books for Listener {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        self.hear(Question::LastPrice(origin.clone(), method.to_owned(), path.to_owned(), asset));
+        self.hear(Question::LastPrice(
+            origin.clone(),
+            method.to_owned(),
+            path.to_owned(),
+            asset,
+        ));
         Ok(None)
     }
 }
@@ -89,14 +104,27 @@ pub(super) struct Asked(Question, Answer);
 impl View {
     /// What the checks will ask, none of it answered yet, and a query for each. What a denial asks beside is
     /// [`missing`](Self::missing).
-    pub(super) fn of(checks: &Checks, except: Option<u64>) -> Result<(Self, Vec<Query>), LedgerError> {
+    pub(super) fn of(
+        checks: &Checks,
+        except: Option<u64>,
+    ) -> Result<(Self, Vec<Query>), LedgerError> {
         let present = Present::new(checks.now(), except)?;
         let listener = Listener::default();
         checks.assess(&listener)?;
         let asked = listener.0.into_inner();
-        let queries = asked.iter().map(|question| question.query(&present)).collect();
+        let queries = asked
+            .iter()
+            .map(|question| question.query(&present))
+            .collect();
         let asked = asked.into_iter().map(Question::unanswered).collect();
-        Ok((Self { present, asked, missing: RefCell::default() }, queries))
+        Ok((
+            Self {
+                present,
+                asked,
+                missing: RefCell::default(),
+            },
+            queries,
+        ))
     }
 
     /// In the order of the queries.
@@ -118,8 +146,12 @@ impl Asked {
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
             Self(_, Answer::Stopped(order)) => *order = Some(stop_order(row)?),
-            Self(_, Answer::Total(total)) => *total = Cells::of(row)?.text::<Sum>("total")?.amount(),
-            Self(Question::Charges(scope, _), Answer::Charges(charges)) => charges.extend(charge(row, scope)?),
+            Self(_, Answer::Total(total)) => {
+                *total = Cells::of(row)?.text::<Sum>("total")?.amount()
+            }
+            Self(Question::Charges(scope, _), Answer::Charges(charges)) => {
+                charges.extend(charge(row, scope)?)
+            }
             Self(_, Answer::FirstPayee(payee)) => *payee = Some(Cells::of(row)?.text("payee")?),
             Self(_, Answer::LastPrice(price)) => *price = Some(Cells::of(row)?.text("value")?),
             Self(_, Answer::Charges(_)) => return Err(not_asked()),
@@ -132,7 +164,11 @@ impl Question {
     /// What SQL cannot weigh is read charge by charge.
     fn of(tally: Tally<'_>) -> Self {
         let (scope, span, measure) = (tally.scope().clone(), tally.span(), tally.measure());
-        if can_total(&scope, measure) { Self::Total(scope, span, measure) } else { Self::Charges(scope, span) }
+        if can_total(&scope, measure) {
+            Self::Total(scope, span, measure)
+        } else {
+            Self::Charges(scope, span)
+        }
     }
 
     fn query(&self, present: &Present) -> Query {
@@ -161,7 +197,11 @@ impl Question {
 
 impl View {
     fn answer(&self, question: &Question) -> Result<&Answer, LedgerError> {
-        let known = self.asked.iter().find(|Asked(known, _)| known == question).map(|Asked(_, answer)| answer);
+        let known = self
+            .asked
+            .iter()
+            .find(|Asked(known, _)| known == question)
+            .map(|Asked(_, answer)| answer);
         known.ok_or_else(|| {
             self.missing.replace(Some(question.clone()));
             not_asked()
@@ -181,7 +221,12 @@ impl Books for View {
         }
     }
 
-    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+    fn charges(
+        &self,
+        scope: &Scope,
+        span: Span,
+        visit: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError> {
         let Answer::Charges(charges) = self.answer(&Question::Charges(scope.clone(), span))? else {
             return Err(not_asked());
         };
@@ -197,7 +242,12 @@ impl Books for View {
         }
     }
 
-    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
+    fn first_payee(
+        &self,
+        origin: &Origin,
+        network: Network,
+        asset: Address,
+    ) -> Result<Option<Address>, LedgerError> {
         match self.answer(&Question::FirstPayee(origin.clone(), (network, asset)))? {
             Answer::FirstPayee(payee) => Ok(*payee),
             _ => Err(not_asked()),
@@ -211,7 +261,12 @@ impl Books for View {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        match self.answer(&Question::LastPrice(origin.clone(), method.to_owned(), path.to_owned(), asset))? {
+        match self.answer(&Question::LastPrice(
+            origin.clone(),
+            method.to_owned(),
+            path.to_owned(),
+            asset,
+        ))? {
             Answer::LastPrice(price) => Ok(*price),
             _ => Err(not_asked()),
         }

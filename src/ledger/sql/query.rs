@@ -27,12 +27,10 @@ const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, ref
 /// What counts at a moment, without one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// What the chain has still to be asked about: the condition of the index `unproven`.
-const UNPROVEN: &str =
-    "(state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL))";
+const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL))";
 /// As [`failed`].
 #[cfg(feature = "postgres")]
-const FAILED: &str =
-    "((state = 'unknown' AND status IS NULL) OR ((state = 'unknown' OR state = 'settled') AND status >= 300))";
+const FAILED: &str = "((state = 'unknown' AND status IS NULL) OR ((state = 'unknown' OR state = 'settled') AND status >= 300))";
 /// The column beside those of the entry, which the event seals.
 const LAST_EVENT: &str = "last_event";
 /// No purchase: the first is 1.
@@ -70,28 +68,53 @@ type Clause = (&'static str, Vec<Value>);
 /// One purchase.
 pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?";
-    Query { sql: sql.into(), values: vec![key.payer.written().into(), key.id.written().into()] }
+    Query {
+        sql: sql.into(),
+        values: vec![key.payer.written().into(), key.id.written().into()],
+    }
 }
 
 /// What passes the filter, newest first.
 pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
     let conditions: [(&str, Option<Value>); 8] = [
-        ("reserved_at >= ?", filter.since.map(|at| at.millis().into())),
+        (
+            "reserved_at >= ?",
+            filter.since.map(|at| at.millis().into()),
+        ),
         ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
-        ("origin = ?", filter.origin.as_ref().map(|origin| origin.written().into())),
-        ("payee = ?", filter.payee.map(|payee| payee.written().into())),
+        (
+            "origin = ?",
+            filter.origin.as_ref().map(|origin| origin.written().into()),
+        ),
+        (
+            "payee = ?",
+            filter.payee.map(|payee| payee.written().into()),
+        ),
         ("tag = ?", filter.tag.clone().map(Value::from)),
         ("agent = ?", filter.agent.clone().map(Value::from)),
         ("credential = ?", filter.credential.clone().map(Value::from)),
-        ("state = ?", filter.state.map(|state| state.written().into())),
+        (
+            "state = ?",
+            filter.state.map(|state| state.written().into()),
+        ),
     ];
-    let set = conditions.into_iter().filter_map(|(sql, value)| Some((sql, value?)));
+    let set = conditions
+        .into_iter()
+        .filter_map(|(sql, value)| Some((sql, value?)));
     let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
     terms.push(if filter.unproven { UNPROVEN } else { "true" });
-    let rows = filter.last.map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
+    let rows = filter
+        .last
+        .map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
     values.push(rows.into());
-    let sql = format!("SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?", terms.join(" AND "));
-    Query { sql: sql.into(), values }
+    let sql = format!(
+        "SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?",
+        terms.join(" AND ")
+    );
+    Query {
+        sql: sql.into(),
+        values,
+    }
 }
 
 /// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
@@ -100,56 +123,101 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
         "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
          ORDER BY seq"
     );
-    let keys = [wanted.fingerprint.written(), wanted.payer.written()].into_iter().map(Value::from);
-    Query { sql: sql.into(), values: keys.chain([wanted.now.millis().into()]).collect() }
+    let keys = [wanted.fingerprint.written(), wanted.payer.written()]
+        .into_iter()
+        .map(Value::from);
+    Query {
+        sql: sql.into(),
+        values: keys.chain([wanted.now.millis().into()]).collect(),
+    }
 }
 
 /// The order to stop.
 pub(in crate::ledger) fn stopped() -> Query {
-    Query { sql: "SELECT one AS seq, reason, since FROM stop_order".into(), values: Vec::new() }
+    Query {
+        sql: "SELECT one AS seq, reason, since FROM stop_order".into(),
+        values: Vec::new(),
+    }
 }
 
 /// Writes the order to stop, or lifts it.
 pub(in crate::ledger) fn stop(order: Option<&StopOrder>) -> Query {
     let Some(order) = order else {
-        return Query { sql: "DELETE FROM stop_order".into(), values: Vec::new() };
+        return Query {
+            sql: "DELETE FROM stop_order".into(),
+            values: Vec::new(),
+        };
     };
     let sql = "INSERT INTO stop_order (one, reason, since) VALUES (1, ?, ?) \
                ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
-    Query { sql: sql.into(), values: vec![order.reason.clone().into(), order.since.millis().into()] }
+    Query {
+        sql: sql.into(),
+        values: vec![order.reason.clone().into(), order.since.millis().into()],
+    }
 }
 
 /// Writes the entry of these columns over what is held of its purchase, which the event led to.
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
-    let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().chain([(LAST_EVENT, event.seq.into())]).unzip();
+    let (names, values): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .chain([(LAST_EVENT, event.seq.into())])
+        .unzip();
     let sql = SQL.get_or_init(|| {
-        let updates: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-        format!("{} ON CONFLICT (payer, purchase) DO UPDATE SET {}", insert("purchases", &names), updates.join(", "))
+        let updates: Vec<_> = names
+            .iter()
+            .map(|name| format!("{name} = excluded.{name}"))
+            .collect();
+        format!(
+            "{} ON CONFLICT (payer, purchase) DO UPDATE SET {}",
+            insert("purchases", &names),
+            updates.join(", ")
+        )
     });
-    Query { sql: sql.into(), values }
+    Query {
+        sql: sql.into(),
+        values,
+    }
 }
 
 /// Writes what is different in the entry: an index is only touched for a column that is written.
 #[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Event) -> Query {
     let [(_, seq), ..] = columns;
-    let changed = columns.iter().zip(before).filter(|(now, before)| now != before).map(|(now, _)| now.clone());
-    let (names, mut values): (Vec<_>, Vec<_>) = changed.chain([(LAST_EVENT, event.seq.into())]).unzip();
-    let sets: Vec<_> = names.iter().map(|name: &&str| format!("{name} = ?")).collect();
+    let changed = columns
+        .iter()
+        .zip(before)
+        .filter(|(now, before)| now != before)
+        .map(|(now, _)| now.clone());
+    let (names, mut values): (Vec<_>, Vec<_>) =
+        changed.chain([(LAST_EVENT, event.seq.into())]).unzip();
+    let sets: Vec<_> = names
+        .iter()
+        .map(|name: &&str| format!("{name} = ?"))
+        .collect();
     values.push(seq.clone());
-    Query { sql: format!("UPDATE purchases SET {} WHERE seq = ?", sets.join(", ")).into(), values }
+    Query {
+        sql: format!("UPDATE purchases SET {} WHERE seq = ?", sets.join(", ")).into(),
+        values,
+    }
 }
 
 /// Appends the event, at the end of the chain.
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
-    Query { sql: SQL.get_or_init(|| insert("events", &names)).into(), values }
+    Query {
+        sql: SQL.get_or_init(|| insert("events", &names)).into(),
+        values,
+    }
 }
 
 fn insert(table: &str, names: &[&str]) -> String {
-    format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), vec!["?"; names.len()].join(", "))
+    format!(
+        "INSERT INTO {table} ({}) VALUES ({})",
+        names.join(", "),
+        vec!["?"; names.len()].join(", ")
+    )
 }
 
 /// Rows that one step of a verification reads, so that paying goes on between the steps.
@@ -164,7 +232,10 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
          LEFT JOIN purchases p ON p.payer = e.payer AND p.purchase = e.purchase \
          WHERE e.seq > ? ORDER BY e.seq LIMIT {STEP}"
     );
-    Query { sql: sql.into(), values: vec![seq.into()] }
+    Query {
+        sql: sql.into(),
+        values: vec![seq.into()],
+    }
 }
 
 /// The next purchases for [`Audit::purchase`], after the one of this number.
@@ -176,7 +247,10 @@ pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
          LEFT JOIN events e ON e.seq = p.last_event AND e.payer = p.payer AND e.purchase = p.purchase \
          WHERE p.seq > ? ORDER BY p.seq LIMIT {STEP}"
     );
-    Query { sql: sql.into(), values: vec![seq.into()] }
+    Query {
+        sql: sql.into(),
+        values: vec![seq.into()],
+    }
 }
 
 /// The moment of the checks, and the purchase that is not among the answers.
@@ -198,20 +272,35 @@ impl Present {
 
     /// Holds that lapsed. `table` may name an index.
     pub(in crate::ledger) fn lapsed(&self, table: &str) -> Query {
-        let sql = format!("SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?");
-        Query { sql: sql.into(), values: self.counting() }
+        let sql = format!(
+            "SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?"
+        );
+        Query {
+            sql: sql.into(),
+            values: self.counting(),
+        }
     }
 
     /// For [`Books::charges`], each row to be read by [`charge`]. `table` may name an index.
     ///
     /// [`Books::charges`]: crate::ledger::Books::charges
-    pub(in crate::ledger) fn charges(&self, table: &str, part: Part, scope: &Scope, span: Span) -> Query {
+    pub(in crate::ledger) fn charges(
+        &self,
+        table: &str,
+        part: Part,
+        scope: &Scope,
+        span: Span,
+    ) -> Query {
         let (at, within, edges) = self.within(span);
         let (held_by, keys) = held_by(scope);
         let part = part.condition();
-        let sql =
-            format!("SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {COUNTS} AND {within} AND {held_by}");
-        Query { sql: sql.into(), values: [self.counting(), edges, keys].concat() }
+        let sql = format!(
+            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {COUNTS} AND {within} AND {held_by}"
+        );
+        Query {
+            sql: sql.into(),
+            values: [self.counting(), edges, keys].concat(),
+        }
     }
 
     /// For [`Books::total`], where [`can_total`]: `total` of one row.
@@ -225,7 +314,10 @@ impl Present {
             Unit::Usd => ("sum(usd_micros)", ("true", Vec::new())),
             Unit::Token(network, asset) => {
                 let token = vec![network.written().into(), asset.written().into()];
-                ("sum(CAST(value AS NUMERIC))", ("network = ? AND asset = ?", token))
+                (
+                    "sum(CAST(value AS NUMERIC))",
+                    ("network = ? AND asset = ?", token),
+                )
             }
             Unit::Payments => ("count(*)", ("state <> 'called'", Vec::new())),
             Unit::Failures => ("count(*)", (FAILED, Vec::new())),
@@ -234,7 +326,10 @@ impl Present {
             "SELECT CAST(0 AS BIGINT) AS seq, CAST(coalesce({total}, 0) AS TEXT) AS total FROM purchases \
              WHERE {COUNTS} AND {within} AND {held_by} AND {counted}"
         );
-        Query { sql: sql.into(), values: [self.counting(), edges, keys, units].concat() }
+        Query {
+            sql: sql.into(),
+            values: [self.counting(), edges, keys, units].concat(),
+        }
     }
 
     /// All charges in `scope` after one moment and up to another, of holds that lapsed too, each row to be read by
@@ -254,7 +349,10 @@ impl Present {
             "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? \
              AND {at} <= ? AND {held_by}"
         );
-        Query { sql: sql.into(), values: [vec![after.millis().into(), until.millis().into()], keys].concat() }
+        Query {
+            sql: sql.into(),
+            values: [vec![after.millis().into(), until.millis().into()], keys].concat(),
+        }
     }
 
     /// `at` of the first of [`charges_between`](Self::charges_between).
@@ -273,7 +371,10 @@ impl Present {
             "SELECT seq, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? AND {held_by} \
              ORDER BY {at} LIMIT 1"
         );
-        Query { sql: sql.into(), values: [vec![after.millis().into()], keys].concat() }
+        Query {
+            sql: sql.into(),
+            values: [vec![after.millis().into()], keys].concat(),
+        }
     }
 
     /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at
@@ -283,19 +384,31 @@ impl Present {
         let (at, which) = timed(time);
         match start {
             None => (at, which.to_owned(), Vec::new()),
-            Some(start) => (at, format!("{which} AND {at} > ?"), vec![start.millis().into()]),
+            Some(start) => (
+                at,
+                format!("{which} AND {at} > ?"),
+                vec![start.millis().into()],
+            ),
         }
     }
 
     /// For [`Books::first_payee`]: `payee` of one row.
     ///
     /// [`Books::first_payee`]: crate::ledger::Books::first_payee
-    pub(in crate::ledger) fn first_payee(&self, table: &str, origin: &Origin, asset: (Network, Address)) -> Query {
+    pub(in crate::ledger) fn first_payee(
+        &self,
+        table: &str,
+        origin: &Origin,
+        asset: (Network, Address),
+    ) -> Query {
         let sql = format!(
             "SELECT seq, payee FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
              ORDER BY seq LIMIT 1"
         );
-        Query { sql: sql.into(), values: [self.counting(), seller(origin, asset)].concat() }
+        Query {
+            sql: sql.into(),
+            values: [self.counting(), seller(origin, asset)].concat(),
+        }
     }
 
     /// For [`Books::last_price`]: `value` of one row.
@@ -313,7 +426,10 @@ impl Present {
              AND method = ? AND path = ? ORDER BY seq DESC LIMIT 1"
         );
         let request = vec![method.to_owned().into(), path.to_owned().into()];
-        Query { sql: sql.into(), values: [self.counting(), seller(origin, asset), request].concat() }
+        Query {
+            sql: sql.into(),
+            values: [self.counting(), seller(origin, asset), request].concat(),
+        }
     }
 }
 
@@ -333,11 +449,18 @@ const fn timed(time: Time) -> (&'static str, &'static str) {
 }
 
 fn seller(origin: &Origin, (network, asset): (Network, Address)) -> Vec<Value> {
-    vec![origin.written().into(), network.written().into(), asset.written().into()]
+    vec![
+        origin.written().into(),
+        network.written().into(),
+        asset.written().into(),
+    ]
 }
 
 /// `None` for what lies in the range of a scope but not in the scope.
-pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<Charge>, LedgerError> {
+pub(in crate::ledger) fn charge(
+    row: &impl Row,
+    scope: &Scope,
+) -> Result<Option<Charge>, LedgerError> {
     let cells = Cells::of(row)?;
     if let Scope::Domain(domain) = scope {
         let origin: Origin = cells.text("origin")?;
@@ -346,7 +469,11 @@ pub(in crate::ledger) fn charge(row: &impl Row, scope: &Scope) -> Result<Option<
         }
     }
     let state = cells.text("state")?;
-    let (network, asset, value) = (cells.text("network")?, cells.text("asset")?, cells.text("value")?);
+    let (network, asset, value) = (
+        cells.text("network")?,
+        cells.text("asset")?,
+        cells.text("value")?,
+    );
     Ok(Some(Charge {
         network,
         asset,
@@ -366,24 +493,39 @@ fn held_by(scope: &Scope) -> Clause {
         // The path may be stored with its query.
         Scope::Resource(origin, path) => {
             let query = format!("{path}?");
-            let values = vec![origin.written().into(), path.clone().into(), query.clone().into(), query.into()];
-            ("origin = ? AND (path = ? OR substr(path, 1, length(CAST(? AS TEXT))) = ?)", values)
+            let values = vec![
+                origin.written().into(),
+                path.clone().into(),
+                query.clone().into(),
+                query.into(),
+            ];
+            (
+                "origin = ? AND (path = ? OR substr(path, 1, length(CAST(? AS TEXT))) = ?)",
+                values,
+            )
         }
         Scope::Host(pattern) if pattern.covers_subdomains() => {
             let host = reversed(pattern.host());
-            ("host_reversed > ? AND host_reversed < ?", vec![format!("{host}.").into(), end_of(&host).into()])
+            (
+                "host_reversed > ? AND host_reversed < ?",
+                vec![format!("{host}.").into(), end_of(&host).into()],
+            )
         }
         Scope::Host(pattern) => ("host_reversed = ?", vec![reversed(pattern.host()).into()]),
         // What a registrable domain is changes with the public suffix list, so it is not stored:
         // every host that could belong to it is read, and asked.
         Scope::Domain(domain) => {
             let host = reversed(domain);
-            ("host_reversed >= ? AND host_reversed < ?", vec![host.clone().into(), end_of(&host).into()])
+            (
+                "host_reversed >= ? AND host_reversed < ?",
+                vec![host.clone().into(), end_of(&host).into()],
+            )
         }
         Scope::Payee(payee) => ("payee = ?", vec![payee.written().into()]),
-        Scope::Asset(network, asset) => {
-            ("network = ? AND asset = ?", vec![network.written().into(), asset.written().into()])
-        }
+        Scope::Asset(network, asset) => (
+            "network = ? AND asset = ?",
+            vec![network.written().into(), asset.written().into()],
+        ),
         Scope::Network(network) => ("network = ?", vec![network.written().into()]),
         Scope::Request(fingerprint) => ("fingerprint = ?", vec![fingerprint.written().into()]),
         Scope::Tag(tag) => ("tag = ?", vec![tag.clone().into()]),

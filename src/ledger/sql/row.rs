@@ -9,7 +9,9 @@ use super::{Cell, Row, Value};
 use crate::ledger::seal::{self, Head};
 #[cfg(feature = "postgres")]
 use crate::ledger::sum::Sum;
-use crate::ledger::{Entry, LedgerError, PurchaseId, Refund, SellerAnswer, State, StopOrder, random_hex};
+use crate::ledger::{
+    Entry, LedgerError, PurchaseId, Refund, SellerAnswer, State, StopOrder, random_hex,
+};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// A value with one spelling in the books, so that SQL can compare it.
@@ -88,7 +90,14 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> 
         ("decimals", entry.decimals.into()),
         ("payee", entry.payee.written().into()),
         ("value", entry.value.written().into()),
-        ("usd_micros", entry.usd.map(|usd| integer(usd.micros(), "usd_micros")).transpose()?.into()),
+        (
+            "usd_micros",
+            entry
+                .usd
+                .map(|usd| integer(usd.micros(), "usd_micros"))
+                .transpose()?
+                .into(),
+        ),
         ("nonce", entry.nonce.written().into()),
         ("tag", entry.tag.clone().into()),
         ("agent", entry.agent.clone().into()),
@@ -99,17 +108,40 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> 
         ("counts_at", entry.counts_at.millis().into()),
         ("expires_at", entry.expires_at.millis().into()),
         ("updated_at", entry.updated_at.millis().into()),
-        ("valid_before", entry.valid_before.map(|at| integer(at, "valid_before")).transpose()?.into()),
+        (
+            "valid_before",
+            entry
+                .valid_before
+                .map(|at| integer(at, "valid_before"))
+                .transpose()?
+                .into(),
+        ),
         ("status", entry.status.into()),
         ("reason", entry.reason.clone().into()),
-        ("claimed_transaction", entry.transaction.map(|hash| hash.written()).into()),
-        ("verified_transaction", entry.verified_transaction.map(|hash| hash.written()).into()),
+        (
+            "claimed_transaction",
+            entry.transaction.map(|hash| hash.written()).into(),
+        ),
+        (
+            "verified_transaction",
+            entry.verified_transaction.map(|hash| hash.written()).into(),
+        ),
         ("proof", entry.proof.clone().into()),
-        ("answer", entry.answer.as_ref().map(json_text).transpose()?.into()),
+        (
+            "answer",
+            entry.answer.as_ref().map(json_text).transpose()?.into(),
+        ),
         ("terms", entry.terms.clone().into()),
         ("refunds", json_text(&entry.refunds)?.into()),
         ("refunded", entry.refunded().written().into()),
-        ("payload", entry.payload.as_ref().map(|payload| payload.expose_secret().to_owned()).into()),
+        (
+            "payload",
+            entry
+                .payload
+                .as_ref()
+                .map(|payload| payload.expose_secret().to_owned())
+                .into(),
+        ),
     ])
 }
 
@@ -124,7 +156,8 @@ fn json_text(value: &impl Serialize) -> Result<String, LedgerError> {
 
 /// SQL's integers are signed.
 pub(in crate::ledger) fn integer(value: u64, column: &str) -> Result<i64, LedgerError> {
-    i64::try_from(value).map_err(|_| LedgerError::store(format!("{column} {value} does not fit the ledger")))
+    i64::try_from(value)
+        .map_err(|_| LedgerError::store(format!("{column} {value} does not fit the ledger")))
 }
 
 /// Reads a whole row of `purchases`.
@@ -168,7 +201,9 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         proof: cells.optional_string("proof")?,
         answer: cells.optional_json("answer")?,
         terms: cells.optional_string("terms")?,
-        refunds: cells.optional_json("refunds")?.ok_or_else(|| cells.damaged("refunds"))?,
+        refunds: cells
+            .optional_json("refunds")?
+            .ok_or_else(|| cells.damaged("refunds"))?,
         payload: cells.optional_string("payload")?.map(SecretString::from),
     };
     if cells.integer::<u8>("live")? != live(&read) {
@@ -231,31 +266,49 @@ impl<'a, R: Row> Cells<'a, R> {
     }
 
     fn string(&self, column: &str) -> Result<String, LedgerError> {
-        self.optional_string(column)?.ok_or_else(|| self.damaged(column))
+        self.optional_string(column)?
+            .ok_or_else(|| self.damaged(column))
     }
 
-    pub(in crate::ledger) fn optional_text<T: Stored>(&self, column: &str) -> Result<Option<T>, LedgerError> {
-        self.raw_text(column)?.map(|text| T::read(text).ok_or_else(|| self.damaged(column))).transpose()
+    pub(in crate::ledger) fn optional_text<T: Stored>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, LedgerError> {
+        self.raw_text(column)?
+            .map(|text| T::read(text).ok_or_else(|| self.damaged(column)))
+            .transpose()
     }
 
     pub(in crate::ledger) fn text<T: Stored>(&self, column: &str) -> Result<T, LedgerError> {
-        self.optional_text(column)?.ok_or_else(|| self.damaged(column))
+        self.optional_text(column)?
+            .ok_or_else(|| self.damaged(column))
     }
 
     fn optional_json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, LedgerError> {
-        self.raw_text(column)?.map(|text| serde_json::from_str(text).map_err(|_| self.damaged(column))).transpose()
+        self.raw_text(column)?
+            .map(|text| serde_json::from_str(text).map_err(|_| self.damaged(column)))
+            .transpose()
     }
 
-    pub(in crate::ledger) fn optional_integer<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, LedgerError> {
+    pub(in crate::ledger) fn optional_integer<T: TryFrom<i64>>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, LedgerError> {
         match self.row.cell(column) {
-            Some(Cell::Integer(number)) => T::try_from(number).map(Some).map_err(|_| self.damaged(column)),
+            Some(Cell::Integer(number)) => T::try_from(number)
+                .map(Some)
+                .map_err(|_| self.damaged(column)),
             Some(Cell::Null) => Ok(None),
             Some(Cell::Text(_)) | None => Err(self.damaged(column)),
         }
     }
 
-    pub(in crate::ledger) fn integer<T: TryFrom<i64>>(&self, column: &str) -> Result<T, LedgerError> {
-        self.optional_integer(column)?.ok_or_else(|| self.damaged(column))
+    pub(in crate::ledger) fn integer<T: TryFrom<i64>>(
+        &self,
+        column: &str,
+    ) -> Result<T, LedgerError> {
+        self.optional_integer(column)?
+            .ok_or_else(|| self.damaged(column))
     }
 
     pub(in crate::ledger) fn usd(&self) -> Result<Option<Usd>, LedgerError> {
@@ -270,7 +323,10 @@ impl<'a, R: Row> Cells<'a, R> {
 /// Reads the order to stop.
 pub(in crate::ledger) fn stop_order(row: &impl Row) -> Result<StopOrder, LedgerError> {
     let cells = Cells::of(row)?;
-    Ok(StopOrder::new(cells.string("reason")?, cells.time("since")?))
+    Ok(StopOrder::new(
+        cells.string("reason")?,
+        cells.time("since")?,
+    ))
 }
 
 /// A row of `events`: the transition, what it left in the books, and its place in the chain.
@@ -301,8 +357,16 @@ pub(in crate::ledger) fn event(
         seal::digest(columns).written().into(),
     ];
     let hash = seal::link(head.hash, &values);
-    let columns = seal::SEALED.into_iter().zip(values).chain([("hash", hash.written().into())]).collect();
-    Ok(Event { seq, columns, head: Head { events, hash } })
+    let columns = seal::SEALED
+        .into_iter()
+        .zip(values)
+        .chain([("hash", hash.written().into())])
+        .collect();
+    Ok(Event {
+        seq,
+        columns,
+        head: Head { events, hash },
+    })
 }
 
 #[derive(Serialize)]

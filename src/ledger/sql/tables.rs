@@ -111,7 +111,9 @@ pub(in crate::ledger) fn spent(condition: &str) -> String {
         ("by_agent", "agent, ", " AND agent IS NOT NULL"),
     ];
     let index = |(name, scope, also)| {
-        format!("CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also};")
+        format!(
+            "CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also};"
+        )
     };
     indices.map(index).join("\n")
 }

@@ -78,7 +78,14 @@ impl Write {
         work: impl Fn(File<'_>) -> Result<T, LedgerError> + Send + 'static,
         answer: impl FnOnce(Result<T, LedgerError>) + Send + 'static,
     ) -> Self {
-        Self { sync, change: Box::new(Pending { work, result: None, answer }) }
+        Self {
+            sync,
+            change: Box::new(Pending {
+                work,
+                result: None,
+                answer,
+            }),
+        }
     }
 }
 
@@ -96,7 +103,9 @@ pub(super) fn serve(connection: Connection, queue: &Receiver<Job>) {
         if !writes.is_empty() {
             desk.write_all(writes);
         }
-        reads.into_iter().for_each(|read| read(&mut desk.connection));
+        reads
+            .into_iter()
+            .for_each(|read| read(&mut desk.connection));
     }
 }
 
@@ -110,15 +119,25 @@ struct Desk {
 impl Desk {
     /// The connection is set to [`Sync::Now`].
     fn new(connection: Connection) -> Self {
-        Self { connection, known: RefCell::default(), synced: Sync::Now }
+        Self {
+            connection,
+            known: RefCell::default(),
+            synced: Sync::Now,
+        }
     }
 
     fn write_all(&mut self, mut writes: Vec<Write>) {
-        let done = self.set(together(&writes)).and_then(|()| self.transact(&mut writes));
+        let done = self
+            .set(together(&writes))
+            .and_then(|()| self.transact(&mut writes));
         // One that is not to be kept took back the others with it: each is then made alone.
         let again = matches!(done, Ok(Made::TakenBack)) && writes.len() > 1;
         for mut write in writes {
-            let done = if again { self.transact(from_mut(&mut write)) } else { same(&done) };
+            let done = if again {
+                self.transact(from_mut(&mut write))
+            } else {
+                same(&done)
+            };
             write.change.tell(done.map(drop));
         }
     }
@@ -127,9 +146,15 @@ impl Desk {
     ///
     /// Without a savepoint for each, of which SQLite would keep every page that it touches: nearly none is taken back.
     fn transact(&mut self, writes: &mut [Write]) -> Result<Made, LedgerError> {
-        let books = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let books = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
         let version = self.known.borrow_mut().begin(&books)?;
-        let file = File { books: &books, known: &self.known };
+        let file = File {
+            books: &books,
+            known: &self.known,
+        };
         for Write { change, .. } in writes {
             if !change.make(file) {
                 // The transaction rolls back when it is dropped, if SQLite has not done so.
@@ -150,7 +175,9 @@ impl Desk {
         if sync != self.synced {
             // NORMAL leaves the log to the next sync; the database itself is synced in both.
             let level = if sync == Sync::Now { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", level).map_err(failed)?;
+            self.connection
+                .pragma_update(None, "synchronous", level)
+                .map_err(failed)?;
             self.synced = sync;
         }
         Ok(())
@@ -165,7 +192,11 @@ enum Made {
 }
 
 fn together(writes: &[Write]) -> Sync {
-    if writes.iter().any(|write| write.sync == Sync::Now) { Sync::Now } else { Sync::WithTheNext }
+    if writes.iter().any(|write| write.sync == Sync::Now) {
+        Sync::Now
+    } else {
+        Sync::WithTheNext
+    }
 }
 
 /// The same for another caller.
@@ -189,11 +220,14 @@ mod tests {
     fn desk() -> (tempfile::TempDir, Desk) {
         let directory = tempfile::tempdir().unwrap();
         let books = Connection::open(directory.path().join("books.db")).unwrap();
-        let schema = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+        let schema =
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
             CREATE TABLE owners (id INTEGER PRIMARY KEY);
             CREATE TABLE things (name TEXT PRIMARY KEY,
                 owner INTEGER REFERENCES owners (id) DEFERRABLE INITIALLY DEFERRED);";
-        books.execute_batch(&format!("{schema} {}", totals::TABLE)).unwrap();
+        books
+            .execute_batch(&format!("{schema} {}", totals::TABLE))
+            .unwrap();
         (directory, Desk::new(books))
     }
 
@@ -203,29 +237,47 @@ mod tests {
         Write::new(sync, work, move |result| told.send((name, result)).unwrap())
     }
 
-    fn done(desk: &mut Desk, writes: &[(Sync, &'static str, &'static str)]) -> Vec<(&'static str, bool)> {
+    fn done(
+        desk: &mut Desk,
+        writes: &[(Sync, &'static str, &'static str)],
+    ) -> Vec<(&'static str, bool)> {
         let (told, heard) = channel();
-        let writes = writes.iter().map(|(sync, name, sql)| write(*sync, name, sql, &told)).collect();
+        let writes = writes
+            .iter()
+            .map(|(sync, name, sql)| write(*sync, name, sql, &told))
+            .collect();
         desk.write_all(writes);
         assert_eq!(desk.synced, level(&desk.connection));
         drop(told);
-        heard.iter().map(|(name, result)| (name, result.is_ok())).collect()
+        heard
+            .iter()
+            .map(|(name, result)| (name, result.is_ok()))
+            .collect()
     }
 
     fn level(books: &Connection) -> Sync {
-        let level: i64 = books.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
-        if level == 2 { Sync::Now } else { Sync::WithTheNext }
+        let level: i64 = books
+            .query_row("PRAGMA synchronous", [], |row| row.get(0))
+            .unwrap();
+        if level == 2 {
+            Sync::Now
+        } else {
+            Sync::WithTheNext
+        }
     }
 
     fn things(books: &Connection) -> Vec<String> {
-        let mut statement = books.prepare("SELECT name FROM things ORDER BY name").unwrap();
+        let mut statement = books
+            .prepare("SELECT name FROM things ORDER BY name")
+            .unwrap();
         let names = statement.query_map([], |row| row.get(0)).unwrap();
         names.map(Result::unwrap).collect()
     }
 
     const A: &str = "INSERT INTO things VALUES ('a', NULL)";
     const B: &str = "INSERT INTO things VALUES ('b', NULL)";
-    const HALF: &str = "INSERT INTO things VALUES ('half', NULL); INSERT INTO things VALUES ('half', NULL)";
+    const HALF: &str =
+        "INSERT INTO things VALUES ('half', NULL); INSERT INTO things VALUES ('half', NULL)";
     const ORPHAN: &str = "INSERT INTO things VALUES ('orphan', 7)";
     /// As SQLite itself does when the disk fails.
     const UNDOES_ALL: &str = "INSERT OR ROLLBACK INTO things VALUES ('a', NULL)";
@@ -233,7 +285,14 @@ mod tests {
     #[test]
     fn what_fails_half_way_leaves_nothing_and_the_others_all() {
         let (_directory, mut desk) = desk();
-        let told = done(&mut desk, &[(Sync::Now, "a", A), (Sync::Now, "half", HALF), (Sync::Now, "b", B)]);
+        let told = done(
+            &mut desk,
+            &[
+                (Sync::Now, "a", A),
+                (Sync::Now, "half", HALF),
+                (Sync::Now, "b", B),
+            ],
+        );
         assert_eq!(told, [("a", true), ("half", false), ("b", true)]);
         assert_eq!(things(&desk.connection), ["a", "b"]);
     }
@@ -241,19 +300,44 @@ mod tests {
     #[test]
     fn nobody_is_told_of_success_when_the_commit_fails() {
         let (_directory, mut desk) = desk();
-        let told = done(&mut desk, &[(Sync::Now, "a", A), (Sync::Now, "orphan", ORPHAN), (Sync::Now, "b", B)]);
+        let told = done(
+            &mut desk,
+            &[
+                (Sync::Now, "a", A),
+                (Sync::Now, "orphan", ORPHAN),
+                (Sync::Now, "b", B),
+            ],
+        );
         assert_eq!(told, [("a", false), ("orphan", false), ("b", false)]);
         assert!(things(&desk.connection).is_empty());
-        assert_eq!(done(&mut desk, &[(Sync::Now, "a", A)]), [("a", true)], "the next begins anew");
+        assert_eq!(
+            done(&mut desk, &[(Sync::Now, "a", A)]),
+            [("a", true)],
+            "the next begins anew"
+        );
     }
 
     #[test]
     fn when_the_transaction_ends_in_the_middle_each_is_made_in_its_own() {
         let (_directory, mut desk) = desk();
-        let told = done(&mut desk, &[(Sync::Now, "a", A), (Sync::Now, "undo", UNDOES_ALL), (Sync::Now, "b", B)]);
+        let told = done(
+            &mut desk,
+            &[
+                (Sync::Now, "a", A),
+                (Sync::Now, "undo", UNDOES_ALL),
+                (Sync::Now, "b", B),
+            ],
+        );
         assert_eq!(told, [("a", true), ("undo", false), ("b", true)]);
-        assert_eq!(things(&desk.connection), ["a", "b"], "neither lost nor written twice");
-        assert_eq!(done(&mut desk, &[(Sync::Now, "undo", UNDOES_ALL)]), [("undo", false)]);
+        assert_eq!(
+            things(&desk.connection),
+            ["a", "b"],
+            "neither lost nor written twice"
+        );
+        assert_eq!(
+            done(&mut desk, &[(Sync::Now, "undo", UNDOES_ALL)]),
+            [("undo", false)]
+        );
     }
 
     #[test]
@@ -266,20 +350,30 @@ mod tests {
             Ok(())
         };
         let answer = told.clone();
-        let hidden = Write::new(Sync::Now, hidden, move |result| answer.send(("hidden", result)).unwrap());
+        let hidden = Write::new(Sync::Now, hidden, move |result| {
+            answer.send(("hidden", result)).unwrap()
+        });
         desk.write_all(vec![hidden, write(Sync::Now, "b", B, &told)]);
         drop(told);
         assert!(heard.iter().all(|(_, result)| result.is_err()));
-        assert!(things(&desk.connection).is_empty(), "b is not written outside of a transaction");
+        assert!(
+            things(&desk.connection).is_empty(),
+            "b is not written outside of a transaction"
+        );
     }
 
     #[test]
     fn while_another_writes_all_are_told_so_and_nothing_is_written() {
         let (directory, mut desk) = desk();
-        desk.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        desk.connection
+            .busy_timeout(std::time::Duration::ZERO)
+            .unwrap();
         let other = Connection::open(directory.path().join("books.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        assert_eq!(done(&mut desk, &[(Sync::Now, "a", A), (Sync::Now, "b", B)]), [("a", false), ("b", false)]);
+        assert_eq!(
+            done(&mut desk, &[(Sync::Now, "a", A), (Sync::Now, "b", B)]),
+            [("a", false), ("b", false)]
+        );
         other.execute_batch("ROLLBACK").unwrap();
         assert_eq!(done(&mut desk, &[(Sync::Now, "b", B)]), [("b", true)]);
         assert_eq!(things(&desk.connection), ["b"]);
@@ -290,8 +384,19 @@ mod tests {
         let (_directory, mut desk) = desk();
         done(&mut desk, &[(Sync::WithTheNext, "a", A)]);
         assert_eq!(level(&desk.connection), Sync::WithTheNext);
-        done(&mut desk, &[(Sync::WithTheNext, "half", HALF), (Sync::Now, "b", B), (Sync::WithTheNext, "half", HALF)]);
-        assert_eq!(level(&desk.connection), Sync::Now, "its transaction was synced");
+        done(
+            &mut desk,
+            &[
+                (Sync::WithTheNext, "half", HALF),
+                (Sync::Now, "b", B),
+                (Sync::WithTheNext, "half", HALF),
+            ],
+        );
+        assert_eq!(
+            level(&desk.connection),
+            Sync::Now,
+            "its transaction was synced"
+        );
     }
 
     #[test]
@@ -307,16 +412,30 @@ mod tests {
             }))
         };
         for _ in 0..TOGETHER {
-            jobs.send(Job::Write(write(Sync::WithTheNext, "write", "UPDATE things SET owner = NULL", &told))).unwrap();
+            jobs.send(Job::Write(write(
+                Sync::WithTheNext,
+                "write",
+                "UPDATE things SET owner = NULL",
+                &told,
+            )))
+            .unwrap();
         }
-        jobs.send(Job::Write(write(Sync::WithTheNext, "a", A, &told))).unwrap();
+        jobs.send(Job::Write(write(Sync::WithTheNext, "a", A, &told)))
+            .unwrap();
         jobs.send(read("between", 2)).unwrap();
-        jobs.send(Job::Write(write(Sync::Now, "b", B, &told))).unwrap();
+        jobs.send(Job::Write(write(Sync::Now, "b", B, &told)))
+            .unwrap();
         jobs.send(read("last", 2)).unwrap();
         drop(jobs);
         serve(desk.connection, &queue);
-        let heard: Vec<_> = heard.try_iter().map(|(name, result)| (name, result.is_ok())).collect();
+        let heard: Vec<_> = heard
+            .try_iter()
+            .map(|(name, result)| (name, result.is_ok()))
+            .collect();
         assert_eq!(heard[..TOGETHER], [("write", true); TOGETHER]);
-        assert_eq!(heard[TOGETHER..], [("a", true), ("b", true), ("between", true), ("last", true)]);
+        assert_eq!(
+            heard[TOGETHER..],
+            [("a", true), ("b", true), ("between", true), ("last", true)]
+        );
     }
 }

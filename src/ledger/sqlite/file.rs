@@ -26,7 +26,11 @@ impl File<'_> {
         #[cfg(test)]
         if let Some(known) = &known {
             let found = find(self.books, key)?.map(|found| row::columns(&found).unwrap());
-            assert_eq!(found, Some(row::columns(known).unwrap()), "what is known is what is in the file");
+            assert_eq!(
+                found,
+                Some(row::columns(known).unwrap()),
+                "what is known is what is in the file"
+            );
         }
         known.map_or_else(|| find(self.books, key), |known| Ok(Some(known)))
     }
@@ -35,7 +39,12 @@ impl File<'_> {
     pub(super) fn write(self, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
         totals::change(self, before, entry)?;
         let columns = row::columns(entry)?;
-        let event = row::event(self.head()?, entry, &columns, before.map(|before| before.state))?;
+        let event = row::event(
+            self.head()?,
+            entry,
+            &columns,
+            before.map(|before| before.state),
+        )?;
         let head = event.head;
         let change = match before {
             None => query::write(columns.clone(), &event),
@@ -57,7 +66,11 @@ impl File<'_> {
         let known = self.known.borrow_mut().take_columns(&entry.key());
         #[cfg(test)]
         if let Some(known) = &known {
-            assert_eq!(*known, row::columns(entry)?, "what is known is what is in the file");
+            assert_eq!(
+                *known,
+                row::columns(entry)?,
+                "what is known is what is in the file"
+            );
         }
         known.map_or_else(|| row::columns(entry), Ok)
     }
@@ -69,8 +82,12 @@ impl File<'_> {
                 let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
                 let mut statement = self.books.prepare_cached(sql).map_err(failed)?;
                 let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
-                let last = u64::try_from(last).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))?;
-                debug_assert!(known.is_none_or(|known| known == last), "what is known is what is in the file");
+                let last = u64::try_from(last)
+                    .map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))?;
+                debug_assert!(
+                    known.is_none_or(|known| known == last),
+                    "what is known is what is in the file"
+                );
                 last
             }
         };
@@ -81,7 +98,11 @@ impl File<'_> {
         let known = self.known.borrow().head;
         #[cfg(test)]
         if let Some(known) = known {
-            assert_eq!(head(self.books)?, known, "what is known is what is in the file");
+            assert_eq!(
+                head(self.books)?,
+                known,
+                "what is known is what is in the file"
+            );
         }
         known.map_or_else(|| head(self.books), Ok)
     }
@@ -89,7 +110,14 @@ impl File<'_> {
 
 fn head(books: &Connection) -> Result<Head, LedgerError> {
     let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1".into();
-    let last = first(books, Query { sql, values: Vec::new() }, |line| Head::read(line))?;
+    let last = first(
+        books,
+        Query {
+            sql,
+            values: Vec::new(),
+        },
+        |line| Head::read(line),
+    )?;
     Ok(last.unwrap_or(Head::EMPTY))
 }
 
@@ -114,7 +142,10 @@ pub(super) fn first<T>(
 ) -> Result<Option<T>, LedgerError> {
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-    rows.next().map_err(failed)?.map(|row| read(&Line::of(row))).transpose()
+    rows.next()
+        .map_err(failed)?
+        .map(|row| read(&Line::of(row)))
+        .transpose()
 }
 
 /// Row by row, so that only what is taken from them stays in memory.
@@ -133,7 +164,10 @@ pub(super) fn each(
 
 pub(super) fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {
     let mut statement = books.prepare_cached(&sql).map_err(failed)?;
-    statement.execute(params_from_iter(values)).map(drop).map_err(failed)
+    statement
+        .execute(params_from_iter(values))
+        .map(drop)
+        .map_err(failed)
 }
 
 /// A row whose columns are asked for in about their order: by name alone SQLite reads all names for each.
@@ -144,15 +178,24 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn of(row: &'a rusqlite::Row<'a>) -> Self {
-        Self { row, next: std::cell::Cell::new(0) }
+        Self {
+            row,
+            next: std::cell::Cell::new(0),
+        }
     }
 }
 
 impl Row for Line<'_> {
     fn cell(&self, column: &str) -> Option<Cell<'_>> {
         let (statement, next) = (self.row.as_ref(), self.next.get());
-        let is_named = |place: &usize| statement.column_name(*place).is_ok_and(|name| name == column);
-        let place = (next..statement.column_count()).chain(0..next).find(is_named)?;
+        let is_named = |place: &usize| {
+            statement
+                .column_name(*place)
+                .is_ok_and(|name| name == column)
+        };
+        let place = (next..statement.column_count())
+            .chain(0..next)
+            .find(is_named)?;
         self.next.set(place.saturating_add(1));
         match self.row.get_ref(place).ok()? {
             ValueRef::Null => Some(Cell::Null),

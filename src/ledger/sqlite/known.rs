@@ -42,7 +42,9 @@ pub(super) struct Version(i64);
 impl Known {
     /// At the beginning of a transaction that holds the write lock.
     pub(super) fn begin(&mut self, books: &Connection) -> Result<Version, LedgerError> {
-        let mut statement = books.prepare_cached("PRAGMA data_version").map_err(failed)?;
+        let mut statement = books
+            .prepare_cached("PRAGMA data_version")
+            .map_err(failed)?;
         let version = statement.query_row([], |row| row.get(0)).map_err(failed)?;
         let is_full = self.entries.len() > MOST || self.totals.len() > MOST;
         if self.version.take() != Some(version) || is_full {
@@ -67,7 +69,9 @@ impl Known {
 
     pub(super) fn put(&mut self, entry: &Entry, columns: Columns) {
         match entry.state {
-            State::Reserved | State::Signed => self.entries.insert(entry.key(), (entry.clone(), columns)),
+            State::Reserved | State::Signed => {
+                self.entries.insert(entry.key(), (entry.clone(), columns))
+            }
             _ => self.entries.remove(&entry.key()),
         };
     }
@@ -78,12 +82,19 @@ impl Known {
 
     pub(super) fn total(&self, key: &Key) -> Option<Total> {
         let totals = self.totals.get(&key.scope)?;
-        totals.iter().find(|kept| kept.key == *key).map(|kept| kept.total)
+        totals
+            .iter()
+            .find(|kept| kept.key == *key)
+            .map(|kept| kept.total)
     }
 
     /// All totals of a scope, as they were read.
     pub(super) fn put_totals(&mut self, scope: String, totals: Vec<(Key, Total)>) {
-        let totals = totals.into_iter().map(|(key, total)| Kept { key, total, is_written: true });
+        let totals = totals.into_iter().map(|(key, total)| Kept {
+            key,
+            total,
+            is_written: true,
+        });
         self.totals.insert(scope, totals.collect());
     }
 
@@ -93,13 +104,22 @@ impl Known {
         let totals = self.totals.entry(key.scope.clone()).or_default();
         match totals.iter_mut().find(|kept| kept.key == *key) {
             Some(kept) => (kept.total, kept.is_written) = (total, false),
-            None => totals.push(Kept { key: key.clone(), total, is_written: false }),
+            None => totals.push(Kept {
+                key: key.clone(),
+                total,
+                is_written: false,
+            }),
         }
     }
 
     /// Changes all totals of a scope that is known.
     pub(super) fn change_totals(&mut self, scope: &str, change: impl Fn(&Key, Total) -> Total) {
-        for Kept { key, total, is_written } in self.totals.get_mut(scope).into_iter().flatten() {
+        for Kept {
+            key,
+            total,
+            is_written,
+        } in self.totals.get_mut(scope).into_iter().flatten()
+        {
             let changed = change(key, *total);
             if changed != *total {
                 *total = changed;
@@ -116,7 +136,13 @@ impl Known {
         mut write: impl FnMut(&Key, Total) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         for scope in self.unwritten.drain(..) {
-            for kept in self.totals.get_mut(&scope).into_iter().flatten().filter(|kept| !kept.is_written) {
+            for kept in self
+                .totals
+                .get_mut(&scope)
+                .into_iter()
+                .flatten()
+                .filter(|kept| !kept.is_written)
+            {
                 write(&kept.key, kept.total)?;
                 kept.is_written = true;
             }
@@ -132,9 +158,13 @@ impl Known {
     /// Whether of the scopes that are known these are all totals.
     #[cfg(test)]
     pub(super) fn agrees_with(&self, file: &[(Key, Total)]) -> bool {
-        let is_known = |key: &Key, total| self.total(key) == Some(total) || !self.totals.contains_key(&key.scope);
+        let is_known = |key: &Key, total| {
+            self.total(key) == Some(total) || !self.totals.contains_key(&key.scope)
+        };
         let known = self.totals.values().flatten();
         file.iter().all(|(key, total)| is_known(key, *total))
-            && known.into_iter().all(|kept| file.contains(&(kept.key.clone(), kept.total)))
+            && known
+                .into_iter()
+                .all(|kept| file.contains(&(kept.key.clone(), kept.total)))
     }
 }

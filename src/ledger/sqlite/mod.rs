@@ -26,8 +26,8 @@ use super::seal::{Audit, Fault, Verification};
 use super::sql::query::{self, Query};
 use super::sql::row;
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved, Resumption,
-    StopOrder, Transition,
+    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
+    Resumption, StopOrder, Transition,
 };
 use crate::Timestamp;
 
@@ -63,7 +63,9 @@ impl SqliteLedger {
         let connection = schema::open(path.as_ref())?;
         let (jobs, queue) = channel();
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
-        worker.spawn(move || desk::serve(connection, &queue)).map_err(LedgerError::store)?;
+        worker
+            .spawn(move || desk::serve(connection, &queue))
+            .map_err(LedgerError::store)?;
         Ok(Self { jobs })
     }
 
@@ -90,7 +92,9 @@ impl SqliteLedger {
         while let Some(seq) = last {
             (audit, last) = self
                 .run(move |books| {
-                    let last = inspect(books, query::purchases_after(seq), |row| audit.purchase(row))?;
+                    let last = inspect(books, query::purchases_after(seq), |row| {
+                        audit.purchase(row)
+                    })?;
                     Ok((audit, last))
                 })
                 .await?;
@@ -108,7 +112,9 @@ impl SqliteLedger {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job: Read = Box::new(move |connection| drop(answer.send(work(connection))));
-        self.jobs.send(Job::Read(job)).map_err(|_| thread_stopped())?;
+        self.jobs
+            .send(Job::Read(job))
+            .map_err(|_| thread_stopped())?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -120,7 +126,9 @@ impl SqliteLedger {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job = Write::new(sync, work, move |result| drop(answer.send(result)));
-        self.jobs.send(Job::Write(job)).map_err(|_| thread_stopped())?;
+        self.jobs
+            .send(Job::Write(job))
+            .map_err(|_| thread_stopped())?;
         answered.await.map_err(|_| thread_stopped())?
     }
 }
@@ -139,32 +147,51 @@ impl Ledger for SqliteLedger {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         let reservation = reservation.clone();
         // A call by key leaves at once; for a payment, what is signed is on disk first, and this with it.
-        let sync = if reservation.entry.credential.is_some() { Sync::Now } else { Sync::WithTheNext };
-        self.write(sync, move |file| reserve(file, &reservation)).await
+        let sync = if reservation.entry.credential.is_some() {
+            Sync::Now
+        } else {
+            Sync::WithTheNext
+        };
+        self.write(sync, move |file| reserve(file, &reservation))
+            .await
     }
 
-    async fn record(&self, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         let (purchase, transition) = (purchase.clone(), transition.clone());
         let sync = match &transition {
             Transition::Presented { .. } | Transition::Freed { .. } => Sync::WithTheNext,
             _ => Sync::Now,
         };
-        self.write(sync, move |file| record(file, &purchase, &transition, now)).await
+        self.write(sync, move |file| record(file, &purchase, &transition, now))
+            .await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
         let wanted = wanted.clone();
         let looked_for = wanted.clone();
         // Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
-        if self.run(move |books| unresolved(books, &looked_for)).await?.is_none() {
+        if self
+            .run(move |books| unresolved(books, &looked_for))
+            .await?
+            .is_none()
+        {
             return Ok(None);
         }
-        self.write(Sync::WithTheNext, move |file| resume(file, &wanted)).await
+        self.write(Sync::WithTheNext, move |file| resume(file, &wanted))
+            .await
     }
 
     async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
         let order = order.cloned();
-        self.write(Sync::Now, move |file| file::execute(file.books, query::stop(order.as_ref()))).await
+        self.write(Sync::Now, move |file| {
+            file::execute(file.books, query::stop(order.as_ref()))
+        })
+        .await
     }
 
     async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
@@ -173,17 +200,20 @@ impl Ledger for SqliteLedger {
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
         let checks = checks.clone();
-        self.run(move |connection| examine(connection, &checks)).await
+        self.run(move |connection| examine(connection, &checks))
+            .await
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
         let purchase = purchase.clone();
-        self.run(move |connection| file::find(connection, &purchase)).await
+        self.run(move |connection| file::find(connection, &purchase))
+            .await
     }
 
     async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
         let filter = filter.clone();
-        self.run(move |connection| select(connection, &filter)).await
+        self.run(move |connection| select(connection, &filter))
+            .await
     }
 }
 
@@ -213,23 +243,40 @@ fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, Ledger
     Ok(Reserved::Held(entry))
 }
 
-fn record(file: File<'_>, purchase: &PurchaseKey, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-    let known = file.find(purchase)?.ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
+fn record(
+    file: File<'_>,
+    purchase: &PurchaseKey,
+    transition: &Transition,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let known = file
+        .find(purchase)?
+        .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
     let mut entry = known.clone();
     entry.apply(transition, now)?;
     file.write(&entry, Some(&known))
 }
 
 fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
-    let Some((known, taken)) = unresolved(file.books, wanted)? else { return Ok(None) };
+    let Some((known, taken)) = unresolved(file.books, wanted)? else {
+        return Ok(None);
+    };
     file.write(&taken, Some(&known))?;
     Ok(Some(taken))
 }
 
 /// The oldest purchase to take up, and as it is to be written.
-fn unresolved(books: &Connection, wanted: &Resumption) -> Result<Option<(Entry, Entry)>, LedgerError> {
-    let candidates = file::read(books, query::unresolved("purchases INDEXED BY unresolved", wanted))?;
-    Ok(candidates.into_iter().find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
+fn unresolved(
+    books: &Connection,
+    wanted: &Resumption,
+) -> Result<Option<(Entry, Entry)>, LedgerError> {
+    let candidates = file::read(
+        books,
+        query::unresolved("purchases INDEXED BY unresolved", wanted),
+    )?;
+    Ok(candidates
+        .into_iter()
+        .find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
 }
 
 fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
@@ -240,7 +287,14 @@ fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
 fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
     let books = connection.transaction().map_err(failed)?;
     let known = RefCell::default();
-    checks.assess(&View::new(File { books: &books, known: &known }, checks.now(), None)?)
+    checks.assess(&View::new(
+        File {
+            books: &books,
+            known: &known,
+        },
+        checks.now(),
+        None,
+    )?)
 }
 
 fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
@@ -253,7 +307,10 @@ fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError
 fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
     let books = connection.transaction().map_err(failed)?;
     let mut recount = totals::Recount::begin(&books)?;
-    let purchases = Query { sql: "SELECT * FROM purchases".into(), values: Vec::new() };
+    let purchases = Query {
+        sql: "SELECT * FROM purchases".into(),
+        values: Vec::new(),
+    };
     file::each(&books, purchases, |line| {
         // What cannot be read was found before.
         if let Ok(entry) = row::entry(line) {
@@ -281,7 +338,9 @@ fn inspect(
 /// What SQLite finds broken is damage; all else may pass.
 fn failed(error: rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(error.to_string()),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            LedgerError::Damaged(error.to_string())
+        }
         _ => LedgerError::store(error),
     }
 }

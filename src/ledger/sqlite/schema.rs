@@ -52,7 +52,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     // Before the first write, which is durable only under these. `fullfsync` is for macOS, where
     // fsync alone does not reach the disk.
     connection
-        .execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;")
+        .execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;",
+        )
         .map_err(failed)?;
     claim(&mut connection)?;
     keep_log(&connection)?;
@@ -77,7 +79,11 @@ fn touch(path: &Path) -> Result<(), LedgerError> {
                 return Err(LedgerError::Damaged("the file is one byte long".to_owned()));
             }
             // The operating system would let root write all the same.
-            if file.permissions().readonly() { Err(read_only(path)) } else { Ok(()) }
+            if file.permissions().readonly() {
+                Err(read_only(path))
+            } else {
+                Ok(())
+            }
         }
         Err(error) => Err(LedgerError::store(format!("{}: {error}", path.display()))),
     }
@@ -91,28 +97,46 @@ fn read_only(path: &Path) -> LedgerError {
 ///
 /// The write lock comes first: of two processes that find an empty file, one waits for the other.
 fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
-    let file = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let file = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
     let application = number(&file, "PRAGMA application_id")?;
     let version = number(&file, "PRAGMA user_version")?;
     match (application, version) {
         (APPLICATION_ID, VERSION) => check_layout(&file)?,
-        (APPLICATION_ID, newer) if newer > VERSION => return Err(LedgerError::Newer { found: newer, known: VERSION }),
+        (APPLICATION_ID, newer) if newer > VERSION => {
+            return Err(LedgerError::Newer {
+                found: newer,
+                known: VERSION,
+            });
+        }
         (APPLICATION_ID, never) => {
-            return Err(LedgerError::Damaged(format!("schema version {never} was never released")));
+            return Err(LedgerError::Damaged(format!(
+                "schema version {never} was never released"
+            )));
         }
         (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => lay_out(&file)?,
-        _ => return Err(LedgerError::Damaged("the file is a database of another program".to_owned())),
+        _ => {
+            return Err(LedgerError::Damaged(
+                "the file is a database of another program".to_owned(),
+            ));
+        }
     }
     file.commit().map_err(failed)
 }
 
 fn lay_out(file: &Connection) -> Result<(), LedgerError> {
-    let identity = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
+    let identity =
+        format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
     // What is held or signed is in no index of what was spent, each of which it would be put in three times before it is
     // settled.
     let spent = spent(&format!(" AND {}", Part::Done.condition()));
-    let under_way = format!("CREATE INDEX under_way ON purchases (lease_until) WHERE {};", Part::UnderWay.condition());
-    file.execute_batch(&[TABLES, &spent, &under_way, TOTALS, TRIGGERS, &identity].join("\n")).map_err(failed)
+    let under_way = format!(
+        "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
+        Part::UnderWay.condition()
+    );
+    file.execute_batch(&[TABLES, &spent, &under_way, TOTALS, TRIGGERS, &identity].join("\n"))
+        .map_err(failed)
 }
 
 /// A table or an index: its name and its SQL, which an index has not that SQLite made itself. As bytes: what is damaged
@@ -133,17 +157,24 @@ fn check_layout(file: &Connection) -> Result<(), LedgerError> {
         }
     };
     let found = layout(file)?;
-    expected.iter().find(|object| !found.contains(object)).map_or(Ok(()), |(name, _)| {
-        let name = String::from_utf8_lossy(name);
-        Err(LedgerError::Damaged(format!("`{name}` is not as schema version {VERSION} has it")))
-    })
+    expected
+        .iter()
+        .find(|object| !found.contains(object))
+        .map_or(Ok(()), |(name, _)| {
+            let name = String::from_utf8_lossy(name);
+            Err(LedgerError::Damaged(format!(
+                "`{name}` is not as schema version {VERSION} has it"
+            )))
+        })
 }
 
 fn layout(file: &Connection) -> Result<Vec<Object>, LedgerError> {
     let sql = "SELECT CAST(coalesce(name, '') AS BLOB), CAST(coalesce(sql, '') AS BLOB) FROM sqlite_schema \
                WHERE type = 'table' OR type = 'index'";
     let mut statement = file.prepare(sql).map_err(failed)?;
-    let objects = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    let objects = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .map_err(failed)?;
     objects.collect::<Result<_, _>>().map_err(failed)
 }
 
@@ -154,7 +185,10 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
     let start = Instant::now();
     let mode: String = loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < PATIENCE => {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && start.elapsed() < PATIENCE =>
+            {
                 thread::sleep(PAUSE)
             }
             answer => break answer.map_err(failed)?,
@@ -162,7 +196,9 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
     };
     match mode.as_str() {
         "wal" | "memory" => Ok(()),
-        other => Err(LedgerError::store(format!("the file system allows only journal mode `{other}`"))),
+        other => Err(LedgerError::store(format!(
+            "the file system allows only journal mode `{other}`"
+        ))),
     }
 }
 
@@ -171,17 +207,25 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
 ///
 /// A crash while the log was written back leaves the same, and is mended from the log.
 fn see_its_end(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-    let page = u64::try_from(number(connection, "PRAGMA page_size")?).map_err(LedgerError::store)?;
-    let is_whole = || path.metadata().map(|file| file.len().is_multiple_of(page)).map_err(LedgerError::store);
+    let page =
+        u64::try_from(number(connection, "PRAGMA page_size")?).map_err(LedgerError::store)?;
+    let is_whole = || {
+        path.metadata()
+            .map(|file| file.len().is_multiple_of(page))
+            .map_err(LedgerError::store)
+    };
     let start = Instant::now();
     let mut is_written_back = false;
     while !is_whole()? {
         if is_written_back || start.elapsed() > PATIENCE {
-            return Err(LedgerError::Damaged("the file was cut off inside a page".to_owned()));
+            return Err(LedgerError::Damaged(
+                "the file was cut off inside a page".to_owned(),
+            ));
         }
         let checkpoint = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
-        let [others_write, in_log, written]: [i64; 3] =
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], checkpoint).map_err(failed)?;
+        let [others_write, in_log, written]: [i64; 3] = connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], checkpoint)
+            .map_err(failed)?;
         is_written_back = others_write == 0 && in_log == written;
         if !is_written_back {
             thread::sleep(PAUSE);

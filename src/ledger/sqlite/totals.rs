@@ -72,7 +72,15 @@ impl Key {
             return None;
         }
         let scope = name(tally.scope())?;
-        Some((Self { scope, measure: tally.measure(), span: kind.to_string(), time }, start.unwrap_or(BEGINNING)))
+        Some((
+            Self {
+                scope,
+                measure: tally.measure(),
+                span: kind.to_string(),
+                time,
+            },
+            start.unwrap_or(BEGINNING),
+        ))
     }
 }
 
@@ -80,12 +88,20 @@ pub(super) const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);
 
 impl Total {
     pub(super) const fn new(start: Timestamp, next: Timestamp, sum: Sum, now: Timestamp) -> Self {
-        Self { start, next, sum, used_at: now }
+        Self {
+            start,
+            next,
+            sum,
+            used_at: now,
+        }
     }
 
     /// The same, asked for.
     pub(super) fn used(self, now: Timestamp) -> Self {
-        Self { used_at: now, ..self }
+        Self {
+            used_at: now,
+            ..self
+        }
     }
 
     /// Whether it is time to note that it is still in use.
@@ -100,11 +116,23 @@ pub(super) fn find(file: File<'_>, key: &Key) -> Result<Option<Total>, LedgerErr
 }
 
 /// Takes a total that began or moved on, and drops those that nothing asks for any more.
-pub(super) fn keep(file: File<'_>, key: &Key, total: Total, is_new: bool) -> Result<(), LedgerError> {
+pub(super) fn keep(
+    file: File<'_>,
+    key: &Key,
+    total: Total,
+    is_new: bool,
+) -> Result<(), LedgerError> {
     if is_new {
         write(file)?;
-        let mut statement = file.books.prepare_cached("DELETE FROM totals WHERE used_at < ?").map_err(failed)?;
-        if statement.execute([total.used_at.millis().saturating_sub(UNUSED)]).map_err(failed)? > 0 {
+        let mut statement = file
+            .books
+            .prepare_cached("DELETE FROM totals WHERE used_at < ?")
+            .map_err(failed)?;
+        if statement
+            .execute([total.used_at.millis().saturating_sub(UNUSED)])
+            .map_err(failed)?
+            > 0
+        {
             file.known.borrow_mut().forget_totals();
         }
     }
@@ -121,27 +149,46 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
                SET start = excluded.start, next = excluded.next, sum = excluded.sum, used_at = excluded.used_at";
     file.known.borrow_mut().write_totals(|key, total| {
         let mut statement = file.books.prepare_cached(sql).map_err(failed)?;
-        let Total { start, next, sum, used_at } = total;
+        let Total {
+            start,
+            next,
+            sum,
+            used_at,
+        } = total;
         let [start, next, used_at] = [start, next, used_at].map(Timestamp::millis);
         let (measure, time, sum) = (key.measure.written(), key.time.written(), sum.to_string());
-        let values = params![key.scope, measure, key.span, time, start, next, sum, used_at];
+        let values = params![
+            key.scope, measure, key.span, time, start, next, sum, used_at
+        ];
         statement.execute(values).map(drop).map_err(failed)
     })?;
     #[cfg(test)]
-    assert!(file.known.borrow().agrees_with(&all(file.books)?), "what is known is what is in the file");
+    assert!(
+        file.known.borrow().agrees_with(&all(file.books)?),
+        "what is known is what is in the file"
+    );
     Ok(())
 }
 
 /// Changes every sum that the purchase is in or was in.
-pub(super) fn change(file: File<'_>, before: Option<&Entry>, next: &Entry) -> Result<(), LedgerError> {
+pub(super) fn change(
+    file: File<'_>,
+    before: Option<&Entry>,
+    next: &Entry,
+) -> Result<(), LedgerError> {
     if before.is_some_and(|before| same(before, next)) {
         return Ok(());
     }
     let scopes = names(next);
     // Nearly always the same, and costly to write out.
-    let others = before.filter(|before| !shares_scopes(before, next)).map(names);
+    let others = before
+        .filter(|before| !shares_scopes(before, next))
+        .map(names);
     let earlier = before.map(|before| (before, others.as_ref().unwrap_or(&scopes)));
-    let also = others.iter().flatten().filter(|name| !scopes.contains(*name));
+    let also = others
+        .iter()
+        .flatten()
+        .filter(|name| !scopes.contains(*name));
     let all: Vec<&String> = scopes.iter().chain(also).collect();
     learn(file, &all)?;
     let mut known = file.known.borrow_mut();
@@ -149,12 +196,26 @@ pub(super) fn change(file: File<'_>, before: Option<&Entry>, next: &Entry) -> Re
         known.change_totals(scope, |key, total| {
             let part = |entry: &Entry, scopes: &[String]| {
                 let is_in = scopes.contains(scope) && key.adds(entry, total.start);
-                if is_in { key.weigh(entry) } else { Sum::default() }
+                if is_in {
+                    key.weigh(entry)
+                } else {
+                    Sum::default()
+                }
             };
-            let earlier = earlier.map(|(before, scopes)| part(before, scopes)).unwrap_or_default();
+            let earlier = earlier
+                .map(|(before, scopes)| part(before, scopes))
+                .unwrap_or_default();
             let added = part(next, &scopes);
-            let leaves = if added.is_zero() { total.next } else { total.next.min(key.time.moment(next)) };
-            Total { sum: total.sum.minus(earlier).plus(added), next: leaves, ..total }
+            let leaves = if added.is_zero() {
+                total.next
+            } else {
+                total.next.min(key.time.moment(next))
+            };
+            Total {
+                sum: total.sum.minus(earlier).plus(added),
+                next: leaves,
+                ..total
+            }
         });
     }
     Ok(())
@@ -166,7 +227,10 @@ fn learn(file: File<'_>, scopes: &[&String]) -> Result<(), LedgerError> {
         if file.known.borrow().knows_totals(scope) {
             continue;
         }
-        let mut statement = file.books.prepare_cached("SELECT * FROM totals WHERE scope = ?").map_err(failed)?;
+        let mut statement = file
+            .books
+            .prepare_cached("SELECT * FROM totals WHERE scope = ?")
+            .map_err(failed)?;
         let found = read(statement.query([scope]).map_err(failed)?)?;
         file.known.borrow_mut().put_totals((*scope).clone(), found);
     }
@@ -185,7 +249,10 @@ impl Key {
     }
 
     fn weigh(&self, entry: &Entry) -> Sum {
-        self.measure.weigh(&Charge::of(entry, Span::Ever)).unwrap_or_default().into()
+        self.measure
+            .weigh(&Charge::of(entry, Span::Ever))
+            .unwrap_or_default()
+            .into()
     }
 }
 
@@ -214,15 +281,32 @@ fn read(mut rows: rusqlite::Rows<'_>) -> Result<Vec<(Key, Total)>, LedgerError> 
         let moment = |column| row.get(column).map(Timestamp::from_millis).map_err(failed);
         let measure = Measure::parse(&text("measure")?).ok_or_else(|| damaged("measure"))?;
         let time = Time::parse(&text("time")?).ok_or_else(|| damaged("time"))?;
-        let key = Key { scope: text("scope")?, measure, span: text("span")?, time };
+        let key = Key {
+            scope: text("scope")?,
+            measure,
+            span: text("span")?,
+            time,
+        };
         let (start, next, used_at) = (moment("start")?, moment("next")?, moment("used_at")?);
-        totals.push((key, Total { start, next, sum: sum(row)?, used_at }));
+        totals.push((
+            key,
+            Total {
+                start,
+                next,
+                sum: sum(row)?,
+                used_at,
+            },
+        ));
     }
     Ok(totals)
 }
 
 fn sum(row: &rusqlite::Row<'_>) -> Result<Sum, LedgerError> {
-    let text = row.get_ref("sum").map_err(failed)?.as_str().map_err(|_| damaged("sum"))?;
+    let text = row
+        .get_ref("sum")
+        .map_err(failed)?
+        .as_str()
+        .map_err(|_| damaged("sum"))?;
     Sum::parse(text).ok_or_else(|| damaged("sum"))
 }
 
@@ -247,15 +331,29 @@ impl Recount {
     pub(super) fn begin(books: &Connection) -> Result<Self, LedgerError> {
         let mut totals: HashMap<_, Vec<_>> = HashMap::new();
         for (key, total) in all(books)? {
-            let recounted = Recounted { key, total, sum: Sum::default(), stays: true };
-            totals.entry(recounted.key.scope.clone()).or_default().push(recounted);
+            let recounted = Recounted {
+                key,
+                total,
+                sum: Sum::default(),
+                stays: true,
+            };
+            totals
+                .entry(recounted.key.scope.clone())
+                .or_default()
+                .push(recounted);
         }
         Ok(Self { totals })
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
         for name in names(entry) {
-            for Recounted { key, total, sum, stays } in self.totals.get_mut(&name).into_iter().flatten() {
+            for Recounted {
+                key,
+                total,
+                sum,
+                stays,
+            } in self.totals.get_mut(&name).into_iter().flatten()
+            {
                 let weight = key.weigh(entry);
                 if key.adds(entry, total.start) && !weight.is_zero() {
                     *sum = sum.plus(weight);
@@ -268,8 +366,11 @@ impl Recount {
     /// Those that are not what the purchases say, by name.
     pub(super) fn wrong(self) -> Vec<String> {
         let all = self.totals.into_values().flatten();
-        let wrong = all.filter(|recounted| recounted.total.sum != recounted.sum || !recounted.stays);
-        let name = |Recounted { key, .. }| format!("{} {} in {}", key.scope, key.span, key.measure.written());
+        let wrong =
+            all.filter(|recounted| recounted.total.sum != recounted.sum || !recounted.stays);
+        let name = |Recounted { key, .. }| {
+            format!("{} {} in {}", key.scope, key.span, key.measure.written())
+        };
         let mut names: Vec<_> = wrong.map(name).collect();
         names.sort();
         names
@@ -296,7 +397,9 @@ fn name(scope: &Scope) -> Option<String> {
 /// The names of all scopes that the entry is in.
 fn names(entry: &Entry) -> Vec<String> {
     let host = entry.origin.host();
-    let above = host.match_indices('.').filter_map(|(dot, _)| host.get(dot.saturating_add(1)..));
+    let above = host
+        .match_indices('.')
+        .filter_map(|(dot, _)| host.get(dot.saturating_add(1)..));
     let mut names = vec![
         "global".to_owned(),
         format!("origin {}", entry.origin),
@@ -325,7 +428,9 @@ impl Measure {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (unit, net) = text.strip_suffix(" net").map_or((text, false), |unit| (unit, true));
+        let (unit, net) = text
+            .strip_suffix(" net")
+            .map_or((text, false), |unit| (unit, true));
         let unit = match unit {
             "usd" => Unit::Usd,
             "payments" => Unit::Payments,
@@ -362,7 +467,8 @@ mod tests {
     use super::super::{SqliteLedger, Sync, reserve};
     use super::*;
     use crate::ledger::conformance::{
-        HOUR, LEASE, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled, signed, usdc, wish,
+        HOUR, LEASE, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled,
+        signed, usdc, wish,
     };
     use crate::ledger::entry::holds;
     use crate::ledger::{Fault, Ledger, NewEntry, Reserved};
@@ -371,7 +477,10 @@ mod tests {
 
     #[test]
     fn a_scope_has_one_name_and_its_entries_know_it() {
-        let scopes = scopes().into_iter().map(|(scope, _)| scope).filter(|scope| name(scope).is_some());
+        let scopes = scopes()
+            .into_iter()
+            .map(|(scope, _)| scope)
+            .filter(|scope| name(scope).is_some());
         for scope in scopes {
             for place in 0..PLACES.len() {
                 let entry = at_place(place, order("order", 1)).open(0, at(NOW), at(NOW));
@@ -383,7 +492,10 @@ mod tests {
 
     #[test]
     fn measures_are_read_as_they_are_written() {
-        let token = Unit::Token(Network::from_chain_id(8453), order("order", 1).asset.address());
+        let token = Unit::Token(
+            Network::from_chain_id(8453),
+            order("order", 1).asset.address(),
+        );
         for unit in [Unit::Usd, Unit::Payments, Unit::Failures, token] {
             for net in [false, true] {
                 let measure = Measure { unit, net };
@@ -402,36 +514,57 @@ mod tests {
     }
 
     fn rows(books: &Connection) -> Vec<(String, String)> {
-        let mut statement = books.prepare("SELECT span, sum FROM totals ORDER BY span").unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let mut statement = books
+            .prepare("SELECT span, sum FROM totals ORDER BY span")
+            .unwrap();
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
         rows.map(Result::unwrap).collect()
     }
 
     fn rolling(window: Duration) -> Vec<Meter> {
-        vec![meter(Scope::Global, LimitKind::Rolling(window, Usd::MAX.into()))]
+        vec![meter(
+            Scope::Global,
+            LimitKind::Rolling(window, Usd::MAX.into()),
+        )]
     }
 
     #[tokio::test]
     async fn a_total_that_was_changed_is_found() {
         let (_directory, ledger, other) = open();
-        ledger.reserve(&wish(order("one", 10), at(NOW), lifetime(100))).await.unwrap();
+        ledger
+            .reserve(&wish(order("one", 10), at(NOW), lifetime(100)))
+            .await
+            .unwrap();
         hold(&ledger, order("two", 30), NOW).await;
         assert_eq!(rows(&other), [("lifetime".to_owned(), "40".to_owned())]);
         assert!(ledger.verify(None).await.unwrap().is_sound());
         other.execute_batch("UPDATE totals SET sum = '39'").unwrap();
-        let wrong = Fault::TotalChanged { total: "global lifetime in usd".to_owned() };
+        let wrong = Fault::TotalChanged {
+            total: "global lifetime in usd".to_owned(),
+        };
         assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
     }
 
     fn tagged(tag: &str) -> Vec<Meter> {
-        vec![meter(Scope::Tag(tag.to_owned()), LimitKind::Lifetime(Usd::MAX.into()))]
+        vec![meter(
+            Scope::Tag(tag.to_owned()),
+            LimitKind::Lifetime(Usd::MAX.into()),
+        )]
     }
 
     /// Asks for a total, and for others so much later that the first is forgotten at the moment returned.
     async fn leave_one_unused(ledger: &SqliteLedger, others: Vec<Meter>) -> Timestamp {
         const ONE_DAY: u64 = 86_400;
-        ledger.reserve(&wish(order("one", 10), at(NOW), tagged("unused"))).await.unwrap();
-        ledger.reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), others)).await.unwrap();
+        ledger
+            .reserve(&wish(order("one", 10), at(NOW), tagged("unused")))
+            .await
+            .unwrap();
+        ledger
+            .reserve(&wish(order("two", 10), at(NOW + 29 * ONE_DAY), others))
+            .await
+            .unwrap();
         at(NOW + 31 * ONE_DAY)
     }
 
@@ -439,11 +572,18 @@ mod tests {
     async fn what_changed_is_written_before_totals_are_forgotten() {
         let (_directory, ledger, other) = open();
         let now = leave_one_unused(&ledger, lifetime(100)).await;
-        let (three, four) = (wish(order("three", 30), now, lifetime(100)), wish(order("four", 10), now, tagged("new")));
+        let (three, four) = (
+            wish(order("three", 30), now, lifetime(100)),
+            wish(order("four", 10), now, tagged("new")),
+        );
         let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
         ledger.write(Sync::Now, both).await.unwrap();
         let scopes = |books: &Connection| -> String {
-            books.query_row("SELECT group_concat(scope) FROM totals", [], |row| row.get(0)).unwrap()
+            books
+                .query_row("SELECT group_concat(scope) FROM totals", [], |row| {
+                    row.get(0)
+                })
+                .unwrap()
         };
         assert_eq!(scopes(&other), "global,tag new", "the unused one is gone");
         assert!(ledger.verify(None).await.unwrap().is_sound());
@@ -454,7 +594,10 @@ mod tests {
         let (_directory, ledger, _other) = open();
         let now = leave_one_unused(&ledger, [lifetime(100), rolling(HOUR)].concat()).await;
         let new_first = [tagged("new"), lifetime(100)].concat();
-        ledger.reserve(&wish(order("three", 30), now, new_first)).await.unwrap();
+        ledger
+            .reserve(&wish(order("three", 30), now, new_first))
+            .await
+            .unwrap();
         assert!(ledger.verify(None).await.unwrap().is_sound());
     }
 
@@ -462,32 +605,58 @@ mod tests {
     async fn a_total_that_would_not_let_go_is_found() {
         let (_directory, ledger, other) = open();
         let key = order("one", 10).key();
-        ledger.reserve(&wish(order("one", 10), at(NOW), rolling(HOUR))).await.unwrap();
-        ledger.record(&key, &signed(NOW + 300), at(NOW)).await.unwrap();
+        ledger
+            .reserve(&wish(order("one", 10), at(NOW), rolling(HOUR)))
+            .await
+            .unwrap();
+        ledger
+            .record(&key, &signed(NOW + 300), at(NOW))
+            .await
+            .unwrap();
         ledger.record(&key, &settled(), at(NOW)).await.unwrap();
-        let next: i64 = other.query_row("SELECT next FROM totals", [], |row| row.get(0)).unwrap();
+        let next: i64 = other
+            .query_row("SELECT next FROM totals", [], |row| row.get(0))
+            .unwrap();
         let bought = ledger.purchase(&key).await.unwrap().unwrap();
         assert_eq!(next, bought.counts_at.millis());
         assert!(ledger.verify(None).await.unwrap().is_sound());
-        other.execute_batch("UPDATE totals SET next = next + 1").unwrap();
-        let wrong = Fault::TotalChanged { total: "global rolling 1h in usd".to_owned() };
+        other
+            .execute_batch("UPDATE totals SET next = next + 1")
+            .unwrap();
+        let wrong = Fault::TotalChanged {
+            total: "global rolling 1h in usd".to_owned(),
+        };
         assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
     }
 
     #[tokio::test]
     async fn a_total_that_cannot_be_read_stops_paying() {
         let (_directory, ledger, other) = open();
-        ledger.reserve(&wish(order("one", 10), at(NOW), lifetime(100))).await.unwrap();
+        ledger
+            .reserve(&wish(order("one", 10), at(NOW), lifetime(100)))
+            .await
+            .unwrap();
         for damage in ["sum = '-1'", "sum = ''", "measure = 'euro'"] {
-            other.execute_batch(&format!("UPDATE totals SET {damage}")).unwrap();
-            let refused = ledger.reserve(&wish(order("two", 10), at(NOW), lifetime(100))).await;
-            assert!(matches!(refused, Err(LedgerError::Damaged(_))), "{damage}: {refused:?}");
+            other
+                .execute_batch(&format!("UPDATE totals SET {damage}"))
+                .unwrap();
+            let refused = ledger
+                .reserve(&wish(order("two", 10), at(NOW), lifetime(100)))
+                .await;
+            assert!(
+                matches!(refused, Err(LedgerError::Damaged(_))),
+                "{damage}: {refused:?}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_hold_that_lapsed_leaves_the_totals_that_it_is_not_taken_into_again() {
-        let first = || NewEntry { tag: Some("t".to_owned()), agent: Some("a".to_owned()), ..order("order", 10) };
+        let first = || NewEntry {
+            tag: Some("t".to_owned()),
+            agent: Some("a".to_owned()),
+            ..order("order", 10)
+        };
         let changes: [fn(&mut NewEntry); 6] = [
             |entry| entry.origin = "https://b.example.com".parse().unwrap(),
             |entry| entry.path = "/other".to_owned(),
@@ -504,19 +673,30 @@ mod tests {
                 let tag = entry.tag.clone().map(Scope::Tag);
                 let asset = Scope::Asset(entry.asset.network(), entry.asset.address());
                 let resource = Scope::Resource(entry.origin.clone(), entry.path.clone());
-                [Scope::Payee(entry.payee), asset, resource, Scope::Agent(entry.agent.clone().unwrap())]
-                    .into_iter()
-                    .chain(tag)
+                [
+                    Scope::Payee(entry.payee),
+                    asset,
+                    resource,
+                    Scope::Agent(entry.agent.clone().unwrap()),
+                ]
+                .into_iter()
+                .chain(tag)
             };
             let limit = |scope| meter(scope, LimitKind::Lifetime(Usd::MAX.into()));
-            for (entry, now) in [(first(), at(NOW)), (next.clone(), at(NOW).after(LEASE).after(HOUR))] {
+            for (entry, now) in [
+                (first(), at(NOW)),
+                (next.clone(), at(NOW).after(LEASE).after(HOUR)),
+            ] {
                 let meters = scopes(&first()).chain(scopes(&next)).map(limit).collect();
                 let held = ledger.reserve(&wish(entry, now, meters)).await.unwrap();
                 assert!(matches!(held, Reserved::Held(_)), "{number}: {held:?}");
             }
             let verified = ledger.verify(None).await.unwrap();
             assert!(verified.is_sound(), "{number}: {verified:?}");
-            assert!(rows(&other).iter().any(|(_, sum)| sum == "0"), "{number}: the totals that it left are kept");
+            assert!(
+                rows(&other).iter().any(|(_, sum)| sum == "0"),
+                "{number}: the totals that it left are kept"
+            );
         }
     }
 
@@ -524,17 +704,39 @@ mod tests {
     async fn a_total_that_no_limit_asks_for_is_dropped_after_a_month() {
         let (_directory, ledger, other) = open();
         let day = 86_400;
-        ledger.reserve(&wish(order("one", 10), at(NOW), [lifetime(100), rolling(HOUR)].concat())).await.unwrap();
+        ledger
+            .reserve(&wish(
+                order("one", 10),
+                at(NOW),
+                [lifetime(100), rolling(HOUR)].concat(),
+            ))
+            .await
+            .unwrap();
         for number in 1..20 {
-            let wish = wish(order(&format!("then-{number}"), 1), at(NOW + 2 * number * day), lifetime(100));
+            let wish = wish(
+                order(&format!("then-{number}"), 1),
+                at(NOW + 2 * number * day),
+                lifetime(100),
+            );
             ledger.reserve(&wish).await.unwrap();
         }
-        let kept = |books: &Connection| rows(books).into_iter().map(|(span, _)| span).collect::<Vec<_>>();
+        let kept = |books: &Connection| {
+            rows(books)
+                .into_iter()
+                .map(|(span, _)| span)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(kept(&other), ["lifetime", "rolling 1h"]);
         let other_window = wish(order("last", 1), at(NOW + 39 * day), rolling(2 * HOUR));
         ledger.reserve(&other_window).await.unwrap();
         assert_eq!(kept(&other), ["lifetime", "rolling 2h"]);
-        let denied = ledger.reserve(&wish(order("more", 81), at(NOW + 39 * day), lifetime(100))).await.unwrap();
-        assert!(matches!(denied, Reserved::Held(_)), "the holds of others have lapsed: {denied:?}");
+        let denied = ledger
+            .reserve(&wish(order("more", 81), at(NOW + 39 * day), lifetime(100)))
+            .await
+            .unwrap();
+        assert!(
+            matches!(denied, Reserved::Held(_)),
+            "the holds of others have lapsed: {denied:?}"
+        );
     }
 }

@@ -31,10 +31,21 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(file: File<'a>, now: Timestamp, known: Option<&'a Entry>) -> Result<Self, LedgerError> {
+    pub(super) fn new(
+        file: File<'a>,
+        now: Timestamp,
+        known: Option<&'a Entry>,
+    ) -> Result<Self, LedgerError> {
         let present = Present::new(now, known.map(|entry| entry.seq))?;
         let lapsed = file::read(file.books, present.lapsed(UNDER_WAY))?;
-        Ok(Self { file, now, present, known, lapsed, moved: RefCell::default() })
+        Ok(Self {
+            file,
+            now,
+            present,
+            known,
+            lapsed,
+            moved: RefCell::default(),
+        })
     }
 
     /// Holds of others that do not count any more.
@@ -44,7 +55,10 @@ impl<'a> View<'a> {
 
     /// Writes the totals that began or moved on.
     pub(super) fn keep_totals(&self) -> Result<(), LedgerError> {
-        self.moved.take().iter().try_for_each(|(key, total, is_new)| totals::keep(self.file, key, *total, *is_new))
+        self.moved
+            .take()
+            .iter()
+            .try_for_each(|(key, total, is_new)| totals::keep(self.file, key, *total, *is_new))
     }
 
     /// The total with all that is in it, brought to this moment.
@@ -53,11 +67,15 @@ impl<'a> View<'a> {
         let known = totals::find(self.file, key)?;
         // Beyond its own length a window shares nothing with where it was; what has no length is little.
         let length = self.now.millis().saturating_sub(start.millis());
-        let near =
-            |known: &Total| key.time == Time::Expiring || start.millis().saturating_sub(known.start.millis()) <= length;
+        let near = |known: &Total| {
+            key.time == Time::Expiring
+                || start.millis().saturating_sub(known.start.millis()) <= length
+        };
         let (total, is_new) = match known {
             // By a clock that is behind: what it sees more is not kept.
-            Some(known) if start < known.start => return Ok(known.sum.plus(between(start, known.start)?)),
+            Some(known) if start < known.start => {
+                return Ok(known.sum.plus(between(start, known.start)?));
+            }
             Some(known) if start == known.start || start < known.next => {
                 if !known.was_used_long_ago(self.now) {
                     return Ok(known.sum);
@@ -66,11 +84,17 @@ impl<'a> View<'a> {
             }
             Some(known) if near(&known) => {
                 let sum = known.sum.minus(between(known.start, start)?);
-                (Total::new(start, self.next(key, tally, start)?, sum, self.now), false)
+                (
+                    Total::new(start, self.next(key, tally, start)?, sum, self.now),
+                    false,
+                )
             }
             _ => {
                 let sum = between(start, Timestamp::MAX)?;
-                (Total::new(start, self.next(key, tally, start)?, sum, self.now), true)
+                (
+                    Total::new(start, self.next(key, tally, start)?, sum, self.now),
+                    true,
+                )
             }
         };
         self.moved.borrow_mut().push((key.clone(), total, is_new));
@@ -79,7 +103,12 @@ impl<'a> View<'a> {
 
     /// A moment after `start` before which nothing of the scope is: of the scope itself, where that is one range of
     /// an index, and else of one around it.
-    fn next(&self, key: &Key, tally: Tally<'_>, start: Timestamp) -> Result<Timestamp, LedgerError> {
+    fn next(
+        &self,
+        key: &Key,
+        tally: Tally<'_>,
+        start: Timestamp,
+    ) -> Result<Timestamp, LedgerError> {
         let scope = match (key.time, tally.scope()) {
             (Time::Spent, Scope::Resource(origin, _)) => &Scope::Origin(origin.clone()),
             (Time::Spent, Scope::Host(pattern)) if pattern.covers_subdomains() => &Scope::Global,
@@ -90,23 +119,39 @@ impl<'a> View<'a> {
         let mut next = Timestamp::MAX;
         for (part, table) in parts(scope, tally.span()) {
             let query = Present::first_after(&table, part, scope, key.time, start);
-            next = self.first(query, |cells| cells.time("at"))?.map_or(next, |at| next.min(at));
+            next = self
+                .first(query, |cells| cells.time("at"))?
+                .map_or(next, |at| next.min(at));
         }
         Ok(next)
     }
 
-    fn between(&self, key: &Key, tally: Tally<'_>, range: (Timestamp, Timestamp)) -> Result<Sum, LedgerError> {
+    fn between(
+        &self,
+        key: &Key,
+        tally: Tally<'_>,
+        range: (Timestamp, Timestamp),
+    ) -> Result<Sum, LedgerError> {
         let scope = tally.scope();
         let mut sum = Sum::default();
         for (part, table) in parts(scope, tally.span()) {
-            self.visit(Present::charges_between(&table, part, scope, key.time, range), scope, &mut |charge| {
-                sum = sum.plus(tally.weigh(charge).unwrap_or_default());
-            })?;
+            self.visit(
+                Present::charges_between(&table, part, scope, key.time, range),
+                scope,
+                &mut |charge| {
+                    sum = sum.plus(tally.weigh(charge).unwrap_or_default());
+                },
+            )?;
         }
         Ok(sum)
     }
 
-    fn visit(&self, query: Query, scope: &Scope, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
+    fn visit(
+        &self,
+        query: Query,
+        scope: &Scope,
+        visit: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError> {
         file::each(self.file.books, query, |line| {
             charge(line, scope)?.into_iter().for_each(&mut *visit);
             Ok(())
@@ -114,7 +159,9 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn queries(&self, scope: &Scope, span: Span) -> impl Iterator<Item = Query> {
-        parts(scope, span).into_iter().map(move |(part, table)| self.present.charges(&table, part, scope, span))
+        parts(scope, span)
+            .into_iter()
+            .map(move |(part, table)| self.present.charges(&table, part, scope, span))
     }
 
     fn first<T>(
@@ -131,12 +178,20 @@ impl Books for View<'_> {
         super::stopped(self.file.books)
     }
 
-    fn charges(&self, scope: &Scope, span: Span, visit: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
-        self.queries(scope, span).try_for_each(|query| self.visit(query, scope, visit))
+    fn charges(
+        &self,
+        scope: &Scope,
+        span: Span,
+        visit: &mut dyn FnMut(Charge),
+    ) -> Result<(), LedgerError> {
+        self.queries(scope, span)
+            .try_for_each(|query| self.visit(query, scope, visit))
     }
 
     fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
-        let Some((key, start)) = Key::of(tally, self.now) else { return checks::sum(self, tally) };
+        let Some((key, start)) = Key::of(tally, self.now) else {
+            return checks::sum(self, tally);
+        };
         let absent = self.lapsed.iter().chain(self.known);
         let absent = absent.filter(|entry| holds(tally.scope(), entry) && key.adds(entry, start));
         let absent = absent.filter_map(|entry| tally.weigh(Charge::of(entry, tally.span())));
@@ -147,8 +202,17 @@ impl Books for View<'_> {
         Ok(total)
     }
 
-    fn first_payee(&self, origin: &Origin, network: Network, asset: Address) -> Result<Option<Address>, LedgerError> {
-        self.first(self.present.first_payee(BY_SELLER, origin, (network, asset)), |cells| cells.text("payee"))
+    fn first_payee(
+        &self,
+        origin: &Origin,
+        network: Network,
+        asset: Address,
+    ) -> Result<Option<Address>, LedgerError> {
+        self.first(
+            self.present
+                .first_payee(BY_SELLER, origin, (network, asset)),
+            |cells| cells.text("payee"),
+        )
     }
 
     fn last_price(
@@ -158,7 +222,11 @@ impl Books for View<'_> {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        self.first(self.present.last_price(BY_SELLER, origin, (method, path), asset), |cells| cells.text("value"))
+        self.first(
+            self.present
+                .last_price(BY_SELLER, origin, (method, path), asset),
+            |cells| cells.text("value"),
+        )
     }
 }
 
@@ -166,10 +234,13 @@ impl Books for View<'_> {
 fn parts(scope: &Scope, span: Span) -> Vec<(Part, String)> {
     let table = format!("purchases INDEXED BY {}", index(scope, span));
     match (span, scope) {
-        (Span::Ever | Span::SpentAfter(_), Scope::Request(_)) | (Span::ReservedAfter(_) | Span::Outstanding, _) => {
+        (Span::Ever | Span::SpentAfter(_), Scope::Request(_))
+        | (Span::ReservedAfter(_) | Span::Outstanding, _) => {
             vec![(Part::All, table)]
         }
-        (Span::Ever | Span::SpentAfter(_), _) => vec![(Part::Done, table), (Part::UnderWay, UNDER_WAY.to_owned())],
+        (Span::Ever | Span::SpentAfter(_), _) => {
+            vec![(Part::Done, table), (Part::UnderWay, UNDER_WAY.to_owned())]
+        }
     }
 }
 

@@ -44,7 +44,9 @@ impl Credentials {
     ///
     /// [`Policy::from_toml`]: crate::Policy::from_toml
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        document(text).map(|file| file.keys).map_err(|fault| fault.locate(text))
+        document(text)
+            .map(|file| file.keys)
+            .map_err(|fault| fault.locate(text))
     }
 
     /// Reads the API keys of a policy file; see [`from_toml`](Self::from_toml).
@@ -66,11 +68,16 @@ pub(super) fn credentials(root: &mut Section<'_>) -> Read<Credentials> {
         let credential = preferred(credential, &mut table)?;
         let hosts = table.need("host")?.each()?;
         for host in hosts {
-            let host = host.read(super::TEXT, |text| host_match(text).map(|_| text.to_owned()))?;
+            let host = host.read(super::TEXT, |text| {
+                host_match(text).map(|_| text.to_owned())
+            })?;
             keys = keys.host(&host, credential.clone());
         }
         table.finish()?;
-        keys.check().map_err(|error| Fault { at, message: error.to_string() })?;
+        keys.check().map_err(|error| Fault {
+            at,
+            message: error.to_string(),
+        })?;
     }
     Ok(keys)
 }
@@ -80,7 +87,10 @@ fn placed(name: &str, table: &mut Section<'_>, at: usize) -> Read<Credential> {
     let mut found = None;
     let mut once = |credential: Credential| match found.replace(credential) {
         None => Ok(()),
-        Some(_) => Err(Fault { at, message: format!("`{name}` is placed twice; a key is sent in one way") }),
+        Some(_) => Err(Fault {
+            at,
+            message: format!("`{name}` is placed twice; a key is sent in one way"),
+        }),
     };
     if let Some(item) = table.take("bearer") {
         let mut place = item.section("`bearer`")?;
@@ -93,7 +103,9 @@ fn placed(name: &str, table: &mut Section<'_>, at: usize) -> Read<Credential> {
     if let Some(item) = table.take("header") {
         let mut place = item.section("`header`")?;
         let header = place.need("name")?.read(super::TEXT, |text| {
-            text.parse::<http::HeaderName>().map(|_| text.to_owned()).map_err(|_| "not a header's name")
+            text.parse::<http::HeaderName>()
+                .map(|_| text.to_owned())
+                .map_err(|_| "not a header's name")
         })?;
         once(match source(&mut place)? {
             Source::Env(key) => Credential::header(name, &header, key),
@@ -119,8 +131,12 @@ fn placed(name: &str, table: &mut Section<'_>, at: usize) -> Read<Credential> {
         })?;
         place.finish()?;
     }
-    let message = || "[[credential]] needs one of `bearer`, `header`, `basic` and `query`".to_owned();
-    found.ok_or_else(|| Fault { at, message: message() })
+    let message =
+        || "[[credential]] needs one of `bearer`, `header`, `basic` and `query`".to_owned();
+    found.ok_or_else(|| Fault {
+        at,
+        message: message(),
+    })
 }
 
 enum Source {
@@ -134,7 +150,10 @@ fn source(place: &mut Section<'_>) -> Read<Source> {
     match (place.take("env"), place.take("file")) {
         (Some(variable), None) => Ok(Source::Env(EnvKey::new(variable.text()?))),
         (None, Some(path)) => Ok(Source::File(FileKey::new(path.text()?))),
-        _ => Err(Fault { at, message: format!("{} needs `env` or `file`: where the key is", place.title) }),
+        _ => Err(Fault {
+            at,
+            message: format!("{} needs `env` or `file`: where the key is", place.title),
+        }),
     }
 }
 
@@ -146,7 +165,13 @@ fn preferred(mut credential: Credential, table: &mut Section<'_>) -> Read<Creden
         let at = item.span.start;
         let status = item.number::<u16>(STATUS)?;
         let message = || format!("`pay_when` must be {STATUS}");
-        (100..1000).contains(&status).then_some(status).ok_or_else(|| Fault { at, message: message() })
+        (100..1000)
+            .contains(&status)
+            .then_some(status)
+            .ok_or_else(|| Fault {
+                at,
+                message: message(),
+            })
     });
     let statuses = statuses.collect::<Read<Vec<u16>>>()?;
     if !statuses.is_empty() {
@@ -176,7 +201,10 @@ fn plan(item: Item<'_>) -> Read<CallPlan> {
         let at = from.span.start;
         let number: u64 = from.number(COUNT)?;
         if number == 0 {
-            return Err(Fault { at, message: "calls are counted from 1".to_owned() });
+            return Err(Fault {
+                at,
+                message: "calls are counted from 1".to_owned(),
+            });
         }
         plan = plan.from_call(number, dollars(tier.need("per_call")?)?);
         tier.finish()?;
@@ -190,8 +218,12 @@ fn dollars(item: Item<'_>) -> Read<Usd> {
         let written = text.starts_with('$') || text.ends_with(" USD");
         let shown = || text::excerpt(text);
         if !written {
-            return Err(format!("`{}` does not say that it is dollars; write it like `0.10 USD`", shown()));
+            return Err(format!(
+                "`{}` does not say that it is dollars; write it like `0.10 USD`",
+                shown()
+            ));
         }
-        text.parse::<Usd>().map_err(|error| format!("`{}` is {error}", shown()))
+        text.parse::<Usd>()
+            .map_err(|error| format!("`{}` is {error}", shown()))
     })
 }

@@ -40,7 +40,9 @@ impl Sources {
     ///
     /// [`Policy::from_toml`]: crate::Policy::from_toml
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        document(text).map(|file| file.sources).map_err(|fault| fault.locate(text))
+        document(text)
+            .map(|file| file.sources)
+            .map_err(|fault| fault.locate(text))
     }
 
     /// Reads where services are looked for from a policy file; see [`from_toml`](Self::from_toml).
@@ -58,8 +60,12 @@ pub(super) fn sources(root: &mut Section<'_>) -> Read<Sources> {
     for (key, kind) in KEYS {
         for item in table.each(key)? {
             item.read(URL, |text| {
-                let url: Url = text.parse().map_err(|error: url::ParseError| error.to_string())?;
-                sources.add(kind, url).map_err(|error| error.message().to_owned())
+                let url: Url = text
+                    .parse()
+                    .map_err(|error: url::ParseError| error.to_string())?;
+                sources
+                    .add(kind, url)
+                    .map_err(|error| error.message().to_owned())
             })?;
         }
     }

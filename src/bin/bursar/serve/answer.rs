@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::header::HeaderMap;
 use bursar::reqwest::{self, Response};
 use bursar::{
-    Denial, Entry, Error, ErrorKind, PurchaseId, Quantity, Quotation, QuotedOffer, ResponseExt, Rule, Scope, Spend,
-    State, Timestamp,
+    Denial, Entry, Error, ErrorKind, PurchaseId, Quantity, Quotation, QuotedOffer, ResponseExt,
+    Rule, Scope, Spend, State, Timestamp,
 };
 use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock};
@@ -132,14 +132,32 @@ impl Answer {
     /// A call that was not made: its arguments, or the server's state, do not allow it.
     pub(super) fn refused(kind: &'static str, message: &str) -> Self {
         let message = format!("{}: {message}", lead(Spend::None));
-        Self { error: Some(Problem { kind, message, denial: None, next: None }), ..Self::empty(Spend::None) }
+        Self {
+            error: Some(Problem {
+                kind,
+                message,
+                denial: None,
+                next: None,
+            }),
+            ..Self::empty(Spend::None)
+        }
     }
 
     /// A call that ended in no way that is known.
     pub(super) fn broken() -> Self {
         let message = format!("{}: the call broke off inside bursar", lead(Spend::Unknown));
-        let next = Some("Money may have moved. The same call again presents the same payment; nothing new is paid.");
-        Self { error: Some(Problem { kind: "internal", message, denial: None, next }), ..Self::empty(Spend::Unknown) }
+        let next = Some(
+            "Money may have moved. The same call again presents the same payment; nothing new is paid.",
+        );
+        Self {
+            error: Some(Problem {
+                kind: "internal",
+                message,
+                denial: None,
+                next,
+            }),
+            ..Self::empty(Spend::Unknown)
+        }
     }
 
     /// A response, its body read up to `limit` bytes.
@@ -151,17 +169,31 @@ impl Answer {
             purchase_id: paid.map(|paid| paid.purchase.clone()),
             paid: paid.map(Signed::from),
             receipt: response.receipt().map(Proof::from),
-            error: status_problem(status, spend).map(|problem| Problem::new(problem.kind, problem.message, spend)),
+            error: status_problem(status, spend)
+                .map(|problem| Problem::new(problem.kind, problem.message, spend)),
             ..Self::empty(spend)
         };
         let headers = shown(response.headers());
         let (content, broken) = read(response, limit).await;
         if let Some(error) = &broken {
-            let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Transport };
-            answer.error = Some(Problem::new(kind.name(), format!("{}: the body broke off", lead(spend)), spend));
+            let kind = if error.is_timeout() {
+                ErrorKind::Timeout
+            } else {
+                ErrorKind::Transport
+            };
+            answer.error = Some(Problem::new(
+                kind.name(),
+                format!("{}: the body broke off", lead(spend)),
+                spend,
+            ));
         }
         let details = broken.map(|error| root_of(&error.without_url()));
-        answer.untrusted = Some(Untrusted { notice: NOTICE, headers, content: Some(content), details });
+        answer.untrusted = Some(Untrusted {
+            notice: NOTICE,
+            headers,
+            content: Some(content),
+            details,
+        });
         answer
     }
 
@@ -169,12 +201,21 @@ impl Answer {
     pub(super) fn of_error(error: &Error, entry: Option<&Entry>) -> Self {
         let spend = error.spend();
         let signed = entry.filter(|_| spend != Spend::None);
-        let settled = error.receipt().map(Proof::from).or_else(|| signed.and_then(Proof::of_entry));
+        let settled = error
+            .receipt()
+            .map(Proof::from)
+            .or_else(|| signed.and_then(Proof::of_entry));
         Self {
             status: error.status().map(|status| status.as_u16()),
-            paid: error.paid().map(Signed::from).or_else(|| signed.map(Signed::from)),
+            paid: error
+                .paid()
+                .map(Signed::from)
+                .or_else(|| signed.map(Signed::from)),
             receipt: settled.filter(|_| spend == Spend::Settled),
-            purchase_id: error.purchase_id().filter(|_| spend != Spend::None).cloned(),
+            purchase_id: error
+                .purchase_id()
+                .filter(|_| spend != Spend::None)
+                .cloned(),
             error: Some(Problem::of(error)),
             untrusted: Some(Untrusted::details(words_of(error))),
             ..Self::empty(spend)
@@ -183,8 +224,11 @@ impl Answer {
 
     /// A price.
     pub(super) fn of_quotation(quotation: &Quotation) -> Self {
-        let unpayable: Vec<_> =
-            quotation.offers.iter().filter_map(|offer| Some(offer.quote.as_ref().err()?.to_string())).collect();
+        let unpayable: Vec<_> = quotation
+            .offers
+            .iter()
+            .filter_map(|offer| Some(offer.quote.as_ref().err()?.to_string()))
+            .collect();
         let quote = Prices {
             best: quotation.best().map(bursar::Quote::offer),
             offers: quotation.offers.iter().map(Offer::of).collect(),
@@ -224,15 +268,28 @@ impl Problem {
             Spend::Unknown => Some(RESUME),
             Spend::Settled => Some(PAID),
         };
-        Self { kind, message, denial: None, next }
+        Self {
+            kind,
+            message,
+            denial: None,
+            next,
+        }
     }
 
     fn of(error: &Error) -> Self {
         let (kind, spend) = (error.kind(), error.spend());
         let Some(denial) = error.denial() else {
-            return Self::new(kind.name(), format!("{}: {}", lead(spend), words(kind)), spend);
+            return Self::new(
+                kind.name(),
+                format!("{}: {}", lead(spend), words(kind)),
+                spend,
+            );
         };
-        let mut problem = Self::new(kind.name(), format!("{}: {}", lead(spend), said(denial)), spend);
+        let mut problem = Self::new(
+            kind.name(),
+            format!("{}: {}", lead(spend), said(denial)),
+            spend,
+        );
         problem.next = problem.next.or(Some(DENIED));
         problem.denial = Some(Refusal::from(denial));
         problem
@@ -253,7 +310,9 @@ const fn words(kind: ErrorKind) -> &'static str {
         ErrorKind::Purchase => "the purchase is another request's, or another call is at it now",
         ErrorKind::Rejected => "the seller refused the payment",
         ErrorKind::SettlementFailed => "the seller says that it could not settle",
-        ErrorKind::SettlementPending => "the seller has sent the transaction and not yet seen it included",
+        ErrorKind::SettlementPending => {
+            "the seller has sent the transaction and not yet seen it included"
+        }
         ErrorKind::Status => "the answer is an error",
         _ => "the request failed",
     }
@@ -284,13 +343,23 @@ impl From<&Denial> for Refusal {
 
 impl Untrusted {
     fn details(details: String) -> Self {
-        Self { notice: NOTICE, headers: BTreeMap::new(), content: None, details: Some(details) }
+        Self {
+            notice: NOTICE,
+            headers: BTreeMap::new(),
+            content: None,
+            details: Some(details),
+        }
     }
 }
 
 impl Offer {
     fn of(offer: &QuotedOffer) -> Self {
-        let Ok(quote) = &offer.quote else { return Self { verdict: "unpayable", ..Self::default() } };
+        let Ok(quote) = &offer.quote else {
+            return Self {
+                verdict: "unpayable",
+                ..Self::default()
+            };
+        };
         let (verdict, reason, denial) = verdict(offer);
         Self {
             verdict,
@@ -311,9 +380,16 @@ fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::<String, String>::new();
     let mut room = HEADER_BYTES;
     for (name, value) in headers {
-        let (name, Ok(value)) = (name.as_str(), value.to_str()) else { continue };
-        let Some(left) = room.checked_sub(name.len().saturating_add(value.len())) else { continue };
-        if PAYMENT_HEADERS.iter().any(|family| name.starts_with(family)) {
+        let (name, Ok(value)) = (name.as_str(), value.to_str()) else {
+            continue;
+        };
+        let Some(left) = room.checked_sub(name.len().saturating_add(value.len())) else {
+            continue;
+        };
+        if PAYMENT_HEADERS
+            .iter()
+            .any(|family| name.starts_with(family))
+        {
             continue;
         }
         room = left;
@@ -352,11 +428,21 @@ impl Content {
         let whole = match std::str::from_utf8(&bytes) {
             // A character was cut in two.
             Err(error) if truncated && error.error_len().is_none() => error.valid_up_to(),
-            Err(_) => return Self { body: STANDARD.encode(bytes), encoding: "base64", truncated },
+            Err(_) => {
+                return Self {
+                    body: STANDARD.encode(bytes),
+                    encoding: "base64",
+                    truncated,
+                };
+            }
             Ok(_) => bytes.len(),
         };
         let body = String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default()).into_owned();
-        Self { body, encoding: "utf-8", truncated }
+        Self {
+            body,
+            encoding: "utf-8",
+            truncated,
+        }
     }
 }
 
@@ -412,7 +498,11 @@ impl From<&Entry> for Record {
             updated_at: entry.updated_at,
             expires_at: entry.expires_at,
             next,
-            untrusted: Claims { notice: NOTICE, path: entry.path.clone(), reason: entry.reason.clone() },
+            untrusted: Claims {
+                notice: NOTICE,
+                path: entry.path.clone(),
+                reason: entry.reason.clone(),
+            },
         }
     }
 }
@@ -422,10 +512,14 @@ const fn standing(state: State) -> (Spend, &'static str) {
     match state {
         State::Reserved => (Spend::None, "Money is held and nothing is signed yet."),
         State::Settled => (Spend::Settled, PAID),
-        State::Freed => (Spend::None, "Nothing was signed. Call pay with the same arguments to buy."),
-        State::Released => {
-            (Spend::None, "It was never cashed and cannot be any more. Call pay with the same arguments to buy anew.")
-        }
+        State::Freed => (
+            Spend::None,
+            "Nothing was signed. Call pay with the same arguments to buy.",
+        ),
+        State::Released => (
+            Spend::None,
+            "It was never cashed and cannot be any more. Call pay with the same arguments to buy anew.",
+        ),
         _ => (Spend::Unknown, RESUME),
     }
 }
@@ -437,23 +531,56 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_base64_and_a_character_cut_in_two_is_left_out() {
         let content = |bytes: &[u8], truncated| Content::new(bytes.to_vec(), truncated);
-        assert_eq!(content(b"plain", false), Content { body: "plain".into(), encoding: "utf-8", truncated: false });
+        assert_eq!(
+            content(b"plain", false),
+            Content {
+                body: "plain".into(),
+                encoding: "utf-8",
+                truncated: false
+            }
+        );
         let cut = &"né".as_bytes()[..2];
-        assert_eq!(content(cut, true), Content { body: "n".into(), encoding: "utf-8", truncated: true });
-        assert_eq!(content(cut, false), Content { body: "bsM=".into(), encoding: "base64", truncated: false });
-        assert_eq!(content(&[0xff, 0x00], true), Content { body: "/wA=".into(), encoding: "base64", truncated: true });
+        assert_eq!(
+            content(cut, true),
+            Content {
+                body: "n".into(),
+                encoding: "utf-8",
+                truncated: true
+            }
+        );
+        assert_eq!(
+            content(cut, false),
+            Content {
+                body: "bsM=".into(),
+                encoding: "base64",
+                truncated: false
+            }
+        );
+        assert_eq!(
+            content(&[0xff, 0x00], true),
+            Content {
+                body: "/wA=".into(),
+                encoding: "base64",
+                truncated: true
+            }
+        );
     }
 
     #[test]
     fn headers_are_bounded_and_those_of_payment_left_out() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("etag", "1"), ("link", "a"), ("link", "b"), ("payment-response", "x"), ("x-payment-y", "z")]
-        {
+        for (name, value) in [
+            ("etag", "1"),
+            ("link", "a"),
+            ("link", "b"),
+            ("payment-response", "x"),
+            ("x-payment-y", "z"),
+        ] {
             headers.append(name, value.parse().unwrap());
         }
         headers.insert("x-long", "l".repeat(HEADER_BYTES).parse().unwrap());
-        let expected = [("etag", "1"), ("link", "a, b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = [("etag", "1"), ("link", "a, b")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(shown(&headers), BTreeMap::from(expected));
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bursar::{ApprovalRequest, Approver, ChannelApprover, PendingApproval, Verdict};
 use rmcp::model::{
-    ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema, InputRequest,
-    InputRequiredResult, InputResponses, ProtocolVersion,
+    ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
+    InputRequest, InputRequiredResult, InputResponses, ProtocolVersion,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
@@ -54,7 +54,8 @@ pub(super) enum Way {
 impl Way {
     pub(super) fn of(context: &RequestContext<RoleServer>) -> Self {
         let capabilities = context.client_capabilities();
-        let Some(elicitation) = capabilities.and_then(|capabilities| capabilities.elicitation) else {
+        let Some(elicitation) = capabilities.and_then(|capabilities| capabilities.elicitation)
+        else {
             return Self::Nobody;
         };
         // No mode named means forms.
@@ -63,7 +64,9 @@ impl Way {
         }
         let version = context.protocol_version();
         // Versions are dates: their order as text is their order in time.
-        match version.is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str()) {
+        match version
+            .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
+        {
             true => Self::Again,
             false => Self::Request,
         }
@@ -71,9 +74,16 @@ impl Way {
 }
 
 fn question(request: &ApprovalRequest) -> ElicitRequestParams {
-    let field = |schema: rmcp::model::BooleanSchema| schema.title("Pay this once").with_default(false);
-    let requested_schema = ElicitationSchema::builder().required_bool_with(QUESTION, field).build_unchecked();
-    ElicitRequestParams::FormElicitationParams { meta: None, message: request.to_string(), requested_schema }
+    let field =
+        |schema: rmcp::model::BooleanSchema| schema.title("Pay this once").with_default(false);
+    let requested_schema = ElicitationSchema::builder()
+        .required_bool_with(QUESTION, field)
+        .build_unchecked();
+    ElicitRequestParams::FormElicitationParams {
+        meta: None,
+        message: request.to_string(),
+        requested_schema,
+    }
 }
 
 /// Asks with a request, and waits for the answer.
@@ -102,7 +112,10 @@ pub(super) fn answer_in(responses: Option<&InputResponses>) -> Verdict {
 
 /// Only the field says yes: a client that accepts whatever it is asked has not read the question.
 fn verdict(answer: &ElicitResult) -> Verdict {
-    let approved = answer.content.as_ref().and_then(|content| content.get(QUESTION)?.as_bool());
+    let approved = answer
+        .content
+        .as_ref()
+        .and_then(|content| content.get(QUESTION)?.as_bool());
     match (&answer.action, approved) {
         (ElicitationAction::Accept, Some(true)) => Verdict::Approve,
         (ElicitationAction::Accept | ElicitationAction::Decline, _) => {
@@ -142,12 +155,18 @@ impl Waiting {
     }
 
     pub(super) fn take(&self, handle: &str) -> Option<Parked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(handle)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(handle)
     }
 
     /// Leaves all of them. Nothing is signed for any.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -166,12 +185,18 @@ mod tests {
                 None => answer,
             })
         };
-        assert_eq!(answer(ElicitationAction::Accept, Some(json!({ "approve": true }))), Verdict::Approve);
+        assert_eq!(
+            answer(ElicitationAction::Accept, Some(json!({ "approve": true }))),
+            Verdict::Approve
+        );
         for (action, content) in [
             (ElicitationAction::Accept, None),
             (ElicitationAction::Accept, Some(json!({}))),
             (ElicitationAction::Accept, Some(json!({ "approve": false }))),
-            (ElicitationAction::Accept, Some(json!({ "approve": "true" }))),
+            (
+                ElicitationAction::Accept,
+                Some(json!({ "approve": "true" })),
+            ),
             (ElicitationAction::Accept, Some(json!(true))),
             (ElicitationAction::Decline, Some(json!({ "approve": true }))),
             (ElicitationAction::Cancel, Some(json!({ "approve": true }))),
@@ -179,6 +204,9 @@ mod tests {
             assert!(matches!(answer(action, content), Verdict::Deny { .. }));
         }
         assert!(matches!(answer_in(None), Verdict::Deny { .. }));
-        assert!(matches!(answer_in(Some(&[(QUESTION.to_owned(), json!(true))].into())), Verdict::Deny { .. }));
+        assert!(matches!(
+            answer_in(Some(&[(QUESTION.to_owned(), json!(true))].into())),
+            Verdict::Deny { .. }
+        ));
     }
 }

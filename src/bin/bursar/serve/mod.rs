@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::{
-    ChannelApprover, Client, Entry, Error, Finding, Ledger, Network, PendingApproval, PurchaseKey, Quoted, Spend, Usd,
-    reqwest,
+    ChannelApprover, Client, Entry, Error, Finding, Ledger, Network, PendingApproval, PurchaseKey,
+    Quoted, Spend, Usd, reqwest,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
@@ -76,13 +76,23 @@ pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
     served
 }
 
-async fn serve(server: Server, transport: impl Transport<RoleServer> + 'static) -> Result<Exit, Failure> {
+async fn serve(
+    server: Server,
+    transport: impl Transport<RoleServer> + 'static,
+) -> Result<Exit, Failure> {
     let running = match rmcp::serve_server(server, transport).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(Exit::Done),
-        Err(_) => return Err(Failure::failed("the client began with something else than the MCP handshake")),
+        Err(_) => {
+            return Err(Failure::failed(
+                "the client began with something else than the MCP handshake",
+            ));
+        }
     };
-    running.waiting().await.map_err(|_| Failure::failed("the MCP session broke off"))?;
+    running
+        .waiting()
+        .await
+        .map_err(|_| Failure::failed("the MCP session broke off"))?;
     Ok(Exit::Done)
 }
 
@@ -108,7 +118,9 @@ struct Server(Arc<Desk>);
 impl Desk {
     async fn open(args: &Serve, hang_up: HangUp) -> Result<Self, Failure> {
         let allowance = policies::allowance(&args.policy)?;
-        let asked_timeout = args.timeout.saturating_add(allowance.policy.time_to_approve());
+        let asked_timeout = args
+            .timeout
+            .saturating_add(allowance.policy.time_to_approve());
         let sources = match &args.policy.policy {
             Some(file) => Sources::from_file(file)?,
             None => Sources::default(),
@@ -151,7 +163,11 @@ impl Desk {
     /// Buys, and says how it ended.
     async fn buy(&self, order: Order, way: Way) -> Answer {
         let request = order.on(&self.client);
-        let request = if way == Way::Nobody { request } else { request.timeout(self.asked_timeout) };
+        let request = if way == Way::Nobody {
+            request
+        } else {
+            request.timeout(self.asked_timeout)
+        };
         match request.send().await {
             Ok(response) => Answer::of_response(response, self.body_limit).await,
             Err(error) => Answer::of_error(&error, self.entry(&error).await.as_ref()),
@@ -171,7 +187,9 @@ impl Desk {
 
     /// What the books hold of a purchase that ended in an error after its signature.
     async fn entry(&self, error: &Error) -> Option<Entry> {
-        let id = error.purchase_id().filter(|_| error.spend() != Spend::None)?;
+        let id = error
+            .purchase_id()
+            .filter(|_| error.spend() != Spend::None)?;
         let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
         self.ledger.purchase(&key).await.ok().flatten()
     }
@@ -228,14 +246,20 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(tool) = Tool::named(&request.name) else {
-            return Err(ErrorData::invalid_params("there is no tool of this name", None));
+            return Err(ErrorData::invalid_params(
+                "there is no tool of this name",
+                None,
+            ));
         };
         match tool {
             Tool::Pay => self.pay(request, context).await,
             Tool::Quote => self.quote(request.arguments, context).await.map(Into::into),
             Tool::Budget => self.budget(request.arguments).await.map(Into::into),
             Tool::Purchase => self.purchase(request.arguments).await.map(Into::into),
-            Tool::Discover => self.discover(request.arguments, context).await.map(Into::into),
+            Tool::Discover => self
+                .discover(request.arguments, context)
+                .await
+                .map(Into::into),
         }
     }
 
@@ -249,7 +273,8 @@ impl Server {
             Err(wrong) => return Answer::refused("usage", &wrong).result().map(Into::into),
         };
         let purchase = match &request.request_state {
-            Some(handle) => match self.resume(handle, &arguments, request.input_responses.as_ref()) {
+            Some(handle) => match self.resume(handle, &arguments, request.input_responses.as_ref())
+            {
                 Ok(purchase) => purchase,
                 Err(refused) => return refused.result().map(Into::into),
             },
@@ -269,11 +294,15 @@ impl Server {
         responses: Option<&rmcp::model::InputResponses>,
     ) -> Result<Purchase, Box<Answer>> {
         let Some(parked) = self.0.waiting.take(handle) else {
-            let message = "no question waits for this answer: its time was up, or it was answered before";
+            let message =
+                "no question waits for this answer: its time was up, or it was answered before";
             return Err(Box::new(Answer::refused("approval", message)));
         };
         if parked.arguments != *arguments {
-            return Err(Box::new(Answer::refused("approval", "the answer belongs to another call")));
+            return Err(Box::new(Answer::refused(
+                "approval",
+                "the answer belongs to another call",
+            )));
         }
         parked.pending.answer(approval::answer_in(responses));
         Ok(parked.purchase)
@@ -316,9 +345,18 @@ impl Server {
         }
     }
 
-    fn park(&self, purchase: Purchase, pending: PendingApproval, arguments: Pay) -> CallToolResponse {
+    fn park(
+        &self,
+        purchase: Purchase,
+        pending: PendingApproval,
+        arguments: Pay,
+    ) -> CallToolResponse {
         let request = pending.request.clone();
-        match self.0.waiting.park(Parked { purchase, pending, arguments }) {
+        match self.0.waiting.park(Parked {
+            purchase,
+            pending,
+            arguments,
+        }) {
             Ok(handle) => approval::asked_again(&request, handle).into(),
             Err(parked) => {
                 drop(parked);
@@ -333,7 +371,8 @@ impl Server {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
-        let order = read::<order::Quote>(arguments).and_then(|quote| Order::read(quote.into(), self.0.max_price));
+        let order = read::<order::Quote>(arguments)
+            .and_then(|quote| Order::read(quote.into(), self.0.max_price));
         match order {
             Ok(order) => tokio::select! {
                 answer = self.0.price(order) => answer.result(),
@@ -367,11 +406,18 @@ impl Server {
             Err(wrong) => return Answer::refused("usage", &wrong).result(),
         };
         if self.0.sources.is_empty() {
-            let message = "the operator named no lists to look in: the policy file has no [discovery]";
+            let message =
+                "the operator named no lists to look in: the policy file has no [discovery]";
             return Answer::refused("usage", message).result();
         }
         let limit = usize::from(wanted.limit.unwrap_or(FOUND).clamp(1, MOST_FOUND));
-        let query = self.0.client.discover().sources(&self.0.sources).find(&wanted.query).limit(limit);
+        let query = self
+            .0
+            .client
+            .discover()
+            .sources(&self.0.sources)
+            .find(&wanted.query)
+            .limit(limit);
         let query = match max.into_iter().chain(self.0.max_price).min() {
             Some(max) => query.max_price(max),
             None => query,
@@ -388,7 +434,8 @@ impl Server {
     }
 
     async fn purchase(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
-        let id = read::<order::Purchase>(arguments).and_then(|wanted| order::purchase(&wanted.purchase_id));
+        let id = read::<order::Purchase>(arguments)
+            .and_then(|wanted| order::purchase(&wanted.purchase_id));
         let (id, payer) = match (id, self.0.client.payer()) {
             (Ok(id), Some(payer)) => (id, payer.address()),
             (Ok(_), None) => return Answer::refused("no_wallet", "there is no wallet").result(),
@@ -396,7 +443,9 @@ impl Server {
         };
         match self.0.ledger.purchase(&PurchaseKey::new(payer, id)).await {
             Ok(Some(entry)) => answer::result(&Record::from(&entry), false),
-            Ok(None) => Answer::refused("purchase", "the books hold no purchase of this id").result(),
+            Ok(None) => {
+                Answer::refused("purchase", "the books hold no purchase of this id").result()
+            }
             Err(error) => Answer::of_error(&error.into(), None).result(),
         }
     }
@@ -417,7 +466,10 @@ struct Found {
 
 impl From<&Findings> for Found {
     fn from(findings: &Findings) -> Self {
-        Self { spend: Spend::None.name(), found: discover::Shown::from(findings) }
+        Self {
+            spend: Spend::None.name(),
+            found: discover::Shown::from(findings),
+        }
     }
 }
 
@@ -436,7 +488,9 @@ impl Budget {
         let payer = desk.client.payer();
         Self {
             payer: payer.map(|payer| payer.address().to_string()),
-            networks: payer.map(|payer| payer.policy().payable_networks().collect()).unwrap_or_default(),
+            networks: payer
+                .map(|payer| payer.policy().payable_networks().collect())
+                .unwrap_or_default(),
             max_per_payment: desk.max_price,
             limits,
         }
@@ -445,5 +499,6 @@ impl Budget {
 
 /// Reads a tool's arguments.
 fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
-    serde_json::from_value(arguments.unwrap_or_default().into()).map_err(|error| format!("arguments: {error}"))
+    serde_json::from_value(arguments.unwrap_or_default().into())
+        .map_err(|error| format!("arguments: {error}"))
 }

@@ -149,8 +149,24 @@ impl From<Verb> for Method {
 
 impl From<Quote> for Pay {
     fn from(quote: Quote) -> Self {
-        let Quote { url, method, headers, body, max_price, tag } = quote;
-        Self { url, method, headers, body, max_price, purchase_id: None, tag, allow_duplicate: false }
+        let Quote {
+            url,
+            method,
+            headers,
+            body,
+            max_price,
+            tag,
+        } = quote;
+        Self {
+            url,
+            method,
+            headers,
+            body,
+            max_price,
+            purchase_id: None,
+            tag,
+            allow_duplicate: false,
+        }
     }
 }
 
@@ -173,9 +189,22 @@ impl Order {
     /// # Errors
     /// What was wrong and what is expected.
     pub(super) fn read(arguments: Pay, ceiling: Option<Usd>) -> Result<Self, String> {
-        let Pay { url, method, headers, body, max_price, purchase_id, tag, allow_duplicate } = arguments;
+        let Pay {
+            url,
+            method,
+            headers,
+            body,
+            max_price,
+            purchase_id,
+            tag,
+            allow_duplicate,
+        } = arguments;
         let wanted = max_price.map(|max| price(&max)).transpose()?;
-        let usual = if body.is_some() { Verb::Post } else { Verb::Get };
+        let usual = if body.is_some() {
+            Verb::Post
+        } else {
+            Verb::Get
+        };
         if tag.as_ref().is_some_and(|tag| tag.len() > TAG) {
             return Err(format!("tag: expected at most {TAG} bytes"));
         }
@@ -206,7 +235,11 @@ impl Order {
         if let Some(tag) = self.tag {
             request = request.tag(tag);
         }
-        if self.allow_duplicate { request.allow_duplicate() } else { request }
+        if self.allow_duplicate {
+            request.allow_duplicate()
+        } else {
+            request
+        }
     }
 }
 
@@ -216,7 +249,8 @@ pub(super) fn purchase(id: &str) -> Result<PurchaseId, String> {
 }
 
 pub(super) fn price(text: &str) -> Result<Usd, String> {
-    text.parse().map_err(|error| format!("max_price: {error}; expected dollars such as \"0.05\""))
+    text.parse()
+        .map_err(|error| format!("max_price: {error}; expected dollars such as \"0.05\""))
 }
 
 fn address(text: &str) -> Result<Url, String> {
@@ -230,32 +264,46 @@ fn address(text: &str) -> Result<Url, String> {
 
 /// The headers, with bursar's own. A value may be a secret, so no message repeats one.
 fn checked(given: &BTreeMap<String, String>, has_body: bool) -> Result<HeaderMap, String> {
-    let bytes = given.iter().map(|(name, value)| name.len().saturating_add(value.len())).fold(0, usize::saturating_add);
+    let bytes = given
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.len()))
+        .fold(0, usize::saturating_add);
     if given.len() > MOST_HEADERS || bytes > HEADER_BYTES {
-        return Err(format!("headers: expected at most {MOST_HEADERS} of {HEADER_BYTES} bytes in all"));
+        return Err(format!(
+            "headers: expected at most {MOST_HEADERS} of {HEADER_BYTES} bytes in all"
+        ));
     }
     let mut headers = HeaderMap::new();
     for (name, value) in given {
-        let parsed: HeaderName =
-            name.parse().map_err(|_| "headers: a name holds a character that no header name may".to_owned())?;
+        let parsed: HeaderName = name
+            .parse()
+            .map_err(|_| "headers: a name holds a character that no header name may".to_owned())?;
         if is_refused(&parsed) {
             return Err(format!("headers: `{parsed}` cannot be set by an agent"));
         }
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| format!("headers: the value of `{parsed}` holds a character that no header may"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            format!("headers: the value of `{parsed}` holds a character that no header may")
+        })?;
         if headers.insert(parsed.clone(), value).is_some() {
             return Err(format!("headers: `{parsed}` is given twice"));
         }
     }
-    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(AGENT));
     if has_body {
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("application/json"));
     }
     Ok(headers)
 }
 
 fn is_refused(name: &HeaderName) -> bool {
-    OWN.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.as_str().starts_with(family))
+    OWN.contains(&name.as_str())
+        || FAMILIES
+            .iter()
+            .any(|family| name.as_str().starts_with(family))
 }
 
 #[cfg(test)]
@@ -263,31 +311,53 @@ mod tests {
     use super::*;
 
     fn pay(arguments: &str) -> Result<Order, String> {
-        Order::read(serde_json::from_str(arguments).unwrap(), Some(bursar::usd!("0.10")))
+        Order::read(
+            serde_json::from_str(arguments).unwrap(),
+            Some(bursar::usd!("0.10")),
+        )
     }
 
     #[test]
     fn a_call_lowers_the_operators_ceiling_and_never_raises_it() {
         let ceiling = |arguments| pay(arguments).unwrap().max_price.unwrap().to_string();
         assert_eq!(ceiling(r#"{"url": "https://a.example"}"#), "0.10");
-        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "0.05"}"#), "0.05");
-        assert_eq!(ceiling(r#"{"url": "https://a.example", "max_price": "5000"}"#), "0.10");
+        assert_eq!(
+            ceiling(r#"{"url": "https://a.example", "max_price": "0.05"}"#),
+            "0.05"
+        );
+        assert_eq!(
+            ceiling(r#"{"url": "https://a.example", "max_price": "5000"}"#),
+            "0.10"
+        );
     }
 
     #[test]
     fn headers_of_payment_and_of_the_connection_are_refused() {
-        for name in
-            ["PAYMENT-SIGNATURE", "X-Payment", "payment-response", "Host", "Content-Length", "Proxy-Authorization"]
-        {
-            let refused = pay(&format!(r#"{{"url": "https://a.example", "headers": {{"{name}": "secret"}}}}"#));
+        for name in [
+            "PAYMENT-SIGNATURE",
+            "X-Payment",
+            "payment-response",
+            "Host",
+            "Content-Length",
+            "Proxy-Authorization",
+        ] {
+            let refused = pay(&format!(
+                r#"{{"url": "https://a.example", "headers": {{"{name}": "secret"}}}}"#
+            ));
             let message = refused.unwrap_err();
-            assert!(message.contains("cannot be set") && !message.contains("secret"), "{message}");
+            assert!(
+                message.contains("cannot be set") && !message.contains("secret"),
+                "{message}"
+            );
         }
         let order =
             pay(r#"{"url": "https://a.example", "headers": {"Authorization": "Bearer x"}, "body": "{}"}"#).unwrap();
         assert_eq!(order.headers.get("authorization").unwrap(), "Bearer x");
         assert_eq!(
-            (order.method, order.headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()),
+            (
+                order.method,
+                order.headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()
+            ),
             (Method::POST, "application/json")
         );
     }
@@ -297,19 +367,34 @@ mod tests {
         for (arguments, wrong) in [
             (r#"{"url": "ftp://a.example"}"#, "url: expected"),
             (r#"{"url": "report"}"#, "url: relative"),
-            (r#"{"url": "https://a.example", "max_price": "cheap"}"#, "max_price: "),
-            (r#"{"url": "https://a.example", "purchase_id": ""}"#, "purchase_id: "),
-            (r#"{"url": "https://a.example", "headers": {"a b": "c"}}"#, "headers: a name"),
+            (
+                r#"{"url": "https://a.example", "max_price": "cheap"}"#,
+                "max_price: ",
+            ),
+            (
+                r#"{"url": "https://a.example", "purchase_id": ""}"#,
+                "purchase_id: ",
+            ),
+            (
+                r#"{"url": "https://a.example", "headers": {"a b": "c"}}"#,
+                "headers: a name",
+            ),
             (
                 r#"{"url": "https://a.example", "headers": {"a": "b\r\nPAYMENT-SIGNATURE: c"}}"#,
                 "headers: the value of `a`",
             ),
-            (r#"{"url": "https://a.example", "headers": {"a": "b", "A": "c"}}"#, "headers: `a` is given twice"),
+            (
+                r#"{"url": "https://a.example", "headers": {"a": "b", "A": "c"}}"#,
+                "headers: `a` is given twice",
+            ),
         ] {
             let message = pay(arguments).unwrap_err();
             assert!(message.starts_with(wrong), "{message}");
         }
-        let huge = format!(r#"{{"url": "https://a.example", "headers": {{"a": "{}"}}}}"#, "b".repeat(HEADER_BYTES));
+        let huge = format!(
+            r#"{{"url": "https://a.example", "headers": {{"a": "{}"}}}}"#,
+            "b".repeat(HEADER_BYTES)
+        );
         assert!(pay(&huge).unwrap_err().contains("at most"));
     }
 }

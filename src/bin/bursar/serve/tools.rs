@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rmcp::handler::server::common::schema_for_input;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ListToolsResult, PaginatedRequestParams,
-    ServerCapabilities, ServerConfig, ToolAnnotations,
+    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, ToolAnnotations,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -29,7 +29,13 @@ pub(super) enum Tool {
 }
 
 impl Tool {
-    const ALL: [Self; 5] = [Self::Pay, Self::Quote, Self::Budget, Self::Purchase, Self::Discover];
+    const ALL: [Self; 5] = [
+        Self::Pay,
+        Self::Quote,
+        Self::Budget,
+        Self::Purchase,
+        Self::Discover,
+    ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tool| tool.name() == name)
@@ -56,7 +62,9 @@ impl Tool {
                 "Ask what an HTTP request costs and whether the operator's limits allow it. Pays nothing. The request \
                  is sent without payment: if the server asks for none, it is executed and its answer is returned."
             }
-            Self::Budget => "Show every spending limit with how much of it is used and left. Sends nothing.",
+            Self::Budget => {
+                "Show every spending limit with how much of it is used and left. Sends nothing."
+            }
             Self::Discover => {
                 "Find services that can be paid for, in the lists that the operator named. Pays nothing and asks no service. \
                  `standing` is payable where the limits would allow the advertised price; the real price is the service's \
@@ -81,17 +89,30 @@ impl Tool {
     fn annotations(self) -> ToolAnnotations {
         let annotations = ToolAnnotations::new();
         match self {
-            Self::Pay => annotations.read_only(false).destructive(true).idempotent(false).open_world(true),
+            Self::Pay => annotations
+                .read_only(false)
+                .destructive(true)
+                .idempotent(false)
+                .open_world(true),
             // Where no payment is asked for, the request is executed.
-            Self::Quote => annotations.read_only(false).destructive(true).idempotent(false).open_world(true),
+            Self::Quote => annotations
+                .read_only(false)
+                .destructive(true)
+                .idempotent(false)
+                .open_world(true),
             Self::Discover => annotations.read_only(true).open_world(true),
             Self::Budget | Self::Purchase => annotations.read_only(true).open_world(false),
         }
     }
 
     fn listed(self) -> Result<rmcp::model::Tool, ErrorData> {
-        let arguments = self.arguments().map_err(|error| ErrorData::internal_error(error, None))?;
-        Ok(rmcp::model::Tool::new(self.name(), self.description(), arguments).with_annotations(self.annotations()))
+        let arguments = self
+            .arguments()
+            .map_err(|error| ErrorData::internal_error(error, None))?;
+        Ok(
+            rmcp::model::Tool::new(self.name(), self.description(), arguments)
+                .with_annotations(self.annotations()),
+        )
     }
 }
 

@@ -42,7 +42,11 @@ pub(super) struct Proxy {
 impl Proxy {
     /// `url` names the directory of the server's socket as its host.
     pub(super) async fn new(url: &str) -> Self {
-        let part = |name| url.split_whitespace().find_map(|part| part.strip_prefix(name)).unwrap();
+        let part = |name| {
+            url.split_whitespace()
+                .find_map(|part| part.strip_prefix(name))
+                .unwrap()
+        };
         let shared = Arc::new(Shared {
             url: url.to_owned(),
             name: crate::ledger::random_hex().unwrap(),
@@ -63,7 +67,9 @@ impl Proxy {
 
     pub(super) fn url(&self) -> String {
         let (port, name) = (self.port, &self.shared.name);
-        format!("host=127.0.0.1 port={port} user=bursar dbname=postgres sslmode=disable application_name={name}")
+        format!(
+            "host=127.0.0.1 port={port} user=bursar dbname=postgres sslmode=disable application_name={name}"
+        )
     }
 
     pub(super) fn arm(&self, mishap: Mishap) {
@@ -111,7 +117,13 @@ fn says(part: &[u8], words: &[u8]) -> bool {
     part.windows(words.len()).any(|window| window == words)
 }
 
-async fn lose(mishap: Mishap, commit: &[u8], client: TcpStream, mut server: UnixStream, shared: &Shared) {
+async fn lose(
+    mishap: Mishap,
+    commit: &[u8],
+    client: TcpStream,
+    mut server: UnixStream,
+    shared: &Shared,
+) {
     if !matches!(mishap, Mishap::Down | Mishap::Silence) {
         shared.mishap.send_replace(Mishap::None);
     }
@@ -137,8 +149,14 @@ async fn lose(mishap: Mishap, commit: &[u8], client: TcpStream, mut server: Unix
 async fn somebody_waits(shared: &Shared) {
     let (admin, connection) = tokio_postgres::connect(&shared.url, NoTls).await.unwrap();
     tokio::spawn(connection);
-    let waiting = "SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'";
-    while admin.query(waiting, &[&shared.name]).await.unwrap().is_empty() {}
+    let waiting =
+        "SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    while admin
+        .query(waiting, &[&shared.name])
+        .await
+        .unwrap()
+        .is_empty()
+    {}
 }
 
 /// Until the server says that it is done.
@@ -151,6 +169,9 @@ async fn finish(commit: &[u8], server: &mut UnixStream) {
 /// Keeps the connection, and says nothing, until the mishap is over.
 async fn hush(client: TcpStream, shared: &Shared) {
     let mut mishap = shared.mishap.subscribe();
-    mishap.wait_for(|mishap| *mishap == Mishap::None).await.unwrap();
+    mishap
+        .wait_for(|mishap| *mishap == Mishap::None)
+        .await
+        .unwrap();
     drop(client);
 }
