@@ -17,7 +17,7 @@ mod transfer;
 #[path = "support/cli_upkeep.rs"]
 mod upkeep;
 
-use bench::{Bench, KEY, PAYEE, PAYER, USDC, report};
+use bench::{CliHarness, KEY, PAYEE, PAYER, USDC, report};
 use bursar::U256;
 use bursar::testing::{Fault, Forgery, Route};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn content_is_bought_and_printed() {
     for route in [report(), report().v1(), report().upfront()] {
-        let bench = Bench::new(route).await;
+        let bench = CliHarness::new(route).await;
         let ended = bench.buy(&[]).await;
         assert_eq!((ended.code, ended.text()), (0, "the report"), "{ended:?}");
         let settlement = &bench.paywall.settlements()[0];
@@ -49,7 +49,7 @@ async fn content_is_bought_and_printed() {
 
 #[tokio::test]
 async fn the_json_of_a_purchase_has_this_shape() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench.buy(&["--json"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     let line = ended.json();
@@ -85,7 +85,7 @@ async fn the_json_of_a_purchase_has_this_shape() {
 
 #[tokio::test]
 async fn what_is_free_is_not_paid() {
-    let bench = Bench::new(Route::get("/report").body("free")).await;
+    let bench = CliHarness::new(Route::get("/report").body("free")).await;
     let ended = bench.buy(&[]).await;
     assert_eq!(
         (ended.code, ended.text(), ended.stderr.as_str()),
@@ -98,7 +98,7 @@ async fn what_is_free_is_not_paid() {
 
 #[tokio::test]
 async fn failures_with_nothing_signed_exit_1() {
-    let bench = Bench::new(Route::get("/report").status(404).body("nothing here")).await;
+    let bench = CliHarness::new(Route::get("/report").status(404).body("nothing here")).await;
     let ended = bench.buy(&[]).await;
     assert_eq!((ended.code, ended.text()), (1, "nothing here"));
     assert_eq!(ended.stderr, "not paid: the answer is 404 Not Found\n");
@@ -127,7 +127,7 @@ async fn failures_with_nothing_signed_exit_1() {
 
 #[tokio::test]
 async fn plain_http_is_refused_but_for_an_allowed_loopback() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench
         .run(&["pay", "--network", "base-sepolia", &bench.url(), "--json"])
         .await;
@@ -149,7 +149,7 @@ async fn an_answer_lost_after_the_signature_exits_4() {
         (Fault::DropAfterSettle, "30"),
         (Fault::HangAfterSettle, "1"),
     ] {
-        let bench = Bench::new(report().fault(fault)).await;
+        let bench = CliHarness::new(report().fault(fault)).await;
         let ended = bench.buy(&["--json", "--timeout", seconds]).await;
         let line = ended.json();
         assert_eq!(
@@ -177,7 +177,7 @@ async fn whatever_the_seller_claims_a_failed_call_after_a_signature_exits_4_or_5
         Fault::RejectAgain,
         Fault::ForgedReceipt(Forgery::Failure),
     ] {
-        let bench = Bench::new(report().fault(fault.clone())).await;
+        let bench = CliHarness::new(report().fault(fault.clone())).await;
         let ended = bench.buy(&["--json"]).await;
         assert_eq!(
             (ended.code, &ended.json()["spend"]),
@@ -200,7 +200,7 @@ async fn whatever_the_seller_claims_a_failed_call_after_a_signature_exits_4_or_5
             "{ended:?}"
         );
     }
-    let bench = Bench::new(report().fault(Fault::RedirectAfterPayment(place))).await;
+    let bench = CliHarness::new(report().fault(Fault::RedirectAfterPayment(place))).await;
     assert_eq!(bench.buy(&[]).await.code, 4);
 }
 
@@ -213,7 +213,7 @@ async fn content_without_a_matching_receipt_is_delivered_as_unknown() {
         Fault::ForgedReceipt(Forgery::Network),
         Fault::ForgedReceipt(Forgery::NoTransaction),
     ] {
-        let bench = Bench::new(report().fault(fault.clone())).await;
+        let bench = CliHarness::new(report().fault(fault.clone())).await;
         let ended = bench.buy(&["--json"]).await;
         let line = ended.json();
         assert_eq!(ended.code, 4, "{fault:?}: {ended:?}");
@@ -236,7 +236,7 @@ async fn content_without_a_matching_receipt_is_delivered_as_unknown() {
 
 #[tokio::test]
 async fn paid_and_failed_exits_5() {
-    let bench = Bench::new(report().upfront().status(500)).await;
+    let bench = CliHarness::new(report().upfront().status(500)).await;
     let ended = bench.buy(&["--json"]).await;
     let line = ended.json();
     assert_eq!(
@@ -253,7 +253,7 @@ async fn paid_and_failed_exits_5() {
         bench.paywall.settlements()[0].transaction.to_string()
     );
 
-    let bench = Bench::new(
+    let bench = CliHarness::new(
         report()
             .body("x".repeat(100_000))
             .fault(Fault::BrokenBodyAfterSettle),
@@ -271,7 +271,7 @@ async fn paid_and_failed_exits_5() {
 
 #[tokio::test]
 async fn a_purchase_id_is_paid_once() {
-    let bench = Bench::new(report().idempotent()).await;
+    let bench = CliHarness::new(report().idempotent()).await;
     for _ in 0..3 {
         let ended = bench.buy(&["--purchase-id", "order-7", "--json"]).await;
         assert_eq!((ended.code, &ended.json()["spend"]), (0, &json!("settled")));
@@ -297,7 +297,7 @@ async fn a_purchase_id_is_paid_once() {
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_exit_2_and_send_nothing() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let url = bench.url();
     let mistakes: &[&[&str]] = &[
         &[],
@@ -409,7 +409,7 @@ async fn mistakes_on_the_command_line_exit_2_and_send_nothing() {
 
 #[tokio::test]
 async fn without_a_usable_key_nothing_is_sent() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let args = [
         "pay",
         "--network",
@@ -432,7 +432,7 @@ async fn without_a_usable_key_nothing_is_sent() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_keystore_pays() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let file = bench.file("wallet.json", include_str!("support/cli_keystore.json"));
     let args = [
         "pay",
@@ -473,7 +473,7 @@ async fn a_keystore_pays() {
 
 #[tokio::test]
 async fn help_tells_and_exits_0() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     for args in [
         &["--help"][..],
         &["--version"],

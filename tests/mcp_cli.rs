@@ -16,11 +16,11 @@ mod tools;
 
 use std::sync::Arc;
 
-use bench::Bench;
+use bench::CliHarness;
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::usd;
 use serde_json::json;
-use tools::{Shop, Style};
+use tools::{Style, ToolServer};
 
 async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
     let paywall = Paywall::builder()
@@ -30,8 +30,11 @@ async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()
         .await
         .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, door) =
-        tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), None).await;
+    let (address, door) = tools::open(
+        ToolServer::new(Arc::clone(&paywall), Style::Structured),
+        None,
+    )
+    .await;
     (paywall, format!("http://{address}/mcp"), door)
 }
 
@@ -45,7 +48,7 @@ fn report() -> Route {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tools_are_listed_asked_and_called() {
     let (paywall, url, door) = shop(report()).await;
-    let bench = Bench::new(bench::report()).await;
+    let bench = CliHarness::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
     let listed = bench
         .run(&["mcp", "tools", &url, "--allow-http-loopback", "--json"])
@@ -117,7 +120,7 @@ async fn tools_are_listed_asked_and_called() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_outcome_exits_4_and_the_same_call_ends_well() {
     let (paywall, url, door) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
-    let bench = Bench::new(bench::report()).await;
+    let bench = CliHarness::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
     let usual = [
         "mcp",

@@ -18,8 +18,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::testing::{Authorization, Fault, Forgery, Paywall, Route};
 use bursar::{
-    Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    ResponseExt, Spend, State, Timestamp, usd,
+    Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
+    PaymentStatus, Policy, ResponseExt, State, Timestamp, usd,
 };
 use k256::ecdsa::SigningKey;
 use k256::elliptic_curve::sec1::ToSec1Point;
@@ -238,7 +238,7 @@ mod selling {
         let client = client();
         let response = client.get(paywall.url("/report")).send().await.unwrap();
         let (paid, settled) = (
-            response.paid().unwrap().clone(),
+            response.payment().unwrap().clone(),
             paywall.settlements().remove(0),
         );
         assert_eq!(
@@ -285,7 +285,7 @@ mod selling {
         assert_eq!(terms["accepts"][0]["network"], "base-sepolia");
 
         let response = client().get(paywall.url("/report")).send().await.unwrap();
-        assert_eq!(response.spend(), Spend::Settled);
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(
             decode(&response, "x-payment-response")["network"],
             "base-sepolia"
@@ -380,8 +380,8 @@ mod selling {
             .unwrap();
         let response = client().get(paywall.url("/old")).send().await.unwrap();
         assert_eq!(
-            (response.spend(), response.url().path()),
-            (Spend::None, "/free")
+            (response.payment_status(), response.url().path()),
+            (PaymentStatus::NotPaid, "/free")
         );
         assert_eq!(response.headers()["x-kind"], "free");
         assert_eq!(
@@ -421,8 +421,8 @@ mod selling {
         );
         let error = client().get(paywall.url("/odd")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::NotPayable, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::NotPayable, PaymentStatus::NotPaid)
         );
     }
 
@@ -706,8 +706,8 @@ mod verification {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::Settled
+                .payment_status(),
+            PaymentStatus::Paid
         );
         let changed = |payment: &mut Value| {
             payment["extensions"] = json!({ "note": { "info": { "text": "lose" } } })
@@ -854,8 +854,8 @@ mod replay {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::Settled
+                .payment_status(),
+            PaymentStatus::Paid
         );
         let id = paywall.requests()[1]
             .payment
@@ -878,12 +878,12 @@ mod faults {
     }
 
     /// What the client makes of it, and how much was settled.
-    async fn outcome(fault: Fault) -> (Result<Spend, (ErrorKind, Spend)>, usize) {
+    async fn outcome(fault: Fault) -> (Result<PaymentStatus, (ErrorKind, PaymentStatus)>, usize) {
         let paywall = open(report().fault(fault)).await;
         let outcome = client().get(paywall.url("/report")).send().await;
         let outcome = outcome
-            .map(|response| response.spend())
-            .map_err(|error| (error.kind(), error.spend()));
+            .map(|response| response.payment_status())
+            .map_err(|error| (error.kind(), error.payment_status()));
         (outcome, paywall.settlements().len())
     }
 
@@ -894,7 +894,7 @@ mod faults {
         assert_eq!(paywall.settlements().len(), 1);
         assert_eq!(
             outcome(Fault::DropAfterSettle).await,
-            (Err((ErrorKind::Transport, Spend::Unknown)), 1)
+            (Err((ErrorKind::Transport, PaymentStatus::MaybePaid)), 1)
         );
     }
 
@@ -915,10 +915,10 @@ mod faults {
             answer = client.get(paywall.url("/report")).send() => panic!("{answer:?}"),
             () = paywall.wait_for_settlements(1) => {}
         }
-        let entries = client.entries(&Filter::all()).await.unwrap();
+        let purchases = client.purchases(&Filter::all()).await.unwrap();
         assert_eq!(
-            entries[0].state,
-            State::Unknown,
+            purchases[0].state,
+            State::Unresolved,
             "the caller went away after the payment had left"
         );
     }
@@ -930,7 +930,7 @@ mod faults {
         assert!(!response.headers().contains_key("payment-response"));
         assert_eq!(
             outcome(Fault::ServerErrorAfterSettle).await,
-            (Ok(Spend::Unknown), 1)
+            (Ok(PaymentStatus::MaybePaid), 1)
         );
     }
 
@@ -975,13 +975,16 @@ mod faults {
             );
             assert_eq!(
                 outcome(Fault::ForgedReceipt(forgery)).await,
-                (Ok(Spend::Unknown), 1)
+                (Ok(PaymentStatus::MaybePaid), 1)
             );
         }
-        assert_eq!(outcome(Fault::NoReceipt).await, (Ok(Spend::Unknown), 1));
+        assert_eq!(
+            outcome(Fault::NoReceipt).await,
+            (Ok(PaymentStatus::MaybePaid), 1)
+        );
         assert_eq!(
             outcome(Fault::MalformedReceipt).await,
-            (Ok(Spend::Unknown), 1)
+            (Ok(PaymentStatus::MaybePaid), 1)
         );
     }
 
@@ -1004,7 +1007,10 @@ mod faults {
             );
             assert_eq!(
                 outcome(fault).await,
-                (Err((ErrorKind::SettlementFailed, Spend::Unknown)), moved)
+                (
+                    Err((ErrorKind::SettlementFailed, PaymentStatus::MaybePaid)),
+                    moved
+                )
             );
         }
         let paywall = open_at_now(report().v1().fault(Fault::SettlementFailure)).await;
@@ -1028,7 +1034,7 @@ mod faults {
             receipt["transaction"],
             paywall.settlements()[0].transaction.to_string()
         );
-        let pending = Err((ErrorKind::SettlementPending, Spend::Unknown));
+        let pending = Err((ErrorKind::SettlementPending, PaymentStatus::MaybePaid));
         assert_eq!(outcome(Fault::SettlementPending).await, (pending, 1));
     }
 
@@ -1045,7 +1051,7 @@ mod faults {
         );
         assert_eq!(
             outcome(Fault::RejectAgain).await,
-            (Err((ErrorKind::Rejected, Spend::Unknown)), 0)
+            (Err((ErrorKind::Rejected, PaymentStatus::MaybePaid)), 0)
         );
 
         let paywall = open(report().fault_once(Fault::RejectAgain)).await;
@@ -1055,7 +1061,7 @@ mod faults {
             .send()
             .await
             .unwrap();
-        assert_eq!(response.spend(), Spend::Settled);
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(
             paywall.settlements()[0].authorization.value,
             U256::from(20_000)
@@ -1079,7 +1085,7 @@ mod faults {
             (StatusCode::TEMPORARY_REDIRECT, 0)
         );
         assert_eq!(response.headers()["location"], other.url("/catch").as_str());
-        assert_eq!(outcome(fault).await, (Ok(Spend::Unknown), 0));
+        assert_eq!(outcome(fault).await, (Ok(PaymentStatus::MaybePaid), 0));
         assert!(other.requests().is_empty(), "the payment must not go along");
     }
 
@@ -1099,12 +1105,12 @@ mod faults {
             .await
             .unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Malformed, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Malformed, PaymentStatus::NotPaid)
         );
         assert_eq!(
             outcome(Fault::HugeBody402(SIZE)).await,
-            (Ok(Spend::Settled), 1),
+            (Ok(PaymentStatus::Paid), 1),
             "version 2 needs no body"
         );
     }
@@ -1125,12 +1131,12 @@ mod faults {
             .unwrap();
         let error = hasty.get(paywall.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Timeout, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Timeout, PaymentStatus::NotPaid)
         );
         assert_eq!(
             outcome(Fault::HangingBody402).await,
-            (Ok(Spend::Settled), 1),
+            (Ok(PaymentStatus::Paid), 1),
             "version 2 needs no body"
         );
     }
@@ -1144,7 +1150,7 @@ mod faults {
         assert_eq!(decode(&response, "payment-required")["x402Version"], 2);
         assert_eq!(
             outcome(Fault::HugeHeader(SIZE)).await,
-            (Err((ErrorKind::Malformed, Spend::None)), 0)
+            (Err((ErrorKind::Malformed, PaymentStatus::NotPaid)), 0)
         );
         let old = open(report().v1().fault(Fault::HugeHeader(SIZE))).await;
         assert_eq!(
@@ -1166,7 +1172,7 @@ mod faults {
         assert!(send().await.is_err());
         assert!(send().await.is_err());
         paywall.reform();
-        assert_eq!(send().await.unwrap().spend(), Spend::Settled);
+        assert_eq!(send().await.unwrap().payment_status(), PaymentStatus::Paid);
         assert_eq!(paywall.settlements().len(), 5);
     }
 

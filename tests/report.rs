@@ -14,7 +14,7 @@ use std::time::Duration;
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    Address, B256, Client, Entry, Filter, LocalSigner, MemoryLedger, Network, Policy, Refund,
+    Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
     SqliteLedger, State, Timestamp, U256, Usd, usd,
 };
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn client(ledger: SqliteLedger) -> Client {
 }
 
 /// One purchase out of a real ledger, to make others of.
-fn model() -> Entry {
+fn model() -> Purchase {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,22 +58,22 @@ fn model() -> Entry {
         let files = tempfile::tempdir().unwrap();
         let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
         client.get(seller.url("/a")).send().await.unwrap();
-        client.entries(&Filter::all()).await.unwrap().remove(0)
+        client.purchases(&Filter::all()).await.unwrap().remove(0)
     })
 }
 
 /// A purchase, changed.
-fn with(mut entry: Entry, change: impl FnOnce(&mut Entry)) -> Entry {
+fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
     change(&mut entry);
     entry
 }
 
-fn of(entries: &[Entry], selection: &Selection) -> Report {
-    Report::of(entries, Vec::new(), selection, NOW)
+fn of(purchases: &[Purchase], selection: &Selection) -> Report {
+    Report::of(purchases, Vec::new(), selection, NOW)
 }
 
-fn everything(entries: &[Entry]) -> Report {
-    of(entries, &Selection::new())
+fn everything(purchases: &[Purchase]) -> Report {
+    of(purchases, &Selection::new())
 }
 
 fn group<'a>(report: &'a Report, by: Dimension, name: &str) -> &'a Group {
@@ -116,7 +116,7 @@ async fn what_was_bought_is_what_the_report_says() {
     let report = client.report(&Selection::new()).await.unwrap();
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
-    let failed: Vec<Entry> = client.entries(&Filter::all()).await.unwrap();
+    let failed: Vec<Purchase> = client.purchases(&Filter::all()).await.unwrap();
     let naive = failed
         .iter()
         .filter(|entry| entry.failed())
@@ -155,7 +155,7 @@ async fn what_was_bought_is_what_the_report_says() {
     assert_eq!(lifetime.left.as_ref().unwrap().to_string(), "0.89 USD");
     let open: Vec<State> = report.unresolved.iter().map(|open| open.state).collect();
     assert!(
-        open.contains(&State::Unknown) && open.contains(&State::Rejected),
+        open.contains(&State::Unresolved) && open.contains(&State::Rejected),
         "{open:?}"
     );
 }
@@ -175,9 +175,18 @@ struct Draw {
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
+    use State::{
+        ApiCall, Rejected, ReleasedByProof, Reserved, Settled, Signed, Unresolved, Voided,
+    };
     const STATES: [State; 8] = [
-        Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown,
+        ApiCall,
+        Voided,
+        Rejected,
+        ReleasedByProof,
+        Reserved,
+        Settled,
+        Signed,
+        Unresolved,
     ];
     let draw = (
         prop::sample::select(&STATES[..]),
@@ -206,7 +215,7 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
     prop::collection::vec(draw, 0..40)
 }
 
-fn entry(model: &Entry, seq: usize, draw: &Draw) -> Entry {
+fn entry(model: &Purchase, seq: usize, draw: &Draw) -> Purchase {
     let mut entry = model.clone();
     entry.seq = seq as u64;
     entry.state = draw.state;
@@ -218,7 +227,7 @@ fn entry(model: &Entry, seq: usize, draw: &Draw) -> Entry {
         .parse()
         .unwrap();
     entry.tag = draw.tag.map(|tag| format!("tag{tag}"));
-    entry.credential = (draw.state == State::Called).then(|| "key".to_owned());
+    entry.credential = (draw.state == State::ApiCall).then(|| "key".to_owned());
     entry.reserved_at = Timestamp::from_millis(NOW.millis() + draw.day * 86_400_000);
     let edge = if draw.expired {
         NOW.before(Duration::from_millis(1))
@@ -274,32 +283,35 @@ fn agrees(sum: &Sum, (count, usd, units): (u64, u128, u128)) -> Result<(), TestC
 }
 
 fn is_open(draw: &Draw) -> bool {
-    matches!(draw.state, State::Signed | State::Rejected | State::Unknown)
+    matches!(
+        draw.state,
+        State::Signed | State::Rejected | State::Unresolved
+    )
 }
 
 fn is_spent(draw: &Draw) -> bool {
-    is_open(draw) || matches!(draw.state, State::Settled | State::Called)
+    is_open(draw) || matches!(draw.state, State::Settled | State::ApiCall)
 }
 
 #[test]
 fn sums_are_those_made_the_simple_way() {
     let model = model();
     proptest!(ProptestConfig::with_cases(256), |(draws in draws())| {
-        let entries: Vec<Entry> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
-        let report = everything(&entries);
+        let purchases: Vec<Purchase> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
+        let report = everything(&purchases);
         let total = &report.total;
         agrees(&total.spent, naive(&draws, is_spent))?;
         agrees(&total.paid, naive(&draws, |draw| draw.state == State::Settled))?;
-        agrees(&total.called, naive(&draws, |draw| draw.state == State::Called))?;
+        agrees(&total.called, naive(&draws, |draw| draw.state == State::ApiCall))?;
         agrees(&total.outstanding, naive(&draws, |draw| is_open(draw) && !draw.expired))?;
         agrees(&total.expired, naive(&draws, |draw| is_open(draw) && draw.expired))?;
         agrees(&total.held, naive(&draws, |draw| draw.state == State::Reserved && !draw.expired))?;
-        agrees(&total.released, naive(&draws, |draw| draw.state == State::Released))?;
-        let freed = |draw: &Draw| draw.state == State::Freed || (draw.state == State::Reserved && draw.expired);
+        agrees(&total.released, naive(&draws, |draw| draw.state == State::ReleasedByProof))?;
+        let freed = |draw: &Draw| draw.state == State::Voided || (draw.state == State::Reserved && draw.expired);
         agrees(&total.freed, naive(&draws, freed))?;
         agrees(&total.refused, naive(&draws, |draw| draw.state == State::Rejected))?;
         let failed = |draw: &Draw| match draw.state {
-            State::Unknown => draw.status != Some(200),
+            State::Unresolved => draw.status != Some(200),
             State::Settled => draw.status.is_some_and(|status| status != 200),
             _ => false,
         };
@@ -318,7 +330,7 @@ fn sums_are_those_made_the_simple_way() {
             prop_assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
         }
         // The same books, in whatever order, make the same report.
-        let mut shuffled = entries.clone();
+        let mut shuffled = purchases.clone();
         shuffled.reverse();
         prop_assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&everything(&shuffled)).unwrap());
     });
@@ -327,7 +339,7 @@ fn sums_are_those_made_the_simple_way() {
 #[test]
 fn a_selection_takes_what_meets_all_of_its_conditions() {
     let model = model();
-    let mut entries = Vec::new();
+    let mut purchases = Vec::new();
     for (seq, (host, tag, agent, at)) in [
         ("a.example", Some("x"), Some("one"), "2026-03-28T23:30:00Z"),
         (
@@ -347,9 +359,9 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
         entry.origin = format!("https://{host}").parse().unwrap();
         (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
         entry.reserved_at = Zone::default().moment(at).unwrap();
-        entries.push(entry);
+        purchases.push(entry);
     }
-    let count = |selection: &Selection| of(&entries, selection).total.spent.count;
+    let count = |selection: &Selection| of(&purchases, selection).total.spent.count;
     let berlin = Zone::named("Europe/Berlin").unwrap();
     assert_eq!(count(&Selection::new()), 3);
     assert_eq!(
@@ -373,7 +385,7 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
     assert_eq!(day.1.millis() - day.0.millis(), 23 * 3_600_000);
     assert_eq!(count(&Selection::new().since(day.0).until(day.1)), 2);
     let days = |zone: Zone| {
-        let report = of(&entries, &Selection::new().zone(zone));
+        let report = of(&purchases, &Selection::new().zone(zone));
         report
             .by(Dimension::Day)
             .iter()
@@ -393,7 +405,7 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
         days(berlin.clone()),
         named(&[("2026-03-29", 2), ("2026-03-30", 1)])
     );
-    assert_eq!(berlin.last_days(2, entries[2].reserved_at), Some(day.0));
+    assert_eq!(berlin.last_days(2, purchases[2].reserved_at), Some(day.0));
     assert!(Zone::named("Europe/Atlantis").is_err());
     assert_eq!(Zone::default().moment("yesterday"), None);
 }
@@ -435,8 +447,8 @@ fn csv_has_every_group_and_no_formula() {
             entry.tag = Some((*tag).to_owned());
         })
     };
-    let entries: Vec<Entry> = evil.iter().enumerate().map(tagged).collect();
-    let rows = read_csv(&everything(&entries).to_csv());
+    let purchases: Vec<Purchase> = evil.iter().enumerate().map(tagged).collect();
+    let rows = read_csv(&everything(&purchases).to_csv());
     assert!(
         rows.iter().all(|row| row.len() == rows[0].len()),
         "{rows:?}"
@@ -571,7 +583,7 @@ mod written {
             entry.symbol = evil.to_owned();
         });
         entry.agent = Some("</title></style><script>".to_owned());
-        (entry.state, entry.expires_at) = (State::Unknown, NOW.after(Duration::from_secs(9)));
+        (entry.state, entry.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
         let report = of(&[entry], &Selection::new().tag(evil));
         let page = report.to_html();
         let lower = page.to_lowercase();
@@ -622,7 +634,7 @@ mod written {
                 entry.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
             })
         };
-        let many: Vec<Entry> = (0..400).map(day).collect();
+        let many: Vec<Purchase> = (0..400).map(day).collect();
         let report = everything(&many);
         let page = report.to_html();
         assert!(
@@ -707,7 +719,7 @@ mod written {
     }
 
     /// Four months of an agent's life, with all that can happen, and names of every kind.
-    fn busy() -> Vec<Entry> {
+    fn busy() -> Vec<Purchase> {
         let hosts = [
             "api.weather.example",
             "maps.example",
@@ -723,11 +735,11 @@ mod written {
         let states = [
             State::Settled,
             State::Settled,
-            State::Unknown,
-            State::Called,
+            State::Unresolved,
+            State::ApiCall,
             State::Rejected,
             State::Settled,
-            State::Released,
+            State::ReleasedByProof,
         ];
         let at = |seq: u64| {
             NOW.before(Duration::from_secs(86_400 * 120))
@@ -754,7 +766,7 @@ mod written {
                 } else {
                     entry.asset
                 };
-                entry.credential = (entry.state == State::Called).then(|| "weather".to_owned());
+                entry.credential = (entry.state == State::ApiCall).then(|| "weather".to_owned());
                 entry.reserved_at = at(seq);
                 entry.expires_at = if seq > 320 {
                     NOW.after(Duration::from_secs(60))
@@ -772,9 +784,9 @@ mod written {
         (1..334).map(purchase).collect()
     }
 
-    fn model_of(seq: u64) -> Entry {
+    fn model_of(seq: u64) -> Purchase {
         use std::sync::OnceLock;
-        static MODEL: OnceLock<Entry> = OnceLock::new();
+        static MODEL: OnceLock<Purchase> = OnceLock::new();
         let mut entry = MODEL.get_or_init(model).clone();
         entry.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
         entry

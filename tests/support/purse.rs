@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
 use bursar::{
-    Address, Asset, AssetRegistry, Denial, Entry, Error, Filter, Intent, LocalSigner, MemoryLedger,
-    Network, Outcome, Paid, Payer, PayerBuilder, Payment, PaymentRequired, Policy, Quotation,
-    Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
+    Address, Asset, AssetRegistry, Denial, Error, Filter, Intent, LocalSigner, MemoryLedger,
+    Network, Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy, PriceCheck, Purchase,
+    SignedPayment, Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
 };
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ pub(crate) fn payee(byte: u8) -> Address {
 
 /// Something that a seller asks money for, and how the buyer asks for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Sale {
+pub(crate) struct TestOffer {
     pub(crate) url: String,
     pub(crate) method: String,
     pub(crate) offers: Vec<Offer>,
@@ -107,12 +107,12 @@ impl Offer {
 }
 
 /// USDC on Base, for `https://api.example.com/report`.
-pub(crate) fn sale(dollars: &str) -> Sale {
+pub(crate) fn sale(dollars: &str) -> TestOffer {
     sale_in(usdc("base"), dollars)
 }
 
-pub(crate) fn sale_in(asset: Asset, decimal: &str) -> Sale {
-    Sale {
+pub(crate) fn sale_in(asset: Asset, decimal: &str) -> TestOffer {
+    TestOffer {
         url: "https://api.example.com/report".to_owned(),
         method: "GET".to_owned(),
         offers: vec![Offer::new(asset, decimal)],
@@ -124,7 +124,7 @@ pub(crate) fn sale_in(asset: Asset, decimal: &str) -> Sale {
     }
 }
 
-impl Sale {
+impl TestOffer {
     pub(crate) fn url(mut self, url: &str) -> Self {
         self.url = url.to_owned();
         self
@@ -200,7 +200,7 @@ impl Sale {
 }
 
 /// A wallet under a policy. Agents share its books.
-pub(crate) struct Purse {
+pub(crate) struct WalletHarness {
     policy: Policy,
     ledger: Arc<MemoryLedger>,
     clock: Arc<AtomicI64>,
@@ -208,7 +208,7 @@ pub(crate) struct Purse {
     equip: Box<dyn Fn(PayerBuilder) -> PayerBuilder + Send + Sync>,
 }
 
-impl Purse {
+impl WalletHarness {
     pub(crate) fn new(policy: Policy) -> Self {
         Self::with(policy, |builder| builder)
     }
@@ -265,13 +265,13 @@ impl Purse {
         self.signatures.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn authorize(&self, sale: &Sale) -> Result<Payment, Error> {
+    pub(crate) async fn authorize(&self, sale: &TestOffer) -> Result<Payment, Error> {
         self.payer(sale.agent.as_deref())
             .authorize(&sale.terms(), &sale.intent())
             .await
     }
 
-    pub(crate) async fn quote(&self, sale: &Sale) -> Quotation {
+    pub(crate) async fn quote(&self, sale: &TestOffer) -> PriceCheck {
         self.payer(sale.agent.as_deref())
             .quote(sale.terms(), &sale.intent())
             .await
@@ -279,39 +279,39 @@ impl Purse {
     }
 
     /// Buys, and the answer is lost.
-    pub(crate) async fn hold(&self, sale: &Sale) -> Paid {
+    pub(crate) async fn hold(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
             .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         payment.lost("the connection was reset").await;
-        payment.paid().clone()
+        payment.payment().clone()
     }
 
     /// Buys, and the seller settles.
-    pub(crate) async fn buy(&self, sale: &Sale) -> Paid {
+    pub(crate) async fn buy(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
             .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         settle(&payment).await;
-        payment.paid().clone()
+        payment.payment().clone()
     }
 
     /// Is refused, without a signature.
-    pub(crate) async fn deny(&self, sale: &Sale) -> Denial {
+    pub(crate) async fn deny(&self, sale: &TestOffer) -> Denial {
         let before = self.signatures();
         let error = match self.authorize(sale).await {
             Ok(payment) => panic!("was paid: {payment:?} for {sale:?}"),
             Err(error) => error,
         };
         assert_eq!(self.signatures(), before, "the signer was called");
-        assert_eq!(error.spend(), bursar::Spend::None);
+        assert_eq!(error.payment_status(), bursar::PaymentStatus::NotPaid);
         error.denial().unwrap_or_else(|| panic!("{error}")).clone()
     }
 
-    pub(crate) async fn entries(&self) -> Vec<Entry> {
-        self.payer(None).entries(&Filter::all()).await.unwrap()
+    pub(crate) async fn purchases(&self) -> Vec<Purchase> {
+        self.payer(None).purchases(&Filter::all()).await.unwrap()
     }
 }
 
@@ -320,8 +320,8 @@ pub(crate) async fn settle(payment: &Payment) {
     let receipt = json!({
         "success": true,
         "transaction": format!("0x{}", "ab".repeat(32)),
-        "network": payment.paid().network().to_string(),
-        "payer": payment.paid().payer.to_string(),
+        "network": payment.payment().network().to_string(),
+        "payer": payment.payment().payer.to_string(),
     });
     let mut headers = HeaderMap::new();
     headers.insert(

@@ -8,17 +8,17 @@ use crate::x402::PaymentRequired;
 /// What something would cost, and what the policy and the books say to it. Nothing is signed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Quotation {
+pub struct PriceCheck {
     /// The seller's terms.
     pub required: PaymentRequired,
     /// Every offer, in the seller's order.
-    pub offers: Vec<QuotedOffer>,
+    pub offers: Vec<PricedOffer>,
 }
 
 /// One offer of a seller with what would become of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct QuotedOffer {
+pub struct PricedOffer {
     /// What could be signed, or why not.
     pub quote: Result<Quote, Unpayable>,
     /// What each rule answers; `None` for an offer that cannot be signed for, and for a client
@@ -26,11 +26,11 @@ pub struct QuotedOffer {
     pub explanation: Option<Explanation>,
 }
 
-impl Quotation {
+impl PriceCheck {
     pub(crate) fn unjudged(required: PaymentRequired, assets: &AssetRegistry) -> Self {
         let offers = Quote::read_all(&required, assets)
             .into_iter()
-            .map(|quote| QuotedOffer {
+            .map(|quote| PricedOffer {
                 quote,
                 explanation: None,
             });

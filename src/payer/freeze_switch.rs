@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Stops all paying of the clients that it was given to, at once and until it is lifted.
 ///
 /// Clones are the same switch: keep one, and hand the other to
-/// [`ClientBuilder::kill_switch`](crate::ClientBuilder::kill_switch). What was signed before stays
+/// [`ClientBuilder::freeze_switch`](crate::ClientBuilder::freeze_switch). What was signed before stays
 /// signed, and is not presented again while the switch is on. To stop from outside there are the
-/// policy's [file](crate::Policy::kill_switch_file) and the [ledger](crate::Ledger::stop).
+/// policy's [file](crate::Policy::freeze_file) and the [ledger](crate::Ledger::stop).
 ///
 /// ```
-/// use bursar::KillSwitch;
+/// use bursar::FreezeSwitch;
 ///
-/// let switch = KillSwitch::new();
+/// let switch = FreezeSwitch::new();
 /// let handle = switch.clone();
-/// // Client::builder().kill_switch(switch)…
+/// // Client::builder().freeze_switch(switch)…
 /// handle.stop("the model went in circles");
 /// assert!(handle.is_on());
 /// handle.lift();
 /// ```
 #[derive(Clone, Default)]
-pub struct KillSwitch(Arc<Mutex<Option<String>>>);
+pub struct FreezeSwitch(Arc<Mutex<Option<String>>>);
 
-impl KillSwitch {
+impl FreezeSwitch {
     /// A switch that is off.
     #[must_use]
     pub fn new() -> Self {
@@ -55,8 +55,8 @@ impl KillSwitch {
     }
 }
 
-impl fmt::Debug for KillSwitch {
+impl fmt::Debug for FreezeSwitch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KillSwitch").field(&self.reason()).finish()
+        f.debug_tuple("FreezeSwitch").field(&self.reason()).finish()
     }
 }
