@@ -8,9 +8,6 @@
     reason = "tests"
 )]
 
-#[path = "support/purse.rs"]
-mod purse;
-
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::io::Write;
@@ -24,11 +21,11 @@ use bursar::{
     Hypothetical, Limits, MemoryLedger, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
     Timestamp, Usd, Verdict, approve_fn, usd,
 };
-use proptest::prelude::*;
-use purse::{
+use bursar_tests::purse::{
     DAY, HOUR, MINUTE, Offer, Purse, SECOND, START, Sale, at, base, euro, euros, payee, sale,
     sale_in, settle, signer, usdc,
 };
+use proptest::prelude::*;
 
 /// Base, and no limit but those added.
 fn bare() -> Policy {

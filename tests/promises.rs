@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     B256, Checks, Client, ClientBuilder, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner,
     MemoryLedger, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend,
     StopOrder, Timestamp, Transition, U256, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 
 fn policy() -> Policy {
     Policy::new()
