@@ -1,11 +1,5 @@
 //! Reports against the books of a real ledger, and against sums made the simple way.
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
