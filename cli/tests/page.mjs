@@ -1,6 +1,6 @@
 // Looks at a report's page in headless Chromium: light and dark, narrow and wide.
 //
-// node tests/report/page.mjs PAGE.html REPORT.json [SCREENSHOTS]
+// node cli/tests/page.mjs PAGE.html REPORT.json [SCREENSHOTS]
 //
 // Chromium speaks its DevTools protocol over a pipe, so that nothing listens and nothing is installed.
 import { spawn } from "node:child_process";
