@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for call in 1..=5 {
         let response = client.get(seller.url("/report")).send().await?;
-        let how = match (response.called(), response.receipt()) {
+        let how = match (response.api_call(), response.receipt()) {
             (_, Some(receipt)) => format!("paid {}", receipt.amount()),
             (Some(called), None) => format!(
                 "by the key `{}`, {} USD declared",

@@ -51,7 +51,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for page in ["/cheap", "/dear", "/dearest"] {
         match client.get(paywall.url(page)).send().await {
-            Ok(response) => println!("{page}: {} ({})", response.status(), response.spend()),
+            Ok(response) => println!(
+                "{page}: {} ({})",
+                response.status(),
+                response.payment_status()
+            ),
             Err(error) => println!("{page}: {error}"),
         }
     }

@@ -93,7 +93,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(response) => println!(
                 "{attempt}: {}, money {}",
                 response.status(),
-                response.spend()
+                response.payment_status()
             ),
             Err(error) => println!("{attempt}: {error}"),
         }

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{} ({}): {}",
         response.status(),
-        response.spend(),
+        response.payment_status(),
         response.text().await?
     );
     Ok(())

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(response) => println!(
                 "{attempt}: {} paid ({})",
                 response.status(),
-                response.spend()
+                response.payment_status()
             ),
             Err(error) => {
                 println!("{attempt}: {error}");

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_extension(tagged)
         .send()
         .await?;
-    println!("{} ({})", response.status(), response.spend());
+    println!("{} ({})", response.status(), response.payment_status());
 
     if let Err(error) = client.get(paywall.url("/dear")).send().await
         && let Some(error) = middleware::error(&error)

@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .allow_http_loopback(true)
         .build()?;
 
-    let before = client.entries(&Filter::all()).await?.len();
+    let before = client.purchases(&Filter::all()).await?.len();
     match before {
         0 => println!("         new: nothing was ever bought"),
         n => println!("         remembers {n} purchases of earlier runs, and counts them"),
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "\ntimes the seller was paid: {}; the ledger holds {} purchases",
         paywall.settlements().len(),
-        client.entries(&Filter::all()).await?.len()
+        client.purchases(&Filter::all()).await?.len()
     );
     println!(
         "run it again: the ledger remembers, and once the day's 0.20 USD are used, nothing more is bought"
@@ -92,8 +92,8 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
 
     // Ask first: nothing is signed. The purchase below asks again by itself.
     if let Some(copy) = request.try_clone()
-        && let Some(quotation) = client.quote(copy).await?.priced()
-        && let Some(quote) = quotation.preferred()
+        && let Some(price_check) = client.quote(copy).await?.priced()
+        && let Some(quote) = price_check.preferred()
     {
         println!(
             "  price    {} to {} on {}",
@@ -101,7 +101,7 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
             quote.pay_to(),
             quote.network()
         );
-        let denial = quotation
+        let denial = price_check
             .offers
             .iter()
             .find_map(|offer| offer.explanation.as_ref()?.denial());
@@ -113,7 +113,7 @@ async fn buy(client: &Client, url: bursar::Url) -> Result<(), Box<dyn Error>> {
 
     match client.execute(request).await {
         Ok(response) => {
-            if let Some(paid) = response.paid() {
+            if let Some(paid) = response.payment() {
                 println!(
                     "  signed   {} valid until {}, nonce {}",
                     paid.amount,

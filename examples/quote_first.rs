@@ -19,11 +19,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .allow_http_loopback(true)
         .build()?;
 
-    let Some(quotation) = client.get(paywall.url("/report")).quote().await?.priced() else {
+    let Some(price_check) = client.get(paywall.url("/report")).quote().await?.priced() else {
         println!("it is free");
         return Ok(());
     };
-    for offer in &quotation.offers {
+    for offer in &price_check.offers {
         match (&offer.quote, &offer.explanation) {
             (Ok(quote), Some(explanation)) => {
                 print!("{} to {}\n{explanation}", quote.amount(), quote.pay_to())
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             (Err(reason), _) => println!("not payable: {reason}"),
         }
     }
-    let Some(best) = quotation.best() else {
+    let Some(best) = price_check.best() else {
         return Ok(());
     };
 
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{} ({}): {}",
         response.status(),
-        response.spend(),
+        response.payment_status(),
         response.text().await?
     );
     Ok(())

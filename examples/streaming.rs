@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .get(paywall.url("/film"))
         .send()
         .await?
-        .error_for_spend()?;
+        .error_for_payment()?;
     if let Some(receipt) = response.receipt() {
         println!("paid {} in {}", receipt.amount(), receipt.transaction());
     }

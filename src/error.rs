@@ -7,10 +7,10 @@ use reqwest::StatusCode;
 use url::Url;
 
 use crate::ledger::{LedgerError, PurchaseId, PurchaseIdError};
-use crate::payer::Quotation;
+use crate::payer::PriceCheck;
 use crate::policy::{Denial, PolicyError};
 use crate::quote::Unpayable;
-use crate::receipt::{Paid, Receipt};
+use crate::receipt::{Receipt, SignedPayment};
 use crate::signer::{KeyError, SignerError};
 use crate::x402::WireError;
 
@@ -22,29 +22,29 @@ use crate::x402::WireError;
     clippy::exhaustive_enums,
     reason = "the money question has three answers"
 )]
-pub enum Spend {
+pub enum PaymentStatus {
     /// Nothing was signed.
-    None,
+    NotPaid,
     /// An authorization was signed and the outcome is not known. It counts as spent until proved
     /// otherwise.
-    Unknown,
+    MaybePaid,
     /// The seller named the transaction, and it matches what was signed.
-    Settled,
+    Paid,
 }
 
-impl Spend {
+impl PaymentStatus {
     /// The stable name: `none`, `unknown` or `settled`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::None => "none",
-            Self::Unknown => "unknown",
-            Self::Settled => "settled",
+            Self::NotPaid => "not_paid",
+            Self::MaybePaid => "maybe_paid",
+            Self::Paid => "paid",
         }
     }
 }
 
-impl fmt::Display for Spend {
+impl fmt::Display for PaymentStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -88,7 +88,7 @@ pub enum ErrorKind {
     SettlementPending,
     /// An MCP server answered with an error of its own.
     Rpc,
-    /// An error status; see [`ResponseExt::error_for_spend`](crate::ResponseExt::error_for_spend).
+    /// An error status; see [`ResponseExt::error_for_payment`](crate::ResponseExt::error_for_payment).
     Status,
 }
 
@@ -137,11 +137,11 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 struct Inner {
     kind: ErrorKind,
-    spend: Spend,
+    spend: PaymentStatus,
     message: String,
     url: Option<Url>,
     purchase: Option<PurchaseId>,
-    paid: Option<Box<Paid>>,
+    paid: Option<Box<SignedPayment>>,
     status: Option<StatusCode>,
     about: About,
     source: Option<BoxError>,
@@ -152,7 +152,7 @@ struct Inner {
 enum About {
     Nothing,
     Denial(Box<Denial>),
-    Quotation(Box<Quotation>),
+    PriceCheck(Box<PriceCheck>),
     Unpayable(Vec<Unpayable>),
     Receipt(Box<Receipt>),
     Reason(String),
@@ -162,7 +162,7 @@ impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let inner = Inner {
             kind,
-            spend: Spend::None,
+            spend: PaymentStatus::NotPaid,
             message: message.into(),
             url: None,
             purchase: None,
@@ -195,12 +195,16 @@ impl Error {
         Self::new(ErrorKind::NotPayable, message).about(About::Unpayable(reasons))
     }
 
-    pub(crate) fn with_quotation(kind: ErrorKind, message: &str, quotation: Quotation) -> Self {
-        Self::new(kind, message).about(About::Quotation(Box::new(quotation)))
+    pub(crate) fn with_price_check(
+        kind: ErrorKind,
+        message: &str,
+        price_check: PriceCheck,
+    ) -> Self {
+        Self::new(kind, message).about(About::PriceCheck(Box::new(price_check)))
     }
 
     pub(crate) fn refused(kind: ErrorKind, message: String, reason: Option<String>) -> Self {
-        let error = Self::new(kind, message).spent(Spend::Unknown);
+        let error = Self::new(kind, message).spent(PaymentStatus::MaybePaid);
         match reason {
             Some(reason) => error.about(About::Reason(reason)),
             None => error,
@@ -216,7 +220,7 @@ impl Error {
         self
     }
 
-    pub(crate) fn spent(mut self, spend: Spend) -> Self {
+    pub(crate) fn spent(mut self, spend: PaymentStatus) -> Self {
         self.inner.spend = spend;
         self
     }
@@ -263,7 +267,7 @@ impl Error {
         self
     }
 
-    pub(crate) fn of_payment(mut self, paid: &Paid) -> Self {
+    pub(crate) fn of_payment(mut self, paid: &SignedPayment) -> Self {
         self.inner.paid = Some(Box::new(paid.clone()));
         self.of_purchase(&paid.purchase)
     }
@@ -285,7 +289,7 @@ impl Error {
 
     /// What became of the money: ask this first.
     #[must_use]
-    pub fn spend(&self) -> Spend {
+    pub fn payment_status(&self) -> PaymentStatus {
         self.inner.spend
     }
 
@@ -307,9 +311,9 @@ impl Error {
     /// The price and what the policy says of it, for [`ErrorKind::NotReplayable`] and
     /// [`ErrorKind::NoWallet`].
     #[must_use]
-    pub fn quotation(&self) -> Option<&Quotation> {
+    pub fn price_check(&self) -> Option<&PriceCheck> {
         match &self.inner.about {
-            About::Quotation(quotation) => Some(quotation),
+            About::PriceCheck(price_check) => Some(price_check),
             _ => None,
         }
     }
@@ -326,7 +330,7 @@ impl Error {
 
     /// What was signed, once something was.
     #[must_use]
-    pub fn paid(&self) -> Option<&Paid> {
+    pub fn payment(&self) -> Option<&SignedPayment> {
         self.inner.paid.as_deref()
     }
 
@@ -383,10 +387,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.spend() {
-            Spend::None => "not paid: ",
-            Spend::Unknown => "may be paid: ",
-            Spend::Settled => "paid: ",
+        f.write_str(match self.payment_status() {
+            PaymentStatus::NotPaid => "not paid: ",
+            PaymentStatus::MaybePaid => "may be paid: ",
+            PaymentStatus::Paid => "paid: ",
         })?;
         f.write_str(&self.inner.message)?;
         if let Some(purchase) = &self.inner.purchase {

@@ -8,14 +8,15 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
 
 use crate::discovery::{Advertised, Skipped, SourceKind};
-use crate::ledger::{Checks, NewEntry, Reservation, Terms};
+use crate::ledger::{Checks, NewPurchase, Reservation, Terms};
 use crate::money::Usd;
 use crate::policy::limit::{LimitKind, Meter};
 use crate::receipt::Claim;
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
 use crate::{
-    Asset, AssetRegistry, Network, Paid, PurchaseId, Scope, Timestamp, TokenAmount, text, x402,
+    Asset, AssetRegistry, Network, PurchaseId, Scope, SignedPayment, Timestamp, TokenAmount, text,
+    x402,
 };
 
 /// How long a hold of [`reservation`] stands without a signature.
@@ -60,7 +61,7 @@ pub struct Wish {
 #[expect(clippy::expect_used, reason = "without it no target means anything")]
 pub fn reservation(wish: Wish) -> Reservation {
     let limit = LimitKind::Lifetime(Usd::from_micros(wish.lifetime).into());
-    let entry = NewEntry {
+    let entry = NewPurchase {
         identifier: format!("pay_{}", wish.id),
         purchase: wish.id,
         payer: Address::repeat_byte(0xAB),
@@ -111,7 +112,7 @@ pub fn payment(header: &str) -> Option<(Address, U256, u64)> {
 
 /// Whether a receipt header is taken for a settlement of `paid`.
 #[must_use]
-pub fn settles(paid: &Paid, header: &[u8]) -> Option<B256> {
+pub fn settles(paid: &SignedPayment, header: &[u8]) -> Option<B256> {
     let mut headers = HeaderMap::new();
     headers.insert("payment-response", HeaderValue::from_bytes(header).ok()?);
     match Claim::read(paid, &headers) {
@@ -126,8 +127,8 @@ pub fn settles(paid: &Paid, header: &[u8]) -> Option<B256> {
 /// When `order-1` is no purchase id.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without it no target means anything")]
-pub fn paid() -> Paid {
-    Paid {
+pub fn payment() -> SignedPayment {
+    SignedPayment {
         purchase: "order-1".parse().expect("a purchase id"),
         amount: TokenAmount::from_units(usdc(), U256::from(10_000)),
         payer: Address::repeat_byte(0xAB),

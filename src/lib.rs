@@ -16,7 +16,7 @@
 //!     .ledger(SqliteLedger::open("agent.db")?)
 //!     .build()?;
 //! let response = client.get("https://api.example.com/report").send().await?;
-//! println!("{} ({})", response.status(), response.spend());
+//! println!("{} ({})", response.status(), response.payment_status());
 //! # Ok(())
 //! # }
 //! ```
@@ -38,9 +38,9 @@
 //! |---|---|
 //! | how to do a thing, task by task | [`guide`] |
 //! | requests and responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
-//! | what became of the money | [`Spend`], [`Error::spend`], [`Receipt`] |
+//! | what became of the money | [`PaymentStatus`], [`Error::payment_status`], [`Receipt`] |
 //! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
-//! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Entry`] |
+//! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Purchase`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | finding services | [`discovery`], [`Client::discover`] |
@@ -104,16 +104,17 @@ pub use credential::{
     CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
     Month, ParsePlanError, Preference,
 };
-pub use error::{Error, ErrorKind, Spend};
-pub use exchange::{Called, Quoted, ResponseExt};
+pub use error::{Error, ErrorKind, PaymentStatus};
+pub use exchange::{ApiCall, PriceOutcome, ResponseExt};
 #[cfg(feature = "postgres")]
 pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Entry, Filter, Finding, Ledger, LedgerError,
-    MemoryLedger, Plan, PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved,
-    Resumption, SellerAnswer, State, StopOrder, Tally, Transition, write_csv, write_jsonl,
+    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Filter, Finding, Freeze, Ledger,
+    LedgerError, MemoryLedger, Plan, Purchase, PurchaseId, PurchaseIdError, PurchaseKey, Refund,
+    Reservation, Reserved, Resumption, SellerAnswer, State, Tally, Transition, write_csv,
+    write_jsonl,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};
@@ -121,8 +122,8 @@ pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 pub use payer::{
-    Evidence, EvidenceAuthorization, EvidenceRequest, Intent, KillSwitch, Outcome, Payer,
-    PayerBuilder, Payment, Quotation, QuotedOffer, Reconciled,
+    Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Intent, Outcome, Payer,
+    PayerBuilder, Payment, PriceCheck, PricedOffer, Reconciled,
 };
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,
@@ -130,7 +131,7 @@ pub use policy::{
     Quantity, Rule, Scope, Span, TerminalApprover, Untrusted, Verdict, approve_fn,
 };
 pub use quote::{Flow, Quote, Unpayable};
-pub use receipt::{Paid, Receipt};
+pub use receipt::{Receipt, SignedPayment};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{

@@ -31,7 +31,7 @@ use reqwest_middleware::{Middleware, Next};
 
 use crate::client::ANSWER_TIMEOUT;
 use crate::client::guard::Guard;
-use crate::exchange::{Deadline, Exchange, Options, Patience, Wire};
+use crate::exchange::{Deadline, Exchange, Options, RetryPolicy, Transport};
 use crate::payer::Payer;
 use crate::policy::Amount;
 use crate::{Error, ErrorKind, PurchaseIdError};
@@ -45,7 +45,7 @@ use crate::{Error, ErrorKind, PurchaseIdError};
 pub struct PaymentMiddleware {
     payer: Payer,
     guard: Guard,
-    patience: Patience,
+    patience: RetryPolicy,
 }
 
 impl PaymentMiddleware {
@@ -55,7 +55,7 @@ impl PaymentMiddleware {
         Self {
             payer,
             guard: Guard::default(),
-            patience: Patience::default(),
+            patience: RetryPolicy::default(),
         }
     }
 
@@ -174,7 +174,7 @@ impl Middleware for PaymentMiddleware {
             .cloned()
             .unwrap_or_default();
         let deadline = Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT);
-        let mut stack = Stack { next, extensions };
+        let mut stack = MiddlewareTransport { next, extensions };
         let time = (deadline, self.patience);
         let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, time);
         exchange
@@ -185,12 +185,12 @@ impl Middleware for PaymentMiddleware {
 }
 
 /// The middleware beneath, and reqwest at the bottom.
-struct Stack<'a> {
+struct MiddlewareTransport<'a> {
     next: Next<'a>,
     extensions: &'a mut Extensions,
 }
 
-impl Wire for Stack<'_> {
+impl Transport for MiddlewareTransport<'_> {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
         self.next
             .clone()

@@ -11,7 +11,7 @@ use crate::x402::SettlementResponse;
 /// The authorization that was signed for a purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Paid {
+pub struct SignedPayment {
     /// The purchase.
     pub purchase: PurchaseId,
     /// Token and amount.
@@ -26,7 +26,7 @@ pub struct Paid {
     pub valid_before: u64,
 }
 
-impl Paid {
+impl SignedPayment {
     /// The chain.
     #[must_use]
     pub fn network(&self) -> Network {
@@ -40,7 +40,7 @@ impl Paid {
 /// transaction.
 #[derive(Clone, Debug)]
 pub struct Receipt {
-    paid: Paid,
+    paid: SignedPayment,
     transaction: B256,
     claim: SettlementResponse,
 }
@@ -66,7 +66,7 @@ impl Receipt {
 
     /// The authorization that was signed.
     #[must_use]
-    pub const fn paid(&self) -> &Paid {
+    pub const fn payment(&self) -> &SignedPayment {
         &self.paid
     }
 
@@ -77,7 +77,7 @@ impl Receipt {
     }
 
     /// The receipt of a purchase that was settled before, as the books hold it.
-    pub(crate) fn from_books(paid: &Paid, transaction: B256) -> Self {
+    pub(crate) fn from_books(paid: &SignedPayment, transaction: B256) -> Self {
         let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
         Self {
             paid: paid.clone(),
@@ -87,7 +87,7 @@ impl Receipt {
     }
 
     /// The receipt, if the claim is a success that names a transaction, our network and our payer.
-    pub(crate) fn matching(paid: &Paid, claim: &SettlementResponse) -> Option<Self> {
+    pub(crate) fn matching(paid: &SignedPayment, claim: &SettlementResponse) -> Option<Self> {
         let network: Network = claim.network.parse().ok()?;
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
         let transaction: B256 = claim.transaction.strip_prefix("0x")?.parse().ok()?;
@@ -111,7 +111,7 @@ pub(crate) enum Claim {
 }
 
 impl Claim {
-    pub(crate) fn read(paid: &Paid, headers: &HeaderMap) -> Self {
+    pub(crate) fn read(paid: &SignedPayment, headers: &HeaderMap) -> Self {
         match SettlementResponse::from_headers(headers) {
             None => Self::Absent,
             Some(Err(error)) => Self::Malformed(error.to_string()),

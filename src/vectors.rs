@@ -712,7 +712,7 @@ async fn choice(row: &Value) -> Choice {
 }
 
 fn refusal(error: &Error) -> Choice {
-    assert_eq!(error.spend(), crate::Spend::None);
+    assert_eq!(error.payment_status(), crate::PaymentStatus::NotPaid);
     error.denial().map_or_else(
         || Choice::NotPayable(error.unpayable().to_vec()),
         |denial| Choice::Denied(denial.rule),
@@ -806,11 +806,11 @@ async fn payment_identifier() {
     let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
     let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
     let _payment = payer.authorize(&required(terms), &intent).await.unwrap();
-    let entries = payer.entries(&crate::Filter::all()).await.unwrap();
+    let purchases = payer.purchases(&crate::Filter::all()).await.unwrap();
     assert!(
-        is_identifier(&entries[0].identifier),
+        is_identifier(&purchases[0].identifier),
         "{}",
-        entries[0].identifier
+        purchases[0].identifier
     );
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger,
-    Network, Policy, Quoted, ResponseExt, Rule, Signer, SignerError, Spend, State, U256, Verdict,
-    approve_fn, signer_fn, usd,
+    Network, PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State,
+    U256, Verdict, approve_fn, signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -71,15 +71,15 @@ async fn a_free_page_is_free() {
     let response = client.get(paywall.url("/free")).send().await.unwrap();
     assert_eq!(
         (
-            response.spend(),
-            response.paid(),
+            response.payment_status(),
+            response.payment(),
             response.receipt().is_none()
         ),
-        (Spend::None, None, true)
+        (PaymentStatus::NotPaid, None, true)
     );
     assert_eq!(response.text().await.unwrap(), "hello");
     assert_eq!(paywall.requests().len(), 1);
-    assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -104,9 +104,9 @@ async fn a_paid_page_is_paid_once_and_booked_as_signed() {
             (receipt.transaction(), U256::from(10_000))
         );
 
-        let entries = client.entries(&Filter::all()).await.unwrap();
-        assert_eq!(entries.len(), 1);
-        let entry = &entries[0];
+        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        assert_eq!(purchases.len(), 1);
+        let entry = &purchases[0];
         assert_eq!(
             (entry.state, entry.transaction),
             (State::Settled, Some(receipt.transaction()))
@@ -152,7 +152,10 @@ async fn every_verb_and_builder_method_reaches_the_seller_twice_the_same() {
             .version(reqwest::Version::HTTP_11),
     ] {
         let before = paywall.requests().len();
-        assert_eq!(request.send().await.unwrap().spend(), Spend::Settled);
+        assert_eq!(
+            request.send().await.unwrap().payment_status(),
+            PaymentStatus::Paid
+        );
         let requests = paywall.requests();
         let [first, second] = &requests[before..] else {
             panic!("{requests:?}")
@@ -167,7 +170,7 @@ async fn every_verb_and_builder_method_reaches_the_seller_twice_the_same() {
         assert_eq!(second.headers["cache-control"], "no-store");
     }
     let head = client.head(paywall.url("/echo")).send().await.unwrap();
-    assert_eq!(head.spend(), Spend::Settled);
+    assert_eq!(head.payment_status(), PaymentStatus::Paid);
 }
 
 #[tokio::test]
@@ -182,7 +185,7 @@ async fn a_request_can_be_cloned_built_and_executed() {
     assert_eq!(copy.request().url().path(), "/report");
     client.execute(copy).await.unwrap();
     assert_eq!(
-        client.entries(&Filter::all()).await.unwrap()[0]
+        client.purchases(&Filter::all()).await.unwrap()[0]
             .tag
             .as_deref(),
         Some("t")
@@ -220,15 +223,15 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::NotReplayable, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::NotReplayable, PaymentStatus::NotPaid)
     );
     assert_eq!(
-        error.quotation().unwrap().best().unwrap().dollars(),
+        error.price_check().unwrap().best().unwrap().dollars(),
         Some(usd!("0.01"))
     );
     assert!(
-        client.entries(&Filter::all()).await.unwrap().is_empty(),
+        client.purchases(&Filter::all()).await.unwrap().is_empty(),
         "nothing is held"
     );
     assert_eq!(payments_sent(&paywall), 0);
@@ -240,8 +243,11 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
         .await
         .unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "ab")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "ab")
     );
 }
 
@@ -259,7 +265,7 @@ async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
         .send()
         .await
         .unwrap();
-    assert_eq!(response.spend(), Spend::Settled);
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
     let kind = response.headers()["content-type"]
         .to_str()
         .unwrap()
@@ -278,8 +284,8 @@ async fn a_multipart_form_is_made_again_with_a_boundary_of_its_own() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::NotReplayable, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::NotReplayable, PaymentStatus::NotPaid)
     );
 }
 
@@ -320,8 +326,8 @@ async fn a_402_that_is_not_x402_comes_back_untouched() {
         let paywall = paywall([route]).await;
         let response = client().get(paywall.url("/mpp")).send().await.unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (402, Spend::None)
+            (response.status().as_u16(), response.payment_status()),
+            (402, PaymentStatus::NotPaid)
         );
         assert_eq!(response.headers()["www-authenticate"], "Payment id=1");
         assert_eq!(response.url(), &paywall.url("/mpp"));
@@ -348,8 +354,8 @@ async fn terms_that_cannot_be_read_are_an_error_and_cost_nothing() {
         let paywall = paywall([route]).await;
         let error = client().get(paywall.url("/bad")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Malformed, Spend::None),
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Malformed, PaymentStatus::NotPaid),
             "{header} {body}"
         );
     }
@@ -365,8 +371,8 @@ async fn no_payment_hands_the_402_back() {
         .await
         .unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (402, Spend::None)
+        (response.status().as_u16(), response.payment_status()),
+        (402, PaymentStatus::NotPaid)
     );
     assert_eq!(paywall.requests().len(), 1);
 }
@@ -377,11 +383,11 @@ async fn a_client_without_a_wallet_tells_the_price() {
     let client = Client::builder().allow_http_loopback(true).build().unwrap();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::NoWallet, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::NoWallet, PaymentStatus::NotPaid)
     );
     assert_eq!(
-        error.quotation().unwrap().preferred().unwrap().dollars(),
+        error.price_check().unwrap().preferred().unwrap().dollars(),
         Some(usd!("0.01"))
     );
 }
@@ -422,24 +428,24 @@ async fn quoting_signs_and_holds_nothing() {
     ])
     .await;
     let client = client();
-    let quotation = client
+    let price_check = client
         .get(paywall.url("/report"))
         .quote()
         .await
         .unwrap()
         .priced()
         .unwrap();
-    assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
-    let quotation = client
+    assert_eq!(price_check.best().unwrap().dollars(), Some(usd!("0.01")));
+    let price_check = client
         .get(paywall.url("/dear"))
         .quote()
         .await
         .unwrap()
         .priced()
         .unwrap();
-    assert!(quotation.best().is_none());
+    assert!(price_check.best().is_none());
     assert_eq!(
-        quotation.offers[0]
+        price_check.offers[0]
             .explanation
             .as_ref()
             .unwrap()
@@ -448,12 +454,13 @@ async fn quoting_signs_and_holds_nothing() {
             .rule,
         Rule::PerPayment
     );
-    let Quoted::Unpriced(free) = client.get(paywall.url("/free")).quote().await.unwrap() else {
+    let PriceOutcome::Unpriced(free) = client.get(paywall.url("/free")).quote().await.unwrap()
+    else {
         panic!("it is free")
     };
     assert_eq!(free.text().await.unwrap(), "free");
     assert_eq!(payments_sent(&paywall), 0);
-    assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -468,8 +475,8 @@ async fn a_denial_reaches_neither_signer_nor_seller() {
     let client = builder().signer(signer).build().unwrap();
     let error = client.get(paywall.url("/dear")).send().await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::PerPayment)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::PerPayment)
     );
     assert_eq!(
         (asked.load(Ordering::SeqCst), payments_sent(&paywall)),
@@ -505,23 +512,23 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         .unwrap();
     let error = fails.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Signer, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::NotPaid)
     );
     assert_eq!(
-        fails.entries(&Filter::all()).await.unwrap()[0].state,
-        State::Freed
+        fails.purchases(&Filter::all()).await.unwrap()[0].state,
+        State::Voided
     );
 
     let late = builder().signer(Late(address)).build().unwrap();
     let error = late.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Signer, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::MaybePaid)
     );
     assert_eq!(
-        late.entries(&Filter::all()).await.unwrap()[0].state,
-        State::Unknown
+        late.purchases(&Filter::all()).await.unwrap()[0].state,
+        State::Unresolved
     );
     assert_eq!(payments_sent(&paywall), 0);
 }
@@ -547,8 +554,8 @@ async fn nothing_is_signed_once_the_calls_time_is_up() {
     let silent = under(|_| None);
     let error = silent.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::Approval)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::Approval)
     );
     let late = under(|end| {
         while std::time::Instant::now() < end {
@@ -558,11 +565,11 @@ async fn nothing_is_signed_once_the_calls_time_is_up() {
     });
     let error = late.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Timeout, Spend::None),
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Timeout, PaymentStatus::NotPaid),
         "{error}"
     );
-    assert!(late.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(late.purchases(&Filter::all()).await.unwrap().is_empty());
     assert_eq!(payments_sent(&paywall), 0);
 }
 
@@ -579,8 +586,8 @@ async fn another_s_signature_never_leaves() {
     let client = builder().signer(signer).build().unwrap();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Signer, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::NotPaid)
     );
     assert_eq!(payments_sent(&paywall), 0);
 }
@@ -598,18 +605,21 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
         match first {
             Err(error) => {
                 assert_eq!(
-                    (error.spend(), error.purchase_id().unwrap().as_str()),
-                    (Spend::Unknown, "order-1")
+                    (
+                        error.payment_status(),
+                        error.purchase_id().unwrap().as_str()
+                    ),
+                    (PaymentStatus::MaybePaid, "order-1")
                 )
             }
             Ok(response) => assert_eq!(
-                (response.status().as_u16(), response.spend()),
-                (502, Spend::Unknown)
+                (response.status().as_u16(), response.payment_status()),
+                (502, PaymentStatus::MaybePaid)
             ),
         }
         assert_eq!(
-            client.entries(&Filter::all()).await.unwrap()[0].state,
-            State::Unknown
+            client.purchases(&Filter::all()).await.unwrap()[0].state,
+            State::Unresolved
         );
 
         let response = client
@@ -618,10 +628,10 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
             .send()
             .await
             .unwrap();
-        assert_eq!(response.spend(), Spend::Settled);
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(response.text().await.unwrap(), "the report");
         assert_eq!(paywall.settlements().len(), 1, "one payment on the chain");
-        assert_eq!(client.entries(&Filter::all()).await.unwrap().len(), 1);
+        assert_eq!(client.purchases(&Filter::all()).await.unwrap().len(), 1);
     }
 }
 
@@ -642,8 +652,8 @@ async fn a_purchase_id_belongs_to_one_request() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Purchase, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Purchase, PaymentStatus::NotPaid)
     );
     assert_eq!(paywall.settlements().len(), 1);
 }
@@ -661,15 +671,15 @@ async fn receipts_that_prove_nothing_leave_the_outcome_unknown_and_lose_no_conte
         let client = client();
         let response = client.get(paywall.url("/report")).send().await.unwrap();
         assert_eq!(
-            (response.spend(), response.receipt().is_none()),
-            (Spend::Unknown, true),
+            (response.payment_status(), response.receipt().is_none()),
+            (PaymentStatus::MaybePaid, true),
             "{fault:?}"
         );
-        assert!(response.paid().is_some());
+        assert!(response.payment().is_some());
         assert_eq!(response.text().await.unwrap(), "the report");
         assert_eq!(
-            client.entries(&Filter::all()).await.unwrap()[0].state,
-            State::Unknown
+            client.purchases(&Filter::all()).await.unwrap()[0].state,
+            State::Unresolved
         );
     }
 }
@@ -689,19 +699,19 @@ async fn a_402_after_payment_is_an_error_and_never_a_second_payment() {
         let client = client();
         let error = client.get(paywall.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (kind, Spend::Unknown),
+            (error.kind(), error.payment_status()),
+            (kind, PaymentStatus::MaybePaid),
             "{fault:?}"
         );
         assert!(error.to_string().starts_with("may be paid: "), "{error}");
         assert_eq!(distinct_payments(&paywall), 1, "{fault:?}");
         let booked = if kind == ErrorKind::SettlementPending {
-            State::Unknown
+            State::Unresolved
         } else {
             State::Rejected
         };
         assert_eq!(
-            client.entries(&Filter::all()).await.unwrap()[0].state,
+            client.purchases(&Filter::all()).await.unwrap()[0].state,
             booked
         );
     }
@@ -713,8 +723,8 @@ async fn a_402_with_a_receipt_is_an_error_that_knows_of_the_money() {
     let client = client();
     let error = client.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Rejected, Spend::Settled),
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Rejected, PaymentStatus::Paid),
         "{error}"
     );
     assert_eq!(
@@ -722,7 +732,7 @@ async fn a_402_with_a_receipt_is_an_error_that_knows_of_the_money() {
         paywall.settlements()[0].transaction
     );
     assert_eq!(
-        client.entries(&Filter::all()).await.unwrap()[0].state,
+        client.purchases(&Filter::all()).await.unwrap()[0].state,
         State::Settled
     );
 }
@@ -738,15 +748,15 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
         .send()
         .await
         .unwrap();
-    assert_eq!(response.spend(), Spend::Settled);
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
     let settled = paywall_.settlements();
     assert_eq!(
         (settled.len(), settled[0].authorization.value),
         (1, U256::from(20_000))
     );
-    let entries = client_.entries(&Filter::all()).await.unwrap();
+    let purchases = client_.purchases(&Filter::all()).await.unwrap();
     assert_eq!(
-        (entries.len(), entries[0].value, entries[0].nonce),
+        (purchases.len(), purchases[0].value, purchases[0].nonce),
         (1, U256::from(20_000), settled[0].authorization.nonce)
     );
     assert_eq!(payments_sent(&paywall_), 2);
@@ -763,12 +773,12 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
         .await
         .unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::Unknown, Rule::PerPayment)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::MaybePaid, Rule::PerPayment)
     );
     assert_eq!(payments_sent(&paywall_), 1);
     assert_eq!(
-        tight.entries(&Filter::all()).await.unwrap()[0].value,
+        tight.purchases(&Filter::all()).await.unwrap()[0].value,
         U256::from(10_000)
     );
 }
@@ -789,20 +799,20 @@ async fn redirects_are_followed_within_the_origin_before_payment_and_never_after
 
     let response = client.get(here.url("/moved")).send().await.unwrap();
     assert_eq!(
-        (response.url().path(), response.spend()),
-        ("/report", Spend::Settled)
+        (response.url().path(), response.payment_status()),
+        ("/report", PaymentStatus::Paid)
     );
 
     let response = client.get(here.url("/away")).send().await.unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (307, Spend::None)
+        (response.status().as_u16(), response.payment_status()),
+        (307, PaymentStatus::NotPaid)
     );
 
     let response = client.get(here.url("/trap")).send().await.unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (307, Spend::Unknown)
+        (response.status().as_u16(), response.payment_status()),
+        (307, PaymentStatus::MaybePaid)
     );
     assert!(
         elsewhere.requests().is_empty(),
@@ -847,8 +857,8 @@ async fn plain_http_is_refused_unless_loopback_is_allowed() {
         .unwrap();
     let error = strict.get(paywall.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Insecure, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Insecure, PaymentStatus::NotPaid)
     );
     let error = client()
         .get("http://example.invalid/")
@@ -885,8 +895,8 @@ async fn bombs_are_not_read() {
     let paywall_ = paywall([paid_report().fault(Fault::HangingBody402)]).await;
     let response = client().get(paywall_.url("/report")).send().await.unwrap();
     assert_eq!(
-        response.spend(),
-        Spend::Settled,
+        response.payment_status(),
+        PaymentStatus::Paid,
         "a body that the header makes unnecessary is not waited for"
     );
 
@@ -897,8 +907,8 @@ async fn bombs_are_not_read() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
 
     let paywall_ = paywall([paid_report()
@@ -911,8 +921,8 @@ async fn bombs_are_not_read() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Malformed, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Malformed, PaymentStatus::NotPaid)
     );
 
     let paywall_ = paywall([paid_report().fault(Fault::HugeHeader(100 * 1024))]).await;
@@ -922,8 +932,8 @@ async fn bombs_are_not_read() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Malformed, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Malformed, PaymentStatus::NotPaid)
     );
 }
 
@@ -945,8 +955,8 @@ async fn a_compressed_bomb_is_measured_as_it_unpacks() {
     let paywall = paywall([bomb.header("content-encoding", "gzip").body(packed)]).await;
     let error = client().get(paywall.url("/bomb")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Malformed, Spend::None),
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Malformed, PaymentStatus::NotPaid),
         "{error}"
     );
 }
@@ -956,7 +966,7 @@ async fn the_payment_header_is_marked_sensitive() {
     let paywall = paywall([paid_report()]).await;
     let client = client();
     let url = paywall.url("/report");
-    let quotation = client
+    let price_check = client
         .get(url.clone())
         .quote()
         .await
@@ -967,7 +977,7 @@ async fn the_payment_header_is_marked_sensitive() {
     let payment = client
         .payer()
         .unwrap()
-        .authorize(&quotation.required, &intent)
+        .authorize(&price_check.required, &intent)
         .await
         .unwrap();
     let (name, value) = payment.header().unwrap();
@@ -988,12 +998,12 @@ async fn answers_are_bounded_in_time_and_the_money_is_not_forgotten() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Timeout, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Timeout, PaymentStatus::MaybePaid)
     );
     assert_eq!(
-        client.entries(&Filter::all()).await.unwrap()[0].state,
-        State::Unknown
+        client.purchases(&Filter::all()).await.unwrap()[0].state,
+        State::Unresolved
     );
 }
 
@@ -1005,8 +1015,11 @@ async fn a_dropped_call_is_booked_as_unknown() {
     paywall.wait_for_settlements(1).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    assert_eq!((entries.len(), entries[0].state), (1, State::Unknown));
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(
+        (purchases.len(), purchases[0].state),
+        (1, State::Unresolved)
+    );
     let used = client.budget().await.unwrap();
     assert!(
         used.iter().any(|finding| finding.rule == Rule::Rolling
@@ -1022,7 +1035,7 @@ async fn a_paid_body_streams_before_it_is_complete() {
         .events(["1", "2", "3"])])
     .await;
     let mut response = client().get(paywall.url("/events")).send().await.unwrap();
-    assert_eq!(response.spend(), Spend::Settled);
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
     let mut text = Vec::new();
     while let Some(chunk) = response.chunk().await.unwrap() {
         text.extend_from_slice(&chunk);
@@ -1068,7 +1081,7 @@ async fn the_cheapest_payable_offer_is_paid_and_what_is_signed_is_what_was_offer
         .unwrap()
         .as_secs();
     assert!(
-        receipt.paid().valid_before <= now.saturating_add(300),
+        receipt.payment().valid_before <= now.saturating_add(300),
         "an hour was asked, the ceiling is 300 s"
     );
 }
@@ -1082,8 +1095,12 @@ async fn when_nothing_is_payable_every_reason_is_given() {
     .await;
     let error = client().get(paywall.url("/x")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend(), error.unpayable().len()),
-        (ErrorKind::NotPayable, Spend::None, 2)
+        (
+            error.kind(),
+            error.payment_status(),
+            error.unpayable().len()
+        ),
+        (ErrorKind::NotPayable, PaymentStatus::NotPaid, 2)
     );
 }
 
@@ -1104,11 +1121,11 @@ async fn error_for_spend_knows_what_was_paid() {
         .send()
         .await
         .unwrap()
-        .error_for_spend()
+        .error_for_payment()
         .unwrap_err();
     assert_eq!(
-        (error.spend(), error.status().unwrap().as_u16()),
-        (Spend::Settled, 500)
+        (error.payment_status(), error.status().unwrap().as_u16()),
+        (PaymentStatus::Paid, 500)
     );
     assert_eq!(
         error.receipt().unwrap().transaction(),
@@ -1120,9 +1137,9 @@ async fn error_for_spend_knows_what_was_paid() {
         .send()
         .await
         .unwrap()
-        .error_for_spend()
+        .error_for_payment()
         .unwrap_err();
-    assert_eq!(error.spend(), Spend::None);
+    assert_eq!(error.payment_status(), PaymentStatus::NotPaid);
 }
 
 #[tokio::test]
@@ -1132,12 +1149,12 @@ async fn neither_key_nor_signature_nor_query_is_in_what_the_client_says() {
     let mut url = paywall.url("/report");
     url.set_query(Some("email=secret@example.com"));
     let error = client.get(url).send().await.unwrap_err();
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     let mut exported = Vec::new();
-    bursar::write_csv(&entries, &mut exported).unwrap();
-    bursar::write_jsonl(&entries, &mut exported).unwrap();
+    bursar::write_csv(&purchases, &mut exported).unwrap();
+    bursar::write_jsonl(&purchases, &mut exported).unwrap();
     let said = format!(
-        "{client:?} {error} {error:?} {entries:?} {}",
+        "{client:?} {error} {error:?} {purchases:?} {}",
         String::from_utf8(exported).unwrap()
     );
 

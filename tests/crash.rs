@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, Clock, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner, Policy,
-    PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State, StopOrder,
+    B256, Checks, Client, Clock, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner, Policy,
+    Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
     SystemClock, Timestamp, Transition, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
@@ -78,15 +78,15 @@ impl Ledger for Stopping {
             .await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         self.books.resume(wanted).await
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         self.books.stop(order).await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.books.stopped().await
     }
 
@@ -94,12 +94,12 @@ impl Ledger for Stopping {
         self.books.examine(checks).await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         self.books.purchase(purchase).await
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        self.books.entries(filter).await
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        self.books.purchases(filter).await
     }
 }
 
@@ -239,7 +239,7 @@ fn report() -> Route {
 }
 
 /// What must hold at every moment, whoever was killed.
-async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec<Entry> {
+async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec<Purchase> {
     let settlements = seller.settlements();
     assert!(
         settlements.len() <= room,
@@ -247,10 +247,10 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
         settlements.len()
     );
     let books = SqliteLedger::open(ledger).unwrap();
-    let entries = books.entries(&Filter::all()).await.unwrap();
-    let booked: BTreeSet<B256> = entries
+    let purchases = books.purchases(&Filter::all()).await.unwrap();
+    let booked: BTreeSet<B256> = purchases
         .iter()
-        .filter(|entry| entry.state != State::Freed)
+        .filter(|entry| entry.state != State::Voided)
         .map(|entry| entry.nonce)
         .collect();
     let paid: BTreeSet<B256> = settlements
@@ -276,13 +276,13 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
             "{about}: what reached the wire is in the books"
         );
     }
-    let counted = entries
+    let counted = purchases
         .iter()
         .filter(|entry| entry.counts(SystemClock.now()))
         .count();
     assert!(counted <= room, "{about}: {counted} count");
     assert!(books.verify(None).await.unwrap().is_sound(), "{about}");
-    entries
+    purchases
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -319,17 +319,17 @@ async fn killed_at_every_step() {
             })
             .await;
         }
-        let entries = check(&seller, &ledger, ROOM, &about).await;
+        let purchases = check(&seller, &ledger, ROOM, &about).await;
         assert_eq!(
             seller.settlements().len(),
             ROOM,
             "{about}: nothing is stuck"
         );
         assert!(
-            entries
+            purchases
                 .iter()
-                .all(|entry| matches!(entry.state, State::Settled | State::Freed)),
-            "{about}: {entries:?}"
+                .all(|entry| matches!(entry.state, State::Settled | State::Voided)),
+            "{about}: {purchases:?}"
         );
     }
 }
@@ -356,8 +356,8 @@ async fn killed_while_the_seller_answers() {
     seller.wait_for_settlements(1).await;
     child.kill().unwrap();
     child.wait().unwrap();
-    let entries = check(&seller, &ledger, ROOM, "hanging").await;
-    assert_eq!(entries.first().unwrap().state, State::Signed);
+    let purchases = check(&seller, &ledger, ROOM, "hanging").await;
+    assert_eq!(purchases.first().unwrap().state, State::Signed);
     seller.reform();
     run(&errand).await;
     assert_eq!(
@@ -425,19 +425,19 @@ async fn killed_at_random() {
         })
         .await;
     }
-    let entries = check(&seller, &ledger, room, "after recovery").await;
-    let stuck: Vec<_> = entries
+    let purchases = check(&seller, &ledger, room, "after recovery").await;
+    let stuck: Vec<_> = purchases
         .iter()
-        .filter(|entry| !matches!(entry.state, State::Settled | State::Freed))
+        .filter(|entry| !matches!(entry.state, State::Settled | State::Voided))
         .collect();
     assert!(
         stuck.is_empty(),
         "{} of {} are stuck: {:?}",
         stuck.len(),
-        entries.len(),
+        purchases.len(),
         stuck.first()
     );
-    let settled = entries
+    let settled = purchases
         .iter()
         .filter(|entry| entry.state == State::Settled)
         .count();

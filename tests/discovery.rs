@@ -7,8 +7,8 @@ use bursar::discovery::{Discovery, Findings, Kind, Price, Service, Standing};
 use bursar::reqwest::Method;
 use bursar::secrecy::SecretString;
 use bursar::{
-    Client, Credential, Credentials, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger,
-    Permission, Policy, ResponseExt, Rule, Spend, Unpayable, Url, usd,
+    Client, Credential, Credentials, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
+    PaymentStatus, Permission, Policy, ResponseExt, Rule, Unpayable, Url, usd,
 };
 use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ async fn what_is_found_can_be_bought_the_same_minute() {
     );
     // Nobody was asked, and nothing was held.
     assert!(seller.requests().is_empty());
-    assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
 
     let response = findings
         .best()
@@ -119,8 +119,11 @@ async fn what_is_found_can_be_bought_the_same_minute() {
         .await
         .unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "/weather/cheap")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "/weather/cheap")
     );
     assert_eq!(seller.settlements().len(), 1);
 }
@@ -465,7 +468,7 @@ async fn what_is_too_large_or_takes_too_long_is_left() {
             .sources
             .iter()
             .filter_map(|report| report.error.as_ref())
-            .all(|e| e.spend() == Spend::None)
+            .all(|e| e.payment_status() == PaymentStatus::NotPaid)
     );
     assert_eq!(findings.services.len(), 4, "the others are used");
     assert_eq!(findings.services[0].sources, [2]);
@@ -618,14 +621,14 @@ async fn a_lying_advertisement_widens_no_limit() {
         assert_eq!(service.price.dollars(), Some(usd!("0.01")));
         let error = service.request(&client).send().await.unwrap_err();
         assert_eq!(
-            (error.spend(), error.denial().unwrap().rule),
-            (Spend::None, Rule::MaxPrice),
+            (error.payment_status(), error.denial().unwrap().rule),
+            (PaymentStatus::NotPaid, Rule::MaxPrice),
             "{error}"
         );
         // The policy stands where the caller says that he does not mind.
         let bought = service.request(&client).max_price(usd!("100")).send().await;
         match service.url.path() {
-            "/weather" => assert_eq!(bought.unwrap().spend(), Spend::Settled),
+            "/weather" => assert_eq!(bought.unwrap().payment_status(), PaymentStatus::Paid),
             _ => assert_eq!(bought.unwrap_err().denial().unwrap().rule, Rule::PerPayment),
         }
     }
@@ -737,7 +740,7 @@ async fn an_openapi_document_has_prices_in_dollars() {
         .send()
         .await
         .unwrap();
-    assert_eq!(response.spend(), Spend::Settled);
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
 
     // Of a price without a payee the policy says nothing about payees.
     let strict = client_of_payee();
@@ -779,7 +782,7 @@ async fn the_books_as_they_are_decide_what_is_payable() {
         .send()
         .await
         .unwrap();
-    assert_eq!(bought.spend(), Spend::Settled);
+    assert_eq!(bought.payment_status(), PaymentStatus::Paid);
     let findings = find(&bazaar, &client, "weather").await;
     assert_eq!(
         (findings.payable().count(), denied_by(&findings.services[1])),
@@ -794,12 +797,12 @@ async fn the_books_as_they_are_decide_what_is_payable() {
 async fn while_paying_is_stopped_nothing_is_payable() {
     let seller = seller().await;
     let bazaar = listed(&seller).start().await.unwrap();
-    let switch = KillSwitch::new();
+    let switch = FreezeSwitch::new();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().network("base-sepolia"))
         .ledger(MemoryLedger::new())
-        .kill_switch(switch.clone())
+        .freeze_switch(switch.clone())
         .allow_http_loopback(true)
         .build()
         .unwrap();

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use bursar::chain::{Answer, ChainReader, Grounds, Question, Reason};
 use bursar::{
     Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner,
-    MemoryLedger, Network, Policy, ResponseExt, Rule, SignedCancellation, Signer, Spend, State,
-    Timestamp, U256, address, usd,
+    MemoryLedger, Network, PaymentStatus, Policy, ResponseExt, Rule, SignedCancellation, Signer,
+    State, Timestamp, U256, address, usd,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -139,13 +139,13 @@ fn buyer(key: usize) -> Buyer {
 
 /// A buyer's money before, to be compared with after. Sellers serve several tests at once: what they
 /// were paid is seen in the transactions.
-struct Purse<'a> {
+struct WalletHarness<'a> {
     world: &'a World,
     buyer: Address,
     before: U256,
 }
 
-impl<'a> Purse<'a> {
+impl<'a> WalletHarness<'a> {
     async fn open(world: &'a World, buyer: Address) -> Self {
         Self {
             world,
@@ -171,7 +171,7 @@ async fn confirm(
     seller: &Seller,
     units: u64,
 ) {
-    assert_eq!(response.spend(), Spend::Settled);
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
     let receipt = response.receipt().unwrap();
     assert_eq!(receipt.amount().units(), U256::from(units));
     assert_eq!(
@@ -187,7 +187,7 @@ async fn gets_posts_and_streams_from_every_seller() {
     let Buyer { client, address } = buyer(0);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = Purse::open(&world, address).await;
+        let purse = WalletHarness::open(&world, address).await;
 
         let response = client
             .get(format!("{}/free", seller.url))
@@ -195,8 +195,8 @@ async fn gets_posts_and_streams_from_every_seller() {
             .await
             .unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (200, Spend::None)
+            (response.status().as_u16(), response.payment_status()),
+            (200, PaymentStatus::NotPaid)
         );
         purse.moved(0).await;
 
@@ -232,8 +232,8 @@ async fn gets_posts_and_streams_from_every_seller() {
         );
         purse.moved(40_000).await;
     }
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    assert!(!entries.is_empty() && entries.iter().all(|entry| entry.state == State::Settled));
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    assert!(!purchases.is_empty() && purchases.iter().all(|entry| entry.state == State::Settled));
 }
 
 #[cfg(feature = "mcp")]
@@ -246,7 +246,7 @@ async fn tools_of_the_official_python_server_are_paid() {
     let world = World::load();
     let Buyer { client, address } = buyer(5);
     let seller = &world.sellers["mcp"];
-    let purse = Purse::open(&world, address).await;
+    let purse = WalletHarness::open(&world, address).await;
     let service = ().serve(mcp::connect(&client, &seller.url).unwrap()).await.unwrap();
     let listed = service.list_all_tools().await.unwrap();
     assert_eq!(
@@ -263,7 +263,7 @@ async fn tools_of_the_official_python_server_are_paid() {
         Server::at(&seller.url).unwrap(),
     );
     let free = tools.call("free").send().await.unwrap();
-    assert_eq!(free.spend(), Spend::None);
+    assert_eq!(free.payment_status(), PaymentStatus::NotPaid);
     assert!(matches!(
         tools.call("report").quote().await.unwrap(),
         Asked::Priced(_)
@@ -275,7 +275,7 @@ async fn tools_of_the_official_python_server_are_paid() {
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.spend(), Spend::Settled);
+    assert_eq!(answer.payment_status(), PaymentStatus::Paid);
     assert!(
         answer.result().content[0]
             .as_text()
@@ -298,22 +298,24 @@ async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() 
     let Buyer { client, address } = buyer(1);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = Purse::open(&world, address).await;
+        let purse = WalletHarness::open(&world, address).await;
         let response = client
             .get(format!("{}/fail", seller.url))
             .send()
             .await
             .unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (500, Spend::Unknown)
+            (response.status().as_u16(), response.payment_status()),
+            (500, PaymentStatus::MaybePaid)
         );
         purse.moved(0).await;
     }
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     assert!(
-        entries.iter().all(|entry| entry.state == State::Unknown),
-        "{entries:?}"
+        purchases
+            .iter()
+            .all(|entry| entry.state == State::Unresolved),
+        "{purchases:?}"
     );
 }
 
@@ -324,20 +326,20 @@ async fn a_refusal_by_the_policy_moves_nothing() {
     let Buyer { client, address } = buyer(2);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = Purse::open(&world, address).await;
+        let purse = WalletHarness::open(&world, address).await;
         let error = client
             .get(format!("{}/dear", seller.url))
             .send()
             .await
             .unwrap_err();
         assert_eq!(
-            (error.spend(), error.denial().unwrap().rule),
-            (Spend::None, Rule::PerPayment),
+            (error.payment_status(), error.denial().unwrap().rule),
+            (PaymentStatus::NotPaid, Rule::PerPayment),
             "{error}"
         );
         purse.moved(0).await;
     }
-    assert!(client.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -351,16 +353,16 @@ async fn of_several_offers_the_cheapest_allowed_is_paid() {
         .filter(|(name, _)| !["mcp", "express-v1"].contains(&name.as_str()))
     {
         println!("{name}");
-        let purse = Purse::open(&world, address).await;
-        let quotation = client
+        let purse = WalletHarness::open(&world, address).await;
+        let price_check = client
             .get(format!("{}/several", seller.url))
             .quote()
             .await
             .unwrap()
             .priced()
             .unwrap();
-        assert!(quotation.offers.len() > 1);
-        assert_eq!(quotation.best().unwrap().dollars(), Some(usd!("0.01")));
+        assert!(price_check.offers.len() > 1);
+        assert_eq!(price_check.best().unwrap().dollars(), Some(usd!("0.01")));
         purse.moved(0).await;
 
         let response = client
@@ -390,7 +392,7 @@ async fn a_purchase_presented_twice_is_paid_once() {
     let Buyer { client, address } = buyer(4);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = Purse::open(&world, address).await;
+        let purse = WalletHarness::open(&world, address).await;
         let url = format!("{}/report", seller.url);
         let first = client
             .get(&url)
@@ -398,7 +400,7 @@ async fn a_purchase_presented_twice_is_paid_once() {
             .send()
             .await
             .unwrap();
-        assert_eq!(first.spend(), Spend::Settled);
+        assert_eq!(first.payment_status(), PaymentStatus::Paid);
         purse.moved(10_000).await;
 
         // Official sellers refuse a nonce that was used. That is the chain protecting the money.
@@ -409,8 +411,8 @@ async fn a_purchase_presented_twice_is_paid_once() {
             .await
             .unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Rejected, Spend::Settled),
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Rejected, PaymentStatus::Paid),
             "{error}"
         );
         purse.moved(10_000).await;
@@ -437,8 +439,8 @@ async fn a_wallet_without_funds_is_told_so() {
             .await
             .unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Rejected, Spend::Unknown),
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Rejected, PaymentStatus::MaybePaid),
             "{error}"
         );
         assert!(error.reason().unwrap().contains("insufficient"), "{error}");

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bursar::secrecy::SecretString;
 use bursar::{
-    CallPlan, Client, ClientBuilder, Credential, Credentials, Entry, ErrorKind, FileKey, Filter,
-    KeySource, KeySourceError, LocalSigner, MemoryLedger, Permission, Policy, Preference,
-    ResponseExt, Rule, Spend, SqliteLedger, State, Timestamp, Usd, usd,
+    CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, FileKey, Filter,
+    KeySource, KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy,
+    Preference, Purchase, ResponseExt, Rule, SqliteLedger, State, Timestamp, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
 
@@ -76,10 +76,10 @@ fn ways(seller: &Paywall) -> Vec<&'static str> {
 }
 
 async fn booked(client: &Client) -> Vec<(State, Usd)> {
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    entries
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    purchases
         .iter()
-        .map(|entry: &Entry| (entry.state, entry.usd.unwrap()))
+        .map(|entry: &Purchase| (entry.state, entry.usd.unwrap()))
         .collect()
 }
 
@@ -99,26 +99,29 @@ async fn a_key_that_is_taken_costs_its_plan_and_no_payment() {
         .await
         .unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::None, "the report")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::NotPaid, "the report")
     );
     assert_eq!(
         (ways(&seller), seller.settlements().len()),
         (vec!["key"], 0)
     );
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    let [call] = entries.as_slice() else {
-        panic!("{entries:?}")
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let [call] = purchases.as_slice() else {
+        panic!("{purchases:?}")
     };
     assert_eq!(
         (call.state, call.usd, call.credential.as_deref()),
-        (State::Called, Some(usd!("0.002")), Some("example"))
+        (State::ApiCall, Some(usd!("0.002")), Some("example"))
     );
     assert_eq!(
         (call.tag.as_deref(), call.agent.as_deref()),
         (Some("research"), Some("scout"))
     );
-    assert!(!format!("{entries:?}").contains("right"));
+    assert!(!format!("{purchases:?}").contains("right"));
 }
 
 #[tokio::test]
@@ -137,8 +140,8 @@ async fn a_key_that_is_turned_away_is_paid_for_and_not_counted() {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::None
+                .payment_status(),
+            PaymentStatus::NotPaid
         );
         assert_eq!(
             client
@@ -146,8 +149,8 @@ async fn a_key_that_is_turned_away_is_paid_for_and_not_counted() {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::Settled,
+                .payment_status(),
+            PaymentStatus::Paid,
             "{status}"
         );
         assert_eq!(
@@ -156,8 +159,8 @@ async fn a_key_that_is_turned_away_is_paid_for_and_not_counted() {
             "{status}"
         );
         let expected = [
-            (State::Called, usd!("0.002")),
-            (State::Freed, usd!("0.002")),
+            (State::ApiCall, usd!("0.002")),
+            (State::Voided, usd!("0.002")),
             (State::Settled, usd!("0.01")),
         ];
         assert_eq!(booked(&client).await, expected, "{status}");
@@ -173,8 +176,12 @@ async fn which_answers_are_worth_a_payment_is_the_callers_choice() {
         .unwrap();
     let response = patient.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend(), ways(&seller)),
-        (429, Spend::None, vec!["key"])
+        (
+            response.status().as_u16(),
+            response.payment_status(),
+            ways(&seller)
+        ),
+        (429, PaymentStatus::NotPaid, vec!["key"])
     );
     let never = client()
         .credentials(keys(bearer("right").prefer(Preference::NeverPay)))
@@ -215,8 +222,8 @@ async fn a_key_that_is_missing_is_paid_for_unless_that_is_forbidden() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     let sent = seller.requests().len();
     for credential in [
@@ -226,8 +233,8 @@ async fn a_key_that_is_missing_is_paid_for_unless_that_is_forbidden() {
         let client = client().credentials(keys(credential)).build().unwrap();
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Credential, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Credential, PaymentStatus::NotPaid)
         );
     }
     assert_eq!(seller.requests().len(), sent, "nothing was sent");
@@ -261,18 +268,21 @@ async fn paying_first_leaves_the_key_for_what_may_not_be_paid() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     let dear = client.get(seller.url("/dear")).send().await.unwrap();
     assert_eq!(
-        (dear.spend(), dear.text().await.unwrap().as_str()),
-        (Spend::None, "dear")
+        (dear.payment_status(), dear.text().await.unwrap().as_str()),
+        (PaymentStatus::NotPaid, "dear")
     );
     let closed = client.get(seller.url("/closed")).send().await.unwrap();
     assert_eq!(
-        (closed.spend(), closed.text().await.unwrap().as_str()),
-        (Spend::None, "closed")
+        (
+            closed.payment_status(),
+            closed.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::NotPaid, "closed")
     );
     assert_eq!(
         ways(&seller),
@@ -293,8 +303,8 @@ async fn never_by_key_is_as_without_one() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(ways(&seller), ["neither", "payment"]);
 }
@@ -314,8 +324,8 @@ async fn the_cheaper_way_is_taken_by_the_plan_and_the_price() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(ways(&seller), ["neither", "payment"]);
     // Cheaper by key, and as dear: the key is had already.
@@ -328,8 +338,8 @@ async fn the_cheaper_way_is_taken_by_the_plan_and_the_price() {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::None
+                .payment_status(),
+            PaymentStatus::NotPaid
         );
         assert_eq!(ways(&seller), ["neither", "key"]);
     }
@@ -340,14 +350,18 @@ async fn the_cheaper_way_is_taken_by_the_plan_and_the_price() {
             .monthly(usd!("9"))
             .included(2),
     );
-    for expected in [Spend::None, Spend::None, Spend::Settled] {
+    for expected in [
+        PaymentStatus::NotPaid,
+        PaymentStatus::NotPaid,
+        PaymentStatus::Paid,
+    ] {
         assert_eq!(
             client
                 .get(seller.url("/report"))
                 .send()
                 .await
                 .unwrap()
-                .spend(),
+                .payment_status(),
             expected
         );
     }
@@ -374,8 +388,8 @@ async fn a_limit_in_dollars_holds_for_calls_and_payments_together() {
     let sent = seller.requests().len();
     let error = caller.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.denial().unwrap().rule, error.spend()),
-        (Rule::Rolling, Spend::None)
+        (error.denial().unwrap().rule, error.payment_status()),
+        (Rule::Rolling, PaymentStatus::NotPaid)
     );
     assert_eq!(
         seller.requests().len(),
@@ -389,11 +403,11 @@ async fn a_limit_in_dollars_holds_for_calls_and_payments_together() {
     );
     let calls = Filter::all();
     let called = caller
-        .entries(&calls)
+        .purchases(&calls)
         .await
         .unwrap()
         .iter()
-        .filter(|entry| entry.state == State::Called)
+        .filter(|entry| entry.state == State::ApiCall)
         .count();
     assert_eq!(called, 2);
 }
@@ -414,8 +428,8 @@ async fn calls_are_no_payments_to_the_limits_that_count_them() {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::None
+                .payment_status(),
+            PaymentStatus::NotPaid
         );
     }
     let other = seller.url("/report?paid");
@@ -491,7 +505,7 @@ async fn a_key_in_the_query_stays_out_of_urls_errors_and_books() {
     );
     let books = format!(
         "{:?} {client:?} {response:?}",
-        client.entries(&Filter::all()).await.unwrap()
+        client.purchases(&Filter::all()).await.unwrap()
     );
     assert!(!books.contains("s3cret"), "{books}");
     drop(seller);
@@ -614,8 +628,8 @@ async fn what_is_not_permitted_is_not_sent_paid_or_not() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     let sent = seller.requests().len();
     for request in [
@@ -628,8 +642,8 @@ async fn what_is_not_permitted_is_not_sent_paid_or_not() {
     ] {
         let error = request.send().await.unwrap_err();
         assert_eq!(
-            (error.denial().unwrap().rule, error.spend()),
-            (Rule::Permission, Spend::None),
+            (error.denial().unwrap().rule, error.payment_status()),
+            (Rule::Permission, PaymentStatus::NotPaid),
             "{error}"
         );
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bursar::secrecy::SecretString;
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
-    KeySourceError, LocalSigner, MemoryLedger, Permission, Policy, Preference, ResponseExt, Rule,
-    Spend, SqliteLedger, State, Usd, usd,
+    KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy, Preference,
+    ResponseExt, Rule, SqliteLedger, State, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -61,8 +61,8 @@ fn keyed(seller: &Paywall) -> usize {
 }
 
 async fn costs(client: &Client) -> Vec<(State, Usd)> {
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    entries
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    purchases
         .iter()
         .map(|entry| (entry.state, entry.usd.unwrap()))
         .collect()
@@ -79,10 +79,10 @@ async fn an_answer_that_was_paid_for_is_not_replaced_by_a_call() {
         let response = client.get(seller.url("/report")).send().await.unwrap();
         assert_eq!(seller.settlements().len(), 1);
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (status, Spend::Unknown)
+            (response.status().as_u16(), response.payment_status()),
+            (status, PaymentStatus::MaybePaid)
         );
-        assert!(response.paid().is_some());
+        assert!(response.payment().is_some());
         assert_eq!(keyed(&seller), 0, "no key was sent after the payment");
     }
 }
@@ -152,8 +152,8 @@ async fn a_key_that_does_not_come_ends_with_the_callers_time() {
             .unwrap()
             .unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Timeout, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Timeout, PaymentStatus::NotPaid)
         );
         assert!(error.to_string().contains("vault"), "{error}");
     }
@@ -198,7 +198,7 @@ async fn calls_at_the_same_time_do_not_share_what_the_plan_includes_once() {
     let counted = costs(&client)
         .await
         .into_iter()
-        .filter(|(state, _)| *state == State::Called);
+        .filter(|(state, _)| *state == State::ApiCall);
     let mut counted: Vec<Usd> = counted.map(|(_, cost)| cost).collect();
     counted.sort_unstable();
     assert_eq!(counted, [Usd::ZERO, usd!("0.01"), usd!("0.01")]);
@@ -213,11 +213,11 @@ async fn a_key_that_cannot_be_sent_costs_nothing_and_is_not_shown() {
     let client = client(broken).build().unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Credential, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Credential, PaymentStatus::NotPaid)
     );
     assert!(!format!("{error} {error:?}").contains("s3c"));
-    assert_eq!(costs(&client).await, [(State::Freed, usd!("0.002"))]);
+    assert_eq!(costs(&client).await, [(State::Voided, usd!("0.002"))]);
     assert!(seller.requests().is_empty());
 }
 
@@ -242,8 +242,8 @@ async fn a_request_that_may_not_pay_goes_by_key() {
             .await
             .unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (200, Spend::None),
+            (response.status().as_u16(), response.payment_status()),
+            (200, PaymentStatus::NotPaid),
             "{preference:?}"
         );
         assert_eq!((keyed(&seller), seller.settlements().len()), (1, 0));
@@ -287,11 +287,14 @@ async fn a_key_does_not_come_between_a_purchase_and_its_answer() {
             .purchase_id("order-1")
             .send()
     };
-    assert_eq!(call().await.unwrap_err().spend(), Spend::Unknown);
+    assert_eq!(
+        call().await.unwrap_err().payment_status(),
+        PaymentStatus::MaybePaid
+    );
     let response = call().await.unwrap();
     assert_eq!(
-        (response.spend(), seller.settlements().len()),
-        (Spend::Settled, 1)
+        (response.payment_status(), seller.settlements().len()),
+        (PaymentStatus::Paid, 1)
     );
     assert_eq!(
         keyed(&seller),

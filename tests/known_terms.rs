@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bursar::{
-    Client, ClientBuilder, Clock, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Policy,
-    ResponseExt, Rule, Signer, Spend, State, Timestamp, Verdict, address, approve_fn, signer_fn,
-    usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus,
+    Policy, Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn,
+    signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Received, Route};
 
@@ -65,13 +65,16 @@ fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
     )
 }
 
-async fn buy(client: &Client, seller: &Paywall, path: &str) -> Spend {
+async fn buy(client: &Client, seller: &Paywall, path: &str) -> PaymentStatus {
     let answer = client.get(seller.url(path)).send().await;
-    answer.map_or_else(|error| error.spend(), |response| response.spend())
+    answer.map_or_else(
+        |error| error.payment_status(),
+        |response| response.payment_status(),
+    )
 }
 
-async fn entries(client: &Client) -> Vec<Entry> {
-    client.entries(&Filter::all()).await.unwrap()
+async fn purchases(client: &Client) -> Vec<Purchase> {
+    client.purchases(&Filter::all()).await.unwrap()
 }
 
 #[tokio::test]
@@ -89,7 +92,7 @@ async fn the_second_purchase_takes_one_round_trip() {
     assert_eq!(paid(&seller), (vec![false, true, true, true], 3));
     assert_eq!(seller.settlements().len(), 3);
     assert!(
-        entries(&client)
+        purchases(&client)
             .await
             .iter()
             .all(|entry| entry.state == State::Settled)
@@ -103,7 +106,7 @@ async fn without_the_setting_every_purchase_asks() {
         .build()
         .unwrap();
     for _ in 0..2 {
-        assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
+        assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     }
     assert_eq!(paid(&seller).0, [false, true, false, true]);
 }
@@ -118,7 +121,7 @@ async fn a_file_says_it_for_a_host() {
         let client = client(Policy::from_toml(&file).unwrap()).build().unwrap();
         let before = seller.requests().len();
         for _ in 0..2 {
-            assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
+            assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
         }
         assert_eq!(seller.requests().len() - before, round_trips, "{host}");
     }
@@ -134,7 +137,7 @@ async fn one_paths_terms_pay_no_other() {
     buy(&client, &seller, "/other").await;
     client.post(seller.url("/report")).send().await.unwrap();
     assert_eq!(paid(&seller).0, [false, true, false, true, false, true]);
-    let amounts: Vec<_> = entries(&client)
+    let amounts: Vec<_> = purchases(&client)
         .await
         .iter()
         .map(|entry| entry.value.to_string())
@@ -143,7 +146,7 @@ async fn one_paths_terms_pay_no_other() {
     // The query is part of no price here.
     assert_eq!(
         buy(&client, &seller, "/report?page=2").await,
-        Spend::Settled
+        PaymentStatus::Paid
     );
     assert_eq!(paid(&seller).0.len(), 7);
 }
@@ -160,13 +163,16 @@ async fn a_price_that_rose_is_paid_under_the_same_nonce_if_the_policy_allows() {
     seller.close("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "dearer")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "dearer")
     );
     // The second purchase was presented twice: at the old terms and at the new.
     assert_eq!(paid(&seller), (vec![false, true, true, true], 2));
     assert_eq!(seller.settlements().len(), 2);
-    assert_eq!(entries(&client).await[1].value.to_string(), "20000");
+    assert_eq!(purchases(&client).await[1].value.to_string(), "20000");
     // It changes its terms: for a while it is asked.
     buy(&client, &seller, "/report").await;
     assert_eq!(paid(&seller).0[4..], [false, true]);
@@ -187,8 +193,8 @@ async fn new_terms_pass_the_whole_policy() {
             (ErrorKind::Denied, rule)
         );
         assert_eq!(
-            error.spend(),
-            Spend::Unknown,
+            error.payment_status(),
+            PaymentStatus::MaybePaid,
             "what was signed at the old terms may yet be cashed"
         );
         assert_eq!(
@@ -196,7 +202,7 @@ async fn new_terms_pass_the_whole_policy() {
             (1, (vec![false, true, true], 2))
         );
         assert_eq!(
-            entries(&client).await[1].value.to_string(),
+            purchases(&client).await[1].value.to_string(),
             "10000",
             "no more than was signed"
         );
@@ -213,8 +219,8 @@ async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
     seller.close("/report");
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::SettlementFailed, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid)
     );
     assert_eq!(paid(&seller), (vec![false, true, true], 2));
     seller.close("/report");
@@ -224,7 +230,7 @@ async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
         .send()
         .await
         .unwrap();
-    assert_eq!(other.spend(), Spend::Settled);
+    assert_eq!(other.payment_status(), PaymentStatus::Paid);
     assert_eq!(paid(&seller).0[3..], [false, true]);
 }
 
@@ -236,15 +242,21 @@ async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
     seller.close("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Unknown, "free")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::MaybePaid, "free")
     );
-    let held = &entries(&client).await[1];
+    let held = &purchases(&client).await[1];
     assert_eq!(
         (held.state, held.value.to_string().as_str()),
-        (State::Unknown, "10000")
+        (State::Unresolved, "10000")
     );
-    assert_eq!(buy(&client, &seller, "/report").await, Spend::None);
+    assert_eq!(
+        buy(&client, &seller, "/report").await,
+        PaymentStatus::NotPaid
+    );
     assert_eq!(paid(&seller).0, [false, true, true, false]);
     assert_eq!(seller.settlements().len(), 1);
 }
@@ -259,7 +271,7 @@ async fn a_lost_answer_is_presented_again_and_paid_once() {
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     seller.close("/report");
-    assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
+    assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     assert_eq!(paid(&seller), (vec![false, true, true, true], 2));
     assert_eq!(seller.settlements().len(), 2);
 }
@@ -269,18 +281,18 @@ async fn limits_hold_and_what_they_refuse_is_asked_for() {
     let seller = open([report(), Route::get("/report").price(usd!("0.001"))]).await;
     let client = client(policy().lifetime(usd!("0.025"))).build().unwrap();
     for _ in 0..2 {
-        assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
+        assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     }
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::Lifetime)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::Lifetime)
     );
     assert_eq!(paid(&seller), (vec![false, true, true, false], 2));
     seller.close("/report");
     assert_eq!(
         buy(&client, &seller, "/report").await,
-        Spend::Settled,
+        PaymentStatus::Paid,
         "it became cheaper"
     );
     let most = client
@@ -314,8 +326,8 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
     buy(&client, &seller, "/report").await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::Approval)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::Approval)
     );
     assert_eq!(
         (asked.load(Ordering::SeqCst), paid(&seller).0),
@@ -418,16 +430,16 @@ async fn what_is_signed_ahead_is_the_next_purchase() {
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
     assert_eq!(
-        entries(&client).await.len(),
+        purchases(&client).await.len(),
         1,
         "what nobody asked for is in no books"
     );
     for more in 3..6 {
         clock.turn(5);
-        let before = entries(&client).await.len();
-        assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
+        let before = purchases(&client).await.len();
+        assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
         idle(&signed, more).await;
-        let bought = entries(&client).await;
+        let bought = purchases(&client).await;
         assert_eq!(bought.len(), before + 1);
         assert_eq!(
             bought[before].valid_before.unwrap(),
@@ -459,8 +471,8 @@ fn what_is_ready_goes_before_signing_ahead() {
             .await
             .unwrap();
         assert_eq!(
-            (response.spend(), before),
-            (Spend::Settled, 1),
+            (response.payment_status(), before),
+            (PaymentStatus::Paid, 1),
             "the caller's task waited for a signature"
         );
         idle(&signed, 2).await;
@@ -482,13 +494,13 @@ async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
     clock.turn(31);
-    assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
-    let late = entries(&client).await.pop().unwrap();
+    assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
+    let late = purchases(&client).await.pop().unwrap();
     assert_eq!(late.valid_before.unwrap(), clock.now().after(MINUTE).secs());
     idle(&signed, 4).await;
     seller.close("/report");
-    assert_eq!(buy(&client, &seller, "/report").await, Spend::Settled);
-    let cheap = entries(&client).await.pop().unwrap();
+    assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
+    let cheap = purchases(&client).await.pop().unwrap();
     assert_eq!(
         seller
             .settlements()
@@ -531,8 +543,8 @@ async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
     let (payments, settled) = (paid(&seller).1, seller.settlements().len());
     let error = bounded.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::Lifetime)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::Lifetime)
     );
     assert_eq!(
         (paid(&seller).1, seller.settlements().len()),
@@ -553,12 +565,12 @@ async fn calls_at_once_are_as_many_purchases() {
     for _ in 0..8 {
         let (client, url, answers) = (client.clone(), seller.url("/report"), Arc::clone(&answers));
         tasks.spawn(async move {
-            let spend = client.get(url).send().await.unwrap().spend();
+            let spend = client.get(url).send().await.unwrap().payment_status();
             answers.lock().unwrap().push(spend);
         });
     }
     tasks.join_all().await;
-    assert_eq!(*answers.lock().unwrap(), [Spend::Settled; 8]);
+    assert_eq!(*answers.lock().unwrap(), [PaymentStatus::Paid; 8]);
     assert_eq!(
         (
             paid(&seller).1,

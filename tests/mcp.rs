@@ -1,4 +1,4 @@
-//! Paid MCP tools, over a pipe as stdio is one, and over streamable HTTP.
+//! SignedPayment MCP tools, over a pipe as stdio is one, and over streamable HTTP.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
 use bursar::{
-    Client, ClientBuilder, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Permission, Policy,
-    Rule, Spend, State, usd,
+    Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus, Permission,
+    Policy, Purchase, Rule, State, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
-use bursar_tests::tools::{self, Shop, Style};
+use bursar_tests::tools::{self, Style, ToolServer};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::json;
@@ -55,7 +55,7 @@ async fn paywall(route: Route) -> Arc<Paywall> {
 }
 
 /// A client of a shop in this process, with its bytes over a pipe.
-async fn pipe(shop: Shop) -> RunningService<RoleClient, ()> {
+async fn pipe(shop: ToolServer) -> RunningService<RoleClient, ()> {
     let (here, there) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move { shop.serve(there).await.unwrap().waiting().await });
     ().serve(here).await.unwrap()
@@ -83,8 +83,8 @@ fn text(answer: &ToolAnswer) -> String {
         .clone()
 }
 
-async fn entries(client: &Client) -> Vec<Entry> {
-    client.entries(&Filter::all()).await.unwrap()
+async fn purchases(client: &Client) -> Vec<Purchase> {
+    client.purchases(&Filter::all()).await.unwrap()
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
         Style::Elicitation,
     ] {
         let paywall = paywall(report()).await;
-        let service = pipe(Shop::new(Arc::clone(&paywall), style)).await;
+        let service = pipe(ToolServer::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
         let answer = tools
@@ -108,8 +108,8 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
             .await
             .unwrap();
         assert_eq!(
-            (text(&answer).as_str(), answer.spend()),
-            ("the report", Spend::Settled),
+            (text(&answer).as_str(), answer.payment_status()),
+            ("the report", PaymentStatus::Paid),
             "{style:?}"
         );
         let settled = paywall.settlements();
@@ -119,12 +119,12 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
         );
         let free = tools.call("free").send().await.unwrap();
         assert_eq!(
-            (text(&free).as_str(), free.spend(), settled.len()),
-            ("free", Spend::None, 1)
+            (text(&free).as_str(), free.payment_status(), settled.len()),
+            ("free", PaymentStatus::NotPaid, 1)
         );
-        let entries = entries(&client).await;
-        let [entry] = entries.as_slice() else {
-            panic!("{entries:?}")
+        let purchases = purchases(&client).await;
+        let [entry] = purchases.as_slice() else {
+            panic!("{purchases:?}")
         };
         assert_eq!(
             (entry.state, entry.method.as_str(), entry.path.as_str()),
@@ -141,7 +141,7 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
 async fn prose_is_no_invoice_and_neither_is_a_success() {
     for style in [Style::Prose, Style::NoError] {
         let paywall = paywall(report()).await;
-        let service = pipe(Shop::new(Arc::clone(&paywall), style)).await;
+        let service = pipe(ToolServer::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
         let answer = tools(&service, &client)
             .call("report")
@@ -149,8 +149,8 @@ async fn prose_is_no_invoice_and_neither_is_a_success() {
             .await
             .unwrap();
         assert_eq!(
-            (answer.spend(), paywall.settlements().len()),
-            (Spend::None, 0),
+            (answer.payment_status(), paywall.settlements().len()),
+            (PaymentStatus::NotPaid, 0),
             "{style:?}"
         );
         let read = tools(&service, &client)
@@ -160,24 +160,24 @@ async fn prose_is_no_invoice_and_neither_is_a_success() {
             .await
             .unwrap();
         let expected = if style == Style::Prose {
-            Spend::Settled
+            PaymentStatus::Paid
         } else {
-            Spend::None
+            PaymentStatus::NotPaid
         };
-        assert_eq!(read.spend(), expected, "{style:?}");
+        assert_eq!(read.payment_status(), expected, "{style:?}");
     }
 }
 
 #[tokio::test]
 async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     let paywall = paywall(report()).await;
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
-    let Asked::Priced(quotation) = tools.call("report").quote().await.unwrap() else {
+    let Asked::Priced(price_check) = tools.call("report").quote().await.unwrap() else {
         panic!("it has a price")
     };
-    let offer = quotation.offers.first().unwrap();
+    let offer = price_check.offers.first().unwrap();
     assert_eq!(offer.quote.as_ref().unwrap().dollars(), Some(usd!("0.01")));
     assert_eq!(offer.explanation.as_ref().unwrap().denial(), None);
     assert!(matches!(
@@ -185,7 +185,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
         Asked::Executed(_)
     ));
     assert_eq!(
-        (paywall.settlements().len(), entries(&client).await.len()),
+        (paywall.settlements().len(), purchases(&client).await.len()),
         (0, 0)
     );
 }
@@ -193,7 +193,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
 #[tokio::test]
 async fn limits_hold_by_tool_and_permissions_by_its_path() {
     let paywall = paywall(report()).await;
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let limited = policy()
         .tool("https://shop.mcp-stdio.invalid", "report", |tool| {
             tool.lifetime(usd!("0.01"))
@@ -207,8 +207,8 @@ async fn limits_hold_by_tool_and_permissions_by_its_path() {
     let client = client().policy(limited).build().unwrap();
     let tools = tools(&service, &client);
     assert_eq!(
-        tools.call("report").send().await.unwrap().spend(),
-        Spend::Settled
+        tools.call("report").send().await.unwrap().payment_status(),
+        PaymentStatus::Paid
     );
     let error = tools
         .call("report")
@@ -217,8 +217,8 @@ async fn limits_hold_by_tool_and_permissions_by_its_path() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.denial().unwrap().rule, error.spend()),
-        (Rule::Lifetime, Spend::None)
+        (error.denial().unwrap().rule, error.payment_status()),
+        (Rule::Lifetime, PaymentStatus::NotPaid)
     );
     assert!(
         error
@@ -251,26 +251,26 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_payment() {
         Fault::ServerErrorAfterSettle,
     ] {
         let paywall = paywall(report().fault_once(fault.clone())).await;
-        let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+        let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
         let first = tools.call("report").send().await;
         let spend = first
             .as_ref()
-            .map_or_else(bursar::Error::spend, ToolAnswer::spend);
-        assert_ne!(spend, Spend::None, "{fault:?}");
+            .map_or_else(bursar::Error::payment_status, ToolAnswer::payment_status);
+        assert_ne!(spend, PaymentStatus::NotPaid, "{fault:?}");
         // The pending one was presented again within the call; of the others nothing certain was said.
         let answer = match first {
-            Ok(answer) if answer.spend() == Spend::Settled => answer,
+            Ok(answer) if answer.payment_status() == PaymentStatus::Paid => answer,
             _ => tools.call("report").send().await.unwrap(),
         };
         assert_eq!(
-            (text(&answer).as_str(), answer.spend()),
-            ("the report", Spend::Settled),
+            (text(&answer).as_str(), answer.payment_status()),
+            ("the report", PaymentStatus::Paid),
             "{fault:?}"
         );
         assert_eq!(
-            (paywall.settlements().len(), entries(&client).await.len()),
+            (paywall.settlements().len(), purchases(&client).await.len()),
             (1, 1),
             "{fault:?}"
         );
@@ -281,7 +281,7 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_payment() {
 async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
     let paywall = paywall(report().fault(Fault::HangAfterSettle)).await;
     let client = client().build().unwrap();
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let tools_here = tools(&service, &client);
     let call = tokio::spawn(tools_here.call("report").send());
     paywall.wait_for_settlements(1).await;
@@ -289,7 +289,7 @@ async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
     assert!(call.await.unwrap_err().is_cancelled());
     drop(service);
     paywall.reform();
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let answer = tools(&service, &client)
         .call("report")
         .send()
@@ -297,11 +297,11 @@ async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
         .unwrap();
     assert_eq!(
         (
-            answer.spend(),
+            answer.payment_status(),
             paywall.settlements().len(),
-            entries(&client).await.len()
+            purchases(&client).await.len()
         ),
-        (Spend::Settled, 1, 1)
+        (PaymentStatus::Paid, 1, 1)
     );
 }
 
@@ -314,19 +314,22 @@ async fn a_receipt_of_another_payment_is_not_believed() {
         Forgery::Failure,
     ] {
         let paywall = paywall(report().fault(Fault::ForgedReceipt(forgery))).await;
-        let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+        let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
         let spend = tools(&service, &client).call("report").send().await;
-        let spend = spend.map_or_else(|error| error.spend(), |answer| answer.spend());
-        assert_eq!(spend, Spend::Unknown, "{forgery:?}");
-        assert_eq!(entries(&client).await.first().unwrap().transaction, None);
+        let spend = spend.map_or_else(
+            |error| error.payment_status(),
+            |answer| answer.payment_status(),
+        );
+        assert_eq!(spend, PaymentStatus::MaybePaid, "{forgery:?}");
+        assert_eq!(purchases(&client).await.first().unwrap().transaction, None);
     }
 }
 
 #[tokio::test]
 async fn a_refusal_after_payment_is_an_error_and_never_a_second_payment() {
     let paywall = paywall(report().fault(Fault::RejectAgain)).await;
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let error = tools(&service, &client)
         .call("report")
@@ -334,21 +337,21 @@ async fn a_refusal_after_payment_is_an_error_and_never_a_second_payment() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Rejected, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Rejected, PaymentStatus::MaybePaid)
     );
     let payments = paywall
         .requests()
         .iter()
         .filter(|request| request.payment.is_some())
         .count();
-    assert_eq!((payments, entries(&client).await.len()), (1, 1));
+    assert_eq!((payments, purchases(&client).await.len()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_purchase_id_is_one_purchase() {
     let paywall = paywall(report()).await;
-    let service = pipe(Shop::new(Arc::clone(&paywall), Style::Structured)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
     for _ in 0..2 {
@@ -359,8 +362,8 @@ async fn a_purchase_id_is_one_purchase() {
             .await
             .unwrap();
         assert_eq!(
-            (answer.spend(), text(&answer).as_str()),
-            (Spend::Settled, "the report")
+            (answer.payment_status(), text(&answer).as_str()),
+            (PaymentStatus::Paid, "the report")
         );
     }
     let error = tools
@@ -384,8 +387,11 @@ async fn a_purchase_id_is_one_purchase() {
 async fn over_http_tools_and_the_endpoint_itself_are_paid() {
     for toll in [None, Some("/report")] {
         let paywall = paywall(report()).await;
-        let (address, door) =
-            tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), toll).await;
+        let (address, door) = tools::open(
+            ToolServer::new(Arc::clone(&paywall), Style::Structured),
+            toll,
+        )
+        .await;
         let client = client().build().unwrap();
         let url = format!("http://{address}/mcp");
         let service = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
@@ -402,16 +408,16 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
         let tool = if toll.is_some() { "free" } else { "report" };
         let answer = tools.call(tool).send().await.unwrap();
         assert_eq!(paywall.settlements().len(), 1, "{toll:?}");
-        let entries = entries(&client).await;
-        let [entry] = entries.as_slice() else {
-            panic!("{entries:?}")
+        let purchases = purchases(&client).await;
+        let [entry] = purchases.as_slice() else {
+            panic!("{purchases:?}")
         };
         let (path, spend) = match toll {
-            None => ("/mcp://tool/report", Spend::Settled),
-            Some(_) => ("/mcp", Spend::None),
+            None => ("/mcp://tool/report", PaymentStatus::Paid),
+            Some(_) => ("/mcp", PaymentStatus::NotPaid),
         };
         assert_eq!(
-            (entry.path.as_str(), entry.state, answer.spend()),
+            (entry.path.as_str(), entry.state, answer.payment_status()),
             (path, State::Settled, spend)
         );
         assert_eq!(entry.origin.to_string(), format!("http://{address}"));
@@ -424,7 +430,7 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
 async fn what_the_client_refuses_beneath_is_told_as_it_is() {
     let paywall = paywall(report()).await;
     let (address, door) = tools::open(
-        Shop::new(Arc::clone(&paywall), Style::Structured),
+        ToolServer::new(Arc::clone(&paywall), Style::Structured),
         Some("/report"),
     )
     .await;
@@ -438,8 +444,11 @@ async fn what_the_client_refuses_beneath_is_told_as_it_is() {
     let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&url).unwrap());
     let error = tools.call("free").send().await.unwrap_err();
     assert_eq!(
-        (error.denial().map(|denial| denial.rule), error.spend()),
-        (Some(Rule::PerPayment), Spend::None),
+        (
+            error.denial().map(|denial| denial.rule),
+            error.payment_status()
+        ),
+        (Some(Rule::PerPayment), PaymentStatus::NotPaid),
         "{error}"
     );
     assert_eq!(paywall.settlements().len(), 0);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions, http_client};
 use bursar::{
-    ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, Rule, Spend, usd,
+    ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, PaymentStatus, Policy, ResponseExt, Rule,
+    usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use reqwest::{Request, Response};
@@ -62,12 +63,15 @@ async fn pays_with_the_options_of_the_request() {
         .await
         .unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "text")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "text")
     );
-    let entries = payer.entries(&Filter::all()).await.unwrap();
+    let purchases = payer.purchases(&Filter::all()).await.unwrap();
     assert_eq!(
-        (entries.len(), entries.first().unwrap().tag.as_deref()),
+        (purchases.len(), purchases.first().unwrap().tag.as_deref()),
         (1, Some("research"))
     );
 
@@ -79,8 +83,8 @@ async fn pays_with_the_options_of_the_request() {
         .await
         .unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (402, Spend::None)
+        (response.status().as_u16(), response.payment_status()),
+        (402, PaymentStatus::NotPaid)
     );
 
     let tight = PaymentOptions::new().max_price(usd!("0.001"));
@@ -92,8 +96,8 @@ async fn pays_with_the_options_of_the_request() {
         .unwrap_err();
     let error = middleware::error(&failure).unwrap();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::MaxPrice)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::MaxPrice)
     );
     assert_eq!(paywall.settlements().len(), 1);
 }
@@ -111,8 +115,8 @@ async fn a_second_402_is_an_error_and_no_second_payment() {
         .unwrap_err();
     let error = middleware::error(&failure).unwrap();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Rejected, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Rejected, PaymentStatus::MaybePaid)
     );
     assert_eq!(payments_sent(&paywall), 1);
 }
@@ -133,8 +137,8 @@ async fn a_402_behind_a_redirect_that_the_stack_followed_is_not_paid() {
         .unwrap_err();
     let error = middleware::error(&failure).unwrap();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Insecure, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Insecure, PaymentStatus::NotPaid)
     );
     assert_eq!((payments_sent(&paywall), payments_sent(&elsewhere)), (0, 0));
 }
@@ -172,8 +176,8 @@ async fn a_retry_beneath_repeats_one_payment() {
         .build();
     let response = client.get(paywall.url("/report")).send().await.unwrap();
     assert_eq!(
-        (response.spend(), sent.load(Ordering::SeqCst)),
-        (Spend::Settled, 2)
+        (response.payment_status(), sent.load(Ordering::SeqCst)),
+        (PaymentStatus::Paid, 2)
     );
     assert_eq!(
         (payments_sent(&paywall), paywall.settlements().len()),

@@ -16,8 +16,8 @@ use alloy::primitives::{Address, B256, U256, address, hex, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::{
-    Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    ResponseExt, Spend, State, Timestamp, usd,
+    Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
+    PaymentStatus, Policy, ResponseExt, State, Timestamp, usd,
 };
 use bursar_testing::{Authorization, Fault, Forgery, Paywall, Route};
 use k256::ecdsa::SigningKey;
@@ -237,7 +237,7 @@ mod selling {
         let client = client();
         let response = client.get(paywall.url("/report")).send().await.unwrap();
         let (paid, settled) = (
-            response.paid().unwrap().clone(),
+            response.payment().unwrap().clone(),
             paywall.settlements().remove(0),
         );
         assert_eq!(
@@ -284,7 +284,7 @@ mod selling {
         assert_eq!(terms["accepts"][0]["network"], "base-sepolia");
 
         let response = client().get(paywall.url("/report")).send().await.unwrap();
-        assert_eq!(response.spend(), Spend::Settled);
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(
             decode(&response, "x-payment-response")["network"],
             "base-sepolia"
@@ -379,8 +379,8 @@ mod selling {
             .unwrap();
         let response = client().get(paywall.url("/old")).send().await.unwrap();
         assert_eq!(
-            (response.spend(), response.url().path()),
-            (Spend::None, "/free")
+            (response.payment_status(), response.url().path()),
+            (PaymentStatus::NotPaid, "/free")
         );
         assert_eq!(response.headers()["x-kind"], "free");
         assert_eq!(
@@ -420,8 +420,8 @@ mod selling {
         );
         let error = client().get(paywall.url("/odd")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::NotPayable, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::NotPayable, PaymentStatus::NotPaid)
         );
     }
 
@@ -705,8 +705,8 @@ mod verification {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::Settled
+                .payment_status(),
+            PaymentStatus::Paid
         );
         let changed = |payment: &mut Value| {
             payment["extensions"] = json!({ "note": { "info": { "text": "lose" } } })
@@ -853,8 +853,8 @@ mod replay {
                 .send()
                 .await
                 .unwrap()
-                .spend(),
-            Spend::Settled
+                .payment_status(),
+            PaymentStatus::Paid
         );
         let id = paywall.requests()[1]
             .payment
@@ -877,12 +877,12 @@ mod faults {
     }
 
     /// What the client makes of it, and how much was settled.
-    async fn outcome(fault: Fault) -> (Result<Spend, (ErrorKind, Spend)>, usize) {
+    async fn outcome(fault: Fault) -> (Result<PaymentStatus, (ErrorKind, PaymentStatus)>, usize) {
         let paywall = open(report().fault(fault)).await;
         let outcome = client().get(paywall.url("/report")).send().await;
         let outcome = outcome
-            .map(|response| response.spend())
-            .map_err(|error| (error.kind(), error.spend()));
+            .map(|response| response.payment_status())
+            .map_err(|error| (error.kind(), error.payment_status()));
         (outcome, paywall.settlements().len())
     }
 
@@ -893,7 +893,7 @@ mod faults {
         assert_eq!(paywall.settlements().len(), 1);
         assert_eq!(
             outcome(Fault::DropAfterSettle).await,
-            (Err((ErrorKind::Transport, Spend::Unknown)), 1)
+            (Err((ErrorKind::Transport, PaymentStatus::MaybePaid)), 1)
         );
     }
 
@@ -914,10 +914,10 @@ mod faults {
             answer = client.get(paywall.url("/report")).send() => panic!("{answer:?}"),
             () = paywall.wait_for_settlements(1) => {}
         }
-        let entries = client.entries(&Filter::all()).await.unwrap();
+        let purchases = client.purchases(&Filter::all()).await.unwrap();
         assert_eq!(
-            entries[0].state,
-            State::Unknown,
+            purchases[0].state,
+            State::Unresolved,
             "the caller went away after the payment had left"
         );
     }
@@ -929,7 +929,7 @@ mod faults {
         assert!(!response.headers().contains_key("payment-response"));
         assert_eq!(
             outcome(Fault::ServerErrorAfterSettle).await,
-            (Ok(Spend::Unknown), 1)
+            (Ok(PaymentStatus::MaybePaid), 1)
         );
     }
 
@@ -974,13 +974,16 @@ mod faults {
             );
             assert_eq!(
                 outcome(Fault::ForgedReceipt(forgery)).await,
-                (Ok(Spend::Unknown), 1)
+                (Ok(PaymentStatus::MaybePaid), 1)
             );
         }
-        assert_eq!(outcome(Fault::NoReceipt).await, (Ok(Spend::Unknown), 1));
+        assert_eq!(
+            outcome(Fault::NoReceipt).await,
+            (Ok(PaymentStatus::MaybePaid), 1)
+        );
         assert_eq!(
             outcome(Fault::MalformedReceipt).await,
-            (Ok(Spend::Unknown), 1)
+            (Ok(PaymentStatus::MaybePaid), 1)
         );
     }
 
@@ -1003,7 +1006,10 @@ mod faults {
             );
             assert_eq!(
                 outcome(fault).await,
-                (Err((ErrorKind::SettlementFailed, Spend::Unknown)), moved)
+                (
+                    Err((ErrorKind::SettlementFailed, PaymentStatus::MaybePaid)),
+                    moved
+                )
             );
         }
         let paywall = open_at_now(report().v1().fault(Fault::SettlementFailure)).await;
@@ -1027,7 +1033,7 @@ mod faults {
             receipt["transaction"],
             paywall.settlements()[0].transaction.to_string()
         );
-        let pending = Err((ErrorKind::SettlementPending, Spend::Unknown));
+        let pending = Err((ErrorKind::SettlementPending, PaymentStatus::MaybePaid));
         assert_eq!(outcome(Fault::SettlementPending).await, (pending, 1));
     }
 
@@ -1044,7 +1050,7 @@ mod faults {
         );
         assert_eq!(
             outcome(Fault::RejectAgain).await,
-            (Err((ErrorKind::Rejected, Spend::Unknown)), 0)
+            (Err((ErrorKind::Rejected, PaymentStatus::MaybePaid)), 0)
         );
 
         let paywall = open(report().fault_once(Fault::RejectAgain)).await;
@@ -1054,7 +1060,7 @@ mod faults {
             .send()
             .await
             .unwrap();
-        assert_eq!(response.spend(), Spend::Settled);
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(
             paywall.settlements()[0].authorization.value,
             U256::from(20_000)
@@ -1078,7 +1084,7 @@ mod faults {
             (StatusCode::TEMPORARY_REDIRECT, 0)
         );
         assert_eq!(response.headers()["location"], other.url("/catch").as_str());
-        assert_eq!(outcome(fault).await, (Ok(Spend::Unknown), 0));
+        assert_eq!(outcome(fault).await, (Ok(PaymentStatus::MaybePaid), 0));
         assert!(other.requests().is_empty(), "the payment must not go along");
     }
 
@@ -1098,12 +1104,12 @@ mod faults {
             .await
             .unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Malformed, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Malformed, PaymentStatus::NotPaid)
         );
         assert_eq!(
             outcome(Fault::HugeBody402(SIZE)).await,
-            (Ok(Spend::Settled), 1),
+            (Ok(PaymentStatus::Paid), 1),
             "version 2 needs no body"
         );
     }
@@ -1124,12 +1130,12 @@ mod faults {
             .unwrap();
         let error = hasty.get(paywall.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Timeout, Spend::None)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Timeout, PaymentStatus::NotPaid)
         );
         assert_eq!(
             outcome(Fault::HangingBody402).await,
-            (Ok(Spend::Settled), 1),
+            (Ok(PaymentStatus::Paid), 1),
             "version 2 needs no body"
         );
     }
@@ -1143,7 +1149,7 @@ mod faults {
         assert_eq!(decode(&response, "payment-required")["x402Version"], 2);
         assert_eq!(
             outcome(Fault::HugeHeader(SIZE)).await,
-            (Err((ErrorKind::Malformed, Spend::None)), 0)
+            (Err((ErrorKind::Malformed, PaymentStatus::NotPaid)), 0)
         );
         let old = open(report().v1().fault(Fault::HugeHeader(SIZE))).await;
         assert_eq!(
@@ -1165,7 +1171,7 @@ mod faults {
         assert!(send().await.is_err());
         assert!(send().await.is_err());
         paywall.reform();
-        assert_eq!(send().await.unwrap().spend(), Spend::Settled);
+        assert_eq!(send().await.unwrap().payment_status(), PaymentStatus::Paid);
         assert_eq!(paywall.settlements().len(), 5);
     }
 

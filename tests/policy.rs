@@ -21,8 +21,8 @@ use bursar::{
     Timestamp, Usd, Verdict, approve_fn, usd,
 };
 use bursar_tests::purse::{
-    DAY, HOUR, MINUTE, Offer, Purse, SECOND, START, Sale, at, base, euro, euros, payee, sale,
-    sale_in, settle, signer, usdc,
+    DAY, HOUR, MINUTE, Offer, SECOND, START, TestOffer, WalletHarness, at, base, euro, euros,
+    payee, sale, sale_in, settle, signer, usdc,
 };
 use proptest::prelude::*;
 
@@ -76,7 +76,7 @@ mod kinds {
 
     #[tokio::test]
     async fn per_payment() {
-        let purse = Purse::new(bare().per_payment(usd!("0.05")));
+        let purse = WalletHarness::new(bare().per_payment(usd!("0.05")));
         purse.buy(&sale("0.05")).await;
         let denial = purse.deny(&sale("0.050001")).await;
         refused(
@@ -95,7 +95,7 @@ mod kinds {
 
     #[tokio::test]
     async fn rolling() {
-        let purse = Purse::new(bare().rolling(HOUR, usd!("0.10")));
+        let purse = WalletHarness::new(bare().rolling(HOUR, usd!("0.10")));
         let start = purse.now();
         purse.buy(&sale("0.06")).await;
         purse.advance(10 * MINUTE);
@@ -135,7 +135,7 @@ mod kinds {
 
     #[tokio::test]
     async fn rolling_counts_what_is_uncertain_until_it_can_no_longer_be_cashed() {
-        let purse = Purse::new(bare().rolling(HOUR, usd!("0.10")));
+        let purse = WalletHarness::new(bare().rolling(HOUR, usd!("0.10")));
         let start = purse.now();
         purse.hold(&sale("0.10").window(60)).await;
         let denial = purse.deny(&sale("0.01")).await;
@@ -148,7 +148,7 @@ mod kinds {
 
     #[tokio::test]
     async fn calendar() {
-        let purse = Purse::new(bare().calendar(Period::Day, "Europe/Berlin", usd!("0.10")));
+        let purse = WalletHarness::new(bare().calendar(Period::Day, "Europe/Berlin", usd!("0.10")));
         purse.set_clock(at("2025-03-30T21:30:00Z")); // half past eleven in the evening, summer time
         purse.buy(&sale("0.10")).await;
         let denial = purse.deny(&sale("0.01")).await;
@@ -181,7 +181,7 @@ mod kinds {
             (Period::Month, "2025-04-01T00:00:00Z"),
             (Period::Year, "2026-01-01T00:00:00Z"),
         ] {
-            let purse = Purse::new(bare().calendar(period, "UTC", usd!("0.10")));
+            let purse = WalletHarness::new(bare().calendar(period, "UTC", usd!("0.10")));
             purse.buy(&sale("0.10")).await;
             assert_eq!(
                 purse.deny(&sale("0.10")).await.room_returns,
@@ -195,7 +195,7 @@ mod kinds {
 
     #[tokio::test]
     async fn lifetime() {
-        let purse = Purse::new(bare().lifetime(usd!("0.10")));
+        let purse = WalletHarness::new(bare().lifetime(usd!("0.10")));
         purse.buy(&sale("0.06")).await;
         purse.advance(3650 * DAY);
         let denial = purse.deny(&sale("0.05")).await;
@@ -216,7 +216,7 @@ mod kinds {
 
     #[tokio::test]
     async fn exposure() {
-        let purse = Purse::new(bare().exposure(usd!("0.10")));
+        let purse = WalletHarness::new(bare().exposure(usd!("0.10")));
         let start = purse.now();
         for _ in 0..3 {
             purse.buy(&sale("0.10")).await; // settled is not exposed
@@ -245,7 +245,7 @@ mod kinds {
 
     #[tokio::test]
     async fn payments() {
-        let purse = Purse::new(bare().payments(MINUTE, 2));
+        let purse = WalletHarness::new(bare().payments(MINUTE, 2));
         let start = purse.now();
         purse.buy(&sale("0.01")).await;
         purse.advance(10 * SECOND);
@@ -325,9 +325,15 @@ mod scopes {
         }
 
         /// Two payments that fill the limit, one that is too much, and none too much without.
-        async fn try_out(self, policy: Policy, within: [&Sale; 2], without: &Sale, scope: &str) {
+        async fn try_out(
+            self,
+            policy: Policy,
+            within: [&TestOffer; 2],
+            without: &TestOffer,
+            scope: &str,
+        ) {
             let what = format!("{scope} {self:?}");
-            let purse = Purse::new(policy);
+            let purse = WalletHarness::new(policy);
             let start = purse.now();
             for sale in within {
                 purse.hold(sale).await;
@@ -360,14 +366,14 @@ mod scopes {
         }
     }
 
-    fn five_cents() -> Sale {
+    fn five_cents() -> TestOffer {
         sale("0.05")
     }
 
     #[tokio::test]
     async fn global() {
         for kind in KINDS {
-            let purse = Purse::new(limit!(kind, bare()));
+            let purse = WalletHarness::new(limit!(kind, bare()));
             let elsewhere = [
                 five_cents().url("https://a.example/1").tag("x"),
                 five_cents().url("https://b.example"),
@@ -573,7 +579,7 @@ mod scopes {
 
     #[tokio::test]
     async fn each_of_a_kind_has_room_of_its_own_and_no_more() {
-        let purse = Purse::new(bare().each_origin(|limits| limits.lifetime(usd!("0.10"))));
+        let purse = WalletHarness::new(bare().each_origin(|limits| limits.lifetime(usd!("0.10"))));
         for url in ["https://a.example", "https://b.example"] {
             purse.buy(&sale("0.10").url(url)).await;
             let denial = purse.deny(&sale("0.01").url(url)).await;
@@ -594,7 +600,7 @@ mod limits_together {
             })
             .host("cheap.example", |host| host.rolling(DAY, usd!("0.05")))
             .per_payment(usd!("0.15"));
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         assert_eq!(
             purse.deny(&sale("0.16")).await.scope.unwrap().to_string(),
             "global"
@@ -618,7 +624,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn several_limits_of_one_kind_all_hold() {
-        let purse = Purse::new(
+        let purse = WalletHarness::new(
             bare()
                 .rolling(HOUR, usd!("0.10"))
                 .rolling(DAY, usd!("0.15")),
@@ -632,7 +638,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn the_defaults() {
-        let purse = Purse::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().network("base"));
         let denial = purse.deny(&sale("0.100001")).await;
         refused(
             &denial,
@@ -663,7 +669,7 @@ mod limits_together {
             (Rule::Rolling, "5.00 USD".to_owned())
         );
 
-        let purse = Purse::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().network("base"));
         for number in 0..60 {
             purse
                 .buy(&sale("0.01").url(&format!("https://h.example/{number}")))
@@ -676,7 +682,7 @@ mod limits_together {
         );
         assert_eq!(denial.room_returns, Some(purse.now().after(MINUTE)));
 
-        let purse = Purse::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().network("base"));
         for _ in 0..30 {
             purse.buy(&sale("0.01")).await;
         }
@@ -692,7 +698,7 @@ mod limits_together {
             "{denial}"
         );
 
-        let purse = Purse::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().network("base"));
         for _ in 0..3 {
             purse.hold(&sale("0.01")).await;
         }
@@ -706,7 +712,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn a_default_is_replaced_by_its_kind_on_everything_in_dollars_alone() {
-        let purse = Purse::new(Policy::new().network("base").per_payment(usd!("0.50")));
+        let purse = WalletHarness::new(Policy::new().network("base").per_payment(usd!("0.50")));
         purse.buy(&sale("0.50")).await;
         assert_eq!(purse.deny(&sale("0.51")).await.rule, Rule::PerPayment);
         purse.hold(&sale("0.50")).await;
@@ -718,13 +724,13 @@ mod limits_together {
             .asset(euro())
             .per_payment(euros("5"))
             .host("api.example.com", |host| host.per_payment(usd!("5")));
-        let purse = Purse::new(narrow);
+        let purse = WalletHarness::new(narrow);
         assert_eq!(
             purse.deny(&sale("0.11")).await.limit.unwrap().to_string(),
             "0.10 USD"
         );
 
-        let purse = Purse::new(Policy::new().network("base").without_defaults());
+        let purse = WalletHarness::new(Policy::new().network("base").without_defaults());
         purse.hold(&sale("1000000")).await;
     }
 
@@ -743,7 +749,7 @@ mod limits_together {
                 .per_payment(euros("1"))
                 .host("other.example", |host| host.rolling(DAY, euros("1"))),
         ] {
-            let denial = Purse::new(policy.asset(euro()))
+            let denial = WalletHarness::new(policy.asset(euro()))
                 .deny(&euro_sale("0.01"))
                 .await;
             assert_eq!(
@@ -757,7 +763,7 @@ mod limits_together {
             .per_payment(euros("1.5"))
             .rolling(DAY, euros("2"))
             .lifetime(usd!("1"));
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         purse.buy(&sale("1")).await; // dollars and euros do not add up
         let denial = purse.deny(&euro_sale("1.500001")).await;
         refused(
@@ -782,7 +788,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn a_token_that_nobody_registered_is_never_paid() {
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         let error = purse.authorize(&sale_in(euro(), "0.01")).await.unwrap_err();
         assert_eq!(
             (error.kind(), purse.signatures()),
@@ -792,7 +798,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn the_price_limit_of_a_request() {
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         purse.buy(&sale("0.05").max_price(usd!("0.05"))).await;
         let denial = purse.deny(&sale("0.05").max_price(usd!("0.049999"))).await;
         refused(
@@ -811,7 +817,7 @@ mod limits_together {
             .asset(euro())
             .per_payment(euros("1"))
             .lifetime(euros("1"));
-        let denial = Purse::new(policy)
+        let denial = WalletHarness::new(policy)
             .deny(&sale_in(euro(), "0.01").max_price(usd!("100")))
             .await;
         assert_eq!(
@@ -825,7 +831,10 @@ mod limits_together {
     async fn amounts_beyond_counting_are_refused() {
         let mut sale = sale("1");
         sale.offers[0].units = bursar::U256::MAX;
-        assert_eq!(Purse::new(bare()).deny(&sale).await.rule, Rule::PerPayment);
+        assert_eq!(
+            WalletHarness::new(bare()).deny(&sale).await.rule,
+            Rule::PerPayment
+        );
     }
 }
 
@@ -838,7 +847,7 @@ mod rules {
             .allow_host("api.example.com")
             .allow_host("*.shop.example")
             .deny_host("bad.shop.example");
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         for url in ["https://api.example.com:8443/x", "https://a.b.shop.example"] {
             purse.buy(&sale("0.01").url(url)).await;
         }
@@ -862,7 +871,7 @@ mod rules {
                 (Rule::Host, message)
             );
         }
-        let purse = Purse::new(bare().deny_host("*.example.com"));
+        let purse = WalletHarness::new(bare().deny_host("*.example.com"));
         assert_eq!(
             purse.deny(&sale("0.01")).await.message,
             "host api.example.com is denied by *.example.com"
@@ -872,7 +881,7 @@ mod rules {
 
     #[tokio::test]
     async fn payees_that_are_allowed_and_denied() {
-        let purse = Purse::new(
+        let purse = WalletHarness::new(
             bare()
                 .allow_payee(payee(1))
                 .allow_payee(payee(2))
@@ -885,7 +894,7 @@ mod rules {
                 Rule::Payee
             );
         }
-        let purse = Purse::new(bare().deny_payee(payee(2)));
+        let purse = WalletHarness::new(bare().deny_payee(payee(2)));
         purse.buy(&sale("0.01").payee(payee(1))).await;
         assert_eq!(
             purse.deny(&sale("0.01").payee(payee(2))).await.rule,
@@ -906,18 +915,18 @@ mod rules {
             bare().deny_asset(base(), usdc.address()),
         ] {
             assert_eq!(
-                Purse::new(policy).deny(&sale("0.01")).await.rule,
+                WalletHarness::new(policy).deny(&sale("0.01")).await.rule,
                 Rule::Asset
             );
         }
-        Purse::new(bare().allow_asset(base(), usdc.address()))
+        WalletHarness::new(bare().allow_asset(base(), usdc.address()))
             .buy(&sale("0.01"))
             .await;
     }
 
     #[tokio::test]
     async fn networks_must_be_named() {
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         let denial = purse.deny(&sale_in(usdc("polygon"), "0.01")).await;
         assert_eq!(
             denial.to_string(),
@@ -925,25 +934,25 @@ mod rules {
         );
         assert_eq!(denial.rule, Rule::Network);
         assert_eq!(
-            Purse::new(bare().deny_network("base"))
+            WalletHarness::new(bare().deny_network("base"))
                 .deny(&sale("0.01"))
                 .await
                 .rule,
             Rule::Network
         );
-        let purse = Purse::new(bare().network("eip155:137"));
+        let purse = WalletHarness::new(bare().network("eip155:137"));
         purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
     }
 
     #[tokio::test]
     async fn a_payee_may_change_unless_it_is_pinned() {
         let of = |byte: u8| sale("0.01").payee(payee(byte));
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         for byte in [1, 2, 3] {
             purse.buy(&of(byte)).await;
         }
 
-        let purse = Purse::new(bare().payee_pinned());
+        let purse = WalletHarness::new(bare().payee_pinned());
         purse.buy(&of(1)).await;
         let denial = purse.deny(&of(2)).await;
         assert_eq!(denial.rule, Rule::PayeeChanged);
@@ -964,7 +973,7 @@ mod rules {
     #[tokio::test]
     async fn only_what_was_signed_pins_a_payee() {
         let policy = bare().payee_pinned().per_payment(usd!("0.05"));
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         purse.deny(&sale("1").payee(payee(6))).await;
         purse.hold(&sale("0.01").payee(payee(1))).await;
         purse.buy(&sale("0.01").payee(payee(1))).await;
@@ -984,7 +993,7 @@ mod rules {
             .host("*.example.com", |host| host.payees([payee(3)]))
             .host("*.com", |host| host.payees([payee(2)]))
             .host("*.b.example.com", |host| host.max_validity(10 * SECOND));
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         for (url, allowed) in [
             ("https://elsewhere.net", &[1][..]),
             ("https://example.com", &[2]),
@@ -1009,7 +1018,7 @@ mod rules {
 
     #[tokio::test]
     async fn a_price_may_rise_by_so_much_since_the_last_purchase() {
-        let purse = Purse::new(bare().max_price_rise(20));
+        let purse = WalletHarness::new(bare().max_price_rise(20));
         purse.buy(&sale("0.05")).await;
         let denial = purse.deny(&sale("0.060001")).await;
         assert_eq!(denial.rule, Rule::PriceRise);
@@ -1042,7 +1051,7 @@ mod rules {
             Rule::PriceRise
         );
 
-        let purse = Purse::new(bare().host("other.example", |host| host.max_price_rise(0)));
+        let purse = WalletHarness::new(bare().host("other.example", |host| host.max_price_rise(0)));
         purse.buy(&sale("0.01")).await;
         purse.buy(&sale("1")).await;
     }
@@ -1051,11 +1060,11 @@ mod rules {
     async fn a_resource_of_another_origin_is_recorded_or_refused() {
         let foreign = sale("0.01").resource("https://other.example/report", "a report");
         let own = sale("0.01").resource("https://api.example.com/elsewhere", "a report");
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         purse.buy(&foreign).await;
         purse.buy(&own).await;
         let recorded: Vec<_> = purse
-            .entries()
+            .purchases()
             .await
             .into_iter()
             .map(|entry| entry.foreign_resource)
@@ -1066,7 +1075,7 @@ mod rules {
         );
 
         let policy = bare().refuse_foreign_resource();
-        let purse = Purse::new(
+        let purse = WalletHarness::new(
             policy
                 .clone()
                 .host("lax.example", |host| host.record_foreign_resource()),
@@ -1084,7 +1093,7 @@ mod rules {
 
     #[tokio::test]
     async fn urls_with_userinfo_are_refused() {
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         for url in [
             "https://user@api.example.com/",
             "https://:secret@api.example.com/",
@@ -1101,7 +1110,7 @@ mod rules {
 
     #[tokio::test]
     async fn impossible_payees_are_refused() {
-        let purse = Purse::new(bare());
+        let purse = WalletHarness::new(bare());
         let own = purse.payer(None).address();
         let token = usdc("base").address();
         for (payee, what) in [
@@ -1124,7 +1133,7 @@ mod rules {
     #[tokio::test]
     async fn nothing_is_signed_for_a_price_of_zero() {
         assert_eq!(
-            Purse::new(bare()).deny(&sale("0")).await.rule,
+            WalletHarness::new(bare()).deny(&sale("0")).await.rule,
             Rule::ZeroAmount
         );
     }
@@ -1132,7 +1141,7 @@ mod rules {
     #[tokio::test]
     async fn validity_has_a_ceiling() {
         let validity = async |policy: Policy, window: u64| {
-            let purse = Purse::new(policy);
+            let purse = WalletHarness::new(policy);
             let paid = purse.hold(&sale("0.01").window(window)).await;
             paid.valid_before - purse.now().secs()
         };
@@ -1152,17 +1161,17 @@ mod rules {
             (bare(), "/report"),
             (bare().store_queries(), "/report?q=secret"),
         ] {
-            let purse = Purse::new(policy);
+            let purse = WalletHarness::new(policy);
             purse
                 .buy(&sale("0.01").url("https://api.example.com/report?q=secret"))
                 .await;
-            assert_eq!(purse.entries().await[0].path, path);
+            assert_eq!(purse.purchases().await[0].path, path);
         }
     }
 
     #[tokio::test]
     async fn the_cheapest_offer_that_is_allowed_is_signed() {
-        let purse = Purse::new(
+        let purse = WalletHarness::new(
             bare()
                 .network("polygon")
                 .per_payment(usd!("0.10"))
@@ -1305,7 +1314,7 @@ mod policies {
             .network("base")
             .host("*.example.com", |host| host.lifetime(usd!("2")))
             .each_origin(|origin| origin.lifetime(usd!("1")));
-        let purse = Purse::new(policy);
+        let purse = WalletHarness::new(policy);
         purse.hold(&sale("0.07")).await;
         purse.buy(&sale("0.03").url("https://b.example")).await;
         let budget = purse.payer(None).budget().await.unwrap();
@@ -1336,7 +1345,7 @@ mod policies {
             })
             .ask_above(usd!("0.05"))
             .agent("scout", |agent| agent.lifetime(usd!("3")));
-        let purse = Purse::new(policy.clone());
+        let purse = WalletHarness::new(policy.clone());
         let buyer = purse.payer(Some("scout"));
         let report = |price: Usd| {
             Hypothetical::new("https://api.example.com/report".parse().unwrap(), price)
@@ -1446,11 +1455,11 @@ pass  price_rise
 
     #[tokio::test]
     async fn a_quotation_explains_every_offer() {
-        let purse = Purse::new(bare().per_payment(usd!("0.10")));
-        let quotation = purse
+        let purse = WalletHarness::new(bare().per_payment(usd!("0.10")));
+        let price_check = purse
             .quote(&sale("5").or(Offer::new(usdc("base"), "0.02")))
             .await;
-        let denials: Vec<_> = quotation
+        let denials: Vec<_> = price_check
             .offers
             .iter()
             .map(|offer| {
@@ -1463,7 +1472,7 @@ pass  price_rise
             })
             .collect();
         assert_eq!(denials, [Some(Rule::PerPayment), None]);
-        assert_eq!(quotation.best().unwrap().offer(), 1);
+        assert_eq!(price_check.best().unwrap().offer(), 1);
         assert_eq!(purse.signatures(), 0);
     }
 
@@ -1495,10 +1504,10 @@ mod approvals {
     type Asked = Arc<Mutex<Vec<ApprovalRequest>>>;
 
     /// An approver that keeps what it was asked.
-    fn keeping(policy: Policy, verdict: Verdict) -> (Purse, Asked) {
+    fn keeping(policy: Policy, verdict: Verdict) -> (WalletHarness, Asked) {
         let asked = Asked::default();
         let kept = Arc::clone(&asked);
-        let purse = Purse::with(policy, move |builder| {
+        let purse = WalletHarness::with(policy, move |builder| {
             let (kept, verdict) = (Arc::clone(&kept), verdict.clone());
             builder.approver(approve_fn(move |request| {
                 kept.lock().unwrap().push(request);
@@ -1623,7 +1632,7 @@ mod approvals {
             (Rule::Approval, "not approved: not today")
         );
         assert_eq!(asked.lock().unwrap().len(), 1);
-        assert!(purse.entries().await.is_empty(), "nothing is held for it");
+        assert!(purse.purchases().await.is_empty(), "nothing is held for it");
         purse.buy(&sale("0.05")).await;
     }
 
@@ -1649,7 +1658,7 @@ mod approvals {
         // Somebody else spends while the approver thinks.
         let policy = asking().lifetime(usd!("0.10"));
         let (approver, mut requests) = ChannelApprover::new(2);
-        let purse = Arc::new(Purse::with(policy, move |builder| {
+        let purse = Arc::new(WalletHarness::with(policy, move |builder| {
             builder.approver(approver.clone())
         }));
         let first = tokio::spawn({
@@ -1677,7 +1686,7 @@ mod approvals {
 
     #[tokio::test]
     async fn without_an_approver_the_answer_is_no() {
-        let denial = Purse::new(asking()).deny(&sale("0.06")).await;
+        let denial = WalletHarness::new(asking()).deny(&sale("0.06")).await;
         assert_eq!(denial.rule, Rule::Approval);
         assert_eq!(
             denial.message,
@@ -1688,7 +1697,7 @@ mod approvals {
     #[tokio::test]
     async fn silence_denies() {
         let policy = asking().approval_timeout(Duration::from_millis(20));
-        let purse = Purse::with(policy, |builder| {
+        let purse = WalletHarness::with(policy, |builder| {
             builder.approver(approve_fn(|_| pending()))
         });
         let denial = purse.deny(&sale("0.06")).await;
@@ -1696,14 +1705,14 @@ mod approvals {
             (denial.rule, denial.message.as_str()),
             (Rule::Approval, "not approved: no answer within 20ms")
         );
-        assert!(purse.entries().await.is_empty());
+        assert!(purse.purchases().await.is_empty());
     }
 
     #[tokio::test]
     async fn by_channel() {
         let (approver, mut requests) = ChannelApprover::new(1);
         let policy = asking().approval_timeout(HOUR);
-        let purse = Purse::with(policy, move |builder| builder.approver(approver.clone()));
+        let purse = WalletHarness::with(policy, move |builder| builder.approver(approver.clone()));
         let clerk = tokio::spawn(async move {
             let first = requests.recv().await.unwrap();
             assert_eq!(first.request.amount.to_string(), "0.06 USDC");
@@ -1733,7 +1742,7 @@ mod approvals {
     async fn a_late_answer_pays_nothing() {
         let (approver, mut requests) = ChannelApprover::new(1);
         let policy = asking().approval_timeout(Duration::from_millis(20));
-        let purse = Purse::with(policy, move |builder| builder.approver(approver.clone()));
+        let purse = WalletHarness::with(policy, move |builder| builder.approver(approver.clone()));
         purse.deny(&sale("0.06")).await;
         requests.recv().await.unwrap().answer(Verdict::Approve);
         purse.deny(&sale("0.06")).await;
@@ -1766,7 +1775,7 @@ mod approvals {
     #[ignore = "a part of by_terminal"]
     async fn terminal_process() {
         let policy = asking().approval_timeout(HOUR);
-        let purse = Purse::with(policy, |builder| {
+        let purse = WalletHarness::with(policy, |builder| {
             builder.approver(TerminalApprover::default())
         });
         match purse.authorize(&sale("0.06")).await {
@@ -1830,7 +1839,7 @@ mod properties {
         prop::collection::vec((cents(1..200_000), any::<bool>()), 1..8)
     }
 
-    fn of_offers(offers: &[(u64, bool)]) -> Sale {
+    fn of_offers(offers: &[(u64, bool)]) -> TestOffer {
         let mut many = sale("1");
         many.offers = offers
             .iter()
@@ -1872,7 +1881,7 @@ mod properties {
                 .per_payment(usd(global))
                 .host("*.example.com", |limits| limits.per_payment(usd(host)))
                 .network_limits("polygon", |limits| limits.per_payment(usd(polygon)));
-            let purse = Purse::new(policy);
+            let purse = WalletHarness::new(policy);
             let allowed = |&(units, on_base): &(u64, bool)| {
                 units > 0 && units <= global.min(host) && (on_base || units <= polygon)
             };
@@ -1880,22 +1889,22 @@ mod properties {
             run(async {
                 match (purse.authorize(&of_offers(&offers)).await, cheapest) {
                     (Ok(payment), Some(cheapest)) => {
-                        let entries = purse.entries().await;
+                        let purchases = purse.purchases().await;
                         let json: serde_json::Value =
                             serde_json::from_str(payment.json().unwrap().expose_secret()).unwrap();
                         let signed = &json["payload"]["authorization"];
-                        let entry = &entries[0];
+                        let entry = &purchases[0];
                         prop_assert_eq!(signed["value"].as_str().unwrap(), cheapest.to_string());
                         prop_assert_eq!(entry.value.to_string(), cheapest.to_string());
-                        prop_assert_eq!(payment.paid().amount.units(), entry.value);
+                        prop_assert_eq!(payment.payment().amount.units(), entry.value);
                         prop_assert_eq!(signed["to"].as_str().unwrap().parse(), Ok(entry.payee));
                         prop_assert_eq!(signed["nonce"].as_str().unwrap().parse(), Ok(entry.nonce));
                         prop_assert_eq!(json["accepted"]["network"].as_str().unwrap(), entry.network.to_string());
-                        prop_assert_eq!((entries.len(), purse.signatures()), (1, 1));
+                        prop_assert_eq!((purchases.len(), purse.signatures()), (1, 1));
                     }
                     (Err(error), None) => {
                         prop_assert!(error.is_denied(), "{error}");
-                        prop_assert_eq!((purse.entries().await.len(), purse.signatures()), (0, 0));
+                        prop_assert_eq!((purse.purchases().await.len(), purse.signatures()), (0, 0));
                     }
                     (outcome, cheapest) => prop_assert!(false, "{outcome:?} where {cheapest:?} was to be paid"),
                 }
@@ -1912,7 +1921,7 @@ mod properties {
                 .each_origin(|origin| origin.rolling(HOUR, usd!("0.06")))
                 .exposure(usd!("0.05"))
                 .payments(10 * MINUTE, 3);
-            let purse = Purse::new(policy);
+            let purse = WalletHarness::new(policy);
             run(async {
                 for (units, seconds, settles, seller) in steps {
                     let mut next = sale("1").url(&format!("https://s{seller}.example"));
@@ -1923,17 +1932,17 @@ mod properties {
                             settle(&payment).await;
                         }
                     }
-                    let (now, entries) = (purse.now(), purse.entries().await);
-                    let sum = |passes: &dyn Fn(&bursar::Entry) -> bool| -> u64 {
-                        entries.iter().filter(|entry| passes(entry)).map(|entry| entry.usd.unwrap().micros()).sum()
+                    let (now, purchases) = (purse.now(), purse.purchases().await);
+                    let sum = |passes: &dyn Fn(&bursar::Purchase) -> bool| -> u64 {
+                        purchases.iter().filter(|entry| passes(entry)).map(|entry| entry.usd.unwrap().micros()).sum()
                     };
                     prop_assert!(sum(&|entry| entry.counts_at > now.before(HOUR)) <= 100_000);
                     prop_assert!(sum(&|entry| entry.is_outstanding(now)) <= 50_000);
-                    let origins: BTreeSet<_> = entries.iter().map(|entry| &entry.origin).collect();
+                    let origins: BTreeSet<_> = purchases.iter().map(|entry| &entry.origin).collect();
                     for origin in origins {
                         prop_assert!(sum(&|entry| entry.origin == *origin && entry.counts_at > now.before(HOUR)) <= 60_000);
                     }
-                    let recent = entries.iter().filter(|entry| entry.reserved_at > now.before(10 * MINUTE)).count();
+                    let recent = purchases.iter().filter(|entry| entry.reserved_at > now.before(10 * MINUTE)).count();
                     prop_assert!(recent <= 3, "{recent} payments in ten minutes");
                     purse.advance(Duration::from_secs(seconds));
                 }
@@ -1945,7 +1954,7 @@ mod properties {
         fn a_denial_is_true_and_room_returns_when_it_says(
             steps in prop::collection::vec((1_u64..50_000, 0_u64..900, any::<bool>()), 1..30),
         ) {
-            let purse = Purse::new(bare().rolling(HOUR, usd!("0.10")));
+            let purse = WalletHarness::new(bare().rolling(HOUR, usd!("0.10")));
             run(async {
                 for (units, seconds, settles) in steps {
                     let mut next = sale("1");

@@ -9,7 +9,7 @@ use bursar::{
     Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule,
     TokenAmount, Usd, Verdict, approve_fn, usd,
 };
-use bursar_tests::purse::{self, Purse, Sale, at, euro, payee, sale, sale_in, usdc};
+use bursar_tests::purse::{self, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 
@@ -189,7 +189,7 @@ fn defaults_stand_unless_replaced_or_dropped() {
 #[tokio::test]
 async fn networks_are_named_and_kept_apart() {
     let text = "version = 1\nnetworks = [\"base\", \"eip155:137\"]";
-    let purse = Purse::new(policy(text));
+    let purse = WalletHarness::new(policy(text));
     purse.buy(&sale("0.01")).await;
     purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
     assert_eq!(
@@ -198,13 +198,15 @@ async fn networks_are_named_and_kept_apart() {
     );
 
     let mixed = "networks = [\"base\", \"base-sepolia\"]\nmix_testnets = true";
-    let purse = Purse::new(policy(&format!("version = 1\n{mixed}")));
+    let purse = WalletHarness::new(policy(&format!("version = 1\n{mixed}")));
     purse.buy(&sale_in(usdc("base-sepolia"), "0.01")).await;
 
     // A file may leave the networks to the code.
     let unnamed = policy("version = 1");
     assert_eq!(unnamed.check(), Err(PolicyError::NoNetwork));
-    Purse::new(unnamed.network("base")).buy(&sale("0.01")).await;
+    WalletHarness::new(unnamed.network("base"))
+        .buy(&sale("0.01"))
+        .await;
 }
 
 #[tokio::test]
@@ -223,7 +225,7 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
         per_payment = ["1 USD", "0.5 EURC@base"]
         rolling = { window = "24h", max = "2 0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42@eip155:8453" }
     "#;
-    let purse = Purse::new(bare(&format!("{limits}{token}")));
+    let purse = WalletHarness::new(bare(&format!("{limits}{token}")));
     let denial = purse.deny(&sale_in(euro(), "0.51")).await;
     assert_eq!(
         (denial.rule, denial.limit.unwrap().to_string()),
@@ -239,7 +241,7 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
     );
     purse.buy(&sale("1")).await;
 
-    let pegged = Purse::new(bare(&format!(
+    let pegged = WalletHarness::new(bare(&format!(
         "{token}\npeg = \"USD\"\n[global]\nper_payment = \"0.10 USD\""
     )));
     pegged.buy(&sale_in(euro(), "0.10")).await;
@@ -255,8 +257,8 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
 }
 
 /// What happens to each sale: paid, or refused by a rule.
-async fn outcomes<const N: usize>(text: &str, sales: [Sale; N]) -> [Option<Rule>; N] {
-    let purse = Purse::new(bare(text));
+async fn outcomes<const N: usize>(text: &str, sales: [TestOffer; N]) -> [Option<Rule>; N] {
+    let purse = WalletHarness::new(bare(text));
     let mut outcomes = [None; N];
     for (sale, outcome) in sales.iter().zip(&mut outcomes) {
         match purse.authorize(sale).await {
@@ -301,10 +303,13 @@ async fn lists_allow_and_deny() {
         "version = 1\nnetworks = [\"base\", \"polygon\"]\nallow.assets = [\"USDC@polygon\"]",
     );
     assert_eq!(
-        Purse::new(allowed.clone()).deny(&sale("0.01")).await.rule,
+        WalletHarness::new(allowed.clone())
+            .deny(&sale("0.01"))
+            .await
+            .rule,
         Rule::Asset
     );
-    Purse::new(allowed).buy(&polygon()).await;
+    WalletHarness::new(allowed).buy(&polygon()).await;
     assert_eq!(
         outcomes("deny.assets = [\"USDC@base\"]", [sale("0.01")]).await,
         [Some(Rule::Asset)]
@@ -312,10 +317,13 @@ async fn lists_allow_and_deny() {
     let denied =
         policy("version = 1\nnetworks = [\"base\", \"polygon\"]\ndeny.networks = [\"polygon\"]");
     assert_eq!(
-        Purse::new(denied.clone()).deny(&polygon()).await.rule,
+        WalletHarness::new(denied.clone())
+            .deny(&polygon())
+            .await
+            .rule,
         Rule::Network
     );
-    Purse::new(denied).buy(&sale("0.01")).await;
+    WalletHarness::new(denied).buy(&sale("0.01")).await;
 }
 
 #[tokio::test]
@@ -383,7 +391,7 @@ async fn prices_resources_and_validity() {
         ("global.max_validity = \"2m\"", 120),
         ("global.max_validity = \"7d\"", 604_800),
     ] {
-        let purse = Purse::new(bare(text));
+        let purse = WalletHarness::new(bare(text));
         let paid = purse.hold(&sale("0.01").window(u64::from(u32::MAX))).await;
         assert_eq!(paid.valid_before - purse.now().secs(), seconds);
     }
@@ -392,7 +400,7 @@ async fn prices_resources_and_validity() {
 #[tokio::test]
 async fn approvals_and_queries() {
     let policy = bare("approval_timeout = \"1s\"\nglobal.ask_above = \"0.05 USD\"");
-    let purse = Purse::with(policy.clone(), |builder| {
+    let purse = WalletHarness::with(policy.clone(), |builder| {
         builder.approver(approve_fn(|_| pending()))
     });
     let denial = purse.deny(&sale("0.06")).await;
@@ -400,17 +408,17 @@ async fn approvals_and_queries() {
         (denial.rule, denial.message.as_str()),
         (Rule::Approval, "not approved: no answer within 1s")
     );
-    let purse = Purse::with(policy, |builder| {
+    let purse = WalletHarness::with(policy, |builder| {
         builder.approver(approve_fn(|_| async { Verdict::Approve }))
     });
     purse.buy(&sale("0.06")).await;
 
     for (stored, path) in [(false, "/report"), (true, "/report?q=1")] {
-        let purse = Purse::new(bare(&format!("store_queries = {stored}")));
+        let purse = WalletHarness::new(bare(&format!("store_queries = {stored}")));
         purse
             .buy(&sale("0.01").url("https://api.example.com/report?q=1"))
             .await;
-        assert_eq!(purse.entries().await[0].path, path);
+        assert_eq!(purse.purchases().await[0].path, path);
     }
 }
 
@@ -513,7 +521,7 @@ async fn the_sample_is_a_policy_with_every_key() {
     assert_eq!(said.denial(), None);
     // Seven on everything, seven of [each], six of the tables that match, and the two brakes.
     assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
-    let purse = Purse::new(policy.clone());
+    let purse = WalletHarness::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
     let told = |payment: Hypothetical| {
         policy
@@ -625,7 +633,7 @@ fn mistakes_are_told_with_their_line() {
         (
             "version = 1\n\n  |per_payment = \"1 USD\"",
             "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
-             `refunds_make_room`, `kill_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
+             `refunds_make_room`, `freeze_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
              `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`, \
              `discovery`",
         ),

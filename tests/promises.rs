@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, ClientBuilder, Entry, Filter, Finding, Ledger, LedgerError, LocalSigner,
-    MemoryLedger, Policy, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, Spend,
-    StopOrder, Timestamp, Transition, U256, usd,
+    B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
+    MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
+    Resumption, Rule, Timestamp, Transition, U256, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -62,7 +62,7 @@ impl Ledger for Hiccup {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        if matches!(transition, Transition::Unknown { .. })
+        if matches!(transition, Transition::Unresolved { .. })
             && self.full.swap(false, Ordering::SeqCst)
         {
             return Err(LedgerError::store("database or disk is full"));
@@ -70,15 +70,15 @@ impl Ledger for Hiccup {
         self.books.record(purchase, transition, now).await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         self.books.resume(wanted).await
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         self.books.stop(order).await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.books.stopped().await
     }
 
@@ -86,12 +86,12 @@ impl Ledger for Hiccup {
         self.books.examine(checks).await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         self.books.purchase(purchase).await
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        self.books.entries(filter).await
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        self.books.purchases(filter).await
     }
 }
 
@@ -103,8 +103,8 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let lost = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (lost.spend(), books.full.load(Ordering::SeqCst)),
-        (Spend::Unknown, false)
+        (lost.payment_status(), books.full.load(Ordering::SeqCst)),
+        (PaymentStatus::MaybePaid, false)
     );
     assert_eq!(
         client
@@ -112,8 +112,8 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         seller.settlements().len(),
@@ -140,10 +140,10 @@ async fn a_stop_does_not_make_failures_of_refusals() {
         let error = client.get(seller.url(page)).send().await.unwrap_err();
         assert_eq!(error.denial().unwrap().rule, Rule::Stopped);
     }
-    client.payer().unwrap().lift_stop().await.unwrap();
+    client.payer().unwrap().unfreeze().await.unwrap();
     seller.reform();
     let failed = client
-        .entries(&Filter::all())
+        .purchases(&Filter::all())
         .await
         .unwrap()
         .iter()
@@ -156,8 +156,8 @@ async fn a_stop_does_not_make_failures_of_refusals() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
 }
 
@@ -177,7 +177,7 @@ async fn one_transaction_makes_room_once() {
     let mut bought = Vec::new();
     for page in ["/report?a", "/report?b"] {
         let response = client.get(seller.url(page)).send().await.unwrap();
-        bought.push(response.paid().unwrap().purchase.clone());
+        bought.push(response.payment().unwrap().purchase.clone());
     }
     let back = B256::repeat_byte(7);
     for purchase in &bought {
@@ -209,7 +209,10 @@ async fn what_is_taken_up_is_within_the_calls_own_maximum() {
         .max_price(usd!("0.001"))
         .send()
         .await;
-    let spend = answer.map_or_else(|error| error.spend(), |response| response.spend());
+    let spend = answer.map_or_else(
+        |error| error.payment_status(),
+        |response| response.payment_status(),
+    );
     let presented = seller
         .requests()
         .iter()

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar::chain::Answer;
 use bursar::{
-    ChainReader, Client, Entry, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, Policy,
-    Reconciled, ResponseExt, Rule, Spend, State, Timestamp, U256, usd,
+    ChainReader, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, PaymentStatus,
+    Policy, Purchase, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
 };
 use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 
@@ -88,14 +88,17 @@ impl World {
             .fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
     }
 
-    async fn buy(&self) -> Spend {
+    async fn buy(&self) -> PaymentStatus {
         let answer = self
             .client
             .get(self.seller.url("/report"))
             .purchase_id("order")
             .send()
             .await;
-        answer.map_or_else(|error| error.spend(), |response| response.spend())
+        answer.map_or_else(
+            |error| error.payment_status(),
+            |response| response.payment_status(),
+        )
     }
 
     async fn reconcile(&self) -> Reconciled {
@@ -104,8 +107,12 @@ impl World {
         done.remove(0)
     }
 
-    async fn entry(&self) -> Entry {
-        self.client.entries(&Filter::all()).await.unwrap().remove(0)
+    async fn entry(&self) -> Purchase {
+        self.client
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .remove(0)
     }
 
     async fn has_room(&self) -> bool {
@@ -122,7 +129,7 @@ async fn a_lost_payment_is_confirmed_by_the_chain() {
         Fault::ForgedReceipt(Forgery::Payer),
     ] {
         let world = World::new(Some(fault.clone())).await;
-        assert_eq!(world.buy().await, Spend::Unknown, "{fault:?}");
+        assert_eq!(world.buy().await, PaymentStatus::MaybePaid, "{fault:?}");
         let done = world.reconcile().await;
         assert!(
             matches!(done.answer, Answer::Settled(_)),
@@ -148,7 +155,7 @@ async fn a_lost_payment_is_confirmed_by_the_chain() {
 #[tokio::test]
 async fn a_receipt_is_a_claim_until_the_chain_confirms_it() {
     let world = World::new(None).await;
-    assert_eq!(world.buy().await, Spend::Settled);
+    assert_eq!(world.buy().await, PaymentStatus::Paid);
     let entry = world.entry().await;
     assert_eq!(
         (entry.verified_transaction, entry.proof.is_none()),
@@ -179,7 +186,7 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
         let done = world.reconcile().await;
         assert_eq!(
             (done.before, done.after),
-            (signed.state, State::Released),
+            (signed.state, State::ReleasedByProof),
             "{fault:?}: {}",
             done.answer
         );
@@ -196,7 +203,7 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
 
         // Under its id it is bought anew, with a nonce that the chain has not buried.
         world.seller.reform();
-        assert_eq!(world.buy().await, Spend::Settled, "{fault:?}");
+        assert_eq!(world.buy().await, PaymentStatus::Paid, "{fault:?}");
         let again = world.entry().await;
         assert_eq!((again.generation, again.nonce == signed.nonce), (1, false));
         assert_eq!(world.seller.settlements().len(), 1);
@@ -229,11 +236,11 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
         NodeFault::NoCode,
     ] {
         let world = World::new(Some(Fault::DropAfterSettle)).await;
-        assert_eq!(world.buy().await, Spend::Unknown);
+        assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
         world.pass(400);
         world.nodes[0].fault(fault);
         let done = world.reconcile().await;
-        assert_ne!(done.after, State::Released, "{fault:?}");
+        assert_ne!(done.after, State::ReleasedByProof, "{fault:?}");
         assert!(!world.has_room().await, "{fault:?}");
         // Both of them, and nothing can be told at all.
         let world = World::new(Some(Fault::SettlementFailure)).await;
@@ -251,7 +258,7 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
 #[tokio::test]
 async fn a_cancelled_authorization_is_released_before_it_expires() {
     let world = World::new(Some(Fault::SettlementFailure)).await;
-    assert_eq!(world.buy().await, Spend::Unknown);
+    assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
     let id = world.entry().await.purchase;
     let cancellation = world.client.cancel(&id).await.unwrap();
     let entry = world.entry().await;
@@ -268,7 +275,7 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
     let done = world.reconcile().await;
     assert_eq!(
         (done.after, world.has_room().await),
-        (State::Released, true),
+        (State::ReleasedByProof, true),
         "{}",
         done.answer
     );
@@ -279,8 +286,8 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
     );
     let error = world.client.cancel(&id).await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Purchase, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Purchase, PaymentStatus::NotPaid)
     );
     let unknown = world
         .client
@@ -300,8 +307,8 @@ async fn a_client_without_a_chain_says_so() {
         .unwrap();
     let error = client.reconcile().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Builder, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Builder, PaymentStatus::NotPaid)
     );
 }
 
@@ -335,10 +342,10 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         .await
         .unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (500, Spend::Settled)
+        (response.status().as_u16(), response.payment_status()),
+        (500, PaymentStatus::Paid)
     );
-    let id = response.paid().unwrap().purchase.clone();
+    let id = response.payment().unwrap().purchase.clone();
     assert_eq!(
         response.text().await.unwrap(),
         "sorry",
@@ -392,7 +399,7 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
             .await
             .unwrap();
     }
-    let entry = client.entries(&Filter::all()).await.unwrap().remove(0);
+    let entry = client.purchases(&Filter::all()).await.unwrap().remove(0);
     assert_eq!(
         (entry.refunds.len(), entry.refunded(), entry.value),
         (1, U256::from(10_000), U256::from(10_000))

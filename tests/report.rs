@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::{
-    Address, B256, Client, Entry, Filter, LocalSigner, MemoryLedger, Network, Policy, Refund,
+    Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
     SqliteLedger, State, Timestamp, U256, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
@@ -38,17 +38,17 @@ fn client(ledger: SqliteLedger) -> Client {
 }
 
 /// A purchase, changed.
-fn with(mut entry: Entry, change: impl FnOnce(&mut Entry)) -> Entry {
+fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
     change(&mut entry);
     entry
 }
 
-fn of(entries: &[Entry], selection: &Selection) -> Report {
-    Report::of(entries, Vec::new(), selection, NOW)
+fn of(purchases: &[Purchase], selection: &Selection) -> Report {
+    Report::of(purchases, Vec::new(), selection, NOW)
 }
 
-fn everything(entries: &[Entry]) -> Report {
-    of(entries, &Selection::new())
+fn everything(purchases: &[Purchase]) -> Report {
+    of(purchases, &Selection::new())
 }
 
 fn group<'a>(report: &'a Report, by: Dimension, name: &str) -> &'a Group {
@@ -91,7 +91,7 @@ async fn what_was_bought_is_what_the_report_says() {
     let report = client.report(&Selection::new()).await.unwrap();
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
-    let failed: Vec<Entry> = client.entries(&Filter::all()).await.unwrap();
+    let failed: Vec<Purchase> = client.purchases(&Filter::all()).await.unwrap();
     let naive = failed
         .iter()
         .filter(|entry| entry.failed())
@@ -130,7 +130,7 @@ async fn what_was_bought_is_what_the_report_says() {
     assert_eq!(lifetime.left.as_ref().unwrap().to_string(), "0.89 USD");
     let open: Vec<State> = report.unresolved.iter().map(|open| open.state).collect();
     assert!(
-        open.contains(&State::Unknown) && open.contains(&State::Rejected),
+        open.contains(&State::Unresolved) && open.contains(&State::Rejected),
         "{open:?}"
     );
 }
@@ -150,9 +150,18 @@ struct Draw {
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
-    use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
+    use State::{
+        ApiCall, Rejected, ReleasedByProof, Reserved, Settled, Signed, Unresolved, Voided,
+    };
     const STATES: [State; 8] = [
-        Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown,
+        ApiCall,
+        Voided,
+        Rejected,
+        ReleasedByProof,
+        Reserved,
+        Settled,
+        Signed,
+        Unresolved,
     ];
     let draw = (
         prop::sample::select(&STATES[..]),
@@ -181,7 +190,7 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
     prop::collection::vec(draw, 0..40)
 }
 
-fn entry(model: &Entry, seq: usize, draw: &Draw) -> Entry {
+fn entry(model: &Purchase, seq: usize, draw: &Draw) -> Purchase {
     let mut entry = model.clone();
     entry.seq = seq as u64;
     entry.state = draw.state;
@@ -193,7 +202,7 @@ fn entry(model: &Entry, seq: usize, draw: &Draw) -> Entry {
         .parse()
         .unwrap();
     entry.tag = draw.tag.map(|tag| format!("tag{tag}"));
-    entry.credential = (draw.state == State::Called).then(|| "key".to_owned());
+    entry.credential = (draw.state == State::ApiCall).then(|| "key".to_owned());
     entry.reserved_at = Timestamp::from_millis(NOW.millis() + draw.day * 86_400_000);
     let edge = if draw.expired {
         NOW.before(Duration::from_millis(1))
@@ -249,32 +258,35 @@ fn agrees(sum: &Sum, (count, usd, units): (u64, u128, u128)) -> Result<(), TestC
 }
 
 fn is_open(draw: &Draw) -> bool {
-    matches!(draw.state, State::Signed | State::Rejected | State::Unknown)
+    matches!(
+        draw.state,
+        State::Signed | State::Rejected | State::Unresolved
+    )
 }
 
 fn is_spent(draw: &Draw) -> bool {
-    is_open(draw) || matches!(draw.state, State::Settled | State::Called)
+    is_open(draw) || matches!(draw.state, State::Settled | State::ApiCall)
 }
 
 #[test]
 fn sums_are_those_made_the_simple_way() {
     let model = bought();
     proptest!(ProptestConfig::with_cases(256), |(draws in draws())| {
-        let entries: Vec<Entry> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
-        let report = everything(&entries);
+        let purchases: Vec<Purchase> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
+        let report = everything(&purchases);
         let total = &report.total;
         agrees(&total.spent, naive(&draws, is_spent))?;
         agrees(&total.paid, naive(&draws, |draw| draw.state == State::Settled))?;
-        agrees(&total.called, naive(&draws, |draw| draw.state == State::Called))?;
+        agrees(&total.called, naive(&draws, |draw| draw.state == State::ApiCall))?;
         agrees(&total.outstanding, naive(&draws, |draw| is_open(draw) && !draw.expired))?;
         agrees(&total.expired, naive(&draws, |draw| is_open(draw) && draw.expired))?;
         agrees(&total.held, naive(&draws, |draw| draw.state == State::Reserved && !draw.expired))?;
-        agrees(&total.released, naive(&draws, |draw| draw.state == State::Released))?;
-        let freed = |draw: &Draw| draw.state == State::Freed || (draw.state == State::Reserved && draw.expired);
+        agrees(&total.released, naive(&draws, |draw| draw.state == State::ReleasedByProof))?;
+        let freed = |draw: &Draw| draw.state == State::Voided || (draw.state == State::Reserved && draw.expired);
         agrees(&total.freed, naive(&draws, freed))?;
         agrees(&total.refused, naive(&draws, |draw| draw.state == State::Rejected))?;
         let failed = |draw: &Draw| match draw.state {
-            State::Unknown => draw.status != Some(200),
+            State::Unresolved => draw.status != Some(200),
             State::Settled => draw.status.is_some_and(|status| status != 200),
             _ => false,
         };
@@ -293,7 +305,7 @@ fn sums_are_those_made_the_simple_way() {
             prop_assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
         }
         // The same books, in whatever order, make the same report.
-        let mut shuffled = entries.clone();
+        let mut shuffled = purchases.clone();
         shuffled.reverse();
         prop_assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&everything(&shuffled)).unwrap());
     });
@@ -302,7 +314,7 @@ fn sums_are_those_made_the_simple_way() {
 #[test]
 fn a_selection_takes_what_meets_all_of_its_conditions() {
     let model = bought();
-    let mut entries = Vec::new();
+    let mut purchases = Vec::new();
     for (seq, (host, tag, agent, at)) in [
         ("a.example", Some("x"), Some("one"), "2026-03-28T23:30:00Z"),
         (
@@ -322,9 +334,9 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
         entry.origin = format!("https://{host}").parse().unwrap();
         (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
         entry.reserved_at = Zone::default().moment(at).unwrap();
-        entries.push(entry);
+        purchases.push(entry);
     }
-    let count = |selection: &Selection| of(&entries, selection).total.spent.count;
+    let count = |selection: &Selection| of(&purchases, selection).total.spent.count;
     let berlin = Zone::named("Europe/Berlin").unwrap();
     assert_eq!(count(&Selection::new()), 3);
     assert_eq!(
@@ -348,7 +360,7 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
     assert_eq!(day.1.millis() - day.0.millis(), 23 * 3_600_000);
     assert_eq!(count(&Selection::new().since(day.0).until(day.1)), 2);
     let days = |zone: Zone| {
-        let report = of(&entries, &Selection::new().zone(zone));
+        let report = of(&purchases, &Selection::new().zone(zone));
         report
             .by(Dimension::Day)
             .iter()
@@ -368,7 +380,7 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
         days(berlin.clone()),
         named(&[("2026-03-29", 2), ("2026-03-30", 1)])
     );
-    assert_eq!(berlin.last_days(2, entries[2].reserved_at), Some(day.0));
+    assert_eq!(berlin.last_days(2, purchases[2].reserved_at), Some(day.0));
     assert!(Zone::named("Europe/Atlantis").is_err());
     assert_eq!(Zone::default().moment("yesterday"), None);
 }
@@ -410,8 +422,8 @@ fn csv_has_every_group_and_no_formula() {
             entry.tag = Some((*tag).to_owned());
         })
     };
-    let entries: Vec<Entry> = evil.iter().enumerate().map(tagged).collect();
-    let rows = read_csv(&everything(&entries).to_csv());
+    let purchases: Vec<Purchase> = evil.iter().enumerate().map(tagged).collect();
+    let rows = read_csv(&everything(&purchases).to_csv());
     assert!(
         rows.iter().all(|row| row.len() == rows[0].len()),
         "{rows:?}"

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, KillSwitch, LocalSigner, MemoryLedger, Policy,
-    ResponseExt, Rule, Signer, Spend, SqliteLedger, State, SystemClock, Timestamp, signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
+    PaymentStatus, Policy, ResponseExt, Rule, Signer, SqliteLedger, State, SystemClock, Timestamp,
+    signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -89,11 +90,11 @@ async fn a_loop_pays_once_and_gets_what_it_paid_for() {
         let seller = open(report().fault(fault.clone())).await;
         let buy = || client.get(seller.url("/report")).timeout(SOON);
         for _ in 0..4 {
-            let spend = buy()
-                .send()
-                .await
-                .map_or_else(|error| error.spend(), |response| response.spend());
-            assert_eq!(spend, Spend::Unknown, "{fault:?}");
+            let spend = buy().send().await.map_or_else(
+                |error| error.payment_status(),
+                |response| response.payment_status(),
+            );
+            assert_eq!(spend, PaymentStatus::MaybePaid, "{fault:?}");
         }
         assert_eq!(
             (signatures.load(Ordering::SeqCst), payments(&seller).len()),
@@ -105,13 +106,16 @@ async fn a_loop_pays_once_and_gets_what_it_paid_for() {
         if fault != Fault::RejectAgain {
             let response = client.get(seller.url("/report")).send().await.unwrap();
             assert_eq!(
-                (response.spend(), response.text().await.unwrap().as_str()),
-                (Spend::Settled, "the report")
+                (
+                    response.payment_status(),
+                    response.text().await.unwrap().as_str()
+                ),
+                (PaymentStatus::Paid, "the report")
             );
         }
-        let entries = client.entries(&Filter::all()).await.unwrap();
+        let purchases = client.purchases(&Filter::all()).await.unwrap();
         assert_eq!(
-            (entries.len(), signatures.load(Ordering::SeqCst)),
+            (purchases.len(), signatures.load(Ordering::SeqCst)),
             (1, 1),
             "{fault:?}"
         );
@@ -129,8 +133,13 @@ async fn a_duplicate_is_bought_by_name_only() {
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let url = seller.url("/report");
     assert_eq!(
-        client.get(url.clone()).send().await.unwrap_err().spend(),
-        Spend::Unknown
+        client
+            .get(url.clone())
+            .send()
+            .await
+            .unwrap_err()
+            .payment_status(),
+        PaymentStatus::MaybePaid
     );
     assert_eq!(
         client
@@ -139,16 +148,21 @@ async fn a_duplicate_is_bought_by_name_only() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (seller.settlements().len(), payments(&seller).len()),
         (2, 2)
     );
     assert_eq!(
-        client.get(url.clone()).send().await.unwrap().spend(),
-        Spend::Settled
+        client
+            .get(url.clone())
+            .send()
+            .await
+            .unwrap()
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (seller.settlements().len(), payments(&seller).len()),
@@ -156,8 +170,8 @@ async fn a_duplicate_is_bought_by_name_only() {
         "the first was presented again"
     );
     assert_eq!(
-        client.get(url).send().await.unwrap().spend(),
-        Spend::Settled
+        client.get(url).send().await.unwrap().payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(seller.settlements().len(), 3, "nothing was open any more");
 }
@@ -180,7 +194,10 @@ async fn ten_identical_calls_at_once_are_ten_purchases() {
             .map(|_| tokio::spawn(client.get(seller.url("/report")).send()))
             .collect();
         for call in calls {
-            assert_eq!(call.await.unwrap().unwrap().spend(), Spend::Settled);
+            assert_eq!(
+                call.await.unwrap().unwrap().payment_status(),
+                PaymentStatus::Paid
+            );
         }
         assert_eq!(
             (seller.settlements().len(), payments(&seller).len()),
@@ -203,8 +220,11 @@ async fn a_call_that_was_dropped_is_taken_up() {
     }
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "the report")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "the report")
     );
     assert_eq!(
         (
@@ -236,8 +256,8 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (
@@ -252,13 +272,13 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
     // The first says that it left; the second finds it.
     assert_eq!(
         first
-            .entries(&Filter::all())
+            .purchases(&Filter::all())
             .await
             .unwrap()
             .first()
             .unwrap()
             .state,
-        State::Unknown
+        State::Unresolved
     );
     assert_eq!(
         second
@@ -266,8 +286,8 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (
@@ -318,8 +338,8 @@ async fn what_is_presented_again_is_kept_from_an_identical_call() {
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled
+            .payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (payments(&seller).len(), signatures.load(Ordering::SeqCst)),
@@ -333,7 +353,7 @@ async fn what_is_presented_again_is_kept_from_an_identical_call() {
 async fn a_stop_ends_the_presentations_of_a_call() {
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
     let (switch, wallet) = (
-        KillSwitch::new(),
+        FreezeSwitch::new(),
         Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()),
     );
     let pulled = switch.clone();
@@ -345,7 +365,7 @@ async fn a_stop_ends_the_presentations_of_a_call() {
     let client = client(&Arc::default())
         .signer(signer)
         .ledger(MemoryLedger::new())
-        .kill_switch(switch);
+        .freeze_switch(switch);
     let response = client
         .build()
         .unwrap()
@@ -354,8 +374,8 @@ async fn a_stop_ends_the_presentations_of_a_call() {
         .await
         .unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (502, Spend::Unknown)
+        (response.status().as_u16(), response.payment_status()),
+        (502, PaymentStatus::MaybePaid)
     );
     assert_eq!(
         seller
@@ -385,8 +405,12 @@ async fn presentations_end_with_patience_time_and_validity() {
             .unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend(), sent(&seller)),
-            (502, Spend::Unknown, expected)
+            (
+                response.status().as_u16(),
+                response.payment_status(),
+                sent(&seller)
+            ),
+            (502, PaymentStatus::MaybePaid, expected)
         );
         assert_eq!(
             (payments(&seller).len(), seller.settlements().len()),
@@ -429,14 +453,14 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         directory.path().join("STOP"),
         directory.path().join("books.db"),
     );
-    let (signatures, switch) = (Arc::default(), KillSwitch::new());
+    let (signatures, switch) = (Arc::default(), FreezeSwitch::new());
     let build = || {
         let client = client(&signatures)
             .ledger(SqliteLedger::open(&books).unwrap())
             .presentations(1);
         client
-            .policy(policy().kill_switch_file(&file))
-            .kill_switch(switch.clone())
+            .policy(policy().freeze_file(&file))
+            .freeze_switch(switch.clone())
             .build()
             .unwrap()
     };
@@ -458,8 +482,8 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         }
         let new = client.get(other.clone()).send().await.unwrap_err();
         assert_eq!(
-            (new.denial().unwrap().rule, new.spend()),
-            (Rule::Stopped, Spend::None),
+            (new.denial().unwrap().rule, new.payment_status()),
+            (Rule::Stopped, PaymentStatus::NotPaid),
             "{stop}"
         );
         for again in [
@@ -468,8 +492,8 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         ] {
             let again = again.send().await.unwrap_err();
             assert_eq!(
-                (again.denial().unwrap().rule, again.spend()),
-                (Rule::Stopped, Spend::Unknown),
+                (again.denial().unwrap().rule, again.payment_status()),
+                (Rule::Stopped, PaymentStatus::MaybePaid),
                 "{stop}"
             );
         }
@@ -484,12 +508,12 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         match stop {
             "file" => std::fs::remove_file(&file).unwrap(),
             "program" => switch.lift(),
-            _ => client.payer().unwrap().lift_stop().await.unwrap(),
+            _ => client.payer().unwrap().unfreeze().await.unwrap(),
         }
     }
     assert_eq!(
-        client.get(url).send().await.unwrap().spend(),
-        Spend::Settled
+        client.get(url).send().await.unwrap().payment_status(),
+        PaymentStatus::Paid
     );
     assert_eq!(
         (
@@ -499,8 +523,8 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         (1, 1)
     );
     assert_eq!(
-        client.get(other).send().await.unwrap().spend(),
-        Spend::Settled
+        client.get(other).send().await.unwrap().payment_status(),
+        PaymentStatus::Paid
     );
 }
 
@@ -519,8 +543,8 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
     }
     let error = looping.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.denial().unwrap().rule, error.spend()),
-        (Rule::Repeats, Spend::None)
+        (error.denial().unwrap().rule, error.payment_status()),
+        (Rule::Repeats, PaymentStatus::NotPaid)
     );
     assert_eq!(
         (
@@ -549,8 +573,8 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
             .await
             .unwrap();
         assert_eq!(
-            (response.status().as_u16(), response.spend()),
-            (500, Spend::Settled)
+            (response.status().as_u16(), response.payment_status()),
+            (500, PaymentStatus::Paid)
         );
     }
     let error = client
@@ -559,8 +583,8 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
         .await
         .unwrap_err();
     assert_eq!(
-        (error.denial().unwrap().rule, error.spend()),
-        (Rule::Breaker, Spend::None)
+        (error.denial().unwrap().rule, error.payment_status()),
+        (Rule::Breaker, PaymentStatus::NotPaid)
     );
     assert_eq!(paid_and_failed.settlements().len(), 2);
     assert_eq!(
@@ -569,8 +593,8 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
             .send()
             .await
             .unwrap()
-            .spend(),
-        Spend::Settled,
+            .payment_status(),
+        PaymentStatus::Paid,
         "others are paid"
     );
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger, Policy,
-    Rule, SignerError, Spend, State, signer_fn, usd,
+    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger,
+    PaymentStatus, Policy, Rule, SignerError, State, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tracing::field::{Field, Visit};
@@ -56,7 +56,7 @@ fn told() -> (Told, impl Fn(&Event<'_>) + Send + Sync + 'static) {
     let list = Arc::clone(&told);
     let observer = move |event: &Event<'_>| {
         let amount = event.amount.map(ToString::to_string).unwrap_or_default();
-        let rule = event.happening.rule().map(Rule::name).unwrap_or_default();
+        let rule = event.kind.rule().map(Rule::name).unwrap_or_default();
         assert_eq!(event.agent, Some("forecaster"));
         list.lock()
             .unwrap()
@@ -151,7 +151,7 @@ async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
         .build()
         .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(error.spend(), Spend::Unknown);
+    assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
     assert_eq!(taken(&list).last().unwrap(), "unknown 0.01 USDC");
     client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
@@ -236,9 +236,12 @@ async fn an_observer_that_panics_breaks_no_payment() {
         .unwrap();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "the report");
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     assert_eq!(
-        entries.iter().map(|entry| entry.state).collect::<Vec<_>>(),
+        purchases
+            .iter()
+            .map(|entry| entry.state)
+            .collect::<Vec<_>>(),
         [State::Settled]
     );
     assert_eq!(seller.settlements().len(), 1);

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    B256, Checks, Client, Entry, ErrorKind, Filter, Finding, Intent, Ledger, LedgerError,
-    LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, Policy, PurchaseKey, Reservation,
-    Reserved, ResponseExt, Resumption, Rule, Spend, State, StopOrder, Timestamp, Transition, usd,
+    B256, Checks, Client, ErrorKind, Filter, Finding, Freeze, Intent, Ledger, LedgerError,
+    LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, PaymentStatus, Policy, Purchase,
+    PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, State, Timestamp,
+    Transition, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -49,15 +50,15 @@ impl Ledger for FixedNonce {
         self.books.record(purchase, transition, now).await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         Ledger::resume(&self.books, wanted).await
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         Ledger::stop(&self.books, order).await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         Ledger::stopped(&self.books).await
     }
 
@@ -65,12 +66,12 @@ impl Ledger for FixedNonce {
         self.books.examine(checks).await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         self.books.purchase(purchase).await
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        self.books.entries(filter).await
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        self.books.purchases(filter).await
     }
 }
 
@@ -190,7 +191,7 @@ struct Replayed {
     /// The payment that left, as JSON, and the one that was recorded.
     sent: Value,
     recorded: Value,
-    entry: Entry,
+    entry: Purchase,
 }
 
 /// Buys as the official client did, and checks all that transcripts have in common: two requests, the
@@ -238,17 +239,17 @@ async fn replay(name: &str) -> Replayed {
         assert_eq!(sent, recorded["headers"]["payment-signature"]);
     }
 
-    let entries = payer.entries(&Filter::all()).await.unwrap();
-    assert_eq!(entries.len(), 1);
+    let purchases = payer.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(purchases.len(), 1);
     assert_eq!(
-        entries[0].foreign_resource.as_deref(),
+        purchases[0].foreign_resource.as_deref(),
         Some("https://api.example.com/premium-data")
     );
     Replayed {
         result,
         sent: decode(sent),
         recorded: recorded_payment.clone(),
-        entry: entries[0].clone(),
+        entry: purchases[0].clone(),
     }
 }
 
@@ -263,9 +264,9 @@ fn decode(header: &str) -> Value {
 }
 
 /// The error of a purchase that the seller refused. The signature is out, so the money counts.
-fn refused(replayed: Replayed) -> (bursar::Error, Entry) {
+fn refused(replayed: Replayed) -> (bursar::Error, Purchase) {
     let error = replayed.result.unwrap_err();
-    assert_eq!(error.spend(), Spend::Unknown);
+    assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
     assert_eq!(error.status().unwrap().as_u16(), 402);
     assert_eq!(error.purchase_id(), Some(&replayed.entry.purchase));
     assert!(error.receipt().is_none());
@@ -285,8 +286,8 @@ async fn transcript_success() -> Result<(), Error> {
     assert_eq!(sent, recorded);
     let response = result?;
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (200, Spend::Settled)
+        (response.status().as_u16(), response.payment_status()),
+        (200, PaymentStatus::Paid)
     );
     let receipt = response.receipt().unwrap();
     assert_eq!(receipt.transaction(), B256::repeat_byte(0x12));
@@ -327,7 +328,7 @@ async fn transcript_settle_pending() {
     let (error, entry) = refused(replay("settle_pending").await);
     assert_eq!(error.kind(), ErrorKind::SettlementPending);
     assert_eq!(error.reason(), Some("settlement_pending"));
-    assert_eq!(entry.state, State::Unknown);
+    assert_eq!(entry.state, State::Unresolved);
 }
 
 /// 412 is no 402: the response goes to the caller, who can ask what was spent.
@@ -336,19 +337,19 @@ async fn transcript_permit2_allowance() {
     let Replayed { result, entry, .. } = replay("permit2_allowance_412").await;
     let response = result.unwrap();
     assert_eq!(
-        (response.status().as_u16(), response.spend()),
-        (412, Spend::Unknown)
+        (response.status().as_u16(), response.payment_status()),
+        (412, PaymentStatus::MaybePaid)
     );
     assert!(response.receipt().is_none());
-    assert_eq!(response.paid().unwrap().purchase, entry.purchase);
+    assert_eq!(response.payment().unwrap().purchase, entry.purchase);
     let terms =
         PaymentRequired::from_header(response.headers()["payment-required"].as_bytes()).unwrap();
     assert_eq!(terms.error(), Some("permit2_allowance_required"));
-    assert_eq!((entry.state, entry.status), (State::Unknown, Some(412)));
-    let error = response.error_for_spend().unwrap_err();
+    assert_eq!((entry.state, entry.status), (State::Unresolved, Some(412)));
+    let error = response.error_for_payment().unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Status, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Status, PaymentStatus::MaybePaid)
     );
 }
 
@@ -366,7 +367,7 @@ async fn transcript_payment_identifier() {
         .unwrap();
     assert_eq!(info.remove("id"), Some(entry.identifier.into()));
     assert_eq!(sent.to_string(), recorded.to_string());
-    assert_eq!(result.unwrap().spend(), Spend::Settled);
+    assert_eq!(result.unwrap().payment_status(), PaymentStatus::Paid);
     assert_eq!(entry.state, State::Settled);
 }
 

@@ -125,7 +125,7 @@ pub(crate) enum Command {
     /// From the books, of all calls to the host, with the arithmetic: by month, in all, and from how many calls a month
     /// the plan is cheaper than paying was.
     Compare(Compare),
-    /// Paid tools over the Model Context Protocol
+    /// SignedPayment tools over the Model Context Protocol
     #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
     #[command(subcommand)]
     Mcp(McpCommand),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use bursar::{Entry, Filter, Finding, Ledger, Network, write_csv, write_jsonl};
+use bursar::{Filter, Finding, Ledger, Network, Purchase, write_csv, write_jsonl};
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
@@ -12,8 +12,8 @@ use crate::{output, wallet};
 
 /// `bursar ledger`.
 pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
-    let entries = match wallet::existing(&args.ledger).await? {
-        Some(ledger) => ledger.entries(&Filter::all()).await?,
+    let purchases = match wallet::existing(&args.ledger).await? {
+        Some(ledger) => ledger.purchases(&Filter::all()).await?,
         None if args
             .ledger
             .ledger
@@ -26,9 +26,9 @@ pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
     };
     let mut out = io::stdout().lock();
     let written = match args.format {
-        Format::Table => write!(out, "{}", purchases(&entries)),
-        Format::Csv => write_csv(&entries, &mut out),
-        Format::Jsonl => write_jsonl(&entries, &mut out),
+        Format::Table => write!(out, "{}", purchase_table(&purchases)),
+        Format::Csv => write_csv(&purchases, &mut out),
+        Format::Jsonl => write_jsonl(&purchases, &mut out),
     };
     output::finish(written.and_then(|()| out.flush()), Exit::Done)
 }
@@ -73,7 +73,7 @@ fn limits(findings: &[Finding]) -> String {
     table(head, rows)
 }
 
-fn purchases(entries: &[Entry]) -> String {
+fn table(purchases: &[Purchase]) -> String {
     let head = [
         "TIME",
         "STATE",
@@ -83,7 +83,7 @@ fn purchases(entries: &[Entry]) -> String {
         "TRANSACTION",
     ]
     .map(ToOwned::to_owned);
-    let rows = entries.iter().map(|entry| {
+    let rows = purchases.iter().map(|entry| {
         [
             entry.reserved_at.to_string(),
             entry.state.to_string(),

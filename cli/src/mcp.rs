@@ -2,7 +2,7 @@
 
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{Client, Credentials, Ledger, Network, Payer, Policy, PurchaseKey, Spend};
+use bursar::{Client, Credentials, Ledger, Network, Payer, PaymentStatus, Policy, PurchaseKey};
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -119,8 +119,8 @@ fn shown(text: &str, most: usize) -> String {
 async fn price(tools: &PaidTools, tool: &Tool) -> String {
     match tools.call(tool.name.to_string()).quote().await {
         Ok(Asked::Executed(_)) => "free".to_owned(),
-        Ok(Asked::Priced(quotation)) => {
-            let cheapest = quotation
+        Ok(Asked::Priced(price_check)) => {
+            let cheapest = price_check
                 .offers
                 .iter()
                 .filter_map(|offer| offer.quote.as_ref().ok())
@@ -192,7 +192,10 @@ async fn buy(call: ToolCall, payer: &Payer, ledger: &Store) -> (Report, Verdict)
     match call.send().await {
         Ok(answer) => answered(&answer),
         Err(error) => {
-            let entry = match error.purchase_id().filter(|_| error.spend() != Spend::None) {
+            let entry = match error
+                .purchase_id()
+                .filter(|_| error.payment_status() != PaymentStatus::NotPaid)
+            {
                 Some(id) => ledger
                     .purchase(&PurchaseKey::new(payer.address(), id.clone()))
                     .await
@@ -211,16 +214,16 @@ async fn buy(call: ToolCall, payer: &Payer, ledger: &Store) -> (Report, Verdict)
 async fn dry(call: ToolCall) -> (Report, Verdict) {
     match call.quote().await {
         Ok(Asked::Executed(answer)) => answered(&answer),
-        Ok(Asked::Priced(quotation)) => crate::quote::judged_quotation(&quotation),
+        Ok(Asked::Priced(price_check)) => crate::quote::judged_quotation(&price_check),
         Err(error) => (Report::of_error(&error, None), Verdict::of(&error)),
     }
 }
 
 fn answered(answer: &ToolAnswer) -> (Report, Verdict) {
-    let spend = answer.spend();
+    let spend = answer.payment_status();
     let failed = answer.result().is_error == Some(true);
     let report = Report {
-        paid: answer.paid().map(Signed::from),
+        paid: answer.payment().map(Signed::from),
         receipt: answer.receipt().map(Proof::from),
         body: serde_json::to_string(answer.result()).unwrap_or_default(),
         error: failed.then(|| Problem {

@@ -1,14 +1,14 @@
 //! `bursar pay`.
 
 use bursar::reqwest::Response;
-use bursar::{Client, Entry, Error, ErrorKind, Ledger, PurchaseKey, ResponseExt, Spend};
+use bursar::{Client, Error, ErrorKind, Ledger, PaymentStatus, Purchase, PurchaseKey, ResponseExt};
 
 use crate::args::Pay;
 use crate::body::{Sink, Trouble};
 use crate::exit::{Exit, Failure};
 use crate::policies::{self, Allowance};
 use crate::report::{
-    Called, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem,
+    ApiCall, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem,
 };
 use crate::request::{self, Prepared};
 use crate::store::Store;
@@ -77,7 +77,7 @@ impl Buyer {
         let mut run = Run::default();
         for _ in 0..self.args.repeat {
             let call = self.buy().await;
-            let told = self.tell(&call);
+            let told = self.emit(&call);
             run.add(&call);
             if call.verdict != Verdict::Done || call.reader_gone || !told {
                 break;
@@ -112,12 +112,12 @@ impl Buyer {
     }
 
     async fn received(&mut self, response: Response) -> Call {
-        let (status, spend) = (response.status(), response.spend());
+        let (status, spend) = (response.status(), response.payment_status());
         let mut report = Report {
             status: Some(status.as_u16()),
-            paid: response.paid().map(Signed::from),
+            paid: response.payment().map(Signed::from),
             receipt: response.receipt().map(Proof::from),
-            called: response.called().map(Called::from),
+            called: response.api_call().map(ApiCall::from),
             error: status_problem(status, spend),
             ..Report::empty(spend)
         };
@@ -142,16 +142,16 @@ impl Buyer {
     }
 
     /// What the books hold of a purchase that ended in an error after its signature.
-    async fn entry(&self, error: &Error) -> Option<Entry> {
+    async fn entry(&self, error: &Error) -> Option<Purchase> {
         let id = error
             .purchase_id()
-            .filter(|_| error.spend() != Spend::None)?;
+            .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
         let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
         self.ledger.purchase(&key).await.ok().flatten()
     }
 
     /// Says how a request ended; whether anybody listens.
-    fn tell(&self, call: &Call) -> bool {
+    fn emit(&self, call: &Call) -> bool {
         if self.args.json {
             return output::print_json(&call.report).is_ok();
         }
@@ -162,7 +162,7 @@ impl Buyer {
     }
 }
 
-fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
+fn undelivered(trouble: Trouble, spend: PaymentStatus) -> Option<Problem> {
     let lead = lead(spend);
     match trouble {
         Trouble::ReaderGone => None,
@@ -184,12 +184,12 @@ fn undelivered(trouble: Trouble, spend: Spend) -> Option<Problem> {
 
 /// The exit code of one request.
 #[cfg(feature = "mcp")]
-pub(crate) fn exit_of(verdict: Verdict, spend: Spend) -> Exit {
-    let any_unknown = spend == Spend::Unknown;
+pub(crate) fn exit_of(verdict: Verdict, spend: PaymentStatus) -> Exit {
+    let any_unknown = spend == PaymentStatus::MaybePaid;
     Run {
         last: Some((verdict, spend)),
         any_unknown,
-        any_settled: spend == Spend::Settled,
+        any_settled: spend == PaymentStatus::Paid,
     }
     .exit()
 }
@@ -197,7 +197,7 @@ pub(crate) fn exit_of(verdict: Verdict, spend: Spend) -> Exit {
 /// How a run of requests stands.
 #[derive(Default)]
 struct Run {
-    last: Option<(Verdict, Spend)>,
+    last: Option<(Verdict, PaymentStatus)>,
     any_unknown: bool,
     any_settled: bool,
 }
@@ -206,14 +206,14 @@ impl Run {
     fn add(&mut self, call: &Call) {
         let spend = call.report.spend;
         self.last = Some((call.verdict, spend));
-        self.any_unknown |= spend == Spend::Unknown;
-        self.any_settled |= spend == Spend::Settled;
+        self.any_unknown |= spend == PaymentStatus::MaybePaid;
+        self.any_settled |= spend == PaymentStatus::Paid;
     }
 
     /// `--help` tells the rule.
     fn exit(&self) -> Exit {
         match self.last {
-            Some((Verdict::Denied, Spend::None)) => Exit::Denied,
+            Some((Verdict::Denied, PaymentStatus::NotPaid)) => Exit::Denied,
             _ if self.any_unknown => Exit::Unknown,
             Some((Verdict::Done, _)) | None => Exit::Done,
             _ if self.any_settled => Exit::PaidAndFailed,
@@ -229,9 +229,9 @@ mod tests {
 
     #[test]
     fn a_run_in_which_a_signature_left_never_exits_1_nor_3_but_by_a_denial_of_its_own() {
-        use Spend::{None, Settled, Unknown};
+        use PaymentStatus::{MaybePaid, NotPaid, Paid};
         use Verdict::{Denied, Done, Failed, Usage};
-        let run = |calls: &[(Verdict, Spend)]| {
+        let run = |calls: &[(Verdict, PaymentStatus)]| {
             let mut run = Run::default();
             for (verdict, spend) in calls {
                 run.add(&Call {
@@ -243,21 +243,21 @@ mod tests {
             run.exit()
         };
         for (calls, exit) in [
-            (&[(Done, None)][..], Exit::Done),
-            (&[(Done, Settled)], Exit::Done),
-            (&[(Done, Unknown)], Exit::Unknown),
-            (&[(Failed, None)], Exit::Failed),
-            (&[(Usage, None)], Exit::Usage),
-            (&[(Denied, None)], Exit::Denied),
-            (&[(Denied, Unknown)], Exit::Unknown),
-            (&[(Failed, Unknown)], Exit::Unknown),
-            (&[(Failed, Settled)], Exit::PaidAndFailed),
-            (&[(Done, Settled), (Failed, None)], Exit::PaidAndFailed),
-            (&[(Done, Unknown), (Failed, None)], Exit::Unknown),
-            (&[(Done, Unknown), (Failed, Settled)], Exit::Unknown),
-            (&[(Done, Settled), (Done, None)], Exit::Done),
-            (&[(Done, Unknown), (Done, Settled)], Exit::Unknown),
-            (&[(Done, Settled), (Denied, None)], Exit::Denied),
+            (&[(Done, NotPaid)][..], Exit::Done),
+            (&[(Done, Paid)], Exit::Done),
+            (&[(Done, MaybePaid)], Exit::Unknown),
+            (&[(Failed, NotPaid)], Exit::Failed),
+            (&[(Usage, NotPaid)], Exit::Usage),
+            (&[(Denied, NotPaid)], Exit::Denied),
+            (&[(Denied, MaybePaid)], Exit::Unknown),
+            (&[(Failed, MaybePaid)], Exit::Unknown),
+            (&[(Failed, Paid)], Exit::PaidAndFailed),
+            (&[(Done, Paid), (Failed, NotPaid)], Exit::PaidAndFailed),
+            (&[(Done, MaybePaid), (Failed, NotPaid)], Exit::Unknown),
+            (&[(Done, MaybePaid), (Failed, Paid)], Exit::Unknown),
+            (&[(Done, Paid), (Done, NotPaid)], Exit::Done),
+            (&[(Done, MaybePaid), (Done, Paid)], Exit::Unknown),
+            (&[(Done, Paid), (Denied, NotPaid)], Exit::Denied),
         ] {
             assert_eq!(run(calls), exit, "{calls:?}");
         }

@@ -1,6 +1,9 @@
 //! `bursar quote`, and `bursar pay --dry-run`: prices and verdicts, without a signature.
 
-use bursar::{Client, Credentials, Denial, ErrorKind, Quotation, Quoted, QuotedOffer, Rule, Spend};
+use bursar::{
+    Client, Credentials, Denial, ErrorKind, PaymentStatus, PriceCheck, PriceOutcome, PricedOffer,
+    Rule,
+};
 use serde::Serialize;
 
 use crate::args::{Pay, Quote};
@@ -61,8 +64,10 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
         output::print(shown.text())
     };
     let failed = match &answer {
-        Quoted::Priced(_) => false,
-        Quoted::Unpriced(response) => status_problem(response.status(), Spend::None).is_some(),
+        PriceOutcome::Priced(_) => false,
+        PriceOutcome::Unpriced(response) => {
+            status_problem(response.status(), PaymentStatus::NotPaid).is_some()
+        }
     };
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
@@ -99,7 +104,7 @@ async fn ask(
     client: &Client,
     prepared: &Prepared,
     max_price: Option<bursar::Usd>,
-) -> Result<Quoted, bursar::Error> {
+) -> Result<PriceOutcome, bursar::Error> {
     let mut request = prepared.on(client);
     if let Some(max) = max_price {
         request = request.max_price(max);
@@ -122,27 +127,29 @@ pub(crate) fn dry_line(report: &Report) -> String {
 }
 
 /// What a purchase would come to.
-fn judged(answer: &Quoted) -> (Report, Verdict) {
+fn judged(answer: &PriceOutcome) -> (Report, Verdict) {
     let (error, verdict) = match answer {
-        Quoted::Unpriced(response) => match status_problem(response.status(), Spend::None) {
-            None => (None, Verdict::Done),
-            problem => (problem, Verdict::Failed),
-        },
-        Quoted::Priced(quotation) => return judged_quotation(quotation),
+        PriceOutcome::Unpriced(response) => {
+            match status_problem(response.status(), PaymentStatus::NotPaid) {
+                None => (None, Verdict::Done),
+                problem => (problem, Verdict::Failed),
+            }
+        }
+        PriceOutcome::Priced(price_check) => return judged_quotation(price_check),
     };
     let shown = Shown::of(answer);
     let report = Report {
         status: Some(shown.status),
         error,
         quote: Some(shown),
-        ..Report::empty(Spend::None)
+        ..Report::empty(PaymentStatus::NotPaid)
     };
     (report, verdict)
 }
 
 /// What a purchase at this price would come to.
-pub(crate) fn judged_quotation(quotation: &Quotation) -> (Report, Verdict) {
-    let (error, verdict) = match refusal(quotation) {
+pub(crate) fn judged_quotation(price_check: &PriceCheck) -> (Report, Verdict) {
+    let (error, verdict) = match refusal(price_check) {
         None => (None, Verdict::Done),
         Some((kind, words, verdict)) => (
             Some(Problem {
@@ -152,25 +159,25 @@ pub(crate) fn judged_quotation(quotation: &Quotation) -> (Report, Verdict) {
             verdict,
         ),
     };
-    let shown = Shown::of_quotation(quotation);
+    let shown = Shown::of_quotation(price_check);
     let report = Report {
         status: Some(shown.status),
         error,
         quote: Some(shown),
-        ..Report::empty(Spend::None)
+        ..Report::empty(PaymentStatus::NotPaid)
     };
     (report, verdict)
 }
 
 /// Why the quotation would not be bought, as buying itself would say it.
-fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
+fn refusal(price_check: &PriceCheck) -> Option<(ErrorKind, String, Verdict)> {
     let said = |quote: &bursar::Quote| {
-        quotation
+        price_check
             .offers
             .get(quote.offer())
             .and_then(|offer| offer.explanation.as_ref())
     };
-    if let Some(best) = quotation.best() {
+    if let Some(best) = price_check.best() {
         let why = said(best)
             .and_then(|said| said.ask.as_ref())
             .filter(|_| !wallet::someone_to_ask())?;
@@ -180,7 +187,7 @@ fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
             Verdict::Denied,
         ));
     }
-    match quotation
+    match price_check
         .preferred()
         .and_then(said)
         .and_then(bursar::Explanation::denial)
@@ -195,22 +202,22 @@ fn refusal(quotation: &Quotation) -> Option<(ErrorKind, String, Verdict)> {
 }
 
 impl Shown {
-    fn of(answer: &Quoted) -> Self {
+    fn of(answer: &PriceOutcome) -> Self {
         match answer {
-            Quoted::Unpriced(response) => Self {
+            PriceOutcome::Unpriced(response) => Self {
                 status: response.status().as_u16(),
                 best: None,
                 offers: Vec::new(),
             },
-            Quoted::Priced(quotation) => Self::of_quotation(quotation),
+            PriceOutcome::Priced(price_check) => Self::of_quotation(price_check),
         }
     }
 
-    fn of_quotation(quotation: &Quotation) -> Self {
+    fn of_quotation(price_check: &PriceCheck) -> Self {
         Self {
             status: 402,
-            best: quotation.best().map(bursar::Quote::offer),
-            offers: quotation.offers.iter().map(ShownOffer::of).collect(),
+            best: price_check.best().map(bursar::Quote::offer),
+            offers: price_check.offers.iter().map(ShownOffer::of).collect(),
         }
     }
 
@@ -238,7 +245,7 @@ impl Shown {
 }
 
 impl ShownOffer {
-    fn of(offer: &QuotedOffer) -> Self {
+    fn of(offer: &PricedOffer) -> Self {
         let quote = match &offer.quote {
             Ok(quote) => quote,
             Err(reason) => {
@@ -279,7 +286,7 @@ impl ShownOffer {
 }
 
 /// What would become of an offer: a stable name, why, and the refusal.
-pub(crate) fn verdict(offer: &QuotedOffer) -> (&'static str, Option<String>, Option<Denial>) {
+pub(crate) fn verdict(offer: &PricedOffer) -> (&'static str, Option<String>, Option<Denial>) {
     match &offer.explanation {
         None => ("unjudged", None, None),
         Some(said) => match (said.denial(), &said.ask) {

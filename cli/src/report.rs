@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use bursar::reqwest::StatusCode;
-use bursar::{Entry, Error, ErrorKind, Network, Paid, Receipt, Spend, State};
+use bursar::{Error, ErrorKind, Network, PaymentStatus, Purchase, Receipt, SignedPayment, State};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -14,20 +14,20 @@ use crate::quote::Shown;
 pub(crate) struct Report {
     pub(crate) status: Option<u16>,
     #[serde(serialize_with = "name_of")]
-    pub(crate) spend: Spend,
+    pub(crate) spend: PaymentStatus,
     pub(crate) paid: Option<Signed>,
     pub(crate) receipt: Option<Proof>,
     pub(crate) body: String,
     pub(crate) error: Option<Problem>,
     /// Of a call by key alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) called: Option<Called>,
+    pub(crate) called: Option<ApiCall>,
     /// Of a dry run alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quote: Option<Shown>,
 }
 
-fn name_of<S: serde::Serializer>(spend: &Spend, serializer: S) -> Result<S::Ok, S::Error> {
+fn name_of<S: serde::Serializer>(spend: &PaymentStatus, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(spend.name())
 }
 
@@ -56,14 +56,14 @@ pub(crate) struct Proof {
 
 /// A call by key.
 #[derive(Debug, Serialize)]
-pub(crate) struct Called {
+pub(crate) struct ApiCall {
     credential: String,
     /// Declared.
     usd: String,
 }
 
-impl From<&bursar::Called> for Called {
-    fn from(called: &bursar::Called) -> Self {
+impl From<&bursar::ApiCall> for ApiCall {
+    fn from(called: &bursar::ApiCall) -> Self {
         Self {
             credential: called.credential().to_owned(),
             usd: called.cost().to_string(),
@@ -99,7 +99,7 @@ impl Verdict {
 
 impl Report {
     /// A request that brought nothing.
-    pub(crate) fn empty(spend: Spend) -> Self {
+    pub(crate) fn empty(spend: PaymentStatus) -> Self {
         Self {
             status: None,
             spend,
@@ -116,7 +116,7 @@ impl Report {
     pub(crate) fn of_failure(failure: &Failure) -> Self {
         let message = format!(
             "{}: {}",
-            lead(Spend::None),
+            lead(PaymentStatus::NotPaid),
             failure.message.trim_start_matches("not paid: ")
         );
         Self {
@@ -124,14 +124,14 @@ impl Report {
                 kind: failure.kind,
                 message,
             }),
-            ..Self::empty(Spend::None)
+            ..Self::empty(PaymentStatus::NotPaid)
         }
     }
 
     /// A request that ended in an error; `entry` is what the books hold of its purchase.
-    pub(crate) fn of_error(error: &Error, entry: Option<&Entry>) -> Self {
-        let spend = error.spend();
-        let signed = entry.filter(|_| spend != Spend::None);
+    pub(crate) fn of_error(error: &Error, entry: Option<&Purchase>) -> Self {
+        let spend = error.payment_status();
+        let signed = entry.filter(|_| spend != PaymentStatus::NotPaid);
         let settled = error
             .receipt()
             .map(Proof::from)
@@ -139,10 +139,10 @@ impl Report {
         Self {
             status: error.status().map(|status| status.as_u16()),
             paid: error
-                .paid()
+                .payment()
                 .map(Signed::from)
                 .or_else(|| signed.map(Signed::from)),
-            receipt: settled.filter(|_| spend == Spend::Settled),
+            receipt: settled.filter(|_| spend == PaymentStatus::Paid),
             error: Some(Problem {
                 kind: error.kind().name(),
                 message: words_of(error),
@@ -155,26 +155,28 @@ impl Report {
     pub(crate) fn line(&self) -> String {
         let bought = self.bought();
         match (&self.error, self.spend) {
-            (Some(problem), Spend::None) if problem.kind == ErrorKind::Denied.name() => {
-                problem.message.replacen(lead(Spend::None), "denied", 1)
+            (Some(problem), PaymentStatus::NotPaid) if problem.kind == ErrorKind::Denied.name() => {
+                problem
+                    .message
+                    .replacen(lead(PaymentStatus::NotPaid), "denied", 1)
             }
             (Some(problem), _) if bought.is_empty() => problem.message.clone(),
             (Some(problem), _) => format!("{}; {bought}", problem.message),
-            (None, Spend::None) => match self.status {
+            (None, PaymentStatus::NotPaid) => match self.status {
                 Some(status @ 300..=399) => {
                     format!("not paid: the answer is {status}, a redirect that is not followed")
                 }
                 _ => match &self.called {
-                    Some(Called { credential, usd }) => {
+                    Some(ApiCall { credential, usd }) => {
                         format!("not paid: by the key `{credential}`, {usd} USD declared")
                     }
                     None => "not paid: it is free".to_owned(),
                 },
             },
-            (None, Spend::Unknown) => {
+            (None, PaymentStatus::MaybePaid) => {
                 format!("may be paid: {bought}; the seller gave no receipt that matches")
             }
-            (None, Spend::Settled) => format!("paid {bought}"),
+            (None, PaymentStatus::Paid) => format!("paid {bought}"),
         }
     }
 
@@ -217,16 +219,16 @@ pub(crate) fn root_of(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// How a message begins: with the money.
-pub(crate) const fn lead(spend: Spend) -> &'static str {
+pub(crate) const fn lead(spend: PaymentStatus) -> &'static str {
     match spend {
-        Spend::None => "not paid",
-        Spend::Unknown => "may be paid",
-        Spend::Settled => "paid",
+        PaymentStatus::NotPaid => "not paid",
+        PaymentStatus::MaybePaid => "may be paid",
+        PaymentStatus::Paid => "paid",
     }
 }
 
 /// An error status is a failure.
-pub(crate) fn status_problem(status: StatusCode, spend: Spend) -> Option<Problem> {
+pub(crate) fn status_problem(status: StatusCode, spend: PaymentStatus) -> Option<Problem> {
     let failed = status.is_client_error() || status.is_server_error();
     failed.then(|| Problem {
         kind: ErrorKind::Status.name(),
@@ -234,8 +236,8 @@ pub(crate) fn status_problem(status: StatusCode, spend: Spend) -> Option<Problem
     })
 }
 
-impl From<&Paid> for Signed {
-    fn from(paid: &Paid) -> Self {
+impl From<&bursar::SignedPayment> for Signed {
+    fn from(paid: &bursar::SignedPayment) -> Self {
         let asset = paid.amount.asset();
         Self {
             amount: paid.amount.units().to_string(),
@@ -253,8 +255,8 @@ impl From<&Paid> for Signed {
     }
 }
 
-impl From<&Entry> for Signed {
-    fn from(entry: &Entry) -> Self {
+impl From<&Purchase> for Signed {
+    fn from(entry: &Purchase) -> Self {
         Self {
             amount: entry.value.to_string(),
             asset: entry.asset.to_string(),
@@ -273,13 +275,13 @@ impl From<&Receipt> for Proof {
             success: true,
             transaction: receipt.transaction().to_string(),
             network: receipt.network().to_string(),
-            payer: receipt.paid().payer.to_string(),
+            payer: receipt.payment().payer.to_string(),
         }
     }
 }
 
 impl Proof {
-    pub(crate) fn of_entry(entry: &Entry) -> Option<Self> {
+    pub(crate) fn of_entry(entry: &Purchase) -> Option<Self> {
         let transaction = entry
             .transaction
             .filter(|_| entry.state == State::Settled)?;
@@ -304,7 +306,7 @@ pub(crate) fn name(network: Network) -> String {
 }
 
 /// `0.01 USDC`.
-pub(crate) fn amount(entry: &Entry) -> String {
+pub(crate) fn amount(entry: &Purchase) -> String {
     let decimals = usize::from(entry.decimals);
     let digits = format!(
         "{:0>width$}",

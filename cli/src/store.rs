@@ -3,8 +3,8 @@
 #[cfg(feature = "postgres")]
 use bursar::PostgresLedger;
 use bursar::{
-    B256, Checks, Entry, Filter, Finding, Ledger, LedgerError, PurchaseKey, Reservation, Reserved,
-    Resumption, SqliteLedger, StopOrder, Timestamp, Transition, Verification,
+    B256, Checks, Filter, Finding, Freeze, Ledger, LedgerError, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumption, SqliteLedger, Timestamp, Transition, Verification,
 };
 
 /// The books, wherever they are kept.
@@ -45,15 +45,15 @@ impl Ledger for Store {
         each!(self, ledger => ledger.record(purchase, transition, now).await)
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         each!(self, ledger => ledger.resume(wanted).await)
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         each!(self, ledger => ledger.stop(order).await)
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         each!(self, ledger => ledger.stopped().await)
     }
 
@@ -61,11 +61,11 @@ impl Ledger for Store {
         each!(self, ledger => ledger.examine(checks).await)
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         each!(self, ledger => ledger.purchase(purchase).await)
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        each!(self, ledger => ledger.entries(filter).await)
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        each!(self, ledger => ledger.purchases(filter).await)
     }
 }

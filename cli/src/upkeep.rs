@@ -2,8 +2,8 @@
 
 use bursar::chain::{Answer, ChainReader};
 use bursar::{
-    Address, Clock, Entry, Evidence, Filter, Ledger, Network, Payer, Policy, PurchaseId, Refund,
-    SignerError, StopOrder, SystemClock, Transition, signer_fn,
+    Address, Clock, Evidence, Filter, Freeze, Ledger, Network, Payer, Policy, Purchase, PurchaseId,
+    Refund, SignerError, SystemClock, Transition, signer_fn,
 };
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
         LedgerCommand::Stop { reason, ledger } => {
-            let order = StopOrder::new(reason, SystemClock.now());
+            let order = Freeze::new(reason, SystemClock.now());
             wallet::kept(&ledger).await?.stop(Some(&order)).await?;
             output::finish(output::print("paying is stopped\n"), Exit::Done)
         }
@@ -107,7 +107,7 @@ async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Fa
 
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
     let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
-    let booked = ledger.entries(&Filter::all()).await?;
+    let booked = ledger.purchases(&Filter::all()).await?;
     let elsewhere = booked
         .iter()
         .find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
@@ -151,9 +151,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The purchase of this id, whoever's it is.
-async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Entry), Failure> {
+async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Purchase), Failure> {
     let ledger = wallet::kept(args).await?;
-    let mut found = ledger.entries(&Filter::all()).await?;
+    let mut found = ledger.purchases(&Filter::all()).await?;
     found.retain(|entry| entry.purchase == *purchase);
     match (found.pop(), found.is_empty()) {
         (None, _) => Err(Failure::failed(format!(

@@ -16,7 +16,7 @@ mod transfer;
 #[path = "support/cli_upkeep.rs"]
 mod upkeep;
 
-use bench::{Bench, KEY, PAYEE, PAYER, USDC, report};
+use bench::{CliHarness, KEY, PAYEE, PAYER, USDC, report};
 use bursar::U256;
 use bursar_testing::{Fault, Forgery, Route};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn content_is_bought_and_printed() {
     for route in [report(), report().v1(), report().upfront()] {
-        let bench = Bench::new(route).await;
+        let bench = CliHarness::new(route).await;
         let ended = bench.buy(&[]).await;
         assert_eq!((ended.code, ended.text()), (0, "the report"), "{ended:?}");
         let settlement = &bench.paywall.settlements()[0];
@@ -48,7 +48,7 @@ async fn content_is_bought_and_printed() {
 
 #[tokio::test]
 async fn the_json_of_a_purchase_has_this_shape() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench.buy(&["--json"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     let line = ended.json();
@@ -84,7 +84,7 @@ async fn the_json_of_a_purchase_has_this_shape() {
 
 #[tokio::test]
 async fn what_is_free_is_not_paid() {
-    let bench = Bench::new(Route::get("/report").body("free")).await;
+    let bench = CliHarness::new(Route::get("/report").body("free")).await;
     let ended = bench.buy(&[]).await;
     assert_eq!(
         (ended.code, ended.text(), ended.stderr.as_str()),
@@ -97,7 +97,7 @@ async fn what_is_free_is_not_paid() {
 
 #[tokio::test]
 async fn failures_with_nothing_signed_exit_1() {
-    let bench = Bench::new(Route::get("/report").status(404).body("nothing here")).await;
+    let bench = CliHarness::new(Route::get("/report").status(404).body("nothing here")).await;
     let ended = bench.buy(&[]).await;
     assert_eq!((ended.code, ended.text()), (1, "nothing here"));
     assert_eq!(ended.stderr, "not paid: the answer is 404 Not Found\n");
@@ -126,7 +126,7 @@ async fn failures_with_nothing_signed_exit_1() {
 
 #[tokio::test]
 async fn plain_http_is_refused_but_for_an_allowed_loopback() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench
         .run(&["pay", "--network", "base-sepolia", &bench.url(), "--json"])
         .await;
@@ -148,7 +148,7 @@ async fn an_answer_lost_after_the_signature_exits_4() {
         (Fault::DropAfterSettle, "30"),
         (Fault::HangAfterSettle, "1"),
     ] {
-        let bench = Bench::new(report().fault(fault)).await;
+        let bench = CliHarness::new(report().fault(fault)).await;
         let ended = bench.buy(&["--json", "--timeout", seconds]).await;
         let line = ended.json();
         assert_eq!(
@@ -176,7 +176,7 @@ async fn whatever_the_seller_claims_a_failed_call_after_a_signature_exits_4_or_5
         Fault::RejectAgain,
         Fault::ForgedReceipt(Forgery::Failure),
     ] {
-        let bench = Bench::new(report().fault(fault.clone())).await;
+        let bench = CliHarness::new(report().fault(fault.clone())).await;
         let ended = bench.buy(&["--json"]).await;
         assert_eq!(
             (ended.code, &ended.json()["spend"]),
@@ -199,7 +199,7 @@ async fn whatever_the_seller_claims_a_failed_call_after_a_signature_exits_4_or_5
             "{ended:?}"
         );
     }
-    let bench = Bench::new(report().fault(Fault::RedirectAfterPayment(place))).await;
+    let bench = CliHarness::new(report().fault(Fault::RedirectAfterPayment(place))).await;
     assert_eq!(bench.buy(&[]).await.code, 4);
 }
 
@@ -212,7 +212,7 @@ async fn content_without_a_matching_receipt_is_delivered_as_unknown() {
         Fault::ForgedReceipt(Forgery::Network),
         Fault::ForgedReceipt(Forgery::NoTransaction),
     ] {
-        let bench = Bench::new(report().fault(fault.clone())).await;
+        let bench = CliHarness::new(report().fault(fault.clone())).await;
         let ended = bench.buy(&["--json"]).await;
         let line = ended.json();
         assert_eq!(ended.code, 4, "{fault:?}: {ended:?}");
@@ -235,7 +235,7 @@ async fn content_without_a_matching_receipt_is_delivered_as_unknown() {
 
 #[tokio::test]
 async fn paid_and_failed_exits_5() {
-    let bench = Bench::new(report().upfront().status(500)).await;
+    let bench = CliHarness::new(report().upfront().status(500)).await;
     let ended = bench.buy(&["--json"]).await;
     let line = ended.json();
     assert_eq!(
@@ -252,7 +252,7 @@ async fn paid_and_failed_exits_5() {
         bench.paywall.settlements()[0].transaction.to_string()
     );
 
-    let bench = Bench::new(
+    let bench = CliHarness::new(
         report()
             .body("x".repeat(100_000))
             .fault(Fault::BrokenBodyAfterSettle),
@@ -270,7 +270,7 @@ async fn paid_and_failed_exits_5() {
 
 #[tokio::test]
 async fn a_purchase_id_is_paid_once() {
-    let bench = Bench::new(report().idempotent()).await;
+    let bench = CliHarness::new(report().idempotent()).await;
     for _ in 0..3 {
         let ended = bench.buy(&["--purchase-id", "order-7", "--json"]).await;
         assert_eq!((ended.code, &ended.json()["spend"]), (0, &json!("settled")));
@@ -296,7 +296,7 @@ async fn a_purchase_id_is_paid_once() {
 
 #[tokio::test]
 async fn mistakes_on_the_command_line_exit_2_and_send_nothing() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let url = bench.url();
     let mistakes: &[&[&str]] = &[
         &[],
@@ -408,7 +408,7 @@ async fn mistakes_on_the_command_line_exit_2_and_send_nothing() {
 
 #[tokio::test]
 async fn without_a_usable_key_nothing_is_sent() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let args = [
         "pay",
         "--network",
@@ -431,7 +431,7 @@ async fn without_a_usable_key_nothing_is_sent() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_keystore_pays() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let file = bench.file("wallet.json", include_str!("support/cli_keystore.json"));
     let args = [
         "pay",
@@ -472,7 +472,7 @@ async fn a_keystore_pays() {
 
 #[tokio::test]
 async fn help_tells_and_exits_0() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     for args in [
         &["--help"][..],
         &["--version"],

@@ -8,10 +8,10 @@ mod bench;
 
 use std::sync::Arc;
 
-use bench::Bench;
+use bench::CliHarness;
 use bursar::usd;
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::tools::{self, Shop, Style};
+use bursar_tests::tools::{self, Style, ToolServer};
 use serde_json::json;
 
 async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
@@ -22,8 +22,11 @@ async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()
         .await
         .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, door) =
-        tools::open(Shop::new(Arc::clone(&paywall), Style::Structured), None).await;
+    let (address, door) = tools::open(
+        ToolServer::new(Arc::clone(&paywall), Style::Structured),
+        None,
+    )
+    .await;
     (paywall, format!("http://{address}/mcp"), door)
 }
 
@@ -37,7 +40,7 @@ fn report() -> Route {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tools_are_listed_asked_and_called() {
     let (paywall, url, door) = shop(report()).await;
-    let bench = Bench::new(bench::report()).await;
+    let bench = CliHarness::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
     let listed = bench
         .run(&["mcp", "tools", &url, "--allow-http-loopback", "--json"])
@@ -109,7 +112,7 @@ async fn tools_are_listed_asked_and_called() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_outcome_exits_4_and_the_same_call_ends_well() {
     let (paywall, url, door) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
-    let bench = Bench::new(bench::report()).await;
+    let bench = CliHarness::new(bench::report()).await;
     let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
     let usual = [
         "mcp",

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bursar::report::{Report, Selection, Zone};
 use bursar::{
-    Address, B256, Client, Entry, LocalSigner, MemoryLedger, Policy, Refund, State, Timestamp,
+    Address, B256, Client, LocalSigner, MemoryLedger, Policy, Purchase, Refund, State, Timestamp,
     U256, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
@@ -23,17 +23,17 @@ use bursar_tests::shop::bought;
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A purchase, changed.
-fn with(mut entry: Entry, change: impl FnOnce(&mut Entry)) -> Entry {
+fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
     change(&mut entry);
     entry
 }
 
-fn of(entries: &[Entry], selection: &Selection) -> Report {
-    Report::of(entries, Vec::new(), selection, NOW)
+fn of(purchases: &[Purchase], selection: &Selection) -> Report {
+    Report::of(purchases, Vec::new(), selection, NOW)
 }
 
-fn everything(entries: &[Entry]) -> Report {
-    of(entries, &Selection::new())
+fn everything(purchases: &[Purchase]) -> Report {
+    of(purchases, &Selection::new())
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn what_strangers_named_is_text() {
         entry.symbol = evil.to_owned();
     });
     entry.agent = Some("</title></style><script>".to_owned());
-    (entry.state, entry.expires_at) = (State::Unknown, NOW.after(Duration::from_secs(9)));
+    (entry.state, entry.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
     let report = of(&[entry], &Selection::new().tag(evil));
     let page = render::html(&report);
     let lower = page.to_lowercase();
@@ -147,7 +147,7 @@ fn charts_hold_any_amount() {
             entry.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
         })
     };
-    let many: Vec<Entry> = (0..400).map(day).collect();
+    let many: Vec<Purchase> = (0..400).map(day).collect();
     let report = everything(&many);
     let page = render::html(&report);
     assert!(
@@ -236,7 +236,7 @@ fn limits() -> Vec<bursar::Finding> {
 }
 
 /// Four months of an agent's life, with all that can happen, and names of every kind.
-fn busy() -> Vec<Entry> {
+fn busy() -> Vec<Purchase> {
     let hosts = [
         "api.weather.example",
         "maps.example",
@@ -252,11 +252,11 @@ fn busy() -> Vec<Entry> {
     let states = [
         State::Settled,
         State::Settled,
-        State::Unknown,
-        State::Called,
+        State::Unresolved,
+        State::ApiCall,
         State::Rejected,
         State::Settled,
-        State::Released,
+        State::ReleasedByProof,
     ];
     let at = |seq: u64| {
         NOW.before(Duration::from_secs(86_400 * 120))
@@ -283,7 +283,7 @@ fn busy() -> Vec<Entry> {
             } else {
                 entry.asset
             };
-            entry.credential = (entry.state == State::Called).then(|| "weather".to_owned());
+            entry.credential = (entry.state == State::ApiCall).then(|| "weather".to_owned());
             entry.reserved_at = at(seq);
             entry.expires_at = if seq > 320 {
                 NOW.after(Duration::from_secs(60))
@@ -301,9 +301,9 @@ fn busy() -> Vec<Entry> {
     (1..334).map(purchase).collect()
 }
 
-fn model_of(seq: u64) -> Entry {
+fn model_of(seq: u64) -> Purchase {
     use std::sync::OnceLock;
-    static MODEL: OnceLock<Entry> = OnceLock::new();
+    static MODEL: OnceLock<Purchase> = OnceLock::new();
     let mut entry = MODEL.get_or_init(bought).clone();
     entry.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
     entry

@@ -94,7 +94,7 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
                 scopes[before]
             );
         }
-        drop(ledger.entries(&Filter::all()).await);
+        drop(ledger.purchases(&Filter::all()).await);
         for id in 0..PURCHASES {
             let key = wish(id, 1, Scope::Global).key();
             let lease = ledger
@@ -105,7 +105,7 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
                 .map_or(now(), |entry| entry.lease_until);
             drop(
                 ledger
-                    .record(&key, &Transition::Freed { lease }, now())
+                    .record(&key, &Transition::Voided { lease }, now())
                     .await,
             );
         }
@@ -258,7 +258,7 @@ async fn keep(path: &Path) -> Result<(), LedgerError> {
             ledger
                 .record(
                     &key,
-                    &Transition::Freed {
+                    &Transition::Voided {
                         lease: entry.lease_until,
                     },
                     now(),
@@ -271,7 +271,7 @@ async fn keep(path: &Path) -> Result<(), LedgerError> {
             lease: entry.lease_until,
             valid_before: NOW + 60,
             payload,
-            owned_until: now(),
+            presenter_lease_until: now(),
         };
         if id > 0 {
             ledger.record(&key, &signed, now()).await?;

@@ -78,7 +78,7 @@ async fn drive(ledger: &impl Ledger, steps: &[Step]) {
         let spent: u64 = costs.values().map(|cost| cost.at(now)).sum();
         assert!(spent <= LIMIT, "{spent} after {step:?}");
     }
-    assert!(ledger.entries(&Filter::all()).await.expect("books").len() <= costs.len());
+    assert!(ledger.purchases(&Filter::all()).await.expect("books").len() <= costs.len());
 }
 
 fn wish(id: u8, micros: u64, changed: bool, now: Timestamp) -> Reservation {
@@ -143,7 +143,7 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
                     lease,
                     valid_before,
                     payload: SecretString::from("eA=="),
-                    owned_until: now,
+                    presenter_lease_until: now,
                 },
             )
         }
@@ -157,21 +157,21 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
         ),
         Step::Lose { id } => (
             id,
-            Transition::Unknown {
+            Transition::Unresolved {
                 reason: "lost".to_owned(),
                 answer: None,
             },
         ),
         Step::Doubt { id, valid_for } => (
             id,
-            Transition::Doubtful {
+            Transition::SignerTimedOut {
                 valid_before: now.secs() + u64::from(valid_for),
                 reason: "odd".to_owned(),
             },
         ),
         Step::Free { id } => {
             let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
-            (id, Transition::Freed { lease })
+            (id, Transition::Voided { lease })
         }
         Step::Reserve { .. } | Step::Wait { .. } => return,
     };
@@ -182,13 +182,13 @@ async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Ste
     }
     let cost = costs.get_mut(&id).expect("what is recorded was reserved");
     match transition {
-        Transition::Signed { .. } | Transition::Doubtful { .. } => {
+        Transition::Signed { .. } | Transition::SignerTimedOut { .. } => {
             cost.signed = cost.signed.max(cost.micros)
         }
-        Transition::Freed { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
+        Transition::Voided { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
         _ => {}
     }
-    if matches!(transition, Transition::Freed { .. }) {
+    if matches!(transition, Transition::Voided { .. }) {
         cost.until = now;
     }
 }

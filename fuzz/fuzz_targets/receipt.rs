@@ -6,12 +6,12 @@ use bursar::{SettlementResponse, fuzzing};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let paid = fuzzing::paid();
+    let paid = fuzzing::payment();
     check(&paid, data);
     check(&paid, fuzzing::header(data).as_bytes());
 });
 
-fn check(paid: &bursar::Paid, header: &[u8]) {
+fn check(paid: &bursar::SignedPayment, header: &[u8]) {
     let claim = SettlementResponse::from_header(header);
     let Some(transaction) = fuzzing::settles(paid, header) else {
         return;

@@ -1,7 +1,7 @@
 //! The answer, from what the endpoints said. Pure.
 
 use super::answer::{Answer, Grounds, Proof, Reason, Settlement, Witness};
-use super::witness::{Gap, Sight, State, Testimony};
+use super::witness::{EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
 use crate::Timestamp;
 
@@ -9,11 +9,11 @@ use crate::Timestamp;
 const AHEAD: u64 = 900;
 
 /// A witness and what it saw.
-type Seen<'a> = (&'a str, &'a Sight);
+type Seen<'a> = (&'a str, &'a Observation);
 
 pub(super) fn judge(
     question: &Question,
-    testimonies: &[Testimony],
+    testimonies: &[EndpointReport],
     rules: Rules,
     now: Timestamp,
 ) -> Answer {
@@ -42,8 +42,8 @@ const fn cannot_tell(reason: Reason) -> Answer {
 }
 
 /// All that was seen, of hosts that may come twice.
-fn sights(testimonies: &[Testimony]) -> Vec<Seen<'_>> {
-    let seen = |testimony: &'_ Testimony| testimony.sight.is_ok();
+fn sights(testimonies: &[EndpointReport]) -> Vec<Seen<'_>> {
+    let seen = |testimony: &'_ EndpointReport| testimony.sight.is_ok();
     let pairs = testimonies.iter().filter(|testimony| seen(testimony));
     pairs
         .filter_map(|testimony| Some((testimony.host.as_str(), testimony.sight.as_ref().ok()?)))
@@ -63,7 +63,7 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
 
 /// Whether `one` denies what `other` says. Final blocks do not change: of one number there is one,
 /// and what is used in one is used in all that follow.
-fn contradict(one: &Sight, other: &Sight) -> bool {
+fn contradict(one: &Observation, other: &Observation) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
     let denial = match (one.state, other.state) {
         (State::Unused, State::Settled { block, .. } | State::Canceled { block }) => {
@@ -148,7 +148,7 @@ const fn gap(state: State) -> Option<Reason> {
 /// Whether a sight is proof by itself, on these grounds.
 fn supports(
     question: &Question,
-    sight: &Sight,
+    sight: &Observation,
     grounds: Grounds,
     rules: Rules,
     now: Timestamp,

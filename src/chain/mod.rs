@@ -15,7 +15,7 @@
 //!
 //! To count money that was not spent costs room; to release money that was spent breaks a limit. So
 //! one endpoint's transaction and logs are enough for `Settled`, and `NotSettled` needs as many
-//! witnesses as are [required](ChainReader::required_witnesses), two unless told otherwise, with no
+//! witnesses as are [required](ChainReader::required_endpoints), two unless told otherwise, with no
 //! endpoint that contradicts them. Where one shows a settlement and another says that the nonce is
 //! unused, `Settled` holds only if the other's block is older than the settlement, which explains
 //! it. Else they disagree, and the answer is `CannotTell`.
@@ -41,7 +41,7 @@ pub use rpc::{EndpointError, RpcError};
 use crate::{Network, Timestamp};
 use judge::judge;
 use rpc::Endpoint;
-use witness::{Testimony, testify};
+use witness::{EndpointReport, testify};
 
 /// How long one endpoint may take in all, in time limits of one call.
 const CALLS_AT_LEISURE: u32 = 6;
@@ -139,14 +139,14 @@ impl ChainReader {
     }
 
     /// How many different hosts must agree before money is released; two unless set, at least one.
-    pub const fn required_witnesses(mut self, count: usize) -> Self {
+    pub const fn required_endpoints(mut self, count: usize) -> Self {
         self.rules.witnesses = if count == 0 { 1 } else { count };
         self
     }
 
     /// Releases money on the word of one endpoint: for your own node. It can lie you out of a limit.
     pub const fn trust_single_endpoint(self) -> Self {
-        self.required_witnesses(1)
+        self.required_endpoints(1)
     }
 
     /// Blocks below the latest that count as final where a node knows neither `finalized` nor `safe`.
@@ -175,7 +175,7 @@ impl ChainReader {
         judge(question, &self.testimonies(question).await, self.rules, now)
     }
 
-    async fn testimonies(&self, question: &Question) -> Vec<Testimony> {
+    async fn testimonies(&self, question: &Question) -> Vec<EndpointReport> {
         let mut asked = JoinSet::new();
         let endpoints = self
             .endpoints
@@ -191,7 +191,7 @@ impl ChainReader {
                 let sight = sight.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
                 (
                     order,
-                    Testimony {
+                    EndpointReport {
                         host: endpoint.host().to_owned(),
                         sight,
                     },

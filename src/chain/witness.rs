@@ -24,14 +24,14 @@ const HEAD_START: u64 = 3600;
 
 /// An endpoint's word.
 #[derive(Clone, Debug)]
-pub(super) struct Testimony {
+pub(super) struct EndpointReport {
     pub(super) host: String,
-    pub(super) sight: Result<Sight, Reason>,
+    pub(super) sight: Result<Observation, Reason>,
 }
 
 /// What an endpoint saw at a final block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sight {
+pub(super) struct Observation {
     pub(super) head: Head,
     pub(super) state: State,
 }
@@ -65,7 +65,7 @@ pub(super) async fn testify(
     question: &Question,
     rules: Rules,
     limit: Duration,
-) -> Result<Sight, Reason> {
+) -> Result<Observation, Reason> {
     let node = Node {
         endpoint,
         question,
@@ -80,7 +80,7 @@ pub(super) async fn testify(
     } else {
         State::Unused
     };
-    Ok(Sight { head, state })
+    Ok(Observation { head, state })
 }
 
 struct Node<'a> {

@@ -8,9 +8,9 @@ use super::guard::Guard;
 use super::{Client, Inner};
 use crate::chain::ChainReader;
 use crate::credential::Credentials;
-use crate::exchange::Patience;
+use crate::exchange::RetryPolicy;
 use crate::ledger::Ledger;
-use crate::payer::{KillSwitch, Payer, PayerBuilder};
+use crate::payer::{FreezeSwitch, Payer, PayerBuilder};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::telemetry::Observer;
@@ -31,7 +31,7 @@ pub struct ClientBuilder {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
-    patience: Patience,
+    patience: RetryPolicy,
 }
 
 impl Default for ClientBuilder {
@@ -44,7 +44,7 @@ impl Default for ClientBuilder {
             guard: Guard::default(),
             answer_timeout: ANSWER_TIMEOUT,
             timeout: None,
-            patience: Patience::default(),
+            patience: RetryPolicy::default(),
         }
     }
 }
@@ -112,8 +112,8 @@ impl ClientBuilder {
 
     /// What stops all paying at once.
     #[must_use]
-    pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
-        self.wallet = self.wallet.kill_switch(switch);
+    pub fn freeze_switch(mut self, switch: FreezeSwitch) -> Self {
+        self.wallet = self.wallet.freeze_switch(switch);
         self
     }
 

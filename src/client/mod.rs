@@ -21,8 +21,8 @@ pub use request::{Request, RequestBuilder};
 use crate::Error;
 use crate::credential::{CallPlan, Comparison, Credentials};
 use crate::discovery::Discovery;
-use crate::exchange::{Deadline, Exchange, Options, Patience, Quoted, Wire};
-use crate::ledger::{Entry, Filter, Finding, PurchaseId};
+use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, RetryPolicy, Transport};
+use crate::ledger::{Filter, Finding, Purchase, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
 use crate::policy::{Explanation, Hypothetical};
 use crate::report::{Report, Selection};
@@ -48,7 +48,7 @@ struct Inner {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
-    patience: Patience,
+    patience: RetryPolicy,
 }
 
 impl fmt::Debug for Client {
@@ -86,10 +86,10 @@ impl Client {
     /// Sends a request that was built, paying if it must be and may be.
     ///
     /// # Errors
-    /// Any [`Error`]; ask its [`spend`](Error::spend) first.
+    /// Any [`Error`]; ask its [`spend`](Error::payment_status) first.
     pub async fn execute(&self, request: impl Into<Request>) -> Result<Response, Error> {
         let Request { request, options } = request.into();
-        let mut wire = Direct(&self.inner.http);
+        let mut wire = ReqwestTransport(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
         self.exchange(&mut wire, options, timeout)
             .run(request)
@@ -104,9 +104,9 @@ impl Client {
     ///
     /// # Errors
     /// The seller cannot be reached, its terms cannot be read, or the books cannot be used.
-    pub async fn quote(&self, request: impl Into<Request>) -> Result<Quoted, Error> {
+    pub async fn quote(&self, request: impl Into<Request>) -> Result<PriceOutcome, Error> {
         let Request { request, options } = request.into();
-        let mut wire = Direct(&self.inner.http);
+        let mut wire = ReqwestTransport(&self.inner.http);
         let timeout = request.timeout().copied().or(self.inner.timeout);
         self.exchange(&mut wire, options, timeout)
             .quote(request)
@@ -127,7 +127,7 @@ impl Client {
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json")),
         );
-        let mut wire = Direct(&self.inner.http);
+        let mut wire = ReqwestTransport(&self.inner.http);
         let options = Options {
             no_payment: true,
             ..Options::default()
@@ -148,10 +148,10 @@ impl Client {
 
     fn exchange<'a>(
         &'a self,
-        wire: &'a mut Direct<'a>,
+        wire: &'a mut ReqwestTransport<'a>,
         options: Options,
         timeout: Option<Duration>,
-    ) -> Exchange<'a, Direct<'a>> {
+    ) -> Exchange<'a, ReqwestTransport<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
         let time = (deadline, self.inner.patience);
         Exchange::new(
@@ -182,8 +182,8 @@ impl Client {
     ///
     /// # Errors
     /// When the client has no wallet or the books cannot be read.
-    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
-        self.wallet()?.entries(filter).await
+    pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, Error> {
+        self.wallet()?.purchases(filter).await
     }
 
     /// Where the money went; see [`Payer::report`].
@@ -246,9 +246,9 @@ impl Client {
 }
 
 /// reqwest, without anything between.
-struct Direct<'a>(&'a reqwest::Client);
+struct ReqwestTransport<'a>(&'a reqwest::Client);
 
-impl Wire for Direct<'_> {
+impl Transport for ReqwestTransport<'_> {
     async fn send(&mut self, request: reqwest::Request) -> Result<Response, Error> {
         self.0.execute(request).await.map_err(Error::http)
     }

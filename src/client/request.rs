@@ -9,7 +9,7 @@ use reqwest::{Body, Response};
 
 use super::Client;
 use crate::Error;
-use crate::exchange::{BodyFn, Options, Quoted};
+use crate::exchange::{BodyFn, Options, PriceOutcome};
 use crate::ledger::PurchaseId;
 use crate::policy::Amount;
 
@@ -267,7 +267,7 @@ impl RequestBuilder {
     /// Sends the request, paying if it must be and may be.
     ///
     /// # Errors
-    /// Any [`Error`]; ask its [`spend`](Error::spend) first.
+    /// Any [`Error`]; ask its [`spend`](Error::payment_status) first.
     pub async fn send(self) -> Result<Response, Error> {
         let client = self.client.clone();
         client.execute(self.build()?).await
@@ -277,7 +277,7 @@ impl RequestBuilder {
     ///
     /// # Errors
     /// As [`Client::quote`].
-    pub async fn quote(self) -> Result<Quoted, Error> {
+    pub async fn quote(self) -> Result<PriceOutcome, Error> {
         let client = self.client.clone();
         client.quote(self.build()?).await
     }

@@ -143,7 +143,7 @@ pub enum Preference {
     /// By key; paid where the key is missing or turned away, see [`Credential::pay_when`].
     #[default]
     KeyFirst,
-    /// Paid where a price is asked and the policy allows it; by key where not, or where the request
+    /// SignedPayment where a price is asked and the policy allows it; by key where not, or where the request
     /// without it is answered 401 or 403.
     PayFirst,
     /// By key only. Without a key nothing is sent, and a 402 is handed up as it is.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::ledger::{Entry, State};
+use crate::ledger::{Purchase, State};
 use crate::policy::HostMatch;
 use crate::{Timestamp, Usd};
 
@@ -282,12 +282,12 @@ impl Comparison {
     pub(crate) fn of<'a>(
         host: (&str, &HostMatch),
         plan: &CallPlan,
-        entries: impl IntoIterator<Item = &'a Entry>,
+        purchases: impl IntoIterator<Item = &'a Purchase>,
     ) -> Self {
         let (mut payments, mut paid, mut calls, mut declared, mut left_out) =
             (0_u64, Usd::ZERO, 0_u64, Usd::ZERO, 0_u64);
         let mut months: BTreeMap<(i16, i8), (u64, Usd)> = BTreeMap::new();
-        for entry in entries
+        for entry in purchases
             .into_iter()
             .filter(|entry| host.1.matches(&entry.origin))
         {
@@ -296,11 +296,11 @@ impl Comparison {
                     (payments, paid) = (payments.saturating_add(1), paid.saturating_add(usd));
                     usd
                 }
-                (State::Called, Some(usd)) => {
+                (State::ApiCall, Some(usd)) => {
                     (calls, declared) = (calls.saturating_add(1), declared.saturating_add(usd));
                     usd
                 }
-                (State::Freed | State::Released | State::Reserved, _) => continue,
+                (State::Voided | State::ReleasedByProof | State::Reserved, _) => continue,
                 _ => {
                     left_out = left_out.saturating_add(1);
                     continue;

@@ -9,7 +9,7 @@ use super::listing::Listing;
 use super::price::{Asked, Price};
 use super::service::Kind;
 use crate::asset::AssetRegistry;
-use crate::payer::{Intent, Payer, Quotation, QuotedOffer};
+use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
 use crate::policy::{Denial, Explanation, Hypothetical, Rule};
 use crate::quote::{Quote, Unpayable};
 use crate::{Client, Error, Network, PaymentRequired, Usd};
@@ -211,19 +211,19 @@ async fn offered(
     if let Some(max) = wish.max_price {
         intent = intent.max_price(max);
     }
-    let quotation = match client.payer() {
+    let price_check = match client.payer() {
         Some(payer) => payer.quote(required.clone(), &intent).await?,
-        None => Quotation::unjudged(required.clone(), AssetRegistry::stablecoins()),
+        None => PriceCheck::unjudged(required.clone(), AssetRegistry::stablecoins()),
     };
     let here = |quote: &Quote| {
         wish.network
             .is_none_or(|network| quote.network() == network)
     };
-    let elsewhere = quotation
+    let elsewhere = price_check
         .offers
         .iter()
         .any(|offer| offer.quote.as_ref().is_ok_and(|quote| !here(quote)));
-    let mut offers: Vec<(&Quote, Standing)> = quotation
+    let mut offers: Vec<(&Quote, Standing)> = price_check
         .offers
         .iter()
         .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, wish))))
@@ -241,7 +241,7 @@ async fn offered(
         },
         None if elsewhere => Judgement::priced(Standing::OtherNetwork, Price::Unknown),
         None => {
-            let reasons = quotation
+            let reasons = price_check
                 .offers
                 .into_iter()
                 .filter_map(|offer| offer.quote.err())
@@ -251,7 +251,7 @@ async fn offered(
     })
 }
 
-fn standing(offer: &QuotedOffer, wish: &Wish) -> Standing {
+fn standing(offer: &PricedOffer, wish: &Wish) -> Standing {
     let dollars = offer.quote.as_ref().ok().and_then(Quote::dollars);
     match &offer.explanation {
         Some(said) => said_of(said, Standing::Payable),

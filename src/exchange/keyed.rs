@@ -7,13 +7,13 @@ use reqwest::{Request, Response};
 use secrecy::SecretString;
 
 use super::body::Opened;
-use super::response::Called;
-use super::{Exchange, MAX_HOPS, Priced, Replay, ResponseExt, Wire};
+use super::response::ApiCall;
+use super::{Exchange, MAX_HOPS, Priced, Replay, ResponseExt, Transport};
 use crate::credential::{Credential, Preference};
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, Origin, Spend, Usd};
+use crate::{Error, ErrorKind, Origin, PaymentStatus, Usd};
 
-impl<W: Wire> Exchange<'_, W> {
+impl<W: Transport> Exchange<'_, W> {
     /// The key for the request's origin, unless the caller has put something of its own in its place.
     pub(super) fn credential(&self, request: &Request) -> Option<Arc<Credential>> {
         let keys = self.keys.filter(|keys| !keys.is_empty())?;
@@ -85,8 +85,12 @@ impl<W: Wire> Exchange<'_, W> {
         let paid = self.by_payment(first, &mut replay.twin()).await;
         let refused = match &paid {
             // An answer that was paid for is the answer, whatever it says: it knows what became of the money.
-            Ok(answer) => answer.spend() == Spend::None && is_closed(answer.status()),
-            Err(error) => error.spend() == Spend::None && is_about_money(error.kind()),
+            Ok(answer) => {
+                answer.payment_status() == PaymentStatus::NotPaid && is_closed(answer.status())
+            }
+            Err(error) => {
+                error.payment_status() == PaymentStatus::NotPaid && is_about_money(error.kind())
+            }
         };
         if !refused {
             return paid;
@@ -120,8 +124,9 @@ impl<W: Wire> Exchange<'_, W> {
         };
         if self.price(&required).is_some_and(|price| price < cost) {
             let paid = self.buy(required, &asked, &url).await;
-            let refused =
-                |error: &Error| error.spend() == Spend::None && is_about_money(error.kind());
+            let refused = |error: &Error| {
+                error.payment_status() == PaymentStatus::NotPaid && is_about_money(error.kind())
+            };
             match (paid, replay.make()) {
                 (Err(error), Some(again)) if refused(&error) => match self.key(credential).await? {
                     Some(key) => self.call(credential, &key, again, replay).await,
@@ -200,7 +205,7 @@ impl<W: Wire> Exchange<'_, W> {
             Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };
-        answer.extensions_mut().insert(Called {
+        answer.extensions_mut().insert(ApiCall {
             credential: credential.name().to_owned(),
             cost,
         });
@@ -260,8 +265,13 @@ fn either(
     paid: Result<Response, Error>,
 ) -> Result<Response, Error> {
     match paid {
-        Ok(answer) if answer.spend() == Spend::None && !answer.status().is_success() => Ok(keyed),
-        Err(error) if error.spend() == Spend::None => {
+        Ok(answer)
+            if answer.payment_status() == PaymentStatus::NotPaid
+                && !answer.status().is_success() =>
+        {
+            Ok(keyed)
+        }
+        Err(error) if error.payment_status() == PaymentStatus::NotPaid => {
             Err(error.after(&format!("the key `{}`", credential.name()), keyed.status()))
         }
         paid => paid,

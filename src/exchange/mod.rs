@@ -23,17 +23,17 @@ use tracing::field::Empty;
 use url::Url;
 
 use presentation::Basis;
-pub(crate) use presentation::Patience;
+pub(crate) use presentation::RetryPolicy;
 #[cfg(feature = "mcp")]
 pub(crate) use presentation::{Refusal, while_held};
 pub(crate) use replay::{BodyFn, Replay};
-pub use response::{Called, ResponseExt};
+pub use response::{ApiCall, ResponseExt};
 
 use crate::asset::AssetRegistry;
 use crate::client::guard::Guard;
 use crate::credential::Credentials;
 use crate::ledger::PurchaseId;
-use crate::payer::{Intent, Payer, Quotation};
+use crate::payer::{Intent, Payer, PriceCheck};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Origin};
@@ -48,7 +48,7 @@ const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redir
 /// What sends a request and brings its head: reqwest itself, or a stack of middleware.
 ///
 /// It must not follow redirects: a payment header would go with them.
-pub(crate) trait Wire: Send + Sync {
+pub(crate) trait Transport: Send + Sync {
     fn send(&mut self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
 }
 
@@ -67,19 +67,19 @@ pub(crate) struct Options {
 /// What came of asking a price.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a price or an answer")]
-pub enum Quoted {
+pub enum PriceOutcome {
     /// Payment is required.
-    Priced(Box<Quotation>),
+    Priced(Box<PriceCheck>),
     /// Nothing is asked for, or not by x402; the request was executed, and this is its response.
     Unpriced(Response),
 }
 
-impl Quoted {
+impl PriceOutcome {
     /// The price, if one is asked for.
     #[must_use]
-    pub fn priced(self) -> Option<Quotation> {
+    pub fn priced(self) -> Option<PriceCheck> {
         match self {
-            Self::Priced(quotation) => Some(*quotation),
+            Self::Priced(price_check) => Some(*price_check),
             Self::Unpriced(_) => None,
         }
     }
@@ -101,7 +101,7 @@ pub(crate) struct Exchange<'a, W> {
     keys: Option<&'a Credentials>,
     options: Options,
     deadline: Deadline,
-    patience: Patience,
+    patience: RetryPolicy,
     /// Of the caller's request, where a redirect has led on from it.
     fingerprint: Option<B256>,
 }
@@ -146,13 +146,13 @@ impl Deadline {
     }
 }
 
-impl<'a, W: Wire> Exchange<'a, W> {
+impl<'a, W: Transport> Exchange<'a, W> {
     pub(crate) const fn new(
         wire: &'a mut W,
         payer: Option<&'a Payer>,
         guard: &'a Guard,
         options: Options,
-        (deadline, patience): (Deadline, Patience),
+        (deadline, patience): (Deadline, RetryPolicy),
     ) -> Self {
         Self {
             wire,
@@ -188,11 +188,11 @@ impl<'a, W: Wire> Exchange<'a, W> {
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16())
-                    .record("spend", response.spend().name());
+                    .record("spend", response.payment_status().name());
             }
             Err(error) => {
                 span.record("error", error.kind().name())
-                    .record("spend", error.spend().name());
+                    .record("spend", error.payment_status().name());
             }
         }
         answer
@@ -293,11 +293,11 @@ impl<'a, W: Wire> Exchange<'a, W> {
     ) -> Result<Response, Error> {
         let required = *required;
         let Some(payer) = self.payer else {
-            let quotation = Quotation::unjudged(required, AssetRegistry::stablecoins());
-            return Err(Error::with_quotation(
+            let price_check = PriceCheck::unjudged(required, AssetRegistry::stablecoins());
+            return Err(Error::with_price_check(
                 ErrorKind::NoWallet,
                 "payment is required, and the client has no wallet",
-                quotation,
+                price_check,
             )
             .at(url));
         };
@@ -309,23 +309,23 @@ impl<'a, W: Wire> Exchange<'a, W> {
     }
 
     /// What the request would cost. A request that is free is executed.
-    pub(crate) async fn quote(mut self, request: Request) -> Result<Quoted, Error> {
+    pub(crate) async fn quote(mut self, request: Request) -> Result<PriceOutcome, Error> {
         let (mut replay, first) =
             Replay::new(request, self.options.body_fn.take()).map_err(Error::http)?;
         self.admit(&first)?;
         let response = self.ask(first, &mut replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
-            return Ok(Quoted::Unpriced(response));
+            return Ok(PriceOutcome::Unpriced(response));
         }
         let required = match self.read(response).await? {
-            Challenge::NotX402(response) => return Ok(Quoted::Unpriced(response)),
+            Challenge::NotX402(response) => return Ok(PriceOutcome::Unpriced(response)),
             Challenge::Required(required) => *required,
         };
-        let quotation = match self.payer {
+        let price_check = match self.payer {
             Some(payer) => payer.quote(required, &self.intent(replay.head())?).await?,
-            None => Quotation::unjudged(required, AssetRegistry::stablecoins()),
+            None => PriceCheck::unjudged(required, AssetRegistry::stablecoins()),
         };
-        Ok(Quoted::Priced(Box::new(quotation)))
+        Ok(PriceOutcome::Priced(Box::new(price_check)))
     }
 
     /// Where requests may go at all, and which of them the policy permits.
@@ -407,10 +407,10 @@ impl<'a, W: Wire> Exchange<'a, W> {
         if again.is_some() {
             return Ok(intent);
         }
-        let quotation = payer.quote(required.clone(), &intent).await?;
+        let price_check = payer.quote(required.clone(), &intent).await?;
         let message = "payment is required, and the body cannot be sent a second time; give it as bytes or by body_fn";
         Err(
-            Error::with_quotation(ErrorKind::NotReplayable, message, quotation)
+            Error::with_price_check(ErrorKind::NotReplayable, message, price_check)
                 .at(replay.head().url()),
         )
     }

@@ -13,12 +13,12 @@ use tracing::Instrument;
 use super::body::Opened;
 use super::challenge::Challenge;
 use super::response::Settlement;
-use super::{Exchange, Replay, Wire};
+use super::{Exchange, Replay, Transport};
 use crate::ledger::BodyDigest;
 use crate::payer::{Intent, Outcome, Payer, Payment};
 use crate::receipt::{Claim, Receipt};
 use crate::x402::{PaymentRequired, SettlementResponse};
-use crate::{Error, ErrorKind, Spend, Timestamp};
+use crate::{Error, ErrorKind, PaymentStatus, Timestamp};
 
 /// How often a payment is presented in one call, the first time included, unless the client says
 /// otherwise.
@@ -34,12 +34,12 @@ const EVIDENCE: (usize, Duration) = (64 * 1024, Duration::from_secs(2));
 
 /// How long an uncertain answer is asked for again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct RetryPolicy {
     pub(crate) presentations: u32,
     pub(crate) pause: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             presentations: PRESENTATIONS,
@@ -48,7 +48,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     /// The pause after the `presented`th time, between half and all of its length, so that clients
     /// that failed together do not come back together; `None` when it was the last.
     pub(crate) fn pause(self, presented: u32) -> Option<Duration> {
@@ -109,7 +109,7 @@ impl Basis {
     }
 }
 
-impl<W: Wire> Exchange<'_, W> {
+impl<W: Transport> Exchange<'_, W> {
     pub(super) async fn present(
         &mut self,
         payment: Payment,
@@ -125,7 +125,9 @@ impl<W: Wire> Exchange<'_, W> {
                 Err(error) => {
                     payment.lost(&error.to_string()).await;
                     self.prove(basis, &intent, false);
-                    return Err(error.spent(payment.spend()).of_payment(payment.paid()));
+                    return Err(error
+                        .spent(payment.payment_status())
+                        .of_payment(payment.payment()));
                 }
             };
             let (status, headers) = (response.status(), response.headers().clone());
@@ -153,8 +155,10 @@ impl<W: Wire> Exchange<'_, W> {
                     } else {
                         requotes = requotes.saturating_sub(1);
                     }
-                    let intent = intent.clone().purchase_id(payment.paid().purchase.clone());
-                    let (earlier, spend) = (payment.paid().clone(), payment.spend());
+                    let intent = intent
+                        .clone()
+                        .purchase_id(payment.payment().purchase.clone());
+                    let (earlier, spend) = (payment.payment().clone(), payment.payment_status());
                     let changed = payer.requote(&terms, &intent).await;
                     payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
                     basis = Some(Basis::named(terms, payer.now()));
@@ -293,7 +297,7 @@ pub(crate) async fn while_held<T>(
             Ok(answer) => return answer,
             Err(_) => {
                 if let Err(error) = payment.hold_on().await {
-                    tracing::warn!(%error, purchase = %payment.paid().purchase, "an identical request may take this purchase up");
+                    tracing::warn!(%error, purchase = %payment.payment().purchase, "an identical request may take this purchase up");
                 }
             }
         }
@@ -327,7 +331,7 @@ fn is_uncertain(answer: &Result<Response, Error>, payment: &Payment) -> bool {
                 status => status.is_server_error(),
             };
             open && !matches!(
-                Claim::read(payment.paid(), response.headers()),
+                Claim::read(payment.payment(), response.headers()),
                 Claim::Matching(_)
             )
         }
@@ -339,7 +343,7 @@ fn is_refusal(answer: &Result<Response, Error>, payment: &Payment) -> bool {
         response.status() == StatusCode::PAYMENT_REQUIRED
             && !is_pending(response.headers())
             && !matches!(
-                Claim::read(payment.paid(), response.headers()),
+                Claim::read(payment.payment(), response.headers()),
                 Claim::Matching(_)
             )
     };
@@ -372,12 +376,14 @@ fn withheld(payment: &Payment, status: StatusCode, outcome: &Outcome) -> Error {
     let message = "the seller asks again for what its own receipt says is paid";
     let error = Error::new(ErrorKind::Rejected, message)
         .with_status(status)
-        .of_payment(payment.paid());
+        .of_payment(payment.payment());
     match outcome {
         Outcome::Settled(receipt) => error
-            .spent(Spend::Settled)
+            .spent(PaymentStatus::Paid)
             .with_receipt(Receipt::clone(receipt)),
-        Outcome::Refused { .. } | Outcome::Unknown { .. } => error.spent(payment.spend()),
+        Outcome::Refused { .. } | Outcome::Unresolved { .. } => {
+            error.spent(payment.payment_status())
+        }
     }
 }
 
@@ -416,7 +422,9 @@ impl Refusal {
         };
         let error = Error::refused(kind, format!("{what}: {words}{earlier}"), self.reason)
             .with_status(self.status);
-        error.spent(payment.spend()).of_payment(payment.paid())
+        error
+            .spent(payment.payment_status())
+            .of_payment(payment.payment())
     }
 }
 
@@ -426,7 +434,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_fourfold_and_end() {
-        let patience = Patience {
+        let patience = RetryPolicy {
             presentations: 3,
             pause: Duration::from_millis(100),
         };
@@ -442,7 +450,7 @@ mod tests {
         );
         assert_eq!(patience.pause(3), None);
         assert_eq!(
-            Patience {
+            RetryPolicy {
                 presentations: 1,
                 ..patience
             }

@@ -3,17 +3,17 @@
 use reqwest::Response;
 
 use crate::payer::{Outcome, Payment};
-use crate::receipt::{Paid, Receipt};
-use crate::{Error, ErrorKind, Spend, Usd};
+use crate::receipt::{Receipt, SignedPayment};
+use crate::{Error, ErrorKind, PaymentStatus, Usd};
 
 /// The key that brought a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Called {
+pub struct ApiCall {
     pub(super) credential: String,
     pub(super) cost: Usd,
 }
 
-impl Called {
+impl ApiCall {
     /// The key's name, as [`Credential`](crate::Credential) was given it.
     #[must_use]
     pub fn credential(&self) -> &str {
@@ -30,7 +30,7 @@ impl Called {
 /// The payment that belongs to a response; kept in its extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Settlement {
-    paid: Paid,
+    paid: SignedPayment,
     receipt: Option<Box<Receipt>>,
 }
 
@@ -38,10 +38,10 @@ impl Settlement {
     pub(crate) fn attach(mut response: Response, payment: &Payment, outcome: Outcome) -> Response {
         let receipt = match outcome {
             Outcome::Settled(receipt) => Some(receipt),
-            Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+            Outcome::Refused { .. } | Outcome::Unresolved { .. } => None,
         };
         response.extensions_mut().insert(Self {
-            paid: payment.paid().clone(),
+            paid: payment.payment().clone(),
             receipt,
         });
         response
@@ -55,13 +55,13 @@ impl Settlement {
 /// What a [`reqwest::Response`] tells about money.
 ///
 /// ```
-/// use bursar::{ResponseExt, Spend};
+/// use bursar::{ResponseExt, PaymentStatus};
 ///
 /// fn tell(response: &reqwest::Response) {
-///     match response.spend() {
-///         Spend::None => println!("free"),
-///         Spend::Unknown => println!("paid, but the seller gave no receipt that matches"),
-///         Spend::Settled => println!("paid in {}", response.receipt().unwrap().transaction()),
+///     match response.payment_status() {
+///         PaymentStatus::NotPaid => println!("free"),
+///         PaymentStatus::MaybePaid => println!("paid, but the seller gave no receipt that matches"),
+///         PaymentStatus::Paid => println!("paid in {}", response.receipt().unwrap().transaction()),
 ///     }
 /// }
 /// ```
@@ -70,20 +70,20 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     fn receipt(&self) -> Option<&Receipt>;
 
     /// What was signed for this response, with or without a receipt.
-    fn paid(&self) -> Option<&Paid>;
+    fn payment(&self) -> Option<&SignedPayment>;
 
     /// The API key that brought it, if one did.
-    fn called(&self) -> Option<&Called>;
+    fn api_call(&self) -> Option<&ApiCall>;
 
     /// What became of the money.
-    fn spend(&self) -> Spend;
+    fn payment_status(&self) -> PaymentStatus;
 
     /// The response, or an error for a status of 400 and above: like
     /// [`reqwest::Response::error_for_status`], and the error knows what was spent.
     ///
     /// # Errors
     /// [`ErrorKind::Status`].
-    fn error_for_spend(self) -> Result<Self, Error>;
+    fn error_for_payment(self) -> Result<Self, Error>;
 }
 
 impl ResponseExt for Response {
@@ -91,34 +91,34 @@ impl ResponseExt for Response {
         Settlement::of(self)?.receipt.as_deref()
     }
 
-    fn called(&self) -> Option<&Called> {
+    fn api_call(&self) -> Option<&ApiCall> {
         self.extensions().get()
     }
 
-    fn paid(&self) -> Option<&Paid> {
+    fn payment(&self) -> Option<&SignedPayment> {
         Settlement::of(self).map(|settlement| &settlement.paid)
     }
 
-    fn spend(&self) -> Spend {
+    fn payment_status(&self) -> PaymentStatus {
         match Settlement::of(self) {
-            None => Spend::None,
-            Some(Settlement { receipt: None, .. }) => Spend::Unknown,
+            None => PaymentStatus::NotPaid,
+            Some(Settlement { receipt: None, .. }) => PaymentStatus::MaybePaid,
             Some(Settlement {
                 receipt: Some(_), ..
-            }) => Spend::Settled,
+            }) => PaymentStatus::Paid,
         }
     }
 
-    fn error_for_spend(self) -> Result<Self, Error> {
+    fn error_for_payment(self) -> Result<Self, Error> {
         let status = self.status();
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(self);
         }
         let mut error = Error::new(ErrorKind::Status, format!("the answer is {status}"))
             .with_status(status)
-            .spent(self.spend())
+            .spent(self.payment_status())
             .at(self.url());
-        if let Some(paid) = self.paid() {
+        if let Some(paid) = self.payment() {
             error = error.of_payment(paid);
         }
         match self.receipt() {

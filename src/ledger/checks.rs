@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{LedgerError, State, StopOrder};
+use super::{Freeze, LedgerError, State};
 use crate::asset::{Asset, TokenAmount};
 use crate::policy::limit::{
     Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight,
@@ -21,7 +21,7 @@ pub trait Books {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError>;
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError>;
 
     /// Gives every charge in `scope` and `span` to `visit`, in no order.
     ///
@@ -183,15 +183,15 @@ impl Time {
 
     /// Whether the entry is added up, as long as its moment is within; a hold is, even when it lapsed.
     #[cfg(feature = "sqlite")]
-    pub(super) const fn adds(self, entry: &super::Entry) -> bool {
+    pub(super) const fn adds(self, entry: &super::Purchase) -> bool {
         match entry.state {
-            State::Freed | State::Released => false,
-            State::Settled | State::Called => !matches!(self, Self::Expiring),
-            State::Reserved | State::Signed | State::Rejected | State::Unknown => true,
+            State::Voided | State::ReleasedByProof => false,
+            State::Settled | State::ApiCall => !matches!(self, Self::Expiring),
+            State::Reserved | State::Signed | State::Rejected | State::Unresolved => true,
         }
     }
 
-    pub(super) const fn moment(self, entry: &super::Entry) -> Timestamp {
+    pub(super) const fn moment(self, entry: &super::Purchase) -> Timestamp {
         match self {
             Self::Spent => entry.counts_at,
             Self::Reserved => entry.reserved_at,
@@ -244,7 +244,7 @@ pub struct Charge {
     pub usd: Option<Usd>,
     /// Atomic units that came back.
     pub refunded: U256,
-    /// Whether the seller took it and did not deliver: [`Entry::failed`](super::Entry::failed).
+    /// Whether the seller took it and did not deliver: [`Purchase::failed`](super::Purchase::failed).
     pub failed: bool,
     /// Whether nothing was paid, and a key was used.
     pub called: bool,
@@ -255,7 +255,7 @@ pub struct Charge {
 impl Charge {
     /// What `entry` charges within `span`.
     #[must_use]
-    pub fn of(entry: &super::Entry, span: Span) -> Self {
+    pub fn of(entry: &super::Purchase, span: Span) -> Self {
         let at = match span {
             Span::Ever | Span::SpentAfter(_) => entry.counts_at,
             Span::ReservedAfter(_) => entry.reserved_at,
@@ -268,7 +268,7 @@ impl Charge {
             usd: entry.usd,
             refunded: entry.refunded(),
             failed: entry.failed(),
-            called: entry.state == State::Called,
+            called: entry.state == State::ApiCall,
             at,
         }
     }
@@ -651,7 +651,7 @@ fn times(count: &Quantity) -> String {
     }
 }
 
-impl StopOrder {
+impl Freeze {
     pub(crate) fn denial(&self) -> Denial {
         Denial::new(
             Rule::Stopped,

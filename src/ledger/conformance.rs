@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use self::unresolved::*;
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewEntry, PayeePin,
-    PriceCeiling, PurchaseKey, Refund, Reservation, Reserved, SellerAnswer, State, Terms,
+    Checks, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewPurchase, PayeePin,
+    PriceCeiling, Purchase, PurchaseKey, Refund, Reservation, Reserved, SellerAnswer, State, Terms,
     Transition,
 };
 use crate::asset::{Asset, AssetRegistry, TokenAmount};
@@ -49,8 +49,8 @@ pub(super) fn usdc(network: Network) -> Asset {
 }
 
 /// A purchase for `micros` micro-dollars.
-pub(super) fn order(id: &str, micros: u64) -> NewEntry {
-    NewEntry {
+pub(super) fn order(id: &str, micros: u64) -> NewPurchase {
+    NewPurchase {
         purchase: id.parse().unwrap(),
         payer: Address::repeat_byte(0xAB),
         fingerprint: B256::repeat_byte(1),
@@ -74,7 +74,7 @@ fn micros(micros: u64) -> Amount {
     Usd::from_micros(micros).into()
 }
 
-fn checks(entry: &NewEntry, now: Timestamp, meters: Vec<Meter>) -> Checks {
+fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Meter>) -> Checks {
     Checks {
         now,
         payment: Some((entry.asset.clone(), entry.value)),
@@ -85,7 +85,7 @@ fn checks(entry: &NewEntry, now: Timestamp, meters: Vec<Meter>) -> Checks {
     }
 }
 
-pub(super) fn wish(entry: NewEntry, now: Timestamp, meters: Vec<Meter>) -> Reservation {
+pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Meter>) -> Reservation {
     Reservation {
         checks: checks(&entry, now, meters),
         entry,
@@ -119,7 +119,7 @@ pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
         lease,
         valid_before,
         payload: SecretString::from(PAYLOAD),
-        owned_until: at(0),
+        presenter_lease_until: at(0),
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn settled() -> Transition {
 }
 
 pub(super) fn given_up() -> Transition {
-    Transition::Freed {
+    Transition::Voided {
         lease: at(NOW).after(LEASE),
     }
 }
@@ -144,13 +144,13 @@ fn rejected() -> Transition {
 }
 
 pub(super) fn unknown() -> Transition {
-    Transition::Unknown {
+    Transition::Unresolved {
         reason: "timed out".to_owned(),
         answer: None,
     }
 }
 
-pub(super) async fn hold(ledger: &impl Ledger, entry: NewEntry, now: u64) -> PurchaseKey {
+pub(super) async fn hold(ledger: &impl Ledger, entry: NewPurchase, now: u64) -> PurchaseKey {
     let key = entry.key();
     let answer = ledger
         .reserve(&wish(entry, at(now), Vec::new()))
@@ -160,7 +160,12 @@ pub(super) async fn hold(ledger: &impl Ledger, entry: NewEntry, now: u64) -> Pur
     key
 }
 
-async fn sign(ledger: &impl Ledger, entry: NewEntry, now: u64, valid_before: u64) -> PurchaseKey {
+async fn sign(
+    ledger: &impl Ledger,
+    entry: NewPurchase,
+    now: u64,
+    valid_before: u64,
+) -> PurchaseKey {
     let key = hold(ledger, entry, now).await;
     ledger
         .record(
@@ -175,7 +180,7 @@ async fn sign(ledger: &impl Ledger, entry: NewEntry, now: u64, valid_before: u64
 
 async fn denied(
     ledger: &impl Ledger,
-    entry: NewEntry,
+    entry: NewPurchase,
     now: u64,
     meters: Vec<Meter>,
 ) -> Option<Denial> {
@@ -203,7 +208,7 @@ async fn used(ledger: &impl Ledger, now: u64, meter: Meter) -> u64 {
     }
 }
 
-async fn state(ledger: &impl Ledger, key: &PurchaseKey) -> Entry {
+async fn state(ledger: &impl Ledger, key: &PurchaseKey) -> Purchase {
     ledger.purchase(key).await.unwrap().unwrap()
 }
 
@@ -342,7 +347,7 @@ const HISTORIES: [(&str, [bool; 4]); 8] = [
     ("freed", [false; 4]),
 ];
 
-async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
+async fn live_through(ledger: &impl Ledger, history: &str, entry: NewPurchase) {
     let (long_ago, lately) = (NOW - 7200, NOW - 600);
     match history {
         "settled long ago" | "settled just now" => {
@@ -369,7 +374,7 @@ async fn live_through(ledger: &impl Ledger, history: &str, entry: NewEntry) {
             let key = hold(ledger, entry, NOW - 10).await;
             let lease = at(NOW - 10).after(LEASE);
             ledger
-                .record(&key, &Transition::Freed { lease }, at(NOW))
+                .record(&key, &Transition::Voided { lease }, at(NOW))
                 .await
                 .unwrap();
         }
@@ -415,7 +420,7 @@ fn usdc_address(network: Network) -> Address {
     usdc(network).address()
 }
 
-pub(super) fn at_place(place: usize, mut entry: NewEntry) -> NewEntry {
+pub(super) fn at_place(place: usize, mut entry: NewPurchase) -> NewPurchase {
     let (origin, network, payee, tag, agent) = PLACES[place];
     entry.origin = origin.parse().unwrap();
     entry.asset = usdc(network);
@@ -495,9 +500,9 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
 }
 
 /// The same as a call by key.
-fn by_key(entry: NewEntry, name: &str) -> NewEntry {
+fn by_key(entry: NewPurchase, name: &str) -> NewPurchase {
     let asset = Asset::declared_dollars().clone();
-    NewEntry {
+    NewPurchase {
         asset,
         payee: Address::ZERO,
         credential: Some(name.to_owned()),
@@ -514,7 +519,7 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
     let entry = ledger.purchase(&key).await.unwrap().unwrap();
     assert_eq!(
         (entry.state, entry.credential.as_deref()),
-        (State::Called, Some("one"))
+        (State::ApiCall, Some("one"))
     );
     assert!(!entry.is_unproven() && !entry.is_unresolved() && !entry.is_outstanding(at(NOW)));
     let global = |kind: LimitKind| meter(Scope::Global, kind);
@@ -557,7 +562,7 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
         credential: Some(name.to_owned()),
         ..Filter::all()
     };
-    assert_eq!(ledger.entries(&called("one")).await.unwrap().len(), 1);
+    assert_eq!(ledger.purchases(&called("one")).await.unwrap().len(), 1);
     for refused in [
         signed(NOW + 300),
         settled(),
@@ -574,7 +579,7 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
     ledger
         .record(
             &key,
-            &Transition::Freed {
+            &Transition::Voided {
                 lease: entry.lease_until,
             },
             at(NOW + 3),
@@ -610,7 +615,7 @@ async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) 
         held += usize::from(task.await.unwrap());
     }
     assert_eq!(
-        (held, ledger.entries(&Filter::all()).await.unwrap().len()),
+        (held, ledger.purchases(&Filter::all()).await.unwrap().len()),
         (37, 37)
     );
 }
@@ -665,7 +670,7 @@ async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
         matches!(
             late,
             Err(LedgerError::Transition {
-                state: State::Freed,
+                state: State::Voided,
                 ..
             })
         ),
@@ -677,7 +682,7 @@ async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
         matches!(
             late,
             Err(LedgerError::Transition {
-                state: State::Freed,
+                state: State::Voided,
                 ..
             })
         ),
@@ -687,7 +692,7 @@ async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
 
 async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
     let expiry = NOW + 300;
-    let doubtful = Transition::Doubtful {
+    let doubtful = Transition::SignerTimedOut {
         valid_before: expiry,
         reason: "the signer hung".to_owned(),
     };
@@ -788,7 +793,7 @@ async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
         matches!(
             signing,
             Err(LedgerError::Transition {
-                state: State::Freed,
+                state: State::Voided,
                 ..
             })
         ),
@@ -900,7 +905,7 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
             .is_none(),
         "an id belongs to its payer"
     );
-    assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), 2);
+    assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 2);
 }
 
 async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
@@ -996,7 +1001,7 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let pinned = |payee: u8, network| {
         let payee = Address::repeat_byte(payee);
-        let entry = NewEntry {
+        let entry = NewPurchase {
             payee,
             asset: usdc(network),
             ..order("next", 1)
@@ -1012,7 +1017,7 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     };
     let freed = hold(
         &ledger,
-        NewEntry {
+        NewPurchase {
             payee: Address::repeat_byte(9),
             ..order("freed", 1)
         },
@@ -1026,7 +1031,7 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
         "nobody was paid yet"
     );
     for (number, payee) in [1, 2, 2].into_iter().enumerate() {
-        let entry = NewEntry {
+        let entry = NewPurchase {
             payee: Address::repeat_byte(payee),
             ..order(&format!("order-{number}"), 1)
         };
@@ -1091,7 +1096,7 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     }
     sign(
         &ledger,
-        NewEntry {
+        NewPurchase {
             path: "/other".to_owned(),
             ..order("other", 5000)
         },
@@ -1101,7 +1106,7 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     .await;
     sign(
         &ledger,
-        NewEntry {
+        NewPurchase {
             origin: "https://b.example".parse().unwrap(),
             ..order("elsewhere", 5000)
         },
@@ -1210,7 +1215,7 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
         (
             Filter {
                 last: Some(usize::MAX),
-                state: Some(State::Freed),
+                state: Some(State::Voided),
                 ..Filter::all()
             },
             &[],
@@ -1227,7 +1232,7 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
         ),
     ];
     for (filter, expected) in cases {
-        let found = ledger.entries(&filter).await.unwrap();
+        let found = ledger.purchases(&filter).await.unwrap();
         let found: Vec<usize> = found
             .iter()
             .map(|entry| entry.purchase.as_str().parse().unwrap())
@@ -1271,7 +1276,7 @@ async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
 
 async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let largest = |id: &str| NewEntry {
+    let largest = |id: &str| NewPurchase {
         value: U256::MAX,
         ..order(id, 0)
     };
@@ -1314,7 +1319,7 @@ async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
 async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let euro = Asset::new(BASE, Address::repeat_byte(0xE0), "EURC", 6, "EURC", "2");
-    let in_euro = |id: &str, units: u64| NewEntry {
+    let in_euro = |id: &str, units: u64| NewPurchase {
         asset: euro.clone(),
         ..order(id, units)
     };
@@ -1363,7 +1368,7 @@ async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
 
 async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let wanted = NewEntry {
+    let wanted = NewPurchase {
         origin: "http://[::1]:8080".parse().unwrap(),
         path: format!("/é'; DROP TABLE purchases; --{}\n", shelf.odd),
         foreign_resource: Some("https://b.example/x".to_owned()),
@@ -1381,12 +1386,15 @@ async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
         ledger.record(&key, &transition, at(NOW + 1)).await.unwrap();
         expected.apply(&transition, at(NOW + 1)).unwrap();
         assert_same(&state(&ledger, &key).await, &expected);
-        assert_same(&ledger.entries(&Filter::all()).await.unwrap()[0], &expected);
+        assert_same(
+            &ledger.purchases(&Filter::all()).await.unwrap()[0],
+            &expected,
+        );
     }
 }
 
-fn assert_same(found: &Entry, expected: &Entry) {
-    let payload = |entry: &Entry| {
+fn assert_same(found: &Purchase, expected: &Purchase) {
+    let payload = |entry: &Purchase| {
         entry
             .payload
             .as_ref()
@@ -1448,7 +1456,7 @@ async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledg
 async fn new_terms_cannot_name_another_payee<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     sign(&ledger, order("order", 10), NOW, NOW + 300).await;
-    let other = NewEntry {
+    let other = NewPurchase {
         payee: Address::repeat_byte(0x77),
         ..order("order", 10)
     };

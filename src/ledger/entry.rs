@@ -28,13 +28,13 @@ pub enum State {
     /// The seller refused. Its word is no proof: the money counts until the chain says otherwise.
     Rejected,
     /// The answer was lost or says nothing certain. The money counts.
-    Unknown,
+    Unresolved,
     /// Not bought but called by a key, and counted at the cost that was declared for it.
-    Called,
+    ApiCall,
     /// Given back before anything was signed, or a call by a key that was turned away.
-    Freed,
+    Voided,
     /// Signed, and proved by the chain never to have been cashed, nor to be cashable any more.
-    Released,
+    ReleasedByProof,
 }
 
 impl State {
@@ -43,10 +43,10 @@ impl State {
         Self::Signed,
         Self::Settled,
         Self::Rejected,
-        Self::Unknown,
-        Self::Called,
-        Self::Freed,
-        Self::Released,
+        Self::Unresolved,
+        Self::ApiCall,
+        Self::Voided,
+        Self::ReleasedByProof,
     ];
 
     /// The stable name, such as `settled`.
@@ -57,10 +57,10 @@ impl State {
             Self::Signed => "signed",
             Self::Settled => "settled",
             Self::Rejected => "rejected",
-            Self::Unknown => "unknown",
-            Self::Called => "called",
-            Self::Freed => "freed",
-            Self::Released => "released",
+            Self::Unresolved => "unresolved",
+            Self::ApiCall => "api_call",
+            Self::Voided => "voided",
+            Self::ReleasedByProof => "released_by_proof",
         }
     }
 }
@@ -89,8 +89,8 @@ impl FromStr for State {
 
 /// A purchase as the books hold it, or a call by a key.
 ///
-/// A call has a [`credential`](Self::credential), the state [`Called`](State::Called) or
-/// [`Freed`](State::Freed), a value in declared dollars, and neither chain, token nor payee: its
+/// A call has a [`credential`](Self::credential), the state [`ApiCall`](State::ApiCall) or
+/// [`Voided`](State::Voided), a value in declared dollars, and neither chain, token nor payee: its
 /// network reads `off-chain`, and the addresses are zero.
 ///
 /// `transaction` is the seller's claim; `verified_transaction` is what the chain confirmed.
@@ -100,7 +100,7 @@ impl FromStr for State {
     missing_docs,
     reason = "the names are the columns; those that need a word have one"
 )]
-pub struct Entry {
+pub struct Purchase {
     /// Position in the books, from 1.
     pub seq: u64,
     pub purchase: PurchaseId,
@@ -145,7 +145,7 @@ pub struct Entry {
     pub lease_until: Timestamp,
     /// Until when somebody is at presenting it; from then on, an unresolved purchase can be taken
     /// up by an identical request.
-    pub owned_until: Timestamp,
+    pub presenter_lease_until: Timestamp,
     /// The latest moment at which the money may move or moved.
     pub counts_at: Timestamp,
     /// When an unresolved authorization can no longer be cashed.
@@ -179,7 +179,7 @@ pub struct Entry {
     pub(crate) payload: Option<SecretString>,
 }
 
-impl Entry {
+impl Purchase {
     /// The purchase's key.
     #[must_use]
     pub fn key(&self) -> PurchaseKey {
@@ -189,7 +189,10 @@ impl Entry {
     /// Whether something was signed and neither seller nor chain has said that it was paid.
     #[must_use]
     pub const fn is_unresolved(&self) -> bool {
-        matches!(self.state, State::Signed | State::Rejected | State::Unknown)
+        matches!(
+            self.state,
+            State::Signed | State::Rejected | State::Unresolved
+        )
     }
 
     /// Whether only the chain can still tell what became of it: unresolved, or settled by the
@@ -237,11 +240,13 @@ impl Entry {
     #[must_use]
     pub fn counts(&self, now: Timestamp) -> bool {
         match self.state {
-            State::Freed | State::Released => false,
+            State::Voided | State::ReleasedByProof => false,
             State::Reserved => self.lease_until > now,
-            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => {
-                true
-            }
+            State::Signed
+            | State::Settled
+            | State::Rejected
+            | State::Unresolved
+            | State::ApiCall => true,
         }
     }
 
@@ -249,24 +254,24 @@ impl Entry {
     #[must_use]
     pub fn is_outstanding(&self, now: Timestamp) -> bool {
         match self.state {
-            State::Freed | State::Released | State::Settled | State::Called => false,
+            State::Voided | State::ReleasedByProof | State::Settled | State::ApiCall => false,
             State::Reserved => self.lease_until > now,
-            State::Signed | State::Rejected | State::Unknown => self.expires_at > now,
+            State::Signed | State::Rejected | State::Unresolved => self.expires_at > now,
         }
     }
 }
 
-/// See [`Entry::failed`].
+/// See [`Purchase::failed`].
 pub(crate) const fn failed(state: State, status: Option<u16>) -> bool {
     match (state, status) {
-        (State::Unknown, None) => true,
-        (State::Unknown | State::Settled, Some(status)) => status >= 300,
+        (State::Unresolved, None) => true,
+        (State::Unresolved | State::Settled, Some(status)) => status >= 300,
         _ => false,
     }
 }
 
 /// Whether a limit over `span` adds up the entry, as long as it counts.
-pub(super) fn within(span: Span, entry: &Entry, now: Timestamp) -> bool {
+pub(super) fn within(span: Span, entry: &Purchase, now: Timestamp) -> bool {
     match span {
         Span::Ever => true,
         Span::SpentAfter(start) => entry.counts_at > start,
@@ -276,7 +281,7 @@ pub(super) fn within(span: Span, entry: &Entry, now: Timestamp) -> bool {
 }
 
 /// Whether a limit over `scope` adds up the entry.
-pub(super) fn holds(scope: &Scope, entry: &Entry) -> bool {
+pub(super) fn holds(scope: &Scope, entry: &Purchase) -> bool {
     match scope {
         Scope::Global => true,
         Scope::Origin(origin) => entry.origin == *origin,
@@ -300,7 +305,7 @@ pub(super) fn without_query(path: &str) -> &str {
 
 /// A purchase before the books know it.
 #[derive(Clone, Debug)]
-pub(crate) struct NewEntry {
+pub(crate) struct NewPurchase {
     pub(crate) purchase: PurchaseId,
     pub(crate) payer: Address,
     pub(crate) fingerprint: B256,
@@ -320,18 +325,18 @@ pub(crate) struct NewEntry {
     pub(crate) terms: Option<String>,
 }
 
-impl NewEntry {
+impl NewPurchase {
     pub(crate) fn key(&self) -> PurchaseKey {
         PurchaseKey::new(self.payer, self.purchase.clone())
     }
 
     /// Whether an authorization for this would exclude those of `known` on the chain.
-    pub(crate) fn excludes(&self, known: &Entry) -> bool {
+    pub(crate) fn excludes(&self, known: &Purchase) -> bool {
         known.network == self.asset.network() && known.asset == self.asset.address()
     }
 
     /// New terms may change the price, not who is paid: that is how a hijacked seller looks.
-    pub(crate) fn payee_changed(&self, known: &Entry) -> Denial {
+    pub(crate) fn payee_changed(&self, known: &Purchase) -> Denial {
         let message = format!(
             "the purchase was signed for {}, and the new terms name {}",
             known.payee, self.payee
@@ -340,12 +345,12 @@ impl NewEntry {
     }
 
     /// The first hold for the purchase, or for a generation of it; for a call by a key, the call.
-    pub(crate) fn open(&self, generation: u32, now: Timestamp, lease_until: Timestamp) -> Entry {
+    pub(crate) fn open(&self, generation: u32, now: Timestamp, lease_until: Timestamp) -> Purchase {
         let (state, counts_at, lease_until) = match self.credential {
             None => (State::Reserved, Timestamp::MAX, lease_until),
-            Some(_) => (State::Called, now, now),
+            Some(_) => (State::ApiCall, now, now),
         };
-        Entry {
+        Purchase {
             seq: 0,
             purchase: self.purchase.clone(),
             generation,
@@ -371,7 +376,7 @@ impl NewEntry {
             credential: self.credential.clone(),
             reserved_at: now,
             lease_until,
-            owned_until: lease_until,
+            presenter_lease_until: lease_until,
             counts_at,
             expires_at: counts_at,
             updated_at: now,
@@ -391,9 +396,14 @@ impl NewEntry {
     /// The hold of a purchase whose seller changed its terms: of all that was signed at most one
     /// can be paid, so the largest is what counts. It counts at least as long as its lease from
     /// now on: it may have left every window before.
-    pub(crate) fn requote(&self, known: Entry, now: Timestamp, lease_until: Timestamp) -> Entry {
+    pub(crate) fn requote(
+        &self,
+        known: Purchase,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Purchase {
         let value = known.value.max(self.value);
-        Entry {
+        Purchase {
             value,
             usd: self.asset.dollars(value),
             payee: self.payee,
@@ -401,7 +411,7 @@ impl NewEntry {
             foreign_resource: self.foreign_resource.clone(),
             terms: self.terms.clone(),
             lease_until,
-            owned_until: lease_until,
+            presenter_lease_until: lease_until,
             counts_at: known.counts_at.max(lease_until),
             expires_at: known.expires_at.max(lease_until),
             updated_at: now,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::Entry;
+use super::Purchase;
 
 /// Columns of the CSV export, in order.
 const COLUMNS: [&str; 29] = [
@@ -46,11 +46,11 @@ const COLUMNS: [&str; 29] = [
 /// # Errors
 /// When `out` fails.
 pub fn write_csv<'a>(
-    entries: impl IntoIterator<Item = &'a Entry>,
+    purchases: impl IntoIterator<Item = &'a Purchase>,
     mut out: impl Write,
 ) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
-    for entry in entries {
+    for entry in purchases {
         out.write_all(line(&fields(entry)).as_bytes())?;
     }
     Ok(())
@@ -61,17 +61,17 @@ pub fn write_csv<'a>(
 /// # Errors
 /// When `out` fails.
 pub fn write_jsonl<'a>(
-    entries: impl IntoIterator<Item = &'a Entry>,
+    purchases: impl IntoIterator<Item = &'a Purchase>,
     mut out: impl Write,
 ) -> io::Result<()> {
-    for entry in entries {
+    for entry in purchases {
         serde_json::to_writer(&mut out, entry)?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
-fn fields(entry: &Entry) -> [String; COLUMNS.len()] {
+fn fields(entry: &Purchase) -> [String; COLUMNS.len()] {
     fn text(value: Option<impl ToString>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }

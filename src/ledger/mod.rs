@@ -38,8 +38,8 @@ use crate::{Origin, Timestamp};
 
 pub use checks::{Books, Charge, Checks, Finding, Tally};
 pub(crate) use checks::{PayeePin, PriceCeiling};
-pub(crate) use entry::NewEntry;
-pub use entry::{Entry, State};
+pub(crate) use entry::NewPurchase;
+pub use entry::{Purchase, State};
 pub(crate) use export::line as csv_line;
 pub use export::{write_csv, write_jsonl};
 pub use memory::MemoryLedger;
@@ -62,9 +62,9 @@ pub use transition::{BodyDigest, ClaimedReceipt, Refund, SellerAnswer, Transitio
 /// excludes other writers, looks up [`Reservation::key`], follows [`Reservation::plan`], puts
 /// [`Reservation::checks`] to its [`Books`], frees the holds of others that lapsed
 /// ([`Reservation::lapse`]) and writes the entry. To record, it applies
-/// [`Entry::apply`] to what it holds and writes the result. To resume, it offers the purchases of the
+/// [`Purchase::apply`] to what it holds and writes the result. To resume, it offers the purchases of the
 /// same request to [`Resumption::take_up`] and writes what that returns. Entries hold a payment header that only
-/// this crate reads back, so a backend of your own keeps [`Entry`] values, or wraps one that ships.
+/// this crate reads back, so a backend of your own keeps [`Purchase`] values, or wraps one that ships.
 pub trait Ledger: Send + Sync + 'static {
     /// Holds money for a purchase: looks the purchase up, checks every limit and writes the hold,
     /// in one atomic and durable step.
@@ -96,22 +96,19 @@ pub trait Ledger: Send + Sync + 'static {
     fn resume(
         &self,
         wanted: &Resumption,
-    ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<Option<Purchase>, LedgerError>> + Send;
 
     /// Stops all paying from these books, by whomever, until it is lifted with `None`.
     ///
     /// # Errors
     /// When the books cannot be written.
-    fn stop(
-        &self,
-        order: Option<&StopOrder>,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn stop(&self, order: Option<&Freeze>) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// The order to stop, if one stands.
     ///
     /// # Errors
     /// When the books cannot be read.
-    fn stopped(&self) -> impl Future<Output = Result<Option<StopOrder>, LedgerError>> + Send;
+    fn stopped(&self) -> impl Future<Output = Result<Option<Freeze>, LedgerError>> + Send;
 
     /// Answers the checks without holding anything.
     ///
@@ -129,16 +126,16 @@ pub trait Ledger: Send + Sync + 'static {
     fn purchase(
         &self,
         purchase: &PurchaseKey,
-    ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<Option<Purchase>, LedgerError>> + Send;
 
     /// Purchases that pass the filter, oldest first.
     ///
     /// # Errors
     /// When the books cannot be read.
-    fn entries(
+    fn purchases(
         &self,
         filter: &Filter,
-    ) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Purchase>, LedgerError>> + Send;
 }
 
 /// What identifies a purchase in the books: the payer and the purchase's id.
@@ -162,7 +159,7 @@ impl PurchaseKey {
 /// A wish to hold money.
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    pub(crate) entry: NewEntry,
+    pub(crate) entry: NewPurchase,
     pub(crate) checks: Checks,
     /// How long the hold stands without a signature.
     pub(crate) lease: Duration,
@@ -181,7 +178,7 @@ pub(crate) enum Terms {
 #[expect(clippy::exhaustive_enums, reason = "a ledger must handle both")]
 pub enum Plan {
     /// Check the limits, then write this entry in place of what is known.
-    Hold(Box<Entry>),
+    Hold(Box<Purchase>),
     /// Write nothing, and answer this.
     Answer(Reserved),
 }
@@ -202,7 +199,7 @@ impl Reservation {
     /// The entry freed, if it is another purchase's hold that lapsed: it did not count in the checks,
     /// and must not be signed any more once this one is written.
     #[must_use]
-    pub fn lapse(&self, other: &Entry) -> Option<Entry> {
+    pub fn lapse(&self, other: &Purchase) -> Option<Purchase> {
         let now = self.checks.now();
         let mut freed = other.clone();
         (other.has_lapsed(now) && other.key() != self.key() && freed.lapse(now).is_ok())
@@ -211,8 +208,8 @@ impl Reservation {
 
     /// Decides by what the books hold of this purchase so far.
     #[must_use]
-    pub fn plan(&self, known: Option<Entry>) -> Plan {
-        use State::{Called, Freed, Rejected, Released, Settled, Signed, Unknown};
+    pub fn plan(&self, known: Option<Purchase>) -> Plan {
+        use State::{ApiCall, Rejected, ReleasedByProof, Settled, Signed, Unresolved, Voided};
         let now = self.checks.now();
         let lease = now.after(self.lease);
         let fresh = |generation| Plan::Hold(Box::new(self.entry.open(generation, now, lease)));
@@ -223,24 +220,26 @@ impl Reservation {
         // A signer that did not answer left nothing to present: the same nonce is signed once more.
         let again = self.terms == Terms::Changed || known.payload.is_none();
         match known.state {
-            Freed => fresh(known.generation),
+            Voided => fresh(known.generation),
             // The chain proved the nonce dead, and would refuse it for ever.
-            Released => fresh(known.generation.saturating_add(1)),
+            ReleasedByProof => fresh(known.generation.saturating_add(1)),
             State::Reserved if known.lease_until <= now => fresh(known.generation),
             State::Reserved => Plan::Answer(Reserved::InFlight),
-            Called => Plan::Answer(Reserved::Mismatch),
+            ApiCall => Plan::Answer(Reserved::Mismatch),
             Settled => Plan::Answer(Reserved::Known(Box::new(known))),
-            Signed | Rejected | Unknown if !again => Plan::Answer(Reserved::Known(Box::new(known))),
-            Signed | Rejected | Unknown if known.owned_until > now => {
+            Signed | Rejected | Unresolved if !again => {
+                Plan::Answer(Reserved::Known(Box::new(known)))
+            }
+            Signed | Rejected | Unresolved if known.presenter_lease_until > now => {
                 Plan::Answer(Reserved::InFlight)
             }
-            Signed | Rejected | Unknown if !self.entry.excludes(&known) => {
+            Signed | Rejected | Unresolved if !self.entry.excludes(&known) => {
                 Plan::Answer(Reserved::Mismatch)
             }
-            Signed | Rejected | Unknown if known.payee != self.entry.payee => {
+            Signed | Rejected | Unresolved if known.payee != self.entry.payee => {
                 Plan::Answer(Reserved::Denied(Box::new(self.entry.payee_changed(&known))))
             }
-            Signed | Rejected | Unknown => {
+            Signed | Rejected | Unresolved => {
                 Plan::Hold(Box::new(self.entry.requote(known, now, lease)))
             }
         }
@@ -268,7 +267,7 @@ impl Resumption {
         self.payer
     }
 
-    /// The request, as [`Entry::fingerprint`] has it.
+    /// The request, as [`Purchase::fingerprint`] has it.
     #[must_use]
     pub const fn fingerprint(&self) -> B256 {
         self.fingerprint
@@ -277,7 +276,7 @@ impl Resumption {
     /// The entry as it is to be written, if it is to be taken up: something signed for the same
     /// request that was not delivered, can still be cashed, and that nobody is at.
     #[must_use]
-    pub fn take_up(&self, entry: &Entry) -> Option<Entry> {
+    pub fn take_up(&self, entry: &Purchase) -> Option<Purchase> {
         let same = entry.payer == self.payer
             && entry.fingerprint == self.fingerprint
             && entry.origin == self.origin
@@ -290,9 +289,12 @@ impl Resumption {
                 .weigh(max)
                 .is_some_and(|weight| weight <= max.weight())
         };
-        (same && left && self.max.as_ref().is_none_or(within) && entry.owned_until <= self.now)
-            .then(|| Entry {
-                owned_until: self.until,
+        (same
+            && left
+            && self.max.as_ref().is_none_or(within)
+            && entry.presenter_lease_until <= self.now)
+            .then(|| Purchase {
+                presenter_lease_until: self.until,
                 updated_at: self.now,
                 ..entry.clone()
             })
@@ -302,14 +304,14 @@ impl Resumption {
 /// An order, in the books themselves, to stop paying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StopOrder {
+pub struct Freeze {
     /// Why, for people.
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
 }
 
-impl StopOrder {
+impl Freeze {
     /// An order from `since` on.
     #[must_use]
     pub fn new(reason: impl Into<String>, since: Timestamp) -> Self {
@@ -325,18 +327,18 @@ impl StopOrder {
 #[non_exhaustive]
 pub enum Reserved {
     /// The money is held.
-    Held(Box<Entry>),
+    Held(Box<Purchase>),
     /// A limit has no room; nothing is held.
     Denied(Box<Denial>),
     /// The purchase was signed before: present its authorization again, never sign another.
-    Known(Box<Entry>),
+    Known(Box<Purchase>),
     /// Another task or process is buying it at this moment.
     InFlight,
     /// The id belongs to another request, or the new terms could be paid beside the old ones.
     Mismatch,
 }
 
-/// Which purchases [`Ledger::entries`] returns. All conditions must hold.
+/// Which purchases [`Ledger::purchases`] returns. All conditions must hold.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Filter {
@@ -356,7 +358,7 @@ pub struct Filter {
     pub credential: Option<String>,
     /// In this state.
     pub state: Option<State>,
-    /// Only what the chain has still to be asked about: [`Entry::is_unproven`].
+    /// Only what the chain has still to be asked about: [`Purchase::is_unproven`].
     pub unproven: bool,
     /// The newest so many.
     pub last: Option<usize>,
@@ -369,7 +371,7 @@ impl Filter {
         Self::default()
     }
 
-    pub(crate) fn passes(&self, entry: &Entry) -> bool {
+    pub(crate) fn passes(&self, entry: &Purchase) -> bool {
         fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none() || wanted == found
         }
@@ -436,12 +438,12 @@ trait DynLedger: Send + Sync {
         transition: &'a Transition,
         now: Timestamp,
     ) -> BoxFuture<'a, ()>;
-    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Entry>>;
-    fn stop<'a>(&'a self, order: Option<&'a StopOrder>) -> BoxFuture<'a, ()>;
-    fn stopped(&self) -> BoxFuture<'_, Option<StopOrder>>;
+    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Purchase>>;
+    fn stop<'a>(&'a self, order: Option<&'a Freeze>) -> BoxFuture<'a, ()>;
+    fn stopped(&self) -> BoxFuture<'_, Option<Freeze>>;
     fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>>;
-    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Entry>>;
-    fn entries<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Entry>>;
+    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Purchase>>;
+    fn purchases<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Purchase>>;
 }
 
 impl<L: Ledger> DynLedger for L {
@@ -458,15 +460,15 @@ impl<L: Ledger> DynLedger for L {
         Box::pin(Ledger::record(self, purchase, transition, now))
     }
 
-    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Entry>> {
+    fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Purchase>> {
         Box::pin(Ledger::resume(self, wanted))
     }
 
-    fn stop<'a>(&'a self, order: Option<&'a StopOrder>) -> BoxFuture<'a, ()> {
+    fn stop<'a>(&'a self, order: Option<&'a Freeze>) -> BoxFuture<'a, ()> {
         Box::pin(Ledger::stop(self, order))
     }
 
-    fn stopped(&self) -> BoxFuture<'_, Option<StopOrder>> {
+    fn stopped(&self) -> BoxFuture<'_, Option<Freeze>> {
         Box::pin(Ledger::stopped(self))
     }
 
@@ -474,12 +476,12 @@ impl<L: Ledger> DynLedger for L {
         Box::pin(Ledger::examine(self, checks))
     }
 
-    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Entry>> {
+    fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Purchase>> {
         Box::pin(Ledger::purchase(self, purchase))
     }
 
-    fn entries<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Entry>> {
-        Box::pin(Ledger::entries(self, filter))
+    fn purchases<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Purchase>> {
+        Box::pin(Ledger::purchases(self, filter))
     }
 }
 
@@ -505,15 +507,18 @@ impl AnyLedger {
         self.0.record(purchase, transition, now).await
     }
 
-    pub(crate) async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    pub(crate) async fn resume(
+        &self,
+        wanted: &Resumption,
+    ) -> Result<Option<Purchase>, LedgerError> {
         self.0.resume(wanted).await
     }
 
-    pub(crate) async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    pub(crate) async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         self.0.stop(order).await
     }
 
-    pub(crate) async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    pub(crate) async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.0.stopped().await
     }
 
@@ -524,12 +529,12 @@ impl AnyLedger {
     pub(crate) async fn purchase(
         &self,
         purchase: &PurchaseKey,
-    ) -> Result<Option<Entry>, LedgerError> {
+    ) -> Result<Option<Purchase>, LedgerError> {
         self.0.purchase(purchase).await
     }
 
-    pub(crate) async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        self.0.entries(filter).await
+    pub(crate) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        self.0.purchases(filter).await
     }
 }
 
@@ -553,15 +558,15 @@ impl<L: Ledger> Ledger for Arc<L> {
         L::record(self, purchase, transition, now).await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         L::resume(self, wanted).await
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         L::stop(self, order).await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         L::stopped(self).await
     }
 
@@ -569,11 +574,11 @@ impl<L: Ledger> Ledger for Arc<L> {
         L::examine(self, checks).await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         L::purchase(self, purchase).await
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-        L::entries(self, filter).await
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        L::purchases(self, filter).await
     }
 }

@@ -201,7 +201,7 @@ impl World {
         if self.bug == Bug::LapseUnfenced {
             self.books.meddle(|entry| {
                 if entry.key() == Self::key(id)
-                    && entry.state == State::Freed
+                    && entry.state == State::Voided
                     && entry.lease_until == lease
                 {
                     entry.state = State::Reserved;
@@ -214,7 +214,7 @@ impl World {
             lease,
             valid_before,
             payload,
-            owned_until: at(now),
+            presenter_lease_until: at(now),
         };
         // Nothing leaves that is not recorded.
         if self
@@ -238,7 +238,7 @@ impl World {
     fn give_back(&self, id: u8) {
         self.books.meddle(|entry| {
             if entry.key() == Self::key(id) {
-                entry.state = State::Freed;
+                entry.state = State::Voided;
             }
         });
     }
@@ -272,7 +272,7 @@ impl World {
             return;
         }
         match (self.bug, transition) {
-            (Bug::ReleaseOnTimeout, Transition::Unknown { .. })
+            (Bug::ReleaseOnTimeout, Transition::Unresolved { .. })
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
                 self.give_back(id);
             }
@@ -296,7 +296,7 @@ impl World {
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
             let (valid_before, proof) = (Some(valid_before), "{}".to_owned());
-            let released = Transition::Released {
+            let released = Transition::ReleasedByProof {
                 nonce,
                 valid_before,
                 cancelled,
@@ -337,7 +337,7 @@ impl World {
                 let reason = "the signer hung".to_owned();
                 self.record(
                     id,
-                    Transition::Doubtful {
+                    Transition::SignerTimedOut {
                         valid_before: self.now + validity,
                         reason,
                     },
@@ -347,7 +347,7 @@ impl World {
             Step::Lose { id } => {
                 self.record(
                     id,
-                    Transition::Unknown {
+                    Transition::Unresolved {
                         reason: "lost".to_owned(),
                         answer: None,
                     },
@@ -438,8 +438,8 @@ fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCa
             );
         }
         // One transfer for each purchase and generation, at most.
-        let entries = world.books.entries(&Filter::all()).await.unwrap();
-        prop_assert!(entries.len() <= 6);
+        let purchases = world.books.purchases(&Filter::all()).await.unwrap();
+        prop_assert!(purchases.len() <= 6);
         Ok(())
     })
 }

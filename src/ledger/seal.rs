@@ -24,7 +24,7 @@ pub(super) const SEALED: [&str; 8] = [
     "from_state",
     "to_state",
     "detail",
-    "entry_hash",
+    "purchase_hash",
 ];
 
 /// The digest of a purchase's row.
@@ -209,7 +209,7 @@ impl Audit {
         Ok(seq)
     }
 
-    /// Takes a row of `purchases`, with the `entry_hash` of the event that it names as its last. That there is none
+    /// Takes a row of `purchases`, with the `purchase_hash` of the event that it names as its last. That there is none
     /// after it is seen when that one is taken.
     ///
     /// Reading is strict: a row that is read as an entry is the only one that is written for it.
@@ -218,7 +218,7 @@ impl Audit {
         let now = entry(row)
             .and_then(|entry| columns(&entry))
             .map(|columns| digest(&columns));
-        match cells.optional_text::<B256>("entry_hash") {
+        match cells.optional_text::<B256>("purchase_hash") {
             Ok(Some(left)) if now.is_ok_and(|now| now == left) => {}
             _ => self.fault(Fault::PurchaseChanged { row: cells.seq() }),
         }

@@ -6,7 +6,7 @@ use alloy::primitives::{B256, U256};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, LedgerError, State};
+use super::{LedgerError, Purchase, State};
 use crate::{Timestamp, json_text};
 
 /// How long after `validBefore` an authorization is still taken to be cashable: chains date their
@@ -19,7 +19,7 @@ const CHAIN_CLOCK_MARGIN: Duration = Duration::from_secs(60);
 pub enum Transition {
     /// An authorization is signed and about to leave.
     Signed {
-        /// The lease of the hold that it was signed for, [`Entry::lease_until`]. A hold that lapsed
+        /// The lease of the hold that it was signed for, [`Purchase::lease_until`]. A hold that lapsed
         /// may have been taken over at another price.
         lease: Timestamp,
         /// When it expires, in Unix seconds.
@@ -27,10 +27,10 @@ pub enum Transition {
         /// The payment header, to be presented again.
         payload: SecretString,
         /// Until when whoever signed is at presenting it.
-        owned_until: Timestamp,
+        presenter_lease_until: Timestamp,
     },
     /// A signer did not answer; it may have signed.
-    Doubtful {
+    SignerTimedOut {
         /// When the authorization expires, in Unix seconds.
         valid_before: u64,
         /// What happened.
@@ -56,7 +56,7 @@ pub enum Transition {
         answer: SellerAnswer,
     },
     /// The answer was lost, or says nothing certain.
-    Unknown {
+    Unresolved {
         /// What happened.
         reason: String,
         /// What the seller answered, if it did.
@@ -72,7 +72,7 @@ pub enum Transition {
         proof: String,
     },
     /// The chain proves that nothing signed for this purchase was or can be cashed.
-    Released {
+    ReleasedByProof {
         /// The nonce that the proof is about: a purchase that was released and bought anew has
         /// another, and may have the same expiry.
         nonce: B256,
@@ -87,8 +87,8 @@ pub enum Transition {
     /// Money came back.
     Refunded(Refund),
     /// Nothing was signed, and nothing will be; or the seller turned the key away.
-    Freed {
-        /// The lease of the hold, [`Entry::lease_until`]: a hold that lapsed may have been taken over.
+    Voided {
+        /// The lease of the hold, [`Purchase::lease_until`]: a hold that lapsed may have been taken over.
         lease: Timestamp,
     },
 }
@@ -100,10 +100,10 @@ impl Transition {
             Self::Presented { .. } => "presented",
             Self::Settled { .. } | Self::Confirmed { .. } => "settled",
             Self::Rejected { .. } => "rejected",
-            Self::Doubtful { .. } | Self::Unknown { .. } => "unknown",
-            Self::Released { .. } => "released",
+            Self::SignerTimedOut { .. } | Self::Unresolved { .. } => "unresolved",
+            Self::ReleasedByProof { .. } => "released_by_proof",
             Self::Refunded(_) => "refunded",
-            Self::Freed { .. } => "freed",
+            Self::Voided { .. } => "voided",
         }
     }
 }
@@ -219,7 +219,7 @@ impl Refund {
     }
 }
 
-impl Entry {
+impl Purchase {
     /// Moves the purchase to its next state.
     ///
     /// # Errors
@@ -228,45 +228,47 @@ impl Entry {
     /// released, and only by a proof of the latest authorization, and a settled purchase stays
     /// settled until the chain says otherwise.
     pub fn apply(&mut self, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
-        use State::{Called, Freed, Rejected, Released, Reserved, Settled, Signed, Unknown};
+        use State::{
+            ApiCall, Rejected, ReleasedByProof, Reserved, Settled, Signed, Unresolved, Voided,
+        };
         match (transition, self.state) {
             (
                 Transition::Signed {
                     lease,
                     valid_before,
                     payload,
-                    owned_until,
+                    presenter_lease_until,
                 },
-                Reserved | Signed | Rejected | Unknown,
+                Reserved | Signed | Rejected | Unresolved,
             ) if self.lease_until > now && self.lease_until == *lease => {
                 self.state = Signed;
                 self.payload = Some(payload.clone());
-                self.owned_until = *owned_until;
+                self.presenter_lease_until = *presenter_lease_until;
                 self.outlive(*valid_before);
             }
             (
-                Transition::Doubtful {
+                Transition::SignerTimedOut {
                     valid_before,
                     reason,
                 },
-                Reserved | Signed | Rejected | Unknown,
+                Reserved | Signed | Rejected | Unresolved,
             ) => {
-                self.state = Unknown;
+                self.state = Unresolved;
                 self.reason = Some(reason.clone());
-                self.owned_until = now;
+                self.presenter_lease_until = now;
                 self.outlive(*valid_before);
             }
-            (Transition::Presented { until }, Signed | Rejected | Unknown | Settled) => {
-                self.owned_until = *until
+            (Transition::Presented { until }, Signed | Rejected | Unresolved | Settled) => {
+                self.presenter_lease_until = *until
             }
             (
                 Transition::Settled {
                     transaction,
                     answer,
                 },
-                Signed | Rejected | Unknown | Settled | Released,
+                Signed | Rejected | Unresolved | Settled | ReleasedByProof,
             ) => {
-                if self.state == Released {
+                if self.state == ReleasedByProof {
                     // A claim against a proof: the chain is to be asked again.
                     self.proof = None;
                 }
@@ -274,53 +276,54 @@ impl Entry {
                 self.transaction = Some(*transaction);
                 self.answered(None, Some(answer), now);
             }
-            (Transition::Rejected { reason, answer }, Signed | Rejected | Unknown) => {
+            (Transition::Rejected { reason, answer }, Signed | Rejected | Unresolved) => {
                 self.state = Rejected;
                 self.answered(Some(reason), Some(answer), now);
             }
-            (Transition::Unknown { reason, answer }, Signed | Rejected | Unknown) => {
-                self.state = Unknown;
+            (Transition::Unresolved { reason, answer }, Signed | Rejected | Unresolved) => {
+                self.state = Unresolved;
                 self.answered(Some(reason), answer.as_ref(), now);
             }
-            (Transition::Rejected { .. } | Transition::Unknown { .. }, Settled | Released) => {
-                self.owned_until = now
-            }
+            (
+                Transition::Rejected { .. } | Transition::Unresolved { .. },
+                Settled | ReleasedByProof,
+            ) => self.presenter_lease_until = now,
             (
                 Transition::Confirmed {
                     nonce,
                     transaction,
                     proof,
                 },
-                Signed | Rejected | Unknown | Settled | Released,
+                Signed | Rejected | Unresolved | Settled | ReleasedByProof,
             ) if self.nonce == *nonce => {
                 self.state = Settled;
                 self.verified_transaction = transaction.or(self.verified_transaction);
                 self.proof = Some(proof.clone());
             }
             (
-                Transition::Released {
+                Transition::ReleasedByProof {
                     nonce,
                     valid_before,
                     cancelled,
                     proof,
                 },
-                Signed | Rejected | Unknown | Settled,
+                Signed | Rejected | Unresolved | Settled,
             ) if self.is_unproven()
                 && self.nonce == *nonce
                 && self.valid_before == *valid_before
                 && (*cancelled || self.expires_at <= now) =>
             {
-                self.state = Released;
+                self.state = ReleasedByProof;
                 self.proof = Some(proof.clone());
-                self.owned_until = now;
+                self.presenter_lease_until = now;
             }
-            (Transition::Refunded(refund), Signed | Rejected | Unknown | Settled) => {
+            (Transition::Refunded(refund), Signed | Rejected | Unresolved | Settled) => {
                 self.refund(refund)?
             }
-            (Transition::Freed { lease }, Reserved | Called) if self.lease_until == *lease => {
-                self.state = Freed
+            (Transition::Voided { lease }, Reserved | ApiCall) if self.lease_until == *lease => {
+                self.state = Voided
             }
-            (Transition::Freed { .. }, Freed) => {}
+            (Transition::Voided { .. }, Voided) => {}
             (transition, _) => return Err(self.refuses(transition)),
         }
         self.updated_at = now;
@@ -336,7 +339,7 @@ impl Entry {
     /// counted must not be signed any more, whatever its own process takes the time to be.
     pub(crate) fn lapse(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         self.apply(
-            &Transition::Freed {
+            &Transition::Voided {
                 lease: self.lease_until,
             },
             now,
@@ -358,7 +361,7 @@ impl Entry {
         if let Some(answer) = answer {
             self.answer = Some(answer.clone());
         }
-        self.owned_until = now;
+        self.presenter_lease_until = now;
     }
 
     /// Books a refund once, however often it is told.
@@ -396,15 +399,15 @@ mod tests {
     use super::*;
     use crate::Network;
     use crate::asset::AssetRegistry;
-    use crate::ledger::entry::NewEntry;
+    use crate::ledger::entry::NewPurchase;
 
-    fn entry() -> Entry {
+    fn entry() -> Purchase {
         let base = Network::from_chain_id(8453);
         let asset = AssetRegistry::stablecoins()
             .find_symbol(base, "USDC")
             .unwrap()
             .clone();
-        NewEntry {
+        NewPurchase {
             purchase: "order-1".parse().unwrap(),
             payer: Address::repeat_byte(1),
             fingerprint: B256::ZERO,
@@ -430,7 +433,7 @@ mod tests {
             lease: Timestamp::from_secs(1060),
             valid_before,
             payload: SecretString::from("x"),
-            owned_until: Timestamp::from_secs(1020),
+            presenter_lease_until: Timestamp::from_secs(1020),
         }
     }
 
@@ -460,7 +463,7 @@ mod tests {
         assert!(
             entry
                 .apply(
-                    &Transition::Freed {
+                    &Transition::Voided {
                         lease: Timestamp::from_secs(1060)
                     },
                     Timestamp::from_secs(1001)
@@ -496,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_of_one_nonce_and_of_what_was_signed_under_it() {
-        let released = |nonce, valid_before| Transition::Released {
+        let released = |nonce, valid_before| Transition::ReleasedByProof {
             nonce,
             valid_before: Some(valid_before),
             cancelled: true,
@@ -518,7 +521,7 @@ mod tests {
         };
         assert!(entry.apply(&confirmed, now).is_err());
         entry.apply(&released(entry.nonce, 1300), now).unwrap();
-        assert_eq!(entry.state, State::Released);
+        assert_eq!(entry.state, State::ReleasedByProof);
     }
 
     #[test]
@@ -538,7 +541,7 @@ mod tests {
             .unwrap();
         entry
             .apply(
-                &Transition::Unknown {
+                &Transition::Unresolved {
                     reason: "lost".into(),
                     answer: None,
                 },

@@ -2,15 +2,15 @@
 
 use rmcp::model::CallToolResult;
 
-use crate::Spend;
-use crate::payer::Quotation;
-use crate::receipt::{Paid, Receipt};
+use crate::PaymentStatus;
+use crate::payer::PriceCheck;
+use crate::receipt::{Receipt, SignedPayment};
 
 /// A tool's result, and the payment that brought it. The result is the seller's text: untrusted.
 #[derive(Clone, Debug)]
 pub struct ToolAnswer {
     pub(super) result: CallToolResult,
-    pub(super) paid: Option<Box<Paid>>,
+    pub(super) paid: Option<Box<SignedPayment>>,
     pub(super) receipt: Option<Box<Receipt>>,
 }
 
@@ -29,17 +29,17 @@ impl ToolAnswer {
 
     /// What became of the money.
     #[must_use]
-    pub const fn spend(&self) -> Spend {
+    pub const fn payment_status(&self) -> PaymentStatus {
         match (&self.paid, &self.receipt) {
-            (None, _) => Spend::None,
-            (Some(_), None) => Spend::Unknown,
-            (Some(_), Some(_)) => Spend::Settled,
+            (None, _) => PaymentStatus::NotPaid,
+            (Some(_), None) => PaymentStatus::MaybePaid,
+            (Some(_), Some(_)) => PaymentStatus::Paid,
         }
     }
 
     /// What was signed for it, with or without a receipt.
     #[must_use]
-    pub fn paid(&self) -> Option<&Paid> {
+    pub fn payment(&self) -> Option<&SignedPayment> {
         self.paid.as_deref()
     }
 
@@ -55,7 +55,7 @@ impl ToolAnswer {
 #[expect(clippy::exhaustive_enums, reason = "a price or an answer")]
 pub enum Asked {
     /// Payment is required.
-    Priced(Box<Quotation>),
+    Priced(Box<PriceCheck>),
     /// Nothing is asked for: the tool was executed, and this is its answer.
     Executed(Box<ToolAnswer>),
 }

@@ -20,7 +20,7 @@ use crate::payer::{Intent, Outcome, Payment};
 use crate::policy::Amount;
 use crate::receipt::Claim;
 use crate::x402::{self, PaymentRequired, SettlementResponse};
-use crate::{Error, ErrorKind, Spend, text};
+use crate::{Error, ErrorKind, PaymentStatus, text};
 
 /// Where a payment stands in `params._meta`.
 const PAYMENT: &str = "x402/payment";
@@ -144,7 +144,7 @@ impl ToolCall {
     /// Calls the tool, paying if it must be and may be.
     ///
     /// # Errors
-    /// Any [`Error`]; ask its [`spend`](Error::spend) first. [`ErrorKind::Rpc`] is the server's own
+    /// Any [`Error`]; ask its [`spend`](Error::payment_status) first. [`ErrorKind::Rpc`] is the server's own
     /// error. A tool that answers with `isError` is no error here.
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let intent = self.intent()?;
@@ -213,7 +213,9 @@ impl ToolCall {
                 Ok(reply) => reply,
                 Err(error) => {
                     payment.lost(&error.to_string()).await;
-                    return Err(error.spent(payment.spend()).of_payment(payment.paid()));
+                    return Err(error
+                        .spent(payment.payment_status())
+                        .of_payment(payment.payment()));
                 }
             };
             // Terms that cannot be read ask for a payment all the same, and say nothing of this one.
@@ -225,8 +227,10 @@ impl ToolCall {
             match (outcome, terms) {
                 (Outcome::Refused { pending: false, .. }, Some(terms)) if requotes > 0 => {
                     requotes = requotes.saturating_sub(1);
-                    let again = intent.clone().purchase_id(payment.paid().purchase.clone());
-                    let (earlier, spend) = (payment.paid().clone(), payment.spend());
+                    let again = intent
+                        .clone()
+                        .purchase_id(payment.payment().purchase.clone());
+                    let (earlier, spend) = (payment.payment().clone(), payment.payment_status());
                     let changed = self.tools.payer.requote(&terms, &again).await;
                     payment = changed.map_err(|error| error.spent(spend).of_payment(&earlier))?;
                 }
@@ -313,7 +317,8 @@ impl ToolCall {
             let json = payment.json()?;
             let value = serde_json::from_str(json.expose_secret());
             let damaged = |_| {
-                Error::new(ErrorKind::Ledger, "the stored payment is damaged").spent(Spend::Unknown)
+                Error::new(ErrorKind::Ledger, "the stored payment is damaged")
+                    .spent(PaymentStatus::MaybePaid)
             };
             meta.insert(PAYMENT.to_owned(), value.map_err(damaged)?);
         }
@@ -361,20 +366,22 @@ fn handed_up(reply: Reply, payment: &Payment, outcome: Outcome) -> Result<ToolAn
     };
     let receipt = match outcome {
         Outcome::Settled(receipt) => Some(receipt),
-        Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+        Outcome::Refused { .. } | Outcome::Unresolved { .. } => None,
     };
     Ok(ToolAnswer {
         result,
-        paid: Some(Box::new(payment.paid().clone())),
+        paid: Some(Box::new(payment.payment().clone())),
         receipt,
     })
 }
 
 fn settled(error: Error, payment: &Payment, outcome: Outcome) -> Error {
-    let error = error.of_payment(payment.paid());
+    let error = error.of_payment(payment.payment());
     match outcome {
-        Outcome::Settled(receipt) => error.spent(Spend::Settled).with_receipt(*receipt),
-        Outcome::Refused { .. } | Outcome::Unknown { .. } => error.spent(payment.spend()),
+        Outcome::Settled(receipt) => error.spent(PaymentStatus::Paid).with_receipt(*receipt),
+        Outcome::Refused { .. } | Outcome::Unresolved { .. } => {
+            error.spent(payment.payment_status())
+        }
     }
 }
 
@@ -382,7 +389,7 @@ fn is_refusal(reply: &Reply, payment: &Payment, prose: bool) -> bool {
     let asks = reply.terms(prose).is_ok_and(|terms| terms.is_some());
     asks && !is_pending(reply)
         && !matches!(
-            Claim::read(payment.paid(), &reply.receipt()),
+            Claim::read(payment.payment(), &reply.receipt()),
             Claim::Matching(_)
         )
 }

@@ -1,4 +1,4 @@
-//! Paid tools of [Model Context Protocol](https://modelcontextprotocol.io) servers, on the official
+//! SignedPayment tools of [Model Context Protocol](https://modelcontextprotocol.io) servers, on the official
 //! [`rmcp`] crate (feature `mcp`).
 //!
 //! A server can ask for money in two ways, and bursar pays both under one policy and in one set of
@@ -28,7 +28,7 @@
 //!
 //! let tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
 //! let answer = tools.call("weather").arguments(json!({ "city": "Paris" })).max_price(usd!("0.01")).send().await?;
-//! println!("{:?} ({})", answer.result().content, answer.spend());
+//! println!("{:?} ({})", answer.result().content, answer.payment_status());
 //! # Ok(())
 //! # }
 //! ```
@@ -73,7 +73,7 @@ pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
 use crate::Payer;
-use crate::exchange::Patience;
+use crate::exchange::RetryPolicy;
 
 /// How long a tool may take unless the caller says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ pub struct PaidTools {
     payer: Payer,
     server: Server,
     answer_timeout: Duration,
-    patience: Patience,
+    patience: RetryPolicy,
     prose: bool,
 }
 
@@ -97,7 +97,7 @@ impl PaidTools {
     /// know as `server`.
     #[must_use]
     pub fn new(peer: Peer<RoleClient>, payer: Payer, server: Server) -> Self {
-        let patience = Patience::default();
+        let patience = RetryPolicy::default();
         Self {
             peer,
             payer,

@@ -24,7 +24,7 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::{Sse, SseStream};
 
-use crate::{Client, Error, ErrorKind, RequestBuilder, Spend};
+use crate::{Client, Error, ErrorKind, PaymentStatus, RequestBuilder};
 
 /// The longest message, whether it comes as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;
@@ -278,7 +278,7 @@ fn is_type(response: &Response, wanted: &str) -> bool {
 /// A body of at most so many bytes.
 async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    let lost = |error| client(Error::http(error).spent(Spend::Unknown));
+    let lost = |error| client(Error::http(error).spent(PaymentStatus::MaybePaid));
     while let Some(chunk) = response.chunk().await.map_err(lost)? {
         if body.len().saturating_add(chunk.len()) > most {
             return Err(StreamableHttpError::ResponseBodyTooLarge { max_size: most });

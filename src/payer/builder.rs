@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::guard::Left;
 use super::known::KnownTerms;
-use super::{Inner, KillSwitch, Payer};
+use super::{FreezeSwitch, Inner, Payer};
 use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Ledger};
 use crate::policy::{AnyApprover, Approver, Policy};
@@ -23,7 +23,7 @@ pub struct PayerBuilder {
     approver: Option<AnyApprover>,
     clock: Option<Arc<dyn Clock>>,
     agent: Option<String>,
-    switch: KillSwitch,
+    switch: FreezeSwitch,
     chain: Option<ChainReader>,
     observer: AnyObserver,
 }
@@ -89,7 +89,7 @@ impl PayerBuilder {
 
     /// What stops all paying at once.
     #[must_use]
-    pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
+    pub fn freeze_switch(mut self, switch: FreezeSwitch) -> Self {
         self.switch = switch;
         self
     }

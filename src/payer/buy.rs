@@ -13,18 +13,19 @@ use tracing::{Instrument, Span};
 
 use super::guard::{Guard, Stage};
 use super::known::Ahead;
-use super::payment::OWNED;
+use super::payment::PRESENTER_LEASE;
 use super::{Intent, Payer, Payment};
 use crate::ledger::{
-    self, Checks, Entry, NewEntry, PurchaseId, Reservation, Reserved, State, Terms, Transition,
+    self, Checks, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms,
+    Transition,
 };
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::quote::{Quote, Unpayable};
-use crate::receipt::Paid;
+use crate::receipt::SignedPayment;
 use crate::signer::{Signature, TransferAuthorization};
-use crate::telemetry::{Event, Happening, Trail};
+use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::x402::{self, Offer, PaymentRequired, Proof, Version};
-use crate::{Error, ErrorKind, Origin, Spend, text};
+use crate::{Error, ErrorKind, Origin, PaymentStatus, text};
 
 /// How long a hold outlives the signer's own time, before it lapses unsigned.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -35,7 +36,7 @@ const V1_BACKDATE: u64 = 600;
 
 /// How the attempt to buy at one quote ended, short of an error.
 enum Attempt {
-    Paid(Box<Payment>),
+    Signed(Box<Payment>),
     Denied(Box<Denial>),
 }
 
@@ -56,8 +57,8 @@ impl Payer {
         required: &PaymentRequired,
         intent: &Intent,
     ) -> Result<Payment, Error> {
-        self.tell(&Event::new(
-            Happening::Challenged,
+        self.emit(&Event::new(
+            EventKind::Challenged,
             &intent.origin,
             intent.tag.as_deref(),
         ));
@@ -84,7 +85,12 @@ impl Payer {
             .await
         {
             Ok(payment) => Ok(Some(payment)),
-            Err(error) if error.spend() == Spend::None && allowed_otherwise(&error) => Ok(None),
+            Err(error)
+                if error.payment_status() == PaymentStatus::NotPaid
+                    && allowed_otherwise(&error) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(self.denied(intent, error).at(&intent.url)),
         }
     }
@@ -108,7 +114,7 @@ impl Payer {
         let span = self.span(intent);
         let bought = buying.instrument(span.clone()).await;
         if let Ok(payment) = &bought {
-            let paid = payment.paid();
+            let paid = payment.payment();
             span.record("purchase", display(&paid.purchase));
             span.record("amount", display(&paid.amount))
                 .record("payee", display(paid.pay_to));
@@ -176,7 +182,7 @@ impl Payer {
                 .attempt(required, intent, quote, (&purchase, terms), &mut ahead)
                 .await?
             {
-                Attempt::Paid(payment) => return Ok(*payment),
+                Attempt::Signed(payment) => return Ok(*payment),
                 Attempt::Denied(refusal) if refusal.rule == Rule::Approval => {
                     return Err(Error::denied(refusal));
                 }
@@ -258,7 +264,7 @@ impl Payer {
             .await?
         {
             Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
-            Reserved::Known(entry) => Ok(Attempt::Paid(Box::new(self.present_again(*entry)?))),
+            Reserved::Known(entry) => Ok(Attempt::Signed(Box::new(self.present_again(*entry)?))),
             Reserved::InFlight => wrong("the purchase is being bought at this moment"),
             Reserved::Mismatch if terms == Terms::Changed => {
                 let message =
@@ -273,13 +279,13 @@ impl Payer {
                     },
                     _ => Stage::Signed,
                 };
-                let trail = Trail::new(&entry, quote.amount(), self.now());
-                self.tell(&trail.event(Happening::Reserved));
-                let guard = Guard::new(self, key, stage, trail);
+                let events = PurchaseEvents::new(&entry, quote.amount(), self.now());
+                self.emit(&events.event(EventKind::Reserved));
+                let guard = Guard::new(self, key, stage, events);
                 self.sign(required, quote, *entry, ahead.take(), guard)
                     .await
                     .map(Box::new)
-                    .map(Attempt::Paid)
+                    .map(Attempt::Signed)
             }
         }
     }
@@ -289,7 +295,7 @@ impl Payer {
         &self,
         required: &PaymentRequired,
         facts: &Facts<'_>,
-        entry: &NewEntry,
+        entry: &NewPurchase,
         intent: &Intent,
         why: String,
     ) -> Option<Denial> {
@@ -339,7 +345,7 @@ impl Payer {
         &self,
         required: &PaymentRequired,
         quote: &Quote,
-        mut entry: Entry,
+        mut entry: Purchase,
         ahead: Option<Ahead>,
         mut guard: Guard,
     ) -> Result<Payment, Error> {
@@ -365,7 +371,7 @@ impl Payer {
             lease: entry.lease_until,
             valid_before,
             payload: payload.clone(),
-            owned_until: now.after(OWNED),
+            presenter_lease_until: now.after(PRESENTER_LEASE),
         };
         self.inner
             .ledger
@@ -374,13 +380,13 @@ impl Payer {
             .map_err(|error| Error::from(error).of_purchase(&key.id))?;
         guard.disarm();
         entry.apply(&signed, now)?;
-        let trail = Trail::new(&entry, authorization.amount(), now);
-        self.tell(&Event {
+        let events = PurchaseEvents::new(&entry, authorization.amount(), now);
+        self.emit(&Event {
             elapsed: Some(asked.until(now)),
-            ..trail.event(Happening::Signed)
+            ..events.event(EventKind::Signed)
         });
         Ok(Payment {
-            guard: Guard::new(self, key, Stage::Signed, trail),
+            guard: Guard::new(self, key, Stage::Signed, events),
             paid: paid(&entry, &authorization),
             version: required.version(),
             payload,
@@ -415,7 +421,7 @@ impl Payer {
     async fn unsigned(
         &self,
         error: crate::SignerError,
-        entry: &Entry,
+        entry: &Purchase,
         authorization: &TransferAuthorization,
         guard: &Guard,
     ) -> Error {
@@ -423,16 +429,16 @@ impl Payer {
         let doubtful = error.is_timeout();
         let reason = text::excerpt(&error.to_string());
         let transition = if doubtful {
-            Transition::Doubtful {
+            Transition::SignerTimedOut {
                 valid_before,
                 reason,
             }
         } else if entry.state == State::Reserved {
-            Transition::Freed {
+            Transition::Voided {
                 lease: entry.lease_until,
             }
         } else {
-            Transition::Unknown {
+            Transition::Unresolved {
                 reason,
                 answer: None,
             }
@@ -446,10 +452,10 @@ impl Payer {
             Ok(()) => {
                 guard.disarm();
                 let lost = doubtful || entry.state != State::Reserved;
-                self.tell(&guard.trail().event(if lost {
-                    Happening::Unknown
+                self.emit(&guard.events().event(if lost {
+                    EventKind::Unresolved
                 } else {
-                    Happening::Unsigned
+                    EventKind::Unsigned
                 }));
             }
             // The guard tells of it, and sees that it is recorded.
@@ -459,13 +465,13 @@ impl Payer {
         }
         if doubtful {
             return Error::from(error)
-                .spent(Spend::Unknown)
+                .spent(PaymentStatus::MaybePaid)
                 .of_payment(&paid(entry, authorization));
         }
         let spend = if entry.state == State::Reserved {
-            Spend::None
+            PaymentStatus::NotPaid
         } else {
-            Spend::Unknown
+            PaymentStatus::MaybePaid
         };
         Error::from(error).spent(spend).of_purchase(&entry.purchase)
     }
@@ -476,8 +482,8 @@ impl Payer {
         facts: &Facts<'_>,
         intent: &Intent,
         purchase: &PurchaseId,
-    ) -> Result<NewEntry, Error> {
-        Ok(NewEntry {
+    ) -> Result<NewPurchase, Error> {
+        Ok(NewPurchase {
             purchase: purchase.clone(),
             payer: facts.payer,
             fingerprint: intent.fingerprint,
@@ -539,8 +545,8 @@ pub(super) fn no_randomness(error: getrandom::Error) -> Error {
     Error::builder(format!("the operating system gives no randomness: {error}"))
 }
 
-fn paid(entry: &Entry, authorization: &TransferAuthorization) -> Paid {
-    Paid {
+fn paid(entry: &Purchase, authorization: &TransferAuthorization) -> SignedPayment {
+    SignedPayment {
         purchase: entry.purchase.clone(),
         amount: authorization.amount(),
         payer: authorization.from(),
@@ -555,7 +561,7 @@ fn encode(
     quote: &Quote,
     authorization: &TransferAuthorization,
     signature: &Signature,
-    entry: &Entry,
+    entry: &Purchase,
 ) -> Result<SecretString, Error> {
     let proof = Proof::new(authorization, signature);
     let json = x402::encode_payment(required, quote.offer(), &proof, &entry.identifier)

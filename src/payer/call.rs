@@ -8,11 +8,11 @@ use super::intent::Intent;
 use crate::asset::{Asset, TokenAmount};
 use crate::credential::{CallPlan, Comparison, Credential};
 use crate::ledger::{
-    Filter, NewEntry, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+    Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
 use crate::policy::{Errand, Facts, host_match};
 use crate::quote::Quote;
-use crate::telemetry::{Event, Happening};
+use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Timestamp, Usd};
 
@@ -75,8 +75,8 @@ impl Payer {
     /// When the host is none of these, or the books cannot be read.
     pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
         let hosts = host_match(host)?;
-        let entries = self.entries(&Filter::all()).await?;
-        Ok(Comparison::of((host, &hosts), plan, &entries))
+        let purchases = self.purchases(&Filter::all()).await?;
+        Ok(Comparison::of((host, &hosts), plan, &purchases))
     }
 
     /// The least that is asked in dollars, of what can be signed for.
@@ -106,10 +106,10 @@ impl Payer {
         let calls = Filter {
             since: Some(now.start_of_month()),
             credential: Some(credential.name().to_owned()),
-            state: Some(State::Called),
+            state: Some(State::ApiCall),
             ..Filter::all()
         };
-        let calls = self.inner.ledger.entries(&calls).await?;
+        let calls = self.inner.ledger.purchases(&calls).await?;
         let before = calls.iter().filter(|call| call.seq < seq).count();
         Ok(plan.next_call(u64::try_from(before).unwrap_or(u64::MAX)))
     }
@@ -128,8 +128,8 @@ impl Payer {
             .await
             .map_err(|error| self.denied(intent, error))?;
         let amount = booked.amount();
-        let called = Event::new(Happening::Called, &intent.origin, intent.tag.as_deref());
-        self.tell(&Event {
+        let called = Event::new(EventKind::ApiCall, &intent.origin, intent.tag.as_deref());
+        self.emit(&Event {
             amount: Some(&amount),
             ..called
         });
@@ -147,7 +147,7 @@ impl Payer {
                 .ledger
                 .record(
                     &call.key,
-                    &Transition::Freed { lease: call.lease },
+                    &Transition::Voided { lease: call.lease },
                     self.now(),
                 )
                 .await?;
@@ -193,7 +193,7 @@ impl Payer {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
         }
         let checks = self.inner.policy.call_checks(&facts);
-        let entry = NewEntry {
+        let entry = NewPurchase {
             purchase,
             payer: self.address(),
             fingerprint: intent.fingerprint,
@@ -237,12 +237,12 @@ impl Payer {
     /// Takes back a call that the seller turned away. Books that cannot be written go on counting it.
     pub(crate) async fn unbook_call(&self, intent: &Intent, call: &BookedCall) {
         let amount = call.amount();
-        let turned_away = Event::new(Happening::TurnedAway, &intent.origin, intent.tag.as_deref());
-        self.tell(&Event {
+        let turned_away = Event::new(EventKind::TurnedAway, &intent.origin, intent.tag.as_deref());
+        self.emit(&Event {
             amount: Some(&amount),
             ..turned_away
         });
-        let freed = Transition::Freed { lease: call.lease };
+        let freed = Transition::Voided { lease: call.lease };
         if let Err(error) = self
             .inner
             .ledger

@@ -3,7 +3,7 @@
 use super::Payer;
 use crate::ledger::PurchaseId;
 use crate::signer::{CancelAuthorization, SignedCancellation};
-use crate::{Error, ErrorKind, Spend};
+use crate::{Error, ErrorKind, PaymentStatus};
 
 impl Payer {
     /// Signs a cancellation of what was signed for a purchase, for whoever pays the gas: send
@@ -32,7 +32,7 @@ impl Payer {
         let signature = self.inner.signer.cancel(&cancellation).await;
         let signature = signature.map_err(|error| {
             Error::from(error)
-                .spent(Spend::Unknown)
+                .spent(PaymentStatus::MaybePaid)
                 .of_purchase(purchase)
         })?;
         Ok(SignedCancellation::new(cancellation, signature))

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::Payer;
 use crate::json_text::{hash, optional_hash};
 use crate::ledger::{
-    Entry, Filter, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition,
+    Filter, Purchase, PurchaseId, PurchaseKey, Refund, SellerAnswer, State, Transition,
 };
 use crate::{Error, ErrorKind, Network, Timestamp, Usd};
 
@@ -83,8 +83,8 @@ pub struct EvidenceAuthorization {
     pub nonce: B256,
 }
 
-impl From<Entry> for Evidence {
-    fn from(entry: Entry) -> Self {
+impl From<Purchase> for Evidence {
+    fn from(entry: Purchase) -> Self {
         Self {
             state: entry.state,
             request: EvidenceRequest {
@@ -148,7 +148,7 @@ impl Payer {
         value: alloy::primitives::U256,
     ) -> Result<(), Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
-        let booked = self.inner.ledger.entries(&Filter::all()).await?;
+        let booked = self.inner.ledger.purchases(&Filter::all()).await?;
         let elsewhere = booked
             .iter()
             .find(|entry| entry.key() != key && entry.was_refunded_by(transaction));
@@ -167,7 +167,7 @@ impl Payer {
             .await?)
     }
 
-    pub(super) async fn known(&self, purchase: &PurchaseId) -> Result<Entry, Error> {
+    pub(super) async fn known(&self, purchase: &PurchaseId) -> Result<Purchase, Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
         let unknown = || {
             Error::new(ErrorKind::Purchase, "the books hold no such purchase").of_purchase(purchase)

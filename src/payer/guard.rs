@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Payer;
 use crate::Timestamp;
 use crate::ledger::{LedgerError, PurchaseKey, Transition};
-use crate::telemetry::{Happening, Trail};
+use crate::telemetry::{EventKind, PurchaseEvents};
 
 /// What became of purchases and is not recorded yet: of calls that were left, and what the books could
 /// not take when it happened.
@@ -83,22 +83,22 @@ impl Payer {
 }
 
 impl Stage {
-    const fn happening(self) -> Happening {
+    const fn kind(self) -> EventKind {
         match self {
-            Self::Held { .. } => Happening::Unsigned,
-            Self::Asked { .. } | Self::Signed => Happening::Unknown,
+            Self::Held { .. } => EventKind::Unsigned,
+            Self::Asked { .. } | Self::Signed => EventKind::Unresolved,
         }
     }
 
     fn left(self) -> Transition {
         let reason = "the caller stopped waiting".to_owned();
         match self {
-            Self::Held { lease } => Transition::Freed { lease },
-            Self::Asked { valid_before } => Transition::Doubtful {
+            Self::Held { lease } => Transition::Voided { lease },
+            Self::Asked { valid_before } => Transition::SignerTimedOut {
                 valid_before,
                 reason,
             },
-            Self::Signed => Transition::Unknown {
+            Self::Signed => Transition::Unresolved {
                 reason,
                 answer: None,
             },
@@ -111,23 +111,28 @@ pub(super) struct Guard {
     payer: Payer,
     key: PurchaseKey,
     pub(super) stage: Stage,
-    trail: Trail,
+    events: PurchaseEvents,
     armed: AtomicBool,
 }
 
 impl Guard {
-    pub(super) fn new(payer: &Payer, key: PurchaseKey, stage: Stage, trail: Trail) -> Self {
+    pub(super) fn new(
+        payer: &Payer,
+        key: PurchaseKey,
+        stage: Stage,
+        events: PurchaseEvents,
+    ) -> Self {
         Self {
             payer: payer.clone(),
             key,
             stage,
-            trail,
+            events,
             armed: AtomicBool::new(true),
         }
     }
 
-    pub(super) const fn trail(&self) -> &Trail {
-        &self.trail
+    pub(super) const fn events(&self) -> &PurchaseEvents {
+        &self.events
     }
 
     pub(super) const fn payer(&self) -> &Payer {
@@ -154,7 +159,7 @@ impl Drop for Guard {
             .left
             .note(self.key.clone(), self.stage.left());
         self.payer
-            .tell(&self.trail.timed(self.stage.happening(), self.payer.now()));
+            .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
         // Without a runtime it waits for the next purchase, or for the lease to lapse.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;

@@ -6,12 +6,12 @@ mod buy;
 mod call;
 mod cancel;
 mod evidence;
+mod freeze_switch;
 mod guard;
 mod intent;
-mod kill_switch;
 mod known;
 mod payment;
-mod quotation;
+mod price_check;
 mod reconcile;
 
 use std::fmt;
@@ -21,11 +21,11 @@ use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
 pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
+pub use freeze_switch::FreezeSwitch;
 pub use intent::Intent;
 pub(crate) use intent::fingerprint;
-pub use kill_switch::KillSwitch;
 pub use payment::{Outcome, Payment};
-pub use quotation::{Quotation, QuotedOffer};
+pub use price_check::{PriceCheck, PricedOffer};
 pub use reconcile::Reconciled;
 
 use guard::Left;
@@ -33,12 +33,12 @@ use known::KnownTerms;
 
 use crate::asset::AssetRegistry;
 use crate::chain::ChainReader;
-use crate::ledger::{AnyLedger, Checks, Entry, Filter, Finding, StopOrder};
+use crate::ledger::{AnyLedger, Checks, Filter, Finding, Freeze, Purchase};
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::quote::Quote;
 use crate::report::{Report, Selection};
 use crate::signer::AnySigner;
-use crate::telemetry::{AnyObserver, Event, Happening};
+use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::{Clock, Error, Origin, Timestamp};
 
@@ -75,7 +75,7 @@ struct Inner {
     approver: Option<AnyApprover>,
     clock: Arc<dyn Clock>,
     agent: Option<String>,
-    switch: KillSwitch,
+    switch: FreezeSwitch,
     chain: Option<ChainReader>,
     observer: AnyObserver,
     left: Left,
@@ -114,8 +114,8 @@ impl Payer {
         self.inner.clock.now()
     }
 
-    fn tell(&self, event: &Event<'_>) {
-        self.inner.observer.tell(&Event {
+    fn emit(&self, event: &Event<'_>) {
+        self.inner.observer.emit(&Event {
             agent: self.inner.agent.as_deref(),
             ..*event
         });
@@ -124,12 +124,8 @@ impl Payer {
     /// The error, once whoever observes knows of the denial in it.
     fn denied(&self, intent: &Intent, error: Error) -> Error {
         if let Some(denial) = error.denial() {
-            let happening = Happening::Denied { rule: denial.rule };
-            self.tell(&Event::new(
-                happening,
-                &intent.origin,
-                intent.tag.as_deref(),
-            ));
+            let kind = EventKind::Denied { rule: denial.rule };
+            self.emit(&Event::new(kind, &intent.origin, intent.tag.as_deref()));
         }
         error
     }
@@ -143,7 +139,7 @@ impl Payer {
                 "paying is stopped by the program: {reason}"
             )));
         }
-        let file = self.inner.policy.kill_switch()?;
+        let file = self.inner.policy.freeze_switch()?;
         match file.try_exists() {
             Ok(false) => None,
             Ok(true) => Some(stopped(format!(
@@ -158,7 +154,7 @@ impl Payer {
     }
 
     /// Stops all paying from these books, by every client and process that keeps them, until
-    /// [`lift_stop`](Self::lift_stop).
+    /// [`unfreeze`](Self::unfreeze).
     ///
     /// # Errors
     /// When the books cannot be written.
@@ -166,7 +162,7 @@ impl Payer {
         Ok(self
             .inner
             .ledger
-            .stop(Some(&StopOrder::new(reason, self.now())))
+            .stop(Some(&Freeze::new(reason, self.now())))
             .await?)
     }
 
@@ -174,7 +170,7 @@ impl Payer {
     ///
     /// # Errors
     /// When the books cannot be written.
-    pub async fn lift_stop(&self) -> Result<(), Error> {
+    pub async fn unfreeze(&self) -> Result<(), Error> {
         Ok(self.inner.ledger.stop(None).await?)
     }
 
@@ -199,16 +195,16 @@ impl Payer {
         &self,
         required: PaymentRequired,
         intent: &Intent,
-    ) -> Result<Quotation, Error> {
+    ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
                 Ok(quote) => Some(self.explain_quote(&required, intent, quote).await?),
                 Err(_) => None,
             };
-            offers.push(QuotedOffer { quote, explanation });
+            offers.push(PricedOffer { quote, explanation });
         }
-        Ok(Quotation { required, offers })
+        Ok(PriceCheck { required, offers })
     }
 
     async fn explain_quote(
@@ -280,9 +276,9 @@ impl Payer {
     ///
     /// # Errors
     /// When the books cannot be read.
-    pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, Error> {
+    pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, Error> {
         self.record_left().await?;
-        Ok(self.inner.ledger.entries(filter).await?)
+        Ok(self.inner.ledger.purchases(filter).await?)
     }
 
     /// Where the money went, of the purchases selected, and what is left of each limit.
@@ -290,9 +286,9 @@ impl Payer {
     /// # Errors
     /// When the books cannot be read.
     pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
-        let entries = self.entries(&selection.filter()).await?;
+        let purchases = self.purchases(&selection.filter()).await?;
         Ok(Report::of(
-            &entries,
+            &purchases,
             self.budget().await?,
             selection,
             self.now(),

@@ -11,15 +11,15 @@ use tracing::field::Empty;
 use super::guard::{Guard, Stage};
 use super::{Intent, Payer, answer};
 use crate::asset::TokenAmount;
-use crate::ledger::{BodyDigest, Entry, PurchaseKey, Resumption, State, Transition};
-use crate::receipt::{Claim, Paid, Receipt};
-use crate::telemetry::{Happening, Trail};
+use crate::ledger::{BodyDigest, Purchase, PurchaseKey, Resumption, State, Transition};
+use crate::receipt::{Claim, Receipt, SignedPayment};
+use crate::telemetry::{EventKind, PurchaseEvents};
 use crate::x402::{self, PaymentRequired, Version};
-use crate::{Error, ErrorKind, Spend, text};
+use crate::{Error, ErrorKind, PaymentStatus, text};
 
 /// How long whoever presents a payment has it for itself before saying so again. An identical
 /// request that comes within this time of a crash buys anew; a purchase id excludes that.
-pub(super) const OWNED: Duration = Duration::from_secs(20);
+pub(super) const PRESENTER_LEASE: Duration = Duration::from_secs(20);
 
 /// A signed payment, recorded in the books and about to leave.
 ///
@@ -28,7 +28,7 @@ pub(super) const OWNED: Duration = Duration::from_secs(20);
 #[must_use = "a payment that is not presented still counts as spent"]
 pub struct Payment {
     pub(super) guard: Guard,
-    pub(super) paid: Paid,
+    pub(super) paid: SignedPayment,
     pub(super) version: Version,
     pub(super) payload: SecretString,
     pub(super) again: bool,
@@ -59,7 +59,7 @@ pub enum Outcome {
         pending: bool,
     },
     /// Another answer without a receipt that matches.
-    Unknown {
+    Unresolved {
         /// What is missing.
         reason: String,
     },
@@ -68,7 +68,7 @@ pub enum Outcome {
 impl Payment {
     /// What was signed.
     #[must_use]
-    pub const fn paid(&self) -> &Paid {
+    pub const fn payment(&self) -> &SignedPayment {
         &self.paid
     }
 
@@ -85,7 +85,7 @@ impl Payment {
     /// Keeps others from taking the purchase up while it is being presented: for some seconds, so
     /// that a crash does not keep it for long.
     pub(crate) async fn hold_on(&self) -> Result<(), Error> {
-        let until = self.payer().now().after(OWNED);
+        let until = self.payer().now().after(PRESENTER_LEASE);
         let presented = Transition::Presented { until };
         let recorded = self
             .payer()
@@ -95,17 +95,17 @@ impl Payment {
             .await;
         recorded.map_err(|error| {
             Error::from(error)
-                .spent(self.spend())
+                .spent(self.payment_status())
                 .of_payment(&self.paid)
         })
     }
 
     /// What is known of the money before the seller answers.
-    pub(crate) const fn spend(&self) -> Spend {
+    pub(crate) const fn payment_status(&self) -> PaymentStatus {
         if self.settled.is_some() {
-            Spend::Settled
+            PaymentStatus::Paid
         } else {
-            Spend::Unknown
+            PaymentStatus::MaybePaid
         }
     }
 
@@ -124,7 +124,7 @@ impl Payment {
         let value = HeaderValue::from_str(self.payload.expose_secret());
         let mut value = value.map_err(|_| {
             Error::new(ErrorKind::Ledger, "the stored payment header is damaged")
-                .spent(Spend::Unknown)
+                .spent(PaymentStatus::MaybePaid)
         })?;
         value.set_sensitive(true);
         Ok((self.version.payment_header(), value))
@@ -139,7 +139,7 @@ impl Payment {
         let bytes = x402::decode_header(self.payload.expose_secret().as_bytes())?;
         let text = String::from_utf8(bytes).map_err(|_| {
             Error::new(ErrorKind::Ledger, "the stored payment header is damaged")
-                .spent(Spend::Unknown)
+                .spent(PaymentStatus::MaybePaid)
         })?;
         Ok(SecretString::from(text))
     }
@@ -170,12 +170,12 @@ impl Payment {
             Claim::Matching(receipt) => Outcome::Settled(receipt),
             claim if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
             claim if self.settled.is_some() => self.settled.clone().map_or_else(
-                || Outcome::Unknown {
+                || Outcome::Unresolved {
                     reason: unproven(claim, status),
                 },
                 Outcome::Settled,
             ),
-            claim => Outcome::Unknown {
+            claim => Outcome::Unresolved {
                 reason: unproven(claim, status),
             },
         };
@@ -185,7 +185,7 @@ impl Payment {
                 transaction: receipt.transaction(),
                 answer,
             },
-            Outcome::Refused { pending: true, .. } => Transition::Unknown {
+            Outcome::Refused { pending: true, .. } => Transition::Unresolved {
                 reason: "settlement_pending".to_owned(),
                 answer: Some(answer),
             },
@@ -193,7 +193,7 @@ impl Payment {
                 reason: reason.clone().unwrap_or_else(|| "402".to_owned()),
                 answer,
             },
-            Outcome::Unknown { reason } => Transition::Unknown {
+            Outcome::Unresolved { reason } => Transition::Unresolved {
                 reason: reason.clone(),
                 answer: Some(answer),
             },
@@ -205,7 +205,7 @@ impl Payment {
 
     /// Records that the answer was lost.
     pub async fn lost(&self, reason: &str) {
-        let lost = Transition::Unknown {
+        let lost = Transition::Unresolved {
             reason: text::excerpt(reason),
             answer: None,
         };
@@ -215,23 +215,23 @@ impl Payment {
 
     /// Tells whoever observes what the books were told.
     fn told(&self, transition: &Transition) {
-        let happening = match transition {
-            Transition::Settled { .. } => Happening::Settled,
-            Transition::Rejected { .. } => Happening::Rejected,
-            _ => Happening::Unknown,
+        let kind = match transition {
+            Transition::Settled { .. } => EventKind::Settled,
+            Transition::Rejected { .. } => EventKind::Rejected,
+            _ => EventKind::Unresolved,
         };
         self.payer()
-            .tell(&self.guard.trail().timed(happening, self.payer().now()));
+            .emit(&self.guard.events().timed(kind, self.payer().now()));
     }
 
     /// The span of presenting it for the `number`th time, and the event.
     pub(crate) fn presenting(&self, number: u32) -> Span {
-        let trail = self.guard.trail();
-        self.payer().tell(&trail.event(Happening::Presented));
+        let events = self.guard.events();
+        self.payer().emit(&events.event(EventKind::Presented));
         tracing::debug_span!(
             "bursar.presentation",
             purchase = %self.guard.key().id,
-            origin = %trail.origin(),
+            origin = %events.origin(),
             number,
             status = Empty,
         )
@@ -314,10 +314,10 @@ impl Payer {
         }
         match entry.state {
             // A caller cannot choose the id that a call by a key is booked under.
-            State::Reserved | State::Called | State::Freed | State::Released => Ok(None),
+            State::Reserved | State::ApiCall | State::Voided | State::ReleasedByProof => Ok(None),
             // A signer that did not answer left nothing to present: it is asked again.
-            State::Unknown if entry.payload.is_none() => Ok(None),
-            State::Signed | State::Settled | State::Rejected | State::Unknown => {
+            State::Unresolved if entry.payload.is_none() => Ok(None),
+            State::Signed | State::Settled | State::Rejected | State::Unresolved => {
                 self.allowed_again(&entry).await?;
                 let payment = self.present_again(entry)?;
                 payment.hold_on().await?;
@@ -358,7 +358,7 @@ impl Payer {
             agent: self.inner.agent.clone(),
             max: intent.max_price.clone(),
             now,
-            until: now.after(OWNED),
+            until: now.after(PRESENTER_LEASE),
         };
         let Some(entry) = self.inner.ledger.resume(&wanted).await? else {
             return Ok(None);
@@ -375,14 +375,14 @@ impl Payer {
     }
 
     /// An order to stop also holds for what was signed before.
-    async fn allowed_again(&self, entry: &Entry) -> Result<(), Error> {
+    async fn allowed_again(&self, entry: &Purchase) -> Result<(), Error> {
         match self.stopped().await? {
             None => Ok(()),
             Some(denial) => {
                 let spend = if entry.state == State::Settled {
-                    Spend::Settled
+                    PaymentStatus::Paid
                 } else {
-                    Spend::Unknown
+                    PaymentStatus::MaybePaid
                 };
                 Err(Error::denied(Box::new(denial))
                     .spent(spend)
@@ -391,10 +391,10 @@ impl Payer {
         }
     }
 
-    pub(super) fn present_again(&self, entry: Entry) -> Result<Payment, Error> {
+    pub(super) fn present_again(&self, entry: Purchase) -> Result<Payment, Error> {
         let unusable = |what: &str| {
             Error::new(ErrorKind::Purchase, what)
-                .spent(Spend::Unknown)
+                .spent(PaymentStatus::MaybePaid)
                 .of_purchase(&entry.purchase)
         };
         let payload = entry.payload.clone().ok_or_else(|| {
@@ -409,8 +409,8 @@ impl Payer {
         let signed = x402::decode_authorization(payload.expose_secret());
         let signed = signed.ok_or_else(|| unusable("the stored payment header is damaged"))?;
         let amount = TokenAmount::from_units(asset, signed.value);
-        let trail = Trail::new(&entry, amount.clone(), self.now());
-        let paid = Paid {
+        let events = PurchaseEvents::new(&entry, amount.clone(), self.now());
+        let paid = SignedPayment {
             amount,
             payer: entry.payer,
             pay_to: signed.to,
@@ -422,8 +422,8 @@ impl Payer {
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);
         let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
         let key = PurchaseKey::new(paid.payer, paid.purchase.clone());
-        self.tell(&trail.event(Happening::Resumed));
-        let guard = Guard::new(self, key, Stage::Signed, trail);
+        self.emit(&events.event(EventKind::Resumed));
+        let guard = Guard::new(self, key, Stage::Signed, events);
         Ok(Payment {
             guard,
             paid,

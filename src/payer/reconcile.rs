@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::Payer;
 use crate::chain::{Answer, ChainReader, Grounds, Question};
-use crate::ledger::{Entry, Filter, LedgerError, PurchaseId, State, Transition};
+use crate::ledger::{Filter, LedgerError, Purchase, PurchaseId, State, Transition};
 use crate::{Error, Timestamp};
 
 /// How many purchases the chain is asked about at once.
@@ -51,19 +51,19 @@ impl Payer {
             unproven: true,
             ..Filter::all()
         };
-        let mut entries = self.inner.ledger.entries(&unproven).await?;
+        let mut purchases = self.inner.ledger.purchases(&unproven).await?;
         let now = self.now();
-        entries.retain(|entry| entry.owned_until <= now || !entry.is_unresolved());
-        let mut done = Vec::with_capacity(entries.len());
-        for entries in entries.chunks(AT_ONCE) {
-            for (entry, answer) in entries.iter().zip(ask(chain, entries, now).await) {
+        purchases.retain(|entry| entry.presenter_lease_until <= now || !entry.is_unresolved());
+        let mut done = Vec::with_capacity(purchases.len());
+        for purchases in purchases.chunks(AT_ONCE) {
+            for (entry, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {
                 done.push(self.act_on(entry, answer).await?);
             }
         }
         Ok(done)
     }
 
-    async fn act_on(&self, entry: &Entry, answer: Answer) -> Result<Reconciled, Error> {
+    async fn act_on(&self, entry: &Purchase, answer: Answer) -> Result<Reconciled, Error> {
         let done = |after, answer| Reconciled {
             purchase: entry.purchase.clone(),
             before: entry.state,
@@ -90,13 +90,13 @@ impl Payer {
                 let proof = json!({ "not_settled": proof }).to_string();
                 let (nonce, valid_before) = (entry.nonce, entry.valid_before);
                 (
-                    Transition::Released {
+                    Transition::ReleasedByProof {
                         nonce,
                         valid_before,
                         cancelled,
                         proof,
                     },
-                    State::Released,
+                    State::ReleasedByProof,
                 )
             }
             Answer::CannotTell { .. } => return Ok(done(entry.state, answer)),
@@ -116,9 +116,9 @@ impl Payer {
 }
 
 /// The answers, in the order of the entries.
-async fn ask(chain: &ChainReader, entries: &[Entry], now: Timestamp) -> Vec<Answer> {
+async fn ask(chain: &ChainReader, purchases: &[Purchase], now: Timestamp) -> Vec<Answer> {
     let mut asked = JoinSet::new();
-    for (order, question) in entries.iter().map(question).enumerate() {
+    for (order, question) in purchases.iter().map(question).enumerate() {
         let chain = chain.clone();
         asked.spawn(async move { (order, chain.ask(&question, now).await) });
     }
@@ -127,7 +127,7 @@ async fn ask(chain: &ChainReader, entries: &[Entry], now: Timestamp) -> Vec<Answ
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-fn question(entry: &Entry) -> Question {
+fn question(entry: &Purchase) -> Question {
     Question {
         network: entry.network,
         token: entry.asset,

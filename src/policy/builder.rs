@@ -490,8 +490,8 @@ impl Policy {
 
     /// Pays nothing while this file exists, or while it cannot be told whether it does.
     #[must_use]
-    pub fn kill_switch_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kill_switch = Some(path.into());
+    pub fn freeze_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.freeze_switch = Some(path.into());
         self
     }
 

@@ -10,7 +10,7 @@ use url::Url;
 use super::limit::{Amount, Scope, Span};
 use super::{Denial, Facts, Policy, Rule};
 use crate::asset::{Asset, TransferMethod};
-use crate::ledger::{Books, Charge, Finding, StopOrder};
+use crate::ledger::{Books, Charge, Finding, Freeze};
 use crate::origin::Origin;
 use crate::payer::fingerprint;
 use crate::quote::Quote;
@@ -260,7 +260,7 @@ impl Hypothetical {
 struct Empty;
 
 impl Books for Empty {
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         Ok(None)
     }
 

@@ -196,9 +196,9 @@ fn general(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
     if let Some(item) = root.take("refunds_make_room") {
         policy.refunds_make_room = item.flag()?;
     }
-    if let Some(item) = root.take("kill_switch") {
-        let mut table = item.section("[kill_switch]")?;
-        policy.kill_switch = Some(table.need("file")?.text()?.into());
+    if let Some(item) = root.take("freeze_switch") {
+        let mut table = item.section("[freeze_switch]")?;
+        policy.freeze_switch = Some(table.need("file")?.text()?.into());
         table.finish()?;
     }
     Ok(policy)

@@ -90,7 +90,7 @@ pub struct Policy {
     defaults: bool,
     queries_stored: bool,
     approval_time: Duration,
-    kill_switch: Option<PathBuf>,
+    freeze_switch: Option<PathBuf>,
     refunds_make_room: bool,
     errors: Vec<PolicyError>,
 }
@@ -187,7 +187,7 @@ impl Policy {
             defaults: true,
             queries_stored: false,
             approval_time: APPROVAL_TIME,
-            kill_switch: None,
+            freeze_switch: None,
             refunds_make_room: false,
             errors: Vec::new(),
         }
@@ -301,8 +301,8 @@ impl Policy {
     }
 
     /// The file whose existence stops all paying.
-    pub(crate) fn kill_switch(&self) -> Option<&Path> {
-        self.kill_switch.as_deref()
+    pub(crate) fn freeze_switch(&self) -> Option<&Path> {
+        self.freeze_switch.as_deref()
     }
 
     pub(crate) const fn refunds_count(&self) -> bool {

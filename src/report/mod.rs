@@ -1,6 +1,6 @@
 //! Where the money went: the books added up, for people and for programs.
 //!
-//! A [`Report`] is reckoned from [`Entry`]s and a moment alone: it reads no clock and writes no
+//! A [`Report`] is reckoned from [`Purchase`]s and a moment alone: it reads no clock and writes no
 //! books. [`Client::report`](crate::Client::report) and [`Payer::report`](crate::Payer::report)
 //! bring both, and what is left of each limit.
 //!
@@ -58,7 +58,7 @@ pub use selection::{Selection, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
 use crate::asset::format_units;
-use crate::ledger::{Entry, Finding, PurchaseId, State};
+use crate::ledger::{Finding, Purchase, PurchaseId, State};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// The books of a period, added up.
@@ -124,7 +124,7 @@ impl Dimension {
     }
 
     /// The group that an entry belongs to; `None` for those without a tag, an agent and so on.
-    fn group(self, entry: &Entry, zone: &Zone) -> Option<String> {
+    fn group(self, entry: &Purchase, zone: &Zone) -> Option<String> {
         match self {
             Self::Day => zone.day(entry.reserved_at),
             Self::Host => Some(entry.origin.host().to_owned()),
@@ -155,7 +155,7 @@ pub enum Means {
 impl Means {
     /// How this entry was paid for.
     #[must_use]
-    pub fn of(entry: &Entry) -> Self {
+    pub fn of(entry: &Purchase) -> Self {
         entry.credential.clone().map_or(Self::Payment, Self::Key)
     }
 }
@@ -215,7 +215,7 @@ pub struct Unresolved {
 }
 
 impl Unresolved {
-    fn of(entry: &Entry, now: Timestamp) -> Self {
+    fn of(entry: &Purchase, now: Timestamp) -> Self {
         Self {
             purchase: entry.purchase.clone(),
             state: entry.state,
@@ -239,12 +239,12 @@ impl Report {
     /// [`Payer::budget`](crate::Payer::budget) says, or nothing.
     #[must_use]
     pub fn of<'a>(
-        entries: impl IntoIterator<Item = &'a Entry>,
+        purchases: impl IntoIterator<Item = &'a Purchase>,
         budget: Vec<Finding>,
         selection: &Selection,
         now: Timestamp,
     ) -> Self {
-        let mut selected: Vec<&Entry> = entries
+        let mut selected: Vec<&Purchase> = purchases
             .into_iter()
             .filter(|entry| selection.selects(entry))
             .collect();
@@ -286,9 +286,9 @@ impl Report {
     }
 }
 
-fn grouped(entries: &[&Entry], by: Dimension, zone: &Zone, now: Timestamp) -> Vec<Group> {
+fn grouped(purchases: &[&Purchase], by: Dimension, zone: &Zone, now: Timestamp) -> Vec<Group> {
     let mut tallies: BTreeMap<Option<String>, Tally> = BTreeMap::new();
-    for entry in entries {
+    for entry in purchases {
         tallies
             .entry(by.group(entry, zone))
             .or_default()

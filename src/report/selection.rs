@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
-use crate::ledger::{Entry, Filter};
+use crate::ledger::{Filter, Purchase};
 use crate::{HostPattern, PolicyError, Timestamp};
 
 /// Which purchases a report adds up. All conditions must hold.
@@ -93,7 +93,7 @@ impl Selection {
         }
     }
 
-    pub(super) fn selects(&self, entry: &Entry) -> bool {
+    pub(super) fn selects(&self, entry: &Purchase) -> bool {
         self.filter().passes(entry)
             && self
                 .host

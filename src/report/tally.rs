@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::asset::format_units;
 use crate::json_text;
-use crate::ledger::{Entry, State};
+use crate::ledger::{Purchase, State};
 use crate::{Network, Timestamp, Usd};
 
 /// Purchases, by what became of them: see [the module](super) for what each part means.
@@ -100,7 +100,7 @@ impl Default for Sum {
 }
 
 impl Sum {
-    fn add(&mut self, entry: &Entry, units: U256, usd: Option<Usd>) {
+    fn add(&mut self, entry: &Purchase, units: U256, usd: Option<Usd>) {
         self.count = self.count.saturating_add(1);
         match usd.map(|usd| self.usd.checked_add(usd)) {
             Some(Some(sum)) => self.usd = sum,
@@ -125,25 +125,25 @@ impl Sum {
 }
 
 impl Tally {
-    pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Entry>, now: Timestamp) -> Self {
+    pub(super) fn of<'a>(purchases: impl Iterator<Item = &'a Purchase>, now: Timestamp) -> Self {
         let mut tally = Self::default();
-        entries.for_each(|entry| tally.add(entry, now));
+        purchases.for_each(|entry| tally.add(entry, now));
         tally
     }
 
-    pub(super) fn add(&mut self, entry: &Entry, now: Timestamp) {
+    pub(super) fn add(&mut self, entry: &Purchase, now: Timestamp) {
         let (value, usd) = (entry.value, entry.usd);
         let (part, is_spent) = match entry.state {
             State::Settled => (&mut self.paid, true),
-            State::Called => (&mut self.called, true),
-            State::Signed | State::Rejected | State::Unknown if entry.is_outstanding(now) => {
+            State::ApiCall => (&mut self.called, true),
+            State::Signed | State::Rejected | State::Unresolved if entry.is_outstanding(now) => {
                 (&mut self.outstanding, true)
             }
-            State::Signed | State::Rejected | State::Unknown => (&mut self.expired, true),
+            State::Signed | State::Rejected | State::Unresolved => (&mut self.expired, true),
             State::Reserved if entry.counts(now) => (&mut self.held, false),
             // A hold that lapsed does not count, whether or not somebody has written so.
-            State::Reserved | State::Freed => (&mut self.freed, false),
-            State::Released => (&mut self.released, false),
+            State::Reserved | State::Voided => (&mut self.freed, false),
+            State::ReleasedByProof => (&mut self.released, false),
         };
         part.add(entry, value, usd);
         if is_spent {

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Event, Happening, Observer};
+use super::{Event, EventKind, Observer};
 use crate::policy::Rule;
 
 /// Counts what happens, denials by rule among it: they are not in the books, because nothing was
 /// bought. Clones share their counts, which last as long as the process.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<Mutex<HashMap<Happening, u64>>>);
+pub struct Counts(Arc<Mutex<HashMap<EventKind, u64>>>);
 
 impl Counts {
     /// Nothing counted yet.
@@ -24,7 +24,7 @@ impl Counts {
         let counts = self.counts();
         counts
             .iter()
-            .filter(|(happening, _)| happening.name() == name)
+            .filter(|(kind, _)| kind.name() == name)
             .map(|(_, count)| *count)
             .sum()
     }
@@ -35,13 +35,13 @@ impl Counts {
         let counts = self.counts();
         let mut denials: Vec<(Rule, u64)> = counts
             .iter()
-            .filter_map(|(happening, count)| Some((happening.rule()?, *count)))
+            .filter_map(|(kind, count)| Some((kind.rule()?, *count)))
             .collect();
         denials.sort_by_key(|(rule, _)| rule.name());
         denials
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Happening, u64>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<EventKind, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -49,7 +49,7 @@ impl Counts {
 impl Observer for Counts {
     fn observe(&self, event: &Event<'_>) {
         let mut counts = self.counts();
-        let count = counts.entry(event.happening).or_default();
+        let count = counts.entry(event.kind).or_default();
         *count = count.saturating_add(1);
     }
 }

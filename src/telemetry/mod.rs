@@ -4,7 +4,7 @@
 //! events. Names and fields are stable: they change only as the API does.
 //!
 //! ```
-//! use bursar::telemetry::{Counts, Event, Happening};
+//! use bursar::telemetry::{Counts, Event, EventKind};
 //! use bursar::{LocalSigner, MemoryLedger, Payer, Policy};
 //!
 //! let counts = Counts::new();
@@ -74,7 +74,7 @@ use std::time::Duration;
 pub use counts::Counts;
 
 use crate::asset::TokenAmount;
-use crate::ledger::{Entry, PurchaseId};
+use crate::ledger::{Purchase, PurchaseId};
 use crate::policy::Rule;
 use crate::{Origin, Timestamp};
 
@@ -82,7 +82,7 @@ use crate::{Origin, Timestamp};
 ///
 /// Any function of an [`Event`] is one.
 pub trait Observer: Send + Sync + 'static {
-    /// Takes note. Called within a purchase: it must not block.
+    /// Takes note. ApiCall within a purchase: it must not block.
     fn observe(&self, event: &Event<'_>);
 }
 
@@ -97,7 +97,7 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
 #[non_exhaustive]
 pub struct Event<'a> {
     /// What happened.
-    pub happening: Happening,
+    pub kind: EventKind,
     /// The seller.
     pub origin: &'a Origin,
     /// The purchase, from when there is one.
@@ -116,7 +116,7 @@ pub struct Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the module's table says when each is")]
-pub enum Happening {
+pub enum EventKind {
     Challenged,
     Denied {
         /// The rule that refused.
@@ -129,12 +129,12 @@ pub enum Happening {
     Presented,
     Settled,
     Rejected,
-    Unknown,
-    Called,
+    Unresolved,
+    ApiCall,
     TurnedAway,
 }
 
-impl Happening {
+impl EventKind {
     /// The stable name, such as `settled`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -148,8 +148,8 @@ impl Happening {
             Self::Presented => "presented",
             Self::Settled => "settled",
             Self::Rejected => "rejected",
-            Self::Unknown => "unknown",
-            Self::Called => "called",
+            Self::Unresolved => "unresolved",
+            Self::ApiCall => "api_call",
             Self::TurnedAway => "turned_away",
         }
     }
@@ -172,16 +172,12 @@ impl<'a> Event<'a> {
     /// The stable name of what happened, such as `settled`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        self.happening.name()
+        self.kind.name()
     }
 
-    pub(crate) const fn new(
-        happening: Happening,
-        origin: &'a Origin,
-        tag: Option<&'a str>,
-    ) -> Self {
+    pub(crate) const fn new(kind: EventKind, origin: &'a Origin, tag: Option<&'a str>) -> Self {
         Self {
-            happening,
+            kind,
             origin,
             purchase: None,
             amount: None,
@@ -206,12 +202,12 @@ impl<'a> Event<'a> {
                     usd = self.amount.and_then(TokenAmount::dollars).map(tracing::field::display),
                     tag = self.tag,
                     agent = self.agent,
-                    rule = self.happening.rule().map(Rule::name),
+                    rule = self.kind.rule().map(Rule::name),
                     elapsed_ms = self.elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
                 )
             };
         }
-        if self.happening.is_step() {
+        if self.kind.is_step() {
             write_at!(tracing::Level::DEBUG);
         } else {
             write_at!(tracing::Level::INFO);
@@ -229,7 +225,7 @@ impl AnyObserver {
     }
 
     /// Logs the event, and tells the observer. Nothing that it does comes back.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
         event.trace();
         let Some(observer) = &self.0 else { return };
         // What it was in the midst of is its own.
@@ -250,7 +246,7 @@ impl fmt::Debug for AnyObserver {
 
 /// A purchase as its events tell of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Trail {
+pub(crate) struct PurchaseEvents {
     origin: Origin,
     purchase: PurchaseId,
     tag: Option<String>,
@@ -258,8 +254,8 @@ pub(crate) struct Trail {
     since: Timestamp,
 }
 
-impl Trail {
-    pub(crate) fn new(entry: &Entry, amount: TokenAmount, since: Timestamp) -> Self {
+impl PurchaseEvents {
+    pub(crate) fn new(entry: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
         Self {
             origin: entry.origin.clone(),
             purchase: entry.purchase.clone(),
@@ -273,8 +269,8 @@ impl Trail {
         &self.origin
     }
 
-    pub(crate) fn event(&self, happening: Happening) -> Event<'_> {
-        let event = Event::new(happening, &self.origin, self.tag.as_deref());
+    pub(crate) fn event(&self, kind: EventKind) -> Event<'_> {
+        let event = Event::new(kind, &self.origin, self.tag.as_deref());
         Event {
             purchase: Some(&self.purchase),
             amount: Some(&self.amount),
@@ -283,10 +279,10 @@ impl Trail {
     }
 
     /// With the time since the payment was taken in hand.
-    pub(crate) fn timed(&self, happening: Happening, now: Timestamp) -> Event<'_> {
+    pub(crate) fn timed(&self, kind: EventKind, now: Timestamp) -> Event<'_> {
         Event {
             elapsed: Some(self.since.until(now)),
-            ..self.event(happening)
+            ..self.event(kind)
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct PaymentRequired {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+struct Transport<'a> {
     x402_version: u64,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
@@ -62,7 +62,7 @@ impl PaymentRequired {
     /// # Errors
     /// When it is not a `PaymentRequired` of version 1 or 2.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        let wire: Wire<'_> = serde_json::from_slice(json)?;
+        let wire: Transport<'_> = serde_json::from_slice(json)?;
         let version = match wire.x402_version {
             1 => Version::V1,
             2 => Version::V2,

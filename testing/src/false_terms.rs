@@ -96,7 +96,7 @@ type Fields = BTreeMap<String, Offer>;
 impl Lie {
     /// The offers as they are told, in the statement of this number, from 0. One that cannot be
     /// changed so stays as it is.
-    pub(super) fn tell(&self, offers: Vec<Offer>, version: Version, statement: u32) -> Vec<Offer> {
+    pub(super) fn emit(&self, offers: Vec<Offer>, version: Version, statement: u32) -> Vec<Offer> {
         match self {
             Self::DearBody(times) if version == Version::V1 => offers
                 .iter()

@@ -155,7 +155,7 @@ pub struct Authorization {
 /// All six are strings on the wire, numbers in decimal.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
+struct Transport {
     from: Address,
     to: Address,
     value: String,
@@ -166,7 +166,7 @@ struct Wire {
 
 impl Authorization {
     fn read(json: &Value) -> Option<Self> {
-        let wire = Wire::deserialize(json).ok()?;
+        let wire = Transport::deserialize(json).ok()?;
         Some(Self {
             from: wire.from,
             to: wire.to,

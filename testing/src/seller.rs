@@ -55,7 +55,7 @@ pub(super) struct State {
     /// Every payment that was valid when it came, settled or not.
     presented: Vec<(Token, Authorization)>,
     /// What was delivered, by route and payment header.
-    sales: HashMap<(usize, String), Sale>,
+    sales: HashMap<(usize, String), TestOffer>,
     /// The payment header that came first under a payment identifier.
     identified: HashMap<(usize, String), String>,
     /// Calls by key, by route.
@@ -74,7 +74,7 @@ struct Stated {
 
 /// A payment that was settled, and the honest answer to it.
 #[derive(Clone, Debug)]
-struct Sale {
+struct TestOffer {
     settlement: Settlement,
     answer: Response<Body>,
 }
@@ -83,7 +83,7 @@ struct Sale {
 #[derive(Debug)]
 enum Due {
     /// It was settled before, and its answer is kept.
-    Before(Box<Sale>),
+    Before(Box<TestOffer>),
     /// It is valid.
     Now(Token, Authorization),
 }
@@ -306,7 +306,7 @@ impl Visit<'_> {
     }
 
     /// Does the work and takes the money, or answers why not.
-    fn sell(&mut self, due: Due, payment: &Presented) -> Result<Sale, Box<Response<Body>>> {
+    fn sell(&mut self, due: Due, payment: &Presented) -> Result<TestOffer, Box<Response<Body>>> {
         let (token, authorization) = match due {
             Due::Before(sale) => return Ok(*sale),
             Due::Now(token, authorization) => (token, authorization),
@@ -332,12 +332,12 @@ impl Visit<'_> {
             .or_insert(HeaderValue::from_static("private"));
         let (name, value) = Claim::success(&settlement).header(payment.version);
         answer.headers_mut().insert(name, value);
-        let sale = Sale { settlement, answer };
+        let sale = TestOffer { settlement, answer };
         self.remember(&sale, payment);
         Ok(sale)
     }
 
-    fn remember(&mut self, sale: &Sale, payment: &Presented) {
+    fn remember(&mut self, sale: &TestOffer, payment: &Presented) {
         let identifier = self.identifier(payment);
         if self.route.idempotent || identifier.is_some() {
             self.state
@@ -425,7 +425,7 @@ impl Visit<'_> {
             Fault::QuotePayment => self
                 .quoted(
                     payment,
-                    Claim::failure(quotation(payment), network, authorization),
+                    Claim::failure(price_check(payment), network, authorization),
                 )
                 .into(),
             Fault::RedirectAfterPayment(to) => answer::redirect(307, to).into(),
@@ -457,8 +457,8 @@ impl Visit<'_> {
     }
 
     /// The answer to a payment that was settled, or was before.
-    fn betrayed(&mut self, fault: Fault, sale: Sale, version: Version) -> Reply {
-        let Sale {
+    fn betrayed(&mut self, fault: Fault, sale: TestOffer, version: Version) -> Reply {
+        let TestOffer {
             settlement,
             mut answer,
         } = sale;
@@ -641,7 +641,7 @@ impl Visit<'_> {
             Some(Stated {
                 times,
                 lie: Some(lie),
-            }) => lie.tell(offers, version, times.saturating_sub(1)),
+            }) => lie.emit(offers, version, times.saturating_sub(1)),
             _ => offers,
         }
     }
@@ -693,7 +693,7 @@ impl Visit<'_> {
 const UNMATCHED: &str = "No matching payment requirements";
 
 /// An error message as official facilitators word them: with all that the chain was called with.
-fn quotation(payment: &Presented) -> String {
+fn price_check(payment: &Presented) -> String {
     let signature = payment
         .json
         .as_ref()

@@ -1,4 +1,4 @@
-//! Paid tools of an MCP server: connect by URL, list the tools with their prices, call a paid one. The
+//! SignedPayment tools of an MCP server: connect by URL, list the tools with their prices, call a paid one. The
 //! server is on loopback, in front of a paywall that verifies and settles; the wallet is a throw-away.
 //!
 //! ```sh
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route(Route::get("/free").body("hello"))
         .start()
         .await?;
-    let seller = shop::Shop::new(Arc::new(paywall), shop::Style::Structured);
+    let seller = shop::ToolServer::new(Arc::new(paywall), shop::Style::Structured);
     let (address, _door) = shop::open(seller, None).await;
     let url = format!("http://{address}/mcp");
 
@@ -45,8 +45,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for tool in service.list_all_tools().await? {
         match tools.call(tool.name.to_string()).quote().await? {
-            Asked::Priced(quotation) => {
-                let price = quotation.best().map_or_else(
+            Asked::Priced(price_check) => {
+                let price = price_check.best().map_or_else(
                     || "not payable".to_owned(),
                     |quote| quote.amount().to_string(),
                 );
@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 println!(
                     "{city}: {} ({})",
                     text.map(|text| text.text.as_str()).unwrap_or_default(),
-                    answer.spend()
+                    answer.payment_status()
                 );
             }
             Err(error) => println!("{city}: {error}"),

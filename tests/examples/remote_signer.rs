@@ -77,7 +77,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for path in ["/page", "/book"] {
         match client.get(paywall.url(path)).send().await {
-            Ok(response) => println!("{path}: {}, money {}", response.status(), response.spend()),
+            Ok(response) => println!(
+                "{path}: {}, money {}",
+                response.status(),
+                response.payment_status()
+            ),
             Err(error) => println!("{path}: {error}"),
         }
     }

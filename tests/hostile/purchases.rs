@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, RequestBuilder, ResponseExt,
-    Rule, Spend, State, Timestamp, U256, usd,
+    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, PaymentStatus, RequestBuilder,
+    ResponseExt, Rule, State, Timestamp, U256, usd,
 };
 use bursar_testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 
@@ -28,8 +28,11 @@ fn taken(seller: &Paywall) -> U256 {
     seller.spent_by(bursar::Signer::address(&wallet()))
 }
 
-fn spend(result: Result<reqwest::Response, bursar::Error>) -> Spend {
-    result.map_or_else(|error| error.spend(), |response| response.spend())
+fn payment_status(result: Result<reqwest::Response, bursar::Error>) -> PaymentStatus {
+    result.map_or_else(
+        |error| error.payment_status(),
+        |response| response.payment_status(),
+    )
 }
 
 /// A time that stands still until it is moved.
@@ -87,15 +90,22 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
     let seller = open(report().fault(fault.clone())).await;
     let buy = || name(client.get(seller.url("/report"))).send();
     for _ in 0..3 {
-        assert_eq!(spend(buy().await), Spend::Unknown, "{fault:?}");
+        assert_eq!(
+            payment_status(buy().await),
+            PaymentStatus::MaybePaid,
+            "{fault:?}"
+        );
     }
     seller.reform();
     let response = buy()
         .await
         .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
     assert_eq!(
-        (response.spend(), response.text().await.unwrap().as_str()),
-        (Spend::Settled, "the report")
+        (
+            response.payment_status(),
+            response.text().await.unwrap().as_str()
+        ),
+        (PaymentStatus::Paid, "the report")
     );
     assert_eq!(
         (
@@ -106,9 +116,9 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
         (1, 1, 0),
         "{fault:?}"
     );
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     assert_eq!(
-        (entries.len(), entries[0].state),
+        (purchases.len(), purchases[0].state),
         (1, State::Settled),
         "{fault:?}"
     );
@@ -146,28 +156,37 @@ async fn wherever_a_paid_answer_is_cut_the_payment_is_known() {
         ]
     };
     let outcomes = Box::pin(at_once(stages.flat_map(cut))).await;
-    assert!(outcomes.contains(&Spend::Settled) && outcomes.contains(&Spend::Unknown));
+    assert!(
+        outcomes.contains(&PaymentStatus::Paid) && outcomes.contains(&PaymentStatus::MaybePaid)
+    );
 }
 
-async fn cut_off(fault: Fault, settled: usize) -> Spend {
+async fn cut_off(fault: Fault, settled: usize) -> PaymentStatus {
     let signed = Signed::default();
     let client = signed.client(policy()).build().unwrap();
     let seller = open(report().fault(fault.clone())).await;
-    let spend = spend(client.get(seller.url("/report")).send().await);
-    assert_ne!(spend, Spend::None, "{fault:?}");
-    assert!(settled == 1 || spend == Spend::Unknown, "{fault:?}");
+    let spend = payment_status(client.get(seller.url("/report")).send().await);
+    assert_ne!(spend, PaymentStatus::NotPaid, "{fault:?}");
+    assert!(
+        settled == 1 || spend == PaymentStatus::MaybePaid,
+        "{fault:?}"
+    );
     assert_eq!(
         (signed.all().len(), seller.settlements().len()),
         (1, settled),
         "{fault:?}"
     );
-    let entries = client.entries(&Filter::all()).await.unwrap();
-    let state = if spend == Spend::Settled {
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let state = if spend == PaymentStatus::Paid {
         State::Settled
     } else {
-        State::Unknown
+        State::Unresolved
     };
-    assert_eq!((entries.len(), entries[0].state), (1, state), "{fault:?}");
+    assert_eq!(
+        (purchases.len(), purchases[0].state),
+        (1, state),
+        "{fault:?}"
+    );
     spend
 }
 
@@ -190,7 +209,7 @@ async fn a_price_that_creeps_is_stopped_where_the_policy_says() {
             .unwrap()
             .receipt()
             .unwrap()
-            .paid()
+            .payment()
             .amount
             .to_string(),
         "0.01 USDC"
@@ -201,7 +220,7 @@ async fn a_price_that_creeps_is_stopped_where_the_policy_says() {
             .unwrap()
             .receipt()
             .unwrap()
-            .paid()
+            .payment()
             .amount
             .to_string(),
         "0.0125 USDC"
@@ -242,8 +261,8 @@ async fn a_pinned_payee_is_the_only_one() {
     for _ in 0..3 {
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.spend(), error.denial().unwrap().rule),
-            (Spend::None, Rule::PayeeChanged)
+            (error.payment_status(), error.denial().unwrap().rule),
+            (PaymentStatus::NotPaid, Rule::PayeeChanged)
         );
     }
     assert_eq!(
@@ -267,12 +286,12 @@ async fn kept_payments_count_until_they_expire() {
     let (seller, client) = hands.meet(route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
     for path in ["/1", "/2", "/3"] {
-        assert_eq!(spend(buy(path).await), Spend::Unknown);
+        assert_eq!(payment_status(buy(path).await), PaymentStatus::MaybePaid);
     }
     let error = buy("/4").await.unwrap_err();
     assert_eq!(
-        (error.spend(), error.denial().unwrap().rule),
-        (Spend::None, Rule::Exposure)
+        (error.payment_status(), error.denial().unwrap().rule),
+        (PaymentStatus::NotPaid, Rule::Exposure)
     );
     assert_eq!(signed.all().len(), 3);
 
@@ -285,7 +304,7 @@ async fn kept_payments_count_until_they_expire() {
     );
     assert_eq!((seller.cash_in(), taken(&seller)), (3, U256::from(30_000)));
     let counted: U256 = client
-        .entries(&Filter::all())
+        .purchases(&Filter::all())
         .await
         .unwrap()
         .iter()
@@ -304,7 +323,7 @@ async fn expired_payments_cannot_be_cashed_and_still_count_over_time() {
         .fault(Fault::StatusBeforeSettle(500));
     let (seller, client) = hands.meet(route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
-    assert_eq!(spend(buy("/1").await), Spend::Unknown);
+    assert_eq!(payment_status(buy("/1").await), PaymentStatus::MaybePaid);
     hands.set(signed.all()[0].valid_before());
     assert_eq!(seller.cash_in(), 0);
     assert_eq!(
@@ -313,7 +332,7 @@ async fn expired_payments_cannot_be_cashed_and_still_count_over_time() {
         "blocks date themselves"
     );
     hands.set(signed.all()[0].valid_before() + 61);
-    assert_eq!(spend(buy("/3").await), Spend::Unknown);
+    assert_eq!(payment_status(buy("/3").await), PaymentStatus::MaybePaid);
     hands.set(signed.all()[1].valid_before() + 61);
     // No proof that the first two were not paid: they count until their day is over.
     assert_eq!(
@@ -335,8 +354,8 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Rejected, Spend::Unknown)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Rejected, PaymentStatus::MaybePaid)
     );
     let values: Vec<U256> = signed
         .all()
@@ -346,13 +365,13 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
     assert_eq!(values, [U256::from(10_000), U256::from(20_000)]);
 
     assert_eq!(seller.cash_in(), 1);
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     assert_eq!(
-        (entries.len(), entries[0].value),
+        (purchases.len(), purchases[0].value),
         (1, U256::from(20_000)),
         "the books hold the larger"
     );
-    assert!(taken(&seller) <= entries[0].value);
+    assert!(taken(&seller) <= purchases[0].value);
 }
 
 /// A receipt that names another purchase's transaction is a claim, and releases nothing.
@@ -372,13 +391,13 @@ async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
         first.receipt().unwrap().transaction(),
         second.receipt().unwrap().transaction()
     );
-    let entries = client.entries(&Filter::all()).await.unwrap();
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
     assert!(
-        entries
+        purchases
             .iter()
             .all(|entry| entry.verified_transaction.is_none())
     );
-    let counted: U256 = entries.iter().map(|entry| entry.value).sum();
+    let counted: U256 = purchases.iter().map(|entry| entry.value).sum();
     assert_eq!(
         (counted, taken(&seller)),
         (U256::from(20_000), U256::from(20_000))
@@ -392,8 +411,8 @@ async fn a_402_in_a_circle_is_left_after_ten_turns() {
     let seller = open(Route::get("/report").redirect("/report?again")).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.spend()),
-        (ErrorKind::Transport, Spend::None)
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Transport, PaymentStatus::NotPaid)
     );
     assert!(seller.requests().len() <= 11, "{}", seller.requests().len());
 }
@@ -410,8 +429,8 @@ async fn endless_402s_cost_one_payment() {
         let seller = open(report().fault(fault)).await;
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
-            (error.kind(), error.spend()),
-            (ErrorKind::Rejected, Spend::Unknown)
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Rejected, PaymentStatus::MaybePaid)
         );
         assert_eq!(signed.all().len(), 1);
         assert!(seller.settlements().len() + seller.cash_in() <= 1);
@@ -450,7 +469,8 @@ async fn a_smuggled_answer_never_counts_as_paid() {
             continue;
         };
         assert!(
-            response.spend() == Spend::Unknown || seller.settlements().len() == 1,
+            response.payment_status() == PaymentStatus::MaybePaid
+                || seller.settlements().len() == 1,
             "{response:?}"
         );
     }
@@ -463,5 +483,8 @@ async fn terms_that_a_cache_kept_are_not_paid_as_they_are() {
     let client = signed.client(policy()).build().unwrap();
     let seller = open(report().fault(Fault::StaleTerms(86_400))).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!((error.spend(), signed.all().len()), (Spend::None, 0));
+    assert_eq!(
+        (error.payment_status(), signed.all().len()),
+        (PaymentStatus::NotPaid, 0)
+    );
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bursar::{
-    Address, Client, ClientBuilder, Clock, Entry, Error, ErrorKind, Filter, LocalSigner,
-    MemoryLedger, Policy, RequestBuilder, ResponseExt, Rule, Signer, Spend, State, SystemClock,
+    Address, Client, ClientBuilder, Clock, Error, ErrorKind, Filter, LocalSigner, MemoryLedger,
+    PaymentStatus, Policy, Purchase, RequestBuilder, ResponseExt, Rule, Signer, State, SystemClock,
     TransferAuthorization, U256, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
@@ -88,9 +88,9 @@ pub(crate) async fn open(route: Route) -> Paywall {
 /// What the caller gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    Response(u16, Spend),
-    Error(ErrorKind, Spend),
-    Denied(Rule, Spend),
+    Response(u16, PaymentStatus),
+    Error(ErrorKind, PaymentStatus),
+    Denied(Rule, PaymentStatus),
     /// The seller answered with this status, and nothing proves what it did. A response or an error.
     Uncertain(u16),
 }
@@ -125,7 +125,7 @@ pub(crate) fn trial(fault: Fault, kind: ErrorKind) -> Trial {
         versions: vec![|route| route],
         policy: |policy| policy,
         request: |request| request,
-        answer: Answer::Error(kind, Spend::None),
+        answer: Answer::Error(kind, PaymentStatus::NotPaid),
         signatures: 0,
         settled: (0, 0),
         states: &[],
@@ -138,7 +138,7 @@ pub(crate) fn trial(fault: Fault, kind: ErrorKind) -> Trial {
 /// The policy refuses, before anything is signed.
 pub(crate) fn denied(fault: Fault, rule: Rule) -> Trial {
     Trial {
-        answer: Answer::Denied(rule, Spend::None),
+        answer: Answer::Denied(rule, PaymentStatus::NotPaid),
         ..trial(fault, ErrorKind::Denied)
     }
 }
@@ -146,14 +146,14 @@ pub(crate) fn denied(fault: Fault, rule: Rule) -> Trial {
 /// The caller gets what the seller answers, and nothing is signed.
 pub(crate) fn unpaid(fault: Fault, status: u16) -> Trial {
     Trial {
-        answer: Answer::Response(status, Spend::None),
+        answer: Answer::Response(status, PaymentStatus::NotPaid),
         ..trial(fault, ErrorKind::Denied)
     }
 }
 
 /// The report is bought at this price, and comes with a receipt.
 pub(crate) fn paid(fault: Fault, price: u64) -> Trial {
-    let answer = Answer::Response(200, Spend::Settled);
+    let answer = Answer::Response(200, PaymentStatus::Paid);
     let (settled, delivered) = ((1, price), true);
     Trial {
         answer,
@@ -168,7 +168,7 @@ pub(crate) fn paid(fault: Fault, price: u64) -> Trial {
 /// The seller says with this status that it has settled, and nothing more is known.
 pub(crate) fn claimed(fault: Fault, status: u16) -> Trial {
     Trial {
-        answer: Answer::Response(status, Spend::Settled),
+        answer: Answer::Response(status, PaymentStatus::Paid),
         delivered: false,
         ..paid(fault, PRICE)
     }
@@ -177,7 +177,7 @@ pub(crate) fn claimed(fault: Fault, status: u16) -> Trial {
 
 /// The seller answers with this status, which proves nothing.
 pub(crate) fn uncertain(fault: Fault, status: u16) -> Trial {
-    let states = &[State::Unknown];
+    let states = &[State::Unresolved];
     Trial {
         answer: Answer::Uncertain(status),
         states,
@@ -191,7 +191,7 @@ pub(crate) fn uncertain(fault: Fault, status: u16) -> Trial {
 pub(crate) fn lost(fault: Fault, kind: ErrorKind) -> Trial {
     let hasty = kind == ErrorKind::Timeout;
     Trial {
-        answer: Answer::Error(kind, Spend::Unknown),
+        answer: Answer::Error(kind, PaymentStatus::MaybePaid),
         hasty,
         ..uncertain(fault, 0)
     }
@@ -200,7 +200,7 @@ pub(crate) fn lost(fault: Fault, kind: ErrorKind) -> Trial {
 /// The policy refuses new terms, once a payment has left.
 pub(crate) fn denied_again(fault: Fault, rule: Rule) -> Trial {
     Trial {
-        answer: Answer::Denied(rule, Spend::Unknown),
+        answer: Answer::Denied(rule, PaymentStatus::MaybePaid),
         ..rejected(fault, ErrorKind::Denied)
     }
 }
@@ -208,7 +208,7 @@ pub(crate) fn denied_again(fault: Fault, rule: Rule) -> Trial {
 /// The seller proves that it has settled, and does not deliver.
 pub(crate) fn paid_in_vain(fault: Fault, kind: ErrorKind) -> Trial {
     Trial {
-        answer: Answer::Error(kind, Spend::Settled),
+        answer: Answer::Error(kind, PaymentStatus::Paid),
         ..paid(fault, PRICE)
     }
     .undelivered()
@@ -217,7 +217,7 @@ pub(crate) fn paid_in_vain(fault: Fault, kind: ErrorKind) -> Trial {
 /// The seller says that it has not settled.
 pub(crate) fn rejected(fault: Fault, kind: ErrorKind) -> Trial {
     Trial {
-        states: &[State::Rejected, State::Unknown],
+        states: &[State::Rejected, State::Unresolved],
         ..lost(fault, kind)
     }
 }
@@ -348,7 +348,7 @@ pub(crate) async fn elsewhere() -> Paywall {
 
 /// What a response or an error is, and what it says.
 struct Got {
-    answer: Result<(u16, Spend), (Error, Option<u16>)>,
+    answer: Result<(u16, PaymentStatus), (Error, Option<u16>)>,
     delivered: bool,
 }
 
@@ -356,7 +356,7 @@ impl Got {
     async fn of(result: Result<Response, Error>) -> Self {
         match result {
             Ok(response) => {
-                let answer = Ok((response.status().as_u16(), response.spend()));
+                let answer = Ok((response.status().as_u16(), response.payment_status()));
                 Self {
                     answer,
                     delivered: response.text().await.is_ok_and(|text| text == "the report"),
@@ -376,14 +376,15 @@ impl Got {
         match (expected, &self.answer) {
             (Answer::Response(status, spend), Ok(got)) => *got == (status, spend),
             (Answer::Error(kind, spend), Err((error, _))) => {
-                (error.kind(), error.spend()) == (kind, spend)
+                (error.kind(), error.payment_status()) == (kind, spend)
             }
             (Answer::Denied(rule, spend), Err((error, _))) => {
-                error.spend() == spend && error.denial().is_some_and(|denial| denial.rule == rule)
+                error.payment_status() == spend
+                    && error.denial().is_some_and(|denial| denial.rule == rule)
             }
-            (Answer::Uncertain(status), Ok(got)) => *got == (status, Spend::Unknown),
+            (Answer::Uncertain(status), Ok(got)) => *got == (status, PaymentStatus::MaybePaid),
             (Answer::Uncertain(status), Err((error, got))) => {
-                error.spend() == Spend::Unknown && *got == Some(status)
+                error.payment_status() == PaymentStatus::MaybePaid && *got == Some(status)
             }
             _ => false,
         }
@@ -395,7 +396,7 @@ impl Got {
             Err((error, status)) => format!(
                 "{:?}, {:?}, {status:?}: {error}",
                 error.kind(),
-                error.spend()
+                error.payment_status()
             ),
         }
     }
@@ -470,8 +471,8 @@ impl Prepared {
             format!("{} settlements of {sum}", settled.len())
         });
 
-        let entries = client.entries(&Filter::all()).await.unwrap();
-        let states: Vec<State> = entries.iter().map(|entry| entry.state).collect();
+        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        let states: Vec<State> = purchases.iter().map(|entry| entry.state).collect();
         let booked = match (trial.states, states.as_slice()) {
             ([], []) => true,
             (expected, [state]) => expected.contains(state),
@@ -479,8 +480,8 @@ impl Prepared {
         };
         complaints.unless(booked, || format!("the books say {states:?}"));
 
-        never(&mut complaints, &seller, &signatures, &entries, now);
-        leaks(&mut complaints, &seller, &got, &entries);
+        never(&mut complaints, &seller, &signatures, &purchases, now);
+        leaks(&mut complaints, &seller, &got, &purchases);
         complaints.list
     }
 }
@@ -499,7 +500,7 @@ fn never(
     complaints: &mut Complaints,
     seller: &Paywall,
     signed: &[TransferAuthorization],
-    entries: &[Entry],
+    purchases: &[Purchase],
     now: u64,
 ) {
     let usdc = crate::purchases::usdc();
@@ -553,7 +554,7 @@ fn never(
     complaints.unless(settled.len() <= 1, || {
         format!("{} transfers could be made", settled.len())
     });
-    let held = entries
+    let held = purchases
         .iter()
         .filter(|entry| entry.counts(SystemClock.now()))
         .map(|entry| entry.value);
@@ -565,8 +566,11 @@ fn never(
 }
 
 /// No payment and no signature in what may be logged, and nothing that repaints a terminal.
-fn leaks(complaints: &mut Complaints, seller: &Paywall, got: &Got, entries: &[Entry]) {
-    let mut said = format!("{entries:?} {}", serde_json::to_string(entries).unwrap());
+fn leaks(complaints: &mut Complaints, seller: &Paywall, got: &Got, purchases: &[Purchase]) {
+    let mut said = format!(
+        "{purchases:?} {}",
+        serde_json::to_string(purchases).unwrap()
+    );
     if let Err((error, _)) = &got.answer {
         let mut source: Option<&dyn std::error::Error> = Some(error);
         while let Some(error) = source {

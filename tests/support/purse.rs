@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
 use bursar::{
-    Address, Asset, AssetRegistry, Denial, Entry, Error, Filter, Intent, LocalSigner, MemoryLedger,
-    Network, Outcome, Paid, Payer, PayerBuilder, Payment, PaymentRequired, Policy, Quotation,
-    Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
+    Address, Asset, AssetRegistry, Denial, Error, Filter, Intent, LocalSigner, MemoryLedger,
+    Network, Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy, PriceCheck, Purchase,
+    SignedPayment, Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
 };
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ pub fn payee(byte: u8) -> Address {
 
 /// Something that a seller asks money for, and how the buyer asks for it.
 #[derive(Clone, Debug)]
-pub struct Sale {
+pub struct TestOffer {
     pub url: String,
     pub method: String,
     pub offers: Vec<Offer>,
@@ -105,12 +105,12 @@ impl Offer {
 }
 
 /// USDC on Base, for `https://api.example.com/report`.
-pub fn sale(dollars: &str) -> Sale {
+pub fn sale(dollars: &str) -> TestOffer {
     sale_in(usdc("base"), dollars)
 }
 
-pub fn sale_in(asset: Asset, decimal: &str) -> Sale {
-    Sale {
+pub fn sale_in(asset: Asset, decimal: &str) -> TestOffer {
+    TestOffer {
         url: "https://api.example.com/report".to_owned(),
         method: "GET".to_owned(),
         offers: vec![Offer::new(asset, decimal)],
@@ -122,7 +122,7 @@ pub fn sale_in(asset: Asset, decimal: &str) -> Sale {
     }
 }
 
-impl Sale {
+impl TestOffer {
     pub fn url(mut self, url: &str) -> Self {
         self.url = url.to_owned();
         self
@@ -198,7 +198,7 @@ impl Sale {
 }
 
 /// A wallet under a policy. Agents share its books.
-pub struct Purse {
+pub struct WalletHarness {
     policy: Policy,
     ledger: Arc<MemoryLedger>,
     clock: Arc<AtomicI64>,
@@ -206,7 +206,7 @@ pub struct Purse {
     equip: Box<dyn Fn(PayerBuilder) -> PayerBuilder + Send + Sync>,
 }
 
-impl Purse {
+impl WalletHarness {
     pub fn new(policy: Policy) -> Self {
         Self::with(policy, |builder| builder)
     }
@@ -263,13 +263,13 @@ impl Purse {
         self.signatures.load(Ordering::SeqCst)
     }
 
-    pub async fn authorize(&self, sale: &Sale) -> Result<Payment, Error> {
+    pub async fn authorize(&self, sale: &TestOffer) -> Result<Payment, Error> {
         self.payer(sale.agent.as_deref())
             .authorize(&sale.terms(), &sale.intent())
             .await
     }
 
-    pub async fn quote(&self, sale: &Sale) -> Quotation {
+    pub async fn quote(&self, sale: &TestOffer) -> PriceCheck {
         self.payer(sale.agent.as_deref())
             .quote(sale.terms(), &sale.intent())
             .await
@@ -277,39 +277,39 @@ impl Purse {
     }
 
     /// Buys, and the answer is lost.
-    pub async fn hold(&self, sale: &Sale) -> Paid {
+    pub async fn hold(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
             .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         payment.lost("the connection was reset").await;
-        payment.paid().clone()
+        payment.payment().clone()
     }
 
     /// Buys, and the seller settles.
-    pub async fn buy(&self, sale: &Sale) -> Paid {
+    pub async fn buy(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
             .unwrap_or_else(|error| panic!("{sale:?}: {error}"));
         settle(&payment).await;
-        payment.paid().clone()
+        payment.payment().clone()
     }
 
     /// Is refused, without a signature.
-    pub async fn deny(&self, sale: &Sale) -> Denial {
+    pub async fn deny(&self, sale: &TestOffer) -> Denial {
         let before = self.signatures();
         let error = match self.authorize(sale).await {
             Ok(payment) => panic!("was paid: {payment:?} for {sale:?}"),
             Err(error) => error,
         };
         assert_eq!(self.signatures(), before, "the signer was called");
-        assert_eq!(error.spend(), bursar::Spend::None);
+        assert_eq!(error.payment_status(), bursar::PaymentStatus::NotPaid);
         error.denial().unwrap_or_else(|| panic!("{error}")).clone()
     }
 
-    pub async fn entries(&self) -> Vec<Entry> {
-        self.payer(None).entries(&Filter::all()).await.unwrap()
+    pub async fn purchases(&self) -> Vec<Purchase> {
+        self.payer(None).purchases(&Filter::all()).await.unwrap()
     }
 }
 
@@ -318,8 +318,8 @@ pub async fn settle(payment: &Payment) {
     let receipt = json!({
         "success": true,
         "transaction": format!("0x{}", "ab".repeat(32)),
-        "network": payment.paid().network().to_string(),
-        "payer": payment.paid().payer.to_string(),
+        "network": payment.payment().network().to_string(),
+        "payer": payment.payment().payer.to_string(),
     });
     let mut headers = HeaderMap::new();
     headers.insert(

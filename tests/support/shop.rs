@@ -1,7 +1,7 @@
 //! A wallet, a policy, a client and a paywall with one report to sell.
 
 use bursar::reqwest;
-use bursar::{Client, ClientBuilder, Entry, Filter, LocalSigner, MemoryLedger, Policy, usd};
+use bursar::{Client, ClientBuilder, Filter, LocalSigner, MemoryLedger, Policy, Purchase, usd};
 use bursar_testing::{Paywall, Route};
 
 /// The key of Anvil's account 0, which is published with it.
@@ -52,7 +52,7 @@ pub async fn open(routes: impl IntoIterator<Item = Route>) -> Paywall {
 }
 
 /// Buys [`report`], and returns the purchase as the ledger has it. Call it outside of a runtime.
-pub fn bought() -> Entry {
+pub fn bought() -> Purchase {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -61,6 +61,6 @@ pub fn bought() -> Entry {
         let seller = open([report()]).await;
         let client = client().agent("forecaster").build().unwrap();
         client.get(seller.url("/report")).send().await.unwrap();
-        client.entries(&Filter::all()).await.unwrap().remove(0)
+        client.purchases(&Filter::all()).await.unwrap().remove(0)
     })
 }

@@ -35,13 +35,13 @@ pub enum Style {
 }
 
 #[derive(Clone)]
-pub struct Shop {
+pub struct ToolServer {
     pub paywall: Arc<Paywall>,
     pub style: Style,
     http: reqwest::Client,
 }
 
-impl Shop {
+impl ToolServer {
     pub fn new(paywall: Arc<Paywall>, style: Style) -> Self {
         let http = reqwest::Client::builder()
             .tls_backend_rustls()
@@ -93,7 +93,7 @@ impl Shop {
     }
 }
 
-impl ServerHandler for Shop {
+impl ServerHandler for ToolServer {
     fn get_info(&self) -> ServerConfig {
         let mut info = ServerConfig::default();
         info.capabilities = ServerCapabilities::builder().enable_tools().build();
@@ -172,7 +172,7 @@ impl ServerHandler for Shop {
 /// The shop over streamable HTTP. With `toll`, the endpoint itself answers 402 to calls of tools, by the
 /// paywall's route of that path.
 pub async fn open(
-    shop: Shop,
+    shop: ToolServer,
     toll: Option<&'static str>,
 ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{
-    Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, Spend, SqliteLedger,
+    Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, PaymentStatus, SqliteLedger,
 };
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn buy(client: Client, url: String, plan: Plan) -> Result<Measured, Failur
         let (client, url) = (client.clone(), url.clone());
         async move {
             let response = client.get(url.as_str()).allow_duplicate().send().await?;
-            if response.spend() != Spend::Settled {
+            if response.payment_status() != PaymentStatus::Paid {
                 return Err(format!("not settled: {}", response.status()).into());
             }
             response.bytes().await?;
@@ -103,8 +103,8 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
             let ledger = SqliteLedger::open(directory.path().join("books.db"))?;
             buy(payer(policy())?.ledger(ledger).build()?, url("/one"), plan).await
         }
-        "reqwest-free" => pass(Direct(http()), format!("{base}/free"), plan).await,
-        "reqwest-big" => pass(Direct(http()), format!("{base}/big"), plan).await,
+        "reqwest-free" => pass(ReqwestTransport(http()), format!("{base}/free"), plan).await,
+        "reqwest-big" => pass(ReqwestTransport(http()), format!("{base}/big"), plan).await,
         "bursar-free" => {
             pass(
                 payer(policy())?.ledger(MemoryLedger::new()).build()?,
@@ -270,9 +270,9 @@ trait Get: Clone + Send + Sync + 'static {
 }
 
 #[derive(Clone)]
-struct Direct(reqwest::Client);
+struct ReqwestTransport(reqwest::Client);
 
-impl Get for Direct {
+impl Get for ReqwestTransport {
     async fn get(&self, url: &str) -> Result<reqwest::Response, Failure> {
         Ok(self.0.get(url).send().await?)
     }

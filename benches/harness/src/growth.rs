@@ -20,7 +20,7 @@ const MONTH: u64 = 86_400_000 * 30;
 
 /// Books of one size.
 struct Size {
-    entries: u64,
+    purchases: u64,
     path: PathBuf,
     opened: Vec<Duration>,
     reserved: Vec<Duration>,
@@ -31,15 +31,15 @@ struct Size {
 pub async fn measure(largest: u64) -> Result<(), Failure> {
     let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
     let mut sizes = Vec::new();
-    let mut entries = 1000;
-    while entries <= largest {
-        let path = directory.path().join(format!("{entries}.db"));
+    let mut purchases = 1000;
+    while purchases <= largest {
+        let path = directory.path().join(format!("{purchases}.db"));
         buy(&path, 1).await?;
         // By a process of its own, so that this one's memory is what the books take.
         let filled = Command::new(std::env::current_exe()?)
             .arg("fill")
             .arg(&path)
-            .arg(entries.to_string())
+            .arg(purchases.to_string())
             .status()?;
         if !filled.success() {
             return Err("the books could not be filled".into());
@@ -47,13 +47,13 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
         // The totals of these limits begin: what the books would have kept all along.
         buy(&path, 1).await?;
         sizes.push(Size {
-            entries,
+            purchases,
             path,
             opened: Vec::new(),
             reserved: Vec::new(),
             memory: 0,
         });
-        entries *= 10;
+        purchases *= 10;
     }
     for _ in 0..ROUNDS {
         for size in &mut sizes {
@@ -66,7 +66,7 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
         .into_iter()
         .map(|size| {
             (
-                size.entries,
+                size.purchases,
                 median(size.reserved),
                 median(size.opened),
                 size.memory,
@@ -74,14 +74,14 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
         })
         .collect();
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
-        return Err("at least 1000 entries".into());
+        return Err("at least 1000 purchases".into());
     };
     let ratio = last.1.as_secs_f64() / first.1.as_secs_f64();
     let met = ratio <= 1.3 && last.2.saturating_sub(first.2) <= Duration::from_millis(100);
-    let told = steps.iter().map(|(entries, reserved, opened, memory)| {
+    let told = steps.iter().map(|(purchases, reserved, opened, memory)| {
         let (reserved, opened) = (reserved.as_secs_f64() * 1e6, opened.as_secs_f64() * 1e3);
         format!(
-            "{entries} entries: {reserved:.0} µs, opened in {opened:.1} ms, {} MB",
+            "{purchases} purchases: {reserved:.0} µs, opened in {opened:.1} ms, {} MB",
             memory / 1024
         )
     });
@@ -149,7 +149,7 @@ async fn buy(path: &Path, count: usize) -> Result<Duration, Failure> {
 }
 
 /// Copies the first purchase until there are so many, settled, spread over the last thirty days.
-pub fn fill(path: &Path, entries: u64) -> Result<(), Failure> {
+pub fn fill(path: &Path, purchases: u64) -> Result<(), Failure> {
     let books = Connection::open(path)?;
     let columns: Vec<String> = {
         let mut columns = books.prepare("SELECT name FROM pragma_table_info('purchases')")?;
@@ -159,7 +159,7 @@ pub fn fill(path: &Path, entries: u64) -> Result<(), Failure> {
     let zeros = "0".repeat(64);
     let at = format!(
         "p.reserved_at - {MONTH} + (n * {}) % {MONTH}",
-        MONTH / entries
+        MONTH / purchases
     );
     let values = columns.iter().map(|column| match column.as_str() {
         "seq" => "n".to_owned(),
@@ -174,7 +174,7 @@ pub fn fill(path: &Path, entries: u64) -> Result<(), Failure> {
     books.execute_batch(&format!(
         "PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000; BEGIN; DELETE FROM totals;
          INSERT INTO purchases ({}) SELECT {} FROM purchases p, (WITH RECURSIVE numbers (n) AS
-            (SELECT (SELECT max(seq) + 1 FROM purchases) UNION ALL SELECT n + 1 FROM numbers WHERE n < {entries})
+            (SELECT (SELECT max(seq) + 1 FROM purchases) UNION ALL SELECT n + 1 FROM numbers WHERE n < {purchases})
             SELECT n FROM numbers) WHERE p.seq = 1;
          COMMIT; PRAGMA wal_checkpoint(TRUNCATE)",
         columns.join(", "),

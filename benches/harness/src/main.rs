@@ -29,10 +29,10 @@ fn main() -> Result<(), Failure> {
             Ok(())
         }
         Some("fill") => {
-            let [_, path, entries] = arguments.as_slice() else {
+            let [_, path, purchases] = arguments.as_slice() else {
                 return Err("fill PATH ENTRIES".into());
             };
-            growth::fill(path.as_ref(), entries.parse()?)
+            growth::fill(path.as_ref(), purchases.parse()?)
         }
         Some("growth") => {
             let [_, largest] = arguments.as_slice() else {

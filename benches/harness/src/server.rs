@@ -28,7 +28,7 @@ pub const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
 pub const USDC: &str = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
 pub const PRICE: &str = "1000";
 
-struct Shop {
+struct ToolServer {
     one: HeaderValue,
     eight: HeaderValue,
     big: Bytes,
@@ -73,7 +73,7 @@ fn header(json: &serde_json::Value) -> HeaderValue {
     HeaderValue::from_str(&BASE64_STANDARD.encode(json.to_string())).expect("base64")
 }
 
-impl Shop {
+impl ToolServer {
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -135,7 +135,7 @@ impl Shop {
 pub async fn serve() -> Result<(), Failure> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let base = format!("http://{}", listener.local_addr()?);
-    let shop = Arc::new(Shop {
+    let shop = Arc::new(ToolServer {
         one: terms(&base, 1),
         eight: terms(&base, 8),
         big: Bytes::from(vec![b'x'; 1 << 20]),

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::header::HeaderMap;
 use bursar::reqwest::{self, Response};
 use bursar::{
-    Denial, Entry, Error, ErrorKind, PurchaseId, Quantity, Quotation, QuotedOffer, ResponseExt,
-    Rule, Scope, Spend, State, Timestamp,
+    Denial, Error, ErrorKind, PaymentStatus, PriceCheck, PricedOffer, Purchase, PurchaseId,
+    Quantity, ResponseExt, Rule, Scope, State, Timestamp,
 };
 use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock};
@@ -116,7 +116,7 @@ struct Offer {
 }
 
 impl Answer {
-    fn empty(spend: Spend) -> Self {
+    fn empty(spend: PaymentStatus) -> Self {
         Self {
             spend: spend.name(),
             status: None,
@@ -131,7 +131,7 @@ impl Answer {
 
     /// A call that was not made: its arguments, or the server's state, do not allow it.
     pub(super) fn refused(kind: &'static str, message: &str) -> Self {
-        let message = format!("{}: {message}", lead(Spend::None));
+        let message = format!("{}: {message}", lead(PaymentStatus::NotPaid));
         Self {
             error: Some(Problem {
                 kind,
@@ -139,13 +139,16 @@ impl Answer {
                 denial: None,
                 next: None,
             }),
-            ..Self::empty(Spend::None)
+            ..Self::empty(PaymentStatus::NotPaid)
         }
     }
 
     /// A call that ended in no way that is known.
     pub(super) fn broken() -> Self {
-        let message = format!("{}: the call broke off inside bursar", lead(Spend::Unknown));
+        let message = format!(
+            "{}: the call broke off inside bursar",
+            lead(PaymentStatus::MaybePaid)
+        );
         let next = Some(
             "Money may have moved. The same call again presents the same payment; nothing new is paid.",
         );
@@ -156,14 +159,14 @@ impl Answer {
                 denial: None,
                 next,
             }),
-            ..Self::empty(Spend::Unknown)
+            ..Self::empty(PaymentStatus::MaybePaid)
         }
     }
 
     /// A response, its body read up to `limit` bytes.
     pub(super) async fn of_response(response: Response, limit: usize) -> Self {
-        let (status, spend) = (response.status(), response.spend());
-        let paid = response.paid();
+        let (status, spend) = (response.status(), response.payment_status());
+        let paid = response.payment();
         let mut answer = Self {
             status: Some(status.as_u16()),
             purchase_id: paid.map(|paid| paid.purchase.clone()),
@@ -198,9 +201,9 @@ impl Answer {
     }
 
     /// A request that failed; `entry` is what the books hold of its purchase.
-    pub(super) fn of_error(error: &Error, entry: Option<&Entry>) -> Self {
-        let spend = error.spend();
-        let signed = entry.filter(|_| spend != Spend::None);
+    pub(super) fn of_error(error: &Error, entry: Option<&Purchase>) -> Self {
+        let spend = error.payment_status();
+        let signed = entry.filter(|_| spend != PaymentStatus::NotPaid);
         let settled = error
             .receipt()
             .map(Proof::from)
@@ -208,13 +211,13 @@ impl Answer {
         Self {
             status: error.status().map(|status| status.as_u16()),
             paid: error
-                .paid()
+                .payment()
                 .map(Signed::from)
                 .or_else(|| signed.map(Signed::from)),
-            receipt: settled.filter(|_| spend == Spend::Settled),
+            receipt: settled.filter(|_| spend == PaymentStatus::Paid),
             purchase_id: error
                 .purchase_id()
-                .filter(|_| spend != Spend::None)
+                .filter(|_| spend != PaymentStatus::NotPaid)
                 .cloned(),
             error: Some(Problem::of(error)),
             untrusted: Some(Untrusted::details(words_of(error))),
@@ -223,21 +226,21 @@ impl Answer {
     }
 
     /// A price.
-    pub(super) fn of_quotation(quotation: &Quotation) -> Self {
-        let unpayable: Vec<_> = quotation
+    pub(super) fn of_quotation(price_check: &PriceCheck) -> Self {
+        let unpayable: Vec<_> = price_check
             .offers
             .iter()
             .filter_map(|offer| Some(offer.quote.as_ref().err()?.to_string()))
             .collect();
         let quote = Prices {
-            best: quotation.best().map(bursar::Quote::offer),
-            offers: quotation.offers.iter().map(Offer::of).collect(),
+            best: price_check.best().map(bursar::Quote::offer),
+            offers: price_check.offers.iter().map(Offer::of).collect(),
         };
         Self {
             status: Some(402),
             quote: Some(quote),
             untrusted: (!unpayable.is_empty()).then(|| Untrusted::details(unpayable.join("; "))),
-            ..Self::empty(Spend::None)
+            ..Self::empty(PaymentStatus::NotPaid)
         }
     }
 
@@ -262,11 +265,11 @@ pub(super) fn result(value: &impl Serialize, failed: bool) -> Result<CallToolRes
 }
 
 impl Problem {
-    fn new(kind: &'static str, message: String, spend: Spend) -> Self {
+    fn new(kind: &'static str, message: String, spend: PaymentStatus) -> Self {
         let next = match spend {
-            Spend::None => None,
-            Spend::Unknown => Some(RESUME),
-            Spend::Settled => Some(PAID),
+            PaymentStatus::NotPaid => None,
+            PaymentStatus::MaybePaid => Some(RESUME),
+            PaymentStatus::Paid => Some(PAID),
         };
         Self {
             kind,
@@ -277,7 +280,7 @@ impl Problem {
     }
 
     fn of(error: &Error) -> Self {
-        let (kind, spend) = (error.kind(), error.spend());
+        let (kind, spend) = (error.kind(), error.payment_status());
         let Some(denial) = error.denial() else {
             return Self::new(
                 kind.name(),
@@ -353,7 +356,7 @@ impl Untrusted {
 }
 
 impl Offer {
-    fn of(offer: &QuotedOffer) -> Self {
+    fn of(offer: &PricedOffer) -> Self {
         let Ok(quote) = &offer.quote else {
             return Self {
                 verdict: "unpayable",
@@ -479,14 +482,14 @@ struct Claims {
     reason: Option<String>,
 }
 
-impl From<&Entry> for Record {
-    fn from(entry: &Entry) -> Self {
+impl From<&Purchase> for Record {
+    fn from(entry: &Purchase) -> Self {
         let (spend, next) = standing(entry.state);
         Self {
             spend: spend.name(),
             state: entry.state,
             purchase_id: entry.purchase.clone(),
-            paid: (spend != Spend::None).then(|| Signed::from(entry)),
+            paid: (spend != PaymentStatus::NotPaid).then(|| Signed::from(entry)),
             receipt: Proof::of_entry(entry),
             price: amount(entry),
             method: entry.method.clone(),
@@ -508,19 +511,22 @@ impl From<&Entry> for Record {
 }
 
 /// What a state means for the money, and what can be done.
-const fn standing(state: State) -> (Spend, &'static str) {
+const fn standing(state: State) -> (PaymentStatus, &'static str) {
     match state {
-        State::Reserved => (Spend::None, "Money is held and nothing is signed yet."),
-        State::Settled => (Spend::Settled, PAID),
-        State::Freed => (
-            Spend::None,
+        State::Reserved => (
+            PaymentStatus::NotPaid,
+            "Money is held and nothing is signed yet.",
+        ),
+        State::Settled => (PaymentStatus::Paid, PAID),
+        State::Voided => (
+            PaymentStatus::NotPaid,
             "Nothing was signed. Call pay with the same arguments to buy.",
         ),
-        State::Released => (
-            Spend::None,
+        State::ReleasedByProof => (
+            PaymentStatus::NotPaid,
             "It was never cashed and cannot be any more. Call pay with the same arguments to buy anew.",
         ),
-        _ => (Spend::Unknown, RESUME),
+        _ => (PaymentStatus::MaybePaid, RESUME),
     }
 }
 

@@ -15,7 +15,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
 
-use super::Purchase;
+use super::RunningCall;
 use super::order::Pay;
 
 /// The name of the question, and of the field that answers it.
@@ -127,7 +127,7 @@ fn verdict(answer: &ElicitResult) -> Verdict {
 
 /// A purchase that waits for its call to be made again.
 pub(super) struct Parked {
-    pub(super) purchase: Purchase,
+    pub(super) purchase: RunningCall,
     pub(super) pending: PendingApproval,
     pub(super) arguments: Pay,
 }

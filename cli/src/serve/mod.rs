@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::{
-    ChannelApprover, Client, Entry, Error, Finding, Ledger, Network, PendingApproval, PurchaseKey,
-    Quoted, Spend, Usd, reqwest,
+    ChannelApprover, Client, Error, Finding, Ledger, Network, PaymentStatus, PendingApproval,
+    PriceOutcome, Purchase, PurchaseKey, Usd, reqwest,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
@@ -179,35 +179,37 @@ impl Desk {
         // The semaphore is never closed.
         let _permit = self.calls.acquire().await;
         match order.on(&self.client).quote().await {
-            Ok(Quoted::Priced(quotation)) => Answer::of_quotation(&quotation),
-            Ok(Quoted::Unpriced(response)) => Answer::of_response(response, self.body_limit).await,
+            Ok(PriceOutcome::Priced(price_check)) => Answer::of_quotation(&price_check),
+            Ok(PriceOutcome::Unpriced(response)) => {
+                Answer::of_response(response, self.body_limit).await
+            }
             Err(error) => Answer::of_error(&error, None),
         }
     }
 
     /// What the books hold of a purchase that ended in an error after its signature.
-    async fn entry(&self, error: &Error) -> Option<Entry> {
+    async fn entry(&self, error: &Error) -> Option<Purchase> {
         let id = error
             .purchase_id()
-            .filter(|_| error.spend() != Spend::None)?;
+            .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
         let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
         self.ledger.purchase(&key).await.ok().flatten()
     }
 }
 
 /// A purchase under way. Dropping it leaves the purchase.
-struct Purchase {
+struct RunningCall {
     task: JoinHandle<Answer>,
     questions: mpsc::Receiver<PendingApproval>,
 }
 
-impl Drop for Purchase {
+impl Drop for RunningCall {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Purchase {
+impl RunningCall {
     /// Begins to buy. The purchase goes on by itself, so that its time runs while somebody is asked.
     fn begin(desk: &Arc<Desk>, order: Order, way: Way) -> Self {
         let (approver, questions) = ChannelApprover::new(1);
@@ -279,7 +281,7 @@ impl Server {
                 Err(refused) => return refused.result().map(Into::into),
             },
             None => match Order::read(arguments.clone(), self.0.max_price) {
-                Ok(order) => Purchase::begin(&self.0, order, Way::of(context)),
+                Ok(order) => RunningCall::begin(&self.0, order, Way::of(context)),
                 Err(wrong) => return Answer::refused("usage", &wrong).result().map(Into::into),
             },
         };
@@ -292,7 +294,7 @@ impl Server {
         handle: &str,
         arguments: &Pay,
         responses: Option<&rmcp::model::InputResponses>,
-    ) -> Result<Purchase, Box<Answer>> {
+    ) -> Result<RunningCall, Box<Answer>> {
         let Some(parked) = self.0.waiting.take(handle) else {
             let message =
                 "no question waits for this answer: its time was up, or it was answered before";
@@ -311,7 +313,7 @@ impl Server {
     /// Waits for the purchase to end, asking what it asks; leaves it when the call is cancelled.
     async fn conclude(
         &self,
-        mut purchase: Purchase,
+        mut purchase: RunningCall,
         arguments: Pay,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
@@ -347,7 +349,7 @@ impl Server {
 
     fn park(
         &self,
-        purchase: Purchase,
+        purchase: RunningCall,
         pending: PendingApproval,
         arguments: Pay,
     ) -> CallToolResponse {
@@ -467,7 +469,7 @@ struct Found {
 impl From<&Findings> for Found {
     fn from(findings: &Findings) -> Self {
         Self {
-            spend: Spend::None.name(),
+            spend: PaymentStatus::NotPaid.name(),
             found: discover::Shown::from(findings),
         }
     }

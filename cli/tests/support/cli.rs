@@ -21,7 +21,7 @@ pub(crate) fn report() -> Route {
 }
 
 /// A paywall and a place for files.
-pub(crate) struct Bench {
+pub(crate) struct CliHarness {
     pub(crate) paywall: Paywall,
     pub(crate) files: TempDir,
 }
@@ -54,7 +54,7 @@ impl Ended {
     }
 }
 
-impl Bench {
+impl CliHarness {
     pub(crate) async fn new(route: Route) -> Self {
         let paywall = Paywall::builder().route(route).start().await.unwrap();
         Self {

@@ -3,11 +3,11 @@
 use bursar_testing::{Fault, Route};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, PAYEE, PAYER, USDC, report};
+use super::bench::{CliHarness, PAYEE, PAYER, USDC, report};
 
 #[tokio::test]
 async fn a_quote_shows_every_offer() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let url = bench.url();
     let plain = bench.run(&["quote", "--allow-http-loopback", &url]).await;
     assert_eq!(plain.code, 0, "{plain:?}");
@@ -51,9 +51,10 @@ async fn a_quote_shows_every_offer() {
 
 #[tokio::test]
 async fn a_quote_of_what_cannot_be_paid_says_why() {
-    let bench =
-        Bench::new(Route::get("/report").offers([r#"{"scheme":"upto","network":"eip155:84532"}"#]))
-            .await;
+    let bench = CliHarness::new(
+        Route::get("/report").offers([r#"{"scheme":"upto","network":"eip155:84532"}"#]),
+    )
+    .await;
     let quote = bench
         .run(&["quote", "--allow-http-loopback", &bench.url()])
         .await;
@@ -76,7 +77,7 @@ async fn a_quote_of_what_cannot_be_paid_says_why() {
 
 #[tokio::test]
 async fn a_quote_of_what_is_free_says_so() {
-    let bench = Bench::new(Route::get("/report").body("free")).await;
+    let bench = CliHarness::new(Route::get("/report").body("free")).await;
     let quote = bench
         .run(&["quote", "--allow-http-loopback", &bench.url()])
         .await;
@@ -99,8 +100,8 @@ async fn a_quote_of_what_is_free_says_so() {
 }
 
 /// A bench with three purchases: one settled, one unknown, one settled.
-async fn with_purchases() -> Bench {
-    let bench = Bench::new(report().fault_once(Fault::DropAfterSettle)).await;
+async fn with_purchases() -> CliHarness {
+    let bench = CliHarness::new(report().fault_once(Fault::DropAfterSettle)).await;
     assert_eq!(bench.buy(&[]).await.code, 4);
     assert_eq!(
         bench
@@ -173,7 +174,7 @@ async fn the_ledger_is_shown_in_three_formats() {
 
 #[tokio::test]
 async fn a_ledger_that_is_not_there_is_not_made() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let missing = bench.run(&["ledger", "--ledger", "missing.db"]).await;
     assert!(
         missing.code == 1 && missing.stderr.contains("missing.db"),
@@ -189,7 +190,7 @@ async fn a_ledger_that_is_not_there_is_not_made() {
 #[tokio::test]
 async fn the_default_ledger_is_private_and_in_the_state_directory() {
     use std::os::unix::fs::PermissionsExt;
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let args = [
         "pay",
         "--network",
@@ -284,7 +285,7 @@ async fn the_budget_shows_what_is_used_and_left() {
 
 #[tokio::test]
 async fn a_policy_file_is_checked() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let good = bench.file("good.toml", "version = 1\nnetworks = [\"base\"]\n");
     let ended = bench.run(&["policy", "check", &good]).await;
     assert_eq!(

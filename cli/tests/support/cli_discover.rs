@@ -4,10 +4,10 @@ use bursar::usd;
 use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Route};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, PAYEE, report};
+use super::bench::{CliHarness, PAYEE, report};
 
 /// The bench's report in a list, and more that cannot be had.
-fn listed(bench: &Bench) -> BazaarBuilder {
+fn listed(bench: &CliHarness) -> BazaarBuilder {
     let honest = bench.paywall.advertisement("/report", "a daily report");
     let mut dear = honest.clone();
     dear["resource"] = json!("https://dear.example/report");
@@ -23,7 +23,7 @@ fn listed(bench: &Bench) -> BazaarBuilder {
         .item(json!(7))
 }
 
-async fn discover(bench: &Bench, bazaar: &Bazaar, args: &[&str]) -> super::bench::Ended {
+async fn discover(bench: &CliHarness, bazaar: &Bazaar, args: &[&str]) -> super::bench::Ended {
     let url = bazaar.url("/").to_string();
     bench
         .run(
@@ -38,7 +38,7 @@ async fn discover(bench: &Bench, bazaar: &Bazaar, args: &[&str]) -> super::bench
 
 #[tokio::test]
 async fn what_is_found_can_be_pasted_into_pay() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let bazaar = listed(&bench).start().await.unwrap();
     let ended = discover(
         &bench,
@@ -81,7 +81,7 @@ async fn what_is_found_can_be_pasted_into_pay() {
 
 #[tokio::test]
 async fn the_json_of_what_is_found_has_this_shape() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let bazaar = listed(&bench).without_search().start().await.unwrap();
     let policy = bench.file(
         "policy.toml",
@@ -119,7 +119,7 @@ async fn the_json_of_what_is_found_has_this_shape() {
 
 #[tokio::test]
 async fn without_a_policy_prices_are_shown() {
-    let bench = Bench::new(Route::get("/report").price(usd!("0.01"))).await;
+    let bench = CliHarness::new(Route::get("/report").price(usd!("0.01"))).await;
     let bazaar = listed(&bench).start().await.unwrap();
     let ended = discover(&bench, &bazaar, &["--max-price", "0.02", "report"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -133,7 +133,7 @@ async fn without_a_policy_prices_are_shown() {
 
 #[tokio::test]
 async fn a_list_that_cannot_be_read_is_named() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let broken = Bazaar::builder()
         .fault(BazaarFault::Status(500))
         .start()
@@ -171,7 +171,7 @@ async fn a_list_that_cannot_be_read_is_named() {
 
 #[tokio::test]
 async fn a_policy_file_can_say_where_to_look() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let (own, other) = (
         listed(&bench).start().await.unwrap(),
         listed(&bench).start().await.unwrap(),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::bench::{Bench, report};
+use super::bench::{CliHarness, report};
 use bursar::usd;
 use bursar_testing::{Fault, Route};
 
@@ -12,7 +12,7 @@ fn priced(price: bursar::Usd) -> Route {
 
 #[tokio::test]
 async fn a_denial_exits_3_and_no_payment_leaves() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench.buy(&["--max-per-payment", "0.009", "--json"]).await;
     let line = ended.json();
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_denial_exits_3_and_no_payment_leaves() {
 
 #[tokio::test]
 async fn a_budget_ends_a_run_and_outlives_the_process() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let budget = ["--budget", "0.035", "--repeat", "10", "--json"];
     let ended = bench.buy(&budget).await;
     let spends: Vec<_> = ended
@@ -89,7 +89,7 @@ async fn a_budget_ends_a_run_and_outlives_the_process() {
 
 #[tokio::test]
 async fn a_run_within_its_budget_exits_0() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let ended = bench.buy(&["--budget", "0.05", "--repeat", "5"]).await;
     assert_eq!(
         (ended.code, ended.text(), bench.settled()),
@@ -100,7 +100,7 @@ async fn a_run_within_its_budget_exits_0() {
 
 #[tokio::test]
 async fn what_is_uncertain_counts_against_the_budget() {
-    let bench = Bench::new(report().fault(Fault::NoReceipt)).await;
+    let bench = CliHarness::new(report().fault(Fault::NoReceipt)).await;
     let ended = bench
         .buy(&["--budget", "0.02", "--repeat", "5", "--json"])
         .await;
@@ -109,7 +109,7 @@ async fn what_is_uncertain_counts_against_the_budget() {
         (3, 3, 2),
         "{ended:?}"
     );
-    let bench = Bench::new(report().fault(Fault::NoReceipt)).await;
+    let bench = CliHarness::new(report().fault(Fault::NoReceipt)).await;
     assert_eq!(
         bench.buy(&["--budget", "0.02", "--repeat", "2"]).await.code,
         4,
@@ -119,10 +119,10 @@ async fn what_is_uncertain_counts_against_the_budget() {
 
 #[tokio::test]
 async fn a_run_stops_at_the_first_failure() {
-    let bench = Bench::new(report().fault_once(Fault::DropAfterSettle)).await;
+    let bench = CliHarness::new(report().fault_once(Fault::DropAfterSettle)).await;
     let ended = bench.buy(&["--repeat", "5", "--json"]).await;
     assert_eq!((ended.code, ended.lines().len()), (4, 1));
-    let bench = Bench::new(Route::get("/report").status(503)).await;
+    let bench = CliHarness::new(Route::get("/report").status(503)).await;
     assert_eq!(
         (
             bench.buy(&["--repeat", "5"]).await.code,
@@ -143,7 +143,7 @@ async fn flags_replace_the_defaults_as_help_says() {
         (usd!("2"), &["--max-per-payment", "2", "--budget", "2"], 0),
         (usd!("9"), &["--max-per-payment", "9", "--budget", "20"], 0),
     ] {
-        let bench = Bench::new(priced(price)).await;
+        let bench = CliHarness::new(priced(price)).await;
         let ended = bench.buy(flags).await;
         assert_eq!(
             (ended.code, bench.settled()),
@@ -155,7 +155,7 @@ async fn flags_replace_the_defaults_as_help_says() {
 
 #[tokio::test]
 async fn with_a_budget_no_rate_limit_holds() {
-    let bench = Bench::new(priced(usd!("0.0001"))).await;
+    let bench = CliHarness::new(priced(usd!("0.0001"))).await;
     assert_eq!(
         (
             bench.buy(&["--budget", "1", "--repeat", "65"]).await.code,
@@ -163,7 +163,7 @@ async fn with_a_budget_no_rate_limit_holds() {
         ),
         (0, 65)
     );
-    let bench = Bench::new(priced(usd!("0.0001"))).await;
+    let bench = CliHarness::new(priced(usd!("0.0001"))).await;
     assert_eq!(
         (bench.buy(&["--repeat", "65"]).await.code, bench.settled()),
         (3, 30),
@@ -186,7 +186,7 @@ async fn flags_tighten_a_policy_file_and_never_loosen_it() {
         (usd!("0.05"), &["--network", "base-sepolia"], 0),
         (usd!("0.05"), &["--network", "base"], 2),
     ] {
-        let bench = Bench::new(priced(price)).await;
+        let bench = CliHarness::new(priced(price)).await;
         let policy = bench.file("policy.toml", POLICY);
         let args = [
             "pay",
@@ -208,7 +208,7 @@ async fn flags_tighten_a_policy_file_and_never_loosen_it() {
 
 #[tokio::test]
 async fn a_network_flag_narrows_a_file_and_completes_one_without_networks() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     for (networks, flags, code) in [
         (
             "networks = [\"base-sepolia\", \"avalanche-fuji\"]",
@@ -240,7 +240,7 @@ async fn a_network_flag_narrows_a_file_and_completes_one_without_networks() {
 
 #[tokio::test]
 async fn what_wants_approval_is_denied_where_nobody_can_be_asked() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let policy = bench.file(
         "policy.toml",
         format!("{POLICY}ask_above = \"0.005 USD\"\n"),
@@ -268,7 +268,7 @@ async fn what_wants_approval_is_denied_where_nobody_can_be_asked() {
 
 #[tokio::test]
 async fn a_dry_run_signs_nothing() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let would = bench.buy(&["--dry-run"]).await;
     assert_eq!(
         (would.code, would.stderr.as_str()),
@@ -327,7 +327,7 @@ async fn a_dry_run_signs_nothing() {
 
 #[tokio::test]
 async fn a_dry_run_knows_what_is_spent() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     assert_eq!(bench.buy(&["--budget", "0.015"]).await.code, 0);
     assert_eq!(bench.buy(&["--budget", "0.015", "--dry-run"]).await.code, 3);
     assert_eq!(bench.buy(&["--budget", "0.02", "--dry-run"]).await.code, 0);
@@ -335,7 +335,7 @@ async fn a_dry_run_knows_what_is_spent() {
 
 #[tokio::test]
 async fn books_that_cannot_be_used_stop_paying() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     bench.file(
         "ledger.db",
         "this is no database, and longer than a header of one would be".repeat(10),
@@ -370,7 +370,7 @@ async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
     let route = report()
         .accepts_key("authorization", "Bearer k-123")
         .key_spent_after(1, 429);
-    let bench = Bench::new(route).await;
+    let bench = CliHarness::new(route).await;
     let policy = bench.file("policy.toml", KEYED);
     bench.file("the.key", "k-123\n");
     let (url, ledger) = (

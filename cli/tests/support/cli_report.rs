@@ -1,18 +1,18 @@
 //! `bursar report`.
 
-use super::bench::{Bench, Ended, report};
+use super::bench::{CliHarness, Ended, report};
 use bursar::usd;
 use bursar_testing::{Fault, Route};
 
 /// A bench whose books hold two reports that were paid for, one with a tag.
-async fn bought() -> Bench {
-    let bench = Bench::new(report()).await;
+async fn bought() -> CliHarness {
+    let bench = CliHarness::new(report()).await;
     assert_eq!(bench.buy(&["--tag", "daily"]).await.code, 0);
     assert_eq!(bench.buy(&["--agent", "forecaster"]).await.code, 0);
     bench
 }
 
-async fn reported(bench: &Bench, args: &[&str]) -> Ended {
+async fn reported(bench: &CliHarness, args: &[&str]) -> Ended {
     let ledger = bench.path("ledger.db");
     bench
         .run(&[&["report", "--ledger", ledger.to_str().unwrap()][..], args].concat())
@@ -158,7 +158,7 @@ async fn what_cannot_be_done_is_said() {
 
 #[tokio::test]
 async fn what_may_be_paid_is_not_said_to_be() {
-    let bench = Bench::new(
+    let bench = CliHarness::new(
         Route::get("/report")
             .price(usd!("0.01"))
             .fault(Fault::ServerErrorAfterSettle),

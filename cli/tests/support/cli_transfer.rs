@@ -5,11 +5,11 @@ use std::process::Stdio;
 use bursar::usd;
 use bursar_testing::Route;
 
-use super::bench::{Bench, report};
+use super::bench::{CliHarness, report};
 
 #[tokio::test]
 async fn the_request_is_sent_as_curl_would() {
-    let bench = Bench::new(Route::any("/*").price(usd!("0.01")).echo()).await;
+    let bench = CliHarness::new(Route::any("/*").price(usd!("0.01")).echo()).await;
     let url = bench.paywall.url("/form?a=1").to_string();
     let file = bench.file("data.bin", b"line one\nline \xff two\n");
     let at = format!("@{file}");
@@ -87,7 +87,7 @@ async fn the_request_is_sent_as_curl_would() {
 #[tokio::test]
 async fn the_body_goes_to_a_file() {
     let long = "0123456789abcdef".repeat(8192);
-    let bench = Bench::new(report().chunks([long.clone(), "end".to_owned()])).await;
+    let bench = CliHarness::new(report().chunks([long.clone(), "end".to_owned()])).await;
     let file = bench.file("out.bin", "y".repeat(200_000));
     let ended = bench.buy(&["-o", &file]).await;
     assert_eq!((ended.code, ended.text()), (0, ""));
@@ -123,7 +123,7 @@ async fn the_body_goes_to_a_file() {
 
 #[tokio::test]
 async fn what_is_in_the_file_stays_when_nothing_was_bought() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     let file = bench.file("out.bin", "precious");
     assert_eq!(
         bench
@@ -137,13 +137,13 @@ async fn what_is_in_the_file_stays_when_nothing_was_bought() {
 
 #[tokio::test]
 async fn bytes_that_are_no_text_are_replaced_within_the_64_kib() {
-    let bench = Bench::new(report().body([b"\xff".repeat(65_535), "é".into()].concat())).await;
+    let bench = CliHarness::new(report().body([b"\xff".repeat(65_535), "é".into()].concat())).await;
     let body = bench.buy(&["--json"]).await.json()["body"]
         .as_str()
         .unwrap()
         .to_owned();
     assert!(body.len() <= 65_536 && body.starts_with('\u{fffd}'));
-    let bench = Bench::new(report().body(["a".repeat(65_535), "é".into()].concat())).await;
+    let bench = CliHarness::new(report().body(["a".repeat(65_535), "é".into()].concat())).await;
     assert_eq!(
         bench.buy(&["--json"]).await.json()["body"]
             .as_str()
@@ -154,7 +154,7 @@ async fn bytes_that_are_no_text_are_replaced_within_the_64_kib() {
 
 #[tokio::test]
 async fn a_reader_who_goes_away_ends_the_run_quietly() {
-    let bench = Bench::new(report().body("x".repeat(1_000_000))).await;
+    let bench = CliHarness::new(report().body("x".repeat(1_000_000))).await;
     let ledger = bench.path("ledger.db");
     let url = bench.url();
     for json in [&[][..], &["--json"]] {
@@ -190,7 +190,8 @@ async fn a_reader_who_goes_away_ends_the_run_quietly() {
 
 #[tokio::test]
 async fn a_redirect_to_another_origin_is_not_followed() {
-    let bench = Bench::new(Route::get("/report").redirect("http://127.0.0.1:1/elsewhere")).await;
+    let bench =
+        CliHarness::new(Route::get("/report").redirect("http://127.0.0.1:1/elsewhere")).await;
     let ended = bench.buy(&[]).await;
     assert_eq!(
         (ended.code, bench.paywall.requests().len()),

@@ -4,18 +4,18 @@ use bursar::Network;
 use bursar_testing::Fault;
 use serde_json::json;
 
-use crate::bench::{Bench, report};
+use crate::bench::{CliHarness, report};
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 
 /// A purchase that was settled and lost, by its id.
-async fn lost() -> Bench {
-    let bench = Bench::new(report().idempotent().fault(Fault::ServerErrorAfterSettle)).await;
+async fn lost() -> CliHarness {
+    let bench = CliHarness::new(report().idempotent().fault(Fault::ServerErrorAfterSettle)).await;
     assert_eq!(bench.buy(&["--purchase-id", "order"]).await.code, 4);
     bench
 }
 
-impl Bench {
+impl CliHarness {
     async fn ledger(&self, args: &[&str]) -> crate::bench::Ended {
         let ledger = self.path("ledger.db");
         let command = [&["ledger"], args, &["--ledger", ledger.to_str().unwrap()]].concat();
@@ -142,7 +142,7 @@ async fn evidence_refunds_and_cancellations_are_by_purchase() {
 
 #[tokio::test]
 async fn books_that_are_stopped_pay_nothing() {
-    let bench = Bench::new(report()).await;
+    let bench = CliHarness::new(report()).await;
     assert_eq!(bench.buy(&[]).await.code, 0);
     assert_eq!(bench.ledger(&["stop", "audit"]).await.code, 0);
     let denied = bench.buy(&["--json"]).await;

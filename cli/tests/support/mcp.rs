@@ -19,7 +19,7 @@ use tokio::process::Child;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::bench::{Bench, Ended};
+use crate::bench::{CliHarness, Ended};
 
 /// The person at the client.
 #[derive(Clone, Debug, Default)]
@@ -110,12 +110,12 @@ async fn record(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
 
 impl Session {
     /// On Base Sepolia and loopback, with the bench's ledger and further arguments.
-    pub(crate) async fn open(bench: &Bench, args: &[&str]) -> Self {
+    pub(crate) async fn open(bench: &CliHarness, args: &[&str]) -> Self {
         Self::open_as(bench, args, User::default(), session()).await
     }
 
     pub(crate) async fn open_as(
-        bench: &Bench,
+        bench: &CliHarness,
         args: &[&str],
         user: User,
         lifecycle: ClientLifecycleMode,
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// Hangs up, and sees the server end well, having said nothing but the protocol, and no secret.
-    pub(crate) async fn close(mut self, bench: &Bench) -> Ended {
+    pub(crate) async fn close(mut self, bench: &CliHarness) -> Ended {
         self.client.close().await.unwrap();
         drop(self.client);
         let code = self.child.wait().await.unwrap().code().unwrap();

@@ -43,7 +43,7 @@ fn transition() -> impl Strategy<Value = Transition> {
     ];
     let answers = prop::sample::select(vec![200, 299, 300, 404, 500]).prop_map(SellerAnswer::of);
     let answered = answers.prop_flat_map(|answer| {
-        let unknown = Transition::Unknown {
+        let unknown = Transition::Unresolved {
             reason: "broken off".to_owned(),
             answer: Some(answer.clone()),
         };
@@ -63,7 +63,7 @@ fn transition() -> impl Strategy<Value = Transition> {
             true,
         ))
     });
-    let released = any::<bool>().prop_map(|cancelled| Transition::Released {
+    let released = any::<bool>().prop_map(|cancelled| Transition::ReleasedByProof {
         nonce: B256::ZERO,
         valid_before: None,
         cancelled,
@@ -190,11 +190,11 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
             let lease = known.as_ref().map(|entry| entry.lease_until);
             let transition = match (transition.as_ref(), lease) {
                 (
-                    Transition::Released {
+                    Transition::ReleasedByProof {
                         cancelled, proof, ..
                     },
                     _,
-                ) => Transition::Released {
+                ) => Transition::ReleasedByProof {
                     nonce: known.as_ref().map(|entry| entry.nonce).unwrap_or_default(),
                     valid_before: known.and_then(|entry| entry.valid_before),
                     cancelled: *cancelled,
@@ -203,8 +203,8 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
                 (Transition::Signed { valid_before, .. }, Some(lease)) => {
                     signed_under(lease, *valid_before)
                 }
-                (Transition::Freed { .. }, Some(lease)) if lease <= at(now) => {
-                    Transition::Freed { lease }
+                (Transition::Voided { .. }, Some(lease)) if lease <= at(now) => {
+                    Transition::Voided { lease }
                 }
                 (transition, _) => transition.clone(),
             };
@@ -233,8 +233,8 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
         ..Filter::all()
     };
     let (all, called) = (
-        ledger.entries(&Filter::all()).await.unwrap(),
-        ledger.entries(&called).await.unwrap(),
+        ledger.purchases(&Filter::all()).await.unwrap(),
+        ledger.purchases(&called).await.unwrap(),
     );
     let gross = ledger.examine(&checks).await.unwrap();
     checks.refunds_make_room = true;

@@ -1,9 +1,9 @@
 //! What becomes of purchases whose outcome is open: taken up again, released, confirmed, refunded.
 
 use super::*;
-use crate::ledger::{Refund, Resumption, StopOrder};
+use crate::ledger::{Freeze, Refund, Resumption};
 
-fn wanted(entry: &NewEntry, now: u64) -> Resumption {
+fn wanted(entry: &NewPurchase, now: u64) -> Resumption {
     Resumption {
         payer: entry.payer,
         fingerprint: entry.fingerprint,
@@ -23,7 +23,7 @@ async fn released(
     cancelled: bool,
 ) -> Transition {
     let nonce = state(ledger, key).await.nonce;
-    Transition::Released {
+    Transition::ReleasedByProof {
         nonce,
         valid_before: Some(valid_before),
         cancelled,
@@ -54,7 +54,7 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
             .unwrap()
             .unwrap();
         assert_eq!(
-            (taken.key(), taken.owned_until),
+            (taken.key(), taken.presenter_lease_until),
             (key.clone(), at(NOW + 21)),
             "the oldest first"
         );
@@ -112,7 +112,7 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
 pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
-    let silent = |status| Transition::Unknown {
+    let silent = |status| Transition::Unresolved {
         reason: "no receipt".to_owned(),
         answer: Some(SellerAnswer::of(status)),
     };
@@ -137,30 +137,30 @@ pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<
 
 pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
-    let mine = NewEntry {
+    let mine = NewPurchase {
         tag: Some("t".to_owned()),
         agent: Some("a".to_owned()),
         ..order("first", 10)
     };
     let key = sign(&ledger, mine.clone(), NOW, NOW + 300).await;
     let others = [
-        NewEntry {
+        NewPurchase {
             payer: Address::repeat_byte(0xEE),
             ..mine.clone()
         },
-        NewEntry {
+        NewPurchase {
             fingerprint: B256::repeat_byte(2),
             ..mine.clone()
         },
-        NewEntry {
+        NewPurchase {
             origin: "https://other.example.com".parse().unwrap(),
             ..mine.clone()
         },
-        NewEntry {
+        NewPurchase {
             tag: None,
             ..mine.clone()
         },
-        NewEntry {
+        NewPurchase {
             agent: Some("b".to_owned()),
             ..mine.clone()
         },
@@ -194,7 +194,7 @@ pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L
     );
     hold(
         &ledger,
-        NewEntry {
+        NewPurchase {
             purchase: "held".parse().unwrap(),
             ..mine.clone()
         },
@@ -248,7 +248,7 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger
     // Freed and held again, it keeps the generation: nothing was signed with that nonce.
     let lease = at(NOW + 361).after(LEASE);
     ledger
-        .record(&key, &Transition::Freed { lease }, at(NOW + 362))
+        .record(&key, &Transition::Voided { lease }, at(NOW + 362))
         .await
         .unwrap();
     let answer = ledger
@@ -327,7 +327,7 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
         )
         .await
         .unwrap();
-    assert_eq!(state(&ledger, &claimed).await.state, State::Released);
+    assert_eq!(state(&ledger, &claimed).await.state, State::ReleasedByProof);
     // What is claimed after the proof counts again.
     ledger
         .record(&claimed, &settled(), at(NOW + 361))
@@ -370,7 +370,7 @@ pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(
 pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
-    let doubtful = Transition::Doubtful {
+    let doubtful = Transition::SignerTimedOut {
         valid_before: NOW + 300,
         reason: "the signer hung".to_owned(),
     };
@@ -388,7 +388,7 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf
         (nonce, U256::from(10)),
         "one nonce, and the larger amount"
     );
-    let payee = NewEntry {
+    let payee = NewPurchase {
         payee: Address::repeat_byte(9),
         ..order("first", 7)
     };
@@ -403,7 +403,7 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
     let ledger = shelf.books().await;
     assert_eq!(ledger.stopped().await.unwrap(), None);
     for reason in ["the model went in circles", "still"] {
-        let order_to_stop = StopOrder::new(reason, at(NOW));
+        let order_to_stop = Freeze::new(reason, at(NOW));
         ledger.stop(Some(&order_to_stop)).await.unwrap();
         assert_eq!(ledger.stopped().await.unwrap(), Some(order_to_stop));
         let denial = denied(&ledger, order("first", 1), NOW + 1, Vec::new())
@@ -412,7 +412,7 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
         assert_eq!(denial.rule, Rule::Stopped);
         assert!(denial.message.contains(reason), "{denial}");
     }
-    assert!(ledger.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
     ledger.stop(None).await.unwrap();
     ledger.stop(None).await.unwrap();
     assert_eq!(ledger.stopped().await.unwrap(), None);
@@ -495,15 +495,15 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
 pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>) {
     let ledger = shelf.books().await;
     let server_error = || SellerAnswer::of(503);
-    let lost = Transition::Unknown {
+    let lost = Transition::Unresolved {
         reason: "lost".to_owned(),
         answer: None,
     };
-    let silent = Transition::Unknown {
+    let silent = Transition::Unresolved {
         reason: "no receipt".to_owned(),
         answer: Some(SellerAnswer::of(200)),
     };
-    let broken = Transition::Unknown {
+    let broken = Transition::Unresolved {
         reason: "503".to_owned(),
         answer: Some(server_error()),
     };
@@ -613,7 +613,7 @@ pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf
         unproven: true,
         ..Filter::all()
     };
-    let found = ledger.entries(&unproven).await.unwrap();
+    let found = ledger.purchases(&unproven).await.unwrap();
     let found: Vec<_> = found.iter().map(|entry| entry.purchase.as_str()).collect();
     assert_eq!(found, ["signed", "unknown", "rejected", "claimed"]);
 }

@@ -6,16 +6,16 @@ use alloy::primitives::{Address, B256, U256};
 
 use super::totals::Totals;
 use crate::ledger::sum::Sum;
-use crate::ledger::{Checks, Entry, PurchaseKey, State, StopOrder, Tally};
+use crate::ledger::{Checks, Freeze, Purchase, PurchaseKey, State, Tally};
 use crate::{Network, Origin, Timestamp};
 
-/// Positions in [`Kept::entries`], in the order in which they were first reserved.
+/// Positions in [`Kept::purchases`], in the order in which they were first reserved.
 type Places = BTreeSet<usize>;
 
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    pub(super) stopped: Option<StopOrder>,
-    entries: Vec<Entry>,
+    pub(super) stopped: Option<Freeze>,
+    purchases: Vec<Purchase>,
     by_key: HashMap<PurchaseKey, usize>,
     /// Reserved, lapsed or not.
     held: Places,
@@ -35,33 +35,33 @@ struct Bought {
 }
 
 impl Kept {
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(super) fn purchases(&self) -> &[Purchase] {
+        &self.purchases
     }
 
-    pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Entry> {
+    pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
         self.by_key
             .get(key)
-            .and_then(|place| self.entries.get(*place))
+            .and_then(|place| self.purchases.get(*place))
     }
 
     pub(super) fn next_seq(&self) -> u64 {
-        u64::try_from(self.entries.len())
+        u64::try_from(self.purchases.len())
             .unwrap_or(u64::MAX)
             .saturating_add(1)
     }
 
-    pub(super) fn held(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn held(&self) -> impl Iterator<Item = &Purchase> {
         self.at(&self.held)
     }
 
-    pub(super) fn unresolved_after(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
+    pub(super) fn unresolved_after(&self, now: Timestamp) -> impl Iterator<Item = &Purchase> {
         self.by_expiry
             .range((now, usize::MAX)..)
-            .filter_map(|(_, place)| self.entries.get(*place))
+            .filter_map(|(_, place)| self.purchases.get(*place))
     }
 
-    pub(super) fn unresolved_of(&self, fingerprint: B256) -> impl Iterator<Item = &Entry> {
+    pub(super) fn unresolved_of(&self, fingerprint: B256) -> impl Iterator<Item = &Purchase> {
         self.unresolved_by_request
             .get(&fingerprint)
             .into_iter()
@@ -72,7 +72,7 @@ impl Kept {
         &self,
         origin: &Origin,
         asset: (Network, Address),
-    ) -> impl Iterator<Item = &Entry> {
+    ) -> impl Iterator<Item = &Purchase> {
         self.seller(origin, asset)
             .into_iter()
             .flat_map(|bought| self.at(&bought.all))
@@ -84,7 +84,7 @@ impl Kept {
         asset: (Network, Address),
         method: &str,
         path: &str,
-    ) -> impl DoubleEndedIterator<Item = &Entry> {
+    ) -> impl DoubleEndedIterator<Item = &Purchase> {
         let seller = self.seller(origin, asset);
         let places = seller.and_then(|bought| bought.resources.get(&resource(method, path)));
         places.into_iter().flat_map(|places| self.at(places))
@@ -96,17 +96,17 @@ impl Kept {
             .and_then(|tokens| tokens.get(&asset))
     }
 
-    fn at<'a>(&'a self, places: &'a Places) -> impl DoubleEndedIterator<Item = &'a Entry> {
-        places.iter().filter_map(|place| self.entries.get(*place))
+    fn at<'a>(&'a self, places: &'a Places) -> impl DoubleEndedIterator<Item = &'a Purchase> {
+        places.iter().filter_map(|place| self.purchases.get(*place))
     }
 
     /// Writes the entry at its `seq`, over what was there: the one place where anything changes.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, entry: Purchase) {
         let place = usize::try_from(entry.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        self.totals.change(self.entries.get(place), &entry);
-        if let Some(known) = self.entries.get(place) {
+        self.totals.change(self.purchases.get(place), &entry);
+        if let Some(known) = self.purchases.get(place) {
             if known.state == State::Reserved {
                 self.held.remove(&place);
             }
@@ -133,7 +133,7 @@ impl Kept {
                 .or_default()
                 .insert(place);
         }
-        let known = self.entries.get(place);
+        let known = self.purchases.get(place);
         if is_bought(&entry)
             && !known.is_some_and(|known| is_bought(known) && same_seller(known, &entry))
         {
@@ -146,17 +146,17 @@ impl Kept {
                 .or_default()
                 .insert(place);
         }
-        match self.entries.get_mut(place) {
+        match self.purchases.get_mut(place) {
             Some(known) => *known = entry,
             None => {
                 self.by_key.insert(entry.key(), place);
-                self.entries.push(entry);
+                self.purchases.push(entry);
             }
         }
     }
 
     fn unlist(&mut self, place: usize) {
-        let Some(known) = self.entries.get(place) else {
+        let Some(known) = self.purchases.get(place) else {
             return;
         };
         let tokens = self.sellers.get_mut(&known.origin);
@@ -175,7 +175,7 @@ impl Kept {
     /// Sees to it that every limit of these checks has a running total.
     pub(super) fn keep_totals(&mut self, checks: &Checks) {
         for tally in checks.tallies() {
-            self.totals.keep(tally, &self.entries);
+            self.totals.keep(tally, &self.purchases);
         }
     }
 
@@ -193,15 +193,15 @@ impl Kept {
     }
 }
 
-fn is_bought(entry: &Entry) -> bool {
-    !matches!(entry.state, State::Freed | State::Released)
+fn is_bought(entry: &Purchase) -> bool {
+    !matches!(entry.state, State::Voided | State::ReleasedByProof)
 }
 
-fn same_times(known: &Entry, next: &Entry) -> bool {
+fn same_times(known: &Purchase, next: &Purchase) -> bool {
     known.expires_at == next.expires_at && known.fingerprint == next.fingerprint
 }
 
-fn same_seller(known: &Entry, next: &Entry) -> bool {
+fn same_seller(known: &Purchase, next: &Purchase) -> bool {
     known.asset == next.asset
         && known.network == next.network
         && known.origin == next.origin

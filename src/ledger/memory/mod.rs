@@ -16,8 +16,8 @@ use self::kept::Kept;
 use self::totals::Totals;
 use super::entry::{holds, within};
 use super::{
-    Books, Charge, Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey,
-    Reservation, Reserved, Resumption, StopOrder, Tally, Transition,
+    Books, Charge, Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase,
+    PurchaseKey, Reservation, Reserved, Resumption, Tally, Transition,
 };
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
@@ -47,9 +47,9 @@ impl MemoryLedger {
 #[cfg(test)]
 impl MemoryLedger {
     /// Changes entries in ways that no transition does: books that are built wrongly, for tests.
-    pub(super) fn meddle(&self, change: impl Fn(&mut Entry)) {
+    pub(super) fn meddle(&self, change: impl Fn(&mut Purchase)) {
         let mut books = self.lock();
-        for mut entry in books.entries().to_vec() {
+        for mut entry in books.purchases().to_vec() {
             change(&mut entry);
             books.put(entry);
         }
@@ -73,7 +73,7 @@ impl Ledger for MemoryLedger {
         })? {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
-        let lapsed: Vec<Entry> = books
+        let lapsed: Vec<Purchase> = books
             .held()
             .filter_map(|held| reservation.lapse(held))
             .collect();
@@ -101,7 +101,7 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         let mut books = self.lock();
         let taken = books
             .unresolved_of(wanted.fingerprint)
@@ -112,12 +112,12 @@ impl Ledger for MemoryLedger {
         Ok(taken)
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         self.lock().stopped = order.cloned();
         Ok(())
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         Ok(self.lock().stopped.clone())
     }
 
@@ -131,14 +131,14 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         Ok(self.lock().find(purchase).cloned())
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let books = self.lock();
-        let mut found: Vec<Entry> = books
-            .entries()
+        let mut found: Vec<Purchase> = books
+            .purchases()
             .iter()
             .filter(|entry| filter.passes(entry))
             .cloned()
@@ -154,11 +154,11 @@ struct View<'a> {
     books: &'a Kept,
     now: Timestamp,
     /// The purchase that is being reserved, as it is known.
-    except: Option<&'a Entry>,
+    except: Option<&'a Purchase>,
 }
 
 impl View<'_> {
-    fn counts(&self, entry: &Entry) -> bool {
+    fn counts(&self, entry: &Purchase) -> bool {
         entry.counts(self.now) && self.except.is_none_or(|except| except.seq != entry.seq)
     }
 
@@ -172,27 +172,27 @@ impl View<'_> {
     /// Of these entries, what counts for others than the purchase that is being reserved.
     fn charges_of<'a>(
         &'a self,
-        entries: impl Iterator<Item = &'a Entry> + 'a,
+        purchases: impl Iterator<Item = &'a Purchase> + 'a,
         scope: &'a Scope,
         span: Span,
     ) -> impl Iterator<Item = Charge> + 'a {
-        self.charges_in(entries.filter(|entry| self.counts(entry)), scope, span)
+        self.charges_in(purchases.filter(|entry| self.counts(entry)), scope, span)
     }
 
     fn charges_in<'a>(
         &'a self,
-        entries: impl Iterator<Item = &'a Entry> + 'a,
+        purchases: impl Iterator<Item = &'a Purchase> + 'a,
         scope: &'a Scope,
         span: Span,
     ) -> impl Iterator<Item = Charge> + 'a {
-        entries
+        purchases
             .filter(move |entry| holds(scope, entry) && within(span, entry, self.now))
             .map(move |entry| Charge::of(entry, span))
     }
 }
 
 impl Books for View<'_> {
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         Ok(self.books.stopped.clone())
     }
 
@@ -211,7 +211,7 @@ impl Books for View<'_> {
                 self.charges_of(open, scope, span).for_each(visit);
             }
             _ => self
-                .charges_of(self.books.entries().iter(), scope, span)
+                .charges_of(self.books.purchases().iter(), scope, span)
                 .for_each(visit),
         }
         Ok(())

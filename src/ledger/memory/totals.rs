@@ -14,7 +14,7 @@ use crate::Timestamp;
 use crate::ledger::checks::{Measure, Time};
 use crate::ledger::entry::holds;
 use crate::ledger::sum::Sum;
-use crate::ledger::{Charge, Entry, State, Tally};
+use crate::ledger::{Charge, Purchase, State, Tally};
 use crate::origin::HostPattern;
 use crate::policy::limit::{Scope, Span};
 
@@ -72,17 +72,19 @@ struct Window {
 }
 
 impl Totals {
-    pub(super) const fn adds(entry: &Entry) -> bool {
+    pub(super) const fn adds(entry: &Purchase) -> bool {
         match entry.state {
-            State::Signed | State::Settled | State::Rejected | State::Unknown | State::Called => {
-                true
-            }
-            State::Reserved | State::Freed | State::Released => false,
+            State::Signed
+            | State::Settled
+            | State::Rejected
+            | State::Unresolved
+            | State::ApiCall => true,
+            State::Reserved | State::Voided | State::ReleasedByProof => false,
         }
     }
 
     /// Begins to keep the total, unless it is kept.
-    pub(super) fn keep(&mut self, tally: Tally<'_>, entries: &[Entry]) {
+    pub(super) fn keep(&mut self, tally: Tally<'_>, purchases: &[Purchase]) {
         let Some((key, _)) = Key::of(tally) else {
             return;
         };
@@ -93,11 +95,11 @@ impl Totals {
             key,
             totals: HashMap::new(),
         };
-        entries.iter().for_each(|entry| kind.change(None, entry));
+        purchases.iter().for_each(|entry| kind.change(None, entry));
         self.0.push(kind);
     }
 
-    pub(super) fn change(&mut self, known: Option<&Entry>, next: &Entry) {
+    pub(super) fn change(&mut self, known: Option<&Purchase>, next: &Purchase) {
         if known.is_none_or(|known| changes(known, next)) {
             self.0.iter_mut().for_each(|kind| kind.change(known, next));
         }
@@ -129,9 +131,9 @@ impl Totals {
 }
 
 /// Whether any total could be another with `next`.
-fn changes(known: &Entry, next: &Entry) -> bool {
-    let adds = |entry: &Entry| Totals::adds(entry).then(|| Charge::of(entry, Span::Ever));
-    let scopes = |entry: &Entry| (entry.payee, entry.reserved_at);
+fn changes(known: &Purchase, next: &Purchase) -> bool {
+    let adds = |entry: &Purchase| Totals::adds(entry).then(|| Charge::of(entry, Span::Ever));
+    let scopes = |entry: &Purchase| (entry.payee, entry.reserved_at);
     adds(known) != adds(next)
         || (Totals::adds(next)
             && (scopes(known) != scopes(next) || known.fingerprint != next.fingerprint))
@@ -173,7 +175,7 @@ impl Scopes {
     }
 
     /// The one scope of this kind that holds the entry.
-    fn scope_of(&self, entry: &Entry) -> Option<Scope> {
+    fn scope_of(&self, entry: &Purchase) -> Option<Scope> {
         Some(match self {
             Self::Global => Scope::Global,
             Self::Origin => Scope::Origin(entry.origin.clone()),
@@ -197,7 +199,7 @@ impl Scopes {
 }
 
 impl Kind {
-    fn change(&mut self, known: Option<&Entry>, next: &Entry) {
+    fn change(&mut self, known: Option<&Purchase>, next: &Purchase) {
         if let Some((scope, at, amount)) = known.and_then(|known| self.charge(known))
             && let Some(total) = self.totals.get_mut(&scope)
         {
@@ -211,7 +213,7 @@ impl Kind {
         }
     }
 
-    fn charge(&self, entry: &Entry) -> Option<(Scope, Timestamp, U256)> {
+    fn charge(&self, entry: &Purchase) -> Option<(Scope, Timestamp, U256)> {
         if !Totals::adds(entry) {
             return None;
         }

@@ -31,8 +31,8 @@ use super::sql::query::{self, Present, Query};
 use super::sql::row::{self, Cells, Stored, integer};
 use super::sql::{self, Cell, Value};
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
-    Resumption, State, StopOrder, Transition,
+    Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumption, State, Transition,
 };
 use crate::Timestamp;
 
@@ -94,7 +94,7 @@ enum Change<'a> {
 /// What became of a change.
 enum Changed {
     /// This was written.
-    Written(Box<Entry>),
+    Written(Box<Purchase>),
     /// Nothing was written; a reservation has this answer.
     Nothing(Option<Reserved>),
 }
@@ -103,8 +103,8 @@ enum Changed {
 enum Decision {
     /// The entry, with its state before, after those of the holds that lapsed.
     Write {
-        lapsed: Vec<(Entry, State)>,
-        entry: Box<Entry>,
+        lapsed: Vec<(Purchase, State)>,
+        entry: Box<Purchase>,
         before: Option<State>,
     },
     Nothing(Option<Reserved>),
@@ -113,7 +113,7 @@ enum Decision {
 /// A change whose commit was not answered, told from all others by the hash of its event.
 struct Doubt {
     head: Head,
-    entry: Box<Entry>,
+    entry: Box<Purchase>,
 }
 
 /// The row of `head`, locked.
@@ -229,7 +229,7 @@ impl Ledger for PostgresLedger {
             .map(drop)
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         let rows = self
             .store
             .rows(query::unresolved("purchases", wanted))
@@ -244,16 +244,16 @@ impl Ledger for PostgresLedger {
         }
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         self.store.overwrite(&query::stop(order)).await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.store
             .rows(query::stopped())
             .await?
             .first()
-            .map(row::stop_order)
+            .map(row::freeze_order)
             .transpose()
     }
 
@@ -261,7 +261,7 @@ impl Ledger for PostgresLedger {
         self.store.examine(checks).await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         self.store
             .rows(query::purchase(purchase))
             .await?
@@ -270,9 +270,9 @@ impl Ledger for PostgresLedger {
             .transpose()
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         self.store
-            .rows(query::entries(filter))
+            .rows(query::purchases(filter))
             .await?
             .iter()
             .rev()
@@ -598,7 +598,7 @@ async fn place(books: &Transaction<'_>) -> Result<Place, Failure> {
 async fn committed(
     books: &Transaction<'_>,
     doubts: &[Doubt],
-) -> Result<Option<Box<Entry>>, Failure> {
+) -> Result<Option<Box<Purchase>>, Failure> {
     for doubt in doubts {
         let values = vec![integer(doubt.head.events, "seq")?.into()];
         let sql = "SELECT seq, hash FROM events WHERE seq = ?".into();
@@ -685,7 +685,7 @@ async fn decide(
                 return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
             }
             entry.seq = before.map_or(0, |(seq, _)| seq);
-            let lapsed: Vec<Entry> = lapsed.iter().map(row::entry).collect::<Result<_, _>>()?;
+            let lapsed: Vec<Purchase> = lapsed.iter().map(row::entry).collect::<Result<_, _>>()?;
             let lapsed = lapsed
                 .iter()
                 .filter_map(|entry| Some((reservation.lapse(entry)?, entry.state)))
@@ -721,7 +721,7 @@ async fn decide(
 }
 
 /// The first that is to be taken up, as it is to be written.
-fn take_up(wanted: &Resumption, rows: &[Row]) -> Result<Option<Entry>, LedgerError> {
+fn take_up(wanted: &Resumption, rows: &[Row]) -> Result<Option<Purchase>, LedgerError> {
     for row in rows {
         if let Some(taken) = wanted.take_up(&row::entry(row)?) {
             return Ok(Some(taken));
@@ -734,9 +734,9 @@ fn take_up(wanted: &Resumption, rows: &[Row]) -> Result<Option<Entry>, LedgerErr
 async fn write(
     books: &Transaction<'_>,
     place: &Place,
-    mut entry: Box<Entry>,
+    mut entry: Box<Purchase>,
     before: Option<State>,
-) -> Result<(Box<Entry>, Head), Failure> {
+) -> Result<(Box<Purchase>, Head), Failure> {
     let mut purchases = place.purchases;
     if before.is_none() {
         purchases = purchases.saturating_add(1);

@@ -164,7 +164,7 @@ async fn a_server_that_becomes_read_only_holds_nothing_until_it_is_not() {
     let wish = wish(order("order", 10), at(NOW), lifetime(10));
     let answer = as_role.reserve(&wish).await;
     assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
-    assert!(ledger.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
     reconnect("off").await;
     assert!(matches!(
         as_role.reserve(&wish).await.unwrap(),
@@ -279,7 +279,7 @@ async fn a_text_that_cannot_be_kept_holds_nothing() {
     entry.tag = Some("a\0b".to_owned());
     let answer = ledger.reserve(&wish(entry, at(NOW), Vec::new())).await;
     assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
-    assert!(ledger.entries(&Filter::all()).await.unwrap().is_empty());
+    assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
     hold(&ledger, order("order", 10), NOW).await;
 }
 
@@ -470,12 +470,12 @@ async fn reserve_through(schema: &str, url: &str, mut disturb: impl AsyncFnMut()
             (id, other) => panic!("{id}: {other:?}"),
         }
     }
-    let entries = loop {
-        if let Ok(entries) = ledger.entries(&Filter::all()).await {
-            break entries;
+    let purchases = loop {
+        if let Ok(purchases) = ledger.purchases(&Filter::all()).await {
+            break purchases;
         }
     };
-    let kept: Vec<_> = entries
+    let kept: Vec<_> = purchases
         .iter()
         .map(|entry| entry.purchase.to_string())
         .collect();
@@ -549,7 +549,7 @@ async fn every_tampering_is_found() {
             vec![PurchaseChanged { row: 2 }, Fault::HeadChanged],
         ),
         (
-            "INSERT INTO events SELECT 6, at, payer, purchase, from_state, to_state, detail, entry_hash, hash \
+            "INSERT INTO events SELECT 6, at, payer, purchase, from_state, to_state, detail, purchase_hash, hash \
              FROM events WHERE seq = 5",
             vec![
                 EventChanged { row: 6 },
@@ -665,7 +665,7 @@ async fn damage_is_named_and_stops_the_books() {
         let expected = format!("the ledger is damaged: purchases, row 1, column {column}");
         assert_eq!(
             ledger
-                .entries(&Filter::all())
+                .purchases(&Filter::all())
                 .await
                 .unwrap_err()
                 .to_string(),

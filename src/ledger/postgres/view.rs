@@ -7,9 +7,9 @@ use tokio_postgres::Row;
 
 use crate::ledger::checks::{Measure, sum};
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
-use crate::ledger::sql::row::{Cells, stop_order};
+use crate::ledger::sql::row::{Cells, freeze_order};
 use crate::ledger::sum::Sum;
-use crate::ledger::{Books, Charge, Checks, LedgerError, StopOrder, Tally};
+use crate::ledger::{Books, Charge, Checks, Freeze, LedgerError, Tally};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin};
 
@@ -23,7 +23,7 @@ enum Question {
 }
 
 enum Answer {
-    Stopped(Option<StopOrder>),
+    Stopped(Option<Freeze>),
     Total(U256),
     Charges(Vec<Charge>),
     FirstPayee(Option<Address>),
@@ -44,7 +44,7 @@ impl Listener {
 }
 
 impl Books for Listener {
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.hear(Question::Stopped);
         Ok(None)
     }
@@ -145,7 +145,7 @@ impl Asked {
     /// Takes a row of its query.
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
-            Self(_, Answer::Stopped(order)) => *order = Some(stop_order(row)?),
+            Self(_, Answer::Stopped(order)) => *order = Some(freeze_order(row)?),
             Self(_, Answer::Total(total)) => {
                 *total = Cells::of(row)?.text::<Sum>("total")?.amount()
             }
@@ -214,7 +214,7 @@ fn not_asked() -> LedgerError {
 }
 
 impl Books for View {
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         match self.answer(&Question::Stopped)? {
             Answer::Stopped(order) => Ok(order.clone()),
             _ => Err(not_asked()),

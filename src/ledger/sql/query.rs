@@ -11,7 +11,7 @@ use crate::ledger::checks::Time;
 #[cfg(feature = "postgres")]
 use crate::ledger::checks::{Measure, Unit};
 use crate::ledger::entry::failed;
-use crate::ledger::{Charge, Filter, LedgerError, PurchaseKey, Resumption, State, StopOrder};
+use crate::ledger::{Charge, Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -27,10 +27,10 @@ const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, ref
 /// What counts at a moment, without one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// What the chain has still to be asked about: the condition of the index `unproven`.
-const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL))";
+const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// As [`failed`].
 #[cfg(feature = "postgres")]
-const FAILED: &str = "((state = 'unknown' AND status IS NULL) OR ((state = 'unknown' OR state = 'settled') AND status >= 300))";
+const FAILED: &str = "((state = 'unresolved' AND status IS NULL) OR ((state = 'unresolved' OR state = 'settled') AND status >= 300))";
 /// The column beside those of the entry, which the event seals.
 const LAST_EVENT: &str = "last_event";
 /// No purchase: the first is 1.
@@ -75,7 +75,7 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
 }
 
 /// What passes the filter, newest first.
-pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
+pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     let conditions: [(&str, Option<Value>); 8] = [
         (
             "reserved_at >= ?",
@@ -120,7 +120,7 @@ pub(in crate::ledger) fn entries(filter: &Filter) -> Query {
 /// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unknown') AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND fingerprint = ? AND payer = ? AND expires_at > ? \
          ORDER BY seq"
     );
     let keys = [wanted.fingerprint.written(), wanted.payer.written()]
@@ -135,20 +135,20 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
 /// The order to stop.
 pub(in crate::ledger) fn stopped() -> Query {
     Query {
-        sql: "SELECT one AS seq, reason, since FROM stop_order".into(),
+        sql: "SELECT one AS seq, reason, since FROM freeze_order".into(),
         values: Vec::new(),
     }
 }
 
 /// Writes the order to stop, or lifts it.
-pub(in crate::ledger) fn stop(order: Option<&StopOrder>) -> Query {
+pub(in crate::ledger) fn stop(order: Option<&Freeze>) -> Query {
     let Some(order) = order else {
         return Query {
-            sql: "DELETE FROM stop_order".into(),
+            sql: "DELETE FROM freeze_order".into(),
             values: Vec::new(),
         };
     };
-    let sql = "INSERT INTO stop_order (one, reason, since) VALUES (1, ?, ?) \
+    let sql = "INSERT INTO freeze_order (one, reason, since) VALUES (1, ?, ?) \
                ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
     Query {
         sql: sql.into(),
@@ -243,7 +243,7 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
 /// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
 pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
     let sql = format!(
-        "SELECT p.*, e.entry_hash FROM purchases p \
+        "SELECT p.*, e.purchase_hash FROM purchases p \
          LEFT JOIN events e ON e.seq = p.last_event AND e.payer = p.payer AND e.purchase = p.purchase \
          WHERE p.seq > ? ORDER BY p.seq LIMIT {STEP}"
     );
@@ -319,7 +319,7 @@ impl Present {
                     ("network = ? AND asset = ?", token),
                 )
             }
-            Unit::Payments => ("count(*)", ("state <> 'called'", Vec::new())),
+            Unit::Payments => ("count(*)", ("state <> 'api_call'", Vec::new())),
             Unit::Failures => ("count(*)", (FAILED, Vec::new())),
         };
         let sql = format!(
@@ -444,7 +444,7 @@ const fn timed(time: Time) -> (&'static str, &'static str) {
     match time {
         Time::Spent => ("counts_at", "true"),
         Time::Reserved => ("reserved_at", "true"),
-        Time::Expiring => ("expires_at", "state <> 'settled' AND state <> 'called'"),
+        Time::Expiring => ("expires_at", "state <> 'settled' AND state <> 'api_call'"),
     }
 }
 
@@ -481,7 +481,7 @@ pub(in crate::ledger) fn charge(
         usd: cells.usd()?,
         refunded: cells.text("refunded")?,
         failed: failed(state, cells.optional_integer("status")?),
-        called: state == State::Called,
+        called: state == State::ApiCall,
         at: cells.time("at")?,
     }))
 }

@@ -10,7 +10,7 @@ use crate::ledger::seal::{self, Head};
 #[cfg(feature = "postgres")]
 use crate::ledger::sum::Sum;
 use crate::ledger::{
-    Entry, LedgerError, PurchaseId, Refund, SellerAnswer, State, StopOrder, random_hex,
+    Freeze, LedgerError, Purchase, PurchaseId, Refund, SellerAnswer, State, random_hex,
 };
 use crate::{Network, Origin, Timestamp, Usd};
 
@@ -68,7 +68,7 @@ pub(in crate::ledger) fn reversed(host: &str) -> String {
 pub(in crate::ledger) type Columns = [(&'static str, Value); 42];
 
 /// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> {
+pub(in crate::ledger) fn columns(entry: &Purchase) -> Result<Columns, LedgerError> {
     Ok([
         ("seq", integer(entry.seq, "seq")?.into()),
         ("purchase", entry.purchase.written().into()),
@@ -104,7 +104,10 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> 
         ("credential", entry.credential.clone().into()),
         ("reserved_at", entry.reserved_at.millis().into()),
         ("lease_until", entry.lease_until.millis().into()),
-        ("owned_until", entry.owned_until.millis().into()),
+        (
+            "presenter_lease_until",
+            entry.presenter_lease_until.millis().into(),
+        ),
         ("counts_at", entry.counts_at.millis().into()),
         ("expires_at", entry.expires_at.millis().into()),
         ("updated_at", entry.updated_at.millis().into()),
@@ -146,8 +149,11 @@ pub(in crate::ledger) fn columns(entry: &Entry) -> Result<Columns, LedgerError> 
 }
 
 /// What indices leave out is what never counts again.
-fn live(entry: &Entry) -> u8 {
-    u8::from(!matches!(entry.state, State::Freed | State::Released))
+fn live(entry: &Purchase) -> u8 {
+    u8::from(!matches!(
+        entry.state,
+        State::Voided | State::ReleasedByProof
+    ))
 }
 
 fn json_text(value: &impl Serialize) -> Result<String, LedgerError> {
@@ -161,9 +167,9 @@ pub(in crate::ledger) fn integer(value: u64, column: &str) -> Result<i64, Ledger
 }
 
 /// Reads a whole row of `purchases`.
-pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
+pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Purchase, LedgerError> {
     let cells = Cells::of(row)?;
-    let read = Entry {
+    let read = Purchase {
         seq: cells.integer("seq")?,
         purchase: cells.text("purchase")?,
         generation: cells.integer("generation")?,
@@ -189,7 +195,7 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Entry, LedgerError> {
         credential: cells.optional_string("credential")?,
         reserved_at: cells.time("reserved_at")?,
         lease_until: cells.time("lease_until")?,
-        owned_until: cells.time("owned_until")?,
+        presenter_lease_until: cells.time("presenter_lease_until")?,
         counts_at: cells.time("counts_at")?,
         expires_at: cells.time("expires_at")?,
         updated_at: cells.time("updated_at")?,
@@ -321,12 +327,9 @@ impl<'a, R: Row> Cells<'a, R> {
 }
 
 /// Reads the order to stop.
-pub(in crate::ledger) fn stop_order(row: &impl Row) -> Result<StopOrder, LedgerError> {
+pub(in crate::ledger) fn freeze_order(row: &impl Row) -> Result<Freeze, LedgerError> {
     let cells = Cells::of(row)?;
-    Ok(StopOrder::new(
-        cells.string("reason")?,
-        cells.time("since")?,
-    ))
+    Ok(Freeze::new(cells.string("reason")?, cells.time("since")?))
 }
 
 /// A row of `events`: the transition, what it left in the books, and its place in the chain.
@@ -340,7 +343,7 @@ pub(in crate::ledger) struct Event {
 /// The event after `head` that left the entry as it is, in these columns.
 pub(in crate::ledger) fn event(
     head: Head,
-    entry: &Entry,
+    entry: &Purchase,
     columns: &Columns,
     before: Option<State>,
 ) -> Result<Event, LedgerError> {
@@ -380,7 +383,7 @@ struct Detail<'a> {
     value: String,
     usd: Option<Usd>,
     lease_until: i64,
-    owned_until: i64,
+    presenter_lease_until: i64,
     counts_at: i64,
     expires_at: i64,
     valid_before: Option<u64>,
@@ -393,7 +396,7 @@ struct Detail<'a> {
     refunds: &'a [Refund],
 }
 
-fn detail(entry: &Entry) -> Result<String, LedgerError> {
+fn detail(entry: &Purchase) -> Result<String, LedgerError> {
     json_text(&Detail {
         write: random_hex().map_err(LedgerError::store)?,
         generation: entry.generation,
@@ -403,7 +406,7 @@ fn detail(entry: &Entry) -> Result<String, LedgerError> {
         value: entry.value.written(),
         usd: entry.usd,
         lease_until: entry.lease_until.millis(),
-        owned_until: entry.owned_until.millis(),
+        presenter_lease_until: entry.presenter_lease_until.millis(),
         counts_at: entry.counts_at.millis(),
         expires_at: entry.expires_at.millis(),
         valid_before: entry.valid_before,

@@ -1,7 +1,7 @@
 //! The tables, as SQLite reads them; other databases put in their names of types.
 
 /// Version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 6;
+pub(in crate::ledger) const VERSION: i64 = 7;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
 /// means equal; times are milliseconds and `valid_before` seconds since 1970.
@@ -20,9 +20,9 @@ CREATE TABLE purchases (
     generation INTEGER NOT NULL,
     payer TEXT NOT NULL,
     state TEXT NOT NULL
-        CHECK (state = 'settled' OR state = 'signed' OR state = 'reserved' OR state = 'rejected' OR state = 'unknown'
-            OR state = 'called' OR state = 'freed' OR state = 'released'),
-    live INTEGER NOT NULL CHECK (live = CASE WHEN state = 'freed' OR state = 'released' THEN 0 ELSE 1 END),
+        CHECK (state = 'settled' OR state = 'signed' OR state = 'reserved' OR state = 'rejected' OR state = 'unresolved'
+            OR state = 'api_call' OR state = 'voided' OR state = 'released_by_proof'),
+    live INTEGER NOT NULL CHECK (live = CASE WHEN state = 'voided' OR state = 'released_by_proof' THEN 0 ELSE 1 END),
     fingerprint TEXT NOT NULL,
     identifier TEXT NOT NULL,
     origin TEXT NOT NULL,
@@ -44,7 +44,7 @@ CREATE TABLE purchases (
     credential TEXT,
     reserved_at INTEGER NOT NULL,
     lease_until INTEGER NOT NULL,
-    owned_until INTEGER NOT NULL,
+    presenter_lease_until INTEGER NOT NULL,
     counts_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
@@ -62,24 +62,24 @@ CREATE TABLE purchases (
     last_event INTEGER NOT NULL,
     UNIQUE (payer, purchase),
     UNIQUE (payer, network, asset, nonce),
-    CHECK (state <> 'called' OR credential IS NOT NULL),
-    CHECK (credential IS NULL OR state = 'called' OR state = 'freed'),
+    CHECK (state <> 'api_call' OR credential IS NOT NULL),
+    CHECK (credential IS NULL OR state = 'api_call' OR state = 'voided'),
     CHECK (state <> 'reserved' OR (counts_at = 9223372036854775807 AND expires_at = 9223372036854775807))
 ) STRICT;
 
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
-    WHERE live = 1 AND state <> 'settled' AND state <> 'called';
+    WHERE live = 1 AND state <> 'settled' AND state <> 'api_call';
 CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
 CREATE INDEX unresolved ON purchases (fingerprint, seq)
-    WHERE state = 'signed' OR state = 'rejected' OR state = 'unknown';
+    WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved';
 CREATE INDEX unproven ON purchases (seq)
-    WHERE state = 'signed' OR state = 'rejected' OR state = 'unknown' OR (state = 'settled' AND proof IS NULL);
+    WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL);
 
-CREATE TABLE stop_order (
+CREATE TABLE freeze_order (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     reason TEXT NOT NULL,
     since INTEGER NOT NULL
@@ -93,7 +93,7 @@ CREATE TABLE events (
     from_state TEXT,
     to_state TEXT NOT NULL,
     detail TEXT NOT NULL CHECK (json_valid(detail)),
-    entry_hash TEXT NOT NULL,
+    purchase_hash TEXT NOT NULL,
     hash TEXT NOT NULL
 ) STRICT;
 ";

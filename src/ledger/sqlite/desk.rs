@@ -45,7 +45,7 @@ trait Change: Send {
     /// Makes it, and says whether it is to be kept. It may be made again, when nothing of it was kept.
     fn make(&mut self, file: File<'_>) -> bool;
     /// Answers, once it is known what became of the transaction.
-    fn tell(self: Box<Self>, kept: Result<(), LedgerError>);
+    fn emit(self: Box<Self>, kept: Result<(), LedgerError>);
 }
 
 struct Pending<T, W, A> {
@@ -64,7 +64,7 @@ where
         self.result.insert((self.work)(file)).is_ok()
     }
 
-    fn tell(self: Box<Self>, kept: Result<(), LedgerError>) {
+    fn emit(self: Box<Self>, kept: Result<(), LedgerError>) {
         let Self { result, answer, .. } = *self;
         let untried = || Err(LedgerError::store("the change was not tried"));
         // What was read in a transaction that failed is not to be believed either.
@@ -138,7 +138,7 @@ impl Desk {
             } else {
                 same(&done)
             };
-            write.change.tell(done.map(drop));
+            write.change.emit(done.map(drop));
         }
     }
 

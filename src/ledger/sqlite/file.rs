@@ -11,7 +11,7 @@ use crate::ledger::seal::Head;
 use crate::ledger::sql::query::{self, Query};
 use crate::ledger::sql::row::Columns;
 use crate::ledger::sql::{Cell, Row, Value, row};
-use crate::ledger::{Entry, LedgerError, PurchaseKey};
+use crate::ledger::{LedgerError, Purchase, PurchaseKey};
 
 /// The file under the write lock, and what is known of it.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) struct File<'a> {
 }
 
 impl File<'_> {
-    pub(super) fn find(self, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    pub(super) fn find(self, key: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         let known = self.known.borrow().entry(key).cloned();
         #[cfg(test)]
         if let Some(known) = &known {
@@ -36,7 +36,11 @@ impl File<'_> {
     }
 
     /// Writes the entry over what is held of its purchase, and the event that led there.
-    pub(super) fn write(self, entry: &Entry, before: Option<&Entry>) -> Result<(), LedgerError> {
+    pub(super) fn write(
+        self,
+        entry: &Purchase,
+        before: Option<&Purchase>,
+    ) -> Result<(), LedgerError> {
         totals::change(self, before, entry)?;
         let columns = row::columns(entry)?;
         let event = row::event(
@@ -62,7 +66,7 @@ impl File<'_> {
     }
 
     /// The row of this entry.
-    fn columns(self, entry: &Entry) -> Result<Columns, LedgerError> {
+    fn columns(self, entry: &Purchase) -> Result<Columns, LedgerError> {
         let known = self.known.borrow_mut().take_columns(&entry.key());
         #[cfg(test)]
         if let Some(known) = &known {
@@ -121,17 +125,17 @@ fn head(books: &Connection) -> Result<Head, LedgerError> {
     Ok(last.unwrap_or(Head::EMPTY))
 }
 
-pub(super) fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+pub(super) fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
     first(books, query::purchase(key), |line| row::entry(line))
 }
 
-pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Entry>, LedgerError> {
-    let mut entries = Vec::new();
+pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Purchase>, LedgerError> {
+    let mut purchases = Vec::new();
     each(books, query, |line| {
-        entries.push(row::entry(line)?);
+        purchases.push(row::entry(line)?);
         Ok(())
     })?;
-    Ok(entries)
+    Ok(purchases)
 }
 
 /// The first row, read.

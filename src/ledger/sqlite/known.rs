@@ -10,7 +10,7 @@ use super::failed;
 use super::totals::{Key, Total};
 use crate::ledger::seal::Head;
 use crate::ledger::sql::row::Columns;
-use crate::ledger::{Entry, LedgerError, PurchaseKey, State};
+use crate::ledger::{LedgerError, Purchase, PurchaseKey, State};
 
 /// Purchases, or scopes, of which something is known at most.
 const MOST: usize = 1024;
@@ -20,7 +20,7 @@ pub(super) struct Known {
     /// SQLite's number of what others have written. `None` while this may not be what is in the file.
     version: Option<i64>,
     /// Purchases under way: each is written several times.
-    entries: HashMap<PurchaseKey, (Entry, Columns)>,
+    purchases: HashMap<PurchaseKey, (Purchase, Columns)>,
     totals: HashMap<String, Vec<Kept>>,
     /// Scopes with totals that are not written yet.
     unwritten: Vec<String>,
@@ -46,7 +46,7 @@ impl Known {
             .prepare_cached("PRAGMA data_version")
             .map_err(failed)?;
         let version = statement.query_row([], |row| row.get(0)).map_err(failed)?;
-        let is_full = self.entries.len() > MOST || self.totals.len() > MOST;
+        let is_full = self.purchases.len() > MOST || self.totals.len() > MOST;
         if self.version.take() != Some(version) || is_full {
             *self = Self::default();
         }
@@ -58,21 +58,21 @@ impl Known {
         self.version = Some(version);
     }
 
-    pub(super) fn entry(&self, key: &PurchaseKey) -> Option<&Entry> {
-        self.entries.get(key).map(|(entry, _)| entry)
+    pub(super) fn entry(&self, key: &PurchaseKey) -> Option<&Purchase> {
+        self.purchases.get(key).map(|(entry, _)| entry)
     }
 
     /// The row of a purchase that is about to be written anew.
     pub(super) fn take_columns(&mut self, key: &PurchaseKey) -> Option<Columns> {
-        self.entries.remove(key).map(|(_, columns)| columns)
+        self.purchases.remove(key).map(|(_, columns)| columns)
     }
 
-    pub(super) fn put(&mut self, entry: &Entry, columns: Columns) {
+    pub(super) fn put(&mut self, entry: &Purchase, columns: Columns) {
         match entry.state {
             State::Reserved | State::Signed => {
-                self.entries.insert(entry.key(), (entry.clone(), columns))
+                self.purchases.insert(entry.key(), (entry.clone(), columns))
             }
-            _ => self.entries.remove(&entry.key()),
+            _ => self.purchases.remove(&entry.key()),
         };
     }
 

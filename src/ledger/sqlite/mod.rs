@@ -26,8 +26,8 @@ use super::seal::{Audit, Fault, Verification};
 use super::sql::query::{self, Query};
 use super::sql::row;
 use super::{
-    Checks, Entry, Filter, Finding, Ledger, LedgerError, Plan, PurchaseKey, Reservation, Reserved,
-    Resumption, StopOrder, Transition,
+    Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumption, Transition,
 };
 use crate::Timestamp;
 
@@ -164,14 +164,14 @@ impl Ledger for SqliteLedger {
     ) -> Result<(), LedgerError> {
         let (purchase, transition) = (purchase.clone(), transition.clone());
         let sync = match &transition {
-            Transition::Presented { .. } | Transition::Freed { .. } => Sync::WithTheNext,
+            Transition::Presented { .. } | Transition::Voided { .. } => Sync::WithTheNext,
             _ => Sync::Now,
         };
         self.write(sync, move |file| record(file, &purchase, &transition, now))
             .await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         let wanted = wanted.clone();
         let looked_for = wanted.clone();
         // Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
@@ -186,7 +186,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn stop(&self, order: Option<&StopOrder>) -> Result<(), LedgerError> {
+    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
         let order = order.cloned();
         self.write(Sync::Now, move |file| {
             file::execute(file.books, query::stop(order.as_ref()))
@@ -194,7 +194,7 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         self.run(|connection| stopped(connection)).await
     }
 
@@ -204,13 +204,13 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Entry>, LedgerError> {
+    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         let purchase = purchase.clone();
         self.run(move |connection| file::find(connection, &purchase))
             .await
     }
 
-    async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
+    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let filter = filter.clone();
         self.run(move |connection| select(connection, &filter))
             .await
@@ -257,7 +257,7 @@ fn record(
     file.write(&entry, Some(&known))
 }
 
-fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Entry>, LedgerError> {
+fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
     let Some((known, taken)) = unresolved(file.books, wanted)? else {
         return Ok(None);
     };
@@ -269,7 +269,7 @@ fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Entry>, LedgerEr
 fn unresolved(
     books: &Connection,
     wanted: &Resumption,
-) -> Result<Option<(Entry, Entry)>, LedgerError> {
+) -> Result<Option<(Purchase, Purchase)>, LedgerError> {
     let candidates = file::read(
         books,
         query::unresolved("purchases INDEXED BY unresolved", wanted),
@@ -279,8 +279,8 @@ fn unresolved(
         .find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
 }
 
-fn stopped(books: &Connection) -> Result<Option<StopOrder>, LedgerError> {
-    file::first(books, query::stopped(), |line| row::stop_order(line))
+fn stopped(books: &Connection) -> Result<Option<Freeze>, LedgerError> {
+    file::first(books, query::stopped(), |line| row::freeze_order(line))
 }
 
 /// One read transaction, so that all answers are of the same moment.
@@ -297,10 +297,10 @@ fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>,
     )?)
 }
 
-fn select(books: &Connection, filter: &Filter) -> Result<Vec<Entry>, LedgerError> {
-    let mut entries = file::read(books, query::entries(filter))?;
-    entries.reverse();
-    Ok(entries)
+fn select(books: &Connection, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+    let mut purchases = file::read(books, query::purchases(filter))?;
+    purchases.reverse();
+    Ok(purchases)
 }
 
 /// Totals that are not what the purchases say, by name: one read transaction, so that both are of one moment.

@@ -123,7 +123,7 @@ async fn a_panic_stops_the_books() {
     let ledger = SqliteLedger::open(":memory:").unwrap();
     let answer: Result<(), _> = ledger.run(|_| panic!("on purpose")).await;
     assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
-    let answer = ledger.entries(&Filter::all()).await;
+    let answer = ledger.purchases(&Filter::all()).await;
     assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
 }
 
@@ -353,7 +353,7 @@ async fn damage_is_named_and_stops_the_books() {
         let expected = format!("the ledger is damaged: purchases, row 1, column {named}");
         assert_eq!(
             ledger
-                .entries(&Filter::all())
+                .purchases(&Filter::all())
                 .await
                 .unwrap_err()
                 .to_string(),
@@ -465,7 +465,7 @@ async fn a_page_that_was_half_written_back_is_in_the_log() {
         fs::write(log_of(&copy), &log).unwrap();
         let books = SqliteLedger::open(&copy).unwrap();
         assert_eq!(
-            books.entries(&Filter::all()).await.unwrap().len(),
+            books.purchases(&Filter::all()).await.unwrap().len(),
             20,
             "{written} of {}",
             file.len()
@@ -499,7 +499,7 @@ async fn a_full_disk_holds_nothing() {
         }
     };
     assert!(matches!(error, LedgerError::Store(_)), "{error:?}");
-    assert_eq!(ledger.entries(&Filter::all()).await.unwrap().len(), held);
+    assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), held);
 }
 
 #[tokio::test]
@@ -721,7 +721,7 @@ async fn told(ledger: &SqliteLedger) {
 async fn every_tampering_is_found() {
     use Fault::{EventChanged, EventsMissing, PurchaseChanged, PurchaseMissing};
 
-    let copy = "INSERT INTO events SELECT 8, at, payer, purchase, from_state, to_state, detail, entry_hash, hash FROM events";
+    let copy = "INSERT INTO events SELECT 8, at, payer, purchase, from_state, to_state, detail, purchase_hash, hash FROM events";
     let swap = "UPDATE events SET seq = -1 WHERE seq = 3; UPDATE events SET seq = 3 WHERE seq = 5; \
                 UPDATE events SET seq = 5 WHERE seq = -1";
     let cases = [
@@ -743,7 +743,7 @@ async fn every_tampering_is_found() {
             vec![EventChanged { row: 3 }],
         ),
         (
-            "UPDATE events SET hash = entry_hash WHERE seq = 3",
+            "UPDATE events SET hash = purchase_hash WHERE seq = 3",
             vec![EventChanged { row: 3 }, EventChanged { row: 4 }],
         ),
         (
@@ -785,7 +785,7 @@ async fn every_tampering_is_found() {
             vec![PurchaseChanged { row: 2 }],
         ),
         (
-            "UPDATE purchases SET state = 'freed', live = 0 WHERE seq = 1",
+            "UPDATE purchases SET state = 'voided', live = 0 WHERE seq = 1",
             vec![PurchaseChanged { row: 1 }],
         ),
         (
@@ -1006,7 +1006,7 @@ async fn a_full_disk_stops_the_books_and_loses_nothing() {
         "{unsigned:?}"
     );
     assert_eq!(
-        ledger.entries(&Filter::all()).await.unwrap().len(),
+        ledger.purchases(&Filter::all()).await.unwrap().len(),
         held.saturating_add(1)
     );
     pages("1000000").await;
@@ -1043,9 +1043,9 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
         fs::write(&copy, &file).unwrap();
         fs::write(log_of(&copy), &whole[..cut]).unwrap();
         let books = SqliteLedger::open(&copy).unwrap();
-        let entries = books.entries(&Filter::all()).await.unwrap();
+        let purchases = books.purchases(&Filter::all()).await.unwrap();
         let expected = if cut == whole.len() { 2 } else { 1 };
-        assert_eq!(entries.len(), expected, "cut at {cut} of {}", whole.len());
+        assert_eq!(purchases.len(), expected, "cut at {cut} of {}", whole.len());
         assert!(books.verify(None).await.unwrap().is_sound());
     }
 }
@@ -1095,7 +1095,7 @@ async fn writes_that_wait_for_each_other_are_each_whole_or_not_there() {
     ));
     drop(ledger);
     let again = SqliteLedger::open(&path).unwrap();
-    assert_eq!(again.entries(&Filter::all()).await.unwrap().len(), 2);
+    assert_eq!(again.purchases(&Filter::all()).await.unwrap().len(), 2);
     assert!(again.verify(None).await.unwrap().is_sound());
 }
 

@@ -17,7 +17,7 @@ use crate::ledger::checks::{Measure, Time, Unit};
 use crate::ledger::entry::without_query;
 use crate::ledger::sql::row::Stored;
 use crate::ledger::sum::Sum;
-use crate::ledger::{Charge, Entry, LedgerError, Tally};
+use crate::ledger::{Charge, LedgerError, Purchase, Tally};
 use crate::policy::limit::{LimitKind, Max, Scope, Span};
 
 /// Beside the tables that all databases share.
@@ -173,8 +173,8 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
 /// Changes every sum that the purchase is in or was in.
 pub(super) fn change(
     file: File<'_>,
-    before: Option<&Entry>,
-    next: &Entry,
+    before: Option<&Purchase>,
+    next: &Purchase,
 ) -> Result<(), LedgerError> {
     if before.is_some_and(|before| same(before, next)) {
         return Ok(());
@@ -194,7 +194,7 @@ pub(super) fn change(
     let mut known = file.known.borrow_mut();
     for scope in all {
         known.change_totals(scope, |key, total| {
-            let part = |entry: &Entry, scopes: &[String]| {
+            let part = |entry: &Purchase, scopes: &[String]| {
                 let is_in = scopes.contains(scope) && key.adds(entry, total.start);
                 if is_in {
                     key.weigh(entry)
@@ -244,11 +244,11 @@ fn all(books: &Connection) -> Result<Vec<(Key, Total)>, LedgerError> {
 
 impl Key {
     /// Whether the total with this start adds up the entry, if it is in its scope.
-    pub(super) fn adds(&self, entry: &Entry, start: Timestamp) -> bool {
+    pub(super) fn adds(&self, entry: &Purchase, start: Timestamp) -> bool {
         self.time.adds(entry) && self.time.moment(entry) > start
     }
 
-    fn weigh(&self, entry: &Entry) -> Sum {
+    fn weigh(&self, entry: &Purchase) -> Sum {
         self.measure
             .weigh(&Charge::of(entry, Span::Ever))
             .unwrap_or_default()
@@ -257,14 +257,14 @@ impl Key {
 }
 
 /// Whether no sum can tell the two apart.
-fn same(before: &Entry, next: &Entry) -> bool {
-    let times = |entry: &Entry| Time::ALL.map(|time| (time.adds(entry), time.moment(entry)));
-    let seen = |entry: &Entry| (Charge::of(entry, Span::Ever), times(entry));
+fn same(before: &Purchase, next: &Purchase) -> bool {
+    let times = |entry: &Purchase| Time::ALL.map(|time| (time.adds(entry), time.moment(entry)));
+    let seen = |entry: &Purchase| (Charge::of(entry, Span::Ever), times(entry));
     seen(before) == seen(next) && shares_scopes(before, next)
 }
 
 /// Whether [`names`] says the same of both.
-fn shares_scopes(before: &Entry, next: &Entry) -> bool {
+fn shares_scopes(before: &Purchase, next: &Purchase) -> bool {
     before.origin == next.origin
         && before.path == next.path
         && before.payee == next.payee
@@ -345,7 +345,7 @@ impl Recount {
         Ok(Self { totals })
     }
 
-    pub(super) fn add(&mut self, entry: &Entry) {
+    pub(super) fn add(&mut self, entry: &Purchase) {
         for name in names(entry) {
             for Recounted {
                 key,
@@ -395,7 +395,7 @@ fn name(scope: &Scope) -> Option<String> {
 }
 
 /// The names of all scopes that the entry is in.
-fn names(entry: &Entry) -> Vec<String> {
+fn names(entry: &Purchase) -> Vec<String> {
     let host = entry.origin.host();
     let above = host
         .match_indices('.')
@@ -471,7 +471,7 @@ mod tests {
         signed, usdc, wish,
     };
     use crate::ledger::entry::holds;
-    use crate::ledger::{Fault, Ledger, NewEntry, Reserved};
+    use crate::ledger::{Fault, Ledger, NewPurchase, Reserved};
     use crate::policy::limit::Meter;
     use crate::{Network, Usd};
 
@@ -652,12 +652,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_hold_that_lapsed_leaves_the_totals_that_it_is_not_taken_into_again() {
-        let first = || NewEntry {
+        let first = || NewPurchase {
             tag: Some("t".to_owned()),
             agent: Some("a".to_owned()),
             ..order("order", 10)
         };
-        let changes: [fn(&mut NewEntry); 6] = [
+        let changes: [fn(&mut NewPurchase); 6] = [
             |entry| entry.origin = "https://b.example.com".parse().unwrap(),
             |entry| entry.path = "/other".to_owned(),
             |entry| entry.payee = Address::repeat_byte(9),
@@ -669,7 +669,7 @@ mod tests {
             let (_directory, ledger, other) = open();
             let mut next = first();
             change(&mut next);
-            let scopes = |entry: &NewEntry| {
+            let scopes = |entry: &NewPurchase| {
                 let tag = entry.tag.clone().map(Scope::Tag);
                 let asset = Scope::Asset(entry.asset.network(), entry.asset.address());
                 let resource = Scope::Resource(entry.origin.clone(), entry.path.clone());

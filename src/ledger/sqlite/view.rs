@@ -11,7 +11,7 @@ use crate::ledger::entry::holds;
 use crate::ledger::sql::query::{Part, Present, Query, charge};
 use crate::ledger::sql::row::Cells;
 use crate::ledger::sum::Sum;
-use crate::ledger::{Books, Charge, Entry, LedgerError, StopOrder, Tally};
+use crate::ledger::{Books, Charge, Freeze, LedgerError, Purchase, Tally};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
@@ -24,8 +24,8 @@ pub(super) struct View<'a> {
     present: Present,
     /// The purchase that is being reserved, as it is known, and holds that lapsed: what is in the totals and does
     /// not count.
-    known: Option<&'a Entry>,
-    lapsed: Vec<Entry>,
+    known: Option<&'a Purchase>,
+    lapsed: Vec<Purchase>,
     /// Totals that began or moved on since they were written, and whether they began.
     moved: RefCell<Vec<(Key, Total, bool)>>,
 }
@@ -34,7 +34,7 @@ impl<'a> View<'a> {
     pub(super) fn new(
         file: File<'a>,
         now: Timestamp,
-        known: Option<&'a Entry>,
+        known: Option<&'a Purchase>,
     ) -> Result<Self, LedgerError> {
         let present = Present::new(now, known.map(|entry| entry.seq))?;
         let lapsed = file::read(file.books, present.lapsed(UNDER_WAY))?;
@@ -49,7 +49,7 @@ impl<'a> View<'a> {
     }
 
     /// Holds of others that do not count any more.
-    pub(super) fn lapsed(&self) -> &[Entry] {
+    pub(super) fn lapsed(&self) -> &[Purchase] {
         &self.lapsed
     }
 
@@ -174,7 +174,7 @@ impl<'a> View<'a> {
 }
 
 impl Books for View<'_> {
-    fn stopped(&self) -> Result<Option<StopOrder>, LedgerError> {
+    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
         super::stopped(self.file.books)
     }
 
