@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
 
-use bursar::testing::{Fault, Lie, Paywall, Route};
 use bursar::{address, usd};
+use bursar_testing::{Fault, Lie, Paywall, Route};
 use serde_json::{Value, json};
 
 /// Of the wallet that all clients pay with: Anvil's account 0.

@@ -10,10 +10,10 @@
 use std::error::Error;
 
 use bursar::secrecy::SecretString;
-use bursar::testing::{Paywall, Route};
 use bursar::{
     CallPlan, Client, Credential, Credentials, LocalSigner, MemoryLedger, Policy, ResponseExt, usd,
 };
+use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -5,11 +5,11 @@
 
 use std::error::Error;
 
-use bursar::testing::{Paywall, Route};
 use bursar::{
     ChannelApprover, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, TerminalApprover,
     Verdict, usd,
 };
+use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -6,11 +6,11 @@
 
 use std::error::Error;
 
-use bursar::testing::{Paywall, Route};
 use bursar::{
     Address, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, Signature, Signer,
     SignerError, TransferAuthorization, Usd, usd,
 };
+use bursar_testing::{Paywall, Route};
 use tokio::sync::{mpsc, oneshot};
 
 /// What agents hold: a way to ask, and no key.

@@ -3,8 +3,8 @@
 
 use std::error::Error;
 
-use bursar::testing::{Bazaar, Paywall, Route};
 use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar_testing::{Bazaar, Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -4,8 +4,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use bursar::testing::{Paywall, Route};
 use bursar::{Client, Denial, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar_testing::{Paywall, Route};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -6,8 +6,8 @@
 use std::error::Error;
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions};
-use bursar::testing::{Paywall, Route};
 use bursar::{LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, usd};
+use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

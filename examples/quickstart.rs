@@ -7,8 +7,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar::testing::{Paywall, Route};
 use bursar::{Client, Filter, LocalSigner, Policy, ResponseExt, SqliteLedger, usd};
+use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -3,8 +3,8 @@
 
 use std::error::Error;
 
-use bursar::testing::{Paywall, Route};
 use bursar::{Amount, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -1,16 +1,17 @@
-//! Buys from a seller on loopback, and writes where the money went as a table and as a page.
+//! Buys from a seller on loopback, and writes the purchases of each host and tag as CSV and as JSON.
 //!
-//! `cargo run --features report --example report [DIRECTORY]`, then open DIRECTORY/spending.html in a browser.
+//! `cargo run --example report [DIRECTORY]`. For a page with charts, run
+//! `bursar report --ledger DIRECTORY/ledger.db --format html --out spending.html`.
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar::report::Selection;
+use bursar::report::{Dimension, Selection};
 use bursar::telemetry::Counts;
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
+use bursar_testing::{Fault, Paywall, Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -68,13 +69,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let report = client.report(&Selection::new()).await?;
-    println!("\n{}", report.to_table(None));
+    let total = &report.total;
+    println!("\n{} USD in {} calls", total.spent.usd, total.spent.count);
+    println!("{} USD may still be taken", total.outstanding.usd);
+    for group in report.by(Dimension::Tag) {
+        let tag = group.name.as_deref().unwrap_or("no tag");
+        println!("{tag}: {} USD", group.tally.spent.usd);
+    }
     for (rule, times) in counts.denials() {
         println!("denied by {rule}: {times}");
     }
-    std::fs::write(directory.join("spending.txt"), report.to_table(Some(100)))?;
-    let page = directory.join("spending.html");
-    std::fs::write(&page, report.to_html())?;
-    println!("a page for the browser: {}", page.display());
+    std::fs::write(directory.join("spending.csv"), report.to_csv())?;
+    let json = serde_json::to_string(&report)?;
+    std::fs::write(directory.join("spending.json"), json)?;
+    println!("written to {}", directory.display());
     Ok(())
 }

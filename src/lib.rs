@@ -47,7 +47,7 @@
 //! | where the money went | [`report::Report`], `bursar report` |
 //! | metrics and logs | [`telemetry`] |
 //! | other transports | [`Payer`], `middleware`, `mcp` |
-//! | tests of your agent | `testing::Paywall` |
+//! | tests of your agent | `bursar_testing::Paywall`, in the crate `bursar-testing` |
 //!
 //! # Features
 //!
@@ -55,9 +55,10 @@
 //! `sqlite` (books in a file), `toml` (policy files). Others: `multipart`, `native-tls`, `gzip`,
 //! `secp256k1` (libsecp256k1 signs, which is faster and in C), `keystore`
 //! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `mcp` (paid tools), `report` (tables and a page with charts),
-//! `testing` (a paywall on loopback), `cli` (the `bursar` command), `mcp-serve` (the command as an MCP
-//! server that pays for an agent).
+//! …), `middleware` (reqwest-middleware), `mcp` (paid tools).
+//!
+//! Two more crates go with this one: `bursar-cli` is the `bursar` command, and `bursar-testing` has a
+//! paywall on loopback.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -89,8 +90,6 @@ mod receipt;
 pub mod report;
 mod signer;
 pub mod telemetry;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod text;
 #[cfg(test)]
 mod vectors;
@@ -139,6 +138,7 @@ pub use signer::{
     AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer,
     SignerError, SignerFn, TransferAuthorization, signer_fn,
 };
+pub use text::excerpt;
 pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
 
 /// The README's code, compiled.

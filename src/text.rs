@@ -12,10 +12,17 @@ const SHORT_HEX: usize = 8;
 /// Runs of letters and digits up to this length are shown: no payment header in base64.
 const LONGEST_WORD: usize = 72;
 
-/// At most 160 characters for `text`, and `…` where it is longer, with what may be a signature or a
-/// payment header left out and control, bidirectional and other invisible characters escaped, so that
-/// it can neither leak money, nor flood a log, nor repaint a terminal.
-pub(crate) fn excerpt(text: &str) -> String {
+/// Returns a text from a stranger in a form that is safe to show to a person or to log.
+///
+/// The result has at most 160 characters, and ends with `…` if the text is longer. Long hexadecimal
+/// and long base64 are left out, because they may be a signature or a payment header. Control,
+/// bidirectional and other invisible characters are escaped.
+///
+/// ```
+/// assert_eq!(bursar::excerpt("the weather\u{1b}[31m"), r"the weather\u{1b}[31m");
+/// ```
+#[must_use]
+pub fn excerpt(text: &str) -> String {
     if is_tame(text) {
         text.to_owned()
     } else {

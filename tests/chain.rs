@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bursar::chain::{Answer, ChainReader, Grounds, Proof, Question, Reason, RpcError};
-use bursar::testing::{CancelError, Node, NodeFault, Paywall, Route};
 use bursar::{
     Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network,
     Policy, SignedCancellation, Signer, Timestamp, U256, usd,
 };
+use bursar_testing::{CancelError, Node, NodeFault, Paywall, Route};
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger,
     Network, PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State,
     U256, Verdict, approve_fn, signer_fn, usd,
 };
+use bursar_testing::{Fault, Forgery, Paywall, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

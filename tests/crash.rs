@@ -21,12 +21,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     B256, Checks, Client, Clock, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner, Policy,
     Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
     SystemClock, Timestamp, Transition, signer_fn, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

@@ -1,5 +1,4 @@
 //! Finding services: against lists and sellers on loopback, honest and not.
-#![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
@@ -7,11 +6,11 @@ use std::time::Duration;
 use bursar::discovery::{Discovery, Findings, Kind, Price, Service, Standing};
 use bursar::reqwest::Method;
 use bursar::secrecy::SecretString;
-use bursar::testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use bursar::{
     Client, Credential, Credentials, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
     PaymentStatus, Permission, Policy, ResponseExt, Rule, Unpayable, Url, usd,
 };
+use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use serde_json::{Value, json};
 
 fn client(policy: Policy) -> Client {

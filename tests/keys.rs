@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use bursar::secrecy::SecretString;
-use bursar::testing::{Paywall, Route};
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, FileKey, Filter,
     KeySource, KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy,
     Preference, Purchase, ResponseExt, Rule, SqliteLedger, State, Timestamp, Usd, usd,
 };
+use bursar_testing::{Paywall, Route};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -63,7 +63,7 @@ fn keys(credential: Credential) -> Credentials {
 
 /// How each request came: by key, by payment or with neither.
 fn ways(seller: &Paywall) -> Vec<&'static str> {
-    let way = |request: bursar::testing::Received| match (
+    let way = |request: bursar_testing::Received| match (
         request.header("authorization"),
         &request.payment,
     ) {

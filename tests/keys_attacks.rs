@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use bursar::secrecy::SecretString;
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
     KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy, Preference,
     ResponseExt, Rule, SqliteLedger, State, Usd, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 
 fn policy() -> Policy {
     Policy::new()

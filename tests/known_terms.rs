@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Paywall, Received, Route};
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus,
     Policy, Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn,
     signer_fn, usd,
 };
+use bursar_testing::{Fault, Paywall, Received, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -485,7 +485,7 @@ async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
     let cheaper = Route::get("/report").price(usd!("0.005"));
     let routes = [report(), cheaper]
         .into_iter()
-        .fold(Paywall::builder(), bursar::testing::PaywallBuilder::route);
+        .fold(Paywall::builder(), bursar_testing::PaywallBuilder::route);
     let seller = routes.clock(clock.clone()).start().await.unwrap();
     let client = counting(&signed, client(ahead()))
         .clock(clock.clone())

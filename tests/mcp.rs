@@ -1,25 +1,20 @@
 //! SignedPayment MCP tools, over a pipe as stdio is one, and over streamable HTTP.
 
-#![cfg(feature = "mcp")]
 #![expect(clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/tools.rs"]
-#[expect(clippy::default_trait_access, reason = "rmcp's settings")]
-mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
-use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus, Permission,
     Policy, Purchase, Rule, State, usd,
 };
+use bursar_testing::{Fault, Forgery, Paywall, Route};
+use bursar_tests::tools::{self, Style, ToolServer};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::json;
-use tools::{Style, ToolServer};
 
 fn policy() -> Policy {
     Policy::new()

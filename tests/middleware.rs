@@ -1,16 +1,15 @@
 //! The payer under reqwest-middleware: the client's rules hold in a stack too.
-#![cfg(feature = "middleware")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions, http_client};
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, PaymentStatus, Policy, ResponseExt, Rule,
     usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 

@@ -1,5 +1,4 @@
-//! The paywall of `bursar::testing`: what it sells, what it refuses and how it misbehaves.
-#![cfg(feature = "testing")]
+//! The paywall of `bursar_testing`: what it sells, what it refuses and how it misbehaves.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,11 +15,11 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256, U256, address, hex, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bursar::testing::{Authorization, Fault, Forgery, Paywall, Route};
 use bursar::{
     Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
     PaymentStatus, Policy, ResponseExt, State, Timestamp, usd,
 };
+use bursar_testing::{Authorization, Fault, Forgery, Paywall, Route};
 use k256::ecdsa::SigningKey;
 use k256::elliptic_curve::sec1::ToSec1Point;
 use reqwest::{Response, StatusCode};

@@ -2,14 +2,10 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "tests"
 )]
-
-#[path = "support/purse.rs"]
-mod purse;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -24,11 +20,11 @@ use bursar::{
     Hypothetical, Limits, MemoryLedger, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
     Timestamp, Usd, Verdict, approve_fn, usd,
 };
-use proptest::prelude::*;
-use purse::{
+use bursar_tests::purse::{
     DAY, HOUR, MINUTE, Offer, SECOND, START, TestOffer, WalletHarness, at, base, euro, euros,
     payee, sale, sale_in, settle, signer, usdc,
 };
+use proptest::prelude::*;
 
 /// Base, and no limit but those added.
 fn bare() -> Policy {

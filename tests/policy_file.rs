@@ -1,15 +1,6 @@
 //! Policy files: what each key does, and where a mistake stands.
 
-#![cfg(feature = "toml")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-#[path = "support/purse.rs"]
-mod purse;
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -18,7 +9,7 @@ use bursar::{
     Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule,
     TokenAmount, Usd, Verdict, approve_fn, usd,
 };
-use purse::{TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc};
+use bursar_tests::purse::{self, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
     MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
     Resumption, Rule, Timestamp, Transition, U256, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 
 fn policy() -> Policy {
     Policy::new()

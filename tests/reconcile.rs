@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar::chain::Answer;
-use bursar::testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 use bursar::{
     ChainReader, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, PaymentStatus,
     Policy, Purchase, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
 };
+use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 

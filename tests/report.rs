@@ -1,22 +1,16 @@
 //! Reports against the books of a real ledger, and against sums made the simple way.
-#![cfg(all(feature = "sqlite", feature = "testing", feature = "report"))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
     SqliteLedger, State, Timestamp, U256, Usd, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
+use bursar_tests::shop::bought;
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -41,25 +35,6 @@ fn client(ledger: SqliteLedger) -> Client {
         .presentations(1)
         .build()
         .unwrap()
-}
-
-/// One purchase out of a real ledger, to make others of.
-fn model() -> Purchase {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let seller = Paywall::builder()
-            .route(Route::get("/a").price(usd!("0.01")))
-            .start()
-            .await
-            .unwrap();
-        let files = tempfile::tempdir().unwrap();
-        let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
-        client.get(seller.url("/a")).send().await.unwrap();
-        client.purchases(&Filter::all()).await.unwrap().remove(0)
-    })
 }
 
 /// A purchase, changed.
@@ -295,7 +270,7 @@ fn is_spent(draw: &Draw) -> bool {
 
 #[test]
 fn sums_are_those_made_the_simple_way() {
-    let model = model();
+    let model = bought();
     proptest!(ProptestConfig::with_cases(256), |(draws in draws())| {
         let purchases: Vec<Purchase> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
         let report = everything(&purchases);
@@ -338,7 +313,7 @@ fn sums_are_those_made_the_simple_way() {
 
 #[test]
 fn a_selection_takes_what_meets_all_of_its_conditions() {
-    let model = model();
+    let model = bought();
     let mut purchases = Vec::new();
     for (seq, (host, tag, agent, at)) in [
         ("a.example", Some("x"), Some("one"), "2026-03-28T23:30:00Z"),
@@ -432,7 +407,7 @@ fn read_csv(text: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn csv_has_every_group_and_no_formula() {
-    let model = model();
+    let model = bought();
     let evil = [
         "=cmd|' /C calc'!A0",
         "+1",
@@ -481,7 +456,7 @@ fn csv_has_every_group_and_no_formula() {
 
 #[test]
 fn json_has_exact_text_for_all_money() {
-    let report = everything(&[with(model(), |entry| {
+    let report = everything(&[with(bought(), |entry| {
         entry.value = U256::MAX;
         entry.usd = Some(Usd::MAX);
     })]);
@@ -495,7 +470,7 @@ fn json_has_exact_text_for_all_money() {
 
 #[test]
 fn values_of_any_size_are_reported() {
-    let huge = with(model(), |entry| {
+    let huge = with(bought(), |entry| {
         entry.value = U256::MAX;
         entry.usd = Some(Usd::MAX);
         entry.refunds = vec![];
@@ -513,284 +488,10 @@ fn values_of_any_size_are_reported() {
         refunded.usd <= Usd::MAX && refunded.usd.micros() > Usd::MAX.micros() / 2,
         "{refunded:?}"
     );
-    let far = with(model(), |entry| {
+    let far = with(bought(), |entry| {
         entry.reserved_at = Timestamp::from_millis(i64::MAX);
     });
     assert_eq!(everything(&[far]).by(Dimension::Day)[0].name, None);
-}
-
-mod written {
-    use super::*;
-
-    #[test]
-    fn empty_books_say_so_in_every_form() {
-        let report = everything(&[]);
-        assert!(
-            report.to_table(None).contains("spent"),
-            "{}",
-            report.to_table(None)
-        );
-        assert_eq!(read_csv(&report.to_csv()).len(), 2);
-        let page = report.to_html();
-        assert!(
-            page.contains("Nothing was spent") && !page.contains("<svg"),
-            "{page}"
-        );
-    }
-
-    #[test]
-    fn one_entry_makes_a_table_and_a_chart() {
-        let report = everything(&[model()]);
-        let table = report.to_table(None);
-        assert!(
-            table.contains("127.0.0.1") && table.contains("0.01"),
-            "{table}"
-        );
-        let page = report.to_html();
-        assert!(
-            page.contains("data-figure=\"host/127.0.0.1/spent.usd\">0.01<"),
-            "{page}"
-        );
-        assert_eq!(
-            page.matches("<svg").count(),
-            2,
-            "its day, wide and narrow; a bar alone says nothing"
-        );
-    }
-
-    #[test]
-    fn a_table_keeps_to_the_width_of_its_terminal() {
-        let long = with(model(), |entry| {
-            entry.tag = Some("a tag of many words ".repeat(6));
-        });
-        let report = everything(&[long]);
-        let table = report.to_table(Some(80));
-        let widest = table
-            .lines()
-            .skip(1)
-            .map(|line| line.chars().count())
-            .max()
-            .unwrap();
-        assert!(widest <= 80, "{widest}: {table}");
-        assert!(!table.contains('\u{1b}'), "no colours");
-    }
-
-    #[test]
-    fn what_strangers_named_is_text() {
-        let evil = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\u{1b}[31m\u{202e}";
-        let mut entry = with(model(), |entry| {
-            entry.tag = Some(evil.to_owned());
-            entry.symbol = evil.to_owned();
-        });
-        entry.agent = Some("</title></style><script>".to_owned());
-        (entry.state, entry.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
-        let report = of(&[entry], &Selection::new().tag(evil));
-        let page = report.to_html();
-        let lower = page.to_lowercase();
-        assert!(
-            !lower.contains("<script") && !lower.contains("<img"),
-            "{page}"
-        );
-        assert_eq!(
-            lower.matches("</title>").count(),
-            1 + lower.matches("<svg").count()
-        );
-        assert_eq!(lower.matches("</style>").count(), 1);
-        assert!(page.contains("&lt;script&gt;"));
-        let table = report.to_table(None);
-        assert!(
-            !table.contains('\u{1b}') && !table.contains('\u{202e}'),
-            "{table:?}"
-        );
-        assert!(page.contains("default-src 'none'"));
-        assert!(
-            !lower.contains("http://")
-                || lower
-                    .replace("http://www.w3.org/2000/svg", "")
-                    .matches("http://")
-                    .count()
-                    <= 1
-        );
-    }
-
-    #[test]
-    fn charts_hold_any_amount() {
-        for (value, usd) in [
-            (U256::MAX, Usd::MAX),
-            (U256::from(1), Usd::from_micros(1)),
-            (U256::ZERO, Usd::ZERO),
-        ] {
-            let page = everything(&[with(model(), |entry| {
-                entry.value = value;
-                entry.usd = Some(usd);
-            })])
-            .to_html();
-            assert_eq!(page.contains("<svg"), usd > Usd::ZERO);
-            assert!(page.contains(&format!(">{usd}<")), "{usd}");
-        }
-        let day = |seq: u64| {
-            with(model_of(seq), |entry| {
-                entry.seq = seq;
-                entry.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
-            })
-        };
-        let many: Vec<Purchase> = (0..400).map(day).collect();
-        let report = everything(&many);
-        let page = report.to_html();
-        assert!(
-            page.contains("the last 92 of 400") && page.contains("the first 10 of 40"),
-            "the captions say what is left out"
-        );
-    }
-
-    /// Pages that `.ci/run report` looks at in a browser, each with the figures that it must show.
-    #[test]
-    fn pages_are_written_for_the_browser() {
-        let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
-        drop(std::fs::remove_dir_all(&directory));
-        std::fs::create_dir_all(&directory).unwrap();
-        let huge = with(model(), |entry| {
-            (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX))
-        });
-        let twice = with(huge.clone(), |entry| entry.seq = 2);
-        let pages = [
-            ("empty", everything(&[])),
-            ("one", everything(&[model()])),
-            ("huge", everything(&[huge, twice])),
-            (
-                "busy",
-                Report::of(
-                    &busy(),
-                    limits(),
-                    &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()),
-                    NOW,
-                ),
-            ),
-        ];
-        for (name, report) in pages {
-            std::fs::write(directory.join(format!("{name}.html")), report.to_html()).unwrap();
-            std::fs::write(
-                directory.join(format!("{name}.json")),
-                serde_json::to_string(&report).unwrap(),
-            )
-            .unwrap();
-        }
-    }
-
-    /// What is left of limits that a fourth, a half and all is used of.
-    fn limits() -> Vec<bursar::Finding> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let seller = Paywall::builder()
-                .route(Route::get("/a").price(usd!("0.05")))
-                .start()
-                .await
-                .unwrap();
-            let policy = Policy::new()
-                .network("base-sepolia")
-                .per_payment(usd!("0.05"))
-                .lifetime(usd!("0.05"));
-            let policy = policy
-                .rolling(Duration::from_secs(86_400), usd!("0.20"))
-                .tag("research", |tag| tag.lifetime(usd!("0.10")));
-            let client = Client::builder()
-                .http(
-                    reqwest::Client::builder()
-                        .tls_backend_rustls()
-                        .tls_certs_only([]),
-                )
-                .signer(LocalSigner::random().unwrap())
-                .policy(policy)
-                .ledger(MemoryLedger::new())
-                .allow_http_loopback(true)
-                .build()
-                .unwrap();
-            client
-                .get(seller.url("/a"))
-                .tag("research")
-                .send()
-                .await
-                .unwrap();
-            client.budget().await.unwrap()
-        })
-    }
-
-    /// Four months of an agent's life, with all that can happen, and names of every kind.
-    fn busy() -> Vec<Purchase> {
-        let hosts = [
-            "api.weather.example",
-            "maps.example",
-            "a-host-with-a-long-name.of-many-parts.and-more.example",
-            "xn--bcher-kva.example",
-        ];
-        let tags = [
-            Some("daily"),
-            Some("<script>alert(1)</script>"),
-            None,
-            Some("averyveryverylongtagwithoutanyspaceinitwhichmustnotwidenthepage"),
-        ];
-        let states = [
-            State::Settled,
-            State::Settled,
-            State::Unresolved,
-            State::ApiCall,
-            State::Rejected,
-            State::Settled,
-            State::ReleasedByProof,
-        ];
-        let at = |seq: u64| {
-            NOW.before(Duration::from_secs(86_400 * 120))
-                .after(Duration::from_secs(seq * 31_000))
-        };
-        let purchase = |seq: u64| {
-            with(model_of(seq), |entry| {
-                entry.seq = seq;
-                entry.state = states[seq as usize % states.len()];
-                entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()])
-                    .parse()
-                    .unwrap();
-                entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
-                entry.usd = (!seq.is_multiple_of(11))
-                    .then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
-                entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
-                entry.symbol = if entry.usd.is_none() {
-                    "EURC".to_owned()
-                } else {
-                    entry.symbol.clone()
-                };
-                entry.asset = if entry.usd.is_none() {
-                    Address::repeat_byte(9)
-                } else {
-                    entry.asset
-                };
-                entry.credential = (entry.state == State::ApiCall).then(|| "weather".to_owned());
-                entry.reserved_at = at(seq);
-                entry.expires_at = if seq > 320 {
-                    NOW.after(Duration::from_secs(60))
-                } else {
-                    at(seq + 1)
-                };
-                entry.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
-                entry.refunds = if seq.is_multiple_of(17) {
-                    vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)]
-                } else {
-                    vec![]
-                };
-            })
-        };
-        (1..334).map(purchase).collect()
-    }
-
-    fn model_of(seq: u64) -> Purchase {
-        use std::sync::OnceLock;
-        static MODEL: OnceLock<Purchase> = OnceLock::new();
-        let mut entry = MODEL.get_or_init(model).clone();
-        entry.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
-        entry
-    }
 }
 
 #[test]

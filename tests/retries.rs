@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
     PaymentStatus, Policy, ResponseExt, Rule, Signer, SqliteLedger, State, SystemClock, Timestamp,
     signer_fn, usd,
 };
+use bursar_testing::{Fault, Forgery, Paywall, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger,
     PaymentStatus, Policy, Rule, SignerError, State, signer_fn, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};

@@ -44,14 +44,8 @@
 //! units for each token. A token without a dollar value is in its own units alone, and counted by
 //! `unpriced`. A sum too large to be written is held at the largest amount, and `exact` is false.
 
-#[cfg(feature = "report")]
-mod chart;
 mod csv;
-#[cfg(feature = "report")]
-mod page;
 mod selection;
-#[cfg(feature = "report")]
-mod table;
 mod tally;
 
 use std::cmp::Reverse;
@@ -196,16 +190,6 @@ pub struct Group {
     pub tally: Tally,
 }
 
-impl Group {
-    /// Its name for people.
-    #[cfg(feature = "report")]
-    fn title(&self) -> String {
-        self.name
-            .as_deref()
-            .map_or_else(|| "(none)".to_owned(), crate::text::excerpt)
-    }
-}
-
 /// A purchase that is signed and unresolved.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -299,20 +283,6 @@ impl Report {
     #[must_use]
     pub fn to_csv(&self) -> String {
         csv::write(self)
-    }
-
-    /// Tables for a terminal of so many columns, or as wide as they come.
-    #[cfg(feature = "report")]
-    #[must_use]
-    pub fn to_table(&self, columns: Option<u16>) -> String {
-        table::write(self, columns)
-    }
-
-    /// One HTML page with charts, complete in itself: it loads nothing and runs no script.
-    #[cfg(feature = "report")]
-    #[must_use]
-    pub fn to_html(&self) -> String {
-        page::write(self)
     }
 }
 

@@ -76,7 +76,9 @@ impl Selection {
         self
     }
 
-    pub(super) const fn zone_of_days(&self) -> &Zone {
+    /// Returns the time zone in which the report counts days.
+    #[must_use]
+    pub const fn zone_of_days(&self) -> &Zone {
         &self.zone
     }
 
@@ -98,11 +100,12 @@ impl Selection {
                 .as_ref()
                 .is_none_or(|host| host.matches(entry.origin.host()))
     }
+}
 
-    /// The conditions in words.
-    #[cfg(feature = "report")]
-    pub(super) fn words(&self) -> Vec<String> {
-        let said = [
+/// The conditions, such as `since 2026-11-01T00:00:00Z, tag research`, or `all purchases`.
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conditions = [
             self.since.map(|since| format!("since {since}")),
             self.until.map(|until| format!("before {until}")),
             self.host.as_ref().map(|host| format!("host {host}")),
@@ -113,11 +116,11 @@ impl Selection {
                 .as_deref()
                 .map(|agent| format!("agent {}", crate::text::excerpt(agent))),
         ];
-        let said: Vec<String> = said.into_iter().flatten().collect();
-        if said.is_empty() {
-            vec!["all purchases".to_owned()]
+        let conditions: Vec<String> = conditions.into_iter().flatten().collect();
+        if conditions.is_empty() {
+            f.write_str("all purchases")
         } else {
-            said
+            f.write_str(&conditions.join(", "))
         }
     }
 }

@@ -122,16 +122,6 @@ impl Sum {
             None => (token.units, self.exact) = (U256::MAX, false),
         }
     }
-
-    /// The dollars for people: `1.25`, or `≥ 1.25` where more could not be added.
-    #[cfg(feature = "report")]
-    pub(super) fn dollars(&self) -> String {
-        if self.exact {
-            self.usd.to_string()
-        } else {
-            format!("≥ {}", self.usd)
-        }
-    }
 }
 
 impl Tally {

@@ -1,7 +1,7 @@
 //! Answers that deny, lie about, or beg for a payment.
 
-use bursar::testing::{Fault, Forgery, Lie};
 use bursar::{Address, ErrorKind, Rule, Url};
+use bursar_testing::{Fault, Forgery, Lie};
 
 use crate::lies::STRANGER;
 use crate::trial::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bursar::ErrorKind;
-use bursar::testing::{Breakage, Fault};
+use bursar_testing::{Breakage, Fault};
 
 use crate::trial::{PRICE, Trial, elsewhere, lost, paid, run, trial, uncertain};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bursar::Url;
-use bursar::testing::{Breakage, Fault, Forgery, Lie};
+use bursar_testing::{Breakage, Fault, Forgery, Lie};
 
 use crate::{answers, breakages, lies};
 

@@ -1,7 +1,7 @@
 //! Terms that lie.
 
-use bursar::testing::{Fault, Lie};
 use bursar::{Address, ErrorKind, Rule, Url, address};
+use bursar_testing::{Fault, Lie};
 
 use crate::trial::{PRICE, Trial, denied, elsewhere, paid, rejected, run, trial, wallet};
 

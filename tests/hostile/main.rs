@@ -4,7 +4,6 @@
 //!
 //! A row of a table is one [`Trial`](trial::Trial). What must hold for every seller, however it
 //! misbehaves, is checked in every trial: see [`trial::Trial::run`].
-#![cfg(all(feature = "testing", feature = "rustls"))]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

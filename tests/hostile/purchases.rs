@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bursar::testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 use bursar::{
     Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, PaymentStatus, RequestBuilder,
     ResponseExt, Rule, State, Timestamp, U256, usd,
 };
+use bursar_testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 
 use tokio::task::JoinSet;
 

@@ -5,12 +5,12 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     Address, Client, ClientBuilder, Clock, Error, ErrorKind, Filter, LocalSigner, MemoryLedger,
     PaymentStatus, Policy, Purchase, RequestBuilder, ResponseExt, Rule, Signer, State, SystemClock,
     TransferAuthorization, U256, signer_fn, usd,
 };
+use bursar_testing::{Fault, Paywall, Route};
 use reqwest::Response;
 
 /// Anvil's account 0, published with it.

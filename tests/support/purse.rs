@@ -1,7 +1,5 @@
 //! A wallet with books in memory, a clock that is turned by hand, and sellers' terms to order.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,26 +18,26 @@ use serde_json::{Value, json};
 /// Anvil's account 0, known to everybody.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 /// Monday, 10 March 2025, noon in UTC.
-pub(crate) const START: i64 = 1_741_608_000_000;
+pub const START: i64 = 1_741_608_000_000;
 
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);
-pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(86_400);
 
-pub(crate) fn signer() -> LocalSigner {
+pub fn signer() -> LocalSigner {
     LocalSigner::from_hex(&KEY.into()).unwrap()
 }
 
-pub(crate) fn at(text: &str) -> Timestamp {
+pub fn at(text: &str) -> Timestamp {
     Timestamp::from_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
 }
 
-pub(crate) fn base() -> Network {
+pub fn base() -> Network {
     "base".parse().unwrap()
 }
 
-pub(crate) fn usdc(network: &str) -> Asset {
+pub fn usdc(network: &str) -> Asset {
     AssetRegistry::stablecoins()
         .find_symbol(network.parse().unwrap(), "USDC")
         .unwrap()
@@ -47,44 +45,44 @@ pub(crate) fn usdc(network: &str) -> Asset {
 }
 
 /// A token on Base without a dollar value.
-pub(crate) fn euro() -> Asset {
+pub fn euro() -> Asset {
     let address = "0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42"
         .parse()
         .unwrap();
     Asset::new(base(), address, "EURC", 6, "EURC", "2")
 }
 
-pub(crate) fn euros(decimal: &str) -> TokenAmount {
+pub fn euros(decimal: &str) -> TokenAmount {
     TokenAmount::parse(decimal, euro()).unwrap()
 }
 
-pub(crate) fn payee(byte: u8) -> Address {
+pub fn payee(byte: u8) -> Address {
     Address::repeat_byte(byte)
 }
 
 /// Something that a seller asks money for, and how the buyer asks for it.
 #[derive(Clone, Debug)]
-pub(crate) struct TestOffer {
-    pub(crate) url: String,
-    pub(crate) method: String,
-    pub(crate) offers: Vec<Offer>,
-    pub(crate) resource: Value,
-    pub(crate) tag: Option<String>,
-    pub(crate) agent: Option<String>,
-    pub(crate) max_price: Option<Usd>,
-    pub(crate) id: Option<String>,
+pub struct TestOffer {
+    pub url: String,
+    pub method: String,
+    pub offers: Vec<Offer>,
+    pub resource: Value,
+    pub tag: Option<String>,
+    pub agent: Option<String>,
+    pub max_price: Option<Usd>,
+    pub id: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Offer {
-    pub(crate) asset: Asset,
-    pub(crate) units: U256,
-    pub(crate) payee: Address,
-    pub(crate) window: u64,
+pub struct Offer {
+    pub asset: Asset,
+    pub units: U256,
+    pub payee: Address,
+    pub window: u64,
 }
 
 impl Offer {
-    pub(crate) fn new(asset: Asset, decimal: &str) -> Self {
+    pub fn new(asset: Asset, decimal: &str) -> Self {
         let units = asset.parse_units(decimal).unwrap();
         Self {
             asset,
@@ -107,11 +105,11 @@ impl Offer {
 }
 
 /// USDC on Base, for `https://api.example.com/report`.
-pub(crate) fn sale(dollars: &str) -> TestOffer {
+pub fn sale(dollars: &str) -> TestOffer {
     sale_in(usdc("base"), dollars)
 }
 
-pub(crate) fn sale_in(asset: Asset, decimal: &str) -> TestOffer {
+pub fn sale_in(asset: Asset, decimal: &str) -> TestOffer {
     TestOffer {
         url: "https://api.example.com/report".to_owned(),
         method: "GET".to_owned(),
@@ -125,52 +123,52 @@ pub(crate) fn sale_in(asset: Asset, decimal: &str) -> TestOffer {
 }
 
 impl TestOffer {
-    pub(crate) fn url(mut self, url: &str) -> Self {
+    pub fn url(mut self, url: &str) -> Self {
         self.url = url.to_owned();
         self
     }
 
-    pub(crate) fn method(mut self, method: &str) -> Self {
+    pub fn method(mut self, method: &str) -> Self {
         self.method = method.to_owned();
         self
     }
 
-    pub(crate) fn payee(mut self, payee: Address) -> Self {
+    pub fn payee(mut self, payee: Address) -> Self {
         self.offers[0].payee = payee;
         self
     }
 
-    pub(crate) fn window(mut self, seconds: u64) -> Self {
+    pub fn window(mut self, seconds: u64) -> Self {
         self.offers[0].window = seconds;
         self
     }
 
-    pub(crate) fn or(mut self, offer: Offer) -> Self {
+    pub fn or(mut self, offer: Offer) -> Self {
         self.offers.push(offer);
         self
     }
 
-    pub(crate) fn tag(mut self, tag: &str) -> Self {
+    pub fn tag(mut self, tag: &str) -> Self {
         self.tag = Some(tag.to_owned());
         self
     }
 
-    pub(crate) fn agent(mut self, agent: &str) -> Self {
+    pub fn agent(mut self, agent: &str) -> Self {
         self.agent = Some(agent.to_owned());
         self
     }
 
-    pub(crate) fn max_price(mut self, max: Usd) -> Self {
+    pub fn max_price(mut self, max: Usd) -> Self {
         self.max_price = Some(max);
         self
     }
 
-    pub(crate) fn id(mut self, id: &str) -> Self {
+    pub fn id(mut self, id: &str) -> Self {
         self.id = Some(id.to_owned());
         self
     }
 
-    pub(crate) fn resource(mut self, url: &str, description: &str) -> Self {
+    pub fn resource(mut self, url: &str, description: &str) -> Self {
         self.resource = json!({ "url": url, "description": description });
         self
     }
@@ -200,7 +198,7 @@ impl TestOffer {
 }
 
 /// A wallet under a policy. Agents share its books.
-pub(crate) struct WalletHarness {
+pub struct WalletHarness {
     policy: Policy,
     ledger: Arc<MemoryLedger>,
     clock: Arc<AtomicI64>,
@@ -209,12 +207,12 @@ pub(crate) struct WalletHarness {
 }
 
 impl WalletHarness {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub fn new(policy: Policy) -> Self {
         Self::with(policy, |builder| builder)
     }
 
     /// With an approver.
-    pub(crate) fn with(
+    pub fn with(
         policy: Policy,
         equip: impl Fn(PayerBuilder) -> PayerBuilder + Send + Sync + 'static,
     ) -> Self {
@@ -227,7 +225,7 @@ impl WalletHarness {
         }
     }
 
-    pub(crate) fn payer(&self, agent: Option<&str>) -> Payer {
+    pub fn payer(&self, agent: Option<&str>) -> Payer {
         let (clock, signatures) = (Arc::clone(&self.clock), Arc::clone(&self.signatures));
         let key = Arc::new(signer());
         let signer = signer_fn(Signer::address(&key), move |authorization| {
@@ -247,31 +245,31 @@ impl WalletHarness {
         (self.equip)(builder).build().unwrap()
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn advance(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         self.clock
             .store(self.now().after(time).millis(), Ordering::SeqCst);
     }
 
-    pub(crate) fn set_clock(&self, now: Timestamp) {
+    pub fn set_clock(&self, now: Timestamp) {
         self.clock.store(now.millis(), Ordering::SeqCst);
     }
 
     /// How often the signer was called.
-    pub(crate) fn signatures(&self) -> usize {
+    pub fn signatures(&self) -> usize {
         self.signatures.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn authorize(&self, sale: &TestOffer) -> Result<Payment, Error> {
+    pub async fn authorize(&self, sale: &TestOffer) -> Result<Payment, Error> {
         self.payer(sale.agent.as_deref())
             .authorize(&sale.terms(), &sale.intent())
             .await
     }
 
-    pub(crate) async fn quote(&self, sale: &TestOffer) -> PriceCheck {
+    pub async fn quote(&self, sale: &TestOffer) -> PriceCheck {
         self.payer(sale.agent.as_deref())
             .quote(sale.terms(), &sale.intent())
             .await
@@ -279,7 +277,7 @@ impl WalletHarness {
     }
 
     /// Buys, and the answer is lost.
-    pub(crate) async fn hold(&self, sale: &TestOffer) -> SignedPayment {
+    pub async fn hold(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
@@ -289,7 +287,7 @@ impl WalletHarness {
     }
 
     /// Buys, and the seller settles.
-    pub(crate) async fn buy(&self, sale: &TestOffer) -> SignedPayment {
+    pub async fn buy(&self, sale: &TestOffer) -> SignedPayment {
         let payment = self
             .authorize(sale)
             .await
@@ -299,7 +297,7 @@ impl WalletHarness {
     }
 
     /// Is refused, without a signature.
-    pub(crate) async fn deny(&self, sale: &TestOffer) -> Denial {
+    pub async fn deny(&self, sale: &TestOffer) -> Denial {
         let before = self.signatures();
         let error = match self.authorize(sale).await {
             Ok(payment) => panic!("was paid: {payment:?} for {sale:?}"),
@@ -310,13 +308,13 @@ impl WalletHarness {
         error.denial().unwrap_or_else(|| panic!("{error}")).clone()
     }
 
-    pub(crate) async fn purchases(&self) -> Vec<Purchase> {
+    pub async fn purchases(&self) -> Vec<Purchase> {
         self.payer(None).purchases(&Filter::all()).await.unwrap()
     }
 }
 
 /// The seller's receipt.
-pub(crate) async fn settle(payment: &Payment) {
+pub async fn settle(payment: &Payment) {
     let receipt = json!({
         "success": true,
         "transaction": format!("0x{}", "ab".repeat(32)),

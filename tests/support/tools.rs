@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bursar::testing::Paywall;
+use bursar_testing::Paywall;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Bytes;
 use rmcp::model::{
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 /// How an unpaid result says that it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
+pub enum Style {
     Structured,
     Text,
     /// Version 1's wrapping.
@@ -35,14 +35,14 @@ pub(crate) enum Style {
 }
 
 #[derive(Clone)]
-pub(crate) struct ToolServer {
-    pub(crate) paywall: Arc<Paywall>,
-    pub(crate) style: Style,
+pub struct ToolServer {
+    pub paywall: Arc<Paywall>,
+    pub style: Style,
     http: reqwest::Client,
 }
 
 impl ToolServer {
-    pub(crate) fn new(paywall: Arc<Paywall>, style: Style) -> Self {
+    pub fn new(paywall: Arc<Paywall>, style: Style) -> Self {
         let http = reqwest::Client::builder()
             .tls_backend_rustls()
             .tls_certs_only([])
@@ -171,7 +171,7 @@ impl ServerHandler for ToolServer {
 
 /// The shop over streamable HTTP. With `toll`, the endpoint itself answers 402 to calls of tools, by the
 /// paywall's route of that path.
-pub(crate) async fn open(
+pub async fn open(
     shop: ToolServer,
     toll: Option<&'static str>,
 ) -> (SocketAddr, tokio::task::JoinHandle<()>) {

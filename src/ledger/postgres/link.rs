@@ -167,7 +167,7 @@ fn is_of_the_connection(code: &SqlState) -> bool {
 }
 
 /// The server's own message without its details, which quote rows, payment headers included.
-fn tell(error: &Error) -> LedgerError {
+fn emit(error: &Error) -> LedgerError {
     let Some(answer) = error.as_db_error() else {
         let source = error
             .source()

@@ -1,0 +1,125 @@
+//! `bursar ledger` and `bursar budget`.
+
+use std::io::{self, Write};
+
+use bursar::{Filter, Finding, Ledger, Network, Purchase, write_csv, write_jsonl};
+
+use crate::args::{Budget, Format, LedgerShow};
+use crate::exit::{Exit, Failure};
+use crate::policies;
+use crate::report::{amount, name};
+use crate::{output, wallet};
+
+/// `bursar ledger`.
+pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
+    let purchases = match wallet::existing(&args.ledger).await? {
+        Some(ledger) => ledger.purchases(&Filter::all()).await?,
+        None if args
+            .ledger
+            .ledger
+            .as_deref()
+            .is_some_and(|path| path.as_os_str() != ":memory:") =>
+        {
+            return wallet::kept(&args.ledger).await.map(|_| Exit::Done);
+        }
+        None => Vec::new(),
+    };
+    let mut out = io::stdout().lock();
+    let written = match args.format {
+        Format::Table => write!(out, "{}", purchase_table(&purchases)),
+        Format::Csv => write_csv(&purchases, &mut out),
+        Format::Jsonl => write_jsonl(&purchases, &mut out),
+    };
+    output::finish(written.and_then(|()| out.flush()), Exit::Done)
+}
+
+/// `bursar budget`.
+pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
+    if args.policy.policy.is_none() && args.policy.network.is_empty() {
+        // No limit depends on it.
+        args.policy.network.push(Network::from_chain_id(8453));
+    }
+    let policy = policies::allowance(&args.policy)?.policy;
+    let payer = wallet::keyless(policy, wallet::existing(&args.ledger).await?)?;
+    let findings = payer.budget().await?;
+    let printed = if args.json {
+        limits_as_json(&findings)
+    } else {
+        output::print(limits(&findings))
+    };
+    output::finish(printed, Exit::Done)
+}
+
+fn limits_as_json(findings: &[Finding]) -> io::Result<()> {
+    findings.iter().try_for_each(output::print_json)
+}
+
+fn limits(findings: &[Finding]) -> String {
+    let head = ["LIMIT", "OF", "USED", "LEFT"].map(ToOwned::to_owned);
+    let rows = findings.iter().map(|finding| {
+        let text = |quantity: &Option<bursar::Quantity>| {
+            quantity
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        };
+        [
+            finding.name.clone(),
+            text(&finding.limit),
+            text(&finding.used),
+            text(&finding.left),
+        ]
+    });
+    table(head, rows)
+}
+
+fn table(purchases: &[Purchase]) -> String {
+    let head = [
+        "TIME",
+        "STATE",
+        "AMOUNT",
+        "NETWORK",
+        "REQUEST",
+        "TRANSACTION",
+    ]
+    .map(ToOwned::to_owned);
+    let rows = purchases.iter().map(|entry| {
+        [
+            entry.reserved_at.to_string(),
+            entry.state.to_string(),
+            amount(entry),
+            name(entry.network),
+            format!("{} {}{}", entry.method, entry.origin, entry.path),
+            entry
+                .transaction
+                .map(|hash| hash.to_string())
+                .unwrap_or_default(),
+        ]
+    });
+    table(head, rows)
+}
+
+/// Columns as wide as their widest cell.
+pub(crate) fn table<const N: usize>(
+    head: [String; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,85 @@
+//! `bursar`: an HTTP client that pays, on the command line.
+
+mod args;
+mod body;
+mod books;
+mod compare;
+mod diagnostics;
+mod discover;
+mod exit;
+#[cfg(feature = "mcp")]
+mod mcp;
+mod output;
+mod password;
+mod pay;
+mod policies;
+mod quote;
+mod render;
+mod report;
+mod request;
+#[cfg(feature = "mcp-serve")]
+mod serve;
+mod spending;
+mod store;
+mod upkeep;
+mod wallet;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[cfg(any(feature = "mcp", feature = "mcp-serve"))]
+use args::McpCommand;
+use args::{Cli, Command, LedgerCommandArgs as LedgerArgs, PolicyCommand};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) => return output::usage(&help),
+    };
+    diagnostics::install();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return output::failed(&Failure::failed(format!(
+                "the runtime cannot start: {error}"
+            )));
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => output::failed(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Pay(args) => pay::run(args).await,
+        Command::Quote(args) => quote::run(args).await,
+        Command::Discover(args) => discover::run(args).await,
+        Command::Ledger(LedgerArgs {
+            command: Some(command),
+            ..
+        }) => upkeep::run(command).await,
+        Command::Ledger(LedgerArgs {
+            show,
+            command: None,
+        }) => books::ledger(show).await,
+        Command::Budget(args) => books::budget(args).await,
+        Command::Report(args) => spending::run(args).await,
+        Command::Compare(args) => compare::run(args).await,
+        #[cfg(feature = "mcp")]
+        Command::Mcp(McpCommand::Tools(args)) => mcp::tools(args).await,
+        #[cfg(feature = "mcp")]
+        Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(args)).await,
+        #[cfg(feature = "mcp-serve")]
+        Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
+        Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
+        Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
+    }
+}

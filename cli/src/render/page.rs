@@ -1,0 +1,322 @@
+//! A report as one HTML page. Names come from strangers: maud escapes all of them, and the content
+//! security policy lets nothing run or load.
+
+use bursar::report::{Dimension, Group, Report, Section, Sum};
+use bursar::{Amount, Finding, Quantity, U256};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
+use super::table::{named, quantities, tells, tokens};
+use super::{dollars, name_of};
+
+const STYLE: &str = include_str!("page.css");
+/// Steps of a meter.
+const WHOLE: u32 = 1000;
+const SECURITY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+
+pub(super) fn write(report: &Report) -> String {
+    let about = report.selection.to_string();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(SECURITY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="generator" content="bursar report";
+                title { "Spending: " (about) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Where the money went" }
+                    p { (about) ", in days of " (report.selection.zone_of_days()) ", as of "
+                        time datetime=(report.at) { (report.at) } "." }
+                }
+                main {
+                    (cards(report))
+                    (budget(&report.budget))
+                    @for section in report.sections.iter().filter(|section| tells(section)) { (by(section)) }
+                    (unresolved(report))
+                    (parts(report))
+                }
+                footer { p { "Made by " code { "bursar report" } " from the books. Money is in US dollars unless a token \
+                    is named, rounded up to the micro-dollar for each purchase. This page loads nothing and runs no script." } }
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// A number that can be found again: `data-figure` says which it is.
+fn figure(name: &str, value: &str) -> Markup {
+    html! { span class="figure" data-figure=(name) { (value) } }
+}
+
+fn money(name: &str, sum: &Sum) -> Markup {
+    html! { (figure(&format!("{name}.usd"), &dollars(sum))) }
+}
+
+/// A cell of money; nothing is shown in a softer colour.
+fn money_cell(name: &str, sum: &Sum) -> Markup {
+    html! { td class={ "number" @if sum.count == 0 { " zero" } } { (money(name, sum)) } }
+}
+
+fn count_cell(name: &str, count: u64) -> Markup {
+    html! {
+        td class={ "number" @if count == 0 { " zero" } } { (figure(&format!("{name}.count"), &count.to_string())) }
+    }
+}
+
+fn cards(report: &Report) -> Markup {
+    let total = &report.total;
+    let cards = [
+        (
+            "Spent",
+            "spent",
+            &total.spent,
+            "paid, called by key, and what may be paid",
+        ),
+        (
+            "Outstanding",
+            "outstanding",
+            &total.outstanding,
+            "signed, unresolved, and can still be cashed",
+        ),
+        (
+            "Refused",
+            "refused",
+            &total.refused,
+            "signed, and the seller asked again",
+        ),
+        (
+            "Failed",
+            "failed",
+            &total.failed,
+            "taken, or perhaps, and not delivered",
+        ),
+        (
+            "Refunded",
+            "refunded",
+            &total.refunded,
+            "came back; not taken off what was spent",
+        ),
+    ];
+    html! {
+        section aria-label="Totals" {
+            dl class="cards" {
+                @for (title, key, sum, meaning) in cards {
+                    div class=(key) {
+                        dt { (title) }
+                        dd class="amount" { (money(&format!("card.{key}"), sum)) " " span class="unit" { "USD" } }
+                        dd class="note" { (sum.count) @if sum.count == 1 { " call; " } @else { " calls; " } (meaning) }
+                    }
+                }
+            }
+            @if total.spent.unpriced > 0 {
+                p { (total.spent.unpriced) " of them in tokens without a dollar value: see " a href="#parts" { "all sums" } "." }
+            }
+            @if total.spent.count == 0 { p class="empty" { "Nothing was spent in this selection." } }
+        }
+    }
+}
+
+/// A section's title, and the head of its names.
+const fn titles(by: Dimension) -> (&'static str, &'static str) {
+    match by {
+        Dimension::Day => ("By day", "Day"),
+        Dimension::Host => ("By host", "Host"),
+        Dimension::Payee => ("By payee", "Payee"),
+        Dimension::Tag => ("By tag", "Tag"),
+        Dimension::Agent => ("By agent", "Agent"),
+        Dimension::Means => ("By means", "Means"),
+        _ => ("By another property", "Name"),
+    }
+}
+
+fn by(section: &Section) -> Markup {
+    let (name, (title, head_of_names)) = (section.by.name(), titles(section.by));
+    // Of days, the latest is asked for first.
+    let mut groups: Vec<&Group> = section.groups.iter().collect();
+    if section.by == Dimension::Day {
+        groups.reverse();
+    }
+    html! {
+        section aria-labelledby=(format!("{name}-heading")) {
+            h2 id=(format!("{name}-heading")) { (title) }
+            (drawn(section, title))
+            div class="scroll" role="region" tabindex="0" aria-labelledby=(format!("{name}-heading")) {
+                table {
+                    thead { tr {
+                        th scope="col" { (head_of_names) }
+                        @for head in ["Calls", "USD", "Unresolved", "Refused", "Failed", "Refunded"] {
+                            th scope="col" class="number" { (head) }
+                        }
+                    } }
+                    tbody { @for group in groups { (row(name, group)) } }
+                }
+            }
+        }
+    }
+}
+
+fn row(by: &str, group: &Group) -> Markup {
+    let name = format!("{by}/{}", group.name.as_deref().unwrap_or_default());
+    let tally = &group.tally;
+    let open = tally.outstanding.count.saturating_add(tally.expired.count);
+    html! {
+        tr {
+            th scope="row" { (name_of(group)) }
+            (count_cell(&format!("{name}/spent"), tally.spent.count))
+            (money_cell(&format!("{name}/spent"), &tally.spent))
+            (count_cell(&format!("{name}/unresolved"), open))
+            (count_cell(&format!("{name}/refused"), tally.refused.count))
+            (count_cell(&format!("{name}/failed"), tally.failed.count))
+            (money_cell(&format!("{name}/refunded"), &tally.refunded))
+        }
+    }
+}
+
+/// The chart in both widths, of which the style sheet shows one.
+fn drawn(section: &Section, title: &str) -> Markup {
+    let (name, groups) = (section.by.name(), &section.groups);
+    let draw = |size| match section.by {
+        Dimension::Day => chart::days(groups, size),
+        _ => chart::ranking(groups, size),
+    };
+    let (Some(wide), Some(narrow)) = (draw(WIDE), draw(NARROW)) else {
+        return html! {};
+    };
+    let title = format!("Spending {}", title.to_lowercase());
+    let most = groups.iter().max_by_key(|group| group.tally.spent.usd);
+    let most = most.map(|most| {
+        format!(
+            "Most: {}, {} USD. ",
+            name_of(most),
+            dollars(&most.tally.spent)
+        )
+    });
+    let description = format!(
+        "{}The table that follows has all numbers.",
+        most.unwrap_or_default()
+    );
+    let (shown, of, what) = match section.by {
+        Dimension::Day => (DAYS, chart::span(groups), "last"),
+        _ => (NAMES, groups.len(), "first"),
+    };
+    html! {
+        figure {
+            div class="wide" { (PreEscaped(chart::described(&wide, &format!("{name}-wide"), &title, &description))) }
+            div class="narrow" { (PreEscaped(chart::described(&narrow, &format!("{name}-narrow"), &title, &description))) }
+            figcaption {
+                span class="key certain" {} "paid or called by key" " "
+                span class="key open" {} "unresolved" ", USD"
+                @if of > shown { "; the " (what) " " (shown) " of " (of) }
+            }
+        }
+    }
+}
+
+fn unresolved(report: &Report) -> Markup {
+    html! {
+        @if !report.unresolved.is_empty() {
+            section aria-labelledby="unresolved-heading" {
+                h2 id="unresolved-heading" { "Signed and unresolved" }
+                p { code { "bursar ledger reconcile" } " asks the chain what became of these." }
+                div class="scroll" role="region" tabindex="0" aria-labelledby="unresolved-heading" {
+                    table {
+                        thead { tr { @for head in ["Purchase", "State", "Amount", "Seller", "Reserved", "Can be cashed"] {
+                            th scope="col" { (head) }
+                        } } }
+                        tbody { @for open in &report.unresolved { tr {
+                            th scope="row" { code { (open.purchase) } }
+                            td { (open.state) }
+                            td { (open.amount) }
+                            td { (open.origin) }
+                            td class="time" { (open.reserved_at) }
+                            td class="time" { @if open.outstanding { "until " } @else { "no more since " } (open.expires_at) }
+                        } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn budget(findings: &[Finding]) -> Markup {
+    let limits: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.limit.is_some())
+        .collect();
+    html! {
+        @if !limits.is_empty() {
+            section aria-labelledby="budget-heading" {
+                h2 id="budget-heading" { "Budget left" }
+                div class="scroll" role="region" tabindex="0" aria-labelledby="budget-heading" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Limit" }
+                            th scope="col" { "Used" }
+                            @for head in ["Of", "Used", "Left"] { th scope="col" class="number" { (head) } }
+                        } }
+                        tbody { @for finding in limits {
+                            @let [limit, used, left] = quantities(finding);
+                            tr {
+                                th scope="row" { (finding.name) }
+                                td { meter min="0" max=(WHOLE) value=(per_mille(finding)) aria-label=(format!("{used} of {limit}")) {} }
+                                td class="number" { (limit) }
+                                td class="number" { (figure(&format!("budget/{}/used", finding.name), &used)) }
+                                td class="number" { (figure(&format!("budget/{}/left", finding.name), &left)) }
+                            }
+                        } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How much of a limit is used, in thousandths.
+fn per_mille(finding: &Finding) -> u32 {
+    let weight = |quantity: &Option<Quantity>| match quantity {
+        Some(Quantity::Amount(Amount::Usd(usd))) => U256::from(usd.micros()),
+        Some(Quantity::Amount(Amount::Token(amount))) => amount.units(),
+        Some(Quantity::Payments(payments)) => U256::from(*payments),
+        _ => U256::ZERO,
+    };
+    let (limit, used) = (weight(&finding.limit), weight(&finding.used));
+    if used >= limit {
+        return WHOLE;
+    }
+    // A limit of more than 2^246 units is not used up by what is on a chain.
+    let part = used
+        .checked_mul(U256::from(WHOLE))
+        .and_then(|part| part.checked_div(limit));
+    part.and_then(|part| part.try_into().ok()).unwrap_or(0)
+}
+
+fn parts(report: &Report) -> Markup {
+    html! {
+        section aria-labelledby="parts" {
+            h2 id="parts" { "All sums" }
+            div class="scroll" role="region" tabindex="0" aria-labelledby="parts" {
+                table {
+                    thead { tr {
+                        th scope="col" { "What" }
+                        th scope="col" class="number" { "Calls" }
+                        th scope="col" class="number" { "USD" }
+                        th scope="col" { "Tokens" }
+                    } }
+                    tbody { @for (name, sum) in named(&report.total) { tr {
+                        th scope="row" { (name) }
+                        (count_cell(&format!("total/{name}"), sum.count))
+                        (money_cell(&format!("total/{name}"), sum))
+                        td class="tokens" { (tokens(sum)) }
+                    } } }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `bursar report`: where the money went. (How one request is reported is in `report.rs`.)
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use bursar::report::{Report, Selection, Zone};
+use bursar::{Clock, Network, SystemClock, Timestamp};
+
+use crate::args::{ReportFormat, Spending};
+use crate::exit::{Exit, Failure};
+use crate::{output, policies, render, wallet};
+
+pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
+    if args.policy.policy.is_none() && args.policy.network.is_empty() {
+        // No limit depends on it.
+        args.policy.network.push(Network::from_chain_id(8453));
+    }
+    let policy = policies::allowance(&args.policy)?.policy;
+    let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
+    let selection = selection(&args, zone)?;
+    let payer = wallet::keyless(policy, Some(wallet::kept(&args.ledger).await?))?;
+    let report = payer.report(&selection).await?;
+    let text = written(&report, args.format, args.out.is_none())?;
+    match &args.out {
+        None => output::finish(output::print(text), Exit::Done),
+        Some(path) => {
+            put(path, &text)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
+    let moment = |flag: &str, text: &str| -> Result<Timestamp, Failure> {
+        let wrong = || {
+            Failure::usage(format!(
+                "{flag} {text}: expected a date such as 2026-11-23, or RFC 3339"
+            ))
+        };
+        zone.moment(text).ok_or_else(wrong)
+    };
+    let mut selection = Selection::new();
+    if let Some(since) = &args.since {
+        selection = selection.since(moment("--since", since)?);
+    }
+    if let Some(until) = &args.until {
+        selection = selection.until(moment("--until", until)?);
+    }
+    if let Some(days) = args.days {
+        let start = zone.last_days(days, SystemClock.now());
+        selection = selection
+            .since(start.ok_or_else(|| Failure::usage("--days goes beyond the calendar"))?);
+    }
+    if let Some(host) = &args.host {
+        selection = selection.host(
+            host.parse()
+                .map_err(|error| Failure::usage(format!("--host: {error}")))?,
+        );
+    }
+    if let Some(tag) = &args.tag {
+        selection = selection.tag(tag);
+    }
+    if let Some(agent) = &args.agent {
+        selection = selection.agent(agent);
+    }
+    Ok(selection.zone(zone))
+}
+
+fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<String, Failure> {
+    Ok(match format {
+        ReportFormat::Table => render::table(report, columns().filter(|_| for_terminal)),
+        ReportFormat::Csv => report.to_csv(),
+        ReportFormat::Html => render::html(report),
+        ReportFormat::Json => {
+            let json = serde_json::to_string(report);
+            json.map_err(|error| {
+                Failure::failed(format!("the report cannot be written as JSON: {error}"))
+            })? + "\n"
+        }
+    })
+}
+
+/// The terminal's, if that is where the table goes.
+fn columns() -> Option<u16> {
+    let out = io::stdout();
+    terminal_size::terminal_size_of(&out)
+        .filter(|_| out.is_terminal())
+        .map(|(width, _)| width.0)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}

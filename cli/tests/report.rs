@@ -1,0 +1,310 @@
+//! Reports as tables and as pages.
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
+#[path = "../src/render/mod.rs"]
+mod render;
+
+use std::time::Duration;
+
+use bursar::report::{Report, Selection, Zone};
+use bursar::{
+    Address, B256, Client, LocalSigner, MemoryLedger, Policy, Purchase, Refund, State, Timestamp,
+    U256, Usd, usd,
+};
+use bursar_testing::{Paywall, Route};
+use bursar_tests::shop::bought;
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// A purchase, changed.
+fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
+    change(&mut entry);
+    entry
+}
+
+fn of(purchases: &[Purchase], selection: &Selection) -> Report {
+    Report::of(purchases, Vec::new(), selection, NOW)
+}
+
+fn everything(purchases: &[Purchase]) -> Report {
+    of(purchases, &Selection::new())
+}
+
+#[test]
+fn empty_books_say_so_in_every_form() {
+    let report = everything(&[]);
+    assert!(
+        render::table(&report, None).contains("spent"),
+        "{}",
+        render::table(&report, None)
+    );
+    assert_eq!(report.to_csv().lines().count(), 2);
+    let page = render::html(&report);
+    assert!(
+        page.contains("Nothing was spent") && !page.contains("<svg"),
+        "{page}"
+    );
+}
+
+#[test]
+fn one_entry_makes_a_table_and_a_chart() {
+    let report = everything(&[bought()]);
+    let table = render::table(&report, None);
+    assert!(
+        table.contains("127.0.0.1") && table.contains("0.01"),
+        "{table}"
+    );
+    let page = render::html(&report);
+    assert!(
+        page.contains("data-figure=\"host/127.0.0.1/spent.usd\">0.01<"),
+        "{page}"
+    );
+    assert_eq!(
+        page.matches("<svg").count(),
+        2,
+        "its day, wide and narrow; a bar alone says nothing"
+    );
+}
+
+#[test]
+fn a_table_keeps_to_the_width_of_its_terminal() {
+    let long = with(bought(), |entry| {
+        entry.tag = Some("a tag of many words ".repeat(6));
+    });
+    let report = everything(&[long]);
+    let table = render::table(&report, Some(80));
+    let widest = table
+        .lines()
+        .skip(1)
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap();
+    assert!(widest <= 80, "{widest}: {table}");
+    assert!(!table.contains('\u{1b}'), "no colours");
+}
+
+#[test]
+fn what_strangers_named_is_text() {
+    let evil = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\u{1b}[31m\u{202e}";
+    let mut entry = with(bought(), |entry| {
+        entry.tag = Some(evil.to_owned());
+        entry.symbol = evil.to_owned();
+    });
+    entry.agent = Some("</title></style><script>".to_owned());
+    (entry.state, entry.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
+    let report = of(&[entry], &Selection::new().tag(evil));
+    let page = render::html(&report);
+    let lower = page.to_lowercase();
+    assert!(
+        !lower.contains("<script") && !lower.contains("<img"),
+        "{page}"
+    );
+    assert_eq!(
+        lower.matches("</title>").count(),
+        1 + lower.matches("<svg").count()
+    );
+    assert_eq!(lower.matches("</style>").count(), 1);
+    assert!(page.contains("&lt;script&gt;"));
+    let table = render::table(&report, None);
+    assert!(
+        !table.contains('\u{1b}') && !table.contains('\u{202e}'),
+        "{table:?}"
+    );
+    assert!(page.contains("default-src 'none'"));
+    assert!(
+        !lower.contains("http://")
+            || lower
+                .replace("http://www.w3.org/2000/svg", "")
+                .matches("http://")
+                .count()
+                <= 1
+    );
+}
+
+#[test]
+fn charts_hold_any_amount() {
+    for (value, usd) in [
+        (U256::MAX, Usd::MAX),
+        (U256::from(1), Usd::from_micros(1)),
+        (U256::ZERO, Usd::ZERO),
+    ] {
+        let page = render::html(&everything(&[with(bought(), |entry| {
+            entry.value = value;
+            entry.usd = Some(usd);
+        })]));
+        assert_eq!(page.contains("<svg"), usd > Usd::ZERO);
+        assert!(page.contains(&format!(">{usd}<")), "{usd}");
+    }
+    let day = |seq: u64| {
+        with(model_of(seq), |entry| {
+            entry.seq = seq;
+            entry.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
+        })
+    };
+    let many: Vec<Purchase> = (0..400).map(day).collect();
+    let report = everything(&many);
+    let page = render::html(&report);
+    assert!(
+        page.contains("the last 92 of 400") && page.contains("the first 10 of 40"),
+        "the captions say what is left out"
+    );
+}
+
+/// Pages that `.ci/run report` looks at in a browser, each with the figures that it must show.
+#[test]
+fn pages_are_written_for_the_browser() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    drop(std::fs::remove_dir_all(&directory));
+    std::fs::create_dir_all(&directory).unwrap();
+    let huge = with(bought(), |entry| {
+        (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX))
+    });
+    let twice = with(huge.clone(), |entry| entry.seq = 2);
+    let pages = [
+        ("empty", everything(&[])),
+        ("one", everything(&[bought()])),
+        ("huge", everything(&[huge, twice])),
+        (
+            "busy",
+            Report::of(
+                &busy(),
+                limits(),
+                &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()),
+                NOW,
+            ),
+        ),
+    ];
+    for (name, report) in pages {
+        std::fs::write(
+            directory.join(format!("{name}.html")),
+            render::html(&report),
+        )
+        .unwrap();
+        std::fs::write(
+            directory.join(format!("{name}.json")),
+            serde_json::to_string(&report).unwrap(),
+        )
+        .unwrap();
+    }
+}
+
+/// What is left of limits that a fourth, a half and all is used of.
+fn limits() -> Vec<bursar::Finding> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let seller = Paywall::builder()
+            .route(Route::get("/a").price(usd!("0.05")))
+            .start()
+            .await
+            .unwrap();
+        let policy = Policy::new()
+            .network("base-sepolia")
+            .per_payment(usd!("0.05"))
+            .lifetime(usd!("0.05"));
+        let policy = policy
+            .rolling(Duration::from_secs(86_400), usd!("0.20"))
+            .tag("research", |tag| tag.lifetime(usd!("0.10")));
+        let client = Client::builder()
+            .http(
+                reqwest::Client::builder()
+                    .tls_backend_rustls()
+                    .tls_certs_only([]),
+            )
+            .signer(LocalSigner::random().unwrap())
+            .policy(policy)
+            .ledger(MemoryLedger::new())
+            .allow_http_loopback(true)
+            .build()
+            .unwrap();
+        client
+            .get(seller.url("/a"))
+            .tag("research")
+            .send()
+            .await
+            .unwrap();
+        client.budget().await.unwrap()
+    })
+}
+
+/// Four months of an agent's life, with all that can happen, and names of every kind.
+fn busy() -> Vec<Purchase> {
+    let hosts = [
+        "api.weather.example",
+        "maps.example",
+        "a-host-with-a-long-name.of-many-parts.and-more.example",
+        "xn--bcher-kva.example",
+    ];
+    let tags = [
+        Some("daily"),
+        Some("<script>alert(1)</script>"),
+        None,
+        Some("averyveryverylongtagwithoutanyspaceinitwhichmustnotwidenthepage"),
+    ];
+    let states = [
+        State::Settled,
+        State::Settled,
+        State::Unresolved,
+        State::ApiCall,
+        State::Rejected,
+        State::Settled,
+        State::ReleasedByProof,
+    ];
+    let at = |seq: u64| {
+        NOW.before(Duration::from_secs(86_400 * 120))
+            .after(Duration::from_secs(seq * 31_000))
+    };
+    let purchase = |seq: u64| {
+        with(model_of(seq), |entry| {
+            entry.seq = seq;
+            entry.state = states[seq as usize % states.len()];
+            entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()])
+                .parse()
+                .unwrap();
+            entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
+            entry.usd = (!seq.is_multiple_of(11))
+                .then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
+            entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
+            entry.symbol = if entry.usd.is_none() {
+                "EURC".to_owned()
+            } else {
+                entry.symbol.clone()
+            };
+            entry.asset = if entry.usd.is_none() {
+                Address::repeat_byte(9)
+            } else {
+                entry.asset
+            };
+            entry.credential = (entry.state == State::ApiCall).then(|| "weather".to_owned());
+            entry.reserved_at = at(seq);
+            entry.expires_at = if seq > 320 {
+                NOW.after(Duration::from_secs(60))
+            } else {
+                at(seq + 1)
+            };
+            entry.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
+            entry.refunds = if seq.is_multiple_of(17) {
+                vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)]
+            } else {
+                vec![]
+            };
+        })
+    };
+    (1..334).map(purchase).collect()
+}
+
+fn model_of(seq: u64) -> Purchase {
+    use std::sync::OnceLock;
+    static MODEL: OnceLock<Purchase> = OnceLock::new();
+    let mut entry = MODEL.get_or_init(bought).clone();
+    entry.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
+    entry
+}

@@ -1,0 +1,221 @@
+//! `bursar discover`.
+
+use bursar::usd;
+use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Route};
+use serde_json::{Value, json};
+
+use super::bench::{CliHarness, PAYEE, report};
+
+/// The bench's report in a list, and more that cannot be had.
+fn listed(bench: &CliHarness) -> BazaarBuilder {
+    let honest = bench.paywall.advertisement("/report", "a daily report");
+    let mut dear = honest.clone();
+    dear["resource"] = json!("https://dear.example/report");
+    dear["accepts"][0]["amount"] = json!("5000000");
+    let mut odd = honest.clone();
+    odd["resource"] = json!("https://odd.example/report';reboot;'?a=1&b=2");
+    odd["extensions"]["bazaar"]["info"]["input"]["method"] = json!("POST");
+    odd["accepts"][0]["amount"] = json!("20000");
+    Bazaar::builder()
+        .item(dear)
+        .item(odd)
+        .item(honest)
+        .item(json!(7))
+}
+
+async fn discover(bench: &CliHarness, bazaar: &Bazaar, args: &[&str]) -> super::bench::Ended {
+    let url = bazaar.url("/").to_string();
+    bench
+        .run(
+            &[
+                &["discover", "--allow-http-loopback", "--bazaar", &url][..],
+                args,
+            ]
+            .concat(),
+        )
+        .await
+}
+
+#[tokio::test]
+async fn what_is_found_can_be_pasted_into_pay() {
+    let bench = CliHarness::new(report()).await;
+    let bazaar = listed(&bench).start().await.unwrap();
+    let ended = discover(
+        &bench,
+        &bazaar,
+        &["daily", "report", "--network", "base-sepolia"],
+    )
+    .await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let lines: Vec<_> = ended.text().lines().collect();
+    let columns: Vec<_> = lines[1].split_whitespace().collect();
+    let url = bench.url();
+    assert_eq!(
+        columns,
+        [
+            "0.01",
+            "USDC",
+            "base-sepolia",
+            "payable",
+            "GET",
+            url.as_str()
+        ],
+        "{ended:?}"
+    );
+    assert!(
+        lines[2].ends_with(r"POST    -X POST 'https://odd.example/report'\'';reboot;'\''?a=1&b=2'"),
+        "{}",
+        lines[2]
+    );
+    assert!(lines[3].contains("denied") && lines[3].ends_with("https://dear.example/report"));
+    assert!(
+        lines[4].contains("5.00 USD is above the limit of 0.10 USD"),
+        "{}",
+        lines[4]
+    );
+    assert!(bench.paywall.requests().is_empty() && !bench.path("state").exists());
+
+    let bought = bench.pay(&[columns[5]]).await;
+    assert_eq!((bought.code, bought.text()), (0, "the report"));
+}
+
+#[tokio::test]
+async fn the_json_of_what_is_found_has_this_shape() {
+    let bench = CliHarness::new(report()).await;
+    let bazaar = listed(&bench).without_search().start().await.unwrap();
+    let policy = bench.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n",
+    );
+    let ended = discover(
+        &bench,
+        &bazaar,
+        &["daily", "--policy", &policy, "--limit", "1", "--json"],
+    )
+    .await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    let input = json!({ "method": "GET", "type": "http" });
+    let mut found = ended.json();
+    let described = found["services"][0]["untrusted"]["input"].take();
+    assert_eq!(
+        serde_json::from_str::<Value>(described.as_str().unwrap()).unwrap(),
+        input
+    );
+    let expected = json!({
+        "services": [{
+            "standing": "payable", "reason": null, "kind": "http", "method": "GET", "url": bench.url(), "tool": null,
+            "price": "0.01 USDC", "usd": "0.01", "network": "eip155:84532", "payTo": PAYEE,
+            "untrusted": { "name": null, "description": "a daily report", "tags": [], "mimeType": null, "input": null },
+            "sources": [0],
+        }],
+        "sources": [{
+            "kind": "bazaar", "url": bazaar.url("/").as_str(), "pages": 1, "items": 4, "skipped": 1,
+            "reasons": ["an item names no URL"], "more": false, "error": null,
+        }],
+        "leftOut": 2,
+    });
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn without_a_policy_prices_are_shown() {
+    let bench = CliHarness::new(Route::get("/report").price(usd!("0.01"))).await;
+    let bazaar = listed(&bench).start().await.unwrap();
+    let ended = discover(&bench, &bazaar, &["--max-price", "0.02", "report"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended.text().contains("unjudged") && ended.text().contains("denied"),
+        "{}",
+        ended.text()
+    );
+    assert_eq!(discover(&bench, &bazaar, &["--budget", "1"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_is_named() {
+    let bench = CliHarness::new(report()).await;
+    let broken = Bazaar::builder()
+        .fault(BazaarFault::Status(500))
+        .start()
+        .await
+        .unwrap();
+    let alone = discover(&bench, &broken, &["report"]).await;
+    assert_eq!((alone.code, alone.text()), (1, ""));
+    let place = broken.url("/").to_string();
+    let place = place.trim_end_matches('/');
+    let said = format!(
+        "bazaar {place}: the list answers 500 Internal Server Error [{place}/discovery/search]"
+    );
+    assert_eq!(alone.stderr, format!("{said}\nnothing was found\n"));
+    let good = listed(&bench).start().await.unwrap();
+    let both = discover(
+        &bench,
+        &broken,
+        &["report", "--bazaar", good.url("/").as_str()],
+    )
+    .await;
+    assert!(both.code == 0 && both.stderr.starts_with(&said), "{both:?}");
+    let nowhere = bench.run(&["discover", "report"]).await;
+    assert!(
+        nowhere.code == 2 && nowhere.stderr.contains("nowhere to look"),
+        "{nowhere:?}"
+    );
+    let plain = bench
+        .run(&["discover", "--bazaar", good.url("/").as_str(), "--json"])
+        .await;
+    assert_eq!(
+        (plain.code, &plain.json()["sources"][0]["error"]["kind"]),
+        (1, &json!("insecure"))
+    );
+}
+
+#[tokio::test]
+async fn a_policy_file_can_say_where_to_look() {
+    let bench = CliHarness::new(report()).await;
+    let (own, other) = (
+        listed(&bench).start().await.unwrap(),
+        listed(&bench).start().await.unwrap(),
+    );
+    let file =
+        |rest: String| format!("version = 1\nnetworks = [\"base-sepolia\"]\n[discovery]\n{rest}\n");
+    let policy = bench.file(
+        "policy.toml",
+        file(format!("bazaar = [\"{}\"]", own.url("/"))),
+    );
+    let ended = bench
+        .run(&[
+            "discover",
+            "--allow-http-loopback",
+            "--policy",
+            &policy,
+            "report",
+        ])
+        .await;
+    assert!(
+        ended.code == 0 && ended.text().contains("payable"),
+        "{ended:?}"
+    );
+    let asked = own.requests().len();
+    assert_eq!(
+        discover(&bench, &other, &["--policy", &policy]).await.code,
+        0
+    );
+    assert_eq!(
+        (own.requests().len(), other.requests().len()),
+        (asked, 1),
+        "what is named replaces it"
+    );
+
+    for (wrong, said) in [
+        ("bazar = []".to_owned(), "bazar"),
+        ("bazaar = \"nowhere\"".to_owned(), "line 4, column 10"),
+        (
+            "registry = \"https://me:secret@example.com\"".to_owned(),
+            "user name or password",
+        ),
+    ] {
+        let policy = bench.file("wrong.toml", file(wrong));
+        let ended = bench.run(&["policy", "check", &policy]).await;
+        assert!(ended.code == 2 && ended.stderr.contains(said), "{ended:?}");
+    }
+}

@@ -1,0 +1,266 @@
+//! Answers: the 402, the goods, the receipt.
+
+use std::borrow::Cow;
+
+use alloy::primitives::{Address, B256, keccak256};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::json;
+use url::Url;
+
+use super::body::Body;
+use super::breakage::Breakage;
+use super::chain::{Settlement, Token};
+use super::fault::Forgery;
+use super::headers::RECEIPTS;
+use super::payment::{Authorization, Received};
+use super::route::{Content, Route};
+use super::terms::legacy_name;
+use bursar::Network;
+use bursar::Version;
+
+/// In seconds.
+pub(super) const A_YEAR: u32 = 31_536_000;
+
+/// What the server does with a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Answer(Response<Body>),
+    /// An answer that breaks on its way.
+    Broken(Response<Body>, Breakage),
+    /// Says nothing until the buyer goes, and settles then.
+    SettleWhenGone(Token, Authorization),
+}
+
+impl From<Response<Body>> for Reply {
+    fn from(response: Response<Body>) -> Self {
+        Self::Answer(response)
+    }
+}
+
+/// A fault's answer in plain text. Who should come back later, should in a year.
+pub(super) fn failed(status: u16) -> Response<Body> {
+    let mut response = plain(
+        StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+        "something went wrong",
+    );
+    if matches!(status, 429 | 503) {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(A_YEAR));
+    }
+    response
+}
+
+pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(words));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// A 402 with a JSON body, not to be cached.
+pub(super) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::whole(json));
+    *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the route delivers.
+pub(super) fn goods(route: &Route, received: &Received) -> Response<Body> {
+    let mut response = Response::new(match &route.content {
+        Content::Bytes(bytes) => Body::whole(bytes.clone()),
+        Content::Chunks(chunks) => Body::chunked(chunks.iter().cloned()),
+        Content::Echo => Body::whole(received.body.clone()),
+    });
+    *response.status_mut() = route.status;
+    response.headers_mut().clone_from(&route.headers);
+    if matches!(route.content, Content::Echo)
+        && let Some(kind) = received.headers.get(CONTENT_TYPE)
+    {
+        response
+            .headers_mut()
+            .entry(CONTENT_TYPE)
+            .or_insert_with(|| kind.clone());
+    }
+    response
+}
+
+pub(super) fn redirect(status: u16, to: &Url) -> Response<Body> {
+    let mut response = Response::new(Body::whole(Bytes::new()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::TEMPORARY_REDIRECT);
+    if let Ok(location) = HeaderValue::try_from(to.as_str()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// The bytes that so many characters of base64 hold: three in four.
+pub(super) const fn unencoded(length: usize) -> usize {
+    length.saturating_sub(length.div_ceil(4))
+}
+
+/// Base64 of JSON.
+pub(super) fn header_value(json: &[u8]) -> HeaderValue {
+    HeaderValue::try_from(STANDARD.encode(json)).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+pub(super) fn receipt_header(version: Version) -> HeaderName {
+    let [v2, v1] = RECEIPTS;
+    match version {
+        Version::V1 => v1,
+        _ => v2,
+    }
+}
+
+/// What a receipt says.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    success: bool,
+    transaction: Option<B256>,
+    network: Network,
+    payer: Address,
+    reason: Option<Cow<'static, str>>,
+    amount: Option<&'static str>,
+    /// The length that the header is to have at least, in bytes.
+    length: usize,
+}
+
+impl Claim {
+    pub(super) fn success(settlement: &Settlement) -> Self {
+        Self {
+            success: true,
+            transaction: Some(settlement.transaction),
+            network: settlement.network,
+            payer: settlement.authorization.from,
+            reason: None,
+            amount: None,
+            length: 0,
+        }
+    }
+
+    /// A receipt of a transaction that never was.
+    pub(super) fn invented(network: Network, authorization: &Authorization) -> Self {
+        let transaction = Some(keccak256(authorization.nonce));
+        Self {
+            success: true,
+            transaction,
+            reason: None,
+            ..Self::failure("", network, authorization)
+        }
+    }
+
+    pub(super) fn failure(
+        reason: impl Into<Cow<'static, str>>,
+        network: Network,
+        authorization: &Authorization,
+    ) -> Self {
+        let (reason, payer) = (Some(reason.into()), authorization.from);
+        Self {
+            success: false,
+            transaction: None,
+            network,
+            payer,
+            reason,
+            amount: None,
+            length: 0,
+        }
+    }
+
+    /// The transaction was sent, and not seen included.
+    pub(super) fn pending(self) -> Self {
+        Self {
+            success: false,
+            reason: Some("settlement_pending".into()),
+            ..self
+        }
+    }
+
+    /// Another purchase's transaction.
+    pub(super) fn of_transaction(self, transaction: B256) -> Self {
+        Self {
+            transaction: Some(transaction),
+            ..self
+        }
+    }
+
+    pub(super) fn forged(self, forgery: Forgery) -> Self {
+        match forgery {
+            Forgery::Payer => Self {
+                payer: Address::repeat_byte(0xde),
+                ..self
+            },
+            Forgery::Network => Self {
+                network: Network::from_chain_id(1),
+                ..self
+            },
+            Forgery::NoTransaction => Self {
+                transaction: None,
+                ..self
+            },
+            Forgery::Transaction => Self {
+                transaction: self.transaction.map(keccak256),
+                ..self
+            },
+            Forgery::Amount => Self {
+                amount: Some("1"),
+                ..self
+            },
+            Forgery::Failure | Forgery::FailureDelivered | Forgery::Contradiction => {
+                let reason = Some("invalid_exact_evm_transaction_failed".into());
+                Self {
+                    success: false,
+                    transaction: None,
+                    reason,
+                    ..self
+                }
+            }
+            Forgery::Huge => Self {
+                length: 100_000,
+                ..self
+            },
+            Forgery::OtherPurchase | Forgery::WithTerms => self,
+        }
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or("settlement_failed")
+    }
+
+    pub(super) fn header(&self, version: Version) -> (HeaderName, HeaderValue) {
+        let network = match version {
+            Version::V1 => legacy_name(self.network),
+            _ => self.network.to_string(),
+        };
+        let mut claim = json!({
+            "success": self.success,
+            "transaction": self.transaction.map(|hash| hash.to_string()).unwrap_or_default(),
+            "network": network,
+            "payer": self.payer.to_checksum(None),
+        });
+        if let Some(claim) = claim.as_object_mut() {
+            let reason = self
+                .reason
+                .as_deref()
+                .map(|reason| ("errorReason".to_owned(), reason.into()));
+            let amount = self
+                .amount
+                .map(|amount| ("amount".to_owned(), amount.into()));
+            claim.extend(reason.into_iter().chain(amount));
+        }
+        let mut json = claim.to_string().into_bytes();
+        json.resize(unencoded(self.length).max(json.len()), b' ');
+        (receipt_header(version), header_value(&json))
+    }
+}

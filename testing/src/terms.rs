@@ -1,0 +1,139 @@
+//! What a route asks for: offers, and the 402 that carries them.
+
+use alloy::primitives::Address;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+use bursar::Version;
+use bursar::{Asset, Flow, Network, Usd};
+
+/// What a route costs.
+#[derive(Clone, Debug)]
+pub(super) enum Price {
+    Free,
+    Dollars(Usd),
+    /// Elements of `accepts`, as they go on the wire.
+    Offers(Vec<Box<RawValue>>),
+}
+
+/// What an offer says besides its price.
+#[derive(Clone, Debug)]
+pub(super) struct Conditions {
+    pub(super) asset: Asset,
+    pub(super) pay_to: Address,
+    pub(super) max_timeout_seconds: u64,
+    pub(super) flow: Flow,
+}
+
+impl Conditions {
+    /// The offer of a price, as the official sellers write it; `None` for a price finer than the
+    /// token.
+    pub(super) fn offer(
+        &self,
+        price: Usd,
+        version: Version,
+        resource: &str,
+    ) -> Option<Box<RawValue>> {
+        let units = self.asset.parse_units(&price.to_string())?;
+        let offer = match version {
+            Version::V1 => json!({
+                "scheme": "exact",
+                "network": legacy_name(self.asset.network()),
+                "maxAmountRequired": units.to_string(),
+                "resource": resource,
+                "description": "",
+                "mimeType": "",
+                "payTo": self.pay_to.to_checksum(None),
+                "maxTimeoutSeconds": self.max_timeout_seconds,
+                "asset": self.asset.address().to_checksum(None),
+                "outputSchema": null,
+                "extra": self.extra(),
+            }),
+            _ => json!({
+                "scheme": "exact",
+                "network": self.asset.network().to_string(),
+                "amount": units.to_string(),
+                "asset": self.asset.address().to_checksum(None),
+                "payTo": self.pay_to.to_checksum(None),
+                "maxTimeoutSeconds": self.max_timeout_seconds,
+                "extra": self.extra(),
+            }),
+        };
+        to_raw_value(&offer).ok()
+    }
+
+    fn extra(&self) -> Value {
+        let mut extra =
+            json!({ "name": self.asset.eip712_name(), "version": self.asset.eip712_version() });
+        let flow = match self.flow {
+            Flow::Upfront => "upfront",
+            Flow::Escrow => "escrow",
+            _ => return extra,
+        };
+        if let Some(extra) = extra.as_object_mut() {
+            extra.insert("paymentFlow".to_owned(), flow.into());
+        }
+        extra
+    }
+}
+
+/// A network as version 1 writes it.
+pub(super) fn legacy_name(network: Network) -> String {
+    network
+        .name()
+        .map_or_else(|| network.to_string(), ToOwned::to_owned)
+}
+
+/// A 402's terms.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Terms<'a> {
+    x402_version: Value,
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<Value>,
+    accepts: &'a [Box<RawValue>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extensions: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Terms<'a> {
+    pub(super) fn v1(error: &'a str, accepts: &'a [Box<RawValue>]) -> Self {
+        Self {
+            x402_version: 1.into(),
+            error,
+            resource: None,
+            accepts,
+            extensions: None,
+        }
+    }
+
+    pub(super) fn v2(
+        error: &'a str,
+        resource: Value,
+        accepts: &'a [Box<RawValue>],
+        extensions: &'a Map<String, Value>,
+    ) -> Self {
+        let extensions = (!extensions.is_empty()).then_some(extensions);
+        Self {
+            x402_version: 2.into(),
+            error,
+            resource: Some(resource),
+            accepts,
+            extensions,
+        }
+    }
+
+    /// As of another version.
+    pub(super) fn of_version(self, version: Value) -> Self {
+        Self {
+            x402_version: version,
+            ..self
+        }
+    }
+
+    pub(super) fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
