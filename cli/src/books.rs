@@ -73,7 +73,7 @@ fn limits(findings: &[Finding]) -> String {
     table(head, rows)
 }
 
-fn table(purchases: &[Purchase]) -> String {
+fn purchase_table(purchases: &[Purchase]) -> String {
     let head = [
         "TIME",
         "STATE",

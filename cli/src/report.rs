@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 
 use bursar::reqwest::StatusCode;
-use bursar::{Error, ErrorKind, Network, PaymentStatus, Purchase, Receipt, SignedPayment, State};
+use bursar::{Error, ErrorKind, Network, PaymentStatus, Purchase, Receipt, State};
 use serde::Serialize;
 
 use crate::exit::Failure;

@@ -114,7 +114,7 @@ impl From<LedgerError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let told = tell(&error);
+        let told = classify(&error);
         match error.as_db_error() {
             Some(answer)
                 if [
@@ -167,7 +167,7 @@ fn is_of_the_connection(code: &SqlState) -> bool {
 }
 
 /// The server's own message without its details, which quote rows, payment headers included.
-fn emit(error: &Error) -> LedgerError {
+fn classify(error: &Error) -> LedgerError {
     let Some(answer) = error.as_db_error() else {
         let source = error
             .source()
