@@ -9,10 +9,10 @@ use url::Url;
 use crate::ledger::{LedgerError, PurchaseId, PurchaseIdError};
 use crate::payer::PriceCheck;
 use crate::policy::{Denial, PolicyError};
-use crate::quote::Unpayable;
-use crate::receipt::{Receipt, SignedPayment};
 use crate::signer::{KeyError, SignerError};
+use crate::x402::Unpayable;
 use crate::x402::WireError;
+use crate::x402::{Receipt, SignedPayment};
 
 /// What became of the money.
 ///

@@ -11,9 +11,9 @@ use crate::discovery::{Advertised, Skipped, SourceKind};
 use crate::ledger::{Checks, NewPurchase, Reservation, Terms};
 use crate::money::Usd;
 use crate::policy::limit::{LimitKind, Meter};
-use crate::receipt::Claim;
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
+use crate::x402::Claim;
 use crate::{
     Asset, AssetRegistry, Network, PurchaseId, Scope, SignedPayment, Timestamp, TokenAmount, text,
     x402,

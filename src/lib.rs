@@ -62,13 +62,12 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod asset;
 pub mod chain;
-mod checksum;
 mod client;
 mod clock;
 mod credential;
 pub mod discovery;
+mod eip3009;
 mod error;
 mod exchange;
 #[cfg(fuzzing)]
@@ -81,12 +80,9 @@ pub mod mcp;
 #[cfg(feature = "middleware")]
 pub mod middleware;
 mod money;
-mod network;
 mod origin;
 mod payer;
 mod policy;
-mod quote;
-mod receipt;
 pub mod report;
 mod signer;
 pub mod telemetry;
@@ -96,7 +92,6 @@ mod vectors;
 mod x402;
 
 pub use alloy::primitives::{Address, B256, U256, address};
-pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 pub use chain::ChainReader;
 pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -118,8 +113,10 @@ pub use ledger::{
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};
-pub use money::{ParseUsdError, Usd};
-pub use network::{Network, ParseNetworkError};
+pub use money::{
+    Asset, AssetRegistry, Network, ParseNetworkError, ParseUsdError, TokenAmount, TransferMethod,
+    Usd,
+};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 pub use payer::{
     Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Intent, Outcome, Payer,
@@ -130,8 +127,6 @@ pub use policy::{
     HostRules, Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError,
     Quantity, Rule, Scope, Span, TerminalApprover, Untrusted, Verdict, approve_fn,
 };
-pub use quote::{Flow, Quote, Unpayable};
-pub use receipt::{Receipt, SignedPayment};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{
@@ -139,7 +134,10 @@ pub use signer::{
     SignerError, SignerFn, TransferAuthorization, signer_fn,
 };
 pub use text::excerpt;
-pub use x402::{Offer, PaymentRequired, SettlementResponse, Version, WireError};
+pub use x402::{
+    Flow, Offer, PaymentRequired, Quote, Receipt, SettlementResponse, SignedPayment, Unpayable,
+    Version, WireError,
+};
 
 /// The README's code, compiled.
 #[cfg(all(doctest, feature = "sqlite"))]

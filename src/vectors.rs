@@ -8,15 +8,16 @@ use alloy::primitives::{Address, B256, U256, b256};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+use crate::eip3009::check_signature;
 use crate::money::ParseUsdError;
+use crate::money::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 use crate::policy::{Policy, PolicyError, Rule};
-use crate::quote::{Quote, Unpayable};
-use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization, check_signature};
+use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization};
 use crate::x402::{
     Extensions, PaymentRequired, Proof, SettlementResponse, Version, WireError, decode_header,
     encode_header, encode_payment,
 };
+use crate::x402::{Quote, Unpayable};
 use crate::{Error, Intent, MemoryLedger, Network, Payer, Timestamp, Usd, usd};
 
 /// `Date.now()` of the vectors, in seconds.

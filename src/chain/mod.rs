@@ -22,10 +22,10 @@
 
 mod abi;
 mod answer;
-mod judge;
+mod endpoint;
+mod evaluate;
 mod rpc;
 mod wire;
-mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ pub use answer::{Answer, Grounds, Head, Proof, Reason, Settlement, Witness};
 pub use rpc::{EndpointError, RpcError};
 
 use crate::{Network, Timestamp};
-use judge::judge;
+use endpoint::{EndpointReport, testify};
+use evaluate::judge;
 use rpc::Endpoint;
-use witness::{EndpointReport, testify};
 
 /// How long one endpoint may take in all, in time limits of one call.
 const CALLS_AT_LEISURE: u32 = 6;

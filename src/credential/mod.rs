@@ -3,8 +3,8 @@
 //! A key goes to the hosts it is for and to no other, over https (or an allowed loopback), never
 //! through a redirect to another origin, and into no log, error or book.
 
+mod key_source;
 mod plan;
-mod source;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use reqwest::Request;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 pub use plan::{CallPlan, Comparison, Month, ParsePlanError};
-pub use source::{EnvKey, FileKey, KeySource, KeySourceError};
 
 use crate::policy::{HostMatch, PolicyError, host_match};
 use crate::{Error, ErrorKind, Origin};
-use source::AnySource;
+use key_source::AnySource;
 
 /// The API keys that a client holds, by host.
 ///

@@ -41,15 +41,15 @@
 //! refuses them. The requests carry no payment. What the caller's [`reqwest::ClientBuilder`] adds to every request
 //! is in these too.
 
+mod assess;
 mod bazaar;
 mod fetch;
-mod judge;
 mod listing;
+mod mcp_registry;
 mod openapi;
 mod page;
 mod price;
-mod rank;
-mod registry;
+mod ranking;
 mod service;
 mod source;
 mod well_known;
@@ -61,14 +61,14 @@ use reqwest::IntoUrl;
 use tokio::task::JoinSet;
 use url::Url;
 
-pub use judge::Standing;
+pub use assess::Standing;
 pub use page::Skipped;
 pub use price::Price;
 pub use service::{Advertised, Kind, Service};
 pub use source::{SourceKind, SourceReport};
 
 use crate::{Client, Error, Network, PolicyError, Usd};
-use rank::Words;
+use ranking::Words;
 use source::{Bounds, Harvest, Source};
 
 #[cfg(fuzzing)]
@@ -283,7 +283,7 @@ impl Query {
         }
         let harvests = harvest(&client, sources.0, &wish, bounds).await?;
         let (listings, reports) = service::merged(harvests);
-        let fitting = rank::fitting(listings, &wish);
+        let fitting = ranking::fitting(listings, &wish);
         let found = fitting.len();
         let stopped = match client.payer() {
             Some(payer) => payer.stopped().await?,
@@ -291,7 +291,7 @@ impl Query {
         };
         let mut services = Vec::new();
         for listing in fitting.into_iter().take(JUDGED) {
-            let judgement = judge::judge(&client, &wish, &listing, stopped.as_ref()).await?;
+            let judgement = assess::judge(&client, &wish, &listing, stopped.as_ref()).await?;
             services.push(Service::new(listing, judgement, &wish));
         }
         services.sort_by_cached_key(Service::place);

@@ -7,7 +7,7 @@ use http::Method;
 use url::Url;
 
 use super::Wish;
-use super::judge::{Judgement, Standing};
+use super::assess::{Judgement, Standing};
 use super::listing::Listing;
 use super::price::Price;
 use super::source::{Harvest, SourceReport};

@@ -10,7 +10,7 @@ use url::Url;
 use super::fetch::Fetcher;
 use super::listing::Listing;
 use super::page::{Next, Page, Skipped};
-use super::{Wish, bazaar, below, openapi, registry, well_known};
+use super::{Wish, bazaar, below, mcp_registry, openapi, well_known};
 use crate::{Client, Error};
 
 /// Items that are asked for in one page: as many as bazaars and registries give.
@@ -282,7 +282,7 @@ impl Reader<'_> {
             let new = Series {
                 url: below(url, "/v0.1/servers"),
                 query: query.clone(),
-                read: registry::read,
+                read: mcp_registry::read,
             };
             match self.series(&new).await {
                 Err(error) if is_missing(&error) => {}
@@ -292,7 +292,7 @@ impl Reader<'_> {
         self.series(&Series {
             url: below(url, "/v0/servers"),
             query,
-            read: registry::read,
+            read: mcp_registry::read,
         })
         .await
     }
@@ -381,7 +381,7 @@ pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<crate::fuzzing
         SourceKind::Bazaar => bazaar::read(bytes),
         SourceKind::WellKnown => well_known::read(bytes, &url),
         SourceKind::OpenApi => openapi::read(bytes, &url),
-        SourceKind::Registry => registry::read(bytes),
+        SourceKind::Registry => mcp_registry::read(bytes),
     };
     let page = page.ok()?;
     let services = page.listings.into_iter().map(|listing| {

@@ -29,10 +29,10 @@ pub(crate) use presentation::{Refusal, while_held};
 pub(crate) use replay::{BodyFn, Replay};
 pub use response::{ApiCall, ResponseExt};
 
-use crate::asset::AssetRegistry;
 use crate::client::guard::Guard;
 use crate::credential::Credentials;
 use crate::ledger::PurchaseId;
+use crate::money::AssetRegistry;
 use crate::payer::{Intent, Payer, PriceCheck};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;

@@ -16,7 +16,7 @@ use super::response::Settlement;
 use super::{Exchange, Replay, Transport};
 use crate::ledger::BodyDigest;
 use crate::payer::{Intent, Outcome, Payer, Payment};
-use crate::receipt::{Claim, Receipt};
+use crate::x402::{Claim, Receipt};
 use crate::x402::{PaymentRequired, SettlementResponse};
 use crate::{Error, ErrorKind, PaymentStatus, Timestamp};
 

@@ -3,7 +3,7 @@
 use reqwest::Response;
 
 use crate::payer::{Outcome, Payment};
-use crate::receipt::{Receipt, SignedPayment};
+use crate::x402::{Receipt, SignedPayment};
 use crate::{Error, ErrorKind, PaymentStatus, Usd};
 
 /// The key that brought a response.

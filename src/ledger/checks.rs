@@ -4,7 +4,7 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
 use super::{Freeze, LedgerError, State};
-use crate::asset::{Asset, TokenAmount};
+use crate::money::{Asset, TokenAmount};
 use crate::policy::limit::{
     Amount, LimitKind, Max, Meter, Quantity, Scope, ShortDuration, Span, Weight,
 };

@@ -24,7 +24,7 @@ use super::{
     PriceCeiling, Purchase, PurchaseKey, Refund, Reservation, Reserved, SellerAnswer, State, Terms,
     Transition,
 };
-use crate::asset::{Asset, AssetRegistry, TokenAmount};
+use crate::money::{Asset, AssetRegistry, TokenAmount};
 use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Timestamp, Usd};

@@ -8,8 +8,8 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
-use crate::asset::Asset;
 use crate::json_text::{hash, optional_hash};
+use crate::money::Asset;
 use crate::policy::limit::{Scope, Span};
 use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};

@@ -86,7 +86,7 @@ fn fields(entry: &Purchase) -> [String; COLUMNS.len()] {
         entry.origin.to_string(),
         entry.method.clone(),
         entry.path.clone(),
-        crate::asset::format_units(entry.value, entry.decimals),
+        crate::money::format_units(entry.value, entry.decimals),
         entry.symbol.clone(),
         text(entry.usd),
         entry.network.to_string(),

@@ -398,8 +398,8 @@ mod tests {
 
     use super::*;
     use crate::Network;
-    use crate::asset::AssetRegistry;
     use crate::ledger::entry::NewPurchase;
+    use crate::money::AssetRegistry;
 
     fn entry() -> Purchase {
         let base = Network::from_chain_id(8453);

@@ -4,7 +4,7 @@ use rmcp::model::CallToolResult;
 
 use crate::PaymentStatus;
 use crate::payer::PriceCheck;
-use crate::receipt::{Receipt, SignedPayment};
+use crate::x402::{Receipt, SignedPayment};
 
 /// A tool's result, and the payment that brought it. The result is the seller's text: untrusted.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use crate::exchange::{Refusal, while_held};
 use crate::ledger::PurchaseId;
 use crate::payer::{Intent, Outcome, Payment};
 use crate::policy::Amount;
-use crate::receipt::Claim;
+use crate::x402::Claim;
 use crate::x402::{self, PaymentRequired, SettlementResponse};
 use crate::{Error, ErrorKind, PaymentStatus, text};
 

@@ -20,11 +20,11 @@ use crate::ledger::{
     Transition,
 };
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
-use crate::quote::{Quote, Unpayable};
-use crate::receipt::SignedPayment;
 use crate::signer::{Signature, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
+use crate::x402::SignedPayment;
 use crate::x402::{self, Offer, PaymentRequired, Proof, Version};
+use crate::x402::{Quote, Unpayable};
 use crate::{Error, ErrorKind, Origin, PaymentStatus, text};
 
 /// How long a hold outlives the signer's own time, before it lapses unsigned.

@@ -5,15 +5,15 @@ use alloy::primitives::{Address, U256};
 use super::Payer;
 use super::buy::no_randomness;
 use super::intent::Intent;
-use crate::asset::{Asset, TokenAmount};
 use crate::credential::{CallPlan, Comparison, Credential};
 use crate::ledger::{
     Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
+use crate::money::{Asset, TokenAmount};
 use crate::policy::{Errand, Facts, host_match};
-use crate::quote::Quote;
 use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
+use crate::x402::Quote;
 use crate::{Error, ErrorKind, Timestamp, Usd};
 
 /// A call by key that the books count.

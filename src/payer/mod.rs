@@ -31,15 +31,15 @@ pub use reconcile::Reconciled;
 use guard::Left;
 use known::KnownTerms;
 
-use crate::asset::AssetRegistry;
 use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Checks, Filter, Finding, Freeze, Purchase};
+use crate::money::AssetRegistry;
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
-use crate::quote::Quote;
 use crate::report::{Report, Selection};
 use crate::signer::AnySigner;
 use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
+use crate::x402::Quote;
 use crate::{Clock, Error, Origin, Timestamp};
 
 /// A wallet that pays under a policy and keeps books, for any transport.

@@ -10,11 +10,11 @@ use tracing::field::Empty;
 
 use super::guard::{Guard, Stage};
 use super::{Intent, Payer, answer};
-use crate::asset::TokenAmount;
 use crate::ledger::{BodyDigest, Purchase, PurchaseKey, Resumption, State, Transition};
-use crate::receipt::{Claim, Receipt, SignedPayment};
+use crate::money::TokenAmount;
 use crate::telemetry::{EventKind, PurchaseEvents};
 use crate::x402::{self, PaymentRequired, Version};
+use crate::x402::{Claim, Receipt, SignedPayment};
 use crate::{Error, ErrorKind, PaymentStatus, text};
 
 /// How long whoever presents a payment has it for itself before saying so again. An identical

@@ -1,9 +1,9 @@
 //! What something would cost.
 
-use crate::asset::AssetRegistry;
+use crate::money::AssetRegistry;
 use crate::policy::Explanation;
-use crate::quote::{Quote, Unpayable};
 use crate::x402::PaymentRequired;
+use crate::x402::{Quote, Unpayable};
 
 /// What something would cost, and what the policy and the books say to it. Nothing is signed.
 #[derive(Clone, Debug)]

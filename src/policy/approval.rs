@@ -11,7 +11,7 @@ use alloy::primitives::{Address, B256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::limit::ShortDuration;
-use crate::asset::TokenAmount;
+use crate::money::TokenAmount;
 use crate::{Network, Origin, Usd};
 
 /// Decides payments that the policy wants approved.

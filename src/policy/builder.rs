@@ -9,7 +9,7 @@ use super::calendar::{Calendar, Period};
 use super::limit::{Amount, Limit, LimitKind, Scope, Selector};
 use super::{HostMatch, HostSettings, PayeeRule, Policy, PolicyError, ResourceRule};
 use crate::Network;
-use crate::asset::Asset;
+use crate::money::Asset;
 use crate::origin::Origin;
 
 /// The methods that set limits, on everything or on a scope.

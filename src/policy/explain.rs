@@ -9,11 +9,11 @@ use url::Url;
 
 use super::limit::{Amount, Scope, Span};
 use super::{Denial, Facts, Policy, Rule};
-use crate::asset::{Asset, TransferMethod};
 use crate::ledger::{Books, Charge, Finding, Freeze};
+use crate::money::{Asset, TransferMethod};
 use crate::origin::Origin;
 use crate::payer::fingerprint;
-use crate::quote::Quote;
+use crate::x402::Quote;
 use crate::{LedgerError, Network, Timestamp};
 
 /// A payment to ask about: a request and a price.

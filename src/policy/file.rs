@@ -23,10 +23,10 @@ use super::{
     HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule,
     SHORTEST_VALIDITY, domain, resource as one_resource,
 };
-use crate::asset::{Asset, AssetRegistry, TokenAmount};
 use crate::credential::Credentials;
 use crate::discovery::Sources;
-use crate::quote::parse_address;
+use crate::money::parse_address;
+use crate::money::{Asset, AssetRegistry, TokenAmount};
 use crate::{Network, ParseNetworkError, Usd, text};
 
 /// The version of the file's format.

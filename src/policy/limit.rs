@@ -7,9 +7,9 @@ use alloy::primitives::{Address, B256, U256};
 use serde::{Serialize, Serializer};
 
 use super::calendar::Calendar;
-use crate::asset::{Asset, TokenAmount};
+use crate::money::{Asset, TokenAmount};
 use crate::origin::{HostPattern, Origin};
-use crate::quote::Quote;
+use crate::x402::Quote;
 use crate::{Network, Timestamp, Usd};
 
 /// An amount that a limit is set in: dollars, or units of one token.

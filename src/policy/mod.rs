@@ -18,7 +18,7 @@ use alloy::primitives::Address;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
-use crate::asset::{Asset, AssetRegistry};
+use crate::money::{Asset, AssetRegistry};
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 use crate::{Network, ParseNetworkError, usd};
 

@@ -5,10 +5,10 @@ use url::Url;
 
 use super::limit::{Amount, LimitKind, Max, Meter, Scope, Subject};
 use super::{BREAKER, Denial, Errand, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
-use crate::asset::Asset;
 use crate::ledger::{Checks, PayeePin, PriceCeiling};
+use crate::money::Asset;
 use crate::origin::Origin;
-use crate::quote::Quote;
+use crate::x402::Quote;
 use crate::{Timestamp, text};
 
 /// All that the policy may know of a payment.

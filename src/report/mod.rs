@@ -57,8 +57,8 @@ use serde::Serialize;
 pub use selection::{Selection, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
-use crate::asset::format_units;
 use crate::ledger::{Finding, Purchase, PurchaseId, State};
+use crate::money::format_units;
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// The books of a period, added up.

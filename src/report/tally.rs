@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, U256};
 use serde::{Serialize, Serializer};
 
-use crate::asset::format_units;
 use crate::json_text;
 use crate::ledger::{Purchase, State};
+use crate::money::format_units;
 use crate::{Network, Timestamp, Usd};
 
 /// Purchases, by what became of them: see [the module](super) for what each part means.

@@ -110,9 +110,9 @@ mod tests {
     use alloy::primitives::{ChainId, Signature as AlloySignature};
     use alloy::signers::Result as AlloyResult;
 
-    use super::super::recover::tests::authorization;
     use super::super::{AnySigner, LocalSigner};
     use super::*;
+    use crate::eip3009::test_authorization as authorization;
 
     type Answer<'a> = Pin<Box<dyn Future<Output = AlloyResult<AlloySignature>> + Send + 'a>>;
 

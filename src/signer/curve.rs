@@ -1,34 +1,13 @@
 //! A private key and its signatures: by k256, or with the feature `secp256k1` by libsecp256k1. Both are
 //! deterministic (RFC 6979) and give the same bytes.
 
-use alloy::primitives::{Address, B256, keccak256};
-use k256::ecdsa::VerifyingKey;
-use k256::elliptic_curve::sec1::ToSec1Point;
-
-use super::Signature;
-
-/// The address of a public key: the end of the hash of its point.
-pub(super) fn address_of(key: &VerifyingKey) -> Address {
-    address_of_point(key.as_affine().to_sec1_point(false).as_bytes())
-}
-
-/// `point` is uncompressed: 0x04, then both coordinates.
-fn address_of_point(point: &[u8]) -> Address {
-    let coordinates = point.get(1..).unwrap_or_default();
-    Address::from_word(keccak256(coordinates))
-}
-
-/// `r ‖ s ‖ v` with `v` 27 or 28. `s` must be low.
-pub(super) fn signature(scalars: &[u8], y_is_odd: bool) -> Signature {
-    let v = if y_is_odd { 28 } else { 27 };
-    Signature::new([scalars, &[v]].concat())
-}
-
 #[cfg(not(feature = "secp256k1"))]
 mod implementation {
     use k256::ecdsa::SigningKey;
 
-    use super::{Address, B256, Signature, address_of, signature};
+    use alloy::primitives::{Address, B256};
+
+    use crate::eip3009::{Signature, address_of};
 
     /// Wiped when dropped.
     pub(in super::super) struct PrivateKey(SigningKey);
@@ -45,7 +24,7 @@ mod implementation {
 
         pub(in super::super) fn sign(&self, digest: B256) -> Signature {
             let (ecdsa, recovery) = self.0.sign_prehash_recoverable(digest.as_slice());
-            signature(&ecdsa.to_bytes(), recovery.is_y_odd())
+            Signature::from_scalars(&ecdsa.to_bytes(), recovery.is_y_odd())
         }
     }
 }
@@ -54,7 +33,9 @@ mod implementation {
 mod implementation {
     use secp256k1::{Message, PublicKey, Secp256k1, SecretKey, SignOnly};
 
-    use super::{Address, B256, Signature, address_of_point, signature};
+    use alloy::primitives::{Address, B256};
+
+    use crate::eip3009::{Signature, address_of_point};
 
     /// Wiped when dropped.
     pub(in super::super) struct PrivateKey {
@@ -88,7 +69,7 @@ mod implementation {
                 .context
                 .sign_ecdsa_recoverable(Message::from_digest(digest.0), &self.key);
             let (recovery, scalars) = ecdsa.serialize_compact();
-            signature(&scalars, i32::from(recovery) & 1 == 1)
+            Signature::from_scalars(&scalars, i32::from(recovery) & 1 == 1)
         }
     }
 
@@ -103,9 +84,11 @@ pub(super) use implementation::PrivateKey;
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::keccak256;
     use k256::ecdsa::SigningKey;
 
     use super::*;
+    use crate::eip3009::{Signature, address_of};
 
     /// Whatever library signs, the bytes are those of RFC 6979 as k256 makes them.
     #[test]
@@ -119,7 +102,7 @@ mod tests {
             let (ecdsa, recovery) = theirs.sign_prehash_recoverable(digest.as_slice());
             assert_eq!(
                 ours.sign(digest),
-                signature(&ecdsa.to_bytes(), recovery.is_y_odd())
+                Signature::from_scalars(&ecdsa.to_bytes(), recovery.is_y_odd())
             );
             assert_eq!(ours.address(), address_of(theirs.verifying_key()));
         }

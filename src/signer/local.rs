@@ -125,7 +125,7 @@ impl LocalSigner {
         self.address
     }
 
-    pub(super) fn sign_now(&self, authorization: &TransferAuthorization) -> Signature {
+    pub(crate) fn sign_now(&self, authorization: &TransferAuthorization) -> Signature {
         self.key.sign(authorization.digest())
     }
 }

@@ -1,12 +1,8 @@
 //! Who signs: the [`Signer`] trait and the signers that ship with the crate.
 
-mod authorization;
-mod cancellation;
 mod closure;
 mod curve;
 mod local;
-mod recover;
-mod typed_data;
 
 #[cfg(feature = "alloy-signer")]
 mod alloy_adapter;
@@ -22,15 +18,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, hex};
+use alloy::primitives::Address;
 
+pub use crate::eip3009::{
+    CancelAuthorization, Signature, SignedCancellation, TransferAuthorization,
+};
 #[cfg(feature = "alloy-signer")]
 pub use alloy_adapter::AlloySigner;
-pub use authorization::TransferAuthorization;
-pub use cancellation::{CancelAuthorization, SignedCancellation};
 pub use closure::{SignerFn, signer_fn};
 pub use local::{KeyError, LocalSigner};
-pub(crate) use recover::check_signature;
+
+use crate::eip3009::{WrongSignature, check, check_signature};
 
 /// Signs EIP-3009 transfer authorizations for one address.
 ///
@@ -105,35 +103,6 @@ pub enum AccountKind {
     Contract,
 }
 
-/// A signature over an authorization: 65 bytes for a key pair, any length for a contract wallet.
-///
-/// Until it expires it is as good as the money, so `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Signature(Vec<u8>);
-
-impl Signature {
-    /// Wraps the bytes: `r ‖ s ‖ v` with `v` 27 or 28 for a key pair.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub(crate) fn to_hex(&self) -> String {
-        hex::encode_prefixed(&self.0)
-    }
-}
-
-impl fmt::Debug for Signature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Signature({} bytes)", self.0.len())
-    }
-}
-
 /// A signer gave no usable signature.
 ///
 /// The message must not hold key material; bursar repeats it in its own errors.
@@ -177,13 +146,6 @@ impl SignerError {
         }
     }
 
-    pub(crate) fn wrong_signature(message: impl Into<String>) -> Self {
-        Self {
-            kind: SignerErrorKind::WrongSignature,
-            message: message.into(),
-        }
-    }
-
     /// Whether the signer refused.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
@@ -194,6 +156,15 @@ impl SignerError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.kind == SignerErrorKind::Timeout
+    }
+}
+
+impl From<WrongSignature> for SignerError {
+    fn from(error: WrongSignature) -> Self {
+        Self {
+            kind: SignerErrorKind::WrongSignature,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -279,7 +250,7 @@ impl AnySigner {
             AccountKind::Eoa if self.local && authorization.from() == self.address() => {
                 Ok(signature)
             }
-            AccountKind::Eoa => check_signature(authorization, &signature),
+            AccountKind::Eoa => Ok(check_signature(authorization, &signature)?),
             AccountKind::Contract => Ok(signature),
         }
     }
@@ -291,9 +262,11 @@ impl AnySigner {
     ) -> Result<Signature, SignerError> {
         let signature = self.in_time(self.signer.cancel(cancellation)).await?;
         match self.signer.account() {
-            AccountKind::Eoa => {
-                recover::check(cancellation.digest(), cancellation.authorizer(), &signature)
-            }
+            AccountKind::Eoa => Ok(check(
+                cancellation.digest(),
+                cancellation.authorizer(),
+                &signature,
+            )?),
             AccountKind::Contract => Ok(signature),
         }
     }
@@ -338,3 +311,6 @@ impl<S: Signer> Signer for Arc<S> {
         S::cancel(self, cancellation).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,8 +73,8 @@ use std::time::Duration;
 
 pub use counts::Counts;
 
-use crate::asset::TokenAmount;
 use crate::ledger::{Purchase, PurchaseId};
+use crate::money::TokenAmount;
 use crate::policy::Rule;
 use crate::{Origin, Timestamp};
 

@@ -6,12 +6,17 @@
 mod codec;
 mod extensions;
 mod payload;
+mod quote;
+mod receipt;
 mod required;
 mod settlement;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
 pub(crate) use payload::{Proof, decode_authorization, encode_payment};
+pub use quote::{Flow, Quote, Unpayable};
+pub(crate) use receipt::Claim;
+pub use receipt::{Receipt, SignedPayment};
 pub(crate) use required::Terms;
 pub use required::{Offer, PaymentRequired};
 pub use settlement::SettlementResponse;

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Extensions, PaymentRequired, Version, codec};
-use crate::checksum::checksummed;
-use crate::signer::{Signature, TransferAuthorization};
+use crate::eip3009::{Signature, TransferAuthorization};
+use crate::money::checksummed;
 
 /// A signed authorization, as `payload` of an `exact` payment.
 ///

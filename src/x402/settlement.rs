@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{RECEIPTS, WireError, codec};
-use crate::Network;
+use crate::money::Network;
 
 /// The decoded `PAYMENT-RESPONSE` (or `X-PAYMENT-RESPONSE`) header: the seller's claim, which
 /// nothing authenticates.

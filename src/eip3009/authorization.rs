@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256, U256, b256, keccak256};
 use serde_json::json;
 
 use super::typed_data;
-use crate::asset::{Asset, TokenAmount, Words};
+use crate::money::{Asset, TokenAmount, concat_words};
 
 /// `keccak256("TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)")`.
 const TYPEHASH: B256 = b256!("7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267");
@@ -123,7 +123,7 @@ impl TransferAuthorization {
             U256::from(self.valid_before).into(),
             self.nonce,
         ];
-        keccak256(words.as_flattened_bytes())
+        keccak256(concat_words(words))
     }
 
     /// The parameter of `eth_signTypedData_v4`, for remote and hardware signers that show or check

@@ -3,37 +3,50 @@
 use alloy::primitives::{Address, B256};
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
 
-use super::curve::{self, address_of};
-use super::{Signature, SignerError, TransferAuthorization};
+use super::{Signature, TransferAuthorization, address_of};
+
+/// A signature is not the payer's, or is no signature at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongSignature(String);
+
+impl WrongSignature {
+    fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
 
 /// The signature in canonical form (low `s`, `v` 27 or 28), if it recovers to the payer.
 pub(crate) fn check_signature(
     authorization: &TransferAuthorization,
     signature: &Signature,
-) -> Result<Signature, SignerError> {
+) -> Result<Signature, WrongSignature> {
     check(authorization.digest(), authorization.from(), signature)
 }
 
 /// The signature of a digest in canonical form, if it recovers to `signer`.
-pub(super) fn check(
+pub(crate) fn check(
     digest: B256,
     signer: Address,
     signature: &Signature,
-) -> Result<Signature, SignerError> {
+) -> Result<Signature, WrongSignature> {
     let (ecdsa, recovery) = parse(signature)?;
     let recovered = VerifyingKey::recover_from_prehash(digest.as_slice(), &ecdsa, recovery)
         .map(|key| address_of(&key))
-        .map_err(|_| SignerError::wrong_signature("the signature recovers to no address"))?;
+        .map_err(|_| WrongSignature::new("the signature recovers to no address"))?;
     if recovered != signer {
-        return Err(SignerError::wrong_signature(format!(
+        return Err(WrongSignature::new(format!(
             "the signature is by {recovered}, not by the signer's address {signer}"
         )));
     }
-    Ok(curve::signature(&ecdsa.to_bytes(), recovery.is_y_odd()))
+    Ok(Signature::from_scalars(
+        &ecdsa.to_bytes(),
+        recovery.is_y_odd(),
+    ))
 }
 
-fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
-    let malformed = || SignerError::wrong_signature("the signature is not r, s and v in 65 bytes");
+fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), WrongSignature> {
+    let malformed = || WrongSignature::new("the signature is not r, s and v in 65 bytes");
     let (scalars, v) = signature
         .as_bytes()
         .split_last_chunk::<1>()
@@ -50,19 +63,16 @@ fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), SignerError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::Duration;
-
+pub(crate) mod tests {
     use alloy::primitives::U256;
     use k256::elliptic_curve::ops::Neg;
 
-    use super::super::{AccountKind, AnySigner, LocalSigner, Signer, signer_fn};
     use super::*;
-    use crate::asset::AssetRegistry;
-    use crate::network::Network;
+    use crate::money::{AssetRegistry, Network};
+    use crate::signer::LocalSigner;
 
     /// A cent of Base's USDC from `payer`.
-    pub(in super::super) fn authorization(payer: Address) -> TransferAuthorization {
+    pub(crate) fn authorization(payer: Address) -> TransferAuthorization {
         let usdc = AssetRegistry::stablecoins()
             .find_symbol(Network::from_chain_id(8453), "USDC")
             .unwrap();
@@ -172,69 +182,5 @@ pub(super) mod tests {
             authorization.nonce(),
         );
         assert!(check_signature(&dearer, &signature).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_signer_that_signs_with_another_key_is_refused() {
-        let (payer, impostor) = (signer(7), signer(8));
-        let authorization = authorization(payer.address());
-        let by = impostor.address();
-        let confused = signer_fn(payer.address(), move |authorization| {
-            let signature = impostor.sign_now(&authorization);
-            async move { Ok(signature) }
-        });
-        let refused = AnySigner::new(confused)
-            .sign(&authorization)
-            .await
-            .unwrap_err();
-        assert!(refused.to_string().contains(&by.to_string()), "{refused}");
-        assert!(!refused.is_timeout() && !refused.is_rejected());
-    }
-
-    #[tokio::test]
-    async fn a_signer_that_does_not_answer_may_have_signed() {
-        struct Silent;
-        impl Signer for Silent {
-            fn address(&self) -> Address {
-                Address::ZERO
-            }
-            fn time_limit(&self) -> Duration {
-                Duration::from_millis(10)
-            }
-            async fn sign(
-                &self,
-                _authorization: &TransferAuthorization,
-            ) -> Result<Signature, SignerError> {
-                std::future::pending().await
-            }
-        }
-        let error = AnySigner::new(Silent)
-            .sign(&authorization(Address::ZERO))
-            .await
-            .unwrap_err();
-        assert!(error.is_timeout());
-    }
-
-    #[tokio::test]
-    async fn a_contract_wallet_may_sign_as_it_likes() {
-        struct Wallet;
-        impl Signer for Wallet {
-            fn address(&self) -> Address {
-                Address::repeat_byte(1)
-            }
-            fn account(&self) -> AccountKind {
-                AccountKind::Contract
-            }
-            async fn sign(
-                &self,
-                _authorization: &TransferAuthorization,
-            ) -> Result<Signature, SignerError> {
-                Ok(Signature::new([1, 2, 3]))
-            }
-        }
-        let signature = AnySigner::new(Wallet)
-            .sign(&authorization(Address::repeat_byte(1)))
-            .await;
-        assert_eq!(signature, Ok(Signature::new([1, 2, 3])));
     }
 }

@@ -4,8 +4,7 @@ use alloy::primitives::{Address, B256, U256, b256, hex, keccak256};
 use serde_json::json;
 
 use super::{Signature, typed_data};
-use crate::Network;
-use crate::asset::{Asset, Words};
+use crate::money::{Asset, Network, concat_words};
 
 /// `keccak256("CancelAuthorization(address authorizer,bytes32 nonce)")`.
 const TYPEHASH: B256 = b256!("158b0a9edf7a828aad02f63cd515c68ef2f50ba807396f6d12842833a1597429");
@@ -61,7 +60,7 @@ impl CancelAuthorization {
     #[must_use]
     pub fn digest(&self) -> B256 {
         let words = [TYPEHASH, self.authorizer.into_word(), self.nonce];
-        typed_data::digest(&self.asset, keccak256(words.as_flattened_bytes()))
+        typed_data::digest(&self.asset, keccak256(concat_words(words)))
     }
 
     /// The parameter of `eth_signTypedData_v4`, for remote and hardware signers that show or check
@@ -127,7 +126,7 @@ impl SignedCancellation {
     /// bytes, and the one with `bytes` of Circle's version 2.2 for a contract account's.
     #[must_use]
     pub fn calldata(&self) -> Vec<u8> {
-        let head = [self.authorizer().into_word(), self.nonce()].as_flattened_bytes();
+        let head = concat_words([self.authorizer().into_word(), self.nonce()]);
         match self.signature.as_bytes() {
             [scalars @ .., v] if scalars.len() == 64 => {
                 let v = B256::from(U256::from(*v));
@@ -156,9 +155,9 @@ impl SignedCancellation {
 mod tests {
     use alloy::primitives::address;
 
-    use super::super::{AnySigner, LocalSigner, Signer, SignerError, signer_fn};
     use super::*;
-    use crate::asset::AssetRegistry;
+    use crate::money::AssetRegistry;
+    use crate::signer::{AnySigner, LocalSigner};
 
     /// Anvil's account 1, cancelling on Base Sepolia.
     fn cancellation() -> CancelAuthorization {
@@ -226,48 +225,5 @@ mod tests {
                 "ababab0000000000000000000000000000000000000000000000000000000000",
             )
         );
-    }
-
-    #[tokio::test]
-    async fn a_cancellation_by_another_key_is_refused() {
-        struct Confused(LocalSigner);
-        impl Signer for Confused {
-            fn address(&self) -> Address {
-                self.0.address()
-            }
-            async fn sign(
-                &self,
-                authorization: &super::super::TransferAuthorization,
-            ) -> Result<Signature, SignerError> {
-                self.0.sign(authorization).await
-            }
-            async fn cancel(
-                &self,
-                _cancellation: &CancelAuthorization,
-            ) -> Result<Signature, SignerError> {
-                LocalSigner::random().unwrap().cancel(&cancellation()).await
-            }
-        }
-        let error = AnySigner::new(Confused(anvil()))
-            .cancel(&cancellation())
-            .await
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("not by the signer's address"),
-            "{error}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_signer_that_knows_no_cancellations_says_so() {
-        let closure = signer_fn(cancellation().authorizer(), |_| async {
-            Ok(Signature::new([0; 65]))
-        });
-        let error = AnySigner::new(closure)
-            .cancel(&cancellation())
-            .await
-            .unwrap_err();
-        assert_eq!(error.to_string(), "this signer cannot sign cancellations");
-        assert!(!error.is_timeout());
     }
 }

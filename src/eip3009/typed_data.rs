@@ -3,7 +3,7 @@
 use alloy::primitives::{B256, keccak256};
 use serde_json::{Value, json};
 
-use crate::asset::Asset;
+use crate::money::Asset;
 
 /// `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
 pub(super) fn digest(asset: &Asset, struct_hash: B256) -> B256 {

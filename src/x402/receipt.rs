@@ -3,10 +3,9 @@
 use alloy::primitives::{Address, B256};
 use http::HeaderMap;
 
-use crate::Network;
-use crate::asset::TokenAmount;
-use crate::ledger::PurchaseId;
-use crate::x402::SettlementResponse;
+use super::SettlementResponse;
+use crate::eip3009::PurchaseId;
+use crate::money::{Network, TokenAmount};
 
 /// The authorization that was signed for a purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 use alloy::primitives::{Address, U256};
 use serde_json::value::RawValue;
 
-use crate::asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
-use crate::checksum::checksummed;
-use crate::x402::{PaymentRequired, Terms, Version};
-use crate::{Network, Usd, text};
+use super::{PaymentRequired, Terms, Version};
+use crate::money::{
+    Asset, AssetRegistry, Network, TokenAmount, TransferMethod, Usd, parse_address,
+};
+use crate::text;
 
 /// The shortest window that official facilitators settle, in seconds.
 const SHORTEST_WINDOW: u64 = 6;
@@ -292,15 +293,6 @@ fn find_asset(assets: &AssetRegistry, network: Network, written: &str) -> Result
             network,
             asset: text::excerpt(written),
         })
-}
-
-/// An address in one case, or in mixed case with a right checksum (EIP-55).
-pub(crate) fn parse_address(written: &str) -> Option<Address> {
-    let digits = written.strip_prefix("0x")?;
-    let address: Address = written.parse().ok()?;
-    let one_case = !digits.bytes().any(|byte| byte.is_ascii_uppercase())
-        || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
-    (one_case || checksummed(address) == written).then_some(address)
 }
 
 fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {

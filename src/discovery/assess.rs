@@ -8,10 +8,10 @@ use super::Wish;
 use super::listing::Listing;
 use super::price::{Asked, Price};
 use super::service::Kind;
-use crate::asset::AssetRegistry;
+use crate::money::AssetRegistry;
 use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
 use crate::policy::{Denial, Explanation, Hypothetical, Rule};
-use crate::quote::{Quote, Unpayable};
+use crate::x402::{Quote, Unpayable};
 use crate::{Client, Error, Network, PaymentRequired, Usd};
 
 /// The least that anything costs: to ask what the policy says to a service whatever its price.

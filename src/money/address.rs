@@ -29,6 +29,15 @@ pub(crate) fn checksummed(address: Address) -> String {
     })
 }
 
+/// An address in one case, or in mixed case with a right checksum (EIP-55).
+pub(crate) fn parse_address(written: &str) -> Option<Address> {
+    let digits = written.strip_prefix("0x")?;
+    let address: Address = written.parse().ok()?;
+    let one_case = !digits.bytes().any(|byte| byte.is_ascii_uppercase())
+        || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
+    (one_case || checksummed(address) == written).then_some(address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The answer, from what the endpoints said. Pure.
 
 use super::answer::{Answer, Grounds, Proof, Reason, Settlement, Witness};
-use super::witness::{EndpointReport, Gap, Observation, State};
+use super::endpoint::{EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
 use crate::Timestamp;
 

@@ -1,0 +1,20 @@
+//! EIP-3009: the messages that are signed, their nonces and their signatures.
+
+mod authorization;
+mod cancellation;
+mod purchase_id;
+mod recover;
+mod signature;
+mod typed_data;
+
+pub use authorization::TransferAuthorization;
+pub use cancellation::{CancelAuthorization, SignedCancellation};
+pub use purchase_id::{PurchaseId, PurchaseIdError};
+pub(crate) use purchase_id::{nonce, random_hex};
+#[cfg(test)]
+pub(crate) use recover::tests::authorization as test_authorization;
+pub(crate) use recover::{WrongSignature, check, check_signature};
+pub use signature::Signature;
+pub(crate) use signature::address_of;
+#[cfg(feature = "secp256k1")]
+pub(crate) use signature::address_of_point;

@@ -1,0 +1,17 @@
+//! Money: dollars, tokens and their amounts, and the chains that tokens are on.
+
+mod address;
+mod asset;
+mod network;
+mod registry;
+mod token_amount;
+mod usd;
+
+pub(crate) use address::{checksummed, parse_address};
+pub(crate) use asset::concat_words;
+pub use asset::{Asset, TransferMethod};
+pub use network::{Network, ParseNetworkError};
+pub use registry::AssetRegistry;
+pub use token_amount::TokenAmount;
+pub(crate) use token_amount::format_units;
+pub use usd::{ParseUsdError, Usd};
