@@ -31,7 +31,7 @@ fn client(ledger: SqliteLedger) -> Client {
         .signer(LocalSigner::random().unwrap())
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05"))
                 .lifetime(usd!("1")),
         )
@@ -690,12 +690,12 @@ mod written {
                 .await
                 .unwrap();
             let policy = Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05"))
                 .lifetime(usd!("0.05"));
             let policy = policy
                 .rolling(Duration::from_secs(86_400), usd!("0.20"))
-                .tag("research", |tag| tag.lifetime(usd!("0.10")));
+                .tag_limits("research", |tag| tag.lifetime(usd!("0.10")));
             let client = Client::builder()
                 .http(
                     reqwest::Client::builder()
@@ -801,7 +801,7 @@ fn any_ledger_can_be_reported() {
         .unwrap();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network(Network::from_chain_id(84_532)))
+        .policy(Policy::new().allow_network(Network::from_chain_id(84_532)))
         .ledger(MemoryLedger::new())
         .build()
         .unwrap();
