@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let client = Client::builder()
         .signer(LocalSigner::from_env("BUYER_KEY")?)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(rest.iter().any(|argument| argument == "--plain-http"))
         .build()?;

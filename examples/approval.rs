@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .signer(LocalSigner::random()?)
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .ask_above(usd!("0.05")),
         )
         .ledger(MemoryLedger::new())

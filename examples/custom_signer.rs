@@ -83,7 +83,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let client = Client::builder()
         .signer(Vault::open(LocalSigner::random()?, usd!("0.05")))
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("1"))) // far too generous
+        .policy(
+            Policy::new()
+                .allow_network("base-sepolia")
+                .per_payment(usd!("1")),
+        ) // far too generous
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()?;

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .signer(LocalSigner::random()?)
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
         .ledger(MemoryLedger::new())

@@ -2,12 +2,9 @@
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 use std::error::Error;
-use std::time::Duration;
 
 use bursar::{Client, Denial, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -19,11 +16,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .signer(LocalSigner::random()?)
         .policy(
             Policy::new()
-                .network("base-sepolia")
-                .rolling(DAY, usd!("1"))
-                .each_origin(|origin| origin.rolling(DAY, usd!("0.50")))
-                .host("127.0.0.1", |host| {
-                    host.per_payment(usd!("0.02")).rolling(DAY, usd!("0.05"))
+                .allow_network("base-sepolia")
+                .per_day(usd!("1"))
+                .each_origin(|origin| origin.per_day(usd!("0.50")))
+                .host_limits("127.0.0.1", |host| {
+                    host.per_payment(usd!("0.02")).per_day(usd!("0.05"))
                 }),
         )
         .ledger(MemoryLedger::new())

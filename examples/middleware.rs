@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let payer = Payer::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .build()?;
 

@@ -47,10 +47,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .signer(signer)
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05"))
-                .rolling(Duration::from_secs(86_400), usd!("0.20"))
-                .host("127.0.0.1", |host| {
+                .per_day(usd!("0.20"))
+                .host_limits("127.0.0.1", |host| {
                     host.payments(Duration::from_secs(60), 30)
                 }),
         )

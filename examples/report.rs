@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .signer(LocalSigner::random()?)
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
         .ledger(SqliteLedger::open(directory.join("ledger.db"))?)

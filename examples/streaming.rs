@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()?;

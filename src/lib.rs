@@ -12,7 +12,7 @@
 //!
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-//!     .policy(Policy::new().network("base").per_payment(usd!("0.05")))
+//!     .policy(Policy::new().allow_network("base").per_payment(usd!("0.05")))
 //!     .ledger(SqliteLedger::open("agent.db")?)
 //!     .build()?;
 //! let response = client.get("https://api.example.com/report").send().await?;

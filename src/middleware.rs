@@ -11,7 +11,7 @@
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let payer = Payer::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-//!     .policy(Policy::new().network("base"))
+//!     .policy(Policy::new().allow_network("base"))
 //!     .ledger(MemoryLedger::new())
 //!     .build()?;
 //! let client = reqwest_middleware::ClientBuilder::new(http_client(reqwest::Client::builder())?)

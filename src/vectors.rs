@@ -561,7 +561,10 @@ fn network_patterns() {
         let (pattern, network) = (text(row, "/pattern"), text(row, "/network"));
         if pattern.contains('*') {
             assert!(pattern.parse::<Network>().is_err(), "{pattern}");
-            assert!(Policy::new().network(pattern).check().is_err(), "{pattern}");
+            assert!(
+                Policy::new().allow_network(pattern).check().is_err(),
+                "{pattern}"
+            );
             patterns += 1;
         } else {
             let same = network.parse::<Network>() == pattern.parse::<Network>();
@@ -669,7 +672,9 @@ async fn rules_without_a_row() {
     row["accepts"].as_array_mut().unwrap().reverse();
     assert_eq!(choice(&row).await, Choice::Paid(0));
 
-    let mixed = Policy::new().network("base").network("base-sepolia");
+    let mixed = Policy::new()
+        .allow_network("base")
+        .allow_network("base-sepolia");
     assert!(matches!(mixed.check(), Err(PolicyError::Mixed { .. })));
     assert!(mixed.mix_testnets().check().is_ok());
 }
@@ -723,14 +728,16 @@ fn refusal(error: &Error) -> Choice {
 /// The official client's settings in our words. Its defaults are $1 a payment and the tokens of the
 /// registry; it knows no limits over time, so ours are dropped.
 fn equivalent_policy(row: &Value) -> Policy {
-    let mut policy = Policy::new().without_defaults().mix_testnets();
+    let mut policy = Policy::new().without_default_limits().mix_testnets();
     for network in rows(&row["registeredNetworks"])
         .iter()
         .filter_map(Value::as_str)
     {
         policy = match network {
-            "eip155:*" => every_network().into_iter().fold(policy, Policy::network),
-            one => policy.network(one),
+            "eip155:*" => every_network()
+                .into_iter()
+                .fold(policy, Policy::allow_network),
+            one => policy.allow_network(one),
         };
     }
     let controls = &row["spendControls"];
@@ -763,7 +770,7 @@ fn allow(policy: Policy, entry: &Value) -> Policy {
         .cloned();
     let asset =
         known.unwrap_or_else(|| Asset::new(sepolia, address(entry, "/asset"), "X", 6, "X", "1"));
-    let policy = policy.asset(asset.clone());
+    let policy = policy.register_asset(asset.clone());
     match entry.get("maxAmountPerPayment").and_then(Value::as_str) {
         None => policy,
         Some(cap) => {

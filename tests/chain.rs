@@ -68,7 +68,7 @@ impl World {
         let hands = Arc::clone(&self.clock);
         let client = Client::builder()
             .signer(Arc::clone(&self.signer))
-            .policy(Policy::new().network("base-sepolia"))
+            .policy(Policy::new().allow_network("base-sepolia"))
             .ledger(MemoryLedger::new())
             .allow_http_loopback(true)
             .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))

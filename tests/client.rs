@@ -20,7 +20,7 @@ fn wallet() -> LocalSigner {
 }
 
 fn policy() -> Policy {
-    Policy::new().network("base-sepolia")
+    Policy::new().allow_network("base-sepolia")
 }
 
 fn builder() -> ClientBuilder {

@@ -199,8 +199,8 @@ fn child() {
             .signer(signer)
             .policy(
                 Policy::new()
-                    .network("base-sepolia")
-                    .without_defaults()
+                    .allow_network("base-sepolia")
+                    .without_default_limits()
                     .lifetime(limit),
             )
             .ledger(Stopping {

@@ -25,7 +25,7 @@ fn client(policy: Policy) -> Client {
 }
 
 fn sepolia() -> Client {
-    client(Policy::new().network("base-sepolia"))
+    client(Policy::new().allow_network("base-sepolia"))
 }
 
 /// A seller of weather at three prices and of one thing else.
@@ -527,7 +527,7 @@ async fn what_the_policy_does_not_permit_is_neither_asked_nor_payable() {
         .host("127.0.0.1")
         .path("/discovery/**")
         .path("/news");
-    let client = client(Policy::new().network("base-sepolia").permit(reader));
+    let client = client(Policy::new().allow_network("base-sepolia").permit(reader));
     let look = client
         .discover()
         .bazaar(bazaar.url("/"))
@@ -574,7 +574,7 @@ async fn a_private_address_that_is_advertised_is_not_payable() {
         .unwrap();
     let walled = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .deny_private_networks()
@@ -748,7 +748,11 @@ async fn an_openapi_document_has_prices_in_dollars() {
         look(&strict).run().await.unwrap().services[0].standing,
         Standing::Payable
     );
-    let elsewhere = self::client(Policy::new().network("base").allow_host("api.example.com"));
+    let elsewhere = self::client(
+        Policy::new()
+            .allow_network("base")
+            .allow_host("api.example.com"),
+    );
     assert_eq!(
         denied_by(&look(&elsewhere).run().await.unwrap().services[0]),
         Rule::Host
@@ -759,7 +763,7 @@ async fn an_openapi_document_has_prices_in_dollars() {
 
 fn client_of_payee() -> Client {
     client(
-        Policy::new().network("base-sepolia").allow_payee(
+        Policy::new().allow_network("base-sepolia").allow_payee(
             "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
                 .parse()
                 .unwrap(),
@@ -773,7 +777,7 @@ async fn the_books_as_they_are_decide_what_is_payable() {
     let bazaar = listed(&seller).start().await.unwrap();
     let client = client(
         Policy::new()
-            .network("base-sepolia")
+            .allow_network("base-sepolia")
             .lifetime(usd!("0.055")),
     );
     assert_eq!(find(&bazaar, &client, "weather").await.payable().count(), 2);
@@ -800,7 +804,7 @@ async fn while_paying_is_stopped_nothing_is_payable() {
     let switch = FreezeSwitch::new();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .freeze_switch(switch.clone())
         .allow_http_loopback(true)
@@ -823,7 +827,7 @@ async fn who_has_to_be_asked_comes_after_who_has_not() {
     let bazaar = listed(&seller).start().await.unwrap();
     let client = client(
         Policy::new()
-            .network("base-sepolia")
+            .allow_network("base-sepolia")
             .ask_above(usd!("0.02")),
     );
     let findings = find(&bazaar, &client, "weather").await;

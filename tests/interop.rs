@@ -129,7 +129,7 @@ fn buyer(key: usize) -> Buyer {
     let address = signer.address();
     let client = Client::builder()
         .signer(signer)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()
@@ -426,7 +426,7 @@ async fn a_wallet_without_funds_is_told_so() {
     let signer = LocalSigner::random().unwrap();
     let client = Client::builder()
         .signer(signer)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()
@@ -612,7 +612,7 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
     world.rpc("anvil_dealERC20", cent).await;
     let client = Client::builder()
         .signer(signer)
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()

@@ -27,7 +27,7 @@ fn bare() -> ClientBuilder {
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 
@@ -415,7 +415,7 @@ async fn a_limit_in_dollars_holds_for_calls_and_payments_together() {
 #[tokio::test]
 async fn calls_are_no_payments_to_the_limits_that_count_them() {
     let seller = open(report()).await;
-    let once = policy().payments(DAY, 1).repeats(DAY, 1);
+    let once = policy().payments(DAY, 1).loop_guard(DAY, 1);
     let client = client()
         .policy(once)
         .credentials(keys(bearer("right")))

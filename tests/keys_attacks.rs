@@ -14,7 +14,7 @@ use bursar_testing::{Fault, Paywall, Route};
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 

@@ -20,8 +20,8 @@ const LONG: Duration = Duration::from_secs(600);
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
-        .host("127.0.0.1", |host| host.remember_terms(MINUTE))
+        .allow_network("base-sepolia")
+        .host_limits("127.0.0.1", |host| host.remember_terms(MINUTE))
 }
 
 fn client(policy: Policy) -> ClientBuilder {
@@ -102,7 +102,7 @@ async fn the_second_purchase_takes_one_round_trip() {
 #[tokio::test]
 async fn without_the_setting_every_purchase_asks() {
     let seller = open([report()]).await;
-    let client = client(Policy::new().network("base-sepolia"))
+    let client = client(Policy::new().allow_network("base-sepolia"))
         .build()
         .unwrap();
     for _ in 0..2 {
@@ -410,8 +410,8 @@ async fn idle(signed: &AtomicUsize, count: usize) {
 
 fn ahead() -> Policy {
     Policy::new()
-        .network("base-sepolia")
-        .host("127.0.0.1", |host| host.remember_terms(LONG).sign_ahead())
+        .allow_network("base-sepolia")
+        .host_limits("127.0.0.1", |host| host.remember_terms(LONG).sign_ahead())
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use serde_json::json;
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 
@@ -195,7 +195,7 @@ async fn limits_hold_by_tool_and_permissions_by_its_path() {
     let paywall = paywall(report()).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let limited = policy()
-        .tool("https://shop.mcp-stdio.invalid", "report", |tool| {
+        .tool_limits("https://shop.mcp-stdio.invalid", "report", |tool| {
             tool.lifetime(usd!("0.01"))
         })
         .permit(

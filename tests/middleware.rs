@@ -18,7 +18,7 @@ fn payer() -> Payer {
         .signer(LocalSigner::random().unwrap())
         .ledger(MemoryLedger::new());
     builder
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .build()
         .unwrap()
 }

@@ -52,9 +52,9 @@ fn client() -> Client {
         .signer(LocalSigner::random().unwrap())
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05"))
-                .breaker(Duration::from_secs(1), 100),
+                .circuit_breaker(Duration::from_secs(1), 100),
         )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
@@ -722,7 +722,7 @@ mod verification {
             .signer(LocalSigner::random().unwrap())
             .policy(
                 Policy::new()
-                    .network("base-sepolia")
+                    .allow_network("base-sepolia")
                     .per_payment(usd!("0.05")),
             )
             .ledger(MemoryLedger::new())

@@ -28,7 +28,7 @@ use proptest::prelude::*;
 
 /// Base, and no limit but those added.
 fn bare() -> Policy {
-    Policy::new().network("base").without_defaults()
+    Policy::new().allow_network("base").without_default_limits()
 }
 
 /// All that a denial by a limit says.
@@ -403,7 +403,8 @@ mod scopes {
             "https://example.com",
         ] {
             for kind in KINDS {
-                let policy = bare().origin("https://api.example.com", |host| kind.on_host(host));
+                let policy =
+                    bare().origin_limits("https://api.example.com", |host| kind.on_host(host));
                 let scope = "origin https://api.example.com";
                 kind.try_out(policy, within.each_ref(), &five_cents().url(outside), scope)
                     .await;
@@ -419,7 +420,7 @@ mod scopes {
         ];
         let without = five_cents().url("https://x.api.example.com/report");
         for kind in KINDS {
-            let policy = bare().host("api.example.com", |host| kind.on_host(host));
+            let policy = bare().host_limits("api.example.com", |host| kind.on_host(host));
             kind.try_out(policy, within.each_ref(), &without, "host api.example.com")
                 .await;
         }
@@ -434,7 +435,7 @@ mod scopes {
             "https://api.example.com.evil.net",
         ] {
             for kind in KINDS {
-                let policy = bare().host("*.example.com", |host| kind.on_host(host));
+                let policy = bare().host_limits("*.example.com", |host| kind.on_host(host));
                 let without = five_cents().url(outside);
                 kind.try_out(policy, within.each_ref(), &without, "host *.example.com")
                     .await;
@@ -450,7 +451,7 @@ mod scopes {
         ];
         let without = five_cents().url("https://a.other.co.uk");
         for kind in KINDS {
-            let policy = bare().domain("example.co.uk", |limits| kind.on(limits));
+            let policy = bare().domain_limits("example.co.uk", |limits| kind.on(limits));
             kind.try_out(policy, within.each_ref(), &without, "domain example.co.uk")
                 .await;
             let each = bare().each_domain(|limits| kind.on(limits));
@@ -465,7 +466,7 @@ mod scopes {
         let without = five_cents().payee(payee(9));
         let scope = format!("payee {}", payee(0x5e));
         for kind in KINDS {
-            let policy = bare().payee(payee(0x5e), |limits| kind.on(limits));
+            let policy = bare().payee_limits(payee(0x5e), |limits| kind.on(limits));
             kind.try_out(policy, within.each_ref(), &without, &scope)
                 .await;
             let each = bare().each_payee(|limits| kind.on(limits));
@@ -491,8 +492,8 @@ mod scopes {
             let scope = format!("asset {} on {}", asset.address(), asset.network());
             for kind in KINDS {
                 let open = bare()
-                    .network(asset.network())
-                    .network(without.offers[0].asset.network())
+                    .allow_network(asset.network())
+                    .allow_network(without.offers[0].asset.network())
                     .mix_testnets();
                 let policy = open.clone().asset_limits(&asset, |limits| kind.on(limits));
                 kind.try_out(policy, within.each_ref(), &without, &scope)
@@ -510,12 +511,12 @@ mod scopes {
         let without = sale_in(usdc("polygon"), "0.05");
         for kind in KINDS {
             let policy = bare()
-                .network("polygon")
+                .allow_network("polygon")
                 .network_limits("base", |limits| kind.on(limits));
             kind.try_out(policy, within.each_ref(), &without, "network eip155:8453")
                 .await;
             let each = bare()
-                .network("polygon")
+                .allow_network("polygon")
                 .each_network(|limits| kind.on(limits));
             kind.try_out(each, within.each_ref(), &without, "network eip155:8453")
                 .await;
@@ -530,7 +531,7 @@ mod scopes {
         ];
         for without in [five_cents(), five_cents().tag("Research")] {
             for kind in KINDS {
-                let policy = bare().tag("research", |limits| kind.on(limits));
+                let policy = bare().tag_limits("research", |limits| kind.on(limits));
                 kind.try_out(policy, within.each_ref(), &without, "tag research")
                     .await;
                 let each = bare().each_tag(|limits| kind.on(limits));
@@ -548,7 +549,7 @@ mod scopes {
         ];
         for without in [five_cents(), five_cents().agent("writer")] {
             for kind in KINDS {
-                let policy = bare().agent("scout", |limits| kind.on(limits));
+                let policy = bare().agent_limits("scout", |limits| kind.on(limits));
                 kind.try_out(policy, within.each_ref(), &without, "agent scout")
                     .await;
                 let each = bare().each_agent(|limits| kind.on(limits));
@@ -595,10 +596,10 @@ mod limits_together {
     async fn a_narrow_limit_never_replaces_a_wide_one() {
         let policy = bare()
             .rolling(DAY, usd!("0.20"))
-            .host("api.example.com", |host| {
+            .host_limits("api.example.com", |host| {
                 host.rolling(DAY, usd!("1")).per_payment(usd!("5"))
             })
-            .host("cheap.example", |host| host.rolling(DAY, usd!("0.05")))
+            .host_limits("cheap.example", |host| host.rolling(DAY, usd!("0.05")))
             .per_payment(usd!("0.15"));
         let purse = WalletHarness::new(policy);
         assert_eq!(
@@ -638,7 +639,7 @@ mod limits_together {
 
     #[tokio::test]
     async fn the_defaults() {
-        let purse = WalletHarness::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().allow_network("base"));
         let denial = purse.deny(&sale("0.100001")).await;
         refused(
             &denial,
@@ -669,7 +670,7 @@ mod limits_together {
             (Rule::Rolling, "5.00 USD".to_owned())
         );
 
-        let purse = WalletHarness::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().allow_network("base"));
         for number in 0..60 {
             purse
                 .buy(&sale("0.01").url(&format!("https://h.example/{number}")))
@@ -682,7 +683,7 @@ mod limits_together {
         );
         assert_eq!(denial.room_returns, Some(purse.now().after(MINUTE)));
 
-        let purse = WalletHarness::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().allow_network("base"));
         for _ in 0..30 {
             purse.buy(&sale("0.01")).await;
         }
@@ -698,7 +699,7 @@ mod limits_together {
             "{denial}"
         );
 
-        let purse = WalletHarness::new(Policy::new().network("base"));
+        let purse = WalletHarness::new(Policy::new().allow_network("base"));
         for _ in 0..3 {
             purse.hold(&sale("0.01")).await;
         }
@@ -712,7 +713,11 @@ mod limits_together {
 
     #[tokio::test]
     async fn a_default_is_replaced_by_its_kind_on_everything_in_dollars_alone() {
-        let purse = WalletHarness::new(Policy::new().network("base").per_payment(usd!("0.50")));
+        let purse = WalletHarness::new(
+            Policy::new()
+                .allow_network("base")
+                .per_payment(usd!("0.50")),
+        );
         purse.buy(&sale("0.50")).await;
         assert_eq!(purse.deny(&sale("0.51")).await.rule, Rule::PerPayment);
         purse.hold(&sale("0.50")).await;
@@ -720,17 +725,18 @@ mod limits_together {
         assert_eq!(purse.deny(&sale("0.01")).await.rule, Rule::Exposure);
 
         let narrow = Policy::new()
-            .network("base")
-            .asset(euro())
+            .allow_network("base")
+            .register_asset(euro())
             .per_payment(euros("5"))
-            .host("api.example.com", |host| host.per_payment(usd!("5")));
+            .host_limits("api.example.com", |host| host.per_payment(usd!("5")));
         let purse = WalletHarness::new(narrow);
         assert_eq!(
             purse.deny(&sale("0.11")).await.limit.unwrap().to_string(),
             "0.10 USD"
         );
 
-        let purse = WalletHarness::new(Policy::new().network("base").without_defaults());
+        let purse =
+            WalletHarness::new(Policy::new().allow_network("base").without_default_limits());
         purse.hold(&sale("1000000")).await;
     }
 
@@ -747,9 +753,9 @@ mod limits_together {
             bare().per_payment(euros("1")).payments(DAY, 1),
             bare()
                 .per_payment(euros("1"))
-                .host("other.example", |host| host.rolling(DAY, euros("1"))),
+                .host_limits("other.example", |host| host.rolling(DAY, euros("1"))),
         ] {
-            let denial = WalletHarness::new(policy.asset(euro()))
+            let denial = WalletHarness::new(policy.register_asset(euro()))
                 .deny(&euro_sale("0.01"))
                 .await;
             assert_eq!(
@@ -759,7 +765,7 @@ mod limits_together {
         }
 
         let policy = bare()
-            .asset(euro())
+            .register_asset(euro())
             .per_payment(euros("1.5"))
             .rolling(DAY, euros("2"))
             .lifetime(usd!("1"));
@@ -814,7 +820,7 @@ mod limits_together {
         );
 
         let policy = bare()
-            .asset(euro())
+            .register_asset(euro())
             .per_payment(euros("1"))
             .lifetime(euros("1"));
         let denial = WalletHarness::new(policy)
@@ -940,7 +946,7 @@ mod rules {
                 .rule,
             Rule::Network
         );
-        let purse = WalletHarness::new(bare().network("eip155:137"));
+        let purse = WalletHarness::new(bare().allow_network("eip155:137"));
         purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
     }
 
@@ -988,11 +994,11 @@ mod rules {
         let of = |url: &str, byte: u8| sale("0.01").url(url).payee(payee(byte));
         let policy = bare()
             .payees([payee(1)])
-            .origin("https://api.example.com:8443", |origin| origin.payee_free())
-            .host("api.example.com", |host| host.payees([payee(4), payee(5)]))
-            .host("*.example.com", |host| host.payees([payee(3)]))
-            .host("*.com", |host| host.payees([payee(2)]))
-            .host("*.b.example.com", |host| host.max_validity(10 * SECOND));
+            .origin_limits("https://api.example.com:8443", |origin| origin.payee_free())
+            .host_limits("api.example.com", |host| host.payees([payee(4), payee(5)]))
+            .host_limits("*.example.com", |host| host.payees([payee(3)]))
+            .host_limits("*.com", |host| host.payees([payee(2)]))
+            .host_limits("*.b.example.com", |host| host.max_validity(10 * SECOND));
         let purse = WalletHarness::new(policy);
         for (url, allowed) in [
             ("https://elsewhere.net", &[1][..]),
@@ -1051,7 +1057,8 @@ mod rules {
             Rule::PriceRise
         );
 
-        let purse = WalletHarness::new(bare().host("other.example", |host| host.max_price_rise(0)));
+        let purse =
+            WalletHarness::new(bare().host_limits("other.example", |host| host.max_price_rise(0)));
         purse.buy(&sale("0.01")).await;
         purse.buy(&sale("1")).await;
     }
@@ -1078,7 +1085,7 @@ mod rules {
         let purse = WalletHarness::new(
             policy
                 .clone()
-                .host("lax.example", |host| host.record_foreign_resource()),
+                .host_limits("lax.example", |host| host.record_foreign_resource()),
         );
         let denial = purse.deny(&foreign).await;
         assert_eq!(denial.rule, Rule::ResourceOrigin);
@@ -1151,7 +1158,7 @@ mod rules {
             validity(bare().max_validity(DAY), 1_576_800_000).await,
             86_400
         );
-        let here = bare().host("api.example.com", |host| host.max_validity(10 * SECOND));
+        let here = bare().host_limits("api.example.com", |host| host.max_validity(10 * SECOND));
         assert_eq!(validity(here.max_validity(DAY), 60).await, 10);
     }
 
@@ -1173,7 +1180,7 @@ mod rules {
     async fn the_cheapest_offer_that_is_allowed_is_signed() {
         let purse = WalletHarness::new(
             bare()
-                .network("polygon")
+                .allow_network("polygon")
                 .per_payment(usd!("0.10"))
                 .deny_network("polygon"),
         );
@@ -1218,12 +1225,15 @@ mod policies {
 
     #[test]
     fn mistakes_in_code_come_out_when_the_wallet_is_built() {
-        let policy = || Policy::new().network("base");
+        let policy = || Policy::new().allow_network("base");
         for (policy, words) in [
             (Policy::new(), "names no network"),
-            (Policy::new().network("bas"), "`bas` is not an EVM network"),
             (
-                policy().network("base-sepolia"),
+                Policy::new().allow_network("bas"),
+                "`bas` is not an EVM network",
+            ),
+            (
+                policy().allow_network("base-sepolia"),
                 "if that is meant, say mix_testnets",
             ),
             (
@@ -1235,19 +1245,19 @@ mod policies {
                 "`nowhere` is not an EVM network",
             ),
             (
-                policy().host("https://a.example", |host| host),
+                policy().host_limits("https://a.example", |host| host),
                 "`https://a.example` is not a host",
             ),
             (
-                policy().origin("a.example", |origin| origin),
+                policy().origin_limits("a.example", |origin| origin),
                 "`a.example` is not an origin",
             ),
             (
-                policy().domain("api.example.com", |limits| limits),
+                policy().domain_limits("api.example.com", |limits| limits),
                 "write `example.com`",
             ),
             (
-                policy().domain("*.example.com", |limits| limits),
+                policy().domain_limits("*.example.com", |limits| limits),
                 "write `example.com`",
             ),
             (
@@ -1263,7 +1273,7 @@ mod policies {
                 "a window must be longer than zero",
             ),
             (
-                policy().tag("x", |tag| tag.payments(Duration::ZERO, 1)),
+                policy().tag_limits("x", |tag| tag.payments(Duration::ZERO, 1)),
                 "a window must be longer than zero",
             ),
             (
@@ -1271,7 +1281,7 @@ mod policies {
                 "time zone `Mars/Base` is not known here",
             ),
             (
-                policy().host("a.example", |host| {
+                policy().host_limits("a.example", |host| {
                     host.calendar(Period::Day, "", usd!("1"))
                 }),
                 "time zone `` is not known here",
@@ -1281,7 +1291,7 @@ mod policies {
                 "max_validity must be at least 6 s",
             ),
             (
-                policy().host("a.example", |host| host.max_validity(SECOND)),
+                policy().host_limits("a.example", |host| host.max_validity(SECOND)),
                 "max_validity must be at least 6 s",
             ),
             (
@@ -1289,12 +1299,12 @@ mod policies {
                 "the policy has an amount of EURC@eip155:8453",
             ),
             (
-                policy().tag("x", |tag| tag.ask_above(euros("1"))),
+                policy().tag_limits("x", |tag| tag.ask_above(euros("1"))),
                 "the policy has an amount of EURC@eip155:8453",
             ),
             (
                 policy()
-                    .asset(euro().pegged_to_dollar())
+                    .register_asset(euro().pegged_to_dollar())
                     .per_payment(euros("1")),
                 "the policy has an amount of EURC@eip155:8453",
             ),
@@ -1304,15 +1314,15 @@ mod policies {
             assert!(error.to_string().contains(words), "{error}");
         }
         assert_eq!(Policy::new().check(), Err(PolicyError::NoNetwork));
-        assert!(build(policy().network("base-sepolia").mix_testnets()).is_ok());
-        assert!(build(policy().domain("Example.CO.UK.", |limits| limits)).is_ok());
+        assert!(build(policy().allow_network("base-sepolia").mix_testnets()).is_ok());
+        assert!(build(policy().domain_limits("Example.CO.UK.", |limits| limits)).is_ok());
     }
 
     #[tokio::test]
     async fn budget_tells_what_is_left_of_every_standing_limit() {
         let policy = Policy::new()
-            .network("base")
-            .host("*.example.com", |host| host.lifetime(usd!("2")))
+            .allow_network("base")
+            .host_limits("*.example.com", |host| host.lifetime(usd!("2")))
             .each_origin(|origin| origin.lifetime(usd!("1")));
         let purse = WalletHarness::new(policy);
         purse.hold(&sale("0.07")).await;
@@ -1337,14 +1347,14 @@ mod policies {
     #[tokio::test]
     async fn explain_says_what_each_rule_answers() {
         let policy = Policy::new()
-            .network("base")
-            .host("*.example.com", |host| {
+            .allow_network("base")
+            .host_limits("*.example.com", |host| {
                 host.rolling(HOUR, usd!("0.08"))
                     .payee_pinned()
                     .max_price_rise(10)
             })
             .ask_above(usd!("0.05"))
-            .agent("scout", |agent| agent.lifetime(usd!("3")));
+            .agent_limits("scout", |agent| agent.lifetime(usd!("3")));
         let purse = WalletHarness::new(policy.clone());
         let buyer = purse.payer(Some("scout"));
         let report = |price: Usd| {
@@ -1425,7 +1435,7 @@ pass  price_rise
             None,
             "a token that is not registered"
         );
-        let policy = policy.asset(euro());
+        let policy = policy.register_asset(euro());
         assert_eq!(
             policy
                 .explain(&in_euros, purse.now())
@@ -1444,7 +1454,7 @@ pass  price_rise
             .find_symbol(celo, "USDT")
             .unwrap();
         let policy = Policy::new()
-            .network("celo")
+            .allow_network("celo")
             .allow_asset(celo, usdt.address());
         let said = policy.explain(
             &Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.01")),
@@ -1478,7 +1488,7 @@ pass  price_rise
 
     #[test]
     fn a_denial_is_data() {
-        let policy = Policy::new().network("base");
+        let policy = Policy::new().allow_network("base");
         let payment = Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.20"));
         let said = policy
             .explain(&payment, at("2025-01-01T00:00:00Z"))
@@ -1579,7 +1589,7 @@ mod approvals {
     async fn only_what_is_above_the_threshold_is_asked_about() {
         let policy = bare()
             .ask_above(usd!("0.05"))
-            .host("*.example.com", |host| host.ask_above(usd!("0.02")))
+            .host_limits("*.example.com", |host| host.ask_above(usd!("0.02")))
             .each_payee(|each| each.ask_above(usd!("0.04")));
         let (purse, asked) = keeping(policy, Verdict::Approve);
         purse.buy(&sale("0.02")).await;
@@ -1605,7 +1615,7 @@ mod approvals {
     #[tokio::test]
     async fn a_token_that_the_threshold_cannot_measure_is_asked_about() {
         let limited = asking()
-            .asset(euro())
+            .register_asset(euro())
             .per_payment(euros("1"))
             .lifetime(euros("9"));
         let (purse, asked) = keeping(limited.clone(), Verdict::Approve);
@@ -1877,9 +1887,9 @@ mod properties {
         ) {
             let usd = Usd::from_micros;
             let policy = bare()
-                .network("polygon")
+                .allow_network("polygon")
                 .per_payment(usd(global))
-                .host("*.example.com", |limits| limits.per_payment(usd(host)))
+                .host_limits("*.example.com", |limits| limits.per_payment(usd(host)))
                 .network_limits("polygon", |limits| limits.per_payment(usd(polygon)));
             let purse = WalletHarness::new(policy);
             let allowed = |&(units, on_base): &(u64, bool)| {

@@ -204,7 +204,7 @@ async fn networks_are_named_and_kept_apart() {
     // A file may leave the networks to the code.
     let unnamed = policy("version = 1");
     assert_eq!(unnamed.check(), Err(PolicyError::NoNetwork));
-    WalletHarness::new(unnamed.network("base"))
+    WalletHarness::new(unnamed.allow_network("base"))
         .buy(&sale("0.01"))
         .await;
 }
@@ -564,7 +564,7 @@ async fn the_sample_is_a_policy_with_every_key() {
 fn a_file_may_be_built_upon() {
     let policy = bare("global.per_payment = \"1 USD\"")
         .per_payment(Usd::from_micros(5))
-        .tag("research", |tag| tag.lifetime(usd!("2")));
+        .tag_limits("research", |tag| tag.lifetime(usd!("2")));
     assert_eq!(
         limits(&policy, &payment()),
         [

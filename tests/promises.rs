@@ -15,7 +15,7 @@ use bursar_testing::{Fault, Paywall, Route};
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 
@@ -164,8 +164,8 @@ async fn a_stop_does_not_make_failures_of_refusals() {
 #[tokio::test]
 async fn one_transaction_makes_room_once() {
     let limited = Policy::new()
-        .network("base-sepolia")
-        .without_defaults()
+        .allow_network("base-sepolia")
+        .without_default_limits()
         .lifetime(usd!("0.02"))
         .refunds_make_room();
     let client = client()

@@ -59,8 +59,8 @@ impl World {
             .signer(LocalSigner::random().unwrap())
             .policy(
                 Policy::new()
-                    .network("base-sepolia")
-                    .without_defaults()
+                    .allow_network("base-sepolia")
+                    .without_default_limits()
                     .lifetime(usd!("0.01")),
             )
             .ledger(MemoryLedger::new())
@@ -301,7 +301,7 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
 async fn a_client_without_a_chain_says_so() {
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network("base-sepolia"))
+        .policy(Policy::new().allow_network("base-sepolia"))
         .ledger(MemoryLedger::new())
         .build()
         .unwrap();
@@ -328,8 +328,8 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         .signer(LocalSigner::random().unwrap())
         .policy(
             Policy::new()
-                .network("base-sepolia")
-                .without_defaults()
+                .allow_network("base-sepolia")
+                .without_default_limits()
                 .lifetime(usd!("0.01")),
         )
         .ledger(MemoryLedger::new())

@@ -25,7 +25,7 @@ fn client(ledger: SqliteLedger) -> Client {
         .signer(LocalSigner::random().unwrap())
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05"))
                 .lifetime(usd!("1")),
         )
@@ -502,7 +502,7 @@ fn any_ledger_can_be_reported() {
         .unwrap();
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().network(Network::from_chain_id(84_532)))
+        .policy(Policy::new().allow_network(Network::from_chain_id(84_532)))
         .ledger(MemoryLedger::new())
         .build()
         .unwrap();

@@ -20,9 +20,9 @@ const SOON: Duration = Duration::from_millis(600);
 
 fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
-        .breaker(Duration::from_secs(600), 100)
+        .circuit_breaker(Duration::from_secs(600), 100)
 }
 
 /// A client that counts its signatures and waits for nothing.
@@ -532,7 +532,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
 async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails() {
     let signatures = Arc::default();
     let seller = open(report()).await;
-    let limited = policy().repeats(Duration::from_secs(60), 3);
+    let limited = policy().loop_guard(Duration::from_secs(60), 3);
     let looping = client(&signatures)
         .policy(limited)
         .ledger(MemoryLedger::new())
@@ -560,7 +560,7 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
         .unwrap();
 
     let paid_and_failed = open(report().upfront().status(500)).await;
-    let broken = policy().breaker(Duration::from_secs(600), 2);
+    let broken = policy().circuit_breaker(Duration::from_secs(600), 2);
     let client = client(&signatures)
         .policy(broken)
         .ledger(MemoryLedger::new())

@@ -293,9 +293,11 @@ fn nothing_that_holds_the_key_shows_it() {
     shows(format!("{:?}", signer()));
     shows(format!("{:#?}", signer()));
     shows(format!("{:?}", Arc::new(signer())));
-    let builder = Client::builder()
-        .signer(signer())
-        .policy(Policy::new().network("base").per_payment(usd!("0.05")));
+    let builder = Client::builder().signer(signer()).policy(
+        Policy::new()
+            .allow_network("base")
+            .per_payment(usd!("0.05")),
+    );
     shows(format!("{builder:?} {builder:#?}"));
     let client = builder.ledger(MemoryLedger::new()).build().unwrap();
     shows(format!("{client:?} {client:#?}"));

@@ -31,7 +31,7 @@ fn client() -> ClientBuilder {
         .signer(LocalSigner::random().unwrap())
         .policy(
             Policy::new()
-                .network("base-sepolia")
+                .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
         .ledger(MemoryLedger::new())

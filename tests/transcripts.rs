@@ -202,7 +202,7 @@ async fn replay(name: &str) -> Replayed {
     let seller = Seller::start(wire.iter().map(|step| step["response"].clone()).collect()).await;
     let payer = wallet(
         Policy::new()
-            .network("base-sepolia")
+            .allow_network("base-sepolia")
             .per_payment(usd!("0.01")),
     );
     let client = Client::builder()
@@ -391,7 +391,7 @@ async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
         };
         let required = PaymentRequired::from_json(terms.to_string().as_bytes())?;
         let network: Network = terms["accepts"][0]["network"].as_str().unwrap().parse()?;
-        let payer = wallet(Policy::new().network(network));
+        let payer = wallet(Policy::new().allow_network(network));
         let intent = Intent::new("GET", "https://api.example.com/premium-data", b"")?;
         match payer.authorize(&required, &intent).await {
             Ok(payment) => {

@@ -149,18 +149,18 @@ fn payer(signer: impl Signer) -> Result<Payer, Failure> {
 pub(crate) fn policy() -> Policy {
     let much = usd!("1000000");
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("1"))
         .rolling(Duration::from_secs(3600), much)
         .rolling(DAY, much)
         .lifetime(much)
         .exposure(much)
         .payments(Duration::from_secs(60), u32::MAX)
-        .repeats(Duration::from_secs(60), u32::MAX)
+        .loop_guard(Duration::from_secs(60), u32::MAX)
         .each_origin(|limits| limits.rolling(DAY, much))
         .each_payee(|limits| limits.rolling(DAY, much))
         .each_network(|limits| limits.rolling(DAY.saturating_mul(7), much))
-        .host("127.0.0.1", |host| host.rolling(DAY, much))
+        .host_limits("127.0.0.1", |host| host.rolling(DAY, much))
 }
 
 /// What a payer would have signed.

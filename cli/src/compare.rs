@@ -8,7 +8,7 @@ use crate::{output, wallet};
 
 pub(crate) async fn run(args: Compare) -> Result<Exit, Failure> {
     // No limit is asked.
-    let policy = Policy::new().network(Network::from_chain_id(8453));
+    let policy = Policy::new().allow_network(Network::from_chain_id(8453));
     let payer = wallet::keyless(policy, Some(wallet::kept(&args.ledger).await?))?;
     let comparison = payer.compare(&args.host, &args.plan).await?;
     let printed = if args.json {

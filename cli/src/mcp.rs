@@ -64,7 +64,10 @@ impl Session {
 /// `bursar mcp tools`.
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     // Nothing is paid.
-    let payer = wallet::keyless(Policy::new().network(Network::from_chain_id(8453)), None)?;
+    let payer = wallet::keyless(
+        Policy::new().allow_network(Network::from_chain_id(8453)),
+        None,
+    )?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let mut rows = Vec::new();
     for tool in session.list().await? {

@@ -51,15 +51,14 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
             or give --policy FILE";
         return Err(Failure::usage(message));
     }
-    let mut policy = args
-        .network
-        .iter()
-        .fold(Policy::new(), |policy, network| policy.network(*network));
+    let mut policy = args.network.iter().fold(Policy::new(), |policy, network| {
+        policy.allow_network(*network)
+    });
     if let Some(max) = args.max_per_payment {
         policy = policy.per_payment(max);
     }
     if let Some(budget) = args.budget {
-        policy = policy.without_defaults().lifetime(budget);
+        policy = policy.without_default_limits().lifetime(budget);
         if args.max_per_payment.is_none() {
             policy = policy.per_payment(PER_PAYMENT);
         }
@@ -76,7 +75,7 @@ fn narrowed(policy: Policy, wanted: &[Network]) -> Result<Policy, Failure> {
     if policy.networks().is_empty() {
         return Ok(wanted
             .iter()
-            .fold(policy, |policy, network| policy.network(*network)));
+            .fold(policy, |policy, network| policy.allow_network(*network)));
     }
     if let Some(other) = wanted
         .iter()

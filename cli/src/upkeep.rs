@@ -49,7 +49,7 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
         Err(SignerError::rejected("no key"))
     });
     // No limit is asked.
-    let policy = Policy::new().network(Network::from_chain_id(8453));
+    let policy = Policy::new().allow_network(Network::from_chain_id(8453));
     let payer = Payer::builder()
         .signer(nobody)
         .policy(policy)
@@ -136,7 +136,7 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
     let (_, entry) = find(purchase, &args.ledger).await?;
-    let (payer, _) = wallet::paying(args, Policy::new().network(entry.network)).await?;
+    let (payer, _) = wallet::paying(args, Policy::new().allow_network(entry.network)).await?;
     let cancellation = payer.cancel(purchase).await?;
     let sent = json!({
         "network": cancellation.network(),

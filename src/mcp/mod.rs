@@ -19,7 +19,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-//!     .policy(Policy::new().network("base").tool("https://tools.example", "weather", |tool| tool.lifetime(usd!("1"))))
+//!     .policy(Policy::new().allow_network("base").tool_limits("https://tools.example", "weather", |tool| tool.lifetime(usd!("1"))))
 //!     .ledger(SqliteLedger::open("agent.db")?)
 //!     .build()?;
 //! let url = "https://tools.example/mcp";
@@ -49,7 +49,7 @@
 //! # In the books
 //!
 //! A purchase of the tool `weather` has the server's origin, the method `CALL` and the path
-//! `/mcp://tool/weather`: what [`Policy::tool`](crate::Policy::tool) limits and a
+//! `/mcp://tool/weather`: what [`Policy::tool_limits`](crate::Policy::tool_limits) limits and a
 //! [`Permission`](crate::Permission) names by `path = "/mcp://tool/*"`. Its status is 200, 402 for terms,
 //! and 500 for a result with `isError`. What makes a call the same call is server, tool and arguments,
 //! whatever the order of their keys.

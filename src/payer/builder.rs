@@ -120,7 +120,7 @@ impl PayerBuilder {
         })?;
         let policy = self
             .policy
-            .ok_or_else(|| missing("policy", ".policy(Policy::new().network(\"base\"))"))?;
+            .ok_or_else(|| missing("policy", ".policy(Policy::new().allow_network(\"base\"))"))?;
         let ledger = self.ledger.ok_or_else(|| {
             missing(
                 "ledger",

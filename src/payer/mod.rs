@@ -51,7 +51,7 @@ use crate::{Clock, Error, Origin, Timestamp};
 /// # async fn example(terms: &[u8]) -> Result<(), Error> {
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)
-///     .policy(Policy::new().network("base-sepolia"))
+///     .policy(Policy::new().allow_network("base-sepolia"))
 ///     .ledger(MemoryLedger::new())
 ///     .build()?;
 /// let required = PaymentRequired::from_json(terms)?;

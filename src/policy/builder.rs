@@ -7,7 +7,9 @@ use alloy::primitives::Address;
 
 use super::calendar::{Calendar, Period};
 use super::limit::{Amount, Limit, LimitKind, Scope, Selector};
-use super::{HostMatch, HostSettings, PayeeRule, Policy, PolicyError, ResourceRule};
+use super::{
+    DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
+};
 use crate::Network;
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -19,6 +21,24 @@ macro_rules! limit_methods {
         #[must_use]
         pub fn per_payment(self, max: impl Into<Amount>) -> Self {
             self.limit(Ok(LimitKind::PerPayment(max.into())))
+        }
+
+        /// Limits the sum of payments in any hour: the last 60 minutes.
+        #[must_use]
+        pub fn per_hour(self, max: impl Into<Amount>) -> Self {
+            self.rolling(HOUR, max)
+        }
+
+        /// Limits the sum of payments in any day: the last 24 hours.
+        #[must_use]
+        pub fn per_day(self, max: impl Into<Amount>) -> Self {
+            self.rolling(DAY, max)
+        }
+
+        /// Limits the sum of payments in any month: the last 30 days.
+        #[must_use]
+        pub fn per_month(self, max: impl Into<Amount>) -> Self {
+            self.rolling(MONTH, max)
         }
 
         /// At most this much in any stretch of time this long. What is uncertain counts.
@@ -69,7 +89,7 @@ const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
     }
 }
 
-/// Limits of one scope; see [`Policy::tag`] and its like.
+/// Limits of one scope; see [`Policy::tag_limits`] and its like.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     kinds: Vec<Result<LimitKind, PolicyError>>,
@@ -90,7 +110,7 @@ impl Limits {
     }
 }
 
-/// Limits and settings of a host; see [`Policy::host`].
+/// Limits and settings of a host; see [`Policy::host_limits`].
 ///
 /// Limits of every matching entry apply. Settings are decided by the most specific match: origin,
 /// then host, then the longest pattern, then what the policy says for everywhere.
@@ -152,7 +172,7 @@ macro_rules! setting_methods {
         /// Buys the same request (method, URL and body) at most so many times in any stretch of time
         /// this long: more looks like a loop. The default is 30 a minute.
         #[must_use]
-        pub fn repeats(mut self, window: Duration, max: u32) -> Self {
+        pub fn loop_guard(mut self, window: Duration, max: u32) -> Self {
             self.settings_mut().repeats = Some((window, max));
             self
         }
@@ -161,7 +181,7 @@ macro_rules! setting_methods {
         /// not delivered for: an error status or no answer, settled or unknown. The default is 3 in
         /// 10 minutes.
         #[must_use]
-        pub fn breaker(mut self, window: Duration, failures: u32) -> Self {
+        pub fn circuit_breaker(mut self, window: Duration, failures: u32) -> Self {
             self.settings_mut().breaker = Some((window, failures));
             self
         }
@@ -242,7 +262,7 @@ impl Policy {
 
     /// Allows paying on a network: a [`Network`], a name such as `base`, or CAIP-2.
     #[must_use]
-    pub fn network<N>(mut self, network: N) -> Self
+    pub fn allow_network<N>(mut self, network: N) -> Self
     where
         N: TryInto<Network>,
         N::Error: Into<PolicyError>,
@@ -263,14 +283,14 @@ impl Policy {
 
     /// Adds a token to the registry, or replaces what the registry says of it.
     #[must_use]
-    pub fn asset(mut self, asset: Asset) -> Self {
+    pub fn register_asset(mut self, asset: Asset) -> Self {
         self.assets.push(asset);
         self
     }
 
     /// Drops the default limits that are not replaced: nothing but what is set remains.
     #[must_use]
-    pub const fn without_defaults(mut self) -> Self {
+    pub const fn without_default_limits(mut self) -> Self {
         self.defaults = false;
         self
     }
@@ -278,7 +298,7 @@ impl Policy {
     /// Limits and settings for a host such as `api.example.com` or a pattern such as
     /// `*.example.com`, on any scheme and port. A limit on a pattern adds up all its hosts.
     #[must_use]
-    pub fn host(self, pattern: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
+    pub fn host_limits(self, pattern: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
         match pattern.parse() {
             Ok(pattern) => self.host_rules(HostMatch::Host(pattern), rules(HostRules::default())),
             Err(error) => self.mistake(error),
@@ -287,7 +307,7 @@ impl Policy {
 
     /// Limits and settings for one origin such as `https://api.example.com:8443`.
     #[must_use]
-    pub fn origin(self, origin: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
+    pub fn origin_limits(self, origin: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
         match origin.parse::<Origin>() {
             Ok(origin) => self.host_rules(HostMatch::Origin(origin), rules(HostRules::default())),
             Err(error) => self.mistake(error),
@@ -296,7 +316,7 @@ impl Policy {
 
     /// Limits on one resource such as `https://api.example.com/report`, whatever the query.
     #[must_use]
-    pub fn resource(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn resource_limits(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::resource(url) {
             Ok(scope) => self.scope(&Selector::Only(scope), limits(Limits::default())),
             Err(error) => self.mistake(error),
@@ -305,7 +325,12 @@ impl Policy {
 
     /// Limits on one tool of the MCP server at `origin`: the resource `mcp://tool/NAME` under it.
     #[must_use]
-    pub fn tool(self, origin: &str, name: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn tool_limits(
+        self,
+        origin: &str,
+        name: &str,
+        limits: impl FnOnce(Limits) -> Limits,
+    ) -> Self {
         match super::tool(origin, name) {
             Ok(scope) => self.scope(&Selector::Only(scope), limits(Limits::default())),
             Err(error) => self.mistake(error),
@@ -314,7 +339,7 @@ impl Policy {
 
     /// Limits on a registrable domain such as `example.com`: all its hosts added up.
     #[must_use]
-    pub fn domain(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn domain_limits(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::domain(domain) {
             Ok(domain) => self.scope(
                 &Selector::Only(Scope::Domain(domain)),
@@ -326,7 +351,7 @@ impl Policy {
 
     /// Limits on one payee, whatever host names it.
     #[must_use]
-    pub fn payee(self, payee: Address, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn payee_limits(self, payee: Address, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
             &Selector::Only(Scope::Payee(payee)),
             limits(Limits::default()),
@@ -360,7 +385,7 @@ impl Policy {
 
     /// Limits on requests with a tag.
     #[must_use]
-    pub fn tag(self, tag: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn tag_limits(self, tag: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
             &Selector::Only(Scope::Tag(tag.to_owned())),
             limits(Limits::default()),
@@ -369,7 +394,7 @@ impl Policy {
 
     /// Limits on one agent, across all clients that name it.
     #[must_use]
-    pub fn agent(self, agent: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
+    pub fn agent_limits(self, agent: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
             &Selector::Only(Scope::Agent(agent.to_owned())),
             limits(Limits::default()),

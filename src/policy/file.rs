@@ -236,7 +236,7 @@ fn tokens(mut policy: Policy, root: &mut Section<'_>) -> Read<Policy> {
             .take("peg")
             .map(|item| item.choice(&[("USD", ())]))
             .transpose()?;
-        policy = policy.asset(if pegged.is_some() {
+        policy = policy.register_asset(if pegged.is_some() {
             asset.pegged_to_dollar()
         } else {
             asset

@@ -51,6 +51,9 @@ const REPEATS: (Duration, u32) = (MINUTE, 30);
 /// as long, unless the policy says otherwise.
 const BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
 const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Thirty days: a rolling window has a fixed length.
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a client may buy: built in code or read from a file, fixed once the client is built.
@@ -59,20 +62,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// everything. Limits that are not set stand at safe defaults: $0.10 a payment, $5 over a rolling
 /// day, $1 of unresolved payments, 60 payments a minute, the same request 30 times a minute, and no
 /// more to an origin that took 3 payments within 10 minutes and did not deliver. Setting a limit of the same kind on
-/// everything, in dollars, replaces its default; [`without_defaults`](Self::without_defaults) drops
+/// everything, in dollars, replaces its default; [`without_default_limits`](Self::without_default_limits) drops
 /// all of them.
 /// No network may be paid on until it is named.
 ///
 /// ```
-/// use std::time::Duration;
 /// use bursar::{Policy, usd};
 ///
 /// let policy = Policy::new()
-///     .network("base")
+///     .allow_network("base")
 ///     .per_payment(usd!("0.05"))
-///     .rolling(Duration::from_secs(86_400), usd!("5"))
-///     .host("api.example.com", |host| host.rolling(Duration::from_secs(86_400), usd!("1")))
-///     .tag("research", |tag| tag.lifetime(usd!("20")));
+///     .per_day(usd!("5"))
+///     .host_limits("api.example.com", |host| host.per_day(usd!("1")))
+///     .tag_limits("research", |tag| tag.lifetime(usd!("20")));
 /// policy.check()?;
 /// # Ok::<(), bursar::PolicyError>(())
 /// ```

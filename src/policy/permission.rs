@@ -13,7 +13,7 @@ use crate::origin::Origin;
 /// use bursar::{Permission, Policy};
 ///
 /// let policy = Policy::new()
-///     .network("base")
+///     .allow_network("base")
 ///     .permit(Permission::new().agent("researcher").host("*.example.com").method("GET").path("/v1/**"))
 ///     .permit(Permission::new().agent("operator"));
 /// policy.check()?;

@@ -10,7 +10,7 @@
 //! let counts = Counts::new();
 //! let payer = Payer::builder()
 //!     .signer(LocalSigner::random()?)
-//!     .policy(Policy::new().network("base-sepolia"))
+//!     .policy(Policy::new().allow_network("base-sepolia"))
 //!     .ledger(MemoryLedger::new())
 //!     .observer(counts.clone())
 //!     .build()?;

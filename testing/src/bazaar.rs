@@ -38,7 +38,7 @@ use bursar::{AssetRegistry, Clock, PaymentRequired, Quote, SystemClock};
 ///
 /// let client = Client::builder()
 ///     .signer(LocalSigner::random()?)
-///     .policy(Policy::new().network("base-sepolia"))
+///     .policy(Policy::new().allow_network("base-sepolia"))
 ///     .ledger(MemoryLedger::new())
 ///     .allow_http_loopback(true)
 ///     .build()?;

@@ -18,7 +18,7 @@
 //!
 //! let client = Client::builder()
 //!     .signer(LocalSigner::random()?)
-//!     .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+//!     .policy(Policy::new().allow_network("base-sepolia").per_payment(usd!("0.05")))
 //!     .ledger(MemoryLedger::new())
 //!     .allow_http_loopback(true)
 //!     .build()?;
@@ -57,7 +57,7 @@
 //! use bursar::usd;
 //! # async fn my_agent_buys(url: bursar::Url) {
 //! #     let signer = bursar::LocalSigner::random().unwrap();
-//! #     let policy = bursar::Policy::new().network("base-sepolia");
+//! #     let policy = bursar::Policy::new().allow_network("base-sepolia");
 //! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::MemoryLedger::new());
 //! #     drop(agent.allow_http_loopback(true).build().unwrap().get(url).send().await);
 //! # }

@@ -30,9 +30,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // A limit for everything, and one for the tool.
     let origin = format!("http://{address}");
-    let policy = Policy::new()
-        .network("base-sepolia")
-        .tool(&origin, "report", |tool| tool.lifetime(usd!("0.02")));
+    let policy =
+        Policy::new()
+            .allow_network("base-sepolia")
+            .tool_limits(&origin, "report", |tool| tool.lifetime(usd!("0.02")));
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(policy)

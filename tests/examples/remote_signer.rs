@@ -70,7 +70,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             service,
             http: reqwest::Client::new(),
         })
-        .policy(Policy::new().network("base-sepolia").per_payment(usd!("1")))
+        .policy(
+            Policy::new()
+                .allow_network("base-sepolia")
+                .per_payment(usd!("1")),
+        )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
         .build()?;

@@ -153,10 +153,12 @@ pub(crate) fn tokens() -> Vec<Trial> {
         "",
     ] {
         trials.push(unpayable(network(name)).everywhere());
-        trials.push(
-            unpayable(network(name))
-                .policy(|policy| policy.network("base").network("ethereum").mix_testnets()),
-        );
+        trials.push(unpayable(network(name)).policy(|policy| {
+            policy
+                .allow_network("base")
+                .allow_network("ethereum")
+                .mix_testnets()
+        }));
     }
     for scheme in ["upto", "Exact", "exact ", "batch-settlement", ""] {
         trials.push(unpayable(Lie::Scheme(scheme.to_owned())).everywhere());

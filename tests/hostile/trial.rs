@@ -36,7 +36,7 @@ pub(crate) fn wallet() -> LocalSigner {
 
 pub(crate) fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 
