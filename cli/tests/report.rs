@@ -207,12 +207,12 @@ fn limits() -> Vec<bursar::Finding> {
             .await
             .unwrap();
         let policy = Policy::new()
-            .network("base-sepolia")
+            .allow_network("base-sepolia")
             .per_payment(usd!("0.05"))
             .lifetime(usd!("0.05"));
         let policy = policy
             .rolling(Duration::from_secs(86_400), usd!("0.20"))
-            .tag("research", |tag| tag.lifetime(usd!("0.10")));
+            .tag_limits("research", |tag| tag.lifetime(usd!("0.10")));
         let client = Client::builder()
             .http(
                 reqwest::Client::builder()

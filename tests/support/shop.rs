@@ -15,7 +15,7 @@ pub fn wallet() -> LocalSigner {
 /// Permits at most five cents per payment on Base Sepolia.
 pub fn policy() -> Policy {
     Policy::new()
-        .network("base-sepolia")
+        .allow_network("base-sepolia")
         .per_payment(usd!("0.05"))
 }
 
