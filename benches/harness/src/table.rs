@@ -33,7 +33,6 @@ struct Trial {
     client: &'static str,
     cores: Cores,
     in_flight: usize,
-    idle_micros: u64,
     count: usize,
 }
 
@@ -43,7 +42,6 @@ impl Trial {
             client,
             cores,
             in_flight: 1,
-            idle_micros: 0,
             count: 3000,
         }
     }
@@ -106,11 +104,7 @@ fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Fa
     };
     let mut command = on(trial.cores, "0", &program[0]);
     command.args(&program[1..]).args([trial.client, base]);
-    command.args([
-        trial.count.to_string(),
-        trial.in_flight.to_string(),
-        trial.idle_micros.to_string(),
-    ]);
+    command.args([trial.count.to_string(), trial.in_flight.to_string()]);
     let output = command.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
 }
