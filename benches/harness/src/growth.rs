@@ -86,7 +86,7 @@ pub async fn measure(largest: u64) -> Result<(), Failure> {
         )
     });
     println!(
-        "| SQLite books that grow: a reservation with ten limits | ≤ 1.3, opening ≤ 100 ms more | {ratio:.2}; {} | {} |",
+        "| SQLite ledger that grows: a reservation with ten limits | ≤ 1.3, opening ≤ 100 ms more | {ratio:.2}; {} | {} |",
         told.collect::<Vec<_>>().join("; "),
         if met { "met" } else { "**missed**" }
     );

@@ -1,4 +1,4 @@
-//! The rounds, and the table that comes of them.
+//! Runs the rounds and prints their table.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,33 +7,32 @@ use std::time::Instant;
 
 use crate::drive::{Failure, Measured};
 
-/// Other clients, each built by itself, and their versions.
+/// The other clients and their versions. Each is a program of its own.
 const PEERS: [(&str, &str); 2] = [("x402-reqwest", "2.0.2"), ("r402", "0.21.0")];
 
-/// The server's process; it ends when its standard input does.
+/// The server's process. It ends when its standard input is closed.
 struct Server {
     process: Child,
     base: String,
 }
 
-/// Where the two processes run.
+/// The processor cores that the two processes run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Cores {
     /// Both on the first core.
     Same,
     /// The client on the first, the server on the second.
     Apart,
-    /// As the system will.
+    /// The system chooses.
     Any,
 }
 
-/// One cell to be measured.
+/// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Trial {
     client: &'static str,
     cores: Cores,
     in_flight: usize,
-    idle_micros: u64,
     count: usize,
 }
 
@@ -43,7 +42,6 @@ impl Trial {
             client,
             cores,
             in_flight: 1,
-            idle_micros: 0,
             count: 3000,
         }
     }
@@ -52,19 +50,12 @@ impl Trial {
         Self { in_flight, ..self }
     }
 
-    const fn idle(self, idle_micros: u64) -> Self {
-        Self {
-            idle_micros,
-            ..self
-        }
-    }
-
     const fn count(self, count: usize) -> Self {
         Self { count, ..self }
     }
 }
 
-/// Puts a command on cores; `taskset` is part of every Linux.
+/// Starts a program on the given cores, with `taskset`.
 fn on(cores: Cores, core: &str, program: &str) -> Command {
     if cores == Cores::Any {
         return Command::new(program);
@@ -113,16 +104,12 @@ fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Fa
     };
     let mut command = on(trial.cores, "0", &program[0]);
     command.args(&program[1..]).args([trial.client, base]);
-    command.args([
-        trial.count.to_string(),
-        trial.in_flight.to_string(),
-        trial.idle_micros.to_string(),
-    ]);
+    command.args([trial.count.to_string(), trial.in_flight.to_string()]);
     let output = command.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
 }
 
-/// What the rounds brought: of every trial the best and the median.
+/// The measurements of all rounds, by trial.
 struct Rounds(HashMap<Trial, Vec<Measured>>);
 
 impl Rounds {
@@ -142,7 +129,7 @@ impl Rounds {
     }
 }
 
-/// The best of the rounds: what the machine does when nothing else wants it. The median stands beside it.
+/// A row of the table. The best round shows the machine at rest; the row gives the median too.
 struct Line {
     what: String,
     goal: String,
@@ -158,7 +145,7 @@ fn cpu(measured: &Measured) -> u64 {
     measured.cpu
 }
 
-/// Nanoseconds from one purchase's end to the next's.
+/// Returns the nanoseconds between the ends of two purchases.
 fn pace(measured: &Measured) -> u64 {
     (1e9 / measured.rate) as u64
 }
@@ -175,7 +162,7 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
         });
     };
     let micros = |nanos: f64| format!("{:.1} µs", nanos / 1000.0);
-    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
+    for (cores, place) in [(Same, "one shared core"), (Apart, "one core each")] {
         let floor = Trial::new("floor", cores);
         let text = format!(
             "p50 {}, {} CPU",
@@ -183,7 +170,7 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             micros(rounds.best(floor, cpu))
         );
         line(
-            &format!("floor: two bare reqwest requests, {place}"),
+            &format!("floor: two plain reqwest requests, {place}"),
             String::new(),
             text,
             None,
@@ -206,7 +193,7 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             goal.map(|goal| best <= goal),
         );
     };
-    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
+    for (cores, place) in [(Same, "one shared core"), (Apart, "one core each")] {
         let floor = Trial::new("floor", cores);
         let first = if cfg!(feature = "secp256k1") {
             1.6
@@ -214,19 +201,19 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             1.8
         };
         against(
-            &format!("first purchase, {place}"),
+            &format!("bursar, first purchase, {place}"),
             Trial::new("bursar", cores),
             floor,
             Some(first),
         );
         against(
-            &format!("known seller, one round trip, {place}"),
+            &format!("bursar, known seller, {place}"),
             Trial::new("bursar-known", cores),
             floor,
             Some(1.1),
         );
         against(
-            &format!("by hand (libsecp256k1, no policy, no books), {place}"),
+            &format!("minimal client (libsecp256k1, no policy, no ledger), {place}"),
             Trial::new("hand", cores),
             floor,
             None,
@@ -240,20 +227,15 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             );
         }
     }
-    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
-        let rest = |client| Trial::new(client, cores).idle(1000).count(1000);
-        let what = format!("known seller, signed ahead, 1 ms between purchases, {place}");
-        against(&what, rest("bursar-ahead"), rest("floor"), Some(0.7));
-    }
     let slow = |client| Trial::new(client, Same).count(100);
     against(
-        "known seller, 20 ms added to each answer, one core",
+        "bursar, known seller, 20 ms added to each answer, one shared core",
         slow("slow-bursar-known"),
         slow("slow-floor"),
         Some(0.52),
     );
     against(
-        "SQLite books, one core",
+        "bursar, SQLite ledger, one shared core",
         Trial::new("bursar-sqlite", Same).count(500),
         Trial::new("floor", Same),
         None,
@@ -263,7 +245,7 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
     let bursar = Trial::new("bursar", Same);
     let added = (rounds.best(bursar, cpu) - rounds.best(floor, cpu)) / 1000.0;
     line(
-        "first purchase: CPU added",
+        "bursar, first purchase: CPU time added",
         "≤ 30 µs".into(),
         format!("{added:.1} µs"),
         Some(added <= 30.0),
@@ -271,7 +253,7 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
     let eight =
         (rounds.best(Trial::new("bursar-eight", Same), cpu) - rounds.best(bursar, cpu)) / 1000.0;
     line(
-        "eight offers, the payable one last: CPU added",
+        "bursar, eight offers, the payable one last: CPU time added",
         "≤ 5 µs".into(),
         format!("{eight:.1} µs"),
         Some(eight <= 5.0),
@@ -288,33 +270,43 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
         );
     };
     share(
-        "32 in flight: share of the floor's rate",
+        "bursar, 32 calls in flight: share of the floor's rate",
         "bursar",
         Some(0.5),
     );
-    share("32 in flight, known seller", "bursar-known", None);
-    share("32 in flight, by hand", "hand", None);
+    share(
+        "bursar, known seller, 32 calls in flight",
+        "bursar-known",
+        None,
+    );
+    share("minimal client, 32 calls in flight", "hand", None);
     for (peer, version) in PEERS.iter().filter(|_| with_peers) {
-        share(&format!("32 in flight, {peer} {version}"), peer, None);
+        share(&format!("{peer} {version}, 32 calls in flight"), peer, None);
     }
     for (what, bare, ours, in_flight, count) in [
         (
-            "passthrough, small body",
+            "bursar, free request, small body",
             "reqwest-free",
             "bursar-free",
             1,
             6000,
         ),
         (
-            "passthrough, small body, 32 in flight",
+            "bursar, free request, small body, 32 calls in flight",
             "reqwest-free",
             "bursar-free",
             32,
             40_000,
         ),
-        ("passthrough, 1 MiB", "reqwest-big", "bursar-big", 1, 400),
         (
-            "passthrough, 1 MiB, 32 in flight",
+            "bursar, free request, 1 MiB",
+            "reqwest-big",
+            "bursar-big",
+            1,
+            400,
+        ),
+        (
+            "bursar, free request, 1 MiB, 32 calls in flight",
             "reqwest-big",
             "bursar-big",
             32,
@@ -334,12 +326,12 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             Some(time <= 1.03 && work <= 1.03),
         );
     }
-    let books = |client, in_flight| Trial::new(client, Any).in_flight(in_flight).count(3000);
-    let memory = 1e9 / rounds.best(books("bursar", 64), pace);
-    let sqlite = 1e9 / rounds.best(books("bursar-sqlite", 64), pace);
+    let ledger = |client, in_flight| Trial::new(client, Any).in_flight(in_flight).count(3000);
+    let memory = 1e9 / rounds.best(ledger("bursar", 64), pace);
+    let sqlite = 1e9 / rounds.best(ledger("bursar-sqlite", 64), pace);
     let text = format!("{:.2} ({sqlite:.0}/s of {memory:.0}/s)", sqlite / memory);
     line(
-        "SQLite books, 64 in flight: share of memory's rate",
+        "SQLite ledger, 64 calls in flight: share of the memory ledger's rate",
         "≥ 0.5".into(),
         text,
         Some(sqlite >= memory / 2.0),
@@ -359,12 +351,6 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     }
     trials.push(Trial::new("bursar-eight", Same));
     trials.push(Trial::new("bursar-sqlite", Same).count(500));
-    for cores in [Same, Apart] {
-        trials.extend(
-            ["floor", "bursar-ahead"]
-                .map(|client| Trial::new(client, cores).idle(1000).count(1000)),
-        );
-    }
     trials.extend(
         ["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)),
     );
@@ -390,7 +376,7 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     trials
 }
 
-/// What a write of 4 KiB and its fsync take on the disk that the books are on, in the median.
+/// Returns the median time, in microseconds, of a 4 KiB write with its fsync on the disk of the ledger.
 fn fsync() -> Result<f64, Failure> {
     let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
     let mut file = std::fs::File::create(directory.path().join("fsync"))?;
@@ -405,9 +391,14 @@ fn fsync() -> Result<f64, Failure> {
     Ok(times[times.len() / 2])
 }
 
-/// Where and with what it was measured.
+/// How the numbers of the table come about.
+const METHOD: &str = "Each number is the best of seven interleaved rounds, with the median in brackets where it is given. Client and \
+    server are two processes. A ratio divides a client's p50 by the floor's p50 on the same cores. CPU time is the \
+    client's, by getrusage, beyond the floor's.";
+
+/// Describes the machine, the versions and the method.
 fn machine() -> Result<String, Failure> {
-    let said = |program: &str, arguments: &[&str]| -> Result<String, Failure> {
+    let output = |program: &str, arguments: &[&str]| -> Result<String, Failure> {
         let output = Command::new(program).args(arguments).output()?;
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
@@ -422,21 +413,19 @@ fn machine() -> Result<String, Failure> {
         "k256 0.14"
     };
     Ok(format!(
-        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13, signed by {signer}. Release builds, best of seven \
-         interleaved rounds and the median in brackets, one process for a client and one for the server, as ratio to \
-         the floor of the same place; CPU is the client's, by getrusage, above the floor's.",
-        said("date", &["+%Y-%m-%d"])?,
+        "Measured on {}: {}, {} cores, {}; {}; reqwest 0.13; signatures by {signer}; release builds. {METHOD}",
+        output("date", &["+%Y-%m-%d"])?,
         model.unwrap_or("unknown processor"),
         std::thread::available_parallelism()?,
-        said("uname", &["-sr"])?,
-        said("rustc", &["--version"])?
+        output("uname", &["-sr"])?,
+        output("rustc", &["--version"])?
             .split(" (")
             .next()
             .unwrap_or_default(),
     ))
 }
 
-/// Runs all trials in turn, seven rounds, and prints the table.
+/// Runs all trials one after the other, seven times, and prints the table.
 pub fn print(arguments: &[String]) -> Result<(), Failure> {
     let short = arguments.iter().any(|argument| argument == "--short");
     let after = |flag| {
@@ -463,7 +452,7 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
         }
     }
     println!("{}\n", machine()?);
-    println!("| what | goal | measured | |");
+    println!("| client and case | goal | measured | |");
     println!("|---|---|---|---|");
     for Line {
         what,
@@ -486,7 +475,7 @@ pub fn print(arguments: &[String]) -> Result<(), Failure> {
         print!("{}", std::fs::read_to_string(more)?);
     }
     println!(
-        "\nTo the disk of the books, a write of 4 KiB with its fsync takes {:.0} µs.",
+        "\nOn the disk of the ledger, a 4 KiB write with its fsync takes {:.0} µs.",
         fsync()?
     );
     Ok(())
