@@ -1,39 +1,74 @@
-//! The guide: what to do, task by task.
+//! The guide: sixteen short chapters, to be read from front to back.
 //!
-//! | to | read |
-//! |---|---|
-//! | buy over HTTP, and know what became of the money | [`paying`] |
-//! | say what may be bought, and by whom | [`permissions`] |
-//! | use API keys beside payments, and find out which is cheaper | [`api_keys`] |
-//! | pay for the tools of MCP servers | `mcp_tools` (feature `mcp`) |
-//! | let an agent in any language pay, without the key | [`serving_agents`] |
-//! | find services, and use one the same minute | [`finding_services`] |
-//! | see where the money went | [`reports`] |
+//! | | Chapter | Read it to |
+//! |---|---|---|
+//! | 1 | [From nothing to the first payment](chapter_01_first_payment) | make a first purchase on your own machine, then with test money |
+//! | 2 | [One purchase, step by step](chapter_02_one_purchase) | understand each step between the request and the receipt |
+//! | 3 | [Errors](chapter_03_errors) | know after each error whether money may have moved |
+//! | 4 | [Policies](chapter_04_policies) | set limits, lists, approvals and permissions |
+//! | 5 | [Signers and keys](chapter_05_signers) | choose the place that holds the private key |
+//! | 6 | [Ledgers and teams](chapter_06_ledgers) | keep purchases, and share one budget among many programs |
+//! | 7 | [Many calls at once](chapter_07_concurrency) | send hundreds of paid requests together |
+//! | 8 | [Retries and lost answers](chapter_08_retries) | pay once, however often a request is repeated |
+//! | 9 | [Testing an agent](chapter_09_testing) | test your program against honest and hostile sellers |
+//! | 10 | [Existing reqwest code](chapter_10_reqwest) | add payments to code that uses reqwest |
+//! | 11 | [MCP](chapter_11_mcp) | pay for tools of MCP servers, and serve agents in any language |
+//! | 12 | [Discovery](chapter_12_discovery) | find services and call one |
+//! | 13 | [API keys](chapter_13_api_keys) | use API keys together with payments |
+//! | 14 | [Operating for months](chapter_14_operating) | reconcile, report, freeze, and rotate keys |
+//! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
+//! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //!
-//! One policy file serves all of it; every key of it, with comments:
-//!
-//! ```toml
-#![doc = include_str!("../examples/policy.toml")]
-//! ```
+//! Every Rust example in the guide is compiled by the tests. Many of them also run, against a seller
+//! on loopback.
 
-#[doc = include_str!("guide/api_keys.md")]
-pub mod api_keys {}
+#[doc = include_str!("guide/01_first_payment.md")]
+pub mod chapter_01_first_payment {}
 
-#[doc = include_str!("guide/finding_services.md")]
-pub mod finding_services {}
+#[doc = include_str!("guide/02_one_purchase.md")]
+pub mod chapter_02_one_purchase {}
 
-#[cfg(feature = "mcp")]
-#[doc = include_str!("guide/mcp_tools.md")]
-pub mod mcp_tools {}
+#[doc = include_str!("guide/03_errors.md")]
+pub mod chapter_03_errors {}
 
-#[doc = include_str!("guide/paying.md")]
-pub mod paying {}
+#[doc = include_str!("guide/04_policies.md")]
+#[doc = "```toml"]
+#[doc = include_str!("../examples/policy.toml")]
+#[doc = "```"]
+pub mod chapter_04_policies {}
 
-#[doc = include_str!("guide/permissions.md")]
-pub mod permissions {}
+#[doc = include_str!("guide/05_signers.md")]
+pub mod chapter_05_signers {}
 
-#[doc = include_str!("guide/reports.md")]
-pub mod reports {}
+#[doc = include_str!("guide/06_ledgers.md")]
+pub mod chapter_06_ledgers {}
 
-#[doc = include_str!("guide/serving_agents.md")]
-pub mod serving_agents {}
+#[doc = include_str!("guide/07_concurrency.md")]
+pub mod chapter_07_concurrency {}
+
+#[doc = include_str!("guide/08_retries.md")]
+pub mod chapter_08_retries {}
+
+#[doc = include_str!("guide/09_testing.md")]
+pub mod chapter_09_testing {}
+
+#[doc = include_str!("guide/10_reqwest.md")]
+pub mod chapter_10_reqwest {}
+
+#[doc = include_str!("guide/11_mcp.md")]
+pub mod chapter_11_mcp {}
+
+#[doc = include_str!("guide/12_discovery.md")]
+pub mod chapter_12_discovery {}
+
+#[doc = include_str!("guide/13_api_keys.md")]
+pub mod chapter_13_api_keys {}
+
+#[doc = include_str!("guide/14_operating.md")]
+pub mod chapter_14_operating {}
+
+#[doc = include_str!("guide/15_command.md")]
+pub mod chapter_15_command {}
+
+#[doc = include_str!("guide/16_glossary.md")]
+pub mod chapter_16_glossary {}
