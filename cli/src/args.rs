@@ -145,7 +145,7 @@ pub(crate) enum McpCommand {
     /// Limits, the line of --json and the exit codes are those of `bursar pay`: body holds the tool's result as JSON, and
     /// status is null. A tool that answers with an error is a failed call.
     #[cfg(feature = "mcp")]
-    Call(McpCall),
+    Call(Box<McpCall>),
     #[cfg(feature = "mcp-serve")]
     /// Be an MCP server on standard input and output that pays for an agent, which never holds the key
     #[command(after_long_help = SERVE, after_help = "With --help: the tools, and how to configure an MCP client.")]

@@ -3,7 +3,6 @@
 #![expect(
     missing_docs,
     missing_debug_implementations,
-    clippy::exhaustive_enums,
     clippy::exhaustive_structs,
     clippy::indexing_slicing,
     clippy::missing_errors_doc,
@@ -18,4 +17,5 @@
 pub mod purse;
 pub mod shop;
 #[cfg(feature = "mcp")]
+#[expect(clippy::exhaustive_enums, reason = "only tests use it")]
 pub mod tools;

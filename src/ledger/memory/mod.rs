@@ -4,10 +4,10 @@ mod kept;
 mod totals;
 
 use std::sync::PoisonError;
-#[cfg(not(bursar_shuttle))]
+#[cfg(not(all(test, bursar_shuttle)))]
 use std::sync::{Mutex, MutexGuard};
 
-#[cfg(bursar_shuttle)]
+#[cfg(all(test, bursar_shuttle))]
 use shuttle::sync::{Mutex, MutexGuard};
 
 use alloy::primitives::{Address, U256};
