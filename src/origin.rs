@@ -241,6 +241,54 @@ pub struct ParseHostError {
     text: String,
 }
 
+/// A selection of origins: one origin, one host, or every host below a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostMatch {
+    Origin(Origin),
+    Host(HostPattern),
+}
+
+impl HostMatch {
+    /// Returns whether the selection includes this origin.
+    pub(crate) fn matches(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Origin(only) => only == origin,
+            Self::Host(pattern) => pattern.matches(origin.host()),
+        }
+    }
+
+    /// Returns a key that sorts selections from the least to the most specific: patterns by the
+    /// length of their domain, then hosts, then origins.
+    pub(crate) fn specificity(&self) -> (u8, usize) {
+        match self {
+            Self::Origin(_) => (2, 0),
+            Self::Host(pattern) if !pattern.covers_subdomains() => (1, 0),
+            Self::Host(pattern) => (0, pattern.host().len()),
+        }
+    }
+}
+
+impl FromStr for HostMatch {
+    type Err = ParseHostMatchError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHostMatchError> {
+        if text.contains("://") {
+            Ok(Self::Origin(text.parse()?))
+        } else {
+            Ok(Self::Host(text.parse()?))
+        }
+    }
+}
+
+/// The text is neither an origin nor a host pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseHostMatchError {
+    #[error(transparent)]
+    Origin(#[from] ParseOriginError),
+    #[error(transparent)]
+    Host(#[from] ParseHostError),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,16 +44,16 @@ pub struct Settlement {
 #[non_exhaustive]
 pub struct Proof {
     /// What makes it impossible.
-    pub grounds: Grounds,
+    pub kind: ProofKind,
     /// Who says so, each of another host.
-    pub witnesses: Vec<Witness>,
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// What makes a settlement impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Grounds {
+pub enum ProofKind {
     /// The nonce was unused at a final block past `validBefore`.
     Expired,
     /// `AuthorizationCanceled` is in a final block.
@@ -63,7 +63,7 @@ pub enum Grounds {
 /// An endpoint, and the final block that it looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Witness {
+pub struct Endpoint {
     /// Host and port.
     pub host: String,
     /// The block.
@@ -129,7 +129,7 @@ pub enum Reason {
     OtherTransfer,
     /// Fewer endpoints say so than are required.
     #[error("{found} of {required} witnesses say that it was not settled")]
-    TooFewWitnesses {
+    TooFewEndpoints {
         /// How many different hosts.
         found: usize,
         /// How many must.
@@ -146,11 +146,11 @@ impl fmt::Display for Answer {
         match self {
             Self::Settled(settlement) => write!(f, "settled in {}", settlement.transaction),
             Self::NotSettled(Proof {
-                grounds: Grounds::Expired,
+                kind: ProofKind::Expired,
                 ..
             }) => f.write_str("not settled: expired unused"),
             Self::NotSettled(Proof {
-                grounds: Grounds::Canceled,
+                kind: ProofKind::Canceled,
                 ..
             }) => f.write_str("not settled: canceled"),
             Self::CannotTell { reason } => write!(f, "cannot tell: {reason}"),

@@ -11,7 +11,7 @@ use super::abi::{
     AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control,
 };
 use super::answer::{Head, Reason};
-use super::rpc::{Endpoint, RpcError};
+use super::rpc::{RpcClient, RpcError};
 use super::wire::{Block, Bytes, Log, Quantity, Receipt};
 use super::{Question, Rules};
 
@@ -26,7 +26,7 @@ const HEAD_START: u64 = 3600;
 #[derive(Clone, Debug)]
 pub(super) struct EndpointReport {
     pub(super) host: String,
-    pub(super) sight: Result<Observation, Reason>,
+    pub(super) observation: Result<Observation, Reason>,
 }
 
 /// What an endpoint saw at a final block.
@@ -60,8 +60,8 @@ pub(super) enum Gap {
 }
 
 /// Asks an endpoint; `limit` is for each call.
-pub(super) async fn testify(
-    endpoint: &Endpoint,
+pub(super) async fn observe(
+    endpoint: &RpcClient,
     question: &Question,
     rules: Rules,
     limit: Duration,
@@ -84,7 +84,7 @@ pub(super) async fn testify(
 }
 
 struct Node<'a> {
-    endpoint: &'a Endpoint,
+    endpoint: &'a RpcClient,
     question: &'a Question,
     limit: Duration,
 }

@@ -15,7 +15,7 @@
 //!
 //! To count money that was not spent costs room; to release money that was spent breaks a limit. So
 //! one endpoint's transaction and logs are enough for `Settled`, and `NotSettled` needs as many
-//! witnesses as are [required](ChainReader::required_endpoints), two unless told otherwise, with no
+//! endpoints as are [required](ChainReader::required_endpoints), two unless told otherwise, with no
 //! endpoint that contradicts them. Where one shows a settlement and another says that the nonce is
 //! unused, `Settled` holds only if the other's block is older than the settlement, which explains
 //! it. Else they disagree, and the answer is `CannotTell`.
@@ -35,16 +35,16 @@ use alloy::primitives::{Address, B256, U256};
 use tokio::task::JoinSet;
 use url::Url;
 
-pub use answer::{Answer, Grounds, Head, Proof, Reason, Settlement, Witness};
+pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
 pub use rpc::{EndpointError, RpcError};
 
 use crate::{Network, Timestamp};
-use endpoint::{EndpointReport, testify};
-use evaluate::judge;
-use rpc::Endpoint;
+use endpoint::{EndpointReport, observe};
+use evaluate::evaluate;
+use rpc::RpcClient;
 
 /// How long one endpoint may take in all, in time limits of one call.
-const CALLS_AT_LEISURE: u32 = 6;
+const CALLS_PER_ENDPOINT: u32 = 6;
 
 /// One authorization, as the books know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub struct Question {
 #[derive(Clone)]
 #[must_use = "a reader reads nothing until it is asked"]
 pub struct ChainReader {
-    endpoints: Vec<(Network, Arc<Endpoint>)>,
+    endpoints: Vec<(Network, Arc<RpcClient>)>,
     rules: Rules,
     timeout: Duration,
 }
@@ -99,7 +99,7 @@ pub struct ChainReader {
 /// What makes an answer good enough.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    witnesses: usize,
+    required_endpoints: usize,
     /// Seconds that a block must be past `validBefore`.
     margin: u64,
     /// Blocks below the latest that count as final on chains without the `finalized` and `safe` tags.
@@ -116,7 +116,7 @@ impl ChainReader {
     /// A reader without endpoints, which cannot tell anything yet.
     pub const fn new() -> Self {
         let rules = Rules {
-            witnesses: 2,
+            required_endpoints: 2,
             margin: 60,
             confirmations: None,
         };
@@ -127,20 +127,20 @@ impl ChainReader {
         }
     }
 
-    /// Adds an endpoint, over https or http. Two count as two witnesses only if host or port differ.
+    /// Adds an endpoint, over https or http. Two count as two endpoints only if host or port differ.
     ///
     /// # Errors
     /// When it is not an http or https URL. The error does not repeat it.
     pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, EndpointError> {
         let url = Url::parse(url).map_err(|_| EndpointError::NotHttp)?;
         self.endpoints
-            .push((network, Arc::new(Endpoint::new(url)?)));
+            .push((network, Arc::new(RpcClient::new(url)?)));
         Ok(self)
     }
 
     /// How many different hosts must agree before money is released; two unless set, at least one.
     pub const fn required_endpoints(mut self, count: usize) -> Self {
-        self.rules.witnesses = if count == 0 { 1 } else { count };
+        self.rules.required_endpoints = if count == 0 { 1 } else { count };
         self
     }
 
@@ -172,10 +172,10 @@ impl ChainReader {
     /// lags from an authorization that has not expired. All that fails is in the answer.
     #[must_use = "the answer is what became of the money"]
     pub async fn ask(&self, question: &Question, now: Timestamp) -> Answer {
-        judge(question, &self.testimonies(question).await, self.rules, now)
+        evaluate(question, &self.reports(question).await, self.rules, now)
     }
 
-    async fn testimonies(&self, question: &Question) -> Vec<EndpointReport> {
+    async fn reports(&self, question: &Question) -> Vec<EndpointReport> {
         let mut asked = JoinSet::new();
         let endpoints = self
             .endpoints
@@ -185,26 +185,23 @@ impl ChainReader {
             let (endpoint, question, rules, limit) =
                 (Arc::clone(endpoint), *question, self.rules, self.timeout);
             asked.spawn(async move {
-                let whole = limit.saturating_mul(CALLS_AT_LEISURE);
-                let sight =
-                    tokio::time::timeout(whole, testify(&endpoint, &question, rules, limit)).await;
-                let sight = sight.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
+                let whole = limit.saturating_mul(CALLS_PER_ENDPOINT);
+                let observation =
+                    tokio::time::timeout(whole, observe(&endpoint, &question, rules, limit)).await;
+                let observation = observation.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
                 (
                     order,
                     EndpointReport {
                         host: endpoint.host().to_owned(),
-                        sight,
+                        observation,
                     },
                 )
             });
         }
         // None of them panics, so that joining all loses no contradiction.
-        let mut testimonies = asked.join_all().await;
-        testimonies.sort_by_key(|(order, _)| *order);
-        testimonies
-            .into_iter()
-            .map(|(_, testimony)| testimony)
-            .collect()
+        let mut reports = asked.join_all().await;
+        reports.sort_by_key(|(order, _)| *order);
+        reports.into_iter().map(|(_, report)| report).collect()
     }
 }
 

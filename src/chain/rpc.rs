@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 1024 * 1024;
 const JSON: &str = "application/json";
 
 /// Where a chain can be asked. URLs hold API keys, so that only the origin is shown.
-pub(super) struct Endpoint {
+pub(super) struct RpcClient {
     url: Url,
     origin: Origin,
     host: String,
@@ -89,7 +89,7 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-impl Endpoint {
+impl RpcClient {
     pub(super) fn new(url: Url) -> Result<Self, EndpointError> {
         let origin = Origin::of(&url).ok_or(EndpointError::NotHttp)?;
         let host = format!("{}:{}", origin.host(), origin.port());
@@ -169,7 +169,7 @@ impl From<Failure> for RpcError {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for RpcClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({})", self.origin)
     }

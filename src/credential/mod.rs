@@ -4,7 +4,6 @@
 //! through a redirect to another origin, and into no log, error or book.
 
 mod key_source;
-mod plan;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +16,12 @@ use reqwest::Request;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
-pub use plan::{CallPlan, Comparison, Month, ParsePlanError};
 
-use crate::policy::{HostMatch, PolicyError, host_match};
-use crate::{Error, ErrorKind, Origin};
+use crate::origin::{HostMatch, Origin};
+use crate::policy::PolicyError;
+use crate::{Error, ErrorKind};
 use key_source::AnySource;
 
 /// The API keys that a client holds, by host.
@@ -56,9 +56,9 @@ impl Credentials {
     /// host's before a pattern's, a longer pattern's before a shorter's; of equals the first.
     #[must_use]
     pub fn host(mut self, host: &str, credential: Credential) -> Self {
-        match host_match(host) {
+        match host.parse::<HostMatch>() {
             Ok(host) => self.keys.push((host, Arc::new(credential))),
-            Err(error) => self.mistake = self.mistake.or(Some(error)),
+            Err(error) => self.mistake = self.mistake.or(Some(error.into())),
         }
         self
     }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use http::Method;
 
-use super::Wish;
+use super::Criteria;
 use super::listing::Listing;
-use super::price::{Asked, Price};
+use super::price::{AdvertisedPrice, Price};
 use super::service::Kind;
 use crate::money::AssetRegistry;
 use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
@@ -26,7 +26,7 @@ pub enum Standing {
     /// Somebody would be asked first, for this reason.
     NeedsApproval(String),
     /// It could be signed for; the client has no wallet, so there is no policy to ask.
-    Unjudged,
+    NoWallet,
     /// No price is advertised; [`Client::quote`] asks for it. Nothing that is known of it is denied.
     Unpriced,
     /// Something must be filled in or brought along first.
@@ -56,7 +56,7 @@ impl Standing {
         match self {
             Self::Payable => "payable",
             Self::NeedsApproval(_) => "needs_approval",
-            Self::Unjudged => "unjudged",
+            Self::NoWallet => "no_wallet",
             Self::Unpriced => "unpriced",
             Self::Incomplete(_) => "incomplete",
             Self::Denied(_) => "denied",
@@ -75,7 +75,7 @@ impl Standing {
             Self::NeedsApproval(why) | Self::Incomplete(why) | Self::Unreachable(why) => {
                 why.clone()
             }
-            Self::Unjudged => "there is no policy to ask".to_owned(),
+            Self::NoWallet => "there is no policy to ask".to_owned(),
             Self::Unpriced => "no price is advertised".to_owned(),
             Self::Denied(denial) => denial.to_string(),
             Self::OtherNetwork => "it is offered on other networks".to_owned(),
@@ -93,7 +93,7 @@ impl Standing {
         match self {
             Self::Payable => 0,
             Self::NeedsApproval(_) => 1,
-            Self::Unjudged => 2,
+            Self::NoWallet => 2,
             Self::Unpriced => 3,
             Self::Incomplete(_) => 4,
             Self::Denied(_) => 5,
@@ -117,13 +117,13 @@ impl fmt::Display for Standing {
 
 /// What was found out about a listing.
 #[derive(Debug)]
-pub(super) struct Judgement {
+pub(super) struct Assessment {
     pub(super) standing: Standing,
     pub(super) price: Price,
     pub(super) quote: Option<Quote>,
 }
 
-impl Judgement {
+impl Assessment {
     const fn priced(standing: Standing, price: Price) -> Self {
         Self {
             standing,
@@ -137,47 +137,51 @@ impl Judgement {
 ///
 /// # Errors
 /// When the books cannot be read.
-pub(super) async fn judge(
+pub(super) async fn assess(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     stopped: Option<&Denial>,
-) -> Result<Judgement, Error> {
-    let mut judgement = priced(client, wish, listing).await?;
+) -> Result<Assessment, Error> {
+    let mut assessment = priced(client, criteria, listing).await?;
     if let Err(error) = client.may_go(&listing.url) {
-        judgement.standing = Standing::Unreachable(error.message().to_owned());
+        assessment.standing = Standing::Unreachable(error.message().to_owned());
     } else if let Some(denial) =
-        stopped.filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+        stopped.filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
-        judgement.standing = Standing::Denied(Box::new(denial.clone()));
+        assessment.standing = Standing::Denied(Box::new(denial.clone()));
     } else if let Some(lacks) = listing
         .lacks
         .clone()
-        .filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+        .filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
-        judgement.standing = Standing::Incomplete(lacks);
+        assessment.standing = Standing::Incomplete(lacks);
     }
-    Ok(judgement)
+    Ok(assessment)
 }
 
 /// What the policy says to the price.
-async fn priced(client: &Client, wish: &Wish, listing: &Listing) -> Result<Judgement, Error> {
+async fn priced(
+    client: &Client,
+    criteria: &Criteria,
+    listing: &Listing,
+) -> Result<Assessment, Error> {
     Ok(match &listing.asked {
-        Asked::Nothing => Judgement::priced(
-            asked_anything(client, wish, listing, LEAST, Standing::Unpriced).await?,
+        AdvertisedPrice::Nothing => Assessment::priced(
+            at_any_payee(client, criteria, listing, LEAST, Standing::Unpriced).await?,
             Price::Unknown,
         ),
-        Asked::Dollars { least, most } => {
+        AdvertisedPrice::Dollars { least, most } => {
             let good = if client.payer().is_some() {
                 Standing::Payable
             } else {
-                Standing::Unjudged
+                Standing::NoWallet
             };
-            let standing = match too_dear(*most, wish) {
+            let standing = match above_max_price(*most, criteria) {
                 Some(denial) => Standing::Denied(denial),
-                None => asked_anything(client, wish, listing, (*most).max(LEAST), good).await?,
+                None => at_any_payee(client, criteria, listing, (*most).max(LEAST), good).await?,
             };
-            Judgement::priced(
+            Assessment::priced(
                 standing,
                 Price::Dollars {
                     least: *least,
@@ -185,9 +189,9 @@ async fn priced(client: &Client, wish: &Wish, listing: &Listing) -> Result<Judge
                 },
             )
         }
-        Asked::Offers(required) => offered(client, wish, listing, required).await?,
-        Asked::Otherwise(names) => {
-            Judgement::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
+        AdvertisedPrice::Offers(required) => offered(client, criteria, listing, required).await?,
+        AdvertisedPrice::Otherwise(names) => {
+            Assessment::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
         }
     })
 }
@@ -203,12 +207,12 @@ fn method(listing: &Listing) -> Method {
 /// What the policy says to offers, as it would to those of a 402.
 async fn offered(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     required: &PaymentRequired,
-) -> Result<Judgement, Error> {
+) -> Result<Assessment, Error> {
     let mut intent = Intent::of(method(listing), listing.url.clone(), None)?;
-    if let Some(max) = wish.max_price {
+    if let Some(max) = criteria.max_price {
         intent = intent.max_price(max);
     }
     let price_check = match client.payer() {
@@ -216,7 +220,8 @@ async fn offered(
         None => PriceCheck::unjudged(required.clone(), AssetRegistry::stablecoins()),
     };
     let here = |quote: &Quote| {
-        wish.network
+        criteria
+            .network
             .is_none_or(|network| quote.network() == network)
     };
     let elsewhere = price_check
@@ -226,7 +231,7 @@ async fn offered(
     let mut offers: Vec<(&Quote, Standing)> = price_check
         .offers
         .iter()
-        .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, wish))))
+        .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, criteria))))
         .collect();
     offers.retain(|(quote, _)| here(quote));
     // Nobody would take a denied offer while there is another.
@@ -234,35 +239,35 @@ async fn offered(
         (matches!(standing, Standing::Denied(_)), quote.preference())
     });
     Ok(match offers.into_iter().next() {
-        Some((quote, standing)) => Judgement {
+        Some((quote, standing)) => Assessment {
             standing,
             price: Price::Token(quote.amount()),
             quote: Some(quote.clone()),
         },
-        None if elsewhere => Judgement::priced(Standing::OtherNetwork, Price::Unknown),
+        None if elsewhere => Assessment::priced(Standing::OtherNetwork, Price::Unknown),
         None => {
             let reasons = price_check
                 .offers
                 .into_iter()
                 .filter_map(|offer| offer.quote.err())
                 .collect();
-            Judgement::priced(Standing::Unpayable(reasons), Price::Unknown)
+            Assessment::priced(Standing::Unpayable(reasons), Price::Unknown)
         }
     })
 }
 
-fn standing(offer: &PricedOffer, wish: &Wish) -> Standing {
+fn standing(offer: &PricedOffer, criteria: &Criteria) -> Standing {
     let dollars = offer.quote.as_ref().ok().and_then(Quote::dollars);
     match &offer.explanation {
-        Some(said) => said_of(said, Standing::Payable),
-        None => match dollars.and_then(|dollars| too_dear(dollars, wish)) {
+        Some(said) => standing_of(said, Standing::Payable),
+        None => match dollars.and_then(|dollars| above_max_price(dollars, criteria)) {
             Some(denial) => Standing::Denied(denial),
-            None => Standing::Unjudged,
+            None => Standing::NoWallet,
         },
     }
 }
 
-fn said_of(said: &Explanation, good: Standing) -> Standing {
+fn standing_of(said: &Explanation, good: Standing) -> Standing {
     match (said.denial(), &said.ask) {
         (Some(denial), _) => Standing::Denied(Box::new(denial.clone())),
         (None, Some(why)) => Standing::NeedsApproval(why.clone()),
@@ -270,8 +275,8 @@ fn said_of(said: &Explanation, good: Standing) -> Standing {
     }
 }
 
-fn too_dear(price: Usd, wish: &Wish) -> Option<Box<Denial>> {
-    let max = wish.max_price.filter(|max| price > *max)?;
+fn above_max_price(price: Usd, criteria: &Criteria) -> Option<Box<Denial>> {
+    let max = criteria.max_price.filter(|max| price > *max)?;
     Some(Box::new(Denial::new(
         Rule::MaxPrice,
         format!("${price} is above the query's max_price of ${max}"),
@@ -280,9 +285,9 @@ fn too_dear(price: Usd, wish: &Wish) -> Option<Box<Denial>> {
 
 /// What the policy says to a payment of which only a price in dollars is known: on the query's network, or on
 /// the first of its own that it does not deny.
-async fn asked_anything(
+async fn at_any_payee(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     price: Usd,
     good: Standing,
@@ -290,13 +295,13 @@ async fn asked_anything(
     let Some(payer) = client.payer() else {
         return Ok(good);
     };
-    let networks: Vec<Network> = match wish.network {
+    let networks: Vec<Network> = match criteria.network {
         Some(network) => vec![network],
         None => payer.policy().networks().to_vec(),
     };
     let mut worst = None;
     for network in networks {
-        match imagined(payer, listing, price, network, &good).await? {
+        match on_network(payer, listing, price, network, &good).await? {
             None => {}
             Some(Standing::Denied(denial)) => drop(worst.get_or_insert(Standing::Denied(denial))),
             Some(standing) => return Ok(standing),
@@ -307,7 +312,7 @@ async fn asked_anything(
 
 /// On one network; `None` where no dollar token is known. The payee is invented, so what the policy says to
 /// payees is left aside.
-async fn imagined(
+async fn on_network(
     payer: &Payer,
     listing: &Listing,
     price: Usd,
@@ -327,7 +332,7 @@ async fn imagined(
             Rule::Payee | Rule::PayeeChanged | Rule::PayeeImpossible
         )
     });
-    let standing = said_of(&said, good.clone());
+    let standing = standing_of(&said, good.clone());
     // Of an unknown price only what does not hang on it is known.
     let about_price =
         matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::{Error, ErrorKind};
 
@@ -54,7 +54,7 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
     let kind = kind(item, input)?;
     let url = locate(written_url(item)?, base)?;
     let accepts = item.get("accepts").unwrap_or(&Value::Null);
-    let asked = Asked::offers(version, accepts, &url)?;
+    let asked = AdvertisedPrice::offers(version, accepts, &url)?;
     let first = |pointer: &str| text_at(item, pointer);
     let texts = Texts {
         name: first("/serviceName")
@@ -176,7 +176,7 @@ mod tests {
             (4, 2, Next::Total(9))
         );
         assert!(
-            matches!(&page.listings[0].asked, Asked::Offers(required) if required.version().number() == 1)
+            matches!(&page.listings[0].asked, AdvertisedPrice::Offers(required) if required.version().number() == 1)
         );
         assert_eq!(
             page.listings[0].advertised.description.as_deref(),

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::Value;
 use url::Url;
 
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::{Advertised, Kind};
 use crate::text;
 
@@ -33,7 +33,7 @@ pub(crate) struct Listing {
     /// If the list says it.
     pub(super) method: Option<Method>,
     pub(super) tool: Option<String>,
-    pub(super) asked: Asked,
+    pub(super) asked: AdvertisedPrice,
     pub(super) advertised: Advertised,
     /// What words are compared with: what it is called, and what it says of itself; lower case.
     pub(super) named: String,
@@ -57,7 +57,7 @@ pub(super) struct Texts<'a> {
 }
 
 impl Listing {
-    pub(super) fn new(kind: Kind, url: Url, asked: Asked, texts: &Texts<'_>) -> Self {
+    pub(super) fn new(kind: Kind, url: Url, asked: AdvertisedPrice, texts: &Texts<'_>) -> Self {
         let lacks = template(&url).map(|part| format!("`{part}` in its URL is to be filled in"));
         let mut listing = Self {
             kind,
@@ -126,7 +126,7 @@ impl Listing {
     /// Takes over what the other knows and this one does not: whoever was named first is believed.
     pub(super) fn complete(&mut self, other: Self) {
         self.method = self.method.take().or(other.method);
-        if matches!(self.asked, Asked::Nothing) {
+        if matches!(self.asked, AdvertisedPrice::Nothing) {
             self.asked = other.asked;
         }
         self.advertised.complete(other.advertised);

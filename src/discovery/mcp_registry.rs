@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::listing::{Listing, Texts, locate, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::Error;
 
@@ -64,7 +64,12 @@ fn server(item: &Value) -> Result<Listing, String> {
         tags: texts_at(server, "/tags"),
         ..Texts::default()
     };
-    let mut listing = Listing::new(Kind::Mcp, locate(written, None)?, Asked::Nothing, &texts);
+    let mut listing = Listing::new(
+        Kind::Mcp,
+        locate(written, None)?,
+        AdvertisedPrice::Nothing,
+        &texts,
+    );
     if let Some(name) = secret_header(remote) {
         listing.lacks = Some(format!(
             "it wants the header `{}`",

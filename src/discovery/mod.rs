@@ -69,7 +69,7 @@ pub use source::{SourceKind, SourceReport};
 
 use crate::{Client, Error, Network, PolicyError, Usd};
 use ranking::Words;
-use source::{Bounds, Harvest, Source};
+use source::{Bounds, Source, SourceContents};
 
 #[cfg(fuzzing)]
 pub(crate) use source::read_page;
@@ -77,7 +77,7 @@ pub(crate) use source::read_page;
 /// Services that are listed by [`Findings`] unless the query says otherwise.
 const LIMIT: usize = 20;
 /// Candidates that the policy is asked about: each costs a look into the books.
-const JUDGED: usize = 256;
+const MAX_ASSESSED: usize = 256;
 
 /// Where to look for services. See the [module](self) for an example.
 #[derive(Debug)]
@@ -87,6 +87,13 @@ pub struct Discovery {
     sources: Sources,
     bounds: Bounds,
     mistake: Option<Error>,
+}
+
+impl Client {
+    /// Starts a search for services that can be paid. See [`discovery`](crate::discovery).
+    pub fn discover(&self) -> Discovery {
+        Discovery::new(self)
+    }
 }
 
 impl Discovery {
@@ -149,14 +156,14 @@ impl Discovery {
     /// URL, in any case. A service that none of them fits is left out, unless a bazaar's own search named
     /// it.
     pub fn find(self, words: &str) -> Query {
-        let wish = Wish {
+        let criteria = Criteria {
             words: Words::of(words),
             text: words.trim().to_owned(),
-            ..Wish::default()
+            ..Criteria::default()
         };
         Query {
             discovery: self,
-            wish,
+            criteria,
             limit: LIMIT,
         }
     }
@@ -194,7 +201,7 @@ impl Sources {
 
 /// What is looked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct Criteria {
     pub(crate) text: String,
     pub(crate) words: Words,
     pub(crate) max_price: Option<Usd>,
@@ -208,14 +215,14 @@ pub(crate) struct Wish {
 #[must_use = "a query does nothing until it is run"]
 pub struct Query {
     discovery: Discovery,
-    wish: Wish,
+    criteria: Criteria,
     limit: usize,
 }
 
 impl Query {
     /// Leaves over what is advertised for at most this much; dearer services are listed as denied.
     pub const fn max_price(mut self, max: Usd) -> Self {
-        self.wish.max_price = Some(max);
+        self.criteria.max_price = Some(max);
         self
     }
 
@@ -226,7 +233,7 @@ impl Query {
         N::Error: Into<PolicyError>,
     {
         match network.try_into() {
-            Ok(network) => self.wish.network = Some(network),
+            Ok(network) => self.criteria.network = Some(network),
             Err(error) => drop(
                 self.discovery
                     .mistake
@@ -238,13 +245,13 @@ impl Query {
 
     /// Leaves out HTTP services that are known to have another method, and MCP servers.
     pub fn method(mut self, method: Method) -> Self {
-        self.wish.method = Some(method);
+        self.criteria.method = Some(method);
         self
     }
 
     /// Leaves out services of the other kind.
     pub const fn only(mut self, kind: Kind) -> Self {
-        self.wish.kind = Some(kind);
+        self.criteria.kind = Some(kind);
         self
     }
 
@@ -270,7 +277,7 @@ impl Query {
                     bounds,
                     mistake,
                 },
-            wish,
+            criteria,
             limit,
         } = self;
         if let Some(mistake) = mistake {
@@ -281,18 +288,18 @@ impl Query {
                 "there is nowhere to look; name a bazaar, an origin or a registry",
             ));
         }
-        let harvests = harvest(&client, sources.0, &wish, bounds).await?;
-        let (listings, reports) = service::merged(harvests);
-        let fitting = ranking::fitting(listings, &wish);
+        let contents = read(&client, sources.0, &criteria, bounds).await?;
+        let (listings, reports) = service::merged(contents);
+        let fitting = ranking::fitting(listings, &criteria);
         let found = fitting.len();
         let stopped = match client.payer() {
             Some(payer) => payer.stopped().await?,
             None => None,
         };
         let mut services = Vec::new();
-        for listing in fitting.into_iter().take(JUDGED) {
-            let judgement = assess::judge(&client, &wish, &listing, stopped.as_ref()).await?;
-            services.push(Service::new(listing, judgement, &wish));
+        for listing in fitting.into_iter().take(MAX_ASSESSED) {
+            let assessment = assess::assess(&client, &criteria, &listing, stopped.as_ref()).await?;
+            services.push(Service::new(listing, assessment, &criteria));
         }
         services.sort_by_cached_key(Service::place);
         services.truncate(limit);
@@ -306,25 +313,25 @@ impl Query {
 }
 
 /// Reads the sources at once, and returns what they list in the order they were named.
-async fn harvest(
+async fn read(
     client: &Client,
     sources: Vec<Source>,
-    wish: &Wish,
+    criteria: &Criteria,
     bounds: Bounds,
-) -> Result<Vec<Harvest>, Error> {
+) -> Result<Vec<SourceContents>, Error> {
     let mut tasks = JoinSet::new();
     for (place, source) in sources.into_iter().enumerate() {
-        let (client, wish) = (client.clone(), wish.clone());
-        drop(tasks.spawn(async move { (place, source.harvest(&client, &wish, bounds).await) }));
+        let (client, criteria) = (client.clone(), criteria.clone());
+        drop(tasks.spawn(async move { (place, source.read(&client, &criteria, bounds).await) }));
     }
-    let mut harvests = Vec::new();
+    let mut contents = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        harvests.push(
+        contents.push(
             done.map_err(|error| Error::builder("reading a source ended early").because(error))?,
         );
     }
-    harvests.sort_by_key(|(place, _)| *place);
-    Ok(harvests.into_iter().map(|(_, harvest)| harvest).collect())
+    contents.sort_by_key(|(place, _)| *place);
+    Ok(contents.into_iter().map(|(_, read)| read).collect())
 }
 
 /// What was found.

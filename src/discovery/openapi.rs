@@ -7,7 +7,7 @@ use url::Url;
 
 use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{CappedMap, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::Error;
 
@@ -77,7 +77,7 @@ impl Api {
         info: &Value,
     ) -> Result<Listing, String> {
         let url = self.locate(path, shared, operation)?;
-        let asked = Asked::payment_info(info, &url)?;
+        let asked = AdvertisedPrice::payment_info(info, &url)?;
         let name = text_at(operation, "/summary").or_else(|| text_at(operation, "/operationId"));
         let mut tags = texts_at(operation, "/tags");
         tags.extend(self.title.as_deref());

@@ -52,7 +52,7 @@ impl std::fmt::Display for Price {
 
 /// What a list says must be paid.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
+pub(super) enum AdvertisedPrice {
     /// Nothing is said.
     Nothing,
     Offers(Box<PaymentRequired>),
@@ -64,7 +64,7 @@ pub(super) enum Asked {
     Otherwise(String),
 }
 
-impl Asked {
+impl AdvertisedPrice {
     /// Offers as a seller would make them in a 402 for `url`.
     pub(super) fn offers(version: u64, accepts: &Value, url: &Url) -> Result<Self, String> {
         if accepts.as_array().is_none_or(Vec::is_empty) {
@@ -142,7 +142,7 @@ fn is_offer(offer: &Value) -> bool {
         .all(|field| offer.get(field).is_some())
 }
 
-fn dollars(info: &Value) -> Result<Asked, String> {
+fn dollars(info: &Value) -> Result<AdvertisedPrice, String> {
     let currency = text_at(info, "/price/currency")
         .or_else(|| text_at(info, "/currency"))
         .unwrap_or("USD");
@@ -166,19 +166,19 @@ fn dollars(info: &Value) -> Result<Asked, String> {
     let least = amount(["/price/min", "/minPrice"]).transpose()?;
     let most = amount(["/price/max", "/maxPrice"]).transpose()?;
     match (fixed, least, most) {
-        (Some(price), ..) => Ok(Asked::Dollars {
+        (Some(price), ..) => Ok(AdvertisedPrice::Dollars {
             least: price,
             most: price,
         }),
         (None, Some(least), Some(most)) if least > most => {
             Err("a price is at least more than at most".to_owned())
         }
-        (None, least, Some(most)) => Ok(Asked::Dollars {
+        (None, least, Some(most)) => Ok(AdvertisedPrice::Dollars {
             least: least.unwrap_or(Usd::ZERO),
             most,
         }),
         // "From a cent" is no price.
-        (None, _, None) => Ok(Asked::Nothing),
+        (None, _, None) => Ok(AdvertisedPrice::Nothing),
     }
 }
 
@@ -196,8 +196,8 @@ mod tests {
     use super::*;
     use crate::usd;
 
-    fn read(info: &Value) -> Result<Asked, String> {
-        Asked::payment_info(info, &"https://api.example.com/report".parse().unwrap())
+    fn read(info: &Value) -> Result<AdvertisedPrice, String> {
+        AdvertisedPrice::payment_info(info, &"https://api.example.com/report".parse().unwrap())
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
             (json!({ "price": { "amount": 0.05 } }), "0.05-0.05"),
         ] {
             match read(&info) {
-                Ok(Asked::Dollars { least, most }) => {
+                Ok(AdvertisedPrice::Dollars { least, most }) => {
                     assert_eq!(format!("{least}-{most}"), expected, "{info}")
                 }
                 other => panic!("{info}: {other:?}"),
@@ -234,7 +234,10 @@ mod tests {
             json!({}),
             json!({ "price": { "min": "0.01" } }),
         ] {
-            assert!(matches!(read(&info), Ok(Asked::Nothing)), "{info}");
+            assert!(
+                matches!(read(&info), Ok(AdvertisedPrice::Nothing)),
+                "{info}"
+            );
         }
         for info in [
             json!({ "price": { "amount": "cheap" } }),
@@ -253,7 +256,10 @@ mod tests {
             json!({ "protocols": [{ "mpp": { "method": "tempo" } }], "price": { "amount": "1" } }),
             json!({ "amount": "1000", "currency": "0x20c0", "intent": "charge", "method": "tempo" }),
         ] {
-            assert!(matches!(read(&info), Ok(Asked::Otherwise(_))), "{info}");
+            assert!(
+                matches!(read(&info), Ok(AdvertisedPrice::Otherwise(_))),
+                "{info}"
+            );
         }
     }
 
@@ -263,7 +269,9 @@ mod tests {
             "asset": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "payTo": "0x1664530DC2A1CA350B1dbaD1Fc1F1a70c90fe4de" });
         let asked =
             read(&json!({ "price": { "amount": "0.01" }, "protocols": [{ "x402": offer }] }));
-        assert!(matches!(asked, Ok(Asked::Offers(required)) if required.offers().len() == 1));
+        assert!(
+            matches!(asked, Ok(AdvertisedPrice::Offers(required)) if required.offers().len() == 1)
+        );
     }
 
     #[test]

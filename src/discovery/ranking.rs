@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::Wish;
+use super::Criteria;
 use super::listing::Listing;
 use super::service::Kind;
 
@@ -76,12 +76,12 @@ fn occurs(word: &str, text: &str) -> bool {
 }
 
 /// The listings that fit, best first: by words, then by what they are called, then in the order they were found.
-pub(super) fn fitting(listings: Vec<Listing>, wish: &Wish) -> Vec<Listing> {
+pub(super) fn fitting(listings: Vec<Listing>, criteria: &Criteria) -> Vec<Listing> {
     let wanted = |listing: &Listing| {
-        let fit = wish.words.fit(listing);
-        let words = wish.words.is_empty() || fit.words > 0 || listing.searched;
-        let kind = wish.kind.is_none_or(|kind| kind == listing.kind);
-        (words && kind && has_method(listing, wish.method.as_ref())).then_some(fit)
+        let fit = criteria.words.fit(listing);
+        let words = criteria.words.is_empty() || fit.words > 0 || listing.searched;
+        let kind = criteria.kind.is_none_or(|kind| kind == listing.kind);
+        (words && kind && has_method(listing, criteria.method.as_ref())).then_some(fit)
     };
     let mut fitting: Vec<(Fit, Listing)> = listings
         .into_iter()
@@ -108,7 +108,7 @@ fn has_method(listing: &Listing, wanted: Option<&Method>) -> bool {
 mod tests {
     use super::*;
     use crate::discovery::listing::Texts;
-    use crate::discovery::price::Asked;
+    use crate::discovery::price::AdvertisedPrice;
 
     fn listing(path: &str, description: &str) -> Listing {
         let url = format!("https://a.example/{path}").parse().unwrap();
@@ -116,7 +116,7 @@ mod tests {
             description: Some(description),
             ..Texts::default()
         };
-        Listing::new(Kind::Http, url, Asked::Nothing, &texts)
+        Listing::new(Kind::Http, url, AdvertisedPrice::Nothing, &texts)
     }
 
     #[test]
@@ -159,11 +159,11 @@ mod tests {
             listing("a", "weather"),
             listing("weather", "forecast"),
         ];
-        let wish = Wish {
+        let criteria = Criteria {
             words: Words::of("weather forecast"),
-            ..Wish::default()
+            ..Criteria::default()
         };
-        let paths: Vec<_> = fitting(all, &wish)
+        let paths: Vec<_> = fitting(all, &criteria)
             .iter()
             .map(|listing| listing.url.path().to_owned())
             .collect();

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use http::Method;
 use url::Url;
 
-use super::Wish;
-use super::assess::{Judgement, Standing};
+use super::Criteria;
+use super::assess::{Assessment, Standing};
 use super::listing::Listing;
 use super::price::Price;
-use super::source::{Harvest, SourceReport};
+use super::source::{SourceContents, SourceReport};
 use crate::policy::Amount;
 use crate::{Client, Quote, RequestBuilder, Usd};
 
@@ -102,13 +102,13 @@ impl Advertised {
 }
 
 impl Service {
-    pub(super) fn new(listing: Listing, judgement: Judgement, wish: &Wish) -> Self {
-        let fit = wish.words.fit(&listing);
-        let Judgement {
+    pub(super) fn new(listing: Listing, assessment: Assessment, criteria: &Criteria) -> Self {
+        let fit = criteria.words.fit(&listing);
+        let Assessment {
             standing,
             price,
             quote,
-        } = judgement;
+        } = assessment;
         let usual = match listing.kind {
             Kind::Http => Method::GET,
             Kind::Mcp => Method::POST,
@@ -118,10 +118,10 @@ impl Service {
             url: listing.url,
             method: listing
                 .method
-                .or_else(|| wish.method.clone())
+                .or_else(|| criteria.method.clone())
                 .unwrap_or(usual),
             tool: listing.tool,
-            cap: cap(&price, wish.max_price),
+            cap: cap(&price, criteria.max_price),
             price,
             quote,
             standing,
@@ -178,13 +178,13 @@ fn cap(price: &Price, max: Option<Usd>) -> Option<Amount> {
 }
 
 /// All that the sources list, each thing once, and what became of the sources.
-pub(super) fn merged(harvests: Vec<Harvest>) -> (Vec<Listing>, Vec<SourceReport>) {
+pub(super) fn merged(contents: Vec<SourceContents>) -> (Vec<Listing>, Vec<SourceReport>) {
     let mut merged: Vec<Listing> = Vec::new();
     let mut places: HashMap<(Kind, Url, Option<String>), Vec<usize>> = HashMap::new();
     let mut reports = Vec::new();
-    for (source, harvest) in harvests.into_iter().enumerate() {
-        reports.push(harvest.report);
-        for mut listing in harvest.listings {
+    for (source, read) in contents.into_iter().enumerate() {
+        reports.push(read.report);
+        for mut listing in read.listings {
             listing.sources = vec![source];
             let here = places
                 .entry((listing.kind, listing.url.clone(), listing.tool.clone()))

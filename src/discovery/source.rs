@@ -10,7 +10,7 @@ use url::Url;
 use super::fetch::Fetcher;
 use super::listing::Listing;
 use super::page::{Next, Page, Skipped};
-use super::{Wish, bazaar, below, mcp_registry, openapi, well_known};
+use super::{Criteria, bazaar, below, mcp_registry, openapi, well_known};
 use crate::{Client, Error};
 
 /// Items that are asked for in one page: as many as bazaars and registries give.
@@ -96,7 +96,7 @@ pub(super) struct Source {
 
 /// What was read of a source.
 #[derive(Debug)]
-pub(super) struct Harvest {
+pub(super) struct SourceContents {
     pub(super) listings: Vec<Listing>,
     pub(super) report: SourceReport,
 }
@@ -112,7 +112,12 @@ impl Source {
     }
 
     /// Reads the list, as far as the bounds and the list itself allow.
-    pub(super) async fn harvest(self, client: &Client, wish: &Wish, bounds: Bounds) -> Harvest {
+    pub(super) async fn read(
+        self,
+        client: &Client,
+        criteria: &Criteria,
+        bounds: Bounds,
+    ) -> SourceContents {
         let Self { kind, url } = self;
         let report = SourceReport {
             kind,
@@ -123,17 +128,17 @@ impl Source {
             more: false,
             error: None,
         };
-        let harvest = Harvest {
+        let read = SourceContents {
             listings: Vec::new(),
             report,
         };
         let fetcher = Fetcher::new(client, bounds.time);
         let mut reader = Reader {
             fetcher,
-            wish,
+            criteria,
             left: bounds.pages,
             seen: HashSet::new(),
-            harvest,
+            read,
         };
         let read = match kind {
             SourceKind::Bazaar => reader.bazaar(&url).await,
@@ -141,20 +146,20 @@ impl Source {
             SourceKind::OpenApi => reader.openapi(&url).await,
             SourceKind::Registry => reader.registry(&url).await,
         };
-        reader.harvest.report.error = read.err();
-        reader.harvest
+        reader.read.report.error = read.err();
+        reader.read
     }
 }
 
 /// Reads one source.
 struct Reader<'a> {
     fetcher: Fetcher<'a>,
-    wish: &'a Wish,
+    criteria: &'a Criteria,
     /// Pages that may still be read.
     left: usize,
     /// The pages that were read already: a list that repeats itself has ended.
     seen: HashSet<u64>,
-    harvest: Harvest,
+    read: SourceContents,
 }
 
 /// A list in pages.
@@ -189,12 +194,12 @@ impl Series<'_> {
 impl Reader<'_> {
     /// The search, if words are looked for and there is one; else the list.
     async fn bazaar(&mut self, url: &Url) -> Result<(), Error> {
-        if !self.wish.words.is_empty() {
-            let text = self.wish.text.as_str();
+        if !self.criteria.words.is_empty() {
+            let text = self.criteria.text.as_str();
             let searched = self
                 .resources(below(url, "/discovery/search"), Some(("query", text)))
                 .await;
-            self.harvest
+            self.read
                 .listings
                 .iter_mut()
                 .for_each(|listing| listing.searched = true);
@@ -213,10 +218,10 @@ impl Reader<'_> {
         url: Url,
         query: Option<(&'static str, &str)>,
     ) -> Result<(), Error> {
-        let wish = self.wish;
+        let criteria = self.criteria;
         let mut query: Vec<(&'static str, &str)> = query.into_iter().collect();
-        query.extend(wish.kind.map(|kind| ("type", kind.name())));
-        let Some(network) = wish.network else {
+        query.extend(criteria.kind.map(|kind| ("type", kind.name())));
+        let Some(network) = criteria.network else {
             return self
                 .series(&Series {
                     url,
@@ -263,11 +268,11 @@ impl Reader<'_> {
 
     /// By each of the first words, and all of it where none is found: a registry compares one text with names.
     async fn registry(&mut self, url: &Url) -> Result<(), Error> {
-        let wish = self.wish;
-        for word in wish.words.iter().take(REGISTRY_WORDS) {
+        let criteria = self.criteria;
+        for word in criteria.words.iter().take(REGISTRY_WORDS) {
             self.servers(url, Some(word)).await?;
         }
-        if self.harvest.listings.is_empty() {
+        if self.read.listings.is_empty() {
             self.servers(url, None).await
         } else {
             Ok(())
@@ -319,7 +324,7 @@ impl Reader<'_> {
                 Next::End | Next::Total(_) => return Ok(()),
             };
         }
-        self.harvest.report.more = true;
+        self.read.report.more = true;
         Ok(())
     }
 
@@ -340,7 +345,7 @@ impl Reader<'_> {
         if !self.seen.insert(page.digest) {
             return false;
         }
-        let Harvest { listings, report } = &mut self.harvest;
+        let SourceContents { listings, report } = &mut self.read;
         report.pages = report.pages.saturating_add(1);
         report.items = report.items.saturating_add(page.items);
         report.skipped.extend(page.skipped);

@@ -8,7 +8,7 @@ use url::Url;
 use super::bazaar;
 use super::listing::{Listing, Texts, locate, method};
 use super::page::{Capped, Page, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::{Error, ErrorKind};
 
@@ -46,7 +46,7 @@ fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
             Ok(Listing::new(
                 Kind::Http,
                 locate(written, Some(base))?,
-                Asked::Nothing,
+                AdvertisedPrice::Nothing,
                 &Texts::default(),
             )
             .method(said))
