@@ -28,50 +28,59 @@ pub(crate) enum CallCost {
     Unknown,
 }
 
-/// What calls to a host cost, by payment and by key, and what a plan would have cost for all of them.
+/// The cost of calls to a host, by payment and by API key, compared with the cost of a plan.
 ///
-/// `Display` shows the arithmetic.
+/// `Display` shows the calculation.
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let plan = "monthly=10,included=1000,per-call=0.002".parse()?;
+/// let comparison = client.compare("api.example.com", &plan).await?;
+/// println!("{comparison}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// The host, pattern or origin that was asked about.
+    /// The host, pattern or origin of the comparison.
     pub host: String,
-    /// The plan, in words.
+    /// The plan as text.
     pub plan: String,
-    /// Calls that were paid for.
+    /// The number of calls that were paid for.
     pub payments: u64,
-    /// What they cost.
+    /// The sum of the payments.
     pub paid: Usd,
-    /// Calls by key.
+    /// The number of calls with an API key.
     pub calls: u64,
-    /// What they were declared to cost.
+    /// The declared cost of the calls with an API key.
     pub declared: Usd,
-    /// Purchases whose outcome is not known, or that have no dollar value: left out of all sums.
+    /// The number of purchases without a known outcome or a value in dollars. No sum includes them.
     pub left_out: u64,
     /// Every month from the first call to the last.
     pub months: Vec<Month>,
-    /// What the plan would have cost in these months; `None` beyond what dollars can count.
+    /// The cost of the plan in these months, or `None` above [`Usd::MAX`].
     pub planned: Option<Usd>,
-    /// From how many calls a month the plan is cheaper than paying was on average.
+    /// The number of calls a month from which the plan costs less than the average payment.
     pub wins_from: Option<u64>,
 }
 
-/// The calls of one calendar month (UTC).
+/// The calls to a host in one calendar month (UTC).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Month {
-    /// Such as `2026-11`.
+    /// The month, such as `2026-11`.
     pub name: String,
-    /// Calls, by payment or by key.
+    /// The number of calls, by payment and by API key.
     pub calls: u64,
-    /// What they cost.
+    /// The cost of these calls.
     pub cost: Usd,
-    /// What the plan would have cost.
+    /// The cost of the plan in this month, or `None` above [`Usd::MAX`].
     pub planned: Option<Usd>,
 }
 
 impl Comparison {
-    /// Adds up the calls to one host, and what `plan` would have cost for them.
+    /// Adds up the calls to one host and the cost of the same calls with `plan`.
     pub(crate) fn new(
         host: &str,
         plan: &CallPlan,
@@ -125,7 +134,7 @@ impl Comparison {
         }
     }
 
-    /// What was spent in all, by payment and by key.
+    /// Returns the total cost, by payment and by API key.
     #[must_use]
     pub const fn spent(&self) -> Usd {
         self.paid.saturating_add(self.declared)
@@ -139,7 +148,7 @@ fn month_of(at: Timestamp) -> (i16, i8) {
     (at.year(), at.month())
 }
 
-/// The months between the first and the last, those without calls too: their fee is due.
+/// Returns all months from the first to the last. A month without calls still costs its fee.
 fn with_gaps(
     months: &BTreeMap<(i16, i8), (u64, Usd)>,
 ) -> impl Iterator<Item = ((i16, i8), (u64, Usd))> {

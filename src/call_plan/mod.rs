@@ -1,4 +1,4 @@
-//! What a key's calls cost, and whether paying would have been cheaper.
+//! The prices of calls with an API key, and a comparison of them with payments.
 
 mod comparison;
 
@@ -11,10 +11,13 @@ use crate::money::Usd;
 pub(crate) use comparison::{CallCost, RecordedCall};
 pub use comparison::{Comparison, Month};
 
-/// What the provider of a key bills for a calendar month (UTC): a fee, the calls that it includes,
-/// and a price for each call beyond them, which may change with their number.
+/// The prices of an API key's provider for one calendar month (UTC).
 ///
-/// As text: `monthly=10,included=1000,per-call=0.002,from-10001=0.001`, in dollars.
+/// A plan has a monthly fee, a number of included calls, and a price for each further call. The price
+/// may change from a certain call of the month on.
+///
+/// A plan parses from text, with amounts in dollars:
+/// `monthly=10,included=1000,per-call=0.002,from-10001=0.001`.
 ///
 /// ```
 /// use bursar::{CallPlan, usd};
@@ -30,11 +33,11 @@ pub struct CallPlan {
     monthly: Usd,
     included: u64,
     per_call: Usd,
-    /// Ascending: the number of the first call, and the price from there on.
+    /// The number of the first call with a price, and that price; ascending.
     tiers: BTreeMap<u64, Usd>,
 }
 
-/// Calls that cost the same: how many come before them, and the price of each.
+/// Consecutive calls with one price: the number of calls before them, and the price of each.
 #[derive(Clone, Copy)]
 struct Stretch {
     after: u64,
@@ -42,7 +45,7 @@ struct Stretch {
 }
 
 impl CallPlan {
-    /// So much a call.
+    /// Creates a plan with this price for each call.
     #[must_use]
     pub const fn per_call(price: Usd) -> Self {
         Self {
@@ -53,34 +56,35 @@ impl CallPlan {
         }
     }
 
-    /// A fee for every month, called or not.
+    /// Sets the monthly fee. The provider bills it in a month without calls too.
     #[must_use]
     pub const fn monthly(mut self, fee: Usd) -> Self {
         self.monthly = fee;
         self
     }
 
-    /// Calls of a month that cost nothing more.
+    /// Sets the number of calls a month that the fee includes.
     #[must_use]
     pub const fn included(mut self, calls: u64) -> Self {
         self.included = calls;
         self
     }
 
-    /// Another price from the so-manieth call of a month on, for these calls and not for those before
-    /// them. Included calls stay included.
+    /// Sets another price for each call of a month from call `number` on, counted from one.
+    ///
+    /// Included calls stay included.
     #[must_use]
     pub fn from_call(mut self, number: u64, price: Usd) -> Self {
         self.tiers.insert(number, price);
         self
     }
 
-    /// Whether every call costs the same, whatever came before it.
+    /// Returns whether every call has the same price.
     pub(crate) fn is_flat(&self) -> bool {
         self.included == 0 && self.tiers.is_empty()
     }
 
-    /// What the next call of a month costs after so many; the fee is not part of it.
+    /// Returns the price of the next call after `calls` calls in a month, without the fee.
     #[must_use]
     pub fn next_call(&self, calls: u64) -> Usd {
         self.stretches()
@@ -88,7 +92,7 @@ impl CallPlan {
             .map_or(self.per_call, |stretch| stretch.price)
     }
 
-    /// What a month with so many calls costs, the fee included; `None` beyond what dollars can count.
+    /// Returns the cost of a month with `calls` calls and the fee, or `None` above [`Usd::MAX`].
     #[must_use]
     pub fn cost(&self, calls: u64) -> Option<Usd> {
         let mut cost = self.monthly;
@@ -108,8 +112,9 @@ impl CallPlan {
         Some(cost)
     }
 
-    /// From how many calls a month the plan costs less than payments that came to `paid` for `payments`
-    /// calls; `None` when it never does.
+    /// Returns the number of calls a month from which the plan costs less than paying.
+    ///
+    /// `paid` is the sum of `payments` payments. Returns `None` if the plan never costs less.
     #[must_use]
     pub fn wins_from(&self, paid: Usd, payments: u64) -> Option<u64> {
         let (paid, payments) = (i128::from(paid.micros()), i128::from(payments));
@@ -122,7 +127,7 @@ impl CallPlan {
                 .get(position.saturating_add(1))
                 .map_or(u64::MAX, |next| next.after);
             let before = i128::from(self.cost(stretch.after)?.micros());
-            // The k-th call of the stretch makes the plan cheaper when
+            // After k calls of the stretch the plan is cheaper if
             // (before + k price) payments < (after + k) paid, which is k gain > lag.
             let gain =
                 paid.checked_sub(i128::from(stretch.price.micros()).checked_mul(payments)?)?;
@@ -141,7 +146,7 @@ impl CallPlan {
         None
     }
 
-    /// Ascending, the first from the first call on.
+    /// Returns the stretches in ascending order. The first begins with the first call.
     fn stretches(&self) -> impl DoubleEndedIterator<Item = Stretch> {
         let first = if self.included > 0 {
             Usd::ZERO
@@ -166,7 +171,7 @@ impl CallPlan {
         stretches.into_iter()
     }
 
-    /// The price of a call that is not included, by its number.
+    /// Returns the price of a call that is not included, by its number.
     fn price_of(&self, number: u64) -> Usd {
         self.tiers
             .range(..=number)
@@ -227,7 +232,7 @@ impl FromStr for CallPlan {
     }
 }
 
-/// The text is not a plan.
+/// The error of parsing a [`CallPlan`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{part}` is not part of a plan; expected a form like `monthly=10,included=1000,per-call=0.002,from-10001=0.001`, each once"
@@ -258,7 +263,7 @@ mod tests {
         )
     }
 
-    /// Call by call, as the provider's bill would add it up.
+    /// Adds up a bill call by call.
     fn bill(plan: &CallPlan, calls: u64) -> u64 {
         let price = |number: u64| match number {
             number if number <= plan.included => 0,
@@ -275,13 +280,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_month_costs_what_its_calls_cost(plan in plans(), calls in 0_u64..60) {
+        fn the_cost_of_a_month_is_the_sum_of_its_calls(plan in plans(), calls in 0_u64..60) {
             prop_assert_eq!(plan.cost(calls).unwrap().micros(), bill(&plan, calls));
             prop_assert_eq!(plan.next_call(calls).micros(), bill(&plan, calls + 1) - bill(&plan, calls));
         }
 
         #[test]
-        fn the_plan_wins_where_its_bill_is_smaller_first(plan in plans(), paid in 0_u64..400, payments in 1_u64..20) {
+        fn the_plan_wins_from_the_first_smaller_bill(plan in plans(), paid in 0_u64..400, payments in 1_u64..20) {
             let cheaper = |calls: u64| bill(&plan, calls) * payments < calls * paid;
             let naive = (1..300).find(|calls| cheaper(*calls));
             let found = plan.wins_from(Usd::from_micros(paid), payments);
@@ -289,13 +294,13 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_too_strange(text in "[a-z0-9=.,-]{0,30}") {
+        fn any_text_parses_or_fails_without_a_panic(text in "[a-z0-9=.,-]{0,30}") {
             drop(text.parse::<CallPlan>());
         }
     }
 
     #[test]
-    fn a_plan_of_absurd_numbers_is_not_counted_wrongly() {
+    fn overflowing_plans_have_no_cost() {
         let plan = CallPlan::per_call(Usd::from_micros(u64::MAX)).monthly(usd!("1"));
         assert_eq!(plan.cost(u64::MAX), None);
         assert_eq!(plan.wins_from(usd!("1"), u64::MAX), None);

@@ -1,14 +1,14 @@
-//! The answer, from what the endpoints said. Pure.
+//! The evaluation of the endpoints' reports. It reads no clock and sends nothing.
 
 use super::answer::{Answer, Endpoint, Proof, ProofKind, Reason, Settlement};
 use super::endpoint::{EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
 use crate::Timestamp;
 
-/// How far a block's time may be ahead of our clock, in seconds.
+/// The time that a block may be ahead of the local clock, in seconds.
 const AHEAD: u64 = 900;
 
-/// A endpoint and what it saw.
+/// An endpoint's host and its observation.
 type Seen<'a> = (&'a str, &'a Observation);
 
 pub(super) fn evaluate(
@@ -25,7 +25,7 @@ pub(super) fn evaluate(
         return Answer::Settled(settlement);
     }
     not_settled(question, &seen, rules, now).unwrap_or_else(|reason| {
-        // What an endpoint could not say is told only when the others said nothing either.
+        // Return an endpoint's failure only if no endpoint has an observation.
         let failure = reports
             .iter()
             .find_map(|report| report.observation.as_ref().err());
@@ -41,7 +41,7 @@ const fn cannot_tell(reason: Reason) -> Answer {
     Answer::CannotTell { reason }
 }
 
-/// All that was seen, of hosts that may come twice.
+/// Returns all observations. A host can occur twice.
 fn observations(reports: &[EndpointReport]) -> Vec<Seen<'_>> {
     let seen = |report: &'_ EndpointReport| report.observation.is_ok();
     let pairs = reports.iter().filter(|report| seen(report));
@@ -50,7 +50,7 @@ fn observations(reports: &[EndpointReport]) -> Vec<Seen<'_>> {
         .collect()
 }
 
-/// Two that cannot both be right.
+/// Returns two endpoints that contradict each other.
 fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
     let pairs = seen.iter().enumerate().flat_map(|(index, one)| {
         let others = seen.iter().skip(index.saturating_add(1));
@@ -61,8 +61,10 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
     wrong.next().map(|(one, other)| (one.0, other.0))
 }
 
-/// Whether `one` denies what `other` says. Final blocks do not change: of one number there is one,
-/// and what is used in one is used in all that follow.
+/// Returns whether `one` contradicts `other`.
+///
+/// Final blocks do not change: one number has one block, and a nonce that is used in one block is
+/// used in all later ones.
 fn contradict(one: &Observation, other: &Observation) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
     let denial = match (one.state, other.state) {
@@ -99,7 +101,8 @@ fn settlement((host, observation): &Seen<'_>) -> Option<Settlement> {
     }
 }
 
-/// The proof that it was not settled, if every observation allows it and enough support it.
+/// Returns the proof that the payment was not settled, if every observation permits it and enough
+/// endpoints confirm it.
 fn not_settled(
     question: &Question,
     seen: &[Seen<'_>],
@@ -148,7 +151,7 @@ const fn gap(state: State) -> Option<Reason> {
     }
 }
 
-/// Whether a observation is proof by itself, on these kind.
+/// Returns whether an observation confirms a proof of this kind.
 fn supports(
     question: &Question,
     observation: &Observation,
@@ -159,7 +162,7 @@ fn supports(
     let dead = question.valid_before.saturating_add(rules.margin);
     match (kind, observation.state) {
         (ProofKind::Canceled, State::Canceled { .. }) => Ok(()),
-        // It has not seen the cancellation yet.
+        // The endpoint's final block is older than the cancellation.
         (ProofKind::Canceled, _) => Err(Reason::BlockTooOld),
         (ProofKind::Expired, _)
             if observation.head.timestamp > now.secs().saturating_add(AHEAD) =>
