@@ -1,4 +1,4 @@
-//! Whether something that is advertised would be bought: asked of the policy and the books, changing neither.
+//! The assessment of a listed service by the policy and the ledger. It changes neither.
 
 use std::fmt;
 
@@ -14,43 +14,62 @@ use crate::policy::{Denial, Explanation, Hypothetical, Rule};
 use crate::x402::{Quote, Unpayable};
 use crate::{Client, Error, Network, PaymentRequired, Usd};
 
-/// The least that anything costs: to ask what the policy says to a service whatever its price.
+/// The smallest price. bursar asks the policy about it if a service has no known price.
 const LEAST: Usd = Usd::from_micros(1);
 
-/// Whether a service would be paid if it asks for what is advertised, and why not. The live 402 decides.
+/// Whether bursar would pay a service at the advertised price, and the reason if not.
+///
+/// The service's own 402 decides when you call it.
+///
+/// ```no_run
+/// use bursar::discovery::Standing;
+///
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// let findings = client.discover().well_known("https://api.example.com").find("").run().await?;
+/// for service in &findings.services {
+///     match &service.standing {
+///         Standing::Payable => println!("{} costs {}", service.url, service.price),
+///         Standing::Denied(denial) => println!("{}: {}", service.url, denial.message),
+///         other => println!("{}: {other}", service.url),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
-    /// The policy allows it, with the books as they are.
+    /// The policy allows the payment, and the ledger has room for it.
     Payable,
-    /// Somebody would be asked first, for this reason.
+    /// An approver would be asked first, for this reason.
     NeedsApproval(String),
-    /// It could be signed for; the client has no wallet, so there is no policy to ask.
+    /// bursar can sign for it, but the client has no wallet and so no policy.
     NoWallet,
-    /// No price is advertised; [`Client::quote`] asks for it. Nothing that is known of it is denied.
+    /// No price is advertised, and the policy denies nothing that is known. Call [`Client::quote`] to
+    /// ask for the price.
     Unpriced,
-    /// Something must be filled in or brought along first.
+    /// The request needs something first, such as a value in its URL.
     Incomplete(String),
     /// The policy or the query denies it.
     Denied(Box<Denial>),
-    /// It is offered on other networks than the query's.
+    /// No offer is on the network of the query.
     OtherNetwork,
-    /// It is paid for by other protocols.
+    /// The service accepts other payment protocols only.
     OtherProtocol(String),
-    /// No offer can be signed for; each with its reason.
+    /// bursar cannot sign for any offer. Each offer has its reason.
     Unpayable(Vec<Unpayable>),
-    /// The client's transport would not go there: plain http, or a private address.
+    /// The client refuses to connect, for instance because of plain http or a private address.
     Unreachable(String),
 }
 
 impl Standing {
-    /// Whether it would be paid, if somebody agrees where somebody is asked.
+    /// Returns whether bursar would pay, after an approval if one is needed.
     #[must_use]
     pub const fn is_payable(&self) -> bool {
         matches!(self, Self::Payable | Self::NeedsApproval(_))
     }
 
-    /// The stable name, such as `payable` or `denied`.
+    /// Returns the stable name, such as `payable` or `denied`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -67,7 +86,7 @@ impl Standing {
         }
     }
 
-    /// Why it would not simply be paid; `None` if it would be.
+    /// Returns the reason against a payment without approval, or `None` if there is none.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         Some(match self {
@@ -75,11 +94,11 @@ impl Standing {
             Self::NeedsApproval(why) | Self::Incomplete(why) | Self::Unreachable(why) => {
                 why.clone()
             }
-            Self::NoWallet => "there is no policy to ask".to_owned(),
+            Self::NoWallet => "the client has no wallet, so there is no policy to ask".to_owned(),
             Self::Unpriced => "no price is advertised".to_owned(),
             Self::Denied(denial) => denial.to_string(),
-            Self::OtherNetwork => "it is offered on other networks".to_owned(),
-            Self::OtherProtocol(names) => format!("it is paid for by {names}"),
+            Self::OtherNetwork => "no offer is on this network".to_owned(),
+            Self::OtherProtocol(names) => format!("it accepts {names} only"),
             Self::Unpayable(reasons) => reasons
                 .iter()
                 .map(ToString::to_string)
@@ -88,7 +107,7 @@ impl Standing {
         })
     }
 
-    /// The order of usefulness.
+    /// Returns the position in the order of usefulness.
     pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::Payable => 0,
@@ -105,7 +124,7 @@ impl Standing {
     }
 }
 
-/// `payable`, or the name and the reason: `denied: host …`.
+/// Writes `payable`, or the name and the reason: `denied: host …`.
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason() {
@@ -115,7 +134,7 @@ impl fmt::Display for Standing {
     }
 }
 
-/// What was found out about a listing.
+/// The assessment of a listing.
 #[derive(Debug)]
 pub(super) struct Assessment {
     pub(super) standing: Standing,
@@ -133,10 +152,11 @@ impl Assessment {
     }
 }
 
-/// Judges one listing; nothing is sent, signed or held. `stopped` is the order to stop paying, if there is one.
+/// Assesses a listing. Sends, signs and reserves nothing. `stopped` is the denial of a freeze, if
+/// there is one.
 ///
 /// # Errors
-/// When the books cannot be read.
+/// Returns an error if the ledger cannot be read.
 pub(super) async fn assess(
     client: &Client,
     criteria: &Criteria,
@@ -150,17 +170,17 @@ pub(super) async fn assess(
         stopped.filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
         assessment.standing = Standing::Denied(Box::new(denial.clone()));
-    } else if let Some(lacks) = listing
-        .lacks
+    } else if let Some(needs) = listing
+        .needs
         .clone()
         .filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
-        assessment.standing = Standing::Incomplete(lacks);
+        assessment.standing = Standing::Incomplete(needs);
     }
     Ok(assessment)
 }
 
-/// What the policy says to the price.
+/// Asks the policy about the advertised price.
 async fn priced(
     client: &Client,
     criteria: &Criteria,
@@ -190,7 +210,7 @@ async fn priced(
             )
         }
         AdvertisedPrice::Offers(required) => offered(client, criteria, listing, required).await?,
-        AdvertisedPrice::Otherwise(names) => {
+        AdvertisedPrice::OtherProtocols(names) => {
             Assessment::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
         }
     })
@@ -204,7 +224,7 @@ fn method(listing: &Listing) -> Method {
     listing.method.clone().unwrap_or(usual)
 }
 
-/// What the policy says to offers, as it would to those of a 402.
+/// Asks the policy about advertised offers, as about those of a 402.
 async fn offered(
     client: &Client,
     criteria: &Criteria,
@@ -234,7 +254,7 @@ async fn offered(
         .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, criteria))))
         .collect();
     offers.retain(|(quote, _)| here(quote));
-    // Nobody would take a denied offer while there is another.
+    // Prefer any other offer to a denied one.
     offers.sort_by_cached_key(|(quote, standing)| {
         (matches!(standing, Standing::Denied(_)), quote.preference())
     });
@@ -283,8 +303,9 @@ fn above_max_price(price: Usd, criteria: &Criteria) -> Option<Box<Denial>> {
     )))
 }
 
-/// What the policy says to a payment of which only a price in dollars is known: on the query's network, or on
-/// the first of its own that it does not deny.
+/// Asks the policy about a price in dollars, without a known payee.
+///
+/// Uses the query's network, or else the first network of the policy without a denial.
 async fn at_any_payee(
     client: &Client,
     criteria: &Criteria,
@@ -310,8 +331,9 @@ async fn at_any_payee(
     Ok(worst.unwrap_or(Standing::OtherNetwork))
 }
 
-/// On one network; `None` where no dollar token is known. The payee is invented, so what the policy says to
-/// payees is left aside.
+/// Asks about one network. Returns `None` if it has no known dollar token.
+///
+/// The payee is a placeholder, so this ignores the policy's answers about payees.
 async fn on_network(
     payer: &Payer,
     listing: &Listing,
@@ -333,7 +355,7 @@ async fn on_network(
         )
     });
     let standing = standing_of(&said, good.clone());
-    // Of an unknown price only what does not hang on it is known.
+    // An approval that depends on the price means nothing if the price is unknown.
     let about_price =
         matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);
     Ok(Some(if about_price { good.clone() } else { standing }))

@@ -37,8 +37,8 @@ mod implementation {
 
     use crate::eip3009::{Signature, address_of_point};
 
-    /// Wiped when dropped.
     /// A private key, which is wiped when it is dropped.
+    pub(in super::super) struct PrivateKey {
         key: SecretKey,
         context: Secp256k1<SignOnly>,
     }

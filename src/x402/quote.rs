@@ -297,7 +297,9 @@ pub enum Unpayable {
     },
     /// A version 1 offer has the scheme and network of an earlier one. The seller would match its
     /// payment with the earlier offer.
-    #[error("an earlier offer has the same scheme and network, and version 1 cannot tell them apart")]
+    #[error(
+        "an earlier offer has the same scheme and network, and version 1 cannot tell them apart"
+    )]
     NotFirst,
     /// `maxTimeoutSeconds` is not a positive number.
     #[error("maxTimeoutSeconds `{0}` is not a positive number")]
