@@ -1,41 +1,52 @@
-//! Time as the rest of the crate is given it.
+//! Points in time, and the clock that gives them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A point in time: milliseconds since the Unix epoch.
+/// A point in time, in milliseconds since the Unix epoch.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bursar::Timestamp;
+///
+/// let start = Timestamp::from_secs(1_740_668_494);
+/// assert_eq!(start.to_string(), "2025-02-27T15:01:34Z");
+/// let end = start.after(Duration::from_secs(60));
+/// assert_eq!(start.until(end), Duration::from_secs(60));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The end of time, as far as windows are concerned.
+    /// The latest point in time. No window reaches beyond it.
     pub(crate) const MAX: Self = Self(i64::MAX);
 
-    /// From milliseconds since the Unix epoch.
+    /// Creates a point in time from milliseconds since the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// From seconds since the Unix epoch, held at the end of time.
+    /// Creates a point in time from seconds since the Unix epoch. Saturates at the latest one.
     #[must_use]
     pub fn from_secs(secs: u64) -> Self {
         Self(i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1000))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, zero before it.
+    /// Returns the whole seconds since the Unix epoch, or zero before it.
     #[must_use]
     pub fn secs(self) -> u64 {
         u64::try_from(self.0.div_euclid(1000)).unwrap_or(0)
     }
 
-    /// The point `duration` later, held at the end of time.
+    /// Returns the point in time that is later by `duration`. Saturates at the latest one.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(
@@ -44,7 +55,7 @@ impl Timestamp {
         )
     }
 
-    /// The point `duration` earlier, held at the beginning of time.
+    /// Returns the point in time that is earlier by `duration`. Saturates at the earliest one.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         Self(
@@ -53,7 +64,7 @@ impl Timestamp {
         )
     }
 
-    /// How long until `later`; zero when it has passed.
+    /// Returns the duration until `later`, or zero if `later` has passed.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
@@ -61,7 +72,7 @@ impl Timestamp {
 }
 
 impl Timestamp {
-    /// When the calendar month (UTC) that this lies in began.
+    /// Returns the beginning of the calendar month (UTC).
     pub(crate) fn start_of_month(self) -> Self {
         let month = |at: jiff::Timestamp| {
             let first = at.to_zoned(jiff::tz::TimeZone::UTC).date().first_of_month();
@@ -85,7 +96,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// RFC 3339 in UTC: `2025-02-27T15:01:34Z`.
+/// Writes RFC 3339 in UTC: `2025-02-27T15:01:34Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
@@ -101,15 +112,23 @@ impl serde::Serialize for Timestamp {
     }
 }
 
-/// Where the client takes the time from.
+/// A source of the current time.
 ///
-/// Limits and authorizations are in wall-clock time, because EIP-3009 is. Tests give their own.
+/// Limits and authorizations use wall-clock time, because EIP-3009 does. A function that returns a
+/// [`Timestamp`] is a clock. Use one in tests:
+///
+/// ```
+/// use bursar::{Clock, Timestamp};
+///
+/// let clock = || Timestamp::from_secs(1_740_668_494);
+/// assert_eq!(clock.now().secs(), 1_740_668_494);
+/// ```
 pub trait Clock: Send + Sync + 'static {
-    /// The present.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The clock of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has nothing to hold")]
 pub struct SystemClock;

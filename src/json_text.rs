@@ -1,7 +1,6 @@
-//! Numbers and hashes as JSON text: exact in every reader, and as the default build's alloy does not
-//! write them.
+//! Numbers and hashes as JSON strings, so that every JSON reader keeps their exact value.
 
-/// A hash or an address with `0x`.
+/// A hash or an address in hexadecimal with `0x`.
 pub(crate) mod hash {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -24,7 +23,7 @@ pub(crate) mod hash {
     }
 }
 
-/// A hash that may be missing.
+/// A hash that may be absent.
 pub(crate) mod optional_hash {
     use alloy::primitives::B256;
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -48,7 +47,7 @@ pub(crate) mod optional_hash {
     }
 }
 
-/// Atomic units in decimal.
+/// Atomic units as a decimal number.
 pub(crate) mod units {
     use alloy::primitives::U256;
     use serde::{Deserialize, Deserializer, Serializer, de};

@@ -62,6 +62,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod call_plan;
 pub mod chain;
 mod client;
 mod clock;

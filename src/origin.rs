@@ -1,4 +1,4 @@
-//! Who a request goes to: origins, host patterns, registrable domains.
+//! Origins, host patterns and registrable domains.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use url::{Host, Url};
 
-/// Scheme, host and port of a URL: what limits and rules are kept by.
+/// The scheme, host and port of a URL.
 ///
-/// The host is lower-case ASCII (IDNA) without a trailing dot, the port is always known, so that
-/// spellings of one server cannot pass for several.
+/// Limits and rules apply to origins. An origin has one spelling: the host is lower-case ASCII
+/// (IDNA) without a trailing dot, and the port is always known.
 ///
 /// ```
 /// use bursar::Origin;
@@ -28,7 +28,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin of an `http` or `https` URL.
+    /// Returns the origin of an `http` or `https` URL, or `None` for another URL.
     #[must_use]
     pub fn of(url: &Url) -> Option<Self> {
         let scheme = ["https", "http"]
@@ -36,45 +36,54 @@ impl Origin {
             .find(|scheme| *scheme == url.scheme())?;
         let port = url.port_or_known_default()?;
         let host = match url.host()? {
-            // `[::ffff:192.0.2.1]` is 192.0.2.1, also to limits and lists.
+            // `[::ffff:192.0.2.1]` and `192.0.2.1` are one address, so they share limits and lists.
             Host::Ipv6(address) => match address.to_canonical() {
                 IpAddr::V4(address) => address.to_string().into(),
                 IpAddr::V6(address) => format!("[{address}]").into(),
             },
-            // As the URL writes it.
+            // The URL has parsed and normalized the address.
             Host::Ipv4(_) => url.host_str()?.into(),
             Host::Domain(name) => without_root(name)?.into(),
         };
         Some(Self { scheme, host, port })
     }
 
-    /// `https` or `http`.
+    /// Returns `https` or `http`.
     #[must_use]
     pub const fn scheme(&self) -> &str {
         self.scheme
     }
 
-    /// The host, lower-case ASCII without a trailing dot; IPv6 addresses in brackets.
+    /// Returns the host in lower-case ASCII without a trailing dot. An IPv6 address has brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The domain that somebody registered, such as `example.co.uk`, by the public suffix list;
-    /// the host itself for addresses and names without one.
+    /// Returns the registrable domain, such as `example.co.uk`, by the public suffix list.
+    ///
+    /// Returns the host itself if it is an address or has no registrable domain.
+    ///
+    /// ```
+    /// use bursar::Origin;
+    ///
+    /// let origin: Origin = "https://eu.api.example.co.uk".parse()?;
+    /// assert_eq!(origin.registrable_domain(), "example.co.uk");
+    /// # Ok::<(), bursar::ParseOriginError>(())
+    /// ```
     #[must_use]
     pub fn registrable_domain(&self) -> &str {
         if self.address().is_some() {
             return &self.host;
         }
         let host = self.host();
-        // The list has its names in Unicode.
+        // The list holds its names in Unicode.
         let unicode = if host.contains("xn--") {
             Cow::Owned(idna::domain_to_unicode(host).0)
         } else {
@@ -89,7 +98,7 @@ impl Origin {
             .unwrap_or(host)
     }
 
-    /// The address, when the host is one.
+    /// Returns the IP address if the host is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.host
@@ -99,8 +108,9 @@ impl Origin {
             .ok()
     }
 
-    /// Whether the URL begins with this origin as it is written, so that no parser could read another into it.
-    /// `false` says nothing.
+    /// Returns whether the URL begins with exactly this origin, so that every parser agrees.
+    ///
+    /// `false` does not mean that the URL has another origin.
     pub(crate) fn begins(&self, url: &str) -> bool {
         let rest = url
             .strip_prefix(self.scheme)
@@ -126,9 +136,10 @@ impl Origin {
     }
 }
 
-/// The host without the dot that stands for the root.
+/// Returns the host without the trailing dot of the root.
 ///
-/// `None` for an empty label: no such name exists, and `127..` without its dots is another host.
+/// Returns `None` for an empty label. No such name exists, and without its dots `127..` would be
+/// another host.
 fn without_root(host: &str) -> Option<&str> {
     let name = host.strip_suffix('.').unwrap_or(host);
     name.split('.')
@@ -168,15 +179,26 @@ impl serde::Serialize for Origin {
     }
 }
 
-/// The text is not an `http` or `https` URL with a host.
+/// The error of parsing an [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an origin; expected a form like `https://api.example.com`")]
 pub struct ParseOriginError {
     text: String,
 }
 
-/// Hosts by name: `api.example.com` alone, or `*.example.com` for everything below a label
-/// boundary (and not `example.com` itself). Any scheme, any port.
+/// A pattern for hosts: `api.example.com` alone, or `*.example.com` for every host below it.
+///
+/// `*.example.com` does not match `example.com`. A pattern matches any scheme and any port.
+///
+/// ```
+/// use bursar::HostPattern;
+///
+/// let pattern: HostPattern = "*.example.com".parse()?;
+/// assert!(pattern.matches("api.example.com"));
+/// assert!(!pattern.matches("example.com"));
+/// assert!(!pattern.matches("notexample.com"));
+/// # Ok::<(), bursar::ParseHostError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPattern {
     below: bool,
@@ -184,7 +206,7 @@ pub struct HostPattern {
 }
 
 impl HostPattern {
-    /// Whether the pattern covers this host.
+    /// Returns whether the pattern matches this host.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         if self.below {
@@ -195,7 +217,7 @@ impl HostPattern {
         }
     }
 
-    /// The host, or what stands after `*.`.
+    /// Returns the host, or the domain after `*.`.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -223,7 +245,7 @@ impl FromStr for HostPattern {
             .strip_prefix("*.")
             .map_or((false, text), |rest| (true, rest));
         let host = Host::parse(name).map_err(|_| malformed())?.to_string();
-        // In the parsed host: `%2A` is a star, too.
+        // Check the parsed host, because `%2A` is also a star.
         let host = without_root(&host)
             .filter(|host| !host.contains('*'))
             .ok_or_else(malformed)?
@@ -232,13 +254,61 @@ impl FromStr for HostPattern {
     }
 }
 
-/// The text is not a host pattern.
+/// The error of parsing a [`HostPattern`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port"
 )]
 pub struct ParseHostError {
     text: String,
+}
+
+/// A selection of origins: one origin, one host, or every host below a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostMatch {
+    Origin(Origin),
+    Host(HostPattern),
+}
+
+impl HostMatch {
+    /// Returns whether the selection includes this origin.
+    pub(crate) fn matches(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Origin(only) => only == origin,
+            Self::Host(pattern) => pattern.matches(origin.host()),
+        }
+    }
+
+    /// Returns a key that sorts selections from the least to the most specific: patterns by the
+    /// length of their domain, then hosts, then origins.
+    pub(crate) fn specificity(&self) -> (u8, usize) {
+        match self {
+            Self::Origin(_) => (2, 0),
+            Self::Host(pattern) if !pattern.covers_subdomains() => (1, 0),
+            Self::Host(pattern) => (0, pattern.host().len()),
+        }
+    }
+}
+
+impl FromStr for HostMatch {
+    type Err = ParseHostMatchError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHostMatchError> {
+        if text.contains("://") {
+            Ok(Self::Origin(text.parse()?))
+        } else {
+            Ok(Self::Host(text.parse()?))
+        }
+    }
+}
+
+/// The error of parsing a [`HostMatch`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseHostMatchError {
+    #[error(transparent)]
+    Origin(#[from] ParseOriginError),
+    #[error(transparent)]
+    Host(#[from] ParseHostError),
 }
 
 #[cfg(test)]
@@ -251,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_server_are_one_origin() {
+    fn all_spellings_of_one_server_are_one_origin() {
         for text in [
             "https://API.example.COM:443/",
             "https://api.example.com./",
@@ -323,17 +393,17 @@ mod tests {
     }
 
     #[test]
-    fn domains_are_what_somebody_registered() {
+    fn the_registrable_domain_follows_the_public_suffix_list() {
         for (url, domain) in [
             ("https://a.b.example.co.uk", "example.co.uk"),
             ("https://10.0.0.1", "10.0.0.1"),
             ("http://localhost:1", "localhost"),
             ("https://a.example.com.", "example.com"),
             ("https://a.b.example.unlisted", "example.unlisted"),
-            ("https://a.b.somebody.github.io", "somebody.github.io"),
+            ("https://a.b.someone.github.io", "someone.github.io"),
             ("https://github.io", "github.io"),
             ("https://co.uk", "co.uk"),
-            // By the list's own tests: wildcards, their exceptions, and names beyond ASCII.
+            // From the list's own tests: wildcards, their exceptions, and names outside ASCII.
             ("https://a.b.test.ck", "b.test.ck"),
             ("https://a.www.ck", "www.ck"),
             ("https://a.city.kobe.jp", "city.kobe.jp"),

@@ -1,18 +1,18 @@
-//! Text from strangers, made safe to show.
+//! Untrusted text, made safe to show.
 
-/// Longest excerpt of foreign text that an error or a prompt repeats, in characters.
+/// The length of the longest excerpt, in characters.
 const EXCERPT: usize = 160;
-/// Hexadecimal runs up to this length are shown: a hash or a nonce, but no signature and no key
-/// material beyond it. Official facilitators quote whole signatures in their error messages.
+/// The longest run of hexadecimal digits that an excerpt shows. A hash fits, a signature does not.
+/// Official facilitators quote whole signatures in their error messages.
 const LONGEST_HEX: usize = 64;
-/// All hexadecimal that one excerpt shows, in runs of eight digits and more: a hash and an address,
-/// and not a signature in pieces.
+/// The number of hexadecimal digits that one excerpt shows, in runs of eight digits and more. A hash
+/// and an address fit, a signature in pieces does not.
 const MOST_HEX: usize = 104;
 const SHORT_HEX: usize = 8;
-/// Runs of letters and digits up to this length are shown: no payment header in base64.
+/// The longest run of letters and digits that an excerpt shows. A payment header does not fit.
 const LONGEST_WORD: usize = 72;
 
-/// Returns a text from a stranger in a form that is safe to show to a person or to log.
+/// Returns a text that a seller or another stranger wrote, in a form that is safe to show to a person or to log.
 ///
 /// The result has at most 160 characters, and ends with `…` if the text is longer. Long hexadecimal
 /// and long base64 are left out, because they may be a signature or a payment header. Control,
@@ -23,7 +23,7 @@ const LONGEST_WORD: usize = 72;
 /// ```
 #[must_use]
 pub fn excerpt(text: &str) -> String {
-    if is_tame(text) {
+    if is_safe(text) {
         text.to_owned()
     } else {
         long_excerpt(text)
@@ -38,7 +38,7 @@ fn long_excerpt(text: &str) -> String {
         let piece = if is_hex(piece) {
             masked(piece, &mut hex).to_owned()
         } else {
-            tamed(piece)
+            escaped(piece)
         };
         let Some(left) = room.checked_sub(piece.chars().count()) else {
             shown.push('…');
@@ -50,8 +50,8 @@ fn long_excerpt(text: &str) -> String {
     shown
 }
 
-/// Whether the text is its own excerpt, found out in one pass: nearly all that sellers say is.
-fn is_tame(text: &str) -> bool {
+/// Returns whether `text` is its own excerpt, in one pass. Most texts of sellers are.
+fn is_safe(text: &str) -> bool {
     let (mut word, mut digits, mut hex) = (0_usize, 0_usize, 0_usize);
     let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
     text.len() <= EXCERPT
@@ -79,7 +79,7 @@ const fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'_' | b'-' | b'=')
 }
 
-/// The text with what may be a signature left out, at whatever length.
+/// Returns the text without runs of hexadecimal digits that can hold a signature.
 pub(crate) fn without_long_hex(text: String) -> String {
     let is_digit = |character: char| character.is_ascii_hexdigit();
     let is_long = |run: &str| run.len() > LONGEST_HEX && run.starts_with(is_digit);
@@ -95,7 +95,7 @@ pub(crate) fn without_long_hex(text: String) -> String {
         .collect()
 }
 
-/// The text in its longest pieces of characters that are all of a kind, or all not.
+/// Splits the text into the longest pieces whose characters all satisfy `kind`, or all do not.
 fn runs(text: &str, kind: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -109,7 +109,7 @@ fn runs(text: &str, kind: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Runs of hexadecimal digits, words too long to show, and single characters.
+/// Splits the text into runs of hexadecimal digits, words that are too long, and single characters.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -134,7 +134,7 @@ fn is_hex(piece: &str) -> bool {
     piece.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The digits, as long as they are few.
+/// Returns the digits if they fit into the budget, else a placeholder.
 fn masked<'a>(digits: &'a str, budget: &mut usize) -> &'a str {
     if digits.len() < SHORT_HEX {
         return digits;
@@ -151,19 +151,19 @@ fn masked<'a>(digits: &'a str, budget: &mut usize) -> &'a str {
     }
 }
 
-fn tamed(piece: &str) -> String {
+fn escaped(piece: &str) -> String {
     if piece.len() > LONGEST_WORD {
         return "[word]".to_owned();
     }
-    let mut tame = String::new();
+    let mut safe = String::new();
     for character in piece.chars() {
         if character.is_control() || is_invisible(character) {
-            tame.extend(character.escape_unicode());
+            safe.extend(character.escape_unicode());
         } else {
-            tame.push(character);
+            safe.push(character);
         }
     }
-    tame
+    safe
 }
 
 const fn is_invisible(character: char) -> bool {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invisible_and_long_text_is_tamed() {
+    fn invisible_and_long_text_is_safed() {
         assert_eq!(excerpt("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         for long in [
             "x ".repeat(250),
@@ -189,9 +189,9 @@ mod tests {
         }
     }
 
-    /// The short way says of a text what the long way says.
+    /// The fast path and the slow path agree.
     #[test]
-    fn what_is_tame_is_shown_as_it_is() {
+    fn what_is_safe_is_shown_as_it_is() {
         let digits = |count: usize| {
             "0123456789abcdef"
                 .chars()
@@ -216,21 +216,21 @@ mod tests {
             ]);
             texts.push(format!("{} {}", digits(count), digits(40)));
         }
-        let mut tame = 0;
+        let mut safe = 0;
         for text in texts {
             let shown: String = long_excerpt(&text);
             assert_eq!(
-                is_tame(&text),
+                is_safe(&text),
                 shown == text && text.is_ascii(),
                 "{text:?}: {shown:?}"
             );
-            tame += usize::from(is_tame(&text));
+            safe += usize::from(is_safe(&text));
         }
-        assert!(tame > 20, "{tame}");
+        assert!(safe > 20, "{safe}");
     }
 
     #[test]
-    fn signatures_are_left_out_and_hashes_are_not() {
+    fn signatures_are_masked_and_hashes_are_shown() {
         let hash = "ab".repeat(32);
         let signature = "cd".repeat(65);
         assert_eq!(

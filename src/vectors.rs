@@ -14,8 +14,8 @@ use crate::money::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 use crate::policy::{Policy, PolicyError, Rule};
 use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization};
 use crate::x402::{
-    Extensions, PaymentRequired, Proof, SettlementResponse, Version, WireError, decode_header,
-    encode_header, encode_payment,
+    ExactPayload, Extensions, PaymentRequired, SettlementResponse, Version, WireError,
+    decode_header, encode_header, encode_payment,
 };
 use crate::x402::{Quote, Unpayable};
 use crate::{Error, Intent, MemoryLedger, Network, Payer, Timestamp, Usd, usd};
@@ -98,7 +98,13 @@ async fn reproduce(row: &Value, required: &PaymentRequired) {
         signature
     );
     assert_eq!(authorization.from(), address(row, "/typedData/recovered"));
-    let json = encode_payment(required, 0, &Proof::new(&authorization, &signature), "").unwrap();
+    let json = encode_payment(
+        required,
+        0,
+        &ExactPayload::new(&authorization, &signature),
+        "",
+    )
+    .unwrap();
     assert_eq!(
         str::from_utf8(&json).unwrap(),
         row["paymentPayload"].to_string()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bursar::chain::{Answer, ChainReader, Grounds, Proof, Question, Reason, RpcError};
+use bursar::chain::{Answer, ChainReader, Proof, ProofKind, Question, Reason, RpcError};
 use bursar::{
     Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network,
     Policy, SignedCancellation, Signer, Timestamp, U256, usd,
@@ -196,11 +196,8 @@ async fn an_expired_unused_authorization_is_released_by_two() {
     );
     world.pass(1);
     let proof = proof(world.ask(&question).await);
-    assert_eq!(
-        (proof.grounds, proof.witnesses.len()),
-        (Grounds::Expired, 2)
-    );
-    assert!(proof.witnesses[0].head.timestamp > question.valid_before.saturating_add(60));
+    assert_eq!((proof.kind, proof.endpoints.len()), (ProofKind::Expired, 2));
+    assert!(proof.endpoints[0].head.timestamp > question.valid_before.saturating_add(60));
     let json = serde_json::to_string(&proof).unwrap();
     assert_eq!(
         serde_json::from_str::<Proof>(&json).unwrap(),
@@ -216,7 +213,7 @@ async fn one_endpoint_releases_nothing_unless_trusted() {
     world.pass(200);
     let url = world.nodes[0].url().as_str();
     let alone = ChainReader::new().endpoint(NETWORK, url).unwrap();
-    let few = cannot_tell(Reason::TooFewWitnesses {
+    let few = cannot_tell(Reason::TooFewEndpoints {
         found: 1,
         required: 2,
     });
@@ -228,7 +225,7 @@ async fn one_endpoint_releases_nothing_unless_trusted() {
     assert_eq!(
         twice.ask(&question, world.now()).await,
         few,
-        "the same host is the same witness"
+        "the same host counts once"
     );
     assert!(matches!(
         alone
@@ -391,8 +388,8 @@ async fn a_cancellation_releases_before_the_expiry() {
     );
     let proof = proof(world.ask(&question).await);
     assert_eq!(
-        (proof.grounds, proof.witnesses.len()),
-        (Grounds::Canceled, 2)
+        (proof.kind, proof.endpoints.len()),
+        (ProofKind::Canceled, 2)
     );
 
     world.nodes[1].fault(NodeFault::NoLogs);

@@ -853,7 +853,7 @@ async fn without_a_wallet_prices_are_shown_and_not_judged() {
         paths(&findings),
         ["/weather/cheap", "/weather/fine", "/weather/dear"]
     );
-    assert_eq!(findings.services[0].standing, Standing::Unjudged);
+    assert_eq!(findings.services[0].standing, Standing::NoWallet);
     assert_eq!(denied_by(&findings.services[2]), Rule::MaxPrice);
 }
 

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use bursar::chain::{Answer, ChainReader, Grounds, Question, Reason};
+use bursar::chain::{Answer, ChainReader, ProofKind, Question, Reason};
 use bursar::{
     Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner,
     MemoryLedger, Network, PaymentStatus, Policy, ResponseExt, Rule, SignedCancellation, Signer,
@@ -451,7 +451,7 @@ async fn a_wallet_without_funds_is_told_so() {
 /// keeps count of its transactions, and must not be sent from behind its back.
 const SENDER: Address = address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc");
 
-/// The chain by two names of one host, which are two witnesses to the reader.
+/// The chain by two names of one host, which the reader counts as two endpoints.
 fn reader(world: &World) -> ChainReader {
     let network = Network::from_chain_id(84_532);
     let other = world.rpc.replace("127.0.0.1", "localhost");
@@ -572,10 +572,9 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
         ..pending
     };
     match reader.ask(&expired, Timestamp::from_secs(now)).await {
-        Answer::NotSettled(proof) => assert_eq!(
-            (proof.grounds, proof.witnesses.len()),
-            (Grounds::Expired, 2)
-        ),
+        Answer::NotSettled(proof) => {
+            assert_eq!((proof.kind, proof.endpoints.len()), (ProofKind::Expired, 2))
+        }
         other => unreachable!("{other}"),
     }
 
@@ -597,7 +596,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
     world.finalize().await;
     let now = Timestamp::from_secs(world.time().await);
     match reader.ask(&pending, now).await {
-        Answer::NotSettled(proof) => assert_eq!(proof.grounds, Grounds::Canceled),
+        Answer::NotSettled(proof) => assert_eq!(proof.kind, ProofKind::Canceled),
         other => unreachable!("{other}"),
     }
 }

@@ -198,7 +198,7 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
             .map(|node| node.url().port().unwrap().to_string());
         assert!(
             hosts.into_iter().all(|port| proof.contains(&port)),
-            "the proof names its witnesses: {proof}"
+            "the proof names its endpoints: {proof}"
         );
 
         // Under its id it is bought anew, with a nonce that the chain has not buried.

@@ -342,7 +342,7 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     let origin = seller.url("/").origin().ascii_serialization();
     assert_eq!(
         keys("bursar.request"),
-        ["method", "origin", "spend", "status", "tag"]
+        ["method", "origin", "payment_status", "status", "tag"]
     );
     assert_eq!(
         keys("bursar.payment"),
@@ -356,7 +356,11 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     );
     let request = span("bursar.request");
     assert_eq!(
-        (&*request["status"], &*request["spend"], &*request["tag"]),
+        (
+            &*request["status"],
+            &*request["payment_status"],
+            &*request["tag"]
+        ),
         ("200", "settled", "daily")
     );
     assert_eq!(

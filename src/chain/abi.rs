@@ -1,4 +1,4 @@
-//! What EIP-3009 and ERC-20 call things on the chain.
+//! Names of EIP-3009 and ERC-20 on the chain.
 
 use alloy::primitives::{Address, B256, b256, hex, keccak256};
 
@@ -12,7 +12,7 @@ pub(super) const AUTHORIZATION_CANCELED: B256 =
 pub(super) const TRANSFER: B256 =
     b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// The call `authorizationState(address,bytes32)`, as hexadecimal digits.
+/// Returns the input of the call `authorizationState(address,bytes32)` in hexadecimal.
 pub(super) fn authorization_state(authorizer: Address, nonce: B256) -> String {
     const SELECTOR: [u8; 4] = hex!("e94a0102");
     hex::encode_prefixed(
@@ -25,7 +25,7 @@ pub(super) fn authorization_state(authorizer: Address, nonce: B256) -> String {
     )
 }
 
-/// A nonce that nobody can have signed, of the same payer.
+/// Returns a control nonce, for which no signature of the payer can exist.
 pub(super) fn control(nonce: B256) -> B256 {
     keccak256([b"bursar control".as_slice(), nonce.as_slice()].concat())
 }

@@ -1,4 +1,4 @@
-//! What the chain's readers answer.
+//! The answer about an authorization, and its proof.
 
 use std::fmt;
 
@@ -8,65 +8,67 @@ use serde::{Deserialize, Serialize};
 use super::rpc::RpcError;
 use crate::json_text::{hash, units};
 
-/// What became of an authorization.
+/// The outcome of an authorization, according to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// It was used, by this transaction.
+    /// The token accepted the authorization in a transaction.
     Settled(Settlement),
-    /// It was not used and can never be.
+    /// The token did not accept the authorization and never will.
     NotSettled(Proof),
-    /// Neither is known. The money stays counted.
+    /// The endpoints do not show the outcome. The money stays counted.
     CannotTell {
-        /// Why, of the endpoint that came nearest to an answer.
+        /// The reason of the endpoint that came nearest to an answer.
         reason: Reason,
     },
 }
 
-/// A transfer that the chain shows in a block that is final.
+/// A transfer in a final block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Hash of the transaction.
+    /// The hash of the transaction.
     #[serde(with = "hash")]
     pub transaction: B256,
-    /// Number of its block.
+    /// The number of the block.
     pub block: u64,
-    /// What it moved, in atomic units.
+    /// The transferred value in atomic units.
     #[serde(with = "units")]
     pub value: U256,
-    /// Host and port of the endpoint that showed it.
+    /// The host and port of the endpoint that showed the transfer.
     pub host: String,
 }
 
-/// That money was not spent and cannot be. The books keep it as JSON.
+/// The proof that an authorization moved no money and cannot move any.
+///
+/// The ledger stores it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Proof {
-    /// What makes it impossible.
-    pub grounds: Grounds,
-    /// Who says so, each of another host.
-    pub witnesses: Vec<Witness>,
+    /// The reason why a settlement is impossible.
+    pub kind: ProofKind,
+    /// The endpoints that confirm it. Each has another host or port.
+    pub endpoints: Vec<Endpoint>,
 }
 
-/// What makes a settlement impossible.
+/// The reason why a settlement is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Grounds {
-    /// The nonce was unused at a final block past `validBefore`.
+pub enum ProofKind {
+    /// The nonce was unused at a final block after `validBefore`.
     Expired,
-    /// `AuthorizationCanceled` is in a final block.
+    /// A final block has the event `AuthorizationCanceled`.
     Canceled,
 }
 
-/// An endpoint, and the final block that it looked at.
+/// An endpoint that confirms a proof, and the final block that it used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Witness {
-    /// Host and port.
+pub struct Endpoint {
+    /// The host and port.
     pub host: String,
-    /// The block.
+    /// The final block.
     #[serde(flatten)]
     pub head: Head,
 }
@@ -75,84 +77,87 @@ pub struct Witness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Head {
-    /// Its number.
+    /// The number of the block.
     #[serde(rename = "block_number")]
     pub number: u64,
-    /// Its hash.
+    /// The hash of the block.
     #[serde(rename = "block_hash", with = "hash")]
     pub hash: B256,
-    /// Its time, in Unix seconds.
+    /// The time of the block, in Unix seconds.
     #[serde(rename = "block_timestamp")]
     pub timestamp: u64,
 }
 
-/// Why the chain's readers cannot tell.
+/// The reason why the endpoints do not show the outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// No endpoint is configured for the chain.
+    /// No endpoint is configured for the chain. Add one with
+    /// [`ChainReader::endpoint`](super::ChainReader::endpoint).
     #[error("no endpoint is configured for this chain")]
     NoEndpoint,
     /// An endpoint gave no usable answer.
     #[error(transparent)]
     Endpoint(#[from] RpcError),
-    /// The endpoint is of another chain.
-    #[error("the endpoint is of chain {0}")]
+    /// The endpoint belongs to another chain.
+    #[error("the endpoint belongs to chain {0}")]
     WrongChain(u64),
-    /// The node knows no final block.
+    /// The node knows no final block. Set [`ChainReader::confirmations`](super::ChainReader::confirmations).
     #[error("the node knows no finalized block, and no number of confirmations is set")]
     NoFinality,
-    /// There is no contract at the token's address, as far as the endpoint knows.
-    #[error("the endpoint shows no contract at the token's address")]
+    /// The endpoint has no contract at the token's address.
+    #[error("the endpoint has no contract at the token's address")]
     NoCode,
-    /// A nonce that nobody can have signed is used: the endpoint says so of all.
-    #[error("the endpoint calls a nonce used that nobody signed")]
+    /// The endpoint reports that a nonce is used for which no signature exists.
+    #[error("the endpoint reports a nonce as used that was never signed")]
     ControlFailed,
     /// The authorization can still be used.
-    #[error("unused, and not expired yet")]
+    #[error("the nonce is unused, and the authorization has not expired")]
     NotExpired,
-    /// It has expired by our clock, but not at the latest final block that the endpoint knows.
-    #[error("unused, but the endpoint's final block is from before the expiry")]
+    /// The authorization has expired by the local clock, but not at the endpoint's latest final block.
+    #[error("the nonce is unused, but the endpoint's final block is older than the expiry")]
     BlockTooOld,
-    /// The block's time is far ahead of our clock.
-    #[error("the endpoint's final block is of the future")]
+    /// The time of the endpoint's final block is far ahead of the local clock.
+    #[error("the endpoint's final block is in the future")]
     BlockOfTheFuture,
-    /// The block that the transaction was in is not on the chain any more, or not final.
+    /// The transaction's block is not final, or no longer on the chain.
     #[error("the transaction's block is not final on this chain")]
     Reorged,
-    /// The nonce is used, and no log tells how. A cancellation uses it too, so that either answer
-    /// would be a guess; another endpoint may still have the logs.
-    #[error("the nonce is used, but no log tells for what")]
+    /// The nonce is used and no log shows by which event.
+    ///
+    /// A transfer and a cancellation both use the nonce. Another endpoint may still have the logs.
+    #[error("the nonce is used, but no log shows by which event")]
     UsedUnexplained,
-    /// The transaction that used the nonce is not the transfer that was signed.
-    #[error("the transaction that used the nonce does not show the transfer that was signed")]
+    /// The transaction that used the nonce does not contain the signed transfer.
+    #[error("the transaction that used the nonce does not contain the signed transfer")]
     OtherTransfer,
-    /// Fewer endpoints say so than are required.
-    #[error("{found} of {required} witnesses say that it was not settled")]
-    TooFewWitnesses {
-        /// How many different hosts.
+    /// Fewer endpoints confirm the proof than
+    /// [required](super::ChainReader::required_endpoints).
+    #[error("{found} of {required} required endpoints confirm that the payment was not settled")]
+    TooFewEndpoints {
+        /// The number of different hosts that confirm it.
         found: usize,
-        /// How many must.
+        /// The number of hosts that are required.
         required: usize,
     },
-    /// Endpoints contradict each other: somebody lies, or is broken.
+    /// Two endpoints contradict each other. At least one of them is wrong.
     #[error("endpoints contradict each other: {0} and {1}")]
     Disagreement(String, String),
 }
 
-/// One line for people.
+/// Writes one line for people.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settled(settlement) => write!(f, "settled in {}", settlement.transaction),
             Self::NotSettled(Proof {
-                grounds: Grounds::Expired,
+                kind: ProofKind::Expired,
                 ..
-            }) => f.write_str("not settled: expired unused"),
+            }) => f.write_str("not settled: the authorization expired unused"),
             Self::NotSettled(Proof {
-                grounds: Grounds::Canceled,
+                kind: ProofKind::Canceled,
                 ..
-            }) => f.write_str("not settled: canceled"),
+            }) => f.write_str("not settled: the authorization was canceled"),
             Self::CannotTell { reason } => write!(f, "cannot tell: {reason}"),
         }
     }

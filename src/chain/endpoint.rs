@@ -1,4 +1,4 @@
-//! What one endpoint sees of an authorization.
+//! The questions to one endpoint, and the state that it reports.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use super::abi::{
     AUTHORIZATION_CANCELED, AUTHORIZATION_USED, TRANSFER, authorization_state, control,
 };
 use super::answer::{Head, Reason};
-use super::rpc::{Endpoint, RpcError};
+use super::rpc::{RpcClient, RpcError};
 use super::wire::{Block, Bytes, Log, Quantity, Receipt};
 use super::{Question, Rules};
 
-/// How many blocks a search for logs takes at a time, at most.
-const SPAN: u64 = 10_000;
-/// How often logs are asked for, at most.
-const SEARCHES: usize = 64;
-/// How much earlier than the signature the search begins, in seconds: clocks differ.
-const HEAD_START: u64 = 3600;
+/// The largest number of blocks in one request for logs.
+const MAX_RANGE: u64 = 10_000;
+/// The largest number of requests for logs.
+const MAX_SEARCHES: usize = 64;
+/// The time before the signature at which the search begins, in seconds. Clocks differ.
+const SEARCH_MARGIN: u64 = 3600;
 
-/// An endpoint's word.
+/// The report of one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointReport {
     pub(super) host: String,
-    pub(super) sight: Result<Observation, Reason>,
+    pub(super) observation: Result<Observation, Reason>,
 }
 
-/// What an endpoint saw at a final block.
+/// The state of an authorization at a final block, as one endpoint reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observation {
     pub(super) head: Head,
@@ -47,11 +47,11 @@ pub(super) enum State {
         block: u64,
         value: U256,
     },
-    /// Used, for a reason that this endpoint does not show.
+    /// The nonce is used, and the endpoint does not show by which event.
     Used(Gap),
 }
 
-/// Why a used nonce is not explained.
+/// The reason why a used nonce is not explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
     NoLog,
@@ -59,9 +59,9 @@ pub(super) enum Gap {
     Reorged,
 }
 
-/// Asks an endpoint; `limit` is for each call.
-pub(super) async fn testify(
-    endpoint: &Endpoint,
+/// Asks an endpoint. `limit` is the time limit of each call.
+pub(super) async fn observe(
+    endpoint: &RpcClient,
     question: &Question,
     rules: Rules,
     limit: Duration,
@@ -84,7 +84,7 @@ pub(super) async fn testify(
 }
 
 struct Node<'a> {
-    endpoint: &'a Endpoint,
+    endpoint: &'a RpcClient,
     question: &'a Question,
     limit: Duration,
 }
@@ -107,12 +107,12 @@ impl Node<'_> {
         }
     }
 
-    /// The latest block that cannot be undone: `finalized`, else `safe`, else as deep as the user says.
+    /// Returns the latest final block: `finalized`, else `safe`, else the configured depth.
     async fn final_block(&self, confirmations: Option<u64>) -> Result<Head, Reason> {
         for tag in ["finalized", "safe"] {
             match self.block(tag).await {
                 Ok(Some(block)) => return Ok(block),
-                // A node that does not know the tag says so by an error or by `null`.
+                // A node that does not know the tag answers with an error or with `null`.
                 Ok(None) | Err(RpcError::Node { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -144,7 +144,7 @@ impl Node<'_> {
         }
     }
 
-    /// There is a contract, and it does not call every nonce used.
+    /// Checks that the token has a contract, and that the endpoint does not report every nonce as used.
     async fn check_controls(&self, head: &Head) -> Result<(), Reason> {
         let at = json!({ "blockHash": head.hash.to_string() });
         let Bytes(code) = self
@@ -167,8 +167,9 @@ impl Node<'_> {
         word.as_bool().ok_or(RpcError::Malformed("eth_call"))
     }
 
-    /// What used the nonce: the claimed transaction, or else what the logs say. A claim can be forged,
-    /// and somebody else can have cashed the authorization first.
+    /// Finds out what used the nonce: the claimed transaction, or else the one in the logs.
+    ///
+    /// A claim can be false, and another account can have sent the authorization first.
     async fn explain(&self, head: &Head) -> Result<State, Reason> {
         if let Some(claimed) = self.question.claimed {
             let state = self.settled_by(claimed, head).await?;
@@ -191,7 +192,7 @@ impl Node<'_> {
         }
     }
 
-    /// Whether this transaction is the settlement.
+    /// Checks whether this transaction is the settlement.
     async fn settled_by(&self, transaction: B256, head: &Head) -> Result<State, Reason> {
         let hash = transaction.to_string();
         let receipt: Option<Receipt> = self
@@ -227,14 +228,14 @@ impl Node<'_> {
             .is_some_and(|block| block.hash == hash))
     }
 
-    /// The log of the nonce's use or cancellation.
+    /// Searches the logs for the event that used or canceled the nonce.
     async fn find(&self, head: &Head) -> Result<Option<Log>, Reason> {
         let mut search = Search {
             from: self.first_block(head).await?,
             last: head.number,
-            span: SPAN,
+            span: MAX_RANGE,
         };
-        for _ in 0..SEARCHES {
+        for _ in 0..MAX_SEARCHES {
             let Some((from, to)) = search.range() else {
                 return Ok(None);
             };
@@ -264,16 +265,16 @@ impl Node<'_> {
             "topics": [either, payer.into_word().to_string(), nonce.to_string()],
         });
         let logs: Vec<Log> = self.call("eth_getLogs", json!([filter])).await?;
-        // A node's filter is not believed either.
+        // Do not trust the node's filter either.
         Ok(logs.into_iter().find(|log| {
             is_about(log, AUTHORIZATION_USED, self.question)
                 || is_about(log, AUTHORIZATION_CANCELED, self.question)
         }))
     }
 
-    /// The first block that can hold the transaction, by bisection over the blocks' times.
+    /// Finds the first block that can hold the transaction, by bisection over the blocks' times.
     async fn first_block(&self, head: &Head) -> Result<u64, Reason> {
-        let since = self.question.signed_at.secs().saturating_sub(HEAD_START);
+        let since = self.question.signed_at.secs().saturating_sub(SEARCH_MARGIN);
         let (mut low, mut high) = (0, head.number);
         while low < high {
             let middle = low.midpoint(high);
@@ -291,7 +292,7 @@ impl Node<'_> {
     }
 }
 
-/// A walk over blocks, in ranges that the node bears.
+/// A search over blocks, in ranges that the node accepts.
 struct Search {
     from: u64,
     last: u64,
@@ -299,7 +300,7 @@ struct Search {
 }
 
 impl Search {
-    /// First and last block to look at next.
+    /// Returns the first and the last block of the next range.
     fn range(&self) -> Option<(u64, u64)> {
         let to = self
             .from
@@ -308,7 +309,8 @@ impl Search {
         (self.from <= self.last).then_some((self.from, to))
     }
 
-    /// Providers limit ranges differently and word it differently: any refusal halves the range.
+    /// Moves on, or halves the range. Providers limit ranges and report that in different ways, so each
+    /// refusal halves the range.
     fn step(
         &mut self,
         found: Result<Option<Log>, RpcError>,
@@ -334,8 +336,10 @@ fn is_about(log: &Log, event: B256, question: &Question) -> bool {
         && log.topics == [event, question.payer.into_word(), question.nonce]
 }
 
-/// What the authorization moved by these logs of one transaction. A transaction can carry several
-/// authorizations of one payer: tokens log the use and then its transfer.
+/// Returns the value that the authorization moved, from the logs of one transaction.
+///
+/// A transaction can carry several authorizations of one payer. A token logs the use of a nonce and
+/// then its transfer.
 fn transferred(logs: &[Log], question: &Question) -> Option<U256> {
     let used = logs
         .iter()

@@ -1,23 +1,23 @@
-//! The answer, from what the endpoints said. Pure.
+//! The evaluation of the endpoints' reports. It reads no clock and sends nothing.
 
-use super::answer::{Answer, Grounds, Proof, Reason, Settlement, Witness};
+use super::answer::{Answer, Endpoint, Proof, ProofKind, Reason, Settlement};
 use super::endpoint::{EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
 use crate::Timestamp;
 
-/// How far a block's time may be ahead of our clock, in seconds.
+/// The time that a block may be ahead of the local clock, in seconds.
 const AHEAD: u64 = 900;
 
-/// A witness and what it saw.
+/// An endpoint's host and its observation.
 type Seen<'a> = (&'a str, &'a Observation);
 
-pub(super) fn judge(
+pub(super) fn evaluate(
     question: &Question,
-    testimonies: &[EndpointReport],
+    reports: &[EndpointReport],
     rules: Rules,
     now: Timestamp,
 ) -> Answer {
-    let seen = sights(testimonies);
+    let seen = observations(reports);
     if let Some((one, other)) = contradiction(&seen) {
         return cannot_tell(Reason::Disagreement(one.to_owned(), other.to_owned()));
     }
@@ -25,10 +25,10 @@ pub(super) fn judge(
         return Answer::Settled(settlement);
     }
     not_settled(question, &seen, rules, now).unwrap_or_else(|reason| {
-        // What an endpoint could not say is told only when the others said nothing either.
-        let failure = testimonies
+        // Return an endpoint's failure only if no endpoint has an observation.
+        let failure = reports
             .iter()
-            .find_map(|testimony| testimony.sight.as_ref().err());
+            .find_map(|report| report.observation.as_ref().err());
         cannot_tell(if seen.is_empty() {
             failure.cloned().unwrap_or(Reason::NoEndpoint)
         } else {
@@ -41,16 +41,16 @@ const fn cannot_tell(reason: Reason) -> Answer {
     Answer::CannotTell { reason }
 }
 
-/// All that was seen, of hosts that may come twice.
-fn sights(testimonies: &[EndpointReport]) -> Vec<Seen<'_>> {
-    let seen = |testimony: &'_ EndpointReport| testimony.sight.is_ok();
-    let pairs = testimonies.iter().filter(|testimony| seen(testimony));
+/// Returns all observations. A host can occur twice.
+fn observations(reports: &[EndpointReport]) -> Vec<Seen<'_>> {
+    let seen = |report: &'_ EndpointReport| report.observation.is_ok();
+    let pairs = reports.iter().filter(|report| seen(report));
     pairs
-        .filter_map(|testimony| Some((testimony.host.as_str(), testimony.sight.as_ref().ok()?)))
+        .filter_map(|report| Some((report.host.as_str(), report.observation.as_ref().ok()?)))
         .collect()
 }
 
-/// Two that cannot both be right.
+/// Returns two endpoints that contradict each other.
 fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
     let pairs = seen.iter().enumerate().flat_map(|(index, one)| {
         let others = seen.iter().skip(index.saturating_add(1));
@@ -61,8 +61,10 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
     wrong.next().map(|(one, other)| (one.0, other.0))
 }
 
-/// Whether `one` denies what `other` says. Final blocks do not change: of one number there is one,
-/// and what is used in one is used in all that follow.
+/// Returns whether `one` contradicts `other`.
+///
+/// Final blocks do not change: one number has one block, and a nonce that is used in one block is
+/// used in all later ones.
 fn contradict(one: &Observation, other: &Observation) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
     let denial = match (one.state, other.state) {
@@ -83,8 +85,8 @@ fn contradict(one: &Observation, other: &Observation) -> bool {
     fork || denial
 }
 
-fn settlement((host, sight): &Seen<'_>) -> Option<Settlement> {
-    match sight.state {
+fn settlement((host, observation): &Seen<'_>) -> Option<Settlement> {
+    match observation.state {
         State::Settled {
             transaction,
             block,
@@ -99,41 +101,45 @@ fn settlement((host, sight): &Seen<'_>) -> Option<Settlement> {
     }
 }
 
-/// The proof that it was not settled, if every sight allows it and enough support it.
+/// Returns the proof that the payment was not settled, if every observation permits it and enough
+/// endpoints confirm it.
 fn not_settled(
     question: &Question,
     seen: &[Seen<'_>],
     rules: Rules,
     now: Timestamp,
 ) -> Result<Answer, Reason> {
-    if let Some(gap) = seen.iter().find_map(|(_, sight)| gap(sight.state)) {
+    if let Some(gap) = seen
+        .iter()
+        .find_map(|(_, observation)| gap(observation.state))
+    {
         return Err(gap);
     }
     let canceled = seen
         .iter()
-        .any(|(_, sight)| matches!(sight.state, State::Canceled { .. }));
-    let grounds = if canceled {
-        Grounds::Canceled
+        .any(|(_, observation)| matches!(observation.state, State::Canceled { .. }));
+    let kind = if canceled {
+        ProofKind::Canceled
     } else {
-        Grounds::Expired
+        ProofKind::Expired
     };
-    let mut witnesses: Vec<Witness> = Vec::new();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut doubt = None;
-    for (host, sight) in seen {
-        match supports(question, sight, grounds, rules, now) {
-            Ok(()) if witnesses.iter().any(|witness| witness.host == *host) => {}
-            Ok(()) => witnesses.push(Witness {
+    for (host, observation) in seen {
+        match supports(question, observation, kind, rules, now) {
+            Ok(()) if endpoints.iter().any(|endpoint| endpoint.host == *host) => {}
+            Ok(()) => endpoints.push(Endpoint {
                 host: (*host).to_owned(),
-                head: sight.head,
+                head: observation.head,
             }),
             Err(reason) => doubt = doubt.or(Some(reason)),
         }
     }
-    let (found, required) = (witnesses.len(), rules.witnesses);
+    let (found, required) = (endpoints.len(), rules.required_endpoints);
     if found >= required {
-        return Ok(Answer::NotSettled(Proof { grounds, witnesses }));
+        return Ok(Answer::NotSettled(Proof { kind, endpoints }));
     }
-    Err(doubt.unwrap_or(Reason::TooFewWitnesses { found, required }))
+    Err(doubt.unwrap_or(Reason::TooFewEndpoints { found, required }))
 }
 
 const fn gap(state: State) -> Option<Reason> {
@@ -145,24 +151,26 @@ const fn gap(state: State) -> Option<Reason> {
     }
 }
 
-/// Whether a sight is proof by itself, on these grounds.
+/// Returns whether an observation confirms a proof of this kind.
 fn supports(
     question: &Question,
-    sight: &Observation,
-    grounds: Grounds,
+    observation: &Observation,
+    kind: ProofKind,
     rules: Rules,
     now: Timestamp,
 ) -> Result<(), Reason> {
     let dead = question.valid_before.saturating_add(rules.margin);
-    match (grounds, sight.state) {
-        (Grounds::Canceled, State::Canceled { .. }) => Ok(()),
-        // It has not seen the cancellation yet.
-        (Grounds::Canceled, _) => Err(Reason::BlockTooOld),
-        (Grounds::Expired, _) if sight.head.timestamp > now.secs().saturating_add(AHEAD) => {
+    match (kind, observation.state) {
+        (ProofKind::Canceled, State::Canceled { .. }) => Ok(()),
+        // The endpoint's final block is older than the cancellation.
+        (ProofKind::Canceled, _) => Err(Reason::BlockTooOld),
+        (ProofKind::Expired, _)
+            if observation.head.timestamp > now.secs().saturating_add(AHEAD) =>
+        {
             Err(Reason::BlockOfTheFuture)
         }
-        (Grounds::Expired, _) if sight.head.timestamp > dead => Ok(()),
-        (Grounds::Expired, _) if now.secs() > dead => Err(Reason::BlockTooOld),
-        (Grounds::Expired, _) => Err(Reason::NotExpired),
+        (ProofKind::Expired, _) if observation.head.timestamp > dead => Ok(()),
+        (ProofKind::Expired, _) if now.secs() > dead => Err(Reason::BlockTooOld),
+        (ProofKind::Expired, _) => Err(Reason::NotExpired),
     }
 }

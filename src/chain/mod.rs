@@ -1,24 +1,29 @@
-//! Reading the chain: was this authorization used, and can it still be?
+//! Reads from the chain whether an authorization was used, and whether it still can be.
 //!
-//! A receipt is a seller's claim, and silence is no proof. [`ChainReader`] asks JSON-RPC endpoints
-//! that the user configured, and gives one of three answers: [`Answer::Settled`],
-//! [`Answer::NotSettled`] with a proof, or [`Answer::CannotTell`]. Whatever is missing, broken or
-//! contradictory is the third, which keeps the money counted.
+//! A receipt is a claim of the seller, and a missing receipt proves nothing. [`ChainReader`] asks the
+//! JSON-RPC endpoints that you configure and returns one of three answers:
 //!
-//! # Why an unused nonce past its expiry is proof
+//! * [`Answer::Settled`]: the token accepted the authorization in a final block.
+//! * [`Answer::NotSettled`]: it did not and never will. The answer has a proof.
+//! * [`Answer::CannotTell`]: the data is missing, broken or contradictory. The money stays counted.
 //!
-//! The token accepts an authorization only in a block whose timestamp is before `validBefore`. At a
-//! finalized block with a later timestamp at which `authorizationState` is false, no later block can
-//! change that. State and timestamp are read of one block, by its hash (EIP-1898).
+//! # Why an unused nonce after its expiry is proof
 //!
-//! # Why one endpoint can keep money counted, but not release it
+//! The token accepts an authorization only in a block whose timestamp is before `validBefore`.
+//! If the nonce is unused at a final block with a later timestamp, then no later block can use it.
+//! bursar reads the state and the timestamp from the same block, by its hash (EIP-1898).
 //!
-//! To count money that was not spent costs room; to release money that was spent breaks a limit. So
-//! one endpoint's transaction and logs are enough for `Settled`, and `NotSettled` needs as many
-//! witnesses as are [required](ChainReader::required_endpoints), two unless told otherwise, with no
-//! endpoint that contradicts them. Where one shows a settlement and another says that the nonce is
-//! unused, `Settled` holds only if the other's block is older than the settlement, which explains
-//! it. Else they disagree, and the answer is `CannotTell`.
+//! # Why one endpoint can confirm a settlement but not release money
+//!
+//! A wrong `Settled` only takes room under a limit. A wrong `NotSettled` can break a limit.
+//!
+//! * `Settled` needs the transaction and the logs of one endpoint.
+//! * `NotSettled` needs the [required number](ChainReader::required_endpoints) of endpoints, two by
+//!   default. No endpoint may contradict them.
+//!
+//! One endpoint can show a settlement while another one reports the nonce as unused. The answer is
+//! `Settled` if the final block of the other one is older than the settlement. Otherwise it is
+//! `CannotTell`.
 
 mod abi;
 mod answer;
@@ -35,18 +40,20 @@ use alloy::primitives::{Address, B256, U256};
 use tokio::task::JoinSet;
 use url::Url;
 
-pub use answer::{Answer, Grounds, Head, Proof, Reason, Settlement, Witness};
+pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
 pub use rpc::{EndpointError, RpcError};
 
 use crate::{Network, Timestamp};
-use endpoint::{EndpointReport, testify};
-use evaluate::judge;
-use rpc::Endpoint;
+use endpoint::{EndpointReport, observe};
+use evaluate::evaluate;
+use rpc::RpcClient;
 
-/// How long one endpoint may take in all, in time limits of one call.
-const CALLS_AT_LEISURE: u32 = 6;
+/// The total time limit of an endpoint, as a multiple of the time limit of one call.
+const CALLS_PER_ENDPOINT: u32 = 6;
 
-/// One authorization, as the books know it.
+/// The authorization that a [`ChainReader`] looks for.
+///
+/// The ledger fills it in when you reconcile. Create one yourself to ask about another authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
@@ -55,27 +62,27 @@ const CALLS_AT_LEISURE: u32 = 6;
 pub struct Question {
     /// The chain.
     pub network: Network,
-    /// The token's contract.
+    /// The address of the token's contract.
     pub token: Address,
-    /// Who signed.
+    /// The address that signed.
     pub payer: Address,
-    /// The nonce of all that was signed for the purchase.
+    /// The nonce of the purchase.
     pub nonce: B256,
-    /// Who is to be paid.
+    /// The address to be paid.
     pub payee: Address,
-    /// The largest value that was signed, in atomic units.
+    /// The largest signed value, in atomic units.
     pub value: U256,
-    /// The latest `validBefore` that was signed, in Unix seconds.
+    /// The latest signed `validBefore`, in Unix seconds.
     pub valid_before: u64,
     /// The transaction that the seller claims, if any.
     pub claimed: Option<B256>,
-    /// When it was signed first; the search for its transaction begins an hour earlier.
+    /// The time of the first signature. The search for the transaction begins an hour earlier.
     pub signed_at: Timestamp,
 }
 
-/// Reads what became of an authorization from JSON-RPC endpoints.
+/// A reader of authorizations, with JSON-RPC endpoints.
 ///
-/// `Debug` shows schemes and hosts alone: paths and queries of RPC URLs hold API keys.
+/// `Debug` shows only schemes and hosts, because the paths and queries of RPC URLs hold API keys.
 ///
 /// ```
 /// use bursar::chain::ChainReader;
@@ -91,18 +98,18 @@ pub struct Question {
 #[derive(Clone)]
 #[must_use = "a reader reads nothing until it is asked"]
 pub struct ChainReader {
-    endpoints: Vec<(Network, Arc<Endpoint>)>,
+    endpoints: Vec<(Network, Arc<RpcClient>)>,
     rules: Rules,
     timeout: Duration,
 }
 
-/// What makes an answer good enough.
+/// The requirements for an answer.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    witnesses: usize,
-    /// Seconds that a block must be past `validBefore`.
+    required_endpoints: usize,
+    /// The time by which a block must be later than `validBefore`, in seconds.
     margin: u64,
-    /// Blocks below the latest that count as final on chains without the `finalized` and `safe` tags.
+    /// The depth of a final block on a chain without the tags `finalized` and `safe`.
     confirmations: Option<u64>,
 }
 
@@ -113,10 +120,10 @@ impl Default for ChainReader {
 }
 
 impl ChainReader {
-    /// A reader without endpoints, which cannot tell anything yet.
+    /// Creates a reader without endpoints. It always answers [`Answer::CannotTell`].
     pub const fn new() -> Self {
         let rules = Rules {
-            witnesses: 2,
+            required_endpoints: 2,
             margin: 60,
             confirmations: None,
         };
@@ -127,55 +134,88 @@ impl ChainReader {
         }
     }
 
-    /// Adds an endpoint, over https or http. Two count as two witnesses only if host or port differ.
+    /// Adds an endpoint over https or http.
+    ///
+    /// Two endpoints count as two only if they differ in host or port.
     ///
     /// # Errors
-    /// When it is not an http or https URL. The error does not repeat it.
+    /// Returns an error if the URL is not http or https, or if the HTTP client cannot be built. The
+    /// error does not repeat the URL.
     pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, EndpointError> {
         let url = Url::parse(url).map_err(|_| EndpointError::NotHttp)?;
         self.endpoints
-            .push((network, Arc::new(Endpoint::new(url)?)));
+            .push((network, Arc::new(RpcClient::new(url)?)));
         Ok(self)
     }
 
-    /// How many different hosts must agree before money is released; two unless set, at least one.
+    /// Sets the number of hosts that must agree before money is released. The default is 2, the
+    /// minimum is 1.
     pub const fn required_endpoints(mut self, count: usize) -> Self {
-        self.rules.witnesses = if count == 0 { 1 } else { count };
+        self.rules.required_endpoints = if count == 0 { 1 } else { count };
         self
     }
 
-    /// Releases money on the word of one endpoint: for your own node. It can lie you out of a limit.
+    /// Releases money if one endpoint confirms the proof. Use it only with a node of your own, because
+    /// a false answer can break a limit.
+    ///
+    /// ```
+    /// use bursar::Network;
+    /// use bursar::chain::ChainReader;
+    ///
+    /// let base: Network = "base".parse()?;
+    /// let reader = ChainReader::new()
+    ///     .endpoint(base, "http://localhost:8545")?
+    ///     .trust_single_endpoint();
+    /// assert!(reader.reads(base));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn trust_single_endpoint(self) -> Self {
         self.required_endpoints(1)
     }
 
-    /// Blocks below the latest that count as final where a node knows neither `finalized` nor `safe`.
-    /// Without it such a node cannot tell.
+    /// Sets the depth of a final block for a node without the tags `finalized` and `safe`.
+    ///
+    /// Such a node can answer nothing if no depth is set.
     pub const fn confirmations(mut self, blocks: u64) -> Self {
         self.rules.confirmations = Some(blocks);
         self
     }
 
-    /// How long one call may take; 10 seconds unless set. An endpoint has six times as long in all.
+    /// Sets the time limit of one call. The default is 10 seconds. An endpoint has six times as long in
+    /// total.
     pub const fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// Whether any endpoint is configured for the chain.
+    /// Returns whether an endpoint is configured for the chain.
     #[must_use]
     pub fn reads(&self, network: Network) -> bool {
         self.endpoints.iter().any(|(of, _)| *of == network)
     }
 
-    /// Asks every endpoint of the chain at once. `now` is the caller's clock, which tells a node that
-    /// lags from an authorization that has not expired. All that fails is in the answer.
+    /// Asks all endpoints of the chain at the same time.
+    ///
+    /// `now` is the local time. It tells an expired authorization from a node that lags behind. Failures
+    /// of endpoints are part of the answer.
+    ///
+    /// ```no_run
+    /// use bursar::chain::{Answer, ChainReader, Question};
+    ///
+    /// # async fn example(reader: ChainReader, question: Question, now: bursar::Timestamp) {
+    /// match reader.ask(&question, now).await {
+    ///     Answer::Settled(settlement) => println!("settled in {}", settlement.transaction),
+    ///     Answer::NotSettled(proof) => println!("not settled: {:?}", proof.kind),
+    ///     other => println!("{other}"), // ask again later
+    /// }
+    /// # }
+    /// ```
     #[must_use = "the answer is what became of the money"]
     pub async fn ask(&self, question: &Question, now: Timestamp) -> Answer {
-        judge(question, &self.testimonies(question).await, self.rules, now)
+        evaluate(question, &self.reports(question).await, self.rules, now)
     }
 
-    async fn testimonies(&self, question: &Question) -> Vec<EndpointReport> {
+    async fn reports(&self, question: &Question) -> Vec<EndpointReport> {
         let mut asked = JoinSet::new();
         let endpoints = self
             .endpoints
@@ -185,26 +225,23 @@ impl ChainReader {
             let (endpoint, question, rules, limit) =
                 (Arc::clone(endpoint), *question, self.rules, self.timeout);
             asked.spawn(async move {
-                let whole = limit.saturating_mul(CALLS_AT_LEISURE);
-                let sight =
-                    tokio::time::timeout(whole, testify(&endpoint, &question, rules, limit)).await;
-                let sight = sight.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
+                let whole = limit.saturating_mul(CALLS_PER_ENDPOINT);
+                let observation =
+                    tokio::time::timeout(whole, observe(&endpoint, &question, rules, limit)).await;
+                let observation = observation.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
                 (
                     order,
                     EndpointReport {
                         host: endpoint.host().to_owned(),
-                        sight,
+                        observation,
                     },
                 )
             });
         }
-        // None of them panics, so that joining all loses no contradiction.
-        let mut testimonies = asked.join_all().await;
-        testimonies.sort_by_key(|(order, _)| *order);
-        testimonies
-            .into_iter()
-            .map(|(_, testimony)| testimony)
-            .collect()
+        // The tasks do not panic, so no contradiction is lost.
+        let mut reports = asked.join_all().await;
+        reports.sort_by_key(|(order, _)| *order);
+        reports.into_iter().map(|(_, report)| report).collect()
     }
 }
 

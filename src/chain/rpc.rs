@@ -1,4 +1,4 @@
-//! One JSON-RPC endpoint: a question, and a bounded answer.
+//! The JSON-RPC client of one endpoint, with limits on time and length.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,55 +12,56 @@ use url::Url;
 use crate::Origin;
 use crate::text::excerpt;
 
-/// The longest answer that is read, in bytes.
+/// The length of the longest answer that bursar reads, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 const JSON: &str = "application/json";
 
-/// Where a chain can be asked. URLs hold API keys, so that only the origin is shown.
-pub(super) struct Endpoint {
+/// The JSON-RPC client of one endpoint. Its `Debug` shows only the origin, because the URL can hold
+/// an API key.
+pub(super) struct RpcClient {
     url: Url,
     origin: Origin,
     host: String,
     http: reqwest::Client,
 }
 
-/// An endpoint cannot be used.
+/// The error of an endpoint that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
-    /// Not an http or https URL.
+    /// The URL is not an http or https URL.
     #[error("a JSON-RPC endpoint is an http or https URL")]
     NotHttp,
-    /// The HTTP client cannot be built, for instance for want of trusted roots.
+    /// The HTTP client cannot be built, for instance because there are no trusted roots.
     #[error("the HTTP client cannot be built")]
     Client,
 }
 
-/// An endpoint gave no usable answer.
+/// The error of an endpoint without a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RpcError {
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("the endpoint cannot be reached")]
     Unreachable,
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("the endpoint did not answer in time")]
     Timeout,
-    /// An HTTP status other than 200. Redirects are not followed.
+    /// The HTTP status is not 200. bursar does not follow redirects.
     #[error("the endpoint answered with status {0}")]
     Status(u16),
-    /// An answer of more than 1 MiB.
+    /// The answer is longer than 1 MiB.
     #[error("the endpoint's answer is too long")]
     TooLong,
     /// The node answered with an error.
     #[error("the endpoint answered with error {code}: {message}")]
     Node {
-        /// JSON-RPC's code.
+        /// The JSON-RPC error code.
         code: i64,
-        /// The node's words; untrusted text of at most 160 characters.
+        /// The node's message: untrusted text of at most 160 characters.
         message: String,
     },
-    /// Not the JSON that the method answers with.
+    /// The answer is not the JSON that the method returns.
     #[error("the endpoint's answer to {0} cannot be read")]
     Malformed(&'static str),
 }
@@ -69,7 +70,7 @@ pub enum RpcError {
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 struct Reply<T> {
     id: Value,
-    // An absent result is no result; one of `null` is "not found" where the method allows it.
+    // `null` means "not found" for some methods. An absent result is an error.
     #[serde(default = "Option::default", deserialize_with = "present")]
     result: Option<T>,
     error: Option<Failure>,
@@ -89,7 +90,7 @@ fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-impl Endpoint {
+impl RpcClient {
     pub(super) fn new(url: Url) -> Result<Self, EndpointError> {
         let origin = Origin::of(&url).ok_or(EndpointError::NotHttp)?;
         let host = format!("{}:{}", origin.host(), origin.port());
@@ -103,7 +104,7 @@ impl Endpoint {
         })
     }
 
-    /// Host and port, which make an endpoint another.
+    /// Returns the host and port. Endpoints that differ in them are different.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -149,8 +150,7 @@ impl Endpoint {
     }
 }
 
-/// What an answer without a readable result says: an error, beside a `null` result perhaps, or
-/// nothing that can be read.
+/// Returns the error in an answer without a readable result. Some nodes also send a `null` result.
 fn failure(body: &[u8], method: &'static str) -> RpcError {
     #[derive(Deserialize)]
     struct Refusal {
@@ -169,7 +169,7 @@ impl From<Failure> for RpcError {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for RpcClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({})", self.origin)
     }

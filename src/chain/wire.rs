@@ -1,9 +1,9 @@
-//! The values of Ethereum's JSON-RPC: numbers and bytes as hexadecimal text.
+//! The values of Ethereum's JSON-RPC: numbers and bytes in hexadecimal.
 
 use alloy::primitives::{Address, B256, hex};
 use serde::{Deserialize, Deserializer, de};
 
-/// A number, `0x` and up to 16 digits.
+/// A number: `0x` and up to 16 digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quantity(pub(super) u64);
 
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Bytes {
-    /// A Solidity `bool`: exactly one word, of nought or one.
+    /// Reads a Solidity `bool`: exactly one word, zero or one.
     pub(super) fn as_bool(&self) -> Option<bool> {
         let word: [u8; 32] = self.0.as_slice().try_into().ok()?;
         let (last, zeros) = word.split_last()?;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_word_of_nought_or_one_is_a_bool() {
+    fn only_a_whole_word_of_zero_or_one_is_a_bool() {
         let word = |last: u8| {
             let mut word = vec![0; 32];
             word[31] = last;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_hexadecimal_text_alone() {
+    fn only_hexadecimal_text_is_a_number() {
         let read = |json: &str| {
             serde_json::from_str::<Quantity>(json)
                 .ok()

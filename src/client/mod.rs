@@ -20,7 +20,6 @@ pub use request::{Request, RequestBuilder};
 
 use crate::Error;
 use crate::credential::{CallPlan, Comparison, Credentials};
-use crate::discovery::Discovery;
 use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, RetryPolicy, Transport};
 use crate::ledger::{Filter, Finding, Purchase, PurchaseId};
 use crate::payer::{Evidence, Payer, Reconciled};
@@ -111,11 +110,6 @@ impl Client {
         self.exchange(&mut wire, options, timeout)
             .quote(request)
             .await
-    }
-
-    /// Looks for services that can be paid; see [`Discovery`].
-    pub fn discover(&self) -> Discovery {
-        Discovery::new(self)
     }
 
     /// A `GET` of what is free or not to be had, where the policy permits it: it carries neither payment nor

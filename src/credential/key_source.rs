@@ -1,4 +1,4 @@
-//! Where keys come from: asked for every call, so that a key is changed without a restart.
+//! Sources of API keys. A client asks for the key at every call, so a change needs no restart.
 
 use std::fmt;
 use std::future::Future;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-/// The longest key that is read from a file.
+/// The length of the longest key file, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// Gives a key, anew for every call.
+/// A source of an API key, which the client asks at every call.
 ///
 /// Implement it for a vault or a keyring:
 ///
@@ -29,36 +29,41 @@ const LONGEST: u64 = 64 * 1024;
 /// }
 /// ```
 pub trait KeySource: Send + Sync + 'static {
-    /// The key; `None` where there is none, which is no failure.
+    /// Returns the key, or `None` if there is none.
+    ///
+    /// # Errors
+    /// Return an error if the source cannot be read. bursar then sends nothing.
     fn key(&self) -> impl Future<Output = Result<Option<SecretString>, KeySourceError>> + Send;
 
-    /// Where it is looked for, for messages; never the key itself.
+    /// Returns where the key is missing, for error messages. It must not contain the key.
     fn place(&self) -> String {
         "its source has none".to_owned()
     }
 }
 
-/// A key could not be looked for.
+/// The error of a key source that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct KeySourceError(String);
 
 impl KeySourceError {
-    /// With a reason that does not hold the key.
+    /// Creates an error. The reason must not contain the key.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }
 
-/// A key in an environment variable, without the white space around it. Empty is none.
+/// A key in an environment variable.
+///
+/// White space around the key is removed. An empty variable holds no key.
 #[derive(Clone, Debug)]
 pub struct EnvKey {
     variable: String,
 }
 
 impl EnvKey {
-    /// The key in this variable.
+    /// Uses the key in this variable.
     #[must_use]
     pub fn new(variable: impl Into<String>) -> Self {
         Self {
@@ -84,15 +89,17 @@ impl KeySource for EnvKey {
     }
 }
 
-/// A key in a file, without the white space around it. No file, or an empty one, is none. The file
-/// is read for every call: who writes a new key there has changed it.
+/// A key in a file, which is read at every call.
+///
+/// White space around the key is removed. A missing or empty file holds no key. Write a new key to the
+/// file to change it.
 #[derive(Clone, Debug)]
 pub struct FileKey {
     path: PathBuf,
 }
 
 impl FileKey {
-    /// The key in this file, of at most 64 KiB.
+    /// Uses the key in this file. The file may have at most 64 KiB.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
@@ -131,7 +138,7 @@ impl KeySource for FileKey {
     }
 }
 
-/// A key that the program holds.
+/// A key that the program holds in memory.
 impl KeySource for SecretString {
     async fn key(&self) -> Result<Option<Self>, KeySourceError> {
         Ok(Some(self.clone()))
@@ -146,7 +153,7 @@ fn trimmed(key: &str) -> Option<SecretString> {
 type Read<'a> =
     Pin<Box<dyn Future<Output = Result<Option<SecretString>, KeySourceError>> + Send + 'a>>;
 
-/// The object-safe twin of [`KeySource`].
+/// The object-safe form of [`KeySource`].
 trait DynSource: Send + Sync {
     fn key(&self) -> Read<'_>;
     fn place(&self) -> String;
@@ -162,7 +169,7 @@ impl<S: KeySource> DynSource for S {
     }
 }
 
-/// Any source, shared.
+/// A shared key source of any type.
 #[derive(Clone)]
 pub(super) struct AnySource(Arc<dyn DynSource>);
 

@@ -1,10 +1,9 @@
-//! API keys beside payments: whose they are, where they go, and when paying is preferred.
+//! API keys: the hosts that receive them, their cost, and the choice between key and payment.
 //!
-//! A key goes to the hosts it is for and to no other, over https (or an allowed loopback), never
-//! through a redirect to another origin, and into no log, error or book.
+//! bursar sends a key only to its hosts, over https or to an allowed loopback address. It follows no
+//! redirect to another origin with a key. No log, error or ledger contains a key.
 
 mod key_source;
-mod plan;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,14 +16,15 @@ use reqwest::Request;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
-pub use plan::{CallPlan, Comparison, Month, ParsePlanError};
 
-use crate::policy::{HostMatch, PolicyError, host_match};
-use crate::{Error, ErrorKind, Origin};
+use crate::origin::{HostMatch, Origin};
+use crate::policy::PolicyError;
+use crate::{Error, ErrorKind};
 use key_source::AnySource;
 
-/// The API keys that a client holds, by host.
+/// The API keys of a client, by host.
 ///
 /// ```
 /// use bursar::{Client, Credential, Credentials, EnvKey, CallPlan, Preference, usd};
@@ -45,38 +45,42 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// No keys.
+    /// Creates an empty set of keys.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A key for a host such as `api.example.com`, a pattern such as `*.example.com`, or an origin such
-    /// as `https://api.example.com:8443`. Of several that match, an origin's is used before a host's, a
-    /// host's before a pattern's, a longer pattern's before a shorter's; of equals the first.
+    /// Adds a key for a host.
+    ///
+    /// `host` is a host such as `api.example.com`, a pattern such as `*.example.com`, or an origin such
+    /// as `https://api.example.com:8443`. If several match a request, bursar uses the most specific: an
+    /// origin, then a host, then the longest pattern. Among equals it uses the first.
+    ///
+    /// [`ClientBuilder::build`](crate::ClientBuilder::build) reports a host that is none of these.
     #[must_use]
     pub fn host(mut self, host: &str, credential: Credential) -> Self {
-        match host_match(host) {
+        match host.parse::<HostMatch>() {
             Ok(host) => self.keys.push((host, Arc::new(credential))),
-            Err(error) => self.mistake = self.mistake.or(Some(error)),
+            Err(error) => self.mistake = self.mistake.or(Some(error.into())),
         }
         self
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The names of the keys, in the order they were given.
+    /// Returns the names of the keys, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.keys
             .iter()
             .map(|(_, credential)| credential.name.as_str())
     }
 
-    /// The key that a request to `origin` would be sent with.
+    /// Returns the key that a request to `origin` would be sent with.
     #[must_use]
     pub fn find(&self, origin: &Origin) -> Option<&Credential> {
         self.shared(origin).map(AsRef::as_ref)
@@ -84,12 +88,12 @@ impl Credentials {
 
     pub(crate) fn shared(&self, origin: &Origin) -> Option<&Arc<Credential>> {
         let matching = self.keys.iter().filter(|(host, _)| host.matches(origin));
-        // The first of the most specific: `max_by_key` gives the last.
+        // `max_by_key` returns the last of equals, so go backwards to get the first.
         let best = matching.rev().max_by_key(|(host, _)| host.specificity());
         best.map(|(_, credential)| credential)
     }
 
-    /// The first mistake made in building it.
+    /// Returns the first mistake that was made with the builder.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(error) = &self.mistake {
             return Err(error.clone().into());
@@ -114,7 +118,16 @@ impl Credentials {
     }
 }
 
-/// One key: where it comes from, how it is sent, what it costs, and when paying is preferred.
+/// An API key: its source, the way to send it, its cost, and the conditions for a payment instead.
+///
+/// ```
+/// use bursar::{Credential, FileKey, Preference};
+///
+/// let credential = Credential::header("weather", "x-api-key", FileKey::new("weather.key"))
+///     .prefer(Preference::KeyFirst)
+///     .pay_when([402, 429]); // pay if the key's quota is used up
+/// assert_eq!(credential.name(), "weather");
+/// ```
 #[derive(Clone)]
 pub struct Credential {
     name: String,
@@ -127,7 +140,7 @@ pub struct Credential {
     mistake: Option<String>,
 }
 
-/// How a key is sent.
+/// The place of a key in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Placement {
     Bearer,
@@ -136,27 +149,28 @@ enum Placement {
     Query(String),
 }
 
-/// Whether a host that takes both is called by key or by payment.
+/// The choice between key and payment, for a host that accepts both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Preference {
-    /// By key; paid where the key is missing or turned away, see [`Credential::pay_when`].
+    /// Sends the key. Pays if the key is missing or refused; see [`Credential::pay_when`].
     #[default]
     KeyFirst,
-    /// SignedPayment where a price is asked and the policy allows it; by key where not, or where the request
-    /// without it is answered 401 or 403.
+    /// Pays if the seller asks for a price and the policy allows it. Otherwise sends the key. Also
+    /// sends the key if the request without it is answered with 401 or 403.
     PayFirst,
-    /// By key only. Without a key nothing is sent, and a 402 is handed up as it is.
+    /// Sends the key and never pays. Without a key it sends nothing and returns an error. Returns a
+    /// 402 as it is.
     NeverPay,
-    /// Without the key: as if there were none.
+    /// Never sends the key.
     NeverKey,
-    /// By key if the plan's next call costs at most what the seller asks, else paid. What the plan
-    /// includes is not asked about.
+    /// Sends the key if the plan's next call costs at most the seller's price. Otherwise pays. Asks
+    /// for no price if the next call is free.
     Cheapest,
 }
 
 impl Credential {
-    /// Answers that turn a key away: not known, exhausted, not allowed, too often.
+    /// The statuses of an answer that refuses a key: unknown, exhausted, forbidden, or too many calls.
     const TURNED_AWAY: [StatusCode; 4] = [
         StatusCode::UNAUTHORIZED,
         StatusCode::PAYMENT_REQUIRED,
@@ -164,13 +178,17 @@ impl Credential {
         StatusCode::TOO_MANY_REQUESTS,
     ];
 
-    /// Sent as `Authorization: Bearer`. The name is what the books call the key by; it is no secret.
+    /// Creates a key that is sent as `Authorization: Bearer`.
+    ///
+    /// `name` identifies the key in the ledger and in errors. It is not secret.
     #[must_use]
     pub fn bearer(name: impl Into<String>, source: impl KeySource) -> Self {
         Self::new(name.into(), Placement::Bearer, source)
     }
 
-    /// Sent as the value of a header such as `x-api-key`.
+    /// Creates a key that is sent in a header such as `x-api-key`.
+    ///
+    /// [`ClientBuilder::build`](crate::ClientBuilder::build) reports an invalid header name.
     #[must_use]
     pub fn header(name: impl Into<String>, header: &str, source: impl KeySource) -> Self {
         match header.parse::<HeaderName>() {
@@ -186,14 +204,16 @@ impl Credential {
         }
     }
 
-    /// Sent as the password of HTTP basic authentication.
+    /// Creates a key that is sent as the password of HTTP basic authentication.
     #[must_use]
     pub fn basic(name: impl Into<String>, user: impl Into<String>, source: impl KeySource) -> Self {
         Self::new(name.into(), Placement::Basic { user: user.into() }, source)
     }
 
-    /// Sent as a parameter of the query. It is taken out of the response's URL again; the seller's
-    /// own logs will hold it.
+    /// Creates a key that is sent as a query parameter.
+    ///
+    /// bursar removes it from the response's URL. The seller's logs can still contain it. Prefer a
+    /// header.
     #[must_use]
     pub fn query(
         name: impl Into<String>,
@@ -216,22 +236,24 @@ impl Credential {
         }
     }
 
-    /// Key or payment; the key first unless set.
+    /// Sets the choice between key and payment. The default is [`Preference::KeyFirst`].
     #[must_use]
     pub const fn prefer(mut self, preference: Preference) -> Self {
         self.preference = preference;
         self
     }
 
-    /// What the key's calls cost; nothing unless declared. The books count every call with it, and
-    /// the policy's dollar limits hold for it.
+    /// Declares the cost of the key's calls. The default is zero.
+    ///
+    /// The ledger records every call with its cost, and the policy's dollar limits apply to it.
     #[must_use]
     pub fn plan(mut self, plan: CallPlan) -> Self {
         self.plan = plan;
         self
     }
 
-    /// The statuses of an answer to the key that are worth a payment: 401, 402, 403 and 429 unless set.
+    /// Sets the statuses of an answer to the key after which bursar pays. The default is 401, 402, 403
+    /// and 429.
     #[must_use]
     pub fn pay_when(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
         let read: Result<Vec<_>, _> = statuses.into_iter().map(StatusCode::from_u16).collect();
@@ -242,26 +264,26 @@ impl Credential {
         self
     }
 
-    /// Whether a key that is not there is worth a payment; it is unless set.
+    /// Sets whether bursar pays if the key is missing. The default is `true`.
     #[must_use]
     pub const fn pay_when_missing(mut self, pay: bool) -> Self {
         self.pay_when_missing = pay;
         self
     }
 
-    /// What the books call the key by.
+    /// Returns the name of the key in the ledger.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Key or payment.
+    /// Returns the choice between key and payment.
     #[must_use]
     pub const fn preference(&self) -> Preference {
         self.preference
     }
 
-    /// What its calls are declared to cost.
+    /// Returns the declared cost of the key's calls.
     #[must_use]
     pub const fn declared_plan(&self) -> &CallPlan {
         &self.plan
@@ -270,7 +292,7 @@ impl Credential {
     fn check(&self) -> Result<(), Error> {
         if self.name.is_empty() {
             return Err(Error::builder(
-                "a credential needs a name: the books keep its calls under it",
+                "a credential needs a name: the ledger records its calls under it",
             ));
         }
         match &self.mistake {
@@ -294,7 +316,7 @@ impl Credential {
         self.pay_when_missing
     }
 
-    /// The key now.
+    /// Reads the key from its source.
     pub(crate) async fn key(&self) -> Result<Option<SecretString>, Error> {
         let key = self.source.key().await;
         key.map_err(|error| {
@@ -313,7 +335,7 @@ impl Credential {
         )
     }
 
-    /// Whether the caller has put something of its own where the key would go.
+    /// Returns whether the request already has a value in the key's place.
     pub(crate) fn is_taken(&self, request: &Request) -> bool {
         match &self.placement {
             Placement::Bearer | Placement::Basic { .. } => {
@@ -327,7 +349,7 @@ impl Credential {
         }
     }
 
-    /// Takes a key out of a URL that a redirect repeats it in, so that it is neither sent twice nor shown.
+    /// Removes the key from a URL. A redirect can repeat it there.
     pub(crate) fn detach(&self, url: &mut Url) {
         let Placement::Query(parameter) = &self.placement else {
             return;
@@ -346,7 +368,7 @@ impl Credential {
         }
     }
 
-    /// Puts the key into a request to one of its hosts.
+    /// Adds the key to a request.
     pub(crate) fn attach(&self, key: &SecretString, request: &mut Request) -> Result<(), Error> {
         let key = key.expose_secret();
         let (header, value) = match &self.placement {
@@ -407,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_where_it_belongs_and_is_not_shown() {
+    fn a_key_is_sent_in_its_place_and_never_shown() {
         let bearer = Credential::bearer("b", key());
         let request = sent(&bearer, "https://a.example/x");
         assert_eq!(request.headers()["authorization"], "Bearer s3cret");
@@ -442,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_key_is_used_and_no_other_host_gets_one() {
+    fn the_most_specific_key_is_used_and_other_hosts_get_none() {
         let keys = Credentials::new()
             .host("*.example.com", Credential::bearer("all", key()))
             .host("*.eu.example.com", Credential::bearer("eu", key()))
@@ -468,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_when_the_client_is_built() {
+    fn mistakes_are_reported_when_the_client_is_built() {
         let mistakes = [
             Credentials::new().host("not a host", Credential::bearer("x", key())),
             Credentials::new().host("a.example", Credential::bearer("", key())),

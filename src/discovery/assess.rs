@@ -1,12 +1,12 @@
-//! Whether something that is advertised would be bought: asked of the policy and the books, changing neither.
+//! The assessment of a listed service by the policy and the ledger. It changes neither.
 
 use std::fmt;
 
 use http::Method;
 
-use super::Wish;
+use super::Criteria;
 use super::listing::Listing;
-use super::price::{Asked, Price};
+use super::price::{AdvertisedPrice, Price};
 use super::service::Kind;
 use crate::money::AssetRegistry;
 use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
@@ -14,49 +14,68 @@ use crate::policy::{Denial, Explanation, Hypothetical, Rule};
 use crate::x402::{Quote, Unpayable};
 use crate::{Client, Error, Network, PaymentRequired, Usd};
 
-/// The least that anything costs: to ask what the policy says to a service whatever its price.
+/// The smallest price. bursar asks the policy about it if a service has no known price.
 const LEAST: Usd = Usd::from_micros(1);
 
-/// Whether a service would be paid if it asks for what is advertised, and why not. The live 402 decides.
+/// Whether bursar would pay a service at the advertised price, and the reason if not.
+///
+/// The service's own 402 decides when you call it.
+///
+/// ```no_run
+/// use bursar::discovery::Standing;
+///
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// let findings = client.discover().well_known("https://api.example.com").find("").run().await?;
+/// for service in &findings.services {
+///     match &service.standing {
+///         Standing::Payable => println!("{} costs {}", service.url, service.price),
+///         Standing::Denied(denial) => println!("{}: {}", service.url, denial.message),
+///         other => println!("{}: {other}", service.url),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
-    /// The policy allows it, with the books as they are.
+    /// The policy allows the payment, and the ledger has room for it.
     Payable,
-    /// Somebody would be asked first, for this reason.
+    /// An approver would be asked first, for this reason.
     NeedsApproval(String),
-    /// It could be signed for; the client has no wallet, so there is no policy to ask.
-    Unjudged,
-    /// No price is advertised; [`Client::quote`] asks for it. Nothing that is known of it is denied.
+    /// bursar can sign for it, but the client has no wallet and so no policy.
+    NoWallet,
+    /// No price is advertised, and the policy denies nothing that is known. Call [`Client::quote`] to
+    /// ask for the price.
     Unpriced,
-    /// Something must be filled in or brought along first.
+    /// The request needs something first, such as a value in its URL.
     Incomplete(String),
     /// The policy or the query denies it.
     Denied(Box<Denial>),
-    /// It is offered on other networks than the query's.
+    /// No offer is on the network of the query.
     OtherNetwork,
-    /// It is paid for by other protocols.
+    /// The service accepts other payment protocols only.
     OtherProtocol(String),
-    /// No offer can be signed for; each with its reason.
+    /// bursar cannot sign for any offer. Each offer has its reason.
     Unpayable(Vec<Unpayable>),
-    /// The client's transport would not go there: plain http, or a private address.
+    /// The client refuses to connect, for instance because of plain http or a private address.
     Unreachable(String),
 }
 
 impl Standing {
-    /// Whether it would be paid, if somebody agrees where somebody is asked.
+    /// Returns whether bursar would pay, after an approval if one is needed.
     #[must_use]
     pub const fn is_payable(&self) -> bool {
         matches!(self, Self::Payable | Self::NeedsApproval(_))
     }
 
-    /// The stable name, such as `payable` or `denied`.
+    /// Returns the stable name, such as `payable` or `denied`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Payable => "payable",
             Self::NeedsApproval(_) => "needs_approval",
-            Self::Unjudged => "unjudged",
+            Self::NoWallet => "no_wallet",
             Self::Unpriced => "unpriced",
             Self::Incomplete(_) => "incomplete",
             Self::Denied(_) => "denied",
@@ -67,7 +86,7 @@ impl Standing {
         }
     }
 
-    /// Why it would not simply be paid; `None` if it would be.
+    /// Returns the reason against a payment without approval, or `None` if there is none.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         Some(match self {
@@ -75,11 +94,11 @@ impl Standing {
             Self::NeedsApproval(why) | Self::Incomplete(why) | Self::Unreachable(why) => {
                 why.clone()
             }
-            Self::Unjudged => "there is no policy to ask".to_owned(),
+            Self::NoWallet => "the client has no wallet, so there is no policy to ask".to_owned(),
             Self::Unpriced => "no price is advertised".to_owned(),
             Self::Denied(denial) => denial.to_string(),
-            Self::OtherNetwork => "it is offered on other networks".to_owned(),
-            Self::OtherProtocol(names) => format!("it is paid for by {names}"),
+            Self::OtherNetwork => "no offer is on this network".to_owned(),
+            Self::OtherProtocol(names) => format!("it accepts {names} only"),
             Self::Unpayable(reasons) => reasons
                 .iter()
                 .map(ToString::to_string)
@@ -88,12 +107,12 @@ impl Standing {
         })
     }
 
-    /// The order of usefulness.
+    /// Returns the position in the order of usefulness.
     pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::Payable => 0,
             Self::NeedsApproval(_) => 1,
-            Self::Unjudged => 2,
+            Self::NoWallet => 2,
             Self::Unpriced => 3,
             Self::Incomplete(_) => 4,
             Self::Denied(_) => 5,
@@ -105,7 +124,7 @@ impl Standing {
     }
 }
 
-/// `payable`, or the name and the reason: `denied: host …`.
+/// Writes `payable`, or the name and the reason: `denied: host …`.
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason() {
@@ -115,15 +134,15 @@ impl fmt::Display for Standing {
     }
 }
 
-/// What was found out about a listing.
+/// The assessment of a listing.
 #[derive(Debug)]
-pub(super) struct Judgement {
+pub(super) struct Assessment {
     pub(super) standing: Standing,
     pub(super) price: Price,
     pub(super) quote: Option<Quote>,
 }
 
-impl Judgement {
+impl Assessment {
     const fn priced(standing: Standing, price: Price) -> Self {
         Self {
             standing,
@@ -133,51 +152,56 @@ impl Judgement {
     }
 }
 
-/// Judges one listing; nothing is sent, signed or held. `stopped` is the order to stop paying, if there is one.
+/// Assesses a listing. Sends, signs and reserves nothing. `stopped` is the denial of a freeze, if
+/// there is one.
 ///
 /// # Errors
-/// When the books cannot be read.
-pub(super) async fn judge(
+/// Returns an error if the ledger cannot be read.
+pub(super) async fn assess(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     stopped: Option<&Denial>,
-) -> Result<Judgement, Error> {
-    let mut judgement = priced(client, wish, listing).await?;
+) -> Result<Assessment, Error> {
+    let mut assessment = priced(client, criteria, listing).await?;
     if let Err(error) = client.may_go(&listing.url) {
-        judgement.standing = Standing::Unreachable(error.message().to_owned());
+        assessment.standing = Standing::Unreachable(error.message().to_owned());
     } else if let Some(denial) =
-        stopped.filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+        stopped.filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
-        judgement.standing = Standing::Denied(Box::new(denial.clone()));
-    } else if let Some(lacks) = listing
-        .lacks
+        assessment.standing = Standing::Denied(Box::new(denial.clone()));
+    } else if let Some(needs) = listing
+        .needs
         .clone()
-        .filter(|_| judgement.standing.rank() <= Standing::Unpriced.rank())
+        .filter(|_| assessment.standing.rank() <= Standing::Unpriced.rank())
     {
-        judgement.standing = Standing::Incomplete(lacks);
+        assessment.standing = Standing::Incomplete(needs);
     }
-    Ok(judgement)
+    Ok(assessment)
 }
 
-/// What the policy says to the price.
-async fn priced(client: &Client, wish: &Wish, listing: &Listing) -> Result<Judgement, Error> {
+/// Asks the policy about the advertised price.
+async fn priced(
+    client: &Client,
+    criteria: &Criteria,
+    listing: &Listing,
+) -> Result<Assessment, Error> {
     Ok(match &listing.asked {
-        Asked::Nothing => Judgement::priced(
-            asked_anything(client, wish, listing, LEAST, Standing::Unpriced).await?,
+        AdvertisedPrice::Nothing => Assessment::priced(
+            at_any_payee(client, criteria, listing, LEAST, Standing::Unpriced).await?,
             Price::Unknown,
         ),
-        Asked::Dollars { least, most } => {
+        AdvertisedPrice::Dollars { least, most } => {
             let good = if client.payer().is_some() {
                 Standing::Payable
             } else {
-                Standing::Unjudged
+                Standing::NoWallet
             };
-            let standing = match too_dear(*most, wish) {
+            let standing = match above_max_price(*most, criteria) {
                 Some(denial) => Standing::Denied(denial),
-                None => asked_anything(client, wish, listing, (*most).max(LEAST), good).await?,
+                None => at_any_payee(client, criteria, listing, (*most).max(LEAST), good).await?,
             };
-            Judgement::priced(
+            Assessment::priced(
                 standing,
                 Price::Dollars {
                     least: *least,
@@ -185,9 +209,9 @@ async fn priced(client: &Client, wish: &Wish, listing: &Listing) -> Result<Judge
                 },
             )
         }
-        Asked::Offers(required) => offered(client, wish, listing, required).await?,
-        Asked::Otherwise(names) => {
-            Judgement::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
+        AdvertisedPrice::Offers(required) => offered(client, criteria, listing, required).await?,
+        AdvertisedPrice::OtherProtocols(names) => {
+            Assessment::priced(Standing::OtherProtocol(names.clone()), Price::Unknown)
         }
     })
 }
@@ -200,15 +224,15 @@ fn method(listing: &Listing) -> Method {
     listing.method.clone().unwrap_or(usual)
 }
 
-/// What the policy says to offers, as it would to those of a 402.
+/// Asks the policy about advertised offers, as about those of a 402.
 async fn offered(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     required: &PaymentRequired,
-) -> Result<Judgement, Error> {
+) -> Result<Assessment, Error> {
     let mut intent = Intent::of(method(listing), listing.url.clone(), None)?;
-    if let Some(max) = wish.max_price {
+    if let Some(max) = criteria.max_price {
         intent = intent.max_price(max);
     }
     let price_check = match client.payer() {
@@ -216,7 +240,8 @@ async fn offered(
         None => PriceCheck::unjudged(required.clone(), AssetRegistry::stablecoins()),
     };
     let here = |quote: &Quote| {
-        wish.network
+        criteria
+            .network
             .is_none_or(|network| quote.network() == network)
     };
     let elsewhere = price_check
@@ -226,43 +251,43 @@ async fn offered(
     let mut offers: Vec<(&Quote, Standing)> = price_check
         .offers
         .iter()
-        .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, wish))))
+        .filter_map(|offer| Some((offer.quote.as_ref().ok()?, standing(offer, criteria))))
         .collect();
     offers.retain(|(quote, _)| here(quote));
-    // Nobody would take a denied offer while there is another.
+    // Prefer any other offer to a denied one.
     offers.sort_by_cached_key(|(quote, standing)| {
         (matches!(standing, Standing::Denied(_)), quote.preference())
     });
     Ok(match offers.into_iter().next() {
-        Some((quote, standing)) => Judgement {
+        Some((quote, standing)) => Assessment {
             standing,
             price: Price::Token(quote.amount()),
             quote: Some(quote.clone()),
         },
-        None if elsewhere => Judgement::priced(Standing::OtherNetwork, Price::Unknown),
+        None if elsewhere => Assessment::priced(Standing::OtherNetwork, Price::Unknown),
         None => {
             let reasons = price_check
                 .offers
                 .into_iter()
                 .filter_map(|offer| offer.quote.err())
                 .collect();
-            Judgement::priced(Standing::Unpayable(reasons), Price::Unknown)
+            Assessment::priced(Standing::Unpayable(reasons), Price::Unknown)
         }
     })
 }
 
-fn standing(offer: &PricedOffer, wish: &Wish) -> Standing {
+fn standing(offer: &PricedOffer, criteria: &Criteria) -> Standing {
     let dollars = offer.quote.as_ref().ok().and_then(Quote::dollars);
     match &offer.explanation {
-        Some(said) => said_of(said, Standing::Payable),
-        None => match dollars.and_then(|dollars| too_dear(dollars, wish)) {
+        Some(said) => standing_of(said, Standing::Payable),
+        None => match dollars.and_then(|dollars| above_max_price(dollars, criteria)) {
             Some(denial) => Standing::Denied(denial),
-            None => Standing::Unjudged,
+            None => Standing::NoWallet,
         },
     }
 }
 
-fn said_of(said: &Explanation, good: Standing) -> Standing {
+fn standing_of(said: &Explanation, good: Standing) -> Standing {
     match (said.denial(), &said.ask) {
         (Some(denial), _) => Standing::Denied(Box::new(denial.clone())),
         (None, Some(why)) => Standing::NeedsApproval(why.clone()),
@@ -270,19 +295,20 @@ fn said_of(said: &Explanation, good: Standing) -> Standing {
     }
 }
 
-fn too_dear(price: Usd, wish: &Wish) -> Option<Box<Denial>> {
-    let max = wish.max_price.filter(|max| price > *max)?;
+fn above_max_price(price: Usd, criteria: &Criteria) -> Option<Box<Denial>> {
+    let max = criteria.max_price.filter(|max| price > *max)?;
     Some(Box::new(Denial::new(
         Rule::MaxPrice,
         format!("${price} is above the query's max_price of ${max}"),
     )))
 }
 
-/// What the policy says to a payment of which only a price in dollars is known: on the query's network, or on
-/// the first of its own that it does not deny.
-async fn asked_anything(
+/// Asks the policy about a price in dollars, without a known payee.
+///
+/// Uses the query's network, or else the first network of the policy without a denial.
+async fn at_any_payee(
     client: &Client,
-    wish: &Wish,
+    criteria: &Criteria,
     listing: &Listing,
     price: Usd,
     good: Standing,
@@ -290,13 +316,13 @@ async fn asked_anything(
     let Some(payer) = client.payer() else {
         return Ok(good);
     };
-    let networks: Vec<Network> = match wish.network {
+    let networks: Vec<Network> = match criteria.network {
         Some(network) => vec![network],
         None => payer.policy().networks().to_vec(),
     };
     let mut worst = None;
     for network in networks {
-        match imagined(payer, listing, price, network, &good).await? {
+        match on_network(payer, listing, price, network, &good).await? {
             None => {}
             Some(Standing::Denied(denial)) => drop(worst.get_or_insert(Standing::Denied(denial))),
             Some(standing) => return Ok(standing),
@@ -305,9 +331,10 @@ async fn asked_anything(
     Ok(worst.unwrap_or(Standing::OtherNetwork))
 }
 
-/// On one network; `None` where no dollar token is known. The payee is invented, so what the policy says to
-/// payees is left aside.
-async fn imagined(
+/// Asks about one network. Returns `None` if it has no known dollar token.
+///
+/// The payee is a placeholder, so this ignores the policy's answers about payees.
+async fn on_network(
     payer: &Payer,
     listing: &Listing,
     price: Usd,
@@ -327,8 +354,8 @@ async fn imagined(
             Rule::Payee | Rule::PayeeChanged | Rule::PayeeImpossible
         )
     });
-    let standing = said_of(&said, good.clone());
-    // Of an unknown price only what does not hang on it is known.
+    let standing = standing_of(&said, good.clone());
+    // An approval that depends on the price means nothing if the price is unknown.
     let about_price =
         matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);
     Ok(Some(if about_price { good.clone() } else { standing }))

@@ -7,23 +7,23 @@ use url::Url;
 
 use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::{Error, ErrorKind};
 
 #[derive(Deserialize)]
 struct Answer {
-    /// Of the list.
+    /// The items of `/discovery/resources`.
     #[serde(default)]
     items: Option<Capped<Box<RawValue>>>,
-    /// Of the search.
+    /// The items of `/discovery/search`.
     #[serde(default)]
     resources: Option<Capped<Box<RawValue>>>,
     #[serde(default)]
     pagination: Option<Box<RawValue>>,
 }
 
-/// A page of the list or of the search.
+/// Reads a page of either list.
 pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     let answer: Answer = json(bytes, "a bazaar's page")?;
     let items = answer.items.or(answer.resources).ok_or_else(|| {
@@ -47,14 +47,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// One resource; `base` is what its URL may be relative to.
+/// Reads one resource. Its URL may be relative to `base`.
 pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, String> {
     let version = version(item)?;
     let input = input(item);
     let kind = kind(item, input)?;
     let url = locate(written_url(item)?, base)?;
     let accepts = item.get("accepts").unwrap_or(&Value::Null);
-    let asked = Asked::offers(version, accepts, &url)?;
+    let asked = AdvertisedPrice::offers(version, accepts, &url)?;
     let first = |pointer: &str| text_at(item, pointer);
     let texts = Texts {
         name: first("/serviceName")
@@ -86,7 +86,7 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
     })
 }
 
-/// `x402Version`, or what the offers look like where it is missing.
+/// Returns `x402Version`, or derives it from the form of the offers if it is missing.
 fn version(item: &Value) -> Result<u64, String> {
     match item.get("x402Version") {
         None | Some(Value::Null) => {
@@ -102,7 +102,7 @@ fn version(item: &Value) -> Result<u64, String> {
     }
 }
 
-/// What the service is to be called with: in the extension of version 2, in the first offer of version 1.
+/// Returns the input of the service: from the extension (version 2) or the first offer (version 1).
 fn input(item: &Value) -> Option<&Value> {
     let places = [
         "/extensions/bazaar/info/input",
@@ -176,7 +176,7 @@ mod tests {
             (4, 2, Next::Total(9))
         );
         assert!(
-            matches!(&page.listings[0].asked, Asked::Offers(required) if required.version().number() == 1)
+            matches!(&page.listings[0].asked, AdvertisedPrice::Offers(required) if required.version().number() == 1)
         );
         assert_eq!(
             page.listings[0].advertised.description.as_deref(),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_have_a_name_and_need_a_server() {
+    fn a_tool_has_a_name_and_needs_a_server_url() {
         let input = json!({ "type": "mcp", "toolName": "forecast", "inputSchema": {} });
         let item = json!({ "resource": "https://mcp.example/mcp", "type": "mcp", "accepts": [],
             "extensions": { "bazaar": { "info": { "input": input } } } });
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_an_error() {
+    fn a_malformed_page_is_an_error() {
         for bad in ["", "[]", "{}", "{\"items\": 7}", "<html>"] {
             assert_eq!(
                 read(bad.as_bytes()).unwrap_err().kind(),

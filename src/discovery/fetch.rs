@@ -1,4 +1,4 @@
-//! One page of a stranger's list: asked without payment, bounded in size and time.
+//! Downloads of list pages, without payment and with limits on size and time.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use url::Url;
 
 use crate::{Client, Error, ErrorKind};
 
-/// The longest page that is read, in bytes after decompression.
+/// The length of the longest page, in bytes after decompression.
 const MAX_PAGE: usize = 4 * 1024 * 1024;
-/// All that is read of one source, in bytes.
+/// The length of all pages of a source, in bytes.
 const MAX_SOURCE: usize = 16 * 1024 * 1024;
 
-/// What may still be read of one source.
+/// The client and the remaining limits of one source.
 pub(super) struct Fetcher<'a> {
     client: &'a Client,
     end: Option<Instant>,
@@ -32,11 +32,11 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// The body of a page.
+    /// Returns the body of a page.
     ///
     /// # Errors
-    /// A URL that the client may not ask, no answer in time, another status than a success, or more bytes
-    /// than a page or the source may have.
+    /// Returns an error if the client refuses the URL, the time is up, the status is not a success, or
+    /// the page or the source is too long.
     pub(super) async fn get(&mut self, url: &Url) -> Result<Vec<u8>, Error> {
         let left = self.end.map_or(self.time, |end| {
             end.saturating_duration_since(Instant::now())
@@ -65,7 +65,7 @@ fn check(status: StatusCode) -> Result<(), Error> {
     let (kind, message) = if status.is_redirection() {
         (
             ErrorKind::Insecure,
-            "the list is redirected to another origin, which was not asked for".to_owned(),
+            "the list redirects to another origin".to_owned(),
         )
     } else {
         (ErrorKind::Status, format!("the list answers {status}"))
@@ -77,7 +77,7 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Error> {
     let long = || {
         Error::new(
             ErrorKind::Malformed,
-            format!("the list is longer than the {most} bytes that are read"),
+            format!("the list is longer than {most} bytes"),
         )
     };
     if response

@@ -1,21 +1,21 @@
-//! One thing that a list says is sold, as values that are not yet believed.
+//! A service as a list describes it, before bursar has checked anything.
 
 use http::Method;
 use serde_json::Value;
 use url::Url;
 
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::{Advertised, Kind};
 use crate::text;
 
-/// The longest URL, in bytes.
+/// The length of the longest URL, in bytes.
 const MAX_URL: usize = 2048;
-/// What of a description is searched, in characters; less is shown.
+/// The length of the searched part of a description, in characters.
 const MAX_SEARCHED: usize = 1024;
-/// The longest description of an input that is kept, in bytes of JSON.
+/// The length of the longest input description that bursar keeps, in bytes of JSON.
 const MAX_INPUT: usize = 4096;
 const MAX_TAGS: usize = 8;
-/// The methods that a service may have.
+/// The methods that a service can have.
 const METHODS: [Method; 6] = [
     Method::GET,
     Method::POST,
@@ -25,28 +25,28 @@ const METHODS: [Method; 6] = [
     Method::HEAD,
 ];
 
-/// Something that is listed.
+/// A listed service.
 #[derive(Clone, Debug)]
 pub(crate) struct Listing {
     pub(super) kind: Kind,
     pub(super) url: Url,
-    /// If the list says it.
+    /// The method, if the list names one.
     pub(super) method: Option<Method>,
     pub(super) tool: Option<String>,
-    pub(super) asked: Asked,
+    pub(super) asked: AdvertisedPrice,
     pub(super) advertised: Advertised,
-    /// What words are compared with: what it is called, and what it says of itself; lower case.
+    /// The searched text in lower case: names in `named`, descriptions in `described`.
     pub(super) named: String,
     pub(super) described: String,
-    /// A bazaar's own search named it.
+    /// Whether a bazaar's own search returned it.
     pub(super) searched: bool,
-    /// What must be filled in or brought along before it can be called.
-    pub(super) lacks: Option<String>,
-    /// The sources that list it, by their place among them.
+    /// What the caller must add before a call.
+    pub(super) needs: Option<String>,
+    /// The positions of the sources that list it.
     pub(super) sources: Vec<usize>,
 }
 
-/// What a list says of a service in words.
+/// The texts that describe a service in a list.
 #[derive(Debug, Default)]
 pub(super) struct Texts<'a> {
     pub(super) name: Option<&'a str>,
@@ -57,8 +57,8 @@ pub(super) struct Texts<'a> {
 }
 
 impl Listing {
-    pub(super) fn new(kind: Kind, url: Url, asked: Asked, texts: &Texts<'_>) -> Self {
-        let lacks = template(&url).map(|part| format!("`{part}` in its URL is to be filled in"));
+    pub(super) fn new(kind: Kind, url: Url, asked: AdvertisedPrice, texts: &Texts<'_>) -> Self {
+        let needs = template(&url).map(|part| format!("its URL needs a value for `{part}`"));
         let mut listing = Self {
             kind,
             method: None,
@@ -68,15 +68,15 @@ impl Listing {
             named: String::new(),
             described: String::new(),
             searched: false,
-            lacks,
+            needs,
             sources: Vec::new(),
             url,
         };
-        listing.say(texts);
+        listing.set_texts(texts);
         listing
     }
 
-    fn say(&mut self, texts: &Texts<'_>) {
+    fn set_texts(&mut self, texts: &Texts<'_>) {
         let tags: Vec<&str> = texts.tags.iter().take(MAX_TAGS).copied().collect();
         let host = self.url.host_str().unwrap_or_default();
         let named = [
@@ -114,7 +114,7 @@ impl Listing {
         self
     }
 
-    /// Whether both are of the same thing, as far as they say what they are of.
+    /// Returns whether both describe the same service, as far as they tell.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let methods = self.method.as_ref().zip(other.method.as_ref());
         self.kind == other.kind
@@ -123,10 +123,10 @@ impl Listing {
             && methods.is_none_or(|(one, other)| one == other)
     }
 
-    /// Takes over what the other knows and this one does not: whoever was named first is believed.
+    /// Adds facts that only the other has. If both have a fact, the first source wins.
     pub(super) fn complete(&mut self, other: Self) {
         self.method = self.method.take().or(other.method);
-        if matches!(self.asked, Asked::Nothing) {
+        if matches!(self.asked, AdvertisedPrice::Nothing) {
             self.asked = other.asked;
         }
         self.advertised.complete(other.advertised);
@@ -142,7 +142,7 @@ impl Listing {
     }
 }
 
-/// At most so many characters of the text.
+/// Returns at most `most` characters of the text.
 fn cut(text: &str, most: usize) -> &str {
     text.char_indices()
         .nth(most)
@@ -150,7 +150,7 @@ fn cut(text: &str, most: usize) -> &str {
         .unwrap_or(text)
 }
 
-/// A string at a JSON pointer, unless it is empty.
+/// Returns the string at a JSON pointer, unless it is empty.
 pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value
         .pointer(pointer)?
@@ -158,14 +158,14 @@ pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
         .filter(|text| !text.is_empty())
 }
 
-/// The strings of a list at a JSON pointer.
+/// Returns the strings of the list at a JSON pointer.
 pub(super) fn texts_at<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
     let list = value.pointer(pointer).and_then(Value::as_array);
     list.map(|list| list.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default()
 }
 
-/// A method by name, in any case.
+/// Returns the method with this name, in upper or lower case.
 pub(super) fn method(name: &str) -> Option<Method> {
     METHODS
         .iter()
@@ -173,7 +173,7 @@ pub(super) fn method(name: &str) -> Option<Method> {
         .cloned()
 }
 
-/// Where something is sold: `http` or `https`, relative to `base` if there is one.
+/// Parses the `http` or `https` URL of a service, which may be relative to `base`.
 pub(super) fn locate(written: &str, base: Option<&Url>) -> Result<Url, String> {
     if written.len() > MAX_URL {
         return Err(format!("a URL is longer than {MAX_URL} bytes"));
@@ -187,13 +187,13 @@ pub(super) fn locate(written: &str, base: Option<&Url>) -> Result<Url, String> {
         return Err(format!("`{written}` is not an http or https URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL carries a user name or password".to_owned());
+        return Err("a URL has a user name or password".to_owned());
     }
     url.set_fragment(None);
     Ok(url)
 }
 
-/// The first part of a path that stands for something else: `:id`, `{id}` or `[id]`.
+/// Returns the first placeholder in the path: `:id`, `{id}` or `[id]`.
 fn template(url: &Url) -> Option<String> {
     let segments = url.path_segments()?;
     let plain = |segment: &str| {
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_http_and_carry_no_secret() {
+    fn a_url_is_http_and_has_no_password() {
         let base: Url = "https://api.example.com/.well-known/x402".parse().unwrap();
         assert_eq!(
             locate("/report#top", Some(&base)).unwrap().as_str(),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_to_be_filled_in_are_seen() {
+    fn placeholders_in_a_path_are_found() {
         for (url, part) in [
             ("https://a.example/users/:id", Some(":id")),
             ("https://a.example/users/{id}/posts", Some("{id}")),

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 
 use super::listing::{Listing, Texts, locate, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::Error;
 
-/// Where the official registry keeps what it says itself of a server.
+/// The place of the official registry's own status of a server.
 const OFFICIAL: &str = "/_meta/io.modelcontextprotocol.registry~1official/status";
 
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct Answer {
     metadata: Option<Box<RawValue>>,
 }
 
-/// A page of servers.
+/// Reads a page of servers.
 pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     let answer: Answer = json(bytes, "a registry's page")?;
     let metadata = answer
@@ -35,9 +35,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// The endpoint of one server: the streamable one, if it has several.
+/// Reads one server. Uses its streamable endpoint if it has several.
 fn server(item: &Value) -> Result<Listing, String> {
-    // Since v0.1 and in later v0 what is published is wrapped, beside what the registry says of it.
+    // Since v0.1, and in later v0, an item wraps the published server and adds the registry's facts.
     let server = item.get("server").unwrap_or(item);
     let status = text_at(item, OFFICIAL)
         .or_else(|| text_at(server, OFFICIAL))
@@ -53,7 +53,7 @@ fn server(item: &Value) -> Result<Listing, String> {
     let streamable =
         |remote: &&Value| transport(remote).is_some_and(|kind| kind.contains("streamable"));
     let remote = remotes.iter().find(streamable).or_else(|| remotes.first());
-    let remote = remote.ok_or("a server has no URL: it runs where its user is")?;
+    let remote = remote.ok_or("a server has no URL; it runs on its user's machine")?;
     let written = text_at(remote, "/url").ok_or("a server's remote has no URL")?;
     if written.contains('{') {
         return Err("a server's URL has variables".to_owned());
@@ -64,10 +64,15 @@ fn server(item: &Value) -> Result<Listing, String> {
         tags: texts_at(server, "/tags"),
         ..Texts::default()
     };
-    let mut listing = Listing::new(Kind::Mcp, locate(written, None)?, Asked::Nothing, &texts);
+    let mut listing = Listing::new(
+        Kind::Mcp,
+        locate(written, None)?,
+        AdvertisedPrice::Nothing,
+        &texts,
+    );
     if let Some(name) = secret_header(remote) {
-        listing.lacks = Some(format!(
-            "it wants the header `{}`",
+        listing.needs = Some(format!(
+            "it needs the header `{}`",
             crate::text::excerpt(name)
         ));
     }
@@ -80,7 +85,7 @@ fn transport(remote: &Value) -> Option<&str> {
         .find_map(|pointer| text_at(remote, pointer))
 }
 
-/// A header that a caller must have from the server's owner.
+/// Returns the name of a required secret header, which only the server's owner can provide.
 fn secret_header(remote: &Value) -> Option<&str> {
     let headers = remote.get("headers")?.as_array()?;
     let is =
@@ -99,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_read_wrapped_and_bare() {
+    fn wrapped_and_bare_servers_are_read() {
         let wrapped = json!({ "server": { "name": "io.example/weather", "description": "Forecasts", "version": "1.0.0",
             "remotes": [{ "type": "sse", "url": "https://w.example/sse" },
                         { "type": "streamable-http", "url": "https://w.example/mcp" }] },
@@ -116,7 +121,7 @@ mod tests {
         let seen: Vec<_> = page
             .listings
             .iter()
-            .map(|listing| (listing.url.as_str(), listing.lacks.is_some()))
+            .map(|listing| (listing.url.as_str(), listing.needs.is_some()))
             .collect();
         assert_eq!(
             seen,

@@ -1,12 +1,13 @@
-//! Finding services that can be paid: who sells what, for how much, and whether the policy would buy it.
+//! A search for services that can be paid, with their prices and the answer of the policy.
 //!
-//! [`Discovery`] reads what others list: a facilitator's bazaar, an origin's own `/.well-known/x402`, an
-//! OpenAPI document with `x-payment-info`, an MCP registry. [`Query::run`] ranks what fits: what the
-//! client's policy would pay first, and of everything else why not.
+//! [`Discovery`] reads the lists of others: the bazaar of a facilitator, `/.well-known/x402` of an
+//! origin, an OpenAPI document with `x-payment-info`, or an MCP registry. [`Query::run`] ranks the
+//! services that match. Services that the client's policy would pay come first. Each of the others has
+//! the reason against it.
 //!
-//! All of it is advertising. Nothing that is found is asked, nothing is paid, and no list can widen a
-//! limit: the 402 of the service decides when it is called, under the policy as ever. What
-//! [`Service::request`] makes pays at most what was advertised.
+//! A list is advertising. bursar sends nothing to a listed service and pays nothing. No list can widen
+//! a limit: when you call a service, its own 402 and your policy decide. A request from
+//! [`Service::request`] pays at most the advertised price.
 //!
 //! ```no_run
 //! use bursar::{Client, usd};
@@ -32,14 +33,14 @@
 //! # }
 //! ```
 //!
-//! # Bounds
+//! # Limits
 //!
-//! Lists are hostile until read. A page is at most 4 MiB, a source at most 16 MiB, [10 pages](Discovery::pages)
-//! and [20 seconds](Discovery::time); an item is at most 64 KiB. Items are read one by one: one that cannot be
-//! read is skipped, counted, and its reason kept ([`SourceReport::skipped`]). Redirects are followed within the
-//! origin only, https or an allowed loopback is required and private addresses are refused where the client
-//! refuses them. The requests carry no payment. What the caller's [`reqwest::ClientBuilder`] adds to every request
-//! is in these too.
+//! Lists can be hostile. A page has at most 4 MiB, an item at most 64 KiB, and a source at most 16 MiB,
+//! [10 pages](Discovery::pages) and [20 seconds](Discovery::time). bursar skips an item that it cannot
+//! read and counts it in [`SourceReport::skipped`]. It follows redirects within the origin only. It
+//! connects only over https or to an allowed loopback address, and obeys the client's rule on private
+//! addresses. The requests carry no payment and no API key. They do carry the default headers of your
+//! [`reqwest::ClientBuilder`].
 
 mod assess;
 mod bazaar;
@@ -69,17 +70,17 @@ pub use source::{SourceKind, SourceReport};
 
 use crate::{Client, Error, Network, PolicyError, Usd};
 use ranking::Words;
-use source::{Bounds, Harvest, Source};
+use source::{Bounds, Source, SourceContents};
 
 #[cfg(fuzzing)]
 pub(crate) use source::read_page;
 
-/// Services that are listed by [`Findings`] unless the query says otherwise.
+/// The default number of services in [`Findings`].
 const LIMIT: usize = 20;
-/// Candidates that the policy is asked about: each costs a look into the books.
-const JUDGED: usize = 256;
+/// The number of services that bursar asks the policy about. Each one needs a read of the ledger.
+const MAX_ASSESSED: usize = 256;
 
-/// Where to look for services. See the [module](self) for an example.
+/// The sources of a search. See the [module](self) for an example.
 #[derive(Debug)]
 #[must_use = "nothing is looked for until a query is run"]
 pub struct Discovery {
@@ -89,8 +90,15 @@ pub struct Discovery {
     mistake: Option<Error>,
 }
 
+impl Client {
+    /// Starts a search for services that can be paid; see [`discovery`](crate::discovery).
+    pub fn discover(&self) -> Discovery {
+        Discovery::new(self)
+    }
+}
+
 impl Discovery {
-    /// Looks with this client: its transport, its rules on where requests may go, and its policy.
+    /// Creates a search with the transport, the connection rules and the policy of this client.
     pub fn new(client: &Client) -> Self {
         Self {
             client: client.clone(),
@@ -100,63 +108,65 @@ impl Discovery {
         }
     }
 
-    /// Adds a facilitator's bazaar by the facilitator's URL, such as `https://x402.org/facilitator`.
+    /// Adds the bazaar of a facilitator, by a URL such as `https://x402.org/facilitator`.
     ///
-    /// `/discovery/search` is asked, and `/discovery/resources` where there is no such thing or no words
-    /// are looked for.
+    /// bursar reads `/discovery/search`. It reads `/discovery/resources` if there is no search or the
+    /// query has no words.
     pub fn bazaar<U: IntoUrl>(self, facilitator: U) -> Self {
         self.source(SourceKind::Bazaar, facilitator)
     }
 
-    /// Adds what an origin lists in its `/.well-known/x402`, or else `/.well-known/x402.json`.
+    /// Adds the list of an origin: `/.well-known/x402`, or else `/.well-known/x402.json`.
     pub fn well_known<U: IntoUrl>(self, origin: U) -> Self {
         self.source(SourceKind::WellKnown, origin)
     }
 
-    /// Adds the operations with `x-payment-info` of an OpenAPI document in JSON: by its URL, or by an
-    /// origin, whose `/openapi.json` is read.
+    /// Adds the operations with `x-payment-info` of an OpenAPI document in JSON.
+    ///
+    /// `url` is the document's URL, or an origin with a document at `/openapi.json`.
     pub fn openapi<U: IntoUrl>(self, url: U) -> Self {
         self.source(SourceKind::OpenApi, url)
     }
 
-    /// Adds an MCP registry with the official registry API, such as
-    /// `https://registry.modelcontextprotocol.io`: `/v0.1/servers`, or `/v0/servers` where that is missing.
+    /// Adds an MCP registry with the official API, such as `https://registry.modelcontextprotocol.io`.
+    ///
+    /// bursar reads `/v0.1/servers`, or else `/v0/servers`.
     pub fn registry<U: IntoUrl>(self, registry: U) -> Self {
         self.source(SourceKind::Registry, registry)
     }
 
-    /// Adds sources that were read from a policy file.
+    /// Adds the sources of a policy file.
     pub fn sources(mut self, sources: &Sources) -> Self {
         self.sources.0.extend_from_slice(&sources.0);
         self
     }
 
-    /// How many pages of a source are read; 10 unless set.
+    /// Sets the number of pages to read from a source. The default is 10.
     pub const fn pages(mut self, most: usize) -> Self {
         self.bounds.pages = most;
         self
     }
 
-    /// How long a source may take, all its pages together; 20 seconds unless set.
+    /// Sets the time limit of a source, for all its pages. The default is 20 seconds.
     pub const fn time(mut self, limit: Duration) -> Self {
         self.bounds.time = limit;
         self
     }
 
-    /// Looks for services that these words fit; for all, when there are none.
+    /// Creates a query for services that match these words. An empty text matches every service.
     ///
-    /// Words are compared with the beginnings of the words in what a service says of itself and in its
-    /// URL, in any case. A service that none of them fits is left out, unless a bazaar's own search named
+    /// A word matches the beginning of a word in the service's URL or description, in upper or lower
+    /// case. bursar leaves out a service that matches no word, unless a bazaar's own search returned
     /// it.
     pub fn find(self, words: &str) -> Query {
-        let wish = Wish {
+        let criteria = Criteria {
             words: Words::of(words),
             text: words.trim().to_owned(),
-            ..Wish::default()
+            ..Criteria::default()
         };
         Query {
             discovery: self,
-            wish,
+            criteria,
             limit: LIMIT,
         }
     }
@@ -173,28 +183,30 @@ impl Discovery {
     }
 }
 
-/// Places to look for services, as a policy file names them.
+/// The places to look for services, from a policy file.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(Vec<Source>);
 
 impl Sources {
-    /// Whether there are none.
+    /// Returns whether there are no sources.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Adds a source.
+    ///
     /// # Errors
-    /// When the URL carries a user name or password, which would be sent.
+    /// Returns an error if the URL has a user name or password, because bursar would send them.
     pub(crate) fn add(&mut self, kind: SourceKind, url: Url) -> Result<(), Error> {
         self.0.push(Source::new(kind, url)?);
         Ok(())
     }
 }
 
-/// What is looked for.
+/// The criteria of a query.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct Criteria {
     pub(crate) text: String,
     pub(crate) words: Words,
     pub(crate) max_price: Option<Usd>,
@@ -203,30 +215,30 @@ pub(crate) struct Wish {
     pub(crate) kind: Option<Kind>,
 }
 
-/// A query under construction; mistakes in it are reported when it is run.
+/// A query for services. [`run`](Self::run) reports a mistake in it.
 #[derive(Debug)]
 #[must_use = "a query does nothing until it is run"]
 pub struct Query {
     discovery: Discovery,
-    wish: Wish,
+    criteria: Criteria,
     limit: usize,
 }
 
 impl Query {
-    /// Leaves over what is advertised for at most this much; dearer services are listed as denied.
+    /// Denies services with a higher advertised price. They stay in the list.
     pub const fn max_price(mut self, max: Usd) -> Self {
-        self.wish.max_price = Some(max);
+        self.criteria.max_price = Some(max);
         self
     }
 
-    /// Leaves over offers on this network, by name or CAIP-2.
+    /// Considers only offers on this network, which is a name or CAIP-2.
     pub fn network<N>(mut self, network: N) -> Self
     where
         N: TryInto<Network>,
         N::Error: Into<PolicyError>,
     {
         match network.try_into() {
-            Ok(network) => self.wish.network = Some(network),
+            Ok(network) => self.criteria.network = Some(network),
             Err(error) => drop(
                 self.discovery
                     .mistake
@@ -236,31 +248,31 @@ impl Query {
         self
     }
 
-    /// Leaves out HTTP services that are known to have another method, and MCP servers.
+    /// Leaves out MCP servers and HTTP services with another known method.
     pub fn method(mut self, method: Method) -> Self {
-        self.wish.method = Some(method);
+        self.criteria.method = Some(method);
         self
     }
 
     /// Leaves out services of the other kind.
     pub const fn only(mut self, kind: Kind) -> Self {
-        self.wish.kind = Some(kind);
+        self.criteria.kind = Some(kind);
         self
     }
 
-    /// Lists at most so many services; 20 unless set, 256 at most.
+    /// Sets the number of services in the result. The default is 20, the maximum is 256.
     pub const fn limit(mut self, most: usize) -> Self {
         self.limit = most;
         self
     }
 
-    /// Reads all sources, at once, and ranks what was found. Sends nothing to the services, signs nothing
-    /// and holds nothing.
+    /// Reads all sources at the same time and ranks the services.
     ///
-    /// A source that fails is reported in [`Findings::sources`], with what was read before.
+    /// It sends nothing to the services, signs nothing and reserves nothing. If a source fails, its
+    /// report in [`Findings::sources`] has the error, and the services read before count.
     ///
     /// # Errors
-    /// A mistake in the query, no source at all, or books that cannot be read.
+    /// Returns an error if the query has a mistake or no source, or if the ledger cannot be read.
     pub async fn run(self) -> Result<Findings, Error> {
         let Self {
             discovery:
@@ -270,7 +282,7 @@ impl Query {
                     bounds,
                     mistake,
                 },
-            wish,
+            criteria,
             limit,
         } = self;
         if let Some(mistake) = mistake {
@@ -278,21 +290,21 @@ impl Query {
         }
         if sources.is_empty() {
             return Err(Error::builder(
-                "there is nowhere to look; name a bazaar, an origin or a registry",
+                "there is nowhere to look; add a bazaar, an origin or a registry",
             ));
         }
-        let harvests = harvest(&client, sources.0, &wish, bounds).await?;
-        let (listings, reports) = service::merged(harvests);
-        let fitting = ranking::fitting(listings, &wish);
+        let contents = read(&client, sources.0, &criteria, bounds).await?;
+        let (listings, reports) = service::merged(contents);
+        let fitting = ranking::fitting(listings, &criteria);
         let found = fitting.len();
         let stopped = match client.payer() {
             Some(payer) => payer.stopped().await?,
             None => None,
         };
         let mut services = Vec::new();
-        for listing in fitting.into_iter().take(JUDGED) {
-            let judgement = assess::judge(&client, &wish, &listing, stopped.as_ref()).await?;
-            services.push(Service::new(listing, judgement, &wish));
+        for listing in fitting.into_iter().take(MAX_ASSESSED) {
+            let assessment = assess::assess(&client, &criteria, &listing, stopped.as_ref()).await?;
+            services.push(Service::new(listing, assessment, &criteria));
         }
         services.sort_by_cached_key(Service::place);
         services.truncate(limit);
@@ -305,50 +317,50 @@ impl Query {
     }
 }
 
-/// Reads the sources at once, and returns what they list in the order they were named.
-async fn harvest(
+/// Reads the sources at the same time and returns their contents in the order of the sources.
+async fn read(
     client: &Client,
     sources: Vec<Source>,
-    wish: &Wish,
+    criteria: &Criteria,
     bounds: Bounds,
-) -> Result<Vec<Harvest>, Error> {
+) -> Result<Vec<SourceContents>, Error> {
     let mut tasks = JoinSet::new();
     for (place, source) in sources.into_iter().enumerate() {
-        let (client, wish) = (client.clone(), wish.clone());
-        drop(tasks.spawn(async move { (place, source.harvest(&client, &wish, bounds).await) }));
+        let (client, criteria) = (client.clone(), criteria.clone());
+        drop(tasks.spawn(async move { (place, source.read(&client, &criteria, bounds).await) }));
     }
-    let mut harvests = Vec::new();
+    let mut contents = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        harvests.push(
+        contents.push(
             done.map_err(|error| Error::builder("reading a source ended early").because(error))?,
         );
     }
-    harvests.sort_by_key(|(place, _)| *place);
-    Ok(harvests.into_iter().map(|(_, harvest)| harvest).collect())
+    contents.sort_by_key(|(place, _)| *place);
+    Ok(contents.into_iter().map(|(_, read)| read).collect())
 }
 
-/// What was found.
+/// The result of a query.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Findings {
-    /// What fits, the most useful first: by [`Standing`], then by how many of the words fit, then by
-    /// price.
+    /// The services that match, most useful first: by [`Standing`], then by the number of matching
+    /// words, then by price.
     pub services: Vec<Service>,
-    /// What became of each source, in the order they were named.
+    /// A report on each source, in the order of the sources.
     pub sources: Vec<SourceReport>,
-    /// How many more services fit and are not listed.
+    /// The number of services that match and are not in `services`.
     pub left_out: usize,
 }
 
 impl Findings {
-    /// The services that would be paid at the advertised price, or after somebody was asked.
+    /// Returns the services that bursar would pay at the advertised price, some after an approval.
     pub fn payable(&self) -> impl Iterator<Item = &Service> {
         self.services
             .iter()
             .filter(|service| service.standing.is_payable())
     }
 
-    /// The first service that would be paid at the advertised price, nobody being asked.
+    /// Returns the first service, if bursar would pay it at the advertised price without an approval.
     #[must_use]
     pub fn best(&self) -> Option<&Service> {
         self.services
@@ -357,7 +369,7 @@ impl Findings {
     }
 }
 
-/// A URL with another path and no query: `path` below what the URL has, once.
+/// Returns the URL with `path` appended to its path once, and without a query.
 fn below(url: &Url, path: &str) -> Url {
     let mut url = url.clone();
     let base = url.path().trim_end_matches('/').to_owned();
@@ -374,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_put_below_a_base_once() {
+    fn a_path_is_appended_to_a_base_once() {
         for (base, whole) in [
             ("https://a.example", "https://a.example/discovery/resources"),
             (

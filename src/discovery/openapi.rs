@@ -1,4 +1,4 @@
-//! OpenAPI documents whose operations have `x-payment-info`.
+//! OpenAPI documents with `x-payment-info`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use url::Url;
 
 use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{CappedMap, Page, item, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::Error;
 
@@ -20,15 +20,14 @@ struct Document {
     paths: CappedMap,
 }
 
-/// What all operations have in common.
+/// The facts that all operations of a document share.
 struct Api {
     url: Url,
     title: Option<String>,
     servers: Value,
 }
 
-/// The paid operations of the document that was read at `url`. Free ones are none of our business and are
-/// not counted.
+/// Reads the paid operations of the document at `url`. It ignores free operations.
 pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
     let document: Document = json(bytes, "an OpenAPI document in JSON")?;
     let value =
@@ -77,7 +76,7 @@ impl Api {
         info: &Value,
     ) -> Result<Listing, String> {
         let url = self.locate(path, shared, operation)?;
-        let asked = Asked::payment_info(info, &url)?;
+        let asked = AdvertisedPrice::payment_info(info, &url)?;
         let name = text_at(operation, "/summary").or_else(|| text_at(operation, "/operationId"));
         let mut tags = texts_at(operation, "/tags");
         tags.extend(self.title.as_deref());
@@ -92,8 +91,10 @@ impl Api {
         Ok(Listing::new(Kind::Http, url, asked, &texts))
     }
 
-    /// The path below the server that the operation, its path or the document names first; below the
-    /// document's origin if none does (OpenAPI 3.1, 4.8.1).
+    /// Returns the URL of an operation.
+    ///
+    /// The path is below the first server of the operation, of its path or of the document. If none
+    /// names a server, it is below the document's origin (OpenAPI 3.1, 4.8.1).
     fn locate(&self, path: &str, shared: &Value, operation: &Value) -> Result<Url, String> {
         let places = [
             operation.pointer("/servers/0/url"),
@@ -146,7 +147,7 @@ mod tests {
         let mut seen: Vec<_> = page
             .listings
             .iter()
-            .map(|listing| (listing.url.as_str(), listing.lacks.is_some()))
+            .map(|listing| (listing.url.as_str(), listing.needs.is_some()))
             .collect();
         seen.sort_unstable();
         let expected = [
@@ -155,18 +156,18 @@ mod tests {
             ("https://docs.example.com/v2/elsewhere", false),
         ];
         let expected =
-            expected.map(|(url, lacks)| (url.parse::<Url>().unwrap().to_string(), lacks));
+            expected.map(|(url, needs)| (url.parse::<Url>().unwrap().to_string(), needs));
         assert_eq!(
             seen,
             expected
                 .each_ref()
-                .map(|(url, lacks)| (url.as_str(), *lacks))
+                .map(|(url, needs)| (url.as_str(), *needs))
         );
         assert_eq!((page.items, page.skipped.count), (6, 3));
     }
 
     #[test]
-    fn what_is_no_document_is_an_error() {
+    fn a_malformed_document_is_an_error() {
         let url: Url = "https://docs.example.com/openapi.json".parse().unwrap();
         for bad in ["openapi: 3.1.0", "{}", "{\"paths\": []}"] {
             assert!(read(bad.as_bytes(), &url).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Pages of lists: their items, one by one, and where the next page is.
+//! Pages of lists: their items and the position of the next page.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,20 +12,20 @@ use serde_json::value::RawValue;
 use super::listing::Listing;
 use crate::{Error, ErrorKind, text};
 
-/// Items of a page beyond this many are not looked at.
+/// The number of items of a page that bursar reads.
 const MAX_ITEMS: usize = 1000;
-/// The longest item, in bytes.
+/// The length of the longest item, in bytes.
 const MAX_ITEM: usize = 64 * 1024;
-/// Reasons that are kept of the items that were skipped.
+/// The number of reasons that bursar keeps for skipped items.
 const MAX_REASONS: usize = 8;
 
-/// Items that could not be used.
+/// The items of a source that bursar could not use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// How many.
+    /// The number of items.
     pub count: usize,
-    /// Why, each reason once, and the first eight of them; untrusted text, cut to 160 characters.
+    /// The first eight different reasons: untrusted text, each cut to 160 characters.
     pub reasons: Vec<String>,
 }
 
@@ -49,30 +49,30 @@ impl Skipped {
     }
 }
 
-/// What one page holds.
+/// The contents of one page.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) listings: Vec<Listing>,
     pub(crate) skipped: Skipped,
-    /// How many items there were, those skipped included.
+    /// The number of items, including skipped ones.
     pub(crate) items: usize,
     pub(super) next: Next,
-    /// Of its items as they were written: a list that has none but those before repeats itself.
+    /// The hash of the items. A list that returns the same page again has ended.
     pub(super) digest: u64,
 }
 
-/// Where a list goes on.
+/// The position of the next page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Next {
     #[default]
     End,
-    /// There are so many items in all.
+    /// The list has this many items in total.
     Total(u64),
     Cursor(String),
 }
 
 impl Next {
-    /// By cursor, unless there is none.
+    /// Returns the position after a cursor, or the end if there is no cursor.
     pub(super) fn cursor(cursor: Option<&str>) -> Self {
         match cursor {
             Some(cursor) if !cursor.is_empty() => Self::Cursor(cursor.to_owned()),
@@ -82,7 +82,7 @@ impl Next {
 }
 
 impl Page {
-    /// A page of these items, each read by `read`, which says why it cannot.
+    /// Creates a page from its items. `read` returns the reason if it cannot read one.
     pub(super) fn of(
         items: Capped<Box<RawValue>>,
         read: impl Fn(&Value) -> Result<Vec<Listing>, String>,
@@ -111,7 +111,7 @@ impl Page {
     }
 }
 
-/// One item, if it is short enough to look at.
+/// Parses an item, unless it is too long.
 pub(super) fn item(raw: &RawValue) -> Result<Value, String> {
     let length = raw.get().len();
     if length > MAX_ITEM {
@@ -120,7 +120,7 @@ pub(super) fn item(raw: &RawValue) -> Result<Value, String> {
     serde_json::from_str(raw.get()).map_err(|error| format!("an item cannot be read: {error}"))
 }
 
-/// The page as JSON of a kind.
+/// Parses a page as JSON. `expected` describes it in the error.
 pub(super) fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], expected: &str) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|error| {
         let message = format!(
@@ -131,8 +131,9 @@ pub(super) fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], expected: &str) -> R
     })
 }
 
-/// The first thousand elements of a sequence or entries of an object; the rest is counted and dropped, so that
-/// a page of many small items takes no more memory than one of few.
+/// The first thousand elements of a list.
+///
+/// Further elements are counted and dropped, so that many small items need little memory.
 #[derive(Debug)]
 pub(super) struct Capped<T> {
     pub(super) kept: Vec<T>,
@@ -181,7 +182,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
     }
 }
 
-/// The first thousand entries of an object, likewise.
+/// The first thousand entries of an object, as in [`Capped`].
 #[derive(Debug, Default)]
 pub(super) struct CappedMap(pub(super) Capped<(String, Box<RawValue>)>);
 
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_small_items_are_counted_and_dropped() {
+    fn items_after_the_first_thousand_are_counted_and_dropped() {
         let many = format!("[{}1]", "1,".repeat(99_999));
         let capped: Capped<Box<RawValue>> = serde_json::from_str(&many).unwrap();
         assert_eq!((capped.kept.len(), capped.seen), (MAX_ITEMS, 100_000));

@@ -1,4 +1,4 @@
-//! What a list says that something costs.
+//! Advertised prices.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -6,28 +6,35 @@ use url::Url;
 use super::listing::text_at;
 use crate::{PaymentRequired, Usd, text};
 
-/// Offers of an item beyond this many are not looked at: each costs a look into the books.
+/// The number of offers of an item that bursar reads. Each one needs a read of the ledger.
 const MAX_OFFERS: usize = 8;
 
-/// What a list says that something costs. The live 402 decides.
+/// The advertised price of a service. The price in its 402 decides.
+///
+/// ```
+/// use bursar::discovery::Price;
+///
+/// assert_eq!(Price::Unknown.to_string(), "?");
+/// assert_eq!(Price::Unknown.dollars(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Price {
-    /// In a token, by an x402 offer: the one that would be paid, or that bursar would prefer.
+    /// A price in a token, from the offer that bursar would choose.
     Token(crate::TokenAmount),
-    /// In dollars.
+    /// A price in dollars.
     Dollars {
-        /// At least.
+        /// The lowest price.
         least: Usd,
-        /// At most.
+        /// The highest price.
         most: Usd,
     },
-    /// It is not said, or only in offers that cannot be signed for.
+    /// There is no price, or bursar cannot sign for any offer.
     Unknown,
 }
 
 impl Price {
-    /// The most that it costs in dollars, where that is known.
+    /// Returns the highest price in dollars, if it is known.
     #[must_use]
     pub fn dollars(&self) -> Option<Usd> {
         match self {
@@ -38,7 +45,7 @@ impl Price {
     }
 }
 
-/// `0.01 USDC`, `$0.01`, `$0.01-1.00` or `?`.
+/// Writes `0.01 USDC`, `$0.01`, `$0.01-1.00` or `?`.
 impl std::fmt::Display for Price {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -50,22 +57,22 @@ impl std::fmt::Display for Price {
     }
 }
 
-/// What a list says must be paid.
+/// The price in a list, as it is written there.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
-    /// Nothing is said.
+pub(super) enum AdvertisedPrice {
+    /// There is no price.
     Nothing,
     Offers(Box<PaymentRequired>),
     Dollars {
         least: Usd,
         most: Usd,
     },
-    /// It is paid for by protocols that bursar does not speak.
-    Otherwise(String),
+    /// Only payment protocols that bursar does not support.
+    OtherProtocols(String),
 }
 
-impl Asked {
-    /// Offers as a seller would make them in a 402 for `url`.
+impl AdvertisedPrice {
+    /// Reads offers in the form of a 402 for `url`.
     pub(super) fn offers(version: u64, accepts: &Value, url: &Url) -> Result<Self, String> {
         if accepts.as_array().is_none_or(Vec::is_empty) {
             return Ok(Self::Nothing);
@@ -83,17 +90,17 @@ impl Asked {
             .map_err(|error| error.to_string())
     }
 
-    /// `x-payment-info` of an OpenAPI operation, in the forms that are found:
+    /// Reads `x-payment-info` of an OpenAPI operation. These forms occur:
     ///
-    /// * `price: {mode, currency, amount | min, max}` with `protocols`, as
-    ///   [agentcash](https://agentcash.dev/docs/discovery) has it now,
-    /// * `pricingMode` with `price` or `minPrice` and `maxPrice`, as it had it before,
-    /// * `amount`, `currency` and `method`, as the Machine Payments Protocol has it, which is not x402.
+    /// * `price: {mode, currency, amount | min, max}` with `protocols`, the present form of
+    ///   [agentcash](https://agentcash.dev/docs/discovery)
+    /// * `pricingMode` with `price`, or with `minPrice` and `maxPrice`, its earlier form
+    /// * `amount`, `currency` and `method`, the form of the Machine Payments Protocol, which is not x402
     ///
-    /// An offer in `protocols` or `accepts` is taken before a price in words.
+    /// An offer in `protocols` or `accepts` takes precedence over a price in dollars.
     pub(super) fn payment_info(info: &Value, url: &Url) -> Result<Self, String> {
         if let Some(others) = other_protocols(info) {
-            return Ok(Self::Otherwise(others));
+            return Ok(Self::OtherProtocols(others));
         }
         if let Some(offers) = protocol_offers(info) {
             return Self::offers(2, &offers, url);
@@ -102,13 +109,13 @@ impl Asked {
             && info.get("method").is_some()
             && info.get("intent").is_some()
         {
-            return Ok(Self::Otherwise("mpp".to_owned()));
+            return Ok(Self::OtherProtocols("mpp".to_owned()));
         }
         dollars(info)
     }
 }
 
-/// The protocols by name, if x402 is none of them.
+/// Returns the names of the protocols, if x402 is not one of them.
 fn other_protocols(info: &Value) -> Option<String> {
     let protocols = info.get("protocols")?.as_array()?;
     let names = protocols.iter().flat_map(|protocol| match protocol {
@@ -121,7 +128,7 @@ fn other_protocols(info: &Value) -> Option<String> {
     foreign.then(|| text::excerpt(&names.join(", ")))
 }
 
-/// Whole offers, which some put where the protocol is named.
+/// Returns whole offers, which some documents have in place of a protocol's name.
 fn protocol_offers(info: &Value) -> Option<Value> {
     if let Some(accepts) = info.get("accepts").filter(|accepts| accepts.is_array()) {
         return Some(accepts.clone());
@@ -142,7 +149,7 @@ fn is_offer(offer: &Value) -> bool {
         .all(|field| offer.get(field).is_some())
 }
 
-fn dollars(info: &Value) -> Result<Asked, String> {
+fn dollars(info: &Value) -> Result<AdvertisedPrice, String> {
     let currency = text_at(info, "/price/currency")
         .or_else(|| text_at(info, "/currency"))
         .unwrap_or("USD");
@@ -166,23 +173,23 @@ fn dollars(info: &Value) -> Result<Asked, String> {
     let least = amount(["/price/min", "/minPrice"]).transpose()?;
     let most = amount(["/price/max", "/maxPrice"]).transpose()?;
     match (fixed, least, most) {
-        (Some(price), ..) => Ok(Asked::Dollars {
+        (Some(price), ..) => Ok(AdvertisedPrice::Dollars {
             least: price,
             most: price,
         }),
         (None, Some(least), Some(most)) if least > most => {
-            Err("a price is at least more than at most".to_owned())
+            Err("the lowest price exceeds the highest".to_owned())
         }
-        (None, least, Some(most)) => Ok(Asked::Dollars {
+        (None, least, Some(most)) => Ok(AdvertisedPrice::Dollars {
             least: least.unwrap_or(Usd::ZERO),
             most,
         }),
-        // "From a cent" is no price.
-        (None, _, None) => Ok(Asked::Nothing),
+        // A minimum alone is no price.
+        (None, _, None) => Ok(AdvertisedPrice::Nothing),
     }
 }
 
-/// A number as it is written, in a string or not.
+/// Returns a number as text, from a JSON number or string.
 fn number(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -196,12 +203,12 @@ mod tests {
     use super::*;
     use crate::usd;
 
-    fn read(info: &Value) -> Result<Asked, String> {
-        Asked::payment_info(info, &"https://api.example.com/report".parse().unwrap())
+    fn read(info: &Value) -> Result<AdvertisedPrice, String> {
+        AdvertisedPrice::payment_info(info, &"https://api.example.com/report".parse().unwrap())
     }
 
     #[test]
-    fn prices_are_read_in_every_form_that_is_found() {
+    fn every_form_of_a_price_is_read() {
         let x402 = json!([{ "x402": {} }]);
         for (info, expected) in [
             (
@@ -223,7 +230,7 @@ mod tests {
             (json!({ "price": { "amount": 0.05 } }), "0.05-0.05"),
         ] {
             match read(&info) {
-                Ok(Asked::Dollars { least, most }) => {
+                Ok(AdvertisedPrice::Dollars { least, most }) => {
                     assert_eq!(format!("{least}-{most}"), expected, "{info}")
                 }
                 other => panic!("{info}: {other:?}"),
@@ -234,7 +241,10 @@ mod tests {
             json!({}),
             json!({ "price": { "min": "0.01" } }),
         ] {
-            assert!(matches!(read(&info), Ok(Asked::Nothing)), "{info}");
+            assert!(
+                matches!(read(&info), Ok(AdvertisedPrice::Nothing)),
+                "{info}"
+            );
         }
         for info in [
             json!({ "price": { "amount": "cheap" } }),
@@ -248,26 +258,31 @@ mod tests {
     }
 
     #[test]
-    fn other_protocols_are_told_from_x402() {
+    fn other_protocols_are_recognized() {
         for info in [
             json!({ "protocols": [{ "mpp": { "method": "tempo" } }], "price": { "amount": "1" } }),
             json!({ "amount": "1000", "currency": "0x20c0", "intent": "charge", "method": "tempo" }),
         ] {
-            assert!(matches!(read(&info), Ok(Asked::Otherwise(_))), "{info}");
+            assert!(
+                matches!(read(&info), Ok(AdvertisedPrice::OtherProtocols(_))),
+                "{info}"
+            );
         }
     }
 
     #[test]
-    fn an_offer_is_taken_before_a_price_in_words() {
+    fn an_offer_takes_precedence_over_a_price_in_dollars() {
         let offer = json!({ "scheme": "exact", "network": "eip155:8453", "amount": "80000", "maxTimeoutSeconds": 300,
             "asset": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "payTo": "0x1664530DC2A1CA350B1dbaD1Fc1F1a70c90fe4de" });
         let asked =
             read(&json!({ "price": { "amount": "0.01" }, "protocols": [{ "x402": offer }] }));
-        assert!(matches!(asked, Ok(Asked::Offers(required)) if required.offers().len() == 1));
+        assert!(
+            matches!(asked, Ok(AdvertisedPrice::Offers(required)) if required.offers().len() == 1)
+        );
     }
 
     #[test]
-    fn prices_are_shown_short() {
+    fn prices_are_displayed() {
         let dollars = |least, most| Price::Dollars { least, most };
         assert_eq!(dollars(usd!("0.01"), usd!("0.01")).to_string(), "$0.01");
         assert_eq!(dollars(usd!("0.01"), usd!("1")).to_string(), "$0.01-1.00");

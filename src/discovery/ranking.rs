@@ -1,15 +1,15 @@
-//! Which services fit the words, and how well: simple enough to foretell.
+//! The words of a query, and the order of the services that match them.
 
 use http::Method;
 
-use super::Wish;
+use super::Criteria;
 use super::listing::Listing;
 use super::service::Kind;
 
-/// Words of a query beyond this many are not compared.
+/// The number of words of a query that bursar compares.
 const MAX_WORDS: usize = 8;
 
-/// The words of a query: lower case, each once, of letters and digits.
+/// The words of a query: different words of letters and digits, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Words(Vec<String>);
 
@@ -33,8 +33,9 @@ impl Words {
         self.0.iter().map(String::as_str)
     }
 
-    /// How many of the words occur, and how many of them where the thing is named. Each word counts once,
-    /// however often a seller repeats it.
+    /// Counts the words that occur in a listing, and those that occur in its names.
+    ///
+    /// Each word counts once, even if the seller repeats it.
     pub(super) fn fit(&self, listing: &Listing) -> Fit {
         let named = self.iter().filter(|word| occurs(word, &listing.named));
         let anywhere = self
@@ -47,7 +48,7 @@ impl Words {
     }
 }
 
-/// How well a service fits the words of a query.
+/// The number of words of a query that a service matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fit {
     pub(super) words: usize,
@@ -59,14 +60,15 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
         .filter(|token| !token.is_empty())
 }
 
-/// Without the `s` of a plural, so that `forecasts` finds `forecast`.
+/// Removes the `s` of a plural, so that `forecasts` matches `forecast`.
 fn singular(word: &str) -> &str {
     word.strip_suffix('s')
         .filter(|stem| stem.len() > 3 && !stem.ends_with('s'))
         .unwrap_or(word)
 }
 
-/// Whether a word of the text begins so. Scripts that do not part words are looked through.
+/// Returns whether a word of the text begins with `word`. Some scripts have no spaces between words,
+/// so a word in them may occur anywhere.
 fn occurs(word: &str, text: &str) -> bool {
     if word.is_ascii() {
         tokens(text).any(|token| token.starts_with(word))
@@ -75,13 +77,14 @@ fn occurs(word: &str, text: &str) -> bool {
     }
 }
 
-/// The listings that fit, best first: by words, then by what they are called, then in the order they were found.
-pub(super) fn fitting(listings: Vec<Listing>, wish: &Wish) -> Vec<Listing> {
+/// Returns the listings that match: first by words, then by words in their names, then in the order
+/// of the sources.
+pub(super) fn fitting(listings: Vec<Listing>, criteria: &Criteria) -> Vec<Listing> {
     let wanted = |listing: &Listing| {
-        let fit = wish.words.fit(listing);
-        let words = wish.words.is_empty() || fit.words > 0 || listing.searched;
-        let kind = wish.kind.is_none_or(|kind| kind == listing.kind);
-        (words && kind && has_method(listing, wish.method.as_ref())).then_some(fit)
+        let fit = criteria.words.fit(listing);
+        let words = criteria.words.is_empty() || fit.words > 0 || listing.searched;
+        let kind = criteria.kind.is_none_or(|kind| kind == listing.kind);
+        (words && kind && has_method(listing, criteria.method.as_ref())).then_some(fit)
     };
     let mut fitting: Vec<(Fit, Listing)> = listings
         .into_iter()
@@ -108,7 +111,7 @@ fn has_method(listing: &Listing, wanted: Option<&Method>) -> bool {
 mod tests {
     use super::*;
     use crate::discovery::listing::Texts;
-    use crate::discovery::price::Asked;
+    use crate::discovery::price::AdvertisedPrice;
 
     fn listing(path: &str, description: &str) -> Listing {
         let url = format!("https://a.example/{path}").parse().unwrap();
@@ -116,11 +119,11 @@ mod tests {
             description: Some(description),
             ..Texts::default()
         };
-        Listing::new(Kind::Http, url, Asked::Nothing, &texts)
+        Listing::new(Kind::Http, url, AdvertisedPrice::Nothing, &texts)
     }
 
     #[test]
-    fn words_are_compared_by_their_beginnings_once_each() {
+    fn each_word_matches_the_beginning_of_a_word_once() {
         let words = Words::of("Weather FORECASTS, weather");
         assert_eq!(
             words,
@@ -153,17 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_better_comes_first() {
+    fn better_matches_come_first() {
         let all = vec![
             listing("c", "nothing"),
             listing("a", "weather"),
             listing("weather", "forecast"),
         ];
-        let wish = Wish {
+        let criteria = Criteria {
             words: Words::of("weather forecast"),
-            ..Wish::default()
+            ..Criteria::default()
         };
-        let paths: Vec<_> = fitting(all, &wish)
+        let paths: Vec<_> = fitting(all, &criteria)
             .iter()
             .map(|listing| listing.url.path().to_owned())
             .collect();

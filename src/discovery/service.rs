@@ -1,4 +1,4 @@
-//! A service that was found: what it says, and what the policy says.
+//! The services of a query's result.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -6,26 +6,26 @@ use std::collections::HashMap;
 use http::Method;
 use url::Url;
 
-use super::Wish;
-use super::assess::{Judgement, Standing};
+use super::Criteria;
+use super::assess::{Assessment, Standing};
 use super::listing::Listing;
 use super::price::Price;
-use super::source::{Harvest, SourceReport};
+use super::source::{SourceContents, SourceReport};
 use crate::policy::Amount;
 use crate::{Client, Quote, RequestBuilder, Usd};
 
-/// What kind of service it is.
+/// The kind of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A URL that is asked with HTTP.
+    /// A URL that is called over HTTP.
     Http,
     /// An MCP server, or one of its tools.
     Mcp,
 }
 
 impl Kind {
-    /// The name in a bazaar: `http` or `mcp`.
+    /// Returns the name of the kind in a bazaar: `http` or `mcp`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,50 +35,64 @@ impl Kind {
     }
 }
 
-/// A service that was found. Whoever listed it can have made it up: it is an advertisement until its own
-/// 402 is read.
+/// A service that a list advertises.
+///
+/// Anyone can list anything. The service's own 402 decides about the payment.
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// let findings = client.discover().well_known("https://api.example.com").find("report").run().await?;
+/// if let Some(service) = findings.best() {
+///     println!("{} {} costs {}", service.method, service.url, service.price);
+///     let response = service.request(&client).send().await?; // pays at most that price
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Service {
-    /// What it is.
+    /// The kind of the service.
     pub kind: Kind,
-    /// Where it is: for [`Kind::Mcp`] the server's endpoint.
+    /// The URL of the service, or the endpoint of the MCP server.
     pub url: Url,
-    /// How it is asked: as listed, or else `GET`; `POST` for [`Kind::Mcp`].
+    /// The method in the list, or else `GET`, or `POST` for [`Kind::Mcp`].
     pub method: Method,
-    /// The tool, if a tool of an MCP server is listed; untrusted text, cut to 160 characters.
+    /// The tool of an MCP server, if the list names one: untrusted text of at most 160 characters.
     pub tool: Option<String>,
-    /// What it is said to cost.
+    /// The advertised price.
     pub price: Price,
-    /// The advertised offer that would be paid, or that bursar would prefer.
+    /// The advertised offer that bursar would choose.
     pub quote: Option<Quote>,
-    /// Whether it would be paid, and why not.
+    /// Whether bursar would pay, and the reason if not.
     pub standing: Standing,
-    /// How many words of the query fit.
+    /// The number of words of the query that match.
     pub words: usize,
-    /// What it says of itself.
+    /// The texts in the list. They are untrusted.
     pub untrusted: Advertised,
-    /// Who lists it, by place in [`Findings::sources`](super::Findings::sources).
+    /// The positions of the sources that list it in [`Findings::sources`](super::Findings::sources).
     pub sources: Vec<usize>,
     named: usize,
     cap: Option<Amount>,
 }
 
-/// What a list says of a service in words: cut to 160 characters each, invisible characters escaped. Show it,
-/// if at all, as a quotation, and never as an instruction to a model.
+/// The texts that describe a service in a list.
+///
+/// Each text has at most 160 characters, and invisible characters are escaped. If you show a text,
+/// mark it as a quotation. Never pass it to a model as an instruction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Advertised {
-    /// What it is called.
+    /// The name of the service.
     pub name: Option<String>,
-    /// What it does.
+    /// The description of the service.
     pub description: Option<String>,
-    /// What it is about; at most eight.
+    /// The tags of the service, at most eight.
     pub tags: Vec<String>,
     /// The media type of its answers.
     pub mime_type: Option<String>,
-    /// What it is to be asked with: `info.input` of the bazaar extension as JSON of at most 4 KiB, whole but
-    /// for long hexadecimal.
+    /// The input of the service: `info.input` of the bazaar extension, as JSON of at most 4 KiB. Long
+    /// runs of hexadecimal digits are masked.
     pub input: Option<String>,
 }
 
@@ -102,13 +116,13 @@ impl Advertised {
 }
 
 impl Service {
-    pub(super) fn new(listing: Listing, judgement: Judgement, wish: &Wish) -> Self {
-        let fit = wish.words.fit(&listing);
-        let Judgement {
+    pub(super) fn new(listing: Listing, assessment: Assessment, criteria: &Criteria) -> Self {
+        let fit = criteria.words.fit(&listing);
+        let Assessment {
             standing,
             price,
             quote,
-        } = judgement;
+        } = assessment;
         let usual = match listing.kind {
             Kind::Http => Method::GET,
             Kind::Mcp => Method::POST,
@@ -118,10 +132,10 @@ impl Service {
             url: listing.url,
             method: listing
                 .method
-                .or_else(|| wish.method.clone())
+                .or_else(|| criteria.method.clone())
                 .unwrap_or(usual),
             tool: listing.tool,
-            cap: cap(&price, wish.max_price),
+            cap: cap(&price, criteria.max_price),
             price,
             quote,
             standing,
@@ -132,12 +146,14 @@ impl Service {
         }
     }
 
-    /// A request to the service that pays at most what was advertised, or the query's `max_price` where that
-    /// is less or no price was. A body and what the service wants besides are to be added.
+    /// Creates a request that pays at most the advertised price.
     ///
-    /// A service that turns out to be dearer than advertised is denied
-    /// ([`Rule::MaxPrice`](crate::Rule::MaxPrice)); whether it is still worth it is for the caller to say, with
-    /// [`RequestBuilder::max_price`]. The policy holds beside it.
+    /// It pays at most the query's `max_price` if that is lower, or if there is no advertised price. Add
+    /// a body and other parts that the service needs.
+    ///
+    /// If the service asks for more, bursar denies the payment with
+    /// [`Rule::MaxPrice`](crate::Rule::MaxPrice). Call [`RequestBuilder::max_price`] to allow more. The
+    /// limits of the policy apply too.
     pub fn request(&self, client: &Client) -> RequestBuilder {
         let request = client.request(self.method.clone(), self.url.clone());
         match &self.cap {
@@ -146,8 +162,8 @@ impl Service {
         }
     }
 
-    /// The place in a ranking: what can be paid, what fits, what is cheap, and then by name, so that the same
-    /// lists make the same order.
+    /// Returns a key that sorts services: by standing, words, price and words in names, and then by
+    /// name, so that the same lists have the same order.
     pub(super) fn place(&self) -> impl Ord + use<> {
         let price = self.price.dollars().unwrap_or(Usd::MAX);
         let name = (
@@ -177,14 +193,14 @@ fn cap(price: &Price, max: Option<Usd>) -> Option<Amount> {
     }
 }
 
-/// All that the sources list, each thing once, and what became of the sources.
-pub(super) fn merged(harvests: Vec<Harvest>) -> (Vec<Listing>, Vec<SourceReport>) {
+/// Merges the lists of all sources, with one listing for each service.
+pub(super) fn merged(contents: Vec<SourceContents>) -> (Vec<Listing>, Vec<SourceReport>) {
     let mut merged: Vec<Listing> = Vec::new();
     let mut places: HashMap<(Kind, Url, Option<String>), Vec<usize>> = HashMap::new();
     let mut reports = Vec::new();
-    for (source, harvest) in harvests.into_iter().enumerate() {
-        reports.push(harvest.report);
-        for mut listing in harvest.listings {
+    for (source, read) in contents.into_iter().enumerate() {
+        reports.push(read.report);
+        for mut listing in read.listings {
             listing.sources = vec![source];
             let here = places
                 .entry((listing.kind, listing.url.clone(), listing.tool.clone()))

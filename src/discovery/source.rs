@@ -1,4 +1,4 @@
-//! Where lists are, and reading one to its end or its bounds.
+//! The sources of a search, and the code that reads one within its limits.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,21 +10,22 @@ use url::Url;
 use super::fetch::Fetcher;
 use super::listing::Listing;
 use super::page::{Next, Page, Skipped};
-use super::{Wish, bazaar, below, mcp_registry, openapi, well_known};
+use super::{Criteria, bazaar, below, mcp_registry, openapi, well_known};
 use crate::{Client, Error};
 
-/// Items that are asked for in one page: as many as bazaars and registries give.
+/// The number of items to ask for in one page. Bazaars and registries return at most 100.
 const PAGE: &str = "100";
-/// Words that a registry is asked for, one after the other: it compares them with names as they stand.
+/// The number of words that bursar asks a registry for, one by one. A registry searches names for one
+/// text.
 const REGISTRY_WORDS: usize = 3;
 
-/// What kind of list it is.
+/// The kind of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SourceKind {
-    /// A facilitator's bazaar.
+    /// The bazaar of a facilitator.
     Bazaar,
-    /// An origin's `/.well-known/x402`.
+    /// `/.well-known/x402` of an origin.
     WellKnown,
     /// An OpenAPI document.
     OpenApi,
@@ -33,7 +34,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// The stable name, such as `well_known`.
+    /// Returns the stable name, such as `well_known`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,27 +52,40 @@ impl fmt::Display for SourceKind {
     }
 }
 
-/// What became of a source.
+/// A report on a source.
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// let findings = client.discover().bazaar("https://x402.org/facilitator").find("").run().await?;
+/// for source in &findings.sources {
+///     println!("{} {}: {} items, {} skipped", source.kind, source.url, source.items, source.skipped.count);
+///     if let Some(error) = &source.error {
+///         println!("  {error}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SourceReport {
-    /// What kind of list it is.
+    /// The kind of the source.
     pub kind: SourceKind,
-    /// As it was named.
+    /// The URL as you gave it.
     pub url: Url,
-    /// How many pages were read.
+    /// The number of pages that bursar read.
     pub pages: usize,
-    /// How many items they had, those skipped included.
+    /// The number of items in these pages, including skipped ones.
     pub items: usize,
-    /// What could not be used.
+    /// The items that bursar could not use.
     pub skipped: Skipped,
-    /// Whether the list went on when its bound of pages was reached.
+    /// Whether the list has more pages than bursar read.
     pub more: bool,
-    /// Why reading ended early; what was read before is used.
+    /// The error that ended the reading, if any. Services read before it count.
     pub error: Option<Error>,
 }
 
-/// What may be read of one source.
+/// The limits of one source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) pages: usize,
@@ -87,23 +101,25 @@ impl Default for Bounds {
     }
 }
 
-/// A list to be read.
+/// A source of listings.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     kind: SourceKind,
     url: Url,
 }
 
-/// What was read of a source.
+/// The listings of a source, and its report.
 #[derive(Debug)]
-pub(super) struct Harvest {
+pub(super) struct SourceContents {
     pub(super) listings: Vec<Listing>,
     pub(super) report: SourceReport,
 }
 
 impl Source {
+    /// Creates a source.
+    ///
     /// # Errors
-    /// When the URL carries a user name or password, which would be sent.
+    /// Returns an error if the URL has a user name or password, because bursar would send them.
     pub(super) fn new(kind: SourceKind, url: Url) -> Result<Self, Error> {
         if url.username().is_empty() && url.password().is_none() {
             return Ok(Self { kind, url });
@@ -111,8 +127,13 @@ impl Source {
         Err(Error::builder("the URL of a list carries a user name or password").at(&url))
     }
 
-    /// Reads the list, as far as the bounds and the list itself allow.
-    pub(super) async fn harvest(self, client: &Client, wish: &Wish, bounds: Bounds) -> Harvest {
+    /// Reads the source up to its end or its limits.
+    pub(super) async fn read(
+        self,
+        client: &Client,
+        criteria: &Criteria,
+        bounds: Bounds,
+    ) -> SourceContents {
         let Self { kind, url } = self;
         let report = SourceReport {
             kind,
@@ -123,17 +144,17 @@ impl Source {
             more: false,
             error: None,
         };
-        let harvest = Harvest {
+        let read = SourceContents {
             listings: Vec::new(),
             report,
         };
         let fetcher = Fetcher::new(client, bounds.time);
         let mut reader = Reader {
             fetcher,
-            wish,
+            criteria,
             left: bounds.pages,
             seen: HashSet::new(),
-            harvest,
+            read,
         };
         let read = match kind {
             SourceKind::Bazaar => reader.bazaar(&url).await,
@@ -141,30 +162,30 @@ impl Source {
             SourceKind::OpenApi => reader.openapi(&url).await,
             SourceKind::Registry => reader.registry(&url).await,
         };
-        reader.harvest.report.error = read.err();
-        reader.harvest
+        reader.read.report.error = read.err();
+        reader.read
     }
 }
 
-/// Reads one source.
+/// The state of reading one source.
 struct Reader<'a> {
     fetcher: Fetcher<'a>,
-    wish: &'a Wish,
-    /// Pages that may still be read.
+    criteria: &'a Criteria,
+    /// The number of pages that may still be read.
     left: usize,
-    /// The pages that were read already: a list that repeats itself has ended.
+    /// The hashes of the pages. A list that returns the same page again has ended.
     seen: HashSet<u64>,
-    harvest: Harvest,
+    read: SourceContents,
 }
 
-/// A list in pages.
+/// A list of several pages.
 struct Series<'a> {
     url: Url,
     query: Vec<(&'static str, &'a str)>,
     read: fn(&[u8]) -> Result<Page, Error>,
 }
 
-/// A page's place in its list.
+/// The position of a page in its list.
 enum Place {
     Start,
     Offset(usize),
@@ -187,14 +208,14 @@ impl Series<'_> {
 }
 
 impl Reader<'_> {
-    /// The search, if words are looked for and there is one; else the list.
+    /// Reads the search, or the list if there is no search or the query has no words.
     async fn bazaar(&mut self, url: &Url) -> Result<(), Error> {
-        if !self.wish.words.is_empty() {
-            let text = self.wish.text.as_str();
+        if !self.criteria.words.is_empty() {
+            let text = self.criteria.text.as_str();
             let searched = self
                 .resources(below(url, "/discovery/search"), Some(("query", text)))
                 .await;
-            self.harvest
+            self.read
                 .listings
                 .iter_mut()
                 .for_each(|listing| listing.searched = true);
@@ -207,16 +228,18 @@ impl Reader<'_> {
             .await
     }
 
-    /// One of a bazaar's two lists. Filters compare texts, so a network is asked for as both versions write it.
+    /// Reads one of a bazaar's two lists.
+    ///
+    /// A bazaar compares networks as text, so this asks for the CAIP-2 identifier and for the name.
     async fn resources(
         &mut self,
         url: Url,
         query: Option<(&'static str, &str)>,
     ) -> Result<(), Error> {
-        let wish = self.wish;
+        let criteria = self.criteria;
         let mut query: Vec<(&'static str, &str)> = query.into_iter().collect();
-        query.extend(wish.kind.map(|kind| ("type", kind.name())));
-        let Some(network) = wish.network else {
+        query.extend(criteria.kind.map(|kind| ("type", kind.name())));
+        let Some(network) = criteria.network else {
             return self
                 .series(&Series {
                     url,
@@ -261,13 +284,13 @@ impl Reader<'_> {
         self.document(&url, openapi::read).await
     }
 
-    /// By each of the first words, and all of it where none is found: a registry compares one text with names.
+    /// Asks a registry for each of the first words, and for everything if that finds nothing.
     async fn registry(&mut self, url: &Url) -> Result<(), Error> {
-        let wish = self.wish;
-        for word in wish.words.iter().take(REGISTRY_WORDS) {
+        let criteria = self.criteria;
+        for word in criteria.words.iter().take(REGISTRY_WORDS) {
             self.servers(url, Some(word)).await?;
         }
-        if self.harvest.listings.is_empty() {
+        if self.read.listings.is_empty() {
             self.servers(url, None).await
         } else {
             Ok(())
@@ -297,7 +320,7 @@ impl Reader<'_> {
         .await
     }
 
-    /// Reads page after page until the list ends, repeats itself or reaches its bound.
+    /// Reads pages until the list ends or repeats itself, or the limit is reached.
     async fn series(&mut self, series: &Series<'_>) -> Result<(), Error> {
         let mut place = Place::Start;
         let mut offset = 0_usize;
@@ -319,11 +342,11 @@ impl Reader<'_> {
                 Next::End | Next::Total(_) => return Ok(()),
             };
         }
-        self.harvest.report.more = true;
+        self.read.report.more = true;
         Ok(())
     }
 
-    /// Reads a list that has no pages.
+    /// Reads a list of one page.
     async fn document(
         &mut self,
         url: &Url,
@@ -335,12 +358,12 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Keeps what a page holds, and tells whether it is another page than those before.
+    /// Keeps the contents of a page. Returns whether the page is new.
     fn take(&mut self, page: Page) -> bool {
         if !self.seen.insert(page.digest) {
             return false;
         }
-        let Harvest { listings, report } = &mut self.harvest;
+        let SourceContents { listings, report } = &mut self.read;
         report.pages = report.pages.saturating_add(1);
         report.items = report.items.saturating_add(page.items);
         report.skipped.extend(page.skipped);
@@ -349,7 +372,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether there is nothing of the kind at a place: another may be tried.
+/// Returns whether the answer means that there is no such list, so that another path may work.
 fn is_missing(error: &Error) -> bool {
     let missing = [
         StatusCode::BAD_REQUEST,
@@ -364,7 +387,7 @@ fn is_missing(error: &Error) -> bool {
         .is_some_and(|status| missing.contains(&status))
 }
 
-/// A path of the URL's origin.
+/// Returns the URL of a path of the same origin.
 fn at_origin(url: &Url, path: &str) -> Url {
     let mut url = url.clone();
     url.set_path(path);
@@ -373,7 +396,7 @@ fn at_origin(url: &Url, path: &str) -> Url {
     url
 }
 
-/// What a page of any kind of list comes to, read as if it came from `https://list.example`.
+/// Reads a page of any kind as if it came from `https://list.example`.
 #[cfg(fuzzing)]
 pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<crate::fuzzing::Listed> {
     let url = Url::parse("https://list.example/").ok()?;

@@ -1,4 +1,4 @@
-//! An origin's own list: `/.well-known/x402` and the draft `/.well-known/x402.json`.
+//! The list of an origin: `/.well-known/x402` and the draft `/.well-known/x402.json`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,21 +8,21 @@ use url::Url;
 use super::bazaar;
 use super::listing::{Listing, Texts, locate, method};
 use super::page::{Capped, Page, json};
-use super::price::Asked;
+use super::price::AdvertisedPrice;
 use super::service::Kind;
 use crate::{Error, ErrorKind};
 
 #[derive(Deserialize)]
 struct Manifest {
-    /// URLs, or methods and URLs.
+    /// URLs, or methods with URLs.
     #[serde(default)]
     resources: Option<Capped<Box<RawValue>>>,
-    /// Resources as a bazaar has them.
+    /// Resources in the form of a bazaar.
     #[serde(default)]
     items: Option<Capped<Box<RawValue>>>,
 }
 
-/// The list that was read at `url`, which the URLs in it may be relative to.
+/// Reads the list at `url`. The URLs in it may be relative to `url`.
 pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
     let manifest: Manifest = json(bytes, "a list of resources")?;
     let items = manifest.resources.or(manifest.items).ok_or_else(|| {
@@ -46,7 +46,7 @@ fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
             Ok(Listing::new(
                 Kind::Http,
                 locate(written, Some(base))?,
-                Asked::Nothing,
+                AdvertisedPrice::Nothing,
                 &Texts::default(),
             )
             .method(said))
@@ -67,7 +67,7 @@ mod tests {
         let url: Url = "https://api.example.com/.well-known/x402".parse().unwrap();
         let manifest = json!({ "version": 1, "resources": [
             "https://api.example.com/report", "POST /search", "/plain", 7, "mailto:me@example.com",
-            { "url": "/dear", "method": "put", "accepts": [] },
+            { "url": "/costly", "method": "put", "accepts": [] },
         ] });
         let page = read(manifest.to_string().as_bytes(), &url).unwrap();
         let seen: Vec<_> = page
@@ -86,7 +86,7 @@ mod tests {
                 ("/report", None),
                 ("/search", Some("POST")),
                 ("/plain", None),
-                ("/dear", Some("PUT"))
+                ("/costly", Some("PUT"))
             ]
         );
         assert_eq!(page.skipped.count, 2);

@@ -1,4 +1,4 @@
-//! What is signed to pay: `TransferWithAuthorization` of EIP-3009.
+//! The message that pays: `TransferWithAuthorization` of EIP-3009.
 
 use alloy::primitives::{Address, B256, U256, b256, keccak256};
 use serde_json::json;
@@ -18,11 +18,25 @@ const MEMBERS: &[(&str, &str)] = &[
     ("nonce", "bytes32"),
 ];
 
-/// One transfer of a token, fully typed: what a [`Signer`](crate::Signer) is asked to sign.
+/// A transfer of a token that a [`Signer`](crate::Signer) is asked to sign.
 ///
-/// Only bursar makes these, after the policy allowed the payment and the books hold its money; where the
-/// policy has [signing ahead](crate::HostRules::sign_ahead), what is signed leaves the process after that. The
-/// token and its EIP-712 domain come from the asset registry, never from the seller.
+/// Only bursar creates one. It does so after the policy has allowed the payment and the ledger has
+/// reserved the money. The token and its EIP-712 domain come from the [`AssetRegistry`], never from
+/// the seller.
+///
+/// [`AssetRegistry`]: crate::AssetRegistry
+///
+/// ```
+/// use bursar::{Signature, SignerError, TransferAuthorization, usd};
+///
+/// /// Refuses to sign for more than ten cents.
+/// fn check(authorization: &TransferAuthorization) -> Result<(), SignerError> {
+///     match authorization.amount().dollars() {
+///         Some(dollars) if dollars <= usd!("0.10") => Ok(()),
+///         _ => Err(SignerError::rejected(format!("{} is too much", authorization.amount()))),
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferAuthorization {
     asset: Asset,
@@ -53,61 +67,61 @@ impl TransferAuthorization {
         }
     }
 
-    /// The same at the times of another.
+    /// Returns the same authorization with the validity period of another.
     pub(crate) const fn valid_as(mut self, other: &Self) -> Self {
         (self.valid_after, self.valid_before) = (other.valid_after, other.valid_before);
         self
     }
 
-    /// The token.
+    /// Returns the token.
     #[must_use]
     pub const fn asset(&self) -> &Asset {
         &self.asset
     }
 
-    /// The payer.
+    /// Returns the address that pays.
     #[must_use]
     pub const fn from(&self) -> Address {
         self.from
     }
 
-    /// The payee.
+    /// Returns the address that is paid.
     #[must_use]
     pub const fn to(&self) -> Address {
         self.to
     }
 
-    /// Atomic units of the token.
+    /// Returns the amount in atomic units of the token.
     #[must_use]
     pub const fn value(&self) -> U256 {
         self.value
     }
 
-    /// The amount, for people.
+    /// Returns the amount with its token, for display.
     #[must_use]
     pub fn amount(&self) -> TokenAmount {
         TokenAmount::from_units(self.asset.clone(), self.value)
     }
 
-    /// Unix seconds after which the chain accepts it.
+    /// Returns the time after which the token accepts the authorization, in Unix seconds.
     #[must_use]
     pub const fn valid_after(&self) -> u64 {
         self.valid_after
     }
 
-    /// Unix seconds before which the chain accepts it.
+    /// Returns the time before which the token accepts the authorization, in Unix seconds.
     #[must_use]
     pub const fn valid_before(&self) -> u64 {
         self.valid_before
     }
 
-    /// The nonce, which the token accepts once for this payer.
+    /// Returns the nonce. The token accepts each nonce of a payer once.
     #[must_use]
     pub const fn nonce(&self) -> B256 {
         self.nonce
     }
 
-    /// The EIP-712 digest, for signers that sign 32 bytes without looking.
+    /// Returns the EIP-712 digest, for a signer that signs 32 bytes and cannot read typed data.
     #[must_use]
     pub fn digest(&self) -> B256 {
         typed_data::digest(&self.asset, self.struct_hash())
@@ -126,8 +140,9 @@ impl TransferAuthorization {
         keccak256(concat_words(words))
     }
 
-    /// The parameter of `eth_signTypedData_v4`, for remote and hardware signers that show or check
-    /// what they sign.
+    /// Returns the JSON parameter of `eth_signTypedData_v4`.
+    ///
+    /// Pass it to a remote or hardware signer that shows or checks the message before it signs.
     #[must_use]
     pub fn typed_data_json(&self) -> String {
         let message = json!({

@@ -1,4 +1,4 @@
-//! What is signed to make an authorization worthless: `CancelAuthorization` of EIP-3009.
+//! The message that cancels an authorization: `CancelAuthorization` of EIP-3009.
 
 use alloy::primitives::{Address, B256, U256, b256, hex, keccak256};
 use serde_json::json;
@@ -16,10 +16,10 @@ const CANCEL_VRS: [u8; 4] = hex!("5a049a70");
 /// `cancelAuthorization(address,bytes32,bytes)`.
 const CANCEL_BYTES: [u8; 4] = hex!("b7b72899");
 
-/// The cancellation of one nonce, fully typed: what a [`Signer`](crate::Signer) is asked to sign.
+/// The cancellation of one nonce, which a [`Signer`](crate::Signer) is asked to sign.
 ///
-/// Once the token has accepted it, nothing that was signed with this nonce can be cashed. Until
-/// then it changes nothing: whoever cashes the authorization first wins.
+/// After the token accepts the cancellation, no authorization with this nonce can be used. Before
+/// that, the cancellation has no effect: the seller can still use the authorization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelAuthorization {
     asset: Asset,
@@ -28,7 +28,9 @@ pub struct CancelAuthorization {
 }
 
 impl CancelAuthorization {
-    /// The cancellation of this nonce of `authorizer`. It moves no money, so anybody may make one.
+    /// Creates the cancellation of a nonce of `authorizer`.
+    ///
+    /// A cancellation moves no money, so any program may create one.
     #[must_use]
     pub const fn new(asset: Asset, authorizer: Address, nonce: B256) -> Self {
         Self {
@@ -38,33 +40,34 @@ impl CancelAuthorization {
         }
     }
 
-    /// The token.
+    /// Returns the token.
     #[must_use]
     pub const fn asset(&self) -> &Asset {
         &self.asset
     }
 
-    /// The payer.
+    /// Returns the address that signed, or may have signed, an authorization with the nonce.
     #[must_use]
     pub const fn authorizer(&self) -> Address {
         self.authorizer
     }
 
-    /// The nonce that shall be worthless.
+    /// Returns the nonce to cancel.
     #[must_use]
     pub const fn nonce(&self) -> B256 {
         self.nonce
     }
 
-    /// The EIP-712 digest, for signers that sign 32 bytes without looking.
+    /// Returns the EIP-712 digest, for a signer that signs 32 bytes and cannot read typed data.
     #[must_use]
     pub fn digest(&self) -> B256 {
         let words = [TYPEHASH, self.authorizer.into_word(), self.nonce];
         typed_data::digest(&self.asset, keccak256(concat_words(words)))
     }
 
-    /// The parameter of `eth_signTypedData_v4`, for remote and hardware signers that show or check
-    /// what they sign.
+    /// Returns the JSON parameter of `eth_signTypedData_v4`.
+    ///
+    /// Pass it to a remote or hardware signer that shows or checks the message before it signs.
     #[must_use]
     pub fn typed_data_json(&self) -> String {
         let message = json!({ "authorizer": self.authorizer.to_checksum(None), "nonce": self.nonce.to_string() });
@@ -72,10 +75,23 @@ impl CancelAuthorization {
     }
 }
 
-/// A cancellation that was signed, for whoever pays the gas: send [`calldata`](Self::calldata) to
-/// [`contract`](Self::contract) on [`network`](Self::network).
+/// A cancellation with its signature, ready to be sent to the chain.
 ///
-/// Anybody may send it, and it can do nothing but cancel.
+/// Send a transaction with [`calldata`](Self::calldata) to [`contract`](Self::contract) on
+/// [`network`](Self::network). Any account may send it and pay its gas. The signature can only
+/// cancel the nonce.
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client, id: bursar::PurchaseId) -> Result<(), bursar::Error> {
+/// let cancellation = client.cancel(&id).await?;
+/// println!("send 0x{} to {} on {}",
+///     cancellation.calldata().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+///     cancellation.contract(),
+///     cancellation.network(),
+/// );
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedCancellation {
     cancellation: CancelAuthorization,
@@ -83,7 +99,7 @@ pub struct SignedCancellation {
 }
 
 impl SignedCancellation {
-    /// A cancellation and its signature, which the token's contract checks.
+    /// Joins a cancellation and its signature, which the token's contract checks.
     #[must_use]
     pub const fn new(cancellation: CancelAuthorization, signature: Signature) -> Self {
         Self {
@@ -92,38 +108,40 @@ impl SignedCancellation {
         }
     }
 
-    /// The chain.
+    /// Returns the chain.
     #[must_use]
     pub fn network(&self) -> Network {
         self.cancellation.asset.network()
     }
 
-    /// The token's contract, which the transaction goes to.
+    /// Returns the token's contract, to which the transaction goes.
     #[must_use]
     pub fn contract(&self) -> Address {
         self.cancellation.asset.address()
     }
 
-    /// The payer.
+    /// Returns the address whose nonce is canceled.
     #[must_use]
     pub const fn authorizer(&self) -> Address {
         self.cancellation.authorizer
     }
 
-    /// The nonce that shall be worthless.
+    /// Returns the nonce to cancel.
     #[must_use]
     pub const fn nonce(&self) -> B256 {
         self.cancellation.nonce
     }
 
-    /// The signature.
+    /// Returns the signature.
     #[must_use]
     pub const fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// The transaction's input: the overload with `v`, `r` and `s` of EIP-3009 for a signature of 65
-    /// bytes, and the one with `bytes` of Circle's version 2.2 for a contract account's.
+    /// Returns the input of the transaction.
+    ///
+    /// For a signature of 65 bytes it calls the function of EIP-3009 with `v`, `r` and `s`. For the
+    /// signature of a contract account it calls the function with `bytes` of Circle's version 2.2.
     #[must_use]
     pub fn calldata(&self) -> Vec<u8> {
         let head = concat_words([self.authorizer().into_word(), self.nonce()]);
@@ -135,7 +153,7 @@ impl SignedCancellation {
             signature => {
                 let length = B256::from(U256::from(signature.len()));
                 let padding = vec![0_u8; signature.len().wrapping_neg() % 32];
-                // The bytes begin after the three words of the head.
+                // The bytes follow the three words of the head.
                 let offset = B256::from(U256::from(96));
                 let parts: [&[u8]; 6] = [
                     &CANCEL_BYTES,
@@ -174,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_constants_are_the_hashes_of_their_texts() {
+    fn the_constants_are_the_hashes_of_their_signatures() {
         assert_eq!(
             keccak256("CancelAuthorization(address authorizer,bytes32 nonce)"),
             TYPEHASH
@@ -190,9 +208,9 @@ mod tests {
         );
     }
 
-    /// Digest, signature and calldata as viem makes them.
+    /// viem computes the same digest, signature and calldata.
     #[tokio::test]
-    async fn viem_makes_the_same() {
+    async fn viem_computes_the_same() {
         assert_eq!(
             cancellation().digest(),
             b256!("563f52e4c2769b840822a0bc5aaa21369aa703a4dbb28f024ee30e42998441b8")

@@ -1,4 +1,4 @@
-//! EIP-3009: the messages that are signed, their nonces and their signatures.
+//! EIP-3009: the signed messages, their nonces and their signatures.
 
 mod authorization;
 mod cancellation;

@@ -1,4 +1,4 @@
-//! What names a purchase, and the nonce that follows from it.
+//! Purchase ids, and the nonce that each purchase has on the chain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,25 +9,34 @@ use serde::{Serialize, Serializer};
 
 use crate::money::Asset;
 
-/// Names one purchase of a payer: the caller's own id, or a fresh random one.
+/// The id of one purchase of a payer: an id of your choice, or a random one.
 ///
-/// One purchase has one nonce on the chain, so everything that is ever signed under one id can be
-/// paid at most once.
+/// The id determines the nonce on the chain. The token accepts a nonce once, so it accepts at most
+/// one of the authorizations that are signed under one id.
+///
+/// ```
+/// use bursar::PurchaseId;
+///
+/// let id: PurchaseId = "invoice-2026-11-25".parse()?;
+/// assert_eq!(id.as_str(), "invoice-2026-11-25");
+/// assert!("no spaces".parse::<PurchaseId>().is_err());
+/// # Ok::<(), bursar::PurchaseIdError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PurchaseId(Arc<str>);
 
 impl PurchaseId {
     const MAX_LENGTH: usize = 128;
 
-    /// A fresh id of 128 random bits.
+    /// Creates a random id of 128 bits.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// Returns an error if the operating system has no randomness.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
         random_hex().map(|text| Self(text.into()))
     }
 
-    /// The text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -66,16 +75,17 @@ impl Serialize for PurchaseId {
     }
 }
 
-/// The text is not a purchase id.
+/// The error of parsing a [`PurchaseId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a purchase id is 1 to 128 printable ASCII characters without spaces")]
 #[non_exhaustive]
 pub struct PurchaseIdError;
 
-/// The EIP-3009 nonce of a purchase: `keccak256(tag, payer, chain, asset, purchase id, generation)`.
+/// Returns the EIP-3009 nonce of a purchase: the hash of a tag, payer, chain, asset, generation and
+/// purchase id.
 ///
-/// Amount, payee and expiry stay out, so that all that is signed for one purchase excludes itself
-/// on the chain. Every part but the last has a fixed length.
+/// The nonce does not depend on amount, payee and expiry. Therefore the token accepts at most one of
+/// all authorizations of a purchase. Every part but the last has a fixed length.
 pub(crate) fn nonce(payer: Address, asset: &Asset, id: &PurchaseId, generation: u32) -> B256 {
     let mut preimage = b"bursar purchase v1".to_vec();
     preimage.extend_from_slice(payer.as_slice());
@@ -92,7 +102,7 @@ mod tests {
     use crate::money::{AssetRegistry, Network};
 
     #[test]
-    fn the_nonce_is_of_the_purchase_alone() {
+    fn the_nonce_depends_on_the_purchase_alone() {
         let base = Network::from_chain_id(8453);
         let asset = AssetRegistry::stablecoins()
             .find_symbol(base, "USDC")

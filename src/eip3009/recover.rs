@@ -1,11 +1,11 @@
-//! Checking that a signature is the payer's, before anything depends on it.
+//! Checks of a signature before bursar uses it.
 
 use alloy::primitives::{Address, B256};
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
 
 use super::{Signature, TransferAuthorization, address_of};
 
-/// A signature is not the payer's, or is no signature at all.
+/// The error of a signature that is malformed or was made by another address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct WrongSignature(String);
@@ -16,7 +16,7 @@ impl WrongSignature {
     }
 }
 
-/// The signature in canonical form (low `s`, `v` 27 or 28), if it recovers to the payer.
+/// Returns the signature in canonical form (low `s`, `v` 27 or 28) if the payer made it.
 pub(crate) fn check_signature(
     authorization: &TransferAuthorization,
     signature: &Signature,
@@ -24,7 +24,7 @@ pub(crate) fn check_signature(
     check(authorization.digest(), authorization.from(), signature)
 }
 
-/// The signature of a digest in canonical form, if it recovers to `signer`.
+/// Returns the signature of `digest` in canonical form if `signer` made it.
 pub(crate) fn check(
     digest: B256,
     signer: Address,
@@ -57,7 +57,7 @@ fn parse(signature: &Signature) -> Result<(Ecdsa, RecoveryId), WrongSignature> {
         [1 | 28] => true,
         _ => return Err(malformed()),
     };
-    // The mirror image with a high `s` is valid mathematics, but the token's contract refuses it.
+    // The same signature with a high `s` is valid ECDSA, but the token's contract refuses it.
     let low = ecdsa.normalize_s();
     Ok((low, RecoveryId::new(odd != (low != ecdsa), false)))
 }
@@ -71,7 +71,7 @@ pub(crate) mod tests {
     use crate::money::{AssetRegistry, Network};
     use crate::signer::LocalSigner;
 
-    /// A cent of Base's USDC from `payer`.
+    /// Returns an authorization of 0.01 USDC on Base, paid by `payer`.
     pub(crate) fn authorization(payer: Address) -> TransferAuthorization {
         let usdc = AssetRegistry::stablecoins()
             .find_symbol(Network::from_chain_id(8453), "USDC")
@@ -90,7 +90,7 @@ pub(crate) mod tests {
         LocalSigner::from_bytes(&vec![byte; 32].into()).unwrap()
     }
 
-    /// A signer, an authorization for it and its own signature of it.
+    /// Returns an authorization of a local signer, and its signature.
     fn signed() -> (TransferAuthorization, Signature) {
         let signer = signer(7);
         let authorization = authorization(signer.address());
@@ -105,13 +105,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_local_signature_is_canonical_already() {
+    fn a_local_signature_is_canonical() {
         let (authorization, signature) = signed();
         assert_eq!(check_signature(&authorization, &signature), Ok(signature));
     }
 
     #[test]
-    fn v_counted_from_nought_becomes_27_or_28() {
+    fn a_v_of_0_or_1_becomes_27_or_28() {
         let (authorization, signature) = signed();
         let v = signature.as_bytes()[64];
         assert_eq!(
@@ -121,7 +121,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_high_s_is_brought_low() {
+    fn a_high_s_becomes_low() {
         let (authorization, signature) = signed();
         let low = Ecdsa::from_slice(&signature.as_bytes()[..64]).unwrap();
         let high = Ecdsa::from_scalars(low.r().to_bytes(), low.s().neg().to_bytes()).unwrap();
@@ -135,7 +135,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_65_bytes_of_a_signature_is_refused() {
+    fn a_malformed_signature_is_refused() {
         let (authorization, signature) = signed();
         let bytes = signature.as_bytes();
         let longer = [bytes, &[27]].concat();
@@ -164,7 +164,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_signature_with_the_wrong_v_is_somebody_elses() {
+    fn a_signature_with_the_wrong_v_is_refused() {
         let (authorization, signature) = signed();
         let other = with_v(&signature, 27 + 28 - signature.as_bytes()[64]);
         assert!(check_signature(&authorization, &other).is_err());
@@ -174,13 +174,13 @@ pub(crate) mod tests {
     fn a_signature_of_other_terms_is_refused() {
         let (authorization, signature) = signed();
         let usdc = authorization.asset().clone();
-        let dearer = TransferAuthorization::new(
+        let changed = TransferAuthorization::new(
             usdc,
             (authorization.from(), authorization.to()),
             authorization.value() + U256::from(1),
             (authorization.valid_after(), authorization.valid_before()),
             authorization.nonce(),
         );
-        assert!(check_signature(&dearer, &signature).is_err());
+        assert!(check_signature(&changed, &signature).is_err());
     }
 }

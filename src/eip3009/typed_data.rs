@@ -1,11 +1,11 @@
-//! What the messages of EIP-3009 share: a token's EIP-712 domain, and one level of members.
+//! EIP-712 encoding of the messages of EIP-3009.
 
 use alloy::primitives::{B256, keccak256};
 use serde_json::{Value, json};
 
 use crate::money::Asset;
 
-/// `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
+/// Returns `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
 pub(super) fn digest(asset: &Asset, struct_hash: B256) -> B256 {
     let mut message = [0_u8; 66];
     let (prefix, rest) = message.split_at_mut(2);
@@ -16,7 +16,8 @@ pub(super) fn digest(asset: &Asset, struct_hash: B256) -> B256 {
     keccak256(message)
 }
 
-/// The parameter of `eth_signTypedData_v4`. `members` are names and types, in the type's order.
+/// Returns the JSON parameter of `eth_signTypedData_v4`. `members` are the names and types of the
+/// message, in the order of its type.
 pub(super) fn json(
     asset: &Asset,
     primary: &str,

@@ -180,7 +180,7 @@ impl<'a, W: Transport> Exchange<'a, W> {
             origin = Origin::of(request.url()).map(tracing::field::display),
             tag = self.options.tag.as_deref(),
             status = Empty,
-            spend = Empty,
+            payment_status = Empty,
             error = Empty,
         );
         // In a place of its own: what callers hold is small, and cheap to move.
@@ -188,11 +188,11 @@ impl<'a, W: Transport> Exchange<'a, W> {
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16())
-                    .record("spend", response.payment_status().name());
+                    .record("payment_status", response.payment_status().name());
             }
             Err(error) => {
                 span.record("error", error.kind().name())
-                    .record("spend", error.payment_status().name());
+                    .record("payment_status", error.payment_status().name());
             }
         }
         answer

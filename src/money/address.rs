@@ -1,23 +1,25 @@
-//! Addresses in mixed case (EIP-55), kept for those met last: each takes a hash, and a seller's are the same
-//! in every purchase.
+//! Addresses as text, with the mixed-case checksum of EIP-55.
+//!
+//! A checksum takes a hash. A client writes the same few addresses again and again, so each thread
+//! keeps the last ones that it wrote.
 
 use std::cell::RefCell;
 
 use alloy::primitives::Address;
 
-const KEPT: usize = 16;
+const SLOTS: usize = 16;
 
 thread_local! {
-    static MET: RefCell<[Option<(Address, String)>; KEPT]> = const { RefCell::new([const { None }; KEPT]) };
+    static RECENT: RefCell<[Option<(Address, String)>; SLOTS]> = const { RefCell::new([const { None }; SLOTS]) };
 }
 
-/// The address with its checksum.
+/// Returns the address with its checksum.
 pub(crate) fn checksummed(address: Address) -> String {
     let place = address
         .as_slice()
         .last()
-        .map_or(0, |byte| usize::from(*byte) % KEPT);
-    MET.with_borrow_mut(|met| match met.get_mut(place) {
+        .map_or(0, |byte| usize::from(*byte) % SLOTS);
+    RECENT.with_borrow_mut(|recent| match recent.get_mut(place) {
         Some(Some((known, text))) if *known == address => text.clone(),
         place => {
             let text = address.to_checksum(None);
@@ -29,7 +31,7 @@ pub(crate) fn checksummed(address: Address) -> String {
     })
 }
 
-/// An address in one case, or in mixed case with a right checksum (EIP-55).
+/// Reads an address in one case, or in mixed case with a correct checksum (EIP-55).
 pub(crate) fn parse_address(written: &str) -> Option<Address> {
     let digits = written.strip_prefix("0x")?;
     let address: Address = written.parse().ok()?;
@@ -43,13 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_do_not_take_each_others_place() {
-        let in_one_place = |first: u8| {
+    fn addresses_with_the_same_slot_are_not_confused() {
+        let in_one_slot = |first: u8| {
             let mut bytes = [first; 20];
             bytes[19] = 7;
             Address::from(bytes)
         };
-        let addresses = [0xa0, 0xb1, 0xc2].map(in_one_place);
+        let addresses = [0xa0, 0xb1, 0xc2].map(in_one_slot);
         for address in addresses
             .iter()
             .chain(&addresses)

@@ -1,7 +1,7 @@
-//! Tokens that may be paid with: chain, address, decimals and EIP-712 domain.
+//! Tokens: their chain, address, decimals and EIP-712 domain.
 //!
-//! What is known here is never taken from the wire. A seller's `extra.name` and `extra.version`
-//! are only compared with it.
+//! These facts never come from a seller. bursar only compares a seller's `extra.name` and
+//! `extra.version` with them.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,21 @@ use super::{Network, Usd};
 const DOMAIN_TYPEHASH: B256 =
     b256!("8b73c3c69bb8fe3d512ecc4cf759cc79239f7b179b0ffacaa9a75d522b39400f");
 
-/// A token on a chain, with all that signing for it needs. Cheap to clone.
+/// A token on a chain, with the facts that a signature for it needs.
+///
+/// An `Asset` is cheap to clone.
+///
+/// ```
+/// use bursar::{Asset, Network, U256, address};
+///
+/// let base: Network = "base".parse()?;
+/// let token = address!("60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42");
+/// let eurc = Asset::new(base, token, "EURC", 6, "EURC", "2");
+/// assert_eq!(eurc.to_string(), "EURC@eip155:8453");
+/// assert_eq!(eurc.format_units(U256::from(1_500_000)), "1.5");
+/// assert_eq!(eurc.dollars(U256::from(1_500_000)), None); // it has no dollar value
+/// # Ok::<(), bursar::ParseNetworkError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Asset(Arc<Token>);
 
@@ -38,23 +52,25 @@ pub(super) enum Peg {
     None,
 }
 
-/// How a token can be moved by signature.
+/// The way in which a signature moves a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TransferMethod {
     /// The token's own `transferWithAuthorization` (EIP-3009).
     Eip3009,
-    /// Uniswap's Permit2 contract. Known, not yet payable.
+    /// Uniswap's Permit2 contract. bursar cannot pay with it yet.
     Permit2,
 }
 
 impl Asset {
-    /// A token with EIP-3009 that the registry does not know.
+    /// Creates a token that supports EIP-3009.
     ///
-    /// `name` and `version` are those of its EIP-712 domain, as `name()` and `version()` (or
-    /// `eip712Domain()`) of the contract answer. It has no dollar value unless
-    /// [`pegged_to_dollar`](Self::pegged_to_dollar) says so; without one, a policy must limit it
-    /// in its own units.
+    /// `name` and `version` are those of the token's EIP-712 domain. The contract returns them from
+    /// `name()` and `version()`, or from `eip712Domain()`. Wrong values make every signature invalid.
+    ///
+    /// The token has no value in dollars, so a policy must limit it in its own units. Call
+    /// [`pegged_to_dollar`](Self::pegged_to_dollar) for a stablecoin in dollars. Register the token
+    /// with [`AssetRegistry::with`](crate::AssetRegistry::with) or with the policy.
     #[must_use]
     pub fn new(
         network: Network,
@@ -75,7 +91,7 @@ impl Asset {
         )
     }
 
-    /// Dollars that no chain moves: what a call by a key is declared to cost.
+    /// Returns the unit in which the ledger counts calls with an API key: dollars on no chain.
     pub(crate) fn declared_dollars() -> &'static Self {
         static DOLLARS: OnceLock<Asset> = OnceLock::new();
         DOLLARS.get_or_init(|| {
@@ -83,7 +99,17 @@ impl Asset {
         })
     }
 
-    /// The same token, one whole unit of it counted as one dollar by every limit.
+    /// Returns the same token with a dollar peg: every limit counts one whole token as one dollar.
+    ///
+    /// ```
+    /// use bursar::{Asset, Network, U256, address, usd};
+    ///
+    /// let token = address!("60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42");
+    /// let asset = Asset::new(Network::from_chain_id(1), token, "XUSD", 18, "X Dollar", "1")
+    ///     .pegged_to_dollar();
+    /// let units = asset.parse_units("2.5").unwrap();
+    /// assert_eq!(asset.dollars(units), Some(usd!("2.5")));
+    /// ```
     #[must_use]
     pub fn pegged_to_dollar(self) -> Self {
         let token = &*self.0;
@@ -122,56 +148,57 @@ impl Asset {
         }))
     }
 
-    /// The chain the token lives on.
+    /// Returns the chain of the token's contract.
     #[must_use]
     pub fn network(&self) -> Network {
         self.0.network
     }
 
-    /// The token's contract.
+    /// Returns the address of the token's contract.
     #[must_use]
     pub fn address(&self) -> Address {
         self.0.address
     }
 
-    /// The ticker, such as `USDC`.
+    /// Returns the symbol, such as `USDC`.
     #[must_use]
     pub fn symbol(&self) -> &str {
         &self.0.symbol
     }
 
-    /// Decimal places of one whole token.
+    /// Returns the number of decimal places of one whole token.
     #[must_use]
     pub fn decimals(&self) -> u8 {
         self.0.decimals
     }
 
-    /// `name` of the token's EIP-712 domain.
+    /// Returns `name` of the token's EIP-712 domain.
     #[must_use]
     pub fn eip712_name(&self) -> &str {
         &self.0.name
     }
 
-    /// `version` of the token's EIP-712 domain.
+    /// Returns `version` of the token's EIP-712 domain.
     #[must_use]
     pub fn eip712_version(&self) -> &str {
         &self.0.version
     }
 
-    /// How the token is moved by signature.
+    /// Returns the way in which a signature moves the token.
     #[must_use]
     pub fn transfer_method(&self) -> TransferMethod {
         self.0.transfer
     }
 
-    /// The EIP-712 domain separator, as the contract's `DOMAIN_SEPARATOR()` answers.
+    /// Returns the EIP-712 domain separator: the value of the contract's `DOMAIN_SEPARATOR()`.
     #[must_use]
     pub fn domain_separator(&self) -> B256 {
         self.0.domain_separator
     }
 
-    /// What `units` are worth in dollars, rounded up to the micro-dollar; `None` for a token
-    /// without a dollar peg, and above [`Usd::MAX`].
+    /// Returns the value of `units` atomic units in dollars, rounded up to the next micro-dollar.
+    ///
+    /// Returns `None` for a token without a dollar peg and for a value above [`Usd::MAX`].
     #[must_use]
     pub fn dollars(&self, units: U256) -> Option<Usd> {
         if self.0.peg == Peg::None {
@@ -188,14 +215,15 @@ impl Asset {
         (micros <= Usd::MAX.micros()).then(|| Usd::from_micros(micros))
     }
 
-    /// An exact decimal such as `0.01`, from atomic units.
+    /// Formats atomic units as an exact decimal such as `0.01`.
     #[must_use]
     pub fn format_units(&self, units: U256) -> String {
         format_units(units, self.0.decimals)
     }
 
-    /// Atomic units from an exact decimal such as `0.01`; `None` when it is not one, or is finer
-    /// than the token.
+    /// Parses an exact decimal such as `0.01` into atomic units.
+    ///
+    /// Returns `None` if the text is not a decimal or has more decimals than the token.
     #[must_use]
     pub fn parse_units(&self, decimal: &str) -> Option<U256> {
         let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
@@ -218,7 +246,7 @@ fn ten_to(exponent: u8) -> Option<U256> {
     U256::from(10).checked_pow(U256::from(exponent))
 }
 
-/// `USDC@eip155:8453`.
+/// Writes the symbol and the chain: `USDC@eip155:8453`.
 impl fmt::Display for Asset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.0.symbol, self.0.network)
@@ -231,7 +259,7 @@ impl fmt::Debug for Asset {
     }
 }
 
-/// Hash of an EIP-712 domain with name, version, chain id and verifying contract.
+/// Returns the hash of an EIP-712 domain with name, version, chain id and verifying contract.
 fn domain_separator(network: Network, contract: Address, name: &str, version: &str) -> B256 {
     let words = [
         DOMAIN_TYPEHASH,

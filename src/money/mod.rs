@@ -1,4 +1,4 @@
-//! Money: dollars, tokens and their amounts, and the chains that tokens are on.
+//! Dollars, tokens, amounts of tokens, and the chains of tokens.
 
 mod address;
 mod asset;

@@ -1,11 +1,11 @@
-//! EVM chains by CAIP-2 identifier and by x402 v1's names.
+//! EVM chains, as CAIP-2 identifiers and as the names of x402 version 1.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An EVM chain, known by its chain id.
+/// An EVM chain, identified by its chain id.
 ///
-/// Parsed from CAIP-2 (`eip155:8453`) or from the names that x402 v1 uses (`base`); shown as
+/// Parse it from CAIP-2 (`eip155:8453`) or from a name of x402 version 1 (`base`). `Display` writes
 /// CAIP-2.
 ///
 /// ```
@@ -20,9 +20,10 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(u64);
 
-/// Chain id, x402 name, whether its money is real. Names are those of x402 v1
-/// (`EVM_NETWORK_CHAIN_ID_MAP` of `@x402/evm` 2.27.0); chains without one carry a name of ours,
-/// which is never written to the wire.
+/// Chain id, name, and whether the chain's money is real.
+///
+/// The names are those of x402 version 1 (`EVM_NETWORK_CHAIN_ID_MAP` of `@x402/evm` 2.27.0). Some
+/// chains have no name there. bursar has its own name for these and never sends it to a seller.
 const KNOWN: &[(u64, &str, Money)] = &[
     (1, "ethereum", Money::Real),
     (11_155_111, "sepolia", Money::Test),
@@ -74,13 +75,12 @@ enum Money {
 }
 
 impl Network {
-    /// No chain: of what is in the books and was not paid on one. Read from the books alone, never
-    /// from the wire.
+    /// The network of a purchase that no chain settled. It occurs in the ledger only.
     pub(crate) const OFF_CHAIN: Self = Self(0);
 
-    /// As the books write it.
+    /// Reads a network from the ledger, including [`OFF_CHAIN`](Self::OFF_CHAIN).
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(crate) fn of_the_books(text: &str) -> Option<Self> {
+    pub(crate) fn from_ledger(text: &str) -> Option<Self> {
         if text == NO_CHAIN {
             Some(Self::OFF_CHAIN)
         } else {
@@ -88,19 +88,19 @@ impl Network {
         }
     }
 
-    /// The chain with this EIP-155 id.
+    /// Returns the chain with this EIP-155 id.
     #[must_use]
     pub const fn from_chain_id(id: u64) -> Self {
         Self(id)
     }
 
-    /// The EIP-155 chain id.
+    /// Returns the EIP-155 chain id.
     #[must_use]
     pub const fn chain_id(self) -> u64 {
         self.0
     }
 
-    /// The short name, such as `base`, where there is one.
+    /// Returns the short name, such as `base`, if the chain has one.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         KNOWN
@@ -109,8 +109,9 @@ impl Network {
             .map(|known| known.1)
     }
 
-    /// Whether the chain is known to carry play money. An unknown chain is taken to carry real
-    /// money.
+    /// Returns whether the chain is a known test network.
+    ///
+    /// bursar treats an unknown chain as one with real money.
     #[must_use]
     pub fn is_testnet(self) -> bool {
         KNOWN
@@ -118,8 +119,7 @@ impl Network {
             .any(|known| known.0 == self.0 && known.2 == Money::Test)
     }
 
-    /// The chain id of a canonical CAIP-2 identifier: `eip155:` and a decimal without leading
-    /// zeros.
+    /// Parses a canonical CAIP-2 identifier: `eip155:` and a decimal without leading zeros.
     fn from_caip2(text: &str) -> Option<Self> {
         let reference = text.strip_prefix("eip155:")?;
         let canonical = reference.bytes().all(|byte| byte.is_ascii_digit())
@@ -172,7 +172,7 @@ impl serde::Serialize for Network {
     }
 }
 
-/// The text names no EVM chain.
+/// The error of parsing a [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`")]
 pub struct ParseNetworkError {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_and_id_is_known_once_and_reads_back() {
+    fn every_name_and_id_occurs_once_and_parses() {
         for (index, (id, name, _)) in KNOWN.iter().enumerate() {
             let network: Network = name.parse().unwrap();
             assert_eq!(network.chain_id(), *id);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_canonical_identifiers_are_read() {
+    fn only_canonical_identifiers_parse() {
         for text in [
             "eip155:0x2105",
             "eip155:08453",

@@ -8,13 +8,26 @@ use alloy::primitives::{Address, address};
 use super::asset::Peg;
 use super::{Asset, Network, TransferMethod};
 
-/// The tokens a client may sign for.
+/// The tokens that a client may sign for.
+///
+/// A policy begins with [`stablecoins`](Self::stablecoins).
+///
+/// ```
+/// use bursar::{AssetRegistry, Network};
+///
+/// let base: Network = "base".parse()?;
+/// let usdc = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap();
+/// assert_eq!((usdc.decimals(), usdc.eip712_name()), (6, "USD Coin"));
+/// # Ok::<(), bursar::ParseNetworkError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct AssetRegistry(HashMap<(Network, Address), Asset>);
 
 impl AssetRegistry {
-    /// The stablecoins that the official x402 SDKs ship (`DEFAULT_ASSETS` of `@x402/evm` 2.27.0,
-    /// the additions of the Python SDK 2.25.0 and the USDC table of x402 v1 1.2.0).
+    /// Returns the stablecoins of the official x402 SDKs.
+    ///
+    /// The list joins `DEFAULT_ASSETS` of `@x402/evm` 2.27.0, the additions of the Python SDK 2.25.0
+    /// and the USDC table of x402 version 1 (1.2.0). Each token has a dollar peg.
     #[must_use]
     pub fn stablecoins() -> &'static Self {
         static BUILT_IN: OnceLock<AssetRegistry> = OnceLock::new();
@@ -29,20 +42,22 @@ impl AssetRegistry {
         })
     }
 
-    /// Adds a token, or replaces what is known of it.
+    /// Adds a token. It replaces a token with the same chain and address.
     #[must_use]
     pub fn with(mut self, asset: Asset) -> Self {
         self.0.insert((asset.network(), asset.address()), asset);
         self
     }
 
-    /// The token at this address of this chain.
+    /// Returns the token at this address of this chain.
     #[must_use]
     pub fn find(&self, network: Network, address: Address) -> Option<&Asset> {
         self.0.get(&(network, address))
     }
 
-    /// The token with this symbol on this chain, in any case; `None` also when several share it.
+    /// Returns the token with this symbol on this chain, in upper or lower case.
+    ///
+    /// Returns `None` if there is no such token, or more than one.
     #[must_use]
     pub fn find_symbol(&self, network: Network, symbol: &str) -> Option<&Asset> {
         let mut found = self.0.values().filter(|asset| {
@@ -51,7 +66,7 @@ impl AssetRegistry {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// All tokens, in no order.
+    /// Returns all tokens in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Asset> {
         self.0.values()
     }

@@ -7,6 +7,18 @@ use alloy::primitives::U256;
 use super::{Asset, Usd};
 
 /// An exact amount of a token.
+///
+/// ```
+/// use bursar::{AssetRegistry, Network, TokenAmount, U256, usd};
+///
+/// let base: Network = "base".parse()?;
+/// let usdc = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap();
+/// let amount = TokenAmount::parse("0.01", usdc.clone()).unwrap();
+/// assert_eq!(amount.units(), U256::from(10_000));
+/// assert_eq!(amount.dollars(), Some(usd!("0.01")));
+/// assert_eq!(amount.to_string(), "0.01 USDC");
+/// # Ok::<(), bursar::ParseNetworkError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenAmount {
     asset: Asset,
@@ -14,14 +26,15 @@ pub struct TokenAmount {
 }
 
 impl TokenAmount {
-    /// `units` atomic units of `asset`.
+    /// Creates an amount of `units` atomic units of `asset`.
     #[must_use]
     pub const fn from_units(asset: Asset, units: U256) -> Self {
         Self { asset, units }
     }
 
-    /// Whole tokens from a decimal such as `2.5`; `None` when it is not one or is finer than the
-    /// token.
+    /// Parses a decimal number of whole tokens, such as `2.5`.
+    ///
+    /// Returns `None` if the text is not a decimal or has more decimals than the token.
     #[must_use]
     pub fn parse(decimal: &str, asset: Asset) -> Option<Self> {
         asset
@@ -29,26 +42,26 @@ impl TokenAmount {
             .map(|units| Self { asset, units })
     }
 
-    /// The token.
+    /// Returns the token.
     #[must_use]
     pub const fn asset(&self) -> &Asset {
         &self.asset
     }
 
-    /// Atomic units.
+    /// Returns the number of atomic units.
     #[must_use]
     pub const fn units(&self) -> U256 {
         self.units
     }
 
-    /// The worth in dollars, see [`Asset::dollars`].
+    /// Returns the value in dollars; see [`Asset::dollars`].
     #[must_use]
     pub fn dollars(&self) -> Option<Usd> {
         self.asset.dollars(self.units)
     }
 }
 
-/// Exact: `0.01 USDC`.
+/// Writes the exact amount and the symbol: `0.01 USDC`.
 impl fmt::Display for TokenAmount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!(
@@ -59,7 +72,7 @@ impl fmt::Display for TokenAmount {
     }
 }
 
-/// An exact decimal, from atomic units of a token with so many decimals.
+/// Formats atomic units as an exact decimal with at most `decimals` decimal places.
 pub(crate) fn format_units(units: U256, decimals: u8) -> String {
     let digits = units.to_string();
     let decimals = usize::from(decimals);

@@ -1,12 +1,13 @@
-//! Dollars: integers, checked, exact in and out.
+//! Exact amounts of US dollars.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An amount of US dollars, held as whole micro-dollars (10⁻⁶ USD, one unit of USDC).
+/// An amount of US dollars in whole micro-dollars (10⁻⁶ USD).
 ///
-/// Written in code with [`usd!`](crate::usd), which is checked at compile time, or parsed from
-/// text. There is no conversion from a float or a bare integer.
+/// One micro-dollar is one atomic unit of USDC. Write an amount in code with [`usd!`](crate::usd),
+/// which the compiler checks, or parse it from text. There is no conversion from a float or from a
+/// bare integer.
 ///
 /// ```
 /// use bursar::{Usd, usd};
@@ -24,12 +25,12 @@ const SCALE: u64 = 1_000_000;
 const DECIMALS: usize = 6;
 
 impl Usd {
-    /// No money.
+    /// Zero dollars.
     pub const ZERO: Self = Self(0);
-    /// The largest amount: 9.2 trillion dollars, so that every amount fits a signed 64-bit column.
+    /// The largest amount, 9.2 trillion dollars. Every amount fits into a signed 64-bit column.
     pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// An amount in micro-dollars (10⁻⁶ USD), saturating at [`Usd::MAX`].
+    /// Creates an amount from micro-dollars (10⁻⁶ USD). Saturates at [`Usd::MAX`].
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         if micros > Self::MAX.0 {
@@ -39,13 +40,20 @@ impl Usd {
         }
     }
 
-    /// The amount in micro-dollars (10⁻⁶ USD).
+    /// Returns the amount in micro-dollars (10⁻⁶ USD).
     #[must_use]
     pub const fn micros(self) -> u64 {
         self.0
     }
 
-    /// The sum, or `None` above [`Usd::MAX`].
+    /// Returns the sum, or `None` if it exceeds [`Usd::MAX`].
+    ///
+    /// ```
+    /// use bursar::{Usd, usd};
+    ///
+    /// assert_eq!(usd!("0.05").checked_add(usd!("0.01")), Some(usd!("0.06")));
+    /// assert_eq!(Usd::MAX.checked_add(usd!("0.01")), None);
+    /// ```
     #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
@@ -54,7 +62,9 @@ impl Usd {
         }
     }
 
-    /// The sum, held at [`Usd::MAX`]: right for "how much was spent", never for "how much is left".
+    /// Returns the sum, at most [`Usd::MAX`].
+    ///
+    /// Use it to add up spending. Never use it to compute a remainder.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         match self.checked_add(other) {
@@ -63,17 +73,19 @@ impl Usd {
         }
     }
 
-    /// What is left of `self` after `used`, zero when overdrawn.
+    /// Returns `self` minus `used`, or zero if `used` is larger.
     #[must_use]
     pub const fn saturating_sub(self, used: Self) -> Self {
         Self(self.0.saturating_sub(used.0))
     }
 
-    /// Parses `1`, `0.05`, `$1.50` or `1.50 USD`: at most six decimals, no sign, no exponent, no
-    /// separators.
+    /// Parses an amount such as `1`, `0.05`, `$1.50` or `1.50 USD`.
+    ///
+    /// The text has at most six decimals. It has no sign, no exponent and no separators.
     ///
     /// # Errors
-    /// When the text has another form, is finer than a micro-dollar or above [`Usd::MAX`].
+    /// Returns an error if the text has another form, has more than six decimals, or exceeds
+    /// [`Usd::MAX`].
     pub const fn parse(text: &str) -> Result<Self, ParseUsdError> {
         match parse_decimal(strip_currency(text.as_bytes()), DECIMALS) {
             Ok(micros) if micros <= Self::MAX.0 => Ok(Self(micros)),
@@ -83,7 +95,7 @@ impl Usd {
     }
 }
 
-/// Removes `$` before and ` USD` after.
+/// Removes `$` at the beginning and ` USD` at the end.
 const fn strip_currency(mut text: &[u8]) -> &[u8] {
     if let [b'$', rest @ ..] = text {
         text = rest;
@@ -141,7 +153,8 @@ const fn push_digit(value: u64, byte: u8) -> Option<u64> {
     }
 }
 
-/// Exact, without a currency sign, at least two decimals: `0.05`, `1.00`, `0.000125`.
+/// Writes the exact amount without a currency sign and with at least two decimals: `0.05`, `1.00`,
+/// `0.000125`.
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.0.checked_div(SCALE).unwrap_or_default();
@@ -169,22 +182,30 @@ impl serde::Serialize for Usd {
     }
 }
 
-/// Why a text is not an amount of dollars.
+/// The error of parsing a [`Usd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseUsdError {
-    /// Not `1`, `0.05`, `$1.50` or `1.50 USD`.
+    /// The text has another form than `1`, `0.05`, `$1.50` or `1.50 USD`.
     #[error("not an amount of dollars; expected a form like `0.05`, `$0.05` or `0.05 USD`")]
     Malformed,
-    /// More than six decimals.
+    /// The amount has more than six decimals.
     #[error("finer than a micro-dollar; at most six decimals")]
     TooFine,
-    /// Above [`Usd::MAX`].
+    /// The amount exceeds [`Usd::MAX`].
     #[error("above the largest amount, 9223372036854.775807 dollars")]
     TooLarge,
 }
 
-/// An amount of US dollars, checked at compile time: `usd!("0.05")`.
+/// Creates an amount of US dollars from a literal that the compiler checks.
+///
+/// ```
+/// use bursar::usd;
+///
+/// assert_eq!(usd!("0.05").micros(), 50_000);
+/// ```
+///
+/// A literal that is not an amount does not compile:
 ///
 /// ```compile_fail
 /// bursar::usd!("5 cents");
@@ -206,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_and_writes_exactly() {
+    fn amounts_are_read_and_written_exactly() {
         for (text, micros, shown) in [
             ("0", 0, "0.00"),
             ("1", 1_000_000, "1.00"),
@@ -231,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_amount() {
+    fn text_that_is_not_an_amount_is_refused() {
         use ParseUsdError::{Malformed, TooFine, TooLarge};
         for (text, error) in [
             ("", Malformed),

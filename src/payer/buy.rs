@@ -23,7 +23,7 @@ use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::signer::{Signature, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::x402::SignedPayment;
-use crate::x402::{self, Offer, PaymentRequired, Proof, Version};
+use crate::x402::{self, ExactPayload, Offer, PaymentRequired, Version};
 use crate::x402::{Quote, Unpayable};
 use crate::{Error, ErrorKind, Origin, PaymentStatus, text};
 
@@ -563,7 +563,7 @@ fn encode(
     signature: &Signature,
     entry: &Purchase,
 ) -> Result<SecretString, Error> {
-    let proof = Proof::new(authorization, signature);
+    let proof = ExactPayload::new(authorization, signature);
     let json = x402::encode_payment(required, quote.offer(), &proof, &entry.identifier)
         .map_err(x402::WireError::from)?;
     Ok(SecretString::from(x402::encode_header(&json)))

@@ -5,9 +5,11 @@ use alloy::primitives::{Address, U256};
 use super::Payer;
 use super::buy::no_randomness;
 use super::intent::Intent;
-use crate::credential::{CallPlan, Comparison, Credential};
+use crate::call_plan::{CallCost, CallPlan, Comparison, RecordedCall};
+use crate::credential::Credential;
 use crate::ledger::{
-    Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+    Filter, NewPurchase, Purchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms,
+    Transition,
 };
 use crate::money::{Asset, TokenAmount};
 use crate::policy::{Errand, Facts, host_match};
@@ -76,7 +78,10 @@ impl Payer {
     pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
         let hosts = host_match(host)?;
         let purchases = self.purchases(&Filter::all()).await?;
-        Ok(Comparison::of((host, &hosts), plan, &purchases))
+        let here = purchases
+            .iter()
+            .filter(|purchase| hosts.matches(&purchase.origin));
+        Ok(Comparison::new(host, plan, here.filter_map(recorded_call)))
     }
 
     /// The least that is asked in dollars, of what can be signed for.
@@ -252,4 +257,18 @@ impl Payer {
             tracing::warn!(%error, purchase = %call.key.id, "a call by key that was turned away still counts");
         }
     }
+}
+
+/// Returns the call that a purchase was, or `None` if nothing was bought.
+fn recorded_call(purchase: &Purchase) -> Option<RecordedCall> {
+    let cost = match (purchase.state, purchase.usd) {
+        (State::Settled, Some(usd)) => CallCost::Paid(usd),
+        (State::ApiCall, Some(usd)) => CallCost::ApiKey(usd),
+        (State::Voided | State::ReleasedByProof | State::Reserved, _) => return None,
+        _ => CallCost::Unknown,
+    };
+    Some(RecordedCall {
+        at: purchase.reserved_at,
+        cost,
+    })
 }

@@ -420,7 +420,7 @@ impl Payer {
         };
         let version = signed.version;
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);
-        let settled = settled.map(|transaction| Box::new(Receipt::from_books(&paid, transaction)));
+        let settled = settled.map(|transaction| Box::new(Receipt::from_ledger(&paid, transaction)));
         let key = PurchaseKey::new(paid.payer, paid.purchase.clone());
         self.emit(&events.event(EventKind::Resumed));
         let guard = Guard::new(self, key, Stage::Signed, events);

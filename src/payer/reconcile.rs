@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::Payer;
-use crate::chain::{Answer, ChainReader, Grounds, Question};
+use crate::chain::{Answer, ChainReader, ProofKind, Question};
 use crate::ledger::{Filter, LedgerError, Purchase, PurchaseId, State, Transition};
 use crate::{Error, Timestamp};
 
@@ -86,7 +86,7 @@ impl Payer {
                 )
             }
             Answer::NotSettled(proof) => {
-                let cancelled = proof.grounds == Grounds::Canceled;
+                let cancelled = proof.kind == ProofKind::Canceled;
                 let proof = json!({ "not_settled": proof }).to_string();
                 let (nonce, valid_before) = (entry.nonce, entry.valid_before);
                 (

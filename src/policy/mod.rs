@@ -19,7 +19,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use crate::money::{Asset, AssetRegistry};
-use crate::origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
+pub(crate) use crate::origin::HostMatch;
+use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
 use crate::{Network, ParseNetworkError, usd};
 
 pub(crate) use approval::AnyApprover;
@@ -135,33 +136,11 @@ enum ResourceRule {
     Refuse,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HostMatch {
-    Origin(Origin),
-    Host(HostPattern),
-}
-
 impl HostMatch {
     fn scope(&self) -> Scope {
         match self {
             Self::Origin(origin) => Scope::Origin(origin.clone()),
             Self::Host(pattern) => Scope::Host(pattern.clone()),
-        }
-    }
-
-    pub(crate) fn matches(&self, origin: &Origin) -> bool {
-        match self {
-            Self::Origin(only) => only == origin,
-            Self::Host(pattern) => pattern.matches(origin.host()),
-        }
-    }
-
-    /// An origin before a host before a pattern, a longer pattern before a shorter.
-    pub(crate) fn specificity(&self) -> (u8, usize) {
-        match self {
-            Self::Origin(_) => (2, 0),
-            Self::Host(pattern) if !pattern.covers_subdomains() => (1, 0),
-            Self::Host(pattern) => (0, pattern.host().len()),
         }
     }
 }
@@ -547,6 +526,15 @@ pub enum PolicyError {
         /// What is wrong.
         message: String,
     },
+}
+
+impl From<ParseHostMatchError> for PolicyError {
+    fn from(error: ParseHostMatchError) -> Self {
+        match error {
+            ParseHostMatchError::Origin(error) => error.into(),
+            ParseHostMatchError::Host(error) => error.into(),
+        }
+    }
 }
 
 /// A [`Network`] cannot be mistaken; this lets one be given where a name may be.

@@ -163,11 +163,7 @@ impl Policy {
 
 /// A host, a pattern of hosts, or an origin.
 pub(crate) fn host_match(text: &str) -> Result<HostMatch, PolicyError> {
-    if text.contains("://") {
-        Ok(HostMatch::Origin(text.parse()?))
-    } else {
-        Ok(HostMatch::Host(text.parse()?))
-    }
+    Ok(text.parse::<HostMatch>()?)
 }
 
 /// Methods are case-sensitive (RFC 9110, 9.1), and a `get` in a policy is a mistake.

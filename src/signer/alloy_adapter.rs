@@ -1,4 +1,4 @@
-//! Any signer of the `alloy` crates.
+//! Signers of the `alloy` crates.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +9,15 @@ use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation
 
 use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
 
-/// A [`Signer`] made of any signer of the `alloy` crates: a cloud's key service, a Ledger, Turnkey.
+/// A [`Signer`] that wraps a signer of the `alloy` crates, such as a cloud key service or a Ledger.
 ///
-/// The signer is given the fields of the transfer, so that a device can show them and a remote
-/// policy can judge them. Only a signer that says that it cannot sign typed data is given the hash.
-/// A signer for whom typed data is but a hash (AWS KMS, GCP KMS) cannot judge anything, and bursar's
-/// policy is the only one.
+/// The signer receives typed data, so that a device can show the transfer and a remote policy can
+/// check it. A signer without support for typed data receives the hash. AWS KMS and GCP KMS hash
+/// typed data themselves and check nothing, so bursar's policy is the only check.
 ///
-/// alloy's errors do not tell a refusal from a breakdown, so all of them count as
-/// [unavailable](SignerError::unavailable), and the money is freed. Only the time limit counts as
-/// [timeout](SignerError::timeout): give a device, which waits for a person, more than the default.
+/// An error of an alloy signer does not tell a refusal from a failure. Therefore each one counts as
+/// [unavailable](SignerError::unavailable) and the reservation is voided. Only the time limit counts
+/// as a [timeout](SignerError::timeout). Set a longer time limit for a device that asks a person.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +37,7 @@ pub struct AlloySigner<S> {
 }
 
 impl<S> AlloySigner<S> {
-    /// Adapts the signer, which has 30 seconds for a signature.
+    /// Wraps a signer, with a time limit of 30 seconds for each signature.
     pub const fn new(signer: S) -> Self {
         Self {
             signer,
@@ -46,7 +45,7 @@ impl<S> AlloySigner<S> {
         }
     }
 
-    /// The same signer with so much time for a signature, a person's confirmation included.
+    /// Sets the time limit of a signature. It includes the confirmation by a person.
     #[must_use]
     pub const fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -116,7 +115,7 @@ mod tests {
 
     type Answer<'a> = Pin<Box<dyn Future<Output = AlloyResult<AlloySignature>> + Send + 'a>>;
 
-    /// A device that can do some things, and remembers what it was asked to do.
+    /// A device with some abilities, which records the requests that it receives.
     struct Device {
         key: alloy::signers::k256::ecdsa::SigningKey,
         hash: bool,
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn alloy_hashes_the_typed_data_as_we_do() {
+    fn alloy_computes_the_same_digest() {
         let authorization = authorization(Address::repeat_byte(3));
         let hash = typed_data(&authorization.typed_data_json())
             .unwrap()
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_shows_what_it_signs_is_never_given_a_hash() {
+    async fn a_device_with_typed_data_is_never_given_a_hash() {
         let (outcome, asked) = sign_with(Device::new(false, true)).await;
         let local = LocalSigner::from_bytes(&vec![7; 32].into()).unwrap();
         assert_eq!(outcome, Ok(local.sign_now(&authorization(local.address()))));
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_device_is_not_asked_for_the_hash_instead() {
+    async fn a_broken_device_is_not_asked_for_a_hash() {
         let (outcome, asked) = sign_with(Device {
             broken: true,
             ..Device::new(true, true)
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_can_do_neither_says_so() {
+    async fn a_device_without_either_returns_an_error() {
         let (outcome, _) = sign_with(Device::new(false, false)).await;
         assert_eq!(
             outcome.unwrap_err().to_string(),
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signer_behind_a_trait_object_sees_the_fields_too() {
+    async fn a_signer_behind_a_trait_object_receives_typed_data() {
         let device = Device::new(false, true);
         let boxed: Box<dyn AnyAlloySigner + Send + Sync> = Box::new(device);
         let signer = AlloySigner::new(boxed).with_time_limit(Duration::from_secs(120));

@@ -1,4 +1,4 @@
-//! A closure as a signer.
+//! A signer made of a closure.
 
 use std::fmt;
 use std::future::Future;
@@ -7,13 +7,15 @@ use alloy::primitives::Address;
 
 use super::{Signature, Signer, SignerError, TransferAuthorization};
 
-/// A [`Signer`] made of an address and an async closure; see [`signer_fn`].
+/// A [`Signer`] made of an address and an async closure. Create it with [`signer_fn`].
 pub struct SignerFn<F> {
     address: Address,
     sign: F,
 }
 
-/// Makes a signer of an async closure. The closure is given its own copy of the authorization.
+/// Creates a signer from an address and an async closure.
+///
+/// The closure receives its own copy of the authorization. The signer cannot sign cancellations.
 ///
 /// ```
 /// use bursar::{Address, SignerError, signer_fn};

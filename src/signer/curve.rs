@@ -1,5 +1,5 @@
-//! A private key and its signatures: by k256, or with the feature `secp256k1` by libsecp256k1. Both are
-//! deterministic (RFC 6979) and give the same bytes.
+//! A private key, with signatures by k256 or, with the feature `secp256k1`, by libsecp256k1. Both are
+//! deterministic (RFC 6979) and make the same bytes.
 
 #[cfg(not(feature = "secp256k1"))]
 mod implementation {
@@ -9,11 +9,11 @@ mod implementation {
 
     use crate::eip3009::{Signature, address_of};
 
-    /// Wiped when dropped.
+    /// A private key, which is wiped when it is dropped.
     pub(in super::super) struct PrivateKey(SigningKey);
 
     impl PrivateKey {
-        /// `None` for zero and what is not below the order of the curve.
+        /// Returns `None` for zero and for a number that is not below the order of the curve.
         pub(in super::super) fn new(bytes: &[u8; 32]) -> Option<Self> {
             SigningKey::from_slice(bytes).ok().map(Self)
         }
@@ -37,18 +37,18 @@ mod implementation {
 
     use crate::eip3009::{Signature, address_of_point};
 
-    /// Wiped when dropped.
+    /// A private key, which is wiped when it is dropped.
     pub(in super::super) struct PrivateKey {
         key: SecretKey,
         context: Secp256k1<SignOnly>,
     }
 
     impl PrivateKey {
-        /// `None` for zero and what is not below the order of the curve.
+        /// Returns `None` for zero and for a number that is not below the order of the curve.
         pub(in super::super) fn new(bytes: &[u8; 32]) -> Option<Self> {
             let mut context = Secp256k1::signing_only();
             let mut seed = [0; 32];
-            // Blinding hardens against side channels. Without randomness signatures are the same.
+            // Blinding hardens against side channels. The signatures are the same without it.
             if getrandom::fill(&mut seed).is_ok() {
                 context.seeded_randomize(&seed);
             }
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
     use crate::eip3009::{Signature, address_of};
 
-    /// Whatever library signs, the bytes are those of RFC 6979 as k256 makes them.
+    /// Either library makes the bytes of RFC 6979 that k256 makes.
     #[test]
-    fn every_library_signs_alike() {
+    fn both_libraries_make_the_same_signature() {
         for number in 1..=64_u8 {
             let (bytes, digest) = (keccak256([number]), keccak256([number, number]));
             let (ours, theirs) = (

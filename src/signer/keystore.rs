@@ -1,4 +1,4 @@
-//! Keystore files: Web3 Secret Storage, version 3.
+//! Keystore files: Web3 Secret Storage version 3.
 
 use std::path::Path;
 
@@ -14,23 +14,24 @@ use serde::Deserialize;
 
 use super::local::{KeyError, LocalSigner, read_private_file};
 
-/// The most memory that scrypt may take, in bytes. geth's default is half of it.
+/// The limit of scrypt's memory, in bytes. geth uses half of it by default.
 const SCRYPT_MEMORY: u64 = 512 << 20;
-/// The most memory that scrypt may work through, in bytes: `p` rounds over its memory.
+/// The limit of scrypt's work, in bytes: its memory times `p`.
 const SCRYPT_WORK: u64 = 1 << 30;
-/// The most that scrypt's `r` and `p` may be. Wallets write 8 and less; without a bound of their
-/// own they reach buffers that `n` has no part in.
+/// The limit of scrypt's `r` and `p`. Wallets write at most 8. scrypt allocates some buffers that
+/// depend on `r` and `p` alone.
 const SCRYPT_FACTOR: u32 = 64;
-/// The most rounds of PBKDF2.
+/// The limit of PBKDF2's rounds.
 const PBKDF2_ROUNDS: u32 = 10_000_000;
 
 impl LocalSigner {
-    /// The key in an encrypted keystore file (Web3 Secret Storage version 3, as geth, Foundry and
-    /// most wallets write it). On Unix only its owner may be able to read it.
+    /// Reads the key from an encrypted keystore file: Web3 Secret Storage version 3.
     ///
-    /// Deriving the file's key from the password blocks the thread, by design for about a second:
-    /// in async code, call it before serving or in `spawn_blocking`. A file that asks for more than
-    /// 512 MiB of memory or 10 million rounds is refused.
+    /// geth, Foundry and most wallets write such files. On Unix, only the owner may have access to the
+    /// file. A file that needs more than 512 MiB of memory or 10 million rounds is refused.
+    ///
+    /// The decryption blocks the thread for about a second. In async code, call this function before
+    /// you serve requests, or in `spawn_blocking`.
     ///
     /// ```no_run
     /// use bursar::LocalSigner;
@@ -42,8 +43,9 @@ impl LocalSigner {
     /// ```
     ///
     /// # Errors
-    /// When the file cannot be read, others may read it, it is no such keystore, the password does
-    /// not open it, or the key in it is not that of the address it names.
+    /// Returns an error if the file cannot be read, other users may read it, it is not such a
+    /// keystore, the password is wrong, or the key does not have the address in the file. For
+    /// [`KeyError::FileTooOpen`], run `chmod 600` on the file.
     pub fn from_keystore(
         path: impl AsRef<Path>,
         password: &SecretString,
@@ -76,7 +78,7 @@ struct CipherParams {
     iv: Hex,
 }
 
-/// The parameters of either function; each takes its own.
+/// The parameters of scrypt and of PBKDF2. Each function uses its own.
 #[derive(Deserialize)]
 struct KdfParams {
     dklen: u64,
@@ -88,7 +90,7 @@ struct KdfParams {
     prf: Option<String>,
 }
 
-/// Bytes as hexadecimal digits.
+/// Bytes in hexadecimal.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Hex(String);
@@ -107,20 +109,20 @@ impl Hex {
 
 impl Keystore {
     fn parse(text: &str) -> Result<Self, KeyError> {
-        // The parser's own words repeat what it found, which is a bare key when the wrong file was named.
+        // The parser's message repeats its input, which is a bare key if the wrong file was named.
         serde_json::from_str(text)
             .map_err(|error| refuse(format!("line {}, column {}", error.line(), error.column())))
     }
 
     fn open(&self, password: &SecretString) -> Result<LocalSigner, KeyError> {
         if self.version != 3 {
-            return Err(refuse(format!("it is of version {}, not 3", self.version)));
+            return Err(refuse(format!("its version is {}, not 3", self.version)));
         }
         let signer = self.crypto.decrypt(password)?;
         match self.address.as_deref().filter(|named| !named.is_empty()) {
             Some(named) if named.parse() != Ok::<Address, _>(signer.address()) => {
                 Err(refuse(format!(
-                    "its key is that of {}, which is not the address it names",
+                    "its key has the address {}, which is not the address it names",
                     signer.address()
                 )))
             }
@@ -173,7 +175,7 @@ impl Crypto {
 }
 
 impl KdfParams {
-    /// scrypt's parameters, if they are within bounds. The crate itself multiplies before it checks.
+    /// Returns scrypt's parameters if they are within the limits.
     fn scrypt(&self) -> Result<scrypt::Params, KeyError> {
         let (Some(n), Some(r), Some(p)) = (self.n, self.r, self.p) else {
             return Err(refuse("scrypt needs n, r and p"));
@@ -192,7 +194,7 @@ impl KdfParams {
             || work.is_none_or(|bytes| bytes > SCRYPT_WORK)
         {
             return Err(refuse(
-                "its scrypt would take more than 512 MiB of memory, or too long",
+                "its scrypt would need more than 512 MiB of memory, or too much time",
             ));
         }
         let log_n = u8::try_from(n.ilog2()).map_err(|_| refuse("scrypt's n is too large"))?;
@@ -200,7 +202,7 @@ impl KdfParams {
             .map_err(|_| refuse("scrypt does not take these parameters"))
     }
 
-    /// PBKDF2's rounds, if they are within bounds.
+    /// Returns PBKDF2's rounds if they are within the limit.
     fn rounds(&self) -> Result<u32, KeyError> {
         if self.prf.as_deref() != Some("hmac-sha256") {
             return Err(refuse("its pbkdf2 is not over hmac-sha256"));
@@ -212,7 +214,7 @@ impl KdfParams {
     }
 }
 
-/// A keystore's text, opened if that takes a fuzzer no more than a moment.
+/// Opens a keystore if that takes a fuzzer little time.
 #[cfg(fuzzing)]
 pub(crate) fn open_cheap(
     text: &str,
@@ -291,7 +293,7 @@ mod tests {
         })
     }
 
-    /// The same secret under one round, made with Node's crypto: for tests that are not about slowness.
+    /// The same secret with one round, made with Node's crypto. Use it where the work does not matter.
     fn quick_file() -> Value {
         let mut file = pbkdf2_vector();
         let crypto = &mut file["crypto"];
@@ -314,13 +316,13 @@ mod tests {
         assert!(matches!(error, KeyError::Keystore(_)), "{error:?}");
         assert!(
             started.elapsed() < Duration::from_secs(1),
-            "it was worked on before it was refused"
+            "the work was done before the refusal"
         );
         error.to_string()
     }
 
     #[test]
-    fn the_vectors_of_the_definition_open() {
+    fn the_published_vectors_open() {
         let expected = LocalSigner::from_hex(&SecretString::from(SECRET))
             .unwrap()
             .address();
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_in_the_file_is_that_of_the_key() {
+    fn the_address_in_the_file_must_match_the_key() {
         let mut file = quick_file();
         for same in [
             json!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b"),
@@ -374,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spelling_of_old_wallets_is_read() {
+    fn the_capitalized_key_of_old_wallets_is_read() {
         let mut file = quick_file();
         let fields = file.as_object_mut().unwrap();
         let crypto = fields.remove("crypto").unwrap();
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn an_unknown_field_value_is_refused() {
         let cases = [
             ("/version", json!(1)),
             ("/version", json!("3")),
@@ -450,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_key_named_as_a_keystore_is_not_repeated() {
+    fn a_bare_key_in_place_of_a_keystore_is_not_repeated() {
         let digits = "1122334455667788990011223344556677889900112233445566778899001122";
         for text in [
             SECRET.to_owned(),

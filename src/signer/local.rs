@@ -1,4 +1,4 @@
-//! A private key in this process.
+//! A private key in the memory of this process.
 
 use std::fmt;
 use std::fs::File;
@@ -12,30 +12,38 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use super::curve::PrivateKey;
 use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
 
-/// A private key held in memory, wiped when dropped.
+/// A private key in the memory of this process, which is wiped when it is dropped.
 ///
-/// It implements neither `Clone` nor `Serialize`, and its `Debug` shows the address alone. Wiping
-/// does not reach copies that the operating system made (swap, core dumps). Keep no more in such
-/// a wallet than the agent may spend.
+/// `LocalSigner` implements neither `Clone` nor `Serialize`. Its `Debug` shows only the address. Wiping
+/// does not reach copies in swap or in core dumps. Keep only as much money in the wallet as the agent
+/// may spend.
+///
+/// ```no_run
+/// use bursar::LocalSigner;
+///
+/// let signer = LocalSigner::from_env("BURSAR_PRIVATE_KEY")?;
+/// println!("send test USDC to {}", signer.address());
+/// # Ok::<(), bursar::KeyError>(())
+/// ```
 pub struct LocalSigner {
     key: PrivateKey,
     address: Address,
 }
 
-/// A private key could not be had. No variant repeats the key.
+/// The error of loading a private key. It never contains the key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The environment variable is not set.
     #[error("the environment variable {0} is not set")]
     NotSet(String),
-    /// Not 64 hexadecimal digits, with or without `0x`.
+    /// The text is not 64 hexadecimal digits, with or without `0x`.
     #[error("a private key is 64 hexadecimal digits, with or without 0x")]
     NotHex,
-    /// Not 32 bytes.
+    /// The key is not 32 bytes long.
     #[error("a private key is 32 bytes")]
     NotKeySized,
-    /// Zero, or not below the order of the curve.
+    /// The key is zero, or not below the order of the curve.
     #[error("the number is not a private key of secp256k1")]
     OutOfRange,
     /// The file cannot be read.
@@ -44,10 +52,10 @@ pub enum KeyError {
     /// Other users may read the file.
     #[error("the key file is readable by other users (mode {mode:03o}); make it 600")]
     FileTooOpen {
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
-    /// Not a version 3 keystore, or one of an unknown kind.
+    /// The file is not a version 3 keystore, or uses an unknown algorithm.
     #[error("not a keystore this crate can open: {0}")]
     Keystore(String),
     /// The password does not open the keystore.
@@ -56,19 +64,19 @@ pub enum KeyError {
 }
 
 impl LocalSigner {
-    /// The key in an environment variable, as hexadecimal digits.
+    /// Reads the key from an environment variable, as hexadecimal digits.
     ///
     /// # Errors
-    /// When the variable is not set or holds no key.
+    /// Returns an error if the variable is not set or does not hold a key.
     pub fn from_env(variable: &str) -> Result<Self, KeyError> {
         let text = std::env::var(variable).map_err(|_| KeyError::NotSet(variable.to_owned()))?;
         Self::from_hex(&SecretString::from(text))
     }
 
-    /// The key as 64 hexadecimal digits, with or without `0x`.
+    /// Reads the key from 64 hexadecimal digits, with or without `0x`.
     ///
     /// # Errors
-    /// When the text is no key.
+    /// Returns an error if the text is not a key.
     pub fn from_hex(digits: &SecretString) -> Result<Self, KeyError> {
         let digits = digits.expose_secret().trim();
         let digits = digits.strip_prefix("0x").unwrap_or(digits);
@@ -80,10 +88,10 @@ impl LocalSigner {
         Self::from_bytes(&SecretSlice::from(bytes.to_vec()))
     }
 
-    /// The key as 32 bytes, big-endian.
+    /// Reads the key from 32 bytes, big-endian.
     ///
     /// # Errors
-    /// When the bytes are no key.
+    /// Returns an error if the bytes are not a key.
     pub fn from_bytes(bytes: &SecretSlice<u8>) -> Result<Self, KeyError> {
         let bytes: &[u8; 32] = bytes
             .expose_secret()
@@ -94,20 +102,32 @@ impl LocalSigner {
         Ok(Self { key, address })
     }
 
-    /// The key in a file, as hexadecimal digits. On Unix only its owner may be able to read it.
+    /// Reads the key from a file, as hexadecimal digits.
+    ///
+    /// On Unix, only the owner may have access to the file.
     ///
     /// # Errors
-    /// When the file cannot be read, others may read it, or it holds no key.
+    /// Returns an error if the file cannot be read, other users may read it, or it does not hold a
+    /// key. For [`KeyError::FileTooOpen`], run `chmod 600` on the file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyError> {
         let text = read_private_file(path.as_ref())?;
         Self::from_hex(&SecretString::from(text.as_str()))
     }
 
-    /// A new key from the operating system's random source, for tests and demonstrations: it is
-    /// gone when dropped.
+    /// Creates a random key for tests and demonstrations.
+    ///
+    /// The key is lost when the signer is dropped. Do not send real money to its address.
+    ///
+    /// ```
+    /// use bursar::LocalSigner;
+    ///
+    /// let signer = LocalSigner::random()?;
+    /// assert!(format!("{signer:?}").starts_with("LocalSigner(0x"));
+    /// # Ok::<(), bursar::KeyError>(())
+    /// ```
     ///
     /// # Errors
-    /// When the random source fails.
+    /// Returns an error if the operating system has no randomness.
     pub fn random() -> Result<Self, KeyError> {
         loop {
             let mut bytes = Zeroizing::new(vec![0_u8; 32]);
@@ -119,7 +139,7 @@ impl LocalSigner {
         }
     }
 
-    /// The address of the key.
+    /// Returns the address of the key.
     #[must_use]
     pub const fn address(&self) -> Address {
         self.address
@@ -150,15 +170,15 @@ impl fmt::Debug for LocalSigner {
     }
 }
 
-/// The text of a small file that only its owner may read.
+/// Reads a small file that only its owner may read.
 ///
-/// The open file is checked, not its name, which may point elsewhere a moment later.
+/// The check applies to the open file, because its name can point to another file a moment later.
 pub(super) fn read_private_file(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     const LIMIT: u16 = u16::MAX;
     let file = File::open(path)?;
     refuse_open_file(&file)?;
     let mut file = file.take(u64::from(LIMIT));
-    // Room for all of it from the start: growing would leave copies that nobody wipes.
+    // Allocate the full capacity at once: growing would leave copies that nothing wipes.
     let mut text = Zeroizing::new(String::with_capacity(usize::from(LIMIT)));
     file.read_to_string(&mut text)?;
     if file.limit() == 0 {

@@ -1,4 +1,4 @@
-//! Who signs: the [`Signer`] trait and the signers that ship with the crate.
+//! The [`Signer`] trait and the signers of this crate.
 
 mod closure;
 mod curve;
@@ -30,10 +30,11 @@ pub use local::{KeyError, LocalSigner};
 
 use crate::eip3009::{WrongSignature, check, check_signature};
 
-/// Signs EIP-3009 transfer authorizations for one address.
+/// A signer of payments for one address.
 ///
-/// A signer is only ever shown a [`TransferAuthorization`] that the policy allowed and the books
-/// hold; it never sees a bare hash. Implement it with a plain `async fn`:
+/// bursar asks a signer to sign only a [`TransferAuthorization`] that the policy allowed and the
+/// ledger reserved. It never asks for the signature of a bare hash. Implement `sign` as an
+/// `async fn`:
 ///
 /// ```
 /// use bursar::{Address, Signature, Signer, SignerError, TransferAuthorization};
@@ -52,34 +53,36 @@ use crate::eip3009::{WrongSignature, check, check_signature};
 /// }
 /// ```
 pub trait Signer: Send + Sync + 'static {
-    /// The address that pays.
+    /// Returns the address that pays.
     fn address(&self) -> Address;
 
-    /// What kind of account pays. The default is an externally owned account, whose signature is
-    /// recovered and compared before it is used.
+    /// Returns the kind of the account. The default is [`AccountKind::Eoa`].
     fn account(&self) -> AccountKind {
         AccountKind::Eoa
     }
 
-    /// How long a signature may take, a person's confirmation included. The default is 30 seconds.
+    /// Returns the time limit of a signature, including a person's confirmation. The default is 30
+    /// seconds.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(30)
     }
 
-    /// Signs the authorization.
+    /// Signs an authorization.
     ///
     /// # Errors
-    /// Any failure. The money is freed again unless [`SignerError::is_timeout`], when a signature
-    /// may exist and counts until it has expired.
+    /// Return [`SignerError::rejected`] or [`SignerError::unavailable`] if there is no signature.
+    /// bursar then voids the purchase, and it counts against no limit. Return
+    /// [`SignerError::timeout`] if a signature may exist. The purchase then counts until the
+    /// authorization has expired.
     fn sign(
         &self,
         authorization: &TransferAuthorization,
     ) -> impl Future<Output = Result<Signature, SignerError>> + Send;
 
-    /// Signs the cancellation of a nonce of this address. The default says that this signer cannot.
+    /// Signs the cancellation of a nonce of this address. The default returns an error.
     ///
     /// # Errors
-    /// Any failure. It leaves the authorization as it was.
+    /// Return any [`SignerError`] if there is no signature. The payment stays valid.
     fn cancel(
         &self,
         cancellation: &CancelAuthorization,
@@ -93,19 +96,27 @@ pub trait Signer: Send + Sync + 'static {
     }
 }
 
-/// The kind of account a [`Signer`] signs for.
+/// The kind of account that a [`Signer`] signs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountKind {
-    /// A key pair: 65-byte ECDSA signatures.
+    /// A key pair with ECDSA signatures of 65 bytes. bursar checks that the address made each one.
     Eoa,
-    /// A contract that checks signatures itself (ERC-1271, ERC-6492): any bytes.
+    /// A contract that checks signatures itself (ERC-1271, ERC-6492). A signature is any bytes.
     Contract,
 }
 
-/// A signer gave no usable signature.
+/// The error of a signer without a usable signature.
 ///
-/// The message must not hold key material; bursar repeats it in its own errors.
+/// bursar repeats the message in its own errors. Do not put key material into it.
+///
+/// ```
+/// use bursar::SignerError;
+///
+/// let error = SignerError::rejected("the owner pressed no");
+/// assert!(error.is_rejected() && !error.is_timeout());
+/// assert_eq!(error.to_string(), "the owner pressed no");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SignerError {
@@ -122,7 +133,7 @@ enum SignerErrorKind {
 }
 
 impl SignerError {
-    /// The signer refused, for instance by its own policy or a person's word.
+    /// Creates the error of a signer, or a person, that refused. Nothing was signed.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self {
             kind: SignerErrorKind::Rejected,
@@ -130,7 +141,7 @@ impl SignerError {
         }
     }
 
-    /// The signer could not be reached or is broken; nothing was signed.
+    /// Creates the error of a signer that is broken or cannot be reached. Nothing was signed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             kind: SignerErrorKind::Unavailable,
@@ -138,7 +149,7 @@ impl SignerError {
         }
     }
 
-    /// The signer did not answer in time; it may have signed.
+    /// Creates the error of a signer that did not answer in time. It may have signed.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self {
             kind: SignerErrorKind::Timeout,
@@ -146,13 +157,13 @@ impl SignerError {
         }
     }
 
-    /// Whether the signer refused.
+    /// Returns whether the signer refused.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
         self.kind == SignerErrorKind::Rejected
     }
 
-    /// Whether a signature may exist all the same.
+    /// Returns whether a signature may exist.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.kind == SignerErrorKind::Timeout
@@ -170,7 +181,7 @@ impl From<WrongSignature> for SignerError {
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The object-safe twin of [`Signer`].
+/// The object-safe form of [`Signer`].
 trait DynSigner: Send + Sync {
     fn address(&self) -> Address;
     fn account(&self) -> AccountKind;
@@ -213,12 +224,14 @@ impl<S: Signer> DynSigner for S {
     }
 }
 
-/// Any signer, shared.
+/// A shared signer of any type.
 #[derive(Clone)]
 pub(crate) struct AnySigner {
     signer: Arc<dyn DynSigner>,
-    /// The signer is this crate's own, whose signatures need no check: it signs the very digest that a check
-    /// would take, with the key that its address is made of. A check costs twice what the signature does.
+    /// Whether the signer is a [`LocalSigner`].
+    ///
+    /// Its signatures need no check: it signs the digest that a check computes, with the key of its
+    /// address. A check takes twice as long as the signature.
     local: bool,
 }
 
@@ -240,7 +253,7 @@ impl AnySigner {
         self.signer.time_limit()
     }
 
-    /// Asks for a signature within the signer's time and checks that it is one.
+    /// Asks for a signature within the signer's time limit, and checks it.
     pub(crate) async fn sign(
         &self,
         authorization: &TransferAuthorization,
@@ -255,7 +268,7 @@ impl AnySigner {
         }
     }
 
-    /// Asks for the signature of a cancellation, as [`sign`](Self::sign) does for a payment.
+    /// Asks for the signature of a cancellation within the signer's time limit, and checks it.
     pub(crate) async fn cancel(
         &self,
         cancellation: &CancelAuthorization,

@@ -68,7 +68,7 @@ async fn a_signer_that_does_not_answer_may_have_signed() {
 }
 
 #[tokio::test]
-async fn a_contract_wallet_may_sign_as_it_likes() {
+async fn a_contract_account_may_sign_with_any_bytes() {
     struct Wallet;
     impl Signer for Wallet {
         fn address(&self) -> Address {
@@ -121,7 +121,7 @@ async fn a_cancellation_by_another_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_signer_that_knows_no_cancellations_says_so() {
+async fn a_signer_without_cancellations_returns_an_error() {
     let closure = signer_fn(cancellation().authorizer(), |_| async {
         Ok(Signature::new([0; 65]))
     });

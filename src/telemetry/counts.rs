@@ -1,4 +1,4 @@
-//! An observer that counts.
+//! An observer that counts events.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,19 +6,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Event, EventKind, Observer};
 use crate::policy::Rule;
 
-/// Counts what happens, denials by rule among it: they are not in the books, because nothing was
-/// bought. Clones share their counts, which last as long as the process.
+/// An observer that counts events and, by rule, denials.
+///
+/// The ledger records no denials, because nothing was bought. Clones share their counts. The counts
+/// are lost when the process ends.
+///
+/// ```
+/// use bursar::telemetry::Counts;
+///
+/// let counts = Counts::new();
+/// let builder = bursar::Client::builder().observer(counts.clone());
+/// assert_eq!(counts.of("denied"), 0);
+/// for (rule, count) in counts.denials() {
+///     println!("{} refused {count} payments", rule.name());
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<HashMap<EventKind, u64>>>);
 
 impl Counts {
-    /// Nothing counted yet.
+    /// Creates an observer with all counts at zero.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How often something of this name happened, such as `settled`.
+    /// Returns the number of events with this name, such as `settled`.
     #[must_use]
     pub fn of(&self, name: &str) -> u64 {
         let counts = self.counts();
@@ -29,7 +42,7 @@ impl Counts {
             .sum()
     }
 
-    /// How often each rule refused, by the rule's name.
+    /// Returns the number of denials of each rule, sorted by the rule's name.
     #[must_use]
     pub fn denials(&self) -> Vec<(Rule, u64)> {
         let counts = self.counts();

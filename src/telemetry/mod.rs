@@ -1,7 +1,7 @@
-//! What a client says while it pays: events for metrics, and `tracing` spans and events for logs.
+//! Events for metrics, and `tracing` spans and events for logs.
 //!
-//! An [`Observer`] is told of every step of a purchase as it happens; the same steps are `tracing`
-//! events. Names and fields are stable: they change only as the API does.
+//! An [`Observer`] receives every step of a purchase when it happens. bursar also writes each step as a
+//! `tracing` event. The names and fields are stable: they change only with the API.
 //!
 //! ```
 //! use bursar::telemetry::{Counts, Event, EventKind};
@@ -14,7 +14,7 @@
 //!     .ledger(MemoryLedger::new())
 //!     .observer(counts.clone())
 //!     .build()?;
-//! // Or any function: |event: &Event<'_>| histogram(event.name(), event.elapsed)
+//! // Any function is an observer, too: |event: &Event<'_>| histogram(event.name(), event.elapsed)
 //! assert_eq!(counts.of("settled"), 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -23,46 +23,47 @@
 //!
 //! | name | when | purchase, amount | `elapsed` |
 //! |---|---|---|---|
-//! | `challenged` | terms came, in a 402 or otherwise | no | |
-//! | `denied` | the policy, an approver or an order to stop refused; with the rule | no | |
-//! | `reserved` | the money is held, and nothing signed | yes | |
-//! | `signed` | an authorization is signed and recorded, and has not left | yes | the signer's |
-//! | `unsigned` | the signer failed, or its caller left before; nothing was signed | yes | |
-//! | `resumed` | what was signed earlier is to be presented again | yes | |
-//! | `presented` | the payment leaves, each time; other transports than HTTP do not say so | yes | |
-//! | `settled` | a receipt that matches came | yes | since signed or resumed |
-//! | `rejected` | the seller asked again | yes | since signed or resumed |
-//! | `unknown` | the answer was lost, says nothing certain, or nobody waited for it | yes | since signed or resumed |
-//! | `called` | a call by an API key is counted, and not yet sent; the amount is its declared cost | amount | |
-//! | `turned_away` | a call by key was refused, and counts no more | amount | |
+//! | `challenged` | the seller's terms arrived | no | |
+//! | `denied` | the policy, an approver or a freeze refused; has the rule | no | |
+//! | `reserved` | the money is reserved; nothing is signed | yes | |
+//! | `signed` | an authorization is signed and recorded; it has not been sent | yes | time of the signer |
+//! | `unsigned` | the signer failed, or the caller left before; nothing is signed | yes | |
+//! | `resumed` | an earlier signed payment will be presented again | yes | |
+//! | `presented` | the payment is sent, each time; over HTTP only | yes | |
+//! | `settled` | a matching receipt arrived | yes | time since `signed` or `resumed` |
+//! | `rejected` | the seller asked for payment again | yes | time since `signed` or `resumed` |
+//! | `unresolved` | the answer was lost or proves nothing, or the caller left | yes | time since `signed` or `resumed` |
+//! | `api_call` | a call with an API key is recorded; it has not been sent | declared cost | |
+//! | `turned_away` | the seller refused the API key; the call counts no more | declared cost | |
 //!
-//! A purchase has `signed` or `resumed` once for each time that it is taken up, and then exactly one
-//! of `settled`, `rejected` and `unknown`: the money may be out in all three. A
-//! [`Payment`](crate::Payment) that a caller concludes twice has two.
+//! Each attempt at a purchase has one `signed` or `resumed`. After it comes exactly one of `settled`,
+//! `rejected` and `unresolved`. The seller can use the money in all three cases. A
+//! [`Payment`](crate::Payment) that you conclude twice has two such events.
 //!
 //! # Spans and log events
 //!
 //! | span | level | fields |
 //! |---|---|---|
-//! | `bursar.request` | DEBUG | `method`, `origin`, `tag`; at its end `status`, `spend`, and `error` (the kind) |
+//! | `bursar.request` | DEBUG | `method`, `origin`, `tag`; at its end `status`, `payment_status`, and `error` (the kind) |
 //! | `bursar.payment` | INFO | `method`, `origin`, `tag`, `agent`; once known `purchase`, `amount`, `payee` |
 //! | `bursar.presentation` | DEBUG | `purchase`, `origin`, `number`; at its end `status` |
 //!
-//! The events of the first table are `tracing` events of target `bursar::payment`, with the fields
-//! `event` (the name), `origin`, `purchase`, `amount`, `usd`, `tag`, `agent`, `rule` and `elapsed_ms`
-//! as far as they apply; `challenged`, `reserved` and `presented` at DEBUG, all else at INFO. What
-//! the books could not take is told at WARN and ERROR, with `error` and `purchase`.
+//! The events of the first table are `tracing` events with the target `bursar::payment`. Their fields
+//! are `event` (the name), `origin`, `purchase`, `amount`, `usd`, `tag`, `agent`, `rule` and
+//! `elapsed_ms`, if they apply. `challenged`, `reserved` and `presented` have the level DEBUG, the
+//! others INFO. If the ledger fails to record a step, bursar writes a WARN or ERROR event with `error`
+//! and `purchase`.
 //!
-//! # What is left out
+//! # Secrets
 //!
-//! Keys, signatures and payment headers; paths, queries and bodies; and every text that a seller
-//! wrote. Of a URL there is its origin. Tags, agents and purchase ids are the caller's own words.
+//! No event has a key, a signature, a payment header, a body, or text that a seller wrote. A URL is
+//! reduced to its origin. Tags, agents and purchase ids are your own text.
 //!
-//! # What an observer can break
+//! # Rules for an observer
 //!
-//! No payment: it returns nothing, and a panic in it is caught and logged (in programs that unwind).
-//! It is called from within the purchase, between one step and the next: it must not block, and what
-//! it sends elsewhere belongs in a channel.
+//! An observer cannot stop a payment. It returns nothing, and bursar catches and logs its panics (if
+//! the program unwinds). bursar calls it between two steps of a purchase, so it must not block. To send
+//! an event elsewhere, put it into a channel.
 
 mod counts;
 
@@ -78,11 +79,22 @@ use crate::money::TokenAmount;
 use crate::policy::Rule;
 use crate::{Origin, Timestamp};
 
-/// Is told what happens to payments, as it happens.
+/// A receiver of the events of purchases.
 ///
-/// Any function of an [`Event`] is one.
+/// A function of an [`Event`] is an observer.
+///
+/// ```
+/// use bursar::telemetry::{Event, EventKind};
+///
+/// let observer = |event: &Event<'_>| {
+///     if event.kind == EventKind::Unresolved {
+///         eprintln!("the outcome at {} is unknown", event.origin);
+///     }
+/// };
+/// let builder = bursar::Client::builder().observer(observer);
+/// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Takes note. ApiCall within a purchase: it must not block.
+    /// Receives an event. bursar calls it during a purchase, so it must not block.
     fn observe(&self, event: &Event<'_>);
 }
 
@@ -92,50 +104,61 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     }
 }
 
-/// One step of a purchase, or of a call by key.
+/// One step of a purchase, or of a call with an API key.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// What happened.
+    /// The kind of step.
     pub kind: EventKind,
-    /// The seller.
+    /// The origin of the seller.
     pub origin: &'a Origin,
-    /// The purchase, from when there is one.
+    /// The id of the purchase, if there is one.
     pub purchase: Option<&'a PurchaseId>,
-    /// Token and amount, from when they are chosen.
+    /// The amount and its token, after bursar has chosen an offer.
     pub amount: Option<&'a TokenAmount>,
-    /// The request's tag.
+    /// The tag of the request.
     pub tag: Option<&'a str>,
     /// The agent that buys.
     pub agent: Option<&'a str>,
-    /// By the client's clock; see [the module](self) for what it measures.
+    /// A duration by the client's clock. The [table](self#events) names its meaning.
     pub elapsed: Option<Duration>,
 }
 
-/// What happened.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the module's table says when each is")]
 pub enum EventKind {
+    /// The seller's terms arrived.
     Challenged,
+    /// The policy, an approver or a freeze refused the payment.
     Denied {
         /// The rule that refused.
         rule: Rule,
     },
+    /// The ledger has reserved the money.
     Reserved,
+    /// An authorization is signed and recorded.
     Signed,
+    /// The signer failed, or the caller left before a signature existed.
     Unsigned,
+    /// An earlier signed payment will be presented again.
     Resumed,
+    /// The payment is sent.
     Presented,
+    /// A matching receipt arrived.
     Settled,
+    /// The seller asked for payment again.
     Rejected,
+    /// The outcome of the payment is not known.
     Unresolved,
+    /// A call with an API key is recorded.
     ApiCall,
+    /// The seller refused an API key.
     TurnedAway,
 }
 
 impl EventKind {
-    /// The stable name, such as `settled`.
+    /// Returns the stable name, such as `settled`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -154,7 +177,7 @@ impl EventKind {
         }
     }
 
-    /// The rule, of a denial.
+    /// Returns the rule of a denial.
     #[must_use]
     pub const fn rule(self) -> Option<Rule> {
         match self {
@@ -169,7 +192,7 @@ impl EventKind {
 }
 
 impl<'a> Event<'a> {
-    /// The stable name of what happened, such as `settled`.
+    /// Returns the stable name of the step, such as `settled`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.kind.name()
@@ -187,9 +210,9 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Writes it to the log.
+    /// Writes the event to the log.
     fn trace(&self) {
-        // Levels are part of a callsite.
+        // The level is part of a callsite, so it must be a constant.
         macro_rules! write_at {
             ($level:expr) => {
                 tracing::event!(
@@ -215,7 +238,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Any observer, or none.
+/// An observer of any type, or none.
 #[derive(Clone, Default)]
 pub(crate) struct AnyObserver(Option<Arc<dyn Observer>>);
 
@@ -224,11 +247,11 @@ impl AnyObserver {
         Self(Some(Arc::new(observer)))
     }
 
-    /// Logs the event, and tells the observer. Nothing that it does comes back.
+    /// Writes the event to the log and passes it to the observer. Catches a panic of the observer.
     pub(crate) fn emit(&self, event: &Event<'_>) {
         event.trace();
         let Some(observer) = &self.0 else { return };
-        // What it was in the midst of is its own.
+        // A panic can leave only the observer's own state half changed.
         if catch_unwind(AssertUnwindSafe(|| observer.observe(event))).is_err() {
             tracing::error!(
                 event = event.name(),
@@ -244,7 +267,7 @@ impl fmt::Debug for AnyObserver {
     }
 }
 
-/// A purchase as its events tell of it.
+/// The facts of a purchase that its events contain.
 #[derive(Clone, Debug)]
 pub(crate) struct PurchaseEvents {
     origin: Origin,
@@ -278,7 +301,7 @@ impl PurchaseEvents {
         }
     }
 
-    /// With the time since the payment was taken in hand.
+    /// Returns an event with the time since the payment was signed or resumed.
     pub(crate) fn timed(&self, kind: EventKind, now: Timestamp) -> Event<'_> {
         Event {
             elapsed: Some(self.since.until(now)),

@@ -1,4 +1,4 @@
-//! JSON in base64 in a header, with bounds.
+//! Headers that hold base64 of JSON, with limits on their length.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -6,12 +6,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::WireError;
 
-/// Longest header that is decoded, in bytes.
+/// The length of the longest header that bursar decodes, in bytes.
 pub(crate) const MAX_HEADER: usize = 64 * 1024;
-/// Longest body of a 402 that is read, in bytes after decompression.
+/// The length of the longest body of a 402 that bursar reads, in bytes after decompression.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
-/// Written padded; read with or without, as the official decoder does.
+/// Writes padding. Reads text with or without padding, as the official decoder does.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

@@ -1,4 +1,4 @@
-//! Extensions of a payment: the seller's echoed, with what we add.
+//! The extensions of a payment: those of the seller, with bursar's additions.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// A seller's declared extensions, and our purchase's identifier for those that ask for one.
+/// A seller's declared extensions, and the identifier for a seller that asks for one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extensions<'a> {
     pub(crate) declared: &'a RawValue,
-    /// Sent as `payment-identifier.info.id`: 16 to 128 characters of `[A-Za-z0-9_-]`.
+    /// The value of `payment-identifier.info.id`: 16 to 128 characters of `[A-Za-z0-9_-]`.
     pub(crate) identifier: &'a str,
 }
 
 const PAYMENT_IDENTIFIER: &str = "payment-identifier";
 
-/// Verbatim where we have nothing to add. A server compares its own `info` with the echo and
-/// refuses a payment that changed or dropped a field of it.
+/// Repeats the declared extensions byte for byte, except where bursar adds the identifier. A server
+/// refuses a payment if a field of its own `info` was changed or removed.
 impl Serialize for Extensions<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.with_identifier() {
@@ -58,13 +58,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_extensions_are_echoed_byte_for_byte() {
+    fn unknown_extensions_are_repeated_byte_for_byte() {
         let declared = r#"{"b": {"info": {"n": 1.00}},"a":{}}"#;
         assert_eq!(sent(declared), declared);
     }
 
     #[test]
-    fn a_declared_payment_identifier_gets_its_id_and_loses_nothing() {
+    fn a_declared_payment_identifier_gets_an_id_and_keeps_its_fields() {
         let declared = r#"{"x":{"info":{"n":1.00}},"payment-identifier":{"info":{"required":true},"schema":{"type":"object"}}}"#;
         let sent = sent(declared);
         assert!(sent.contains(r#""x":{"info":{"n":1.00}}"#), "{sent}");

@@ -1,7 +1,7 @@
-//! The wire: x402 version 2 and version 1, as bytes to values and back.
+//! x402 version 1 and version 2: terms, quotes, payments and receipts. Nothing here sends anything.
 //!
-//! Reading is tolerant: optional fields may be missing or `null`, unknown ones are kept, and an
-//! offer that cannot be understood does not spoil its neighbours. Nothing here decides anything.
+//! bursar accepts terms with missing, `null` and unknown fields. It skips an offer that it cannot
+//! read and keeps the others.
 
 mod codec;
 mod extensions;
@@ -13,7 +13,7 @@ mod settlement;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
-pub(crate) use payload::{Proof, decode_authorization, encode_payment};
+pub(crate) use payload::{ExactPayload, decode_authorization, encode_payment};
 pub use quote::{Flow, Quote, Unpayable};
 pub(crate) use receipt::Claim;
 pub use receipt::{Receipt, SignedPayment};
@@ -23,18 +23,18 @@ pub use settlement::SettlementResponse;
 
 use http::HeaderName;
 
-/// A version of the protocol.
+/// A version of the x402 protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Version {
-    /// Terms in the body, `X-PAYMENT`, networks by name.
+    /// Version 1: terms in the body, payment in `X-PAYMENT`, networks by name.
     V1,
-    /// Terms in `PAYMENT-REQUIRED`, `PAYMENT-SIGNATURE`, networks by CAIP-2.
+    /// Version 2: terms in `PAYMENT-REQUIRED`, payment in `PAYMENT-SIGNATURE`, networks in CAIP-2.
     V2,
 }
 
 impl Version {
-    /// `x402Version` on the wire.
+    /// Returns the value of `x402Version`.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -43,7 +43,7 @@ impl Version {
         }
     }
 
-    /// The request header that carries the payment.
+    /// Returns the name of the request header that carries the payment.
     #[must_use]
     pub const fn payment_header(self) -> HeaderName {
         match self {
@@ -53,42 +53,42 @@ impl Version {
     }
 }
 
-/// Response header with version 2's terms.
+/// The response header with the terms of version 2.
 pub(crate) const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 pub(crate) const PAYMENT_SIGNATURE: HeaderName = HeaderName::from_static("payment-signature");
 pub(crate) const X_PAYMENT: HeaderName = HeaderName::from_static("x-payment");
 #[cfg(feature = "mcp")]
 pub(crate) const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
-/// Response headers with a receipt. Both are read whatever the version: `x402-axum` answers
-/// version 1 under version 2's name.
+/// The response headers that can hold a receipt. bursar reads both in either version, because
+/// `x402-axum` answers a version 1 payment with the header of version 2.
 pub(crate) const RECEIPTS: [HeaderName; 2] = [
     HeaderName::from_static("payment-response"),
     HeaderName::from_static("x-payment-response"),
 ];
 
-/// The bytes are not what x402 says they should be.
+/// The error of reading an x402 header or body.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// A header is longer than 64 KiB.
+    /// The header is longer than 64 KiB.
     #[error("the header has {length} bytes; at most {limit} are read", limit = codec::MAX_HEADER)]
     HeaderTooLong {
-        /// Its length in bytes.
+        /// The length of the header in bytes.
         length: usize,
     },
-    /// The body of a 402 is longer than 1 MiB.
+    /// The body of the 402 is longer than 1 MiB.
     #[error("the body is longer than {limit} bytes", limit = codec::MAX_BODY)]
     BodyTooLong,
-    /// Not standard base64 (RFC 4648, `+` and `/`).
+    /// The header is not standard base64 (RFC 4648, with `+` and `/`).
     #[error("the header is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
-    /// Not the JSON that x402 describes.
+    /// The JSON is not an x402 message.
     #[error("the JSON is not an x402 message: {}", crate::text::excerpt(&.0.to_string()))]
     Json(#[from] serde_json::Error),
-    /// Several receipts that say different things of the money.
+    /// The response has several receipts with different outcomes or transactions.
     #[error("the response has receipts that contradict each other")]
     Contradiction,
-    /// A version other than 1 and 2.
+    /// The version is neither 1 nor 2.
     #[error("x402Version {0} is not supported; expected 1 or 2")]
     Version(u64),
 }

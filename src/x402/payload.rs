@@ -1,4 +1,4 @@
-//! What we answer with: the payment header's content.
+//! The content of the header that carries a payment.
 
 use alloy::primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
@@ -8,16 +8,16 @@ use super::{Extensions, PaymentRequired, Version, codec};
 use crate::eip3009::{Signature, TransferAuthorization};
 use crate::money::checksummed;
 
-/// A signed authorization, as `payload` of an `exact` payment.
+/// A signed authorization: the `payload` of a payment with the scheme `exact`.
 ///
-/// Key order is the official client's, so that headers equal the published vectors byte for byte.
+/// The keys have the order of the official client, so that headers equal the published vectors.
 #[derive(Serialize)]
-pub(crate) struct Proof {
+pub(crate) struct ExactPayload {
     authorization: Authorization,
     signature: String,
 }
 
-/// All six are strings on the wire: numbers in decimal, the nonce as 64 hex digits.
+/// The fields of the authorization as strings: numbers in decimal, the nonce in hexadecimal.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Authorization {
@@ -29,7 +29,7 @@ struct Authorization {
     nonce: String,
 }
 
-impl Proof {
+impl ExactPayload {
     pub(crate) fn new(authorization: &TransferAuthorization, signature: &Signature) -> Self {
         Self {
             authorization: Authorization {
@@ -45,7 +45,7 @@ impl Proof {
     }
 }
 
-/// What a payment of ours says, read back from the books.
+/// The fields of a payment header that bursar wrote earlier.
 pub(crate) struct Presented {
     pub(crate) version: Version,
     pub(crate) to: Address,
@@ -53,7 +53,7 @@ pub(crate) struct Presented {
     pub(crate) valid_before: u64,
 }
 
-/// The authorization in a payment header that bursar wrote.
+/// Decodes a payment header that bursar wrote.
 pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
     #[derive(Deserialize)]
     struct Payment {
@@ -98,14 +98,14 @@ struct V1<'a> {
     x402_version: u8,
     scheme: &'a str,
     network: &'a str,
-    payload: &'a Proof,
+    payload: &'a ExactPayload,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct V2<'a> {
     x402_version: u8,
-    payload: &'a Proof,
+    payload: &'a ExactPayload,
     #[serde(skip_serializing_if = "Option::is_none")]
     extensions: Option<Extensions<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,11 +113,12 @@ struct V2<'a> {
     accepted: &'a RawValue,
 }
 
-/// The JSON of the payment: the chosen offer, `resource` and `extensions` echoed as received.
+/// Returns the JSON of a payment. It repeats the chosen offer, `resource` and `extensions` as the
+/// seller wrote them.
 pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
-    proof: &Proof,
+    proof: &ExactPayload,
     identifier: &str,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");

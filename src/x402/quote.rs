@@ -1,4 +1,4 @@
-//! Offers made comparable, and checked against what we know ourselves.
+//! Quotes: offers that bursar has verified and can compare.
 
 use std::time::Duration;
 
@@ -11,10 +11,25 @@ use crate::money::{
 };
 use crate::text;
 
-/// The shortest window that official facilitators settle, in seconds.
+/// The shortest validity period that official facilitators accept, in seconds.
 const SHORTEST_WINDOW: u64 = 6;
 
-/// An offer that could be signed: every field verified against the registry.
+/// An offer that bursar can sign for.
+///
+/// bursar has verified every field against its [`AssetRegistry`].
+///
+/// ```
+/// use bursar::{AssetRegistry, PaymentRequired, Quote};
+///
+/// let terms = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:84532",
+///     "amount":"10000","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+///     "payTo":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C","maxTimeoutSeconds":60,
+///     "extra":{"name":"USDC","version":"2"}}]}"#;
+/// let required = PaymentRequired::from_json(terms)?;
+/// let quote = Quote::read(&required, 0, AssetRegistry::stablecoins())?;
+/// assert_eq!(quote.amount().to_string(), "0.01 USDC");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
     offer: usize,
@@ -27,31 +42,34 @@ pub struct Quote {
     domain: Domain,
 }
 
-/// Whether the offer names the token's EIP-712 domain. Official facilitators refuse payments of
-/// offers that do not, so these are paid only where there is no other.
+/// Whether the offer names the token's EIP-712 domain.
+///
+/// Official facilitators refuse the payment of an offer without a domain. bursar pays such an offer
+/// only if there is no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Domain {
     Named,
     Missing,
 }
 
-/// When the seller takes the money: `extra.paymentFlow`.
+/// The order in which the seller settles and works (`extra.paymentFlow`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flow {
-    /// Verifies, does the work, then settles: a failed work costs nothing if the seller is honest.
+    /// The seller verifies, works and then settles. Failed work costs nothing if the seller is honest.
     Authorization,
-    /// Settles before it does the work.
+    /// The seller settles before it works.
     Upfront,
-    /// Settles before and after.
+    /// The seller settles before and after it works.
     Escrow,
 }
 
 impl Quote {
-    /// Checks one offer of a seller's terms.
+    /// Verifies one offer of a seller's terms. `offer` is its position, counted from zero.
     ///
     /// # Errors
-    /// Why bursar cannot sign for this offer.
+    /// Returns the reason why bursar cannot sign for the offer. Choose another offer, or add the token
+    /// to the registry for [`Unpayable::Asset`].
     pub fn read(
         required: &PaymentRequired,
         offer: usize,
@@ -63,7 +81,7 @@ impl Quote {
             .unwrap_or_else(missing)
     }
 
-    /// Every offer in the seller's order, payable or with the reason why not.
+    /// Verifies every offer, in the seller's order.
     #[must_use]
     pub fn read_all(
         required: &PaymentRequired,
@@ -93,8 +111,10 @@ impl Quote {
             })
     }
 
-    /// A version 1 payment names its scheme and network only, and sellers match it to their `first` offer
-    /// with these: a payment for a later one would be refused after it was signed.
+    /// Verifies the terms of an offer.
+    ///
+    /// A version 1 payment names only its scheme and network, and sellers match it with their first
+    /// offer that has both. A payment for a later offer would be refused after it was signed.
     fn check(
         version: Version,
         offer: usize,
@@ -132,7 +152,7 @@ impl Quote {
         })
     }
 
-    /// A quote that no seller made, to ask the policy about.
+    /// Creates a quote that no seller made, to ask the policy about it.
     pub(crate) const fn imagined(
         asset: Asset,
         pay_to: Address,
@@ -151,69 +171,71 @@ impl Quote {
         }
     }
 
-    /// Position among the seller's offers.
+    /// Returns the position of the offer, counted from zero.
     #[must_use]
     pub const fn offer(&self) -> usize {
         self.offer
     }
 
-    /// The protocol version of the terms.
+    /// Returns the protocol version of the terms.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// The token.
+    /// Returns the token.
     #[must_use]
     pub const fn asset(&self) -> &Asset {
         &self.asset
     }
 
-    /// The chain.
+    /// Returns the chain.
     #[must_use]
     pub fn network(&self) -> Network {
         self.asset.network()
     }
 
-    /// Who would be paid.
+    /// Returns the address that would be paid.
     #[must_use]
     pub const fn pay_to(&self) -> Address {
         self.pay_to
     }
 
-    /// The price in atomic units.
+    /// Returns the price in atomic units of the token.
     #[must_use]
     pub const fn value(&self) -> U256 {
         self.value
     }
 
-    /// The price, for people.
+    /// Returns the price with its token, for display.
     #[must_use]
     pub fn amount(&self) -> TokenAmount {
         TokenAmount::from_units(self.asset.clone(), self.value)
     }
 
-    /// The price in dollars, for a token with a dollar peg.
+    /// Returns the price in dollars, or `None` for a token without a dollar peg.
     #[must_use]
     pub fn dollars(&self) -> Option<Usd> {
         self.asset.dollars(self.value)
     }
 
-    /// How long the seller wants the authorization to be valid (`maxTimeoutSeconds`).
+    /// Returns the time for which the authorization must be valid (`maxTimeoutSeconds`).
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.window
     }
 
-    /// When the seller takes the money.
+    /// Returns the order in which the seller settles and works.
     #[must_use]
     pub const fn flow(&self) -> Flow {
         self.flow
     }
 
-    /// Order of preference: the seller that settles after its work, then the offer that names its
-    /// token's domain, then the cheaper, then the seller's order. Tokens without a dollar value come
-    /// after those with one.
+    /// Returns a key that sorts quotes by preference.
+    ///
+    /// A seller that settles after its work comes first. Then an offer that names its token's domain,
+    /// then the lower price in dollars, then the seller's order. A token without a dollar value comes
+    /// last among equals.
     pub(crate) fn preference(&self) -> impl Ord + use<> {
         (
             self.flow != Flow::Authorization,
@@ -224,64 +246,66 @@ impl Quote {
     }
 }
 
-/// Why an offer cannot be signed for.
+/// The reason why bursar cannot sign for an offer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unpayable {
-    /// A field is missing or of the wrong kind.
+    /// A field is missing or has the wrong type.
     #[error("the offer cannot be read: {0}")]
     Malformed(String),
-    /// Not `exact`.
+    /// The scheme is not `exact`.
     #[error("scheme `{0}` is not supported; expected `exact`")]
     Scheme(String),
-    /// Not an EVM chain.
+    /// The network is not an EVM chain.
     #[error("network `{0}` is not a known EVM network")]
     Network(String),
-    /// `amount` is not `0` or digits without a leading zero, or exceeds 2²⁵⁶−1.
+    /// `amount` is not a decimal integer without leading zeros, or exceeds 2²⁵⁶−1.
     #[error("amount `{0}` is not a canonical unsigned 256-bit integer")]
     Amount(String),
-    /// No amount at all.
+    /// The offer has no amount.
     #[error("the offer names no amount")]
     NoAmount,
-    /// Both `amount` and `maxAmountRequired`, which may differ.
+    /// The offer has both `amount` and `maxAmountRequired`, which may differ.
     #[error("the offer names both `amount` and `maxAmountRequired`")]
     TwoAmounts,
-    /// A token that is not in the registry.
+    /// The token is not in the registry.
     #[error("token `{asset}` on {network} is not in the asset registry")]
     Asset {
         /// The chain.
         network: Network,
-        /// The address as written.
+        /// The address as the seller wrote it.
         asset: String,
     },
-    /// Not an address, or one with a wrong checksum.
+    /// `payTo` is not an address, or its checksum is wrong.
     #[error("payTo `{0}` is not an address")]
     Payee(String),
-    /// `extra.assetTransferMethod` is not one that bursar can sign for this token.
+    /// bursar cannot sign `extra.assetTransferMethod` for this token.
     #[error("transfer method `{0}` is not supported for this token; expected `eip3009`")]
     TransferMethod(String),
     /// `extra.paymentFlow` is unknown.
     #[error("payment flow `{0}` is unknown")]
     Flow(String),
-    /// The seller's EIP-712 domain is not the token's: the chain would refuse the signature.
-    #[error("the seller signs {asset} as `{found}`; the token's EIP-712 domain has `{expected}`")]
+    /// The seller names another EIP-712 domain than the token has. The chain would refuse the signature.
+    #[error("the offer has the EIP-712 domain `{found}` for {asset}; the token has `{expected}`")]
     Domain {
         /// The token.
         asset: Asset,
-        /// What the registry says.
+        /// The name or version in the registry.
         expected: String,
-        /// What the seller says.
+        /// The name or version in the offer.
         found: String,
     },
-    /// A later offer of version 1 with the scheme and network of an earlier one: sellers would take
-    /// its payment for one of the earlier.
-    #[error("version 1 sellers take a payment for their first offer of its scheme and network")]
+    /// A version 1 offer has the scheme and network of an earlier one. The seller would match its
+    /// payment with the earlier offer.
+    #[error(
+        "an earlier offer has the same scheme and network, and version 1 cannot tell them apart"
+    )]
     NotFirst,
     /// `maxTimeoutSeconds` is not a positive number.
     #[error("maxTimeoutSeconds `{0}` is not a positive number")]
     Window(String),
-    /// `maxTimeoutSeconds` is shorter than facilitators settle.
-    #[error("maxTimeoutSeconds {0} is under the {SHORTEST_WINDOW} s that a facilitator needs")]
+    /// `maxTimeoutSeconds` is shorter than facilitators accept.
+    #[error("maxTimeoutSeconds {0} is less than the {SHORTEST_WINDOW} s that facilitators need")]
     WindowTooShort(u64),
 }
 
@@ -303,7 +327,7 @@ fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
     }
 }
 
-/// A seller that names no domain leaves it to us; one that names another is wrong about the token.
+/// Compares the domain in the offer with the token's. An offer may leave it out.
 fn check_domain(
     asset: &Asset,
     name: Option<&str>,
@@ -337,7 +361,7 @@ fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Resul
     parse_canonical(written).ok_or_else(|| Unpayable::Amount(text::excerpt(written)))
 }
 
-/// `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
+/// Parses `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
 fn parse_canonical(written: &str) -> Option<U256> {
     let digits =
         (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
@@ -347,7 +371,7 @@ fn parse_canonical(written: &str) -> Option<U256> {
         .flatten()
 }
 
-/// Whole seconds; fractions occur and are cut off.
+/// Reads whole seconds, and drops a fraction.
 fn read_window(written: &RawValue) -> Result<Duration, Unpayable> {
     let malformed = || Unpayable::Window(text::excerpt(written.get()));
     let number: serde_json::Number =
@@ -402,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_canonical_or_refused() {
+    fn an_amount_that_is_not_canonical_is_refused() {
         assert_eq!(read("\"10000\"", "\"0\"").unwrap().value(), U256::ZERO);
         let max = U256::MAX.to_string();
         assert_eq!(
@@ -486,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ways_to_pay_are_not_payable() {
+    fn an_unknown_way_to_pay_is_not_payable() {
         let extra = |field: &str| read("\"name\"", &format!("{field},\"name\""));
         assert!(extra("\"assetTransferMethod\":\"eip3009\"").is_ok());
         for method in ["permit2", "erc7710", "EIP3009"] {
@@ -516,12 +540,12 @@ mod tests {
     #[test]
     fn an_offer_that_names_its_domain_is_preferred() {
         let cheap = read("{\"name\":\"USDC\",\"version\":\"2\"}", "{}").unwrap();
-        let dear = read("\"10000\"", "\"20000\"").unwrap();
-        assert!(dear.preference() < cheap.preference());
+        let expensive = read("\"10000\"", "\"20000\"").unwrap();
+        assert!(expensive.preference() < cheap.preference());
     }
 
     #[test]
-    fn of_version_1_only_the_first_offer_of_a_network_can_be_paid() {
+    fn version_1_can_pay_only_the_first_offer_of_a_network() {
         let offer = |network: &str, asset: &str| {
             format!(
                 r#"{{"scheme":"exact","network":"{network}","maxAmountRequired":"1","asset":"{asset}","maxTimeoutSeconds":60,
@@ -538,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payee_with_a_wrong_checksum_is_a_mistyped_one() {
+    fn a_payee_with_a_wrong_checksum_is_refused() {
         assert!(matches!(
             read("0x209693Bc", "0x209693bc"),
             Err(Unpayable::Payee(_))

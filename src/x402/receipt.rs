@@ -1,4 +1,4 @@
-//! What was paid, for what, and what the seller says became of it.
+//! Signed payments and the receipts of sellers.
 
 use alloy::primitives::{Address, B256};
 use http::HeaderMap;
@@ -7,36 +7,63 @@ use super::SettlementResponse;
 use crate::eip3009::PurchaseId;
 use crate::money::{Network, TokenAmount};
 
-/// The authorization that was signed for a purchase.
+/// The authorization that bursar signed for a purchase.
+///
+/// Get it from [`ResponseExt::payment`](crate::ResponseExt::payment) or
+/// [`Error::payment`](crate::Error::payment).
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// if let Err(error) = client.get("https://api.example.com/report").send().await {
+///     if let Some(payment) = error.payment() {
+///         println!("signed {} to {}", payment.amount, payment.pay_to);
+///         println!("the seller can use it before {}", payment.valid_before);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignedPayment {
-    /// The purchase.
+    /// The id of the purchase.
     pub purchase: PurchaseId,
-    /// Token and amount.
+    /// The amount and its token.
     pub amount: TokenAmount,
-    /// Who pays.
+    /// The address that pays.
     pub payer: Address,
-    /// Who is paid.
+    /// The address that is paid.
     pub pay_to: Address,
-    /// The nonce that the token accepts once.
+    /// The nonce. The token accepts it once.
     pub nonce: B256,
-    /// Unix seconds before which it can be cashed.
+    /// The time before which the seller can use the authorization, in Unix seconds.
     pub valid_before: u64,
 }
 
 impl SignedPayment {
-    /// The chain.
+    /// Returns the chain.
     #[must_use]
     pub fn network(&self) -> Network {
         self.amount.asset().network()
     }
 }
 
-/// A seller's receipt that names a transaction and matches what was signed.
+/// A seller's receipt that names a transaction and matches the signed payment.
 ///
-/// It is the seller's claim: nothing authenticates the header, and only the chain can confirm the
-/// transaction.
+/// The receipt is a claim of the seller. Nothing authenticates it. Call `reconcile` to compare it
+/// with the chain.
+///
+/// ```no_run
+/// use bursar::ResponseExt;
+///
+/// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+/// let response = client.get("https://api.example.com/report").send().await?;
+/// if let Some(receipt) = response.receipt() {
+///     println!("paid {} in {} on {}", receipt.amount(), receipt.transaction(), receipt.network());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Receipt {
     paid: SignedPayment,
@@ -45,38 +72,38 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// What was paid.
+    /// Returns the amount that was paid.
     #[must_use]
     pub const fn amount(&self) -> &TokenAmount {
         &self.paid.amount
     }
 
-    /// Hash of the transaction that the seller names.
+    /// Returns the hash of the transaction that the seller names.
     #[must_use]
     pub const fn transaction(&self) -> B256 {
         self.transaction
     }
 
-    /// The chain of the transaction.
+    /// Returns the chain of the transaction.
     #[must_use]
     pub fn network(&self) -> Network {
         self.paid.network()
     }
 
-    /// The authorization that was signed.
+    /// Returns the signed payment.
     #[must_use]
     pub const fn payment(&self) -> &SignedPayment {
         &self.paid
     }
 
-    /// The decoded header.
+    /// Returns the decoded header.
     #[must_use]
     pub const fn claim(&self) -> &SettlementResponse {
         &self.claim
     }
 
-    /// The receipt of a purchase that was settled before, as the books hold it.
-    pub(crate) fn from_books(paid: &SignedPayment, transaction: B256) -> Self {
+    /// Recreates the receipt of a purchase that the ledger records as settled.
+    pub(crate) fn from_ledger(paid: &SignedPayment, transaction: B256) -> Self {
         let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
         Self {
             paid: paid.clone(),
@@ -85,7 +112,8 @@ impl Receipt {
         }
     }
 
-    /// The receipt, if the claim is a success that names a transaction, our network and our payer.
+    /// Returns a receipt if the claim is a success and names a transaction, the payment's network and
+    /// its payer.
     pub(crate) fn matching(paid: &SignedPayment, claim: &SettlementResponse) -> Option<Self> {
         let network: Network = claim.network.parse().ok()?;
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
@@ -99,11 +127,11 @@ impl Receipt {
     }
 }
 
-/// What a response's headers say about a payment.
+/// The receipt in a response's headers.
 #[derive(Debug)]
 pub(crate) enum Claim {
     Matching(Box<Receipt>),
-    /// A receipt that proves nothing: a failure, or not about our payment.
+    /// A receipt that proves nothing: it reports a failure, or does not match the payment.
     Other(SettlementResponse),
     Malformed(String),
     Absent,

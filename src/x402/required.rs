@@ -1,4 +1,4 @@
-//! What a seller asks for: `PaymentRequired` and its offers.
+//! A seller's terms: `PaymentRequired` and its offers.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -9,12 +9,23 @@ use serde_json::value::RawValue;
 
 use super::{Version, WireError, codec};
 
-/// Offers beyond this many are not looked at.
+/// The number of offers that bursar reads. It ignores further offers.
 const MAX_OFFERS: usize = 32;
 
 /// A seller's terms, from the `PAYMENT-REQUIRED` header (version 2) or the body of the 402.
 ///
-/// Everything in it is the seller's word.
+/// Every field is a claim of the seller. Use [`Quote::read`](crate::Quote::read) to verify an offer.
+///
+/// ```
+/// use bursar::PaymentRequired;
+///
+/// let required = PaymentRequired::from_json(
+///     br#"{"x402Version":2,"resource":{"url":"https://api.example.com/report"},"accepts":[]}"#,
+/// )?;
+/// assert_eq!(required.resource_url(), Some("https://api.example.com/report"));
+/// assert!(required.offers().is_empty());
+/// # Ok::<(), bursar::WireError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PaymentRequired {
     version: Version,
@@ -28,7 +39,7 @@ pub struct PaymentRequired {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Transport<'a> {
+struct WirePaymentRequired<'a> {
     x402_version: u64,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
@@ -49,20 +60,21 @@ struct Resource {
 }
 
 impl PaymentRequired {
-    /// Reads the value of a `PAYMENT-REQUIRED` header: base64 of JSON, at most 64 KiB.
+    /// Reads the value of a `PAYMENT-REQUIRED` header: base64 of JSON.
     ///
     /// # Errors
-    /// When it is too long, not base64, or not a `PaymentRequired` of version 1 or 2.
+    /// Returns an error if the header is longer than 64 KiB, is not base64, or is not a message of
+    /// version 1 or 2.
     pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
         Self::from_json(&codec::decode_header(value)?)
     }
 
-    /// Reads JSON: the body of a version 1 answer, or an MCP tool's `structuredContent`.
+    /// Reads JSON: the body of a version 1 answer, or `structuredContent` of an MCP tool.
     ///
     /// # Errors
-    /// When it is not a `PaymentRequired` of version 1 or 2.
+    /// Returns an error if the JSON is not a message of version 1 or 2.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        let wire: Transport<'_> = serde_json::from_slice(json)?;
+        let wire: WirePaymentRequired<'_> = serde_json::from_slice(json)?;
         let version = match wire.x402_version {
             1 => Version::V1,
             2 => Version::V2,
@@ -104,37 +116,37 @@ impl PaymentRequired {
         })
     }
 
-    /// The protocol version the seller speaks.
+    /// Returns the protocol version of the terms.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// The seller's reason, human or machine; untrusted text.
+    /// Returns the seller's reason. It is untrusted text.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// The URL that the seller says it sells; untrusted text.
+    /// Returns the URL that the seller names for the resource. It is untrusted text.
     #[must_use]
     pub fn resource_url(&self) -> Option<&str> {
         self.resource_url.as_deref()
     }
 
-    /// The seller's description; untrusted text.
+    /// Returns the seller's description. It is untrusted text.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 
-    /// The offers, in the seller's order; at most 32.
+    /// Returns the offers in the seller's order, at most 32.
     #[must_use]
     pub fn offers(&self) -> &[Offer] {
         &self.offers
     }
 
-    /// Bytes that are kept of it, about.
+    /// Returns the approximate number of bytes that it keeps in memory.
     pub(crate) fn size(&self) -> usize {
         let raw = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
         let offers = self
@@ -147,7 +159,7 @@ impl PaymentRequired {
         )
     }
 
-    /// Whether the offers say the same, however they are written.
+    /// Returns whether both have equal offers. White space and the order of keys do not matter.
     pub(crate) fn offers_alike(&self, other: &Self) -> bool {
         let read = |offer: &Offer| serde_json::from_str::<Value>(offer.json()).ok();
         self.version == other.version
@@ -167,13 +179,13 @@ impl PaymentRequired {
     }
 }
 
-/// One element of `accepts`: a way to pay, as the seller wrote it.
+/// One way to pay, as the seller wrote it: an element of `accepts`.
 #[derive(Clone, Debug)]
 pub struct Offer {
     raw: Box<RawValue>,
 }
 
-/// The fields of an offer that matter, still as text.
+/// The fields of an offer that bursar uses, as text.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Terms<'a> {
@@ -195,7 +207,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) extra: Option<Extra<'a>>,
 }
 
-/// A string where it stands in the JSON, unless escapes are in it.
+/// A string that is borrowed from the JSON, unless it has escapes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -207,7 +219,7 @@ impl Deref for Text<'_> {
     }
 }
 
-/// What `extra` may say about an `exact` payment on an EVM chain.
+/// The fields of `extra` for an `exact` payment on an EVM chain.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Extra<'a> {
@@ -221,7 +233,7 @@ pub(crate) struct Extra<'a> {
     pub(crate) payment_flow: Option<Text<'a>>,
 }
 
-/// Version 1 keeps what version 2 calls `resource` in every offer.
+/// The fields of version 1 that describe the resource in every offer.
 #[derive(Deserialize, Default)]
 struct Described {
     #[serde(default, deserialize_with = "text_or_nothing")]
@@ -231,8 +243,10 @@ struct Described {
 }
 
 impl Offer {
+    /// Reads the fields of the offer.
+    ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns the parser's message, shortened.
     pub(crate) fn terms(&self) -> Result<Terms<'_>, String> {
         serde_json::from_str(self.raw.get())
             .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()))
@@ -242,7 +256,7 @@ impl Offer {
         serde_json::from_str(self.raw.get()).unwrap_or_default()
     }
 
-    /// The offer as received, byte for byte.
+    /// Returns the JSON of the offer as received.
     #[must_use]
     pub fn json(&self) -> &str {
         self.raw.get()
@@ -253,7 +267,7 @@ impl Offer {
     }
 }
 
-/// A string, or nothing for any other kind of value: descriptions must not decide payability.
+/// Reads a string, and `None` from any other value. A wrong description must not spoil an offer.
 fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(raw.get()).ok())
@@ -278,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_x402_is_refused() {
+    fn json_that_is_not_x402_is_refused() {
         for json in [
             "",
             "[]",
@@ -295,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_given_twice_spoils_the_offer() {
+    fn an_offer_with_a_repeated_field_is_refused() {
         let json = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:1","amount":"1","amount":"2","asset":"0x","payTo":"0x","maxTimeoutSeconds":60}]}"#;
         assert!(
             PaymentRequired::from_json(json).unwrap().offers()[0]
@@ -305,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_with_their_escapes_too() {
+    fn strings_with_escapes_are_read() {
         let json = br#"{"x402Version":2,"accepts":[{"scheme":"ex\u0061ct","network":"eip155:1","amount":"1","asset":"0x","payTo":"0x","maxTimeoutSeconds":60,"extra":{"name":"US\u0044C"}}]}"#;
         let required = PaymentRequired::from_json(json).unwrap();
         let terms = required.offers()[0].terms().unwrap();

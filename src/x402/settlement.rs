@@ -1,4 +1,4 @@
-//! What a seller says became of a payment.
+//! The seller's report of a settlement.
 
 use alloy::primitives::{Address, B256};
 use http::HeaderMap;
@@ -8,31 +8,43 @@ use serde_json::Value;
 use super::{RECEIPTS, WireError, codec};
 use crate::money::Network;
 
-/// The decoded `PAYMENT-RESPONSE` (or `X-PAYMENT-RESPONSE`) header: the seller's claim, which
-/// nothing authenticates.
+/// The decoded `PAYMENT-RESPONSE` or `X-PAYMENT-RESPONSE` header.
+///
+/// It is a claim of the seller. Nothing authenticates it.
+///
+/// ```
+/// use bursar::SettlementResponse;
+///
+/// // The value of the header: base64 of `{"success":false,"errorReason":"insufficient_funds"}`.
+/// let header = b"eyJzdWNjZXNzIjpmYWxzZSwiZXJyb3JSZWFzb24iOiJpbnN1ZmZpY2llbnRfZnVuZHMifQ==";
+/// let response = SettlementResponse::from_header(header)?;
+/// assert!(!response.success);
+/// assert_eq!(response.error_reason.as_deref(), Some("insufficient_funds"));
+/// # Ok::<(), bursar::WireError>(())
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SettlementResponse {
-    /// Whether the seller says that the payment was settled.
+    /// Whether the payment was settled, according to the seller.
     pub success: bool,
-    /// Hash of the transaction, empty when there is none. Present without success while a
-    /// settlement is pending.
+    /// The hash of the transaction, or an empty string. A pending settlement has a transaction without
+    /// success.
     #[serde(default, deserialize_with = "text")]
     pub transaction: String,
-    /// Network of the transaction, CAIP-2 or a version 1 name.
+    /// The network of the transaction, in CAIP-2 or as a version 1 name.
     #[serde(default, deserialize_with = "text")]
     pub network: String,
-    /// Who paid.
+    /// The address that paid.
     #[serde(default)]
     pub payer: Option<String>,
-    /// What was charged, in atomic units, where the scheme lets it differ from what was signed.
+    /// The charged amount in atomic units, for a scheme in which it can differ from the signed amount.
     #[serde(default)]
     pub amount: Option<String>,
-    /// Machine-readable reason of a failure, such as `insufficient_funds`.
+    /// The machine-readable reason of a failure, such as `insufficient_funds`.
     #[serde(default)]
     pub error_reason: Option<String>,
-    /// Human-readable reason of a failure; untrusted text.
+    /// The human-readable reason of a failure. It is untrusted text.
     #[serde(default)]
     pub error_message: Option<String>,
     /// Extensions, such as a signed `offer-receipt`.
@@ -40,7 +52,7 @@ pub struct SettlementResponse {
     pub extensions: Option<Value>,
 }
 
-/// A string; `null` reads as empty.
+/// Reads a string, and an empty string from `null`.
 fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -49,13 +61,15 @@ impl SettlementResponse {
     /// Reads the value of a receipt header.
     ///
     /// # Errors
-    /// When it is longer than 64 KiB, not base64 or not a settlement response.
+    /// Returns an error if the header is longer than 64 KiB, is not base64, or is not a settlement
+    /// response.
     pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
         Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
     }
 
-    /// The receipt among a response's headers, under either name; the first that reads wins, unless
-    /// another one contradicts it.
+    /// Returns the receipt in a response's headers, under either name.
+    ///
+    /// The first readable receipt counts. Several receipts that contradict each other are an error.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {
         let values = RECEIPTS.into_iter().flat_map(|name| headers.get_all(name));
         let (claims, errors): (Vec<_>, Vec<_>) = values
@@ -71,12 +85,12 @@ impl SettlementResponse {
         Some(Ok(first))
     }
 
-    /// Whether the other says something else of the money.
+    /// Returns whether the other receipt reports another outcome or another transaction.
     fn contradicts(&self, other: &Self) -> bool {
         self.success != other.success || !self.transaction.eq_ignore_ascii_case(&other.transaction)
     }
 
-    /// The claim that a matching receipt made, put together again.
+    /// Recreates the response of a successful settlement.
     pub(crate) fn success(transaction: B256, network: Network, payer: Address) -> Self {
         Self {
             success: true,
@@ -90,8 +104,9 @@ impl SettlementResponse {
         }
     }
 
-    /// Whether the transaction was sent but its inclusion not yet seen: not a failure, and to be
-    /// presented again, never signed anew.
+    /// Returns whether the seller has sent the transaction and has not seen it in a block.
+    ///
+    /// Such a payment has not failed. bursar presents the same payment again and signs no other.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         !self.success
@@ -117,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_agree_or_none_is_believed() {
+    fn contradicting_receipts_are_refused() {
         let (yes, no) = (
             r#"{"success":true,"transaction":"0xAB"}"#,
             r#"{"success":false,"transaction":""}"#,

@@ -124,7 +124,7 @@ async fn without_a_policy_prices_are_shown() {
     let ended = discover(&bench, &bazaar, &["--max-price", "0.02", "report"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(
-        ended.text().contains("unjudged") && ended.text().contains("denied"),
+        ended.text().contains("no wallet") && ended.text().contains("denied"),
         "{}",
         ended.text()
     );

@@ -42,7 +42,7 @@ stored! {
     Address: "{:#x}", |text: &str| text.parse().ok();
     B256: "{:#x}", |text: &str| text.parse().ok();
     U256: "{}", |text: &str| Self::from_str_radix(text, 10).ok();
-    Network: "{}", |text: &str| Self::of_the_books(text);
+    Network: "{}", |text: &str| Self::from_ledger(text);
     Origin: "{}", |text: &str| text.parse().ok();
     State: "{}", |text: &str| text.parse().ok();
     PurchaseId: "{}", |text: &str| text.parse().ok();
