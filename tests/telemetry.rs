@@ -152,7 +152,7 @@ async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
         .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
-    assert_eq!(taken(&list).last().unwrap(), "unknown 0.01 USDC");
+    assert_eq!(taken(&list).last().unwrap(), "unresolved 0.01 USDC");
     client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         taken(&list),
@@ -187,7 +187,7 @@ async fn a_signer_that_fails_and_a_caller_who_leaves_are_told() {
         _ = request => panic!("the seller hangs"),
         () = seller.wait_for_settlements(1) => {}
     }
-    assert_eq!(taken(&list).last().unwrap(), "unknown 0.01 USDC");
+    assert_eq!(taken(&list).last().unwrap(), "unresolved 0.01 USDC");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn calls_by_key_are_told_with_their_declared_cost() {
         .send()
         .await
         .unwrap();
-    assert_eq!(taken(&list), ["called 0.002 USD"]);
+    assert_eq!(taken(&list), ["api_call 0.002 USD"]);
     let (list, observer) = told();
     client()
         .credentials(key("wrong"))
@@ -223,7 +223,7 @@ async fn calls_by_key_are_told_with_their_declared_cost() {
         .unwrap();
     assert_eq!(
         taken(&list)[..2],
-        ["called 0.002 USD", "turned_away 0.002 USD"]
+        ["api_call 0.002 USD", "turned_away 0.002 USD"]
     );
 }
 
@@ -361,7 +361,7 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
             &*request["payment_status"],
             &*request["tag"]
         ),
-        ("200", "settled", "daily")
+        ("200", "paid", "daily")
     );
     assert_eq!(
         (&*request["origin"], &*span("bursar.payment")["amount"]),

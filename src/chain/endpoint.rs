@@ -167,7 +167,7 @@ impl Node<'_> {
         word.as_bool().ok_or(RpcError::Malformed("eth_call"))
     }
 
-    /// Finds out what used the nonce: the claimed transaction, or else the one in the logs.
+    /// Finds the transaction that used the nonce: the claimed transaction, or else the one in the logs.
     ///
     /// A claim can be false, and another account can have sent the authorization first.
     async fn explain(&self, head: &Head) -> Result<State, Reason> {

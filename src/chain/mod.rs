@@ -55,10 +55,7 @@ const CALLS_PER_ENDPOINT: u32 = 6;
 ///
 /// The ledger fills it in when you reconcile. Create one yourself to ask about another authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "whoever asks fills in every field"
-)]
+#[expect(clippy::exhaustive_structs, reason = "a caller fills in every field")]
 pub struct Question {
     /// The chain.
     pub network: Network,
@@ -210,7 +207,7 @@ impl ChainReader {
     /// }
     /// # }
     /// ```
-    #[must_use = "the answer is what became of the money"]
+    #[must_use = "the answer tells whether the money moved"]
     pub async fn ask(&self, question: &Question, now: Timestamp) -> Answer {
         evaluate(question, &self.reports(question).await, self.rules, now)
     }

@@ -7,7 +7,6 @@ use http::Method;
 use super::Criteria;
 use super::listing::Listing;
 use super::price::{AdvertisedPrice, Price};
-use super::service::Kind;
 use crate::money::AssetRegistry;
 use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
 use crate::policy::{Denial, Explanation, Hypothetical, Rule};
@@ -217,11 +216,8 @@ async fn priced(
 }
 
 fn method(listing: &Listing) -> Method {
-    let usual = match listing.kind {
-        Kind::Http => Method::GET,
-        Kind::Mcp => Method::POST,
-    };
-    listing.method.clone().unwrap_or(usual)
+    let default = listing.kind.default_method();
+    listing.method.clone().unwrap_or(default)
 }
 
 /// Asks the policy about advertised offers, as about those of a 402.
@@ -279,7 +275,7 @@ async fn offered(
 fn standing(offer: &PricedOffer, criteria: &Criteria) -> Standing {
     let dollars = offer.quote.as_ref().ok().and_then(Quote::dollars);
     match &offer.explanation {
-        Some(said) => standing_of(said, Standing::Payable),
+        Some(explanation) => standing_of(explanation, Standing::Payable),
         None => match dollars.and_then(|dollars| above_max_price(dollars, criteria)) {
             Some(denial) => Standing::Denied(denial),
             None => Standing::NoWallet,
@@ -287,8 +283,8 @@ fn standing(offer: &PricedOffer, criteria: &Criteria) -> Standing {
     }
 }
 
-fn standing_of(said: &Explanation, good: Standing) -> Standing {
-    match (said.denial(), &said.ask) {
+fn standing_of(explanation: &Explanation, good: Standing) -> Standing {
+    match (explanation.denial(), &explanation.ask) {
         (Some(denial), _) => Standing::Denied(Box::new(denial.clone())),
         (None, Some(why)) => Standing::NeedsApproval(why.clone()),
         (None, None) => good,
@@ -347,14 +343,14 @@ async fn on_network(
     if payer.policy().imagine(&payment).is_none() {
         return Ok(None);
     }
-    let mut said = payer.explain(&payment).await?;
-    said.answers.retain(|answer| {
+    let mut explanation = payer.explain(&payment).await?;
+    explanation.answers.retain(|answer| {
         !matches!(
             answer.rule,
             Rule::Payee | Rule::PayeeChanged | Rule::PayeeImpossible
         )
     });
-    let standing = standing_of(&said, good.clone());
+    let standing = standing_of(&explanation, good.clone());
     // An approval that depends on the price means nothing if the price is unknown.
     let about_price =
         matches!(standing, Standing::NeedsApproval(_)) && matches!(good, Standing::Unpriced);

@@ -73,7 +73,7 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
             .or_else(|| first("/accepts/0/mimeType")),
         input,
     };
-    let said = input
+    let listed_method = input
         .and_then(|input| text_at(input, "/method"))
         .or_else(|| first("/method"));
     let tool = input
@@ -81,7 +81,7 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
         .or_else(|| first("/toolName"));
     let listing = Listing::new(kind, url, asked, &texts);
     Ok(match kind {
-        Kind::Http => listing.method(said.and_then(method)),
+        Kind::Http => listing.method(listed_method.and_then(method)),
         Kind::Mcp => listing.tool(tool),
     })
 }

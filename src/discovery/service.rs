@@ -33,6 +33,14 @@ impl Kind {
             Self::Mcp => "mcp",
         }
     }
+
+    /// Returns the method of a service whose list names none.
+    pub(super) const fn default_method(self) -> Method {
+        match self {
+            Self::Http => Method::GET,
+            Self::Mcp => Method::POST,
+        }
+    }
 }
 
 /// A service that a list advertises.
@@ -123,17 +131,13 @@ impl Service {
             price,
             quote,
         } = assessment;
-        let usual = match listing.kind {
-            Kind::Http => Method::GET,
-            Kind::Mcp => Method::POST,
-        };
         Self {
             kind: listing.kind,
             url: listing.url,
             method: listing
                 .method
                 .or_else(|| criteria.method.clone())
-                .unwrap_or(usual),
+                .unwrap_or(listing.kind.default_method()),
             tool: listing.tool,
             cap: cap(&price, criteria.max_price),
             price,

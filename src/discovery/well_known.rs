@@ -32,14 +32,14 @@ pub(super) fn read(bytes: &[u8], url: &Url) -> Result<Page, Error> {
         )
     })?;
     Ok(Page::of(items, |item| {
-        entry(item, url).map(|listing| vec![listing])
+        resource(item, url).map(|listing| vec![listing])
     }))
 }
 
-fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
+fn resource(item: &Value, base: &Url) -> Result<Listing, String> {
     match item {
         Value::String(written) => {
-            let (said, written) = match written.split_once(' ') {
+            let (listed_method, written) = match written.split_once(' ') {
                 Some((verb, rest)) if method(verb).is_some() => (method(verb), rest.trim()),
                 _ => (None, written.as_str()),
             };
@@ -49,7 +49,7 @@ fn entry(item: &Value, base: &Url) -> Result<Listing, String> {
                 AdvertisedPrice::Nothing,
                 &Texts::default(),
             )
-            .method(said))
+            .method(listed_method))
         }
         Value::Object(_) => bazaar::resource(item, Some(base)),
         _ => Err("an item is neither a URL nor an object".to_owned()),

@@ -365,7 +365,7 @@ mod tests {
             file["address"] = same;
             assert_eq!(open(&file, "testpassword").unwrap().address(), OWNER);
         }
-        for other in ["108aeeda4d805471df9b2a5b0f38a0c3bcba786b", "nobody"] {
+        for other in ["108aeeda4d805471df9b2a5b0f38a0c3bcba786b", "not an address"] {
             file["address"] = json!(other);
             let error = open(&file, "testpassword").unwrap_err();
             assert!(

@@ -278,11 +278,11 @@ pub(crate) struct PurchaseEvents {
 }
 
 impl PurchaseEvents {
-    pub(crate) fn new(entry: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
+    pub(crate) fn new(purchase: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
         Self {
-            origin: entry.origin.clone(),
-            purchase: entry.purchase.clone(),
-            tag: entry.tag.clone(),
+            origin: purchase.origin.clone(),
+            purchase: purchase.purchase.clone(),
+            tag: purchase.tag.clone(),
             amount,
             since,
         }
