@@ -10,8 +10,8 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::limit::ShortDuration;
 use crate::asset::TokenAmount;
+use crate::limit::ShortDuration;
 use crate::{Network, Origin, Usd};
 
 /// Decides payments that the policy wants approved.

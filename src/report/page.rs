@@ -7,8 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
 use super::table::{named, quantities, tells, tokens};
 use super::{Dimension, Group, Report, Section, Sum};
-use crate::ledger::Finding;
-use crate::policy::Quantity;
+use crate::limit::{LimitStatus, Quantity};
 
 const STYLE: &str = include_str!("page.css");
 /// Steps of a meter.
@@ -245,8 +244,8 @@ fn unresolved(report: &Report) -> Markup {
     }
 }
 
-fn budget(findings: &[Finding]) -> Markup {
-    let limits: Vec<&Finding> = findings
+fn budget(findings: &[LimitStatus]) -> Markup {
+    let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
         .collect();
@@ -279,9 +278,9 @@ fn budget(findings: &[Finding]) -> Markup {
 }
 
 /// How much of a limit is used, in thousandths.
-fn per_mille(finding: &Finding) -> u32 {
+fn per_mille(finding: &LimitStatus) -> u32 {
     let weight = |quantity: &Option<Quantity>| match quantity {
-        Some(Quantity::Amount(amount)) => amount.weight(),
+        Some(Quantity::Amount(amount)) => amount.units(),
         Some(Quantity::Payments(payments)) => U256::from(*payments),
         None => U256::ZERO,
     };

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::{Group, Report, Section, Sum, Tally};
 use crate::Usd;
-use crate::ledger::Finding;
+use crate::limit::LimitStatus;
 
 pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
     let about = format!(
@@ -143,8 +143,8 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
     )
 }
 
-fn budget(findings: &[Finding], columns: Option<u16>) -> String {
-    let limits: Vec<&Finding> = findings
+fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {
+    let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
         .collect();
@@ -159,7 +159,7 @@ fn budget(findings: &[Finding], columns: Option<u16>) -> String {
 }
 
 /// Of a limit: how much, used, left.
-pub(super) fn quantities(finding: &Finding) -> [String; 3] {
+pub(super) fn quantities(finding: &LimitStatus) -> [String; 3] {
     [&finding.limit, &finding.used, &finding.left].map(|quantity| {
         quantity
             .as_ref()
