@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
 
 use crate::discovery::{Advertised, Skipped, SourceKind};
-use crate::ledger::{Checks, NewPurchase, Reservation, Terms};
+use crate::ledger::{NewPurchase, Reservation, Terms};
+use crate::limit::{Limit, LimitCheck, LimitKind};
 use crate::money::Usd;
-use crate::policy::limit::{LimitKind, Meter};
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
 use crate::x402::Claim;
@@ -79,10 +79,10 @@ pub fn reservation(wish: Wish) -> Reservation {
         credential: None,
         terms: None,
     };
-    let checks = Checks {
+    let checks = LimitCheck {
         now: wish.now,
         payment: Some((entry.asset.clone(), entry.value)),
-        meters: vec![Meter {
+        limits: vec![Limit {
             scope: wish.scope,
             kind: limit,
         }],

@@ -76,6 +76,7 @@ pub mod fuzzing;
 pub mod guide;
 mod json_text;
 mod ledger;
+mod limit;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "middleware")]
@@ -107,10 +108,9 @@ pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use ledger::SqliteLedger;
 pub use ledger::{
-    BodyDigest, Books, Charge, Checks, ClaimedReceipt, Filter, Finding, Freeze, Ledger,
-    LedgerError, MemoryLedger, Plan, Purchase, PurchaseId, PurchaseIdError, PurchaseKey, Refund,
-    Reservation, Reserved, Resumption, SellerAnswer, State, Tally, Transition, write_csv,
-    write_jsonl,
+    BodyDigest, ClaimedReceipt, Filter, Freeze, Ledger, LedgerError, MemoryLedger, Plan, Purchase,
+    PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved, Resumption,
+    SellerAnswer, State, Transition, write_csv, write_jsonl,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use ledger::{Fault, Verification};
@@ -125,8 +125,8 @@ pub use payer::{
 };
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,
-    HostRules, Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError,
-    Quantity, Rule, Scope, Span, TerminalApprover, Untrusted, Verdict, approve_fn,
+    HostRules, Hypothetical, LimitCheck, LimitStatus, Limits, PendingApproval, Period, Permission,
+    Policy, PolicyError, Quantity, Rule, Scope, TerminalApprover, Untrusted, Verdict, approve_fn,
 };
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;

@@ -217,6 +217,19 @@ impl HostPattern {
         }
     }
 
+    /// Returns every pattern that matches `host`: the host itself, and a pattern for each domain above it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn all_matching(host: &str) -> impl Iterator<Item = Self> {
+        let pattern = |below, host: &str| Self {
+            below,
+            host: host.to_owned(),
+        };
+        let above = host
+            .match_indices('.')
+            .filter_map(|(dot, _)| host.get(dot.saturating_add(1)..));
+        std::iter::once(pattern(false, host)).chain(above.map(move |host| pattern(true, host)))
+    }
+
     /// Returns the host, or the domain after `*.`.
     pub(crate) fn host(&self) -> &str {
         &self.host

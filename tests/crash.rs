@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, Clock, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner, Policy,
-    Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
+    B256, Client, Clock, Filter, Freeze, Ledger, LedgerError, LimitCheck, LimitStatus, LocalSigner,
+    Policy, Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
     SystemClock, Timestamp, Transition, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
@@ -90,7 +90,7 @@ impl Ledger for Stopping {
         self.books.stopped().await
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         self.books.examine(checks).await
     }
 

@@ -794,7 +794,7 @@ async fn the_books_as_they_are_decide_what_is_payable() {
     );
     client.payer().unwrap().stop("enough").await.unwrap();
     let findings = find(&bazaar, &client, "weather").await;
-    assert_eq!(denied_by(&findings.services[0]), Rule::Stopped);
+    assert_eq!(denied_by(&findings.services[0]), Rule::Frozen);
 }
 
 #[tokio::test]
@@ -818,7 +818,7 @@ async fn while_paying_is_stopped_nothing_is_payable() {
         .well_known(bazaar.url("/"));
     let findings = look.find("").run().await.unwrap();
     assert_eq!(findings.payable().count(), 0);
-    assert_eq!(denied_by(&findings.services[0]), Rule::Stopped);
+    assert_eq!(denied_by(&findings.services[0]), Rule::Frozen);
 }
 
 #[tokio::test]

@@ -266,7 +266,7 @@ async fn an_order_to_stop_and_a_price_hold_for_calls() {
     assert_eq!(dear.denial().unwrap().rule, Rule::MaxPrice);
     client.payer().unwrap().stop("enough").await.unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(error.denial().unwrap().rule, Rule::Stopped);
+    assert_eq!(error.denial().unwrap().rule, Rule::Frozen);
     assert!(seller.requests().is_empty());
 }
 

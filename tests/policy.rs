@@ -690,7 +690,7 @@ mod limits_together {
         let denial = purse.deny(&sale("0.01")).await;
         assert_eq!(
             (denial.rule, denial.room_returns),
-            (Rule::Repeats, Some(purse.now().after(MINUTE)))
+            (Rule::LoopGuard, Some(purse.now().after(MINUTE)))
         );
         assert!(
             denial
@@ -706,7 +706,7 @@ mod limits_together {
         let denial = purse.deny(&sale("0.01")).await;
         assert_eq!(
             (denial.rule, denial.room_returns),
-            (Rule::Breaker, Some(purse.now().after(10 * MINUTE)))
+            (Rule::CircuitBreaker, Some(purse.now().after(10 * MINUTE)))
         );
         purse.buy(&sale("0.01").url("https://other.example/")).await;
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
-    MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
-    Resumption, Rule, Timestamp, Transition, U256, usd,
+    B256, Client, ClientBuilder, Filter, Freeze, Ledger, LedgerError, LimitCheck, LimitStatus,
+    LocalSigner, MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved,
+    ResponseExt, Resumption, Rule, Timestamp, Transition, U256, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -82,7 +82,7 @@ impl Ledger for Hiccup {
         self.books.stopped().await
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         self.books.examine(checks).await
     }
 
@@ -138,7 +138,7 @@ async fn a_stop_does_not_make_failures_of_refusals() {
         .unwrap();
     for page in pages {
         let error = client.get(seller.url(page)).send().await.unwrap_err();
-        assert_eq!(error.denial().unwrap().rule, Rule::Stopped);
+        assert_eq!(error.denial().unwrap().rule, Rule::Frozen);
     }
     client.payer().unwrap().unfreeze().await.unwrap();
     seller.reform();

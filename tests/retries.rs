@@ -483,7 +483,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         let new = client.get(other.clone()).send().await.unwrap_err();
         assert_eq!(
             (new.denial().unwrap().rule, new.payment_status()),
-            (Rule::Stopped, PaymentStatus::NotPaid),
+            (Rule::Frozen, PaymentStatus::NotPaid),
             "{stop}"
         );
         for again in [
@@ -493,7 +493,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
             let again = again.send().await.unwrap_err();
             assert_eq!(
                 (again.denial().unwrap().rule, again.payment_status()),
-                (Rule::Stopped, PaymentStatus::MaybePaid),
+                (Rule::Frozen, PaymentStatus::MaybePaid),
                 "{stop}"
             );
         }
@@ -544,7 +544,7 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
     let error = looping.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
         (error.denial().unwrap().rule, error.payment_status()),
-        (Rule::Repeats, PaymentStatus::NotPaid)
+        (Rule::LoopGuard, PaymentStatus::NotPaid)
     );
     assert_eq!(
         (
@@ -584,7 +584,7 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
         .unwrap_err();
     assert_eq!(
         (error.denial().unwrap().rule, error.payment_status()),
-        (Rule::Breaker, PaymentStatus::NotPaid)
+        (Rule::CircuitBreaker, PaymentStatus::NotPaid)
     );
     assert_eq!(paid_and_failed.settlements().len(), 2);
     assert_eq!(

@@ -115,10 +115,7 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
     }
     client.payer().unwrap().stop("enough").await.unwrap();
     client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(
-        counts.denials(),
-        [(Rule::PerPayment, 3), (Rule::Stopped, 1)]
-    );
+    assert_eq!(counts.denials(), [(Rule::Frozen, 1), (Rule::PerPayment, 3)]);
     assert_eq!(
         (
             counts.of("challenged"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    B256, Checks, Client, ErrorKind, Filter, Finding, Freeze, Intent, Ledger, LedgerError,
+    B256, Client, ErrorKind, Filter, Freeze, Intent, Ledger, LedgerError, LimitCheck, LimitStatus,
     LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, PaymentStatus, Policy, Purchase,
     PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, State, Timestamp,
     Transition, usd,
@@ -62,7 +62,7 @@ impl Ledger for FixedNonce {
         Ledger::stopped(&self.books).await
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         self.books.examine(checks).await
     }
 

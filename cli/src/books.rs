@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use bursar::{Filter, Finding, Ledger, Network, Purchase, write_csv, write_jsonl};
+use bursar::{Filter, Ledger, LimitStatus, Network, Purchase, write_csv, write_jsonl};
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
@@ -50,11 +50,11 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
     output::finish(printed, Exit::Done)
 }
 
-fn limits_as_json(findings: &[Finding]) -> io::Result<()> {
+fn limits_as_json(findings: &[LimitStatus]) -> io::Result<()> {
     findings.iter().try_for_each(output::print_json)
 }
 
-fn limits(findings: &[Finding]) -> String {
+fn limits(findings: &[LimitStatus]) -> String {
     let head = ["LIMIT", "OF", "USED", "LEFT"].map(ToOwned::to_owned);
     let rows = findings.iter().map(|finding| {
         let text = |quantity: &Option<bursar::Quantity>| {

@@ -3,8 +3,8 @@
 #[cfg(feature = "postgres")]
 use bursar::PostgresLedger;
 use bursar::{
-    B256, Checks, Filter, Finding, Freeze, Ledger, LedgerError, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumption, SqliteLedger, Timestamp, Transition, Verification,
+    B256, Filter, Freeze, Ledger, LedgerError, LimitCheck, LimitStatus, Purchase, PurchaseKey,
+    Reservation, Reserved, Resumption, SqliteLedger, Timestamp, Transition, Verification,
 };
 
 /// The books, wherever they are kept.
@@ -57,7 +57,7 @@ impl Ledger for Store {
         each!(self, ledger => ledger.stopped().await)
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         each!(self, ledger => ledger.examine(checks).await)
     }
 

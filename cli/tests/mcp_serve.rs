@@ -855,9 +855,9 @@ async fn an_order_to_stop_reaches_a_server_that_runs() {
         .await;
     assert_eq!(stopped.code, 0, "{stopped:?}");
     let told = session.call("pay", json!({ "url": bench.url() })).await;
-    assert_eq!(told["error"]["denial"]["rule"], "stopped", "{told}");
+    assert_eq!(told["error"]["denial"]["rule"], "frozen", "{told}");
     let budget = session.call("budget", json!({})).await;
-    assert_eq!(budget["limits"][0]["rule"], "stopped", "{budget}");
+    assert_eq!(budget["limits"][0]["rule"], "frozen", "{budget}");
     session.close(&bench).await;
     assert_eq!(bench.settled(), 1);
 }

@@ -195,7 +195,7 @@ fn pages_are_written_for_the_browser() {
 }
 
 /// What is left of limits that a fourth, a half and all is used of.
-fn limits() -> Vec<bursar::Finding> {
+fn limits() -> Vec<bursar::LimitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

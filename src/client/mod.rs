@@ -21,7 +21,8 @@ pub use request::{Request, RequestBuilder};
 use crate::Error;
 use crate::credential::{CallPlan, Comparison, Credentials};
 use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, RetryPolicy, Transport};
-use crate::ledger::{Filter, Finding, Purchase, PurchaseId};
+use crate::ledger::{Filter, Purchase, PurchaseId};
+use crate::limit::LimitStatus;
 use crate::payer::{Evidence, Payer, Reconciled};
 use crate::policy::{Explanation, Hypothetical};
 use crate::report::{Report, Selection};
@@ -168,7 +169,7 @@ impl Client {
     ///
     /// # Errors
     /// When the client has no wallet or the books cannot be read.
-    pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
+    pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
         self.wallet()?.budget().await
     }
 

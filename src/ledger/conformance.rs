@@ -20,13 +20,14 @@ use tempfile::TempDir;
 
 use self::unresolved::*;
 use super::{
-    Checks, Filter, Finding, Ledger, LedgerError, MemoryLedger, NewPurchase, PayeePin,
-    PriceCeiling, Purchase, PurchaseKey, Refund, Reservation, Reserved, SellerAnswer, State, Terms,
-    Transition,
+    Filter, Ledger, LedgerError, MemoryLedger, NewPurchase, Purchase, PurchaseKey, Refund,
+    Reservation, Reserved, SellerAnswer, State, Terms, Transition,
+};
+use crate::limit::{
+    Amount, Denial, Limit, LimitCheck, LimitKind, LimitStatus, PayeePin, PriceCeiling, Quantity,
+    Rule, Scope,
 };
 use crate::money::{Asset, AssetRegistry, TokenAmount};
-use crate::policy::limit::{Amount, LimitKind, Meter, Quantity, Scope};
-use crate::policy::{Denial, Rule};
 use crate::{Network, Timestamp, Usd};
 
 const BASE: Network = Network::from_chain_id(8453);
@@ -74,18 +75,18 @@ fn micros(micros: u64) -> Amount {
     Usd::from_micros(micros).into()
 }
 
-fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Meter>) -> Checks {
-    Checks {
+fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck {
+    LimitCheck {
         now,
         payment: Some((entry.asset.clone(), entry.value)),
-        meters,
+        limits: meters,
         payee: None,
         price: None,
         refunds_make_room: false,
     }
 }
 
-pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Meter>) -> Reservation {
+pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Limit>) -> Reservation {
     Reservation {
         checks: checks(&entry, now, meters),
         entry,
@@ -94,19 +95,19 @@ pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Meter>) -> Re
     }
 }
 
-pub(super) fn meter(scope: Scope, kind: LimitKind) -> Meter {
-    Meter { scope, kind }
+pub(super) fn meter(scope: Scope, kind: LimitKind) -> Limit {
+    Limit { scope, kind }
 }
 
-pub(super) fn lifetime(max: u64) -> Vec<Meter> {
+pub(super) fn lifetime(max: u64) -> Vec<Limit> {
     vec![meter(Scope::Global, LimitKind::Lifetime(micros(max)))]
 }
 
-fn rolling(max: u64) -> Vec<Meter> {
+fn rolling(max: u64) -> Vec<Limit> {
     vec![meter(Scope::Global, LimitKind::Rolling(HOUR, micros(max)))]
 }
 
-fn exposure(max: u64) -> Vec<Meter> {
+fn exposure(max: u64) -> Vec<Limit> {
     vec![meter(Scope::Global, LimitKind::Exposure(micros(max)))]
 }
 
@@ -182,7 +183,7 @@ async fn denied(
     ledger: &impl Ledger,
     entry: NewPurchase,
     now: u64,
-    meters: Vec<Meter>,
+    meters: Vec<Limit>,
 ) -> Option<Denial> {
     match ledger.reserve(&wish(entry, at(now), meters)).await.unwrap() {
         Reserved::Held(_) => None,
@@ -192,11 +193,11 @@ async fn denied(
 }
 
 /// What is used of `meter`, in micro-dollars or payments.
-async fn used(ledger: &impl Ledger, now: u64, meter: Meter) -> u64 {
-    let checks = Checks {
+async fn used(ledger: &impl Ledger, now: u64, meter: Limit) -> u64 {
+    let checks = LimitCheck {
         now: at(now),
         payment: None,
-        meters: vec![meter],
+        limits: vec![meter],
         payee: None,
         price: None,
         refunds_make_room: false,
@@ -529,7 +530,7 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
         (LimitKind::Rolling(HOUR, max()), 70),
         (LimitKind::Exposure(max()), 40),
         (LimitKind::Payments(HOUR, 9), 1),
-        (LimitKind::Repeats(HOUR, 9), 1),
+        (LimitKind::LoopGuard(HOUR, 9), 1),
     ] {
         assert_eq!(
             used(&ledger, NOW + 2, global(kind.clone())).await,
@@ -852,7 +853,7 @@ async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: L
         .unwrap();
     let refund = Refund::new(B256::repeat_byte(1), U256::from(4), edge, true);
     for secs in [0, 0, 1] {
-        let checks = Checks {
+        let checks = LimitCheck {
             now: edge.after(Duration::from_secs(secs)),
             ..net.checks.clone()
         };
@@ -1010,7 +1011,7 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
             origin: entry.origin.clone(),
             payee,
         };
-        Checks {
+        LimitCheck {
             payee: Some(pin),
             ..checks(&entry, at(NOW), Vec::new())
         }
@@ -1057,7 +1058,7 @@ async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     ));
 }
 
-fn refusal(findings: Result<Vec<Finding>, LedgerError>) -> Option<Rule> {
+fn refusal(findings: Result<Vec<LimitStatus>, LedgerError>) -> Option<Rule> {
     findings
         .unwrap()
         .into_iter()
@@ -1075,7 +1076,7 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
             path: path.to_owned(),
             max_rise_percent: 50,
         };
-        Checks {
+        LimitCheck {
             price: Some(ceiling),
             ..checks(&entry, at(NOW), Vec::new())
         }

@@ -9,9 +9,8 @@ use serde::Serialize;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
 use crate::json_text::{hash, optional_hash};
+use crate::limit::{Denial, Rule};
 use crate::money::Asset;
-use crate::policy::limit::{Scope, Span};
-use crate::policy::{Denial, Rule};
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// The state of a purchase.
@@ -268,39 +267,6 @@ pub(crate) const fn failed(state: State, status: Option<u16>) -> bool {
         (State::Unresolved | State::Settled, Some(status)) => status >= 300,
         _ => false,
     }
-}
-
-/// Whether a limit over `span` adds up the entry, as long as it counts.
-pub(super) fn within(span: Span, entry: &Purchase, now: Timestamp) -> bool {
-    match span {
-        Span::Ever => true,
-        Span::SpentAfter(start) => entry.counts_at > start,
-        Span::ReservedAfter(start) => entry.reserved_at > start,
-        Span::Outstanding => entry.is_outstanding(now),
-    }
-}
-
-/// Whether a limit over `scope` adds up the entry.
-pub(super) fn holds(scope: &Scope, entry: &Purchase) -> bool {
-    match scope {
-        Scope::Global => true,
-        Scope::Origin(origin) => entry.origin == *origin,
-        Scope::Resource(origin, path) => {
-            entry.origin == *origin && without_query(&entry.path) == path
-        }
-        Scope::Host(pattern) => pattern.matches(entry.origin.host()),
-        Scope::Domain(domain) => entry.origin.registrable_domain() == domain,
-        Scope::Payee(payee) => entry.payee == *payee,
-        Scope::Asset(network, address) => (entry.network, entry.asset) == (*network, *address),
-        Scope::Network(network) => entry.network == *network,
-        Scope::Tag(tag) => entry.tag.as_ref() == Some(tag),
-        Scope::Request(fingerprint) => entry.fingerprint == *fingerprint,
-        Scope::Agent(agent) => entry.agent.as_ref() == Some(agent),
-    }
-}
-
-pub(super) fn without_query(path: &str) -> &str {
-    path.split_once('?').map_or(path, |(path, _)| path)
 }
 
 /// A purchase before the books know it.

@@ -3,7 +3,6 @@
 //! [`Ledger::reserve`] is the only way to hold money, and checks every limit in the same atomic
 //! step. From the moment an authorization is recorded as signed it counts as spent.
 
-mod checks;
 #[cfg(test)]
 mod conformance;
 mod entry;
@@ -22,8 +21,8 @@ mod seal;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-mod sum;
 mod transition;
+mod usage;
 
 use std::fmt;
 use std::future::Future;
@@ -33,11 +32,9 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
-use crate::policy::{Amount, Denial, Span};
+use crate::limit::{Amount, Chargeable, Denial, LimitCheck, LimitStatus, Moment, Unit};
 use crate::{Origin, Timestamp};
 
-pub use checks::{Books, Charge, Checks, Finding, Tally};
-pub(crate) use checks::{PayeePin, PriceCeiling};
 pub(crate) use entry::NewPurchase;
 pub use entry::{Purchase, State};
 pub(crate) use export::line as csv_line;
@@ -60,7 +57,7 @@ pub use transition::{BodyDigest, ClaimedReceipt, Refund, SellerAnswer, Transitio
 ///
 /// What must be decided is decided here; a backend stores. To reserve, it begins a transaction that
 /// excludes other writers, looks up [`Reservation::key`], follows [`Reservation::plan`], puts
-/// [`Reservation::checks`] to its [`Books`], frees the holds of others that lapsed
+/// [`Reservation::checks`] to its store, frees the holds of others that lapsed
 /// ([`Reservation::lapse`]) and writes the entry. To record, it applies
 /// [`Purchase::apply`] to what it holds and writes the result. To resume, it offers the purchases of the
 /// same request to [`Resumption::take_up`] and writes what that returns. Entries hold a payment header that only
@@ -116,8 +113,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// When the books cannot be read.
     fn examine(
         &self,
-        checks: &Checks,
-    ) -> impl Future<Output = Result<Vec<Finding>, LedgerError>> + Send;
+        checks: &LimitCheck,
+    ) -> impl Future<Output = Result<Vec<LimitStatus>, LedgerError>> + Send;
 
     /// One purchase.
     ///
@@ -160,7 +157,7 @@ impl PurchaseKey {
 #[derive(Clone, Debug)]
 pub struct Reservation {
     pub(crate) entry: NewPurchase,
-    pub(crate) checks: Checks,
+    pub(crate) checks: LimitCheck,
     /// How long the hold stands without a signature.
     pub(crate) lease: Duration,
     pub(crate) terms: Terms,
@@ -192,7 +189,7 @@ impl Reservation {
 
     /// The checks to answer, in the same atomic step, before anything is held.
     #[must_use]
-    pub const fn checks(&self) -> &Checks {
+    pub const fn checks(&self) -> &LimitCheck {
         &self.checks
     }
 
@@ -285,9 +282,11 @@ impl Resumption {
         let undelivered = entry.is_unresolved() && !entry.delivered();
         let left = undelivered && entry.payload.is_some() && entry.expires_at > self.now;
         let within = |max: &Amount| {
-            Charge::of(entry, Span::Ever)
-                .weigh(max)
-                .is_some_and(|weight| weight <= max.weight())
+            let unit = Unit::of_amount(max, false);
+            let charge = entry.charge(Moment::CountsAt);
+            charge
+                .and_then(|charge| unit.measure(&charge))
+                .is_some_and(|units| units <= max.units())
         };
         (same
             && left
@@ -441,7 +440,7 @@ trait DynLedger: Send + Sync {
     fn resume<'a>(&'a self, wanted: &'a Resumption) -> BoxFuture<'a, Option<Purchase>>;
     fn stop<'a>(&'a self, order: Option<&'a Freeze>) -> BoxFuture<'a, ()>;
     fn stopped(&self) -> BoxFuture<'_, Option<Freeze>>;
-    fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>>;
+    fn examine<'a>(&'a self, checks: &'a LimitCheck) -> BoxFuture<'a, Vec<LimitStatus>>;
     fn purchase<'a>(&'a self, purchase: &'a PurchaseKey) -> BoxFuture<'a, Option<Purchase>>;
     fn purchases<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Vec<Purchase>>;
 }
@@ -472,7 +471,7 @@ impl<L: Ledger> DynLedger for L {
         Box::pin(Ledger::stopped(self))
     }
 
-    fn examine<'a>(&'a self, checks: &'a Checks) -> BoxFuture<'a, Vec<Finding>> {
+    fn examine<'a>(&'a self, checks: &'a LimitCheck) -> BoxFuture<'a, Vec<LimitStatus>> {
         Box::pin(Ledger::examine(self, checks))
     }
 
@@ -522,7 +521,10 @@ impl AnyLedger {
         self.0.stopped().await
     }
 
-    pub(crate) async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    pub(crate) async fn examine(
+        &self,
+        checks: &LimitCheck,
+    ) -> Result<Vec<LimitStatus>, LedgerError> {
         self.0.examine(checks).await
     }
 
@@ -570,7 +572,7 @@ impl<L: Ledger> Ledger for Arc<L> {
         L::stopped(self).await
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         L::examine(self, checks).await
     }
 

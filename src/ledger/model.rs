@@ -21,7 +21,7 @@ use super::{
     Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer,
     State, Terms, Transition,
 };
-use crate::policy::limit::{LimitKind, Meter, Scope};
+use crate::limit::{Limit, LimitKind, Scope};
 use crate::{Timestamp, Usd};
 
 /// What the limit allows, in micro-dollars.
@@ -160,7 +160,7 @@ impl World {
     }
 
     fn wish(&self, id: u8, value: u64, changed: bool) -> Reservation {
-        let meters = vec![Meter {
+        let meters = vec![Limit {
             scope: Scope::Global,
             kind: self.kind.clone(),
         }];
@@ -321,7 +321,7 @@ impl World {
                     for wish in &mut wishes {
                         let findings = self.books.examine(&wish.checks).await.unwrap();
                         if findings.iter().all(|finding| finding.denial.is_none()) {
-                            wish.checks.meters.clear();
+                            wish.checks.limits.clear();
                         }
                     }
                 }

@@ -16,9 +16,9 @@ use super::known::Ahead;
 use super::payment::PRESENTER_LEASE;
 use super::{Intent, Payer, Payment};
 use crate::ledger::{
-    self, Checks, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms,
-    Transition,
+    self, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms, Transition,
 };
+use crate::limit::LimitCheck;
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Verdict};
 use crate::signer::{Signature, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
@@ -219,7 +219,7 @@ impl Payer {
         if let Some(denial) = self.inner.policy.deny(&facts) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
-        let checks = self.inner.policy.checks(&facts);
+        let checks = self.inner.policy.limit_check(&facts);
         let entry = self.new_entry(required, &facts, intent, purchase)?;
         if let Some(why) = self.inner.policy.ask(&facts) {
             // Nobody is asked for what the limits refuse. Changed terms are not measured here: the
@@ -245,7 +245,7 @@ impl Payer {
             ));
         }
         let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
-        let checks = Checks {
+        let checks = LimitCheck {
             now: self.now(),
             ..checks
         };

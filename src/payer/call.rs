@@ -197,7 +197,7 @@ impl Payer {
         if let Some(denial) = self.inner.policy.deny_call(&facts) {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
         }
-        let checks = self.inner.policy.call_checks(&facts);
+        let checks = self.inner.policy.call_limit_check(&facts);
         let entry = NewPurchase {
             purchase,
             payer: self.address(),

@@ -32,7 +32,8 @@ use guard::Left;
 use known::KnownTerms;
 
 use crate::chain::ChainReader;
-use crate::ledger::{AnyLedger, Checks, Filter, Finding, Freeze, Purchase};
+use crate::ledger::{AnyLedger, Filter, Freeze, Purchase};
+use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
 use crate::report::{Report, Selection};
@@ -133,7 +134,7 @@ impl Payer {
     /// The order to stop paying, by the program's switch or the policy's file. The ledger's own is
     /// asked with the limits.
     fn switched_off(&self) -> Option<Denial> {
-        let stopped = |message: String| Denial::new(Rule::Stopped, message);
+        let stopped = |message: String| Denial::new(Rule::Frozen, message);
         if let Some(reason) = self.inner.switch.reason() {
             return Some(stopped(format!(
                 "paying is stopped by the program: {reason}"
@@ -218,7 +219,7 @@ impl Payer {
         let findings = self
             .inner
             .ledger
-            .examine(&self.inner.policy.checks(&facts))
+            .examine(&self.inner.policy.limit_check(&facts))
             .await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
     }
@@ -246,7 +247,7 @@ impl Payer {
         let findings = self
             .inner
             .ledger
-            .examine(&self.inner.policy.checks(&facts))
+            .examine(&self.inner.policy.limit_check(&facts))
             .await?;
         Ok(Explanation::new(&self.inner.policy, &facts, findings))
     }
@@ -256,20 +257,10 @@ impl Payer {
     ///
     /// # Errors
     /// When the books cannot be read.
-    pub async fn budget(&self) -> Result<Vec<Finding>, Error> {
+    pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
         self.record_left().await?;
-        let meters = self.inner.policy.standing_meters();
-        let refunds_make_room = self.inner.policy.refunds_count();
-        let now = self.now();
-        let checks = Checks {
-            now,
-            payment: None,
-            meters,
-            payee: None,
-            price: None,
-            refunds_make_room,
-        };
-        Ok(self.inner.ledger.examine(&checks).await?)
+        let check = self.inner.policy.budget_check(self.now());
+        Ok(self.inner.ledger.examine(&check).await?)
     }
 
     /// Purchases in the books, oldest first.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::limit::ShortDuration;
+use crate::limit::ShortDuration;
 use crate::money::TokenAmount;
 use crate::{Network, Origin, Usd};
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
-use super::calendar::{Calendar, Period};
-use super::limit::{Amount, Limit, LimitKind, Scope, Selector};
 use super::{
     DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
 };
 use crate::Network;
+use crate::limit::{Amount, Calendar, Limit, LimitKind, Period, Scope, ScopeKind, Selector};
 use crate::money::Asset;
 use crate::origin::Origin;
 
@@ -404,43 +403,52 @@ impl Policy {
     /// The same limits for each origin on its own.
     #[must_use]
     pub fn each_origin(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachOrigin, limits(Limits::default()))
+        self.scope(
+            &Selector::Each(ScopeKind::Origin),
+            limits(Limits::default()),
+        )
     }
 
     /// The same limits for each registrable domain on its own.
     #[must_use]
     pub fn each_domain(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachDomain, limits(Limits::default()))
+        self.scope(
+            &Selector::Each(ScopeKind::Domain),
+            limits(Limits::default()),
+        )
     }
 
     /// The same limits for each payee on its own.
     #[must_use]
     pub fn each_payee(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachPayee, limits(Limits::default()))
+        self.scope(&Selector::Each(ScopeKind::Payee), limits(Limits::default()))
     }
 
     /// The same limits for each token on its own.
     #[must_use]
     pub fn each_asset(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachAsset, limits(Limits::default()))
+        self.scope(&Selector::Each(ScopeKind::Asset), limits(Limits::default()))
     }
 
     /// The same limits for each network on its own.
     #[must_use]
     pub fn each_network(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachNetwork, limits(Limits::default()))
+        self.scope(
+            &Selector::Each(ScopeKind::Network),
+            limits(Limits::default()),
+        )
     }
 
     /// The same limits for each tag on its own.
     #[must_use]
     pub fn each_tag(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachTag, limits(Limits::default()))
+        self.scope(&Selector::Each(ScopeKind::Tag), limits(Limits::default()))
     }
 
     /// The same limits for each agent on its own.
     #[must_use]
     pub fn each_agent(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
-        self.scope(&Selector::EachAgent, limits(Limits::default()))
+        self.scope(&Selector::Each(ScopeKind::Agent), limits(Limits::default()))
     }
 
     /// Once used, hosts outside all such patterns are not paid.
@@ -539,7 +547,7 @@ impl Policy {
         for kind in limits.kinds {
             match kind {
                 Ok(kind) => self.limits.push(Limit {
-                    selector: selector.clone(),
+                    scope: selector.clone(),
                     kind,
                 }),
                 Err(error) => self.errors.push(error),

@@ -7,14 +7,13 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 use url::Url;
 
-use super::limit::{Amount, Scope, Span};
-use super::{Denial, Facts, Policy, Rule};
-use crate::ledger::{Books, Charge, Finding, Freeze};
+use super::{Facts, Policy};
+use crate::limit::{Amount, Denial, LimitStatus, NoUsage, Rule};
 use crate::money::{Asset, TransferMethod};
 use crate::origin::Origin;
 use crate::payer::fingerprint;
 use crate::x402::Quote;
-use crate::{LedgerError, Network, Timestamp};
+use crate::{Network, Timestamp};
 
 /// A payment to ask about: a request and a price.
 #[derive(Clone, Debug)]
@@ -113,7 +112,7 @@ impl Explanation {
             .find_map(|answer| answer.denial.as_ref())
     }
 
-    pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, findings: Vec<Finding>) -> Self {
+    pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, statuses: Vec<LimitStatus>) -> Self {
         let rules = policy
             .judge(facts)
             .into_iter()
@@ -123,7 +122,7 @@ impl Explanation {
                 detail: None,
                 denial,
             });
-        let limits = findings.into_iter().map(Answer::from);
+        let limits = statuses.into_iter().map(Answer::from);
         Self {
             answers: rules.chain(limits).collect(),
             ask: policy.ask(facts),
@@ -131,17 +130,17 @@ impl Explanation {
     }
 }
 
-impl From<Finding> for Answer {
-    fn from(finding: Finding) -> Self {
-        let detail = finding
+impl From<LimitStatus> for Answer {
+    fn from(status: LimitStatus) -> Self {
+        let detail = status
             .left
-            .zip(finding.limit)
+            .zip(status.limit)
             .map(|(left, limit)| format!("{left} of {limit} left"));
         Self {
-            name: finding.name,
-            rule: finding.rule,
+            name: status.name,
+            rule: status.rule,
             detail,
-            denial: finding.denial,
+            denial: status.denial,
         }
     }
 }
@@ -191,8 +190,8 @@ impl Policy {
         let quote = self.imagine(payment)?;
         let path = self.stored_path(&payment.url);
         let facts = payment.facts(&origin, &quote, &path, now);
-        let findings = self.checks(&facts).assess(&Empty).ok()?;
-        Some(Explanation::new(self, &facts, findings))
+        let statuses = self.limit_check(&facts).evaluate(&NoUsage).ok()?;
+        Some(Explanation::new(self, &facts, statuses))
     }
 
     /// The quote that a seller would make for the payment.
@@ -253,37 +252,5 @@ impl Hypothetical {
             max_price: None,
             now,
         }
-    }
-}
-
-/// Books without a purchase.
-struct Empty;
-
-impl Books for Empty {
-    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ok(None)
-    }
-
-    fn charges(&self, _: &Scope, _: Span, _: &mut dyn FnMut(Charge)) -> Result<(), LedgerError> {
-        Ok(())
-    }
-
-    fn first_payee(
-        &self,
-        _: &Origin,
-        _: Network,
-        _: Address,
-    ) -> Result<Option<Address>, LedgerError> {
-        Ok(None)
-    }
-
-    fn last_price(
-        &self,
-        _: &Origin,
-        _: &str,
-        _: &str,
-        _: (Network, Address),
-    ) -> Result<Option<U256>, LedgerError> {
-        Ok(None)
     }
 }

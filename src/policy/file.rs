@@ -17,16 +17,14 @@ mod credentials;
 mod discovery;
 
 use super::builder::{HostRules, Limits};
-use super::calendar::{Calendar, Period};
-use super::limit::{Amount, LimitKind, Scope, Selector};
 use super::{
     HostMatch, HostSettings, PayeeRule, Permission, Policy, PolicyError, ResourceRule,
     SHORTEST_VALIDITY, domain, resource as one_resource,
 };
 use crate::credential::Credentials;
 use crate::discovery::Sources;
-use crate::money::parse_address;
-use crate::money::{Asset, AssetRegistry, TokenAmount};
+use crate::limit::{Amount, Calendar, LimitKind, Period, Scope, ScopeKind, Selector};
+use crate::money::{Asset, AssetRegistry, TokenAmount, parse_address};
 use crate::{Network, ParseNetworkError, Usd, text};
 
 /// The version of the file's format.
@@ -367,13 +365,17 @@ fn scopes(mut policy: Policy, root: &mut Section<'_>, assets: &AssetRegistry) ->
 }
 
 const EACH: [(&str, &str, Selector); 7] = [
-    ("origin", "[each.origin]", Selector::EachOrigin),
-    ("domain", "[each.domain]", Selector::EachDomain),
-    ("payee", "[each.payee]", Selector::EachPayee),
-    ("asset", "[each.asset]", Selector::EachAsset),
-    ("network", "[each.network]", Selector::EachNetwork),
-    ("tag", "[each.tag]", Selector::EachTag),
-    ("agent", "[each.agent]", Selector::EachAgent),
+    ("origin", "[each.origin]", Selector::Each(ScopeKind::Origin)),
+    ("domain", "[each.domain]", Selector::Each(ScopeKind::Domain)),
+    ("payee", "[each.payee]", Selector::Each(ScopeKind::Payee)),
+    ("asset", "[each.asset]", Selector::Each(ScopeKind::Asset)),
+    (
+        "network",
+        "[each.network]",
+        Selector::Each(ScopeKind::Network),
+    ),
+    ("tag", "[each.tag]", Selector::Each(ScopeKind::Tag)),
+    ("agent", "[each.agent]", Selector::Each(ScopeKind::Agent)),
 ];
 
 /// What `match` of a table names: hosts, which also have settings, or another scope.

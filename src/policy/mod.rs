@@ -2,12 +2,9 @@
 
 mod approval;
 mod builder;
-pub(crate) mod calendar;
-mod denial;
 mod explain;
 #[cfg(feature = "toml")]
 mod file;
-pub(crate) mod limit;
 mod permission;
 mod rules;
 
@@ -18,27 +15,23 @@ use alloy::primitives::Address;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
+use crate::limit::{Limit, LimitKind, Selector};
 use crate::money::{Asset, AssetRegistry};
 pub(crate) use crate::origin::HostMatch;
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
-use crate::{Network, ParseNetworkError, usd};
+use crate::{Network, ParseNetworkError};
 
+pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
 pub(crate) use approval::AnyApprover;
 pub use approval::{
     ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,
     Untrusted, Verdict, approve_fn,
 };
 pub use builder::{HostRules, Limits};
-pub use calendar::Period;
-pub(crate) use calendar::time_zone;
-pub use denial::{Denial, Rule};
 pub use explain::{Answer, Explanation, Hypothetical};
-pub use limit::{Amount, Quantity, Scope, Span};
 pub use permission::Permission;
 pub(crate) use permission::{Errand, host_match};
 pub(crate) use rules::Facts;
-
-use limit::{Limit, LimitKind, Max, Meter, Selector};
 
 /// The longest that an authorization is valid unless the policy says otherwise.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
@@ -46,11 +39,6 @@ const MAX_VALIDITY: Duration = Duration::from_secs(300);
 const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// How long an approver may take unless the policy says otherwise.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
-/// The same request bought more often than this looks like a loop, unless the policy says otherwise.
-const REPEATS: (Duration, u32) = (MINUTE, 30);
-/// An origin that took so many payments within the window and did not deliver is paid no more for
-/// as long, unless the policy says otherwise.
-const BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Thirty days: a rolling window has a fixed length.
@@ -85,7 +73,7 @@ pub struct Policy {
     mixed: bool,
     assets: Vec<Asset>,
     lists: Lists,
-    limits: Vec<Limit>,
+    limits: Vec<Limit<Selector>>,
     asks: Vec<(Selector, Amount)>,
     permissions: Vec<Permission>,
     hosts: Vec<(HostMatch, HostSettings)>,
@@ -207,13 +195,7 @@ impl Policy {
     /// An amount of a token that is not the registry's, and would therefore measure no payment.
     fn stranger(&self) -> Option<PolicyError> {
         let registry = self.asset_registry();
-        let limits = self
-            .limits
-            .iter()
-            .filter_map(|limit| match limit.kind.max() {
-                Max::Amount(amount) => Some(amount),
-                Max::Payments(_) => None,
-            });
+        let limits = self.limits.iter().filter_map(|limit| limit.kind.amount());
         let amounts = limits.chain(self.asks.iter().map(|(_, threshold)| threshold));
         let mut tokens = amounts.filter_map(|amount| match amount {
             Amount::Token(amount) => Some(amount.asset()),
@@ -286,10 +268,6 @@ impl Policy {
         self.freeze_switch.as_deref()
     }
 
-    pub(crate) const fn refunds_count(&self) -> bool {
-        self.refunds_make_room
-    }
-
     /// How long an approver has to answer.
     #[must_use]
     pub const fn time_to_approve(&self) -> Duration {
@@ -324,49 +302,6 @@ impl Policy {
             && self
                 .setting(origin, |settings| settings.sign_ahead)
                 .unwrap_or(false)
-    }
-
-    /// The limits set, and the defaults for kinds that are not set on everything in dollars.
-    fn effective_limits(&self) -> Vec<Limit> {
-        let set = |default: &LimitKind| {
-            let global = |limit: &&Limit| limit.selector == Selector::Only(Scope::Global);
-            self.limits
-                .iter()
-                .filter(global)
-                .any(|limit| limit.kind.replaces(default))
-        };
-        let defaults = [
-            LimitKind::PerPayment(usd!("0.10").into()),
-            LimitKind::Rolling(DAY, usd!("5").into()),
-            LimitKind::Exposure(usd!("1").into()),
-            LimitKind::Payments(MINUTE, 60),
-        ];
-        let missing = defaults
-            .into_iter()
-            .filter(|kind| self.defaults && !set(kind));
-        let missing = missing.map(|kind| Limit {
-            selector: Selector::Only(Scope::Global),
-            kind,
-        });
-        let mut limits: Vec<Limit> = missing.chain(self.limits.iter().cloned()).collect();
-        // The first refusal is the one that is told, and a price that is too high says it best.
-        limits.sort_by_key(|limit| !matches!(limit.kind, LimitKind::PerPayment(_)));
-        limits
-    }
-
-    /// The limits of one fixed scope each, as the books measure them.
-    pub(crate) fn standing_meters(&self) -> Vec<Meter> {
-        let fixed = self
-            .effective_limits()
-            .into_iter()
-            .filter_map(|limit| match limit.selector {
-                Selector::Only(scope) => Some(Meter {
-                    scope,
-                    kind: limit.kind,
-                }),
-                _ => None,
-            });
-        fixed.collect()
     }
 
     fn setting<T>(&self, origin: &Origin, read: impl Fn(&HostSettings) -> Option<T>) -> Option<T> {

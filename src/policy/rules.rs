@@ -1,43 +1,71 @@
-//! Judging one payment: pure, total, in one place.
+//! The rules of a policy, applied to one payment.
+//!
+//! The rules in this file are pure. The limits, and the rules that compare a payment with earlier purchases, become a
+//! [`LimitCheck`] that the ledger runs.
+
+use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use url::Url;
 
-use super::limit::{Amount, LimitKind, Max, Meter, Scope, Subject};
-use super::{BREAKER, Denial, Errand, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
-use crate::ledger::{Checks, PayeePin, PriceCeiling};
+use super::{DAY, Errand, MINUTE, PayeeRule, Policy, ResourceRule};
+use crate::limit::{
+    Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
+    Rule, Scope, Selector,
+};
 use crate::money::Asset;
 use crate::origin::Origin;
 use crate::x402::Quote;
-use crate::{Timestamp, text};
+use crate::{Timestamp, text, usd};
 
-/// All that the policy may know of a payment.
+/// The default of `loop_guard`: more payments for the same request look like a loop.
+const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
+/// The default of `circuit_breaker`: a seller that took this many payments in this time without delivering is not paid.
+const CIRCUIT_BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
+/// The limits on all payments that apply unless the policy replaces them.
+static DEFAULT_LIMITS: [Limit<Selector>; 4] = [
+    on_all_payments(LimitKind::PerPayment(Amount::Usd(usd!("0.10")))),
+    on_all_payments(LimitKind::Rolling(DAY, Amount::Usd(usd!("5")))),
+    on_all_payments(LimitKind::Exposure(Amount::Usd(usd!("1")))),
+    on_all_payments(LimitKind::Payments(MINUTE, 60)),
+];
+
+const fn on_all_payments(kind: LimitKind) -> Limit<Selector> {
+    Limit {
+        scope: Selector::Only(Scope::Global),
+        kind,
+    }
+}
+
+/// Everything that the policy knows about a payment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     pub(crate) url: &'a Url,
     pub(crate) origin: &'a Origin,
     pub(crate) method: &'a str,
-    /// As the books store it.
+    /// The path as the ledger stores it.
     pub(crate) path: &'a str,
     pub(crate) tag: Option<&'a str>,
     pub(crate) agent: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
-    /// What makes the request the same request.
+    /// The hash of method, URL and body.
     pub(crate) request: B256,
-    /// `resource.url`, as the seller claims it.
+    /// The `resource.url` that the seller claims.
     pub(crate) resource_url: Option<&'a str>,
     pub(crate) max_price: Option<&'a Amount>,
     pub(crate) now: Timestamp,
 }
 
 impl Facts<'_> {
-    pub(super) fn subject(&self) -> Subject<'_> {
-        let path = self.url.path();
-        Subject {
+    /// Returns the parts that scopes compare.
+    fn payment(&self) -> PaymentView<'_> {
+        PaymentView {
             origin: self.origin,
-            path,
-            quote: self.quote,
+            path: self.url.path(),
+            network: self.quote.network(),
+            asset: self.quote.asset().address(),
+            payee: self.quote.pay_to(),
             request: self.request,
             tag: self.tag,
             agent: self.agent,
@@ -54,13 +82,13 @@ impl Facts<'_> {
         }
     }
 
-    /// The seller's `resource.url` when it names another origin.
+    /// Returns the seller's `resource.url` if it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
         if self.origin.begins(claimed) {
             return None;
         }
-        // A tool is named by its own URL, `mcp://tool/NAME`, under whatever origin.
+        // An MCP tool has its own URL, `mcp://tool/NAME`, on any origin.
         if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/")
         {
             return None;
@@ -70,150 +98,183 @@ impl Facts<'_> {
     }
 }
 
-/// A rule's refusal, if it refuses.
+/// The denial by a rule, or `None` if the rule allows the payment.
 type Refusal = Option<Denial>;
 
+/// A rule, and the function that applies it.
+type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
+
+/// The rules that do not need the ledger, in the order in which they are applied.
+const RULES: [Check; 11] = [
+    (Rule::Permission, |policy, facts| {
+        policy.forbids(&facts.errand())
+    }),
+    (Rule::Userinfo, |_, facts| no_userinfo(facts)),
+    (Rule::Host, Policy::host_allowed),
+    (Rule::Network, Policy::network_allowed),
+    (Rule::Asset, Policy::asset_allowed),
+    (Rule::ZeroAmount, |_, facts| not_zero(facts)),
+    (Rule::MaxPrice, |_, facts| within_max_price(facts)),
+    (Rule::UnpricedAsset, Policy::limited_in_its_unit),
+    (Rule::PayeeImpossible, |_, facts| payee_possible(facts)),
+    (Rule::Payee, Policy::payee_allowed),
+    (Rule::ResourceOrigin, Policy::resource_allowed),
+];
+
 impl Policy {
-    /// The rules that need no books, each with its answer, in the order they are asked.
-    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Refusal)> {
-        vec![
-            (Rule::Permission, self.forbids(&facts.errand())),
-            (Rule::Userinfo, Self::userinfo(facts)),
-            (Rule::Host, self.host_listed(facts)),
-            (Rule::Network, self.network_allowed(facts)),
-            (Rule::Asset, self.asset_allowed(facts)),
-            (Rule::ZeroAmount, Self::some_amount(facts)),
-            (Rule::MaxPrice, Self::within_max_price(facts)),
-            (Rule::UnpricedAsset, self.measured(facts)),
-            (Rule::PayeeImpossible, Self::payee_possible(facts)),
-            (Rule::Payee, self.payee_allowed(facts)),
-            (Rule::ResourceOrigin, self.resource_allowed(facts)),
-        ]
+    /// Applies every rule that does not need the ledger.
+    pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Option<Denial>)> {
+        let apply = |(rule, check): Check| (rule, check(self, facts));
+        RULES.into_iter().map(apply).collect()
     }
 
-    /// The first refusal that needs no books.
+    /// Returns the first denial by a rule that does not need the ledger.
     pub(crate) fn deny(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.judge(facts)
-            .into_iter()
-            .find_map(|(_, refusal)| refusal)
+        RULES.into_iter().find_map(|(_, check)| check(self, facts))
     }
 
-    /// What the books must be asked.
-    pub(crate) fn checks(&self, facts: &Facts<'_>) -> Checks {
-        let subject = facts.subject();
-        let limits = self.effective_limits().into_iter();
-        let limits = limits.filter_map(|limit| {
-            limit.selector.select(subject).map(|scope| Meter {
-                scope,
-                kind: limit.kind,
-            })
-        });
-        let meters = limits.chain(self.brakes(facts));
+    /// Returns the first denial of an API call by a rule that does not need the ledger: permissions, lists of hosts
+    /// and the maximum of the request.
+    pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
+        self.forbids(&facts.errand())
+            .or_else(|| self.host_allowed(facts))
+            .or_else(|| within_max_price(facts))
+    }
+
+    /// Returns the check that the ledger must run for a payment.
+    pub(crate) fn limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
         let pinned = self.setting(facts.origin, |settings| settings.payee.clone())
             == Some(PayeeRule::Pinned);
         let payee = pinned.then(|| PayeePin {
             origin: facts.origin.clone(),
             payee: facts.quote.pay_to(),
         });
-        let price = self
-            .setting(facts.origin, |settings| settings.max_price_rise)
-            .map(|max_rise_percent| PriceCeiling {
-                origin: facts.origin.clone(),
-                method: facts.method.to_owned(),
-                path: facts.path.to_owned(),
-                max_rise_percent,
-            });
-        let payment = Some((facts.quote.asset().clone(), facts.quote.value()));
-        let refunds_make_room = self.refunds_make_room;
-        Checks {
+        let max_rise = self.setting(facts.origin, |settings| settings.max_price_rise);
+        let price = max_rise.map(|max_rise_percent| PriceCeiling {
+            origin: facts.origin.clone(),
+            method: facts.method.to_owned(),
+            path: facts.path.to_owned(),
+            max_rise_percent,
+        });
+        LimitCheck {
             now: facts.now,
-            payment,
-            meters: meters.collect(),
+            payment: Some((facts.quote.asset().clone(), facts.quote.value())),
+            limits: self.limits_for(facts),
             payee,
             price,
-            refunds_make_room,
+            refunds_make_room: self.refunds_make_room,
         }
     }
 
-    /// The first refusal of a call by key that needs no books: the request's own maximum, and the
-    /// lists of hosts.
-    pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.forbids(&facts.errand())
-            .or_else(|| self.host_listed(facts))
-            .or_else(|| Self::within_max_price(facts))
+    /// Returns the check that the ledger must run for an API call of a declared cost: the limits in dollars on
+    /// everything, on hosts, tags and agents. An API call is not a payment, so limits on tokens, networks, payees and
+    /// numbers of payments do not apply, and nothing of it stays unresolved.
+    pub(crate) fn call_limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
+        let mut check = self.limit_check(facts);
+        check.limits.retain(|limit| {
+            let is_exposure = matches!(limit.kind, LimitKind::Exposure(_));
+            matches!(limit.kind.amount(), Some(Amount::Usd(_)))
+                && limit.scope.holds_api_calls()
+                && !is_exposure
+        });
+        check.payee = None;
+        check.price = None;
+        check
     }
 
-    /// What the books must be asked before a call by key of a declared cost: the dollar limits on
-    /// everything, on hosts, tags and agents. Numbers of payments, tokens, networks and payees are not
-    /// about it, and nothing of it stays unresolved.
-    pub(crate) fn call_checks(&self, facts: &Facts<'_>) -> Checks {
-        let concerns = |meter: &Meter| {
-            let dollars = matches!(meter.max(), Max::Amount(Amount::Usd(_)));
-            let paying = matches!(
-                meter.scope,
-                Scope::Payee(_) | Scope::Asset(..) | Scope::Network(_)
-            );
-            dollars && !paying && !matches!(meter.kind, LimitKind::Exposure(_))
-        };
-        let mut checks = self.checks(facts);
-        checks.meters.retain(concerns);
-        Checks {
+    /// Returns a check without a payment, of the limits with one fixed scope each.
+    pub(crate) fn budget_check(&self, now: Timestamp) -> LimitCheck {
+        let fixed = self
+            .effective_limits()
+            .filter_map(|limit| match &limit.scope {
+                Selector::Only(scope) => Some(Limit {
+                    scope: scope.clone(),
+                    kind: limit.kind.clone(),
+                }),
+                Selector::Each(_) => None,
+            });
+        LimitCheck {
+            now,
+            payment: None,
+            limits: fixed.collect(),
             payee: None,
             price: None,
-            ..checks
+            refunds_make_room: self.refunds_make_room,
         }
     }
 
-    /// The loop detector and the breaker.
-    fn brakes(&self, facts: &Facts<'_>) -> Vec<Meter> {
-        let failures = self
+    /// Returns the limits that apply to a payment.
+    fn limits_for(&self, facts: &Facts<'_>) -> Vec<Limit> {
+        let payment = facts.payment();
+        let limits = self
+            .effective_limits()
+            .filter_map(|limit| limit.for_payment(&payment));
+        let default = |default| self.defaults.then_some(default);
+        let circuit_breaker = self
             .setting(facts.origin, |settings| settings.breaker)
-            .or(self.defaults.then_some(BREAKER));
-        let failures = failures.map(|(window, max)| Meter {
-            scope: Scope::Origin(facts.origin.clone()),
-            kind: LimitKind::Failures(window, max),
-        });
-        let repeats = self
+            .or(default(CIRCUIT_BREAKER))
+            .map(|(window, max)| Limit {
+                scope: Scope::Origin(facts.origin.clone()),
+                kind: LimitKind::CircuitBreaker(window, max),
+            });
+        let loop_guard = self
             .setting(facts.origin, |settings| settings.repeats)
-            .or(self.defaults.then_some(REPEATS));
-        let repeats = repeats.map(|(window, max)| Meter {
-            scope: Scope::Request(facts.request),
-            kind: LimitKind::Repeats(window, max),
-        });
-        failures.into_iter().chain(repeats).collect()
+            .or(default(LOOP_GUARD))
+            .map(|(window, max)| Limit {
+                scope: Scope::Request(facts.request),
+                kind: LimitKind::LoopGuard(window, max),
+            });
+        limits.chain(circuit_breaker).chain(loop_guard).collect()
     }
 
-    /// Why somebody must be asked, if so: the payment is above a threshold, or there are only
-    /// thresholds that do not measure its token.
+    /// Returns the limits of the policy, and the defaults that it does not replace.
+    ///
+    /// Limits on one payment come first, since the first denial is reported: a price that is too high is the clearest
+    /// reason.
+    fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
+        let replaced = |default: &Limit<Selector>| {
+            let mut same_scope = self
+                .limits
+                .iter()
+                .filter(|limit| limit.scope == default.scope);
+            same_scope.any(|limit| limit.kind.replaces(&default.kind))
+        };
+        let all = move || {
+            let defaults = DEFAULT_LIMITS
+                .iter()
+                .filter(move |default| self.defaults && !replaced(default));
+            defaults.chain(&self.limits)
+        };
+        let is_single = |limit: &&Limit<Selector>| matches!(limit.kind, LimitKind::PerPayment(_));
+        let single = all().filter(is_single);
+        single.chain(all().filter(move |limit| !is_single(limit)))
+    }
+
+    /// Returns the reason why an approver must be asked, if there is one: the payment is above a threshold, or no
+    /// threshold measures its token.
     pub(crate) fn ask(&self, facts: &Facts<'_>) -> Option<String> {
+        let (asset, value) = (facts.quote.asset(), facts.quote.value());
         let (mut measured, mut unmeasured) = (false, None);
         for (selector, threshold) in &self.asks {
-            let Some(scope) = selector.select(facts.subject()) else {
+            let Some(scope) = selector.select(&facts.payment()) else {
                 continue;
             };
-            match threshold.weigh(facts.quote.asset(), facts.quote.value()) {
-                Some(weight) if weight > threshold.weight() => {
+            match threshold.measure(asset, value) {
+                Some(units) if units > threshold.units() => {
                     return Some(format!("above {threshold} ({scope})"));
                 }
                 Some(_) => measured = true,
                 None => {
                     unmeasured = Some(format!(
                         "no dollar value to compare with {threshold} ({scope})"
-                    ))
+                    ));
                 }
             }
         }
         unmeasured.filter(|_| !measured)
     }
 
-    fn userinfo(facts: &Facts<'_>) -> Refusal {
-        let bare = facts.url.username().is_empty() && facts.url.password().is_none();
-        deny_unless(bare, Rule::Userinfo, || {
-            "the URL carries a user name or password".to_owned()
-        })
-    }
-
-    fn host_listed(&self, facts: &Facts<'_>) -> Refusal {
+    fn host_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.origin.host();
         if let Some(pattern) = self
             .lists
@@ -259,40 +320,9 @@ impl Policy {
         listed && !self.lists.denied_assets.contains(&key)
     }
 
-    fn some_amount(facts: &Facts<'_>) -> Refusal {
-        deny_unless(facts.quote.value() > U256::ZERO, Rule::ZeroAmount, || {
-            "the price is zero; nothing is worth a signature".to_owned()
-        })
-    }
-
-    fn within_max_price(facts: &Facts<'_>) -> Refusal {
-        let max = facts.max_price?;
-        let weight = max.weigh(facts.quote.asset(), facts.quote.value());
-        if weight.is_some_and(|weight| weight <= max.weight()) {
-            return None;
-        }
-        let message = format!(
-            "{} is above this request's max_price of {max}",
-            facts.quote.amount()
-        );
-        let asked = weight.map_or_else(
-            || facts.quote.amount().into(),
-            |weight| max.of_weight(weight),
-        );
-        let (limit, asked) = (
-            Some(Quantity::Amount(max.clone())),
-            Some(Quantity::Amount(asked)),
-        );
-        Some(Denial {
-            limit,
-            asked,
-            ..Denial::new(Rule::MaxPrice, message)
-        })
-    }
-
-    /// A token that dollars cannot measure must be limited in its own units, once per payment and
-    /// once over time; otherwise no limit would hold it at all.
-    fn measured(&self, facts: &Facts<'_>) -> Refusal {
+    /// A token without a dollar value must be limited in its own units, per payment and over time. Otherwise no limit
+    /// would hold it.
+    fn limited_in_its_unit(&self, facts: &Facts<'_>) -> Refusal {
         let asset = facts.quote.asset();
         if facts.quote.dollars().is_some() {
             return None;
@@ -303,9 +333,17 @@ impl Policy {
                 "the amount is above what dollars can count",
             ));
         }
-        let meters = self.checks(facts).meters;
-        let in_units = |meter: &&Meter| matches!(meter.max(), Max::Amount(Amount::Token(amount)) if amount.asset() == asset);
-        let kinds = || meters.iter().filter(in_units).map(|meter| &meter.kind);
+        let payment = facts.payment();
+        let in_units = |limit: &&Limit<Selector>| {
+            let unit = limit.kind.amount();
+            matches!(unit, Some(Amount::Token(amount)) if amount.asset() == asset)
+                && limit.scope.select(&payment).is_some()
+        };
+        let kinds = || {
+            self.effective_limits()
+                .filter(in_units)
+                .map(|limit| &limit.kind)
+        };
         let single = kinds().any(|kind| matches!(kind, LimitKind::PerPayment(_)));
         let total = kinds().any(|kind| {
             matches!(
@@ -318,23 +356,6 @@ impl Policy {
                 "{asset} has no dollar value; the policy must limit it in its own units, per payment and over time"
             )
         })
-    }
-
-    fn payee_possible(facts: &Facts<'_>) -> Refusal {
-        let payee = facts.quote.pay_to();
-        let wrong = if payee == facts.payer {
-            "the payer itself"
-        } else if payee == facts.quote.asset().address() {
-            "the token's own contract"
-        } else if U256::from_be_bytes(payee.into_word().0) <= U256::from(0xff) {
-            "the zero address or a precompiled contract"
-        } else {
-            return None;
-        };
-        Some(Denial::new(
-            Rule::PayeeImpossible,
-            format!("payee {payee} is {wrong}"),
-        ))
     }
 
     fn payee_allowed(&self, facts: &Facts<'_>) -> Refusal {
@@ -362,6 +383,52 @@ impl Policy {
         let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
         Some(Denial::new(Rule::ResourceOrigin, message))
     }
+}
+
+fn no_userinfo(facts: &Facts<'_>) -> Refusal {
+    let bare = facts.url.username().is_empty() && facts.url.password().is_none();
+    deny_unless(bare, Rule::Userinfo, || {
+        "the URL carries a user name or password".to_owned()
+    })
+}
+
+fn not_zero(facts: &Facts<'_>) -> Refusal {
+    deny_unless(facts.quote.value() > U256::ZERO, Rule::ZeroAmount, || {
+        "the price is zero; bursar does not sign for nothing".to_owned()
+    })
+}
+
+fn within_max_price(facts: &Facts<'_>) -> Refusal {
+    let max = facts.max_price?;
+    let units = max.measure(facts.quote.asset(), facts.quote.value());
+    if units.is_some_and(|units| units <= max.units()) {
+        return None;
+    }
+    let price = facts.quote.amount();
+    let message = format!("{price} is above this request's max_price of {max}");
+    let asked = units.map_or_else(|| price.into(), |units| max.with_units(units));
+    Some(Denial {
+        limit: Some(Quantity::Amount(max.clone())),
+        asked: Some(Quantity::Amount(asked)),
+        ..Denial::new(Rule::MaxPrice, message)
+    })
+}
+
+fn payee_possible(facts: &Facts<'_>) -> Refusal {
+    let payee = facts.quote.pay_to();
+    let wrong = if payee == facts.payer {
+        "the payer itself"
+    } else if payee == facts.quote.asset().address() {
+        "the token's own contract"
+    } else if U256::from_be_bytes(payee.into_word().0) <= U256::from(0xff) {
+        "the zero address or a precompiled contract"
+    } else {
+        return None;
+    };
+    Some(Denial::new(
+        Rule::PayeeImpossible,
+        format!("payee {payee} is {wrong}"),
+    ))
 }
 
 fn deny_unless(allowed: bool, rule: Rule, message: impl FnOnce() -> String) -> Refusal {

@@ -57,7 +57,8 @@ use serde::Serialize;
 pub use selection::{Selection, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
-use crate::ledger::{Finding, Purchase, PurchaseId, State};
+use crate::ledger::{Purchase, PurchaseId, State};
+use crate::limit::LimitStatus;
 use crate::money::format_units;
 use crate::{Network, Origin, Timestamp, Usd};
 
@@ -78,7 +79,7 @@ pub struct Report {
     /// What is signed and unresolved, oldest first.
     pub unresolved: Vec<Unresolved>,
     /// What is left of each limit, over all of the books and not the selection alone.
-    pub budget: Vec<Finding>,
+    pub budget: Vec<LimitStatus>,
 }
 
 /// What purchases are grouped by.
@@ -240,7 +241,7 @@ impl Report {
     #[must_use]
     pub fn of<'a>(
         purchases: impl IntoIterator<Item = &'a Purchase>,
-        budget: Vec<Finding>,
+        budget: Vec<LimitStatus>,
         selection: &Selection,
         now: Timestamp,
     ) -> Self {

@@ -147,7 +147,7 @@ impl Zone {
     /// # Errors
     /// When this machine does not know it.
     pub fn named(name: &str) -> Result<Self, PolicyError> {
-        crate::policy::time_zone(name)
+        crate::limit::time_zone(name)
             .map(|zone| Self {
                 zone,
                 name: name.to_owned(),

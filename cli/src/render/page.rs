@@ -2,7 +2,7 @@
 //! security policy lets nothing run or load.
 
 use bursar::report::{Dimension, Group, Report, Section, Sum};
-use bursar::{Amount, Finding, Quantity, U256};
+use bursar::{Amount, LimitStatus, Quantity, U256};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
@@ -245,8 +245,8 @@ fn unresolved(report: &Report) -> Markup {
     }
 }
 
-fn budget(findings: &[Finding]) -> Markup {
-    let limits: Vec<&Finding> = findings
+fn budget(findings: &[LimitStatus]) -> Markup {
+    let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
         .collect();
@@ -279,7 +279,7 @@ fn budget(findings: &[Finding]) -> Markup {
 }
 
 /// How much of a limit is used, in thousandths.
-fn per_mille(finding: &Finding) -> u32 {
+fn per_mille(finding: &LimitStatus) -> u32 {
     let weight = |quantity: &Option<Quantity>| match quantity {
         Some(Quantity::Amount(Amount::Usd(usd))) => U256::from(usd.micros()),
         Some(Quantity::Amount(Amount::Token(amount))) => amount.units(),

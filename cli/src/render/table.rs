@@ -4,7 +4,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use bursar::report::{Group, Report, Section, Sum, Tally};
-use bursar::{Finding, Usd, excerpt};
+use bursar::{LimitStatus, Usd, excerpt};
 
 use super::{dollars, name_of};
 
@@ -144,8 +144,8 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
     )
 }
 
-fn budget(findings: &[Finding], columns: Option<u16>) -> String {
-    let limits: Vec<&Finding> = findings
+fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {
+    let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
         .collect();
@@ -160,7 +160,7 @@ fn budget(findings: &[Finding], columns: Option<u16>) -> String {
 }
 
 /// Of a limit: how much, used, left.
-pub(super) fn quantities(finding: &Finding) -> [String; 3] {
+pub(super) fn quantities(finding: &LimitStatus) -> [String; 3] {
     [&finding.limit, &finding.used, &finding.left].map(|quantity| {
         quantity
             .as_ref()

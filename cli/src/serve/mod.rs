@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::{
-    ChannelApprover, Client, Error, Finding, Ledger, Network, PaymentStatus, PendingApproval,
+    ChannelApprover, Client, Error, Ledger, LimitStatus, Network, PaymentStatus, PendingApproval,
     PriceOutcome, Purchase, PurchaseKey, Usd, reqwest,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
@@ -482,11 +482,11 @@ struct Budget {
     networks: Vec<Network>,
     /// Beside the limits, what one payment may cost at most.
     max_per_payment: Option<Usd>,
-    limits: Vec<Finding>,
+    limits: Vec<LimitStatus>,
 }
 
 impl Budget {
-    fn new(desk: &Desk, limits: Vec<Finding>) -> Self {
+    fn new(desk: &Desk, limits: Vec<LimitStatus>) -> Self {
         let payer = desk.client.payer();
         Self {
             payer: payer.map(|payer| payer.address().to_string()),

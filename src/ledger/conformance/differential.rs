@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::Period;
-use crate::policy::calendar::Calendar;
+use crate::limit::{Calendar, Period};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -123,8 +122,8 @@ fn kind(number: u8) -> LimitKind {
         2 => LimitKind::Exposure(micros(100)),
         3 => LimitKind::Payments(HOUR, 3),
         4 => LimitKind::Rolling(Duration::from_secs(90), micros(150)),
-        5 => LimitKind::Failures(HOUR, 2),
-        6 => LimitKind::Repeats(Duration::from_secs(90), 2),
+        5 => LimitKind::CircuitBreaker(HOUR, 2),
+        6 => LimitKind::LoopGuard(Duration::from_secs(90), 2),
         7 => LimitKind::Calendar(Calendar::new(Period::Day, "UTC").unwrap(), micros(150)),
         _ => LimitKind::Lifetime(TokenAmount::from_units(usdc(BASE), U256::from(200)).into()),
     }
@@ -219,10 +218,10 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
         .into_iter()
         .flat_map(|(scope, _)| (0..KINDS).map(move |number| meter(scope.clone(), kind(number))))
         .collect();
-    let mut checks = Checks {
+    let mut checks = LimitCheck {
         now: at(now),
         payment: Some((usdc(BASE), U256::from(50))),
-        meters,
+        limits: meters,
         payee: None,
         price: None,
         refunds_make_room: false,

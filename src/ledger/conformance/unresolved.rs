@@ -409,7 +409,7 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
         let denial = denied(&ledger, order("first", 1), NOW + 1, Vec::new())
             .await
             .unwrap();
-        assert_eq!(denial.rule, Rule::Stopped);
+        assert_eq!(denial.rule, Rule::Frozen);
         assert!(denial.message.contains(reason), "{denial}");
     }
     assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
@@ -465,7 +465,7 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
         ..generous.clone()
     };
     let dear = Reservation {
-        checks: Checks {
+        checks: LimitCheck {
             payment: Some((usdc(BASE), U256::from(51))),
             ..dear.checks.clone()
         },
@@ -528,7 +528,7 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
         used(
             &ledger,
             NOW + 1,
-            meter(origin.clone(), LimitKind::Failures(HOUR, 3))
+            meter(origin.clone(), LimitKind::CircuitBreaker(HOUR, 3))
         )
         .await,
         3
@@ -538,7 +538,7 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
         used(
             &ledger,
             NOW + 1,
-            meter(same.clone(), LimitKind::Repeats(HOUR, 6))
+            meter(same.clone(), LimitKind::LoopGuard(HOUR, 6))
         )
         .await,
         6
@@ -547,7 +547,7 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
         used(
             &ledger,
             NOW + 1,
-            meter(Scope::Request(B256::ZERO), LimitKind::Repeats(HOUR, 6))
+            meter(Scope::Request(B256::ZERO), LimitKind::LoopGuard(HOUR, 6))
         )
         .await,
         0
@@ -556,29 +556,29 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
         &ledger,
         order("x", 1),
         NOW + 1,
-        vec![meter(origin.clone(), LimitKind::Failures(HOUR, 3))],
+        vec![meter(origin.clone(), LimitKind::CircuitBreaker(HOUR, 3))],
     )
     .await;
     let breaker = breaker.unwrap();
     assert_eq!(
         (breaker.rule, breaker.room_returns),
-        (Rule::Breaker, Some(at(NOW + 3600)))
+        (Rule::CircuitBreaker, Some(at(NOW + 3600)))
     );
     let repeats = denied(
         &ledger,
         order("x", 1),
         NOW + 1,
-        vec![meter(same.clone(), LimitKind::Repeats(HOUR, 6))],
+        vec![meter(same.clone(), LimitKind::LoopGuard(HOUR, 6))],
     )
     .await;
     let repeats = repeats.unwrap();
     assert_eq!(
         (repeats.rule, repeats.room_returns),
-        (Rule::Repeats, Some(at(NOW + 3600)))
+        (Rule::LoopGuard, Some(at(NOW + 3600)))
     );
     let wide = vec![
-        meter(origin, LimitKind::Failures(HOUR, 4)),
-        meter(same, LimitKind::Repeats(HOUR, 7)),
+        meter(origin, LimitKind::CircuitBreaker(HOUR, 4)),
+        meter(same, LimitKind::LoopGuard(HOUR, 7)),
     ];
     assert!(
         denied(&ledger, order("x", 1), NOW + 1, wide)

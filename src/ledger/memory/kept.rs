@@ -1,15 +1,15 @@
-//! The entries, and what finds them without reading them all.
+//! The purchases, and indices that find them without reading them all.
 
 use std::collections::{BTreeSet, HashMap};
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256};
 
-use super::totals::Totals;
-use crate::ledger::sum::Sum;
-use crate::ledger::{Checks, Freeze, Purchase, PurchaseKey, State, Tally};
-use crate::{Network, Origin, Timestamp};
+use super::index::Index;
+use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
+use crate::limit::LimitCheck;
+use crate::{Network, Origin};
 
-/// Positions in [`Kept::purchases`], in the order in which they were first reserved.
+/// Positions in [`Kept::purchases`], oldest reservation first.
 type Places = BTreeSet<usize>;
 
 #[derive(Debug, Default)]
@@ -17,14 +17,12 @@ pub(super) struct Kept {
     pub(super) stopped: Option<Freeze>,
     purchases: Vec<Purchase>,
     by_key: HashMap<PurchaseKey, usize>,
-    /// Reserved, lapsed or not.
+    /// Reservations, also those that lapsed.
     held: Places,
-    /// Signed and unresolved, by the moment at which it can no longer be cashed.
-    by_expiry: BTreeSet<(Timestamp, usize)>,
     unresolved_by_request: HashMap<B256, Places>,
-    /// All but what is freed or released.
+    /// All purchases except voided and released ones.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
-    totals: Totals,
+    index: Index,
 }
 
 #[derive(Debug, Default)]
@@ -53,12 +51,6 @@ impl Kept {
 
     pub(super) fn held(&self) -> impl Iterator<Item = &Purchase> {
         self.at(&self.held)
-    }
-
-    pub(super) fn unresolved_after(&self, now: Timestamp) -> impl Iterator<Item = &Purchase> {
-        self.by_expiry
-            .range((now, usize::MAX)..)
-            .filter_map(|(_, place)| self.purchases.get(*place))
     }
 
     pub(super) fn unresolved_of(&self, fingerprint: B256) -> impl Iterator<Item = &Purchase> {
@@ -100,18 +92,19 @@ impl Kept {
         places.iter().filter_map(|place| self.purchases.get(*place))
     }
 
-    /// Writes the entry at its `seq`, over what was there: the one place where anything changes.
+    /// Writes the purchase at its `seq`. Every change goes through here.
     pub(super) fn put(&mut self, entry: Purchase) {
         let place = usize::try_from(entry.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        self.totals.change(self.purchases.get(place), &entry);
+        self.index.change(place, self.purchases.get(place), &entry);
         if let Some(known) = self.purchases.get(place) {
             if known.state == State::Reserved {
                 self.held.remove(&place);
             }
-            if known.is_unresolved() && !(entry.is_unresolved() && same_times(known, &entry)) {
-                self.by_expiry.remove(&(known.expires_at, place));
+            if known.is_unresolved()
+                && !(entry.is_unresolved() && known.fingerprint == entry.fingerprint)
+            {
                 if let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint) {
                     places.remove(&place);
                     if places.is_empty() {
@@ -127,7 +120,6 @@ impl Kept {
             self.held.insert(place);
         }
         if entry.is_unresolved() {
-            self.by_expiry.insert((entry.expires_at, place));
             self.unresolved_by_request
                 .entry(entry.fingerprint)
                 .or_default()
@@ -172,33 +164,24 @@ impl Kept {
         }
     }
 
-    /// Sees to it that every limit of these checks has a running total.
-    pub(super) fn keep_totals(&mut self, checks: &Checks) {
-        for tally in checks.tallies() {
-            self.totals.keep(tally, &self.purchases);
+    /// Begins to index the scopes that the limits of a check need.
+    pub(super) fn track(&mut self, check: &LimitCheck) {
+        for query in check.queries() {
+            self.index.track(&query, &self.purchases);
         }
     }
 
-    /// What was signed, or called by a key. `None` for what no total is kept of.
-    pub(super) fn total(&self, tally: Tally<'_>) -> Option<Sum> {
-        self.totals.of(tally)
+    pub(super) const fn index(&self) -> &Index {
+        &self.index
     }
 
-    /// What [`total`](Self::total) adds up, oldest first.
-    pub(super) fn by_time(
-        &self,
-        tally: Tally<'_>,
-    ) -> Option<impl Iterator<Item = (Timestamp, U256)>> {
-        self.totals.by_time(tally)
+    pub(super) fn get(&self, place: usize) -> Option<&Purchase> {
+        self.purchases.get(place)
     }
 }
 
 fn is_bought(entry: &Purchase) -> bool {
     !matches!(entry.state, State::Voided | State::ReleasedByProof)
-}
-
-fn same_times(known: &Purchase, next: &Purchase) -> bool {
-    known.expires_at == next.expires_at && known.fingerprint == next.fingerprint
 }
 
 fn same_seller(known: &Purchase, next: &Purchase) -> bool {

@@ -1,7 +1,7 @@
 //! Books in memory, gone with the process.
 
+mod index;
 mod kept;
-mod totals;
 
 use std::sync::PoisonError;
 #[cfg(not(all(test, bursar_shuttle)))]
@@ -13,13 +13,14 @@ use shuttle::sync::{Mutex, MutexGuard};
 use alloy::primitives::{Address, U256};
 
 use self::kept::Kept;
-use self::totals::Totals;
-use super::entry::{holds, within};
 use super::{
-    Books, Charge, Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase,
-    PurchaseKey, Reservation, Reserved, Resumption, Tally, Transition,
+    Filter, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumption, Transition,
 };
-use crate::policy::limit::{Scope, Span};
+use crate::limit::{
+    Charge, Chargeable, Denial, LimitCheck, LimitQuery, LimitStatus, Scope, Since, Sum, Total,
+    TotalStore, Usage, leaves_at, running_total,
+};
 use crate::{Network, Origin, Timestamp};
 
 /// Books in this process's memory.
@@ -65,12 +66,11 @@ impl Ledger for MemoryLedger {
             Plan::Answer(answer) => return Ok(answer),
         };
         let now = reservation.checks.now();
-        books.keep_totals(&reservation.checks);
-        if let Some(denial) = reservation.checks.deny(&View {
-            books: &books,
-            now,
-            except: known.as_ref(),
-        })? {
+        books.track(&reservation.checks);
+        let denial = reservation
+            .checks
+            .deny(&View::new(&books, now, known.as_ref()))?;
+        if let Some(denial) = denial {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
         let lapsed: Vec<Purchase> = books
@@ -121,14 +121,10 @@ impl Ledger for MemoryLedger {
         Ok(self.lock().stopped.clone())
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, check: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         let mut books = self.lock();
-        books.keep_totals(checks);
-        checks.assess(&View {
-            books: &books,
-            now: checks.now(),
-            except: None,
-        })
+        books.track(check);
+        check.evaluate(&View::new(&books, check.now(), None))
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
@@ -150,135 +146,96 @@ impl Ledger for MemoryLedger {
     }
 }
 
+/// The ledger during one check.
 struct View<'a> {
     books: &'a Kept,
     now: Timestamp,
-    /// The purchase that is being reserved, as it is known.
+    /// The purchase that is being reserved, as it is stored.
     except: Option<&'a Purchase>,
+    /// The reservations of other purchases that lapsed.
+    lapsed: Vec<&'a Purchase>,
 }
 
-impl View<'_> {
-    fn counts(&self, entry: &Purchase) -> bool {
-        entry.counts(self.now) && self.except.is_none_or(|except| except.seq != entry.seq)
+impl<'a> View<'a> {
+    fn new(books: &'a Kept, now: Timestamp, except: Option<&'a Purchase>) -> Self {
+        let is_other =
+            |purchase: &&Purchase| except.is_none_or(|except| except.seq != purchase.seq);
+        let lapsed = books
+            .held()
+            .filter(|held| !held.counts(now))
+            .filter(is_other);
+        Self {
+            books,
+            now,
+            except,
+            lapsed: lapsed.collect(),
+        }
     }
 
-    /// What the running total has of the purchase that is being reserved: it must not stand in its own way.
-    fn own(&self, tally: Tally<'_>) -> Option<Charge> {
-        let own = self.except.filter(|entry| Totals::adds(entry));
-        self.charges_in(own.into_iter(), tally.scope(), tally.span())
-            .next()
-    }
-
-    /// Of these entries, what counts for others than the purchase that is being reserved.
-    fn charges_of<'a>(
-        &'a self,
-        purchases: impl Iterator<Item = &'a Purchase> + 'a,
-        scope: &'a Scope,
-        span: Span,
-    ) -> impl Iterator<Item = Charge> + 'a {
-        self.charges_in(purchases.filter(|entry| self.counts(entry)), scope, span)
-    }
-
-    fn charges_in<'a>(
-        &'a self,
-        purchases: impl Iterator<Item = &'a Purchase> + 'a,
-        scope: &'a Scope,
-        span: Span,
-    ) -> impl Iterator<Item = Charge> + 'a {
-        purchases
-            .filter(move |entry| holds(scope, entry) && within(span, entry, self.now))
-            .map(move |entry| Charge::of(entry, span))
+    /// Whether the purchase counts, and is not the one that is being reserved.
+    fn counts(&self, purchase: &Purchase) -> bool {
+        purchase.counts(self.now) && self.except.is_none_or(|except| except.seq != purchase.seq)
     }
 }
 
-impl Books for View<'_> {
-    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ok(self.books.stopped.clone())
+impl Usage for View<'_> {
+    type Error = LedgerError;
+
+    fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
+        Ok(self.books.stopped.as_ref().map(Freeze::denial))
     }
 
+    /// Reads all purchases. Only debug assertions need this.
     fn charges(
         &self,
         scope: &Scope,
-        span: Span,
+        since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        match span {
-            Span::Outstanding => {
-                let open = self
-                    .books
-                    .unresolved_after(self.now)
-                    .chain(self.books.held());
-                self.charges_of(open, scope, span).for_each(visit);
-            }
-            _ => self
-                .charges_of(self.books.purchases().iter(), scope, span)
-                .for_each(visit),
-        }
+        let purchases = self.books.purchases().iter();
+        purchases
+            .filter(|purchase| self.counts(purchase) && scope.covers(&purchase.payment()))
+            .filter_map(|purchase| purchase.charge(since.moment))
+            .filter(|charge| charge.at > since.after)
+            .for_each(visit);
         Ok(())
     }
 
-    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
-        let (scope, span) = (tally.scope(), tally.span());
-        let Some(kept) = self.books.total(tally) else {
-            return super::checks::sum(self, tally);
-        };
-        let weight = |charge| tally.weigh(charge).unwrap_or_default();
-        let held = self
-            .charges_of(self.books.held(), scope, span)
-            .map(weight)
-            .fold(U256::ZERO, U256::saturating_add);
-        let total = kept
-            .minus(self.own(tally).map_or(U256::ZERO, weight))
-            .plus(held)
-            .amount();
-        #[cfg(test)]
-        assert_eq!(total, super::checks::sum(self, tally)?, "{tally:?}");
-        Ok(total)
+    fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
+        running_total(self, query, self.now)
     }
 
-    fn leaves(&self, tally: Tally<'_>, part: U256) -> Result<Option<Timestamp>, LedgerError> {
-        let Some(signed) = self.books.by_time(tally) else {
-            return super::checks::leaves(self, tally, part);
-        };
-        let weighed = |charge: Charge| Some((charge.at, tally.weigh(charge)?));
-        let (scope, span) = (tally.scope(), tally.span());
-        let mut held: Vec<_> = self
-            .charges_of(self.books.held(), scope, span)
-            .filter_map(weighed)
-            .collect();
-        held.sort_unstable_by_key(|(at, _)| *at);
-        let own = self.own(tally).and_then(weighed);
-        let signed = signed.map(|(at, amount)| match own {
-            Some((own_at, own)) if own_at == at => (at, amount.saturating_sub(own)),
-            _ => (at, amount),
-        });
-        let (mut held, mut signed) = (held.into_iter().peekable(), signed.peekable());
-        let oldest_first = std::iter::from_fn(|| match (held.peek(), signed.peek()) {
-            (Some((held_at, _)), Some((signed_at, _))) if held_at <= signed_at => held.next(),
-            (_, Some(_)) => signed.next(),
-            (_, None) => held.next(),
-        });
+    fn leaves_at(
+        &self,
+        query: &LimitQuery<'_>,
+        units: U256,
+    ) -> Result<Option<Timestamp>, LedgerError> {
+        let places = self
+            .books
+            .index()
+            .places(query, query.since, Timestamp::MAX);
         let mut gone = U256::ZERO;
-        let mut charges = oldest_first.skip_while(|(_, amount)| {
-            gone = gone.saturating_add(*amount);
-            gone < part
+        let mut counted = places.filter_map(|(at, place)| {
+            let purchase = self.books.get(place).filter(|known| self.counts(known))?;
+            Some((at, query.part(purchase)?))
         });
-        let at = charges.next().map(|(at, _)| at);
-        #[cfg(test)]
-        assert_eq!(at, super::checks::leaves(self, tally, part)?, "{tally:?}");
-        Ok(at)
+        let last = counted.find_map(|(at, part)| {
+            gone = gone.saturating_add(part);
+            (gone >= units).then_some(at)
+        });
+        debug_assert_eq!(last, leaves_at(self, query, units)?, "{query:?}");
+        Ok(last)
     }
 
     fn first_payee(
         &self,
         origin: &Origin,
-        network: Network,
-        asset: Address,
+        asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        let mut bought = self.books.bought(origin, (network, asset));
+        let mut bought = self.books.bought(origin, asset);
         Ok(bought
-            .find(|entry| self.counts(entry))
-            .map(|entry| entry.payee))
+            .find(|purchase| self.counts(purchase))
+            .map(|purchase| purchase.payee))
     }
 
     fn last_price(
@@ -290,7 +247,56 @@ impl Books for View<'_> {
     ) -> Result<Option<U256>, LedgerError> {
         let mut bought = self.books.bought_at(origin, asset, method, path).rev();
         Ok(bought
-            .find(|entry| self.counts(entry))
-            .map(|entry| entry.value))
+            .find(|purchase| self.counts(purchase))
+            .map(|purchase| purchase.value))
+    }
+}
+
+impl TotalStore for View<'_> {
+    type Purchase = Purchase;
+
+    fn keeps(&self, _: &LimitQuery<'_>) -> bool {
+        true
+    }
+
+    fn find(&self, query: &LimitQuery<'_>) -> Result<Option<Total>, LedgerError> {
+        Ok(self.books.index().total(query))
+    }
+
+    fn put(&self, query: &LimitQuery<'_>, total: Total) -> Result<(), LedgerError> {
+        self.books.index().put(query, total);
+        Ok(())
+    }
+
+    fn between(
+        &self,
+        query: &LimitQuery<'_>,
+        after: Timestamp,
+        until: Timestamp,
+    ) -> Result<Sum, LedgerError> {
+        let since = Since {
+            after,
+            ..query.since
+        };
+        let charges = self
+            .books
+            .index()
+            .places(query, since, until)
+            .filter_map(|(_, place)| self.books.get(place)?.charge(since.moment));
+        let parts = charges.filter_map(|charge| query.unit.measure(&charge));
+        Ok(parts.fold(Sum::default(), Sum::plus))
+    }
+
+    fn next(&self, query: &LimitQuery<'_>, after: Timestamp) -> Result<Timestamp, LedgerError> {
+        let since = Since {
+            after,
+            ..query.since
+        };
+        let mut places = self.books.index().places(query, since, Timestamp::MAX);
+        Ok(places.next().map_or(Timestamp::MAX, |(at, _)| at))
+    }
+
+    fn absent(&self) -> impl Iterator<Item = &Purchase> {
+        self.lapsed.iter().copied().chain(self.except)
     }
 }

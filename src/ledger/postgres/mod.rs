@@ -31,10 +31,11 @@ use super::sql::query::{self, Present, Query};
 use super::sql::row::{self, Cells, Stored, integer};
 use super::sql::{self, Cell, Value};
 use super::{
-    Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumption, State, Transition,
+    Filter, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumption, State, Transition,
 };
 use crate::Timestamp;
+use crate::limit::{LimitCheck, LimitStatus};
 
 /// The schema of books that name none.
 const SCHEMA: &str = "bursar";
@@ -257,7 +258,7 @@ impl Ledger for PostgresLedger {
             .transpose()
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         self.store.examine(checks).await
     }
 
@@ -388,7 +389,7 @@ impl Store {
     }
 
     /// All answers are of the same moment.
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         match self.try_examine(checks).await {
             Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_examine(checks).await,
             answer => answer,
@@ -396,7 +397,7 @@ impl Store {
         .map_err(Failure::into_error)
     }
 
-    async fn try_examine(&self, checks: &Checks) -> Result<Vec<Finding>, Failure> {
+    async fn try_examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, Failure> {
         let mut client = self.pool.get().await?;
         let answer = async {
             let books = self
@@ -404,7 +405,7 @@ impl Store {
                 .await?;
             self.timed(async {
                 ask(&books, view(&books, checks, None).await?, |view| {
-                    checks.assess(view)
+                    checks.evaluate(view)
                 })
                 .await
             })
@@ -653,7 +654,7 @@ async fn look(books: &Transaction<'_>, change: &Change<'_>) -> Result<Seen, Fail
 /// `except` is the purchase that is being reserved, as it is known.
 async fn check(
     books: &Transaction<'_>,
-    checks: &Checks,
+    checks: &LimitCheck,
     except: Option<u64>,
 ) -> Result<Checked, Failure> {
     let lapsed = Present::new(checks.now(), except)?.lapsed("purchases");
@@ -763,7 +764,7 @@ async fn write(
 /// What the checks will ask, answered.
 async fn view(
     books: &Transaction<'_>,
-    checks: &Checks,
+    checks: &LimitCheck,
     except: Option<u64>,
 ) -> Result<View, Failure> {
     let (mut view, queries) = View::of(checks, except)?;

@@ -4,7 +4,8 @@ use tokio_postgres::Transaction;
 
 use super::link::Failure;
 use crate::ledger::LedgerError;
-use crate::ledger::sql::tables::{TABLES, VERSION, spent};
+use crate::ledger::sql::scope::create_indices;
+use crate::ledger::sql::tables::{TABLES, VERSION};
 
 /// `head` is the end of the chain of events and the number of purchases. Every write locks its one
 /// row first, so writers follow each other and no number is left out, without sequences.
@@ -83,7 +84,7 @@ async fn lay_out(books: &Transaction<'_>) -> Result<(), Failure> {
         "INSERT INTO head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
     );
     books
-        .batch_execute(&[&tables(), &spent(""), MORE_TABLES, &rows].join("\n"))
+        .batch_execute(&[&tables(), &create_indices(""), MORE_TABLES, &rows].join("\n"))
         .await?;
     Ok(())
 }

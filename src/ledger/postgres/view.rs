@@ -1,36 +1,37 @@
-//! What the checks ask, fetched first and answered from memory: [`Books`] does not wait.
+//! The database as the limits of a check see it, inside a transaction.
+//!
+//! [`Usage`] cannot wait for a server. So a first run of the check collects its questions, the server answers them in
+//! one round trip, and a second run of the check uses the answers.
 
 use std::cell::RefCell;
 
 use alloy::primitives::{Address, U256};
 use tokio_postgres::Row;
 
-use crate::ledger::checks::{Measure, sum};
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
 use crate::ledger::sql::row::{Cells, freeze_order};
-use crate::ledger::sum::Sum;
-use crate::ledger::{Books, Charge, Checks, Freeze, LedgerError, Tally};
-use crate::policy::limit::{Scope, Span};
+use crate::ledger::{Freeze, LedgerError};
+use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, sum};
 use crate::{Network, Origin};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
-    Stopped,
-    Total(Scope, Span, Measure),
-    Charges(Scope, Span),
+    Frozen,
+    Total(Scope, Since, Unit),
+    Charges(Scope, Since),
     FirstPayee(Origin, (Network, Address)),
     LastPrice(Origin, String, String, (Network, Address)),
 }
 
 enum Answer {
-    Stopped(Option<Freeze>),
+    Frozen(Option<Freeze>),
     Total(U256),
     Charges(Vec<Charge>),
     FirstPayee(Option<Address>),
     LastPrice(Option<U256>),
 }
 
-/// Books that know nothing, and remember what they were asked.
+/// Collects the questions of a check, and answers them as an empty ledger.
 #[derive(Default)]
 struct Listener(RefCell<Vec<Question>>);
 
@@ -43,34 +44,35 @@ impl Listener {
     }
 }
 
-impl Books for Listener {
-    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.hear(Question::Stopped);
+impl Usage for Listener {
+    type Error = LedgerError;
+
+    fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
+        self.hear(Question::Frozen);
         Ok(None)
     }
 
     fn charges(
         &self,
         scope: &Scope,
-        span: Span,
+        since: Since,
         _: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        self.hear(Question::Charges(scope.clone(), span));
+        self.hear(Question::Charges(scope.clone(), since));
         Ok(())
     }
 
-    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
-        self.hear(Question::of(tally));
+    fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
+        self.hear(Question::of(query));
         Ok(U256::ZERO)
     }
 
     fn first_payee(
         &self,
         origin: &Origin,
-        network: Network,
-        asset: Address,
+        asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        self.hear(Question::FirstPayee(origin.clone(), (network, asset)));
+        self.hear(Question::FirstPayee(origin.clone(), asset));
         Ok(None)
     }
 
@@ -91,26 +93,26 @@ impl Books for Listener {
     }
 }
 
-/// The books inside a transaction, as far as they are asked.
+/// The database inside a transaction, with the answers to the questions of a check.
 pub(super) struct View {
     present: Present,
     asked: Vec<Asked>,
-    /// A question without an answer, on which the rest depended.
+    /// A question that had no answer.
     missing: RefCell<Option<Question>>,
 }
 
 pub(super) struct Asked(Question, Answer);
 
 impl View {
-    /// What the checks will ask, none of it answered yet, and a query for each. What a denial asks beside is
+    /// Returns the questions of a check, without answers, and a query for each. A denial asks one more question, see
     /// [`missing`](Self::missing).
     pub(super) fn of(
-        checks: &Checks,
+        checks: &LimitCheck,
         except: Option<u64>,
     ) -> Result<(Self, Vec<Query>), LedgerError> {
         let present = Present::new(checks.now(), except)?;
         let listener = Listener::default();
-        checks.assess(&listener)?;
+        checks.evaluate(&listener)?;
         let asked = listener.0.into_inner();
         let queries = asked
             .iter()
@@ -127,12 +129,12 @@ impl View {
         ))
     }
 
-    /// In the order of the queries.
+    /// Returns the questions, in the order of the queries.
     pub(super) fn questions(&mut self) -> impl Iterator<Item = &mut Asked> {
         self.asked.iter_mut()
     }
 
-    /// What was asked last and had no answer, to be read now.
+    /// Returns the last question that had no answer, and its query.
     pub(super) fn missing(&mut self) -> Option<(&mut Asked, Query)> {
         let question = self.missing.take()?;
         let query = question.query(&self.present);
@@ -142,10 +144,10 @@ impl View {
 }
 
 impl Asked {
-    /// Takes a row of its query.
+    /// Adds a row of its query.
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
-            Self(_, Answer::Stopped(order)) => *order = Some(freeze_order(row)?),
+            Self(_, Answer::Frozen(freeze)) => *freeze = Some(freeze_order(row)?),
             Self(_, Answer::Total(total)) => {
                 *total = Cells::of(row)?.text::<Sum>("total")?.amount()
             }
@@ -161,21 +163,21 @@ impl Asked {
 }
 
 impl Question {
-    /// What SQL cannot weigh is read charge by charge.
-    fn of(tally: Tally<'_>) -> Self {
-        let (scope, span, measure) = (tally.scope().clone(), tally.span(), tally.measure());
-        if can_total(&scope, measure) {
-            Self::Total(scope, span, measure)
+    /// The server computes the sum. If it cannot, the charges are read one by one.
+    fn of(query: &LimitQuery<'_>) -> Self {
+        let scope = query.scope().clone();
+        if can_total(&scope, query.unit) {
+            Self::Total(scope, query.since, query.unit)
         } else {
-            Self::Charges(scope, span)
+            Self::Charges(scope, query.since)
         }
     }
 
     fn query(&self, present: &Present) -> Query {
         match self {
-            Self::Stopped => query::stopped(),
-            Self::Total(scope, span, measure) => present.total(scope, *span, *measure),
-            Self::Charges(scope, span) => present.charges("purchases", Part::All, scope, *span),
+            Self::Frozen => query::stopped(),
+            Self::Total(scope, since, unit) => present.total(scope, *since, *unit),
+            Self::Charges(scope, since) => present.charges("purchases", Part::All, scope, *since),
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
             Self::LastPrice(origin, method, path, asset) => {
                 present.last_price("purchases", origin, (method, path), *asset)
@@ -185,7 +187,7 @@ impl Question {
 
     fn unanswered(self) -> Asked {
         let answer = match &self {
-            Self::Stopped => Answer::Stopped(None),
+            Self::Frozen => Answer::Frozen(None),
             Self::Total(..) => Answer::Total(U256::ZERO),
             Self::Charges(..) => Answer::Charges(Vec::new()),
             Self::FirstPayee(..) => Answer::FirstPayee(None),
@@ -210,13 +212,15 @@ impl View {
 }
 
 fn not_asked() -> LedgerError {
-    LedgerError::store("the checks asked what was not read")
+    LedgerError::store("a limit asked for a sum that was not read")
 }
 
-impl Books for View {
-    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        match self.answer(&Question::Stopped)? {
-            Answer::Stopped(order) => Ok(order.clone()),
+impl Usage for View {
+    type Error = LedgerError;
+
+    fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
+        match self.answer(&Question::Frozen)? {
+            Answer::Frozen(freeze) => Ok(freeze.as_ref().map(Freeze::denial)),
             _ => Err(not_asked()),
         }
     }
@@ -224,20 +228,21 @@ impl Books for View {
     fn charges(
         &self,
         scope: &Scope,
-        span: Span,
+        since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        let Answer::Charges(charges) = self.answer(&Question::Charges(scope.clone(), span))? else {
+        let Answer::Charges(charges) = self.answer(&Question::Charges(scope.clone(), since))?
+        else {
             return Err(not_asked());
         };
         charges.iter().copied().for_each(visit);
         Ok(())
     }
 
-    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
-        match self.answer(&Question::of(tally))? {
+    fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
+        match self.answer(&Question::of(query))? {
             Answer::Total(total) => Ok(*total),
-            Answer::Charges(_) => sum(self, tally),
+            Answer::Charges(_) => sum(self, query),
             _ => Err(not_asked()),
         }
     }
@@ -245,10 +250,9 @@ impl Books for View {
     fn first_payee(
         &self,
         origin: &Origin,
-        network: Network,
-        asset: Address,
+        asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        match self.answer(&Question::FirstPayee(origin.clone(), (network, asset)))? {
+        match self.answer(&Question::FirstPayee(origin.clone(), asset))? {
             Answer::FirstPayee(payee) => Ok(*payee),
             _ => Err(not_asked()),
         }

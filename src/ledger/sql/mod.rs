@@ -2,6 +2,7 @@
 
 pub(super) mod query;
 pub(super) mod row;
+pub(super) mod scope;
 pub(super) mod tables;
 
 /// A value to be written.

@@ -1,18 +1,18 @@
-//! Questions to the books, as SQL that every database reads.
+//! Queries, in SQL that every database reads.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use alloy::primitives::Address;
 
-use super::row::{Cells, Columns, Event, Stored, integer, reversed};
+use super::row::{Cells, Columns, Event, Stored, integer};
+use super::scope::condition;
 use super::{Row, Value};
-use crate::ledger::checks::Time;
-#[cfg(feature = "postgres")]
-use crate::ledger::checks::{Measure, Unit};
 use crate::ledger::entry::failed;
-use crate::ledger::{Charge, Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
-use crate::policy::limit::{Scope, Span};
+use crate::ledger::{Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
+#[cfg(feature = "postgres")]
+use crate::limit::Unit;
+use crate::limit::{Charge, Moment, Scope, Since};
 use crate::{Network, Origin, Timestamp};
 
 /// A statement with `?` for its values, in order.
@@ -22,35 +22,35 @@ pub(in crate::ledger) struct Query {
     pub(in crate::ledger) values: Vec<Value>,
 }
 
-/// The columns that [`charge`] reads, in the order in which it does, and `at`.
+/// The columns that [`charge`] reads, in this order, before `at`.
 const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, refunded, status";
-/// What counts at a moment, without one purchase.
+/// The condition of a purchase that counts now, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// What the chain has still to be asked about: the condition of the index `unproven`.
+/// The condition of a purchase whose outcome the chain can still prove. The index `unproven` has the same condition.
 const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
-/// As [`failed`].
+/// The condition of [`failed`].
 #[cfg(feature = "postgres")]
 const FAILED: &str = "((state = 'unresolved' AND status IS NULL) OR ((state = 'unresolved' OR state = 'settled') AND status >= 300))";
-/// The column beside those of the entry, which the event seals.
+/// The column that names the last event of a purchase. The event's hash covers the other columns.
 const LAST_EVENT: &str = "last_event";
-/// No purchase: the first is 1.
+/// The number of no purchase. The first purchase has number 1.
 const NOTHING: i64 = 0;
 
-/// What a question is about: by parts, where a database keeps them in indices of their own.
+/// A part of all purchases. SQLite has separate indices for each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ledger) enum Part {
-    /// All of it.
+    /// All purchases.
     All,
-    /// Held or signed, which is little.
+    /// Purchases that are reserved or signed. There are few.
     #[cfg(feature = "sqlite")]
     UnderWay,
-    /// The rest.
+    /// All other purchases.
     #[cfg(feature = "sqlite")]
     Done,
 }
 
 impl Part {
-    /// In SQL. An index of the part has the same words, by which SQLite finds it.
+    /// Returns the condition in SQL. The index of the part has the same text, so that SQLite can use it.
     pub(in crate::ledger) const fn condition(self) -> &'static str {
         match self {
             Self::All => "true",
@@ -62,10 +62,7 @@ impl Part {
     }
 }
 
-/// A condition with the values of its placeholders, in order.
-type Clause = (&'static str, Vec<Value>);
-
-/// One purchase.
+/// Returns the query of one purchase.
 pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?";
     Query {
@@ -74,7 +71,7 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
-/// What passes the filter, newest first.
+/// Returns the query of the purchases that pass the filter, newest first.
 pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     let conditions: [(&str, Option<Value>); 8] = [
         (
@@ -117,7 +114,7 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     }
 }
 
-/// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
+/// Returns the query of the unresolved purchases of the same request, oldest first. `table` may name an index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
         "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND fingerprint = ? AND payer = ? AND expires_at > ? \
@@ -132,7 +129,7 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     }
 }
 
-/// The order to stop.
+/// Returns the query of the freeze.
 pub(in crate::ledger) fn stopped() -> Query {
     Query {
         sql: "SELECT one AS seq, reason, since FROM freeze_order".into(),
@@ -140,7 +137,7 @@ pub(in crate::ledger) fn stopped() -> Query {
     }
 }
 
-/// Writes the order to stop, or lifts it.
+/// Returns the statement that writes the freeze, or removes it.
 pub(in crate::ledger) fn stop(order: Option<&Freeze>) -> Query {
     let Some(order) = order else {
         return Query {
@@ -156,7 +153,7 @@ pub(in crate::ledger) fn stop(order: Option<&Freeze>) -> Query {
     }
 }
 
-/// Writes the entry of these columns over what is held of its purchase, which the event led to.
+/// Returns the statement that writes a purchase over its earlier state. `event` led to the new state.
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = columns
@@ -180,7 +177,7 @@ pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     }
 }
 
-/// Writes what is different in the entry: an index is only touched for a column that is written.
+/// Returns the statement that writes the columns that changed. SQLite then updates only the indices of these columns.
 #[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Event) -> Query {
     let [(_, seq), ..] = columns;
@@ -202,7 +199,7 @@ pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Ev
     }
 }
 
-/// Appends the event, at the end of the chain.
+/// Returns the statement that appends an event to the end of the chain.
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
@@ -220,10 +217,10 @@ fn insert(table: &str, names: &[&str]) -> String {
     )
 }
 
-/// Rows that one step of a verification reads, so that paying goes on between the steps.
+/// The number of rows that one step of a verification reads. Payments go on between the steps.
 pub(in crate::ledger) const STEP: usize = 1000;
 
-/// The next events for [`Audit::event`], after the one of this number.
+/// Returns the query of the events after this number, for [`Audit::event`].
 ///
 /// [`Audit::event`]: crate::ledger::seal::Audit::event
 pub(in crate::ledger) fn events_after(seq: i64) -> Query {
@@ -238,7 +235,7 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     }
 }
 
-/// The next purchases for [`Audit::purchase`], after the one of this number.
+/// Returns the query of the purchases after this number, for [`Audit::purchase`].
 ///
 /// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
 pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
@@ -253,7 +250,7 @@ pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
     }
 }
 
-/// The moment of the checks, and the purchase that is not among the answers.
+/// The time of a check, and the purchase that must not be among the results.
 #[derive(Clone, Copy)]
 pub(in crate::ledger) struct Present {
     now: Timestamp,
@@ -270,7 +267,7 @@ impl Present {
         vec![self.now.millis().into(), self.except.into()]
     }
 
-    /// Holds that lapsed. `table` may name an index.
+    /// Returns the query of the reservations that lapsed. `table` may name an index.
     pub(in crate::ledger) fn lapsed(&self, table: &str) -> Query {
         let sql = format!(
             "SELECT * FROM {table} WHERE state = 'reserved' AND lease_until <= ? AND seq <> ?"
@@ -281,38 +278,40 @@ impl Present {
         }
     }
 
-    /// For [`Books::charges`], each row to be read by [`charge`]. `table` may name an index.
+    /// Returns the query of [`Usage::charges`]. Read each row by [`charge`]. `table` may name an index.
     ///
-    /// [`Books::charges`]: crate::ledger::Books::charges
+    /// [`Usage::charges`]: crate::limit::Usage::charges
     pub(in crate::ledger) fn charges(
         &self,
         table: &str,
         part: Part,
         scope: &Scope,
-        span: Span,
+        since: Since,
     ) -> Query {
-        let (at, within, edges) = self.within(span);
-        let (held_by, keys) = held_by(scope);
+        let (at, counted) = counted(since.moment);
+        let (in_scope, keys) = condition(scope);
         let part = part.condition();
         let sql = format!(
-            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND {COUNTS} AND {within} AND {held_by}"
+            "SELECT {CHARGE}, {at} AS at FROM {table} \
+             WHERE {part} AND {COUNTS} AND {counted} AND {at} > ? AND {in_scope}"
         );
+        let after = vec![since.after.millis().into()];
         Query {
             sql: sql.into(),
-            values: [self.counting(), edges, keys].concat(),
+            values: [self.counting(), after, keys].concat(),
         }
     }
 
-    /// For [`Books::total`], where [`can_total`]: `total` of one row.
+    /// Returns the query of [`Usage::total`], for units that [`can_total`]. One row has `total`.
     ///
-    /// [`Books::total`]: crate::ledger::Books::total
+    /// [`Usage::total`]: crate::limit::Usage::total
     #[cfg(feature = "postgres")]
-    pub(in crate::ledger) fn total(&self, scope: &Scope, span: Span, measure: Measure) -> Query {
-        let (_, within, edges) = self.within(span);
-        let (held_by, keys) = held_by(scope);
-        let (total, (counted, units)) = match measure.unit {
-            Unit::Usd => ("sum(usd_micros)", ("true", Vec::new())),
-            Unit::Token(network, asset) => {
+    pub(in crate::ledger) fn total(&self, scope: &Scope, since: Since, unit: Unit) -> Query {
+        let (at, counted) = counted(since.moment);
+        let (in_scope, keys) = condition(scope);
+        let (total, (measured, units)) = match unit {
+            Unit::Usd { .. } => ("sum(usd_micros)", ("true", Vec::new())),
+            Unit::Token { network, asset, .. } => {
                 let token = vec![network.written().into(), asset.written().into()];
                 (
                     "sum(CAST(value AS NUMERIC))",
@@ -324,30 +323,31 @@ impl Present {
         };
         let sql = format!(
             "SELECT CAST(0 AS BIGINT) AS seq, CAST(coalesce({total}, 0) AS TEXT) AS total FROM purchases \
-             WHERE {COUNTS} AND {within} AND {held_by} AND {counted}"
+             WHERE {COUNTS} AND {counted} AND {at} > ? AND {in_scope} AND {measured}"
         );
+        let after = vec![since.after.millis().into()];
         Query {
             sql: sql.into(),
-            values: [self.counting(), edges, keys, units].concat(),
+            values: [self.counting(), after, keys, units].concat(),
         }
     }
 
-    /// All charges in `scope` after one moment and up to another, of holds that lapsed too, each row to be read by
-    /// [`charge`]. `table` may name an index.
+    /// Returns the query of all charges in `scope` later than one time and not later than another, lapsed
+    /// reservations included. Read each row by [`charge`]. `table` may name an index.
     #[cfg(feature = "sqlite")]
     pub(in crate::ledger) fn charges_between(
         table: &str,
         part: Part,
         scope: &Scope,
-        time: Time,
+        moment: Moment,
         (after, until): (Timestamp, Timestamp),
     ) -> Query {
-        let (at, which) = timed(time);
-        let (held_by, keys) = held_by(scope);
+        let (at, counted) = counted(moment);
+        let (in_scope, keys) = condition(scope);
         let part = part.condition();
         let sql = format!(
-            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? \
-             AND {at} <= ? AND {held_by}"
+            "SELECT {CHARGE}, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {counted} AND {at} > ? \
+             AND {at} <= ? AND {in_scope}"
         );
         Query {
             sql: sql.into(),
@@ -355,20 +355,20 @@ impl Present {
         }
     }
 
-    /// `at` of the first of [`charges_between`](Self::charges_between).
+    /// Returns the query of the first of [`charges_between`](Self::charges_between). One row has `at`.
     #[cfg(feature = "sqlite")]
     pub(in crate::ledger) fn first_after(
         table: &str,
         part: Part,
         scope: &Scope,
-        time: Time,
+        moment: Moment,
         after: Timestamp,
     ) -> Query {
-        let (at, which) = timed(time);
-        let (held_by, keys) = held_by(scope);
+        let (at, counted) = counted(moment);
+        let (in_scope, keys) = condition(scope);
         let part = part.condition();
         let sql = format!(
-            "SELECT seq, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {which} AND {at} > ? AND {held_by} \
+            "SELECT seq, {at} AS at FROM {table} WHERE {part} AND live = 1 AND {counted} AND {at} > ? AND {in_scope} \
              ORDER BY {at} LIMIT 1"
         );
         Query {
@@ -377,24 +377,9 @@ impl Present {
         }
     }
 
-    /// The column that decides, and the condition. A hold has its `counts_at` and `expires_at` at
-    /// the end of time, and so lies in every window.
-    fn within(&self, span: Span) -> (&'static str, String, Vec<Value>) {
-        let (time, start) = Time::of(span, self.now);
-        let (at, which) = timed(time);
-        match start {
-            None => (at, which.to_owned(), Vec::new()),
-            Some(start) => (
-                at,
-                format!("{which} AND {at} > ?"),
-                vec![start.millis().into()],
-            ),
-        }
-    }
-
-    /// For [`Books::first_payee`]: `payee` of one row.
+    /// Returns the query of [`Usage::first_payee`]. One row has `payee`.
     ///
-    /// [`Books::first_payee`]: crate::ledger::Books::first_payee
+    /// [`Usage::first_payee`]: crate::limit::Usage::first_payee
     pub(in crate::ledger) fn first_payee(
         &self,
         table: &str,
@@ -411,9 +396,9 @@ impl Present {
         }
     }
 
-    /// For [`Books::last_price`]: `value` of one row.
+    /// Returns the query of [`Usage::last_price`]. One row has `value`.
     ///
-    /// [`Books::last_price`]: crate::ledger::Books::last_price
+    /// [`Usage::last_price`]: crate::limit::Usage::last_price
     pub(in crate::ledger) fn last_price(
         &self,
         table: &str,
@@ -433,18 +418,24 @@ impl Present {
     }
 }
 
-/// Whether SQL can weigh it: not what came back in part, which is rounded, nor a registrable domain.
+/// Whether SQL can compute the total. It cannot subtract refunds from dollars, which are rounded, and it does not know
+/// registrable domains.
 #[cfg(feature = "postgres")]
-pub(in crate::ledger) const fn can_total(scope: &Scope, measure: Measure) -> bool {
-    !measure.net && !matches!(scope, Scope::Domain(_))
+pub(in crate::ledger) const fn can_total(scope: &Scope, unit: Unit) -> bool {
+    let is_net = matches!(
+        unit,
+        Unit::Usd { net: true } | Unit::Token { net: true, .. }
+    );
+    !is_net && scope.is_stable()
 }
 
-/// The column of a moment, and the condition of what it puts into a window, beside `live = 1`.
-const fn timed(time: Time) -> (&'static str, &'static str) {
-    match time {
-        Time::Spent => ("counts_at", "true"),
-        Time::Reserved => ("reserved_at", "true"),
-        Time::Expiring => ("expires_at", "state <> 'settled' AND state <> 'api_call'"),
+/// Returns the column of a moment, and the condition of a purchase that limits on this moment count, in addition to
+/// `live = 1`. A reservation has its `counts_at` and `expires_at` at the end of time, so it lies in every window.
+const fn counted(moment: Moment) -> (&'static str, &'static str) {
+    match moment {
+        Moment::CountsAt => ("counts_at", "true"),
+        Moment::ReservedAt => ("reserved_at", "true"),
+        Moment::ExpiresAt => ("expires_at", "state <> 'settled' AND state <> 'api_call'"),
     }
 }
 
@@ -456,7 +447,7 @@ fn seller(origin: &Origin, (network, asset): (Network, Address)) -> Vec<Value> {
     ]
 }
 
-/// `None` for what lies in the range of a scope but not in the scope.
+/// Reads a charge. Returns `None` for a purchase that passed the SQL condition of the scope but is not in it.
 pub(in crate::ledger) fn charge(
     row: &impl Row,
     scope: &Scope,
@@ -481,59 +472,7 @@ pub(in crate::ledger) fn charge(
         usd: cells.usd()?,
         refunded: cells.text("refunded")?,
         failed: failed(state, cells.optional_integer("status")?),
-        called: state == State::ApiCall,
+        is_api_call: state == State::ApiCall,
         at: cells.time("at")?,
     }))
-}
-
-fn held_by(scope: &Scope) -> Clause {
-    match scope {
-        Scope::Global => ("true", Vec::new()),
-        Scope::Origin(origin) => ("origin = ?", vec![origin.written().into()]),
-        // The path may be stored with its query.
-        Scope::Resource(origin, path) => {
-            let query = format!("{path}?");
-            let values = vec![
-                origin.written().into(),
-                path.clone().into(),
-                query.clone().into(),
-                query.into(),
-            ];
-            (
-                "origin = ? AND (path = ? OR substr(path, 1, length(CAST(? AS TEXT))) = ?)",
-                values,
-            )
-        }
-        Scope::Host(pattern) if pattern.covers_subdomains() => {
-            let host = reversed(pattern.host());
-            (
-                "host_reversed > ? AND host_reversed < ?",
-                vec![format!("{host}.").into(), end_of(&host).into()],
-            )
-        }
-        Scope::Host(pattern) => ("host_reversed = ?", vec![reversed(pattern.host()).into()]),
-        // What a registrable domain is changes with the public suffix list, so it is not stored:
-        // every host that could belong to it is read, and asked.
-        Scope::Domain(domain) => {
-            let host = reversed(domain);
-            (
-                "host_reversed >= ? AND host_reversed < ?",
-                vec![host.clone().into(), end_of(&host).into()],
-            )
-        }
-        Scope::Payee(payee) => ("payee = ?", vec![payee.written().into()]),
-        Scope::Asset(network, asset) => (
-            "network = ? AND asset = ?",
-            vec![network.written().into(), asset.written().into()],
-        ),
-        Scope::Network(network) => ("network = ?", vec![network.written().into()]),
-        Scope::Request(fingerprint) => ("fingerprint = ?", vec![fingerprint.written().into()]),
-        Scope::Tag(tag) => ("tag = ?", vec![tag.clone().into()]),
-        Scope::Agent(agent) => ("agent = ?", vec![agent.clone().into()]),
-    }
-}
-
-/// After `com.example.` and all that begins with it: `/` is the byte after the dot.
-fn end_of(reversed_host: &str) -> String {
-    format!("{reversed_host}/")
 }

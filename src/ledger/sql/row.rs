@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 
 use super::{Cell, Row, Value};
 use crate::ledger::seal::{self, Head};
-#[cfg(feature = "postgres")]
-use crate::ledger::sum::Sum;
 use crate::ledger::{
     Freeze, LedgerError, Purchase, PurchaseId, Refund, SellerAnswer, State, random_hex,
 };
+#[cfg(feature = "postgres")]
+use crate::limit::Sum;
 use crate::{Network, Origin, Timestamp, Usd};
 
 /// A value with one spelling in the books, so that SQL can compare it.

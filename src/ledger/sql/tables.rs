@@ -97,23 +97,3 @@ CREATE TABLE events (
     hash TEXT NOT NULL
 ) STRICT;
 ";
-
-/// The indices of what was spent, by scope, in the order of `counts_at`. `condition` begins with `AND`, if there is one.
-pub(in crate::ledger) fn spent(condition: &str) -> String {
-    let indices = [
-        ("by_counts_at", "", ""),
-        ("by_origin", "origin, ", ""),
-        ("by_host", "host_reversed, ", ""),
-        ("by_payee", "payee, ", ""),
-        ("by_asset", "network, asset, ", ""),
-        ("by_network", "network, ", ""),
-        ("by_tag", "tag, ", " AND tag IS NOT NULL"),
-        ("by_agent", "agent, ", " AND agent IS NOT NULL"),
-    ];
-    let index = |(name, scope, also)| {
-        format!(
-            "CREATE INDEX {name} ON purchases ({scope}counts_at) WHERE live = 1{condition}{also};"
-        )
-    };
-    indices.map(index).join("\n")
-}

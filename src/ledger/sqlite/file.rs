@@ -1,4 +1,4 @@
-//! The tables, read and written inside a transaction.
+//! Reading and writing the tables inside a transaction.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use crate::ledger::sql::row::Columns;
 use crate::ledger::sql::{Cell, Row, Value, row};
 use crate::ledger::{LedgerError, Purchase, PurchaseKey};
 
-/// The file under the write lock, and what is known of it.
+/// The file under the write lock, and the cache of its rows.
 #[derive(Clone, Copy)]
 pub(super) struct File<'a> {
     pub(super) books: &'a Connection,
@@ -23,19 +23,20 @@ pub(super) struct File<'a> {
 impl File<'_> {
     pub(super) fn find(self, key: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         let known = self.known.borrow().entry(key).cloned();
-        #[cfg(test)]
-        if let Some(known) = &known {
-            let found = find(self.books, key)?.map(|found| row::columns(&found).unwrap());
-            assert_eq!(
-                found,
-                Some(row::columns(known).unwrap()),
-                "what is known is what is in the file"
-            );
-        }
+        debug_assert!(
+            match &known {
+                Some(known) => {
+                    let stored = find(self.books, key)?;
+                    stored.as_ref().map(row::columns).transpose()? == Some(row::columns(known)?)
+                }
+                None => true,
+            },
+            "the file has the row that is known"
+        );
         known.map_or_else(|| find(self.books, key), |known| Ok(Some(known)))
     }
 
-    /// Writes the entry over what is held of its purchase, and the event that led there.
+    /// Writes a purchase over its earlier state, and the event that led to the new state.
     pub(super) fn write(
         self,
         entry: &Purchase,
@@ -65,51 +66,45 @@ impl File<'_> {
         Ok(())
     }
 
-    /// The row of this entry.
+    /// Returns the row of a purchase.
     fn columns(self, entry: &Purchase) -> Result<Columns, LedgerError> {
         let known = self.known.borrow_mut().take_columns(&entry.key());
-        #[cfg(test)]
-        if let Some(known) = &known {
-            assert_eq!(
-                *known,
-                row::columns(entry)?,
-                "what is known is what is in the file"
-            );
-        }
+        debug_assert!(
+            match &known {
+                Some(known) => *known == row::columns(entry)?,
+                None => true,
+            },
+            "the file has the row that is known"
+        );
         known.map_or_else(|| row::columns(entry), Ok)
     }
 
     pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
-        let last = match self.known.borrow().last_seq {
-            Some(last) if cfg!(not(test)) => last,
-            known => {
-                let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
-                let mut statement = self.books.prepare_cached(sql).map_err(failed)?;
-                let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
-                let last = u64::try_from(last)
-                    .map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))?;
-                debug_assert!(
-                    known.is_none_or(|known| known == last),
-                    "what is known is what is in the file"
-                );
-                last
-            }
-        };
+        let known = self.known.borrow().last_seq;
+        debug_assert!(
+            known.is_none() || known == Some(last_seq(self.books)?),
+            "the file has the last number that is known"
+        );
+        let last = known.map_or_else(|| last_seq(self.books), Ok)?;
         Ok(last.saturating_add(1))
     }
 
     fn head(self) -> Result<Head, LedgerError> {
         let known = self.known.borrow().head;
-        #[cfg(test)]
-        if let Some(known) = known {
-            assert_eq!(
-                head(self.books)?,
-                known,
-                "what is known is what is in the file"
-            );
-        }
+        debug_assert!(
+            known.is_none() || known == Some(head(self.books)?),
+            "the file has the end of the chain that is known"
+        );
         known.map_or_else(|| head(self.books), Ok)
     }
+}
+
+/// Returns the number of the last purchase.
+fn last_seq(books: &Connection) -> Result<u64, LedgerError> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
+    let mut statement = books.prepare_cached(sql).map_err(failed)?;
+    let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+    u64::try_from(last).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))
 }
 
 fn head(books: &Connection) -> Result<Head, LedgerError> {
@@ -138,7 +133,7 @@ pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Purchase>, Le
     Ok(purchases)
 }
 
-/// The first row, read.
+/// Reads the first row of a query.
 pub(super) fn first<T>(
     books: &Connection,
     Query { sql, values }: Query,
@@ -152,7 +147,7 @@ pub(super) fn first<T>(
         .transpose()
 }
 
-/// Row by row, so that only what is taken from them stays in memory.
+/// Calls `take` with every row of a query. The rows do not stay in memory.
 pub(super) fn each(
     books: &Connection,
     Query { sql, values }: Query,
@@ -174,7 +169,7 @@ pub(super) fn execute(books: &Connection, Query { sql, values }: Query) -> Resul
         .map_err(failed)
 }
 
-/// A row whose columns are asked for in about their order: by name alone SQLite reads all names for each.
+/// A row of SQLite. Ask for the columns in about their order: each search begins where the last one ended.
 pub(super) struct Line<'a> {
     row: &'a rusqlite::Row<'a>,
     next: std::cell::Cell<usize>,

@@ -1,46 +1,41 @@
-//! What is known of the file without reading it: what this connection read or wrote, while nobody else wrote.
+//! A cache of the file: rows that this connection read or wrote, while no other connection wrote.
 //!
-//! It is asked only under the write lock, and forgotten with any transaction that is not committed.
+//! It is used only under the write lock. A transaction that is not committed clears it.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 
 use super::failed;
-use super::totals::{Key, Total};
+use crate::Timestamp;
 use crate::ledger::seal::Head;
 use crate::ledger::sql::row::Columns;
 use crate::ledger::{LedgerError, Purchase, PurchaseKey, State};
+use crate::limit::{LimitQuery, Scope, Total, Totals};
 
-/// Purchases, or scopes, of which something is known at most.
+/// The most purchases, or scopes, in the cache.
 const MOST: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// SQLite's number of what others have written. `None` while this may not be what is in the file.
+    /// SQLite's number of the last write by another connection. `None` while the cache may differ from the file.
     version: Option<i64>,
-    /// Purchases under way: each is written several times.
+    /// Purchases that are reserved or signed. Each is written several times.
     purchases: HashMap<PurchaseKey, (Purchase, Columns)>,
-    totals: HashMap<String, Vec<Kept>>,
+    totals: HashMap<Scope, Totals>,
     /// Scopes with totals that are not written yet.
-    unwritten: Vec<String>,
+    unwritten: Vec<Scope>,
+    /// The newest total that was added and is not written yet, by its time.
+    added_at: Option<Timestamp>,
     pub(super) head: Option<Head>,
     pub(super) last_seq: Option<u64>,
-}
-
-/// A total as it is at this point of the transaction.
-#[derive(Debug)]
-struct Kept {
-    key: Key,
-    total: Total,
-    is_written: bool,
 }
 
 /// The version of the file that a transaction sees.
 pub(super) struct Version(i64);
 
 impl Known {
-    /// At the beginning of a transaction that holds the write lock.
+    /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote.
     pub(super) fn begin(&mut self, books: &Connection) -> Result<Version, LedgerError> {
         let mut statement = books
             .prepare_cached("PRAGMA data_version")
@@ -53,7 +48,7 @@ impl Known {
         Ok(Version(version))
     }
 
-    /// The transaction is committed: what was written in it stands.
+    /// Ends a transaction that was committed.
     pub(super) const fn keep(&mut self, Version(version): Version) {
         self.version = Some(version);
     }
@@ -62,7 +57,7 @@ impl Known {
         self.purchases.get(key).map(|(entry, _)| entry)
     }
 
-    /// The row of a purchase that is about to be written anew.
+    /// Takes the row of a purchase that is about to be written again.
     pub(super) fn take_columns(&mut self, key: &PurchaseKey) -> Option<Columns> {
         self.purchases.remove(key).map(|(_, columns)| columns)
     }
@@ -76,95 +71,65 @@ impl Known {
         };
     }
 
-    pub(super) fn knows_totals(&self, scope: &str) -> bool {
+    pub(super) fn knows_totals(&self, scope: &Scope) -> bool {
         self.totals.contains_key(scope)
     }
 
-    pub(super) fn total(&self, key: &Key) -> Option<Total> {
-        let totals = self.totals.get(&key.scope)?;
-        totals
-            .iter()
-            .find(|kept| kept.key == *key)
-            .map(|kept| kept.total)
+    pub(super) fn total(&self, query: &LimitQuery<'_>) -> Option<&Total> {
+        self.totals.get(query.scope())?.find(query)
     }
 
-    /// All totals of a scope, as they were read.
-    pub(super) fn put_totals(&mut self, scope: String, totals: Vec<(Key, Total)>) {
-        let totals = totals.into_iter().map(|(key, total)| Kept {
-            key,
-            total,
-            is_written: true,
-        });
-        self.totals.insert(scope, totals.collect());
+    /// Adds all totals of a scope, as they were read.
+    pub(super) fn put_totals(&mut self, scope: Scope, totals: Totals) {
+        self.totals.insert(scope, totals);
     }
 
-    /// To be written, in a scope that is known.
-    pub(super) fn put_total(&mut self, key: &Key, total: Total) {
-        self.unwritten.push(key.scope.clone());
-        let totals = self.totals.entry(key.scope.clone()).or_default();
-        match totals.iter_mut().find(|kept| kept.key == *key) {
-            Some(kept) => (kept.total, kept.is_written) = (total, false),
-            None => totals.push(Kept {
-                key: key.clone(),
-                total,
-                is_written: false,
-            }),
+    /// Adds or replaces one total, in a scope that is known.
+    pub(super) fn put_total(&mut self, scope: &Scope, total: Total) {
+        self.unwritten.push(scope.clone());
+        let used_at = total.used_at;
+        if self.totals.entry(scope.clone()).or_default().put(total) {
+            self.added_at = self.added_at.max(Some(used_at));
         }
     }
 
-    /// Changes all totals of a scope that is known.
-    pub(super) fn change_totals(&mut self, scope: &str, change: impl Fn(&Key, Total) -> Total) {
-        for Kept {
-            key,
-            total,
-            is_written,
-        } in self.totals.get_mut(scope).into_iter().flatten()
-        {
-            let changed = change(key, *total);
-            if changed != *total {
-                *total = changed;
-                if std::mem::take(is_written) {
-                    self.unwritten.push(scope.to_owned());
-                }
-            }
+    /// Changes the totals of a scope that is known.
+    pub(super) fn change_totals(
+        &mut self,
+        scope: &Scope,
+        change: impl FnOnce(&mut Totals) -> bool,
+    ) {
+        if self.totals.get_mut(scope).is_some_and(change) {
+            self.unwritten.push(scope.clone());
         }
     }
 
-    /// Writes the totals that are not written yet.
+    /// Writes the totals that are not written yet. Returns the time of the newest of them that was added.
     pub(super) fn write_totals(
         &mut self,
-        mut write: impl FnMut(&Key, Total) -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
+        mut write: impl FnMut(&Scope, &Total) -> Result<(), LedgerError>,
+    ) -> Result<Option<Timestamp>, LedgerError> {
         for scope in self.unwritten.drain(..) {
-            for kept in self
-                .totals
-                .get_mut(&scope)
-                .into_iter()
-                .flatten()
-                .filter(|kept| !kept.is_written)
-            {
-                write(&kept.key, kept.total)?;
-                kept.is_written = true;
+            if let Some(totals) = self.totals.get_mut(&scope) {
+                totals.store(|total| write(&scope, total))?;
             }
         }
-        Ok(())
+        Ok(self.added_at.take())
     }
 
-    /// After [`write_totals`](Self::write_totals).
+    /// Removes all totals from the cache. Call [`write_totals`](Self::write_totals) first.
     pub(super) fn forget_totals(&mut self) {
         self.totals.clear();
     }
 
-    /// Whether of the scopes that are known these are all totals.
-    #[cfg(test)]
-    pub(super) fn agrees_with(&self, file: &[(Key, Total)]) -> bool {
-        let is_known = |key: &Key, total| {
-            self.total(key) == Some(total) || !self.totals.contains_key(&key.scope)
-        };
-        let known = self.totals.values().flatten();
-        file.iter().all(|(key, total)| is_known(key, *total))
-            && known
-                .into_iter()
-                .all(|kept| file.contains(&(kept.key.clone(), kept.total)))
+    /// Whether the file has the same totals for every scope in the cache.
+    pub(super) fn agrees_with(&self, file: &[(String, Total)]) -> bool {
+        self.totals.iter().all(|(scope, totals)| {
+            let key = scope.key();
+            let mut stored = file.iter().filter(|(scope, _)| *scope == key);
+            let count = stored.clone().count();
+            let is_known = |total: &Total| totals.iter().any(|known| known == total);
+            count == totals.iter().count() && stored.all(|(_, total)| is_known(total))
+        })
     }
 }

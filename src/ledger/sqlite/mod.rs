@@ -26,10 +26,11 @@ use super::seal::{Audit, Fault, Verification};
 use super::sql::query::{self, Query};
 use super::sql::row;
 use super::{
-    Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumption, Transition,
+    Filter, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumption, Transition,
 };
 use crate::Timestamp;
+use crate::limit::{LimitCheck, LimitStatus};
 
 /// Books in a SQLite file: durable, and shared by all clients and processes that open it.
 ///
@@ -198,7 +199,7 @@ impl Ledger for SqliteLedger {
         self.run(|connection| stopped(connection)).await
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
         let checks = checks.clone();
         self.run(move |connection| examine(connection, &checks))
             .await
@@ -226,7 +227,6 @@ fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, Ledger
     };
     let view = View::new(file, reservation.checks.now(), known.as_ref())?;
     let denial = reservation.checks.deny(&view)?;
-    view.keep_totals()?;
     if let Some(denial) = denial {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
@@ -284,10 +284,13 @@ fn stopped(books: &Connection) -> Result<Option<Freeze>, LedgerError> {
 }
 
 /// One read transaction, so that all answers are of the same moment.
-fn examine(connection: &mut Connection, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+fn examine(
+    connection: &mut Connection,
+    checks: &LimitCheck,
+) -> Result<Vec<LimitStatus>, LedgerError> {
     let books = connection.transaction().map_err(failed)?;
     let known = RefCell::default();
-    checks.assess(&View::new(
+    checks.evaluate(&View::new(
         File {
             books: &books,
             known: &known,

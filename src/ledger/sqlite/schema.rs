@@ -13,7 +13,8 @@ use super::failed;
 use super::totals::TABLE as TOTALS;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Part;
-use crate::ledger::sql::tables::{TABLES, VERSION, spent};
+use crate::ledger::sql::scope::create_indices;
+use crate::ledger::sql::tables::{TABLES, VERSION};
 
 /// How long a call waits for another process that is writing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -130,12 +131,12 @@ fn lay_out(file: &Connection) -> Result<(), LedgerError> {
         format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
     // What is held or signed is in no index of what was spent, each of which it would be put in three times before it is
     // settled.
-    let spent = spent(&format!(" AND {}", Part::Done.condition()));
+    let by_scope = create_indices(&format!(" AND {}", Part::Done.condition()));
     let under_way = format!(
         "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
         Part::UnderWay.condition()
     );
-    file.execute_batch(&[TABLES, &spent, &under_way, TOTALS, TRIGGERS, &identity].join("\n"))
+    file.execute_batch(&[TABLES, &by_scope, &under_way, TOTALS, TRIGGERS, &identity].join("\n"))
         .map_err(failed)
 }
 

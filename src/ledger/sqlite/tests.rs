@@ -15,7 +15,7 @@ use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, unknown, wish,
 };
 use crate::ledger::sql::tables::VERSION;
-use crate::policy::limit::{LimitKind, Scope, Span};
+use crate::limit::{BEGINNING, LimitKind, Moment, Scope, Since};
 
 fn shelf() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -620,7 +620,8 @@ fn every_question_is_a_range_of_an_index() {
         None,
     )
     .unwrap();
-    let plans = |scope: &Scope, span| {
+    let plans = |scope: &Scope, moment, after| {
+        let since = Since { moment, after };
         let plan = |Query { sql, values }| {
             let mut statement = books.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             statement
@@ -629,30 +630,34 @@ fn every_question_is_a_range_of_an_index() {
                 })
                 .unwrap()
         };
-        view.queries(scope, span).map(plan).collect::<Vec<_>>()
+        view.queries(scope, since).map(plan).collect::<Vec<_>>()
     };
     for (scope, index, range) in scopes {
-        let [ever, under_way] = plans(&scope, Span::Ever).try_into().unwrap();
+        let [ever, under_way] = plans(&scope, Moment::CountsAt, BEGINNING)
+            .try_into()
+            .unwrap();
         assert!(
             ever.contains(&format!("INDEX {index}")) && ever.contains(range),
             "{ever}"
         );
         assert!(under_way.contains("INDEX under_way"), "{under_way}");
-        let [spent, under_way] = plans(&scope, Span::SpentAfter(at(NOW))).try_into().unwrap();
+        let [spent, under_way] = plans(&scope, Moment::CountsAt, at(NOW)).try_into().unwrap();
         let within_range = range.contains('<') || spent.contains("counts_at>?");
         assert!(
             spent.starts_with("SEARCH") && spent.contains(range) && within_range,
             "{spent}"
         );
         assert!(under_way.contains("INDEX under_way"), "{under_way}");
-        let [reserved] = plans(&scope, Span::ReservedAfter(at(NOW)))
+        let [reserved] = plans(&scope, Moment::ReservedAt, at(NOW))
             .try_into()
             .unwrap();
         assert!(
             reserved.ends_with("INDEX by_reserved_at (reserved_at>?)"),
             "{reserved}"
         );
-        let [outstanding] = plans(&scope, Span::Outstanding).try_into().unwrap();
+        let [outstanding] = plans(&scope, Moment::ExpiresAt, at(NOW))
+            .try_into()
+            .unwrap();
         assert!(
             outstanding.ends_with("INDEX by_expires_at (expires_at>?)"),
             "{outstanding}"

@@ -1,18 +1,16 @@
-//! The books inside a transaction, as [`Books`].
-
-use std::cell::RefCell;
+//! The database as the limits of a check see it, inside a transaction.
 
 use alloy::primitives::{Address, U256};
 
 use super::file::{self, File, Line};
-use super::totals::{self, Key, Total};
-use crate::ledger::checks::{self, Time};
-use crate::ledger::entry::holds;
+use super::totals;
 use crate::ledger::sql::query::{Part, Present, Query, charge};
 use crate::ledger::sql::row::Cells;
-use crate::ledger::sum::Sum;
-use crate::ledger::{Books, Charge, Freeze, LedgerError, Purchase, Tally};
-use crate::policy::limit::{Scope, Span};
+use crate::ledger::sql::scope::{index, indexed_scope};
+use crate::ledger::{Freeze, LedgerError, Purchase};
+use crate::limit::{
+    Charge, Denial, LimitQuery, Moment, Scope, Since, Sum, Total, TotalStore, Usage, running_total,
+};
 use crate::{Network, Origin, Timestamp};
 
 const BY_SELLER: &str = "purchases INDEXED BY by_seller";
@@ -22,12 +20,10 @@ pub(super) struct View<'a> {
     file: File<'a>,
     now: Timestamp,
     present: Present,
-    /// The purchase that is being reserved, as it is known, and holds that lapsed: what is in the totals and does
-    /// not count.
+    /// The purchase that is being reserved, as it is stored.
     known: Option<&'a Purchase>,
+    /// The reservations of other purchases that lapsed.
     lapsed: Vec<Purchase>,
-    /// Totals that began or moved on since they were written, and whether they began.
-    moved: RefCell<Vec<(Key, Total, bool)>>,
 }
 
 impl<'a> View<'a> {
@@ -36,7 +32,7 @@ impl<'a> View<'a> {
         now: Timestamp,
         known: Option<&'a Purchase>,
     ) -> Result<Self, LedgerError> {
-        let present = Present::new(now, known.map(|entry| entry.seq))?;
+        let present = Present::new(now, known.map(|purchase| purchase.seq))?;
         let lapsed = file::read(file.books, present.lapsed(UNDER_WAY))?;
         Ok(Self {
             file,
@@ -44,106 +40,12 @@ impl<'a> View<'a> {
             present,
             known,
             lapsed,
-            moved: RefCell::default(),
         })
     }
 
-    /// Holds of others that do not count any more.
+    /// Returns the reservations of other purchases that lapsed.
     pub(super) fn lapsed(&self) -> &[Purchase] {
         &self.lapsed
-    }
-
-    /// Writes the totals that began or moved on.
-    pub(super) fn keep_totals(&self) -> Result<(), LedgerError> {
-        self.moved
-            .take()
-            .iter()
-            .try_for_each(|(key, total, is_new)| totals::keep(self.file, key, *total, *is_new))
-    }
-
-    /// The total with all that is in it, brought to this moment.
-    fn kept(&self, key: &Key, tally: Tally<'_>, start: Timestamp) -> Result<Sum, LedgerError> {
-        let between = |after, until| self.between(key, tally, (after, until));
-        let known = totals::find(self.file, key)?;
-        // Beyond its own length a window shares nothing with where it was; what has no length is little.
-        let length = self.now.millis().saturating_sub(start.millis());
-        let near = |known: &Total| {
-            key.time == Time::Expiring
-                || start.millis().saturating_sub(known.start.millis()) <= length
-        };
-        let (total, is_new) = match known {
-            // By a clock that is behind: what it sees more is not kept.
-            Some(known) if start < known.start => {
-                return Ok(known.sum.plus(between(start, known.start)?));
-            }
-            Some(known) if start == known.start || start < known.next => {
-                if !known.was_used_long_ago(self.now) {
-                    return Ok(known.sum);
-                }
-                (known.used(self.now), false)
-            }
-            Some(known) if near(&known) => {
-                let sum = known.sum.minus(between(known.start, start)?);
-                (
-                    Total::new(start, self.next(key, tally, start)?, sum, self.now),
-                    false,
-                )
-            }
-            _ => {
-                let sum = between(start, Timestamp::MAX)?;
-                (
-                    Total::new(start, self.next(key, tally, start)?, sum, self.now),
-                    true,
-                )
-            }
-        };
-        self.moved.borrow_mut().push((key.clone(), total, is_new));
-        Ok(total.sum)
-    }
-
-    /// A moment after `start` before which nothing of the scope is: of the scope itself, where that is one range of
-    /// an index, and else of one around it.
-    fn next(
-        &self,
-        key: &Key,
-        tally: Tally<'_>,
-        start: Timestamp,
-    ) -> Result<Timestamp, LedgerError> {
-        let scope = match (key.time, tally.scope()) {
-            (Time::Spent, Scope::Resource(origin, _)) => &Scope::Origin(origin.clone()),
-            (Time::Spent, Scope::Host(pattern)) if pattern.covers_subdomains() => &Scope::Global,
-            (Time::Spent, Scope::Request(_)) | (Time::Expiring, _) => &Scope::Global,
-            (Time::Reserved, scope) if !matches!(scope, Scope::Request(_)) => &Scope::Global,
-            (_, scope) => scope,
-        };
-        let mut next = Timestamp::MAX;
-        for (part, table) in parts(scope, tally.span()) {
-            let query = Present::first_after(&table, part, scope, key.time, start);
-            next = self
-                .first(query, |cells| cells.time("at"))?
-                .map_or(next, |at| next.min(at));
-        }
-        Ok(next)
-    }
-
-    fn between(
-        &self,
-        key: &Key,
-        tally: Tally<'_>,
-        range: (Timestamp, Timestamp),
-    ) -> Result<Sum, LedgerError> {
-        let scope = tally.scope();
-        let mut sum = Sum::default();
-        for (part, table) in parts(scope, tally.span()) {
-            self.visit(
-                Present::charges_between(&table, part, scope, key.time, range),
-                scope,
-                &mut |charge| {
-                    sum = sum.plus(tally.weigh(charge).unwrap_or_default());
-                },
-            )?;
-        }
-        Ok(sum)
     }
 
     fn visit(
@@ -158,10 +60,11 @@ impl<'a> View<'a> {
         })
     }
 
-    pub(super) fn queries(&self, scope: &Scope, span: Span) -> impl Iterator<Item = Query> {
-        parts(scope, span)
+    /// Returns the queries of all charges in `scope` and `since`.
+    pub(super) fn queries(&self, scope: &Scope, since: Since) -> impl Iterator<Item = Query> {
+        parts(scope, since.moment)
             .into_iter()
-            .map(move |(part, table)| self.present.charges(&table, part, scope, span))
+            .map(move |(part, table)| self.present.charges(&table, part, scope, since))
     }
 
     fn first<T>(
@@ -173,44 +76,36 @@ impl<'a> View<'a> {
     }
 }
 
-impl Books for View<'_> {
-    fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        super::stopped(self.file.books)
+impl Usage for View<'_> {
+    type Error = LedgerError;
+
+    fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
+        Ok(super::stopped(self.file.books)?
+            .as_ref()
+            .map(Freeze::denial))
     }
 
     fn charges(
         &self,
         scope: &Scope,
-        span: Span,
+        since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        self.queries(scope, span)
+        self.queries(scope, since)
             .try_for_each(|query| self.visit(query, scope, visit))
     }
 
-    fn total(&self, tally: Tally<'_>) -> Result<U256, LedgerError> {
-        let Some((key, start)) = Key::of(tally, self.now) else {
-            return checks::sum(self, tally);
-        };
-        let absent = self.lapsed.iter().chain(self.known);
-        let absent = absent.filter(|entry| holds(tally.scope(), entry) && key.adds(entry, start));
-        let absent = absent.filter_map(|entry| tally.weigh(Charge::of(entry, tally.span())));
-        let absent = absent.fold(Sum::default(), Sum::plus);
-        let total = self.kept(&key, tally, start)?.minus(absent).amount();
-        #[cfg(test)]
-        assert_eq!(total, checks::sum(self, tally)?, "{key:?}");
-        Ok(total)
+    fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
+        running_total(self, query, self.now)
     }
 
     fn first_payee(
         &self,
         origin: &Origin,
-        network: Network,
-        asset: Address,
+        asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
         self.first(
-            self.present
-                .first_payee(BY_SELLER, origin, (network, asset)),
+            self.present.first_payee(BY_SELLER, origin, asset),
             |cells| cells.text("payee"),
         )
     }
@@ -230,38 +125,64 @@ impl Books for View<'_> {
     }
 }
 
-/// Where to find what counts: of what was spent, what is under way is in an index of its own.
-fn parts(scope: &Scope, span: Span) -> Vec<(Part, String)> {
-    let table = format!("purchases INDEXED BY {}", index(scope, span));
-    match (span, scope) {
-        (Span::Ever | Span::SpentAfter(_), Scope::Request(_))
-        | (Span::ReservedAfter(_) | Span::Outstanding, _) => {
-            vec![(Part::All, table)]
+impl TotalStore for View<'_> {
+    type Purchase = Purchase;
+
+    fn keeps(&self, query: &LimitQuery<'_>) -> bool {
+        query.scope().is_stable()
+    }
+
+    fn find(&self, query: &LimitQuery<'_>) -> Result<Option<Total>, LedgerError> {
+        totals::find(self.file, query)
+    }
+
+    fn put(&self, query: &LimitQuery<'_>, total: Total) -> Result<(), LedgerError> {
+        totals::put(self.file, query.scope(), total)
+    }
+
+    fn between(
+        &self,
+        query: &LimitQuery<'_>,
+        after: Timestamp,
+        until: Timestamp,
+    ) -> Result<Sum, LedgerError> {
+        let (scope, moment) = (query.scope(), query.since.moment);
+        let mut sum = Sum::default();
+        for (part, table) in parts(scope, moment) {
+            let charges = Present::charges_between(&table, part, scope, moment, (after, until));
+            self.visit(charges, scope, &mut |charge| {
+                sum = sum.plus(query.unit.measure(&charge).unwrap_or_default());
+            })?;
         }
-        (Span::Ever | Span::SpentAfter(_), _) => {
-            vec![(Part::Done, table), (Part::UnderWay, UNDER_WAY.to_owned())]
+        Ok(sum)
+    }
+
+    fn next(&self, query: &LimitQuery<'_>, after: Timestamp) -> Result<Timestamp, LedgerError> {
+        let moment = query.since.moment;
+        let scope = indexed_scope(query.scope(), moment);
+        let mut next = Timestamp::MAX;
+        for (part, table) in parts(&scope, moment) {
+            let first = Present::first_after(&table, part, &scope, moment, after);
+            next = self
+                .first(first, |cells| cells.time("at"))?
+                .map_or(next, |at| next.min(at));
         }
+        Ok(next)
+    }
+
+    fn absent(&self) -> impl Iterator<Item = &Purchase> {
+        self.lapsed.iter().chain(self.known)
     }
 }
 
-/// The index whose range holds the fewest others: windows of reservations are short and what is
-/// outstanding is little, all else is read by its scope.
-///
-/// It is named to SQLite, whose own guess would be blind: without the index the query fails rather
-/// than reads the whole table.
-const fn index(scope: &Scope, span: Span) -> &'static str {
-    match (span, scope) {
-        (Span::Outstanding, _) => "by_expires_at",
-        (Span::ReservedAfter(_), Scope::Request(_)) => "by_request",
-        (Span::ReservedAfter(_), _) => "by_reserved_at",
-        (Span::Ever | Span::SpentAfter(_), Scope::Global) => "by_counts_at",
-        (Span::Ever | Span::SpentAfter(_), Scope::Origin(_) | Scope::Resource(..)) => "by_origin",
-        (Span::Ever | Span::SpentAfter(_), Scope::Host(_) | Scope::Domain(_)) => "by_host",
-        (Span::Ever | Span::SpentAfter(_), Scope::Payee(_)) => "by_payee",
-        (Span::Ever | Span::SpentAfter(_), Scope::Asset(..)) => "by_asset",
-        (Span::Ever | Span::SpentAfter(_), Scope::Network(_)) => "by_network",
-        (Span::Ever | Span::SpentAfter(_), Scope::Request(_)) => "by_request",
-        (Span::Ever | Span::SpentAfter(_), Scope::Tag(_)) => "by_tag",
-        (Span::Ever | Span::SpentAfter(_), Scope::Agent(_)) => "by_agent",
+/// Returns the parts of all purchases to read, each with its table and index. Purchases that are reserved or signed
+/// have an index of their own.
+fn parts(scope: &Scope, moment: Moment) -> Vec<(Part, String)> {
+    let name = index(scope, moment);
+    let table = format!("purchases INDEXED BY {name}");
+    if moment == Moment::CountsAt && name != "by_request" {
+        vec![(Part::Done, table), (Part::UnderWay, UNDER_WAY.to_owned())]
+    } else {
+        vec![(Part::All, table)]
     }
 }

@@ -4,32 +4,29 @@ use std::fmt;
 
 use alloy::primitives::{U256, Uint};
 
-/// No 2^64 amounts of 256 bits fill 320.
+/// A sum of amounts. Fewer than 2^64 amounts of 256 bits always fit into 320 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sum(Uint<320, 5>);
+pub(crate) struct Sum(Uint<320, 5>);
 
 impl Sum {
-    pub(super) fn plus(self, other: impl Into<Self>) -> Self {
+    /// Returns the sum with `other` added.
+    pub(crate) fn plus(self, other: impl Into<Self>) -> Self {
         Self(self.0.saturating_add(other.into().0))
     }
 
-    /// Less what is in it.
-    pub(super) fn minus(self, other: impl Into<Self>) -> Self {
+    /// Returns the sum without `other`, which was added before.
+    pub(crate) fn minus(self, other: impl Into<Self>) -> Self {
         Self(self.0.saturating_sub(other.into().0))
     }
 
-    pub(super) fn is_zero(self) -> bool {
-        self.0.is_zero()
-    }
-
-    /// At most [`U256::MAX`].
-    pub(super) fn amount(self) -> U256 {
+    /// Returns the sum as an amount, at most [`U256::MAX`].
+    pub(crate) fn amount(self) -> U256 {
         U256::saturating_from(self.0)
     }
 
-    /// As it is written, and in no other spelling.
+    /// Reads a sum as `Display` writes it. Other spellings of the same number are refused.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let sum = Uint::from_str_radix(text, 10).ok().map(Self);
         sum.filter(|sum| sum.to_string() == text)
     }

@@ -1,27 +1,56 @@
 //! Windows that follow the calendar of a time zone.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 
+use super::window::Length;
 use crate::Timestamp;
 
-/// A unit of the calendar.
+/// A period of the calendar.
+///
+/// ```
+/// use bursar::{Period, Policy, usd};
+///
+/// let policy = Policy::new().calendar(Period::Month, "Europe/Berlin", usd!("50"));
+/// # let _ = policy;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Period {
-    /// From midnight.
+    /// A day, from midnight to midnight.
     Day,
-    /// From Monday's midnight.
+    /// A week, from midnight on Monday.
     Week,
-    /// From the first of the month.
+    /// A month, from midnight on its first day.
     Month,
-    /// From the first of January.
+    /// A year, from midnight on January 1.
     Year,
 }
 
-/// The time zone of an IANA name such as `Europe/Berlin`, or `UTC`; else what is wrong.
+impl Period {
+    /// Returns the name of the period, in texts and in databases. Do not reword it.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+
+    /// Returns the period of this name.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        [Self::Day, Self::Week, Self::Month, Self::Year]
+            .into_iter()
+            .find(|period| period.key() == key)
+    }
+}
+
+/// Returns the time zone of an IANA name such as `Europe/Berlin`, or of `UTC`. Otherwise returns an error text.
 pub(crate) fn time_zone(name: &str) -> Result<TimeZone, String> {
     let found = if name == "UTC" {
         Ok(TimeZone::UTC)
@@ -41,33 +70,37 @@ pub(crate) fn time_zone(name: &str) -> Result<TimeZone, String> {
 pub(crate) struct Calendar {
     period: Period,
     zone: TimeZone,
-    name: String,
+    name: Arc<str>,
 }
 
 impl Calendar {
-    /// `zone` is an IANA name such as `Europe/Berlin`, or `UTC`.
+    /// Returns the calendar of an IANA zone name such as `Europe/Berlin`, or of `UTC`.
     pub(crate) fn new(period: Period, zone: &str) -> Result<Self, String> {
         Ok(Self {
             period,
             zone: time_zone(zone)?,
-            name: zone.to_owned(),
+            name: zone.into(),
         })
     }
 
-    /// The name of its zone.
+    /// Returns the name of the time zone.
     pub(crate) fn zone_name(&self) -> &str {
         &self.name
     }
 
-    /// When the period that `now` lies in began.
+    pub(super) fn length(&self) -> Length {
+        Length::Calendar(self.period, Arc::clone(&self.name))
+    }
+
+    /// Returns the time at which the period of `now` began.
     ///
-    /// Beyond the calendar's years (±9999) the window has no beginning: everything counts.
+    /// Outside the years that the calendar knows (±9999), a period has no beginning, and everything counts.
     pub(crate) fn start(&self, now: Timestamp) -> Timestamp {
         self.edges(now)
             .map_or(Timestamp::from_millis(i64::MIN), |(start, _)| start)
     }
 
-    /// When it ends.
+    /// Returns the time at which the period of `now` will end.
     pub(crate) fn end(&self, now: Timestamp) -> Timestamp {
         self.edges(now).map_or(Timestamp::MAX, |(_, end)| end)
     }
@@ -99,15 +132,10 @@ fn stamp(zoned: &Zoned) -> Timestamp {
     Timestamp::from_millis(zoned.timestamp().as_millisecond())
 }
 
+/// Writes `month (Europe/Berlin)`.
 impl fmt::Display for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let period = match self.period {
-            Period::Day => "day",
-            Period::Week => "week",
-            Period::Month => "month",
-            Period::Year => "year",
-        };
-        write!(f, "{period} ({})", self.name)
+        write!(f, "{} ({})", self.period.key(), self.name)
     }
 }
 
@@ -120,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_begin_and_end_by_the_zone_s_clock() {
+    fn periods_begin_and_end_at_midnight_of_the_zone() {
         let now = at("2025-03-30T10:00:00Z"); // the day Berlin goes to summer time
         for (period, zone, start, end) in [
             (

@@ -1,0 +1,51 @@
+//! Purchases as limits see them.
+
+use super::{Freeze, Purchase, State};
+use crate::limit::{Charge, Chargeable, Denial, Moment, PaymentView};
+
+impl Chargeable for Purchase {
+    fn payment(&self) -> PaymentView<'_> {
+        PaymentView {
+            origin: &self.origin,
+            // A policy may store paths with their query. Limits on a resource do not look at the query.
+            path: self
+                .path
+                .split_once('?')
+                .map_or(self.path.as_str(), |(path, _)| path),
+            network: self.network,
+            asset: self.asset,
+            payee: self.payee,
+            request: self.fingerprint,
+            tag: self.tag.as_deref(),
+            agent: self.agent.as_deref(),
+        }
+    }
+
+    fn charge(&self, moment: Moment) -> Option<Charge> {
+        match self.state {
+            State::Voided | State::ReleasedByProof => return None,
+            State::Settled | State::ApiCall if moment == Moment::ExpiresAt => return None,
+            _ => {}
+        }
+        Some(Charge {
+            network: self.network,
+            asset: self.asset,
+            value: self.value,
+            usd: self.usd,
+            refunded: self.refunded(),
+            failed: self.failed(),
+            is_api_call: self.state == State::ApiCall,
+            at: match moment {
+                Moment::CountsAt => self.counts_at,
+                Moment::ReservedAt => self.reserved_at,
+                Moment::ExpiresAt => self.expires_at,
+            },
+        })
+    }
+}
+
+impl Freeze {
+    pub(crate) fn denial(&self) -> Denial {
+        Denial::frozen(&self.reason, self.since)
+    }
+}

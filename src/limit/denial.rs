@@ -1,0 +1,260 @@
+//! Denials: why a policy refuses a payment.
+
+use std::fmt;
+
+use alloy::primitives::{Address, U256};
+use serde::Serialize;
+
+use super::{Limit, LimitKind, Quantity, Scope, ShortDuration};
+use crate::money::{Asset, TokenAmount};
+use crate::{Origin, Timestamp};
+
+/// A refusal by the policy. bursar signed nothing.
+///
+/// The `Display` text is one line for people. Programs should read the fields.
+///
+/// ```
+/// use bursar::{Denial, Rule, Timestamp};
+///
+/// /// Returns the time at which it makes sense to try again.
+/// fn retry_at(denial: &Denial) -> Option<Timestamp> {
+///     match denial.rule {
+///         Rule::Frozen => None,
+///         _ => denial.room_returns,
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Denial {
+    /// The rule that refused the payment.
+    pub rule: Rule,
+    /// The payments that the limit adds up. `None` if the rule is not a limit.
+    pub scope: Option<Scope>,
+    /// The maximum of the limit.
+    pub limit: Option<Quantity>,
+    /// The part of the limit that is used. Payments with an unknown outcome count as used.
+    pub used: Option<Quantity>,
+    /// The quantity that the payment asked for.
+    pub asked: Option<Quantity>,
+    /// The time at which there will be room for this payment, if it only has to wait.
+    pub room_returns: Option<Timestamp>,
+    /// The refusal in words.
+    pub message: String,
+}
+
+impl Denial {
+    pub(crate) fn new(rule: Rule, message: impl Into<String>) -> Self {
+        Self {
+            rule,
+            scope: None,
+            limit: None,
+            used: None,
+            asked: None,
+            room_returns: None,
+            message: message.into(),
+        }
+    }
+
+    /// Returns the denial by a limit that has no room.
+    pub(super) fn by_limit(
+        limit: &Limit,
+        used: U256,
+        asked: U256,
+        room_returns: Option<Timestamp>,
+    ) -> Self {
+        let kind = &limit.kind;
+        let is_too_large = asked > kind.max();
+        let [max, used, asked] = [kind.max(), used, asked].map(|units| kind.quantity(units));
+        let returns = room_returns
+            .map(|at| format!("; room returns at {at}"))
+            .unwrap_or_default();
+        let message = match kind {
+            LimitKind::LoopGuard(window, _) => format!(
+                "the same request was bought {} within {}; this looks like a loop{returns}",
+                times(&used),
+                ShortDuration(*window),
+            ),
+            LimitKind::CircuitBreaker(window, _) => format!(
+                "the seller took {used} within {} and did not deliver ({}){returns}",
+                ShortDuration(*window),
+                limit.scope,
+            ),
+            _ if is_too_large => format!("{asked} is above the limit of {max} ({limit})"),
+            _ => format!("{asked} does not fit: {used} of {max} used ({limit}){returns}"),
+        };
+        Self {
+            scope: Some(limit.scope.clone()),
+            limit: Some(max),
+            used: Some(used),
+            asked: Some(asked),
+            room_returns,
+            ..Self::new(kind.rule(), message)
+        }
+    }
+
+    /// Returns the denial while the ledger is frozen.
+    pub(crate) fn frozen(reason: &str, since: Timestamp) -> Self {
+        Self::new(
+            Rule::Frozen,
+            format!("payments are frozen in the ledger since {since}: {reason}"),
+        )
+    }
+
+    /// Returns the denial of a payee that differs from the first one.
+    pub(super) fn payee_changed(origin: &Origin, first: Address, payee: Address) -> Self {
+        Self::new(
+            Rule::PayeeChanged,
+            format!("{origin} was first paid at {first} and now names {payee}"),
+        )
+    }
+
+    /// Returns the denial of a price that rose from `last` to `value` by more than the policy allows.
+    pub(super) fn price_rise(asset: &Asset, last: U256, value: U256, max_percent: u32) -> Self {
+        let message = format!(
+            "the price rose from {} to {} {}; at most {max_percent} % more is allowed",
+            asset.format_units(last),
+            asset.format_units(value),
+            asset.symbol(),
+        );
+        let quantity = |units| {
+            let amount = TokenAmount::from_units(asset.clone(), units);
+            Some(Quantity::Amount(amount.into()))
+        };
+        let percent = U256::from(max_percent).saturating_add(U256::from(100));
+        let limit = last
+            .saturating_mul(percent)
+            .checked_div(U256::from(100))
+            .unwrap_or_default();
+        Self {
+            limit: quantity(limit),
+            asked: quantity(value),
+            ..Self::new(Rule::PriceRise, message)
+        }
+    }
+
+    /// Returns the unused part of the limit, or `None` if the rule is not a limit.
+    #[must_use]
+    pub fn left(&self) -> Option<Quantity> {
+        match (self.limit.as_ref()?, self.used.as_ref()?) {
+            (Quantity::Amount(limit), Quantity::Amount(used)) => Some(Quantity::Amount(
+                limit.with_units(limit.units().saturating_sub(used.units())),
+            )),
+            (Quantity::Payments(limit), Quantity::Payments(used)) => {
+                Some(Quantity::Payments(limit.saturating_sub(*used)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+fn times(count: &Quantity) -> String {
+    match count {
+        Quantity::Payments(1) => "once".to_owned(),
+        Quantity::Payments(count) => format!("{count} times"),
+        Quantity::Amount(amount) => amount.to_string(),
+    }
+}
+
+/// The rules of a policy. Each has a stable [name](Self::name).
+///
+/// ```
+/// use bursar::Rule;
+///
+/// assert_eq!(Rule::PerPayment.to_string(), "per_payment");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Rule {
+    /// The limit on one payment.
+    PerPayment,
+    /// The limit over a rolling window.
+    Rolling,
+    /// The limit over a calendar period.
+    Calendar,
+    /// The limit over the life of the ledger.
+    Lifetime,
+    /// The limit on payments that are signed and unresolved.
+    Exposure,
+    /// The limit on the number of payments in a window.
+    Payments,
+    /// Payments are frozen: by a file, by the program, or in the ledger.
+    Frozen,
+    /// The same request was bought too often.
+    LoopGuard,
+    /// The seller took too many payments without delivering.
+    CircuitBreaker,
+    /// The `max_price` of this request.
+    MaxPrice,
+    /// The networks that may be used.
+    Network,
+    /// The tokens that may be used.
+    Asset,
+    /// The token has no dollar value, and the policy has no limit in its own units.
+    UnpricedAsset,
+    /// The requests that may be paid for.
+    Permission,
+    /// The hosts that may be paid.
+    Host,
+    /// The payees that may be paid.
+    Payee,
+    /// The payee differs from the first payee of this origin.
+    PayeeChanged,
+    /// The payee is the zero address, the payer, the token or a precompiled contract.
+    PayeeImpossible,
+    /// The price rose by more than the policy allows since the last purchase.
+    PriceRise,
+    /// `resource.url` names another origin.
+    ResourceOrigin,
+    /// The URL has a user name or password.
+    Userinfo,
+    /// The amount is zero.
+    ZeroAmount,
+    /// The approver did not approve the payment.
+    Approval,
+}
+
+impl Rule {
+    /// Returns the stable name, such as `per_payment`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PerPayment => "per_payment",
+            Self::Rolling => "rolling",
+            Self::Calendar => "calendar",
+            Self::Lifetime => "lifetime",
+            Self::Exposure => "exposure",
+            Self::Payments => "payments",
+            Self::Frozen => "frozen",
+            Self::LoopGuard => "loop_guard",
+            Self::CircuitBreaker => "circuit_breaker",
+            Self::MaxPrice => "max_price",
+            Self::Network => "network",
+            Self::Asset => "asset",
+            Self::UnpricedAsset => "unpriced_asset",
+            Self::Permission => "permission",
+            Self::Host => "host",
+            Self::Payee => "payee",
+            Self::PayeeChanged => "payee_changed",
+            Self::PayeeImpossible => "payee_impossible",
+            Self::PriceRise => "price_rise",
+            Self::ResourceOrigin => "resource_origin",
+            Self::Userinfo => "userinfo",
+            Self::ZeroAmount => "zero_amount",
+            Self::Approval => "approval",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

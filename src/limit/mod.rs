@@ -1,0 +1,29 @@
+//! Limits: what they count, how much of them is used, and why a payment is denied.
+//!
+//! This module is a pure kernel below the policy and the ledger. The policy gives it limits, and a ledger gives it
+//! charges and totals through the [`Usage`] trait. It reads no clock, no file and no network.
+
+mod amount;
+mod calendar;
+mod check;
+mod denial;
+mod kind;
+mod scope;
+mod sum;
+mod totals;
+mod usage;
+mod window;
+
+pub use amount::{Amount, Quantity};
+pub use calendar::Period;
+pub(crate) use calendar::{Calendar, time_zone};
+pub use check::{LimitCheck, LimitStatus};
+pub(crate) use check::{PayeePin, PriceCeiling};
+pub use denial::{Denial, Rule};
+pub(crate) use kind::{Limit, LimitKind};
+pub use scope::Scope;
+pub(crate) use scope::{PaymentView, ScopeKind, Selector};
+pub(crate) use sum::Sum;
+pub(crate) use totals::{Total, TotalStore, Totals, running_total, same_usage};
+pub(crate) use usage::{Charge, Chargeable, LimitQuery, NoUsage, Unit, Usage, leaves_at, sum};
+pub(crate) use window::{BEGINNING, Moment, ShortDuration, Since, Window};
