@@ -7,8 +7,8 @@ use std::error::Error;
 
 use bursar::testing::{Paywall, Route};
 use bursar::{
-    ChannelApprover, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, TerminalApprover,
-    Verdict, usd,
+    ChannelApprover, Client, Ledger, LocalSigner, Policy, ResponseExt, TerminalApprover, Verdict,
+    usd,
 };
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .ask_above(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .approver(approver)
         .allow_http_loopback(true)
         .build()?;

@@ -8,8 +8,8 @@ use std::error::Error;
 
 use bursar::testing::{Paywall, Route};
 use bursar::{
-    Address, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, Signature, Signer,
-    SignerError, TransferAuthorization, Usd, usd,
+    Address, Client, Ledger, LocalSigner, Policy, ResponseExt, Signature, Signer, SignerError,
+    TransferAuthorization, Usd, usd,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .signer(Vault::open(LocalSigner::random()?, usd!("0.05")))
         .policy(Policy::new().network("base-sepolia").per_payment(usd!("1"))) // far too generous
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use bursar::testing::{Bazaar, Paywall, Route};
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

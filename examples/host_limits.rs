@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use bursar::testing::{Paywall, Route};
-use bursar::{Client, Denial, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Denial, Ledger, LocalSigner, Policy, ResponseExt, usd};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     host.per_payment(usd!("0.02")).rolling(DAY, usd!("0.05"))
                 }),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bursar::mcp::{self, Asked, PaidTools, Server};
 use bursar::testing::{Paywall, Route};
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 use rmcp::ServiceExt;
 use serde_json::json;
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(policy)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
     let service = ().serve(mcp::connect(&client, &url)?).await?;

@@ -9,7 +9,7 @@ use alloy::dyn_abi::TypedData;
 use bursar::reqwest::{self, StatusCode, Url};
 use bursar::testing::{Paywall, Route};
 use bursar::{
-    Address, Client, MemoryLedger, Policy, ResponseExt, Signature, Signer, SignerError,
+    Address, Client, Ledger, Policy, ResponseExt, Signature, Signer, SignerError,
     TransferAuthorization, usd,
 };
 
@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             http: reqwest::Client::new(),
         })
         .policy(Policy::new().network("base-sepolia").per_payment(usd!("1")))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bursar::report::Selection;
 use bursar::telemetry::Counts;
 use bursar::testing::{Fault, Paywall, Route};
-use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -39,8 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
 
-    // What the policy refuses is not in the books: an observer counts it.
+    // A denied payment is not in the ledger. An observer counts denials.
     let counts = Counts::new();
+    let ledger = Ledger::open(directory.join("ledger.db"))?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(
@@ -48,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(SqliteLedger::open(directory.join("ledger.db"))?)
+        .ledger(ledger.clone())
         .observer(counts.clone())
         .agent("forecaster")
         .presentation_pause(Duration::ZERO)
@@ -67,7 +68,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let report = client.report(&Selection::new()).await?;
+    let report = ledger
+        .report(&Selection::new())
+        .await?
+        .with_budget(client.budget().await?);
     println!("\n{}", report.to_table(None));
     for (rule, times) in counts.denials() {
         println!("denied by {rule}: {times}");

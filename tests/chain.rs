@@ -8,8 +8,8 @@ use std::time::Duration;
 use bursar::chain::{Answer, ChainReader, Grounds, Proof, Question, Reason, RpcError};
 use bursar::testing::{CancelError, Node, NodeFault, Paywall, Route};
 use bursar::{
-    Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network,
-    Policy, SignedCancellation, Signer, Timestamp, U256, usd,
+    Asset, AssetRegistry, B256, CancelAuthorization, Client, Ledger, LocalSigner, Network, Policy,
+    SignedCancellation, Signer, Timestamp, U256, usd,
 };
 
 const NETWORK: Network = Network::from_chain_id(84_532);
@@ -69,7 +69,7 @@ impl World {
         let client = Client::builder()
             .signer(Arc::clone(&self.signer))
             .policy(Policy::new().network("base-sepolia"))
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .allow_http_loopback(true)
             .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))
             .build()

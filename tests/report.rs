@@ -14,14 +14,14 @@ use std::time::Duration;
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
-    SqliteLedger, State, Timestamp, U256, Usd, usd,
+    Address, B256, Client, Filter, Ledger, LocalSigner, Network, Policy, Purchase, Refund, State,
+    Timestamp, U256, Usd, usd,
 };
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-fn client(ledger: SqliteLedger) -> Client {
+fn client(ledger: Ledger) -> Client {
     Client::builder()
         .http(
             reqwest::Client::builder()
@@ -56,9 +56,15 @@ fn model() -> Purchase {
             .await
             .unwrap();
         let files = tempfile::tempdir().unwrap();
-        let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
+        let client = client(Ledger::sqlite(files.path().join("ledger.db")).unwrap());
         client.get(seller.url("/a")).send().await.unwrap();
-        client.purchases(&Filter::all()).await.unwrap().remove(0)
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .remove(0)
     })
 }
 
@@ -69,7 +75,7 @@ fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
 }
 
 fn of(purchases: &[Purchase], selection: &Selection) -> Report {
-    Report::of(purchases, Vec::new(), selection, NOW)
+    Report::of(purchases, selection, NOW)
 }
 
 fn everything(purchases: &[Purchase]) -> Report {
@@ -103,7 +109,7 @@ async fn what_was_bought_is_what_the_report_says() {
         .await
         .unwrap();
     let files = tempfile::tempdir().unwrap();
-    let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
+    let client = client(Ledger::sqlite(files.path().join("ledger.db")).unwrap());
     for (path, tag) in [
         ("/weather", "daily"),
         ("/weather", "daily"),
@@ -113,10 +119,20 @@ async fn what_was_bought_is_what_the_report_says() {
         drop(client.get(seller.url(path)).tag(tag).send().await);
     }
     drop(client.get(seller.url("/broken")).send().await);
-    let report = client.report(&Selection::new()).await.unwrap();
+    let report = client
+        .ledger()
+        .unwrap()
+        .report(&Selection::new())
+        .await
+        .unwrap();
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
-    let failed: Vec<Purchase> = client.purchases(&Filter::all()).await.unwrap();
+    let failed: Vec<Purchase> = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     let naive = failed
         .iter()
         .filter(|entry| entry.failed())
@@ -661,10 +677,10 @@ mod written {
                 "busy",
                 Report::of(
                     &busy(),
-                    limits(),
                     &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()),
                     NOW,
-                ),
+                )
+                .with_budget(limits()),
             ),
         ];
         for (name, report) in pages {
@@ -704,7 +720,7 @@ mod written {
                 )
                 .signer(LocalSigner::random().unwrap())
                 .policy(policy)
-                .ledger(MemoryLedger::new())
+                .ledger(Ledger::memory())
                 .allow_http_loopback(true)
                 .build()
                 .unwrap();
@@ -802,10 +818,12 @@ fn any_ledger_can_be_reported() {
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().network(Network::from_chain_id(84_532)))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
-    let report = runtime.block_on(client.report(&Selection::new())).unwrap();
+    let report = runtime
+        .block_on(client.ledger().unwrap().report(&Selection::new()))
+        .unwrap();
     assert_eq!((report.total.spent.count, report.unresolved.len()), (0, 0));
     let names: BTreeMap<&str, usize> = report
         .sections

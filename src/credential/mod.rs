@@ -17,7 +17,7 @@ use reqwest::Request;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-pub use plan::{CallPlan, Comparison, Month, ParsePlanError};
+pub use plan::{CallPlan, ParsePlanError};
 pub use source::{EnvKey, FileKey, KeySource, KeySourceError};
 
 use crate::policy::{HostMatch, PolicyError, host_match};

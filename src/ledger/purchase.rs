@@ -1,116 +1,441 @@
-//! What names a purchase, and the nonce that follows from it.
+//! A purchase and its states.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use alloy::primitives::{Address, B256, hex, keccak256};
-use serde::{Serialize, Serializer};
+use alloy::primitives::{Address, B256, U256};
+use secrecy::SecretString;
+use serde::Serialize;
 
+use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
 use crate::asset::Asset;
+use crate::json_text::{hash, optional_hash};
+use crate::policy::limit::{Scope, Span};
+use crate::policy::{Denial, Rule};
+use crate::{Network, Origin, Timestamp, Usd};
 
-/// Names one purchase of a payer: the caller's own id, or a fresh random one.
+/// The state of a purchase.
 ///
-/// One purchase has one nonce on the chain, so everything that is ever signed under one id can be
-/// paid at most once.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PurchaseId(Arc<str>);
+/// A purchase counts against the limits in every state except `Voided` and `ReleasedByProof`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// The ledger holds the amount. Nothing is signed. The hold lapses when its lease ends.
+    Reserved,
+    /// bursar signed an authorization, which may have left this process. No answer is known.
+    Signed,
+    /// The seller named a transaction that matches the authorization, or the chain confirmed one.
+    Settled,
+    /// The seller refused the payment. The seller could still settle it until it expires.
+    Rejected,
+    /// The answer was lost, or it does not show whether the payment settled.
+    Unresolved,
+    /// Nothing was signed: the request was made with an API key, at a declared cost.
+    ApiCall,
+    /// Nothing was signed and nothing will be, or the seller refused the API key.
+    Voided,
+    /// The chain proves that the authorization was not settled and cannot settle any more.
+    ReleasedByProof,
+}
 
-impl PurchaseId {
-    const MAX_LENGTH: usize = 128;
+impl State {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Reserved,
+        Self::Signed,
+        Self::Settled,
+        Self::Rejected,
+        Self::Unresolved,
+        Self::ApiCall,
+        Self::Voided,
+        Self::ReleasedByProof,
+    ];
 
-    /// A fresh id of 128 random bits.
-    ///
-    /// # Errors
-    /// When the operating system gives no randomness.
-    pub(crate) fn random() -> Result<Self, getrandom::Error> {
-        random_hex().map(|text| Self(text.into()))
-    }
-
-    /// The text.
+    /// Returns the stable name, such as `settled`.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-pub(crate) fn random_hex() -> Result<String, getrandom::Error> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(hex::encode(bytes))
-}
-
-impl FromStr for PurchaseId {
-    type Err = PurchaseIdError;
-
-    fn from_str(text: &str) -> Result<Self, PurchaseIdError> {
-        let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-        let length = (1..=Self::MAX_LENGTH).contains(&text.len());
-        if printable && length {
-            Ok(Self(text.into()))
-        } else {
-            Err(PurchaseIdError)
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Signed => "signed",
+            Self::Settled => "settled",
+            Self::Rejected => "rejected",
+            Self::Unresolved => "unresolved",
+            Self::ApiCall => "api_call",
+            Self::Voided => "voided",
+            Self::ReleasedByProof => "released_by_proof",
         }
     }
 }
 
-impl fmt::Display for PurchaseId {
+impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.name())
     }
 }
 
-impl Serialize for PurchaseId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+impl FromStr for State {
+    type Err = LedgerError;
+
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.name() == text)
+            .ok_or_else(|| {
+                LedgerError::Damaged(format!(
+                    "`{}` is not a state of a purchase",
+                    crate::text::excerpt(text)
+                ))
+            })
     }
 }
 
-/// The text is not a purchase id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a purchase id is 1 to 128 printable ASCII characters without spaces")]
-#[non_exhaustive]
-pub struct PurchaseIdError;
-
-/// The EIP-3009 nonce of a purchase: `keccak256(tag, payer, chain, asset, purchase id, generation)`.
+/// A purchase in the ledger, or a request that was made with an API key.
 ///
-/// Amount, payee and expiry stay out, so that all that is signed for one purchase excludes itself
-/// on the chain. Every part but the last has a fixed length.
-pub(crate) fn nonce(payer: Address, asset: &Asset, id: &PurchaseId, generation: u32) -> B256 {
-    let mut preimage = b"bursar purchase v1".to_vec();
-    preimage.extend_from_slice(payer.as_slice());
-    preimage.extend_from_slice(&asset.network().chain_id().to_be_bytes());
-    preimage.extend_from_slice(asset.address().as_slice());
-    preimage.extend_from_slice(&generation.to_be_bytes());
-    preimage.extend_from_slice(id.as_str().as_bytes());
-    keccak256(preimage)
+/// A request with an API key has a [`credential`](Self::credential), the state
+/// [`ApiCall`](State::ApiCall) or [`Voided`](State::Voided), and its declared cost as `value`. Its
+/// network is `off-chain`, and its addresses are zero.
+///
+/// `transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
+///
+/// ```
+/// # async fn example(ledger: bursar::Ledger) -> Result<(), bursar::LedgerError> {
+/// use bursar::Filter;
+///
+/// for purchase in ledger.purchases(&Filter::all()).await? {
+///     println!("{} {} {} {}", purchase.reserved_at, purchase.state, purchase.origin, purchase.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the names are those of the columns; the rest is documented"
+)]
+pub struct Purchase {
+    /// The position in the ledger. The first purchase has 1.
+    pub seq: u64,
+    /// The id. Exports call it `purchase`.
+    #[serde(rename = "purchase")]
+    pub id: PurchaseId,
+    /// How often the purchase was released by proof and then bought again.
+    pub generation: u32,
+    #[serde(serialize_with = "hash::serialize")]
+    pub payer: Address,
+    pub state: State,
+    /// The hash of method, URL and body. Two requests with the same hash are the same request.
+    #[serde(serialize_with = "hash::serialize")]
+    pub fingerprint: B256,
+    /// The `payment-identifier` for sellers that ask for one.
+    pub identifier: String,
+    pub origin: Origin,
+    pub method: String,
+    /// The path, without the query unless the policy stores queries.
+    pub path: String,
+    /// The seller's `resource.url`, if it names another origin.
+    pub foreign_resource: Option<String>,
+    /// The `x402Version`.
+    pub version: u8,
+    pub network: Network,
+    #[serde(serialize_with = "hash::serialize")]
+    pub asset: Address,
+    pub symbol: String,
+    pub decimals: u8,
+    #[serde(serialize_with = "hash::serialize")]
+    pub payee: Address,
+    /// The largest amount that was signed for this purchase, in atomic units.
+    #[serde(serialize_with = "hash::serialize")]
+    pub value: U256,
+    /// The value in dollars, rounded up to the micro-dollar.
+    pub usd: Option<Usd>,
+    #[serde(serialize_with = "hash::serialize")]
+    pub nonce: B256,
+    pub tag: Option<String>,
+    pub agent: Option<String>,
+    /// The name of the API key that the request used.
+    pub credential: Option<String>,
+    pub reserved_at: Timestamp,
+    /// The time until which the purchase can be signed. An unsigned hold lapses at this time.
+    pub lease_until: Timestamp,
+    /// The time until which one call presents the payment. After it, an identical request can
+    /// resume an unresolved purchase.
+    pub presenter_lease_until: Timestamp,
+    /// The latest time at which the money can move or moved. Limits of spending over time use it.
+    pub counts_at: Timestamp,
+    /// The time after which an unresolved authorization can no longer settle.
+    pub expires_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The `validBefore` of the latest authorization, in Unix seconds.
+    pub valid_before: Option<u64>,
+    /// The HTTP status of the seller's last answer.
+    pub status: Option<u16>,
+    /// The reason why the purchase is rejected or unresolved.
+    pub reason: Option<String>,
+    /// The hash of the transaction that the seller claims.
+    #[serde(
+        rename = "claimed_transaction",
+        serialize_with = "optional_hash::serialize"
+    )]
+    pub transaction: Option<B256>,
+    /// The hash of the transaction that the chain confirmed.
+    #[serde(serialize_with = "optional_hash::serialize")]
+    pub verified_transaction: Option<B256>,
+    /// The proof from the chain, as JSON.
+    pub proof: Option<String>,
+    /// The seller's last answer.
+    pub answer: Option<SellerAnswer>,
+    /// The seller's offer and resource for the signed payment, as JSON.
+    pub terms: Option<String>,
+    /// The refunds, oldest first.
+    pub refunds: Vec<Refund>,
+    /// The payment header, which bursar presents again after a lost answer. Never exported.
+    #[serde(skip)]
+    pub(crate) payload: Option<SecretString>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Network;
-    use crate::asset::AssetRegistry;
+impl Purchase {
+    /// Returns the key of the purchase.
+    #[must_use]
+    pub fn key(&self) -> PurchaseKey {
+        PurchaseKey::new(self.payer, self.id.clone())
+    }
 
-    #[test]
-    fn the_nonce_is_of_the_purchase_alone() {
-        let base = Network::from_chain_id(8453);
-        let asset = AssetRegistry::stablecoins()
-            .find_symbol(base, "USDC")
-            .unwrap();
-        let id: PurchaseId = "order-1".parse().unwrap();
-        let one = nonce(Address::repeat_byte(1), asset, &id, 0);
-        assert_eq!(one, nonce(Address::repeat_byte(1), asset, &id, 0));
-        assert_ne!(one, nonce(Address::repeat_byte(2), asset, &id, 0));
-        assert_ne!(one, nonce(Address::repeat_byte(1), asset, &id, 1));
-        assert_ne!(
-            one,
-            nonce(
-                Address::repeat_byte(1),
-                asset,
-                &"order-2".parse().unwrap(),
-                0
-            )
+    /// Returns whether bursar signed a payment that neither the seller nor the chain confirmed.
+    #[must_use]
+    pub const fn is_unresolved(&self) -> bool {
+        matches!(
+            self.state,
+            State::Signed | State::Rejected | State::Unresolved
+        )
+    }
+
+    /// Returns whether the chain must still confirm the outcome: the purchase is unresolved, or
+    /// only the seller claims that it settled.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.is_unresolved() || (self.state == State::Settled && self.proof.is_none())
+    }
+
+    /// Returns whether the seller may have been paid and did not deliver: it gave no answer, or an
+    /// error. A refused payment is not a failure.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        failed(self.state, self.status)
+    }
+
+    /// Returns whether the seller's last answer had a status of 200 to 299.
+    #[must_use]
+    pub fn delivered(&self) -> bool {
+        self.status
+            .is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Returns whether this transaction is recorded as a refund of the purchase.
+    #[must_use]
+    pub fn was_refunded_by(&self, transaction: B256) -> bool {
+        self.refunds
+            .iter()
+            .any(|refund| refund.transaction == transaction)
+    }
+
+    /// Returns the sum of the refunds in atomic units, at most the value of the purchase.
+    #[must_use]
+    pub fn refunded(&self) -> U256 {
+        let all = self
+            .refunds
+            .iter()
+            .map(|refund| refund.value)
+            .fold(U256::ZERO, U256::saturating_add);
+        all.min(self.value)
+    }
+
+    /// Returns whether the purchase counts against the limits at `now`. An unsigned hold counts
+    /// until its lease ends.
+    #[must_use]
+    pub fn counts(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Voided | State::ReleasedByProof => false,
+            State::Reserved => self.lease_until > now,
+            State::Signed
+            | State::Settled
+            | State::Rejected
+            | State::Unresolved
+            | State::ApiCall => true,
+        }
+    }
+
+    /// Returns whether the payment is held or unresolved at `now` and can still settle.
+    #[must_use]
+    pub fn is_outstanding(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Voided | State::ReleasedByProof | State::Settled | State::ApiCall => false,
+            State::Reserved => self.lease_until > now,
+            State::Signed | State::Rejected | State::Unresolved => self.expires_at > now,
+        }
+    }
+}
+
+/// Returns whether a purchase in this state failed; see [`Purchase::failed`].
+pub(crate) const fn failed(state: State, status: Option<u16>) -> bool {
+    match (state, status) {
+        (State::Unresolved, None) => true,
+        (State::Unresolved | State::Settled, Some(status)) => status >= 300,
+        _ => false,
+    }
+}
+
+/// Returns whether `span` includes a purchase that counts.
+pub(super) fn within(span: Span, purchase: &Purchase, now: Timestamp) -> bool {
+    match span {
+        Span::Ever => true,
+        Span::SpentAfter(start) => purchase.counts_at > start,
+        Span::ReservedAfter(start) => purchase.reserved_at > start,
+        Span::Outstanding => purchase.is_outstanding(now),
+    }
+}
+
+/// Returns whether `scope` includes the purchase.
+pub(super) fn holds(scope: &Scope, purchase: &Purchase) -> bool {
+    match scope {
+        Scope::Global => true,
+        Scope::Origin(origin) => purchase.origin == *origin,
+        Scope::Resource(origin, path) => {
+            purchase.origin == *origin && without_query(&purchase.path) == path
+        }
+        Scope::Host(pattern) => pattern.matches(purchase.origin.host()),
+        Scope::Domain(domain) => purchase.origin.registrable_domain() == domain,
+        Scope::Payee(payee) => purchase.payee == *payee,
+        Scope::Asset(network, address) => {
+            (purchase.network, purchase.asset) == (*network, *address)
+        }
+        Scope::Network(network) => purchase.network == *network,
+        Scope::Tag(tag) => purchase.tag.as_ref() == Some(tag),
+        Scope::Request(fingerprint) => purchase.fingerprint == *fingerprint,
+        Scope::Agent(agent) => purchase.agent.as_ref() == Some(agent),
+    }
+}
+
+/// Returns the path without its query.
+pub(super) fn without_query(path: &str) -> &str {
+    path.split_once('?').map_or(path, |(path, _)| path)
+}
+
+/// A purchase that is not in the ledger yet.
+#[derive(Clone, Debug)]
+pub(crate) struct NewPurchase {
+    pub(crate) id: PurchaseId,
+    pub(crate) payer: Address,
+    pub(crate) fingerprint: B256,
+    pub(crate) identifier: String,
+    pub(crate) origin: Origin,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) foreign_resource: Option<String>,
+    pub(crate) version: u8,
+    pub(crate) asset: Asset,
+    pub(crate) payee: Address,
+    pub(crate) value: U256,
+    pub(crate) tag: Option<String>,
+    pub(crate) agent: Option<String>,
+    /// The name of the API key, for a request with one. Nothing will be signed.
+    pub(crate) credential: Option<String>,
+    pub(crate) terms: Option<String>,
+}
+
+impl NewPurchase {
+    pub(crate) fn key(&self) -> PurchaseKey {
+        PurchaseKey::new(self.payer, self.id.clone())
+    }
+
+    /// Returns whether an authorization for this purchase and one for `known` share a nonce, so
+    /// that at most one of them can settle.
+    pub(crate) fn excludes(&self, known: &Purchase) -> bool {
+        known.network == self.asset.network() && known.asset == self.asset.address()
+    }
+
+    /// Returns the denial of changed terms that name another payee. A hijacked seller would do so.
+    pub(crate) fn payee_changed(&self, known: &Purchase) -> Denial {
+        let message = format!(
+            "the purchase was signed for {}, and the new terms name {}",
+            known.payee, self.payee
         );
+        Denial::new(Rule::PayeeChanged, message)
+    }
+
+    /// Returns the purchase as it is first written: a hold, or a request with an API key.
+    pub(crate) fn open(&self, generation: u32, now: Timestamp, lease_until: Timestamp) -> Purchase {
+        let (state, counts_at, lease_until) = match self.credential {
+            None => (State::Reserved, Timestamp::MAX, lease_until),
+            Some(_) => (State::ApiCall, now, now),
+        };
+        Purchase {
+            seq: 0,
+            id: self.id.clone(),
+            generation,
+            payer: self.payer,
+            state,
+            fingerprint: self.fingerprint,
+            identifier: self.identifier.clone(),
+            origin: self.origin.clone(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            foreign_resource: self.foreign_resource.clone(),
+            version: self.version,
+            network: self.asset.network(),
+            asset: self.asset.address(),
+            symbol: self.asset.symbol().to_owned(),
+            decimals: self.asset.decimals(),
+            payee: self.payee,
+            value: self.value,
+            usd: self.asset.dollars(self.value),
+            nonce: nonce(self.payer, &self.asset, &self.id, generation),
+            tag: self.tag.clone(),
+            agent: self.agent.clone(),
+            credential: self.credential.clone(),
+            reserved_at: now,
+            lease_until,
+            presenter_lease_until: lease_until,
+            counts_at,
+            expires_at: counts_at,
+            updated_at: now,
+            valid_before: None,
+            status: None,
+            reason: None,
+            transaction: None,
+            verified_transaction: None,
+            proof: None,
+            answer: None,
+            terms: self.terms.clone(),
+            refunds: Vec::new(),
+            payload: None,
+        }
+    }
+
+    /// Returns the hold for a signed purchase whose seller changed its terms.
+    ///
+    /// At most one of its authorizations can settle, so the largest amount counts. The purchase may
+    /// have left every window, so it counts again at least until the new lease ends.
+    pub(crate) fn requote(
+        &self,
+        known: Purchase,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Purchase {
+        let value = known.value.max(self.value);
+        Purchase {
+            value,
+            usd: self.asset.dollars(value),
+            payee: self.payee,
+            version: self.version,
+            foreign_resource: self.foreign_resource.clone(),
+            terms: self.terms.clone(),
+            lease_until,
+            presenter_lease_until: lease_until,
+            counts_at: known.counts_at.max(lease_until),
+            expires_at: known.expires_at.max(lease_until),
+            updated_at: now,
+            ..known
+        }
     }
 }

@@ -6,11 +6,11 @@ use super::Payer;
 use super::buy::no_randomness;
 use super::intent::Intent;
 use crate::asset::{Asset, TokenAmount};
-use crate::credential::{CallPlan, Comparison, Credential};
+use crate::credential::Credential;
 use crate::ledger::{
     Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
-use crate::policy::{Errand, Facts, host_match};
+use crate::policy::{Errand, Facts};
 use crate::quote::Quote;
 use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
@@ -64,19 +64,6 @@ impl Payer {
                 .at(&intent.url)),
             None => Ok(()),
         }
-    }
-
-    /// What calls to a host cost, by payment and by key, and what a plan would have cost for all of
-    /// them: from the books, whatever plan their keys were declared with.
-    ///
-    /// `host` is a host such as `api.example.com`, a pattern such as `*.example.com` or an origin.
-    ///
-    /// # Errors
-    /// When the host is none of these, or the books cannot be read.
-    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
-        let hosts = host_match(host)?;
-        let purchases = self.purchases(&Filter::all()).await?;
-        Ok(Comparison::of((host, &hosts), plan, &purchases))
     }
 
     /// The least that is asked in dollars, of what can be signed for.
@@ -160,7 +147,7 @@ impl Payer {
         intent: &Intent,
         credential: &Credential,
     ) -> Result<(BookedCall, u64), Error> {
-        self.record_left().await?;
+        self.inner.ledger.record_pending().await?;
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
         }
@@ -194,7 +181,7 @@ impl Payer {
         }
         let checks = self.inner.policy.call_checks(&facts);
         let entry = NewPurchase {
-            purchase,
+            id: purchase,
             payer: self.address(),
             fingerprint: intent.fingerprint,
             identifier: String::new(),
@@ -212,7 +199,7 @@ impl Payer {
             terms: None,
         };
         let reservation = Reservation {
-            entry,
+            purchase: entry,
             checks,
             lease: std::time::Duration::ZERO,
             terms: Terms::First,

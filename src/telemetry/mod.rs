@@ -5,13 +5,13 @@
 //!
 //! ```
 //! use bursar::telemetry::{Counts, Event, EventKind};
-//! use bursar::{LocalSigner, MemoryLedger, Payer, Policy};
+//! use bursar::{Ledger, LocalSigner, Payer, Policy};
 //!
 //! let counts = Counts::new();
 //! let payer = Payer::builder()
 //!     .signer(LocalSigner::random()?)
 //!     .policy(Policy::new().network("base-sepolia"))
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .observer(counts.clone())
 //!     .build()?;
 //! // Or any function: |event: &Event<'_>| histogram(event.name(), event.elapsed)
@@ -258,7 +258,7 @@ impl PurchaseEvents {
     pub(crate) fn new(entry: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
         Self {
             origin: entry.origin.clone(),
-            purchase: entry.purchase.clone(),
+            purchase: entry.id.clone(),
             tag: entry.tag.clone(),
             amount,
             since,

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use bursar::testing::{Paywall, Route};
-//! use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+//! use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@
 //! let client = Client::builder()
 //!     .signer(LocalSigner::random()?)
 //!     .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .allow_http_loopback(true)
 //!     .build()?;
 //! let response = client.get(paywall.url("/report")).send().await?;
@@ -58,7 +58,7 @@
 //! # async fn my_agent_buys(url: bursar::Url) {
 //! #     let signer = bursar::LocalSigner::random().unwrap();
 //! #     let policy = bursar::Policy::new().network("base-sepolia");
-//! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::MemoryLedger::new());
+//! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::Ledger::memory());
 //! #     drop(agent.allow_http_loopback(true).build().unwrap().get(url).send().await);
 //! # }
 //!

@@ -1,6 +1,6 @@
-//! Books in memory, gone with the process.
+//! A ledger in the memory of this process.
 
-mod kept;
+mod store;
 mod totals;
 
 use std::sync::PoisonError;
@@ -10,137 +10,114 @@ use std::sync::{Mutex, MutexGuard};
 #[cfg(bursar_shuttle)]
 use shuttle::sync::{Mutex, MutexGuard};
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 
-use self::kept::Kept;
+use self::store::Store;
 use self::totals::Totals;
-use super::entry::{holds, within};
+use super::purchase::{holds, within};
 use super::{
-    Books, Charge, Checks, Filter, Finding, Freeze, Ledger, LedgerError, Plan, Purchase,
-    PurchaseKey, Reservation, Reserved, Resumption, Tally, Transition,
+    Books, Charge, Checks, Filter, Finding, Freeze, LedgerError, LedgerFault, Plan, Purchase,
+    PurchaseKey, Reservation, Reserved, Resumption, Tally, Transition, Verification,
 };
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
-/// Books in this process's memory.
-///
-/// Limits start anew with every process, and a crash forgets what was signed: for tests and for
-/// wallets whose balance is the limit.
+/// The purchases of this process.
 #[derive(Debug, Default)]
-pub struct MemoryLedger {
-    books: Mutex<Kept>,
+pub(super) struct Memory {
+    store: Mutex<Store>,
 }
 
-impl MemoryLedger {
-    /// Empty books.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+impl Memory {
+    /// A panic in another thread cannot leave a purchase half written: [`Store::put`] does not panic.
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A panic elsewhere cannot leave an entry half-written: nothing in [`Kept::put`] panics.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-impl MemoryLedger {
-    /// Changes entries in ways that no transition does: books that are built wrongly, for tests.
-    pub(super) fn meddle(&self, change: impl Fn(&mut Purchase)) {
-        let mut books = self.lock();
-        for mut entry in books.purchases().to_vec() {
-            change(&mut entry);
-            books.put(entry);
-        }
-    }
-}
-
-impl Ledger for MemoryLedger {
-    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        let mut books = self.lock();
-        let known = books.find(&reservation.key()).cloned();
-        let mut entry = match reservation.plan(known.clone()) {
-            Plan::Hold(entry) => entry,
+    pub(super) fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        let mut store = self.lock();
+        let stored = store.find(&reservation.key()).cloned();
+        let mut purchase = match reservation.plan(stored.clone()) {
+            Plan::Hold(purchase) => purchase,
             Plan::Answer(answer) => return Ok(answer),
         };
         let now = reservation.checks.now();
-        books.keep_totals(&reservation.checks);
+        store.keep_totals(&reservation.checks);
         if let Some(denial) = reservation.checks.deny(&View {
-            books: &books,
+            books: &store,
             now,
-            except: known.as_ref(),
+            except: stored.as_ref(),
         })? {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
-        let lapsed: Vec<Purchase> = books
+        let lapsed: Vec<Purchase> = store
             .held()
             .filter_map(|held| reservation.lapse(held))
             .collect();
-        for freed in lapsed {
-            books.put(freed);
+        for voided in lapsed {
+            store.put(voided);
         }
-        entry.seq = known.map_or_else(|| books.next_seq(), |known| known.seq);
-        books.put((*entry).clone());
-        Ok(Reserved::Held(entry))
+        purchase.seq = stored.map_or_else(|| store.next_seq(), |stored| stored.seq);
+        store.put((*purchase).clone());
+        Ok(Reserved::Held(purchase))
     }
 
-    async fn record(
+    pub(super) fn record(
         &self,
         purchase: &PurchaseKey,
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut books = self.lock();
-        let known = books
+        let mut store = self.lock();
+        let stored = store
             .find(purchase)
             .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
-        let mut next = known.clone();
+        let mut next = stored.clone();
         next.apply(transition, now)?;
-        books.put(next);
+        store.put(next);
         Ok(())
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        let mut books = self.lock();
-        let taken = books
+    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
+        let mut store = self.lock();
+        let resumed = store
             .unresolved_of(wanted.fingerprint)
-            .find_map(|entry| wanted.take_up(entry));
-        if let Some(taken) = &taken {
-            books.put(taken.clone());
+            .find_map(|stored| wanted.resume(stored));
+        if let Some(resumed) = &resumed {
+            store.put(resumed.clone());
         }
-        Ok(taken)
+        Ok(resumed)
     }
 
-    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.lock().stopped = order.cloned();
+    pub(super) fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), LedgerError> {
+        self.lock().freeze = freeze.cloned();
         Ok(())
     }
 
-    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ok(self.lock().stopped.clone())
+    pub(super) fn frozen(&self) -> Result<Option<Freeze>, LedgerError> {
+        Ok(self.lock().freeze.clone())
     }
 
-    async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        let mut books = self.lock();
-        books.keep_totals(checks);
+    pub(super) fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
+        let mut store = self.lock();
+        store.keep_totals(checks);
         checks.assess(&View {
-            books: &books,
+            books: &store,
             now: checks.now(),
             except: None,
         })
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         Ok(self.lock().find(purchase).cloned())
     }
 
-    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let books = self.lock();
-        let mut found: Vec<Purchase> = books
+    pub(super) fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let store = self.lock();
+        let mut found: Vec<Purchase> = store
             .purchases()
             .iter()
-            .filter(|entry| filter.passes(entry))
+            .filter(|purchase| filter.passes(purchase))
             .cloned()
             .collect();
         if let Some(last) = filter.last {
@@ -148,10 +125,35 @@ impl Ledger for MemoryLedger {
         }
         Ok(found)
     }
+
+    /// There are no events, so the chain of hashes is empty.
+    pub(super) fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+        let missing = noted.filter(|head| *head != B256::ZERO);
+        let faults: Vec<LedgerFault> = missing.map(LedgerFault::HeadMissing).into_iter().collect();
+        Ok(Verification {
+            events: 0,
+            purchases: self.lock().next_seq().saturating_sub(1),
+            head: B256::ZERO,
+            fault_count: u64::from(!faults.is_empty()),
+            faults,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    /// Changes purchases in ways that no transition allows, to test that wrong ledgers are found out.
+    pub(super) fn corrupt(&self, change: impl Fn(&mut Purchase)) {
+        let mut store = self.lock();
+        for mut purchase in store.purchases().to_vec() {
+            change(&mut purchase);
+            store.put(purchase);
+        }
+    }
 }
 
 struct View<'a> {
-    books: &'a Kept,
+    books: &'a Store,
     now: Timestamp,
     /// The purchase that is being reserved, as it is known.
     except: Option<&'a Purchase>,
@@ -193,7 +195,7 @@ impl View<'_> {
 
 impl Books for View<'_> {
     fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ok(self.books.stopped.clone())
+        Ok(self.books.freeze.clone())
     }
 
     fn charges(
@@ -231,8 +233,7 @@ impl Books for View<'_> {
             .minus(self.own(tally).map_or(U256::ZERO, weight))
             .plus(held)
             .amount();
-        #[cfg(test)]
-        assert_eq!(total, super::checks::sum(self, tally)?, "{tally:?}");
+        debug_assert_eq!(total, super::checks::sum(self, tally)?, "{tally:?}");
         Ok(total)
     }
 
@@ -264,8 +265,7 @@ impl Books for View<'_> {
             gone < part
         });
         let at = charges.next().map(|(at, _)| at);
-        #[cfg(test)]
-        assert_eq!(at, super::checks::leaves(self, tally, part)?, "{tally:?}");
+        debug_assert_eq!(at, super::checks::leaves(self, tally, part)?, "{tally:?}");
         Ok(at)
     }
 

@@ -12,7 +12,7 @@ use alloy::primitives::U256;
 
 use crate::Timestamp;
 use crate::ledger::checks::{Measure, Time};
-use crate::ledger::entry::holds;
+use crate::ledger::purchase::holds;
 use crate::ledger::sum::Sum;
 use crate::ledger::{Charge, Purchase, State, Tally};
 use crate::origin::HostPattern;
@@ -181,7 +181,7 @@ impl Scopes {
             Self::Origin => Scope::Origin(entry.origin.clone()),
             Self::Resource => Scope::Resource(
                 entry.origin.clone(),
-                crate::ledger::entry::without_query(&entry.path).to_owned(),
+                crate::ledger::purchase::without_query(&entry.path).to_owned(),
             ),
             Self::Host(pattern) => {
                 let scope = Scope::Host(pattern.clone());

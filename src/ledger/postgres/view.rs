@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use crate::ledger::checks::{Measure, sum};
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
-use crate::ledger::sql::row::{Cells, freeze_order};
+use crate::ledger::sql::row::{Cells, freeze};
 use crate::ledger::sum::Sum;
 use crate::ledger::{Books, Charge, Checks, Freeze, LedgerError, Tally};
 use crate::policy::limit::{Scope, Span};
@@ -145,7 +145,7 @@ impl Asked {
     /// Takes a row of its query.
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
-            Self(_, Answer::Stopped(order)) => *order = Some(freeze_order(row)?),
+            Self(_, Answer::Stopped(order)) => *order = Some(freeze(row)?),
             Self(_, Answer::Total(total)) => {
                 *total = Cells::of(row)?.text::<Sum>("total")?.amount()
             }
@@ -173,7 +173,7 @@ impl Question {
 
     fn query(&self, present: &Present) -> Query {
         match self {
-            Self::Stopped => query::stopped(),
+            Self::Stopped => query::frozen(),
             Self::Total(scope, span, measure) => present.total(scope, *span, *measure),
             Self::Charges(scope, span) => present.charges("purchases", Part::All, scope, *span),
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),

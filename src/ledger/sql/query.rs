@@ -1,4 +1,4 @@
-//! Questions to the books, as SQL that every database reads.
+//! Queries, in SQL that every database reads.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -10,47 +10,48 @@ use super::{Row, Value};
 use crate::ledger::checks::Time;
 #[cfg(feature = "postgres")]
 use crate::ledger::checks::{Measure, Unit};
-use crate::ledger::entry::failed;
+use crate::ledger::purchase::failed;
 use crate::ledger::{Charge, Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
 use crate::policy::limit::{Scope, Span};
 use crate::{Network, Origin, Timestamp};
 
-/// A statement with `?` for its values, in order.
+/// A statement with one `?` for each of its values, in order.
 #[derive(Clone, Debug)]
 pub(in crate::ledger) struct Query {
     pub(in crate::ledger) sql: Cow<'static, str>,
     pub(in crate::ledger) values: Vec<Value>,
 }
 
-/// The columns that [`charge`] reads, in the order in which it does, and `at`.
+/// The columns that [`charge`] reads, in its order. `at` comes last.
 const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, refunded, status";
-/// What counts at a moment, without one purchase.
+/// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// What the chain has still to be asked about: the condition of the index `unproven`.
+/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has the same
+/// condition.
 const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
-/// As [`failed`].
+/// The condition of [`failed`].
 #[cfg(feature = "postgres")]
 const FAILED: &str = "((state = 'unresolved' AND status IS NULL) OR ((state = 'unresolved' OR state = 'settled') AND status >= 300))";
-/// The column beside those of the entry, which the event seals.
+/// The column that is not covered by the hash of the event.
 const LAST_EVENT: &str = "last_event";
-/// No purchase: the first is 1.
+/// The number of no purchase. The first purchase has 1.
 const NOTHING: i64 = 0;
 
-/// What a question is about: by parts, where a database keeps them in indices of their own.
+/// The part of the purchases that a query reads. SQLite has separate indices for two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ledger) enum Part {
-    /// All of it.
+    /// All purchases.
     All,
-    /// Held or signed, which is little.
+    /// Held or signed purchases, which are few.
     #[cfg(feature = "sqlite")]
     UnderWay,
-    /// The rest.
+    /// All other purchases.
     #[cfg(feature = "sqlite")]
     Done,
 }
 
 impl Part {
-    /// In SQL. An index of the part has the same words, by which SQLite finds it.
+    /// Returns the SQL condition. SQLite uses an index only if the query repeats its condition.
     pub(in crate::ledger) const fn condition(self) -> &'static str {
         match self {
             Self::All => "true",
@@ -62,10 +63,10 @@ impl Part {
     }
 }
 
-/// A condition with the values of its placeholders, in order.
+/// A condition and the values of its placeholders, in order.
 type Clause = (&'static str, Vec<Value>);
 
-/// One purchase.
+/// Selects one purchase.
 pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?";
     Query {
@@ -74,14 +75,18 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
-/// What passes the filter, newest first.
+/// Selects the purchases that pass the filter, newest first.
 pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
-    let conditions: [(&str, Option<Value>); 8] = [
+    let conditions: [(&str, Option<Value>); 9] = [
         (
             "reserved_at >= ?",
             filter.since.map(|at| at.millis().into()),
         ),
         ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
+        (
+            "purchase = ?",
+            filter.id.as_ref().map(|id| id.written().into()),
+        ),
         (
             "origin = ?",
             filter.origin.as_ref().map(|origin| origin.written().into()),
@@ -117,7 +122,8 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     }
 }
 
-/// Purchases of the same request that may be taken up, oldest first. `table` may name an index.
+/// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
+/// index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
         "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND fingerprint = ? AND payer = ? AND expires_at > ? \
@@ -132,31 +138,31 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     }
 }
 
-/// The order to stop.
-pub(in crate::ledger) fn stopped() -> Query {
+/// Selects the freeze.
+pub(in crate::ledger) fn frozen() -> Query {
     Query {
-        sql: "SELECT one AS seq, reason, since FROM freeze_order".into(),
+        sql: "SELECT id AS seq, reason, since FROM frozen".into(),
         values: Vec::new(),
     }
 }
 
-/// Writes the order to stop, or lifts it.
-pub(in crate::ledger) fn stop(order: Option<&Freeze>) -> Query {
-    let Some(order) = order else {
+/// Writes the freeze, or removes it.
+pub(in crate::ledger) fn set_freeze(freeze: Option<&Freeze>) -> Query {
+    let Some(freeze) = freeze else {
         return Query {
-            sql: "DELETE FROM freeze_order".into(),
+            sql: "DELETE FROM frozen".into(),
             values: Vec::new(),
         };
     };
-    let sql = "INSERT INTO freeze_order (one, reason, since) VALUES (1, ?, ?) \
-               ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
+    let sql = "INSERT INTO frozen (id, reason, since) VALUES (1, ?, ?) \
+               ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since";
     Query {
         sql: sql.into(),
-        values: vec![order.reason.clone().into(), order.since.millis().into()],
+        values: vec![freeze.reason.clone().into(), freeze.since.millis().into()],
     }
 }
 
-/// Writes the entry of these columns over what is held of its purchase, which the event led to.
+/// Writes a purchase over the stored one, with the number of the event that changed it.
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = columns
@@ -180,7 +186,7 @@ pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     }
 }
 
-/// Writes what is different in the entry: an index is only touched for a column that is written.
+/// Writes the columns that changed. SQLite updates an index only if one of its columns is written.
 #[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Event) -> Query {
     let [(_, seq), ..] = columns;
@@ -202,7 +208,7 @@ pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Ev
     }
 }
 
-/// Appends the event, at the end of the chain.
+/// Appends an event.
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
@@ -220,12 +226,12 @@ fn insert(table: &str, names: &[&str]) -> String {
     )
 }
 
-/// Rows that one step of a verification reads, so that paying goes on between the steps.
+/// The number of rows that one step of a verification reads. Clients can pay between the steps.
 pub(in crate::ledger) const STEP: usize = 1000;
 
-/// The next events for [`Audit::event`], after the one of this number.
+/// Selects the events after this number, for [`Audit::event`].
 ///
-/// [`Audit::event`]: crate::ledger::seal::Audit::event
+/// [`Audit::event`]: crate::ledger::hash_chain::Audit::event
 pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     let sql = format!(
         "SELECT e.*, p.seq AS purchase_seq, p.last_event FROM events e \
@@ -238,9 +244,9 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     }
 }
 
-/// The next purchases for [`Audit::purchase`], after the one of this number.
+/// Selects the purchases after this number, for [`Audit::purchase`].
 ///
-/// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
+/// [`Audit::purchase`]: crate::ledger::hash_chain::Audit::purchase
 pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
     let sql = format!(
         "SELECT p.*, e.purchase_hash FROM purchases p \

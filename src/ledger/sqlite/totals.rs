@@ -14,7 +14,7 @@ use super::failed;
 use super::file::File;
 use crate::Timestamp;
 use crate::ledger::checks::{Measure, Time, Unit};
-use crate::ledger::entry::without_query;
+use crate::ledger::purchase::without_query;
 use crate::ledger::sql::row::Stored;
 use crate::ledger::sum::Sum;
 use crate::ledger::{Charge, LedgerError, Purchase, Tally};
@@ -464,14 +464,15 @@ mod tests {
 
     use alloy::primitives::Address;
 
-    use super::super::{SqliteLedger, Sync, reserve};
+    use super::super::tests::thread_of;
+    use super::super::{Sync, reserve};
     use super::*;
     use crate::ledger::conformance::{
         HOUR, LEASE, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled,
         signed, usdc, wish,
     };
-    use crate::ledger::entry::holds;
-    use crate::ledger::{Fault, Ledger, NewPurchase, Reserved};
+    use crate::ledger::purchase::holds;
+    use crate::ledger::{Ledger, LedgerFault, NewPurchase, Reserved};
     use crate::policy::limit::Meter;
     use crate::{Network, Usd};
 
@@ -505,10 +506,10 @@ mod tests {
         assert_eq!(Measure::parse("euro"), None);
     }
 
-    fn open() -> (tempfile::TempDir, SqliteLedger, Connection) {
+    fn open() -> (tempfile::TempDir, Ledger, Connection) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("books.db");
-        let ledger = SqliteLedger::open(&path).unwrap();
+        let ledger = Ledger::sqlite(&path).unwrap();
         let other = Connection::open(&path).unwrap();
         (directory, ledger, other)
     }
@@ -541,7 +542,7 @@ mod tests {
         assert_eq!(rows(&other), [("lifetime".to_owned(), "40".to_owned())]);
         assert!(ledger.verify(None).await.unwrap().is_sound());
         other.execute_batch("UPDATE totals SET sum = '39'").unwrap();
-        let wrong = Fault::TotalChanged {
+        let wrong = LedgerFault::TotalChanged {
             total: "global lifetime in usd".to_owned(),
         };
         assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
@@ -555,7 +556,7 @@ mod tests {
     }
 
     /// Asks for a total, and for others so much later that the first is forgotten at the moment returned.
-    async fn leave_one_unused(ledger: &SqliteLedger, others: Vec<Meter>) -> Timestamp {
+    async fn leave_one_unused(ledger: &Ledger, others: Vec<Meter>) -> Timestamp {
         const ONE_DAY: u64 = 86_400;
         ledger
             .reserve(&wish(order("one", 10), at(NOW), tagged("unused")))
@@ -577,7 +578,7 @@ mod tests {
             wish(order("four", 10), now, tagged("new")),
         );
         let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
-        ledger.write(Sync::Now, both).await.unwrap();
+        thread_of(&ledger).write(Sync::Now, both).await.unwrap();
         let scopes = |books: &Connection| -> String {
             books
                 .query_row("SELECT group_concat(scope) FROM totals", [], |row| {
@@ -623,7 +624,7 @@ mod tests {
         other
             .execute_batch("UPDATE totals SET next = next + 1")
             .unwrap();
-        let wrong = Fault::TotalChanged {
+        let wrong = LedgerFault::TotalChanged {
             total: "global rolling 1h in usd".to_owned(),
         };
         assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);

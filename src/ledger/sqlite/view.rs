@@ -7,7 +7,7 @@ use alloy::primitives::{Address, U256};
 use super::file::{self, File, Line};
 use super::totals::{self, Key, Total};
 use crate::ledger::checks::{self, Time};
-use crate::ledger::entry::holds;
+use crate::ledger::purchase::holds;
 use crate::ledger::sql::query::{Part, Present, Query, charge};
 use crate::ledger::sql::row::Cells;
 use crate::ledger::sum::Sum;

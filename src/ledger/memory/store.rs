@@ -1,4 +1,4 @@
-//! The entries, and what finds them without reading them all.
+//! The purchases in memory, with indices that find them without reading all of them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,20 +9,20 @@ use crate::ledger::sum::Sum;
 use crate::ledger::{Checks, Freeze, Purchase, PurchaseKey, State, Tally};
 use crate::{Network, Origin, Timestamp};
 
-/// Positions in [`Kept::purchases`], in the order in which they were first reserved.
+/// Positions in [`Store::purchases`], in the order of the first reservations.
 type Places = BTreeSet<usize>;
 
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) stopped: Option<Freeze>,
+pub(super) struct Store {
+    pub(super) freeze: Option<Freeze>,
     purchases: Vec<Purchase>,
     by_key: HashMap<PurchaseKey, usize>,
-    /// Reserved, lapsed or not.
+    /// Purchases that are reserved, including holds that lapsed.
     held: Places,
-    /// Signed and unresolved, by the moment at which it can no longer be cashed.
+    /// Unresolved purchases, by the time after which they can no longer settle.
     by_expiry: BTreeSet<(Timestamp, usize)>,
     unresolved_by_request: HashMap<B256, Places>,
-    /// All but what is freed or released.
+    /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     totals: Totals,
 }
@@ -30,11 +30,11 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 struct Bought {
     all: Places,
-    /// By method and path.
+    /// Positions by method and path.
     resources: HashMap<String, Places>,
 }
 
-impl Kept {
+impl Store {
     pub(super) fn purchases(&self) -> &[Purchase] {
         &self.purchases
     }
@@ -100,17 +100,18 @@ impl Kept {
         places.iter().filter_map(|place| self.purchases.get(*place))
     }
 
-    /// Writes the entry at its `seq`, over what was there: the one place where anything changes.
-    pub(super) fn put(&mut self, entry: Purchase) {
-        let place = usize::try_from(entry.seq)
+    /// Writes the purchase at its `seq`, over the stored one. Every change goes through here.
+    pub(super) fn put(&mut self, purchase: Purchase) {
+        let place = usize::try_from(purchase.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        self.totals.change(self.purchases.get(place), &entry);
+        self.totals.change(self.purchases.get(place), &purchase);
         if let Some(known) = self.purchases.get(place) {
             if known.state == State::Reserved {
                 self.held.remove(&place);
             }
-            if known.is_unresolved() && !(entry.is_unresolved() && same_times(known, &entry)) {
+            if known.is_unresolved() && !(purchase.is_unresolved() && same_times(known, &purchase))
+            {
                 self.by_expiry.remove(&(known.expires_at, place));
                 if let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint) {
                     places.remove(&place);
@@ -119,38 +120,40 @@ impl Kept {
                     }
                 }
             }
-            if is_bought(known) && !(is_bought(&entry) && same_seller(known, &entry)) {
+            if is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase)) {
                 self.unlist(place);
             }
         }
-        if entry.state == State::Reserved {
+        if purchase.state == State::Reserved {
             self.held.insert(place);
         }
-        if entry.is_unresolved() {
-            self.by_expiry.insert((entry.expires_at, place));
+        if purchase.is_unresolved() {
+            self.by_expiry.insert((purchase.expires_at, place));
             self.unresolved_by_request
-                .entry(entry.fingerprint)
+                .entry(purchase.fingerprint)
                 .or_default()
                 .insert(place);
         }
         let known = self.purchases.get(place);
-        if is_bought(&entry)
-            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &entry))
+        if is_bought(&purchase)
+            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &purchase))
         {
-            let tokens = self.sellers.entry(entry.origin.clone()).or_default();
-            let bought = tokens.entry((entry.network, entry.asset)).or_default();
+            let tokens = self.sellers.entry(purchase.origin.clone()).or_default();
+            let bought = tokens
+                .entry((purchase.network, purchase.asset))
+                .or_default();
             bought.all.insert(place);
             bought
                 .resources
-                .entry(resource(&entry.method, &entry.path))
+                .entry(resource(&purchase.method, &purchase.path))
                 .or_default()
                 .insert(place);
         }
         match self.purchases.get_mut(place) {
-            Some(known) => *known = entry,
+            Some(known) => *known = purchase,
             None => {
-                self.by_key.insert(entry.key(), place);
-                self.purchases.push(entry);
+                self.by_key.insert(purchase.key(), place);
+                self.purchases.push(purchase);
             }
         }
     }
@@ -172,19 +175,19 @@ impl Kept {
         }
     }
 
-    /// Sees to it that every limit of these checks has a running total.
+    /// Starts a running total for every limit of these checks that has none.
     pub(super) fn keep_totals(&mut self, checks: &Checks) {
         for tally in checks.tallies() {
             self.totals.keep(tally, &self.purchases);
         }
     }
 
-    /// What was signed, or called by a key. `None` for what no total is kept of.
+    /// Returns the running total, without holds. Returns `None` if there is no total.
     pub(super) fn total(&self, tally: Tally<'_>) -> Option<Sum> {
         self.totals.of(tally)
     }
 
-    /// What [`total`](Self::total) adds up, oldest first.
+    /// Returns the charges of [`total`](Self::total), oldest first.
     pub(super) fn by_time(
         &self,
         tally: Tally<'_>,
@@ -193,8 +196,8 @@ impl Kept {
     }
 }
 
-fn is_bought(entry: &Purchase) -> bool {
-    !matches!(entry.state, State::Voided | State::ReleasedByProof)
+fn is_bought(purchase: &Purchase) -> bool {
+    !matches!(purchase.state, State::Voided | State::ReleasedByProof)
 }
 
 fn same_times(known: &Purchase, next: &Purchase) -> bool {
