@@ -9,7 +9,7 @@ use bursar::chain::Answer;
 use bursar::testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 use bursar::{
     ChainReader, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus, Policy,
-    Purchase, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
+    Purchase, PurchaseKey, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
 };
 
 const NETWORK: Network = Network::from_chain_id(84_532);

@@ -124,7 +124,8 @@ async fn what_was_bought_is_what_the_report_says() {
         .unwrap()
         .report(&Selection::new())
         .await
-        .unwrap();
+        .unwrap()
+        .with_budget(client.budget().await.unwrap());
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
     let failed: Vec<Purchase> = client
