@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use bursar::{Client, LocalSigner, MemoryLedger, Policy};
+use bursar::{Client, Ledger, LocalSigner, Policy};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .signer(LocalSigner::from_env("BUYER_KEY")?)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(rest.iter().any(|argument| argument == "--plain-http"))
         .build()?;
     for _ in 0..tries.parse::<u32>()? {

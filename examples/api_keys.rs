@@ -11,7 +11,7 @@ use std::error::Error;
 
 use bursar::secrecy::SecretString;
 use bursar::{
-    CallPlan, Client, Credential, Credentials, LocalSigner, MemoryLedger, Policy, ResponseExt, usd,
+    CallPlan, Client, Credential, Credentials, Ledger, LocalSigner, Policy, ResponseExt, usd,
 };
 use bursar_testing::{Paywall, Route};
 
@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "127.0.0.1",
         Credential::bearer("reports", key).plan(CallPlan::per_call(usd!("0.002"))),
     );
+    let ledger = Ledger::memory();
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(
@@ -37,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(ledger.clone())
         .credentials(keys)
         .allow_http_loopback(true)
         .build()?;
@@ -57,6 +58,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let plan: CallPlan = "monthly=5,included=1000,per-call=0.001".parse()?;
-    print!("\n{}", client.compare("127.0.0.1", &plan).await?);
+    print!("\n{}", ledger.compare("127.0.0.1", &plan).await?);
     Ok(())
 }

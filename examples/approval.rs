@@ -6,8 +6,8 @@
 use std::error::Error;
 
 use bursar::{
-    ChannelApprover, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, TerminalApprover,
-    Verdict, usd,
+    ChannelApprover, Client, Ledger, LocalSigner, Policy, ResponseExt, TerminalApprover, Verdict,
+    usd,
 };
 use bursar_testing::{Paywall, Route};
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .ask_above(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .approver(approver)
         .allow_http_loopback(true)
         .build()?;

@@ -7,8 +7,8 @@
 use std::error::Error;
 
 use bursar::{
-    Address, Client, LocalSigner, MemoryLedger, Policy, ResponseExt, Signature, Signer,
-    SignerError, TransferAuthorization, Usd, usd,
+    Address, Client, Ledger, LocalSigner, Policy, ResponseExt, Signature, Signer, SignerError,
+    TransferAuthorization, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
 use tokio::sync::{mpsc, oneshot};
@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("1")),
         ) // far too generous
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

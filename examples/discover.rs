@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Bazaar, Paywall, Route};
 
 #[tokio::main]
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use bursar::{Client, Denial, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Denial, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     host.per_payment(usd!("0.02")).per_day(usd!("0.05"))
                 }),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

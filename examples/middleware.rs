@@ -6,7 +6,7 @@
 use std::error::Error;
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions};
-use bursar::{LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, usd};
+use bursar::{Ledger, LocalSigner, Payer, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let payer = Payer::builder()
         .signer(LocalSigner::random()?)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()?;
 
     // Payments outermost: what stands beneath, such as a retry, then repeats one purchase.

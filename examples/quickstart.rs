@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar::{Client, Filter, LocalSigner, Policy, ResponseExt, SqliteLedger, usd};
+use bursar::{Client, Filter, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         signer.address()
     );
     println!("ledger   {}", path.display());
+    let ledger = Ledger::open(&path)?;
     let client = Client::builder()
         .signer(signer)
         .policy(
@@ -54,11 +55,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     host.payments(Duration::from_secs(60), 30)
                 }),
         )
-        .ledger(SqliteLedger::open(&path)?)
+        .ledger(ledger.clone())
         .allow_http_loopback(true)
         .build()?;
 
-    let before = client.purchases(&Filter::all()).await?.len();
+    let before = ledger.purchases(&Filter::all()).await?.len();
     match before {
         0 => println!("         new: nothing was ever bought"),
         n => println!("         remembers {n} purchases of earlier runs, and counts them"),
@@ -77,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "\ntimes the seller was paid: {}; the ledger holds {} purchases",
         paywall.settlements().len(),
-        client.purchases(&Filter::all()).await?.len()
+        ledger.purchases(&Filter::all()).await?.len()
     );
     println!(
         "run it again: the ledger remembers, and once the day's 0.20 USD are used, nothing more is bought"

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bursar::report::{Dimension, Selection};
 use bursar::telemetry::Counts;
-use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 use bursar_testing::{Fault, Paywall, Route};
 
 #[tokio::main]
@@ -40,8 +40,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
 
-    // What the policy refuses is not in the books: an observer counts it.
+    // A denied payment is not in the ledger. An observer counts denials.
     let counts = Counts::new();
+    let ledger = Ledger::open(directory.join("ledger.db"))?;
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(
@@ -49,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(SqliteLedger::open(directory.join("ledger.db"))?)
+        .ledger(ledger.clone())
         .observer(counts.clone())
         .agent("forecaster")
         .presentation_pause(Duration::ZERO)
@@ -68,7 +69,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let report = client.report(&Selection::new()).await?;
+    let report = ledger
+        .report(&Selection::new())
+        .await?
+        .with_budget(client.budget().await?);
     let total = &report.total;
     println!("\n{} USD in {} calls", total.spent.usd, total.spent.count);
     println!("{} USD may still be taken", total.outstanding.usd);

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

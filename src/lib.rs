@@ -8,12 +8,12 @@
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use bursar::{Client, LocalSigner, Policy, ResponseExt, SqliteLedger, usd};
+//! use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 //!
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
 //!     .policy(Policy::new().allow_network("base").per_payment(usd!("0.05")))
-//!     .ledger(SqliteLedger::open("agent.db")?)
+//!     .ledger(Ledger::open("agent.db")?)
 //!     .build()?;
 //! let response = client.get("https://api.example.com/report").send().await?;
 //! println!("{} ({})", response.status(), response.payment_status());
@@ -40,7 +40,7 @@
 //! | requests and responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
 //! | what became of the money | [`PaymentStatus`], [`Error::payment_status`], [`Receipt`] |
 //! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
-//! | books | [`Ledger`], `SqliteLedger`, [`MemoryLedger`], [`Purchase`] |
+//! | ledger | [`Ledger`], [`Purchase`], [`Filter`] |
 //! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
 //! | finding services | [`discovery`], [`Client::discover`] |
@@ -85,7 +85,6 @@ mod money;
 mod origin;
 mod payer;
 mod policy;
-pub mod report;
 mod signer;
 pub mod telemetry;
 mod text;
@@ -103,25 +102,19 @@ pub use credential::{
 };
 pub use error::{Error, ErrorKind, PaymentStatus};
 pub use exchange::{ApiCall, PriceOutcome, ResponseExt};
-#[cfg(feature = "postgres")]
-pub use ledger::PostgresLedger;
-#[cfg(feature = "sqlite")]
-pub use ledger::SqliteLedger;
+pub use ledger::report;
 pub use ledger::{
-    BodyDigest, ClaimedReceipt, Filter, Freeze, Ledger, LedgerError, MemoryLedger, Plan, Purchase,
-    PurchaseId, PurchaseIdError, PurchaseKey, Refund, Reservation, Reserved, Resumption,
-    SellerAnswer, State, Transition, write_csv, write_jsonl,
+    BodyDigest, ClaimedReceipt, Evidence, EvidenceAuthorization, EvidenceRequest, Filter, Freeze,
+    Ledger, LedgerError, LedgerFault, Purchase, PurchaseId, PurchaseIdError, PurchaseKey,
+    Reconciled, Refund, SellerAnswer, State, Verification, write_csv, write_jsonl,
 };
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use ledger::{Fault, Verification};
 pub use money::{
     Asset, AssetRegistry, Network, ParseNetworkError, ParseUsdError, TokenAmount, TransferMethod,
     Usd,
 };
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 pub use payer::{
-    Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Intent, Outcome, Payer,
-    PayerBuilder, Payment, PriceCheck, PricedOffer, Reconciled,
+    FreezeSwitch, Intent, Outcome, Payer, PayerBuilder, Payment, PriceCheck, PricedOffer,
 };
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,

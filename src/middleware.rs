@@ -6,13 +6,13 @@
 //!
 //! ```
 //! use bursar::middleware::{PaymentMiddleware, PaymentOptions, http_client};
-//! use bursar::{LocalSigner, MemoryLedger, Payer, Policy};
+//! use bursar::{Ledger, LocalSigner, Payer, Policy};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let payer = Payer::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
 //!     .policy(Policy::new().allow_network("base"))
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .build()?;
 //! let client = reqwest_middleware::ClientBuilder::new(http_client(reqwest::Client::builder())?)
 //!     .with(PaymentMiddleware::new(payer))

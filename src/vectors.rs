@@ -18,7 +18,7 @@ use crate::x402::{
     decode_header, encode_header, encode_payment,
 };
 use crate::x402::{Quote, Unpayable};
-use crate::{Error, Intent, MemoryLedger, Network, Payer, Timestamp, Usd, usd};
+use crate::{Error, Intent, Ledger, Network, Payer, Timestamp, Usd, usd};
 
 /// `Date.now()` of the vectors, in seconds.
 const NOW: u64 = 1_740_672_094;
@@ -694,7 +694,7 @@ async fn choice(row: &Value) -> Choice {
     let payer = Payer::builder()
         .signer(signer())
         .policy(equivalent_policy(row))
-        .ledger(MemoryLedger::new());
+        .ledger(Ledger::memory());
     let payer = payer.clock(|| Timestamp::from_secs(NOW)).build().unwrap();
     let required = required(&json!({ "x402Version": 2, "accepts": row["accepts"] }));
     let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
@@ -814,13 +814,17 @@ async fn payment_identifier() {
     let payer = Payer::builder()
         .signer(signer())
         .policy(equivalent_policy(&row))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
     let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
     let _payment = payer.authorize(&required(terms), &intent).await.unwrap();
-    let purchases = payer.purchases(&crate::Filter::all()).await.unwrap();
+    let purchases = payer
+        .ledger()
+        .purchases(&crate::Filter::all())
+        .await
+        .unwrap();
     assert!(
         is_identifier(&purchases[0].identifier),
         "{}",

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bursar::chain::{Answer, ChainReader, Proof, ProofKind, Question, Reason, RpcError};
 use bursar::{
-    Asset, AssetRegistry, B256, CancelAuthorization, Client, LocalSigner, MemoryLedger, Network,
-    Policy, SignedCancellation, Signer, Timestamp, U256, usd,
+    Asset, AssetRegistry, B256, CancelAuthorization, Client, Ledger, LocalSigner, Network, Policy,
+    SignedCancellation, Signer, Timestamp, U256, usd,
 };
 use bursar_testing::{CancelError, Node, NodeFault, Paywall, Route};
 
@@ -69,7 +69,7 @@ impl World {
         let client = Client::builder()
             .signer(Arc::clone(&self.signer))
             .policy(Policy::new().allow_network("base-sepolia"))
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .allow_http_loopback(true)
             .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))
             .build()

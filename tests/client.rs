@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger,
-    Network, PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State,
-    U256, Verdict, approve_fn, signer_fn, usd,
+    Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, Network,
+    PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State, U256,
+    Verdict, approve_fn, signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -27,7 +27,7 @@ fn builder() -> ClientBuilder {
     Client::builder()
         .signer(wallet())
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
 }
 
@@ -79,7 +79,15 @@ async fn a_free_page_is_free() {
     );
     assert_eq!(response.text().await.unwrap(), "hello");
     assert_eq!(paywall.requests().len(), 1);
-    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
+    assert!(
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -104,7 +112,12 @@ async fn a_paid_page_is_paid_once_and_booked_as_signed() {
             (receipt.transaction(), U256::from(10_000))
         );
 
-        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        let purchases = client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap();
         assert_eq!(purchases.len(), 1);
         let entry = &purchases[0];
         assert_eq!(
@@ -185,7 +198,12 @@ async fn a_request_can_be_cloned_built_and_executed() {
     assert_eq!(copy.request().url().path(), "/report");
     client.execute(copy).await.unwrap();
     assert_eq!(
-        client.purchases(&Filter::all()).await.unwrap()[0]
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
             .tag
             .as_deref(),
         Some("t")
@@ -231,7 +249,13 @@ async fn a_stream_is_not_paid_for_unless_it_can_be_made_again() {
         Some(usd!("0.01"))
     );
     assert!(
-        client.purchases(&Filter::all()).await.unwrap().is_empty(),
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty(),
         "nothing is held"
     );
     assert_eq!(payments_sent(&paywall), 0);
@@ -405,16 +429,14 @@ fn a_wallet_is_signer_policy_and_ledger_or_does_not_build() {
         "ledger",
     );
     missing(
-        Client::builder()
-            .policy(policy())
-            .ledger(MemoryLedger::new()),
+        Client::builder().policy(policy()).ledger(Ledger::memory()),
         "signer",
     );
     missing(
         Client::builder()
             .signer(wallet())
             .policy(Policy::new())
-            .ledger(MemoryLedger::new()),
+            .ledger(Ledger::memory()),
         "network",
     );
 }
@@ -460,7 +482,15 @@ async fn quoting_signs_and_holds_nothing() {
     };
     assert_eq!(free.text().await.unwrap(), "free");
     assert_eq!(payments_sent(&paywall), 0);
-    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
+    assert!(
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -516,7 +546,13 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         (ErrorKind::Signer, PaymentStatus::NotPaid)
     );
     assert_eq!(
-        fails.purchases(&Filter::all()).await.unwrap()[0].state,
+        fails
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
+            .state,
         State::Voided
     );
 
@@ -527,7 +563,12 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         (ErrorKind::Signer, PaymentStatus::MaybePaid)
     );
     assert_eq!(
-        late.purchases(&Filter::all()).await.unwrap()[0].state,
+        late.ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
+            .state,
         State::Unresolved
     );
     assert_eq!(payments_sent(&paywall), 0);
@@ -569,7 +610,14 @@ async fn nothing_is_signed_once_the_calls_time_is_up() {
         (ErrorKind::Timeout, PaymentStatus::NotPaid),
         "{error}"
     );
-    assert!(late.purchases(&Filter::all()).await.unwrap().is_empty());
+    assert!(
+        late.ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(payments_sent(&paywall), 0);
 }
 
@@ -618,7 +666,13 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
             ),
         }
         assert_eq!(
-            client.purchases(&Filter::all()).await.unwrap()[0].state,
+            client
+                .ledger()
+                .unwrap()
+                .purchases(&Filter::all())
+                .await
+                .unwrap()[0]
+                .state,
             State::Unresolved
         );
 
@@ -631,7 +685,16 @@ async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() 
         assert_eq!(response.payment_status(), PaymentStatus::Paid);
         assert_eq!(response.text().await.unwrap(), "the report");
         assert_eq!(paywall.settlements().len(), 1, "one payment on the chain");
-        assert_eq!(client.purchases(&Filter::all()).await.unwrap().len(), 1);
+        assert_eq!(
+            client
+                .ledger()
+                .unwrap()
+                .purchases(&Filter::all())
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
     }
 }
 
@@ -678,7 +741,13 @@ async fn receipts_that_prove_nothing_leave_the_outcome_unknown_and_lose_no_conte
         assert!(response.payment().is_some());
         assert_eq!(response.text().await.unwrap(), "the report");
         assert_eq!(
-            client.purchases(&Filter::all()).await.unwrap()[0].state,
+            client
+                .ledger()
+                .unwrap()
+                .purchases(&Filter::all())
+                .await
+                .unwrap()[0]
+                .state,
             State::Unresolved
         );
     }
@@ -711,7 +780,13 @@ async fn a_402_after_payment_is_an_error_and_never_a_second_payment() {
             State::Rejected
         };
         assert_eq!(
-            client.purchases(&Filter::all()).await.unwrap()[0].state,
+            client
+                .ledger()
+                .unwrap()
+                .purchases(&Filter::all())
+                .await
+                .unwrap()[0]
+                .state,
             booked
         );
     }
@@ -732,7 +807,13 @@ async fn a_402_with_a_receipt_is_an_error_that_knows_of_the_money() {
         paywall.settlements()[0].transaction
     );
     assert_eq!(
-        client.purchases(&Filter::all()).await.unwrap()[0].state,
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
+            .state,
         State::Settled
     );
 }
@@ -754,7 +835,12 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
         (settled.len(), settled[0].authorization.value),
         (1, U256::from(20_000))
     );
-    let purchases = client_.purchases(&Filter::all()).await.unwrap();
+    let purchases = client_
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert_eq!(
         (purchases.len(), purchases[0].value, purchases[0].nonce),
         (1, U256::from(20_000), settled[0].authorization.nonce)
@@ -778,7 +864,13 @@ async fn new_terms_are_accepted_only_when_asked_under_the_policy_with_the_same_n
     );
     assert_eq!(payments_sent(&paywall_), 1);
     assert_eq!(
-        tight.purchases(&Filter::all()).await.unwrap()[0].value,
+        tight
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
+            .value,
         U256::from(10_000)
     );
 }
@@ -852,7 +944,7 @@ async fn plain_http_is_refused_unless_loopback_is_allowed() {
     let strict = Client::builder()
         .signer(wallet())
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     let error = strict.get(paywall.url("/report")).send().await.unwrap_err();
@@ -1002,7 +1094,13 @@ async fn answers_are_bounded_in_time_and_the_money_is_not_forgotten() {
         (ErrorKind::Timeout, PaymentStatus::MaybePaid)
     );
     assert_eq!(
-        client.purchases(&Filter::all()).await.unwrap()[0].state,
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()[0]
+            .state,
         State::Unresolved
     );
 }
@@ -1015,7 +1113,12 @@ async fn a_dropped_call_is_booked_as_unknown() {
     paywall.wait_for_settlements(1).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert_eq!(
         (purchases.len(), purchases[0].state),
         (1, State::Unresolved)
@@ -1149,7 +1252,12 @@ async fn neither_key_nor_signature_nor_query_is_in_what_the_client_says() {
     let mut url = paywall.url("/report");
     url.set_query(Some("email=secret@example.com"));
     let error = client.get(url).send().await.unwrap_err();
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     let mut exported = Vec::new();
     bursar::write_csv(&purchases, &mut exported).unwrap();
     bursar::write_jsonl(&purchases, &mut exported).unwrap();

@@ -1,6 +1,6 @@
-//! A buyer that is killed with `SIGKILL`, at every step of a purchase and at random, and another that
-//! comes after it on the same books: no limit is exceeded by what the chain settled, nothing is paid
-//! twice, nothing that reached the wire is unknown to the books, and nothing is stuck.
+//! Buyers that are killed with `SIGKILL`, at every step of a purchase and at random, each followed by
+//! another one on the same ledger. The chain never settles more than the limit, nothing is paid twice,
+//! the ledger knows every payment that reached the wire, and no purchase is stuck.
 //!
 //! Some hundreds of kills in a normal run; thousands by
 //! `BURSAR_CRASH_RUNS=5000 cargo nextest run --test crash`.
@@ -18,13 +18,14 @@ use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bursar::telemetry::Event;
 use bursar::{
-    B256, Client, Clock, Filter, Freeze, Ledger, LedgerError, LimitCheck, LimitStatus, LocalSigner,
-    Policy, Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
-    SystemClock, Timestamp, Transition, signer_fn, usd,
+    B256, Client, Clock, Filter, Ledger, LocalSigner, Policy, Purchase, Signer, State, SystemClock,
+    signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -36,70 +37,26 @@ const THERE: &str = "the step is reached";
 const ROOM: usize = 3;
 const WANTED: usize = 5;
 
-/// Says so, and waits to be killed.
-async fn wait_to_be_killed() {
-    println!("{THERE}");
-    std::future::pending::<()>().await;
+/// Counts the steps of a child, and waits at one of them until the child is killed.
+///
+/// A step is a reading of the clock, an event of a purchase, or the begin or the end of a signature.
+/// The client reads the clock before every write to the ledger and reports an event after it, so
+/// there is a step on both sides of every write.
+#[derive(Clone)]
+struct Steps {
+    count: Arc<AtomicUsize>,
+    last: Option<usize>,
 }
 
-/// Books that stop the process before or after the call of this number.
-struct Stopping {
-    books: SqliteLedger,
-    calls: AtomicUsize,
-    at: Option<(usize, bool)>,
-}
-
-impl Stopping {
-    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        if self.at == Some((number, true)) {
-            wait_to_be_killed().await;
+impl Steps {
+    fn step(&self) {
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        if self.last == Some(number) {
+            println!("{THERE}");
+            loop {
+                std::thread::park();
+            }
         }
-        let answer = call.await;
-        if self.at == Some((number, false)) {
-            wait_to_be_killed().await;
-        }
-        answer
-    }
-}
-
-impl Ledger for Stopping {
-    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        self.around(self.books.reserve(reservation)).await
-    }
-
-    async fn record(
-        &self,
-        purchase: &PurchaseKey,
-        transition: &Transition,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        self.around(self.books.record(purchase, transition, now))
-            .await
-    }
-
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        self.books.resume(wanted).await
-    }
-
-    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.books.stop(order).await
-    }
-
-    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.books.stopped().await
-    }
-
-    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
-        self.books.examine(checks).await
-    }
-
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        self.books.purchase(purchase).await
-    }
-
-    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        self.books.purchases(filter).await
     }
 }
 
@@ -111,9 +68,8 @@ struct Errand {
     /// The purchases that are wanted, in this order.
     ids: std::ops::Range<usize>,
     room: usize,
-    /// Where to wait to be killed: `reserve and record, by number`, before or after; or the signer.
-    at: Option<(usize, bool)>,
-    at_signer: bool,
+    /// The step at which to wait to be killed.
+    at: Option<usize>,
     /// How far the child's clock is ahead, in seconds: past the leases of those that were killed.
     ahead: u64,
 }
@@ -122,7 +78,7 @@ impl Errand {
     fn spawn(&self) -> Child {
         let at = self
             .at
-            .map_or_else(String::new, |(number, before)| format!("{number} {before}"));
+            .map_or_else(String::new, |number| number.to_string());
         Command::new(env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -137,7 +93,6 @@ impl Errand {
             .env("CRASH_IDS", format!("{} {}", self.ids.start, self.ids.end))
             .env("CRASH_ROOM", self.room.to_string())
             .env("CRASH_AT", at)
-            .env("CRASH_SIGNER", self.at_signer.to_string())
             .env("CRASH_AHEAD", self.ahead.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -147,13 +102,16 @@ impl Errand {
     }
 
     /// Runs until the child waits to be killed, and kills it; or to its end, if it never comes there.
-    fn run(&self) {
+    /// Returns whether the child was killed.
+    fn run(&self) -> bool {
         let mut child = self.spawn();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        if said.any(|line| line.unwrap().ends_with(THERE)) {
+        let is_there = said.any(|line| line.unwrap().ends_with(THERE));
+        if is_there {
             child.kill().unwrap();
         }
         child.wait().unwrap();
+        is_there
     }
 }
 
@@ -170,11 +128,10 @@ fn child() {
             .map(|number| number.parse().unwrap())
             .collect()
     };
-    let at = env::var("CRASH_AT").unwrap();
-    let at = at
-        .split_once(' ')
-        .map(|(number, before)| (number.parse().unwrap(), before == "true"));
-    let at_signer = env::var("CRASH_SIGNER").unwrap() == "true";
+    let steps = Steps {
+        count: Arc::default(),
+        last: env::var("CRASH_AT").unwrap().parse().ok(),
+    };
     let ahead = Duration::from_secs(u64::try_from(numbers("CRASH_AHEAD").remove(0)).unwrap());
     let room = u64::try_from(numbers("CRASH_ROOM").remove(0)).unwrap();
     let ids = numbers("CRASH_IDS");
@@ -183,15 +140,16 @@ fn child() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let books = SqliteLedger::open(env::var("CRASH_LEDGER").unwrap()).unwrap();
-        let wallet = std::sync::Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap());
+        let ledger = Ledger::sqlite(env::var("CRASH_LEDGER").unwrap()).unwrap();
+        let wallet = Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap());
+        let [signing, observed] = [steps.clone(), steps.clone()];
         let signer = signer_fn(wallet.address(), move |authorization| {
-            let wallet = std::sync::Arc::clone(&wallet);
+            let (wallet, steps) = (Arc::clone(&wallet), signing.clone());
             async move {
-                if at_signer {
-                    wait_to_be_killed().await;
-                }
-                wallet.sign(&authorization).await
+                steps.step();
+                let signature = wallet.sign(&authorization).await;
+                steps.step();
+                signature
             }
         });
         let limit = bursar::Usd::from_micros(room * 10_000);
@@ -203,12 +161,12 @@ fn child() {
                     .without_default_limits()
                     .lifetime(limit),
             )
-            .ledger(Stopping {
-                books,
-                calls: AtomicUsize::new(0),
-                at,
+            .ledger(ledger)
+            .observer(move |_: &Event<'_>| observed.step())
+            .clock(move || {
+                steps.step();
+                SystemClock.now().after(ahead)
             })
-            .clock(move || SystemClock.now().after(ahead))
             .presentations(1)
             .http(
                 reqwest::Client::builder()
@@ -246,8 +204,8 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
         "{about}: {} settled, room for {room}",
         settlements.len()
     );
-    let books = SqliteLedger::open(ledger).unwrap();
-    let purchases = books.purchases(&Filter::all()).await.unwrap();
+    let database = Ledger::sqlite(ledger).unwrap();
+    let purchases = database.purchases(&Filter::all()).await.unwrap();
     let booked: BTreeSet<B256> = purchases
         .iter()
         .filter(|entry| entry.state != State::Voided)
@@ -281,19 +239,17 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
         .filter(|entry| entry.counts(SystemClock.now()))
         .count();
     assert!(counted <= room, "{about}: {counted} count");
-    assert!(books.verify(None).await.unwrap().is_sound(), "{about}");
+    assert!(database.verify(None).await.unwrap().is_sound(), "{about}");
     purchases
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step() {
-    // A purchase reserves, records its signature and its outcome: three calls, on both sides of each.
-    let mut places: Vec<(Option<(usize, bool)>, bool)> = (0..6)
-        .flat_map(|call| [(Some((call, true)), false), (Some((call, false)), false)])
-        .collect();
-    places.push((None, true));
-    for (at, at_signer) in places {
-        let about = format!("{at:?}, signer {at_signer}");
+    // Two purchases and the begin of a third have at least so many steps.
+    const STEPS: usize = 48;
+    let mut kills = 0;
+    for step in 0..STEPS {
+        let about = format!("step {step}");
         let directory = tempfile::tempdir().unwrap();
         let ledger = directory.path().join("books.db");
         let seller = Paywall::builder().route(report()).start().await.unwrap();
@@ -302,18 +258,16 @@ async fn killed_at_every_step() {
             ledger: ledger.to_str().unwrap().to_owned(),
             ids: 0..WANTED,
             room: ROOM,
-            at,
-            at_signer,
+            at: Some(step),
             ahead: 0,
         };
-        run(&errand).await;
+        kills += usize::from(run(&errand).await);
         check(&seller, &ledger, ROOM, &about).await;
         // Whoever comes next presents what was signed; what was only held is bought once its lease is
         // over.
         for ahead in [0, 90] {
             run(&Errand {
                 at: None,
-                at_signer: false,
                 ahead,
                 ..errand.clone()
             })
@@ -332,6 +286,7 @@ async fn killed_at_every_step() {
             "{about}: {purchases:?}"
         );
     }
+    assert_eq!(kills, STEPS, "a child comes to every step");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -349,7 +304,6 @@ async fn killed_while_the_seller_answers() {
         ids: 0..1,
         room: ROOM,
         at: None,
-        at_signer: false,
         ahead: 0,
     };
     let mut child = errand.spawn();
@@ -386,7 +340,6 @@ async fn killed_at_random() {
         ids: wanted.clone(),
         room,
         at: None,
-        at_signer: false,
         ahead: 0,
     };
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -444,9 +397,9 @@ async fn killed_at_random() {
     assert_eq!(settled, seller.settlements().len());
 }
 
-async fn run(errand: &Errand) {
+async fn run(errand: &Errand) -> bool {
     let errand = errand.clone();
     tokio::task::spawn_blocking(move || errand.run())
         .await
-        .unwrap();
+        .unwrap()
 }

@@ -1,4 +1,4 @@
-//! Finding services: against lists and sellers on loopback, honest and not.
+//! LimitStatus services: against lists and sellers on loopback, honest and not.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bursar::discovery::{Discovery, Findings, Kind, Price, Service, Standing};
 use bursar::reqwest::Method;
 use bursar::secrecy::SecretString;
 use bursar::{
-    Client, Credential, Credentials, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
+    Client, Credential, Credentials, ErrorKind, Filter, FreezeSwitch, Ledger, LocalSigner,
     PaymentStatus, Permission, Policy, ResponseExt, Rule, Unpayable, Url, usd,
 };
 use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
@@ -18,7 +18,7 @@ fn client(policy: Policy) -> Client {
         .signer(LocalSigner::random().unwrap())
         .policy(policy);
     client
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()
         .unwrap()
@@ -109,7 +109,15 @@ async fn what_is_found_can_be_bought_the_same_minute() {
     );
     // Nobody was asked, and nothing was held.
     assert!(seller.requests().is_empty());
-    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
+    assert!(
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     let response = findings
         .best()
@@ -575,7 +583,7 @@ async fn a_private_address_that_is_advertised_is_not_payable() {
     let walled = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .deny_private_networks()
         .build()
@@ -792,7 +800,7 @@ async fn the_books_as_they_are_decide_what_is_payable() {
         (findings.payable().count(), denied_by(&findings.services[1])),
         (1, Rule::Lifetime)
     );
-    client.payer().unwrap().stop("enough").await.unwrap();
+    client.ledger().unwrap().freeze("enough").await.unwrap();
     let findings = find(&bazaar, &client, "weather").await;
     assert_eq!(denied_by(&findings.services[0]), Rule::Frozen);
 }
@@ -805,7 +813,7 @@ async fn while_paying_is_stopped_nothing_is_payable() {
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .freeze_switch(switch.clone())
         .allow_http_loopback(true)
         .build()

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use bursar::chain::{Answer, ChainReader, ProofKind, Question, Reason};
 use bursar::{
-    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, LocalSigner,
-    MemoryLedger, Network, PaymentStatus, Policy, ResponseExt, Rule, SignedCancellation, Signer,
+    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, Ledger,
+    LocalSigner, Network, PaymentStatus, Policy, ResponseExt, Rule, SignedCancellation, Signer,
     State, Timestamp, U256, address, usd,
 };
 use serde::Deserialize;
@@ -130,7 +130,7 @@ fn buyer(key: usize) -> Buyer {
     let client = Client::builder()
         .signer(signer)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()
         .unwrap();
@@ -232,7 +232,12 @@ async fn gets_posts_and_streams_from_every_seller() {
         );
         purse.moved(40_000).await;
     }
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert!(!purchases.is_empty() && purchases.iter().all(|entry| entry.state == State::Settled));
 }
 
@@ -310,7 +315,12 @@ async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() 
         );
         purse.moved(0).await;
     }
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert!(
         purchases
             .iter()
@@ -339,7 +349,15 @@ async fn a_refusal_by_the_policy_moves_nothing() {
         );
         purse.moved(0).await;
     }
-    assert!(client.purchases(&Filter::all()).await.unwrap().is_empty());
+    assert!(
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -427,7 +445,7 @@ async fn a_wallet_without_funds_is_told_so() {
     let client = Client::builder()
         .signer(signer)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()
         .unwrap();
@@ -612,7 +630,7 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
     let client = Client::builder()
         .signer(signer)
         .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()
         .unwrap();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bursar::secrecy::SecretString;
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
-    KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy, Preference,
-    ResponseExt, Rule, SqliteLedger, State, Usd, usd,
+    KeySourceError, Ledger, LocalSigner, PaymentStatus, Permission, Policy, Preference,
+    ResponseExt, Rule, State, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -29,7 +29,7 @@ fn client(credential: Credential) -> ClientBuilder {
         .presentations(1)
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .credentials(Credentials::new().host("127.0.0.1", credential))
 }
 
@@ -61,7 +61,12 @@ fn keyed(seller: &Paywall) -> usize {
 }
 
 async fn costs(client: &Client) -> Vec<(State, Usd)> {
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     purchases
         .iter()
         .map(|entry| (entry.state, entry.usd.unwrap()))
@@ -164,7 +169,7 @@ async fn a_key_that_does_not_come_ends_with_the_callers_time() {
 #[tokio::test]
 async fn calls_at_the_same_time_do_not_share_what_the_plan_includes_once() {
     let directory = tempfile::tempdir().unwrap();
-    let books = SqliteLedger::open(directory.path().join("books.db")).unwrap();
+    let books = Ledger::sqlite(directory.path().join("books.db")).unwrap();
     let seller = open(report()).await;
     let plan = CallPlan::per_call(usd!("0.01")).included(1);
     let limited = policy().rolling(Duration::from_secs(86_400), usd!("0.02"));
@@ -264,7 +269,7 @@ async fn an_order_to_stop_and_a_price_hold_for_calls() {
         .await
         .unwrap_err();
     assert_eq!(dear.denial().unwrap().rule, Rule::MaxPrice);
-    client.payer().unwrap().stop("enough").await.unwrap();
+    client.ledger().unwrap().freeze("enough").await.unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(error.denial().unwrap().rule, Rule::Frozen);
     assert!(seller.requests().is_empty());

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus,
-    Policy, Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn,
-    signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Policy,
+    Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn, signer_fn,
+    usd,
 };
 use bursar_testing::{Fault, Paywall, Received, Route};
 
@@ -28,7 +28,7 @@ fn client(policy: Policy) -> ClientBuilder {
     Client::builder()
         .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
         .policy(policy)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .http(
             reqwest::Client::builder()
                 .tls_backend_rustls()
@@ -74,7 +74,12 @@ async fn buy(client: &Client, seller: &Paywall, path: &str) -> PaymentStatus {
 }
 
 async fn purchases(client: &Client) -> Vec<Purchase> {
-    client.purchases(&Filter::all()).await.unwrap()
+    client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
 use bursar::{
-    Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus, Permission,
+    Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Permission,
     Policy, Purchase, Rule, State, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
@@ -26,7 +26,7 @@ fn client() -> ClientBuilder {
     Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .http(
             reqwest::Client::builder()
                 .tls_backend_rustls()
@@ -84,7 +84,12 @@ fn text(answer: &ToolAnswer) -> String {
 }
 
 async fn purchases(client: &Client) -> Vec<Purchase> {
-    client.purchases(&Filter::all()).await.unwrap()
+    client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar::middleware::{self, PaymentMiddleware, PaymentOptions, http_client};
 use bursar::{
-    ErrorKind, Filter, LocalSigner, MemoryLedger, Payer, PaymentStatus, Policy, ResponseExt, Rule,
-    usd,
+    ErrorKind, Filter, Ledger, LocalSigner, Payer, PaymentStatus, Policy, ResponseExt, Rule, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use reqwest::{Request, Response};
@@ -16,7 +15,7 @@ use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 fn payer() -> Payer {
     let builder = Payer::builder()
         .signer(LocalSigner::random().unwrap())
-        .ledger(MemoryLedger::new());
+        .ledger(Ledger::memory());
     builder
         .policy(Policy::new().allow_network("base-sepolia"))
         .build()
@@ -69,7 +68,7 @@ async fn pays_with_the_options_of_the_request() {
         ),
         (PaymentStatus::Paid, "text")
     );
-    let purchases = payer.purchases(&Filter::all()).await.unwrap();
+    let purchases = payer.ledger().purchases(&Filter::all()).await.unwrap();
     assert_eq!(
         (purchases.len(), purchases.first().unwrap().tag.as_deref()),
         (1, Some("research"))

@@ -16,8 +16,8 @@ use alloy::primitives::{Address, B256, U256, address, hex, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::{
-    Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
-    PaymentStatus, Policy, ResponseExt, State, Timestamp, usd,
+    Asset, AssetRegistry, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus,
+    Policy, ResponseExt, State, Timestamp, usd,
 };
 use bursar_testing::{Authorization, Fault, Forgery, Paywall, Route};
 use k256::ecdsa::SigningKey;
@@ -56,7 +56,7 @@ fn client() -> Client {
                 .per_payment(usd!("0.05"))
                 .circuit_breaker(Duration::from_secs(1), 100),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .presentation_pause(Duration::ZERO)
         .build()
@@ -725,7 +725,7 @@ mod verification {
                     .allow_network("base-sepolia")
                     .per_payment(usd!("0.05")),
             )
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .clock(|| Timestamp::from_secs(NOW))
             .allow_http_loopback(true)
             .build()
@@ -914,7 +914,12 @@ mod faults {
             answer = client.get(paywall.url("/report")).send() => panic!("{answer:?}"),
             () = paywall.wait_for_settlements(1) => {}
         }
-        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        let purchases = client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap();
         assert_eq!(
             purchases[0].state,
             State::Unresolved,

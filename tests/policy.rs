@@ -17,7 +17,7 @@ use std::time::Duration;
 use bursar::secrecy::ExposeSecret;
 use bursar::{
     Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules,
-    Hypothetical, Limits, MemoryLedger, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
+    Hypothetical, Ledger, Limits, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
     Timestamp, Usd, Verdict, approve_fn, usd,
 };
 use bursar_tests::purse::{
@@ -1205,7 +1205,7 @@ mod policies {
         Payer::builder()
             .signer(signer())
             .policy(policy)
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .build()
     }
 
@@ -1213,7 +1213,7 @@ mod policies {
     fn a_wallet_without_a_policy_does_not_build() {
         let error = Payer::builder()
             .signer(signer())
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .build()
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Builder);

@@ -2,14 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Client, ClientBuilder, Filter, Freeze, Ledger, LedgerError, LimitCheck, LimitStatus,
-    LocalSigner, MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved,
-    ResponseExt, Resumption, Rule, Timestamp, Transition, U256, usd,
+    B256, Client, ClientBuilder, Filter, Ledger, LocalSigner, PaymentStatus, Policy, PurchaseKey,
+    ResponseExt, Rule, U256, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -44,68 +41,26 @@ fn report() -> Route {
         .idempotent()
 }
 
-/// Books whose disk is full for one write: the next outcome is not recorded.
-#[derive(Default)]
-struct Hiccup {
-    books: MemoryLedger,
-    full: AtomicBool,
-}
-
-impl Ledger for Hiccup {
-    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        self.books.reserve(reservation).await
-    }
-
-    async fn record(
-        &self,
-        purchase: &PurchaseKey,
-        transition: &Transition,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        if matches!(transition, Transition::Unresolved { .. })
-            && self.full.swap(false, Ordering::SeqCst)
-        {
-            return Err(LedgerError::store("database or disk is full"));
-        }
-        self.books.record(purchase, transition, now).await
-    }
-
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        self.books.resume(wanted).await
-    }
-
-    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.books.stop(order).await
-    }
-
-    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.books.stopped().await
-    }
-
-    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
-        self.books.examine(checks).await
-    }
-
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        self.books.purchase(purchase).await
-    }
-
-    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        self.books.purchases(filter).await
-    }
-}
-
 #[tokio::test]
 async fn an_outcome_that_the_books_missed_is_not_bought_again() {
-    let books = Arc::new(Hiccup::default());
-    books.full.store(true, Ordering::SeqCst);
-    let client = client().ledger(Arc::clone(&books)).build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let client = client()
+        .ledger(Ledger::sqlite(&path).unwrap())
+        .build()
+        .unwrap();
+    // As on a full disk: the outcome of the first call cannot be written.
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.to_state = 'unresolved' \
+                BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
+    database.execute_batch(full).unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let lost = client.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(
-        (lost.payment_status(), books.full.load(Ordering::SeqCst)),
-        (PaymentStatus::MaybePaid, false)
-    );
+    assert_eq!(lost.payment_status(), PaymentStatus::MaybePaid);
+    let state = "SELECT group_concat(state) FROM purchases";
+    let state: String = database.query_row(state, [], |row| row.get(0)).unwrap();
+    assert_eq!(state, "signed", "the ledger missed the outcome");
+    database.execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(
         client
             .get(seller.url("/report"))
@@ -124,25 +79,27 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
 
 #[tokio::test]
 async fn a_stop_does_not_make_failures_of_refusals() {
-    let client = client().ledger(MemoryLedger::new()).build().unwrap();
+    let client = client().ledger(Ledger::memory()).build().unwrap();
     let seller = open(report().fault(Fault::SettlementFailure)).await;
     let pages = ["/report?a", "/report?b", "/report?c"];
     for page in pages {
         client.get(seller.url(page)).send().await.unwrap_err();
     }
     client
-        .payer()
+        .ledger()
         .unwrap()
-        .stop("a look at the books")
+        .freeze("a look at the books")
         .await
         .unwrap();
     for page in pages {
         let error = client.get(seller.url(page)).send().await.unwrap_err();
         assert_eq!(error.denial().unwrap().rule, Rule::Frozen);
     }
-    client.payer().unwrap().unfreeze().await.unwrap();
+    client.ledger().unwrap().unfreeze().await.unwrap();
     seller.reform();
     let failed = client
+        .ledger()
+        .unwrap()
         .purchases(&Filter::all())
         .await
         .unwrap()
@@ -170,22 +127,22 @@ async fn one_transaction_makes_room_once() {
         .refunds_make_room();
     let client = client()
         .policy(limited)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     let seller = open(report()).await;
     let mut bought = Vec::new();
     for page in ["/report?a", "/report?b"] {
         let response = client.get(seller.url(page)).send().await.unwrap();
-        bought.push(response.payment().unwrap().purchase.clone());
+        let payment = response.payment().unwrap();
+        bought.push(PurchaseKey::new(payment.payer, payment.purchase.clone()));
     }
     let back = B256::repeat_byte(7);
     for purchase in &bought {
         // Whether the second is refused or makes no room is for the books to say.
+        let ledger = client.ledger().unwrap();
         drop(
-            client
-                .payer()
-                .unwrap()
+            ledger
                 .record_refund(purchase, back, U256::from(10_000))
                 .await,
         );
@@ -200,7 +157,7 @@ async fn one_transaction_makes_room_once() {
 
 #[tokio::test]
 async fn what_is_taken_up_is_within_the_calls_own_maximum() {
-    let client = client().ledger(MemoryLedger::new()).build().unwrap();
+    let client = client().ledger(Ledger::memory()).build().unwrap();
     let seller = open(report().fault_once(Fault::SettlementFailure)).await;
     client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(seller.settlements().len(), 0);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar::chain::Answer;
 use bursar::{
-    ChainReader, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, PaymentStatus,
-    Policy, Purchase, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
+    ChainReader, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus, Policy,
+    Purchase, PurchaseKey, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
 };
 use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 
@@ -23,6 +23,7 @@ struct World {
     seller: Paywall,
     nodes: [Node; 2],
     client: Client,
+    chain: ChainReader,
 }
 
 impl World {
@@ -63,8 +64,7 @@ impl World {
                     .without_default_limits()
                     .lifetime(usd!("0.01")),
             )
-            .ledger(MemoryLedger::new())
-            .chain(chain)
+            .ledger(Ledger::memory())
             .clock(time())
             .presentations(1)
             .http(
@@ -80,6 +80,7 @@ impl World {
             seller,
             nodes,
             client,
+            chain,
         }
     }
 
@@ -102,13 +103,20 @@ impl World {
     }
 
     async fn reconcile(&self) -> Reconciled {
-        let mut done = self.client.reconcile().await.unwrap();
+        let mut done = self.reconcile_all().await;
         assert_eq!(done.len(), 1);
         done.remove(0)
     }
 
+    async fn reconcile_all(&self) -> Vec<Reconciled> {
+        let ledger = self.client.ledger().unwrap();
+        ledger.reconcile(&self.chain).await.unwrap()
+    }
+
     async fn entry(&self) -> Purchase {
         self.client
+            .ledger()
+            .unwrap()
             .purchases(&Filter::all())
             .await
             .unwrap()
@@ -146,7 +154,7 @@ async fn a_lost_payment_is_confirmed_by_the_chain() {
         assert!(entry.proof.unwrap().contains(&transaction.to_string()));
         assert!(!world.has_room().await);
         assert!(
-            world.client.reconcile().await.unwrap().is_empty(),
+            world.reconcile_all().await.is_empty(),
             "there is nothing left to ask"
         );
     }
@@ -259,7 +267,7 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
 async fn a_cancelled_authorization_is_released_before_it_expires() {
     let world = World::new(Some(Fault::SettlementFailure)).await;
     assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
-    let id = world.entry().await.purchase;
+    let id = world.entry().await.id;
     let cancellation = world.client.cancel(&id).await.unwrap();
     let entry = world.entry().await;
     assert_eq!(
@@ -298,18 +306,14 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_chain_says_so() {
-    let client = Client::builder()
-        .signer(LocalSigner::random().unwrap())
-        .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(MemoryLedger::new())
-        .build()
-        .unwrap();
-    let error = client.reconcile().await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.payment_status()),
-        (ErrorKind::Builder, PaymentStatus::NotPaid)
-    );
+async fn a_network_without_an_endpoint_leaves_the_purchase_as_it_is() {
+    let world = World::new(Some(Fault::DropAfterSettle)).await;
+    assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
+    let ledger = world.client.ledger().unwrap();
+    let done = ledger.reconcile(&ChainReader::new()).await.unwrap();
+    assert!(matches!(done[0].answer, Answer::CannotTell { .. }));
+    assert_eq!(done[0].after, State::Unresolved);
+    assert!(!world.has_room().await);
 }
 
 #[tokio::test]
@@ -332,7 +336,7 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
                 .without_default_limits()
                 .lifetime(usd!("0.01")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()
         .unwrap();
@@ -345,14 +349,16 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         (response.status().as_u16(), response.payment_status()),
         (500, PaymentStatus::Paid)
     );
-    let id = response.payment().unwrap().purchase.clone();
+    let payment = response.payment().unwrap();
+    let key = PurchaseKey::new(payment.payer, payment.purchase.clone());
     assert_eq!(
         response.text().await.unwrap(),
         "sorry",
         "hashing the body does not take it"
     );
 
-    let evidence = client.evidence(&id).await.unwrap();
+    let ledger = client.ledger().unwrap();
+    let evidence = ledger.evidence(&key).await.unwrap();
     assert_eq!(
         evidence.refund_request.as_deref(),
         Some("https://seller.example/refunds")
@@ -392,14 +398,18 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
     // A refund is an entry of its own, and makes no room unless the policy says so.
     let transaction = bursar::B256::repeat_byte(5);
     for _ in 0..2 {
-        client
-            .payer()
-            .unwrap()
-            .record_refund(&id, transaction, U256::from(10_000))
+        ledger
+            .record_refund(&key, transaction, U256::from(10_000))
             .await
             .unwrap();
     }
-    let entry = client.purchases(&Filter::all()).await.unwrap().remove(0);
+    let entry = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(
         (entry.refunds.len(), entry.refunded(), entry.value),
         (1, U256::from(10_000), U256::from(10_000))

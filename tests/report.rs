@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::{
-    Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
-    SqliteLedger, State, Timestamp, U256, Usd, usd,
+    Address, B256, Client, Filter, Ledger, LocalSigner, Network, Policy, Purchase, Refund, State,
+    Timestamp, U256, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::shop::bought;
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-fn client(ledger: SqliteLedger) -> Client {
+fn client(ledger: Ledger) -> Client {
     Client::builder()
         .http(
             reqwest::Client::builder()
@@ -44,7 +44,7 @@ fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
 }
 
 fn of(purchases: &[Purchase], selection: &Selection) -> Report {
-    Report::of(purchases, Vec::new(), selection, NOW)
+    Report::of(purchases, selection, NOW)
 }
 
 fn everything(purchases: &[Purchase]) -> Report {
@@ -78,7 +78,7 @@ async fn what_was_bought_is_what_the_report_says() {
         .await
         .unwrap();
     let files = tempfile::tempdir().unwrap();
-    let client = client(SqliteLedger::open(files.path().join("ledger.db")).unwrap());
+    let client = client(Ledger::sqlite(files.path().join("ledger.db")).unwrap());
     for (path, tag) in [
         ("/weather", "daily"),
         ("/weather", "daily"),
@@ -88,10 +88,21 @@ async fn what_was_bought_is_what_the_report_says() {
         drop(client.get(seller.url(path)).tag(tag).send().await);
     }
     drop(client.get(seller.url("/broken")).send().await);
-    let report = client.report(&Selection::new()).await.unwrap();
+    let report = client
+        .ledger()
+        .unwrap()
+        .report(&Selection::new())
+        .await
+        .unwrap()
+        .with_budget(client.budget().await.unwrap());
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
-    let failed: Vec<Purchase> = client.purchases(&Filter::all()).await.unwrap();
+    let failed: Vec<Purchase> = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     let naive = failed
         .iter()
         .filter(|entry| entry.failed())
@@ -503,10 +514,12 @@ fn any_ledger_can_be_reported() {
     let client = Client::builder()
         .signer(LocalSigner::random().unwrap())
         .policy(Policy::new().allow_network(Network::from_chain_id(84_532)))
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
-    let report = runtime.block_on(client.report(&Selection::new())).unwrap();
+    let report = runtime
+        .block_on(client.ledger().unwrap().report(&Selection::new()))
+        .unwrap();
     assert_eq!((report.total.spent.count, report.unresolved.len()), (0, 0));
     let names: BTreeMap<&str, usize> = report
         .sections

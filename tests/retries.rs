@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
-    PaymentStatus, Policy, ResponseExt, Rule, Signer, SqliteLedger, State, SystemClock, Timestamp,
-    signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, Ledger, LocalSigner,
+    PaymentStatus, Policy, ResponseExt, Rule, Signer, State, SystemClock, Timestamp, signer_fn,
+    usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -84,7 +84,7 @@ async fn a_loop_pays_once_and_gets_what_it_paid_for() {
     for fault in losers() {
         let signatures = Arc::default();
         let client = client(&signatures)
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .build()
             .unwrap();
         let seller = open(report().fault(fault.clone())).await;
@@ -113,7 +113,12 @@ async fn a_loop_pays_once_and_gets_what_it_paid_for() {
                 (PaymentStatus::Paid, "the report")
             );
         }
-        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        let purchases = client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap();
         assert_eq!(
             (purchases.len(), signatures.load(Ordering::SeqCst)),
             (1, 1),
@@ -126,7 +131,7 @@ async fn a_loop_pays_once_and_gets_what_it_paid_for() {
 async fn a_duplicate_is_bought_by_name_only() {
     let signatures = Arc::default();
     let client = client(&signatures)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .presentations(1)
         .build()
         .unwrap();
@@ -179,13 +184,10 @@ async fn a_duplicate_is_bought_by_name_only() {
 #[tokio::test]
 async fn ten_identical_calls_at_once_are_ten_purchases() {
     let directory = tempfile::tempdir().unwrap();
-    let books = SqliteLedger::open(directory.path().join("books.db")).unwrap();
+    let books = Ledger::sqlite(directory.path().join("books.db")).unwrap();
     let (in_memory, in_a_file) = (Arc::default(), Arc::default());
     let clients = [
-        client(&in_memory)
-            .ledger(MemoryLedger::new())
-            .build()
-            .unwrap(),
+        client(&in_memory).ledger(Ledger::memory()).build().unwrap(),
         client(&in_a_file).ledger(books).build().unwrap(),
     ];
     for client in clients {
@@ -210,7 +212,7 @@ async fn ten_identical_calls_at_once_are_ten_purchases() {
 async fn a_call_that_was_dropped_is_taken_up() {
     let signatures = Arc::default();
     let client = client(&signatures)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     let seller = open(report().fault_once(Fault::HangAfterSettle)).await;
@@ -242,7 +244,7 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
     let signatures = Arc::default();
     let build = || {
         client(&signatures)
-            .ledger(SqliteLedger::open(&path).unwrap())
+            .ledger(Ledger::sqlite(&path).unwrap())
             .build()
             .unwrap()
     };
@@ -272,6 +274,8 @@ async fn another_client_takes_up_what_was_lost_and_not_what_is_in_flight() {
     // The first says that it left; the second finds it.
     assert_eq!(
         first
+            .ledger()
+            .unwrap()
             .purchases(&Filter::all())
             .await
             .unwrap()
@@ -323,7 +327,7 @@ async fn what_is_presented_again_is_kept_from_an_identical_call() {
     };
     let signatures = Arc::default();
     let client = client(&signatures)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .clock(clock)
         .build()
         .unwrap();
@@ -364,7 +368,7 @@ async fn a_stop_ends_the_presentations_of_a_call() {
     });
     let client = client(&Arc::default())
         .signer(signer)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .freeze_switch(switch);
     let response = client
         .build()
@@ -399,7 +403,7 @@ async fn presentations_end_with_patience_time_and_validity() {
     for (most, expected) in [(1, 1), (2, 2), (5, 5)] {
         let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
         let client = client(&Arc::default())
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .presentations(most)
             .build()
             .unwrap();
@@ -420,7 +424,7 @@ async fn presentations_end_with_patience_time_and_validity() {
     // There is no time for the pause.
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
     let slow = client(&Arc::default())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .presentation_pause(Duration::from_secs(60));
     let slow = slow.timeout(Duration::from_secs(5)).build().unwrap();
     assert_eq!(
@@ -436,7 +440,7 @@ async fn presentations_end_with_patience_time_and_validity() {
     // A refusal is certain, as far as that goes, and not asked about again.
     let seller = open(report().fault(Fault::SettlementFailure)).await;
     let client = client(&Arc::default())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
@@ -456,7 +460,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
     let (signatures, switch) = (Arc::default(), FreezeSwitch::new());
     let build = || {
         let client = client(&signatures)
-            .ledger(SqliteLedger::open(&books).unwrap())
+            .ledger(Ledger::sqlite(&books).unwrap())
             .presentations(1);
         client
             .policy(policy().freeze_file(&file))
@@ -474,9 +478,9 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
             "file" => std::fs::write(&file, "").unwrap(),
             "program" => switch.stop("it goes in circles"),
             _ => another
-                .payer()
+                .ledger()
                 .unwrap()
-                .stop("it goes in circles")
+                .freeze("it goes in circles")
                 .await
                 .unwrap(),
         }
@@ -508,7 +512,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         match stop {
             "file" => std::fs::remove_file(&file).unwrap(),
             "program" => switch.lift(),
-            _ => client.payer().unwrap().unfreeze().await.unwrap(),
+            _ => client.ledger().unwrap().unfreeze().await.unwrap(),
         }
     }
     assert_eq!(
@@ -535,7 +539,7 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
     let limited = policy().loop_guard(Duration::from_secs(60), 3);
     let looping = client(&signatures)
         .policy(limited)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -563,7 +567,7 @@ async fn a_loop_of_the_agent_is_stopped_and_so_is_a_seller_that_takes_and_fails(
     let broken = policy().circuit_breaker(Duration::from_secs(600), 2);
     let client = client(&signatures)
         .policy(broken)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()
         .unwrap();
     for page in 0..2 {
@@ -628,7 +632,7 @@ async fn tower_retries_and_pays_once() {
     for fault in retried() {
         let signatures = Arc::default();
         let client = client(&signatures)
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .timeout(SOON)
             .build()
             .unwrap();
@@ -662,7 +666,7 @@ async fn reqwest_retry_pays_once_above_and_below() {
             let payer = Payer::builder()
                 .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
                 .policy(policy())
-                .ledger(MemoryLedger::new())
+                .ledger(Ledger::memory())
                 .build()
                 .unwrap();
             let pay = PaymentMiddleware::new(payer)

@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bursar::secrecy::{SecretSlice, SecretString};
 use bursar::{
-    AccountKind, Address, Client, KeyError, LocalSigner, MemoryLedger, Policy, Signature, Signer,
+    AccountKind, Address, Client, KeyError, Ledger, LocalSigner, Policy, Signature, Signer,
     SignerError, U256, address, signer_fn, usd,
 };
 use tempfile::TempDir;
@@ -299,7 +299,7 @@ fn nothing_that_holds_the_key_shows_it() {
             .per_payment(usd!("0.05")),
     );
     shows(format!("{builder:?} {builder:#?}"));
-    let client = builder.ledger(MemoryLedger::new()).build().unwrap();
+    let client = builder.ledger(Ledger::memory()).build().unwrap();
     shows(format!("{client:?} {client:#?}"));
     hides_the_key(&shown(&bursar::Error::from(
         from_hex(&KEY[1..]).unwrap_err(),

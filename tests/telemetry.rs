@@ -11,8 +11,8 @@ use std::time::Duration;
 use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger,
-    PaymentStatus, Policy, Rule, SignerError, State, signer_fn, usd,
+    Client, ClientBuilder, Credential, Credentials, Filter, Ledger, LocalSigner, PaymentStatus,
+    Policy, Rule, SignerError, State, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tracing::field::{Field, Visit};
@@ -34,7 +34,7 @@ fn client() -> ClientBuilder {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("0.05")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .agent("forecaster")
         .allow_http_loopback(true)
         .presentation_pause(Duration::ZERO)
@@ -113,7 +113,7 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
     for _ in 0..3 {
         client.get(seller.url("/report")).send().await.unwrap_err();
     }
-    client.payer().unwrap().stop("enough").await.unwrap();
+    client.ledger().unwrap().freeze("enough").await.unwrap();
     client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(counts.denials(), [(Rule::Frozen, 1), (Rule::PerPayment, 3)]);
     assert_eq!(
@@ -233,7 +233,12 @@ async fn an_observer_that_panics_breaks_no_payment() {
         .unwrap();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "the report");
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert_eq!(
         purchases
             .iter()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{
-    Intent, LocalSigner, MemoryLedger, Outcome, Payer, PaymentRequired, Policy, SettlementResponse,
+    Intent, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, SettlementResponse,
     Signer, SignerError, TransferAuthorization, signer_fn, usd,
 };
 use reqwest::StatusCode;
@@ -141,7 +141,7 @@ fn payer(signer: impl Signer) -> Result<Payer, Failure> {
     Ok(Payer::builder()
         .signer(signer)
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .build()?)
 }
 

@@ -12,7 +12,7 @@ use crate::{output, wallet};
 
 /// `bursar ledger`.
 pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
-    let purchases = match wallet::existing(&args.ledger).await? {
+    let purchases = match wallet::existing(&args.ledger)? {
         Some(ledger) => ledger.purchases(&Filter::all()).await?,
         None if args
             .ledger
@@ -20,7 +20,7 @@ pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
             .as_deref()
             .is_some_and(|path| path.as_os_str() != ":memory:") =>
         {
-            return wallet::kept(&args.ledger).await.map(|_| Exit::Done);
+            return wallet::kept(&args.ledger).map(|_| Exit::Done);
         }
         None => Vec::new(),
     };
@@ -40,8 +40,8 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
-    let payer = wallet::keyless(policy, wallet::existing(&args.ledger).await?)?;
-    let findings = payer.budget().await?;
+    let ledger = wallet::existing(&args.ledger)?.unwrap_or_else(Ledger::memory);
+    let findings = policy.budget(&ledger).await?;
     let printed = if args.json {
         limits_as_json(&findings)
     } else {

@@ -20,7 +20,6 @@ mod request;
 #[cfg(feature = "mcp-serve")]
 mod serve;
 mod spending;
-mod store;
 mod upkeep;
 mod wallet;
 

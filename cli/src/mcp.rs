@@ -2,7 +2,7 @@
 
 use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{Client, Credentials, Ledger, Network, Payer, PaymentStatus, Policy, PurchaseKey};
+use bursar::{Client, Credentials, Network, Payer, PaymentStatus, Policy, PurchaseKey};
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -14,7 +14,6 @@ use crate::exit::{Exit, Failure};
 use crate::policies::{self, Allowance};
 use crate::quote::dry_line;
 use crate::report::{Problem, Proof, Report, Signed, Verdict, lead};
-use crate::store::Store;
 use crate::{output, pay, wallet};
 
 /// A session with a server, and its tools.
@@ -151,11 +150,10 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         max_price,
         keys,
     } = allowance;
-    let (payer, ledger) = if args.dry_run {
-        (wallet::judging(&args.wallet, policy).await?, None)
+    let payer = if args.dry_run {
+        wallet::judging(&args.wallet, policy).await?
     } else {
-        let (payer, ledger) = wallet::paying(&args.wallet, policy).await?;
-        (payer, Some(ledger))
+        wallet::paying(&args.wallet, policy).await?
     };
     let session = Session::open(&args.server, payer.clone(), keys).await?;
     let mut call = session.tools.call(args.tool.clone()).arguments(arguments);
@@ -171,9 +169,10 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
     if args.allow_duplicate {
         call = call.allow_duplicate();
     }
-    let (report, verdict) = match ledger {
-        None => dry(call).await,
-        Some(ledger) => Box::pin(buy(call, &payer, &ledger)).await,
+    let (report, verdict) = if args.dry_run {
+        dry(call).await
+    } else {
+        Box::pin(buy(call, &payer)).await
     };
     session.close().await;
     let exit = pay::exit_of(verdict, report.spend);
@@ -191,7 +190,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
     output::finish(printed, exit)
 }
 
-async fn buy(call: ToolCall, payer: &Payer, ledger: &Store) -> (Report, Verdict) {
+async fn buy(call: ToolCall, payer: &Payer) -> (Report, Verdict) {
     match call.send().await {
         Ok(answer) => answered(&answer),
         Err(error) => {
@@ -199,7 +198,8 @@ async fn buy(call: ToolCall, payer: &Payer, ledger: &Store) -> (Report, Verdict)
                 .purchase_id()
                 .filter(|_| error.payment_status() != PaymentStatus::NotPaid)
             {
-                Some(id) => ledger
+                Some(id) => payer
+                    .ledger()
                     .purchase(&PurchaseKey::new(payer.address(), id.clone()))
                     .await
                     .ok()

@@ -1,7 +1,7 @@
 //! `bursar pay`.
 
 use bursar::reqwest::Response;
-use bursar::{Client, Error, ErrorKind, Ledger, PaymentStatus, Purchase, PurchaseKey, ResponseExt};
+use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase, PurchaseKey, ResponseExt};
 
 use crate::args::Pay;
 use crate::body::{Sink, Trouble};
@@ -11,7 +11,6 @@ use crate::report::{
     ApiCall, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem,
 };
 use crate::request::{self, Prepared};
-use crate::store::Store;
 use crate::{output, quote, wallet};
 
 pub(crate) async fn run(args: Pay) -> Result<Exit, Failure> {
@@ -47,7 +46,6 @@ struct Buyer {
     prepared: Prepared,
     allowance: Allowance,
     client: Client,
-    ledger: Store,
     sink: Sink,
 }
 
@@ -61,14 +59,13 @@ struct Call {
 impl Buyer {
     async fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
         let sink = Sink::open(&args)?;
-        let (payer, ledger) = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
+        let payer = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
         let client = request::client(&args.request, Some(payer), allowance.keys.clone())?;
         Ok(Self {
             args,
             prepared,
             allowance,
             client,
-            ledger,
             sink,
         })
     }
@@ -146,8 +143,9 @@ impl Buyer {
         let id = error
             .purchase_id()
             .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
-        let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
-        self.ledger.purchase(&key).await.ok().flatten()
+        let payer = self.client.payer()?;
+        let key = PurchaseKey::new(payer.address(), id.clone());
+        payer.ledger().purchase(&key).await.ok().flatten()
     }
 
     /// Says how a request ended; whether anybody listens.

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use bursar::{
-    Clock, Credentials, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger,
-    SystemClock, Usd, usd,
+    Clock, Credentials, Explanation, Hypothetical, Ledger, Network, Policy, Rule, SystemClock, Usd,
+    usd,
 };
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
-use crate::store::Store;
 use crate::{output, wallet};
 
 /// The library's default, which stays when only a budget is given.
@@ -146,7 +145,7 @@ async fn with_books(args: &Explain, policy: Policy, path: &Path) -> Result<Expla
             path.display()
         )));
     }
-    let payer = wallet::keyless(policy, Some(Store::Sqlite(SqliteLedger::open(path)?)))?;
+    let payer = wallet::keyless(policy, Some(Ledger::open(path)?))?;
     Ok(payer.explain(&hypothetical(args)).await?)
 }
 

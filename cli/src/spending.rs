@@ -18,8 +18,11 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
     let selection = selection(&args, zone)?;
-    let payer = wallet::keyless(policy, Some(wallet::kept(&args.ledger).await?))?;
-    let report = payer.report(&selection).await?;
+    let ledger = wallet::kept(&args.ledger)?;
+    let report = ledger
+        .report(&selection)
+        .await?
+        .with_budget(policy.budget(&ledger).await?);
     let text = written(&report, args.format, args.out.is_none())?;
     match &args.out {
         None => output::finish(output::print(text), Exit::Done),

@@ -1,16 +1,12 @@
-//! `bursar ledger COMMAND`: checking the books, comparing them with the chain, and using them.
+//! `bursar ledger COMMAND`: checking the ledger, comparing it with the chain, and using it.
 
 use bursar::chain::{Answer, ChainReader};
-use bursar::{
-    Address, Clock, Evidence, Filter, Freeze, Ledger, Network, Payer, Policy, Purchase, PurchaseId,
-    Refund, SignerError, SystemClock, Transition, signer_fn,
-};
+use bursar::{Evidence, Ledger, Policy, Purchase, PurchaseId};
 use serde_json::json;
 
 use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
 use crate::books::table;
 use crate::exit::{Exit, Failure};
-use crate::store::Store;
 use crate::{output, wallet};
 
 pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
@@ -21,12 +17,11 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
         LedgerCommand::Stop { reason, ledger } => {
-            let order = Freeze::new(reason, SystemClock.now());
-            wallet::kept(&ledger).await?.stop(Some(&order)).await?;
+            wallet::kept(&ledger)?.freeze(reason).await?;
             output::finish(output::print("paying is stopped\n"), Exit::Done)
         }
         LedgerCommand::Go { ledger } => {
-            wallet::kept(&ledger).await?.stop(None).await?;
+            wallet::kept(&ledger)?.unfreeze().await?;
             output::finish(output::print("paying may go on\n"), Exit::Done)
         }
     }
@@ -45,17 +40,7 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let nobody = signer_fn(Address::ZERO, |_| async {
-        Err(SignerError::rejected("no key"))
-    });
-    // No limit is asked.
-    let policy = Policy::new().allow_network(Network::from_chain_id(8453));
-    let payer = Payer::builder()
-        .signer(nobody)
-        .policy(policy)
-        .ledger(wallet::kept(&args.ledger).await?)
-        .chain(chain);
-    let done = payer.build()?.reconcile().await?;
+    let done = wallet::kept(&args.ledger)?.reconcile(&chain).await?;
     let open = done
         .iter()
         .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
@@ -78,7 +63,7 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::kept(&args.ledger).await?.verify(args.head).await?;
+    let report = wallet::kept(&args.ledger)?.verify(args.head).await?;
     let sound = report.is_sound();
     let mut text: String = report
         .faults
@@ -88,7 +73,7 @@ async fn verify(args: &Verify) -> Result<Exit, Failure> {
     let verdict = if sound {
         "sound".to_owned()
     } else {
-        format!("{} faults", report.found)
+        format!("{} faults", report.fault_count)
     };
     text.push_str(&format!(
         "{verdict}: {} events, {} purchases, head {}\n",
@@ -107,23 +92,8 @@ async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Fa
 
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
     let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
-    let booked = ledger.purchases(&Filter::all()).await?;
-    let elsewhere = booked
-        .iter()
-        .find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
-    if let Some(other) = elsewhere {
-        return Err(Failure::failed(format!(
-            "the transaction is booked as a refund of purchase {}",
-            other.purchase
-        )));
-    }
-    let refund = Refund::new(args.transaction, args.value, SystemClock.now(), false);
     ledger
-        .record(
-            &entry.key(),
-            &Transition::Refunded(refund),
-            SystemClock.now(),
-        )
+        .record_refund(&entry.key(), args.transaction, args.value)
         .await?;
     output::finish(
         output::print(format_args!(
@@ -136,7 +106,7 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
     let (_, entry) = find(purchase, &args.ledger).await?;
-    let (payer, _) = wallet::paying(args, Policy::new().allow_network(entry.network)).await?;
+    let payer = wallet::paying(args, Policy::new().allow_network(entry.network)).await?;
     let cancellation = payer.cancel(purchase).await?;
     let sent = json!({
         "network": cancellation.network(),
@@ -150,18 +120,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The purchase of this id, whoever's it is.
-async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Purchase), Failure> {
-    let ledger = wallet::kept(args).await?;
-    let mut found = ledger.purchases(&Filter::all()).await?;
-    found.retain(|entry| entry.purchase == *purchase);
-    match (found.pop(), found.is_empty()) {
-        (None, _) => Err(Failure::failed(format!(
-            "the books hold no purchase `{purchase}`"
-        ))),
-        (Some(entry), true) => Ok((ledger, entry)),
-        (Some(_), false) => Err(Failure::failed(format!(
-            "several payers have a purchase `{purchase}` in these books"
-        ))),
-    }
+/// The purchase with this id, of any payer.
+async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Ledger, Purchase), Failure> {
+    let ledger = wallet::kept(args)?;
+    let found = ledger.purchase_by_id(purchase).await?;
+    let found =
+        found.ok_or_else(|| Failure::failed(format!("the ledger has no purchase `{purchase}`")))?;
+    Ok((ledger, found))
 }

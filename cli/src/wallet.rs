@@ -1,24 +1,23 @@
-//! The key, and the file of the books.
+//! The key and the ledger.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::{
-    Address, KeyError, LocalSigner, MemoryLedger, Payer, PayerBuilder, Policy, SignerError,
-    SqliteLedger, TerminalApprover, signer_fn,
+    Address, KeyError, Ledger, LocalSigner, Payer, PayerBuilder, Policy, SignerError,
+    TerminalApprover, signer_fn,
 };
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
 use crate::password;
-use crate::store::Store;
 
 const KEY: &str = "BURSAR_PRIVATE_KEY";
 const LEDGER: &str = "BURSAR_LEDGER";
 
-/// A wallet that pays, and its books.
-pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Store), Failure> {
+/// A wallet that pays.
+pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     paying_as(args, policy, |payer| {
         if someone_to_ask() {
             payer.approver(TerminalApprover::default())
@@ -34,22 +33,20 @@ pub(crate) async fn paying_as(
     args: &WalletArgs,
     policy: Policy,
     dress: impl FnOnce(PayerBuilder) -> PayerBuilder,
-) -> Result<(Payer, Store), Failure> {
+) -> Result<Payer, Failure> {
     let signer = signer(args)?.ok_or_else(|| {
         Failure::usage(format!(
             "there is no key to pay with; set {KEY} or give --keystore FILE"
         ))
     })?;
-    let ledger = open(&args.ledger).await?;
     let mut payer = Payer::builder()
         .signer(signer)
         .policy(policy)
-        .ledger(ledger.clone());
+        .ledger(open(&args.ledger)?);
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    let payer = dress(payer);
-    Ok((payer.build()?, ledger))
+    Ok(dress(payer).build()?)
 }
 
 /// A wallet that only judges: of the key's address if there is a key, and with the books as they
@@ -65,24 +62,21 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
         Some(agent) => payer.agent(agent),
         None => payer,
     };
-    reading(payer, policy, existing(&args.ledger).await?)
+    reading(payer, policy, existing(&args.ledger)?)
 }
 
 /// A wallet without a key, to ask about limits.
-pub(crate) fn keyless(policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
+pub(crate) fn keyless(policy: Policy, ledger: Option<Ledger>) -> Result<Payer, Failure> {
     let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
         Err(SignerError::rejected("no key"))
     }));
     reading(payer, policy, ledger)
 }
 
-fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
+fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Ledger>) -> Result<Payer, Failure> {
     let payer = payer.policy(policy);
-    let payer = match ledger {
-        Some(ledger) => payer.ledger(ledger),
-        None => payer.ledger(MemoryLedger::new()),
-    };
-    Ok(payer.build()?)
+    let ledger = ledger.unwrap_or_else(Ledger::memory);
+    Ok(payer.ledger(ledger).build()?)
 }
 
 /// Whether a person can be asked to approve.
@@ -101,10 +95,10 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     }
 }
 
-/// The books, new ones if there are none.
-async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
+/// The ledger, a new one if there is none.
+fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     let path = match place(args)? {
-        Place::Server(url) => return connect(&url).await,
+        Place::Server(url) => return Ok(Ledger::open(url)?),
         Place::File(path) => path,
     };
     if args.ledger.is_none()
@@ -117,13 +111,13 @@ async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
             ))
         })?;
     }
-    Ok(Store::Sqlite(SqliteLedger::open(&path)?))
+    Ok(Ledger::open(&path)?)
 }
 
-/// The books, if there are any. A server's are laid out if need be.
-pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure> {
+/// The ledger, if there is one. A server's is created if it is missing.
+pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     let path = match place(args)? {
-        Place::Server(url) => return connect(&url).await.map(Some),
+        Place::Server(url) => return Ok(Some(Ledger::open(url)?)),
         Place::File(path) => path,
     };
     let exists = path.try_exists().map_err(|error| {
@@ -133,15 +127,15 @@ pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure
         ))
     })?;
     if exists {
-        Ok(Some(Store::Sqlite(SqliteLedger::open(&path)?)))
+        Ok(Some(Ledger::open(&path)?))
     } else {
         Ok(None)
     }
 }
 
-/// The books; an error if there are none.
-pub(crate) async fn kept(args: &LedgerArgs) -> Result<Store, Failure> {
-    match existing(args).await? {
+/// The ledger; an error if there is none.
+pub(crate) fn kept(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    match existing(args)? {
         Some(ledger) => Ok(ledger),
         None => Err(Failure::failed(format!(
             "there is no ledger at {}",
@@ -150,19 +144,7 @@ pub(crate) async fn kept(args: &LedgerArgs) -> Result<Store, Failure> {
     }
 }
 
-#[cfg(feature = "postgres")]
-async fn connect(url: &str) -> Result<Store, Failure> {
-    Ok(Store::Postgres(bursar::PostgresLedger::connect(url).await?))
-}
-
-#[cfg(not(feature = "postgres"))]
-async fn connect(_: &str) -> Result<Store, Failure> {
-    Err(Failure::usage(
-        "this bursar was built without the feature `postgres`",
-    ))
-}
-
-/// Where the books are.
+/// Where the ledger is.
 enum Place {
     File(PathBuf),
     /// With its password.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bursar::report::{Report, Selection, Zone};
 use bursar::{
-    Address, B256, Client, LocalSigner, MemoryLedger, Policy, Purchase, Refund, State, Timestamp,
-    U256, Usd, usd,
+    Address, B256, Client, Ledger, LocalSigner, Policy, Purchase, Refund, State, Timestamp, U256,
+    Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
 use bursar_tests::shop::bought;
@@ -29,7 +29,7 @@ fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
 }
 
 fn of(purchases: &[Purchase], selection: &Selection) -> Report {
-    Report::of(purchases, Vec::new(), selection, NOW)
+    Report::of(purchases, selection, NOW)
 }
 
 fn everything(purchases: &[Purchase]) -> Report {
@@ -174,10 +174,10 @@ fn pages_are_written_for_the_browser() {
             "busy",
             Report::of(
                 &busy(),
-                limits(),
                 &Selection::new().zone(Zone::named("Europe/Berlin").unwrap()),
                 NOW,
-            ),
+            )
+            .with_budget(limits()),
         ),
     ];
     for (name, report) in pages {
@@ -221,7 +221,7 @@ fn limits() -> Vec<bursar::LimitStatus> {
             )
             .signer(LocalSigner::random().unwrap())
             .policy(policy)
-            .ledger(MemoryLedger::new())
+            .ledger(Ledger::memory())
             .allow_http_loopback(true)
             .build()
             .unwrap();

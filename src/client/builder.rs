@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::guard::Guard;
 use super::{Client, Inner};
-use crate::chain::ChainReader;
 use crate::credential::Credentials;
 use crate::exchange::RetryPolicy;
 use crate::ledger::Ledger;
@@ -73,10 +72,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Where it is written down: [`SqliteLedger`](crate::SqliteLedger), or
-    /// [`MemoryLedger`](crate::MemoryLedger) if limits may start anew with every process.
+    /// Sets the ledger, which records every purchase. Keep a clone to read it, or use
+    /// [`Client::ledger`].
     #[must_use]
-    pub fn ledger(mut self, ledger: impl Ledger) -> Self {
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
         self.wallet = self.wallet.ledger(ledger);
         self
     }
@@ -85,13 +84,6 @@ impl ClientBuilder {
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.wallet = self.wallet.approver(approver);
-        self
-    }
-
-    /// What the books are [reconciled](Client::reconcile) with.
-    #[must_use]
-    pub fn chain(mut self, chain: ChainReader) -> Self {
-        self.wallet = self.wallet.chain(chain);
         self
     }
 

@@ -19,13 +19,12 @@ pub(crate) use builder::{ANSWER_TIMEOUT, safe};
 pub use request::{Request, RequestBuilder};
 
 use crate::Error;
-use crate::credential::{CallPlan, Comparison, Credentials};
+use crate::credential::Credentials;
 use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, RetryPolicy, Transport};
-use crate::ledger::{Filter, Purchase, PurchaseId};
+use crate::ledger::{Ledger, PurchaseId};
 use crate::limit::LimitStatus;
-use crate::payer::{Evidence, Payer, Reconciled};
+use crate::payer::Payer;
 use crate::policy::{Explanation, Hypothetical};
-use crate::report::{Report, Selection};
 use crate::signer::SignedCancellation;
 use guard::Guard;
 
@@ -165,28 +164,18 @@ impl Client {
         self.inner.payer.as_ref()
     }
 
+    /// Returns the ledger, or `None` if the client has no wallet.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.payer().map(Payer::ledger)
+    }
+
     /// How much of each limit is used and left.
     ///
     /// # Errors
     /// When the client has no wallet or the books cannot be read.
     pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
         self.wallet()?.budget().await
-    }
-
-    /// Purchases in the books, oldest first.
-    ///
-    /// # Errors
-    /// When the client has no wallet or the books cannot be read.
-    pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, Error> {
-        self.wallet()?.purchases(filter).await
-    }
-
-    /// Where the money went; see [`Payer::report`].
-    ///
-    /// # Errors
-    /// When the client has no wallet or the books cannot be read.
-    pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
-        self.wallet()?.report(selection).await
     }
 
     /// What each rule says to a payment that nobody asked for, with the books as they are.
@@ -197,36 +186,12 @@ impl Client {
         self.wallet()?.explain(payment).await
     }
 
-    /// Compares the books with the chain; see [`Payer::reconcile`].
-    ///
-    /// # Errors
-    /// When the client has no wallet or no chain to read, or the books cannot be used.
-    pub async fn reconcile(&self) -> Result<Vec<Reconciled>, Error> {
-        self.wallet()?.reconcile().await
-    }
-
     /// Signs a cancellation of what was signed for a purchase; see [`Payer::cancel`].
     ///
     /// # Errors
     /// When the client has no wallet, and as [`Payer::cancel`].
     pub async fn cancel(&self, purchase: &PurchaseId) -> Result<SignedCancellation, Error> {
         self.wallet()?.cancel(purchase).await
-    }
-
-    /// Everything that the books know of one purchase, for a dispute.
-    ///
-    /// # Errors
-    /// When the client has no wallet, or the books hold no such purchase or cannot be read.
-    pub async fn evidence(&self, purchase: &PurchaseId) -> Result<Evidence, Error> {
-        self.wallet()?.evidence(purchase).await
-    }
-
-    /// What calls to a host cost, and what a plan would have; see [`Payer::compare`].
-    ///
-    /// # Errors
-    /// When the client has no wallet, the host is none, or the books cannot be read.
-    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
-        self.wallet()?.compare(host, plan).await
     }
 
     #[cfg(feature = "multipart")]

@@ -9,9 +9,6 @@
 mod differential;
 mod unresolved;
 
-use std::future::Future;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
@@ -20,8 +17,8 @@ use tempfile::TempDir;
 
 use self::unresolved::*;
 use super::{
-    Filter, Ledger, LedgerError, MemoryLedger, NewPurchase, Purchase, PurchaseKey, Refund,
-    Reservation, Reserved, SellerAnswer, State, Terms, Transition,
+    Filter, Ledger, LedgerError, NewPurchase, Purchase, PurchaseKey, Refund, Reservation, Reserved,
+    SellerAnswer, State, Terms, Transition,
 };
 use crate::limit::{
     Amount, Denial, Limit, LimitCheck, LimitKind, LimitStatus, PayeePin, PriceCeiling, Quantity,
@@ -52,7 +49,7 @@ pub(super) fn usdc(network: Network) -> Asset {
 /// A purchase for `micros` micro-dollars.
 pub(super) fn order(id: &str, micros: u64) -> NewPurchase {
     NewPurchase {
-        purchase: id.parse().unwrap(),
+        id: id.parse().unwrap(),
         payer: Address::repeat_byte(0xAB),
         fingerprint: B256::repeat_byte(1),
         identifier: format!("pay_{id}"),
@@ -89,7 +86,7 @@ fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck
 pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Limit>) -> Reservation {
     Reservation {
         checks: checks(&entry, now, meters),
-        entry,
+        purchase: entry,
         lease: LEASE,
         terms: Terms::First,
     }
@@ -151,7 +148,7 @@ pub(super) fn unknown() -> Transition {
     }
 }
 
-pub(super) async fn hold(ledger: &impl Ledger, entry: NewPurchase, now: u64) -> PurchaseKey {
+pub(super) async fn hold(ledger: &Ledger, entry: NewPurchase, now: u64) -> PurchaseKey {
     let key = entry.key();
     let answer = ledger
         .reserve(&wish(entry, at(now), Vec::new()))
@@ -161,12 +158,7 @@ pub(super) async fn hold(ledger: &impl Ledger, entry: NewPurchase, now: u64) -> 
     key
 }
 
-async fn sign(
-    ledger: &impl Ledger,
-    entry: NewPurchase,
-    now: u64,
-    valid_before: u64,
-) -> PurchaseKey {
+async fn sign(ledger: &Ledger, entry: NewPurchase, now: u64, valid_before: u64) -> PurchaseKey {
     let key = hold(ledger, entry, now).await;
     ledger
         .record(
@@ -180,7 +172,7 @@ async fn sign(
 }
 
 async fn denied(
-    ledger: &impl Ledger,
+    ledger: &Ledger,
     entry: NewPurchase,
     now: u64,
     meters: Vec<Limit>,
@@ -193,7 +185,7 @@ async fn denied(
 }
 
 /// What is used of `meter`, in micro-dollars or payments.
-async fn used(ledger: &impl Ledger, now: u64, meter: Limit) -> u64 {
+async fn used(ledger: &Ledger, now: u64, meter: Limit) -> u64 {
     let checks = LimitCheck {
         now: at(now),
         payment: None,
@@ -209,30 +201,46 @@ async fn used(ledger: &impl Ledger, now: u64, meter: Limit) -> u64 {
     }
 }
 
-async fn state(ledger: &impl Ledger, key: &PurchaseKey) -> Purchase {
+async fn state(ledger: &Ledger, key: &PurchaseKey) -> Purchase {
     ledger.purchase(key).await.unwrap().unwrap()
 }
 
-/// Where new books come from.
-struct Shelf<L> {
+/// Opens new ledgers in one kind of database.
+struct Ledgers {
+    kind: Kind,
     directory: TempDir,
-    open: fn(PathBuf) -> Pin<Box<dyn Future<Output = L> + Send>>,
-    /// A character that not every store keeps.
+    /// A character that not every database can store.
     odd: &'static str,
 }
 
-impl<L: Ledger> Shelf<L> {
-    fn new(open: fn(PathBuf) -> Pin<Box<dyn Future<Output = L> + Send>>) -> Self {
+enum Kind {
+    Memory,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+impl Ledgers {
+    fn new(kind: Kind, odd: &'static str) -> Self {
         Self {
+            kind,
             directory: tempfile::tempdir().unwrap(),
-            open,
-            odd: "\u{0}",
+            odd,
         }
     }
 
-    async fn books(&self) -> L {
-        let name = super::random_hex().unwrap();
-        (self.open)(self.directory.path().join(name)).await
+    async fn open(&self) -> Ledger {
+        match self.kind {
+            Kind::Memory => Ledger::memory(),
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => {
+                let name = super::random_hex().unwrap();
+                Ledger::sqlite(self.directory.path().join(name)).unwrap()
+            }
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => super::postgres::tests::new_ledger().await,
+        }
     }
 }
 
@@ -243,8 +251,7 @@ macro_rules! conformance {
 
             $(#[tokio::test]
             async fn $case() {
-                let open = |_| -> Pin<Box<dyn Future<Output = _> + Send>> { Box::pin(async { MemoryLedger::new() }) };
-                super::$case(&Shelf::new(open)).await;
+                super::$case(&Ledgers::new(Kind::Memory, "\u{0}")).await;
             })*
         }
 
@@ -254,10 +261,7 @@ macro_rules! conformance {
 
             $(#[tokio::test]
             async fn $case() {
-                let open = |path| -> Pin<Box<dyn Future<Output = _> + Send>> {
-                    Box::pin(async { crate::ledger::SqliteLedger::open(path).unwrap() })
-                };
-                super::$case(&Shelf::new(open)).await;
+                super::$case(&Ledgers::new(Kind::Sqlite, "\u{0}")).await;
             })*
         }
 
@@ -268,10 +272,7 @@ macro_rules! conformance {
             $(#[tokio::test]
             #[ignore = "needs a PostgreSQL: tests/postgres/run"]
             async fn $case() {
-                let open = |_| -> Pin<Box<dyn Future<Output = _> + Send>> {
-                    Box::pin(crate::ledger::postgres::tests::books())
-                };
-                super::$case(&Shelf { odd: "", ..Shelf::new(open) }).await;
+                super::$case(&Ledgers::new(Kind::Postgres, "")).await;
             })*
         }
     };
@@ -309,7 +310,7 @@ conformance! {
     only_proof_of_the_latest_authorization_releases
     what_the_chain_confirms_is_kept_beside_the_claim
     a_signer_that_did_not_answer_is_asked_again
-    an_order_to_stop_stands_until_it_is_lifted
+    a_freeze_stays_until_it_is_removed
     refunds_are_booked_once_and_make_room_if_they_may
     repeats_and_failures_are_counted
     what_the_chain_must_be_asked_about_is_found
@@ -348,7 +349,7 @@ const HISTORIES: [(&str, [bool; 4]); 8] = [
     ("freed", [false; 4]),
 ];
 
-async fn live_through(ledger: &impl Ledger, history: &str, entry: NewPurchase) {
+async fn live_through(ledger: &Ledger, history: &str, entry: NewPurchase) {
     let (long_ago, lately) = (NOW - 7200, NOW - 600);
     match history {
         "settled long ago" | "settled just now" => {
@@ -431,8 +432,8 @@ pub(super) fn at_place(place: usize, mut entry: NewPurchase) -> NewPurchase {
 }
 
 /// Every purchase costs another power of two, so that a sum tells which it is made of.
-async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn each_scope_and_span_counts_what_it_should(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let price = |place: usize, history: usize| 1_u64 << (place * HISTORIES.len() + history);
     for place in 0..PLACES.len() {
         for (number, (history, _)) in HISTORIES.iter().enumerate() {
@@ -473,7 +474,7 @@ async fn each_scope_and_span_counts_what_it_should<L: Ledger>(shelf: &Shelf<L>) 
     }
 }
 
-async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
+async fn exactly_as_many_as_fit_are_held(ledgers: &Ledgers) {
     for (scope, places) in scopes()
         .into_iter()
         .filter(|(_, places)| !places.is_empty())
@@ -485,7 +486,7 @@ async fn exactly_as_many_as_fit_are_held<L: Ledger>(shelf: &Shelf<L>) {
             LimitKind::Payments(HOUR, 3),
         ];
         for kind in kinds {
-            let ledger = shelf.books().await;
+            let ledger = ledgers.open().await;
             let meters = vec![meter(scope.clone(), kind)];
             let mut held = 0;
             for number in 0..6 {
@@ -511,8 +512,8 @@ fn by_key(entry: NewPurchase, name: &str) -> NewPurchase {
     }
 }
 
-async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn calls_by_key_count_in_dollars_and_are_no_payments(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let first = by_key(order("first", 10), "one");
     let key = hold(&ledger, first, NOW).await;
     hold(&ledger, by_key(order("second", 20), "two"), NOW + 1).await;
@@ -594,11 +595,11 @@ async fn calls_by_key_count_in_dollars_and_are_no_payments<L: Ledger>(shelf: &Sh
     );
 }
 
-async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = std::sync::Arc::new(shelf.books().await);
+async fn tasks_at_once_hold_exactly_as_many_as_fit(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let tasks: Vec<_> = (0..200)
         .map(|number| {
-            let ledger = std::sync::Arc::clone(&ledger);
+            let ledger = ledger.clone();
             tokio::spawn(async move {
                 denied(
                     &ledger,
@@ -621,8 +622,8 @@ async fn tasks_at_once_hold_exactly_as_many_as_fit<L: Ledger>(shelf: &Shelf<L>) 
     );
 }
 
-async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn a_denial_holds_nothing_and_says_what_is_used(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     hold(&ledger, order("first", 70), NOW).await;
     let meters = [rolling(1000), lifetime(100)].concat();
     let denial = denied(&ledger, order("second", 31), NOW, meters)
@@ -651,8 +652,8 @@ async fn a_denial_holds_nothing_and_says_what_is_used<L: Ledger>(shelf: &Shelf<L
     );
 }
 
-async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn a_lapsed_hold_frees_its_room(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     for meters in [lifetime(10), rolling(10), exposure(10)] {
         assert!(
@@ -691,7 +692,7 @@ async fn a_lapsed_hold_frees_its_room<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
+async fn what_is_signed_counts_until_proof(ledgers: &Ledgers) {
     let expiry = NOW + 300;
     let doubtful = Transition::SignerTimedOut {
         valid_before: expiry,
@@ -703,7 +704,7 @@ async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
         vec![signed(expiry), rejected()],
         vec![doubtful],
     ] {
-        let ledger = shelf.books().await;
+        let ledger = ledgers.open().await;
         let key = hold(&ledger, order("first", 10), NOW).await;
         for transition in &history {
             ledger.record(&key, transition, at(NOW)).await.unwrap();
@@ -743,8 +744,8 @@ async fn what_is_signed_counts_until_proof<L: Ledger>(shelf: &Shelf<L>) {
     }
 }
 
-async fn what_is_settled_counts_until_it_has_expired<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn what_is_settled_counts_until_it_has_expired(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     ledger.record(&key, &settled(), at(NOW + 5)).await.unwrap();
     ledger.record(&key, &unknown(), at(NOW + 6)).await.unwrap();
@@ -767,8 +768,8 @@ async fn what_is_settled_counts_until_it_has_expired<L: Ledger>(shelf: &Shelf<L>
     );
 }
 
-async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn what_is_freed_does_not_count(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     ledger.record(&key, &given_up(), at(NOW)).await.unwrap();
     ledger.record(&key, &given_up(), at(NOW)).await.unwrap();
@@ -802,8 +803,8 @@ async fn what_is_freed_does_not_count<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn a_hold_lies_in_every_window(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     hold(&ledger, order("first", 10), NOW).await;
     let instant = LimitKind::Rolling(Duration::from_millis(1), micros(10));
     let denial = denied(
@@ -831,10 +832,8 @@ async fn a_hold_lies_in_every_window<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: Ledger>(
-    shelf: &Shelf<L>,
-) {
-    let ledger = shelf.books().await;
+async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let first = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let edge = at(NOW + 3900);
     let mut net = wish(order("second", 7), edge, rolling(1000));
@@ -866,8 +865,8 @@ async fn a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it<L: L
     }
 }
 
-async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn a_known_purchase_is_not_bought_again(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let again = |now| wish(order("order", 10), at(now), lifetime(10));
     assert!(
         matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1)
@@ -881,7 +880,7 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
         matches!(ledger.reserve(&again(NOW + 60)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1 && entry.reserved_at == at(NOW + 60))
     );
     let mut other = again(NOW + 60);
-    other.entry.fingerprint = B256::repeat_byte(2);
+    other.purchase.fingerprint = B256::repeat_byte(2);
     assert!(matches!(
         ledger.reserve(&other).await.unwrap(),
         Reserved::Mismatch
@@ -909,8 +908,8 @@ async fn a_known_purchase_is_not_bought_again<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 2);
 }
 
-async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn changed_terms_hold_the_largest(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let changed = |value: u64| Reservation {
         terms: Terms::Changed,
         ..wish(order("order", value), at(NOW), lifetime(30))
@@ -944,7 +943,7 @@ async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
         (U256::from(30), State::Rejected, 1)
     );
     let mut elsewhere = changed(10);
-    elsewhere.entry.asset = usdc(SEPOLIA);
+    elsewhere.purchase.asset = usdc(SEPOLIA);
     assert!(
         matches!(
             ledger.reserve(&elsewhere).await.unwrap(),
@@ -959,9 +958,9 @@ async fn changed_terms_hold_the_largest<L: Ledger>(shelf: &Shelf<L>) {
     ));
 }
 
-async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>(shelf: &Shelf<L>) {
+async fn changed_terms_are_held_in_windows_that_the_purchase_had_left(ledgers: &Ledgers) {
     for limit in [rolling(10), exposure(10)] {
-        let ledger = shelf.books().await;
+        let ledger = ledgers.open().await;
         let key = sign(&ledger, order("old", 10), NOW - 7200, NOW - 6900).await;
         ledger
             .record(&key, &rejected(), at(NOW - 7200))
@@ -998,8 +997,8 @@ async fn changed_terms_are_held_in_windows_that_the_purchase_had_left<L: Ledger>
     }
 }
 
-async fn the_first_payee_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn the_first_payee_is_remembered(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let pinned = |payee: u8, network| {
         let payee = Address::repeat_byte(payee);
         let entry = NewPurchase {
@@ -1066,8 +1065,8 @@ fn refusal(findings: Result<Vec<LimitStatus>, LedgerError>) -> Option<Rule> {
         .map(|denial| denial.rule)
 }
 
-async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn the_last_price_is_remembered(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let priced = |value: u64, method: &str, path: &str| {
         let entry = order("next", value);
         let ceiling = PriceCeiling {
@@ -1135,8 +1134,8 @@ async fn the_last_price_is_remembered<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn filters_pass_what_they_name(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     for place in 0..PLACES.len() {
         let secs = NOW + u64::try_from(place).unwrap();
         let key = hold(
@@ -1236,14 +1235,14 @@ async fn filters_pass_what_they_name<L: Ledger>(shelf: &Shelf<L>) {
         let found = ledger.purchases(&filter).await.unwrap();
         let found: Vec<usize> = found
             .iter()
-            .map(|entry| entry.purchase.as_str().parse().unwrap())
+            .map(|entry| entry.id.as_str().parse().unwrap())
             .collect();
         assert_eq!(found, expected, "{filter:?}");
     }
 }
 
-async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn room_returns_when_enough_has_left(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     for (number, (value, spent)) in [(10, NOW), (20, NOW + 100), (30, NOW + 200)]
         .into_iter()
         .enumerate()
@@ -1275,8 +1274,8 @@ async fn room_returns_when_enough_has_left<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(returns(10, exposure(10)).await, Some(at(NOW + 960)));
 }
 
-async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn the_largest_value_neither_wraps_nor_fits(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let largest = |id: &str| NewPurchase {
         value: U256::MAX,
         ..order(id, 0)
@@ -1317,8 +1316,8 @@ async fn the_largest_value_neither_wraps_nor_fits<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn tokens_are_limited_in_their_own_units(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let euro = Asset::new(BASE, Address::repeat_byte(0xE0), "EURC", 6, "EURC", "2");
     let in_euro = |id: &str, units: u64| NewPurchase {
         asset: euro.clone(),
@@ -1367,11 +1366,11 @@ async fn tokens_are_limited_in_their_own_units<L: Ledger>(shelf: &Shelf<L>) {
     );
 }
 
-async fn an_entry_is_read_as_it_was_written<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn an_entry_is_read_as_it_was_written(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let wanted = NewPurchase {
         origin: "http://[::1]:8080".parse().unwrap(),
-        path: format!("/é'; DROP TABLE purchases; --{}\n", shelf.odd),
+        path: format!("/é'; DROP TABLE purchases; --{}\n", ledgers.odd),
         foreign_resource: Some("https://b.example/x".to_owned()),
         tag: Some(String::new()),
         agent: Some("ä".to_owned()),
@@ -1405,8 +1404,8 @@ fn assert_same(found: &Purchase, expected: &Purchase) {
     assert_eq!(payload(found), payload(expected));
 }
 
-async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn what_is_not_allowed_is_not_recorded(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let nobody = order("nobody", 1).key();
     let answer = ledger.record(&nobody, &settled(), at(NOW)).await;
     assert!(
@@ -1438,10 +1437,8 @@ async fn what_is_not_allowed_is_not_recorded<L: Ledger>(shelf: &Shelf<L>) {
     assert_eq!(state(&ledger, &key).await.state, State::Signed);
 }
 
-async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledger>(
-    shelf: &Shelf<L>,
-) {
-    let ledger = shelf.books().await;
+async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = hold(&ledger, order("order", 10), NOW).await;
     let first = signed_under(at(NOW).after(LEASE), NOW + 300);
     hold(&ledger, order("order", 20), NOW + 60).await;
@@ -1454,8 +1451,8 @@ async fn a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder<L: Ledg
     ledger.record(&key, &second, at(NOW + 61)).await.unwrap();
 }
 
-async fn new_terms_cannot_name_another_payee<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+async fn new_terms_cannot_name_another_payee(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     sign(&ledger, order("order", 10), NOW, NOW + 300).await;
     let other = NewPurchase {
         payee: Address::repeat_byte(0x77),

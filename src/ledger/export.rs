@@ -1,10 +1,10 @@
-//! The books as text for other programs.
+//! Export of purchases for other programs: CSV and JSON lines.
 
 use std::io::{self, Write};
 
 use super::Purchase;
 
-/// Columns of the CSV export, in order.
+/// The columns of the CSV export, in order.
 const COLUMNS: [&str; 29] = [
     "seq",
     "reserved_at",
@@ -37,78 +37,89 @@ const COLUMNS: [&str; 29] = [
     "generation",
 ];
 
-/// Writes entries as CSV (RFC 4180) with a header line. Payment headers are not exported.
+/// Writes purchases as CSV (RFC 4180) with a header line.
 ///
-/// `claimed_transaction` is what the seller said, `verified_transaction` what the chain
-/// confirmed, and `refunded` the atomic units that came back.
-/// A text field that a spreadsheet would take for a formula is written with a leading apostrophe.
+/// `claimed_transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
+/// `value` and `refunded` are in atomic units of the token. Payment headers are not exported. A
+/// field that a spreadsheet would read as a formula begins with an apostrophe.
 ///
 /// # Errors
-/// When `out` fails.
+/// Returns the error of `out`.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use bursar::{Filter, Ledger, write_csv};
+///
+/// let ledger = Ledger::memory();
+/// let purchases = ledger.purchases(&Filter::all()).await?;
+/// write_csv(&purchases, std::io::stdout())?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn write_csv<'a>(
     purchases: impl IntoIterator<Item = &'a Purchase>,
     mut out: impl Write,
 ) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
-    for entry in purchases {
-        out.write_all(line(&fields(entry)).as_bytes())?;
+    for purchase in purchases {
+        out.write_all(line(&fields(purchase)).as_bytes())?;
     }
     Ok(())
 }
 
-/// Writes entries as JSON lines. Payment headers are not exported.
+/// Writes purchases as JSON, one object per line. Payment headers are not exported.
 ///
 /// # Errors
-/// When `out` fails.
+/// Returns the error of `out`.
 pub fn write_jsonl<'a>(
     purchases: impl IntoIterator<Item = &'a Purchase>,
     mut out: impl Write,
 ) -> io::Result<()> {
-    for entry in purchases {
-        serde_json::to_writer(&mut out, entry)?;
+    for purchase in purchases {
+        serde_json::to_writer(&mut out, purchase)?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
-fn fields(entry: &Purchase) -> [String; COLUMNS.len()] {
+fn fields(purchase: &Purchase) -> [String; COLUMNS.len()] {
     fn text(value: Option<impl ToString>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }
     [
-        entry.seq.to_string(),
-        entry.reserved_at.to_string(),
-        entry.updated_at.to_string(),
-        entry.state.to_string(),
-        entry.purchase.to_string(),
-        entry.payer.to_string(),
-        entry.payee.to_string(),
-        entry.origin.to_string(),
-        entry.method.clone(),
-        entry.path.clone(),
-        crate::money::format_units(entry.value, entry.decimals),
-        entry.symbol.clone(),
-        text(entry.usd),
-        entry.network.to_string(),
-        entry.asset.to_string(),
-        entry.value.to_string(),
-        entry.nonce.to_string(),
-        text(entry.valid_before),
-        text(entry.tag.as_ref()),
-        text(entry.agent.as_ref()),
-        text(entry.credential.as_ref()),
-        text(entry.status),
-        text(entry.reason.as_ref()),
-        text(entry.transaction),
-        text(entry.verified_transaction),
-        entry.refunded().to_string(),
-        text(entry.foreign_resource.as_ref()),
-        entry.version.to_string(),
-        entry.generation.to_string(),
+        purchase.seq.to_string(),
+        purchase.reserved_at.to_string(),
+        purchase.updated_at.to_string(),
+        purchase.state.to_string(),
+        purchase.id.to_string(),
+        purchase.payer.to_string(),
+        purchase.payee.to_string(),
+        purchase.origin.to_string(),
+        purchase.method.clone(),
+        purchase.path.clone(),
+        crate::money::format_units(purchase.value, purchase.decimals),
+        purchase.symbol.clone(),
+        text(purchase.usd),
+        purchase.network.to_string(),
+        purchase.asset.to_string(),
+        purchase.value.to_string(),
+        purchase.nonce.to_string(),
+        text(purchase.valid_before),
+        text(purchase.tag.as_ref()),
+        text(purchase.agent.as_ref()),
+        text(purchase.credential.as_ref()),
+        text(purchase.status),
+        text(purchase.reason.as_ref()),
+        text(purchase.transaction),
+        text(purchase.verified_transaction),
+        purchase.refunded().to_string(),
+        text(purchase.foreign_resource.as_ref()),
+        purchase.version.to_string(),
+        purchase.generation.to_string(),
     ]
 }
 
-/// One line of CSV, without anything that a spreadsheet would take for a formula.
+/// Returns one line of CSV in which no field is a formula for a spreadsheet.
 pub(crate) fn line(fields: &[String]) -> String {
     let fields: Vec<String> = fields.iter().map(|field| quote(field)).collect();
     format!("{}\r\n", fields.join(","))

@@ -16,10 +16,11 @@ use alloy::primitives::{B256, U256};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use super::backend::Backend;
 use super::conformance::{NOW, at, given_up, order, settled};
 use super::{
-    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer,
-    State, Terms, Transition,
+    Filter, Ledger, Purchase, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State,
+    Terms, Transition,
 };
 use crate::limit::{Limit, LimitKind, Scope};
 use crate::{Timestamp, Usd};
@@ -131,7 +132,7 @@ struct Signed {
 }
 
 struct World {
-    books: MemoryLedger,
+    ledger: Ledger,
     bug: Bug,
     kind: LimitKind,
     now: u64,
@@ -143,15 +144,21 @@ struct World {
 
 impl World {
     fn new(bug: Bug, kind: LimitKind) -> Self {
-        let books = MemoryLedger::new();
+        let ledger = Ledger::memory();
         Self {
-            books,
+            ledger,
             bug,
             kind,
             now: NOW,
             held: BTreeMap::new(),
             signed: Vec::new(),
             nonces: 0,
+        }
+    }
+
+    fn corrupt(&self, change: impl Fn(&mut Purchase)) {
+        if let Backend::Memory(memory) = &self.ledger.backend {
+            memory.corrupt(change);
         }
     }
 
@@ -175,14 +182,14 @@ impl World {
     }
 
     async fn reserve(&mut self, id: u8, value: u64, wish: &Reservation) {
-        if let Reserved::Held(entry) = self.books.reserve(wish).await.unwrap() {
+        if let Reserved::Held(entry) = self.ledger.reserve(wish).await.unwrap() {
             let mut nonce = entry.nonce;
             if self.bug == Bug::FreshNonce {
                 self.nonces = self.nonces.wrapping_add(1);
                 nonce = B256::repeat_byte(self.nonces);
             }
             if self.bug == Bug::HoldLatest {
-                self.books.meddle(|entry| {
+                self.corrupt(|entry| {
                     if entry.key() == wish.key() {
                         (entry.value, entry.usd) =
                             (U256::from(value), Some(Usd::from_micros(value)));
@@ -199,7 +206,7 @@ impl World {
         };
         let now = self.now - behind;
         if self.bug == Bug::LapseUnfenced {
-            self.books.meddle(|entry| {
+            self.corrupt(|entry| {
                 if entry.key() == Self::key(id)
                     && entry.state == State::Voided
                     && entry.lease_until == lease
@@ -218,7 +225,7 @@ impl World {
         };
         // Nothing leaves that is not recorded.
         if self
-            .books
+            .ledger
             .record(&Self::key(id), &signed, at(now))
             .await
             .is_ok()
@@ -236,7 +243,7 @@ impl World {
     }
 
     fn give_back(&self, id: u8) {
-        self.books.meddle(|entry| {
+        self.corrupt(|entry| {
             if entry.key() == Self::key(id) {
                 entry.state = State::Voided;
             }
@@ -265,7 +272,7 @@ impl World {
 
     async fn record(&self, id: u8, transition: Transition) {
         let done = self
-            .books
+            .ledger
             .record(&Self::key(id), &transition, at(self.now))
             .await;
         if done.is_err() {
@@ -276,7 +283,7 @@ impl World {
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
                 self.give_back(id);
             }
-            (Bug::CountAtReceipt, Transition::Settled { .. }) => self.books.meddle(|entry| {
+            (Bug::CountAtReceipt, Transition::Settled { .. }) => self.corrupt(|entry| {
                 if entry.key() == Self::key(id) {
                     entry.counts_at = at(self.now);
                 }
@@ -286,7 +293,7 @@ impl World {
     }
 
     async fn release(&self, id: u8) {
-        let Some(entry) = self.books.purchase(&Self::key(id)).await.unwrap() else {
+        let Some(entry) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
         let (Some(valid_before), nonce) = (entry.valid_before, entry.nonce) else {
@@ -319,7 +326,7 @@ impl World {
                 ];
                 if self.bug == Bug::CheckThenAct {
                     for wish in &mut wishes {
-                        let findings = self.books.examine(&wish.checks).await.unwrap();
+                        let findings = self.ledger.examine(&wish.checks).await.unwrap();
                         if findings.iter().all(|finding| finding.denial.is_none()) {
                             wish.checks.limits.clear();
                         }
@@ -390,7 +397,7 @@ impl World {
                     now,
                     until,
                 };
-                self.books.resume(&wanted).await.unwrap();
+                self.ledger.resume(&wanted).await.unwrap();
             }
             Step::Cash { number } => self.cash(number),
             Step::Release { id } => self.release(id).await,
@@ -438,7 +445,7 @@ fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCa
             );
         }
         // One transfer for each purchase and generation, at most.
-        let purchases = world.books.purchases(&Filter::all()).await.unwrap();
+        let purchases = world.ledger.purchases(&Filter::all()).await.unwrap();
         prop_assert!(purchases.len() <= 6);
         Ok(())
     })

@@ -1,4 +1,404 @@
-//! Purchase ids live in `eip3009`, because a nonce follows from one.
+//! A purchase and its states.
 
-pub use crate::eip3009::{PurchaseId, PurchaseIdError};
-pub(crate) use crate::eip3009::{nonce, random_hex};
+use std::fmt;
+use std::str::FromStr;
+
+use alloy::primitives::{Address, B256, U256};
+use secrecy::SecretString;
+use serde::Serialize;
+
+use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
+use crate::json_text::{hash, optional_hash};
+use crate::limit::{Denial, Rule};
+use crate::money::Asset;
+use crate::{Network, Origin, Timestamp, Usd};
+
+/// The state of a purchase.
+///
+/// A purchase counts against the limits in every state except `Voided` and `ReleasedByProof`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// The ledger holds the amount. Nothing is signed. The hold lapses when its lease ends.
+    Reserved,
+    /// bursar signed an authorization, which may have left this process. No answer is known.
+    Signed,
+    /// The seller named a transaction that matches the authorization, or the chain confirmed one.
+    Settled,
+    /// The seller refused the payment. The seller could still settle it until it expires.
+    Rejected,
+    /// The answer was lost, or it does not show whether the payment settled.
+    Unresolved,
+    /// Nothing was signed: the request was made with an API key, at a declared cost.
+    ApiCall,
+    /// Nothing was signed and nothing will be, or the seller refused the API key.
+    Voided,
+    /// The chain proves that the authorization was not settled and cannot settle any more.
+    ReleasedByProof,
+}
+
+impl State {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Reserved,
+        Self::Signed,
+        Self::Settled,
+        Self::Rejected,
+        Self::Unresolved,
+        Self::ApiCall,
+        Self::Voided,
+        Self::ReleasedByProof,
+    ];
+
+    /// Returns the stable name, such as `settled`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Signed => "signed",
+            Self::Settled => "settled",
+            Self::Rejected => "rejected",
+            Self::Unresolved => "unresolved",
+            Self::ApiCall => "api_call",
+            Self::Voided => "voided",
+            Self::ReleasedByProof => "released_by_proof",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for State {
+    type Err = LedgerError;
+
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.name() == text)
+            .ok_or_else(|| {
+                LedgerError::Damaged(format!(
+                    "`{}` is not a state of a purchase",
+                    crate::text::excerpt(text)
+                ))
+            })
+    }
+}
+
+/// A purchase in the ledger, or a request that was made with an API key.
+///
+/// A request with an API key has a [`credential`](Self::credential), the state
+/// [`ApiCall`](State::ApiCall) or [`Voided`](State::Voided), and its declared cost as `value`. Its
+/// network is `off-chain`, and its addresses are zero.
+///
+/// `transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
+///
+/// ```
+/// # async fn example(ledger: bursar::Ledger) -> Result<(), bursar::LedgerError> {
+/// use bursar::Filter;
+///
+/// for purchase in ledger.purchases(&Filter::all()).await? {
+///     println!("{} {} {} {}", purchase.reserved_at, purchase.state, purchase.origin, purchase.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the names are those of the columns; the rest is documented"
+)]
+pub struct Purchase {
+    /// The position in the ledger. The first purchase has 1.
+    pub seq: u64,
+    /// The id. Exports call it `purchase`.
+    #[serde(rename = "purchase")]
+    pub id: PurchaseId,
+    /// How often the purchase was released by proof and then bought again.
+    pub generation: u32,
+    #[serde(serialize_with = "hash::serialize")]
+    pub payer: Address,
+    pub state: State,
+    /// The hash of method, URL and body. Two requests with the same hash are the same request.
+    #[serde(serialize_with = "hash::serialize")]
+    pub fingerprint: B256,
+    /// The `payment-identifier` for sellers that ask for one.
+    pub identifier: String,
+    pub origin: Origin,
+    pub method: String,
+    /// The path, without the query unless the policy stores queries.
+    pub path: String,
+    /// The seller's `resource.url`, if it names another origin.
+    pub foreign_resource: Option<String>,
+    /// The `x402Version`.
+    pub version: u8,
+    pub network: Network,
+    #[serde(serialize_with = "hash::serialize")]
+    pub asset: Address,
+    pub symbol: String,
+    pub decimals: u8,
+    #[serde(serialize_with = "hash::serialize")]
+    pub payee: Address,
+    /// The largest amount that was signed for this purchase, in atomic units.
+    #[serde(serialize_with = "hash::serialize")]
+    pub value: U256,
+    /// The value in dollars, rounded up to the micro-dollar.
+    pub usd: Option<Usd>,
+    #[serde(serialize_with = "hash::serialize")]
+    pub nonce: B256,
+    pub tag: Option<String>,
+    pub agent: Option<String>,
+    /// The name of the API key that the request used.
+    pub credential: Option<String>,
+    pub reserved_at: Timestamp,
+    /// The time until which the purchase can be signed. An unsigned hold lapses at this time.
+    pub lease_until: Timestamp,
+    /// The time until which one call presents the payment. After it, an identical request can
+    /// resume an unresolved purchase.
+    pub presenter_lease_until: Timestamp,
+    /// The latest time at which the money can move or moved. Limits of spending over time use it.
+    pub counts_at: Timestamp,
+    /// The time after which an unresolved authorization can no longer settle.
+    pub expires_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The `validBefore` of the latest authorization, in Unix seconds.
+    pub valid_before: Option<u64>,
+    /// The HTTP status of the seller's last answer.
+    pub status: Option<u16>,
+    /// The reason why the purchase is rejected or unresolved.
+    pub reason: Option<String>,
+    /// The hash of the transaction that the seller claims.
+    #[serde(
+        rename = "claimed_transaction",
+        serialize_with = "optional_hash::serialize"
+    )]
+    pub transaction: Option<B256>,
+    /// The hash of the transaction that the chain confirmed.
+    #[serde(serialize_with = "optional_hash::serialize")]
+    pub verified_transaction: Option<B256>,
+    /// The proof from the chain, as JSON.
+    pub proof: Option<String>,
+    /// The seller's last answer.
+    pub answer: Option<SellerAnswer>,
+    /// The seller's offer and resource for the signed payment, as JSON.
+    pub terms: Option<String>,
+    /// The refunds, oldest first.
+    pub refunds: Vec<Refund>,
+    /// The payment header, which bursar presents again after a lost answer. Never exported.
+    #[serde(skip)]
+    pub(crate) payload: Option<SecretString>,
+}
+
+impl Purchase {
+    /// Returns the key of the purchase.
+    #[must_use]
+    pub fn key(&self) -> PurchaseKey {
+        PurchaseKey::new(self.payer, self.id.clone())
+    }
+
+    /// Returns whether bursar signed a payment that neither the seller nor the chain confirmed.
+    #[must_use]
+    pub const fn is_unresolved(&self) -> bool {
+        matches!(
+            self.state,
+            State::Signed | State::Rejected | State::Unresolved
+        )
+    }
+
+    /// Returns whether the chain must still confirm the outcome: the purchase is unresolved, or
+    /// only the seller claims that it settled.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.is_unresolved() || (self.state == State::Settled && self.proof.is_none())
+    }
+
+    /// Returns whether the seller may have been paid and did not deliver: it gave no answer, or an
+    /// error. A refused payment is not a failure.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        failed(self.state, self.status)
+    }
+
+    /// Returns whether the seller's last answer had a status of 200 to 299.
+    #[must_use]
+    pub fn delivered(&self) -> bool {
+        self.status
+            .is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Returns whether this transaction is recorded as a refund of the purchase.
+    #[must_use]
+    pub fn was_refunded_by(&self, transaction: B256) -> bool {
+        self.refunds
+            .iter()
+            .any(|refund| refund.transaction == transaction)
+    }
+
+    /// Returns the sum of the refunds in atomic units, at most the value of the purchase.
+    #[must_use]
+    pub fn refunded(&self) -> U256 {
+        let all = self
+            .refunds
+            .iter()
+            .map(|refund| refund.value)
+            .fold(U256::ZERO, U256::saturating_add);
+        all.min(self.value)
+    }
+
+    /// Returns whether the purchase counts against the limits at `now`. An unsigned hold counts
+    /// until its lease ends.
+    #[must_use]
+    pub fn counts(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Voided | State::ReleasedByProof => false,
+            State::Reserved => self.lease_until > now,
+            State::Signed
+            | State::Settled
+            | State::Rejected
+            | State::Unresolved
+            | State::ApiCall => true,
+        }
+    }
+
+    /// Returns whether the payment is held or unresolved at `now` and can still settle.
+    #[must_use]
+    pub fn is_outstanding(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Voided | State::ReleasedByProof | State::Settled | State::ApiCall => false,
+            State::Reserved => self.lease_until > now,
+            State::Signed | State::Rejected | State::Unresolved => self.expires_at > now,
+        }
+    }
+}
+
+/// Returns whether a purchase in this state failed; see [`Purchase::failed`].
+pub(crate) const fn failed(state: State, status: Option<u16>) -> bool {
+    match (state, status) {
+        (State::Unresolved, None) => true,
+        (State::Unresolved | State::Settled, Some(status)) => status >= 300,
+        _ => false,
+    }
+}
+
+/// A purchase that is not in the ledger yet.
+#[derive(Clone, Debug)]
+pub(crate) struct NewPurchase {
+    pub(crate) id: PurchaseId,
+    pub(crate) payer: Address,
+    pub(crate) fingerprint: B256,
+    pub(crate) identifier: String,
+    pub(crate) origin: Origin,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) foreign_resource: Option<String>,
+    pub(crate) version: u8,
+    pub(crate) asset: Asset,
+    pub(crate) payee: Address,
+    pub(crate) value: U256,
+    pub(crate) tag: Option<String>,
+    pub(crate) agent: Option<String>,
+    /// The name of the API key, for a request with one. Nothing will be signed.
+    pub(crate) credential: Option<String>,
+    pub(crate) terms: Option<String>,
+}
+
+impl NewPurchase {
+    pub(crate) fn key(&self) -> PurchaseKey {
+        PurchaseKey::new(self.payer, self.id.clone())
+    }
+
+    /// Returns whether an authorization for this purchase and one for `known` share a nonce, so
+    /// that at most one of them can settle.
+    pub(crate) fn excludes(&self, known: &Purchase) -> bool {
+        known.network == self.asset.network() && known.asset == self.asset.address()
+    }
+
+    /// Returns the denial of changed terms that name another payee. A hijacked seller would do so.
+    pub(crate) fn payee_changed(&self, known: &Purchase) -> Denial {
+        let message = format!(
+            "the purchase was signed for {}, and the new terms name {}",
+            known.payee, self.payee
+        );
+        Denial::new(Rule::PayeeChanged, message)
+    }
+
+    /// Returns the purchase as it is first written: a hold, or a request with an API key.
+    pub(crate) fn open(&self, generation: u32, now: Timestamp, lease_until: Timestamp) -> Purchase {
+        let (state, counts_at, lease_until) = match self.credential {
+            None => (State::Reserved, Timestamp::MAX, lease_until),
+            Some(_) => (State::ApiCall, now, now),
+        };
+        Purchase {
+            seq: 0,
+            id: self.id.clone(),
+            generation,
+            payer: self.payer,
+            state,
+            fingerprint: self.fingerprint,
+            identifier: self.identifier.clone(),
+            origin: self.origin.clone(),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            foreign_resource: self.foreign_resource.clone(),
+            version: self.version,
+            network: self.asset.network(),
+            asset: self.asset.address(),
+            symbol: self.asset.symbol().to_owned(),
+            decimals: self.asset.decimals(),
+            payee: self.payee,
+            value: self.value,
+            usd: self.asset.dollars(self.value),
+            nonce: nonce(self.payer, &self.asset, &self.id, generation),
+            tag: self.tag.clone(),
+            agent: self.agent.clone(),
+            credential: self.credential.clone(),
+            reserved_at: now,
+            lease_until,
+            presenter_lease_until: lease_until,
+            counts_at,
+            expires_at: counts_at,
+            updated_at: now,
+            valid_before: None,
+            status: None,
+            reason: None,
+            transaction: None,
+            verified_transaction: None,
+            proof: None,
+            answer: None,
+            terms: self.terms.clone(),
+            refunds: Vec::new(),
+            payload: None,
+        }
+    }
+
+    /// Returns the hold for a signed purchase whose seller changed its terms.
+    ///
+    /// At most one of its authorizations can settle, so the largest amount counts. The purchase may
+    /// have left every window, so it counts again at least until the new lease ends.
+    pub(crate) fn requote(
+        &self,
+        known: Purchase,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Purchase {
+        let value = known.value.max(self.value);
+        Purchase {
+            value,
+            usd: self.asset.dollars(value),
+            payee: self.payee,
+            version: self.version,
+            foreign_resource: self.foreign_resource.clone(),
+            terms: self.terms.clone(),
+            lease_until,
+            presenter_lease_until: lease_until,
+            counts_at: known.counts_at.max(lease_until),
+            expires_at: known.expires_at.max(lease_until),
+            updated_at: now,
+            ..known
+        }
+    }
+}

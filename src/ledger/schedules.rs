@@ -1,13 +1,12 @@
-//! The books in memory under every schedule that shuttle finds: `.ci/run shuttle`.
+//! The ledger in memory under every schedule that shuttle finds: `.ci/run shuttle`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::future::block_on;
 use shuttle::thread;
 
 use super::conformance::{NOW, at, lifetime, order, signed_under, wish};
-use super::{Ledger, MemoryLedger, Reserved, Resumption, Terms};
+use super::{Ledger, Reserved, Resumption, Terms};
 
 const LEASE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 2000;
@@ -21,13 +20,13 @@ fn everywhere(run: impl Fn() + Send + Sync + Clone + 'static) {
 #[test]
 fn exactly_as_many_as_fit_are_held() {
     everywhere(|| {
-        let books = Arc::new(MemoryLedger::new());
+        let ledger = Ledger::memory();
         let threads: Vec<_> = (0..4)
             .map(|number| {
-                let books = Arc::clone(&books);
+                let ledger = ledger.clone();
                 thread::spawn(move || {
                     let wish = wish(order(&number.to_string(), 10), at(NOW), lifetime(20));
-                    matches!(block_on(books.reserve(&wish)).unwrap(), Reserved::Held(_))
+                    matches!(block_on(ledger.reserve(&wish)).unwrap(), Reserved::Held(_))
                 })
             })
             .collect();
@@ -43,21 +42,21 @@ fn exactly_as_many_as_fit_are_held() {
 #[test]
 fn one_purchase_is_held_by_one_and_a_lapsed_hold_by_nobody_else() {
     everywhere(|| {
-        let books = Arc::new(MemoryLedger::new());
+        let ledger = Ledger::memory();
         let late = order("late", 10);
-        block_on(books.reserve(&wish(late.clone(), at(NOW), lifetime(10)))).unwrap();
+        block_on(ledger.reserve(&wish(late.clone(), at(NOW), lifetime(10)))).unwrap();
         // One holds the room of the lapsed, whose own process signs at the same moment.
         let other = {
-            let books = Arc::clone(&books);
+            let ledger = ledger.clone();
             thread::spawn(move || {
                 let wish = wish(order("other", 10), at(NOW + 60), lifetime(10));
-                matches!(block_on(books.reserve(&wish)).unwrap(), Reserved::Held(_))
+                matches!(block_on(ledger.reserve(&wish)).unwrap(), Reserved::Held(_))
             })
         };
         let signing = {
-            let (books, key) = (Arc::clone(&books), late.key());
+            let (ledger, key) = (ledger.clone(), late.key());
             let signed = signed_under(at(NOW).after(LEASE), NOW + 300);
-            thread::spawn(move || block_on(books.record(&key, &signed, at(NOW + 59))).is_ok())
+            thread::spawn(move || block_on(ledger.record(&key, &signed, at(NOW + 59))).is_ok())
         };
         let (other, signed) = (other.join().unwrap(), signing.join().unwrap());
         assert!(
@@ -70,10 +69,10 @@ fn one_purchase_is_held_by_one_and_a_lapsed_hold_by_nobody_else() {
 #[test]
 fn what_is_open_is_taken_up_by_one() {
     everywhere(|| {
-        let books = Arc::new(MemoryLedger::new());
+        let ledger = Ledger::memory();
         let entry = order("open", 10);
-        block_on(books.reserve(&wish(entry.clone(), at(NOW), lifetime(10)))).unwrap();
-        block_on(books.record(
+        block_on(ledger.reserve(&wish(entry.clone(), at(NOW), lifetime(10)))).unwrap();
+        block_on(ledger.record(
             &entry.key(),
             &signed_under(at(NOW).after(LEASE), NOW + 300),
             at(NOW),
@@ -81,7 +80,7 @@ fn what_is_open_is_taken_up_by_one() {
         .unwrap();
         let threads: Vec<_> = (0..3)
             .map(|_| {
-                let (books, entry) = (Arc::clone(&books), entry.clone());
+                let (ledger, entry) = (ledger.clone(), entry.clone());
                 thread::spawn(move || {
                     let (payer, fingerprint, origin) =
                         (entry.payer, entry.fingerprint, entry.origin);
@@ -96,7 +95,7 @@ fn what_is_open_is_taken_up_by_one() {
                         now,
                         until,
                     };
-                    block_on(books.resume(&wanted)).unwrap().is_some()
+                    block_on(ledger.resume(&wanted)).unwrap().is_some()
                 })
             })
             .collect();
@@ -111,10 +110,10 @@ fn what_is_open_is_taken_up_by_one() {
 #[test]
 fn new_terms_are_signed_by_one() {
     everywhere(|| {
-        let books = Arc::new(MemoryLedger::new());
+        let ledger = Ledger::memory();
         let entry = order("order", 10);
-        block_on(books.reserve(&wish(entry.clone(), at(NOW), lifetime(100)))).unwrap();
-        block_on(books.record(
+        block_on(ledger.reserve(&wish(entry.clone(), at(NOW), lifetime(100)))).unwrap();
+        block_on(ledger.record(
             &entry.key(),
             &signed_under(at(NOW).after(LEASE), NOW + 300),
             at(NOW),
@@ -123,11 +122,11 @@ fn new_terms_are_signed_by_one() {
         let threads: Vec<_> = [20, 30]
             .into_iter()
             .map(|value| {
-                let books = Arc::clone(&books);
+                let ledger = ledger.clone();
                 thread::spawn(move || {
                     let mut wish = wish(order("order", value), at(NOW + 1), lifetime(100));
                     wish.terms = Terms::Changed;
-                    matches!(block_on(books.reserve(&wish)).unwrap(), Reserved::Held(_))
+                    matches!(block_on(ledger.reserve(&wish)).unwrap(), Reserved::Held(_))
                 })
             })
             .collect();

@@ -1,99 +1,99 @@
-//! The states that a purchase goes through: what can become of it, and what then stands in the books.
+//! The changes between the states of a purchase.
 
 use std::time::Duration;
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::B256;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 
-use super::{LedgerError, Purchase, State};
-use crate::{Timestamp, json_text};
+use super::{LedgerError, Purchase, Refund, SellerAnswer, State};
+use crate::Timestamp;
 
-/// How long after `validBefore` an authorization is still taken to be cashable: chains date their
-/// blocks themselves.
+/// The time after `validBefore` during which bursar still expects an authorization to settle. Block
+/// times on a chain differ from the clock of this machine.
 const CHAIN_CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
-/// What became of a purchase.
+/// A change of a purchase that the ledger records.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Transition {
-    /// An authorization is signed and about to leave.
+pub(crate) enum Transition {
+    /// bursar signed an authorization and is about to send it.
     Signed {
-        /// The lease of the hold that it was signed for, [`Purchase::lease_until`]. A hold that lapsed
-        /// may have been taken over at another price.
+        /// The lease of the hold, [`Purchase::lease_until`]. Another call may have taken over a hold
+        /// that lapsed, at another price.
         lease: Timestamp,
-        /// When it expires, in Unix seconds.
+        /// The `validBefore` of the authorization, in Unix seconds.
         valid_before: u64,
-        /// The payment header, to be presented again.
+        /// The payment header, to be presented again after a lost answer.
         payload: SecretString,
-        /// Until when whoever signed is at presenting it.
+        /// The time until which this call presents the payment.
         presenter_lease_until: Timestamp,
     },
-    /// A signer did not answer; it may have signed.
+    /// The signer did not answer in time. It may have signed.
     SignerTimedOut {
-        /// When the authorization expires, in Unix seconds.
+        /// The `validBefore` of the authorization, in Unix seconds.
         valid_before: u64,
-        /// What happened.
+        /// The reason, for people.
         reason: String,
     },
-    /// Somebody is at presenting the payment, at least until then.
+    /// A call presents the payment, at least until this time.
     Presented {
-        /// Until when nobody else takes the purchase up.
+        /// The time until which no other call resumes the purchase.
         until: Timestamp,
     },
-    /// The seller named a transaction that matches what was signed.
+    /// The seller named a transaction that matches the authorization.
     Settled {
-        /// Its hash.
+        /// The hash of the transaction.
         transaction: B256,
-        /// What the seller answered.
+        /// The seller's answer.
         answer: SellerAnswer,
     },
-    /// The seller refused.
+    /// The seller refused the payment.
     Rejected {
         /// The seller's reason.
         reason: String,
-        /// What the seller answered.
+        /// The seller's answer.
         answer: SellerAnswer,
     },
-    /// The answer was lost, or says nothing certain.
+    /// The answer was lost, or it does not show whether the payment settled.
     Unresolved {
-        /// What happened.
+        /// The reason, for people.
         reason: String,
-        /// What the seller answered, if it did.
+        /// The seller's answer, if there was one.
         answer: Option<SellerAnswer>,
     },
     /// The chain shows that the nonce was used to pay.
     Confirmed {
         /// The nonce.
         nonce: B256,
-        /// The transaction that used it.
+        /// The transaction that used the nonce.
         transaction: Option<B256>,
-        /// How that is known, as JSON.
+        /// The proof, as JSON.
         proof: String,
     },
-    /// The chain proves that nothing signed for this purchase was or can be cashed.
+    /// The chain proves that no authorization for this purchase settled or can settle.
     ReleasedByProof {
-        /// The nonce that the proof is about: a purchase that was released and bought anew has
-        /// another, and may have the same expiry.
+        /// The nonce of the proof. A purchase that was released and bought again has another nonce,
+        /// and can have the same expiry.
         nonce: B256,
-        /// The `validBefore` that the proof is about, in Unix seconds: what is signed later is not
-        /// covered by it.
+        /// The `validBefore` of the proof, in Unix seconds. The proof does not cover authorizations
+        /// that were signed later.
         valid_before: Option<u64>,
-        /// Whether the nonce was cancelled, so that expiry need not be waited for.
+        /// Whether the nonce was cancelled. A cancelled purchase is released before it expires.
         cancelled: bool,
-        /// How that is known, as JSON.
+        /// The proof, as JSON.
         proof: String,
     },
     /// Money came back.
     Refunded(Refund),
-    /// Nothing was signed, and nothing will be; or the seller turned the key away.
+    /// Nothing was signed and nothing will be, or the seller refused the API key.
     Voided {
-        /// The lease of the hold, [`Purchase::lease_until`]: a hold that lapsed may have been taken over.
+        /// The lease of the hold, [`Purchase::lease_until`]. Another call may have taken over a hold
+        /// that lapsed.
         lease: Timestamp,
     },
 }
 
 impl Transition {
+    /// Returns the name of the state that the change leads to.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Signed { .. } => "signed",
@@ -108,126 +108,21 @@ impl Transition {
     }
 }
 
-/// What a seller answered to a payment, as far as a dispute needs it. All of it is the seller's
-/// claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct SellerAnswer {
-    /// HTTP status.
-    pub status: u16,
-    /// The `Date` header, at most 160 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub date: Option<String>,
-    /// The `Content-Type` header, at most 160 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
-    /// Where the seller takes requests for a refund: its `Link` with `rel="refund-request"`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refund_request: Option<String>,
-    /// The receipt header, decoded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<ClaimedReceipt>,
-    /// The body, where the call failed after a payment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<BodyDigest>,
-}
-
-impl SellerAnswer {
-    /// An answer of which only the status is known.
-    #[must_use]
-    pub const fn of(status: u16) -> Self {
-        Self {
-            status,
-            date: None,
-            content_type: None,
-            refund_request: None,
-            receipt: None,
-            body: None,
-        }
-    }
-}
-
-/// What a receipt header said. Texts are at most 160 characters, without long hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the names are x402's")]
-pub struct ClaimedReceipt {
-    pub success: bool,
-    #[serde(with = "json_text::optional_hash")]
-    pub transaction: Option<B256>,
-    pub network: String,
-    pub payer: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_reason: Option<String>,
-}
-
-/// A body by its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct BodyDigest {
-    /// keccak256 of the bytes that were read.
-    #[serde(with = "json_text::hash")]
-    pub keccak256: B256,
-    /// How many were read.
-    pub bytes: u64,
-    /// Whether that was all.
-    pub complete: bool,
-}
-
-impl BodyDigest {
-    pub(crate) const fn new(keccak256: B256, bytes: u64, complete: bool) -> Self {
-        Self {
-            keccak256,
-            bytes,
-            complete,
-        }
-    }
-}
-
-/// Money that came back for a purchase: an entry of its own, that leaves the purchase as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Refund {
-    /// The transaction that brought it. One transaction is one refund.
-    #[serde(with = "json_text::hash")]
-    pub transaction: B256,
-    /// Atomic units of the purchase's token.
-    #[serde(with = "json_text::units")]
-    pub value: U256,
-    /// When it was booked, in milliseconds since 1970.
-    pub at_millis: i64,
-    /// Whether the chain showed the transfer to the payer.
-    pub verified: bool,
-}
-
-impl Refund {
-    /// A refund of so many atomic units by this transaction; verified, if the chain showed it.
-    #[must_use]
-    pub const fn new(transaction: B256, value: U256, at: Timestamp, verified: bool) -> Self {
-        Self {
-            transaction,
-            value,
-            at_millis: at.millis(),
-            verified,
-        }
-    }
-
-    /// When it was booked.
-    #[must_use]
-    pub const fn at(&self) -> Timestamp {
-        Timestamp::from_millis(self.at_millis)
-    }
-}
-
 impl Purchase {
     /// Moves the purchase to its next state.
     ///
+    /// A purchase can be signed only under the lease of its latest hold and before that lease ends.
+    /// Only an unsigned hold can be voided. A proof releases a purchase only if it covers the latest
+    /// authorization, which expired or was cancelled. A settled purchase stays settled until the
+    /// chain proves the opposite.
+    ///
     /// # Errors
-    /// When its state does not allow the transition: nothing can be signed after its lease or under
-    /// the lease of an earlier hold, only an unsigned hold can be freed, only what has expired is
-    /// released, and only by a proof of the latest authorization, and a settled purchase stays
-    /// settled until the chain says otherwise.
-    pub fn apply(&mut self, transition: &Transition, now: Timestamp) -> Result<(), LedgerError> {
+    /// Returns [`LedgerError::Transition`] if the state does not allow the change.
+    pub(crate) fn apply(
+        &mut self,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         use State::{
             ApiCall, Rejected, ReleasedByProof, Reserved, Settled, Signed, Unresolved, Voided,
         };
@@ -269,7 +164,7 @@ impl Purchase {
                 Signed | Rejected | Unresolved | Settled | ReleasedByProof,
             ) => {
                 if self.state == ReleasedByProof {
-                    // A claim against a proof: the chain is to be asked again.
+                    // The seller's claim contradicts the proof: bursar must read the chain again.
                     self.proof = None;
                 }
                 self.state = Settled;
@@ -330,13 +225,16 @@ impl Purchase {
         Ok(())
     }
 
-    /// Whether this is a hold that lapsed.
+    /// Returns whether this is an unsigned hold whose lease ended.
     pub(crate) fn has_lapsed(&self, now: Timestamp) -> bool {
         self.state == State::Reserved && self.lease_until <= now
     }
 
-    /// Frees a hold that lapsed. Whoever reserves does so before writing: a hold that no longer
-    /// counted must not be signed any more, whatever its own process takes the time to be.
+    /// Voids a hold that lapsed.
+    ///
+    /// A lapsed hold does not count against the limits. Every reservation therefore voids the lapsed
+    /// holds of others before it is written, so that they cannot be signed any more, even by a
+    /// process whose clock is behind.
     pub(crate) fn lapse(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         self.apply(
             &Transition::Voided {
@@ -348,13 +246,13 @@ impl Purchase {
 
     fn refuses(&self, transition: &Transition) -> LedgerError {
         LedgerError::Transition {
-            purchase: self.purchase.clone(),
+            purchase: self.id.clone(),
             state: self.state,
             wanted: transition.name(),
         }
     }
 
-    /// The last answer; one that says something is not lost to one that was not given.
+    /// Stores the seller's last answer. A missing answer does not replace an earlier one.
     fn answered(&mut self, reason: Option<&String>, answer: Option<&SellerAnswer>, now: Timestamp) {
         self.reason = reason.cloned();
         self.status = answer.map(|answer| answer.status);
@@ -364,7 +262,7 @@ impl Purchase {
         self.presenter_lease_until = now;
     }
 
-    /// Books a refund once, however often it is told.
+    /// Stores a refund. Storing the same refund again changes nothing.
     fn refund(&mut self, refund: &Refund) -> Result<(), LedgerError> {
         match self
             .refunds
@@ -380,8 +278,8 @@ impl Purchase {
         Ok(())
     }
 
-    /// Counts until the latest of all authorizations has expired, and until its lease has: so long may the
-    /// same be signed once more, by a process whose clock is behind.
+    /// Makes the purchase count until its latest authorization has expired and its lease has ended.
+    /// Until the lease ends, a process whose clock is behind can sign the purchase again.
     fn outlive(&mut self, valid_before: u64) {
         let valid_before = self
             .valid_before
@@ -394,21 +292,21 @@ impl Purchase {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::Address;
+    use alloy::primitives::{Address, U256};
 
     use super::*;
     use crate::Network;
-    use crate::ledger::entry::NewPurchase;
+    use crate::ledger::NewPurchase;
     use crate::money::AssetRegistry;
 
-    fn entry() -> Purchase {
+    fn held() -> Purchase {
         let base = Network::from_chain_id(8453);
         let asset = AssetRegistry::stablecoins()
             .find_symbol(base, "USDC")
             .unwrap()
             .clone();
         NewPurchase {
-            purchase: "order-1".parse().unwrap(),
+            id: "order-1".parse().unwrap(),
             payer: Address::repeat_byte(1),
             fingerprint: B256::ZERO,
             identifier: String::new(),
@@ -439,29 +337,29 @@ mod tests {
 
     #[test]
     fn a_hold_lapses_with_its_lease_and_can_then_not_be_signed() {
-        let mut entry = entry();
-        assert!(entry.counts(Timestamp::from_secs(1059)));
-        assert!(!entry.counts(Timestamp::from_secs(1060)));
+        let mut purchase = held();
+        assert!(purchase.counts(Timestamp::from_secs(1059)));
+        assert!(!purchase.counts(Timestamp::from_secs(1060)));
         assert!(
-            entry
+            purchase
                 .apply(&signed(2000), Timestamp::from_secs(1060))
                 .is_err()
         );
         assert!(
-            entry
+            purchase
                 .apply(&signed(2000), Timestamp::from_secs(1059))
                 .is_ok()
         );
     }
 
     #[test]
-    fn what_is_signed_counts_and_cannot_be_freed() {
-        let mut entry = entry();
-        entry
+    fn a_signed_purchase_counts_and_cannot_be_voided() {
+        let mut purchase = held();
+        purchase
             .apply(&signed(1100), Timestamp::from_secs(1000))
             .unwrap();
         assert!(
-            entry
+            purchase
                 .apply(
                     &Transition::Voided {
                         lease: Timestamp::from_secs(1060)
@@ -470,7 +368,7 @@ mod tests {
                 )
                 .is_err()
         );
-        entry
+        purchase
             .apply(
                 &Transition::Rejected {
                     reason: "no".into(),
@@ -479,26 +377,26 @@ mod tests {
                 Timestamp::from_secs(1001),
             )
             .unwrap();
-        assert!(entry.counts(Timestamp::MAX));
-        assert!(entry.is_outstanding(Timestamp::from_secs(1159)));
-        assert!(!entry.is_outstanding(Timestamp::from_secs(1160)));
+        assert!(purchase.counts(Timestamp::MAX));
+        assert!(purchase.is_outstanding(Timestamp::from_secs(1159)));
+        assert!(!purchase.is_outstanding(Timestamp::from_secs(1160)));
     }
 
     #[test]
     fn a_shorter_second_authorization_does_not_shorten_the_first() {
-        let mut entry = entry();
-        entry
+        let mut purchase = held();
+        purchase
             .apply(&signed(1300), Timestamp::from_secs(1000))
             .unwrap();
-        entry
+        purchase
             .apply(&signed(1100), Timestamp::from_secs(1000))
             .unwrap();
-        assert_eq!(entry.valid_before, Some(1300));
-        assert_eq!(entry.counts_at, Timestamp::from_secs(1300));
+        assert_eq!(purchase.valid_before, Some(1300));
+        assert_eq!(purchase.counts_at, Timestamp::from_secs(1300));
     }
 
     #[test]
-    fn a_proof_is_of_one_nonce_and_of_what_was_signed_under_it() {
+    fn a_proof_covers_one_nonce_and_its_latest_authorization() {
         let released = |nonce, valid_before| Transition::ReleasedByProof {
             nonce,
             valid_before: Some(valid_before),
@@ -506,31 +404,37 @@ mod tests {
             proof: "{}".to_owned(),
         };
         let now = Timestamp::from_secs(1010);
-        let mut entry = entry();
-        entry
+        let mut purchase = held();
+        purchase
             .apply(&signed(1300), Timestamp::from_secs(1000))
             .unwrap();
-        // Bought anew after it was released: the same expiry, by chance or by the seller's wish.
+        // A purchase that was released and bought again can have the same expiry.
         let other = B256::repeat_byte(9);
-        assert!(entry.apply(&released(other, 1300), now).is_err());
-        assert!(entry.apply(&released(entry.nonce, 1299), now).is_err());
+        assert!(purchase.apply(&released(other, 1300), now).is_err());
+        assert!(
+            purchase
+                .apply(&released(purchase.nonce, 1299), now)
+                .is_err()
+        );
         let confirmed = Transition::Confirmed {
             nonce: other,
             transaction: None,
             proof: "{}".to_owned(),
         };
-        assert!(entry.apply(&confirmed, now).is_err());
-        entry.apply(&released(entry.nonce, 1300), now).unwrap();
-        assert_eq!(entry.state, State::ReleasedByProof);
+        assert!(purchase.apply(&confirmed, now).is_err());
+        purchase
+            .apply(&released(purchase.nonce, 1300), now)
+            .unwrap();
+        assert_eq!(purchase.state, State::ReleasedByProof);
     }
 
     #[test]
-    fn settled_stays_settled() {
-        let mut entry = entry();
-        entry
+    fn a_settled_purchase_stays_settled() {
+        let mut purchase = held();
+        purchase
             .apply(&signed(1300), Timestamp::from_secs(1000))
             .unwrap();
-        entry
+        purchase
             .apply(
                 &Transition::Settled {
                     transaction: B256::ZERO,
@@ -539,7 +443,7 @@ mod tests {
                 Timestamp::from_secs(1001),
             )
             .unwrap();
-        entry
+        purchase
             .apply(
                 &Transition::Unresolved {
                     reason: "lost".into(),
@@ -548,11 +452,11 @@ mod tests {
                 Timestamp::from_secs(1002),
             )
             .unwrap();
-        assert_eq!(entry.state, State::Settled);
-        // The receipt is a claim: the money may leave as late as its authorization expires.
-        assert_eq!(entry.counts_at, Timestamp::from_secs(1300));
+        assert_eq!(purchase.state, State::Settled);
+        // The receipt is a claim: the payment can settle until the authorization expires.
+        assert_eq!(purchase.counts_at, Timestamp::from_secs(1300));
         assert!(
-            entry
+            purchase
                 .apply(&signed(1400), Timestamp::from_secs(1003))
                 .is_err()
         );

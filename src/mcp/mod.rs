@@ -12,7 +12,7 @@
 //!
 //! ```no_run
 //! use bursar::mcp::{self, PaidTools, Server};
-//! use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
+//! use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 //! use rmcp::ServiceExt;
 //! use serde_json::json;
 //!
@@ -20,7 +20,7 @@
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
 //!     .policy(Policy::new().allow_network("base").tool_limits("https://tools.example", "weather", |tool| tool.lifetime(usd!("1"))))
-//!     .ledger(SqliteLedger::open("agent.db")?)
+//!     .ledger(Ledger::open("agent.db")?)
 //!     .build()?;
 //! let url = "https://tools.example/mcp";
 //! let service = ().serve(mcp::connect(&client, url)?).await?;

@@ -3,15 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::guard::Left;
 use super::known::KnownTerms;
 use super::{FreezeSwitch, Inner, Payer};
-use crate::chain::ChainReader;
-use crate::ledger::{AnyLedger, Ledger};
+use crate::ledger::Ledger;
 use crate::policy::{AnyApprover, Approver, Policy};
 use crate::signer::{AnySigner, Signer};
 use crate::telemetry::{AnyObserver, Observer};
-use crate::{Clock, Error, SystemClock};
+use crate::{Clock, Error};
 
 /// Builds a [`Payer`]. Signer, policy and ledger are required: there is no wallet without limits,
 /// and no limits without books.
@@ -19,12 +17,11 @@ use crate::{Clock, Error, SystemClock};
 pub struct PayerBuilder {
     signer: Option<AnySigner>,
     policy: Option<Policy>,
-    ledger: Option<AnyLedger>,
+    ledger: Option<Ledger>,
     approver: Option<AnyApprover>,
     clock: Option<Arc<dyn Clock>>,
     agent: Option<String>,
     switch: FreezeSwitch,
-    chain: Option<ChainReader>,
     observer: AnyObserver,
 }
 
@@ -52,10 +49,10 @@ impl PayerBuilder {
         self
     }
 
-    /// Where it is written down.
+    /// Sets the ledger, which records every purchase.
     #[must_use]
-    pub fn ledger(mut self, ledger: impl Ledger) -> Self {
-        self.ledger = Some(AnyLedger::new(ledger));
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Some(ledger);
         self
     }
 
@@ -73,13 +70,6 @@ impl PayerBuilder {
         self
     }
 
-    /// What the books are [reconciled](Payer::reconcile) with.
-    #[must_use]
-    pub fn chain(mut self, chain: ChainReader) -> Self {
-        self.chain = Some(chain);
-        self
-    }
-
     /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
@@ -94,7 +84,7 @@ impl PayerBuilder {
         self
     }
 
-    /// Where the time comes from; the machine's clock unless set.
+    /// Sets the clock. The default is the clock of the ledger, which is that of the machine.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -124,12 +114,15 @@ impl PayerBuilder {
         let ledger = self.ledger.ok_or_else(|| {
             missing(
                 "ledger",
-                ".ledger(SqliteLedger::open(\"agent.db\")?), or MemoryLedger by name",
+                ".ledger(Ledger::open(\"agent.db\")?), or .ledger(Ledger::memory())",
             )
         })?;
         policy.check()?;
         let assets = policy.asset_registry();
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let ledger = match self.clock {
+            Some(clock) => ledger.with_clock(clock),
+            None => ledger,
+        };
         Ok(Payer {
             inner: Arc::new(Inner {
                 signer,
@@ -137,12 +130,9 @@ impl PayerBuilder {
                 assets,
                 ledger,
                 approver: self.approver,
-                clock,
                 agent: self.agent,
                 switch: self.switch,
-                chain: self.chain,
                 observer: self.observer,
-                left: Left::default(),
                 known: KnownTerms::default(),
             }),
         })

@@ -136,7 +136,7 @@ impl Payer {
     }
 
     async fn obtain(&self, required: &PaymentRequired, intent: &Intent) -> Result<Payment, Error> {
-        self.record_left().await?;
+        self.inner.ledger.record_pending().await?;
         if let Some(payment) = self.resume(intent).await? {
             return Ok(payment);
         }
@@ -256,7 +256,7 @@ impl Payer {
             .inner
             .ledger
             .reserve(&Reservation {
-                entry,
+                purchase: entry,
                 checks,
                 lease,
                 terms,
@@ -316,7 +316,7 @@ impl Payer {
             payer: facts.payer,
             payee: facts.quote.pay_to(),
             validity: self.validity(facts.origin, facts.quote),
-            nonce: ledger::nonce(facts.payer, facts.quote.asset(), &entry.purchase, 0),
+            nonce: ledger::nonce(facts.payer, facts.quote.asset(), &entry.id, 0),
             untrusted: crate::policy::Untrusted {
                 description: required.description().map(text::excerpt),
                 resource_url: required.resource_url().map(text::excerpt),
@@ -460,7 +460,7 @@ impl Payer {
             }
             // The guard tells of it, and sees that it is recorded.
             Err(error) => {
-                tracing::error!(%error, purchase = %entry.purchase, "the ledger did not record a signer's failure");
+                tracing::error!(%error, purchase = %entry.id, "the ledger did not record a signer's failure");
             }
         }
         if doubtful {
@@ -473,7 +473,7 @@ impl Payer {
         } else {
             PaymentStatus::MaybePaid
         };
-        Error::from(error).spent(spend).of_purchase(&entry.purchase)
+        Error::from(error).spent(spend).of_purchase(&entry.id)
     }
 
     fn new_entry(
@@ -484,7 +484,7 @@ impl Payer {
         purchase: &PurchaseId,
     ) -> Result<NewPurchase, Error> {
         Ok(NewPurchase {
-            purchase: purchase.clone(),
+            id: purchase.clone(),
             payer: facts.payer,
             fingerprint: intent.fingerprint,
             identifier: format!("pay_{}", ledger::random_hex().map_err(no_randomness)?),
@@ -547,7 +547,7 @@ pub(super) fn no_randomness(error: getrandom::Error) -> Error {
 
 fn paid(entry: &Purchase, authorization: &TransferAuthorization) -> SignedPayment {
     SignedPayment {
-        purchase: entry.purchase.clone(),
+        purchase: entry.id.clone(),
         amount: authorization.amount(),
         payer: authorization.from(),
         pay_to: authorization.to(),

@@ -5,14 +5,12 @@ use alloy::primitives::{Address, U256};
 use super::Payer;
 use super::buy::no_randomness;
 use super::intent::Intent;
-use crate::call_plan::{CallCost, CallPlan, Comparison, RecordedCall};
 use crate::credential::Credential;
 use crate::ledger::{
-    Filter, NewPurchase, Purchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms,
-    Transition,
+    Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
 use crate::money::{Asset, TokenAmount};
-use crate::policy::{Errand, Facts, host_match};
+use crate::policy::{Errand, Facts};
 use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
@@ -66,22 +64,6 @@ impl Payer {
                 .at(&intent.url)),
             None => Ok(()),
         }
-    }
-
-    /// What calls to a host cost, by payment and by key, and what a plan would have cost for all of
-    /// them: from the books, whatever plan their keys were declared with.
-    ///
-    /// `host` is a host such as `api.example.com`, a pattern such as `*.example.com` or an origin.
-    ///
-    /// # Errors
-    /// When the host is none of these, or the books cannot be read.
-    pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, Error> {
-        let hosts = host_match(host)?;
-        let purchases = self.purchases(&Filter::all()).await?;
-        let here = purchases
-            .iter()
-            .filter(|purchase| hosts.matches(&purchase.origin));
-        Ok(Comparison::new(host, plan, here.filter_map(recorded_call)))
     }
 
     /// The least that is asked in dollars, of what can be signed for.
@@ -165,7 +147,7 @@ impl Payer {
         intent: &Intent,
         credential: &Credential,
     ) -> Result<(BookedCall, u64), Error> {
-        self.record_left().await?;
+        self.inner.ledger.record_pending().await?;
         if let Some(denial) = self.switched_off() {
             return Err(Error::denied(Box::new(denial)).at(&intent.url));
         }
@@ -199,7 +181,7 @@ impl Payer {
         }
         let checks = self.inner.policy.call_limit_check(&facts);
         let entry = NewPurchase {
-            purchase,
+            id: purchase,
             payer: self.address(),
             fingerprint: intent.fingerprint,
             identifier: String::new(),
@@ -217,7 +199,7 @@ impl Payer {
             terms: None,
         };
         let reservation = Reservation {
-            entry,
+            purchase: entry,
             checks,
             lease: std::time::Duration::ZERO,
             terms: Terms::First,
@@ -257,18 +239,4 @@ impl Payer {
             tracing::warn!(%error, purchase = %call.key.id, "a call by key that was turned away still counts");
         }
     }
-}
-
-/// Returns the call that a purchase was, or `None` if nothing was bought.
-fn recorded_call(purchase: &Purchase) -> Option<RecordedCall> {
-    let cost = match (purchase.state, purchase.usd) {
-        (State::Settled, Some(usd)) => CallCost::Paid(usd),
-        (State::ApiCall, Some(usd)) => CallCost::ApiKey(usd),
-        (State::Voided | State::ReleasedByProof | State::Reserved, _) => return None,
-        _ => CallCost::Unknown,
-    };
-    Some(RecordedCall {
-        at: purchase.reserved_at,
-        cost,
-    })
 }

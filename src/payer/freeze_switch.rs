@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Clones are the same switch: keep one, and hand the other to
 /// [`ClientBuilder::freeze_switch`](crate::ClientBuilder::freeze_switch). What was signed before stays
 /// signed, and is not presented again while the switch is on. To stop from outside there are the
-/// policy's [file](crate::Policy::freeze_file) and the [ledger](crate::Ledger::stop).
+/// policy's [file](crate::Policy::freeze_file) and the [ledger](crate::Ledger::freeze).
 ///
 /// ```
 /// use bursar::FreezeSwitch;

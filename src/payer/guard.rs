@@ -4,21 +4,11 @@
 //! it first: an identical request that follows sees an unresolved purchase, not one in flight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Payer;
 use crate::Timestamp;
-use crate::ledger::{LedgerError, PurchaseKey, Transition};
+use crate::ledger::{PurchaseKey, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
-
-/// What became of purchases and is not recorded yet: of calls that were left, and what the books could
-/// not take when it happened.
-#[derive(Default)]
-pub(super) struct Left {
-    list: Mutex<Vec<(PurchaseKey, Transition)>>,
-    /// Held by whoever is recording, so that others wait until it is done.
-    recording: tokio::sync::Mutex<()>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -29,57 +19,6 @@ pub(super) enum Stage {
     Asked { valid_before: u64 },
     /// A signature may have left.
     Signed,
-}
-
-impl Left {
-    /// To be recorded before anything else is decided.
-    pub(super) fn note(&self, key: PurchaseKey, transition: Transition) {
-        self.list().push((key, transition));
-    }
-
-    fn list(&self) -> MutexGuard<'_, Vec<(PurchaseKey, Transition)>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> Option<(PurchaseKey, Transition)> {
-        self.list().first().cloned()
-    }
-
-    fn done(&self) {
-        let mut list = self.list();
-        if !list.is_empty() {
-            list.remove(0);
-        }
-    }
-}
-
-impl Payer {
-    /// Records what was left, before anything else is decided.
-    ///
-    /// Books that cannot take it stop everything: what they do not know would be bought again.
-    pub(super) async fn record_left(&self) -> Result<(), LedgerError> {
-        let left = &self.inner.left;
-        if left.list().is_empty() && left.recording.try_lock().is_ok() {
-            return Ok(());
-        }
-        let recording = left.recording.lock().await;
-        while let Some((key, transition)) = left.next() {
-            match self
-                .inner
-                .ledger
-                .record(&key, &transition, self.now())
-                .await
-            {
-                // The books know better already.
-                Ok(()) | Err(LedgerError::Transition { .. } | LedgerError::UnknownPurchase(_)) => {
-                    left.done()
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        drop(recording);
-        Ok(())
-    }
 }
 
 impl Stage {
@@ -156,17 +95,17 @@ impl Drop for Guard {
         }
         self.payer
             .inner
-            .left
-            .note(self.key.clone(), self.stage.left());
+            .ledger
+            .add_pending(self.key.clone(), self.stage.left());
         self.payer
             .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
         // Without a runtime it waits for the next purchase, or for the lease to lapse.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let payer = self.payer.clone();
+        let ledger = self.payer.inner.ledger.clone();
         runtime.spawn(async move {
-            if let Err(error) = payer.record_left().await {
+            if let Err(error) = ledger.record_pending().await {
                 tracing::warn!(%error, "what became of a purchase is not recorded yet; nothing is bought until it is");
             }
         });

@@ -5,14 +5,12 @@ mod builder;
 mod buy;
 mod call;
 mod cancel;
-mod evidence;
 mod freeze_switch;
 mod guard;
 mod intent;
 mod known;
 mod payment;
 mod price_check;
-mod reconcile;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,40 +18,35 @@ use std::sync::Arc;
 use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
-pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
 pub use freeze_switch::FreezeSwitch;
 pub use intent::Intent;
 pub(crate) use intent::fingerprint;
 pub use payment::{Outcome, Payment};
 pub use price_check::{PriceCheck, PricedOffer};
-pub use reconcile::Reconciled;
 
-use guard::Left;
 use known::KnownTerms;
 
-use crate::chain::ChainReader;
-use crate::ledger::{AnyLedger, Filter, Freeze, Purchase};
+use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
 use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
-use crate::report::{Report, Selection};
 use crate::signer::AnySigner;
 use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
-use crate::{Clock, Error, Origin, Timestamp};
+use crate::{Error, Origin, Timestamp};
 
 /// A wallet that pays under a policy and keeps books, for any transport.
 ///
 /// [`Client`](crate::Client) uses one for HTTP. Use it directly where terms arrive by other ways:
 ///
 /// ```
-/// # use bursar::{Error, Intent, LocalSigner, MemoryLedger, Payer, PaymentRequired, Policy};
+/// # use bursar::{Error, Intent, Ledger, LocalSigner, Payer, PaymentRequired, Policy};
 /// # async fn example(terms: &[u8]) -> Result<(), Error> {
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)
 ///     .policy(Policy::new().allow_network("base-sepolia"))
-///     .ledger(MemoryLedger::new())
+///     .ledger(Ledger::memory())
 ///     .build()?;
 /// let required = PaymentRequired::from_json(terms)?;
 /// let intent = Intent::new("POST", "https://tools.example/call", b"the request's body")?;
@@ -72,14 +65,11 @@ struct Inner {
     signer: AnySigner,
     policy: Policy,
     assets: AssetRegistry,
-    ledger: AnyLedger,
+    ledger: Ledger,
     approver: Option<AnyApprover>,
-    clock: Arc<dyn Clock>,
     agent: Option<String>,
     switch: FreezeSwitch,
-    chain: Option<ChainReader>,
     observer: AnyObserver,
-    left: Left,
     known: KnownTerms,
 }
 
@@ -111,8 +101,14 @@ impl Payer {
         &self.inner.policy
     }
 
+    /// Returns the ledger, to read it, to reconcile it with the chain or to freeze it.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.inner.ledger
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
-        self.inner.clock.now()
+        self.inner.ledger.now()
     }
 
     fn emit(&self, event: &Event<'_>) {
@@ -154,27 +150,6 @@ impl Payer {
         }
     }
 
-    /// Stops all paying from these books, by every client and process that keeps them, until
-    /// [`unfreeze`](Self::unfreeze).
-    ///
-    /// # Errors
-    /// When the books cannot be written.
-    pub async fn stop(&self, reason: &str) -> Result<(), Error> {
-        Ok(self
-            .inner
-            .ledger
-            .stop(Some(&Freeze::new(reason, self.now())))
-            .await?)
-    }
-
-    /// Lifts the order to stop.
-    ///
-    /// # Errors
-    /// When the books cannot be written.
-    pub async fn unfreeze(&self) -> Result<(), Error> {
-        Ok(self.inner.ledger.stop(None).await?)
-    }
-
     /// Any order to stop, the ledger's included.
     pub(crate) async fn stopped(&self) -> Result<Option<Denial>, Error> {
         if let Some(denial) = self.switched_off() {
@@ -183,9 +158,9 @@ impl Payer {
         Ok(self
             .inner
             .ledger
-            .stopped()
+            .frozen()
             .await?
-            .map(|order| order.denial()))
+            .map(|freeze| freeze.denial()))
     }
 
     /// What the terms would cost, and what each rule says. Signs and holds nothing.
@@ -258,32 +233,7 @@ impl Payer {
     /// # Errors
     /// When the books cannot be read.
     pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
-        self.record_left().await?;
-        let check = self.inner.policy.budget_check(self.now());
-        Ok(self.inner.ledger.examine(&check).await?)
-    }
-
-    /// Purchases in the books, oldest first.
-    ///
-    /// # Errors
-    /// When the books cannot be read.
-    pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, Error> {
-        self.record_left().await?;
-        Ok(self.inner.ledger.purchases(filter).await?)
-    }
-
-    /// Where the money went, of the purchases selected, and what is left of each limit.
-    ///
-    /// # Errors
-    /// When the books cannot be read.
-    pub async fn report(&self, selection: &Selection) -> Result<Report, Error> {
-        let purchases = self.purchases(&selection.filter()).await?;
-        Ok(Report::of(
-            &purchases,
-            self.budget().await?,
-            selection,
-            self.now(),
-        ))
+        Ok(self.inner.policy.budget(&self.inner.ledger).await?)
     }
 
     fn facts<'a>(
@@ -307,5 +257,19 @@ impl Payer {
             max_price: intent.max_price.as_ref(),
             now: self.now(),
         }
+    }
+}
+
+impl Policy {
+    /// Returns how much of each limit the purchases in `ledger` use, and how much is left. Needs no
+    /// key.
+    ///
+    /// Limits that hold for each origin, each payee and so on are not included.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger cannot be read.
+    pub async fn budget(&self, ledger: &Ledger) -> Result<Vec<LimitStatus>, LedgerError> {
+        ledger.record_pending().await?;
+        ledger.examine(&self.budget_check(ledger.now())).await
     }
 }

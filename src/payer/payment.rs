@@ -250,8 +250,8 @@ impl Payment {
         if let Err(error) = recorded {
             self.payer()
                 .inner
-                .left
-                .note(key.clone(), transition.clone());
+                .ledger
+                .add_pending(key.clone(), transition.clone());
             tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
         }
     }
@@ -300,7 +300,7 @@ impl Payer {
         let Some(id) = &intent.purchase_id else {
             return Ok(None);
         };
-        self.record_left().await?;
+        self.inner.ledger.record_pending().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         let Some(entry) = self.inner.ledger.purchase(&key).await? else {
             return Ok(None);
@@ -332,7 +332,7 @@ impl Payer {
         let Some(id) = &intent.purchase_id else {
             return Ok(None);
         };
-        self.record_left().await?;
+        self.inner.ledger.record_pending().await?;
         let key = PurchaseKey::new(self.address(), id.clone());
         match self.inner.ledger.purchase(&key).await? {
             Some(entry) if entry.path == self.inner.policy.stored_path(&intent.url) => self
@@ -386,7 +386,7 @@ impl Payer {
                 };
                 Err(Error::denied(Box::new(denial))
                     .spent(spend)
-                    .of_purchase(&entry.purchase))
+                    .of_purchase(&entry.id))
             }
         }
     }
@@ -395,7 +395,7 @@ impl Payer {
         let unusable = |what: &str| {
             Error::new(ErrorKind::Purchase, what)
                 .spent(PaymentStatus::MaybePaid)
-                .of_purchase(&entry.purchase)
+                .of_purchase(&entry.id)
         };
         let payload = entry.payload.clone().ok_or_else(|| {
             unusable(
@@ -416,7 +416,7 @@ impl Payer {
             pay_to: signed.to,
             nonce: entry.nonce,
             valid_before: signed.valid_before,
-            purchase: entry.purchase,
+            purchase: entry.id,
         };
         let version = signed.version;
         let settled = entry.transaction.filter(|_| entry.state == State::Settled);

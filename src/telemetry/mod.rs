@@ -5,13 +5,13 @@
 //!
 //! ```
 //! use bursar::telemetry::{Counts, Event, EventKind};
-//! use bursar::{LocalSigner, MemoryLedger, Payer, Policy};
+//! use bursar::{Ledger, LocalSigner, Payer, Policy};
 //!
 //! let counts = Counts::new();
 //! let payer = Payer::builder()
 //!     .signer(LocalSigner::random()?)
 //!     .policy(Policy::new().allow_network("base-sepolia"))
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .observer(counts.clone())
 //!     .build()?;
 //! // Any function is an observer, too: |event: &Event<'_>| histogram(event.name(), event.elapsed)
@@ -281,7 +281,7 @@ impl PurchaseEvents {
     pub(crate) fn new(purchase: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
         Self {
             origin: purchase.origin.clone(),
-            purchase: purchase.purchase.clone(),
+            purchase: purchase.id.clone(),
             tag: purchase.tag.clone(),
             amount,
             since,

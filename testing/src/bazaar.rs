@@ -29,7 +29,7 @@ use bursar::{AssetRegistry, Clock, PaymentRequired, Quote, SystemClock};
 ///
 /// ```
 /// use bursar_testing::{Bazaar, Paywall, Route};
-/// use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+/// use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +39,7 @@ use bursar::{AssetRegistry, Clock, PaymentRequired, Quote, SystemClock};
 /// let client = Client::builder()
 ///     .signer(LocalSigner::random()?)
 ///     .policy(Policy::new().allow_network("base-sepolia"))
-///     .ledger(MemoryLedger::new())
+///     .ledger(Ledger::memory())
 ///     .allow_http_loopback(true)
 ///     .build()?;
 /// let findings = client.discover().bazaar(bazaar.url("/")).find("weather").run().await?;

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use bursar_testing::{Paywall, Route};
-//! use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+//! use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,7 +19,7 @@
 //! let client = Client::builder()
 //!     .signer(LocalSigner::random()?)
 //!     .policy(Policy::new().allow_network("base-sepolia").per_payment(usd!("0.05")))
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .allow_http_loopback(true)
 //!     .build()?;
 //! let response = client.get(paywall.url("/report")).send().await?;
@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! # Finding sellers
+//! # LimitStatus sellers
 //!
 //! A [`Bazaar`] lists what a paywall [advertises](Paywall::advertisement), and misbehaves in the ways of a
 //! [`BazaarFault`].
@@ -58,7 +58,7 @@
 //! # async fn my_agent_buys(url: bursar::Url) {
 //! #     let signer = bursar::LocalSigner::random().unwrap();
 //! #     let policy = bursar::Policy::new().allow_network("base-sepolia");
-//! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::MemoryLedger::new());
+//! #     let agent = bursar::Client::builder().signer(signer).policy(policy).ledger(bursar::Ledger::memory());
 //! #     drop(agent.allow_http_loopback(true).build().unwrap().get(url).send().await);
 //! # }
 //!

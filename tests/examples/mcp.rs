@@ -11,7 +11,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bursar::mcp::{self, Asked, PaidTools, Server};
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 use bursar_testing::{Paywall, Route};
 use bursar_tests::tools as shop;
 use rmcp::ServiceExt;
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder()
         .signer(LocalSigner::random()?)
         .policy(policy)
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
     let service = ().serve(mcp::connect(&client, &url)?).await?;

@@ -8,7 +8,7 @@ use std::error::Error;
 use alloy::dyn_abi::TypedData;
 use bursar::reqwest::{self, StatusCode, Url};
 use bursar::{
-    Address, Client, MemoryLedger, Policy, ResponseExt, Signature, Signer, SignerError,
+    Address, Client, Ledger, Policy, ResponseExt, Signature, Signer, SignerError,
     TransferAuthorization, usd,
 };
 use bursar_testing::{Paywall, Route};
@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .allow_network("base-sepolia")
                 .per_payment(usd!("1")),
         )
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
         .build()?;
 

@@ -116,7 +116,12 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
         (1, 1, 0),
         "{fault:?}"
     );
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert_eq!(
         (purchases.len(), purchases[0].state),
         (1, State::Settled),
@@ -176,7 +181,12 @@ async fn cut_off(fault: Fault, settled: usize) -> PaymentStatus {
         (1, settled),
         "{fault:?}"
     );
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     let state = if spend == PaymentStatus::Paid {
         State::Settled
     } else {
@@ -304,6 +314,8 @@ async fn kept_payments_count_until_they_expire() {
     );
     assert_eq!((seller.cash_in(), taken(&seller)), (3, U256::from(30_000)));
     let counted: U256 = client
+        .ledger()
+        .unwrap()
         .purchases(&Filter::all())
         .await
         .unwrap()
@@ -365,7 +377,12 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
     assert_eq!(values, [U256::from(10_000), U256::from(20_000)]);
 
     assert_eq!(seller.cash_in(), 1);
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert_eq!(
         (purchases.len(), purchases[0].value),
         (1, U256::from(20_000)),
@@ -391,7 +408,12 @@ async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
         first.receipt().unwrap().transaction(),
         second.receipt().unwrap().transaction()
     );
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
     assert!(
         purchases
             .iter()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bursar::{
-    Address, Client, ClientBuilder, Clock, Error, ErrorKind, Filter, LocalSigner, MemoryLedger,
+    Address, Client, ClientBuilder, Clock, Error, ErrorKind, Filter, Ledger, LocalSigner,
     PaymentStatus, Policy, Purchase, RequestBuilder, ResponseExt, Rule, Signer, State, SystemClock,
     TransferAuthorization, U256, signer_fn, usd,
 };
@@ -70,7 +70,7 @@ impl Signed {
         let builder = Client::builder()
             .signer(self.signer())
             .policy(policy)
-            .ledger(MemoryLedger::new());
+            .ledger(Ledger::memory());
         // No trial speaks TLS, and loading the system's roots takes longer than a purchase.
         let builder = builder.http(
             reqwest::Client::builder()
@@ -471,7 +471,12 @@ impl Prepared {
             format!("{} settlements of {sum}", settled.len())
         });
 
-        let purchases = client.purchases(&Filter::all()).await.unwrap();
+        let purchases = client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap();
         let states: Vec<State> = purchases.iter().map(|entry| entry.state).collect();
         let booked = match (trial.states, states.as_slice()) {
             ([], []) => true,

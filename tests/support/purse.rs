@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
 use bursar::{
-    Address, Asset, AssetRegistry, Denial, Error, Filter, Intent, LocalSigner, MemoryLedger,
-    Network, Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy, PriceCheck, Purchase,
+    Address, Asset, AssetRegistry, Denial, Error, Filter, Intent, Ledger, LocalSigner, Network,
+    Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy, PriceCheck, Purchase,
     SignedPayment, Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
 };
 use serde_json::{Value, json};
@@ -200,7 +200,7 @@ impl TestOffer {
 /// A wallet under a policy. Agents share its books.
 pub struct WalletHarness {
     policy: Policy,
-    ledger: Arc<MemoryLedger>,
+    ledger: Ledger,
     clock: Arc<AtomicI64>,
     signatures: Arc<AtomicUsize>,
     equip: Box<dyn Fn(PayerBuilder) -> PayerBuilder + Send + Sync>,
@@ -218,7 +218,7 @@ impl WalletHarness {
     ) -> Self {
         Self {
             policy,
-            ledger: Arc::new(MemoryLedger::new()),
+            ledger: Ledger::memory(),
             clock: Arc::new(AtomicI64::new(START)),
             signatures: Arc::default(),
             equip: Box::new(equip),
@@ -236,7 +236,7 @@ impl WalletHarness {
         let builder = Payer::builder()
             .signer(signer)
             .policy(self.policy.clone())
-            .ledger(Arc::clone(&self.ledger))
+            .ledger(self.ledger.clone())
             .clock(move || Timestamp::from_millis(clock.load(Ordering::SeqCst)));
         let builder = match agent {
             Some(agent) => builder.agent(agent),
@@ -309,7 +309,11 @@ impl WalletHarness {
     }
 
     pub async fn purchases(&self) -> Vec<Purchase> {
-        self.payer(None).purchases(&Filter::all()).await.unwrap()
+        self.payer(None)
+            .ledger()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
     }
 }
 

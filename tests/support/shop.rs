@@ -1,7 +1,7 @@
 //! A wallet, a policy, a client and a paywall with one report to sell.
 
 use bursar::reqwest;
-use bursar::{Client, ClientBuilder, Filter, LocalSigner, MemoryLedger, Policy, Purchase, usd};
+use bursar::{Client, ClientBuilder, Filter, Ledger, LocalSigner, Policy, Purchase, usd};
 use bursar_testing::{Paywall, Route};
 
 /// The key of Anvil's account 0, which is published with it.
@@ -32,7 +32,7 @@ pub fn client() -> ClientBuilder {
         .http(http())
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
-        .ledger(MemoryLedger::new())
+        .ledger(Ledger::memory())
         .allow_http_loopback(true)
 }
 
@@ -61,6 +61,12 @@ pub fn bought() -> Purchase {
         let seller = open([report()]).await;
         let client = client().agent("forecaster").build().unwrap();
         client.get(seller.url("/report")).send().await.unwrap();
-        client.purchases(&Filter::all()).await.unwrap().remove(0)
+        client
+            .ledger()
+            .unwrap()
+            .purchases(&Filter::all())
+            .await
+            .unwrap()
+            .remove(0)
     })
 }

@@ -7,10 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bursar::{
-    Client, ClientBuilder, LocalSigner, MemoryLedger, PaymentStatus, Policy, ResponseExt,
-    SqliteLedger,
-};
+use bursar::{Client, ClientBuilder, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt};
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
 
@@ -67,7 +64,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         "hand" => by_hand(url("/one"), plan).await,
         "bursar" => {
             buy(
-                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                payer(policy())?.ledger(Ledger::memory()).build()?,
                 url("/one"),
                 plan,
             )
@@ -75,7 +72,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         }
         "bursar-eight" => {
             buy(
-                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                payer(policy())?.ledger(Ledger::memory()).build()?,
                 url("/eight"),
                 plan,
             )
@@ -83,7 +80,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         }
         "bursar-known" => {
             buy(
-                payer(known())?.ledger(MemoryLedger::new()).build()?,
+                payer(known())?.ledger(Ledger::memory()).build()?,
                 url("/one"),
                 plan,
             )
@@ -91,14 +88,14 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         }
         "bursar-sqlite" => {
             let directory = tempfile::tempdir_in(std::env::current_dir()?)?;
-            let ledger = SqliteLedger::open(directory.path().join("books.db"))?;
+            let ledger = Ledger::sqlite(directory.path().join("books.db"))?;
             buy(payer(policy())?.ledger(ledger).build()?, url("/one"), plan).await
         }
         "reqwest-free" => pass(ReqwestTransport(http()), format!("{base}/free"), plan).await,
         "reqwest-big" => pass(ReqwestTransport(http()), format!("{base}/big"), plan).await,
         "bursar-free" => {
             pass(
-                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                payer(policy())?.ledger(Ledger::memory()).build()?,
                 format!("{base}/free"),
                 plan,
             )
@@ -106,7 +103,7 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         }
         "bursar-big" => {
             pass(
-                payer(policy())?.ledger(MemoryLedger::new()).build()?,
+                payer(policy())?.ledger(Ledger::memory()).build()?,
                 format!("{base}/big"),
                 plan,
             )

@@ -5,9 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bursar::{
-    Intent, Ledger, LocalSigner, Payer, PaymentRequired, SignerError, SqliteLedger, signer_fn,
-};
+use bursar::{Intent, Ledger, LocalSigner, Payer, PaymentRequired, SignerError, signer_fn};
 use rusqlite::Connection;
 
 use crate::clients::KEY;
@@ -103,7 +101,7 @@ async fn open(path: &Path) -> Result<Duration, Failure> {
     let mut times = Vec::new();
     for _ in 0..9 {
         let began = Instant::now();
-        SqliteLedger::open(path)?.stopped().await?;
+        Ledger::sqlite(path)?.stopped().await?;
         times.push(began.elapsed());
     }
     Ok(median(times))
@@ -111,7 +109,7 @@ async fn open(path: &Path) -> Result<Duration, Failure> {
 
 /// A reservation, in the median: from the call to the signer's, which signs nothing, so that the hold is freed again.
 async fn buy(path: &Path, count: usize) -> Result<Duration, Failure> {
-    let ledger = SqliteLedger::open(path)?;
+    let ledger = Ledger::sqlite(path)?;
     let asked = Arc::new(Mutex::new(Instant::now()));
     let notes = Arc::clone(&asked);
     let address = LocalSigner::from_hex(&KEY.to_owned().into())?.address();

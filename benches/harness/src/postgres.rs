@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bursar::{Intent, LocalSigner, Outcome, Payer, PaymentRequired, Policy, PostgresLedger, usd};
+use bursar::{Intent, LocalSigner, Outcome, Payer, PaymentRequired, Policy, Ledger, usd};
 use reqwest::StatusCode;
 
 use crate::clients::KEY;
@@ -12,7 +12,7 @@ use crate::pieces::{paid, terms};
 
 /// Reserved, signed and settled, `plan.count` times, under one limit that all processes share.
 pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failure> {
-    let ledger = PostgresLedger::connect_in(url, schema).await?;
+    let ledger = Ledger::postgres_in(url, schema).await?;
     let policy = Policy::new().without_default_limits().allow_network("base-sepolia");
     let policy = policy.rolling(Duration::from_secs(3600), usd!("1000000"));
     let signer = LocalSigner::from_hex(&KEY.to_owned().into())?;

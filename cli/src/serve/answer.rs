@@ -488,7 +488,7 @@ impl From<&Purchase> for Record {
         Self {
             spend: spend.name(),
             state: entry.state,
-            purchase_id: entry.purchase.clone(),
+            purchase_id: entry.id.clone(),
             paid: (spend != PaymentStatus::NotPaid).then(|| Signed::from(entry)),
             receipt: Proof::of_entry(entry),
             price: amount(entry),

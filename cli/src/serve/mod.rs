@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::{
-    ChannelApprover, Client, Error, Ledger, LimitStatus, Network, PaymentStatus, PendingApproval,
+    ChannelApprover, Client, Error, LimitStatus, Network, PaymentStatus, PendingApproval,
     PriceOutcome, Purchase, PurchaseKey, Usd, reqwest,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
@@ -49,7 +49,6 @@ use crate::args::Serve;
 use crate::discover;
 use crate::exit::{Exit, Failure};
 use crate::policies;
-use crate::store::Store;
 use crate::wallet;
 use answer::{Answer, Record};
 use approval::{ASKED, Caller, Parked, Waiting, Way};
@@ -99,7 +98,6 @@ async fn serve(
 /// What the tools work with: made once, never changed.
 struct Desk {
     client: Client,
-    ledger: Store,
     /// The operator's ceiling beside the policy.
     max_price: Option<Usd>,
     body_limit: usize,
@@ -126,7 +124,7 @@ impl Desk {
             None => Sources::default(),
         };
         let asking = |payer: bursar::PayerBuilder| payer.approver(Caller);
-        let (payer, ledger) = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
+        let payer = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
         let mut client = Client::builder()
             .http(reqwest::Client::builder())
             .credentials(allowance.keys)
@@ -139,7 +137,6 @@ impl Desk {
         }
         Ok(Self {
             client: client.build()?,
-            ledger,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
             sources,
@@ -192,8 +189,9 @@ impl Desk {
         let id = error
             .purchase_id()
             .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
-        let key = PurchaseKey::new(self.client.payer()?.address(), id.clone());
-        self.ledger.purchase(&key).await.ok().flatten()
+        let payer = self.client.payer()?;
+        let key = PurchaseKey::new(payer.address(), id.clone());
+        payer.ledger().purchase(&key).await.ok().flatten()
     }
 }
 
@@ -439,14 +437,15 @@ impl Server {
         let id = read::<order::Purchase>(arguments)
             .and_then(|wanted| order::purchase(&wanted.purchase_id));
         let (id, payer) = match (id, self.0.client.payer()) {
-            (Ok(id), Some(payer)) => (id, payer.address()),
+            (Ok(id), Some(payer)) => (id, payer),
             (Ok(_), None) => return Answer::refused("no_wallet", "there is no wallet").result(),
             (Err(wrong), _) => return Answer::refused("usage", &wrong).result(),
         };
-        match self.0.ledger.purchase(&PurchaseKey::new(payer, id)).await {
+        let key = PurchaseKey::new(payer.address(), id);
+        match payer.ledger().purchase(&key).await {
             Ok(Some(entry)) => answer::result(&Record::from(&entry), false),
             Ok(None) => {
-                Answer::refused("purchase", "the books hold no purchase of this id").result()
+                Answer::refused("purchase", "the ledger has no purchase of this id").result()
             }
             Err(error) => Answer::of_error(&error.into(), None).result(),
         }

@@ -1,4 +1,4 @@
-//! The ledger in memory is simple enough to be believed; the others must be it.
+//! The ledger in memory is simple. The others must give the same answers.
 
 use proptest::prelude::*;
 
@@ -129,7 +129,7 @@ fn kind(number: u8) -> LimitKind {
     }
 }
 
-async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
+async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
     match step {
         Step::Reserve {
             id,
@@ -151,12 +151,12 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
                 Terms::First
             };
             wish.checks.payee = Some(PayeePin {
-                origin: wish.entry.origin.clone(),
+                origin: wish.purchase.origin.clone(),
                 payee: Address::repeat_byte(1),
             })
             .filter(|_| *value > 95);
             let (origin, method, path) = (
-                wish.entry.origin.clone(),
+                wish.purchase.origin.clone(),
                 "GET".to_owned(),
                 "/report".to_owned(),
             );
@@ -213,7 +213,7 @@ async fn take(ledger: &impl Ledger, step: &Step, now: u64) -> String {
     }
 }
 
-async fn survey(ledger: &impl Ledger, now: u64) -> String {
+async fn survey(ledger: &Ledger, now: u64) -> String {
     let meters = scopes()
         .into_iter()
         .flat_map(|(scope, _)| (0..KINDS).map(move |number| meter(scope.clone(), kind(number))))
@@ -243,8 +243,8 @@ async fn survey(ledger: &impl Ledger, now: u64) -> String {
     )
 }
 
-async fn compare(other: &impl Ledger, steps: &[Step]) {
-    let memory = MemoryLedger::new();
+async fn compare(other: &Ledger, steps: &[Step]) {
+    let memory = Ledger::memory();
     let mut now = NOW;
     for step in steps {
         now = match step {
@@ -272,7 +272,7 @@ proptest! {
     fn sqlite_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let sqlite = crate::ledger::SqliteLedger::open(":memory:").unwrap();
+            let sqlite = Ledger::sqlite(":memory:").unwrap();
             compare(&sqlite, &steps).await;
             assert!(sqlite.verify(None).await.unwrap().is_sound());
         });
@@ -288,7 +288,7 @@ proptest! {
     fn postgres_answers_as_memory_does(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let postgres = crate::ledger::postgres::tests::books().await;
+            let postgres = crate::ledger::postgres::tests::new_ledger().await;
             compare(&postgres, &steps).await;
             assert!(postgres.verify(None).await.unwrap().is_sound());
         });

@@ -1,5 +1,7 @@
 //! What becomes of purchases whose outcome is open: taken up again, released, confirmed, refunded.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ledger::{Freeze, Refund, Resumption};
 
@@ -17,7 +19,7 @@ fn wanted(entry: &NewPurchase, now: u64) -> Resumption {
 }
 
 async fn released(
-    ledger: &impl Ledger,
+    ledger: &Ledger,
     key: &PurchaseKey,
     valid_before: u64,
     cancelled: bool,
@@ -31,7 +33,7 @@ async fn released(
     }
 }
 
-async fn confirmed(ledger: &impl Ledger, key: &PurchaseKey, proof: &str) -> Transition {
+async fn confirmed(ledger: &Ledger, key: &PurchaseKey, proof: &str) -> Transition {
     let (nonce, transaction) = (state(ledger, key).await.nonce, Some(B256::repeat_byte(9)));
     Transition::Confirmed {
         nonce,
@@ -40,9 +42,9 @@ async fn confirmed(ledger: &impl Ledger, key: &PurchaseKey, proof: &str) -> Tran
     }
 }
 
-pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: &Shelf<L>) {
+pub(super) async fn an_unresolved_purchase_is_taken_up_by_one(ledgers: &Ledgers) {
     for last in [None, Some(unknown()), Some(rejected())] {
-        let ledger = shelf.books().await;
+        let ledger = ledgers.open().await;
         let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
         if let Some(last) = &last {
             ledger.record(&key, last, at(NOW)).await.unwrap();
@@ -109,8 +111,8 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one<L: Ledger>(shelf: 
     }
 }
 
-pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn what_was_delivered_is_not_taken_up(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let silent = |status| Transition::Unresolved {
         reason: "no receipt".to_owned(),
@@ -135,8 +137,8 @@ pub(super) async fn what_was_delivered_is_not_taken_up<L: Ledger>(shelf: &Shelf<
     }
 }
 
-pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn only_the_same_request_is_taken_up(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let mine = NewPurchase {
         tag: Some("t".to_owned()),
         agent: Some("a".to_owned()),
@@ -195,7 +197,7 @@ pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L
     hold(
         &ledger,
         NewPurchase {
-            purchase: "held".parse().unwrap(),
+            id: "held".parse().unwrap(),
             ..mine.clone()
         },
         NOW,
@@ -211,10 +213,8 @@ pub(super) async fn only_the_same_request_is_taken_up<L: Ledger>(shelf: &Shelf<L
     );
 }
 
-pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger>(
-    shelf: &Shelf<L>,
-) {
-    let ledger = shelf.books().await;
+pub(super) async fn what_is_released_does_not_count_and_is_bought_anew(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let nonce = state(&ledger, &key).await.nonce;
     ledger
@@ -261,8 +261,8 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew<L: Ledger
     );
 }
 
-pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn only_proof_of_the_latest_authorization_releases(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let refuses = |key: &PurchaseKey, transition: Transition, now: u64| {
         let (key, ledger) = (key.clone(), &ledger);
         async move {
@@ -336,8 +336,8 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases<L: Ledger>(s
     assert!(state(&ledger, &claimed).await.counts(at(NOW + 362)));
 }
 
-pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     for claim in [Some(settled()), None] {
         let key = sign(
             &ledger,
@@ -367,8 +367,8 @@ pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim<L: Ledger>(
     }
 }
 
-pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn a_signer_that_did_not_answer_is_asked_again(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     let doubtful = Transition::SignerTimedOut {
         valid_before: NOW + 300,
@@ -399,13 +399,13 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_again<L: Ledger>(shelf
     assert!(matches!(answer, Reserved::Denied(_)), "{answer:?}");
 }
 
-pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
-    assert_eq!(ledger.stopped().await.unwrap(), None);
-    for reason in ["the model went in circles", "still"] {
-        let order_to_stop = Freeze::new(reason, at(NOW));
-        ledger.stop(Some(&order_to_stop)).await.unwrap();
-        assert_eq!(ledger.stopped().await.unwrap(), Some(order_to_stop));
+pub(super) async fn a_freeze_stays_until_it_is_removed(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await.with_clock(Arc::new(|| at(NOW)));
+    assert_eq!(ledger.frozen().await.unwrap(), None);
+    for reason in ["the agent repeats itself", "still"] {
+        ledger.freeze(reason).await.unwrap();
+        let freeze = Some(Freeze::new(reason, at(NOW)));
+        assert_eq!(ledger.frozen().await.unwrap(), freeze);
         let denial = denied(&ledger, order("first", 1), NOW + 1, Vec::new())
             .await
             .unwrap();
@@ -413,9 +413,9 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
         assert!(denial.message.contains(reason), "{denial}");
     }
     assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
-    ledger.stop(None).await.unwrap();
-    ledger.stop(None).await.unwrap();
-    assert_eq!(ledger.stopped().await.unwrap(), None);
+    ledger.unfreeze().await.unwrap();
+    ledger.unfreeze().await.unwrap();
+    assert_eq!(ledger.frozen().await.unwrap(), None);
     assert!(
         denied(&ledger, order("first", 1), NOW + 1, Vec::new())
             .await
@@ -423,8 +423,8 @@ pub(super) async fn an_order_to_stop_stands_until_it_is_lifted<L: Ledger>(shelf:
     );
 }
 
-pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let key = sign(&ledger, order("first", 100), NOW, NOW + 300).await;
     ledger.record(&key, &settled(), at(NOW)).await.unwrap();
     let refund = |transaction: u8, value: u64| {
@@ -461,7 +461,7 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
     let mut generous = wish(order("second", 50), at(NOW + 11), lifetime(100));
     generous.checks.refunds_make_room = true;
     let dear = Reservation {
-        entry: order("third", 51),
+        purchase: order("third", 51),
         ..generous.clone()
     };
     let dear = Reservation {
@@ -492,8 +492,8 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may<L: Ledger>
     );
 }
 
-pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn repeats_and_failures_are_counted(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let server_error = || SellerAnswer::of(503);
     let lost = Transition::Unresolved {
         reason: "lost".to_owned(),
@@ -587,8 +587,8 @@ pub(super) async fn repeats_and_failures_are_counted<L: Ledger>(shelf: &Shelf<L>
     );
 }
 
-pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf: &Shelf<L>) {
-    let ledger = shelf.books().await;
+pub(super) async fn what_the_chain_must_be_asked_about_is_found(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
     let histories = [
         ("signed", vec![]),
         ("unknown", vec![unknown()]),
@@ -614,6 +614,6 @@ pub(super) async fn what_the_chain_must_be_asked_about_is_found<L: Ledger>(shelf
         ..Filter::all()
     };
     let found = ledger.purchases(&unproven).await.unwrap();
-    let found: Vec<_> = found.iter().map(|entry| entry.purchase.as_str()).collect();
+    let found: Vec<_> = found.iter().map(|entry| entry.id.as_str()).collect();
     assert_eq!(found, ["signed", "unknown", "rejected", "claimed"]);
 }

@@ -1,7 +1,7 @@
-//! Books in memory, gone with the process.
+//! A ledger in the memory of this process.
 
 mod index;
-mod kept;
+mod store;
 
 use std::sync::PoisonError;
 #[cfg(not(all(test, bursar_shuttle)))]
@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard};
 #[cfg(all(test, bursar_shuttle))]
 use shuttle::sync::{Mutex, MutexGuard};
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 
-use self::kept::Kept;
+use self::store::Store;
 use super::{
-    Filter, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition,
+    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumption, Transition, Verification,
 };
 use crate::limit::{
     Charge, Chargeable, Denial, LimitCheck, LimitQuery, LimitStatus, Scope, Since, Sum, Total,
@@ -23,120 +23,97 @@ use crate::limit::{
 };
 use crate::{Network, Origin, Timestamp};
 
-/// Books in this process's memory.
-///
-/// Limits start anew with every process, and a crash forgets what was signed: for tests and for
-/// wallets whose balance is the limit.
+/// The purchases of this process.
 #[derive(Debug, Default)]
-pub struct MemoryLedger {
-    books: Mutex<Kept>,
+pub(super) struct Memory {
+    store: Mutex<Store>,
 }
 
-impl MemoryLedger {
-    /// Empty books.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+impl Memory {
+    /// A panic in another thread cannot leave a purchase half written: [`Store::put`] does not panic.
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A panic elsewhere cannot leave an entry half-written: nothing in [`Kept::put`] panics.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-impl MemoryLedger {
-    /// Changes entries in ways that no transition does: books that are built wrongly, for tests.
-    pub(super) fn meddle(&self, change: impl Fn(&mut Purchase)) {
-        let mut books = self.lock();
-        for mut entry in books.purchases().to_vec() {
-            change(&mut entry);
-            books.put(entry);
-        }
-    }
-}
-
-impl Ledger for MemoryLedger {
-    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        let mut books = self.lock();
-        let known = books.find(&reservation.key()).cloned();
-        let mut entry = match reservation.plan(known.clone()) {
-            Plan::Hold(entry) => entry,
+    pub(super) fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        let mut store = self.lock();
+        let stored = store.find(&reservation.key()).cloned();
+        let mut purchase = match reservation.plan(stored.clone()) {
+            Plan::Hold(purchase) => purchase,
             Plan::Answer(answer) => return Ok(answer),
         };
         let now = reservation.checks.now();
-        books.track(&reservation.checks);
+        store.track(&reservation.checks);
         let denial = reservation
             .checks
-            .deny(&View::new(&books, now, known.as_ref()))?;
+            .deny(&View::new(&store, now, stored.as_ref()))?;
         if let Some(denial) = denial {
             return Ok(Reserved::Denied(Box::new(denial)));
         }
-        let lapsed: Vec<Purchase> = books
+        let lapsed: Vec<Purchase> = store
             .held()
             .filter_map(|held| reservation.lapse(held))
             .collect();
-        for freed in lapsed {
-            books.put(freed);
+        for voided in lapsed {
+            store.put(voided);
         }
-        entry.seq = known.map_or_else(|| books.next_seq(), |known| known.seq);
-        books.put((*entry).clone());
-        Ok(Reserved::Held(entry))
+        purchase.seq = stored.map_or_else(|| store.next_seq(), |stored| stored.seq);
+        store.put((*purchase).clone());
+        Ok(Reserved::Held(purchase))
     }
 
-    async fn record(
+    pub(super) fn record(
         &self,
         purchase: &PurchaseKey,
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut books = self.lock();
-        let known = books
+        let mut store = self.lock();
+        let stored = store
             .find(purchase)
             .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
-        let mut next = known.clone();
+        let mut next = stored.clone();
         next.apply(transition, now)?;
-        books.put(next);
+        store.put(next);
         Ok(())
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        let mut books = self.lock();
-        let taken = books
+    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
+        let mut store = self.lock();
+        let resumed = store
             .unresolved_of(wanted.fingerprint)
-            .find_map(|entry| wanted.take_up(entry));
-        if let Some(taken) = &taken {
-            books.put(taken.clone());
+            .find_map(|stored| wanted.resume(stored));
+        if let Some(resumed) = &resumed {
+            store.put(resumed.clone());
         }
-        Ok(taken)
+        Ok(resumed)
     }
 
-    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.lock().stopped = order.cloned();
+    pub(super) fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), LedgerError> {
+        self.lock().freeze = freeze.cloned();
         Ok(())
     }
 
-    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ok(self.lock().stopped.clone())
+    pub(super) fn frozen(&self) -> Result<Option<Freeze>, LedgerError> {
+        Ok(self.lock().freeze.clone())
     }
 
-    async fn examine(&self, check: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
-        let mut books = self.lock();
-        books.track(check);
-        check.evaluate(&View::new(&books, check.now(), None))
+    pub(super) fn examine(&self, check: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
+        let mut store = self.lock();
+        store.track(check);
+        check.evaluate(&View::new(&store, check.now(), None))
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
         Ok(self.lock().find(purchase).cloned())
     }
 
-    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let books = self.lock();
-        let mut found: Vec<Purchase> = books
+    pub(super) fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let store = self.lock();
+        let mut found: Vec<Purchase> = store
             .purchases()
             .iter()
-            .filter(|entry| filter.passes(entry))
+            .filter(|purchase| filter.passes(purchase))
             .cloned()
             .collect();
         if let Some(last) = filter.last {
@@ -144,11 +121,36 @@ impl Ledger for MemoryLedger {
         }
         Ok(found)
     }
+
+    /// There are no events, so the chain of hashes is empty.
+    pub(super) fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+        let missing = noted.filter(|head| *head != B256::ZERO);
+        let faults: Vec<LedgerFault> = missing.map(LedgerFault::HeadMissing).into_iter().collect();
+        Ok(Verification {
+            events: 0,
+            purchases: self.lock().next_seq().saturating_sub(1),
+            head: B256::ZERO,
+            fault_count: u64::from(!faults.is_empty()),
+            faults,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    /// Changes purchases in ways that no transition allows, to test that wrong ledgers are found out.
+    pub(super) fn corrupt(&self, change: impl Fn(&mut Purchase)) {
+        let mut store = self.lock();
+        for mut purchase in store.purchases().to_vec() {
+            change(&mut purchase);
+            store.put(purchase);
+        }
+    }
 }
 
 /// The ledger during one check.
 struct View<'a> {
-    books: &'a Kept,
+    store: &'a Store,
     now: Timestamp,
     /// The purchase that is being reserved, as it is stored.
     except: Option<&'a Purchase>,
@@ -157,15 +159,15 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(books: &'a Kept, now: Timestamp, except: Option<&'a Purchase>) -> Self {
+    fn new(store: &'a Store, now: Timestamp, except: Option<&'a Purchase>) -> Self {
         let is_other =
             |purchase: &&Purchase| except.is_none_or(|except| except.seq != purchase.seq);
-        let lapsed = books
+        let lapsed = store
             .held()
             .filter(|held| !held.counts(now))
             .filter(is_other);
         Self {
-            books,
+            store,
             now,
             except,
             lapsed: lapsed.collect(),
@@ -182,7 +184,7 @@ impl Usage for View<'_> {
     type Error = LedgerError;
 
     fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
-        Ok(self.books.stopped.as_ref().map(Freeze::denial))
+        Ok(self.store.freeze.as_ref().map(Freeze::denial))
     }
 
     /// Reads all purchases. Only debug assertions need this.
@@ -192,7 +194,7 @@ impl Usage for View<'_> {
         since: Since,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        let purchases = self.books.purchases().iter();
+        let purchases = self.store.purchases().iter();
         purchases
             .filter(|purchase| self.counts(purchase) && scope.covers(&purchase.payment()))
             .filter_map(|purchase| purchase.charge(since.moment))
@@ -211,12 +213,12 @@ impl Usage for View<'_> {
         units: U256,
     ) -> Result<Option<Timestamp>, LedgerError> {
         let places = self
-            .books
+            .store
             .index()
             .places(query, query.since, Timestamp::MAX);
         let mut gone = U256::ZERO;
         let mut counted = places.filter_map(|(at, place)| {
-            let purchase = self.books.get(place).filter(|known| self.counts(known))?;
+            let purchase = self.store.get(place).filter(|known| self.counts(known))?;
             Some((at, query.part(purchase)?))
         });
         let last = counted.find_map(|(at, part)| {
@@ -232,7 +234,7 @@ impl Usage for View<'_> {
         origin: &Origin,
         asset: (Network, Address),
     ) -> Result<Option<Address>, LedgerError> {
-        let mut bought = self.books.bought(origin, asset);
+        let mut bought = self.store.bought(origin, asset);
         Ok(bought
             .find(|purchase| self.counts(purchase))
             .map(|purchase| purchase.payee))
@@ -245,7 +247,7 @@ impl Usage for View<'_> {
         path: &str,
         asset: (Network, Address),
     ) -> Result<Option<U256>, LedgerError> {
-        let mut bought = self.books.bought_at(origin, asset, method, path).rev();
+        let mut bought = self.store.bought_at(origin, asset, method, path).rev();
         Ok(bought
             .find(|purchase| self.counts(purchase))
             .map(|purchase| purchase.value))
@@ -260,11 +262,11 @@ impl TotalStore for View<'_> {
     }
 
     fn find(&self, query: &LimitQuery<'_>) -> Result<Option<Total>, LedgerError> {
-        Ok(self.books.index().total(query))
+        Ok(self.store.index().total(query))
     }
 
     fn put(&self, query: &LimitQuery<'_>, total: Total) -> Result<(), LedgerError> {
-        self.books.index().put(query, total);
+        self.store.index().put(query, total);
         Ok(())
     }
 
@@ -279,10 +281,10 @@ impl TotalStore for View<'_> {
             ..query.since
         };
         let charges = self
-            .books
+            .store
             .index()
             .places(query, since, until)
-            .filter_map(|(_, place)| self.books.get(place)?.charge(since.moment));
+            .filter_map(|(_, place)| self.store.get(place)?.charge(since.moment));
         let parts = charges.filter_map(|charge| query.unit.measure(&charge));
         Ok(parts.fold(Sum::default(), Sum::plus))
     }
@@ -292,7 +294,7 @@ impl TotalStore for View<'_> {
             after,
             ..query.since
         };
-        let mut places = self.books.index().places(query, since, Timestamp::MAX);
+        let mut places = self.store.index().places(query, since, Timestamp::MAX);
         Ok(places.next().map_or(Timestamp::MAX, |(at, _)| at))
     }
 

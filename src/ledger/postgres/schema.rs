@@ -1,18 +1,18 @@
-//! The schema: whose it is, what is in it.
+//! The schema: its owner and its tables.
 
 use tokio_postgres::Transaction;
 
-use super::link::Failure;
+use super::pool::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::scope::create_indices;
 use crate::ledger::sql::tables::{TABLES, VERSION};
 
-/// `head` is the end of the chain of events and the number of purchases. Every write locks its one
-/// row first, so writers follow each other and no number is left out, without sequences.
+/// `chain_head` has one row: the end of the chain of events, and the number of purchases. Every write
+/// locks it first. Writers therefore wait for each other, and no number is left out.
 ///
-/// The marker's name says that the schema is ours.
+/// `bursar_schema` identifies a schema of bursar.
 const MORE_TABLES: &str = "
-CREATE TABLE head (
+CREATE TABLE chain_head (
     seq BIGINT PRIMARY KEY,
     purchases BIGINT NOT NULL,
     hash TEXT NOT NULL
@@ -21,7 +21,7 @@ CREATE TABLE bursar_schema (version BIGINT PRIMARY KEY);
 CREATE INDEX held ON purchases (lease_until) WHERE state = 'reserved';
 ";
 
-/// A name of an own schema, quoted. Names that would need an escape are refused.
+/// Quotes the name of a schema. Refuses names that would need escapes.
 pub(super) fn quoted(schema: &str) -> Result<String, LedgerError> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let sound =
@@ -35,35 +35,38 @@ pub(super) fn quoted(schema: &str) -> Result<String, LedgerError> {
     }
 }
 
-/// Lays out an empty or missing schema, and refuses what is not ours before anything is written.
-///
-/// Whether the transaction is to be committed: two that find nothing cannot both lay it out.
-pub(super) async fn claim(books: &Transaction<'_>, schema: &str) -> Result<(), Failure> {
+/// LimitCheck the schema, or creates it if it is empty or missing. Refuses a schema of another program
+/// before it writes.
+pub(super) async fn claim(transaction: &Transaction<'_>, schema: &str) -> Result<(), Failure> {
     let exists = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1";
     let tables = "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
                   ON n.oid = c.relnamespace WHERE n.nspname = $1";
-    if books.query_opt(exists, &[&schema]).await?.is_none() {
-        books
+    if transaction.query_opt(exists, &[&schema]).await?.is_none() {
+        transaction
             .batch_execute(&format!("CREATE SCHEMA {}", quoted(schema)?))
             .await?;
     }
-    let found = books.query(tables, &[&schema]).await?;
+    let found = transaction.query(tables, &[&schema]).await?;
     let names: Vec<&str> = found.iter().filter_map(|row| row.try_get(0).ok()).collect();
     if found.is_empty() {
-        return lay_out(books).await;
+        return create_tables(transaction).await;
     }
     if !names.contains(&"bursar_schema") {
         return Err(
             LedgerError::Damaged("the schema belongs to another program".to_owned()).into(),
         );
     }
-    let version: i64 = match books
+    let version: i64 = match transaction
         .query("SELECT version FROM bursar_schema", &[])
         .await?
         .as_slice()
     {
         [row] => row.try_get(0)?,
-        _ => return Err(LedgerError::Damaged("bursar_schema has not one row".to_owned()).into()),
+        _ => {
+            return Err(
+                LedgerError::Damaged("bursar_schema does not have one row".to_owned()).into(),
+            );
+        }
     };
     match version {
         VERSION => Ok(()),
@@ -78,18 +81,19 @@ pub(super) async fn claim(books: &Transaction<'_>, schema: &str) -> Result<(), F
     }
 }
 
-async fn lay_out(books: &Transaction<'_>) -> Result<(), Failure> {
+async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {
     let zero = alloy::primitives::B256::ZERO;
     let rows = format!(
-        "INSERT INTO head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
+        "INSERT INTO chain_head VALUES (0, 0, '{zero:#x}'); INSERT INTO bursar_schema VALUES ({VERSION});"
     );
-    books
+    transaction
         .batch_execute(&[&tables(), &create_indices(""), MORE_TABLES, &rows].join("\n"))
         .await?;
     Ok(())
 }
 
-/// Ranges of `host_reversed` are ranges of bytes, not of some language's alphabet.
+/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` is compared by bytes and not by the
+/// alphabet of a language.
 fn tables() -> String {
     TABLES
         .replace("INTEGER", "BIGINT")

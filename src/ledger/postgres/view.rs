@@ -9,7 +9,7 @@ use alloy::primitives::{Address, U256};
 use tokio_postgres::Row;
 
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
-use crate::ledger::sql::row::{Cells, freeze_order};
+use crate::ledger::sql::row::{Cells, freeze};
 use crate::ledger::{Freeze, LedgerError};
 use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, sum};
 use crate::{Network, Origin};
@@ -147,7 +147,7 @@ impl Asked {
     /// Adds a row of its query.
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
-            Self(_, Answer::Frozen(freeze)) => *freeze = Some(freeze_order(row)?),
+            Self(_, Answer::Frozen(found)) => *found = Some(freeze(row)?),
             Self(_, Answer::Total(total)) => {
                 *total = Cells::of(row)?.text::<Sum>("total")?.amount()
             }
@@ -175,7 +175,7 @@ impl Question {
 
     fn query(&self, present: &Present) -> Query {
         match self {
-            Self::Frozen => query::stopped(),
+            Self::Frozen => query::frozen(),
             Self::Total(scope, since, unit) => present.total(scope, *since, *unit),
             Self::Charges(scope, since) => present.charges("purchases", Part::All, scope, *since),
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),

@@ -1,11 +1,11 @@
-//! What the books in SQL databases share: entries as rows, and questions as queries.
+//! The parts that all SQL databases share: rows, tables and queries.
 
 pub(super) mod query;
 pub(super) mod row;
 pub(super) mod scope;
 pub(super) mod tables;
 
-/// A value to be written.
+/// A value to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
@@ -13,7 +13,7 @@ pub(super) enum Value {
     Text(String),
 }
 
-/// A value that was read.
+/// A value from a row.
 #[derive(Clone, Copy)]
 pub(super) enum Cell<'a> {
     Null,
@@ -23,7 +23,8 @@ pub(super) enum Cell<'a> {
 
 /// A row of any database.
 pub(super) trait Row {
-    /// `None` for what is of no type that the books write, or not there.
+    /// Returns the value of a column, or `None` if it is missing or has a type that bursar does not
+    /// write.
     fn cell(&self, column: &str) -> Option<Cell<'_>>;
 }
 

@@ -8,14 +8,14 @@ use alloy::primitives::Address;
 use super::row::{Cells, Columns, Event, Stored, integer};
 use super::scope::condition;
 use super::{Row, Value};
-use crate::ledger::entry::failed;
+use crate::ledger::purchase::failed;
 use crate::ledger::{Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
 use crate::{Network, Origin, Timestamp};
 
-/// A statement with `?` for its values, in order.
+/// A statement with one `?` for each of its values, in order.
 #[derive(Clone, Debug)]
 pub(in crate::ledger) struct Query {
     pub(in crate::ledger) sql: Cow<'static, str>,
@@ -24,24 +24,25 @@ pub(in crate::ledger) struct Query {
 
 /// The columns that [`charge`] reads, in this order, before `at`.
 const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, refunded, status";
-/// The condition of a purchase that counts now, except one purchase.
+/// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
-/// The condition of a purchase whose outcome the chain can still prove. The index `unproven` has the same condition.
+/// Selects purchases whose outcome the chain must still confirm. The index `unproven` has the same
+/// condition.
 const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// The condition of [`failed`].
 #[cfg(feature = "postgres")]
 const FAILED: &str = "((state = 'unresolved' AND status IS NULL) OR ((state = 'unresolved' OR state = 'settled') AND status >= 300))";
-/// The column that names the last event of a purchase. The event's hash covers the other columns.
+/// The column that is not covered by the hash of the event.
 const LAST_EVENT: &str = "last_event";
-/// The number of no purchase. The first purchase has number 1.
+/// The number of no purchase. The first purchase has 1.
 const NOTHING: i64 = 0;
 
-/// A part of all purchases. SQLite has separate indices for each part.
+/// The part of the purchases that a query reads. SQLite has separate indices for two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ledger) enum Part {
     /// All purchases.
     All,
-    /// Purchases that are reserved or signed. There are few.
+    /// Held or signed purchases, which are few.
     #[cfg(feature = "sqlite")]
     UnderWay,
     /// All other purchases.
@@ -50,7 +51,7 @@ pub(in crate::ledger) enum Part {
 }
 
 impl Part {
-    /// Returns the condition in SQL. The index of the part has the same text, so that SQLite can use it.
+    /// Returns the SQL condition. SQLite uses an index only if the query repeats its condition.
     pub(in crate::ledger) const fn condition(self) -> &'static str {
         match self {
             Self::All => "true",
@@ -62,7 +63,7 @@ impl Part {
     }
 }
 
-/// Returns the query of one purchase.
+/// Selects one purchase.
 pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     let sql = "SELECT * FROM purchases WHERE payer = ? AND purchase = ?";
     Query {
@@ -71,14 +72,18 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
-/// Returns the query of the purchases that pass the filter, newest first.
+/// Selects the purchases that pass the filter, newest first.
 pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
-    let conditions: [(&str, Option<Value>); 8] = [
+    let conditions: [(&str, Option<Value>); 9] = [
         (
             "reserved_at >= ?",
             filter.since.map(|at| at.millis().into()),
         ),
         ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
+        (
+            "purchase = ?",
+            filter.id.as_ref().map(|id| id.written().into()),
+        ),
         (
             "origin = ?",
             filter.origin.as_ref().map(|origin| origin.written().into()),
@@ -114,7 +119,8 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     }
 }
 
-/// Returns the query of the unresolved purchases of the same request, oldest first. `table` may name an index.
+/// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
+/// index.
 pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
         "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND fingerprint = ? AND payer = ? AND expires_at > ? \
@@ -129,31 +135,31 @@ pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
     }
 }
 
-/// Returns the query of the freeze.
-pub(in crate::ledger) fn stopped() -> Query {
+/// Selects the freeze.
+pub(in crate::ledger) fn frozen() -> Query {
     Query {
-        sql: "SELECT one AS seq, reason, since FROM freeze_order".into(),
+        sql: "SELECT id AS seq, reason, since FROM frozen".into(),
         values: Vec::new(),
     }
 }
 
-/// Returns the statement that writes the freeze, or removes it.
-pub(in crate::ledger) fn stop(order: Option<&Freeze>) -> Query {
-    let Some(order) = order else {
+/// Writes the freeze, or removes it.
+pub(in crate::ledger) fn set_freeze(freeze: Option<&Freeze>) -> Query {
+    let Some(freeze) = freeze else {
         return Query {
-            sql: "DELETE FROM freeze_order".into(),
+            sql: "DELETE FROM frozen".into(),
             values: Vec::new(),
         };
     };
-    let sql = "INSERT INTO freeze_order (one, reason, since) VALUES (1, ?, ?) \
-               ON CONFLICT (one) DO UPDATE SET reason = excluded.reason, since = excluded.since";
+    let sql = "INSERT INTO frozen (id, reason, since) VALUES (1, ?, ?) \
+               ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, since = excluded.since";
     Query {
         sql: sql.into(),
-        values: vec![order.reason.clone().into(), order.since.millis().into()],
+        values: vec![freeze.reason.clone().into(), freeze.since.millis().into()],
     }
 }
 
-/// Returns the statement that writes a purchase over its earlier state. `event` led to the new state.
+/// Writes a purchase over the stored one, with the number of the event that changed it.
 pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = columns
@@ -177,7 +183,7 @@ pub(in crate::ledger) fn write(columns: Columns, event: &Event) -> Query {
     }
 }
 
-/// Returns the statement that writes the columns that changed. SQLite then updates only the indices of these columns.
+/// Writes the columns that changed. SQLite updates an index only if one of its columns is written.
 #[cfg(feature = "sqlite")]
 pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Event) -> Query {
     let [(_, seq), ..] = columns;
@@ -199,7 +205,7 @@ pub(in crate::ledger) fn rewrite(before: &Columns, columns: &Columns, event: &Ev
     }
 }
 
-/// Returns the statement that appends an event to the end of the chain.
+/// Appends an event.
 pub(in crate::ledger) fn append(event: Event) -> Query {
     static SQL: OnceLock<String> = OnceLock::new();
     let (names, values): (Vec<_>, Vec<_>) = event.columns.into_iter().unzip();
@@ -217,12 +223,12 @@ fn insert(table: &str, names: &[&str]) -> String {
     )
 }
 
-/// The number of rows that one step of a verification reads. Payments go on between the steps.
+/// The number of rows that one step of a verification reads. Clients can pay between the steps.
 pub(in crate::ledger) const STEP: usize = 1000;
 
-/// Returns the query of the events after this number, for [`Audit::event`].
+/// Selects the events after this number, for [`Audit::event`].
 ///
-/// [`Audit::event`]: crate::ledger::seal::Audit::event
+/// [`Audit::event`]: crate::ledger::hash_chain::Audit::event
 pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     let sql = format!(
         "SELECT e.*, p.seq AS purchase_seq, p.last_event FROM events e \
@@ -235,9 +241,9 @@ pub(in crate::ledger) fn events_after(seq: i64) -> Query {
     }
 }
 
-/// Returns the query of the purchases after this number, for [`Audit::purchase`].
+/// Selects the purchases after this number, for [`Audit::purchase`].
 ///
-/// [`Audit::purchase`]: crate::ledger::seal::Audit::purchase
+/// [`Audit::purchase`]: crate::ledger::hash_chain::Audit::purchase
 pub(in crate::ledger) fn purchases_after(seq: i64) -> Query {
     let sql = format!(
         "SELECT p.*, e.purchase_hash FROM purchases p \

@@ -1,4 +1,4 @@
-//! Entries as rows, and rows as entries.
+//! Conversion between purchases and rows.
 
 use alloy::primitives::{Address, B256, U256};
 use secrecy::{ExposeSecret, SecretString};
@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Cell, Row, Value};
-use crate::ledger::seal::{self, Head};
+use crate::ledger::hash_chain::{self, Head};
 use crate::ledger::{
     Freeze, LedgerError, Purchase, PurchaseId, Refund, SellerAnswer, State, random_hex,
 };
@@ -14,11 +14,13 @@ use crate::ledger::{
 use crate::limit::Sum;
 use crate::{Network, Origin, Timestamp, Usd};
 
-/// A value with one spelling in the books, so that SQL can compare it.
+/// A value with exactly one text form in the database, so that SQL can compare it.
 pub(in crate::ledger) trait Stored: Sized {
+    /// Returns the text form.
     fn written(&self) -> String;
-    /// The value of a text that need not be canonical.
+    /// Parses a text that may have another form.
     fn parsed(text: &str) -> Option<Self>;
+    /// Parses a text in the form of [`written`](Self::written).
     fn read(text: &str) -> Option<Self> {
         Self::parsed(text).filter(|value| value.written() == text)
     }
@@ -59,87 +61,90 @@ impl Stored for Sum {
     }
 }
 
-/// `com.example.api`.
+/// Returns the host with its labels reversed: `com.example.api`.
 pub(in crate::ledger) fn reversed(host: &str) -> String {
     host.rsplit('.').collect::<Vec<_>>().join(".")
 }
 
-/// The columns of an entry, `seq` first, by name.
+/// The columns of a purchase with their names. `seq` is the first.
 pub(in crate::ledger) type Columns = [(&'static str, Value); 42];
 
-/// Every column, each named here for writing and in [`entry`] for reading.
-pub(in crate::ledger) fn columns(entry: &Purchase) -> Result<Columns, LedgerError> {
+/// Returns every column of a purchase. [`purchase`] reads them.
+pub(in crate::ledger) fn columns(purchase: &Purchase) -> Result<Columns, LedgerError> {
     Ok([
-        ("seq", integer(entry.seq, "seq")?.into()),
-        ("purchase", entry.purchase.written().into()),
-        ("generation", entry.generation.into()),
-        ("payer", entry.payer.written().into()),
-        ("state", entry.state.written().into()),
-        ("live", live(entry).into()),
-        ("fingerprint", entry.fingerprint.written().into()),
-        ("identifier", entry.identifier.clone().into()),
-        ("origin", entry.origin.written().into()),
-        ("host_reversed", reversed(entry.origin.host()).into()),
-        ("method", entry.method.clone().into()),
-        ("path", entry.path.clone().into()),
-        ("foreign_resource", entry.foreign_resource.clone().into()),
-        ("version", entry.version.into()),
-        ("network", entry.network.written().into()),
-        ("asset", entry.asset.written().into()),
-        ("symbol", entry.symbol.clone().into()),
-        ("decimals", entry.decimals.into()),
-        ("payee", entry.payee.written().into()),
-        ("value", entry.value.written().into()),
+        ("seq", integer(purchase.seq, "seq")?.into()),
+        ("purchase", purchase.id.written().into()),
+        ("generation", purchase.generation.into()),
+        ("payer", purchase.payer.written().into()),
+        ("state", purchase.state.written().into()),
+        ("live", live(purchase).into()),
+        ("fingerprint", purchase.fingerprint.written().into()),
+        ("identifier", purchase.identifier.clone().into()),
+        ("origin", purchase.origin.written().into()),
+        ("host_reversed", reversed(purchase.origin.host()).into()),
+        ("method", purchase.method.clone().into()),
+        ("path", purchase.path.clone().into()),
+        ("foreign_resource", purchase.foreign_resource.clone().into()),
+        ("version", purchase.version.into()),
+        ("network", purchase.network.written().into()),
+        ("asset", purchase.asset.written().into()),
+        ("symbol", purchase.symbol.clone().into()),
+        ("decimals", purchase.decimals.into()),
+        ("payee", purchase.payee.written().into()),
+        ("value", purchase.value.written().into()),
         (
             "usd_micros",
-            entry
+            purchase
                 .usd
                 .map(|usd| integer(usd.micros(), "usd_micros"))
                 .transpose()?
                 .into(),
         ),
-        ("nonce", entry.nonce.written().into()),
-        ("tag", entry.tag.clone().into()),
-        ("agent", entry.agent.clone().into()),
-        ("credential", entry.credential.clone().into()),
-        ("reserved_at", entry.reserved_at.millis().into()),
-        ("lease_until", entry.lease_until.millis().into()),
+        ("nonce", purchase.nonce.written().into()),
+        ("tag", purchase.tag.clone().into()),
+        ("agent", purchase.agent.clone().into()),
+        ("credential", purchase.credential.clone().into()),
+        ("reserved_at", purchase.reserved_at.millis().into()),
+        ("lease_until", purchase.lease_until.millis().into()),
         (
             "presenter_lease_until",
-            entry.presenter_lease_until.millis().into(),
+            purchase.presenter_lease_until.millis().into(),
         ),
-        ("counts_at", entry.counts_at.millis().into()),
-        ("expires_at", entry.expires_at.millis().into()),
-        ("updated_at", entry.updated_at.millis().into()),
+        ("counts_at", purchase.counts_at.millis().into()),
+        ("expires_at", purchase.expires_at.millis().into()),
+        ("updated_at", purchase.updated_at.millis().into()),
         (
             "valid_before",
-            entry
+            purchase
                 .valid_before
                 .map(|at| integer(at, "valid_before"))
                 .transpose()?
                 .into(),
         ),
-        ("status", entry.status.into()),
-        ("reason", entry.reason.clone().into()),
+        ("status", purchase.status.into()),
+        ("reason", purchase.reason.clone().into()),
         (
             "claimed_transaction",
-            entry.transaction.map(|hash| hash.written()).into(),
+            purchase.transaction.map(|hash| hash.written()).into(),
         ),
         (
             "verified_transaction",
-            entry.verified_transaction.map(|hash| hash.written()).into(),
+            purchase
+                .verified_transaction
+                .map(|hash| hash.written())
+                .into(),
         ),
-        ("proof", entry.proof.clone().into()),
+        ("proof", purchase.proof.clone().into()),
         (
             "answer",
-            entry.answer.as_ref().map(json_text).transpose()?.into(),
+            purchase.answer.as_ref().map(json_text).transpose()?.into(),
         ),
-        ("terms", entry.terms.clone().into()),
-        ("refunds", json_text(&entry.refunds)?.into()),
-        ("refunded", entry.refunded().written().into()),
+        ("terms", purchase.terms.clone().into()),
+        ("refunds", json_text(&purchase.refunds)?.into()),
+        ("refunded", purchase.refunded().written().into()),
         (
             "payload",
-            entry
+            purchase
                 .payload
                 .as_ref()
                 .map(|payload| payload.expose_secret().to_owned())
@@ -148,10 +153,10 @@ pub(in crate::ledger) fn columns(entry: &Purchase) -> Result<Columns, LedgerErro
     ])
 }
 
-/// What indices leave out is what never counts again.
-fn live(entry: &Purchase) -> u8 {
+/// Returns 0 for a purchase that never counts again. The indices leave it out.
+fn live(purchase: &Purchase) -> u8 {
     u8::from(!matches!(
-        entry.state,
+        purchase.state,
         State::Voided | State::ReleasedByProof
     ))
 }
@@ -160,18 +165,18 @@ fn json_text(value: &impl Serialize) -> Result<String, LedgerError> {
     serde_json::to_string(value).map_err(LedgerError::store)
 }
 
-/// SQL's integers are signed.
+/// Converts a number to the signed integers of SQL.
 pub(in crate::ledger) fn integer(value: u64, column: &str) -> Result<i64, LedgerError> {
     i64::try_from(value)
         .map_err(|_| LedgerError::store(format!("{column} {value} does not fit the ledger")))
 }
 
 /// Reads a whole row of `purchases`.
-pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Purchase, LedgerError> {
+pub(in crate::ledger) fn purchase(row: &impl Row) -> Result<Purchase, LedgerError> {
     let cells = Cells::of(row)?;
     let read = Purchase {
         seq: cells.integer("seq")?,
-        purchase: cells.text("purchase")?,
+        id: cells.text("purchase")?,
         generation: cells.integer("generation")?,
         payer: cells.text("payer")?,
         state: cells.text("state")?,
@@ -218,15 +223,15 @@ pub(in crate::ledger) fn entry(row: &impl Row) -> Result<Purchase, LedgerError> 
     if cells.raw_text("host_reversed")? != Some(reversed(read.origin.host()).as_str()) {
         return Err(cells.damaged("host_reversed"));
     }
-    // The limits read the sum, not the refunds.
+    // The limits read this column and not the single refunds.
     if cells.text::<U256>("refunded")? != read.refunded() {
         return Err(cells.damaged("refunded"));
     }
     Ok(read)
 }
 
-/// One row. What cannot be read is damage, named by table, row and column and never by value: one
-/// of the columns is a payment header.
+/// One row. A value that cannot be read is damage. The error names table, row and column but not
+/// the value, because one of the columns is a payment header.
 pub(in crate::ledger) struct Cells<'a, R> {
     row: &'a R,
     table: &'static str,
@@ -326,24 +331,24 @@ impl<'a, R: Row> Cells<'a, R> {
     }
 }
 
-/// Reads the order to stop.
-pub(in crate::ledger) fn freeze_order(row: &impl Row) -> Result<Freeze, LedgerError> {
+/// Reads a row of `frozen`.
+pub(in crate::ledger) fn freeze(row: &impl Row) -> Result<Freeze, LedgerError> {
     let cells = Cells::of(row)?;
     Ok(Freeze::new(cells.string("reason")?, cells.time("since")?))
 }
 
-/// A row of `events`: the transition, what it left in the books, and its place in the chain.
+/// A row of `events`: the change of a purchase, and its place in the chain of hashes.
 pub(in crate::ledger) struct Event {
     pub(in crate::ledger) seq: i64,
     pub(in crate::ledger) columns: Vec<(&'static str, Value)>,
-    /// The end of the chain that it makes.
+    /// The end of the chain after this event.
     pub(in crate::ledger) head: Head,
 }
 
-/// The event after `head` that left the entry as it is, in these columns.
+/// Returns the event after `head` that changed the purchase. `columns` are its new columns.
 pub(in crate::ledger) fn event(
     head: Head,
-    entry: &Purchase,
+    purchase: &Purchase,
     columns: &Columns,
     before: Option<State>,
 ) -> Result<Event, LedgerError> {
@@ -351,16 +356,16 @@ pub(in crate::ledger) fn event(
     let seq = integer(events, "seq")?;
     let values = [
         seq.into(),
-        entry.updated_at.millis().into(),
-        entry.payer.written().into(),
-        entry.purchase.written().into(),
+        purchase.updated_at.millis().into(),
+        purchase.payer.written().into(),
+        purchase.id.written().into(),
         before.map(|state| state.written()).into(),
-        entry.state.written().into(),
-        detail(entry)?.into(),
-        seal::digest(columns).written().into(),
+        purchase.state.written().into(),
+        detail(purchase)?.into(),
+        hash_chain::purchase_hash(columns).written().into(),
     ];
-    let hash = seal::link(head.hash, &values);
-    let columns = seal::SEALED
+    let hash = hash_chain::event_hash(head.hash, &values);
+    let columns = hash_chain::HASHED_COLUMNS
         .into_iter()
         .zip(values)
         .chain([("hash", hash.written().into())])
@@ -374,7 +379,8 @@ pub(in crate::ledger) fn event(
 
 #[derive(Serialize)]
 struct Detail<'a> {
-    /// Tells two writes of the same content apart, and so whose commit it was that succeeded.
+    /// A random number that distinguishes two writes of the same content. It shows which of two
+    /// commits took effect.
     write: String,
     generation: u32,
     network: Network,
@@ -396,26 +402,26 @@ struct Detail<'a> {
     refunds: &'a [Refund],
 }
 
-fn detail(entry: &Purchase) -> Result<String, LedgerError> {
+fn detail(purchase: &Purchase) -> Result<String, LedgerError> {
     json_text(&Detail {
         write: random_hex().map_err(LedgerError::store)?,
-        generation: entry.generation,
-        network: entry.network,
-        asset: entry.asset.written(),
-        payee: entry.payee.written(),
-        value: entry.value.written(),
-        usd: entry.usd,
-        lease_until: entry.lease_until.millis(),
-        presenter_lease_until: entry.presenter_lease_until.millis(),
-        counts_at: entry.counts_at.millis(),
-        expires_at: entry.expires_at.millis(),
-        valid_before: entry.valid_before,
-        status: entry.status,
-        reason: entry.reason.as_deref(),
-        claimed_transaction: entry.transaction.map(|hash| hash.written()),
-        verified_transaction: entry.verified_transaction.map(|hash| hash.written()),
-        proof: entry.proof.as_deref(),
-        answer: entry.answer.as_ref(),
-        refunds: &entry.refunds,
+        generation: purchase.generation,
+        network: purchase.network,
+        asset: purchase.asset.written(),
+        payee: purchase.payee.written(),
+        value: purchase.value.written(),
+        usd: purchase.usd,
+        lease_until: purchase.lease_until.millis(),
+        presenter_lease_until: purchase.presenter_lease_until.millis(),
+        counts_at: purchase.counts_at.millis(),
+        expires_at: purchase.expires_at.millis(),
+        valid_before: purchase.valid_before,
+        status: purchase.status,
+        reason: purchase.reason.as_deref(),
+        claimed_transaction: purchase.transaction.map(|hash| hash.written()),
+        verified_transaction: purchase.verified_transaction.map(|hash| hash.written()),
+        proof: purchase.proof.as_deref(),
+        answer: purchase.answer.as_ref(),
+        refunds: &purchase.refunds,
     })
 }

@@ -1,18 +1,20 @@
-//! The tables, as SQLite reads them; other databases put in their names of types.
+//! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
-/// Version of [`TABLES`].
+/// The version of [`TABLES`].
 pub(in crate::ledger) const VERSION: i64 = 7;
 
-/// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that equal
-/// means equal; times are milliseconds and `valid_before` seconds since 1970.
+/// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
+/// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
 ///
-/// `host_reversed` is `com.example.api`, so that all that is below a domain is one range. Indices
-/// leave out what is freed or released: it never counts again, and would pile up at the end of time, where
-/// holds have their `counts_at`. They do so by `live` rather than by `state`, so that a purchase which goes on
-/// to its next state stays where it is in them. Where an index ends in `seq`, one row is looked for, the first or the
-/// last. Nothing is deleted, so that no `seq` is given twice. A purchase names its last event, so that events need no
-/// index beside their order: it would be written in another place with each. There is no `IN`: SQLite would build a
-/// table of its list with every write.
+/// * `host_reversed` is `com.example.api`. All hosts below a domain are therefore one range.
+/// * Indices leave out voided and released purchases. Those never count again, and would pile up at
+///   the maximum time, which is the `counts_at` of a hold. The condition is `live` and not `state`,
+///   so that a purchase keeps its place in an index when its state changes.
+/// * An index that ends in `seq` finds one row: the first or the last.
+/// * Rows are never deleted, so no `seq` is used twice.
+/// * A purchase names its last event. Events therefore need no second index, in which every write
+///   would touch another page.
+/// * There is no `IN`: SQLite would build a table from its list with every write.
 pub(in crate::ledger) const TABLES: &str = "
 CREATE TABLE purchases (
     seq INTEGER PRIMARY KEY,
@@ -79,8 +81,8 @@ CREATE INDEX unresolved ON purchases (fingerprint, seq)
 CREATE INDEX unproven ON purchases (seq)
     WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL);
 
-CREATE TABLE freeze_order (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
+CREATE TABLE frozen (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
     reason TEXT NOT NULL,
     since INTEGER NOT NULL
 ) STRICT;

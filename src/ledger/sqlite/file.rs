@@ -7,13 +7,13 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::known::Known;
 use super::{failed, totals};
-use crate::ledger::seal::Head;
+use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::query::{self, Query};
 use crate::ledger::sql::row::Columns;
 use crate::ledger::sql::{Cell, Row, Value, row};
 use crate::ledger::{LedgerError, Purchase, PurchaseKey};
 
-/// The file under the write lock, and the cache of its rows.
+/// The file under the write lock, with the cached part of its content.
 #[derive(Clone, Copy)]
 pub(super) struct File<'a> {
     pub(super) books: &'a Connection,
@@ -22,34 +22,26 @@ pub(super) struct File<'a> {
 
 impl File<'_> {
     pub(super) fn find(self, key: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        let known = self.known.borrow().entry(key).cloned();
+        let known = self.known.borrow().purchase(key).cloned();
         debug_assert!(
-            match &known {
-                Some(known) => {
-                    let stored = find(self.books, key)?;
-                    stored.as_ref().map(row::columns).transpose()? == Some(row::columns(known)?)
-                }
-                None => true,
-            },
-            "the file has the row that is known"
+            known
+                .as_ref()
+                .is_none_or(|known| is_stored(self.books, known)),
+            "the file has the known purchase"
         );
         known.map_or_else(|| find(self.books, key), |known| Ok(Some(known)))
     }
 
-    /// Writes a purchase over its earlier state, and the event that led to the new state.
+    /// Writes the purchase over its stored form `before`, and the event of the change.
     pub(super) fn write(
         self,
-        entry: &Purchase,
+        purchase: &Purchase,
         before: Option<&Purchase>,
     ) -> Result<(), LedgerError> {
-        totals::change(self, before, entry)?;
-        let columns = row::columns(entry)?;
-        let event = row::event(
-            self.head()?,
-            entry,
-            &columns,
-            before.map(|before| before.state),
-        )?;
+        totals::change(self, before, purchase)?;
+        let columns = row::columns(purchase)?;
+        let state_before = before.map(|before| before.state);
+        let event = row::event(self.head()?, purchase, &columns, state_before)?;
         let head = event.head;
         let change = match before {
             None => query::write(columns.clone(), &event),
@@ -60,30 +52,29 @@ impl File<'_> {
         let mut known = self.known.borrow_mut();
         known.head = Some(head);
         if before.is_none() {
-            known.last_seq = Some(entry.seq);
+            known.last_seq = Some(purchase.seq);
         }
-        known.put(entry, columns);
+        known.put(purchase, columns);
         Ok(())
     }
 
-    /// Returns the row of a purchase.
-    fn columns(self, entry: &Purchase) -> Result<Columns, LedgerError> {
-        let known = self.known.borrow_mut().take_columns(&entry.key());
+    /// Returns the stored row of this purchase.
+    fn columns(self, purchase: &Purchase) -> Result<Columns, LedgerError> {
+        let known = self.known.borrow_mut().take_columns(&purchase.key());
         debug_assert!(
-            match &known {
-                Some(known) => *known == row::columns(entry)?,
-                None => true,
-            },
-            "the file has the row that is known"
+            known
+                .as_ref()
+                .is_none_or(|known| row::columns(purchase).is_ok_and(|columns| columns == *known)),
+            "the known row is the row of the purchase"
         );
-        known.map_or_else(|| row::columns(entry), Ok)
+        known.map_or_else(|| row::columns(purchase), Ok)
     }
 
     pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
         let known = self.known.borrow().last_seq;
         debug_assert!(
-            known.is_none() || known == Some(last_seq(self.books)?),
-            "the file has the last number that is known"
+            known.is_none_or(|known| last_seq(self.books).is_ok_and(|last| last == known)),
+            "the file has the known number of purchases"
         );
         let last = known.map_or_else(|| last_seq(self.books), Ok)?;
         Ok(last.saturating_add(1))
@@ -92,42 +83,48 @@ impl File<'_> {
     fn head(self) -> Result<Head, LedgerError> {
         let known = self.known.borrow().head;
         debug_assert!(
-            known.is_none() || known == Some(head(self.books)?),
-            "the file has the end of the chain that is known"
+            known.is_none_or(|known| head(self.books).is_ok_and(|head| head == known)),
+            "the file has the known head"
         );
         known.map_or_else(|| head(self.books), Ok)
     }
 }
 
+/// Returns whether the file has this purchase, for self-checks.
+fn is_stored(connection: &Connection, purchase: &Purchase) -> bool {
+    let stored = find(connection, &purchase.key()).ok().flatten();
+    stored.is_some_and(|stored| row::columns(&stored).ok() == row::columns(purchase).ok())
+}
+
 /// Returns the number of the last purchase.
-fn last_seq(books: &Connection) -> Result<u64, LedgerError> {
+fn last_seq(connection: &Connection) -> Result<u64, LedgerError> {
     let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
-    let mut statement = books.prepare_cached(sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
     u64::try_from(last).map_err(|_| LedgerError::Damaged("purchases, column seq".to_owned()))
 }
 
-fn head(books: &Connection) -> Result<Head, LedgerError> {
-    let sql = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1".into();
-    let last = first(
-        books,
-        Query {
-            sql,
-            values: Vec::new(),
-        },
-        |line| Head::read(line),
-    )?;
-    Ok(last.unwrap_or(Head::EMPTY))
+/// Returns the end of the chain of hashes.
+fn head(connection: &Connection) -> Result<Head, LedgerError> {
+    let newest = Query {
+        sql: "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1".into(),
+        values: Vec::new(),
+    };
+    let head = first(connection, newest, |line| Head::read(line))?;
+    Ok(head.unwrap_or(Head::EMPTY))
 }
 
-pub(super) fn find(books: &Connection, key: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-    first(books, query::purchase(key), |line| row::entry(line))
+pub(super) fn find(
+    connection: &Connection,
+    key: &PurchaseKey,
+) -> Result<Option<Purchase>, LedgerError> {
+    first(connection, query::purchase(key), |line| row::purchase(line))
 }
 
-pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Purchase>, LedgerError> {
+pub(super) fn read(connection: &Connection, query: Query) -> Result<Vec<Purchase>, LedgerError> {
     let mut purchases = Vec::new();
-    each(books, query, |line| {
-        purchases.push(row::entry(line)?);
+    each(connection, query, |line| {
+        purchases.push(row::purchase(line)?);
         Ok(())
     })?;
     Ok(purchases)
@@ -135,11 +132,11 @@ pub(super) fn read(books: &Connection, query: Query) -> Result<Vec<Purchase>, Le
 
 /// Reads the first row of a query.
 pub(super) fn first<T>(
-    books: &Connection,
+    connection: &Connection,
     Query { sql, values }: Query,
     read: impl FnOnce(&Line<'_>) -> Result<T, LedgerError>,
 ) -> Result<Option<T>, LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     rows.next()
         .map_err(failed)?
@@ -147,13 +144,13 @@ pub(super) fn first<T>(
         .transpose()
 }
 
-/// Calls `take` with every row of a query. The rows do not stay in memory.
+/// Passes the rows of a query to `take`, one by one, so that memory does not grow with them.
 pub(super) fn each(
-    books: &Connection,
+    connection: &Connection,
     Query { sql, values }: Query,
     mut take: impl FnMut(&Line<'_>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         take(&Line::of(row))?;
@@ -161,15 +158,19 @@ pub(super) fn each(
     Ok(())
 }
 
-pub(super) fn execute(books: &Connection, Query { sql, values }: Query) -> Result<(), LedgerError> {
-    let mut statement = books.prepare_cached(&sql).map_err(failed)?;
+pub(super) fn execute(
+    connection: &Connection,
+    Query { sql, values }: Query,
+) -> Result<(), LedgerError> {
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     statement
         .execute(params_from_iter(values))
         .map(drop)
         .map_err(failed)
 }
 
-/// A row of SQLite. Ask for the columns in about their order: each search begins where the last one ended.
+/// A row whose columns are read roughly in their order. SQLite compares all names to find a column
+/// by its name, so the search begins after the last column that was read.
 pub(super) struct Line<'a> {
     row: &'a rusqlite::Row<'a>,
     next: std::cell::Cell<usize>,

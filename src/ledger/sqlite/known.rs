@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::failed;
 use crate::Timestamp;
-use crate::ledger::seal::Head;
+use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::row::Columns;
 use crate::ledger::{LedgerError, Purchase, PurchaseKey, State};
 use crate::limit::{LimitQuery, Scope, Total, Totals};
@@ -53,7 +53,7 @@ impl Known {
         self.version = Some(version);
     }
 
-    pub(super) fn entry(&self, key: &PurchaseKey) -> Option<&Purchase> {
+    pub(super) fn purchase(&self, key: &PurchaseKey) -> Option<&Purchase> {
         self.purchases.get(key).map(|(entry, _)| entry)
     }
 

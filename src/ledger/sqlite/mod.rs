@@ -1,6 +1,5 @@
-//! Books in a SQLite file that all processes of a host share.
+//! A ledger in a SQLite file, which all processes of a host can share.
 
-mod desk;
 mod file;
 mod known;
 mod schema;
@@ -8,9 +7,9 @@ mod schema;
 mod tests;
 mod totals;
 mod view;
+mod writer;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -19,72 +18,45 @@ use alloy::primitives::B256;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use self::desk::{Job, Read, Sync, Write};
 use self::file::{File, Line};
 use self::view::View;
-use super::seal::{Audit, Fault, Verification};
+use self::writer::{Job, Read, Sync, Write};
+use super::hash_chain::Audit;
 use super::sql::query::{self, Query};
 use super::sql::row;
 use super::{
-    Filter, Freeze, Ledger, LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition,
+    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumption, Transition, Verification,
 };
 use crate::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
-/// Books in a SQLite file: durable, and shared by all clients and processes that open it.
-///
-/// Clones are handles on the same books. One thread of its own does all the reading and writing,
-/// so that no task waits on a disk; it ends, and closes the file, when the last handle is dropped.
-/// What was begun is finished: dropping the future of a call does not undo it.
-///
-/// What was signed or paid is on disk before the call returns, and all that came before it; a hold alone
-/// would be lost with the machine's power, with nothing signed. Writes that wait for each other share one
-/// transaction. A file that cannot be read or written, is
-/// damaged, belongs to another program or was written by a newer bursar is an error, and is left
-/// as it is. The file must be on a local disk; network file systems do not lock reliably.
+/// A handle on the thread that reads and writes the file.
 #[derive(Clone)]
-pub struct SqliteLedger {
+pub(super) struct Sqlite {
     jobs: Sender<Job>,
 }
 
-impl SqliteLedger {
-    /// Opens the books at `path`, or starts new ones if there is no file.
-    ///
-    /// A new file can be read by its owner alone (mode 0600), an existing one keeps its mode. The
-    /// directory must exist: a mistyped path is an error rather than a place for empty books.
-    /// `:memory:` gives private books that end with the last handle.
-    ///
-    /// Blocks on the disk, and up to 10 seconds on another process that is writing.
-    ///
-    /// # Errors
-    /// When the file cannot be read and written, is no SQLite database, belongs to another program,
-    /// was written by a newer bursar, was cut off, or has other tables or indices than bursar made.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        let connection = schema::open(path.as_ref())?;
+impl Sqlite {
+    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
+        let connection = schema::open(path)?;
         let (jobs, queue) = channel();
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
         worker
-            .spawn(move || desk::serve(connection, &queue))
+            .spawn(move || writer::serve(connection, &queue))
             .map_err(LedgerError::store)?;
         Ok(Self { jobs })
     }
 
-    /// Walks through all events and purchases, and finds what was changed by other means than this
-    /// crate. `noted` is a [`Verification::head`] of earlier, which must still be in the chain.
-    ///
-    /// Paying goes on meanwhile, but for the last step, which adds up all totals again. Memory does not grow
-    /// with the books.
-    ///
-    /// # Errors
-    /// When the books cannot be read.
-    pub async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+    /// Clients can pay meanwhile, except during the last step, which adds up all totals again.
+    pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
         let mut audit = Audit::new(noted);
         let mut last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .run(move |books| {
-                    let last = inspect(books, query::events_after(seq), |row| audit.event(row))?;
+                .read(move |connection| {
+                    let events = query::events_after(seq);
+                    let last = inspect(connection, events, |row| audit.event(row))?;
                     Ok((audit, last))
                 })
                 .await?;
@@ -92,22 +64,21 @@ impl SqliteLedger {
         last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .run(move |books| {
-                    let last = inspect(books, query::purchases_after(seq), |row| {
-                        audit.purchase(row)
-                    })?;
+                .read(move |connection| {
+                    let purchases = query::purchases_after(seq);
+                    let last = inspect(connection, purchases, |row| audit.purchase(row))?;
                     Ok((audit, last))
                 })
                 .await?;
         }
-        for total in self.run(recount).await? {
-            audit.fault(Fault::TotalChanged { total });
+        for total in self.read(recount).await? {
+            audit.fault(LedgerFault::TotalChanged { total });
         }
         Ok(audit.close())
     }
 
-    /// Reads. The caller may have gone; the work is done all the same.
-    async fn run<T: Send + 'static>(
+    /// Runs `work` on the thread. The work is also done if the caller stops waiting.
+    async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
@@ -119,7 +90,7 @@ impl SqliteLedger {
         answered.await.map_err(|_| thread_stopped())?
     }
 
-    /// Writes: all of the work, or none of it.
+    /// Runs `work` in a transaction: all of its changes take effect, or none.
     async fn write<T: Send + 'static>(
         &self,
         sync: Sync,
@@ -132,23 +103,12 @@ impl SqliteLedger {
             .map_err(|_| thread_stopped())?;
         answered.await.map_err(|_| thread_stopped())?
     }
-}
 
-fn thread_stopped() -> LedgerError {
-    LedgerError::store("the ledger's thread has stopped")
-}
-
-impl fmt::Debug for SqliteLedger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteLedger").finish_non_exhaustive()
-    }
-}
-
-impl Ledger for SqliteLedger {
-    async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+    pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         let reservation = reservation.clone();
-        // A call by key leaves at once; for a payment, what is signed is on disk first, and this with it.
-        let sync = if reservation.entry.credential.is_some() {
+        // A request with an API key leaves at once. A payment leaves after its signature is on disk,
+        // and this hold is then on disk too.
+        let sync = if reservation.purchase.credential.is_some() {
             Sync::Now
         } else {
             Sync::WithTheNext
@@ -157,7 +117,7 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         purchase: &PurchaseKey,
         transition: &Transition,
@@ -172,12 +132,15 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(
+        &self,
+        wanted: &Resumption,
+    ) -> Result<Option<Purchase>, LedgerError> {
         let wanted = wanted.clone();
         let looked_for = wanted.clone();
-        // Nearly always there is nothing to take up: the write lock is taken only if there seems to be.
+        // There is nearly always nothing to resume, so the write lock is taken only if there is.
         if self
-            .run(move |books| unresolved(books, &looked_for))
+            .read(move |connection| resumable(connection, &looked_for))
             .await?
             .is_none()
         {
@@ -187,60 +150,71 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        let order = order.cloned();
+    pub(super) async fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), LedgerError> {
+        let freeze = freeze.cloned();
         self.write(Sync::Now, move |file| {
-            file::execute(file.books, query::stop(order.as_ref()))
+            file::execute(file.books, query::set_freeze(freeze.as_ref()))
         })
         .await
     }
 
-    async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.run(|connection| stopped(connection)).await
+    pub(super) async fn frozen(&self) -> Result<Option<Freeze>, LedgerError> {
+        self.read(|connection| stopped(connection)).await
     }
 
-    async fn examine(&self, checks: &LimitCheck) -> Result<Vec<LimitStatus>, LedgerError> {
+    pub(super) async fn examine(
+        &self,
+        checks: &LimitCheck,
+    ) -> Result<Vec<LimitStatus>, LedgerError> {
         let checks = checks.clone();
-        self.run(move |connection| examine(connection, &checks))
+        self.read(move |connection| examine(connection, &checks))
             .await
     }
 
-    async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn purchase(
+        &self,
+        purchase: &PurchaseKey,
+    ) -> Result<Option<Purchase>, LedgerError> {
         let purchase = purchase.clone();
-        self.run(move |connection| file::find(connection, &purchase))
+        self.read(move |connection| file::find(connection, &purchase))
             .await
     }
 
-    async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let filter = filter.clone();
-        self.run(move |connection| select(connection, &filter))
+        self.read(move |connection| select(connection, &filter))
             .await
     }
 }
 
-/// The write lock is taken before anything is read: what the checks see is what the hold adds to.
+fn thread_stopped() -> LedgerError {
+    LedgerError::store("the ledger's thread has stopped")
+}
+
+/// The transaction takes the write lock before it reads, so no other hold is written between the
+/// checks and this one.
 fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-    let known = file.find(&reservation.key())?;
-    let mut entry = match reservation.plan(known.clone()) {
-        Plan::Hold(entry) => entry,
+    let stored = file.find(&reservation.key())?;
+    let mut purchase = match reservation.plan(stored.clone()) {
+        Plan::Hold(purchase) => purchase,
         Plan::Answer(answer) => return Ok(answer),
     };
-    let view = View::new(file, reservation.checks.now(), known.as_ref())?;
+    let view = View::new(file, reservation.checks.now(), stored.as_ref())?;
     let denial = reservation.checks.deny(&view)?;
     if let Some(denial) = denial {
         return Ok(Reserved::Denied(Box::new(denial)));
     }
     for lapsed in view.lapsed() {
-        if let Some(freed) = reservation.lapse(lapsed) {
-            file.write(&freed, Some(lapsed))?;
+        if let Some(voided) = reservation.lapse(lapsed) {
+            file.write(&voided, Some(lapsed))?;
         }
     }
-    entry.seq = match &known {
-        Some(known) => known.seq,
+    purchase.seq = match &stored {
+        Some(stored) => stored.seq,
         None => file.next_seq()?,
     };
-    file.write(&entry, known.as_ref())?;
-    Ok(Reserved::Held(entry))
+    file.write(&purchase, stored.as_ref())?;
+    Ok(Reserved::Held(purchase))
 }
 
 fn record(
@@ -249,50 +223,50 @@ fn record(
     transition: &Transition,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let known = file
+    let stored = file
         .find(purchase)?
         .ok_or_else(|| LedgerError::UnknownPurchase(purchase.id.clone()))?;
-    let mut entry = known.clone();
-    entry.apply(transition, now)?;
-    file.write(&entry, Some(&known))
+    let mut next = stored.clone();
+    next.apply(transition, now)?;
+    file.write(&next, Some(&stored))
 }
 
 fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-    let Some((known, taken)) = unresolved(file.books, wanted)? else {
+    let Some((stored, resumed)) = resumable(file.books, wanted)? else {
         return Ok(None);
     };
-    file.write(&taken, Some(&known))?;
-    Ok(Some(taken))
+    file.write(&resumed, Some(&stored))?;
+    Ok(Some(resumed))
 }
 
-/// The oldest purchase to take up, and as it is to be written.
-fn unresolved(
-    books: &Connection,
+/// Returns the oldest purchase that can be resumed, as it is stored and as it will be written.
+fn resumable(
+    connection: &Connection,
     wanted: &Resumption,
 ) -> Result<Option<(Purchase, Purchase)>, LedgerError> {
     let candidates = file::read(
-        books,
+        connection,
         query::unresolved("purchases INDEXED BY unresolved", wanted),
     )?;
     Ok(candidates
         .into_iter()
-        .find_map(|entry| wanted.take_up(&entry).map(|taken| (entry, taken))))
+        .find_map(|stored| wanted.resume(&stored).map(|resumed| (stored, resumed))))
 }
 
-fn stopped(books: &Connection) -> Result<Option<Freeze>, LedgerError> {
-    file::first(books, query::stopped(), |line| row::freeze_order(line))
+fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {
+    file::first(connection, query::frozen(), |line| row::freeze(line))
 }
 
-/// One read transaction, so that all answers are of the same moment.
+/// Answers all checks in one read transaction, so that all answers are of the same moment.
 fn examine(
     connection: &mut Connection,
     checks: &LimitCheck,
 ) -> Result<Vec<LimitStatus>, LedgerError> {
-    let books = connection.transaction().map_err(failed)?;
+    let transaction = connection.transaction().map_err(failed)?;
     let known = RefCell::default();
     checks.evaluate(&View::new(
         File {
-            books: &books,
+            books: &transaction,
             known: &known,
         },
         checks.now(),
@@ -300,45 +274,47 @@ fn examine(
     )?)
 }
 
-fn select(books: &Connection, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-    let mut purchases = file::read(books, query::purchases(filter))?;
+fn select(connection: &Connection, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+    let mut purchases = file::read(connection, query::purchases(filter))?;
     purchases.reverse();
     Ok(purchases)
 }
 
-/// Totals that are not what the purchases say, by name: one read transaction, so that both are of one moment.
+/// Returns the names of the totals that differ from the sums of their purchases. Reads all of them
+/// in one transaction.
 fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
-    let books = connection.transaction().map_err(failed)?;
-    let mut recount = totals::Recount::begin(&books)?;
+    let transaction = connection.transaction().map_err(failed)?;
+    let mut recount = totals::Recount::begin(&transaction)?;
     let purchases = Query {
         sql: "SELECT * FROM purchases".into(),
         values: Vec::new(),
     };
-    file::each(&books, purchases, |line| {
-        // What cannot be read was found before.
-        if let Ok(entry) = row::entry(line) {
-            recount.add(&entry);
+    file::each(&transaction, purchases, |line| {
+        // A row that cannot be read was reported before.
+        if let Ok(purchase) = row::purchase(line) {
+            recount.add(&purchase);
         }
         Ok(())
     })?;
     Ok(recount.wrong())
 }
 
-/// The next rows of a verification; `None` after the last.
+/// Passes the rows of one step of a verification to `take`. Returns the number of the last row, or
+/// `None` if there was none.
 fn inspect(
-    books: &Connection,
+    connection: &Connection,
     query: Query,
     mut take: impl FnMut(&Line<'_>) -> Result<i64, LedgerError>,
 ) -> Result<Option<i64>, LedgerError> {
     let mut last = None;
-    file::each(books, query, |line| {
+    file::each(connection, query, |line| {
         last = Some(take(line)?);
         Ok(())
     })?;
     Ok(last)
 }
 
-/// What SQLite finds broken is damage; all else may pass.
+/// Converts an error of SQLite. A broken database is damage; other errors may be temporary.
 fn failed(error: rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {

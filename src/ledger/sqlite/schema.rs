@@ -1,4 +1,4 @@
-//! The file: who may read it, whose it is, what is in it.
+//! Opening the file: its permissions, its owner and its tables.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -16,42 +16,42 @@ use crate::ledger::sql::query::Part;
 use crate::ledger::sql::scope::create_indices;
 use crate::ledger::sql::tables::{TABLES, VERSION};
 
-/// How long a call waits for another process that is writing.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a call waits for another process that is writing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
-/// `burs` in ASCII: what says that a SQLite file is ours.
+/// Identifies a SQLite file as a ledger of bursar: `burs` in ASCII.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
-/// Every scope with every span asks in words of its own.
+/// Every scope with every window has a statement of its own.
 const STATEMENTS_KEPT: usize = 128;
 const IN_MEMORY: &str = ":memory:";
 
-/// The tables say themselves that nothing is deleted and events stand.
+/// The database itself refuses to delete rows and to change events.
 const TRIGGERS: &str = "
-CREATE TRIGGER purchases_stay BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
-CREATE TRIGGER events_stay BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the books never forget'); END;
-CREATE TRIGGER events_stand BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
+CREATE TRIGGER keep_purchases BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'purchases are never deleted'); END;
+CREATE TRIGGER keep_events BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
+CREATE TRIGGER fix_events BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 ";
 
-/// A connection to books that are known to be ours, whole enough to read, and writable.
+/// Opens a connection to a ledger of bursar that is complete and can be written.
 pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     if path != Path::new(IN_MEMORY) {
         touch(path)?;
     }
-    // Without CREATE and URI: the file is the one that was just seen, by its literal name.
+    // Without CREATE and URI, SQLite opens the file that was just checked, by its literal name.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     if connection.is_readonly("main").map_err(failed)? {
         return Err(read_only(path));
     }
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.busy_timeout(WRITE_TIMEOUT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    // A small cache, as SQLite walks through all of it when a transaction in which a page was split is committed; and a
-    // long log, as a page is written back once however often it was changed.
+    // A small cache: SQLite reads all of it at the commit of a transaction that split a page. A long
+    // log: SQLite writes a page back once, however often it changed.
     connection
         .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 8000;")
         .map_err(failed)?;
-    // Before the first write, which is durable only under these. `fullfsync` is for macOS, where
-    // fsync alone does not reach the disk.
+    // These come before the first write: without them it is not durable. `fullfsync` is for macOS,
+    // where fsync alone does not reach the disk.
     connection
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;",
@@ -60,12 +60,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     claim(&mut connection)?;
     keep_log(&connection)?;
     if path != Path::new(IN_MEMORY) {
-        see_its_end(&connection, path)?;
+        check_length(&connection, path)?;
     }
     Ok(connection)
 }
 
-/// Makes the file, for its owner alone, unless it exists. SQLite gives its log the same mode.
+/// Creates the file if it is missing, readable by its owner only. SQLite gives its log the same mode.
 fn touch(path: &Path) -> Result<(), LedgerError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -75,11 +75,11 @@ fn touch(path: &Path) -> Result<(), LedgerError> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let file = path.metadata().map_err(LedgerError::store)?;
-            // SQLite takes it for an empty one, in which books begin.
+            // SQLite treats such a file as an empty one, in which a new ledger would begin.
             if file.len() == 1 {
                 return Err(LedgerError::Damaged("the file is one byte long".to_owned()));
             }
-            // The operating system would let root write all the same.
+            // The operating system would let root write.
             if file.permissions().readonly() {
                 Err(read_only(path))
             } else {
@@ -94,9 +94,9 @@ fn read_only(path: &Path) -> LedgerError {
     LedgerError::store(format!("{} is read-only", path.display()))
 }
 
-/// Lays out an empty file, and refuses what is not ours before anything is written to it.
+/// Creates the tables in an empty file. Refuses a file of another program before writing to it.
 ///
-/// The write lock comes first: of two processes that find an empty file, one waits for the other.
+/// The write lock comes first: if two processes find an empty file, one waits for the other.
 fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     let file = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -116,7 +116,9 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
                 "schema version {never} was never released"
             )));
         }
-        (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => lay_out(&file)?,
+        (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => {
+            create_tables(&file)?
+        }
         _ => {
             return Err(LedgerError::Damaged(
                 "the file is a database of another program".to_owned(),
@@ -126,11 +128,11 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
     file.commit().map_err(failed)
 }
 
-fn lay_out(file: &Connection) -> Result<(), LedgerError> {
+fn create_tables(file: &Connection) -> Result<(), LedgerError> {
     let identity =
         format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-    // What is held or signed is in no index of what was spent, each of which it would be put in three times before it is
-    // settled.
+    // Held and signed purchases are not in the indices of spent amounts. Each of them would be written
+    // to every index three times until it is settled.
     let by_scope = create_indices(&format!(" AND {}", Part::Done.condition()));
     let under_way = format!(
         "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
@@ -140,21 +142,21 @@ fn lay_out(file: &Connection) -> Result<(), LedgerError> {
         .map_err(failed)
 }
 
-/// A table or an index: its name and its SQL, which an index has not that SQLite made itself. As bytes: what is damaged
-/// may be no text.
+/// The name and the SQL of a table or an index. An index that SQLite made itself has no SQL. Both are
+/// bytes, because damaged text may not be UTF-8.
 type Object = (Vec<u8>, Vec<u8>);
 
-/// Refuses tables and indices that are not as this version lays them out: an index with another condition would hide
-/// what was spent. What others have added is theirs.
+/// Refuses tables and indices that differ from those of this version. An index with another condition
+/// would hide spent amounts. Additional tables and indices are allowed.
 fn check_layout(file: &Connection) -> Result<(), LedgerError> {
     static LAYOUT: OnceLock<Vec<Object>> = OnceLock::new();
     let expected = match LAYOUT.get() {
         Some(known) => known,
         None => {
             let empty = Connection::open_in_memory().map_err(failed)?;
-            lay_out(&empty)?;
-            let laid_out = layout(&empty)?;
-            LAYOUT.get_or_init(|| laid_out)
+            create_tables(&empty)?;
+            let created = layout(&empty)?;
+            LAYOUT.get_or_init(|| created)
         }
     };
     let found = layout(file)?;
@@ -179,16 +181,17 @@ fn layout(file: &Connection) -> Result<Vec<Object>, LedgerError> {
     objects.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Readers and the writer then do not wait for each other. The file remembers it; memory has none.
+/// Turns the write-ahead log on, so that readers and the writer do not wait for each other. The file
+/// keeps the setting; a database in memory has no log.
 ///
-/// While others open the file SQLite refuses the change at once, whatever its busy timeout.
+/// While another process opens the file, SQLite refuses the change at once and ignores the timeout.
 fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
     let start = Instant::now();
     let mode: String = loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
             Err(error)
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                    && start.elapsed() < PATIENCE =>
+                    && start.elapsed() < WRITE_TIMEOUT =>
             {
                 thread::sleep(PAUSE)
             }
@@ -203,11 +206,11 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
     }
 }
 
-/// Refuses a file that ends inside a page, which SQLite would take for zeros, and sum up less than was spent. That
-/// whole pages are missing it finds itself.
+/// Refuses a file that ends inside a page. SQLite would read the missing part as zeros, and the sums
+/// would be too small. SQLite itself finds missing whole pages.
 ///
-/// A crash while the log was written back leaves the same, and is mended from the log.
-fn see_its_end(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+/// A crash while the log was written back also leaves such a file. The log then completes it.
+fn check_length(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let page =
         u64::try_from(number(connection, "PRAGMA page_size")?).map_err(LedgerError::store)?;
     let is_whole = || {
@@ -218,7 +221,7 @@ fn see_its_end(connection: &Connection, path: &Path) -> Result<(), LedgerError> 
     let start = Instant::now();
     let mut is_written_back = false;
     while !is_whole()? {
-        if is_written_back || start.elapsed() > PATIENCE {
+        if is_written_back || start.elapsed() > WRITE_TIMEOUT {
             return Err(LedgerError::Damaged(
                 "the file was cut off inside a page".to_owned(),
             ));

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
-use super::super::{SqliteLedger, Sync, reserve};
+use super::super::tests::thread_of;
+use super::super::{Sync, reserve};
 use super::*;
 use crate::ledger::conformance::{
     HOUR, LEASE, NOW, PLACES, at, at_place, hold, lifetime, meter, order, scopes, settled, signed,
     usdc, wish,
 };
-use crate::ledger::{Fault, Ledger, NewPurchase, Reserved};
+use crate::ledger::{Ledger, LedgerFault, NewPurchase, Reserved};
 use crate::limit::{Limit, LimitKind};
 use crate::{Network, Usd};
 
@@ -30,10 +31,10 @@ fn a_purchase_is_in_the_totals_of_the_scopes_that_cover_it() {
     }
 }
 
-fn open() -> (tempfile::TempDir, SqliteLedger, Connection) {
+fn open() -> (tempfile::TempDir, Ledger, Connection) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("books.db");
-    let ledger = SqliteLedger::open(&path).unwrap();
+    let ledger = Ledger::sqlite(&path).unwrap();
     let other = Connection::open(&path).unwrap();
     (directory, ledger, other)
 }
@@ -69,7 +70,7 @@ async fn a_total_that_was_changed_is_found() {
     );
     assert!(ledger.verify(None).await.unwrap().is_sound());
     other.execute_batch("UPDATE totals SET sum = '39'").unwrap();
-    let wrong = Fault::TotalChanged {
+    let wrong = LedgerFault::TotalChanged {
         total: "global, counts_at ever, usd".to_owned(),
     };
     assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);
@@ -83,7 +84,7 @@ fn tagged(tag: &str) -> Vec<Limit> {
 }
 
 /// Asks for a total, and for others so much later that the first is forgotten at the moment returned.
-async fn leave_one_unused(ledger: &SqliteLedger, others: Vec<Limit>) -> Timestamp {
+async fn leave_one_unused(ledger: &Ledger, others: Vec<Limit>) -> Timestamp {
     const ONE_DAY: u64 = 86_400;
     ledger
         .reserve(&wish(order("one", 10), at(NOW), tagged("unused")))
@@ -105,7 +106,7 @@ async fn what_changed_is_written_before_totals_are_forgotten() {
         wish(order("four", 10), now, tagged("new")),
     );
     let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
-    ledger.write(Sync::Now, both).await.unwrap();
+    thread_of(&ledger).write(Sync::Now, both).await.unwrap();
     let scopes = |books: &Connection| -> String {
         books
             .query_row("SELECT group_concat(scope) FROM totals", [], |row| {
@@ -151,7 +152,7 @@ async fn a_total_that_would_not_let_go_is_found() {
     other
         .execute_batch("UPDATE totals SET next = next + 1")
         .unwrap();
-    let wrong = Fault::TotalChanged {
+    let wrong = LedgerFault::TotalChanged {
         total: "global, counts_at 3600000ms, usd".to_owned(),
     };
     assert_eq!(ledger.verify(None).await.unwrap().faults, [wrong]);

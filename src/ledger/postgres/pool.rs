@@ -1,4 +1,4 @@
-//! The way to the server: address, TLS, the pool, and what its errors mean.
+//! The connections to the server: addresses, TLS, the pool and errors.
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -18,23 +18,23 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::ledger::LedgerError;
 
-/// Writers wait for each other anyway; the rest is for those who read.
+/// Writers wait for each other, so one connection is enough for them. The others are for readers.
 const CONNECTIONS: usize = 4;
 
-/// Connections are made when they are needed, and anew when they are lost.
-pub(super) fn pool(url: &str, patience: Duration) -> Result<Pool, LedgerError> {
-    // Its own error may quote a part of the URL, and that part may be the password.
+/// Returns a pool, which connects when a connection is needed.
+pub(super) fn new(url: &str, timeout: Duration) -> Result<Pool, LedgerError> {
+    // The original error can quote a part of the URL, and that part can be the password.
     let config = url
         .parse()
         .map_err(|_| LedgerError::store("the PostgreSQL URL cannot be read"))?;
     let manager = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let manager = Manager::from_config(with_care(config, patience), tls()?, manager);
+    let manager = Manager::from_config(with_defaults(config, timeout), tls()?, manager);
     let timeouts = Timeouts {
-        wait: Some(patience),
-        create: Some(patience),
-        recycle: Some(patience),
+        wait: Some(timeout),
+        create: Some(timeout),
+        recycle: Some(timeout),
     };
     let pool = Pool::builder(manager)
         .max_size(CONNECTIONS)
@@ -43,24 +43,24 @@ pub(super) fn pool(url: &str, patience: Duration) -> Result<Pool, LedgerError> {
     pool.build().map_err(LedgerError::store)
 }
 
-/// Encrypted unless the server is on this host, or the URL says `sslmode=disable`; to a server that
-/// can be written to; and never waiting on a dead one.
-pub(super) fn with_care(mut config: Config, patience: Duration) -> Config {
-    if config.get_ssl_mode() == SslMode::Prefer && !config.get_hosts().iter().all(is_here) {
+/// Adds the settings that the URL leaves open: TLS for servers on other hosts, a server that accepts
+/// writes, and timeouts.
+pub(super) fn with_defaults(mut config: Config, timeout: Duration) -> Config {
+    if config.get_ssl_mode() == SslMode::Prefer && !config.get_hosts().iter().all(is_local) {
         config.ssl_mode(SslMode::Require);
     }
     if config.get_connect_timeout().is_none() {
-        config.connect_timeout(patience);
+        config.connect_timeout(timeout);
     }
     if config.get_application_name().is_none() {
         config.application_name("bursar");
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    config.tcp_user_timeout(patience);
+    config.tcp_user_timeout(timeout);
     config
 }
 
-fn is_here(host: &Host) -> bool {
+fn is_local(host: &Host) -> bool {
     match host {
         Host::Tcp(name) => {
             name == "localhost"
@@ -73,7 +73,7 @@ fn is_here(host: &Host) -> bool {
     }
 }
 
-/// Trusts whom the operating system trusts, as the HTTP client does.
+/// Returns TLS that trusts the certificates of the operating system, as the HTTP client does.
 fn tls() -> Result<MakeRustlsConnect, LedgerError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -83,14 +83,14 @@ fn tls() -> Result<MakeRustlsConnect, LedgerError> {
     Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
 }
 
-/// Why an attempt came to nothing.
+/// The reason why an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Another writer was first, or two stood in each other's way.
+    /// Another transaction changed the same rows.
     Conflict(LedgerError),
-    /// The server cannot be reached or does not answer.
+    /// The server cannot be reached or does not answer in time.
     Lost(LedgerError),
-    /// Another attempt would end the same way.
+    /// Another attempt would fail in the same way.
     Final(LedgerError),
 }
 
@@ -114,7 +114,7 @@ impl From<LedgerError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let told = classify(&error);
+        let converted = ledger_error(&error);
         match error.as_db_error() {
             Some(answer)
                 if [
@@ -123,10 +123,10 @@ impl From<Error> for Failure {
                 ]
                 .contains(answer.code()) =>
             {
-                Self::Conflict(told)
+                Self::Conflict(converted)
             }
-            Some(answer) if !is_of_the_connection(answer.code()) => Self::Final(told),
-            _ => Self::Lost(told),
+            Some(answer) if !is_of_the_connection(answer.code()) => Self::Final(converted),
+            _ => Self::Lost(converted),
         }
     }
 }
@@ -140,9 +140,10 @@ impl From<PoolError> for Failure {
     }
 }
 
-/// Whether the server says that it rolled the transaction back. Everything else that is said at a
-/// COMMIT leaves open what became of it: a connection can break, and a server be stopped, after the
-/// transaction took effect.
+/// Returns whether the server reports that it rolled the transaction back.
+///
+/// Every other error of a COMMIT leaves the outcome open: a connection can break, or a server can
+/// stop, after the transaction took effect.
 pub(super) fn rolled_back(error: &Error) -> bool {
     error.as_db_error().is_some_and(|answer| {
         answer.parsed_severity() == Some(Severity::Error)
@@ -152,8 +153,9 @@ pub(super) fn rolled_back(error: &Error) -> bool {
     })
 }
 
-/// Classes 08 (connection), 57 (an operator stepped in) and 58 (the system failed), and what a
-/// server says that became a standby: another connection may find the one that took its place.
+/// Returns whether the error is about the connection: classes 08 (connection), 57 (operator
+/// intervention) and 58 (system error), and the errors of a server that became a standby. Another
+/// connection may reach the new primary server.
 fn is_of_the_connection(code: &SqlState) -> bool {
     let standby = [
         SqlState::READ_ONLY_SQL_TRANSACTION,
@@ -166,8 +168,8 @@ fn is_of_the_connection(code: &SqlState) -> bool {
     standby || (class && *code != SqlState::QUERY_CANCELED)
 }
 
-/// The server's own message without its details, which quote rows, payment headers included.
-fn classify(error: &Error) -> LedgerError {
+/// Converts an error of the server. Leaves out its details, which can quote payment headers.
+fn ledger_error(error: &Error) -> LedgerError {
     let Some(answer) = error.as_db_error() else {
         let source = error
             .source()

@@ -1,4 +1,4 @@
-//! A report as a spreadsheet reads it.
+//! A report as CSV.
 
 use super::{Report, Sum, Tally};
 use crate::ledger::csv_line;

@@ -1,4 +1,4 @@
-//! The purchases, and indices that find them without reading them all.
+//! The purchases in memory, with indices that find them without reading all of them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,18 +9,18 @@ use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
 use crate::limit::LimitCheck;
 use crate::{Network, Origin};
 
-/// Positions in [`Kept::purchases`], oldest reservation first.
+/// Positions in [`Store::purchases`], in the order of the first reservations.
 type Places = BTreeSet<usize>;
 
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) stopped: Option<Freeze>,
+pub(super) struct Store {
+    pub(super) freeze: Option<Freeze>,
     purchases: Vec<Purchase>,
     by_key: HashMap<PurchaseKey, usize>,
-    /// Reservations, also those that lapsed.
+    /// Purchases that are reserved, including holds that lapsed.
     held: Places,
     unresolved_by_request: HashMap<B256, Places>,
-    /// All purchases except voided and released ones.
+    /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     index: Index,
 }
@@ -28,11 +28,11 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 struct Bought {
     all: Places,
-    /// By method and path.
+    /// Positions by method and path.
     resources: HashMap<String, Places>,
 }
 
-impl Kept {
+impl Store {
     pub(super) fn purchases(&self) -> &[Purchase] {
         &self.purchases
     }
@@ -92,18 +92,19 @@ impl Kept {
         places.iter().filter_map(|place| self.purchases.get(*place))
     }
 
-    /// Writes the purchase at its `seq`. Every change goes through here.
-    pub(super) fn put(&mut self, entry: Purchase) {
-        let place = usize::try_from(entry.seq)
+    /// Writes the purchase at its `seq`, over the stored one. Every change goes through here.
+    pub(super) fn put(&mut self, purchase: Purchase) {
+        let place = usize::try_from(purchase.seq)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
-        self.index.change(place, self.purchases.get(place), &entry);
+        self.index
+            .change(place, self.purchases.get(place), &purchase);
         if let Some(known) = self.purchases.get(place) {
             if known.state == State::Reserved {
                 self.held.remove(&place);
             }
             if known.is_unresolved()
-                && !(entry.is_unresolved() && known.fingerprint == entry.fingerprint)
+                && !(purchase.is_unresolved() && known.fingerprint == purchase.fingerprint)
             {
                 if let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint) {
                     places.remove(&place);
@@ -112,37 +113,39 @@ impl Kept {
                     }
                 }
             }
-            if is_bought(known) && !(is_bought(&entry) && same_seller(known, &entry)) {
+            if is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase)) {
                 self.unlist(place);
             }
         }
-        if entry.state == State::Reserved {
+        if purchase.state == State::Reserved {
             self.held.insert(place);
         }
-        if entry.is_unresolved() {
+        if purchase.is_unresolved() {
             self.unresolved_by_request
-                .entry(entry.fingerprint)
+                .entry(purchase.fingerprint)
                 .or_default()
                 .insert(place);
         }
         let known = self.purchases.get(place);
-        if is_bought(&entry)
-            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &entry))
+        if is_bought(&purchase)
+            && !known.is_some_and(|known| is_bought(known) && same_seller(known, &purchase))
         {
-            let tokens = self.sellers.entry(entry.origin.clone()).or_default();
-            let bought = tokens.entry((entry.network, entry.asset)).or_default();
+            let tokens = self.sellers.entry(purchase.origin.clone()).or_default();
+            let bought = tokens
+                .entry((purchase.network, purchase.asset))
+                .or_default();
             bought.all.insert(place);
             bought
                 .resources
-                .entry(resource(&entry.method, &entry.path))
+                .entry(resource(&purchase.method, &purchase.path))
                 .or_default()
                 .insert(place);
         }
         match self.purchases.get_mut(place) {
-            Some(known) => *known = entry,
+            Some(known) => *known = purchase,
             None => {
-                self.by_key.insert(entry.key(), place);
-                self.purchases.push(entry);
+                self.by_key.insert(purchase.key(), place);
+                self.purchases.push(purchase);
             }
         }
     }
@@ -180,8 +183,8 @@ impl Kept {
     }
 }
 
-fn is_bought(entry: &Purchase) -> bool {
-    !matches!(entry.state, State::Voided | State::ReleasedByProof)
+fn is_bought(purchase: &Purchase) -> bool {
+    !matches!(purchase.state, State::Voided | State::ReleasedByProof)
 }
 
 fn same_seller(known: &Purchase, next: &Purchase) -> bool {

@@ -1,4 +1,4 @@
-//! Which purchases a report is about, and whose days it counts in.
+//! The selection of purchases for a report, and its time zone.
 
 use std::fmt;
 
@@ -10,7 +10,17 @@ use serde::{Serialize, Serializer};
 use crate::ledger::{Filter, Purchase};
 use crate::{HostPattern, PolicyError, Timestamp};
 
-/// Which purchases a report adds up. All conditions must hold.
+/// The selection of purchases for a report. A purchase must meet all conditions that are set.
+///
+/// ```
+/// use bursar::report::{Selection, Zone};
+///
+/// let selection = Selection::new()
+///     .host("*.example.com".parse()?)
+///     .tag("research")
+///     .zone(Zone::named("UTC")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Selection {
     since: Option<Timestamp>,
@@ -28,48 +38,48 @@ fn as_text<S: Serializer>(host: &Option<HostPattern>, serializer: S) -> Result<S
 }
 
 impl Selection {
-    /// Everything, in days of UTC.
+    /// Returns a selection of all purchases, with days in UTC.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reserved at or after this moment.
+    /// Selects purchases that were reserved at or after this time.
     #[must_use]
     pub const fn since(mut self, since: Timestamp) -> Self {
         self.since = Some(since);
         self
     }
 
-    /// Reserved before this moment.
+    /// Selects purchases that were reserved before this time.
     #[must_use]
     pub const fn until(mut self, until: Timestamp) -> Self {
         self.until = Some(until);
         self
     }
 
-    /// To this host, or hosts of this pattern.
+    /// Selects purchases from this host, or from the hosts of this pattern.
     #[must_use]
     pub fn host(mut self, host: HostPattern) -> Self {
         self.host = Some(host);
         self
     }
 
-    /// With this tag.
+    /// Selects purchases with this tag.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tag = Some(tag.into());
         self
     }
 
-    /// By this agent.
+    /// Selects purchases by this agent.
     #[must_use]
     pub fn agent(mut self, agent: impl Into<String>) -> Self {
         self.agent = Some(agent.into());
         self
     }
 
-    /// In days of this zone.
+    /// Counts days in this time zone.
     #[must_use]
     pub fn zone(mut self, zone: Zone) -> Self {
         self.zone = zone;
@@ -82,7 +92,7 @@ impl Selection {
         &self.zone
     }
 
-    /// What the books can select by themselves.
+    /// Returns the conditions that the ledger can apply itself.
     pub(crate) fn filter(&self) -> Filter {
         Filter {
             since: self.since,
@@ -93,12 +103,12 @@ impl Selection {
         }
     }
 
-    pub(super) fn selects(&self, entry: &Purchase) -> bool {
-        self.filter().passes(entry)
+    pub(super) fn selects(&self, purchase: &Purchase) -> bool {
+        self.filter().passes(purchase)
             && self
                 .host
                 .as_ref()
-                .is_none_or(|host| host.matches(entry.origin.host()))
+                .is_none_or(|host| host.matches(purchase.origin.host()))
     }
 }
 
@@ -125,7 +135,7 @@ impl fmt::Display for Selection {
     }
 }
 
-/// A time zone to count days in: UTC unless named.
+/// The time zone of the days in a report. The default is UTC.
 #[derive(Clone, Debug)]
 pub struct Zone {
     zone: TimeZone,
@@ -142,10 +152,10 @@ impl Default for Zone {
 }
 
 impl Zone {
-    /// The zone of an IANA name such as `Europe/Berlin`, or `UTC`.
+    /// Returns the zone with an IANA name such as `Europe/Berlin`, or `UTC`.
     ///
     /// # Errors
-    /// When this machine does not know it.
+    /// Returns an error if this machine does not know the name.
     pub fn named(name: &str) -> Result<Self, PolicyError> {
         crate::limit::time_zone(name)
             .map(|zone| Self {
@@ -155,7 +165,7 @@ impl Zone {
             .map_err(PolicyError::TimeZone)
     }
 
-    /// The day of a moment, `2026-11-23`; `None` beyond the calendar's years (±9999).
+    /// Returns the day of a time, such as `2026-11-23`, or `None` beyond the years ±9999.
     pub(super) fn day(&self, at: Timestamp) -> Option<String> {
         self.date(at).map(|date| date.to_string())
     }
@@ -174,7 +184,7 @@ impl Zone {
         Some(Timestamp::from_millis(start.timestamp().as_millisecond()))
     }
 
-    /// The moment that a text names: a date, which begins at its midnight here, or RFC 3339.
+    /// Parses a date, which stands for its midnight in this zone, or a time in RFC 3339.
     #[must_use]
     pub fn moment(&self, text: &str) -> Option<Timestamp> {
         match text.parse::<Date>() {
@@ -185,7 +195,7 @@ impl Zone {
         }
     }
 
-    /// When the last so many calendar days began, the day of `now` included.
+    /// Returns the begin of the last `days` calendar days. The day of `now` is the last of them.
     #[must_use]
     pub fn last_days(&self, days: u32, now: Timestamp) -> Option<Timestamp> {
         let before = i64::from(days).saturating_sub(1).max(0);
@@ -193,7 +203,7 @@ impl Zone {
     }
 }
 
-/// The name.
+/// Writes the name.
 impl fmt::Display for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.name)

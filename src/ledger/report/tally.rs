@@ -1,4 +1,4 @@
-//! Sums of purchases, by what became of them.
+//! Sums of purchases by their outcome.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::ledger::{Purchase, State};
 use crate::money::format_units;
 use crate::{Network, Timestamp, Usd};
 
-/// Purchases, by what became of them: see [the module](super) for what each part means.
+/// Sums of purchases by their outcome. [The module](super) explains the parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the module's table says what each is")]
+#[expect(missing_docs, reason = "the table of the module explains them")]
 pub struct Tally {
     /// `paid`, `called`, `outstanding` and `expired` together.
     pub spent: Sum,
@@ -29,42 +29,42 @@ pub struct Tally {
     pub refunded: Sum,
 }
 
-/// So many purchases, and their money.
+/// A number of purchases and their amount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Sum {
-    /// How many.
+    /// The number of purchases.
     pub count: u64,
-    /// Those with a dollar value, in micro-dollars rounded up for each; as text, in dollars.
+    /// The amount of the purchases with a dollar value. Each is rounded up to the micro-dollar.
     pub usd: Usd,
-    /// How many have no dollar value, and are in `tokens` alone.
+    /// The number of purchases without a dollar value. They are only in `tokens`.
     pub unpriced: u64,
-    /// Whether nothing was too large to be added.
+    /// Whether no sum was too large.
     pub exact: bool,
-    /// Atomic units by token, in the order of chain and address.
+    /// The amount of each token, in the order of chain and address.
     #[serde(serialize_with = "values")]
     pub tokens: BTreeMap<(Network, Address), TokenSum>,
 }
 
-/// So much of a token.
+/// An amount of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TokenSum {
-    /// The chain; `off-chain` for the declared dollars of calls by a key.
+    /// The chain, or `off-chain` for the declared cost of calls with an API key.
     pub network: Network,
     /// The token.
     #[serde(serialize_with = "json_text::hash::serialize")]
     pub asset: Address,
-    /// Its symbol, as the books have it.
+    /// The symbol of the token.
     pub symbol: String,
-    /// Its decimals.
+    /// The decimals of the token.
     pub decimals: u8,
-    /// Atomic units.
+    /// The amount in atomic units.
     #[serde(serialize_with = "json_text::hash::serialize")]
     pub units: U256,
 }
 
-/// `0.05 USDC on eip155:8453`.
+/// Writes `0.05 USDC on base`, for example.
 impl std::fmt::Display for TokenSum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let network = self
@@ -100,7 +100,7 @@ impl Default for Sum {
 }
 
 impl Sum {
-    fn add(&mut self, entry: &Purchase, units: U256, usd: Option<Usd>) {
+    fn add(&mut self, purchase: &Purchase, units: U256, usd: Option<Usd>) {
         self.count = self.count.saturating_add(1);
         match usd.map(|usd| self.usd.checked_add(usd)) {
             Some(Some(sum)) => self.usd = sum,
@@ -109,12 +109,12 @@ impl Sum {
         }
         let token = self
             .tokens
-            .entry((entry.network, entry.asset))
+            .entry((purchase.network, purchase.asset))
             .or_insert_with(|| TokenSum {
-                network: entry.network,
-                asset: entry.asset,
-                symbol: entry.symbol.clone(),
-                decimals: entry.decimals,
+                network: purchase.network,
+                asset: purchase.asset,
+                symbol: purchase.symbol.clone(),
+                decimals: purchase.decimals,
                 units: U256::ZERO,
             });
         match token.units.checked_add(units) {
@@ -127,46 +127,47 @@ impl Sum {
 impl Tally {
     pub(super) fn of<'a>(purchases: impl Iterator<Item = &'a Purchase>, now: Timestamp) -> Self {
         let mut tally = Self::default();
-        purchases.for_each(|entry| tally.add(entry, now));
+        purchases.for_each(|purchase| tally.add(purchase, now));
         tally
     }
 
-    pub(super) fn add(&mut self, entry: &Purchase, now: Timestamp) {
-        let (value, usd) = (entry.value, entry.usd);
-        let (part, is_spent) = match entry.state {
+    pub(super) fn add(&mut self, purchase: &Purchase, now: Timestamp) {
+        let (value, usd) = (purchase.value, purchase.usd);
+        let (part, is_spent) = match purchase.state {
             State::Settled => (&mut self.paid, true),
             State::ApiCall => (&mut self.called, true),
-            State::Signed | State::Rejected | State::Unresolved if entry.is_outstanding(now) => {
+            State::Signed | State::Rejected | State::Unresolved if purchase.is_outstanding(now) => {
                 (&mut self.outstanding, true)
             }
             State::Signed | State::Rejected | State::Unresolved => (&mut self.expired, true),
-            State::Reserved if entry.counts(now) => (&mut self.held, false),
-            // A hold that lapsed does not count, whether or not somebody has written so.
+            State::Reserved if purchase.counts(now) => (&mut self.held, false),
+            // A hold that lapsed does not count, even if it is not voided yet.
             State::Reserved | State::Voided => (&mut self.freed, false),
             State::ReleasedByProof => (&mut self.released, false),
         };
-        part.add(entry, value, usd);
+        part.add(purchase, value, usd);
         if is_spent {
-            self.spent.add(entry, value, usd);
+            self.spent.add(purchase, value, usd);
         }
-        if entry.state == State::Rejected {
-            self.refused.add(entry, value, usd);
+        if purchase.state == State::Rejected {
+            self.refused.add(purchase, value, usd);
         }
-        if entry.failed() {
-            self.failed.add(entry, value, usd);
+        if purchase.failed() {
+            self.failed.add(purchase, value, usd);
         }
-        let back = entry.refunded();
+        let back = purchase.refunded();
         if !back.is_zero() {
             self.refunded
-                .add(entry, back, usd.map(|usd| share(usd, back, value)));
+                .add(purchase, back, usd.map(|usd| share(usd, back, value)));
         }
     }
 }
 
-/// The part of the dollars that came back; rounded down, as all that is not spent.
+/// Returns the part of the dollars that came back, rounded down.
 fn share(usd: Usd, back: U256, value: U256) -> Usd {
     let product = U256::from(usd.micros()).checked_mul(back);
-    // Where the product is too large for 256 bits, the value is larger than any dollar amount is fine.
+    // If the product does not fit 256 bits, the value is much larger than the dollars, so that dividing
+    // first loses nothing.
     let micros = match product {
         Some(product) => product.checked_div(value),
         None => value

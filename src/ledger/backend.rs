@@ -1,0 +1,117 @@
+//! The databases that a ledger can use.
+
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+
+use super::memory::Memory;
+#[cfg(feature = "postgres")]
+use super::postgres::Postgres;
+#[cfg(feature = "sqlite")]
+use super::sqlite::Sqlite;
+use super::{
+    Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
+    Transition, Verification,
+};
+use crate::Timestamp;
+use crate::limit::{LimitCheck, LimitStatus};
+
+/// A database. Clones use the same one.
+///
+/// [`Reservation`], [`Resumption`] and [`Purchase::apply`] decide; a database only stores. Each
+/// method is atomic, and a change is durable before the method returns. A database that cannot be
+/// read or written returns an error, and nothing is paid.
+#[derive(Clone)]
+pub(super) enum Backend {
+    Memory(Arc<Memory>),
+    #[cfg(feature = "sqlite")]
+    Sqlite(Sqlite),
+    #[cfg(feature = "postgres")]
+    Postgres(Postgres),
+}
+
+/// Calls the same method of each database. Only futures that wait for PostgreSQL are large: they
+/// are boxed, so that the others stay small.
+macro_rules! dispatch {
+    ($backend:expr, $database:ident => $call:expr) => {
+        match $backend {
+            Backend::Memory($database) => $call,
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite($database) => $call.await,
+            #[cfg(feature = "postgres")]
+            Backend::Postgres($database) => Box::pin($call).await,
+        }
+    };
+}
+
+impl Backend {
+    /// Looks the purchase up, checks every limit and writes the hold.
+    pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
+        dispatch!(self, database => database.reserve(reservation))
+    }
+
+    /// Records a change of a purchase.
+    pub(super) async fn record(
+        &self,
+        purchase: &PurchaseKey,
+        transition: &Transition,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        dispatch!(self, database => database.record(purchase, transition, now))
+    }
+
+    /// Gives the oldest purchase that can be resumed to one of the callers that ask for it.
+    pub(super) async fn resume(
+        &self,
+        wanted: &Resumption,
+    ) -> Result<Option<Purchase>, LedgerError> {
+        dispatch!(self, database => database.resume(wanted))
+    }
+
+    /// Stores the freeze, or removes it.
+    pub(super) async fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), LedgerError> {
+        dispatch!(self, database => database.set_freeze(freeze))
+    }
+
+    /// Returns the freeze.
+    pub(super) async fn frozen(&self) -> Result<Option<Freeze>, LedgerError> {
+        dispatch!(self, database => database.frozen())
+    }
+
+    /// Answers the checks without holding anything.
+    pub(super) async fn examine(
+        &self,
+        checks: &LimitCheck,
+    ) -> Result<Vec<LimitStatus>, LedgerError> {
+        dispatch!(self, database => database.examine(checks))
+    }
+
+    /// Returns one purchase.
+    pub(super) async fn purchase(
+        &self,
+        purchase: &PurchaseKey,
+    ) -> Result<Option<Purchase>, LedgerError> {
+        dispatch!(self, database => database.purchase(purchase))
+    }
+
+    /// Returns the purchases that pass the filter, oldest first.
+    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        dispatch!(self, database => database.purchases(filter))
+    }
+
+    /// LimitCheck every event and every purchase.
+    pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+        dispatch!(self, database => database.verify(noted))
+    }
+
+    /// The name of the kind of database, for `Debug`.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "sqlite",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}

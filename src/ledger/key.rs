@@ -1,0 +1,34 @@
+//! The full name of a purchase.
+
+use alloy::primitives::Address;
+
+use crate::eip3009::PurchaseId;
+
+/// The full name of a purchase in a ledger: the payer and the id.
+///
+/// Two payers that share a ledger can use the same id for different purchases.
+///
+/// ```
+/// use bursar::{Address, PurchaseKey};
+///
+/// let payer = Address::repeat_byte(0xAB);
+/// let key = PurchaseKey::new(payer, "order-1".parse()?);
+/// assert_eq!((key.payer, key.id.as_str()), (payer, "order-1"));
+/// # Ok::<(), bursar::PurchaseIdError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PurchaseKey {
+    /// The address that pays.
+    pub payer: Address,
+    /// The id, which is unique among the payer's purchases.
+    pub id: PurchaseId,
+}
+
+impl PurchaseKey {
+    /// Returns the key of the purchase `id` of `payer`.
+    #[must_use]
+    pub const fn new(payer: Address, id: PurchaseId) -> Self {
+        Self { payer, id }
+    }
+}

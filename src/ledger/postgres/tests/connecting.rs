@@ -1,0 +1,254 @@
+//! Connecting: schemas, roles, settings and TLS.
+
+use super::*;
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn purchases_are_kept_when_a_client_connects_again() {
+    let (schema, ledger) = new_schema().await;
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger
+        .record(&key, &signed(NOW + 300), at(NOW))
+        .await
+        .unwrap();
+    let before = format!("{:?}", ledger.purchase(&key).await.unwrap());
+    drop(ledger);
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
+    assert_eq!(
+        format!("{:?}", ledger.purchase(&key).await.unwrap()),
+        before
+    );
+    let next = ledger
+        .reserve(&wish(order("next", 1), at(NOW), lifetime(10)))
+        .await
+        .unwrap();
+    assert!(matches!(next, Reserved::Denied(_)), "{next:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn schemas_of_others_are_refused_and_untouched() {
+    let refused = async |schema: &str| {
+        Ledger::postgres_in(&url(), schema)
+            .await
+            .expect_err("it is refused")
+    };
+    let (taken, ledger) = new_schema().await;
+    drop(ledger);
+    meddle(&taken, "UPDATE bursar_schema SET version = version + 1").await;
+    assert!(matches!(
+        refused(&taken).await,
+        LedgerError::Newer { known: VERSION, .. }
+    ));
+    meddle(&taken, "UPDATE bursar_schema SET version = 1").await;
+    assert!(matches!(refused(&taken).await, LedgerError::Damaged(_)));
+    let foreign = schema();
+    meddle(
+        "public",
+        &format!("CREATE SCHEMA {foreign}; CREATE VIEW {foreign}.notes AS SELECT 1"),
+    )
+    .await;
+    assert!(matches!(refused(&foreign).await, LedgerError::Damaged(_)));
+    let relations =
+        format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{foreign}'::regnamespace");
+    assert_eq!(number("public", &relations).await, 1);
+    for name in ["", "Books", "a\"; DROP", "pg_books", &"x".repeat(64)] {
+        assert!(
+            matches!(refused(name).await, LedgerError::Store(_)),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn many_may_lay_out_a_schema_at_once() {
+    for _ in 0..5 {
+        let schema = schema();
+        let open = || {
+            let schema = schema.clone();
+            tokio::spawn(async move { Ledger::postgres_in(&url(), &schema).await.map(drop) })
+        };
+        let opened: Vec<_> = (0..8).map(|_| open()).collect();
+        for opened in opened {
+            opened.await.unwrap().unwrap();
+        }
+        assert_eq!(number(&schema, "SELECT count(*) FROM chain_head").await, 1);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_server_that_cannot_be_written_to_is_refused() {
+    let url = format!("{} options='-c default_transaction_read_only=on'", url());
+    let answer = Ledger::postgres_in(&url, &schema()).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_server_that_becomes_read_only_holds_nothing_until_it_is_not() {
+    let (schema, ledger) = new_schema().await;
+    meddle(&schema, &format!("CREATE ROLE {schema} LOGIN SUPERUSER")).await;
+    let url = format!("{} user={schema}", url());
+    let as_role = Ledger::postgres_in(&url, &schema).await.unwrap();
+    let admin = other("public").await;
+    let reconnect = async |setting: &str| {
+        admin
+            .batch_execute(&format!(
+                "ALTER ROLE {schema} SET default_transaction_read_only = {setting}"
+            ))
+            .await
+            .unwrap();
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        admin.query(kill, &[&schema]).await.unwrap();
+    };
+    reconnect("on").await;
+    let wish = wish(order("order", 10), at(NOW), lifetime(10));
+    let answer = as_role.reserve(&wish).await;
+    assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
+    assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
+    reconnect("off").await;
+    assert!(matches!(
+        as_role.reserve(&wish).await.unwrap(),
+        Reserved::Held(_)
+    ));
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_role_that_cannot_forget_is_enough() {
+    let (schema, _) = new_schema().await;
+    meddle(
+        &schema,
+        &format!(
+            "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema}; \
+             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {schema}; \
+             GRANT INSERT ON purchases, events TO {schema}; GRANT UPDATE ON purchases, chain_head TO {schema}"
+        ),
+    )
+    .await;
+    let url = format!("{} user={schema}", url());
+    let ledger = Ledger::postgres_in(&url, &schema).await.unwrap();
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger
+        .record(&key, &signed(NOW + 300), at(NOW))
+        .await
+        .unwrap();
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    for sql in [
+        "UPDATE events SET at = 0",
+        "DELETE FROM events",
+        "DELETE FROM purchases",
+        "DELETE FROM chain_head",
+    ] {
+        let error = client
+            .batch_execute(&format!("SET search_path = {schema}; {sql}"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE),
+            "{sql}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn commits_are_on_disk_whatever_the_server_says() {
+    let (_, ledger) = new_schema().await;
+    let url = format!(
+        "{} options='-c synchronous_commit=off -c search_path=public'",
+        url()
+    );
+    let careless = Ledger::postgres_in(&url, &schema()).await.unwrap();
+    for ledger in [ledger, careless] {
+        let mut client = database_of(&ledger).pool.get().await.unwrap();
+        let transaction = database_of(&ledger)
+            .begin(&mut client, IsolationLevel::Serializable, false)
+            .await
+            .unwrap();
+        let show = async |name: &str| {
+            transaction
+                .query_one(&format!("SHOW {name}"), &[])
+                .await
+                .unwrap()
+                .get::<_, String>(0)
+        };
+        assert_eq!(show("synchronous_commit").await, "on");
+        assert_eq!(show("transaction_isolation").await, "serializable");
+        assert_eq!(show("statement_timeout").await, "10s");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn no_error_contains_a_secret() {
+    let (schema, ledger) = new_schema().await;
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    meddle(
+        &schema,
+        "ALTER TABLE purchases ADD CONSTRAINT refuse CHECK (payload IS NULL)",
+    )
+    .await;
+    // The server's own details quote the whole row.
+    let error = ledger
+        .record(&key, &signed(NOW + 300), at(NOW))
+        .await
+        .unwrap_err();
+    assert!(!format!("{error:?} {error}").contains(PAYLOAD), "{error:?}");
+    assert!(error.to_string().contains("23514"), "{error}");
+    for url in [
+        "postgresql://agent:geheim@127.0.0.1:1/books?sslmode=disable",
+        "postgresql://agent:geheim@127.0.0.1:1/books?geheim=1",
+        "host=127.0.0.1 password=geheim gehe im",
+        "postgresql://agent:geheim@/%zz",
+    ] {
+        let error = Ledger::postgres(url).await.unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("gehe"), "{error:?}");
+    }
+    assert_eq!(format!("{ledger:?}"), "Ledger(\"postgres\")");
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_server_over_tls_is_the_one_it_says_it_is() {
+    let url = std::env::var("BURSAR_TEST_POSTGRES_TLS").expect("run by tests/postgres/run");
+    let ledger = Ledger::postgres_in(&format!("{url} host=localhost"), &schema())
+        .await
+        .unwrap();
+    hold(&ledger, order("order", 10), NOW).await;
+    let client = database_of(&ledger).pool.get().await.unwrap();
+    let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(client.query_one(tls, &[]).await.unwrap().get::<_, bool>(0));
+    // The certificate is of localhost alone.
+    let answer = Ledger::postgres_in(&format!("{url} host=127.0.0.1"), &schema()).await;
+    assert!(
+        matches!(&answer, Err(LedgerError::Store(error)) if error.to_string().contains("TLS")),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn servers_elsewhere_are_spoken_to_over_tls() {
+    use tokio_postgres::config::SslMode;
+
+    for (url, mode) in [
+        ("postgresql://h/books", SslMode::Require),
+        ("postgresql://10.0.0.1/books", SslMode::Require),
+        ("postgresql://localhost,h/books", SslMode::Require),
+        ("postgresql://h/books?sslmode=disable", SslMode::Disable),
+        ("postgresql://localhost/books", SslMode::Prefer),
+        ("postgresql://127.0.0.1/books", SslMode::Prefer),
+        ("host=/run/postgresql dbname=books", SslMode::Prefer),
+    ] {
+        assert_eq!(
+            pool::with_defaults(url.parse().unwrap(), TIMEOUT).get_ssl_mode(),
+            mode,
+            "{url}"
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! Tests of ledgers on a server.
+
+mod connecting;
+mod events;
+mod lost_connections;
+mod proxy;
+mod sharing;
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio_postgres::NoTls;
+
+use self::proxy::{Mishap, Proxy};
+use super::*;
+use crate::ledger::backend::Backend;
+use crate::ledger::conformance::{NOW, PAYLOAD, at, hold, lifetime, order, settled, signed, wish};
+use crate::ledger::sql::tables::VERSION;
+use crate::ledger::{Ledger, random_hex};
+
+/// The timeout in tests without an answer.
+const SHORT: Duration = Duration::from_millis(300);
+
+pub(in crate::ledger) fn url() -> String {
+    std::env::var("BURSAR_TEST_POSTGRES").expect("run by tests/postgres/run")
+}
+
+fn schema() -> String {
+    format!("t_{}", random_hex().unwrap())
+}
+
+/// Returns the database of a PostgreSQL ledger.
+fn database_of(ledger: &Ledger) -> &Database {
+    match &ledger.backend {
+        Backend::Postgres(postgres) => &postgres.database,
+        _ => panic!("not on a server"),
+    }
+}
+
+/// Returns a ledger that waits only a short time for the server.
+async fn short_of_time(url: &str, schema: &str) -> Ledger {
+    let postgres = Postgres::with_timeout(url, schema, SHORT).unwrap();
+    postgres.connect().await.unwrap();
+    Ledger::new(Backend::Postgres(postgres))
+}
+
+/// Returns a new ledger in a schema of its own.
+pub(in crate::ledger) async fn new_ledger() -> Ledger {
+    Ledger::postgres_in(&url(), &schema()).await.unwrap()
+}
+
+/// Connects as another program.
+async fn other(schema: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute(&format!("SET search_path = {schema}"))
+        .await
+        .unwrap();
+    client
+}
+
+async fn meddle(schema: &str, sql: &str) {
+    other(schema).await.batch_execute(sql).await.unwrap();
+}
+
+async fn number(schema: &str, sql: &str) -> i64 {
+    other(schema)
+        .await
+        .query_one(sql, &[])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+async fn new_schema() -> (String, Ledger) {
+    let schema = schema();
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
+    (schema, ledger)
+}
