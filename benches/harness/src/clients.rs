@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bursar::{Client, ClientBuilder, LocalSigner, Ledger, Policy, ResponseExt, PaymentStatus};
+use bursar::{Client, ClientBuilder, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt};
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
 
