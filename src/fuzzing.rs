@@ -4,22 +4,21 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use http::{HeaderMap, HeaderValue};
-#[cfg(feature = "keystore")]
 use secrecy::SecretString;
 
 use crate::discovery::{Advertised, Skipped, SourceKind};
-use crate::ledger::{NewPurchase, Reservation, Terms};
+use crate::ledger::{NewPurchase, Reservation, Reserved, SellerAnswer, Terms, Transition};
 use crate::limit::{Limit, LimitCheck, LimitKind};
 use crate::money::Usd;
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
 use crate::x402::Claim;
 use crate::{
-    Asset, AssetRegistry, Network, PurchaseId, Scope, SignedPayment, Timestamp, TokenAmount, text,
-    x402,
+    Asset, AssetRegistry, Ledger, LedgerError, Network, Purchase, PurchaseId, PurchaseKey, Scope,
+    SignedPayment, Timestamp, TokenAmount, text, x402,
 };
 
-/// How long a hold of [`reservation`] stands without a signature.
+/// The lease of the holds of [`reserve`].
 pub const LEASE: Duration = Duration::from_secs(60);
 
 /// USDC on Base.
@@ -35,15 +34,15 @@ pub fn usdc() -> Asset {
         .clone()
 }
 
-/// What is to be bought, and the one lifetime limit that it must fit.
+/// A purchase, and the one lifetime limit that it must fit.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "targets build it")]
 pub struct Wish {
-    /// The purchase.
+    /// The id of the purchase.
     pub id: PurchaseId,
     /// The price in micro-dollars.
     pub micros: u64,
-    /// What the limit adds up.
+    /// The scope of the limit.
     pub scope: Scope,
     /// The limit in micro-dollars.
     pub lifetime: u64,
@@ -53,18 +52,118 @@ pub struct Wish {
     pub now: Timestamp,
 }
 
-/// A wish in the form that ledgers take: for `https://api.example.com/report`, to one payee.
+/// The answer to a [`Wish`].
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "targets take it apart")]
+pub enum Answer {
+    /// The amount is held.
+    Held(Box<Purchase>),
+    /// The limit has no room.
+    Denied(String),
+    /// The purchase was signed before.
+    Known,
+    /// Another call is buying it.
+    InFlight,
+    /// The id belongs to another request.
+    Mismatch,
+}
+
+/// A change of a purchase.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "targets build it")]
+pub enum Change {
+    /// It is signed, under the lease of its hold, until this Unix time.
+    Signed {
+        /// The lease of the hold.
+        lease: Timestamp,
+        /// The expiry.
+        valid_before: u64,
+    },
+    /// The signer did not answer.
+    SignerTimedOut {
+        /// The expiry.
+        valid_before: u64,
+    },
+    /// The seller named this transaction.
+    Settled([u8; 32]),
+    /// The seller refused.
+    Rejected,
+    /// The answer was lost.
+    Unresolved,
+    /// It is given up.
+    Voided {
+        /// The lease of the hold.
+        lease: Timestamp,
+    },
+}
+
+/// The payer of all wishes.
+pub const PAYER: Address = Address::repeat_byte(0xAB);
+
+/// Reserves a purchase of `https://api.example.com/report`, to one payee.
 ///
-/// # Panics
-/// When that is no origin.
-#[must_use]
+/// # Errors
+/// When the ledger cannot be used.
+pub async fn reserve(ledger: &Ledger, wish: Wish) -> Result<Answer, LedgerError> {
+    Ok(match ledger.reserve(&reservation(wish)).await? {
+        Reserved::Held(purchase) => Answer::Held(purchase),
+        Reserved::Denied(denial) => Answer::Denied(denial.to_string()),
+        Reserved::Known(_) => Answer::Known,
+        Reserved::InFlight => Answer::InFlight,
+        Reserved::Mismatch => Answer::Mismatch,
+    })
+}
+
+/// Records a change of a purchase.
+///
+/// # Errors
+/// When the ledger cannot be used, or the state of the purchase does not allow the change.
+pub async fn record(
+    ledger: &Ledger,
+    id: &PurchaseId,
+    change: Change,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let reason = "fuzzed".to_owned();
+    let transition = match change {
+        Change::Signed {
+            lease,
+            valid_before,
+        } => Transition::Signed {
+            lease,
+            valid_before,
+            payload: SecretString::from("eyJ4NDAyVmVyc2lvbiI6Mn0="),
+            presenter_lease_until: now,
+        },
+        Change::SignerTimedOut { valid_before } => Transition::SignerTimedOut {
+            valid_before,
+            reason,
+        },
+        Change::Settled(transaction) => Transition::Settled {
+            transaction: B256::new(transaction),
+            answer: SellerAnswer::of(200),
+        },
+        Change::Rejected => Transition::Rejected {
+            reason,
+            answer: SellerAnswer::of(402),
+        },
+        Change::Unresolved => Transition::Unresolved {
+            reason,
+            answer: None,
+        },
+        Change::Voided { lease } => Transition::Voided { lease },
+    };
+    let key = PurchaseKey::new(PAYER, id.clone());
+    ledger.record(&key, &transition, now).await
+}
+
 #[expect(clippy::expect_used, reason = "without it no target means anything")]
-pub fn reservation(wish: Wish) -> Reservation {
+fn reservation(wish: Wish) -> Reservation {
     let limit = LimitKind::Lifetime(Usd::from_micros(wish.lifetime).into());
-    let entry = NewPurchase {
+    let purchase = NewPurchase {
         identifier: format!("pay_{}", wish.id),
-        purchase: wish.id,
-        payer: Address::repeat_byte(0xAB),
+        id: wish.id,
+        payer: PAYER,
         fingerprint: B256::repeat_byte(1),
         origin: "https://api.example.com".parse().expect("an origin"),
         method: "GET".to_owned(),
@@ -81,7 +180,7 @@ pub fn reservation(wish: Wish) -> Reservation {
     };
     let checks = LimitCheck {
         now: wish.now,
-        payment: Some((entry.asset.clone(), entry.value)),
+        payment: Some((purchase.asset.clone(), purchase.value)),
         limits: vec![Limit {
             scope: wish.scope,
             kind: limit,
@@ -96,7 +195,7 @@ pub fn reservation(wish: Wish) -> Reservation {
         Terms::First
     };
     Reservation {
-        entry,
+        purchase,
         checks,
         lease: LEASE,
         terms,
@@ -190,13 +289,4 @@ pub struct Listed {
 #[must_use]
 pub fn listed(kind: SourceKind, page: &[u8]) -> Option<Listed> {
     crate::discovery::read_page(kind, page)
-}
-
-/// A settlement by the transaction that a seller names. The one place that makes it.
-#[must_use]
-pub const fn settled_by(transaction: [u8; 32]) -> crate::Transition {
-    crate::Transition::Settled {
-        transaction: B256::new(transaction),
-        answer: crate::ledger::SellerAnswer::of(200),
-    }
 }

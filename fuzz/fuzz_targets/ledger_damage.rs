@@ -12,12 +12,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
-use bursar::fuzzing::{Wish, reservation, settled_by};
-use bursar::secrecy::SecretString;
-use bursar::{
-    Filter, Ledger, LedgerError, Reservation, Reserved, Scope, SellerAnswer, SqliteLedger,
-    Timestamp, Transition,
-};
+use bursar::fuzzing::{self, Answer, Change, PAYER, Wish};
+use bursar::{Filter, Ledger, LedgerError, PurchaseId, PurchaseKey, Scope, Timestamp};
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -83,7 +79,7 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
     let scopes = [0, 1, 2, 3, 4, 5, 6].map(scope);
     let before = damages.len() % scopes.len();
     runtime.block_on(async {
-        let Ok(ledger) = SqliteLedger::open(&path) else {
+        let Ok(ledger) = Ledger::sqlite(&path) else {
             return;
         };
         let room = probe(&ledger, scopes[before].clone()).await;
@@ -96,29 +92,23 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
         }
         drop(ledger.purchases(&Filter::all()).await);
         for id in 0..PURCHASES {
-            let key = wish(id, 1, Scope::Global).key();
+            let key = PurchaseKey::new(PAYER, id_of(id));
             let lease = ledger
                 .purchase(&key)
                 .await
                 .ok()
                 .flatten()
-                .map_or(now(), |entry| entry.lease_until);
-            drop(
-                ledger
-                    .record(&key, &Transition::Voided { lease }, now())
-                    .await,
-            );
+                .map_or(now(), |purchase| purchase.lease_until);
+            let voided = Change::Voided { lease };
+            drop(fuzzing::record(&ledger, &key.id, voided, now()).await);
         }
     });
 });
 
 /// Whether one micro-dollar more than the intact books had room for can be held; `None` on an error.
-async fn probe(ledger: &SqliteLedger, scope: Scope) -> Option<bool> {
-    match ledger
-        .reserve(&wish(PURCHASES, LIMIT - SPENT + 1, scope))
-        .await
-    {
-        Ok(Reserved::Held(_)) => Some(true),
+async fn probe(ledger: &Ledger, scope: Scope) -> Option<bool> {
+    match fuzzing::reserve(ledger, wish(PURCHASES, LIMIT - SPENT + 1, scope)).await {
+        Ok(Answer::Held(_)) => Some(true),
         Ok(_) => Some(false),
         Err(_) => None,
     }
@@ -142,16 +132,19 @@ fn now() -> Timestamp {
     Timestamp::from_secs(NOW)
 }
 
-fn wish(id: u8, micros: u64, scope: Scope) -> Reservation {
-    let id = format!("order-{id}").parse().expect("a purchase id");
-    reservation(Wish {
-        id,
+fn id_of(id: u8) -> PurchaseId {
+    format!("order-{id}").parse().expect("a purchase id")
+}
+
+fn wish(id: u8, micros: u64, scope: Scope) -> Wish {
+    Wish {
+        id: id_of(id),
         micros,
         scope,
         lifetime: LIMIT,
         changed: false,
         now: now(),
-    })
+    }
 }
 
 fn hurt(bytes: &mut Vec<u8>, damage: &Damage<'_>) {
@@ -228,7 +221,7 @@ fn intact() -> &'static Vec<u8> {
             .expect("a checkpoint");
         let bytes = fs::read(&path).expect("a file");
         assert!(runtime.block_on(async {
-            let ledger = SqliteLedger::open(&path).expect("books");
+            let ledger = Ledger::sqlite(&path).expect("books");
             for number in 0..7 {
                 assert_eq!(
                     probe(&ledger, scope(number)).await,
@@ -236,10 +229,8 @@ fn intact() -> &'static Vec<u8> {
                     "intact books have their room"
                 );
             }
-            let fits = ledger
-                .reserve(&wish(PURCHASES, LIMIT - SPENT, Scope::Global))
-                .await;
-            matches!(fits, Ok(Reserved::Held(_)))
+            let fits = wish(PURCHASES, LIMIT - SPENT, Scope::Global);
+            matches!(fuzzing::reserve(&ledger, fits).await, Ok(Answer::Held(_)))
         }));
         bytes
     })
@@ -247,44 +238,29 @@ fn intact() -> &'static Vec<u8> {
 
 /// Ten purchases of 5000 each, of which one is freed.
 async fn keep(path: &Path) -> Result<(), LedgerError> {
-    let ledger = SqliteLedger::open(path)?;
+    let ledger = Ledger::sqlite(path)?;
     for id in 0..PURCHASES {
-        let wish = wish(id, 5000, Scope::Global);
-        let Reserved::Held(entry) = ledger.reserve(&wish).await? else {
+        let Answer::Held(held) = fuzzing::reserve(&ledger, wish(id, 5000, Scope::Global)).await?
+        else {
             panic!("there is room")
         };
-        let key = wish.key();
+        let lease = held.lease_until;
+        let record = |change| fuzzing::record(&ledger, &held.id, change, now());
         if id == 9 {
-            ledger
-                .record(
-                    &key,
-                    &Transition::Voided {
-                        lease: entry.lease_until,
-                    },
-                    now(),
-                )
-                .await?;
+            record(Change::Voided { lease }).await?;
             continue;
         }
-        let payload = SecretString::from("eyJ4NDAyVmVyc2lvbiI6Mn0=");
-        let signed = Transition::Signed {
-            lease: entry.lease_until,
-            valid_before: NOW + 60,
-            payload,
-            presenter_lease_until: now(),
-        };
         if id > 0 {
-            ledger.record(&key, &signed, now()).await?;
+            let valid_before = NOW + 60;
+            record(Change::Signed {
+                lease,
+                valid_before,
+            })
+            .await?;
         }
         match id % 4 {
-            1 => ledger.record(&key, &settled_by([id; 32]), now()).await?,
-            2 => {
-                let refused = Transition::Rejected {
-                    reason: "no".to_owned(),
-                    answer: SellerAnswer::of(402),
-                };
-                ledger.record(&key, &refused, now()).await?;
-            }
+            1 => record(Change::Settled([id; 32])).await?,
+            2 => record(Change::Rejected).await?,
             _ => {}
         }
     }

@@ -7,12 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use bursar::fuzzing::{LEASE, Wish, reservation, settled_by};
-use bursar::secrecy::SecretString;
-use bursar::{
-    Filter, Ledger, MemoryLedger, PurchaseKey, Reservation, Reserved, Scope, SellerAnswer,
-    SqliteLedger, Timestamp, Transition,
-};
+use bursar::fuzzing::{self, Answer, Change, LEASE, Wish};
+use bursar::{Filter, Ledger, PurchaseId, Scope, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: u64 = 1000;
@@ -52,14 +48,14 @@ fuzz_target!(|steps: Vec<Step>| {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        drive(&MemoryLedger::new(), &steps).await;
+        drive(&Ledger::memory(), &steps).await;
         if steps.len() < 16 {
-            drive(&SqliteLedger::open(":memory:").expect("books"), &steps).await;
+            drive(&Ledger::sqlite(":memory:").expect("a ledger"), &steps).await;
         }
     });
 });
 
-async fn drive(ledger: &impl Ledger, steps: &[Step]) {
+async fn drive(ledger: &Ledger, steps: &[Step]) {
     let mut costs: BTreeMap<u8, Cost> = BTreeMap::new();
     let mut now = Timestamp::from_secs(1_800_000_000);
     for step in steps.iter().take(200) {
@@ -78,23 +74,22 @@ async fn drive(ledger: &impl Ledger, steps: &[Step]) {
         let spent: u64 = costs.values().map(|cost| cost.at(now)).sum();
         assert!(spent <= LIMIT, "{spent} after {step:?}");
     }
-    assert!(ledger.purchases(&Filter::all()).await.expect("books").len() <= costs.len());
+    assert!(
+        ledger
+            .purchases(&Filter::all())
+            .await
+            .expect("a ledger")
+            .len()
+            <= costs.len()
+    );
 }
 
-fn wish(id: u8, micros: u64, changed: bool, now: Timestamp) -> Reservation {
-    let id = format!("order-{id}").parse().expect("a purchase id");
-    reservation(Wish {
-        id,
-        micros,
-        scope: Scope::Global,
-        lifetime: LIMIT,
-        changed,
-        now,
-    })
+fn id_of(id: u8) -> PurchaseId {
+    format!("order-{id}").parse().expect("a purchase id")
 }
 
 async fn reserve(
-    ledger: &impl Ledger,
+    ledger: &Ledger,
     costs: &mut BTreeMap<u8, Cost>,
     (id, micros, changed): (u8, u64, bool),
     now: Timestamp,
@@ -104,12 +99,16 @@ async fn reserve(
         .filter(|(other, _)| **other != id)
         .map(|(_, cost)| cost.at(now))
         .sum();
-    match ledger
-        .reserve(&wish(id, micros, changed, now))
-        .await
-        .expect("books")
-    {
-        Reserved::Held(_) => {
+    let wish = Wish {
+        id: id_of(id),
+        micros,
+        scope: Scope::Global,
+        lifetime: LIMIT,
+        changed,
+        now,
+    };
+    match fuzzing::reserve(ledger, wish).await.expect("a ledger") {
+        Answer::Held(_) => {
             // New terms of what was signed: the books hold the larger from now on.
             let signed = costs.get(&id).map_or(0, |cost| cost.signed);
             let signed = if signed > 0 { signed.max(micros) } else { 0 };
@@ -122,73 +121,56 @@ async fn reserve(
                 },
             );
         }
-        Reserved::Denied(denial) => assert!(others + micros > LIMIT, "{denial}"),
-        Reserved::Known(_) => assert!(
+        Answer::Denied(denial) => assert!(others + micros > LIMIT, "{denial}"),
+        Answer::Known => assert!(
             costs[&id].signed > 0 || costs[&id].micros == 0,
             "nothing was signed"
         ),
-        Reserved::InFlight => assert!(costs[&id].until > now, "the lease has lapsed"),
-        other => panic!("{other:?}"),
+        Answer::InFlight => assert!(costs[&id].until > now, "the lease has lapsed"),
+        Answer::Mismatch => panic!("the id belongs to the request"),
     }
 }
 
-async fn record(ledger: &impl Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Step, now: Timestamp) {
-    let (id, transition) = match *step {
+async fn record(ledger: &Ledger, costs: &mut BTreeMap<u8, Cost>, step: &Step, now: Timestamp) {
+    let lease = |id: u8| costs.get(&(id % 16)).map_or(now, |cost| cost.until);
+    let (id, change) = match *step {
         Step::Sign { id, valid_for } => {
-            let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
             let valid_before = now.secs() + u64::from(valid_for);
+            let lease = lease(id);
             (
                 id,
-                Transition::Signed {
+                Change::Signed {
                     lease,
                     valid_before,
-                    payload: SecretString::from("eA=="),
-                    presenter_lease_until: now,
                 },
             )
         }
-        Step::Settle { id } => (id, settled_by([7; 32])),
-        Step::Reject { id } => (
-            id,
-            Transition::Rejected {
-                reason: "no".to_owned(),
-                answer: SellerAnswer::of(402),
-            },
-        ),
-        Step::Lose { id } => (
-            id,
-            Transition::Unresolved {
-                reason: "lost".to_owned(),
-                answer: None,
-            },
-        ),
-        Step::Doubt { id, valid_for } => (
-            id,
-            Transition::SignerTimedOut {
-                valid_before: now.secs() + u64::from(valid_for),
-                reason: "odd".to_owned(),
-            },
-        ),
-        Step::Free { id } => {
-            let lease = costs.get(&(id % 16)).map_or(now, |cost| cost.until);
-            (id, Transition::Voided { lease })
+        Step::Settle { id } => (id, Change::Settled([7; 32])),
+        Step::Reject { id } => (id, Change::Rejected),
+        Step::Lose { id } => (id, Change::Unresolved),
+        Step::Doubt { id, valid_for } => {
+            let valid_before = now.secs() + u64::from(valid_for);
+            (id, Change::SignerTimedOut { valid_before })
         }
+        Step::Free { id } => (id, Change::Voided { lease: lease(id) }),
         Step::Reserve { .. } | Step::Wait { .. } => return,
     };
     let id = id % 16;
-    let key: PurchaseKey = wish(id, 0, false, now).key();
-    if ledger.record(&key, &transition, now).await.is_err() {
+    if fuzzing::record(ledger, &id_of(id), change, now)
+        .await
+        .is_err()
+    {
         return;
     }
     let cost = costs.get_mut(&id).expect("what is recorded was reserved");
-    match transition {
-        Transition::Signed { .. } | Transition::SignerTimedOut { .. } => {
+    match change {
+        Change::Signed { .. } | Change::SignerTimedOut { .. } => {
             cost.signed = cost.signed.max(cost.micros)
         }
-        Transition::Voided { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
+        Change::Voided { .. } => assert_eq!(cost.signed, 0, "what was signed cannot be freed"),
         _ => {}
     }
-    if matches!(transition, Transition::Voided { .. }) {
+    if matches!(change, Change::Voided { .. }) {
         cost.until = now;
     }
 }

@@ -101,7 +101,7 @@ async fn open(path: &Path) -> Result<Duration, Failure> {
     let mut times = Vec::new();
     for _ in 0..9 {
         let began = Instant::now();
-        Ledger::sqlite(path)?.stopped().await?;
+        Ledger::sqlite(path)?.frozen().await?;
         times.push(began.elapsed());
     }
     Ok(median(times))

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bursar::{Intent, LocalSigner, Outcome, Payer, PaymentRequired, Policy, Ledger, usd};
+use bursar::{Intent, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, usd};
 use reqwest::StatusCode;
 
 use crate::clients::KEY;

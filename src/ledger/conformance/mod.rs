@@ -1,0 +1,394 @@
+//! Tests that every kind of ledger must pass. Each is run on each of them.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow fails the test, as it should"
+)]
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod differential;
+mod limits;
+mod proved;
+mod purchases;
+mod resumed;
+mod sellers;
+mod windows;
+
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256, U256};
+use secrecy::{ExposeSecret, SecretString};
+use tempfile::TempDir;
+
+use self::limits::*;
+use self::proved::*;
+use self::purchases::*;
+use self::resumed::*;
+use self::sellers::*;
+use self::windows::*;
+use super::{
+    Filter, Ledger, LedgerError, NewPurchase, Purchase, PurchaseKey, Refund, Reservation, Reserved,
+    SellerAnswer, State, Terms, Transition,
+};
+use crate::limit::{Amount, Limit, LimitKind, Quantity, Scope};
+use crate::limit::{Denial, Rule};
+use crate::limit::{LimitCheck, LimitStatus, PayeePin, PriceCeiling};
+use crate::money::{Asset, AssetRegistry, TokenAmount};
+use crate::{Network, Timestamp, Usd};
+
+const BASE: Network = Network::from_chain_id(8453);
+const SEPOLIA: Network = Network::from_chain_id(84_532);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+pub(super) const PAYLOAD: &str = "c2lnbmF0dXJl";
+/// The present of most tests, in seconds.
+pub(super) const NOW: u64 = 1_800_000_000;
+
+pub(super) fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+pub(super) fn usdc(network: Network) -> Asset {
+    AssetRegistry::stablecoins()
+        .find_symbol(network, "USDC")
+        .unwrap()
+        .clone()
+}
+
+/// A purchase for `micros` micro-dollars.
+pub(super) fn order(id: &str, micros: u64) -> NewPurchase {
+    NewPurchase {
+        id: id.parse().unwrap(),
+        payer: Address::repeat_byte(0xAB),
+        fingerprint: B256::repeat_byte(1),
+        identifier: format!("pay_{id}"),
+        origin: "https://api.example.com".parse().unwrap(),
+        method: "GET".to_owned(),
+        path: "/report".to_owned(),
+        foreign_resource: None,
+        version: 2,
+        asset: usdc(BASE),
+        payee: Address::repeat_byte(0xC1),
+        value: U256::from(micros),
+        tag: None,
+        agent: None,
+        credential: None,
+        terms: None,
+    }
+}
+
+fn micros(micros: u64) -> Amount {
+    Usd::from_micros(micros).into()
+}
+
+fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck {
+    LimitCheck {
+        now,
+        payment: Some((entry.asset.clone(), entry.value)),
+        limits: meters,
+        payee: None,
+        price: None,
+        refunds_make_room: false,
+    }
+}
+
+pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Limit>) -> Reservation {
+    Reservation {
+        checks: checks(&entry, now, meters),
+        purchase: entry,
+        lease: LEASE,
+        terms: Terms::First,
+    }
+}
+
+pub(super) fn meter(scope: Scope, kind: LimitKind) -> Limit {
+    Limit { scope, kind }
+}
+
+pub(super) fn lifetime(max: u64) -> Vec<Limit> {
+    vec![meter(Scope::Global, LimitKind::Lifetime(micros(max)))]
+}
+
+fn rolling(max: u64) -> Vec<Limit> {
+    vec![meter(Scope::Global, LimitKind::Rolling(HOUR, micros(max)))]
+}
+
+fn exposure(max: u64) -> Vec<Limit> {
+    vec![meter(Scope::Global, LimitKind::Exposure(micros(max)))]
+}
+
+pub(super) fn signed(valid_before: u64) -> Transition {
+    signed_under(at(NOW).after(LEASE), valid_before)
+}
+
+pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
+    Transition::Signed {
+        lease,
+        valid_before,
+        payload: SecretString::from(PAYLOAD),
+        presenter_lease_until: at(0),
+    }
+}
+
+pub(super) fn settled() -> Transition {
+    Transition::Settled {
+        transaction: B256::repeat_byte(7),
+        answer: SellerAnswer::of(200),
+    }
+}
+
+pub(super) fn given_up() -> Transition {
+    Transition::Voided {
+        lease: at(NOW).after(LEASE),
+    }
+}
+
+fn rejected() -> Transition {
+    Transition::Rejected {
+        reason: "insufficient_funds".to_owned(),
+        answer: SellerAnswer::of(402),
+    }
+}
+
+pub(super) fn unknown() -> Transition {
+    Transition::Unresolved {
+        reason: "timed out".to_owned(),
+        answer: None,
+    }
+}
+
+pub(super) async fn hold(ledger: &Ledger, entry: NewPurchase, now: u64) -> PurchaseKey {
+    let key = entry.key();
+    let answer = ledger
+        .reserve(&wish(entry, at(now), Vec::new()))
+        .await
+        .unwrap();
+    assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
+    key
+}
+
+async fn sign(ledger: &Ledger, entry: NewPurchase, now: u64, valid_before: u64) -> PurchaseKey {
+    let key = hold(ledger, entry, now).await;
+    ledger
+        .record(
+            &key,
+            &signed_under(at(now).after(LEASE), valid_before),
+            at(now),
+        )
+        .await
+        .unwrap();
+    key
+}
+
+async fn denied(
+    ledger: &Ledger,
+    entry: NewPurchase,
+    now: u64,
+    meters: Vec<Limit>,
+) -> Option<Denial> {
+    match ledger.reserve(&wish(entry, at(now), meters)).await.unwrap() {
+        Reserved::Held(_) => None,
+        Reserved::Denied(denial) => Some(*denial),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is used of `meter`, in micro-dollars or payments.
+async fn used(ledger: &Ledger, now: u64, meter: Limit) -> u64 {
+    let checks = LimitCheck {
+        now: at(now),
+        payment: None,
+        limits: vec![meter],
+        payee: None,
+        price: None,
+        refunds_make_room: false,
+    };
+    match ledger.examine(&checks).await.unwrap().remove(0).used {
+        Some(Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
+        Some(Quantity::Payments(count)) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(ledger: &Ledger, key: &PurchaseKey) -> Purchase {
+    ledger.purchase(key).await.unwrap().unwrap()
+}
+
+/// Opens new ledgers in one kind of database.
+struct Ledgers {
+    kind: Kind,
+    directory: TempDir,
+    /// A character that not every database can store.
+    odd: &'static str,
+}
+
+enum Kind {
+    Memory,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+impl Ledgers {
+    fn new(kind: Kind, odd: &'static str) -> Self {
+        Self {
+            kind,
+            directory: tempfile::tempdir().unwrap(),
+            odd,
+        }
+    }
+
+    async fn open(&self) -> Ledger {
+        match self.kind {
+            Kind::Memory => Ledger::memory(),
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => {
+                let name = super::random_hex().unwrap();
+                Ledger::sqlite(self.directory.path().join(name)).unwrap()
+            }
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => super::postgres::tests::new_ledger().await,
+        }
+    }
+}
+
+macro_rules! conformance {
+    ($($case:ident)*) => {
+        mod memory {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&Ledgers::new(Kind::Memory, "\u{0}")).await;
+            })*
+        }
+
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(&Ledgers::new(Kind::Sqlite, "\u{0}")).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            use super::*;
+
+            $(#[tokio::test]
+            #[ignore = "needs a PostgreSQL: tests/postgres/run"]
+            async fn $case() {
+                super::$case(&Ledgers::new(Kind::Postgres, "")).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    each_scope_and_span_counts_what_it_should
+    exactly_as_many_as_fit_are_held
+    tasks_at_once_hold_exactly_as_many_as_fit
+    calls_by_key_count_in_dollars_and_are_no_payments
+    a_denial_holds_nothing_and_says_what_is_used
+    a_lapsed_hold_frees_its_room
+    a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder
+    new_terms_cannot_name_another_payee
+    what_is_signed_counts_until_proof
+    what_is_settled_counts_until_it_has_expired
+    what_is_freed_does_not_count
+    a_hold_lies_in_every_window
+    a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it
+    a_known_purchase_is_not_bought_again
+    changed_terms_hold_the_largest
+    changed_terms_are_held_in_windows_that_the_purchase_had_left
+    the_first_payee_is_remembered
+    the_last_price_is_remembered
+    filters_pass_what_they_name
+    room_returns_when_enough_has_left
+    the_largest_value_neither_wraps_nor_fits
+    tokens_are_limited_in_their_own_units
+    an_entry_is_read_as_it_was_written
+    what_is_not_allowed_is_not_recorded
+    an_unresolved_purchase_is_taken_up_by_one
+    what_was_delivered_is_not_taken_up
+    only_the_same_request_is_taken_up
+    what_is_released_does_not_count_and_is_bought_anew
+    only_proof_of_the_latest_authorization_releases
+    what_the_chain_confirms_is_kept_beside_the_claim
+    a_signer_that_did_not_answer_is_asked_again
+    a_freeze_stays_until_it_is_removed
+    refunds_are_booked_once_and_make_room_if_they_may
+    repeats_and_failures_are_counted
+    what_the_chain_must_be_asked_about_is_found
+}
+
+/// Origin, network, payee, tag, agent.
+type Place = (
+    &'static str,
+    Network,
+    u8,
+    Option<&'static str>,
+    Option<&'static str>,
+);
+
+/// Places differ in all that scopes look at.
+pub(super) const PLACES: [Place; 7] = [
+    ("https://api.example.com", BASE, 1, Some("t"), Some("a")),
+    ("https://api.example.com:8443", BASE, 2, Some("u"), None),
+    ("https://x.api.example.com", SEPOLIA, 1, None, Some("b")),
+    ("http://example.com", BASE, 3, Some("t"), Some("b")),
+    ("https://example-com.com", SEPOLIA, 3, None, None),
+    ("https://api.example.com.evil.org", BASE, 4, Some("T"), None),
+    ("https://example.github.io", BASE, 4, None, Some("a")),
+];
+
+/// Every scope with the places that lie in it.
+pub(super) fn scopes() -> Vec<(Scope, Vec<usize>)> {
+    let origin = |text: &str| Scope::Origin(text.parse().unwrap());
+    let resource =
+        |origin: &str, path: &str| Scope::Resource(origin.parse().unwrap(), path.to_owned());
+    let host = |text: &str| Scope::Host(text.parse().unwrap());
+    let usdc = |network| Scope::Asset(network, usdc(network).address());
+    vec![
+        (Scope::Global, (0..7).collect()),
+        (origin("https://api.example.com"), vec![0]),
+        (origin("http://api.example.com"), vec![]),
+        (origin("https://api.example.com:8443"), vec![1]),
+        (resource("https://api.example.com", "/report"), vec![0]),
+        (resource("https://api.example.com", "/repor"), vec![]),
+        (host("api.example.com"), vec![0, 1]),
+        (host("*.example.com"), vec![0, 1, 2]),
+        (host("*.api.example.com"), vec![2]),
+        (host("*.com"), vec![0, 1, 2, 3, 4]),
+        (host("*.ample.com"), vec![]),
+        (Scope::Domain("example.com".to_owned()), vec![0, 1, 2, 3]),
+        (Scope::Domain("evil.org".to_owned()), vec![5]),
+        (Scope::Domain("example.github.io".to_owned()), vec![6]),
+        (Scope::Domain("github.io".to_owned()), vec![]),
+        (Scope::Payee(Address::repeat_byte(1)), vec![0, 2]),
+        (Scope::Payee(Address::repeat_byte(9)), vec![]),
+        (usdc(BASE), vec![0, 1, 3, 5, 6]),
+        (Scope::Asset(BASE, usdc_address(SEPOLIA)), vec![]),
+        (Scope::Network(SEPOLIA), vec![2, 4]),
+        (Scope::Tag("t".to_owned()), vec![0, 3]),
+        (Scope::Tag(String::new()), vec![]),
+        (Scope::Agent("a".to_owned()), vec![0, 6]),
+        (Scope::Agent("c".to_owned()), vec![]),
+    ]
+}
+
+fn usdc_address(network: Network) -> Address {
+    usdc(network).address()
+}
+
+pub(super) fn at_place(place: usize, mut entry: NewPurchase) -> NewPurchase {
+    let (origin, network, payee, tag, agent) = PLACES[place];
+    entry.origin = origin.parse().unwrap();
+    entry.asset = usdc(network);
+    entry.payee = Address::repeat_byte(payee);
+    (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
+    entry
+}
