@@ -459,7 +459,6 @@ async fn the_sample_is_a_policy_with_every_key() {
         "max_price_rise",
         "foreign_resource",
         "remember_terms",
-        "sign_ahead",
         "[each.origin]",
         "[each.domain]",
         "[each.payee]",
@@ -649,7 +648,7 @@ fn mistakes_are_told_with_their_line() {
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",
             "unknown key `perpayment` in [global]; known are `payee`, `max_validity`, `max_price_rise`, \
-             `foreign_resource`, `repeats`, `remember_terms`, `sign_ahead`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
+             `foreign_resource`, `repeats`, `remember_terms`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
         ),
         (
             "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",

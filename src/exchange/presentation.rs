@@ -102,9 +102,8 @@ impl Basis {
     fn prove(self, payer: &Payer, intent: &Intent, settled: bool) {
         match self.named {
             Some(named) if settled => payer.remember(intent, self.terms, named),
-            None if settled => payer.sign_ahead(intent),
-            None => payer.forget(intent),
-            Some(_) => {}
+            None if !settled => payer.forget(intent),
+            _ => {}
         }
     }
 }

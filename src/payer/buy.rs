@@ -12,7 +12,6 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
 use super::guard::{Guard, Stage};
-use super::known::Ahead;
 use super::payment::PRESENTER_LEASE;
 use super::{Intent, Payer, Payment};
 use crate::ledger::{
@@ -167,19 +166,14 @@ impl Payer {
             return Err(Error::denied(Box::new(denial)));
         }
         let (quotes, reasons) = self.quotes(required);
-        let mut ahead = match &intent.purchase_id {
-            None => self.inner.known.take_ahead(intent),
-            Some(_) => None,
-        };
-        let purchase = match (&intent.purchase_id, &ahead) {
-            (Some(id), _) => id.clone(),
-            (None, Some(ahead)) => ahead.purchase.clone(),
-            (None, None) => PurchaseId::random().map_err(no_randomness)?,
+        let purchase = match &intent.purchase_id {
+            Some(id) => id.clone(),
+            None => PurchaseId::random().map_err(no_randomness)?,
         };
         let mut denial = None;
         for quote in &quotes {
             match self
-                .attempt(required, intent, quote, (&purchase, terms), &mut ahead)
+                .attempt(required, intent, quote, (&purchase, terms))
                 .await?
             {
                 Attempt::Signed(payment) => return Ok(*payment),
@@ -193,7 +187,7 @@ impl Payer {
     }
 
     /// What can be signed for, the preferred first, and why the rest cannot.
-    pub(super) fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
+    fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
         let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
         for quote in Quote::read_all(required, &self.inner.assets) {
             match quote {
@@ -212,7 +206,6 @@ impl Payer {
         intent: &Intent,
         quote: &Quote,
         (purchase, terms): (&PurchaseId, Terms),
-        ahead: &mut Option<Ahead>,
     ) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(&intent.url);
         let facts = self.facts(required, intent, quote, &path);
@@ -282,7 +275,7 @@ impl Payer {
                 let events = PurchaseEvents::new(&entry, quote.amount(), self.now());
                 self.emit(&events.event(EventKind::Reserved));
                 let guard = Guard::new(self, key, stage, events);
-                self.sign(required, quote, *entry, ahead.take(), guard)
+                self.sign(required, quote, *entry, guard)
                     .await
                     .map(Box::new)
                     .map(Attempt::Signed)
@@ -346,25 +339,17 @@ impl Payer {
         required: &PaymentRequired,
         quote: &Quote,
         mut entry: Purchase,
-        ahead: Option<Ahead>,
         mut guard: Guard,
     ) -> Result<Payment, Error> {
         let key = entry.key();
-        let wanted = self.authorization(quote, &entry.origin, entry.nonce);
+        let authorization = self.authorization(quote, &entry.origin, entry.nonce);
         let asked = self.now();
-        let ahead =
-            ahead.and_then(|ahead| ahead.fits(&wanted, asked, self.validity(&entry.origin, quote)));
-        guard.stage = Stage::Asked {
-            valid_before: wanted.valid_before(),
-        };
-        let (authorization, signature) = match ahead {
-            Some(signed) => signed,
-            None => match self.inner.signer.sign(&wanted).await {
-                Ok(signature) => (wanted, signature),
-                Err(error) => return Err(self.unsigned(error, &entry, &wanted, &guard).await),
-            },
-        };
         let valid_before = authorization.valid_before();
+        guard.stage = Stage::Asked { valid_before };
+        let signature = match self.inner.signer.sign(&authorization).await {
+            Ok(signature) => signature,
+            Err(error) => return Err(self.unsigned(error, &entry, &authorization, &guard).await),
+        };
         let payload = encode(required, quote, &authorization, &signature, &entry)?;
         let now = self.now();
         let signed = Transition::Signed {
@@ -395,12 +380,7 @@ impl Payer {
         })
     }
 
-    pub(super) fn authorization(
-        &self,
-        quote: &Quote,
-        origin: &Origin,
-        nonce: B256,
-    ) -> TransferAuthorization {
+    fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> TransferAuthorization {
         let now = self.now().secs();
         let valid_after = match quote.version() {
             Version::V1 => now.saturating_sub(V1_BACKDATE),

@@ -117,7 +117,6 @@ struct HostSettings {
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
     remember_terms: Option<Duration>,
-    sign_ahead: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -335,14 +334,6 @@ impl Policy {
     pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
         self.setting(origin, |settings| settings.remember_terms)
             .filter(|lifetime| !lifetime.is_zero())
-    }
-
-    /// Whether the next purchase from this origin is signed before it is asked for.
-    pub(crate) fn signs_ahead(&self, origin: &Origin) -> bool {
-        self.terms_lifetime(origin).is_some()
-            && self
-                .setting(origin, |settings| settings.sign_ahead)
-                .unwrap_or(false)
     }
 
     /// The limits set, and the defaults for kinds that are not set on everything in dollars.

@@ -20,8 +20,7 @@ const MEMBERS: &[(&str, &str)] = &[
 
 /// One transfer of a token, fully typed: what a [`Signer`](crate::Signer) is asked to sign.
 ///
-/// Only bursar makes these, after the policy allowed the payment and the books hold its money; where the
-/// policy has [signing ahead](crate::HostRules::sign_ahead), what is signed leaves the process after that. The
+/// Only bursar makes these, after the policy allowed the payment and the ledger reserved its amount. The
 /// token and its EIP-712 domain come from the asset registry, never from the seller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferAuthorization {
@@ -51,12 +50,6 @@ impl TransferAuthorization {
             valid_before,
             nonce,
         }
-    }
-
-    /// The same at the times of another.
-    pub(crate) const fn valid_as(mut self, other: &Self) -> Self {
-        (self.valid_after, self.valid_before) = (other.valid_after, other.valid_before);
-        self
     }
 
     /// The token.

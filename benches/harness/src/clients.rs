@@ -8,7 +8,8 @@ use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{
-    Client, ClientBuilder, LocalSigner, MemoryLedger, Policy, ResponseExt, PaymentStatus, SqliteLedger,
+    Client, ClientBuilder, LocalSigner, MemoryLedger, PaymentStatus, Policy, ResponseExt,
+    SqliteLedger,
 };
 use secp256k1::{Message, Secp256k1, SecretKey};
 use serde_json::{Value, json};
@@ -83,16 +84,6 @@ pub async fn run(name: &str, base: &str, plan: Plan) -> Result<Measured, Failure
         "bursar-known" => {
             buy(
                 payer(known())?.ledger(MemoryLedger::new()).build()?,
-                url("/one"),
-                plan,
-            )
-            .await
-        }
-        "bursar-ahead" => {
-            buy(
-                payer(known().sign_ahead())?
-                    .ledger(MemoryLedger::new())
-                    .build()?,
                 url("/one"),
                 plan,
             )

@@ -11,23 +11,21 @@ use serde::{Deserialize, Serialize};
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a client is to do: `COUNT IN_FLIGHT IDLE_MICROS`.
+/// What a client is to do: `COUNT IN_FLIGHT`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub count: usize,
     pub in_flight: usize,
-    pub idle: Duration,
 }
 
 impl Plan {
     pub fn read(arguments: &[String]) -> Result<Self, Failure> {
-        let [count, in_flight, idle, ..] = arguments else {
-            return Err("COUNT IN_FLIGHT IDLE_MICROS, please".into());
+        let [count, in_flight, ..] = arguments else {
+            return Err("COUNT IN_FLIGHT, please".into());
         };
         Ok(Self {
             count: count.parse()?,
             in_flight: in_flight.parse()?,
-            idle: Duration::from_micros(idle.parse()?),
         })
     }
 
@@ -101,9 +99,6 @@ where
             let began = Instant::now();
             purchase(from + number).await?;
             times.push(began.elapsed().as_nanos() as u64);
-            if !plan.idle.is_zero() {
-                tokio::time::sleep(plan.idle).await;
-            }
         }
         return Ok(times);
     }

@@ -33,7 +33,6 @@ struct Trial {
     client: &'static str,
     cores: Cores,
     in_flight: usize,
-    idle_micros: u64,
     count: usize,
 }
 
@@ -43,20 +42,12 @@ impl Trial {
             client,
             cores,
             in_flight: 1,
-            idle_micros: 0,
             count: 3000,
         }
     }
 
     const fn in_flight(self, in_flight: usize) -> Self {
         Self { in_flight, ..self }
-    }
-
-    const fn idle(self, idle_micros: u64) -> Self {
-        Self {
-            idle_micros,
-            ..self
-        }
     }
 
     const fn count(self, count: usize) -> Self {
@@ -113,11 +104,7 @@ fn measure(trial: Trial, base: &str, peers: Option<&str>) -> Result<Measured, Fa
     };
     let mut command = on(trial.cores, "0", &program[0]);
     command.args(&program[1..]).args([trial.client, base]);
-    command.args([
-        trial.count.to_string(),
-        trial.in_flight.to_string(),
-        trial.idle_micros.to_string(),
-    ]);
+    command.args([trial.count.to_string(), trial.in_flight.to_string()]);
     let output = command.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| format!("{trial:?} failed").into())
 }
@@ -240,11 +227,6 @@ fn lines(rounds: &Rounds, with_peers: bool) -> Vec<Line> {
             );
         }
     }
-    for (cores, place) in [(Same, "one core"), (Apart, "a core each")] {
-        let rest = |client| Trial::new(client, cores).idle(1000).count(1000);
-        let what = format!("known seller, signed ahead, 1 ms between purchases, {place}");
-        against(&what, rest("bursar-ahead"), rest("floor"), Some(0.7));
-    }
     let slow = |client| Trial::new(client, Same).count(100);
     against(
         "known seller, 20 ms added to each answer, one core",
@@ -359,12 +341,6 @@ fn trials(with_peers: bool) -> Vec<Trial> {
     }
     trials.push(Trial::new("bursar-eight", Same));
     trials.push(Trial::new("bursar-sqlite", Same).count(500));
-    for cores in [Same, Apart] {
-        trials.extend(
-            ["floor", "bursar-ahead"]
-                .map(|client| Trial::new(client, cores).idle(1000).count(1000)),
-        );
-    }
     trials.extend(
         ["slow-floor", "slow-bursar-known"].map(|client| Trial::new(client, Same).count(100)),
     );
