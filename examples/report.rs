@@ -10,7 +10,7 @@ use std::time::Duration;
 use bursar::report::Selection;
 use bursar::telemetry::Counts;
 use bursar::testing::{Fault, Paywall, Route};
-use bursar::{Client, LocalSigner, Policy, SqliteLedger, usd};
+use bursar::{Client, LocalSigner, Policy, RetryPolicy, SqliteLedger, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -51,7 +51,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .ledger(SqliteLedger::open(directory.join("ledger.db"))?)
         .observer(counts.clone())
         .agent("forecaster")
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
         .allow_http_loopback(true)
         .build()?;
 

@@ -124,7 +124,7 @@ pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
 pub use payer::{
     Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Intent, Outcome, Payer,
-    PayerBuilder, Payment, PriceCheck, PricedOffer, Reconciled,
+    PayerBuilder, Payment, PriceCheck, PricedOffer, Reconciled, RetryPolicy,
 };
 pub use policy::{
     Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,

@@ -23,7 +23,6 @@
 //! ```
 
 use std::fmt;
-use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -31,8 +30,8 @@ use reqwest_middleware::{Middleware, Next};
 
 use crate::client::ANSWER_TIMEOUT;
 use crate::client::guard::Guard;
-use crate::exchange::{Deadline, Exchange, Options, RetryPolicy, Transport};
-use crate::payer::Payer;
+use crate::exchange::{Deadline, Exchange, Options, Transport};
+use crate::payer::{Payer, RetryPolicy};
 use crate::policy::Amount;
 use crate::{Error, ErrorKind, PurchaseIdError};
 
@@ -45,7 +44,7 @@ use crate::{Error, ErrorKind, PurchaseIdError};
 pub struct PaymentMiddleware {
     payer: Payer,
     guard: Guard,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
 }
 
 impl PaymentMiddleware {
@@ -55,7 +54,7 @@ impl PaymentMiddleware {
         Self {
             payer,
             guard: Guard::default(),
-            patience: RetryPolicy::default(),
+            retry: RetryPolicy::default(),
         }
     }
 
@@ -66,17 +65,12 @@ impl PaymentMiddleware {
         self
     }
 
-    /// See [`ClientBuilder::presentations`](crate::ClientBuilder::presentations).
+    /// Sets how often a call sends a payment whose outcome is uncertain.
+    ///
+    /// See [`ClientBuilder::retry_policy`](crate::ClientBuilder::retry_policy).
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
-        self
-    }
-
-    /// See [`ClientBuilder::presentation_pause`](crate::ClientBuilder::presentation_pause).
-    #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 }
@@ -175,7 +169,7 @@ impl Middleware for PaymentMiddleware {
             .unwrap_or_default();
         let deadline = Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT);
         let mut stack = MiddlewareTransport { next, extensions };
-        let time = (deadline, self.patience);
+        let time = (deadline, self.retry);
         let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, time);
         exchange
             .run(request)

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger,
-    Network, PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State,
-    U256, Verdict, approve_fn, signer_fn, usd,
+    Network, PaymentStatus, Policy, PriceOutcome, ResponseExt, RetryPolicy, Rule, Signer,
+    SignerError, State, U256, Verdict, approve_fn, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -596,7 +596,11 @@ async fn another_s_signature_never_leaves() {
 async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() {
     for fault in [Fault::DropAfterSettle, Fault::ServerErrorAfterSettle] {
         let paywall = paywall([paid_report().idempotent().fault_once(fault)]).await;
-        let client = builder().signer(wallet()).presentations(1).build().unwrap();
+        let client = builder()
+            .signer(wallet())
+            .retry_policy(RetryPolicy::once())
+            .build()
+            .unwrap();
         let first = client
             .get(paywall.url("/report"))
             .purchase_id("order-1")

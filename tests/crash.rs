@@ -24,8 +24,8 @@ use std::time::Duration;
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     B256, Checks, Client, Clock, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner, Policy,
-    Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
-    SystemClock, Timestamp, Transition, signer_fn, usd,
+    Purchase, PurchaseKey, Reservation, Reserved, Resumption, RetryPolicy, Signer, SqliteLedger,
+    State, SystemClock, Timestamp, Transition, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -209,7 +209,7 @@ fn child() {
                 at,
             })
             .clock(move || SystemClock.now().after(ahead))
-            .presentations(1)
+            .retry_policy(RetryPolicy::once())
             .http(
                 reqwest::Client::builder()
                     .tls_backend_rustls()

@@ -9,7 +9,7 @@ use bursar::testing::{Paywall, Route};
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, FileKey, Filter,
     KeySource, KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy,
-    Preference, Purchase, ResponseExt, Rule, SqliteLedger, State, Timestamp, Usd, usd,
+    Preference, Purchase, ResponseExt, RetryPolicy, Rule, SqliteLedger, State, Timestamp, Usd, usd,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,7 +22,10 @@ fn bare() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn policy() -> Policy {

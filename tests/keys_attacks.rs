@@ -9,7 +9,7 @@ use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
     KeySourceError, LocalSigner, MemoryLedger, PaymentStatus, Permission, Policy, Preference,
-    ResponseExt, Rule, SqliteLedger, State, Usd, usd,
+    ResponseExt, RetryPolicy, Rule, SqliteLedger, State, Usd, usd,
 };
 
 fn policy() -> Policy {
@@ -26,7 +26,7 @@ fn client(credential: Credential) -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
         .ledger(MemoryLedger::new())

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bursar::testing::{Fault, Paywall, Received, Route};
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus,
-    Policy, Purchase, ResponseExt, Rule, State, Timestamp, Verdict, address, approve_fn, usd,
+    Policy, Purchase, ResponseExt, RetryPolicy, Rule, State, Timestamp, Verdict, address,
+    approve_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -33,7 +34,10 @@ fn client(policy: Policy) -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {

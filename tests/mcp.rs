@@ -14,7 +14,7 @@ use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus, Permission,
-    Policy, Purchase, Rule, State, usd,
+    Policy, Purchase, RetryPolicy, Rule, State, usd,
 };
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -38,7 +38,10 @@ fn client() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -73,7 +76,10 @@ fn tools(service: &RunningService<RoleClient, ()>, client: &Client) -> PaidTools
         client.payer().unwrap().clone(),
         server,
     )
-    .presentation_pause(Duration::ZERO)
+    .retry_policy(RetryPolicy {
+        initial_backoff: Duration::ZERO,
+        ..RetryPolicy::default()
+    })
 }
 
 fn text(answer: &ToolAnswer) -> String {

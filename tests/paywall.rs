@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::testing::{Authorization, Fault, Forgery, Paywall, Route};
 use bursar::{
     Asset, AssetRegistry, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network,
-    PaymentStatus, Policy, ResponseExt, State, Timestamp, usd,
+    PaymentStatus, Policy, ResponseExt, RetryPolicy, State, Timestamp, usd,
 };
 use k256::ecdsa::SigningKey;
 use k256::elliptic_curve::sec1::ToSec1Point;
@@ -59,7 +59,10 @@ fn client() -> Client {
         )
         .ledger(MemoryLedger::new())
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
         .build()
         .unwrap()
 }

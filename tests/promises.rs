@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
     MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
-    Resumption, Rule, Timestamp, Transition, U256, usd,
+    Resumption, RetryPolicy, Rule, Timestamp, Transition, U256, usd,
 };
 
 fn policy() -> Policy {
@@ -29,8 +28,7 @@ fn client() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
 }
 
 async fn open(route: Route) -> Paywall {

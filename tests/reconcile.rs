@@ -9,7 +9,7 @@ use bursar::chain::Answer;
 use bursar::testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 use bursar::{
     ChainReader, Client, ErrorKind, Filter, LocalSigner, MemoryLedger, Network, PaymentStatus,
-    Policy, Purchase, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
+    Policy, Purchase, Reconciled, ResponseExt, RetryPolicy, Rule, State, Timestamp, U256, usd,
 };
 
 const NETWORK: Network = Network::from_chain_id(84_532);
@@ -66,7 +66,7 @@ impl World {
             .ledger(MemoryLedger::new())
             .chain(chain)
             .clock(time())
-            .presentations(1)
+            .retry_policy(RetryPolicy::once())
             .http(
                 reqwest::Client::builder()
                     .tls_backend_rustls()

@@ -15,7 +15,7 @@ use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     Address, B256, Client, Filter, LocalSigner, MemoryLedger, Network, Policy, Purchase, Refund,
-    SqliteLedger, State, Timestamp, U256, Usd, usd,
+    RetryPolicy, SqliteLedger, State, Timestamp, U256, Usd, usd,
 };
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn client(ledger: SqliteLedger) -> Client {
         .ledger(ledger)
         .agent("forecaster")
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap()
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, LocalSigner, MemoryLedger,
-    PaymentStatus, Policy, ResponseExt, Rule, Signer, SqliteLedger, State, SystemClock, Timestamp,
-    signer_fn, usd,
+    PaymentStatus, Policy, ResponseExt, RetryPolicy, Rule, Signer, SqliteLedger, State,
+    SystemClock, Timestamp, signer_fn, usd,
 };
 
 /// Anvil's account 0, published with it.
@@ -44,7 +44,10 @@ fn client(signatures: &Arc<AtomicUsize>) -> ClientBuilder {
         )
         .allow_http_loopback(true)
         .answer_timeout(Duration::from_secs(20))
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -127,7 +130,7 @@ async fn a_duplicate_is_bought_by_name_only() {
     let signatures = Arc::default();
     let client = client(&signatures)
         .ledger(MemoryLedger::new())
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
@@ -400,7 +403,10 @@ async fn presentations_end_with_patience_time_and_validity() {
         let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
         let client = client(&Arc::default())
             .ledger(MemoryLedger::new())
-            .presentations(most)
+            .retry_policy(RetryPolicy {
+                attempts: most,
+                initial_backoff: Duration::ZERO,
+            })
             .build()
             .unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
@@ -421,7 +427,10 @@ async fn presentations_end_with_patience_time_and_validity() {
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
     let slow = client(&Arc::default())
         .ledger(MemoryLedger::new())
-        .presentation_pause(Duration::from_secs(60));
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::from_secs(60),
+            ..RetryPolicy::default()
+        });
     let slow = slow.timeout(Duration::from_secs(5)).build().unwrap();
     assert_eq!(
         slow.get(seller.url("/report"))
@@ -457,7 +466,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
     let build = || {
         let client = client(&signatures)
             .ledger(SqliteLedger::open(&books).unwrap())
-            .presentations(1);
+            .retry_policy(RetryPolicy::once());
         client
             .policy(policy().freeze_file(&file))
             .freeze_switch(switch.clone())
@@ -667,7 +676,10 @@ async fn reqwest_retry_pays_once_above_and_below() {
                 .unwrap();
             let pay = PaymentMiddleware::new(payer)
                 .allow_http_loopback(true)
-                .presentation_pause(Duration::ZERO);
+                .retry_policy(RetryPolicy {
+                    initial_backoff: Duration::ZERO,
+                    ..RetryPolicy::default()
+                });
             let bounds = (Duration::from_millis(1), Duration::from_millis(2));
             let backoff = ExponentialBackoff::builder()
                 .retry_bounds(bounds.0, bounds.1)

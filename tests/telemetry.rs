@@ -13,7 +13,7 @@ use bursar::telemetry::{Counts, Event};
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger,
-    PaymentStatus, Policy, Rule, SignerError, State, signer_fn, usd,
+    PaymentStatus, Policy, RetryPolicy, Rule, SignerError, State, signer_fn, usd,
 };
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -37,7 +37,10 @@ fn client() -> ClientBuilder {
         .ledger(MemoryLedger::new())
         .agent("forecaster")
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -147,7 +150,7 @@ async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
     let (list, observer) = told();
     let client = client()
         .observer(observer)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();

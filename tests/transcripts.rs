@@ -11,8 +11,8 @@ use bursar::secrecy::ExposeSecret;
 use bursar::{
     B256, Checks, Client, ErrorKind, Filter, Finding, Freeze, Intent, Ledger, LedgerError,
     LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, PaymentStatus, Policy, Purchase,
-    PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, Rule, State, Timestamp,
-    Transition, usd,
+    PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, RetryPolicy, Rule, State,
+    Timestamp, Transition, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -208,7 +208,7 @@ async fn replay(name: &str) -> Replayed {
     let client = Client::builder()
         .payer(payer.clone())
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
 

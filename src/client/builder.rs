@@ -8,9 +8,8 @@ use super::guard::Guard;
 use super::{Client, Inner};
 use crate::chain::ChainReader;
 use crate::credential::Credentials;
-use crate::exchange::RetryPolicy;
 use crate::ledger::Ledger;
-use crate::payer::{FreezeSwitch, Payer, PayerBuilder};
+use crate::payer::{FreezeSwitch, Payer, PayerBuilder, RetryPolicy};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::telemetry::Observer;
@@ -31,7 +30,7 @@ pub struct ClientBuilder {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
 }
 
 impl Default for ClientBuilder {
@@ -44,7 +43,7 @@ impl Default for ClientBuilder {
             guard: Guard::default(),
             answer_timeout: ANSWER_TIMEOUT,
             timeout: None,
-            patience: RetryPolicy::default(),
+            retry: RetryPolicy::default(),
         }
     }
 }
@@ -173,23 +172,10 @@ impl ClientBuilder {
         self
     }
 
-    /// How often a payment may be presented in one call, the first time included; 3 unless set.
-    ///
-    /// It is presented again, the same bytes, while the answer leaves open whether it was settled: a
-    /// timeout, a broken connection, a status of 5xx, 408, 425 or 429 without a receipt, or a
-    /// settlement that the seller calls pending. Once it has expired, or the call's time is up, or a
-    /// `Retry-After` is longer than 10 seconds, it is not.
+    /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
-        self
-    }
-
-    /// The longest pause before a payment is presented for the second time, 250 milliseconds unless
-    /// set; each further pause is four times as long.
-    #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 
@@ -230,7 +216,7 @@ impl ClientBuilder {
             guard: self.guard,
             answer_timeout: self.answer_timeout,
             timeout: self.timeout,
-            patience: self.patience,
+            retry: self.retry,
         };
         Ok(Client {
             inner: Arc::new(inner),

@@ -21,9 +21,9 @@ pub use request::{Request, RequestBuilder};
 use crate::Error;
 use crate::credential::{CallPlan, Comparison, Credentials};
 use crate::discovery::Discovery;
-use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, RetryPolicy, Transport};
+use crate::exchange::{Deadline, Exchange, Options, PriceOutcome, Transport};
 use crate::ledger::{Filter, Finding, Purchase, PurchaseId};
-use crate::payer::{Evidence, Payer, Reconciled};
+use crate::payer::{Evidence, Payer, Reconciled, RetryPolicy};
 use crate::policy::{Explanation, Hypothetical};
 use crate::report::{Report, Selection};
 use crate::signer::SignedCancellation;
@@ -48,7 +48,7 @@ struct Inner {
     guard: Guard,
     answer_timeout: Duration,
     timeout: Option<Duration>,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
 }
 
 impl fmt::Debug for Client {
@@ -134,7 +134,7 @@ impl Client {
         };
         let time = (
             Deadline::new(Some(limit), self.inner.answer_timeout),
-            self.inner.patience,
+            self.inner.retry,
         );
         Exchange::new(&mut wire, self.payer(), &self.inner.guard, options, time)
             .run(request)
@@ -153,7 +153,7 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Exchange<'a, ReqwestTransport<'a>> {
         let deadline = Deadline::new(timeout, self.inner.answer_timeout);
-        let time = (deadline, self.inner.patience);
+        let time = (deadline, self.inner.retry);
         Exchange::new(
             wire,
             self.inner.payer.as_ref(),

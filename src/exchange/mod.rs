@@ -23,7 +23,6 @@ use tracing::field::Empty;
 use url::Url;
 
 use presentation::Basis;
-pub(crate) use presentation::RetryPolicy;
 #[cfg(feature = "mcp")]
 pub(crate) use presentation::{Refusal, while_held};
 pub(crate) use replay::{BodyFn, Replay};
@@ -33,7 +32,7 @@ use crate::asset::AssetRegistry;
 use crate::client::guard::Guard;
 use crate::credential::Credentials;
 use crate::ledger::PurchaseId;
-use crate::payer::{Intent, Payer, PriceCheck};
+use crate::payer::{Intent, Payer, PriceCheck, RetryPolicy};
 use crate::policy::Amount;
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Origin};
@@ -101,7 +100,7 @@ pub(crate) struct Exchange<'a, W> {
     keys: Option<&'a Credentials>,
     options: Options,
     deadline: Deadline,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
     /// Of the caller's request, where a redirect has led on from it.
     fingerprint: Option<B256>,
 }
@@ -152,7 +151,7 @@ impl<'a, W: Transport> Exchange<'a, W> {
         payer: Option<&'a Payer>,
         guard: &'a Guard,
         options: Options,
-        (deadline, patience): (Deadline, RetryPolicy),
+        (deadline, retry): (Deadline, RetryPolicy),
     ) -> Self {
         Self {
             wire,
@@ -161,7 +160,7 @@ impl<'a, W: Transport> Exchange<'a, W> {
             keys: None,
             options,
             deadline,
-            patience,
+            retry,
             fingerprint: None,
         }
     }

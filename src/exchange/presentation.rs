@@ -20,59 +20,12 @@ use crate::receipt::{Claim, Receipt};
 use crate::x402::{PaymentRequired, SettlementResponse};
 use crate::{Error, ErrorKind, PaymentStatus, Timestamp};
 
-/// How often a payment is presented in one call, the first time included, unless the client says
-/// otherwise.
-const PRESENTATIONS: u32 = 3;
-/// The first pause before it is presented again; each is four times the one before.
-const PAUSE: Duration = Duration::from_millis(250);
 /// The longest `Retry-After` that is waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How often a slow answer's purchase is kept from others: well within [`Payment::hold_on`]'s time.
 const HEARTBEAT: Duration = Duration::from_secs(8);
 /// How much of the body of a failed paid call is read for its hash, and for how long.
 const EVIDENCE: (usize, Duration) = (64 * 1024, Duration::from_secs(2));
-
-/// How long an uncertain answer is asked for again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RetryPolicy {
-    pub(crate) presentations: u32,
-    pub(crate) pause: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            presentations: PRESENTATIONS,
-            pause: PAUSE,
-        }
-    }
-}
-
-impl RetryPolicy {
-    /// The pause after the `presented`th time, between half and all of its length, so that clients
-    /// that failed together do not come back together; `None` when it was the last.
-    pub(crate) fn pause(self, presented: u32) -> Option<Duration> {
-        if presented >= self.presentations {
-            return None;
-        }
-        let longest = self
-            .pause
-            .saturating_mul(4_u32.saturating_pow(presented.saturating_sub(1)));
-        let mut dice = [0_u8];
-        let [die] = match getrandom::fill(&mut dice) {
-            Ok(()) => dice,
-            // Without randomness it is whole.
-            Err(_) => [u8::MAX],
-        };
-        let share = 256_u32.saturating_add(u32::from(die));
-        Some(
-            longest
-                .saturating_mul(share)
-                .checked_div(512)
-                .unwrap_or(longest),
-        )
-    }
-}
 
 /// The terms that a payment was signed for.
 pub(super) struct Basis {
@@ -236,7 +189,7 @@ impl<W: Transport> Exchange<'_, W> {
         if !is_uncertain(answer, payment) {
             return None;
         }
-        let pause = self.patience.pause(presented)?;
+        let pause = self.retry.backoff(presented)?;
         let pause = match answer
             .as_ref()
             .ok()
@@ -430,33 +383,6 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_fourfold_and_end() {
-        let patience = RetryPolicy {
-            presentations: 3,
-            pause: Duration::from_millis(100),
-        };
-        let first = patience.pause(1).unwrap();
-        assert!(
-            (Duration::from_millis(50)..=Duration::from_millis(100)).contains(&first),
-            "{first:?}"
-        );
-        let second = patience.pause(2).unwrap();
-        assert!(
-            (Duration::from_millis(200)..=Duration::from_millis(400)).contains(&second),
-            "{second:?}"
-        );
-        assert_eq!(patience.pause(3), None);
-        assert_eq!(
-            RetryPolicy {
-                presentations: 1,
-                ..patience
-            }
-            .pause(1),
-            None
-        );
-    }
 
     #[test]
     fn only_seconds_to_wait_are_understood() {

@@ -299,8 +299,8 @@ impl ToolCall {
         };
         let pause = self
             .tools
-            .patience
-            .pause(presented)
+            .retry
+            .backoff(presented)
             .filter(|_| uncertain && !self.tools.peer.is_transport_closed())?;
         let still_valid = Duration::from_secs(payment.window()) > pause;
         let stopped = !matches!(self.tools.payer.stopped().await, Ok(None));

@@ -72,8 +72,7 @@ pub use call::ToolCall;
 pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
-use crate::Payer;
-use crate::exchange::RetryPolicy;
+use crate::{Payer, RetryPolicy};
 
 /// How long a tool may take unless the caller says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -88,7 +87,7 @@ pub struct PaidTools {
     payer: Payer,
     server: Server,
     answer_timeout: Duration,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
     prose: bool,
 }
 
@@ -97,13 +96,12 @@ impl PaidTools {
     /// know as `server`.
     #[must_use]
     pub fn new(peer: Peer<RoleClient>, payer: Payer, server: Server) -> Self {
-        let patience = RetryPolicy::default();
         Self {
             peer,
             payer,
             server,
             answer_timeout: ANSWER_TIMEOUT,
-            patience,
+            retry: RetryPolicy::default(),
             prose: false,
         }
     }
@@ -116,17 +114,12 @@ impl PaidTools {
         self
     }
 
-    /// See [`ClientBuilder::presentations`](crate::ClientBuilder::presentations).
+    /// Sets how often a call sends a payment whose outcome is uncertain.
+    ///
+    /// See [`ClientBuilder::retry_policy`](crate::ClientBuilder::retry_policy).
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
-        self
-    }
-
-    /// See [`ClientBuilder::presentation_pause`](crate::ClientBuilder::presentation_pause).
-    #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 

@@ -13,6 +13,7 @@ mod known;
 mod payment;
 mod price_check;
 mod reconcile;
+mod retry;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) use intent::fingerprint;
 pub use payment::{Outcome, Payment};
 pub use price_check::{PriceCheck, PricedOffer};
 pub use reconcile::Reconciled;
+pub use retry::RetryPolicy;
 
 use guard::Left;
 use known::KnownTerms;
