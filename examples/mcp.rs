@@ -10,9 +10,9 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use bursar::mcp::{self, Asked, PaidTools, Server};
+use bursar::mcp::{self, PaidTools, Server};
 use bursar::testing::{Paywall, Route};
-use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+use bursar::{Client, LocalSigner, MemoryLedger, Policy, PriceOutcome, usd};
 use rmcp::ServiceExt;
 use serde_json::json;
 
@@ -53,14 +53,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for tool in service.list_all_tools().await? {
         match tools.call(tool.name.to_string()).quote().await? {
-            Asked::Priced(price_check) => {
+            PriceOutcome::Priced(price_check) => {
                 let price = price_check.best().map_or_else(
                     || "not payable".to_owned(),
                     |quote| quote.amount().to_string(),
                 );
                 println!("{}: {price}", tool.name);
             }
-            Asked::Executed(_) => println!("{}: free", tool.name),
+            PriceOutcome::Unpriced(_) => println!("{}: free", tool.name),
         }
     }
     for city in ["Paris", "Berlin", "Rome"] {

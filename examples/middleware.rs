@@ -5,9 +5,9 @@
 
 use std::error::Error;
 
-use bursar::middleware::{self, PaymentMiddleware, PaymentOptions};
+use bursar::middleware::{self, PaymentMiddleware};
 use bursar::testing::{Paywall, Route};
-use bursar::{LocalSigner, MemoryLedger, Payer, Policy, ResponseExt, usd};
+use bursar::{LocalSigner, MemoryLedger, Payer, Policy, PurchaseOptions, ResponseExt, usd};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
     .build();
 
-    let tagged = PaymentOptions::new().tag("research");
+    let tagged = PurchaseOptions::new().tag("research");
     let response = client
         .get(paywall.url("/report"))
         .with_extension(tagged)

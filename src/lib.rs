@@ -64,15 +64,14 @@
 mod asset;
 pub mod chain;
 mod checksum;
-mod client;
 mod clock;
 mod credential;
 pub mod discovery;
 mod error;
-mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod guide;
+mod http;
 mod json_text;
 mod ledger;
 #[cfg(feature = "mcp")]
@@ -82,11 +81,12 @@ pub mod middleware;
 mod money;
 mod network;
 mod origin;
-mod payer;
+mod payment;
 mod policy;
 mod quote;
 mod receipt;
 pub mod report;
+mod request;
 mod signer;
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -96,17 +96,16 @@ mod text;
 mod vectors;
 mod x402;
 
+pub use self::http::{ApiCall, Client, ClientBuilder, Request, RequestBuilder, ResponseExt};
 pub use alloy::primitives::{Address, B256, U256, address};
 pub use asset::{Asset, AssetRegistry, TokenAmount, TransferMethod};
 pub use chain::ChainReader;
-pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use credential::{
     CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
     Month, ParsePlanError, Preference,
 };
 pub use error::{Error, ErrorKind, PaymentStatus};
-pub use exchange::{ApiCall, PriceOutcome, ResponseExt};
 #[cfg(feature = "postgres")]
 pub use ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
@@ -122,17 +121,19 @@ pub use ledger::{Fault, Verification};
 pub use money::{ParseUsdError, Usd};
 pub use network::{Network, ParseNetworkError};
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
-pub use payer::{
-    Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Intent, Outcome, Payer,
-    PayerBuilder, Payment, PriceCheck, PricedOffer, Reconciled, RetryPolicy,
+pub use payment::{
+    Evidence, EvidenceAuthorization, EvidenceRequest, FreezeSwitch, Outcome, Payer, PayerBuilder,
+    Payment, Reconciled, RetryPolicy,
 };
 pub use policy::{
-    Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,
-    HostRules, Hypothetical, Limits, PendingApproval, Period, Permission, Policy, PolicyError,
-    Quantity, Rule, Scope, Span, TerminalApprover, Untrusted, Verdict, approve_fn,
+    Amount, Answer, ApprovalRequest, Approver, ApproverFn, AskingPrice, ChannelApprover, Denial,
+    Explanation, HostRules, Limits, PendingApproval, Period, Permission, Policy, PolicyError,
+    PriceCheck, PriceOutcome, PricedOffer, Quantity, Rule, Scope, Span, TerminalApprover,
+    Untrusted, Verdict, approve_fn,
 };
 pub use quote::{Flow, Quote, Unpayable};
 pub use receipt::{Receipt, SignedPayment};
+pub use request::{PurchaseOptions, PurchaseRequest, PurchaseRequestError};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{

@@ -1,12 +1,11 @@
 //! What was paid, for what, and what the seller says became of it.
 
 use alloy::primitives::{Address, B256};
-use http::HeaderMap;
 
 use crate::Network;
 use crate::asset::TokenAmount;
 use crate::ledger::PurchaseId;
-use crate::x402::SettlementResponse;
+use crate::x402::{SettlementResponse, WireError};
 
 /// The authorization that was signed for a purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,39 +85,63 @@ impl Receipt {
         }
     }
 
-    /// The receipt, if the claim is a success that names a transaction, our network and our payer.
-    pub(crate) fn matching(paid: &SignedPayment, claim: &SettlementResponse) -> Option<Self> {
+    /// Returns the receipt if the claim is a success that names a transaction, the network and the payer of the
+    /// payment, and otherwise the claim.
+    pub(crate) fn matching(
+        payment: &SignedPayment,
+        claim: SettlementResponse,
+    ) -> Result<Self, SettlementResponse> {
+        match Self::matching_transaction(payment, &claim) {
+            Some(transaction) => Ok(Self {
+                paid: payment.clone(),
+                transaction,
+                claim,
+            }),
+            None => Err(claim),
+        }
+    }
+
+    fn matching_transaction(payment: &SignedPayment, claim: &SettlementResponse) -> Option<B256> {
         let network: Network = claim.network.parse().ok()?;
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
         let transaction: B256 = claim.transaction.strip_prefix("0x")?.parse().ok()?;
-        let ours = claim.success && network == paid.network() && payer == paid.payer;
-        ours.then(|| Self {
-            paid: paid.clone(),
-            transaction,
-            claim: claim.clone(),
-        })
+        let ours = claim.success && network == payment.network() && payer == payment.payer;
+        ours.then_some(transaction)
     }
 }
 
-/// What a response's headers say about a payment.
+/// The receipt of an answer, compared with the signed payment.
 #[derive(Debug)]
 pub(crate) enum Claim {
     Matching(Box<Receipt>),
-    /// A receipt that proves nothing: a failure, or not about our payment.
+    /// A receipt that proves nothing: of a failure, or of another payment.
     Other(SettlementResponse),
-    Malformed(String),
+    Malformed(WireError),
     Absent,
 }
 
 impl Claim {
-    pub(crate) fn read(paid: &SignedPayment, headers: &HeaderMap) -> Self {
-        match SettlementResponse::from_headers(headers) {
+    /// Compares the receipt that an answer carries, decoded, with the payment.
+    pub(crate) fn of(
+        payment: &SignedPayment,
+        receipt: Option<Result<SettlementResponse, WireError>>,
+    ) -> Self {
+        match receipt {
             None => Self::Absent,
-            Some(Err(error)) => Self::Malformed(error.to_string()),
-            Some(Ok(claim)) => match Receipt::matching(paid, &claim) {
-                Some(receipt) => Self::Matching(Box::new(receipt)),
-                None => Self::Other(claim),
+            Some(Err(error)) => Self::Malformed(error),
+            Some(Ok(claim)) => match Receipt::matching(payment, claim) {
+                Ok(receipt) => Self::Matching(Box::new(receipt)),
+                Err(claim) => Self::Other(claim),
             },
         }
+    }
+
+    pub(crate) const fn is_matching(&self) -> bool {
+        matches!(self, Self::Matching(_))
+    }
+
+    /// Whether the seller sent the transaction and has not seen it included.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self, Self::Other(claim) if claim.is_pending())
     }
 }

@@ -977,7 +977,7 @@ async fn the_payment_header_is_marked_sensitive() {
         .unwrap()
         .priced()
         .unwrap();
-    let intent = bursar::Intent::new("GET", url.as_str(), b"").unwrap();
+    let intent = bursar::PurchaseRequest::new("GET", url.as_str(), b"").unwrap();
     let payment = client
         .payer()
         .unwrap()

@@ -10,11 +10,11 @@ mod tools;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
+use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
 use bursar::testing::{Fault, Forgery, Paywall, Route};
 use bursar::{
     Client, ClientBuilder, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus, Permission,
-    Policy, Purchase, RetryPolicy, Rule, State, usd,
+    Policy, PriceOutcome, Purchase, RetryPolicy, Rule, State, usd,
 };
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -185,7 +185,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
-    let Asked::Priced(price_check) = tools.call("report").quote().await.unwrap() else {
+    let PriceOutcome::Priced(price_check) = tools.call("report").quote().await.unwrap() else {
         panic!("it has a price")
     };
     let offer = price_check.offers.first().unwrap();
@@ -193,7 +193,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     assert_eq!(offer.explanation.as_ref().unwrap().denial(), None);
     assert!(matches!(
         tools.call("free").quote().await.unwrap(),
-        Asked::Executed(_)
+        PriceOutcome::Unpriced(_)
     ));
     assert_eq!(
         (paywall.settlements().len(), purchases(&client).await.len()),

@@ -361,7 +361,7 @@ async fn a_stop_ends_the_presentations_of_a_call() {
     );
     let pulled = switch.clone();
     let signer = signer_fn(wallet.address(), move |authorization| {
-        pulled.stop("while it was signed");
+        pulled.freeze("while it was signed");
         let wallet = Arc::clone(&wallet);
         async move { wallet.sign(&authorization).await }
     });
@@ -481,7 +481,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
     for stop in ["file", "program", "ledger"] {
         match stop {
             "file" => std::fs::write(&file, "").unwrap(),
-            "program" => switch.stop("it goes in circles"),
+            "program" => switch.freeze("it goes in circles"),
             _ => another
                 .payer()
                 .unwrap()
@@ -516,7 +516,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         );
         match stop {
             "file" => std::fs::remove_file(&file).unwrap(),
-            "program" => switch.lift(),
+            "program" => switch.unfreeze(),
             _ => client.payer().unwrap().unfreeze().await.unwrap(),
         }
     }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    B256, Checks, Client, ErrorKind, Filter, Finding, Freeze, Intent, Ledger, LedgerError,
-    LocalSigner, MemoryLedger, Network, Payer, PaymentRequired, PaymentStatus, Policy, Purchase,
-    PurchaseKey, Reservation, Reserved, ResponseExt, Resumption, RetryPolicy, Rule, State,
+    B256, Checks, Client, ErrorKind, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
+    MemoryLedger, Network, Payer, PaymentRequired, PaymentStatus, Policy, Purchase, PurchaseKey,
+    PurchaseRequest, Reservation, Reserved, ResponseExt, Resumption, RetryPolicy, Rule, State,
     Timestamp, Transition, usd,
 };
 use serde_json::Value;
@@ -392,7 +392,7 @@ async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
         let required = PaymentRequired::from_json(terms.to_string().as_bytes())?;
         let network: Network = terms["accepts"][0]["network"].as_str().unwrap().parse()?;
         let payer = wallet(Policy::new().network(network));
-        let intent = Intent::new("GET", "https://api.example.com/premium-data", b"")?;
+        let intent = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"")?;
         match payer.authorize(&required, &intent).await {
             Ok(payment) => {
                 let (name, value) = payment.header()?;

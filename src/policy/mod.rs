@@ -9,6 +9,7 @@ mod explain;
 mod file;
 pub(crate) mod limit;
 mod permission;
+mod price_check;
 mod rules;
 
 use std::path::{Path, PathBuf};
@@ -31,10 +32,11 @@ pub use builder::{HostRules, Limits};
 pub use calendar::Period;
 pub(crate) use calendar::time_zone;
 pub use denial::{Denial, Rule};
-pub use explain::{Answer, Explanation, Hypothetical};
+pub use explain::{Answer, AskingPrice, Explanation};
 pub use limit::{Amount, Quantity, Scope, Span};
 pub use permission::Permission;
-pub(crate) use permission::{Errand, host_match};
+pub(crate) use permission::host_match;
+pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::Facts;
 
 use limit::{Limit, LimitKind, Max, Meter, Selector};

@@ -1,55 +1,39 @@
 //! Judging one payment: pure, total, in one place.
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, U256};
 use url::Url;
 
 use super::limit::{Amount, LimitKind, Max, Meter, Scope, Subject};
-use super::{BREAKER, Denial, Errand, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
+use super::{BREAKER, Denial, PayeeRule, Policy, Quantity, REPEATS, ResourceRule, Rule};
 use crate::asset::Asset;
 use crate::ledger::{Checks, PayeePin, PriceCeiling};
 use crate::origin::Origin;
 use crate::quote::Quote;
-use crate::{Timestamp, text};
+use crate::{PurchaseRequest, Timestamp, text};
 
-/// All that the policy may know of a payment.
+/// Everything that the policy knows about a payment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    pub(crate) url: &'a Url,
-    pub(crate) origin: &'a Origin,
-    pub(crate) method: &'a str,
-    /// As the books store it.
+    pub(crate) request: &'a PurchaseRequest,
+    /// The path of the URL, as the ledger stores it.
     pub(crate) path: &'a str,
-    pub(crate) tag: Option<&'a str>,
     pub(crate) agent: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
-    /// What makes the request the same request.
-    pub(crate) request: B256,
     /// `resource.url`, as the seller claims it.
     pub(crate) resource_url: Option<&'a str>,
-    pub(crate) max_price: Option<&'a Amount>,
     pub(crate) now: Timestamp,
 }
 
 impl Facts<'_> {
     pub(super) fn subject(&self) -> Subject<'_> {
-        let path = self.url.path();
+        let path = self.request.url().path();
         Subject {
-            origin: self.origin,
+            origin: self.request.origin(),
             path,
             quote: self.quote,
-            request: self.request,
-            tag: self.tag,
-            agent: self.agent,
-        }
-    }
-
-    const fn errand(&self) -> Errand<'_> {
-        Errand {
-            method: self.method,
-            url: self.url,
-            origin: self.origin,
-            tag: self.tag,
+            request: self.request.fingerprint(),
+            tag: self.request.tag_name(),
             agent: self.agent,
         }
     }
@@ -57,16 +41,17 @@ impl Facts<'_> {
     /// The seller's `resource.url` when it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
-        if self.origin.begins(claimed) {
+        if self.request.origin().begins(claimed) {
             return None;
         }
         // A tool is named by its own URL, `mcp://tool/NAME`, under whatever origin.
-        if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/")
+        if self.request.url().path().strip_prefix('/') == Some(claimed)
+            && claimed.starts_with("mcp://tool/")
         {
             return None;
         }
         let origin = Url::parse(claimed).ok().as_ref().and_then(Origin::of);
-        (origin.as_ref() != Some(self.origin)).then(|| text::excerpt(claimed))
+        (origin.as_ref() != Some(self.request.origin())).then(|| text::excerpt(claimed))
     }
 }
 
@@ -77,7 +62,7 @@ impl Policy {
     /// The rules that need no books, each with its answer, in the order they are asked.
     pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<(Rule, Refusal)> {
         vec![
-            (Rule::Permission, self.forbids(&facts.errand())),
+            (Rule::Permission, self.forbids(facts.request, facts.agent)),
             (Rule::Userinfo, Self::userinfo(facts)),
             (Rule::Host, self.host_listed(facts)),
             (Rule::Network, self.network_allowed(facts)),
@@ -109,17 +94,17 @@ impl Policy {
             })
         });
         let meters = limits.chain(self.brakes(facts));
-        let pinned = self.setting(facts.origin, |settings| settings.payee.clone())
+        let pinned = self.setting(facts.request.origin(), |settings| settings.payee.clone())
             == Some(PayeeRule::Pinned);
         let payee = pinned.then(|| PayeePin {
-            origin: facts.origin.clone(),
+            origin: facts.request.origin().clone(),
             payee: facts.quote.pay_to(),
         });
         let price = self
-            .setting(facts.origin, |settings| settings.max_price_rise)
+            .setting(facts.request.origin(), |settings| settings.max_price_rise)
             .map(|max_rise_percent| PriceCeiling {
-                origin: facts.origin.clone(),
-                method: facts.method.to_owned(),
+                origin: facts.request.origin().clone(),
+                method: facts.request.method().as_str().to_owned(),
                 path: facts.path.to_owned(),
                 max_rise_percent,
             });
@@ -138,7 +123,7 @@ impl Policy {
     /// The first refusal of a call by key that needs no books: the request's own maximum, and the
     /// lists of hosts.
     pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.forbids(&facts.errand())
+        self.forbids(facts.request, facts.agent)
             .or_else(|| self.host_listed(facts))
             .or_else(|| Self::within_max_price(facts))
     }
@@ -167,17 +152,17 @@ impl Policy {
     /// The loop detector and the breaker.
     fn brakes(&self, facts: &Facts<'_>) -> Vec<Meter> {
         let failures = self
-            .setting(facts.origin, |settings| settings.breaker)
+            .setting(facts.request.origin(), |settings| settings.breaker)
             .or(self.defaults.then_some(BREAKER));
         let failures = failures.map(|(window, max)| Meter {
-            scope: Scope::Origin(facts.origin.clone()),
+            scope: Scope::Origin(facts.request.origin().clone()),
             kind: LimitKind::Failures(window, max),
         });
         let repeats = self
-            .setting(facts.origin, |settings| settings.repeats)
+            .setting(facts.request.origin(), |settings| settings.repeats)
             .or(self.defaults.then_some(REPEATS));
         let repeats = repeats.map(|(window, max)| Meter {
-            scope: Scope::Request(facts.request),
+            scope: Scope::Request(facts.request.fingerprint()),
             kind: LimitKind::Repeats(window, max),
         });
         failures.into_iter().chain(repeats).collect()
@@ -207,14 +192,15 @@ impl Policy {
     }
 
     fn userinfo(facts: &Facts<'_>) -> Refusal {
-        let bare = facts.url.username().is_empty() && facts.url.password().is_none();
+        let bare =
+            facts.request.url().username().is_empty() && facts.request.url().password().is_none();
         deny_unless(bare, Rule::Userinfo, || {
             "the URL carries a user name or password".to_owned()
         })
     }
 
     fn host_listed(&self, facts: &Facts<'_>) -> Refusal {
-        let host = facts.origin.host();
+        let host = facts.request.origin().host();
         if let Some(pattern) = self
             .lists
             .denied_hosts
@@ -266,7 +252,7 @@ impl Policy {
     }
 
     fn within_max_price(facts: &Facts<'_>) -> Refusal {
-        let max = facts.max_price?;
+        let max = facts.request.price_ceiling()?;
         let weight = max.weigh(facts.quote.asset(), facts.quote.value());
         if weight.is_some_and(|weight| weight <= max.weight()) {
             return None;
@@ -341,25 +327,31 @@ impl Policy {
         let payee = facts.quote.pay_to();
         let everywhere =
             self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
-        let here = match self.setting(facts.origin, |settings| settings.payee.clone()) {
+        let here = match self.setting(facts.request.origin(), |settings| settings.payee.clone()) {
             Some(PayeeRule::Listed(payees)) => payees.contains(&payee),
             _ => true,
         };
         let allowed = everywhere && here && !self.lists.denied_payees.contains(&payee);
         deny_unless(allowed, Rule::Payee, || {
-            format!("payee {payee} is not allowed for {}", facts.origin)
+            format!(
+                "payee {payee} is not allowed for {}",
+                facts.request.origin()
+            )
         })
     }
 
     fn resource_allowed(&self, facts: &Facts<'_>) -> Refusal {
-        let refuse =
-            self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
+        let refuse = self.setting(facts.request.origin(), |settings| settings.resource)
+            == Some(ResourceRule::Refuse);
         let claimed = if refuse {
             facts.foreign_resource()?
         } else {
             return None;
         };
-        let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
+        let message = format!(
+            "the seller at {} says it sells `{claimed}`",
+            facts.request.origin()
+        );
         Some(Denial::new(Rule::ResourceOrigin, message))
     }
 }

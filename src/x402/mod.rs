@@ -52,8 +52,6 @@ impl Version {
 pub(crate) const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 pub(crate) const PAYMENT_SIGNATURE: HeaderName = HeaderName::from_static("payment-signature");
 pub(crate) const X_PAYMENT: HeaderName = HeaderName::from_static("x-payment");
-#[cfg(feature = "mcp")]
-pub(crate) const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 /// Response headers with a receipt. Both are read whatever the version: `x402-axum` answers
 /// version 1 under version 2's name.
 pub(crate) const RECEIPTS: [HeaderName; 2] = [

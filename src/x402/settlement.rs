@@ -54,6 +54,15 @@ impl SettlementResponse {
         Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
     }
 
+    /// Reads a receipt that is JSON, within the bounds of a header.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        if json.len() > codec::MAX_HEADER {
+            return Err(WireError::HeaderTooLong { length: json.len() });
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
+
     /// The receipt among a response's headers, under either name; the first that reads wins, unless
     /// another one contradicts it.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {

@@ -157,7 +157,7 @@ impl Payer {
                 "the transaction is booked as a refund of purchase {}",
                 entry.purchase
             );
-            return Err(Error::new(ErrorKind::Purchase, message).of_purchase(purchase));
+            return Err(Error::new(ErrorKind::Purchase, message).naming(purchase));
         }
         let refund = Refund::new(transaction, value, self.now(), false);
         Ok(self
@@ -169,9 +169,8 @@ impl Payer {
 
     pub(super) async fn known(&self, purchase: &PurchaseId) -> Result<Purchase, Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
-        let unknown = || {
-            Error::new(ErrorKind::Purchase, "the books hold no such purchase").of_purchase(purchase)
-        };
+        let unknown =
+            || Error::new(ErrorKind::Purchase, "the books hold no such purchase").naming(purchase);
         self.inner.ledger.purchase(&key).await?.ok_or_else(unknown)
     }
 }

@@ -1,38 +1,37 @@
-//! What becomes of a purchase when its caller stops waiting: the future is dropped, at any await.
+//! Recording a purchase whose caller stopped waiting.
 //!
-//! A drop cannot wait for the books. It notes what is to be recorded, and whoever buys next records
-//! it first: an identical request that follows sees an unresolved purchase, not one in flight.
+//! A caller can drop the future of a call at any await. A drop cannot wait for the ledger, so it notes the transition.
+//! The next call records it first, and an identical request then sees an unresolved purchase instead of one in flight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Payer;
 use crate::Timestamp;
-use crate::ledger::{LedgerError, PurchaseKey, Transition};
+use crate::ledger::{LedgerError, Purchase, PurchaseKey, State, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
 
-/// What became of purchases and is not recorded yet: of calls that were left, and what the books could
-/// not take when it happened.
+/// The transitions that the ledger does not hold yet: of dropped calls, and of outcomes that it could not store.
 #[derive(Default)]
 pub(super) struct Left {
     list: Mutex<Vec<(PurchaseKey, Transition)>>,
-    /// Held by whoever is recording, so that others wait until it is done.
+    /// Held while one call records, so that others wait for it.
     recording: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Money is held under a lease, and nothing signed.
+    /// The amount is reserved under a lease, and nothing is signed.
     Held { lease: Timestamp },
-    /// The signer was asked for an authorization that expires then, in Unix seconds: it may have
-    /// signed, and the record of it may be under way.
+    /// The signer was asked. It may have signed, and the ledger may be about to hold the signature.
+    /// `valid_before` is in Unix seconds.
     Asked { valid_before: u64 },
     /// A signature may have left.
     Signed,
 }
 
 impl Left {
-    /// To be recorded before anything else is decided.
+    /// Notes a transition, to be recorded before the next decision.
     pub(super) fn note(&self, key: PurchaseKey, transition: Transition) {
         self.list().push((key, transition));
     }
@@ -54,9 +53,9 @@ impl Left {
 }
 
 impl Payer {
-    /// Records what was left, before anything else is decided.
+    /// Records the noted transitions, before anything else is decided.
     ///
-    /// Books that cannot take it stop everything: what they do not know would be bought again.
+    /// An error stops the call: bursar would otherwise buy again what the ledger does not know.
     pub(super) async fn record_left(&self) -> Result<(), LedgerError> {
         let left = &self.inner.left;
         if left.list().is_empty() && left.recording.try_lock().is_ok() {
@@ -70,7 +69,7 @@ impl Payer {
                 .record(&key, &transition, self.now())
                 .await
             {
-                // The books know better already.
+                // The ledger already holds a later state.
                 Ok(()) | Err(LedgerError::Transition { .. } | LedgerError::UnknownPurchase(_)) => {
                     left.done()
                 }
@@ -83,6 +82,16 @@ impl Payer {
 }
 
 impl Stage {
+    /// The stage of a purchase that the ledger has reserved.
+    pub(super) const fn of(purchase: &Purchase) -> Self {
+        match purchase.state {
+            State::Reserved => Self::Held {
+                lease: purchase.lease_until,
+            },
+            _ => Self::Signed,
+        }
+    }
+
     const fn kind(self) -> EventKind {
         match self {
             Self::Held { .. } => EventKind::Unsigned,
@@ -106,8 +115,8 @@ impl Stage {
     }
 }
 
-/// Watches over one purchase. Dropped while armed, it notes that the purchase was left.
-pub(super) struct Guard {
+/// Guards one purchase: dropped while armed, it notes that the caller stopped waiting.
+pub(super) struct DropGuard {
     payer: Payer,
     key: PurchaseKey,
     pub(super) stage: Stage,
@@ -115,7 +124,7 @@ pub(super) struct Guard {
     armed: AtomicBool,
 }
 
-impl Guard {
+impl DropGuard {
     pub(super) fn new(
         payer: &Payer,
         key: PurchaseKey,
@@ -143,13 +152,13 @@ impl Guard {
         &self.key
     }
 
-    /// The books know, or are about to.
+    /// The ledger holds the outcome.
     pub(super) fn disarm(&self) {
         self.armed.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for Guard {
+impl Drop for DropGuard {
     fn drop(&mut self) {
         if !*self.armed.get_mut() {
             return;
@@ -160,14 +169,14 @@ impl Drop for Guard {
             .note(self.key.clone(), self.stage.left());
         self.payer
             .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
-        // Without a runtime it waits for the next purchase, or for the lease to lapse.
+        // Without a runtime the note waits for the next call, or the lease lapses.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let payer = self.payer.clone();
         runtime.spawn(async move {
             if let Err(error) = payer.record_left().await {
-                tracing::warn!(%error, "what became of a purchase is not recorded yet; nothing is bought until it is");
+                tracing::warn!(%error, "the ledger did not record a dropped call yet; nothing is bought until it does");
             }
         });
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::guard::Left;
-use super::known::KnownTerms;
+use super::drop_guard::Left;
+use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
 use crate::chain::ChainReader;
 use crate::ledger::{AnyLedger, Ledger};
@@ -13,8 +13,18 @@ use crate::signer::{AnySigner, Signer};
 use crate::telemetry::{AnyObserver, Observer};
 use crate::{Clock, Error, SystemClock};
 
-/// Builds a [`Payer`]. Signer, policy and ledger are required: there is no wallet without limits,
-/// and no limits without books.
+/// Builds a [`Payer`]. Signer, policy and ledger are required.
+///
+/// ```
+/// use bursar::{LocalSigner, MemoryLedger, Payer, Policy, usd};
+///
+/// let payer = Payer::builder()
+///     .signer(LocalSigner::random()?)
+///     .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+///     .ledger(MemoryLedger::new())
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Default)]
 pub struct PayerBuilder {
     signer: Option<AnySigner>,
@@ -38,63 +48,63 @@ impl fmt::Debug for PayerBuilder {
 }
 
 impl PayerBuilder {
-    /// Who signs.
+    /// Sets the signer: the key that pays.
     #[must_use]
     pub fn signer(mut self, signer: impl Signer) -> Self {
         self.signer = Some(AnySigner::new(signer));
         self
     }
 
-    /// What may be bought.
+    /// Sets the policy that every payment must pass.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
         self
     }
 
-    /// Where it is written down.
+    /// Sets the ledger that holds every purchase.
     #[must_use]
     pub fn ledger(mut self, ledger: impl Ledger) -> Self {
         self.ledger = Some(AnyLedger::new(ledger));
         self
     }
 
-    /// Who is asked when the policy wants a word. Without one, such payments are denied.
+    /// Sets the approver of payments that the policy wants approved. Without one, bursar denies such payments.
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(AnyApprover::new(approver));
         self
     }
 
-    /// The name that this agent's payments are booked under.
+    /// Sets the name of the agent that the ledger records with each payment.
     #[must_use]
     pub fn agent(mut self, name: impl Into<String>) -> Self {
         self.agent = Some(name.into());
         self
     }
 
-    /// What the books are [reconciled](Payer::reconcile) with.
+    /// Sets the chain reader that [`reconcile`](Payer::reconcile) uses.
     #[must_use]
     pub fn chain(mut self, chain: ChainReader) -> Self {
         self.chain = Some(chain);
         self
     }
 
-    /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
+    /// Sets the observer of payment events; see [`telemetry`](crate::telemetry).
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = AnyObserver::new(observer);
         self
     }
 
-    /// What stops all paying at once.
+    /// Sets the switch that freezes all payments at once.
     #[must_use]
     pub fn freeze_switch(mut self, switch: FreezeSwitch) -> Self {
         self.switch = switch;
         self
     }
 
-    /// Where the time comes from; the machine's clock unless set.
+    /// Sets the clock. The default is the clock of the machine.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -105,10 +115,10 @@ impl PayerBuilder {
         self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
     }
 
-    /// The payer.
+    /// Returns the payer.
     ///
     /// # Errors
-    /// When signer, policy or ledger is missing, or the policy cannot be used.
+    /// When signer, policy or ledger is missing, or the policy is not valid.
     pub fn build(self) -> Result<Payer, Error> {
         let missing =
             |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
@@ -143,7 +153,7 @@ impl PayerBuilder {
                 chain: self.chain,
                 observer: self.observer,
                 left: Left::default(),
-                known: KnownTerms::default(),
+                terms: TermsCache::default(),
             }),
         })
     }
