@@ -2,15 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bursar::testing::{Fault, Paywall, Route};
 use bursar::{
-    B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
-    MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
-    Resumption, RetryPolicy, Rule, Timestamp, Transition, U256, usd,
+    AssetRegistry, B256, Checks, Client, ClientBuilder, ErrorKind, Filter, Finding, Freeze, Ledger,
+    LedgerError, LocalSigner, MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey,
+    Reservation, Reserved, ResponseExt, Resumption, RetryPolicy, Rule, SignerError, State,
+    Timestamp, Transition, U256, usd,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn policy() -> Policy {
     Policy::new()
@@ -42,11 +47,13 @@ fn report() -> Route {
         .idempotent()
 }
 
-/// Books whose disk is full for one write: the next outcome is not recorded.
+/// A ledger whose disk is full for one write: the next outcome, or the next signature, is not recorded.
 #[derive(Default)]
 struct Hiccup {
     books: MemoryLedger,
     full: AtomicBool,
+    full_at_signature: AtomicBool,
+    full_at_void: AtomicBool,
 }
 
 impl Ledger for Hiccup {
@@ -60,9 +67,13 @@ impl Ledger for Hiccup {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        if matches!(transition, Transition::Unresolved { .. })
-            && self.full.swap(false, Ordering::SeqCst)
-        {
+        let fails = match transition {
+            Transition::Unresolved { .. } => self.full.swap(false, Ordering::SeqCst),
+            Transition::Voided { .. } => self.full_at_void.swap(false, Ordering::SeqCst),
+            Transition::Signed { .. } => self.full_at_signature.swap(false, Ordering::SeqCst),
+            _ => false,
+        };
+        if fails {
             return Err(LedgerError::store("database or disk is full"));
         }
         self.books.record(purchase, transition, now).await
@@ -117,6 +128,167 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
         seller.settlements().len(),
         1,
         "the caller's retry paid a second time"
+    );
+}
+
+#[tokio::test]
+async fn a_signature_that_the_ledger_did_not_record_counts_as_spent_and_does_not_leave() {
+    let books = Arc::new(Hiccup::default());
+    books.full_at_signature.store(true, Ordering::SeqCst);
+    let client = client().ledger(Arc::clone(&books)).build().unwrap();
+    let seller = open(report()).await;
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Ledger, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    let signed = error.payment().unwrap();
+    assert_eq!(signed.amount.to_string(), "0.01 USDC");
+    assert!(error.to_string().starts_with("may be paid: "), "{error}");
+    // The ledger agrees with the error.
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let [purchase] = purchases.as_slice() else {
+        panic!("{purchases:?}")
+    };
+    assert_eq!(
+        (&purchase.purchase, purchase.state, purchase.valid_before),
+        (
+            &signed.purchase,
+            State::Unresolved,
+            Some(signed.valid_before)
+        )
+    );
+    assert!(purchase.is_unresolved());
+    let paid = |seller: &Paywall| {
+        let requests = seller.requests();
+        requests
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count()
+    };
+    assert_eq!(paid(&seller), 0, "the signature left the process");
+    // The next request buys once, under another nonce.
+    let response = client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
+    assert_ne!(response.payment().unwrap().nonce, signed.nonce);
+    assert_eq!((paid(&seller), seller.settlements().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_signer_that_refuses_leaves_nothing_spent_even_if_the_ledger_fails_then() {
+    let books = Arc::new(Hiccup::default());
+    books.full_at_void.store(true, Ordering::SeqCst);
+    let refusing = bursar::signer_fn(LocalSigner::random().unwrap().address(), |_| async {
+        Err(SignerError::rejected("the device is locked"))
+    });
+    let client = client()
+        .signer(refusing)
+        .ledger(Arc::clone(&books))
+        .build()
+        .unwrap();
+    let seller = open(report()).await;
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::NotPaid)
+    );
+    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(purchases.len(), 1);
+    assert_eq!(purchases[0].state, State::Voided);
+}
+
+/// The head of an answer that a raw seller sends, and the part of its body that arrives.
+#[derive(Clone, Copy)]
+struct BrokenAnswer {
+    head: &'static str,
+    body: &'static str,
+}
+
+/// A seller whose answer to a payment breaks in the middle of its body.
+async fn breaking(answer: BrokenAnswer) -> SocketAddr {
+    let asset = AssetRegistry::stablecoins()
+        .find_symbol("base-sepolia".parse().unwrap(), "USDC")
+        .unwrap();
+    let terms = serde_json::json!({ "x402Version": 2, "accepts": [{
+        "scheme": "exact", "network": "eip155:84532", "asset": asset.address(), "amount": "10000",
+        "payTo": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C", "maxTimeoutSeconds": 60,
+        "extra": { "name": "USDC", "version": "2" },
+    }] });
+    let terms = STANDARD.encode(terms.to_string());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let paid = String::from_utf8_lossy(&request).contains("payment-signature");
+            let reply = if paid {
+                format!(
+                    "{}\r\ncontent-length: 1000\r\n\r\n{}",
+                    answer.head, answer.body
+                )
+            } else {
+                format!(
+                    "HTTP/1.1 402 Payment Required\r\npayment-required: {terms}\r\ncontent-length: 0\r\n\
+                     connection: close\r\n\r\n"
+                )
+            };
+            stream.write_all(reply.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_failure_whose_body_breaks_keeps_its_payment_and_never_looks_complete() {
+    let client = client().ledger(MemoryLedger::new()).build().unwrap();
+    let seller = breaking(BrokenAnswer {
+        head: "HTTP/1.1 500 Internal Server Error",
+        body: "half of",
+    });
+    let url = format!("http://{}/report", seller.await);
+    let response = client.get(&url).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.payment_status()),
+        (500, PaymentStatus::MaybePaid)
+    );
+    let purchase = response.payment().unwrap().purchase.clone();
+    assert!(
+        response.bytes().await.is_err(),
+        "half a body was taken for the whole"
+    );
+    let held = client.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(
+        (&held[0].purchase, held[0].state),
+        (&purchase, State::Unresolved)
+    );
+    let digest = held[0].answer.as_ref().unwrap().body.unwrap();
+    assert_eq!((digest.bytes, digest.complete), (7, false));
+}
+
+#[tokio::test]
+async fn a_second_402_whose_body_breaks_may_be_paid() {
+    let client = client().ledger(MemoryLedger::new()).build().unwrap();
+    let seller = breaking(BrokenAnswer {
+        head: "HTTP/1.1 402 Payment Required\r\ncontent-type: application/json",
+        body: "{\"x402Version\":",
+    });
+    let url = format!("http://{}/report", seller.await);
+    let error = client.get(&url).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    let held = client.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(
+        (error.purchase_id(), held[0].is_unresolved()),
+        (Some(&held[0].purchase), true)
     );
 }
 

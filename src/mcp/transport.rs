@@ -391,3 +391,38 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &'static str) -> Response {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(body).unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn the_time_to_wait_reaches_the_caller_of_the_tool() {
+        let busy = response(503, &[("retry-after", "7")], "busy");
+        let Err(StreamableHttpError::Client(error)) = read_post(busy, true, false).await else {
+            panic!("no error of bursar's client")
+        };
+        let error = error.again();
+        assert_eq!(
+            (error.kind(), error.retry_after(), error.status()),
+            (
+                ErrorKind::Transport,
+                Some(std::time::Duration::from_secs(7)),
+                Some(StatusCode::SERVICE_UNAVAILABLE)
+            )
+        );
+        let plain = read_post(response(503, &[], "busy"), true, false).await;
+        assert!(matches!(
+            plain,
+            Err(StreamableHttpError::UnexpectedServerResponse(_))
+        ));
+    }
+}
