@@ -85,22 +85,7 @@ impl Receipt {
         }
     }
 
-    /// Returns the receipt if the claim is a success that names a transaction, the network and the payer of the
-    /// payment, and otherwise the claim.
-    pub(crate) fn matching(
-        payment: &SignedPayment,
-        claim: SettlementResponse,
-    ) -> Result<Self, SettlementResponse> {
-        match Self::matching_transaction(payment, &claim) {
-            Some(transaction) => Ok(Self {
-                paid: payment.clone(),
-                transaction,
-                claim,
-            }),
-            None => Err(claim),
-        }
-    }
-
+    /// Returns the transaction, if the claim is a success that names one, and the network and the payer of the payment.
     fn matching_transaction(payment: &SignedPayment, claim: &SettlementResponse) -> Option<B256> {
         let network: Network = claim.network.parse().ok()?;
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
@@ -129,9 +114,13 @@ impl Claim {
         match receipt {
             None => Self::Absent,
             Some(Err(error)) => Self::Malformed(error),
-            Some(Ok(claim)) => match Receipt::matching(payment, claim) {
-                Ok(receipt) => Self::Matching(Box::new(receipt)),
-                Err(claim) => Self::Other(claim),
+            Some(Ok(claim)) => match Receipt::matching_transaction(payment, &claim) {
+                Some(transaction) => Self::Matching(Box::new(Receipt {
+                    paid: payment.clone(),
+                    transaction,
+                    claim,
+                })),
+                None => Self::Other(claim),
             },
         }
     }

@@ -170,7 +170,7 @@ pub struct PurchaseRequest {
     deadline: Option<Instant>,
 }
 
-/// What tells one request from another: bursar computes it once per call, also through redirects.
+/// The identity of a request. bursar computes it once for each call, also through redirects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestIdentity {
     fingerprint: B256,

@@ -185,10 +185,10 @@ impl<T: HttpTransport> Exchange<'_, T> {
         first: Request,
         replay: Replay,
     ) -> Result<Response, Error> {
-        let booked = match self.payer {
+        let recorded = match self.payer {
             Some(payer) => {
                 let request = self.purchase_request(&first)?;
-                let call = payer.book_call(&request, credential).await?;
+                let call = payer.record_call(&request, credential).await?;
                 Some((payer, request, call))
             }
             None => None,
@@ -199,11 +199,11 @@ impl<T: HttpTransport> Exchange<'_, T> {
             // The key cannot be sent, and did not leave.
             Err(error) => error.kind() == ErrorKind::Credential,
         };
-        if let Some((payer, request, call)) = booked.as_ref().filter(|_| uncounted) {
-            payer.unbook_call(request, call).await;
+        if let Some((payer, request, call)) = recorded.as_ref().filter(|_| uncounted) {
+            payer.take_back_call(request, call).await;
         }
         let mut answer = answer?;
-        let cost = match &booked {
+        let cost = match &recorded {
             Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };

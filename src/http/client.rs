@@ -225,7 +225,7 @@ impl Client {
         self.wallet()?.reconcile().await
     }
 
-    /// Signs a cancellation of what was signed for a purchase; see [`Payer::cancel`].
+    /// Signs a cancellation of the authorization of a purchase; see [`Payer::cancel`].
     ///
     /// # Errors
     /// When the client has no wallet, and as [`Payer::cancel`].

@@ -17,14 +17,14 @@ use crate::{Error, ErrorKind, PurchaseRequest, Timestamp, Usd};
 
 /// A call by API key that the ledger counts.
 #[derive(Debug)]
-pub(crate) struct BookedCall {
+pub(crate) struct RecordedCall {
     key: PurchaseKey,
     cost: Usd,
     /// The lease in the ledger, which tells this call from any other.
     lease: Timestamp,
 }
 
-impl BookedCall {
+impl RecordedCall {
     /// Returns the declared cost.
     pub(crate) const fn cost(&self) -> Usd {
         self.cost
@@ -112,32 +112,32 @@ impl Payer {
     ///
     /// Calls at the same time see the same number of earlier calls. The ledger decides their order, and bursar records
     /// a call again if its place in the ledger costs more than it was recorded at.
-    pub(crate) async fn book_call(
+    pub(crate) async fn record_call(
         &self,
         request: &PurchaseRequest,
         credential: &Credential,
-    ) -> Result<BookedCall, Error> {
-        let booked = self
-            .book(request, credential)
+    ) -> Result<RecordedCall, Error> {
+        let call = self
+            .reserve_call(request, credential)
             .await
             .map_err(|error| self.report_denial(request, error))?;
-        let amount = booked.amount();
+        let amount = call.amount();
         let called = Event::new(EventKind::ApiCall, request.origin(), request.tag_name());
         self.emit(&Event {
             amount: Some(&amount),
             ..called
         });
-        Ok(booked)
+        Ok(call)
     }
 
-    async fn book(
+    async fn reserve_call(
         &self,
         request: &PurchaseRequest,
         credential: &Credential,
-    ) -> Result<BookedCall, Error> {
+    ) -> Result<RecordedCall, Error> {
         loop {
             let now = self.now();
-            let (call, seq) = self.book_at(now, request, credential).await?;
+            let (call, seq) = self.reserve_call_at(now, request, credential).await?;
             if self.cost_after(credential, now, seq).await? <= call.cost {
                 return Ok(call);
             }
@@ -152,12 +152,12 @@ impl Payer {
         }
     }
 
-    async fn book_at(
+    async fn reserve_call_at(
         &self,
         now: Timestamp,
         request: &PurchaseRequest,
         credential: &Credential,
-    ) -> Result<(BookedCall, u64), Error> {
+    ) -> Result<(RecordedCall, u64), Error> {
         self.record_left().await?;
         if let Some(denial) = self.frozen_here() {
             return Err(Error::denied(Box::new(denial)).at(request.url()));
@@ -207,7 +207,7 @@ impl Payer {
         };
         match self.inner.ledger.reserve(&reservation).await? {
             Reserved::Held(entry) => Ok((
-                BookedCall {
+                RecordedCall {
                     key: entry.key(),
                     cost,
                     lease: entry.lease_until,
@@ -217,13 +217,13 @@ impl Payer {
             Reserved::Denied(denial) => Err(Error::denied(denial).at(request.url())),
             Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => Err(Error::new(
                 ErrorKind::Ledger,
-                "the books hold a fresh random id already",
+                "the ledger holds a fresh random id already",
             )),
         }
     }
 
     /// Takes back a call that the seller turned away. The call still counts if the ledger cannot be written.
-    pub(crate) async fn unbook_call(&self, request: &PurchaseRequest, call: &BookedCall) {
+    pub(crate) async fn take_back_call(&self, request: &PurchaseRequest, call: &RecordedCall) {
         let amount = call.amount();
         let turned_away = Event::new(EventKind::TurnedAway, request.origin(), request.tag_name());
         self.emit(&Event {

@@ -121,7 +121,7 @@ impl PayerBuilder {
     /// When signer, policy or ledger is missing, or the policy is not valid.
     pub fn build(self) -> Result<Payer, Error> {
         let missing =
-            |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
+            |part: &str, how: &str| Error::builder(format!("a wallet needs a {part}; add {how}"));
         let signer = self.signer.ok_or_else(|| {
             missing(
                 "signer",

@@ -55,7 +55,7 @@ impl Left {
 impl Payer {
     /// Records the noted transitions, before anything else is decided.
     ///
-    /// An error stops the call: bursar would otherwise buy again what the ledger does not know.
+    /// An error stops the call: without the transition in the ledger, bursar could buy twice.
     pub(super) async fn record_left(&self) -> Result<(), LedgerError> {
         let left = &self.inner.left;
         if left.list().is_empty() && left.recording.try_lock().is_ok() {

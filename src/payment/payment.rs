@@ -75,7 +75,7 @@ pub enum Outcome {
     },
     /// The seller gave another answer, without a matching receipt.
     Unresolved {
-        /// What the answer lacks.
+        /// Why the answer proves nothing.
         reason: String,
     },
 }

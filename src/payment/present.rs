@@ -247,7 +247,7 @@ async fn while_leased<T>(
 
 /// A 402 that answers a payment.
 fn refusal(payment: &Payment, reason: Option<String>, pending: bool, new_terms: bool) -> Error {
-    let (kind, what) = if pending {
+    let (kind, message) = if pending {
         (
             ErrorKind::SettlementPending,
             "the seller sent the transaction and has not seen it included",
@@ -267,7 +267,7 @@ fn refusal(payment: &Payment, reason: Option<String>, pending: bool, new_terms: 
         ""
     };
     let words = reason.as_deref().unwrap_or("no reason given");
-    Error::new(kind, format!("{what}: {words}{earlier}")).with_reason(reason)
+    Error::new(kind, format!("{message}: {words}{earlier}")).with_reason(reason)
 }
 
 /// A 402 with a receipt that proves the payment. The caller does not receive it, because a client could pay its terms

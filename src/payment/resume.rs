@@ -122,7 +122,8 @@ impl Payer {
     }
 
     pub(super) fn present_again(&self, purchase: Purchase) -> Result<Payment, Error> {
-        let unusable = |what: &str| Error::new(ErrorKind::Purchase, what).of_purchase(&purchase);
+        let unusable =
+            |reason: &str| Error::new(ErrorKind::Purchase, reason).of_purchase(&purchase);
         let payload = purchase.payload.clone().ok_or_else(|| {
             unusable(
                 "the signer may have signed this purchase, but bursar has no signature to present",

@@ -61,8 +61,8 @@ impl TermsCache {
         cached.terms.clone()
     }
 
-    /// Caches terms, or blocks the path with `None`. Terms do not replace what is still valid: use does not extend a
-    /// lifetime.
+    /// Caches terms, or blocks the path with `None`. Terms do not replace terms that are still valid, so using them
+    /// does not extend their lifetime.
     fn insert(
         &self,
         request: &PurchaseRequest,
