@@ -5,8 +5,8 @@
 
 use std::error::Error;
 
-use bursar::middleware::{self, PaymentMiddleware, PaymentOptions};
-use bursar::{Ledger, LocalSigner, Payer, Policy, ResponseExt, usd};
+use bursar::middleware::{self, PaymentMiddleware};
+use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseOptions, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
     .build();
 
-    let tagged = PaymentOptions::new().tag("research");
+    let tagged = PurchaseOptions::new().tag("research");
     let response = client
         .get(paywall.url("/report"))
         .with_extension(tagged)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bursar::report::{Dimension, Selection};
 use bursar::telemetry::Counts;
-use bursar::{Client, Ledger, LocalSigner, Policy, usd};
+use bursar::{Client, Ledger, LocalSigner, Policy, RetryPolicy, usd};
 use bursar_testing::{Fault, Paywall, Route};
 
 #[tokio::main]
@@ -53,7 +53,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .ledger(ledger.clone())
         .observer(counts.clone())
         .agent("forecaster")
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
         .allow_http_loopback(true)
         .build()?;
 

@@ -1,45 +1,67 @@
-//! The one error type: first what became of the money, then what went wrong.
+//! The error of a request: first the money, then the cause.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use url::Url;
 
-use crate::ledger::{LedgerError, PurchaseId, PurchaseIdError};
-use crate::payer::PriceCheck;
-use crate::policy::{Denial, PolicyError};
+use crate::ledger::{LedgerError, Purchase, PurchaseId, PurchaseIdError, State};
+use crate::policy::{Denial, PolicyError, PriceCheck};
+use crate::request::PurchaseRequestError;
 use crate::signer::{KeyError, SignerError};
-use crate::x402::Unpayable;
-use crate::x402::WireError;
-use crate::x402::{Receipt, SignedPayment};
+use crate::x402::{Receipt, SignedPayment, Unpayable, WireError};
 
-/// What became of the money.
+/// Whether money moved.
 ///
-/// Deliberately exhaustive: a caller must handle all three.
+/// The enum is exhaustive on purpose: handle all three.
+///
+/// ```
+/// use bursar::{Error, PaymentStatus};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.payment_status() {
+///         PaymentStatus::NotPaid => "nothing left this process: fix the cause and send it again",
+///         PaymentStatus::MaybePaid => "send the same request again: bursar pays once",
+///         PaymentStatus::Paid => "settled: ask the seller for the goods with error.receipt()",
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "the money question has three answers"
 )]
 pub enum PaymentStatus {
-    /// Nothing was signed.
+    /// No signature left this process.
     NotPaid,
-    /// An authorization was signed and the outcome is not known. It counts as spent until proved
+    /// bursar signed a payment and does not know the outcome. The amount counts as spent until the chain proves
     /// otherwise.
     MaybePaid,
-    /// The seller named the transaction, and it matches what was signed.
+    /// The seller named a transaction that matches the signed payment.
     Paid,
 }
 
 impl PaymentStatus {
-    /// The stable name: `none`, `unknown` or `settled`.
+    /// Returns the stable name: `not_paid`, `maybe_paid` or `paid`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotPaid => "not_paid",
             Self::MaybePaid => "maybe_paid",
             Self::Paid => "paid",
+        }
+    }
+
+    /// The status of a purchase that the ledger holds.
+    const fn of(purchase: &Purchase) -> Self {
+        match purchase.state {
+            State::Reserved | State::Voided | State::ReleasedByProof | State::ApiCall => {
+                Self::NotPaid
+            }
+            State::Signed | State::Rejected | State::Unresolved => Self::MaybePaid,
+            State::Settled => Self::Paid,
         }
     }
 }
@@ -50,50 +72,78 @@ impl fmt::Display for PaymentStatus {
     }
 }
 
-/// What kind of thing went wrong.
+/// The cause of an [`Error`].
+///
+/// Most kinds can happen before a payment and after it. [`Error::payment_status`] tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The client, the policy or the request was built wrongly; nothing was sent.
+    /// The client, the policy or the request is built incorrectly. bursar sent nothing and no money moved.
+    /// Correct the call that the message names.
     Builder,
-    /// Plain http, a private address or another unsafe destination; nothing was sent.
+    /// The destination is unsafe: plain `http`, a private address where they are denied, or an HTTP client that
+    /// followed a redirect to another origin. Nothing is sent to such a destination. Where the redirect carried a
+    /// payment, money may have moved. Use `https`, or allow the loopback with
+    /// [`allow_http_loopback`](crate::ClientBuilder::allow_http_loopback).
     Insecure,
-    /// A key is not there or cannot be read; nothing was sent.
+    /// An API key is missing, cannot be read or cannot be sent. The request was not sent and no money moved.
+    /// Provide the key.
     Credential,
-    /// The network failed.
+    /// The network failed. Before a payment no money moved. After it, the seller may have settled: send the same
+    /// request again, and bursar presents the same payment.
     Transport,
-    /// The time was up.
+    /// The time was up. As for [`Transport`](Self::Transport), money may have moved if a payment was signed.
+    /// Allow more time, or send the same request again.
     Timeout,
-    /// The 402 claims to be x402 and cannot be read.
+    /// The 402 claims to be x402 and cannot be read, or a cache kept it. No money moved. Report it to the seller.
     Malformed,
-    /// No offer can be signed for; see [`Error::unpayable`].
+    /// bursar can sign for none of the offers; see [`Error::unpayable`]. No money moved. Register the token, or
+    /// ask the seller for another offer.
     NotPayable,
-    /// Payment is required and the client has no wallet; see [`Error::quotation`].
+    /// The seller requires a payment and the client has no wallet; see [`Error::price_check`]. No money moved.
+    /// Build the client with a signer, a policy and a ledger.
     NoWallet,
-    /// The body cannot be sent a second time; see [`Error::quotation`].
+    /// The seller requires a payment, and the body is a stream that cannot be sent twice; see
+    /// [`Error::price_check`]. No money moved. Give the body as bytes, or with
+    /// [`body_fn`](crate::RequestBuilder::body_fn).
     NotReplayable,
-    /// The policy refused; see [`Error::denial`].
+    /// The policy, an approver or a freeze refused the payment; see [`Error::denial`]. bursar signed nothing for
+    /// this call. If the call resumed an earlier purchase, that purchase may be paid. Change the policy, or wait
+    /// until the limit has room.
     Denied,
-    /// The signer gave no usable signature.
+    /// The signer failed. No money moved, except when the signer did not answer in time: it may have signed, and
+    /// the amount then counts as spent. Check the signer.
     Signer,
-    /// The books cannot be used.
+    /// The ledger cannot be read or written, or a stored payment is damaged. Before the signature no money moved.
+    /// When the ledger failed to record a signature, that signature did not leave, and the amount counts as spent
+    /// until it expires. Repair the ledger.
     Ledger,
-    /// The purchase id belongs to another request, or another task is buying it now.
+    /// The purchase id belongs to another request, another call is buying it now, or the stored purchase cannot be
+    /// presented again. Money may have moved only for the purchase that the error names. Use another id, or
+    /// wait.
     Purchase,
-    /// The seller answered the payment with 402 and terms; see [`Error::reason`].
+    /// The seller answered the payment with another 402 and terms; see [`Error::reason`]. The seller can still
+    /// settle the payment, so it counts as spent. Send the request again, or accept the new terms with
+    /// [`accept_new_terms`](crate::RequestBuilder::accept_new_terms).
     Rejected,
-    /// The seller could not settle; see [`Error::reason`].
+    /// The seller says that it could not settle the payment; see [`Error::reason`]. The payment counts as spent
+    /// until the chain proves otherwise. Send the same request again, or
+    /// [reconcile](crate::Client::reconcile) the ledger later.
     SettlementFailed,
-    /// The seller has sent the transaction and not yet seen it included.
+    /// The seller sent the transaction and has not seen it included. Money may have moved. Send the same request
+    /// again: bursar presents the same payment.
     SettlementPending,
-    /// An MCP server answered with an error of its own.
+    /// An MCP server answered with a JSON-RPC error. Before a payment no money moved; after it, look at the
+    /// payment status. The message repeats the words of the server.
     Rpc,
-    /// An error status; see [`ResponseExt::error_for_payment`](crate::ResponseExt::error_for_payment).
+    /// The answer has an error status, and you called
+    /// [`error_for_payment`](crate::ResponseExt::error_for_payment). The error keeps the payment status of the
+    /// response.
     Status,
 }
 
 impl ErrorKind {
-    /// The stable name, such as `not_payable`.
+    /// Returns the stable name, such as `not_payable`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -125,10 +175,26 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A request failed, or was refused before it could cost anything.
+/// The error of a request that failed or was refused.
 ///
-/// The message begins with the money: `not paid: …`, `may be paid: …` or `paid: …`. It repeats no
-/// key, no signature and no query string.
+/// Look at [`payment_status`](Self::payment_status) first. The message begins with it: `not paid: …`,
+/// `may be paid: …` or `paid: …`. It contains no key, no signature and no query string.
+///
+/// ```
+/// use bursar::{Client, ErrorKind, PaymentStatus};
+///
+/// # async fn example(client: Client) {
+/// if let Err(error) = client.get("https://api.example.com/report").send().await {
+///     if error.payment_status() != PaymentStatus::NotPaid {
+///         eprintln!("keep this id: {:?}", error.purchase_id());
+///     }
+///     match error.kind() {
+///         ErrorKind::Denied => eprintln!("denied by {:?}", error.denial().map(|denial| denial.rule)),
+///         kind => eprintln!("{kind}: {error}"),
+///     }
+/// }
+/// # }
+/// ```
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -137,38 +203,50 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 struct Inner {
     kind: ErrorKind,
-    spend: PaymentStatus,
+    money: Money,
     message: String,
     url: Option<Url>,
-    purchase: Option<PurchaseId>,
-    paid: Option<Box<SignedPayment>>,
     status: Option<StatusCode>,
-    about: About,
+    retry_after: Option<Duration>,
+    detail: Detail,
     source: Option<BoxError>,
 }
 
-/// What an error carries besides words.
+/// The money that an error is about.
+///
+/// The status cannot be set. It follows from a signed payment, its receipt, or a purchase of the ledger, so an error
+/// without one of them says `NotPaid`, and an error with one of them cannot.
 #[derive(Clone)]
-enum About {
+enum Money {
+    /// No payment was signed. An id is the caller's.
+    Unsigned(Option<PurchaseId>),
+    /// The ledger holds this purchase.
+    Stored(PurchaseId, PaymentStatus),
+    Signed(Box<SignedPayment>),
+    Settled(Box<Receipt>),
+}
+
+/// Facts that belong to one kind of error.
+#[derive(Clone)]
+enum Detail {
     Nothing,
     Denial(Box<Denial>),
     PriceCheck(Box<PriceCheck>),
     Unpayable(Vec<Unpayable>),
-    Receipt(Box<Receipt>),
     Reason(String),
 }
 
+/// Making an error before a payment exists.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let inner = Inner {
             kind,
-            spend: PaymentStatus::NotPaid,
+            money: Money::Unsigned(None),
             message: message.into(),
             url: None,
-            purchase: None,
-            paid: None,
             status: None,
-            about: About::Nothing,
+            retry_after: None,
+            detail: Detail::Nothing,
             source: None,
         };
         Self {
@@ -182,7 +260,7 @@ impl Error {
 
     pub(crate) fn denied(denial: Box<Denial>) -> Self {
         let message = denial.message.clone();
-        Self::new(ErrorKind::Denied, message).about(About::Denial(denial))
+        Self::new(ErrorKind::Denied, message).detail(Detail::Denial(denial))
     }
 
     pub(crate) fn not_payable(reasons: Vec<Unpayable>) -> Self {
@@ -192,7 +270,7 @@ impl Error {
         } else {
             format!("no offer can be signed for: {}", list.join("; "))
         };
-        Self::new(ErrorKind::NotPayable, message).about(About::Unpayable(reasons))
+        Self::new(ErrorKind::NotPayable, message).detail(Detail::Unpayable(reasons))
     }
 
     pub(crate) fn with_price_check(
@@ -200,242 +278,11 @@ impl Error {
         message: &str,
         price_check: PriceCheck,
     ) -> Self {
-        Self::new(kind, message).about(About::PriceCheck(Box::new(price_check)))
+        Self::new(kind, message).detail(Detail::PriceCheck(Box::new(price_check)))
     }
 
-    pub(crate) fn refused(kind: ErrorKind, message: String, reason: Option<String>) -> Self {
-        let error = Self::new(kind, message).spent(PaymentStatus::MaybePaid);
-        match reason {
-            Some(reason) => error.about(About::Reason(reason)),
-            None => error,
-        }
-    }
-
-    pub(crate) fn with_receipt(self, receipt: Receipt) -> Self {
-        self.about(About::Receipt(Box::new(receipt)))
-    }
-
-    fn about(mut self, about: About) -> Self {
-        self.inner.about = about;
-        self
-    }
-
-    pub(crate) fn spent(mut self, spend: PaymentStatus) -> Self {
-        self.inner.spend = spend;
-        self
-    }
-
-    pub(crate) fn at(mut self, url: &Url) -> Self {
-        self.inner.url.get_or_insert_with(|| url.clone());
-        self
-    }
-
-    /// Without the URL that was sent, which may hold a key.
-    pub(crate) fn instead_at(mut self, url: &Url) -> Self {
-        self.inner.url = Some(url.clone());
-        self
-    }
-
-    /// With the status of an answer that came before.
-    pub(crate) fn after(mut self, what: &str, status: StatusCode) -> Self {
-        self.inner.message = format!(
-            "{}; before that, {what} was answered {status}",
-            self.inner.message
-        );
-        self.with_status(status)
-    }
-
-    /// The same for another caller, without its source.
-    #[cfg(feature = "mcp")]
-    pub(crate) fn twin(&self) -> Self {
-        let inner = Inner {
-            message: self.inner.message.clone(),
-            url: self.inner.url.clone(),
-            purchase: self.inner.purchase.clone(),
-            paid: self.inner.paid.clone(),
-            about: self.inner.about.clone(),
-            source: None,
-            ..*self.inner
-        };
-        Self {
-            inner: Box::new(inner),
-        }
-    }
-
-    pub(crate) fn of_purchase(mut self, purchase: &PurchaseId) -> Self {
-        self.inner.purchase = Some(purchase.clone());
-        self
-    }
-
-    pub(crate) fn of_payment(mut self, paid: &SignedPayment) -> Self {
-        self.inner.paid = Some(Box::new(paid.clone()));
-        self.of_purchase(&paid.purchase)
-    }
-
-    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
-        self.inner.status = Some(status);
-        self
-    }
-
-    pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
-        self.inner.source = Some(source.into());
-        self
-    }
-
-    /// What went wrong, without the money and the place.
-    pub(crate) fn message(&self) -> &str {
-        &self.inner.message
-    }
-
-    /// What became of the money: ask this first.
-    #[must_use]
-    pub fn payment_status(&self) -> PaymentStatus {
-        self.inner.spend
-    }
-
-    /// What kind of thing went wrong.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        self.inner.kind
-    }
-
-    /// The policy's refusal, for [`ErrorKind::Denied`].
-    #[must_use]
-    pub fn denial(&self) -> Option<&Denial> {
-        match &self.inner.about {
-            About::Denial(denial) => Some(denial),
-            _ => None,
-        }
-    }
-
-    /// The price and what the policy says of it, for [`ErrorKind::NotReplayable`] and
-    /// [`ErrorKind::NoWallet`].
-    #[must_use]
-    pub fn price_check(&self) -> Option<&PriceCheck> {
-        match &self.inner.about {
-            About::PriceCheck(price_check) => Some(price_check),
-            _ => None,
-        }
-    }
-
-    /// Why each offer cannot be signed for, in the seller's order, for
-    /// [`ErrorKind::NotPayable`].
-    #[must_use]
-    pub fn unpayable(&self) -> &[Unpayable] {
-        match &self.inner.about {
-            About::Unpayable(reasons) => reasons,
-            _ => &[],
-        }
-    }
-
-    /// What was signed, once something was.
-    #[must_use]
-    pub fn payment(&self) -> Option<&SignedPayment> {
-        self.inner.paid.as_deref()
-    }
-
-    /// The receipt of a payment whose response failed.
-    #[must_use]
-    pub fn receipt(&self) -> Option<&Receipt> {
-        match &self.inner.about {
-            About::Receipt(receipt) => Some(receipt),
-            _ => None,
-        }
-    }
-
-    /// The seller's machine-readable reason, such as `invalid_exact_evm_insufficient_balance`;
-    /// untrusted text of at most 160 characters.
-    #[must_use]
-    pub fn reason(&self) -> Option<&str> {
-        match &self.inner.about {
-            About::Reason(reason) => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// The purchase, once there is one: give its id to ask for the outcome again without paying
-    /// again.
-    #[must_use]
-    pub fn purchase_id(&self) -> Option<&PurchaseId> {
-        self.inner.purchase.as_ref()
-    }
-
-    /// The URL. It may hold secrets; the message leaves out its query.
-    #[must_use]
-    pub fn url(&self) -> Option<&Url> {
-        self.inner.url.as_ref()
-    }
-
-    /// The status of the answer, if there was one.
-    #[must_use]
-    pub fn status(&self) -> Option<StatusCode> {
-        self.inner.status
-    }
-
-    /// Whether the policy refused.
-    #[must_use]
-    pub fn is_denied(&self) -> bool {
-        self.kind() == ErrorKind::Denied
-    }
-
-    /// Whether the time was up.
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        self.kind() == ErrorKind::Timeout
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.payment_status() {
-            PaymentStatus::NotPaid => "not paid: ",
-            PaymentStatus::MaybePaid => "may be paid: ",
-            PaymentStatus::Paid => "paid: ",
-        })?;
-        f.write_str(&self.inner.message)?;
-        if let Some(purchase) = &self.inner.purchase {
-            write!(f, " (purchase {purchase})")?;
-        }
-        match &self.inner.url {
-            Some(url) => write!(f, " [{}]", without_secrets(url)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Origin and path: user, password, query and fragment may be secret.
-fn without_secrets(url: &Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("bursar::Error");
-        out.field("kind", &self.inner.kind)
-            .field("spend", &self.inner.spend)
-            .field("message", &self.inner.message);
-        if let Some(purchase) = &self.inner.purchase {
-            out.field("purchase", &purchase.as_str());
-        }
-        if let Some(url) = &self.inner.url {
-            out.field("url", &without_secrets(url));
-        }
-        if let Some(source) = &self.inner.source {
-            out.field("source", source);
-        }
-        out.finish()
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner.source.as_deref().map(|source| source as _)
-    }
-}
-
-impl Error {
-    /// An error of the HTTP client before anything was signed. There is no public conversion: of an
-    /// error while reading a paid body it would say "not paid".
+    /// An error of the HTTP client. There is no public conversion, because an error while a paid body is read
+    /// needs the payment.
     pub(crate) fn http(error: reqwest::Error) -> Self {
         let (kind, message) = if error.is_timeout() {
             (ErrorKind::Timeout, "no answer in time")
@@ -455,7 +302,272 @@ impl Error {
     }
 }
 
-/// Errors that happen before anything is signed, by kind.
+/// Attributing an error to money, which needs a proof that there is some.
+impl Error {
+    /// With a purchase that the ledger holds: the status follows from its state.
+    pub(crate) fn of_purchase(mut self, purchase: &Purchase) -> Self {
+        let status = PaymentStatus::of(purchase);
+        self.inner.money = Money::Stored(purchase.id.clone(), status);
+        self
+    }
+
+    /// With a payment that was signed, and its receipt if the seller gave one.
+    pub(crate) fn of_payment(mut self, payment: &SignedPayment, receipt: Option<&Receipt>) -> Self {
+        self.inner.money = match receipt {
+            Some(receipt) => Money::Settled(Box::new(receipt.clone())),
+            None => Money::Signed(Box::new(payment.clone())),
+        };
+        self
+    }
+
+    /// With the id of a purchase that this call did not sign for.
+    pub(crate) fn naming(mut self, purchase: &PurchaseId) -> Self {
+        if let Money::Unsigned(id) = &mut self.inner.money {
+            *id = Some(purchase.clone());
+        }
+        self
+    }
+}
+
+/// Adding facts.
+impl Error {
+    fn detail(mut self, detail: Detail) -> Self {
+        self.inner.detail = detail;
+        self
+    }
+
+    /// With the seller's reason, if it gave one.
+    pub(crate) fn with_reason(self, reason: Option<String>) -> Self {
+        match reason {
+            Some(reason) => self.detail(Detail::Reason(reason)),
+            None => self,
+        }
+    }
+
+    pub(crate) fn at(mut self, url: &Url) -> Self {
+        self.inner.url.get_or_insert_with(|| url.clone());
+        self
+    }
+
+    /// Replaces the URL that was sent, which may hold a key.
+    pub(crate) fn instead_at(mut self, url: &Url) -> Self {
+        self.inner.url = Some(url.clone());
+        self
+    }
+
+    /// With the status of an earlier answer, of `sender`.
+    pub(crate) fn after(mut self, sender: &str, status: StatusCode) -> Self {
+        self.inner.message = format!(
+            "{}; before that, {sender} was answered {status}",
+            self.inner.message
+        );
+        self.with_status(status)
+    }
+
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.inner.status = Some(status);
+        self
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
+        self.inner.source = Some(source.into());
+        self
+    }
+
+    /// The same error for another caller, without its source.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn twin(&self) -> Self {
+        let inner = Inner {
+            money: self.inner.money.clone(),
+            message: self.inner.message.clone(),
+            url: self.inner.url.clone(),
+            detail: self.inner.detail.clone(),
+            source: None,
+            ..*self.inner
+        };
+        Self {
+            inner: Box::new(inner),
+        }
+    }
+
+    /// With the time after which the seller wants the request again.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.inner.retry_after = wait;
+        self
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.inner.retry_after
+    }
+
+    /// The cause alone, without the money and the URL.
+    pub(crate) fn message(&self) -> &str {
+        &self.inner.message
+    }
+}
+
+impl Error {
+    /// Returns whether money moved. Look at this first.
+    #[must_use]
+    pub fn payment_status(&self) -> PaymentStatus {
+        match &self.inner.money {
+            Money::Unsigned(_) => PaymentStatus::NotPaid,
+            Money::Stored(_, status) => *status,
+            Money::Signed(_) => PaymentStatus::MaybePaid,
+            Money::Settled(_) => PaymentStatus::Paid,
+        }
+    }
+
+    /// Returns the cause.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// Returns the denial, for [`ErrorKind::Denied`].
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.inner.detail {
+            Detail::Denial(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
+    /// Returns the price and the answer of the policy to it, for [`ErrorKind::NotReplayable`] and
+    /// [`ErrorKind::NoWallet`].
+    #[must_use]
+    pub fn price_check(&self) -> Option<&PriceCheck> {
+        match &self.inner.detail {
+            Detail::PriceCheck(price_check) => Some(price_check),
+            _ => None,
+        }
+    }
+
+    /// Returns why bursar cannot sign for each offer, in the seller's order, for [`ErrorKind::NotPayable`].
+    #[must_use]
+    pub fn unpayable(&self) -> &[Unpayable] {
+        match &self.inner.detail {
+            Detail::Unpayable(reasons) => reasons,
+            _ => &[],
+        }
+    }
+
+    /// Returns the signed payment, if the call signed or presented one.
+    #[must_use]
+    pub fn payment(&self) -> Option<&SignedPayment> {
+        match &self.inner.money {
+            Money::Unsigned(_) | Money::Stored(..) => None,
+            Money::Signed(payment) => Some(payment),
+            Money::Settled(receipt) => Some(receipt.payment()),
+        }
+    }
+
+    /// Returns the receipt of a settled payment whose response failed.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&Receipt> {
+        match &self.inner.money {
+            Money::Settled(receipt) => Some(receipt),
+            _ => None,
+        }
+    }
+
+    /// Returns the seller's reason, such as `invalid_exact_evm_insufficient_balance`: untrusted text of at most
+    /// 160 characters.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match &self.inner.detail {
+            Detail::Reason(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Returns the id of the purchase, if there is one. Send the request again with this id to learn the outcome
+    /// without paying twice.
+    #[must_use]
+    pub fn purchase_id(&self) -> Option<&PurchaseId> {
+        match &self.inner.money {
+            Money::Unsigned(id) => id.as_ref(),
+            Money::Stored(id, _) => Some(id),
+            Money::Signed(payment) => Some(&payment.purchase),
+            Money::Settled(receipt) => Some(&receipt.payment().purchase),
+        }
+    }
+
+    /// Returns the URL. It may hold secrets; the message leaves out its query.
+    #[must_use]
+    pub fn url(&self) -> Option<&Url> {
+        self.inner.url.as_ref()
+    }
+
+    /// Returns the status of the answer, if there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.inner.status
+    }
+
+    /// Returns whether the kind is [`ErrorKind::Denied`].
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.kind() == ErrorKind::Denied
+    }
+
+    /// Returns whether the kind is [`ErrorKind::Timeout`].
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.payment_status() {
+            PaymentStatus::NotPaid => "not paid: ",
+            PaymentStatus::MaybePaid => "may be paid: ",
+            PaymentStatus::Paid => "paid: ",
+        })?;
+        f.write_str(&self.inner.message)?;
+        if let Some(purchase) = self.purchase_id() {
+            write!(f, " (purchase {purchase})")?;
+        }
+        match &self.inner.url {
+            Some(url) => write!(f, " [{}]", without_secrets(url)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Origin and path. User, password, query and fragment may be secret.
+fn without_secrets(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("bursar::Error");
+        out.field("kind", &self.inner.kind)
+            .field("payment_status", &self.payment_status())
+            .field("message", &self.inner.message);
+        if let Some(purchase) = self.purchase_id() {
+            out.field("purchase", &purchase.as_str());
+        }
+        if let Some(url) = &self.inner.url {
+            out.field("url", &without_secrets(url));
+        }
+        if let Some(source) = &self.inner.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Errors that happen before a signature, by kind.
 macro_rules! from {
     ($($source:ty => $kind:ident),+ $(,)?) => {$(
         impl From<$source> for Error {
@@ -470,6 +582,7 @@ from! {
     PolicyError => Builder,
     KeyError => Builder,
     PurchaseIdError => Builder,
+    PurchaseRequestError => Builder,
     LedgerError => Ledger,
     SignerError => Signer,
     WireError => Malformed,

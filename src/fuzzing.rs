@@ -214,7 +214,7 @@ pub fn payment(header: &str) -> Option<(Address, U256, u64)> {
 pub fn settles(paid: &SignedPayment, header: &[u8]) -> Option<B256> {
     let mut headers = HeaderMap::new();
     headers.insert("payment-response", HeaderValue::from_bytes(header).ok()?);
-    match Claim::read(paid, &headers) {
+    match Claim::of(paid, x402::SettlementResponse::from_headers(&headers)) {
         Claim::Matching(receipt) => Some(receipt.transaction()),
         Claim::Other(_) | Claim::Malformed(_) | Claim::Absent => None,
     }

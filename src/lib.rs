@@ -64,16 +64,15 @@
 
 mod call_plan;
 pub mod chain;
-mod client;
 mod clock;
 mod credential;
 pub mod discovery;
 mod eip3009;
 mod error;
-mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod guide;
+mod http;
 mod json_text;
 mod ledger;
 mod limit;
@@ -83,8 +82,9 @@ pub mod mcp;
 pub mod middleware;
 mod money;
 mod origin;
-mod payer;
+mod payment;
 mod policy;
+mod request;
 mod signer;
 pub mod telemetry;
 mod text;
@@ -92,16 +92,15 @@ mod text;
 mod vectors;
 mod x402;
 
+pub use self::http::{ApiCall, Client, ClientBuilder, Request, RequestBuilder, ResponseExt};
 pub use alloy::primitives::{Address, B256, U256, address};
 pub use chain::ChainReader;
-pub use client::{Client, ClientBuilder, Request, RequestBuilder};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use credential::{
     CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
     Month, ParsePlanError, Preference,
 };
 pub use error::{Error, ErrorKind, PaymentStatus};
-pub use exchange::{ApiCall, PriceOutcome, ResponseExt};
 pub use ledger::report;
 pub use ledger::{
     BodyDigest, ClaimedReceipt, Evidence, EvidenceAuthorization, EvidenceRequest, Filter, Freeze,
@@ -113,14 +112,14 @@ pub use money::{
     Usd,
 };
 pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
-pub use payer::{
-    FreezeSwitch, Intent, Outcome, Payer, PayerBuilder, Payment, PriceCheck, PricedOffer,
-};
+pub use payment::{FreezeSwitch, Outcome, Payer, PayerBuilder, Payment, RetryPolicy};
 pub use policy::{
-    Amount, Answer, ApprovalRequest, Approver, ApproverFn, ChannelApprover, Denial, Explanation,
-    HostRules, Hypothetical, LimitCheck, LimitStatus, Limits, PendingApproval, Period, Permission,
-    Policy, PolicyError, Quantity, Rule, Scope, TerminalApprover, Untrusted, Verdict, approve_fn,
+    Amount, Answer, ApprovalRequest, Approver, ApproverFn, AskingPrice, ChannelApprover, Denial,
+    Explanation, HostRules, LimitCheck, LimitStatus, Limits, PendingApproval, Period, Permission,
+    Policy, PolicyError, PriceCheck, PriceOutcome, PricedOffer, Quantity, Rule, Scope,
+    TerminalApprover, Untrusted, Verdict, approve_fn,
 };
+pub use request::{PurchaseOptions, PurchaseRequest, PurchaseRequestError};
 #[cfg(feature = "alloy-signer")]
 pub use signer::AlloySigner;
 pub use signer::{

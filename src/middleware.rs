@@ -1,12 +1,12 @@
-//! The payer as a [`reqwest_middleware::Middleware`], for clients that are a stack of them.
+//! The payer as a [`reqwest_middleware::Middleware`].
 //!
-//! Put it outside any retry middleware: then one payment is one purchase however often the retry
-//! sends its request. The HTTP client at the bottom must not follow redirects, which would carry a
-//! payment header to other origins; [`http_client`] builds one that does not.
+//! Add it outside any retry middleware. One payment is then one purchase, however often the retry middleware sends its
+//! request. The HTTP client at the bottom must not follow redirects, because a redirect carries a payment header to
+//! another origin. Build it with [`http_client`].
 //!
 //! ```
-//! use bursar::middleware::{PaymentMiddleware, PaymentOptions, http_client};
-//! use bursar::{Ledger, LocalSigner, Payer, Policy};
+//! use bursar::middleware::{PaymentMiddleware, http_client};
+//! use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseOptions};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let payer = Payer::builder()
@@ -17,142 +17,77 @@
 //! let client = reqwest_middleware::ClientBuilder::new(http_client(reqwest::Client::builder())?)
 //!     .with(PaymentMiddleware::new(payer))
 //!     .build();
-//! let request = client.get("https://api.example.com/report").with_extension(PaymentOptions::new().tag("research"));
+//! let request = client
+//!     .get("https://api.example.com/report")
+//!     .with_extension(PurchaseOptions::new().tag("research"));
 //! # Ok(())
 //! # }
 //! ```
-
-use std::fmt;
-use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
-use crate::client::ANSWER_TIMEOUT;
-use crate::client::guard::Guard;
-use crate::exchange::{Deadline, Exchange, Options, RetryPolicy, Transport};
-use crate::payer::Payer;
-use crate::policy::Amount;
-use crate::{Error, ErrorKind, PurchaseIdError};
+use crate::http::{ANSWER_TIMEOUT, Call, EgressRules, Exchange, HttpTransport, without_redirects};
+use crate::payment::{Deadline, Payer, RetryPolicy};
+use crate::{Error, ErrorKind, PurchaseOptions};
 
-/// Pays 402 answers of the stack beneath it, under the payer's policy and books.
+/// Pays 402 answers of the middleware beneath it.
 ///
-/// The same rules as [`Client`](crate::Client) apply: https only, one payment a request, a second
-/// 402 is an error. Errors come back as [`reqwest_middleware::Error::Middleware`]; [`error`] finds
-/// bursar's own in them.
+/// The rules are those of [`Client`](crate::Client): https only, one payment for a request, and a second 402 is an error.
+/// Give a request [`PurchaseOptions`] with [`with_extension`](reqwest_middleware::RequestBuilder::with_extension). bursar's
+/// errors come back as [`reqwest_middleware::Error::Middleware`]; call [`error`] to get them.
 #[derive(Clone, Debug)]
 pub struct PaymentMiddleware {
     payer: Payer,
-    guard: Guard,
-    patience: RetryPolicy,
+    egress: EgressRules,
+    retry: RetryPolicy,
 }
 
 impl PaymentMiddleware {
-    /// Pays with this payer.
+    /// Returns a middleware that pays with this payer.
     #[must_use]
     pub fn new(payer: Payer) -> Self {
         Self {
             payer,
-            guard: Guard::default(),
-            patience: RetryPolicy::default(),
+            egress: EgressRules::default(),
+            retry: RetryPolicy::default(),
         }
     }
 
-    /// Allows plain http to this machine's loopback.
+    /// Allows plain http to the loopback of this machine.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
-        self.guard.http_loopback = allow;
+        self.egress.http_loopback = allow;
         self
     }
 
-    /// See [`ClientBuilder::presentations`](crate::ClientBuilder::presentations).
+    /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
-        self
-    }
-
-    /// See [`ClientBuilder::presentation_pause`](crate::ClientBuilder::presentation_pause).
-    #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 }
 
-/// How one request is to be bought: an extension of the request, see
-/// [`reqwest_middleware::RequestBuilder::with_extension`].
-#[derive(Clone, Default)]
-pub struct PaymentOptions(Options);
-
-impl fmt::Debug for PaymentOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PaymentOptions").finish_non_exhaustive()
-    }
-}
-
-impl PaymentOptions {
-    /// As the policy says, and no more.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// See [`RequestBuilder::max_price`](crate::RequestBuilder::max_price).
-    #[must_use]
-    pub fn max_price(mut self, max: impl Into<Amount>) -> Self {
-        self.0.max_price = Some(max.into());
-        self
-    }
-
-    /// See [`RequestBuilder::purchase_id`](crate::RequestBuilder::purchase_id).
-    ///
-    /// # Errors
-    /// When the text is not a purchase id.
-    pub fn purchase_id(mut self, id: &str) -> Result<Self, PurchaseIdError> {
-        self.0.purchase_id = Some(id.parse()?);
-        Ok(self)
-    }
-
-    /// See [`RequestBuilder::tag`](crate::RequestBuilder::tag).
-    #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.0.tag = Some(tag.into());
-        self
-    }
-
-    /// See [`RequestBuilder::no_payment`](crate::RequestBuilder::no_payment).
-    #[must_use]
-    pub const fn no_payment(mut self) -> Self {
-        self.0.no_payment = true;
-        self
-    }
-
-    /// See [`RequestBuilder::allow_duplicate`](crate::RequestBuilder::allow_duplicate).
-    #[must_use]
-    pub const fn allow_duplicate(mut self) -> Self {
-        self.0.allow_duplicate = true;
-        self
-    }
-
-    /// See [`RequestBuilder::accept_new_terms`](crate::RequestBuilder::accept_new_terms).
-    #[must_use]
-    pub const fn accept_new_terms(mut self) -> Self {
-        self.0.accept_new_terms = true;
-        self
-    }
-}
-
-/// reqwest's client with redirects and referers off, for the bottom of the stack.
+/// Returns reqwest's client without redirects and referers, for the bottom of the stack.
 ///
 /// # Errors
 /// When reqwest cannot start.
 pub fn http_client(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
-    crate::client::safe(builder).build().map_err(Error::http)
+    without_redirects(builder).build().map_err(Error::http)
 }
 
-/// bursar's error in a stack's, if it is one.
+/// Returns bursar's error inside an error of the stack, if it is one.
+///
+/// ```
+/// use bursar::middleware;
+///
+/// fn may_be_paid(error: &reqwest_middleware::Error) -> bool {
+///     let error = middleware::error(error);
+///     error.is_some_and(|error| error.payment_status() != bursar::PaymentStatus::NotPaid)
+/// }
+/// ```
 #[must_use]
 pub fn error(error: &reqwest_middleware::Error) -> Option<&Error> {
     match error {
@@ -170,27 +105,30 @@ impl Middleware for PaymentMiddleware {
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
         let options = extensions
-            .get::<PaymentOptions>()
+            .get::<PurchaseOptions>()
             .cloned()
             .unwrap_or_default();
-        let deadline = Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT);
-        let mut stack = MiddlewareTransport { next, extensions };
-        let time = (deadline, self.patience);
-        let exchange = Exchange::new(&mut stack, Some(&self.payer), &self.guard, options.0, time);
-        exchange
+        let call = Call {
+            options,
+            body_fn: None,
+            deadline: Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT),
+            retry: self.retry,
+        };
+        let mut transport = MiddlewareTransport { next, extensions };
+        Exchange::new(&mut transport, Some(&self.payer), &self.egress, call)
             .run(request)
             .await
             .map_err(reqwest_middleware::Error::middleware)
     }
 }
 
-/// The middleware beneath, and reqwest at the bottom.
+/// The middleware beneath, with reqwest at the bottom.
 struct MiddlewareTransport<'a> {
     next: Next<'a>,
     extensions: &'a mut Extensions,
 }
 
-impl Transport for MiddlewareTransport<'_> {
+impl HttpTransport for MiddlewareTransport<'_> {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
         self.next
             .clone()

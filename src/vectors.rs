@@ -18,7 +18,7 @@ use crate::x402::{
     decode_header, encode_header, encode_payment,
 };
 use crate::x402::{Quote, Unpayable};
-use crate::{Error, Intent, Ledger, Network, Payer, Timestamp, Usd, usd};
+use crate::{Error, Ledger, Network, Payer, PurchaseRequest, Timestamp, Usd, usd};
 
 /// `Date.now()` of the vectors, in seconds.
 const NOW: u64 = 1_740_672_094;
@@ -697,14 +697,14 @@ async fn choice(row: &Value) -> Choice {
         .ledger(Ledger::memory());
     let payer = payer.clock(|| Timestamp::from_secs(NOW)).build().unwrap();
     let required = required(&json!({ "x402Version": 2, "accepts": row["accepts"] }));
-    let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
+    let request = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"").unwrap();
     let best = payer
-        .quote(required.clone(), &intent)
+        .quote(required.clone(), &request)
         .await
         .unwrap()
         .best()
         .map(Quote::offer);
-    match payer.authorize(&required, &intent).await {
+    match payer.authorize(&required, &request).await {
         Ok(payment) => {
             let json = payment.json().unwrap();
             let sent: Value =
@@ -818,8 +818,8 @@ async fn payment_identifier() {
         .build()
         .unwrap();
     let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
-    let intent = Intent::new("GET", "https://api.example.com/premium-data", b"").unwrap();
-    let _payment = payer.authorize(&required(terms), &intent).await.unwrap();
+    let request = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"").unwrap();
+    let _payment = payer.authorize(&required(terms), &request).await.unwrap();
     let purchases = payer
         .ledger()
         .purchases(&crate::Filter::all())

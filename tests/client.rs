@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bursar::{
     Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, Network,
-    PaymentStatus, Policy, PriceOutcome, ResponseExt, Rule, Signer, SignerError, State, U256,
-    Verdict, approve_fn, signer_fn, usd,
+    PaymentStatus, Policy, PriceOutcome, ResponseExt, RetryPolicy, Rule, Signer, SignerError,
+    State, U256, Verdict, approve_fn, signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -644,7 +644,11 @@ async fn another_s_signature_never_leaves() {
 async fn lost_answers_count_as_spent_and_the_same_purchase_is_presented_again() {
     for fault in [Fault::DropAfterSettle, Fault::ServerErrorAfterSettle] {
         let paywall = paywall([paid_report().idempotent().fault_once(fault)]).await;
-        let client = builder().signer(wallet()).presentations(1).build().unwrap();
+        let client = builder()
+            .signer(wallet())
+            .retry_policy(RetryPolicy::once())
+            .build()
+            .unwrap();
         let first = client
             .get(paywall.url("/report"))
             .purchase_id("order-1")
@@ -1065,7 +1069,7 @@ async fn the_payment_header_is_marked_sensitive() {
         .unwrap()
         .priced()
         .unwrap();
-    let intent = bursar::Intent::new("GET", url.as_str(), b"").unwrap();
+    let intent = bursar::PurchaseRequest::new("GET", url.as_str(), b"").unwrap();
     let payment = client
         .payer()
         .unwrap()

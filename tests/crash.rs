@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use bursar::telemetry::Event;
 use bursar::{
-    B256, Client, Clock, Filter, Ledger, LocalSigner, Policy, Purchase, Signer, State, SystemClock,
-    signer_fn, usd,
+    B256, Client, Clock, Filter, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, State,
+    SystemClock, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -167,7 +167,8 @@ fn child() {
                 steps.step();
                 SystemClock.now().after(ahead)
             })
-            .presentations(1)
+            .clock(move || SystemClock.now().after(ahead))
+            .retry_policy(RetryPolicy::once())
             .http(
                 reqwest::Client::builder()
                     .tls_backend_rustls()

@@ -819,7 +819,7 @@ async fn while_paying_is_stopped_nothing_is_payable() {
         .build()
         .unwrap();
     assert_eq!(find(&bazaar, &client, "").await.payable().count(), 3);
-    switch.stop("enough");
+    switch.freeze("enough");
     let look = client
         .discover()
         .bazaar(bazaar.url("/"))

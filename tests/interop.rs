@@ -245,7 +245,8 @@ async fn gets_posts_and_streams_from_every_seller() {
 #[tokio::test]
 #[ignore = "needs the world that tests/interop/run stands up"]
 async fn tools_of_the_official_python_server_are_paid() {
-    use bursar::mcp::{self, Asked, PaidTools, Server};
+    use bursar::PriceOutcome;
+    use bursar::mcp::{self, PaidTools, Server};
     use rmcp::ServiceExt;
 
     let world = World::load();
@@ -271,7 +272,7 @@ async fn tools_of_the_official_python_server_are_paid() {
     assert_eq!(free.payment_status(), PaymentStatus::NotPaid);
     assert!(matches!(
         tools.call("report").quote().await.unwrap(),
-        Asked::Priced(_)
+        PriceOutcome::Priced(_)
     ));
     purse.moved(0).await;
     let answer = tools

@@ -8,7 +8,7 @@ use bursar::secrecy::SecretString;
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, FileKey, Filter,
     KeySource, KeySourceError, Ledger, LedgerError, LocalSigner, PaymentStatus, Permission, Policy,
-    Preference, Purchase, ResponseExt, Rule, State, Timestamp, Usd, usd,
+    Preference, Purchase, ResponseExt, RetryPolicy, Rule, State, Timestamp, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
 
@@ -22,7 +22,10 @@ fn bare() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn policy() -> Policy {

@@ -8,7 +8,7 @@ use bursar::secrecy::SecretString;
 use bursar::{
     CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
     KeySourceError, Ledger, LocalSigner, PaymentStatus, Permission, Policy, Preference,
-    ResponseExt, Rule, State, Usd, usd,
+    ResponseExt, RetryPolicy, Rule, State, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 
@@ -26,7 +26,7 @@ fn client(credential: Credential) -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .signer(LocalSigner::random().unwrap())
         .policy(policy())
         .ledger(Ledger::memory())

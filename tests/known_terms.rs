@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Policy,
-    Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn, signer_fn,
-    usd,
+    Purchase, ResponseExt, RetryPolicy, Rule, State, Timestamp, Verdict, address, approve_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Received, Route};
 
 /// Anvil's account 0, published with it.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 const MINUTE: Duration = Duration::from_secs(60);
-const LONG: Duration = Duration::from_secs(600);
 
 fn policy() -> Policy {
     Policy::new()
@@ -35,7 +33,10 @@ fn client(policy: Policy) -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -389,182 +390,11 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
     assert_eq!(paid(&seller).0[4..], [false, true]);
 }
 
-/// A wallet that tells how often it was asked, and the hour that it was asked at by `clock`.
-fn counting(signed: &Arc<AtomicUsize>, client: ClientBuilder) -> ClientBuilder {
-    let (wallet, signed) = (
-        Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()),
-        Arc::clone(signed),
-    );
-    client.signer(signer_fn(wallet.address(), move |authorization| {
-        let (wallet, signed) = (Arc::clone(&wallet), Arc::clone(&signed));
-        async move {
-            let signature = wallet.sign(&authorization).await;
-            signed.fetch_add(1, Ordering::SeqCst);
-            signature
-        }
-    }))
-}
-
-/// Lets what waits for its turn run.
-async fn idle(signed: &AtomicUsize, count: usize) {
-    while signed.load(Ordering::SeqCst) < count {
-        tokio::task::yield_now().await;
-    }
-    tokio::task::yield_now().await;
-}
-
-fn ahead() -> Policy {
-    Policy::new()
-        .allow_network("base-sepolia")
-        .host_limits("127.0.0.1", |host| host.remember_terms(LONG).sign_ahead())
-}
-
-#[tokio::test]
-async fn what_is_signed_ahead_is_the_next_purchase() {
-    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
-    let seller = Paywall::builder()
-        .route(report())
-        .clock(clock.clone())
-        .start()
-        .await
-        .unwrap();
-    let client = counting(&signed, client(ahead()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    buy(&client, &seller, "/report").await;
-    idle(&signed, 2).await;
-    assert_eq!(
-        purchases(&client).await.len(),
-        1,
-        "what nobody asked for is in no books"
-    );
-    for more in 3..6 {
-        clock.turn(5);
-        let before = purchases(&client).await.len();
-        assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
-        idle(&signed, more).await;
-        let bought = purchases(&client).await;
-        assert_eq!(bought.len(), before + 1);
-        assert_eq!(
-            bought[before].valid_before.unwrap(),
-            clock.now().secs() - 5 + 60,
-            "signed five seconds ago"
-        );
-    }
-    assert_eq!(
-        (paid(&seller), seller.settlements().len()),
-        ((vec![false, true, true, true, true], 4), 4)
-    );
-}
-
-#[test]
-fn what_is_ready_goes_before_signing_ahead() {
-    let signed = Arc::new(AtomicUsize::new(0));
-    // Nobody asks the system for events while anything is ready, so that the order of tasks is the test's.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(u32::MAX)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let seller = open([report()]).await;
-        let client = counting(&signed, client(ahead())).build().unwrap();
-        let response = client.get(seller.url("/report")).send().await.unwrap();
-        let before = Arc::clone(&signed);
-        let before = tokio::spawn(async move { before.load(Ordering::SeqCst) })
-            .await
-            .unwrap();
-        assert_eq!(
-            (response.payment_status(), before),
-            (PaymentStatus::Paid, 1),
-            "the caller's task waited for a signature"
-        );
-        idle(&signed, 2).await;
-    });
-}
-
-#[tokio::test]
-async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
-    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
-    let cheaper = Route::get("/report").price(usd!("0.005"));
-    let routes = [report(), cheaper]
-        .into_iter()
-        .fold(Paywall::builder(), bursar_testing::PaywallBuilder::route);
-    let seller = routes.clock(clock.clone()).start().await.unwrap();
-    let client = counting(&signed, client(ahead()))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    buy(&client, &seller, "/report").await;
-    idle(&signed, 2).await;
-    clock.turn(31);
-    assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
-    let late = purchases(&client).await.pop().unwrap();
-    assert_eq!(late.valid_before.unwrap(), clock.now().after(MINUTE).secs());
-    idle(&signed, 4).await;
-    seller.close("/report");
-    assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
-    let cheap = purchases(&client).await.pop().unwrap();
-    assert_eq!(
-        seller
-            .settlements()
-            .last()
-            .unwrap()
-            .authorization
-            .value
-            .to_string(),
-        "5000"
-    );
-    assert_eq!(
-        cheap.value.to_string(),
-        "10000",
-        "the larger of what was signed under its nonce"
-    );
-}
-
-#[tokio::test]
-async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
-    let signed = Arc::new(AtomicUsize::new(0));
-    let seller = open([report()]).await;
-    let yes = approve_fn(|_| async { Verdict::Approve });
-    let asked = counting(&signed, client(ahead().ask_above(usd!("0"))))
-        .approver(yes)
-        .build()
-        .unwrap();
-    for count in 1..4 {
-        buy(&asked, &seller, "/report").await;
-        for _ in 0..4 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(signed.load(Ordering::SeqCst), count);
-    }
-    let signed = Arc::new(AtomicUsize::new(0));
-    let bounded = counting(&signed, client(ahead().lifetime(usd!("0.01"))))
-        .build()
-        .unwrap();
-    buy(&bounded, &seller, "/report").await;
-    idle(&signed, 2).await;
-    let (payments, settled) = (paid(&seller).1, seller.settlements().len());
-    let error = bounded.get(seller.url("/report")).send().await.unwrap_err();
-    assert_eq!(
-        (error.payment_status(), error.denial().unwrap().rule),
-        (PaymentStatus::NotPaid, Rule::Lifetime)
-    );
-    assert_eq!(
-        (paid(&seller).1, seller.settlements().len()),
-        (payments, settled),
-        "it did not leave"
-    );
-}
-
 #[tokio::test]
 async fn calls_at_once_are_as_many_purchases() {
-    let signed = Arc::new(AtomicUsize::new(0));
     let seller = open([report()]).await;
-    let client = counting(&signed, client(ahead())).build().unwrap();
+    let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    idle(&signed, 2).await;
     let answers = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {

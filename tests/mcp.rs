@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer};
+use alloy::primitives::keccak256;
+use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
 use bursar::{
     Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Permission,
-    Policy, Purchase, Rule, State, usd,
+    Policy, PriceOutcome, Purchase, RetryPolicy, Rule, State, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 use bursar_tests::tools::{self, Style, ToolServer};
@@ -33,7 +34,10 @@ fn client() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -68,7 +72,10 @@ fn tools(service: &RunningService<RoleClient, ()>, client: &Client) -> PaidTools
         client.payer().unwrap().clone(),
         server,
     )
-    .presentation_pause(Duration::ZERO)
+    .retry_policy(RetryPolicy {
+        initial_backoff: Duration::ZERO,
+        ..RetryPolicy::default()
+    })
 }
 
 fn text(answer: &ToolAnswer) -> String {
@@ -179,7 +186,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
-    let Asked::Priced(price_check) = tools.call("report").quote().await.unwrap() else {
+    let PriceOutcome::Priced(price_check) = tools.call("report").quote().await.unwrap() else {
         panic!("it has a price")
     };
     let offer = price_check.offers.first().unwrap();
@@ -187,7 +194,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
     assert_eq!(offer.explanation.as_ref().unwrap().denial(), None);
     assert!(matches!(
         tools.call("free").quote().await.unwrap(),
-        Asked::Executed(_)
+        PriceOutcome::Unpriced(_)
     ));
     assert_eq!(
         (paywall.settlements().len(), purchases(&client).await.len()),
@@ -458,4 +465,108 @@ async fn what_the_client_refuses_beneath_is_told_as_it_is() {
     );
     assert_eq!(paywall.settlements().len(), 0);
     door.abort();
+}
+
+/// Which requests of the paywall came with a payment, and under how many nonces.
+fn paid(paywall: &Paywall) -> (Vec<bool>, usize) {
+    let received = paywall.requests();
+    let nonces: std::collections::BTreeSet<_> = received
+        .iter()
+        .filter_map(|request| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce))
+        .collect();
+    let with_payment = received.iter().map(|request| request.payment.is_some());
+    (with_payment.collect(), nonces.len())
+}
+
+#[tokio::test]
+async fn cached_terms_are_paid_at_once_and_stale_ones_are_signed_again_under_the_same_nonce() {
+    let dearer = Route::get("/report")
+        .price(usd!("0.02"))
+        .body("dearer")
+        .idempotent();
+    let paywall = Paywall::builder().route(report()).route(dearer);
+    let paywall = Arc::new(paywall.start().await.unwrap());
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let cached = policy().host_limits("shop.mcp-stdio.invalid", |host| {
+        host.remember_terms(Duration::from_secs(60))
+    });
+    let client = client().policy(cached).build().unwrap();
+    let tools = tools(&service, &client);
+    let buy = || tools.call("report").allow_duplicate().send();
+    for _ in 0..2 {
+        assert_eq!(buy().await.unwrap().payment_status(), PaymentStatus::Paid);
+    }
+    assert_eq!(paid(&paywall), (vec![false, true, true], 2));
+    paywall.close("/report");
+    let answer = buy().await.unwrap();
+    assert_eq!(
+        (answer.payment_status(), text(&answer).as_str()),
+        (PaymentStatus::Paid, "dearer")
+    );
+    assert_eq!(paid(&paywall), (vec![false, true, true, true, true], 3));
+    let purchases = purchases(&client).await;
+    assert_eq!(
+        (purchases.len(), purchases[2].value.to_string().as_str()),
+        (3, "20000")
+    );
+}
+
+#[tokio::test]
+async fn the_ledger_keeps_the_hash_of_a_failed_result() {
+    let paywall = paywall(report().fault(Fault::ServerErrorAfterSettle)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let client = client().build().unwrap();
+    let answer = tools(&service, &client)
+        .call("report")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.result().is_error, answer.payment_status()),
+        (Some(true), PaymentStatus::MaybePaid)
+    );
+    let purchases = purchases(&client).await;
+    let kept = purchases[0].answer.as_ref().unwrap();
+    assert_eq!(kept.status, 500);
+    let digest = kept.body.unwrap();
+    let json = serde_json::to_vec(answer.result()).unwrap();
+    assert_eq!(
+        (digest.keccak256, digest.bytes, digest.complete),
+        (keccak256(&json), json.len() as u64, true)
+    );
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_own_deadline() {
+    let paywall = paywall(report().fault(Fault::HangAfterSettle)).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let client = client().build().unwrap();
+    let tools = tools(&service, &client);
+    let began = std::time::Instant::now();
+    let call = tools.call("report").timeout(Duration::from_millis(500));
+    let error = call.send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Timeout, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(paid(&paywall).0, [false, true]);
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_pay_brings_the_terms_as_they_came() {
+    let paywall = paywall(report()).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let client = client().build().unwrap();
+    let call = tools(&service, &client).call("report").no_payment();
+    let answer = call.send().await.unwrap();
+    assert_eq!(
+        (answer.result().is_error, answer.payment_status()),
+        (Some(true), PaymentStatus::NotPaid)
+    );
+    assert_eq!(
+        (paid(&paywall).0, purchases(&client).await.len()),
+        (vec![false], 0)
+    );
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bursar::middleware::{self, PaymentMiddleware, PaymentOptions, http_client};
+use bursar::middleware::{self, PaymentMiddleware, http_client};
 use bursar::{
-    ErrorKind, Filter, Ledger, LocalSigner, Payer, PaymentStatus, Policy, ResponseExt, Rule, usd,
+    ErrorKind, Filter, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions,
+    ResponseExt, Rule, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use reqwest::{Request, Response};
@@ -50,10 +51,9 @@ async fn pays_with_the_options_of_the_request() {
         .unwrap();
     let payer = payer();
     let client = stack(&payer, safe());
-    let tagged = PaymentOptions::new()
+    let tagged = PurchaseOptions::new()
         .tag("research")
-        .purchase_id("order-1")
-        .unwrap();
+        .purchase_id("order-1");
     let response = client
         .post(paywall.url("/echo"))
         .body("text")
@@ -74,7 +74,7 @@ async fn pays_with_the_options_of_the_request() {
         (1, Some("research"))
     );
 
-    let unpaid = PaymentOptions::new().no_payment();
+    let unpaid = PurchaseOptions::new().no_payment();
     let response = client
         .post(paywall.url("/echo"))
         .with_extension(unpaid)
@@ -86,7 +86,7 @@ async fn pays_with_the_options_of_the_request() {
         (402, PaymentStatus::NotPaid)
     );
 
-    let tight = PaymentOptions::new().max_price(usd!("0.001"));
+    let tight = PurchaseOptions::new().max_price(usd!("0.001"));
     let failure = client
         .post(paywall.url("/echo"))
         .with_extension(tight)

@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::{
     Asset, AssetRegistry, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus,
-    Policy, ResponseExt, State, Timestamp, usd,
+    Policy, ResponseExt, RetryPolicy, State, Timestamp, usd,
 };
 use bursar_testing::{Authorization, Fault, Forgery, Paywall, Route};
 use k256::ecdsa::SigningKey;
@@ -58,7 +58,10 @@ fn client() -> Client {
         )
         .ledger(Ledger::memory())
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
         .build()
         .unwrap()
 }

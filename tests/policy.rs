@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules,
-    Hypothetical, Ledger, Limits, Payer, Period, Policy, PolicyError, Rule, TerminalApprover,
-    Timestamp, Usd, Verdict, approve_fn, usd,
+    Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules, Ledger,
+    Limits, Payer, Period, Policy, PolicyError, Rule, TerminalApprover, Timestamp, Usd, Verdict,
+    approve_fn, usd,
 };
 use bursar_tests::purse::{
-    DAY, HOUR, MINUTE, Offer, SECOND, START, TestOffer, WalletHarness, at, base, euro, euros,
-    payee, sale, sale_in, settle, signer, usdc,
+    DAY, HOUR, ImaginedPayment, MINUTE, Offer, SECOND, START, TestOffer, WalletHarness, at, base,
+    euro, euros, payee, sale, sale_in, settle, signer, usdc,
 };
 use proptest::prelude::*;
 
@@ -1357,9 +1357,7 @@ mod policies {
             .agent_limits("scout", |agent| agent.lifetime(usd!("3")));
         let purse = WalletHarness::new(policy.clone());
         let buyer = purse.payer(Some("scout"));
-        let report = |price: Usd| {
-            Hypothetical::new("https://api.example.com/report".parse().unwrap(), price)
-        };
+        let report = |price: Usd| ImaginedPayment::new("https://api.example.com/report", price);
         let passed = "\
 pass  permission
 pass  userinfo
@@ -1373,7 +1371,7 @@ pass  payee_impossible
 pass  payee
 pass  resource_origin
 ";
-        let said = buyer.explain(&report(usd!("0.06"))).await.unwrap();
+        let said = explained(&buyer, &report(usd!("0.06"))).await.unwrap();
         assert_eq!(
             said.to_string(),
             format!(
@@ -1396,8 +1394,7 @@ pass  price_rise
         purse
             .hold(&sale("0.05").payee(payee(3)).agent("scout"))
             .await;
-        let said = buyer
-            .explain(&report(usd!("0.04")).payee(payee(4)).tag("x"))
+        let said = explained(&buyer, &report(usd!("0.04")).payee(payee(4)).tag("x"))
             .await
             .unwrap();
         let refusals: Vec<_> = said
@@ -1416,35 +1413,42 @@ pass  price_rise
         );
         assert_eq!(purse.signatures(), 1, "explaining signs nothing");
 
-        let price = |price: Usd| policy.explain(&report(price), purse.now()).unwrap();
+        let price = |price: Usd| report(price).explain(&policy, purse.now()).unwrap();
         assert!(price(usd!("0.05")).to_string().ends_with("=> allowed\n"));
         assert_eq!(price(usd!("0.20")).denial().unwrap().rule, Rule::PerPayment);
         let polygon = report(usd!("0.01")).network("polygon".parse().unwrap());
         assert_eq!(
-            policy
-                .explain(&polygon, purse.now())
+            polygon
+                .explain(&policy, purse.now())
                 .unwrap()
                 .denial()
                 .unwrap()
                 .rule,
             Rule::Network
         );
-        let in_euros = Hypothetical::new("https://a.example".parse().unwrap(), euros("1"));
+        let in_euros = ImaginedPayment::new("https://a.example", euros("1"));
         assert_eq!(
-            policy.explain(&in_euros, purse.now()),
+            in_euros.explain(&policy, purse.now()),
             None,
             "a token that is not registered"
         );
         let policy = policy.register_asset(euro());
         assert_eq!(
-            policy
-                .explain(&in_euros, purse.now())
+            in_euros
+                .explain(&policy, purse.now())
                 .unwrap()
                 .denial()
                 .unwrap()
                 .rule,
             Rule::UnpricedAsset
         );
+    }
+
+    async fn explained(
+        payer: &Payer,
+        payment: &ImaginedPayment,
+    ) -> Result<bursar::Explanation, Error> {
+        payer.explain(&payment.request, payment.price.clone()).await
     }
 
     #[tokio::test]
@@ -1456,10 +1460,8 @@ pass  price_rise
         let policy = Policy::new()
             .allow_network("celo")
             .allow_asset(celo, usdt.address());
-        let said = policy.explain(
-            &Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.01")),
-            at("2025-01-01T00:00:00Z"),
-        );
+        let said = ImaginedPayment::new("https://a.example", usd!("0.01"))
+            .explain(&policy, at("2025-01-01T00:00:00Z"));
         assert_eq!(said.unwrap().denial(), None);
     }
 
@@ -1489,9 +1491,9 @@ pass  price_rise
     #[test]
     fn a_denial_is_data() {
         let policy = Policy::new().allow_network("base");
-        let payment = Hypothetical::new("https://a.example".parse().unwrap(), usd!("0.20"));
-        let said = policy
-            .explain(&payment, at("2025-01-01T00:00:00Z"))
+        let payment = ImaginedPayment::new("https://a.example", usd!("0.20"));
+        let said = payment
+            .explain(&policy, at("2025-01-01T00:00:00Z"))
             .unwrap();
         assert_eq!(
             serde_json::to_value(said.denial().unwrap()).unwrap(),

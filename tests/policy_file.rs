@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::future::pending;
 
 use bursar::{
-    Address, CallPlan, Credentials, Hypothetical, Policy, PolicyError, Preference, Rule,
-    TokenAmount, Usd, Verdict, approve_fn, usd,
+    Address, CallPlan, Credentials, Policy, PolicyError, Preference, Rule, TokenAmount, Usd,
+    Verdict, approve_fn, usd,
 };
-use bursar_tests::purse::{self, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc};
+use bursar_tests::purse::{
+    self, ImaginedPayment, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc,
+};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 
@@ -25,7 +27,7 @@ fn policy(text: &str) -> Policy {
 }
 
 /// A payment of a cent that every scope of these tests matches.
-fn payment() -> Hypothetical {
+fn payment() -> ImaginedPayment {
     at_url("https://api.example.com:8443/report")
         .payee(payee(0x11))
         .tag("research")
@@ -33,19 +35,19 @@ fn payment() -> Hypothetical {
 }
 
 /// One that none matches but `[global]`.
-fn other() -> Hypothetical {
+fn other() -> ImaginedPayment {
     at_url("https://elsewhere.net")
         .network("polygon".parse().unwrap())
         .payee(payee(0x22))
 }
 
-fn at_url(url: &str) -> Hypothetical {
-    Hypothetical::new(url.parse().unwrap(), usd!("0.01"))
+fn at_url(url: &str) -> ImaginedPayment {
+    ImaginedPayment::new(url, usd!("0.01"))
 }
 
 /// The limits that apply to a payment, with what is left of them.
-fn limits(policy: &Policy, payment: &Hypothetical) -> Vec<String> {
-    let said = policy.explain(payment, at("2025-03-10T12:00:00Z")).unwrap();
+fn limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
+    let said = payment.explain(policy, at("2025-03-10T12:00:00Z")).unwrap();
     let left = said
         .answers
         .into_iter()
@@ -134,8 +136,8 @@ fn every_limit_can_stand_in_every_scope() {
             ],
             "{table}"
         );
-        let said = policy
-            .explain(&payment(), at("2025-03-10T12:00:00Z"))
+        let said = payment()
+            .explain(&policy, at("2025-03-10T12:00:00Z"))
             .unwrap();
         assert_eq!(said.ask, Some(format!("above 0.005 USD ({scope})")));
         let elsewhere = limits(&policy, &other());
@@ -450,7 +452,6 @@ async fn the_sample_is_a_policy_with_every_key() {
         "max_price_rise",
         "foreign_resource",
         "remember_terms",
-        "sign_ahead",
         "[each.origin]",
         "[each.domain]",
         "[each.payee]",
@@ -515,22 +516,23 @@ async fn the_sample_is_a_policy_with_every_key() {
         )
         .tag("research")
         .agent("scout");
-    let said = policy
-        .explain(&payment, at("2025-03-10T12:00:00Z"))
+    let said = payment
+        .explain(&policy, at("2025-03-10T12:00:00Z"))
         .unwrap();
     assert_eq!(said.denial(), None);
     // Seven on everything, seven of [each], six of the tables that match, and the two brakes.
     assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
     let purse = WalletHarness::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
-    let told = |payment: Hypothetical| {
-        policy
-            .explain(&payment.payee(payee(0x11)), purse.now())
+    let told = |payment: ImaginedPayment| {
+        payment
+            .payee(payee(0x11))
+            .explain(&policy, purse.now())
             .unwrap()
     };
-    let paid = Hypothetical::new("https://a.example.com".parse().unwrap(), euros).agent("operator");
+    let paid = ImaginedPayment::new("https://a.example.com", euros).agent("operator");
     assert_eq!(told(paid).denial(), None);
-    let rule = |payment: Hypothetical| told(payment).denial().unwrap().rule;
+    let rule = |payment: ImaginedPayment| told(payment).denial().unwrap().rule;
     assert_eq!(
         rule(at_url("https://api.example.com:8443/").agent("operator")),
         Rule::Payee
@@ -640,7 +642,7 @@ fn mistakes_are_told_with_their_line() {
         (
             "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",
             "unknown key `perpayment` in [global]; known are `payee`, `max_validity`, `max_price_rise`, \
-             `foreign_resource`, `repeats`, `remember_terms`, `sign_ahead`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
+             `foreign_resource`, `repeats`, `remember_terms`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
         ),
         (
             "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",

@@ -2,13 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bursar::{
-    B256, Client, ClientBuilder, Filter, Ledger, LocalSigner, PaymentStatus, Policy, PurchaseKey,
-    ResponseExt, Rule, U256, usd,
+    AssetRegistry, B256, Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner,
+    PaymentStatus, Policy, PurchaseKey, ResponseExt, RetryPolicy, Rule, SignerError, State, U256,
+    usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn policy() -> Policy {
     Policy::new()
@@ -26,8 +30,7 @@ fn client() -> ClientBuilder {
                 .tls_certs_only([]),
         )
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
 }
 
 async fn open(route: Route) -> Paywall {
@@ -41,26 +44,54 @@ fn report() -> Route {
         .idempotent()
 }
 
+/// A ledger in a file whose disk is full for events of one state.
+struct FullDisk {
+    _directory: tempfile::TempDir,
+    ledger: Ledger,
+    database: rusqlite::Connection,
+}
+
+impl FullDisk {
+    /// Opens a ledger that cannot record the change to `state`.
+    fn at(state: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let ledger = Ledger::sqlite(&path).unwrap();
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let full = format!(
+            "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.to_state = '{state}' \
+             BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        );
+        database.execute_batch(&full).unwrap();
+        Self {
+            _directory: directory,
+            ledger,
+            database,
+        }
+    }
+
+    fn make_room(&self) {
+        self.database.execute_batch("DROP TRIGGER full").unwrap();
+    }
+
+    /// Returns the states of all purchases in the file.
+    fn states(&self) -> String {
+        let states = "SELECT group_concat(state) FROM purchases";
+        self.database
+            .query_row(states, [], |row| row.get(0))
+            .unwrap()
+    }
+}
+
 #[tokio::test]
 async fn an_outcome_that_the_books_missed_is_not_bought_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ledger.db");
-    let client = client()
-        .ledger(Ledger::sqlite(&path).unwrap())
-        .build()
-        .unwrap();
-    // As on a full disk: the outcome of the first call cannot be written.
-    let database = rusqlite::Connection::open(&path).unwrap();
-    let full = "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.to_state = 'unresolved' \
-                BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
-    database.execute_batch(full).unwrap();
+    let disk = FullDisk::at("unresolved");
+    let client = client().ledger(disk.ledger.clone()).build().unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
     let lost = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(lost.payment_status(), PaymentStatus::MaybePaid);
-    let state = "SELECT group_concat(state) FROM purchases";
-    let state: String = database.query_row(state, [], |row| row.get(0)).unwrap();
-    assert_eq!(state, "signed", "the ledger missed the outcome");
-    database.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(disk.states(), "signed", "the ledger missed the outcome");
+    disk.make_room();
     assert_eq!(
         client
             .get(seller.url("/report"))
@@ -74,6 +105,184 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
         seller.settlements().len(),
         1,
         "the caller's retry paid a second time"
+    );
+}
+
+#[tokio::test]
+async fn a_signature_that_the_ledger_did_not_record_counts_as_spent_and_does_not_leave() {
+    let disk = FullDisk::at("signed");
+    let client = client().ledger(disk.ledger.clone()).build().unwrap();
+    let seller = open(report()).await;
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Ledger, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    let signed = error.payment().unwrap();
+    assert_eq!(signed.amount.to_string(), "0.01 USDC");
+    assert!(error.to_string().starts_with("may be paid: "), "{error}");
+    // The ledger agrees with the error.
+    disk.make_room();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
+    let [purchase] = purchases.as_slice() else {
+        panic!("{purchases:?}")
+    };
+    assert_eq!(
+        (&purchase.id, purchase.state, purchase.valid_before),
+        (
+            &signed.purchase,
+            State::Unresolved,
+            Some(signed.valid_before)
+        )
+    );
+    assert!(purchase.is_unresolved());
+    let paid = |seller: &Paywall| {
+        let requests = seller.requests();
+        requests
+            .iter()
+            .filter(|request| request.payment.is_some())
+            .count()
+    };
+    assert_eq!(paid(&seller), 0, "the signature left the process");
+    // The next request buys once, under another nonce.
+    let response = client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
+    assert_ne!(response.payment().unwrap().nonce, signed.nonce);
+    assert_eq!((paid(&seller), seller.settlements().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_signer_that_refuses_leaves_nothing_spent_even_if_the_ledger_fails_then() {
+    let disk = FullDisk::at("voided");
+    let refusing = bursar::signer_fn(LocalSigner::random().unwrap().address(), |_| async {
+        Err(SignerError::rejected("the device is locked"))
+    });
+    let client = client()
+        .signer(refusing)
+        .ledger(disk.ledger.clone())
+        .build()
+        .unwrap();
+    let seller = open(report()).await;
+    let error = client.get(seller.url("/report")).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::NotPaid)
+    );
+    disk.make_room();
+    let purchases = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
+    assert_eq!(purchases.len(), 1);
+    assert_eq!(purchases[0].state, State::Voided);
+}
+
+/// The head of an answer that a raw seller sends, and the part of its body that arrives.
+#[derive(Clone, Copy)]
+struct BrokenAnswer {
+    head: &'static str,
+    body: &'static str,
+}
+
+/// A seller whose answer to a payment breaks in the middle of its body.
+async fn breaking(answer: BrokenAnswer) -> SocketAddr {
+    let asset = AssetRegistry::stablecoins()
+        .find_symbol("base-sepolia".parse().unwrap(), "USDC")
+        .unwrap();
+    let terms = serde_json::json!({ "x402Version": 2, "accepts": [{
+        "scheme": "exact", "network": "eip155:84532", "asset": asset.address(), "amount": "10000",
+        "payTo": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C", "maxTimeoutSeconds": 60,
+        "extra": { "name": "USDC", "version": "2" },
+    }] });
+    let terms = STANDARD.encode(terms.to_string());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let paid = String::from_utf8_lossy(&request).contains("payment-signature");
+            let reply = if paid {
+                format!(
+                    "{}\r\ncontent-length: 1000\r\n\r\n{}",
+                    answer.head, answer.body
+                )
+            } else {
+                format!(
+                    "HTTP/1.1 402 Payment Required\r\npayment-required: {terms}\r\ncontent-length: 0\r\n\
+                     connection: close\r\n\r\n"
+                )
+            };
+            stream.write_all(reply.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_failure_whose_body_breaks_keeps_its_payment_and_never_looks_complete() {
+    let client = client().ledger(Ledger::memory()).build().unwrap();
+    let seller = breaking(BrokenAnswer {
+        head: "HTTP/1.1 500 Internal Server Error",
+        body: "half of",
+    });
+    let url = format!("http://{}/report", seller.await);
+    let response = client.get(&url).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.payment_status()),
+        (500, PaymentStatus::MaybePaid)
+    );
+    let purchase = response.payment().unwrap().purchase.clone();
+    assert!(
+        response.bytes().await.is_err(),
+        "half a body was taken for the whole"
+    );
+    let held = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
+    assert_eq!((&held[0].id, held[0].state), (&purchase, State::Unresolved));
+    let digest = held[0].answer.as_ref().unwrap().body.unwrap();
+    assert_eq!((digest.bytes, digest.complete), (7, false));
+}
+
+#[tokio::test]
+async fn a_second_402_whose_body_breaks_may_be_paid() {
+    let client = client().ledger(Ledger::memory()).build().unwrap();
+    let seller = breaking(BrokenAnswer {
+        head: "HTTP/1.1 402 Payment Required\r\ncontent-type: application/json",
+        body: "{\"x402Version\":",
+    });
+    let url = format!("http://{}/report", seller.await);
+    let error = client.get(&url).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid),
+        "{error}"
+    );
+    let held = client
+        .ledger()
+        .unwrap()
+        .purchases(&Filter::all())
+        .await
+        .unwrap();
+    assert_eq!(
+        (error.purchase_id(), held[0].is_unresolved()),
+        (Some(&held[0].id), true)
     );
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bursar::chain::Answer;
 use bursar::{
     ChainReader, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus, Policy,
-    Purchase, PurchaseKey, Reconciled, ResponseExt, Rule, State, Timestamp, U256, usd,
+    Purchase, PurchaseKey, Reconciled, ResponseExt, RetryPolicy, Rule, State, Timestamp, U256, usd,
 };
 use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 
@@ -66,7 +66,7 @@ impl World {
             )
             .ledger(Ledger::memory())
             .clock(time())
-            .presentations(1)
+            .retry_policy(RetryPolicy::once())
             .http(
                 reqwest::Client::builder()
                     .tls_backend_rustls()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::{
-    Address, B256, Client, Filter, Ledger, LocalSigner, Network, Policy, Purchase, Refund, State,
-    Timestamp, U256, Usd, usd,
+    Address, B256, Client, Filter, Ledger, LocalSigner, Network, Policy, Purchase, Refund,
+    RetryPolicy, State, Timestamp, U256, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::shop::bought;
@@ -32,7 +32,7 @@ fn client(ledger: Ledger) -> Client {
         .ledger(ledger)
         .agent("forecaster")
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap()
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bursar::{
     Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, Ledger, LocalSigner,
-    PaymentStatus, Policy, ResponseExt, Rule, Signer, State, SystemClock, Timestamp, signer_fn,
-    usd,
+    PaymentStatus, Policy, ResponseExt, RetryPolicy, Rule, Signer, State, SystemClock, Timestamp,
+    signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -44,7 +44,10 @@ fn client(signatures: &Arc<AtomicUsize>) -> ClientBuilder {
         )
         .allow_http_loopback(true)
         .answer_timeout(Duration::from_secs(20))
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -132,7 +135,7 @@ async fn a_duplicate_is_bought_by_name_only() {
     let signatures = Arc::default();
     let client = client(&signatures)
         .ledger(Ledger::memory())
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
     let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
@@ -362,7 +365,7 @@ async fn a_stop_ends_the_presentations_of_a_call() {
     );
     let pulled = switch.clone();
     let signer = signer_fn(wallet.address(), move |authorization| {
-        pulled.stop("while it was signed");
+        pulled.freeze("while it was signed");
         let wallet = Arc::clone(&wallet);
         async move { wallet.sign(&authorization).await }
     });
@@ -404,7 +407,10 @@ async fn presentations_end_with_patience_time_and_validity() {
         let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
         let client = client(&Arc::default())
             .ledger(Ledger::memory())
-            .presentations(most)
+            .retry_policy(RetryPolicy {
+                attempts: most,
+                initial_backoff: Duration::ZERO,
+            })
             .build()
             .unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
@@ -425,7 +431,10 @@ async fn presentations_end_with_patience_time_and_validity() {
     let seller = open(report().fault(Fault::ServerErrorAfterSettle)).await;
     let slow = client(&Arc::default())
         .ledger(Ledger::memory())
-        .presentation_pause(Duration::from_secs(60));
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::from_secs(60),
+            ..RetryPolicy::default()
+        });
     let slow = slow.timeout(Duration::from_secs(5)).build().unwrap();
     assert_eq!(
         slow.get(seller.url("/report"))
@@ -461,7 +470,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
     let build = || {
         let client = client(&signatures)
             .ledger(Ledger::sqlite(&books).unwrap())
-            .presentations(1);
+            .retry_policy(RetryPolicy::once());
         client
             .policy(policy().freeze_file(&file))
             .freeze_switch(switch.clone())
@@ -476,7 +485,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
     for stop in ["file", "program", "ledger"] {
         match stop {
             "file" => std::fs::write(&file, "").unwrap(),
-            "program" => switch.stop("it goes in circles"),
+            "program" => switch.freeze("it goes in circles"),
             _ => another
                 .ledger()
                 .unwrap()
@@ -511,7 +520,7 @@ async fn every_switch_stops_paying_and_what_was_signed_before() {
         );
         match stop {
             "file" => std::fs::remove_file(&file).unwrap(),
-            "program" => switch.lift(),
+            "program" => switch.unfreeze(),
             _ => client.ledger().unwrap().unfreeze().await.unwrap(),
         }
     }
@@ -671,7 +680,10 @@ async fn reqwest_retry_pays_once_above_and_below() {
                 .unwrap();
             let pay = PaymentMiddleware::new(payer)
                 .allow_http_loopback(true)
-                .presentation_pause(Duration::ZERO);
+                .retry_policy(RetryPolicy {
+                    initial_backoff: Duration::ZERO,
+                    ..RetryPolicy::default()
+                });
             let bounds = (Duration::from_millis(1), Duration::from_millis(2));
             let backoff = ExponentialBackoff::builder()
                 .retry_bounds(bounds.0, bounds.1)

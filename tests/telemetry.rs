@@ -12,7 +12,7 @@ use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
     Client, ClientBuilder, Credential, Credentials, Filter, Ledger, LocalSigner, PaymentStatus,
-    Policy, Rule, SignerError, State, signer_fn, usd,
+    Policy, RetryPolicy, Rule, SignerError, State, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tracing::field::{Field, Visit};
@@ -37,7 +37,10 @@ fn client() -> ClientBuilder {
         .ledger(Ledger::memory())
         .agent("forecaster")
         .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
+        .retry_policy(RetryPolicy {
+            initial_backoff: Duration::ZERO,
+            ..RetryPolicy::default()
+        })
 }
 
 fn report() -> Route {
@@ -144,7 +147,7 @@ async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
     let (list, observer) = told();
     let client = client()
         .observer(observer)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();

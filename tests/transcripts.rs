@@ -11,8 +11,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::secrecy::ExposeSecret;
 use bursar::{
-    B256, Client, ErrorKind, Filter, Intent, Ledger, LocalSigner, Network, Payer, PaymentRequired,
-    PaymentStatus, Policy, Purchase, ResponseExt, Rule, State, Timestamp, usd,
+    B256, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, Payer, PaymentRequired,
+    PaymentStatus, Policy, Purchase, PurchaseRequest, ResponseExt, RetryPolicy, Rule, State,
+    Timestamp, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -179,7 +180,7 @@ async fn replay(name: &str) -> Replayed {
     let client = Client::builder()
         .payer(payer.clone())
         .allow_http_loopback(true)
-        .presentations(1)
+        .retry_policy(RetryPolicy::once())
         .build()
         .unwrap();
 
@@ -361,7 +362,7 @@ async fn wallet_pays_what_the_official_client_pays() -> Result<(), Error> {
         let required = PaymentRequired::from_json(terms.to_string().as_bytes())?;
         let network: Network = terms["accepts"][0]["network"].as_str().unwrap().parse()?;
         let payer = wallet(Policy::new().allow_network(network));
-        let intent = Intent::new("GET", "https://api.example.com/premium-data", b"")?;
+        let intent = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"")?;
         match payer.authorize(&required, &intent).await {
             Ok(payment) => {
                 let (name, value) = payment.header()?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bursar::{
-    Intent, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, SettlementResponse,
-    Signer, SignerError, TransferAuthorization, signer_fn, usd,
+    Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, PurchaseRequest,
+    SettlementResponse, Signer, SignerError, TransferAuthorization, signer_fn, usd,
 };
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -43,7 +43,8 @@ impl Piece {
         let offers = if name.ends_with("eight") { 8 } else { 1 };
         let header = BASE64_STANDARD.encode(terms(offers));
         let required = PaymentRequired::from_header(header.as_bytes())?;
-        let intent = Intent::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
+        let intent =
+            PurchaseRequest::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
         let piece: Box<dyn FnMut() -> Result<(), Failure>> = match name {
             "decode" | "decode-eight" => Box::new(move || {
                 PaymentRequired::from_header(header.as_bytes())?;
@@ -167,7 +168,7 @@ pub(crate) fn policy() -> Policy {
 fn authorization(
     runtime: &Runtime,
     required: &PaymentRequired,
-    intent: &Intent,
+    intent: &PurchaseRequest,
 ) -> Result<TransferAuthorization, Failure> {
     let asked = Arc::new(Mutex::new(None));
     let notes = Arc::clone(&asked);

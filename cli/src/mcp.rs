@@ -1,8 +1,10 @@
 //! `bursar mcp tools` and `bursar mcp call`: paid tools of MCP servers.
 
-use bursar::mcp::{self, Asked, PaidTools, Server, ToolAnswer, ToolCall};
+use bursar::mcp::{self, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{Client, Credentials, Network, Payer, PaymentStatus, Policy, PurchaseKey};
+use bursar::{
+    Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, PurchaseKey,
+};
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -44,7 +46,7 @@ impl Session {
         })?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
-            tools = tools.answer_timeout(limit);
+            tools = tools.timeout(limit).answer_timeout(limit);
         }
         Ok(Self { tools, service })
     }
@@ -120,8 +122,8 @@ fn shown(text: &str, most: usize) -> String {
 /// Asks by calling the tool with no arguments.
 async fn price(tools: &PaidTools, tool: &Tool) -> String {
     match tools.call(tool.name.to_string()).quote().await {
-        Ok(Asked::Executed(_)) => "free".to_owned(),
-        Ok(Asked::Priced(price_check)) => {
+        Ok(PriceOutcome::Unpriced(_)) => "free".to_owned(),
+        Ok(PriceOutcome::Priced(price_check)) => {
             let cheapest = price_check
                 .offers
                 .iter()
@@ -216,8 +218,8 @@ async fn buy(call: ToolCall, payer: &Payer) -> (Report, Verdict) {
 
 async fn dry(call: ToolCall) -> (Report, Verdict) {
     match call.quote().await {
-        Ok(Asked::Executed(answer)) => answered(&answer),
-        Ok(Asked::Priced(price_check)) => crate::quote::judged_quotation(&price_check),
+        Ok(PriceOutcome::Unpriced(answer)) => answered(&answer),
+        Ok(PriceOutcome::Priced(price_check)) => crate::quote::judged_quotation(&price_check),
         Err(error) => (Report::of_error(&error, None), Verdict::of(&error)),
     }
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bursar::{
-    Clock, Credentials, Explanation, Hypothetical, Ledger, Network, Policy, Rule, SystemClock, Usd,
-    usd,
+    AskingPrice, Clock, Credentials, Explanation, Ledger, Network, Policy, PurchaseRequest, Rule,
+    SystemClock, Usd, usd,
 };
 
 use crate::args::{Explain, PolicyArgs};
@@ -110,7 +110,7 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     let policy = Policy::from_file(&args.file)?;
     let explanation = match &args.ledger {
         None => policy
-            .explain(&hypothetical(&args), SystemClock.now())
+            .explain(&request(&args)?, price(&args), None, SystemClock.now())
             .ok_or_else(|| {
                 Failure::usage(
                     "no dollar token is known on the network, or the price is too fine for it",
@@ -146,16 +146,21 @@ async fn with_books(args: &Explain, policy: Policy, path: &Path) -> Result<Expla
         )));
     }
     let payer = wallet::keyless(policy, Some(Ledger::open(path)?))?;
-    Ok(payer.explain(&hypothetical(args)).await?)
+    Ok(payer.explain(&request(args)?, price(args)).await?)
 }
 
-fn hypothetical(args: &Explain) -> Hypothetical {
-    let mut payment = Hypothetical::new(args.url.clone(), args.price).method(args.method.as_str());
+fn request(args: &Explain) -> Result<PurchaseRequest, Failure> {
+    let request = PurchaseRequest::new(args.method.as_str(), args.url.as_str(), b"");
+    request.map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn price(args: &Explain) -> AskingPrice {
+    let mut price = AskingPrice::new(args.price);
     if let Some(network) = args.network {
-        payment = payment.network(network);
+        price = price.network(network);
     }
     if let Some(payee) = args.payee {
-        payment = payment.payee(payee);
+        price = price.payee(payee);
     }
-    payment
+    price
 }

@@ -1,5 +1,6 @@
 //! `bursar quote`, and `bursar pay --dry-run`: prices and verdicts, without a signature.
 
+use bursar::reqwest::Response;
 use bursar::{
     Client, Credentials, Denial, ErrorKind, PaymentStatus, PriceCheck, PriceOutcome, PricedOffer,
     Rule,
@@ -104,7 +105,7 @@ async fn ask(
     client: &Client,
     prepared: &Prepared,
     max_price: Option<bursar::Usd>,
-) -> Result<PriceOutcome, bursar::Error> {
+) -> Result<PriceOutcome<Response>, bursar::Error> {
     let mut request = prepared.on(client);
     if let Some(max) = max_price {
         request = request.max_price(max);
@@ -127,7 +128,7 @@ pub(crate) fn dry_line(report: &Report) -> String {
 }
 
 /// What a purchase would come to.
-fn judged(answer: &PriceOutcome) -> (Report, Verdict) {
+fn judged(answer: &PriceOutcome<Response>) -> (Report, Verdict) {
     let (error, verdict) = match answer {
         PriceOutcome::Unpriced(response) => {
             match status_problem(response.status(), PaymentStatus::NotPaid) {
@@ -202,7 +203,7 @@ fn refusal(price_check: &PriceCheck) -> Option<(ErrorKind, String, Verdict)> {
 }
 
 impl Shown {
-    fn of(answer: &PriceOutcome) -> Self {
+    fn of(answer: &PriceOutcome<Response>) -> Self {
         match answer {
             PriceOutcome::Unpriced(response) => Self {
                 status: response.status().as_u16(),

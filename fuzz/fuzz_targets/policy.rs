@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use bursar::{Hypothetical, Policy, Timestamp, usd};
+use bursar::{Policy, PurchaseRequest, Timestamp, usd};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -12,10 +12,10 @@ fuzz_target!(|text: &str| {
     };
     drop(policy.check());
     drop(format!("{policy:?}"));
-    let url = "https://api.example.com/report?x=1".parse().expect("a URL");
-    let payment = Hypothetical::new(url, usd!("0.01"));
+    let url = "https://api.example.com/report?x=1";
+    let request = PurchaseRequest::new("GET", url, b"").expect("a request");
     for now in [0, 1_800_000_000, u64::MAX] {
-        let Some(explanation) = policy.explain(&payment, Timestamp::from_secs(now)) else {
+        let Some(explanation) = policy.explain(&request, usd!("0.01"), None, Timestamp::from_secs(now)) else {
             continue;
         };
         assert!(!explanation.answers.is_empty());

@@ -8,10 +8,9 @@ use super::Criteria;
 use super::listing::Listing;
 use super::price::{AdvertisedPrice, Price};
 use crate::money::AssetRegistry;
-use crate::payer::{Intent, Payer, PriceCheck, PricedOffer};
-use crate::policy::{Denial, Explanation, Hypothetical, Rule};
+use crate::policy::{AskingPrice, Denial, Explanation, PriceCheck, PricedOffer, Rule};
 use crate::x402::{Quote, Unpayable};
-use crate::{Client, Error, Network, PaymentRequired, Usd};
+use crate::{Client, Error, Network, Payer, PaymentRequired, PurchaseRequest, Usd};
 
 /// The smallest price. bursar asks the policy about it if a service has no known price.
 const LEAST: Usd = Usd::from_micros(1);
@@ -227,13 +226,13 @@ async fn offered(
     listing: &Listing,
     required: &PaymentRequired,
 ) -> Result<Assessment, Error> {
-    let mut intent = Intent::of(method(listing), listing.url.clone(), None)?;
+    let mut request = PurchaseRequest::from_parts(method(listing), listing.url.clone(), None)?;
     if let Some(max) = criteria.max_price {
-        intent = intent.max_price(max);
+        request = request.max_price(max);
     }
     let price_check = match client.payer() {
-        Some(payer) => payer.quote(required.clone(), &intent).await?,
-        None => PriceCheck::unjudged(required.clone(), AssetRegistry::stablecoins()),
+        Some(payer) => payer.quote(required.clone(), &request).await?,
+        None => PriceCheck::without_policy(required.clone(), AssetRegistry::stablecoins()),
     };
     let here = |quote: &Quote| {
         criteria
@@ -337,13 +336,12 @@ async fn on_network(
     network: Network,
     good: &Standing,
 ) -> Result<Option<Standing>, Error> {
-    let payment = Hypothetical::new(listing.url.clone(), price)
-        .method(method(listing).as_str())
-        .network(network);
-    if payer.policy().imagine(&payment).is_none() {
+    let price = AskingPrice::new(price).network(network);
+    if payer.policy().asking_quote(&price).is_none() {
         return Ok(None);
     }
-    let mut explanation = payer.explain(&payment).await?;
+    let request = PurchaseRequest::from_parts(method(listing), listing.url.clone(), Some(&[]))?;
+    let mut explanation = payer.explain(&request, price).await?;
     explanation.answers.retain(|answer| {
         !matches!(
             answer.rule,

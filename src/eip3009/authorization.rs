@@ -67,12 +67,6 @@ impl TransferAuthorization {
         }
     }
 
-    /// Returns the same authorization with the validity period of another.
-    pub(crate) const fn valid_as(mut self, other: &Self) -> Self {
-        (self.valid_after, self.valid_before) = (other.valid_after, other.valid_before);
-        self
-    }
-
     /// Returns the token.
     #[must_use]
     pub const fn asset(&self) -> &Asset {

@@ -1,61 +1,65 @@
-//! What a tool answered, and what it cost.
+//! The answer of a tool, and its payment.
 
 use rmcp::model::CallToolResult;
 
 use crate::PaymentStatus;
-use crate::payer::PriceCheck;
+use crate::payment::PaymentRecord;
 use crate::x402::{Receipt, SignedPayment};
 
-/// A tool's result, and the payment that brought it. The result is the seller's text: untrusted.
+/// The result of a tool, and the payment for it. The result is untrusted text of the seller.
+///
+/// ```
+/// use bursar::mcp::ToolAnswer;
+///
+/// fn log(answer: &ToolAnswer) {
+///     println!("{:?}: {}", answer.result().content, answer.payment_status());
+///     if let Some(receipt) = answer.receipt() {
+///         println!("paid {} in {}", receipt.amount(), receipt.transaction());
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ToolAnswer {
-    pub(super) result: CallToolResult,
-    pub(super) paid: Option<Box<SignedPayment>>,
-    pub(super) receipt: Option<Box<Receipt>>,
+    result: CallToolResult,
+    record: Option<Box<PaymentRecord>>,
 }
 
 impl ToolAnswer {
-    /// What the tool answered; `is_error` says that it failed, paid or not.
+    pub(super) fn new(result: CallToolResult, record: Option<PaymentRecord>) -> Self {
+        Self {
+            result,
+            record: record.map(Box::new),
+        }
+    }
+
+    /// Returns the result. If its `is_error` is true the tool failed, paid or not.
     #[must_use]
     pub const fn result(&self) -> &CallToolResult {
         &self.result
     }
 
-    /// What the tool answered.
+    /// Returns the result.
     #[must_use]
     pub fn into_result(self) -> CallToolResult {
         self.result
     }
 
-    /// What became of the money.
+    /// Returns whether money moved for this answer.
     #[must_use]
-    pub const fn payment_status(&self) -> PaymentStatus {
-        match (&self.paid, &self.receipt) {
-            (None, _) => PaymentStatus::NotPaid,
-            (Some(_), None) => PaymentStatus::MaybePaid,
-            (Some(_), Some(_)) => PaymentStatus::Paid,
-        }
+    pub fn payment_status(&self) -> PaymentStatus {
+        let record = self.record.as_ref();
+        record.map_or(PaymentStatus::NotPaid, |record| record.status())
     }
 
-    /// What was signed for it, with or without a receipt.
+    /// Returns the payment that bursar signed for this answer, with or without a receipt.
     #[must_use]
     pub fn payment(&self) -> Option<&SignedPayment> {
-        self.paid.as_deref()
+        self.record.as_ref().map(|record| record.payment())
     }
 
-    /// The receipt, if the seller gave one that matches what was signed.
+    /// Returns the receipt, if the seller gave one that matches the signed payment.
     #[must_use]
     pub fn receipt(&self) -> Option<&Receipt> {
-        self.receipt.as_deref()
+        self.record.as_ref()?.receipt()
     }
-}
-
-/// What came of asking a tool's price.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a price or an answer")]
-pub enum Asked {
-    /// Payment is required.
-    Priced(Box<PriceCheck>),
-    /// Nothing is asked for: the tool was executed, and this is its answer.
-    Executed(Box<ToolAnswer>),
 }

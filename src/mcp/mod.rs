@@ -1,14 +1,13 @@
-//! SignedPayment tools of [Model Context Protocol](https://modelcontextprotocol.io) servers, on the official
-//! [`rmcp`] crate (feature `mcp`).
+//! Paid tools of [Model Context Protocol](https://modelcontextprotocol.io) servers, on the official [`rmcp`] crate
+//! (feature `mcp`).
 //!
-//! A server can ask for money in two ways, and bursar pays both under one policy and in one set of
-//! books:
+//! A server can demand money in two ways. bursar pays both under one policy and in one ledger:
 //!
-//! * **A tool has a price** (x402's MCP transport): the tool's first result carries the terms, the
-//!   payment travels in `params._meta["x402/payment"]`, the receipt comes back in
-//!   `result._meta["x402/payment-response"]`. [`PaidTools`] does this over any `rmcp` transport.
-//! * **The endpoint answers HTTP 402**: [`connect`] is an `rmcp` transport whose requests are sent by a
-//!   [`Client`](crate::Client), which pays for them.
+//! * **A tool has a price** (x402's MCP transport). The first result of the tool carries the terms, the payment travels in
+//!   `params._meta["x402/payment"]`, and the receipt comes back in `result._meta["x402/payment-response"]`. [`PaidTools`]
+//!   does this over any `rmcp` transport.
+//! * **The endpoint answers HTTP 402.** [`connect`] returns an `rmcp` transport whose requests a [`Client`](crate::Client)
+//!   sends and pays for.
 //!
 //! ```no_run
 //! use bursar::mcp::{self, PaidTools, Server};
@@ -33,26 +32,24 @@
 //! # }
 //! ```
 //!
-//! # What is an invoice
+//! # Terms in a result
 //!
-//! A result is taken for terms where the official clients take it so: `structuredContent` of a result
-//! with `isError`, else its first text if that is JSON and nothing else, or a JSON-RPC error of code 402
-//! or -32042 with terms in its `data`. Prose that contains terms is not, unless
-//! [`read_prose`](PaidTools::read_prose) is said: a model's words are not an invoice. Whatever is read
-//! passes the whole policy.
+//! bursar reads terms where the official clients read them: in `structuredContent` of a result with `isError`, otherwise in
+//! its first text if that is JSON and nothing else, or in the `data` of a JSON-RPC error with code 402 or -32042. It does not
+//! search prose for terms unless you call [`read_prose`](PaidTools::read_prose), because the words of a model are not an
+//! invoice. All terms pass the whole policy.
 //!
-//! # Asking a price
+//! # Asking for a price
 //!
-//! MCP has no way to ask a price: [`ToolCall::quote`] calls the tool without paying. **A tool that turns
-//! out to be free is executed by that**, and its answer is returned.
+//! MCP has no way to ask for a price. [`ToolCall::quote`] calls the tool without a payment. **A tool that is free is executed
+//! by that**, and you receive its answer.
 //!
-//! # In the books
+//! # In the ledger
 //!
-//! A purchase of the tool `weather` has the server's origin, the method `CALL` and the path
-//! `/mcp://tool/weather`: what [`Policy::tool_limits`](crate::Policy::tool_limits) limits and a
-//! [`Permission`](crate::Permission) names by `path = "/mcp://tool/*"`. Its status is 200, 402 for terms,
-//! and 500 for a result with `isError`. What makes a call the same call is server, tool and arguments,
-//! whatever the order of their keys.
+//! A purchase of the tool `weather` has the origin of the server, the method `CALL` and the path `/mcp://tool/weather`. Limits
+//! on a tool and a [`Permission`](crate::Permission) with `path = "/mcp://tool/*"` match that path. The status of the answer
+//! is 200, 402 for terms, and 500 for a result with `isError`. Two calls are identical when server, tool and arguments are the
+//! same, in any order of keys.
 
 mod answer;
 mod call;
@@ -67,99 +64,99 @@ use rmcp::RoleClient;
 use rmcp::model::CallToolRequestParams;
 use rmcp::service::Peer;
 
-pub use answer::{Asked, ToolAnswer};
+pub use answer::ToolAnswer;
 pub use call::ToolCall;
 pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
-use crate::Payer;
-use crate::exchange::RetryPolicy;
+use crate::{Payer, RetryPolicy};
 
-/// How long a tool may take unless the caller says otherwise.
+/// How long a tool may take unless [`PaidTools::answer_timeout`] sets another limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The tools of one MCP server, paid for where they ask it and the policy allows it.
+/// The tools of one MCP server, paid for when the server demands it and the policy allows it.
 ///
-/// Purchases follow the rules of [`Client`](crate::Client): one nonce each, an uncertain answer asked for
-/// again with the same payment, and then by an identical call, until it is certain.
+/// Purchases follow the rules of [`Client`](crate::Client): one nonce each, and an uncertain payment is presented again, by
+/// the same call and then by an identical one. A transport over [`connect`] also obeys `Retry-After`.
 #[derive(Clone)]
 pub struct PaidTools {
     peer: Peer<RoleClient>,
     payer: Payer,
     server: Server,
     answer_timeout: Duration,
-    patience: RetryPolicy,
+    timeout: Option<Duration>,
+    retry: RetryPolicy,
     prose: bool,
 }
 
 impl PaidTools {
-    /// The tools behind `peer`, an initialized `rmcp` client, of the server that the books and the policy
-    /// know as `server`.
+    /// Returns the tools behind `peer`, an initialized `rmcp` client. The policy and the ledger know the server as `server`.
     #[must_use]
     pub fn new(peer: Peer<RoleClient>, payer: Payer, server: Server) -> Self {
-        let patience = RetryPolicy::default();
         Self {
             peer,
             payer,
             server,
             answer_timeout: ANSWER_TIMEOUT,
-            patience,
+            timeout: None,
+            retry: RetryPolicy::default(),
             prose: false,
         }
     }
 
-    /// How long a tool may take to answer; 60 seconds unless set. A paid answer may take the validity of
-    /// its authorization longer, because the seller settles in that time.
+    /// Sets how long a tool may take to answer. The default is 60 seconds. A paid answer may take longer by the validity of its
+    /// authorization, because the seller settles in that time.
     #[must_use]
     pub const fn answer_timeout(mut self, limit: Duration) -> Self {
         self.answer_timeout = limit;
         self
     }
 
-    /// See [`ClientBuilder::presentations`](crate::ClientBuilder::presentations).
+    /// Sets how long a whole call may take, with approval and payment. There is no limit by default. bursar signs nothing after
+    /// it. A call can have a [timeout](ToolCall::timeout) of its own.
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
         self
     }
 
-    /// See [`ClientBuilder::presentation_pause`](crate::ClientBuilder::presentation_pause).
+    /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
     #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 
-    /// Also takes terms that stand within other text for terms: for servers that wrap them in words.
+    /// Also reads terms inside other text, for servers that wrap them in words.
     #[must_use]
     pub const fn read_prose(mut self) -> Self {
         self.prose = true;
         self
     }
 
-    /// Begins a call of the tool. Mistakes in it are reported when it is sent.
+    /// Begins a call of the tool. An error in its parts is reported when you send it.
     pub fn call(&self, tool: impl Into<String>) -> ToolCall {
         ToolCall::new(self.clone(), CallToolRequestParams::new(tool.into()))
     }
 
-    /// Begins a call with all that `rmcp` can say of one.
+    /// Begins a call with all parameters of `rmcp`.
     pub fn call_with(&self, params: CallToolRequestParams) -> ToolCall {
         ToolCall::new(self.clone(), params)
     }
 
-    /// The server's other abilities.
+    /// Returns the `rmcp` client, for everything else that the server offers.
     #[must_use]
     pub const fn peer(&self) -> &Peer<RoleClient> {
         &self.peer
     }
 
-    /// The wallet with its policy and books.
+    /// Returns the payer.
     #[must_use]
     pub const fn payer(&self) -> &Payer {
         &self.payer
     }
 
-    /// As the books know it.
+    /// Returns the server, as the policy and the ledger know it.
     #[must_use]
     pub const fn server(&self) -> &Server {
         &self.server

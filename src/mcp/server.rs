@@ -1,16 +1,25 @@
-//! Which server a tool belongs to, as limits and books know it.
+//! The server of a tool, as the policy and the ledger know it.
 
 use http::Method;
 use serde_json::Value;
 use url::Url;
 
-use crate::payer::Intent;
-use crate::{Error, Origin};
+use crate::{Error, Origin, PurchaseRequest};
 
-/// What stands for servers that have no URL: a name that can never resolve (RFC 2606).
+/// The domain of servers without a URL: a name that can never resolve (RFC 2606).
 const NOWHERE: &str = "mcp-stdio.invalid";
 
-/// An MCP server as policy and books know it: by origin.
+/// An MCP server, as the policy and the ledger know it: by origin.
+///
+/// ```
+/// use bursar::mcp::Server;
+///
+/// let remote = Server::at("https://tools.example/mcp")?;
+/// let child = Server::local("files")?;
+/// assert_eq!(remote.origin().to_string(), "https://tools.example");
+/// assert_eq!(child.origin().to_string(), "https://files.mcp-stdio.invalid");
+/// # Ok::<(), bursar::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     base: Url,
@@ -18,7 +27,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The server at this endpoint, by the endpoint's origin.
+    /// Returns the server at this endpoint. Its origin is the origin of the endpoint.
     ///
     /// # Errors
     /// When the text is not an `http` or `https` URL.
@@ -33,8 +42,7 @@ impl Server {
         Ok(Self { base, origin })
     }
 
-    /// A server without a URL, such as a child process, by the name that you give it: the host
-    /// `NAME.mcp-stdio.invalid`.
+    /// Returns a server without a URL, such as a child process. Its host is `NAME.mcp-stdio.invalid`.
     ///
     /// # Errors
     /// When the name is not 1 to 63 of `a-z`, `0-9` and `-`.
@@ -49,18 +57,27 @@ impl Server {
         Self::at(&format!("https://{name}.{NOWHERE}/"))
     }
 
-    /// The origin that limits and rules are kept by.
+    /// Returns the origin, which limits and rules apply to.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// A call of a tool as something to be bought.
-    pub(super) fn intent(&self, tool: &str, arguments: &Value) -> Result<Intent, Error> {
+    /// Returns a call of a tool as a request to be paid for.
+    pub(super) fn purchase_request(
+        &self,
+        tool: &str,
+        arguments: &Value,
+    ) -> Result<PurchaseRequest, Error> {
         let mut body = String::new();
         canonical(arguments, &mut body);
         let call = Method::from_bytes(b"CALL").map_err(|_| Error::builder("not a method"))?;
-        Intent::of(call, self.url(tool), Some(body.as_bytes()))
+        let url = self.url(tool);
+        Ok(PurchaseRequest::from_parts(
+            call,
+            url,
+            Some(body.as_bytes()),
+        )?)
     }
 
     /// `https://tools.example/mcp://tool/NAME`.
@@ -73,7 +90,7 @@ impl Server {
     }
 }
 
-/// The same text for the same value, whatever the order of keys.
+/// Writes the same text for the same value, in any order of keys.
 fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(members) => {
@@ -107,9 +124,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_the_same_whatever_the_order_of_its_arguments() {
+    fn a_call_is_the_same_in_any_order_of_its_arguments() {
         let server = Server::at("https://tools.example/mcp?key=1").unwrap();
-        let id = |tool: &str, arguments: Value| server.intent(tool, &arguments).unwrap().id();
+        let id = |tool: &str, arguments: Value| {
+            let request = server.purchase_request(tool, &arguments);
+            request.unwrap().fingerprint()
+        };
         let one = id(
             "weather",
             json!({ "a": 1, "b": { "c": [1, "x"], "d": null } }),
@@ -143,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_server_has_an_origin_that_is_nobodys() {
+    fn a_local_server_has_an_origin_of_its_own() {
         assert_eq!(
             Server::local("files").unwrap().origin().to_string(),
             "https://files.mcp-stdio.invalid"

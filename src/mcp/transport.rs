@@ -1,4 +1,4 @@
-//! MCP over streamable HTTP, sent by bursar's client: an endpoint that answers 402 is paid.
+//! MCP over streamable HTTP, sent by bursar's client, which pays an endpoint that answers 402.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,15 +24,16 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::{Sse, SseStream};
 
-use crate::{Client, Error, ErrorKind, PaymentStatus, RequestBuilder};
+use crate::payment::{PaymentRecord, retry_after};
+use crate::{Client, Error, ErrorKind, RequestBuilder};
 
-/// The longest message, whether it comes as a body or as an event.
+/// The longest message, as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;
-/// What is kept of an error's body that is no message.
+/// The longest excerpt of an error body that is not a message.
 const EXCERPT: usize = 1024;
 const BOTH: &str = "application/json, text/event-stream";
 
-/// An `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
+/// Returns an `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
 ///
 /// # Errors
 /// When the text is not an `http` or `https` URL.
@@ -48,7 +49,14 @@ pub fn connect(
     ))
 }
 
-/// bursar's client as `rmcp`'s HTTP client, for a transport with settings of your own.
+/// bursar's client as `rmcp`'s HTTP client, for a transport with your own settings.
+///
+/// ```
+/// use bursar::mcp::HttpClient;
+///
+/// let client = HttpClient::from(bursar::Client::builder().build()?);
+/// # Ok::<(), bursar::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct HttpClient(Client);
 
@@ -58,12 +66,12 @@ impl From<Client> for HttpClient {
     }
 }
 
-/// bursar's error, as `rmcp` carries it.
+/// bursar's error, as `rmcp` passes it on.
 #[derive(Debug)]
 pub struct TransportError(Arc<Error>);
 
 impl TransportError {
-    /// The same error for the caller of the tool.
+    /// Returns the same error for the caller of the tool.
     pub(super) fn again(&self) -> Error {
         self.0.twin()
     }
@@ -127,42 +135,12 @@ impl StreamableHttpClient for HttpClient {
         let request = request
             .header(ACCEPT, BOTH)
             .header(CONTENT_TYPE, JSON_MIME_TYPE);
-        let response = request
-            .body(serde_json::to_vec(&message)?)
-            .send()
+        let request = request.body(serde_json::to_vec(&message)?);
+        let response = request.send().await.map_err(client)?;
+        let record = crate::http::record(&response).cloned();
+        read_post(response, waits, attached)
             .await
-            .map_err(client)?;
-        let status = response.status();
-        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
-            || (!waits && status.is_success())
-        {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
-        if status == StatusCode::NOT_FOUND && attached {
-            return Err(StreamableHttpError::SessionExpired);
-        }
-        let session = response
-            .headers()
-            .get(HEADER_SESSION_ID)
-            .and_then(|id| id.to_str().ok())
-            .map(ToOwned::to_owned);
-        if status.is_success() && is_type(&response, EVENT_STREAM_MIME_TYPE) {
-            return Ok(StreamableHttpPostResponse::Sse(events(response), session));
-        }
-        let json = is_type(&response, JSON_MIME_TYPE);
-        if !status.is_success() {
-            return refused(response, json, session).await;
-        }
-        if !json {
-            return Err(StreamableHttpError::UnexpectedContentType(content_type(
-                &response,
-            )));
-        }
-        let body = read(response, LONGEST).await?;
-        Ok(StreamableHttpPostResponse::Json(
-            serde_json::from_slice(&body)?,
-            session,
-        ))
+            .map_err(|failure| attribute(record.as_ref(), failure))
     }
 
     async fn delete_session(
@@ -173,7 +151,7 @@ impl StreamableHttpClient for HttpClient {
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Failure> {
         let request = self.request(Method::DELETE, &uri, Some(session), token, headers);
-        // Nobody pays for leaving.
+        // Ending a session is not worth a payment.
         let response = request.no_payment().send().await.map_err(client)?;
         let status = response.status();
         if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
@@ -196,7 +174,7 @@ impl StreamableHttpClient for HttpClient {
         if let Some(last) = last_event {
             request = request.header(HEADER_LAST_EVENT_ID, last);
         }
-        // The stream of notifications is not what a price is asked for.
+        // The stream of notifications is not worth a payment.
         let response = request.no_payment().send().await.map_err(client)?;
         let status = response.status();
         if matches!(
@@ -217,7 +195,62 @@ impl StreamableHttpClient for HttpClient {
     }
 }
 
-/// An error status: with a message in it, or with words.
+/// Reads the answer to a message.
+async fn read_post(
+    response: Response,
+    waits: bool,
+    attached: bool,
+) -> Result<StreamableHttpPostResponse, Failure> {
+    let status = response.status();
+    if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
+        || (!waits && status.is_success())
+    {
+        return Ok(StreamableHttpPostResponse::Accepted);
+    }
+    if status == StatusCode::NOT_FOUND && attached {
+        return Err(StreamableHttpError::SessionExpired);
+    }
+    let session = response
+        .headers()
+        .get(HEADER_SESSION_ID)
+        .and_then(|id| id.to_str().ok())
+        .map(ToOwned::to_owned);
+    if status.is_success() && is_type(&response, EVENT_STREAM_MIME_TYPE) {
+        return Ok(StreamableHttpPostResponse::Sse(events(response), session));
+    }
+    let json = is_type(&response, JSON_MIME_TYPE);
+    if !status.is_success() {
+        return refused(response, json, session).await;
+    }
+    if !json {
+        return Err(StreamableHttpError::UnexpectedContentType(content_type(
+            &response,
+        )));
+    }
+    let body = read(response, LONGEST).await?;
+    Ok(StreamableHttpPostResponse::Json(
+        serde_json::from_slice(&body)?,
+        session,
+    ))
+}
+
+/// Attributes a failure to the payment of the endpoint's response, if there is one.
+fn attribute(record: Option<&PaymentRecord>, failure: Failure) -> Failure {
+    let Some(record) = record else {
+        return failure;
+    };
+    match failure {
+        // `rmcp` begins a new session.
+        StreamableHttpError::SessionExpired => failure,
+        StreamableHttpError::Client(error) => client(record.fail(error.again())),
+        other => {
+            let message = crate::text::excerpt(&other.to_string());
+            client(record.fail(Error::new(ErrorKind::Transport, message)))
+        }
+    }
+}
+
+/// Reads an error status, with a message in its body or with words.
 async fn refused(
     response: Response,
     json: bool,
@@ -226,7 +259,7 @@ async fn refused(
     if let Some(denied) = denied(&response) {
         return Err(denied);
     }
-    let status = response.status();
+    let (status, wait) = (response.status(), retry_after(response.headers()));
     let body = read(response, if json { LONGEST } else { EXCERPT })
         .await
         .unwrap_or_default();
@@ -235,7 +268,16 @@ async fn refused(
     {
         return Ok(StreamableHttpPostResponse::Json(message, session));
     }
-    Err(unexpected(status, &String::from_utf8_lossy(&body)))
+    let words = String::from_utf8_lossy(&body);
+    match wait {
+        None => Err(unexpected(status, &words)),
+        // `rmcp`'s own error has no place for the time to wait.
+        Some(_) => {
+            let message = format!("HTTP {status} {}", crate::text::excerpt(&words));
+            let error = Error::new(ErrorKind::Transport, message).with_status(status);
+            Err(client(error.with_retry_after(wait)))
+        }
+    }
 }
 
 fn denied(response: &Response) -> Option<Failure> {
@@ -275,11 +317,11 @@ fn is_type(response: &Response, wanted: &str) -> bool {
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// A body of at most so many bytes.
+/// Reads a body of at most `most` bytes.
 async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    let lost = |error| client(Error::http(error).spent(PaymentStatus::MaybePaid));
-    while let Some(chunk) = response.chunk().await.map_err(lost)? {
+    let broken = |error| client(Error::http(error));
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if body.len().saturating_add(chunk.len()) > most {
             return Err(StreamableHttpError::ResponseBodyTooLarge { max_size: most });
         }
@@ -289,7 +331,9 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
 }
 
 fn events(response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
+    let record = crate::http::record(&response).cloned();
     let bounded = Bounded {
+        record,
         bytes: Box::pin(response.bytes_stream()),
         event: 0,
         last: 0,
@@ -297,12 +341,14 @@ fn events(response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
     Box::pin(SseStream::from_bytes_stream(bounded))
 }
 
-/// A stream of events, none of which is longer than a message may be.
+/// A stream of events whose length is bounded.
 struct Bounded<S> {
+    /// The payment of the response, for the errors of the stream.
+    record: Option<PaymentRecord>,
     bytes: Pin<Box<S>>,
-    /// Bytes of the event so far.
+    /// The bytes of the present event.
     event: usize,
-    /// The byte before; an empty line ends an event.
+    /// The byte before. An empty line ends an event.
     last: u8,
 }
 
@@ -313,9 +359,13 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
         let Poll::Ready(next) = self.bytes.as_mut().poll_next(cx) else {
             return Poll::Pending;
         };
+        let attributed = |error: Error, record: &Option<PaymentRecord>| match record {
+            Some(record) => record.fail(error),
+            None => error,
+        };
         Poll::Ready(match next {
             None => None,
-            Some(Err(error)) => Some(Err(Error::http(error))),
+            Some(Err(error)) => Some(Err(attributed(Error::http(error), &self.record))),
             Some(Ok(chunk)) => {
                 for byte in chunk.iter().filter(|byte| **byte != b'\r') {
                     let ends = *byte == b'\n' && self.last == b'\n';
@@ -333,11 +383,46 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
                     )
                 };
                 Some(if self.event > LONGEST {
-                    Err(long())
+                    Err(attributed(long(), &self.record))
                 } else {
                     Ok(chunk)
                 })
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &'static str) -> Response {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(body).unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn the_time_to_wait_reaches_the_caller_of_the_tool() {
+        let busy = response(503, &[("retry-after", "7")], "busy");
+        let Err(StreamableHttpError::Client(error)) = read_post(busy, true, false).await else {
+            panic!("no error of bursar's client")
+        };
+        let error = error.again();
+        assert_eq!(
+            (error.kind(), error.retry_after(), error.status()),
+            (
+                ErrorKind::Transport,
+                Some(std::time::Duration::from_secs(7)),
+                Some(StatusCode::SERVICE_UNAVAILABLE)
+            )
+        );
+        let plain = read_post(response(503, &[], "busy"), true, false).await;
+        assert!(matches!(
+            plain,
+            Err(StreamableHttpError::UnexpectedServerResponse(_))
+        ));
     }
 }

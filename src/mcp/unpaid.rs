@@ -1,4 +1,4 @@
-//! Which results and errors are terms, as the official clients read them.
+//! Reading terms in results and errors, as the official clients do.
 
 use rmcp::model::{CallToolResult, ErrorData};
 use serde_json::Value;
@@ -6,15 +6,15 @@ use serde_json::Value;
 use crate::x402::PaymentRequired;
 use crate::{Error, text};
 
-/// JSON-RPC codes that come with terms: x402's, and that of URL elicitation (SEP-1036).
+/// The JSON-RPC codes of terms: x402's, and the one of URL elicitation (SEP-1036).
 const CODES: [i32; 2] = [402, -32042];
-/// The longest text that is looked at.
+/// The longest text that bursar reads.
 const LONGEST: usize = 1024 * 1024;
 
-/// The terms in a tool's result, if it asks for a payment.
+/// Returns the terms in a tool's result, if it demands a payment.
 ///
 /// # Errors
-/// When it claims to and cannot be read.
+/// When the terms cannot be read.
 pub(super) fn terms(
     result: &CallToolResult,
     prose: bool,
@@ -40,10 +40,10 @@ pub(super) fn terms(
     found.as_ref().and_then(unwrapped).map(read).transpose()
 }
 
-/// The terms in a JSON-RPC error, if it asks for a payment.
+/// Returns the terms in a JSON-RPC error, if it demands a payment.
 ///
 /// # Errors
-/// When it claims to and cannot be read.
+/// When the terms cannot be read.
 pub(super) fn terms_of_error(error: &ErrorData) -> Result<Option<PaymentRequired>, Error> {
     if !CODES.contains(&error.code.0) {
         return Ok(None);
@@ -63,7 +63,7 @@ fn is_terms(value: &Value) -> bool {
         && value.get("accepts").is_some_and(Value::is_array)
 }
 
-/// The terms themselves, or within the wrapping of version 1.
+/// Returns the terms, also from the wrapping of version 1.
 fn unwrapped(value: &Value) -> Option<&Value> {
     if is_terms(value) {
         return Some(value);
@@ -75,7 +75,7 @@ fn unwrapped(value: &Value) -> Option<&Value> {
     is_terms(data).then_some(data)
 }
 
-/// The outermost JSON object within a text.
+/// Returns the outermost JSON object inside a text.
 fn within(text: &str) -> Option<Value> {
     let (start, end) = (text.find('{')?, text.rfind('}')?);
     serde_json::from_str(text.get(start..=end)?).ok()
@@ -85,7 +85,7 @@ fn read(terms: &Value) -> Result<PaymentRequired, Error> {
     Ok(PaymentRequired::from_json(terms.to_string().as_bytes())?)
 }
 
-/// A JSON-RPC error in words.
+/// Describes a JSON-RPC error.
 pub(super) fn words(error: &ErrorData) -> String {
     format!(
         "the MCP server answered with error {}: {}",

@@ -201,18 +201,6 @@ macro_rules! setting_methods {
             self
         }
 
-        /// Where terms are [remembered](Self::remember_terms), has the next purchase signed while nothing else is to do.
-        ///
-        /// What is signed ahead passes the rules that need no books, waits in memory, and leaves the process
-        /// only once its purchase is held within the limits and recorded; never asked for, it is forgotten. It is
-        /// valid for at most the usual time, and used in the first half of that. Nothing is signed ahead of an
-        /// approval. A signer that asks a person or costs money is not for this.
-        #[must_use]
-        pub fn sign_ahead(mut self) -> Self {
-            self.settings_mut().sign_ahead = Some(true);
-            self
-        }
-
         /// Records a `resource.url` of another origin and pays: the default.
         #[must_use]
         pub fn record_foreign_resource(mut self) -> Self {

@@ -1,110 +1,97 @@
-//! What each rule would say to a payment, without books and without money.
+//! The answer of each rule to a payment that nobody makes.
 
 use std::fmt;
 use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
-use url::Url;
 
 use super::{Facts, Policy};
 use crate::limit::{Amount, Denial, LimitStatus, NoUsage, Rule};
 use crate::money::{Asset, TransferMethod};
-use crate::origin::Origin;
-use crate::payer::fingerprint;
 use crate::x402::Quote;
-use crate::{Network, Timestamp};
+use crate::{Network, PurchaseRequest, Timestamp};
 
-/// A payment to ask about: a request and a price.
+/// The price that a seller might ask, for [`Policy::explain`] and [`Payer::explain`](crate::Payer::explain).
+///
+/// An amount alone is enough: a price in dollars is paid in USDC, or in another dollar token that the policy
+/// allows, on the first network of the policy, to an invented payee.
+///
+/// ```
+/// use bursar::{AskingPrice, Policy, PurchaseRequest, Timestamp, usd};
+///
+/// let policy = Policy::new().network("base").network("polygon");
+/// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;
+/// let price = AskingPrice::new(usd!("0.02")).network("polygon".parse()?);
+/// let explanation = policy.explain(&request, price, None, Timestamp::from_secs(1_800_000_000));
+/// assert!(explanation.is_some_and(|explanation| explanation.denial().is_none()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
-pub struct Hypothetical {
-    pub(crate) url: Url,
-    pub(crate) method: String,
-    pub(crate) price: Amount,
-    pub(crate) network: Option<Network>,
-    pub(crate) payee: Address,
-    pub(crate) tag: Option<String>,
-    pub(crate) agent: Option<String>,
+pub struct AskingPrice {
+    amount: Amount,
+    network: Option<Network>,
+    payee: Address,
 }
 
-impl Hypothetical {
-    /// A `GET` of this URL for this price, to an invented payee. A price in dollars is paid in
-    /// USDC, or another dollar token that is allowed, on the policy's first network.
+impl AskingPrice {
+    /// Returns the price.
     #[must_use]
-    pub fn new(url: Url, price: impl Into<Amount>) -> Self {
+    pub fn new(amount: impl Into<Amount>) -> Self {
         Self {
-            url,
-            method: "GET".to_owned(),
-            price: price.into(),
+            amount: amount.into(),
             network: None,
             payee: Address::repeat_byte(0xee),
-            tag: None,
-            agent: None,
         }
     }
 
-    /// With another method.
-    #[must_use]
-    pub fn method(mut self, method: impl Into<String>) -> Self {
-        self.method = method.into();
-        self
-    }
-
-    /// On this network, for a price in dollars.
+    /// Sets the network on which a price in dollars is paid.
     #[must_use]
     pub const fn network(mut self, network: Network) -> Self {
         self.network = Some(network);
         self
     }
 
-    /// To this payee.
+    /// Sets the payee.
     #[must_use]
     pub const fn payee(mut self, payee: Address) -> Self {
         self.payee = payee;
         self
     }
+}
 
-    /// With this tag.
-    #[must_use]
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tag = Some(tag.into());
-        self
-    }
-
-    /// By this agent.
-    #[must_use]
-    pub fn agent(mut self, agent: impl Into<String>) -> Self {
-        self.agent = Some(agent.into());
-        self
+impl<A: Into<Amount>> From<A> for AskingPrice {
+    fn from(amount: A) -> Self {
+        Self::new(amount)
     }
 }
 
-/// What every rule answers to one payment. `Display` is a table with a line for each.
+/// The answer of every rule to one payment. `Display` writes a table with a line for each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The answers, in the order in which the rules are asked.
+    /// The answers, in the order in which bursar checks the rules.
     pub answers: Vec<Answer>,
-    /// Why somebody would be asked, if nothing denies.
+    /// Why bursar would ask the approver, if no rule denies the payment.
     pub ask: Option<String>,
 }
 
-/// One rule's answer.
+/// The answer of one rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The rule, or the limit in full such as `global rolling 1d`.
+    /// The name of the rule, or the limit in full such as `global rolling 1d`.
     pub name: String,
     /// The rule.
     pub rule: Rule,
-    /// What it said beyond yes: what is left of a limit.
+    /// The room left under a limit.
     pub detail: Option<String>,
-    /// Its refusal.
+    /// The denial, if the rule denies the payment.
     pub denial: Option<Denial>,
 }
 
 impl Explanation {
-    /// The first refusal: what a real payment would be denied with.
+    /// Returns the first denial: the one that a real payment would receive.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
         self.answers
@@ -179,31 +166,44 @@ impl fmt::Display for Explanation {
 }
 
 impl Policy {
-    /// What each rule says to a payment when the books are empty.
+    /// Returns the answer of each rule to a payment while the ledger is empty. `agent` is the name that the
+    /// payment would be recorded under.
     ///
-    /// `None` when the URL has no origin, or the registry has no such token: no dollar token on the
-    /// network, or not the one that the price is in.
-    /// [`Client::explain`](crate::Client::explain) asks with the books as they are.
+    /// Returns `None` when no registered token fits the price: no dollar token on the network, or not the token
+    /// that the price is in. [`Client::explain`](crate::Client::explain) answers with the ledger as it is.
     #[must_use]
-    pub fn explain(&self, payment: &Hypothetical, now: Timestamp) -> Option<Explanation> {
-        let origin = Origin::of(&payment.url)?;
-        let quote = self.imagine(payment)?;
-        let path = self.stored_path(&payment.url);
-        let facts = payment.facts(&origin, &quote, &path, now);
+    pub fn explain(
+        &self,
+        request: &PurchaseRequest,
+        price: impl Into<AskingPrice>,
+        agent: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Explanation> {
+        let quote = self.asking_quote(&price.into())?;
+        let path = self.stored_path(request.url());
+        let facts = Facts {
+            request,
+            path: &path,
+            agent,
+            payer: Address::ZERO,
+            quote: &quote,
+            resource_url: None,
+            now,
+        };
         let statuses = self.limit_check(&facts).evaluate(&NoUsage).ok()?;
         Some(Explanation::new(self, &facts, statuses))
     }
 
-    /// The quote that a seller would make for the payment.
-    pub(crate) fn imagine(&self, payment: &Hypothetical) -> Option<Quote> {
+    /// The quote that a seller with this price would make.
+    pub(crate) fn asking_quote(&self, price: &AskingPrice) -> Option<Quote> {
         let registry = self.asset_registry();
-        let (asset, value) = match &payment.price {
+        let (asset, value) = match &price.amount {
             Amount::Token(amount) => (
                 registry.iter().find(|asset| *asset == amount.asset())?,
                 amount.units(),
             ),
             Amount::Usd(usd) => {
-                let network = payment.network.or_else(|| self.networks.first().copied())?;
+                let network = price.network.or_else(|| self.networks.first().copied())?;
                 let asset = registry
                     .iter()
                     .filter(|asset| asset.network() == network && is_dollar(asset));
@@ -219,7 +219,7 @@ impl Policy {
         };
         Some(Quote::imagined(
             asset.clone(),
-            payment.payee,
+            price.payee,
             value,
             Duration::from_secs(60),
         ))
@@ -228,29 +228,4 @@ impl Policy {
 
 fn is_dollar(asset: &Asset) -> bool {
     asset.transfer_method() == TransferMethod::Eip3009 && asset.dollars(U256::ZERO).is_some()
-}
-
-impl Hypothetical {
-    pub(crate) fn facts<'a>(
-        &'a self,
-        origin: &'a Origin,
-        quote: &'a Quote,
-        path: &'a str,
-        now: Timestamp,
-    ) -> Facts<'a> {
-        Facts {
-            url: &self.url,
-            origin,
-            method: &self.method,
-            path,
-            tag: self.tag.as_deref(),
-            agent: self.agent.as_deref(),
-            payer: Address::ZERO,
-            quote,
-            request: fingerprint(&self.method, &self.url, Some(&[])),
-            resource_url: None,
-            max_price: None,
-            now,
-        }
-    }
 }

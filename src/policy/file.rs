@@ -508,7 +508,6 @@ fn settings(table: &mut Section<'_>) -> Read<HostSettings> {
             .take("remember_terms")
             .map(Item::duration)
             .transpose()?,
-        sign_ahead: table.take("sign_ahead").map(Item::flag).transpose()?,
         breaker: table
             .take("breaker")
             .map(|item| item.count("`breaker`", "failures"))

@@ -6,6 +6,7 @@ mod explain;
 #[cfg(feature = "toml")]
 mod file;
 mod permission;
+mod price_check;
 mod rules;
 
 use std::path::{Path, PathBuf};
@@ -28,9 +29,10 @@ pub use approval::{
     Untrusted, Verdict, approve_fn,
 };
 pub use builder::{HostRules, Limits};
-pub use explain::{Answer, Explanation, Hypothetical};
+pub use explain::{Answer, AskingPrice, Explanation};
 pub use permission::Permission;
-pub(crate) use permission::{Errand, host_match};
+pub(crate) use permission::host_match;
+pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::Facts;
 
 /// The longest that an authorization is valid unless the policy says otherwise.
@@ -108,7 +110,6 @@ struct HostSettings {
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
     remember_terms: Option<Duration>,
-    sign_ahead: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,14 +295,6 @@ impl Policy {
     pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
         self.setting(origin, |settings| settings.remember_terms)
             .filter(|lifetime| !lifetime.is_zero())
-    }
-
-    /// Whether the next purchase from this origin is signed before it is asked for.
-    pub(crate) fn signs_ahead(&self, origin: &Origin) -> bool {
-        self.terms_lifetime(origin).is_some()
-            && self
-                .setting(origin, |settings| settings.sign_ahead)
-                .unwrap_or(false)
     }
 
     fn setting<T>(&self, origin: &Origin, read: impl Fn(&HostSettings) -> Option<T>) -> Option<T> {

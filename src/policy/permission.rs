@@ -1,10 +1,9 @@
 //! Where an agent may go at all, paid or not.
 
 use http::Method;
-use url::Url;
 
 use super::{Denial, HostMatch, Policy, PolicyError, Rule};
-use crate::origin::Origin;
+use crate::PurchaseRequest;
 
 /// Requests that may be made: by whom, to which hosts, with which methods, to which paths. What is
 /// not said is not restricted.
@@ -27,16 +26,6 @@ pub struct Permission {
     methods: Vec<Method>,
     paths: Vec<PathPattern>,
     errors: Vec<PolicyError>,
-}
-
-/// A request, as far as permissions go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Errand<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) url: &'a Url,
-    pub(crate) origin: &'a Origin,
-    pub(crate) tag: Option<&'a str>,
-    pub(crate) agent: Option<&'a str>,
 }
 
 impl Permission {
@@ -101,23 +90,20 @@ impl Permission {
         &self.errors
     }
 
-    fn covers(&self, errand: &Errand<'_>) -> bool {
+    fn covers(&self, request: &PurchaseRequest, agent: Option<&str>) -> bool {
         let named = |names: &[String], name: Option<&str>| {
             names.is_empty() || name.is_some_and(|name| names.iter().any(|known| known == name))
         };
-        named(&self.agents, errand.agent)
-            && named(&self.tags, errand.tag)
-            && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches(errand.origin)))
-            && (self.methods.is_empty()
-                || self
-                    .methods
-                    .iter()
-                    .any(|method| method.as_str() == errand.method))
+        named(&self.agents, agent)
+            && named(&self.tags, request.tag_name())
+            && (self.hosts.is_empty()
+                || self.hosts.iter().any(|host| host.matches(request.origin())))
+            && (self.methods.is_empty() || self.methods.contains(request.method()))
             && (self.paths.is_empty()
                 || self
                     .paths
                     .iter()
-                    .any(|path| path.matches(errand.url.path())))
+                    .any(|path| path.matches(request.url().path())))
     }
 }
 
@@ -136,12 +122,12 @@ impl Policy {
     }
 
     /// The refusal of a request that no permission covers.
-    pub(crate) fn forbids(&self, errand: &Errand<'_>) -> Option<Denial> {
+    pub(crate) fn forbids(&self, request: &PurchaseRequest, agent: Option<&str>) -> Option<Denial> {
         if self.permissions.is_empty()
             || self
                 .permissions
                 .iter()
-                .any(|permission| permission.covers(errand))
+                .any(|permission| permission.covers(request, agent))
         {
             return None;
         }
@@ -151,11 +137,11 @@ impl Policy {
         };
         let message = format!(
             "no permission of the policy covers {} {}{} ({}, {})",
-            errand.method,
-            errand.origin,
-            errand.url.path(),
-            by("agent", errand.agent),
-            by("tag", errand.tag),
+            request.method(),
+            request.origin(),
+            request.url().path(),
+            by("agent", agent),
+            by("tag", request.tag_name()),
         );
         Some(Denial::new(Rule::Permission, message))
     }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, U256};
 use url::Url;
 
-use super::{DAY, Errand, MINUTE, PayeeRule, Policy, ResourceRule};
+use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
 use crate::limit::{
     Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
     Rule, Scope, Selector,
@@ -16,7 +16,7 @@ use crate::limit::{
 use crate::money::Asset;
 use crate::origin::Origin;
 use crate::x402::Quote;
-use crate::{Timestamp, text, usd};
+use crate::{PurchaseRequest, Timestamp, text, usd};
 
 /// The default of `loop_guard`: more payments for the same request look like a loop.
 const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
@@ -40,20 +40,14 @@ const fn on_all_payments(kind: LimitKind) -> Limit<Selector> {
 /// Everything that the policy knows about a payment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    pub(crate) url: &'a Url,
-    pub(crate) origin: &'a Origin,
-    pub(crate) method: &'a str,
-    /// The path as the ledger stores it.
+    pub(crate) request: &'a PurchaseRequest,
+    /// The path of the URL, as the ledger stores it.
     pub(crate) path: &'a str,
-    pub(crate) tag: Option<&'a str>,
     pub(crate) agent: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
-    /// The hash of method, URL and body.
-    pub(crate) request: B256,
     /// The `resource.url` that the seller claims.
     pub(crate) resource_url: Option<&'a str>,
-    pub(crate) max_price: Option<&'a Amount>,
     pub(crate) now: Timestamp,
 }
 
@@ -61,23 +55,13 @@ impl Facts<'_> {
     /// Returns the parts that scopes compare.
     fn payment(&self) -> PaymentView<'_> {
         PaymentView {
-            origin: self.origin,
-            path: self.url.path(),
+            origin: self.request.origin(),
+            path: self.request.url().path(),
             network: self.quote.network(),
             asset: self.quote.asset().address(),
             payee: self.quote.pay_to(),
-            request: self.request,
-            tag: self.tag,
-            agent: self.agent,
-        }
-    }
-
-    const fn errand(&self) -> Errand<'_> {
-        Errand {
-            method: self.method,
-            url: self.url,
-            origin: self.origin,
-            tag: self.tag,
+            request: self.request.fingerprint(),
+            tag: self.request.tag_name(),
             agent: self.agent,
         }
     }
@@ -85,16 +69,17 @@ impl Facts<'_> {
     /// Returns the seller's `resource.url` if it names another origin.
     pub(crate) fn foreign_resource(&self) -> Option<String> {
         let claimed = self.resource_url?;
-        if self.origin.begins(claimed) {
+        if self.request.origin().begins(claimed) {
             return None;
         }
         // An MCP tool has its own URL, `mcp://tool/NAME`, on any origin.
-        if self.url.path().strip_prefix('/') == Some(claimed) && claimed.starts_with("mcp://tool/")
+        if self.request.url().path().strip_prefix('/') == Some(claimed)
+            && claimed.starts_with("mcp://tool/")
         {
             return None;
         }
         let origin = Url::parse(claimed).ok().as_ref().and_then(Origin::of);
-        (origin.as_ref() != Some(self.origin)).then(|| text::excerpt(claimed))
+        (origin.as_ref() != Some(self.request.origin())).then(|| text::excerpt(claimed))
     }
 }
 
@@ -107,7 +92,7 @@ type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
 /// The rules that do not need the ledger, in the order in which they are applied.
 const RULES: [Check; 11] = [
     (Rule::Permission, |policy, facts| {
-        policy.forbids(&facts.errand())
+        policy.forbids(facts.request, facts.agent)
     }),
     (Rule::Userinfo, |_, facts| no_userinfo(facts)),
     (Rule::Host, Policy::host_allowed),
@@ -136,23 +121,23 @@ impl Policy {
     /// Returns the first denial of an API call by a rule that does not need the ledger: permissions, lists of hosts
     /// and the maximum of the request.
     pub(crate) fn deny_call(&self, facts: &Facts<'_>) -> Option<Denial> {
-        self.forbids(&facts.errand())
+        self.forbids(facts.request, facts.agent)
             .or_else(|| self.host_allowed(facts))
             .or_else(|| within_max_price(facts))
     }
 
     /// Returns the check that the ledger must run for a payment.
     pub(crate) fn limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
-        let pinned = self.setting(facts.origin, |settings| settings.payee.clone())
+        let pinned = self.setting(facts.request.origin(), |settings| settings.payee.clone())
             == Some(PayeeRule::Pinned);
         let payee = pinned.then(|| PayeePin {
-            origin: facts.origin.clone(),
+            origin: facts.request.origin().clone(),
             payee: facts.quote.pay_to(),
         });
-        let max_rise = self.setting(facts.origin, |settings| settings.max_price_rise);
+        let max_rise = self.setting(facts.request.origin(), |settings| settings.max_price_rise);
         let price = max_rise.map(|max_rise_percent| PriceCeiling {
-            origin: facts.origin.clone(),
-            method: facts.method.to_owned(),
+            origin: facts.request.origin().clone(),
+            method: facts.request.method().as_str().to_owned(),
             path: facts.path.to_owned(),
             max_rise_percent,
         });
@@ -211,17 +196,17 @@ impl Policy {
             .filter_map(|limit| limit.for_payment(&payment));
         let default = |default| self.defaults.then_some(default);
         let circuit_breaker = self
-            .setting(facts.origin, |settings| settings.breaker)
+            .setting(facts.request.origin(), |settings| settings.breaker)
             .or(default(CIRCUIT_BREAKER))
             .map(|(window, max)| Limit {
-                scope: Scope::Origin(facts.origin.clone()),
+                scope: Scope::Origin(facts.request.origin().clone()),
                 kind: LimitKind::CircuitBreaker(window, max),
             });
         let loop_guard = self
-            .setting(facts.origin, |settings| settings.repeats)
+            .setting(facts.request.origin(), |settings| settings.repeats)
             .or(default(LOOP_GUARD))
             .map(|(window, max)| Limit {
-                scope: Scope::Request(facts.request),
+                scope: Scope::Request(facts.request.fingerprint()),
                 kind: LimitKind::LoopGuard(window, max),
             });
         limits.chain(circuit_breaker).chain(loop_guard).collect()
@@ -275,7 +260,7 @@ impl Policy {
     }
 
     fn host_allowed(&self, facts: &Facts<'_>) -> Refusal {
-        let host = facts.origin.host();
+        let host = facts.request.origin().host();
         if let Some(pattern) = self
             .lists
             .denied_hosts
@@ -362,31 +347,38 @@ impl Policy {
         let payee = facts.quote.pay_to();
         let everywhere =
             self.lists.allowed_payees.is_empty() || self.lists.allowed_payees.contains(&payee);
-        let here = match self.setting(facts.origin, |settings| settings.payee.clone()) {
+        let here = match self.setting(facts.request.origin(), |settings| settings.payee.clone()) {
             Some(PayeeRule::Listed(payees)) => payees.contains(&payee),
             _ => true,
         };
         let allowed = everywhere && here && !self.lists.denied_payees.contains(&payee);
         deny_unless(allowed, Rule::Payee, || {
-            format!("payee {payee} is not allowed for {}", facts.origin)
+            format!(
+                "payee {payee} is not allowed for {}",
+                facts.request.origin()
+            )
         })
     }
 
     fn resource_allowed(&self, facts: &Facts<'_>) -> Refusal {
-        let refuse =
-            self.setting(facts.origin, |settings| settings.resource) == Some(ResourceRule::Refuse);
+        let refuse = self.setting(facts.request.origin(), |settings| settings.resource)
+            == Some(ResourceRule::Refuse);
         let claimed = if refuse {
             facts.foreign_resource()?
         } else {
             return None;
         };
-        let message = format!("the seller at {} says it sells `{claimed}`", facts.origin);
+        let message = format!(
+            "the seller at {} says it sells `{claimed}`",
+            facts.request.origin()
+        );
         Some(Denial::new(Rule::ResourceOrigin, message))
     }
 }
 
 fn no_userinfo(facts: &Facts<'_>) -> Refusal {
-    let bare = facts.url.username().is_empty() && facts.url.password().is_none();
+    let url = facts.request.url();
+    let bare = url.username().is_empty() && url.password().is_none();
     deny_unless(bare, Rule::Userinfo, || {
         "the URL carries a user name or password".to_owned()
     })
@@ -399,7 +391,7 @@ fn not_zero(facts: &Facts<'_>) -> Refusal {
 }
 
 fn within_max_price(facts: &Facts<'_>) -> Refusal {
-    let max = facts.max_price?;
+    let max = facts.request.price_ceiling()?;
     let units = max.measure(facts.quote.asset(), facts.quote.value());
     if units.is_some_and(|units| units <= max.units()) {
         return None;

@@ -57,8 +57,6 @@ impl Version {
 pub(crate) const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 pub(crate) const PAYMENT_SIGNATURE: HeaderName = HeaderName::from_static("payment-signature");
 pub(crate) const X_PAYMENT: HeaderName = HeaderName::from_static("x-payment");
-#[cfg(feature = "mcp")]
-pub(crate) const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 /// The response headers that can hold a receipt. bursar reads both in either version, because
 /// `x402-axum` answers a version 1 payment with the header of version 2.
 pub(crate) const RECEIPTS: [HeaderName; 2] = [

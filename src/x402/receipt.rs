@@ -1,9 +1,8 @@
 //! Signed payments and the receipts of sellers.
 
 use alloy::primitives::{Address, B256};
-use http::HeaderMap;
 
-use super::SettlementResponse;
+use super::{SettlementResponse, WireError};
 use crate::eip3009::PurchaseId;
 use crate::money::{Network, TokenAmount};
 
@@ -112,40 +111,52 @@ impl Receipt {
         }
     }
 
-    /// Returns a receipt if the claim is a success and names a transaction, the payment's network and
-    /// its payer.
-    pub(crate) fn matching(paid: &SignedPayment, claim: &SettlementResponse) -> Option<Self> {
+    /// Returns the transaction, if the claim is a success that names one, and the network and the payer of the payment.
+    fn matching_transaction(payment: &SignedPayment, claim: &SettlementResponse) -> Option<B256> {
         let network: Network = claim.network.parse().ok()?;
         let payer: Address = claim.payer.as_deref()?.parse().ok()?;
         let transaction: B256 = claim.transaction.strip_prefix("0x")?.parse().ok()?;
-        let ours = claim.success && network == paid.network() && payer == paid.payer;
-        ours.then(|| Self {
-            paid: paid.clone(),
-            transaction,
-            claim: claim.clone(),
-        })
+        let ours = claim.success && network == payment.network() && payer == payment.payer;
+        ours.then_some(transaction)
     }
 }
 
-/// The receipt in a response's headers.
+/// The receipt of an answer, compared with the signed payment.
 #[derive(Debug)]
 pub(crate) enum Claim {
     Matching(Box<Receipt>),
-    /// A receipt that proves nothing: it reports a failure, or does not match the payment.
+    /// A receipt that proves nothing: of a failure, or of another payment.
     Other(SettlementResponse),
-    Malformed(String),
+    Malformed(WireError),
     Absent,
 }
 
 impl Claim {
-    pub(crate) fn read(paid: &SignedPayment, headers: &HeaderMap) -> Self {
-        match SettlementResponse::from_headers(headers) {
+    /// Compares the receipt that an answer carries, decoded, with the payment.
+    pub(crate) fn of(
+        payment: &SignedPayment,
+        receipt: Option<Result<SettlementResponse, WireError>>,
+    ) -> Self {
+        match receipt {
             None => Self::Absent,
-            Some(Err(error)) => Self::Malformed(error.to_string()),
-            Some(Ok(claim)) => match Receipt::matching(paid, &claim) {
-                Some(receipt) => Self::Matching(Box::new(receipt)),
+            Some(Err(error)) => Self::Malformed(error),
+            Some(Ok(claim)) => match Receipt::matching_transaction(payment, &claim) {
+                Some(transaction) => Self::Matching(Box::new(Receipt {
+                    paid: payment.clone(),
+                    transaction,
+                    claim,
+                })),
                 None => Self::Other(claim),
             },
         }
+    }
+
+    pub(crate) const fn is_matching(&self) -> bool {
+        matches!(self, Self::Matching(_))
+    }
+
+    /// Whether the seller sent the transaction and has not seen it included.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self, Self::Other(claim) if claim.is_pending())
     }
 }

@@ -67,6 +67,15 @@ impl SettlementResponse {
         Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
     }
 
+    /// Reads a receipt that is JSON, within the bounds of a header.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        if json.len() > codec::MAX_HEADER {
+            return Err(WireError::HeaderTooLong { length: json.len() });
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
+
     /// Returns the receipt in a response's headers, under either name.
     ///
     /// The first readable receipt counts. Several receipts that contradict each other are an error.

@@ -10,8 +10,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use bursar::mcp::{self, Asked, PaidTools, Server};
-use bursar::{Client, Ledger, LocalSigner, Policy, usd};
+use bursar::mcp::{self, PaidTools, Server};
+use bursar::{Client, Ledger, LocalSigner, Policy, PriceOutcome, usd};
 use bursar_testing::{Paywall, Route};
 use bursar_tests::tools as shop;
 use rmcp::ServiceExt;
@@ -46,14 +46,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for tool in service.list_all_tools().await? {
         match tools.call(tool.name.to_string()).quote().await? {
-            Asked::Priced(price_check) => {
+            PriceOutcome::Priced(price_check) => {
                 let price = price_check.best().map_or_else(
                     || "not payable".to_owned(),
                     |quote| quote.amount().to_string(),
                 );
                 println!("{}: {price}", tool.name);
             }
-            Asked::Executed(_) => println!("{}: free", tool.name),
+            PriceOutcome::Unpriced(_) => println!("{}: free", tool.name),
         }
     }
     for city in ["Paris", "Berlin", "Rome"] {

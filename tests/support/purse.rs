@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
 use bursar::{
-    Address, Asset, AssetRegistry, Denial, Error, Filter, Intent, Ledger, LocalSigner, Network,
-    Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy, PriceCheck, Purchase,
-    SignedPayment, Signer, Timestamp, TokenAmount, U256, Usd, signer_fn,
+    Address, AskingPrice, Asset, AssetRegistry, Denial, Error, Explanation, Filter, Ledger,
+    LocalSigner, Network, Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy,
+    PriceCheck, Purchase, PurchaseRequest, SignedPayment, Signer, Timestamp, TokenAmount, U256,
+    Usd, signer_fn,
 };
 use serde_json::{Value, json};
 
@@ -179,9 +180,9 @@ impl TestOffer {
         PaymentRequired::from_json(terms.to_string().as_bytes()).unwrap()
     }
 
-    fn intent(&self) -> Intent {
+    fn intent(&self) -> PurchaseRequest {
         // Most tests buy the same again and again, whatever became of it before.
-        let mut intent = Intent::new(&self.method, &self.url, b"")
+        let mut intent = PurchaseRequest::new(&self.method, &self.url, b"")
             .unwrap()
             .allow_duplicate();
         if let Some(tag) = &self.tag {
@@ -191,9 +192,52 @@ impl TestOffer {
             intent = intent.max_price(max);
         }
         if let Some(id) = &self.id {
-            intent = intent.purchase_id(id.parse().unwrap());
+            intent = intent.purchase_id(id);
         }
         intent
+    }
+}
+
+/// A payment that nobody makes, to be explained.
+#[derive(Clone, Debug)]
+pub struct ImaginedPayment {
+    pub request: PurchaseRequest,
+    pub price: AskingPrice,
+    agent: Option<String>,
+}
+
+impl ImaginedPayment {
+    pub fn new(url: &str, price: impl Into<AskingPrice>) -> Self {
+        Self {
+            request: PurchaseRequest::new("GET", url, b"").unwrap(),
+            price: price.into(),
+            agent: None,
+        }
+    }
+
+    pub fn network(mut self, network: Network) -> Self {
+        self.price = self.price.network(network);
+        self
+    }
+
+    pub fn payee(mut self, payee: Address) -> Self {
+        self.price = self.price.payee(payee);
+        self
+    }
+
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.request = self.request.tag(tag);
+        self
+    }
+
+    pub fn agent(mut self, agent: &str) -> Self {
+        self.agent = Some(agent.to_owned());
+        self
+    }
+
+    pub fn explain(&self, policy: &Policy, now: Timestamp) -> Option<Explanation> {
+        let (price, agent) = (self.price.clone(), self.agent.as_deref());
+        policy.explain(&self.request, price, agent, now)
     }
 }
 

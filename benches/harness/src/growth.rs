@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bursar::{Intent, Ledger, LocalSigner, Payer, PaymentRequired, SignerError, signer_fn};
+use bursar::{Ledger, LocalSigner, Payer, PaymentRequired, PurchaseRequest, SignerError, signer_fn};
 use rusqlite::Connection;
 
 use crate::clients::KEY;
@@ -127,7 +127,7 @@ async fn buy(path: &Path, count: usize) -> Result<Duration, Failure> {
     let required = PaymentRequired::from_json(terms(1).as_bytes())?;
     let mut times = Vec::new();
     for number in 0..count {
-        let intent = Intent::new(
+        let intent = PurchaseRequest::new(
             "GET",
             &format!("https://api.example.com/report?{number}"),
             b"",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bursar::{Intent, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, usd};
+use bursar::{PurchaseRequest, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, usd};
 use reqwest::StatusCode;
 
 use crate::clients::KEY;
@@ -27,7 +27,7 @@ pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failur
         let (payer, required, answer) = (payer.clone(), required.clone(), answer.clone());
         async move {
             let intent =
-                Intent::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
+                PurchaseRequest::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
             let payment = payer.authorize(&required, &intent).await?;
             match payment.conclude(StatusCode::OK, &answer, None).await {
                 Outcome::Settled(_) => Ok(()),

@@ -1,16 +1,22 @@
-//! The wallet with its policy and its books: terms in, payment out.
+//! Payments: a signer, a policy and a ledger, and the loop that presents a signed payment over any transport.
 
-mod answer;
+mod api_call;
+mod authorize;
 mod builder;
-mod buy;
-mod call;
 mod cancel;
+mod deadline;
+mod drop_guard;
 mod freeze_switch;
-mod guard;
-mod intent;
-mod known;
+mod kept_terms;
+// The file is named after the type that it holds.
+#[expect(clippy::module_inception, reason = "the file holds the type Payment")]
 mod payment;
-mod price_check;
+mod present;
+mod reply;
+mod resume;
+mod retry;
+mod terms_cache;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,30 +24,35 @@ use std::sync::Arc;
 use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
+pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
-pub use intent::Intent;
-pub(crate) use intent::fingerprint;
 pub use payment::{Outcome, Payment};
-pub use price_check::{PriceCheck, PricedOffer};
+pub(crate) use present::{PaidCall, SignedTerms, present};
+pub(crate) use reply::{ReplyHead, retry_after};
+pub use retry::RetryPolicy;
+pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 
-use known::KnownTerms;
+use terms_cache::TermsCache;
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
-use crate::policy::{AnyApprover, Denial, Explanation, Facts, Hypothetical, Policy, Rule};
+use crate::policy::{
+    AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
+};
 use crate::signer::AnySigner;
 use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
-use crate::{Error, Origin, Timestamp};
+use crate::{Error, PurchaseRequest, Timestamp};
 
-/// A wallet that pays under a policy and keeps books, for any transport.
+/// A signer that pays under a policy and records every payment in a ledger.
 ///
-/// [`Client`](crate::Client) uses one for HTTP. Use it directly where terms arrive by other ways:
+/// A [`Client`](crate::Client) has one for HTTP. Use a payer directly when terms arrive in another way. Clones are cheap
+/// and share everything.
 ///
 /// ```
-/// # use bursar::{Error, Intent, Ledger, LocalSigner, Payer, PaymentRequired, Policy};
+/// # use bursar::{Error, Ledger, LocalSigner, Payer, PaymentRequired, Policy, PurchaseRequest};
 /// # async fn example(terms: &[u8]) -> Result<(), Error> {
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)
@@ -49,9 +60,9 @@ use crate::{Error, Origin, Timestamp};
 ///     .ledger(Ledger::memory())
 ///     .build()?;
 /// let required = PaymentRequired::from_json(terms)?;
-/// let intent = Intent::new("POST", "https://tools.example/call", b"the request's body")?;
-/// let payment = payer.authorize(&required, &intent).await?;
-/// // Send payment.json() or payment.header(); then say what became of it.
+/// let request = PurchaseRequest::new("POST", "https://tools.example/call", b"the body")?;
+/// let payment = payer.authorize(&required, &request).await?;
+/// // Send payment.json() or payment.header() to the seller, and then record the outcome:
 /// payment.lost("the connection was reset").await;
 /// # Ok(())
 /// # }
@@ -70,7 +81,7 @@ struct Inner {
     agent: Option<String>,
     switch: FreezeSwitch,
     observer: AnyObserver,
-    known: KnownTerms,
+    terms: TermsCache,
 }
 
 impl fmt::Debug for Payer {
@@ -83,19 +94,19 @@ impl fmt::Debug for Payer {
 }
 
 impl Payer {
-    /// Builds a payer.
+    /// Returns a builder.
     #[must_use]
     pub fn builder() -> PayerBuilder {
         PayerBuilder::default()
     }
 
-    /// The address that pays.
+    /// Returns the address that pays.
     #[must_use]
     pub fn address(&self) -> Address {
         self.inner.signer.address()
     }
 
-    /// The policy.
+    /// Returns the policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.inner.policy
@@ -118,18 +129,18 @@ impl Payer {
         });
     }
 
-    /// The error, once whoever observes knows of the denial in it.
-    fn denied(&self, intent: &Intent, error: Error) -> Error {
+    /// Returns the error, after an event for the denial in it.
+    fn report_denial(&self, request: &PurchaseRequest, error: Error) -> Error {
         if let Some(denial) = error.denial() {
             let kind = EventKind::Denied { rule: denial.rule };
-            self.emit(&Event::new(kind, &intent.origin, intent.tag.as_deref()));
+            self.emit(&Event::new(kind, request.origin(), request.tag_name()));
         }
         error
     }
 
-    /// The order to stop paying, by the program's switch or the policy's file. The ledger's own is
-    /// asked with the limits.
-    fn switched_off(&self) -> Option<Denial> {
+    /// Returns the denial of the program's switch or of the policy's file. The ledger checks its own freeze together
+    /// with the limits.
+    fn frozen_here(&self) -> Option<Denial> {
         let stopped = |message: String| Denial::new(Rule::Frozen, message);
         if let Some(reason) = self.inner.switch.reason() {
             return Some(stopped(format!(
@@ -150,9 +161,9 @@ impl Payer {
         }
     }
 
-    /// Any order to stop, the ledger's included.
+    /// Returns the denial of any freeze, the ledger's included.
     pub(crate) async fn stopped(&self) -> Result<Option<Denial>, Error> {
-        if let Some(denial) = self.switched_off() {
+        if let Some(denial) = self.frozen_here() {
             return Ok(Some(denial));
         }
         Ok(self
@@ -163,19 +174,23 @@ impl Payer {
             .map(|freeze| freeze.denial()))
     }
 
-    /// What the terms would cost, and what each rule says. Signs and holds nothing.
+    /// Returns the price of the terms, and the answer of each rule. Signs and reserves nothing.
     ///
     /// # Errors
-    /// When the books cannot be read.
+    /// When the ledger cannot be read.
     pub async fn quote(
         &self,
         required: PaymentRequired,
-        intent: &Intent,
+        request: &PurchaseRequest,
     ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
+        let path = self.inner.policy.stored_path(request.url());
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
-                Ok(quote) => Some(self.explain_quote(&required, intent, quote).await?),
+                Ok(quote) => {
+                    let facts = self.facts(&required, request, quote, &path);
+                    Some(self.explain_facts(&facts).await?)
+                }
                 Err(_) => None,
             };
             offers.push(PricedOffer { quote, explanation });
@@ -183,48 +198,37 @@ impl Payer {
         Ok(PriceCheck { required, offers })
     }
 
-    async fn explain_quote(
-        &self,
-        required: &PaymentRequired,
-        intent: &Intent,
-        quote: &Quote,
-    ) -> Result<Explanation, Error> {
-        let path = self.inner.policy.stored_path(&intent.url);
-        let facts = self.facts(required, intent, quote, &path);
-        let findings = self
-            .inner
-            .ledger
-            .examine(&self.inner.policy.limit_check(&facts))
-            .await?;
-        Ok(Explanation::new(&self.inner.policy, &facts, findings))
+    async fn explain_facts(&self, facts: &Facts<'_>) -> Result<Explanation, Error> {
+        let check = self.inner.policy.limit_check(facts);
+        let statuses = self.inner.ledger.examine(&check).await?;
+        Ok(Explanation::new(&self.inner.policy, facts, statuses))
     }
 
-    /// What each rule says to a payment that nobody asked for, with the books as they are.
+    /// Returns the answer of each rule to a payment that nobody makes, with the ledger as it is.
+    ///
+    /// ```
+    /// # use bursar::{Error, Payer, PurchaseRequest, usd};
+    /// # async fn example(payer: &Payer) -> Result<(), Error> {
+    /// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;
+    /// let explanation = payer.explain(&request, usd!("0.05")).await?;
+    /// println!("{explanation}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// When the URL has no origin, no dollar token lives on the network, or the books cannot be
-    /// read.
-    pub async fn explain(&self, payment: &Hypothetical) -> Result<Explanation, Error> {
-        let origin = Origin::of(&payment.url)
-            .ok_or_else(|| Error::builder("the URL is not http or https with a host"))?;
-        let quote = self
-            .inner
-            .policy
-            .imagine(payment)
-            .ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
-        let path = self.inner.policy.stored_path(&payment.url);
-        let agent = payment.agent.as_deref().or(self.inner.agent.as_deref());
-        let facts = Facts {
-            payer: self.address(),
-            agent,
-            ..payment.facts(&origin, &quote, &path, self.now())
-        };
-        let findings = self
-            .inner
-            .ledger
-            .examine(&self.inner.policy.limit_check(&facts))
-            .await?;
-        Ok(Explanation::new(&self.inner.policy, &facts, findings))
+    /// When no registered token fits the price, or the ledger cannot be read.
+    pub async fn explain(
+        &self,
+        request: &PurchaseRequest,
+        price: impl Into<AskingPrice>,
+    ) -> Result<Explanation, Error> {
+        let quote = self.inner.policy.asking_quote(&price.into());
+        let quote =
+            quote.ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
+        let path = self.inner.policy.stored_path(request.url());
+        let facts = self.facts_of(request, &quote, &path);
+        self.explain_facts(&facts).await
     }
 
     /// How much of each limit is used and left. Limits that hold for each origin, payee and so on
@@ -239,22 +243,29 @@ impl Payer {
     fn facts<'a>(
         &'a self,
         required: &'a PaymentRequired,
-        intent: &'a Intent,
+        request: &'a PurchaseRequest,
         quote: &'a Quote,
         path: &'a str,
     ) -> Facts<'a> {
         Facts {
-            url: &intent.url,
-            origin: &intent.origin,
-            method: intent.method.as_str(),
+            resource_url: required.resource_url(),
+            ..self.facts_of(request, quote, path)
+        }
+    }
+
+    fn facts_of<'a>(
+        &'a self,
+        request: &'a PurchaseRequest,
+        quote: &'a Quote,
+        path: &'a str,
+    ) -> Facts<'a> {
+        Facts {
+            request,
             path,
-            tag: intent.tag.as_deref(),
             agent: self.inner.agent.as_deref(),
             payer: self.address(),
             quote,
-            request: intent.fingerprint,
-            resource_url: required.resource_url(),
-            max_price: intent.max_price.as_ref(),
+            resource_url: None,
             now: self.now(),
         }
     }

@@ -1,4 +1,4 @@
-//! Making a request a second time.
+//! Sending a request a second time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use reqwest::{Request, Response};
 
 use crate::Origin;
 
-/// Completes a request that lacks its body, each time anew.
+/// Adds a new body to a request that has none.
 #[derive(Clone)]
 pub(crate) struct BodyFn(Arc<Complete>);
 
@@ -33,9 +33,9 @@ impl fmt::Debug for BodyFn {
     }
 }
 
-/// A request that can perhaps be made again.
+/// A request that may be sent again.
 #[derive(Debug)]
-pub(crate) struct Replay {
+pub(super) struct Replay {
     /// The request, with its body if that can be cloned.
     template: Request,
     body: Source,
@@ -45,16 +45,16 @@ pub(crate) struct Replay {
 enum Source {
     Template,
     Function(BodyFn),
-    /// A stream, spent by the first sending.
+    /// A stream, which the first request used.
     Spent,
 }
 
 impl Replay {
-    /// The replay of a request, and the request itself to be sent first.
+    /// Splits a request into its replay and the request to send first.
     ///
     /// # Errors
     /// When the body cannot be made.
-    pub(crate) fn new(
+    pub(super) fn new(
         request: Request,
         body_fn: Option<BodyFn>,
     ) -> reqwest::Result<(Self, Request)> {
@@ -87,8 +87,8 @@ impl Replay {
         })
     }
 
-    /// The same once more, for another attempt at the request.
-    pub(crate) fn twin(&self) -> Self {
+    /// Returns a copy, for another attempt at the request.
+    pub(super) fn twin(&self) -> Self {
         let template = self
             .template
             .try_clone()
@@ -99,13 +99,13 @@ impl Replay {
         }
     }
 
-    /// The request without promise of a body.
-    pub(crate) const fn head(&self) -> &Request {
+    /// Returns the request, perhaps without its body.
+    pub(super) const fn head(&self) -> &Request {
         &self.template
     }
 
-    /// The request again, or `None` when its body is spent.
-    pub(crate) fn make(&self) -> Option<Request> {
+    /// Returns the request again, or `None` when its body was a stream.
+    pub(super) fn make(&self) -> Option<Request> {
         match &self.body {
             Source::Template => self.template.try_clone(),
             Source::Function(body_fn) => body_fn.complete(head(&self.template)).ok(),
@@ -113,10 +113,9 @@ impl Replay {
         }
     }
 
-    /// The request that a redirect within the origin asks for. Others are left to the caller: a
-    /// redirect across origins must not carry the caller's headers, and not change whom the policy
-    /// was asked about.
-    pub(crate) fn redirected(&self, response: &Response) -> Option<(Request, Self)> {
+    /// Returns the request that a redirect within the origin asks for. The caller receives other redirects: they must not
+    /// carry the caller's headers to another origin, and the policy was asked about this one.
+    pub(super) fn redirected(&self, response: &Response) -> Option<(Request, Self)> {
         let method = self.redirected_method(response.status())?;
         let location = response.headers().get(LOCATION)?.to_str().ok()?;
         let mut url = response.url().join(location).ok()?;
@@ -152,7 +151,7 @@ impl Replay {
         following.make().map(|request| (request, following))
     }
 
-    /// As browsers and reqwest do: 307 and 308 repeat the request, the others turn it into a `GET`.
+    /// Follows browsers and reqwest: 307 and 308 repeat the request, and the others turn it into a `GET`.
     fn redirected_method(&self, status: StatusCode) -> Option<Method> {
         let method = self.template.method();
         match status.as_u16() {
@@ -166,7 +165,7 @@ impl Replay {
     }
 }
 
-/// A request like this one, without its body.
+/// Copies a request without its body.
 fn head(request: &Request) -> Request {
     let mut copy = Request::new(request.method().clone(), request.url().clone());
     copy.headers_mut().clone_from(request.headers());

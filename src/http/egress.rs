@@ -1,4 +1,4 @@
-//! Where requests may go at all.
+//! The destinations that requests may have.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,16 +8,19 @@ use url::Url;
 
 use crate::{Error, ErrorKind, Origin};
 
-/// The transport's own rules, asked before every request.
+/// The client's own rules for destinations, checked before every request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Guard {
+pub(crate) struct EgressRules {
     pub(crate) http_loopback: bool,
     pub(crate) deny_private: bool,
 }
 
-impl Guard {
+impl EgressRules {
+    /// Checks a destination.
+    ///
     /// # Errors
-    /// Plain http other than to an allowed loopback, or a private address where those are denied.
+    /// When the URL is plain http to another host than an allowed loopback, or has a private address where the client denies
+    /// them.
     pub(crate) fn check(self, url: &Url) -> Result<(), Error> {
         let insecure = |message: &str| Err(Error::new(ErrorKind::Insecure, message).at(url));
         let Some(origin) = Origin::of(url) else {
@@ -25,7 +28,7 @@ impl Guard {
         };
         if origin.scheme() != "https" && !(self.http_loopback && origin.is_loopback()) {
             let hint = if origin.is_loopback() {
-                "; to allow it for this machine's loopback, say allow_http_loopback"
+                "; to allow it for this machine's loopback, call allow_http_loopback"
             } else {
                 ""
             };
@@ -43,8 +46,8 @@ impl Guard {
         Ok(())
     }
 
-    /// A resolver that gives out public addresses only. It sits inside the connector, so a name
-    /// cannot resolve to another address between check and use.
+    /// Returns a resolver of public addresses only. The connector uses it, so a name cannot resolve to another address
+    /// between the check and the connection.
     pub(crate) fn resolver(self) -> Option<Arc<dyn Resolve>> {
         self.deny_private.then(|| {
             Arc::new(PublicOnly {
@@ -79,8 +82,8 @@ impl Resolve for PublicOnly {
     }
 }
 
-/// Whether the address is meant to be reached from anywhere: by IANA's special-purpose registries,
-/// with IPv4 addresses inside IPv6 judged as what they are.
+/// Whether the address is public by IANA's special-purpose registries. An IPv4 address inside an IPv6 address is judged as
+/// IPv4.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -118,7 +121,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     global_unicast && !special
 }
 
-/// The IPv4 address that a 6to4, NAT64 or IPv4-compatible address stands for.
+/// Returns the IPv4 address inside a 6to4, NAT64 or IPv4-compatible address.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -182,8 +185,8 @@ mod tests {
     fn plain_http_is_for_an_allowed_loopback_only() {
         let url = |text: &str| text.parse::<Url>().unwrap();
         let (closed, open) = (
-            Guard::default(),
-            Guard {
+            EgressRules::default(),
+            EgressRules {
                 http_loopback: true,
                 deny_private: true,
             },

@@ -1,14 +1,14 @@
-//! Stopping a program that pays, from inside.
+//! Freezing the payments of a program from inside it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Stops all paying of the clients that it was given to, at once and until it is lifted.
+/// A switch that freezes all payments of the clients that hold it, until you unfreeze it.
 ///
-/// Clones are the same switch: keep one, and hand the other to
-/// [`ClientBuilder::freeze_switch`](crate::ClientBuilder::freeze_switch). What was signed before stays
-/// signed, and is not presented again while the switch is on. To stop from outside there are the
-/// policy's [file](crate::Policy::freeze_file) and the [ledger](crate::Ledger::freeze).
+/// Clones are the same switch: keep one, and give the other to
+/// [`ClientBuilder::freeze_switch`](crate::ClientBuilder::freeze_switch). A payment that was signed before stays signed,
+/// and bursar does not present it again while the switch is on. To freeze payments from outside the program, use
+/// [`Policy::freeze_file`](crate::Policy::freeze_file) or [`Ledger::freeze`](crate::Ledger::freeze).
 ///
 /// ```
 /// use bursar::FreezeSwitch;
@@ -16,31 +16,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// let switch = FreezeSwitch::new();
 /// let handle = switch.clone();
 /// // Client::builder().freeze_switch(switch)…
-/// handle.stop("the model went in circles");
+/// handle.freeze("the model repeats itself");
 /// assert!(handle.is_on());
-/// handle.lift();
+/// handle.unfreeze();
+/// assert!(!handle.is_on());
 /// ```
 #[derive(Clone, Default)]
 pub struct FreezeSwitch(Arc<Mutex<Option<String>>>);
 
 impl FreezeSwitch {
-    /// A switch that is off.
+    /// Returns a switch that is off.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Stops paying. The reason is told to whoever is denied.
-    pub fn stop(&self, reason: impl Into<String>) {
+    /// Freezes payments. A denial repeats the reason.
+    pub fn freeze(&self, reason: impl Into<String>) {
         *self.lock() = Some(reason.into());
     }
 
-    /// Lets paying go on.
-    pub fn lift(&self) {
+    /// Allows payments again.
+    pub fn unfreeze(&self) {
         *self.lock() = None;
     }
 
-    /// Whether paying is stopped.
+    /// Returns whether payments are frozen.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.lock().is_some()

@@ -1,27 +1,37 @@
-//! What becomes of a purchase when its caller stops waiting: the future is dropped, at any await.
+//! Recording a purchase whose caller stopped waiting.
 //!
-//! A drop cannot wait for the books. It notes what is to be recorded, and whoever buys next records
-//! it first: an identical request that follows sees an unresolved purchase, not one in flight.
+//! A caller can drop the future of a call at any await. A drop cannot wait for the ledger, so it notes the transition.
+//! The next call records it first, and an identical request then sees an unresolved purchase instead of one in flight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Payer;
 use crate::Timestamp;
-use crate::ledger::{PurchaseKey, Transition};
+use crate::ledger::{Purchase, PurchaseKey, State, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Money is held under a lease, and nothing signed.
+    /// The amount is reserved under a lease, and nothing is signed.
     Held { lease: Timestamp },
-    /// The signer was asked for an authorization that expires then, in Unix seconds: it may have
-    /// signed, and the record of it may be under way.
+    /// The signer was asked. It may have signed, and the ledger may be about to hold the signature.
+    /// `valid_before` is in Unix seconds.
     Asked { valid_before: u64 },
     /// A signature may have left.
     Signed,
 }
 
 impl Stage {
+    /// The stage of a purchase that the ledger has reserved.
+    pub(super) const fn of(purchase: &Purchase) -> Self {
+        match purchase.state {
+            State::Reserved => Self::Held {
+                lease: purchase.lease_until,
+            },
+            _ => Self::Signed,
+        }
+    }
+
     const fn kind(self) -> EventKind {
         match self {
             Self::Held { .. } => EventKind::Unsigned,
@@ -45,8 +55,8 @@ impl Stage {
     }
 }
 
-/// Watches over one purchase. Dropped while armed, it notes that the purchase was left.
-pub(super) struct Guard {
+/// Guards one purchase: dropped while armed, it notes that the caller stopped waiting.
+pub(super) struct DropGuard {
     payer: Payer,
     key: PurchaseKey,
     pub(super) stage: Stage,
@@ -54,7 +64,7 @@ pub(super) struct Guard {
     armed: AtomicBool,
 }
 
-impl Guard {
+impl DropGuard {
     pub(super) fn new(
         payer: &Payer,
         key: PurchaseKey,
@@ -82,13 +92,13 @@ impl Guard {
         &self.key
     }
 
-    /// The books know, or are about to.
+    /// The ledger holds the outcome.
     pub(super) fn disarm(&self) {
         self.armed.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for Guard {
+impl Drop for DropGuard {
     fn drop(&mut self) {
         if !*self.armed.get_mut() {
             return;
@@ -99,14 +109,14 @@ impl Drop for Guard {
             .add_pending(self.key.clone(), self.stage.left());
         self.payer
             .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
-        // Without a runtime it waits for the next purchase, or for the lease to lapse.
+        // Without a runtime the note waits for the next call, or the lease lapses.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         let ledger = self.payer.inner.ledger.clone();
         runtime.spawn(async move {
             if let Err(error) = ledger.record_pending().await {
-                tracing::warn!(%error, "what became of a purchase is not recorded yet; nothing is bought until it is");
+                tracing::warn!(%error, "the ledger did not record a dropped call yet; nothing is bought until it does");
             }
         });
     }

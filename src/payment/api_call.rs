@@ -1,32 +1,31 @@
-//! Calls by key, in the same books and under the same dollar limits as payments.
+//! Calls by API key, in the same ledger and under the same dollar limits as payments.
 
 use alloy::primitives::{Address, U256};
 
 use super::Payer;
-use super::buy::no_randomness;
-use super::intent::Intent;
+use super::authorize::no_randomness;
 use crate::credential::Credential;
 use crate::ledger::{
     Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
 use crate::money::{Asset, TokenAmount};
-use crate::policy::{Errand, Facts};
+use crate::policy::Facts;
 use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
-use crate::{Error, ErrorKind, Timestamp, Usd};
+use crate::{Error, ErrorKind, PurchaseRequest, Timestamp, Usd};
 
-/// A call by key that the books count.
+/// A call by API key that the ledger counts.
 #[derive(Debug)]
-pub(crate) struct BookedCall {
+pub(crate) struct RecordedCall {
     key: PurchaseKey,
     cost: Usd,
-    /// As the books have it, to tell this call from any other.
+    /// The lease in the ledger, which tells this call from any other.
     lease: Timestamp,
 }
 
-impl BookedCall {
-    /// As declared.
+impl RecordedCall {
+    /// Returns the declared cost.
     pub(crate) const fn cost(&self) -> Usd {
         self.cost
     }
@@ -40,33 +39,28 @@ impl BookedCall {
 }
 
 impl Payer {
-    /// Whether there are requests that the policy does not permit.
+    /// Whether the policy has permissions at all.
     pub(crate) fn restricts(&self) -> bool {
         self.inner.policy.has_permissions()
     }
 
-    /// Whether the policy permits the request at all, paid or not. [`Client`](crate::Client) asks
-    /// this before it sends anything; ask it before yours, where terms arrive by other ways.
+    /// Checks that the policy permits the request at all, paid or not.
+    ///
+    /// [`Client`](crate::Client) calls this before it sends anything. Call it before you send a request yourself.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`] with [`Rule::Permission`](crate::Rule::Permission).
-    pub fn permit(&self, intent: &Intent) -> Result<(), Error> {
-        let errand = Errand {
-            method: intent.method.as_str(),
-            url: &intent.url,
-            origin: &intent.origin,
-            tag: intent.tag.as_deref(),
-            agent: self.inner.agent.as_deref(),
-        };
-        match self.inner.policy.forbids(&errand) {
+    pub fn permit(&self, request: &PurchaseRequest) -> Result<(), Error> {
+        let agent = self.inner.agent.as_deref();
+        match self.inner.policy.forbids(request, agent) {
             Some(denial) => Err(self
-                .denied(intent, Error::denied(Box::new(denial)))
-                .at(&intent.url)),
+                .report_denial(request, Error::denied(Box::new(denial)))
+                .at(request.url())),
             None => Ok(()),
         }
     }
 
-    /// The least that is asked in dollars, of what can be signed for.
+    /// Returns the lowest price in dollars among the offers that bursar can sign for.
     pub(crate) fn least_price(&self, required: &PaymentRequired) -> Option<Usd> {
         Quote::read_all(required, &self.inner.assets)
             .into_iter()
@@ -74,12 +68,12 @@ impl Payer {
             .min()
     }
 
-    /// What the plan's next call costs, after those of this month (UTC) that the books hold.
+    /// Returns the cost of the plan's next call, after the calls of this month (UTC) in the ledger.
     pub(crate) async fn cost_of_call(&self, credential: &Credential) -> Result<Usd, Error> {
         self.cost_after(credential, self.now(), u64::MAX).await
     }
 
-    /// What a call at a time costs that stands in the books at this position.
+    /// Returns the cost of a call at this position in the ledger.
     async fn cost_after(
         &self,
         credential: &Credential,
@@ -101,32 +95,36 @@ impl Payer {
         Ok(plan.next_call(u64::try_from(before).unwrap_or(u64::MAX)))
     }
 
-    /// Counts a call before it is made: it costs when it reaches the seller, answered or not.
+    /// Records a call before it is made, because it costs as soon as it reaches the seller.
     ///
-    /// Calls that are made at the same time see the same number of calls before them. Which of them came
-    /// first the books decide: a call whose place in them costs more than it was booked at is booked anew.
-    pub(crate) async fn book_call(
+    /// Calls at the same time see the same number of earlier calls. The ledger decides their order, and bursar records
+    /// a call again if its place in the ledger costs more than it was recorded at.
+    pub(crate) async fn record_call(
         &self,
-        intent: &Intent,
+        request: &PurchaseRequest,
         credential: &Credential,
-    ) -> Result<BookedCall, Error> {
-        let booked = self
-            .book(intent, credential)
+    ) -> Result<RecordedCall, Error> {
+        let call = self
+            .reserve_call(request, credential)
             .await
-            .map_err(|error| self.denied(intent, error))?;
-        let amount = booked.amount();
-        let called = Event::new(EventKind::ApiCall, &intent.origin, intent.tag.as_deref());
+            .map_err(|error| self.report_denial(request, error))?;
+        let amount = call.amount();
+        let called = Event::new(EventKind::ApiCall, request.origin(), request.tag_name());
         self.emit(&Event {
             amount: Some(&amount),
             ..called
         });
-        Ok(booked)
+        Ok(call)
     }
 
-    async fn book(&self, intent: &Intent, credential: &Credential) -> Result<BookedCall, Error> {
+    async fn reserve_call(
+        &self,
+        request: &PurchaseRequest,
+        credential: &Credential,
+    ) -> Result<RecordedCall, Error> {
         loop {
             let now = self.now();
-            let (call, seq) = self.book_at(now, intent, credential).await?;
+            let (call, seq) = self.reserve_call_at(now, request, credential).await?;
             if self.cost_after(credential, now, seq).await? <= call.cost {
                 return Ok(call);
             }
@@ -141,15 +139,15 @@ impl Payer {
         }
     }
 
-    async fn book_at(
+    async fn reserve_call_at(
         &self,
         now: Timestamp,
-        intent: &Intent,
+        request: &PurchaseRequest,
         credential: &Credential,
-    ) -> Result<(BookedCall, u64), Error> {
+    ) -> Result<(RecordedCall, u64), Error> {
         self.inner.ledger.record_pending().await?;
-        if let Some(denial) = self.switched_off() {
-            return Err(Error::denied(Box::new(denial)).at(&intent.url));
+        if let Some(denial) = self.frozen_here() {
+            return Err(Error::denied(Box::new(denial)).at(request.url()));
         }
         let cost = self.cost_after(credential, now, u64::MAX).await?;
         let dollars = Asset::declared_dollars();
@@ -161,39 +159,29 @@ impl Payer {
             value,
             std::time::Duration::ZERO,
         );
-        let path = self.inner.policy.stored_path(&intent.url);
+        let path = self.inner.policy.stored_path(request.url());
         let facts = Facts {
-            url: &intent.url,
-            origin: &intent.origin,
-            method: intent.method.as_str(),
-            path: &path,
-            tag: intent.tag.as_deref(),
-            agent: self.inner.agent.as_deref(),
-            payer: self.address(),
-            quote: &quote,
-            request: intent.fingerprint,
-            resource_url: None,
-            max_price: intent.max_price.as_ref(),
             now,
+            ..self.facts_of(request, &quote, &path)
         };
         if let Some(denial) = self.inner.policy.deny_call(&facts) {
-            return Err(Error::denied(Box::new(denial)).at(&intent.url));
+            return Err(Error::denied(Box::new(denial)).at(request.url()));
         }
         let checks = self.inner.policy.call_limit_check(&facts);
         let entry = NewPurchase {
             id: purchase,
             payer: self.address(),
-            fingerprint: intent.fingerprint,
+            fingerprint: request.fingerprint(),
             identifier: String::new(),
-            origin: intent.origin.clone(),
-            method: intent.method.as_str().to_owned(),
+            origin: request.origin().clone(),
+            method: request.method().as_str().to_owned(),
             path: path.clone(),
             foreign_resource: None,
             version: 0,
             asset: dollars.clone(),
             payee: Address::ZERO,
             value,
-            tag: intent.tag.clone(),
+            tag: request.tag_name().map(ToOwned::to_owned),
             agent: self.inner.agent.clone(),
             credential: Some(credential.name().to_owned()),
             terms: None,
@@ -206,25 +194,25 @@ impl Payer {
         };
         match self.inner.ledger.reserve(&reservation).await? {
             Reserved::Held(entry) => Ok((
-                BookedCall {
+                RecordedCall {
                     key: entry.key(),
                     cost,
                     lease: entry.lease_until,
                 },
                 entry.seq,
             )),
-            Reserved::Denied(denial) => Err(Error::denied(denial).at(&intent.url)),
+            Reserved::Denied(denial) => Err(Error::denied(denial).at(request.url())),
             Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => Err(Error::new(
                 ErrorKind::Ledger,
-                "the books hold a fresh random id already",
+                "the ledger holds a fresh random id already",
             )),
         }
     }
 
-    /// Takes back a call that the seller turned away. Books that cannot be written go on counting it.
-    pub(crate) async fn unbook_call(&self, intent: &Intent, call: &BookedCall) {
+    /// Takes back a call that the seller turned away. The call still counts if the ledger cannot be written.
+    pub(crate) async fn take_back_call(&self, request: &PurchaseRequest, call: &RecordedCall) {
         let amount = call.amount();
-        let turned_away = Event::new(EventKind::TurnedAway, &intent.origin, intent.tag.as_deref());
+        let turned_away = Event::new(EventKind::TurnedAway, request.origin(), request.tag_name());
         self.emit(&Event {
             amount: Some(&amount),
             ..turned_away

@@ -1,4 +1,4 @@
-//! A request to a host that there is a key for: by key, by payment, or by one and then the other.
+//! Requests to a host with an API key: by key, by payment, or by one after the other.
 
 use std::sync::Arc;
 
@@ -6,15 +6,17 @@ use http::StatusCode;
 use reqwest::{Request, Response};
 use secrecy::SecretString;
 
-use super::body::Opened;
-use super::response::ApiCall;
-use super::{Exchange, MAX_HOPS, Priced, Replay, ResponseExt, Transport};
+use super::body::PartlyRead;
+use super::exchange::{Demand, Exchange, MAX_HOPS, too_many_redirects};
+use super::replay::Replay;
+use super::response::{ApiCall, ResponseExt};
+use super::transport::HttpTransport;
 use crate::credential::{Credential, Preference};
 use crate::x402::PaymentRequired;
 use crate::{Error, ErrorKind, Origin, PaymentStatus, Usd};
 
-impl<W: Transport> Exchange<'_, W> {
-    /// The key for the request's origin, unless the caller has put something of its own in its place.
+impl<T: HttpTransport> Exchange<'_, T> {
+    /// Returns the credential for the origin, unless the request has one of its own.
     pub(super) fn credential(&self, request: &Request) -> Option<Arc<Credential>> {
         let keys = self.keys.filter(|keys| !keys.is_empty())?;
         let credential = keys.shared(&Origin::of(request.url())?)?;
@@ -29,8 +31,8 @@ impl<W: Transport> Exchange<'_, W> {
         mut replay: Replay,
     ) -> Result<Response, Error> {
         let preference = match credential.preference() {
-            // What may not be paid has the key alone.
-            Preference::PayFirst | Preference::Cheapest if self.options.no_payment => {
+            // Without a payment, the key is the only way.
+            Preference::PayFirst | Preference::Cheapest if self.no_payment() => {
                 Preference::KeyFirst
             }
             preference => preference,
@@ -66,7 +68,7 @@ impl<W: Transport> Exchange<'_, W> {
             return Err(credential.missing().at(first.url()));
         };
         let answer = self.call(credential, &key, first, replay.twin()).await?;
-        if self.options.no_payment || !credential.pays_for(answer.status()) {
+        if self.no_payment() || !credential.pays_for(answer.status()) {
             return Ok(answer);
         }
         let Some(again) = replay.make() else {
@@ -84,7 +86,7 @@ impl<W: Transport> Exchange<'_, W> {
     ) -> Result<Response, Error> {
         let paid = self.by_payment(first, &mut replay.twin()).await;
         let refused = match &paid {
-            // An answer that was paid for is the answer, whatever it says: it knows what became of the money.
+            // A paid answer is final, whatever its status.
             Ok(answer) => {
                 answer.payment_status() == PaymentStatus::NotPaid && is_closed(answer.status())
             }
@@ -101,7 +103,7 @@ impl<W: Transport> Exchange<'_, W> {
         }
     }
 
-    /// By the cheaper of the two, and by the other where that is turned away.
+    /// Takes the cheaper way first, and the other one when the seller turns it away.
     async fn cheapest(
         &mut self,
         credential: &Credential,
@@ -110,17 +112,17 @@ impl<W: Transport> Exchange<'_, W> {
         replay: Replay,
     ) -> Result<Response, Error> {
         let mut asked = replay.twin();
-        let response = self.ask_anew(first, &mut asked).await?;
+        let response = self.ask_fresh(first, &mut asked).await?;
         let refused = is_closed(response.status());
-        let (required, url) = match self.priced(response).await? {
-            Priced::Free(answer) if !refused => return Ok(answer),
-            Priced::Free(answer) => {
+        let (required, url) = match self.demand(response).await? {
+            Demand::None(answer) if !refused => return Ok(answer),
+            Demand::None(answer) => {
                 return match (self.key(credential).await?, replay.make()) {
                     (Some(key), Some(again)) => self.call(credential, &key, again, replay).await,
                     _ => Ok(answer),
                 };
             }
-            Priced::At(required, url) => (required, url),
+            Demand::Payment(required, url) => (required, url),
         };
         if self.price(&required).is_some_and(|price| price < cost) {
             let paid = self.buy(required, &asked, &url).await;
@@ -147,15 +149,15 @@ impl<W: Transport> Exchange<'_, W> {
         }
     }
 
-    /// The least that the seller asks in dollars, of what can be signed for.
+    /// Returns the seller's lowest price in dollars, among the offers that bursar can sign for.
     fn price(&self, required: &PaymentRequired) -> Option<Usd> {
         self.payer?.least_price(required)
     }
 
-    /// The key now, within the time that an answer may take.
+    /// Returns the key, within the time of one answer.
     async fn key(&self, credential: &Credential) -> Result<Option<SecretString>, Error> {
         let key = self
-            .deadline
+            .deadline()
             .bound(std::time::Duration::ZERO, credential.key())
             .await;
         key.map_err(|error| match error.kind() {
@@ -167,7 +169,7 @@ impl<W: Transport> Exchange<'_, W> {
         })
     }
 
-    /// What the plan's next call costs.
+    /// Returns the cost of the next call of the plan.
     async fn cost(&self, credential: &Credential) -> Result<Usd, Error> {
         match self.payer {
             Some(payer) => payer.cost_of_call(credential).await,
@@ -175,7 +177,7 @@ impl<W: Transport> Exchange<'_, W> {
         }
     }
 
-    /// Books the call, where there are books, and makes it.
+    /// Records the call if there is a ledger, and makes it.
     async fn call(
         &mut self,
         credential: &Credential,
@@ -183,25 +185,25 @@ impl<W: Transport> Exchange<'_, W> {
         first: Request,
         replay: Replay,
     ) -> Result<Response, Error> {
-        let booked = match self.payer {
+        let recorded = match self.payer {
             Some(payer) => {
-                let intent = self.intent(&first)?;
-                let call = payer.book_call(&intent, credential).await?;
-                Some((payer, intent, call))
+                let request = self.purchase_request(&first)?;
+                let call = payer.record_call(&request, credential).await?;
+                Some((payer, request, call))
             }
             None => None,
         };
         let answer = self.send_keyed(credential, key, first, replay).await;
         let uncounted = match &answer {
             Ok(answer) => Credential::is_turned_away(answer.status()),
-            // A key that cannot be sent has not left.
+            // The key cannot be sent, and did not leave.
             Err(error) => error.kind() == ErrorKind::Credential,
         };
-        if let Some((payer, intent, call)) = booked.as_ref().filter(|_| uncounted) {
-            payer.unbook_call(intent, call).await;
+        if let Some((payer, request, call)) = recorded.as_ref().filter(|_| uncounted) {
+            payer.take_back_call(request, call).await;
         }
         let mut answer = answer?;
-        let cost = match &booked {
+        let cost = match &recorded {
             Some((.., call)) => call.cost(),
             None => credential.declared_plan().next_call(0),
         };
@@ -235,30 +237,27 @@ impl<W: Transport> Exchange<'_, W> {
                     return if sent == bare {
                         Ok(answer)
                     } else {
-                        Opened::new(answer).at(bare).close()
+                        PartlyRead::new(answer).at(bare).into_response()
                     };
                 }
                 Some((next, following)) => {
                     (request, replay) = (next, following);
-                    // A seller that keeps the query keeps the key in it.
+                    // A redirect that repeats the query repeats the key in it.
                     credential.detach(request.url_mut());
                 }
             }
         }
-        Err(Error::new(
-            ErrorKind::Transport,
-            format!("more than {MAX_HOPS} redirects"),
-        ))
+        Err(too_many_redirects())
     }
 }
 
-/// Whether an answer asks for a key.
+/// Whether an answer demands a key.
 const fn is_closed(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// Of a key that was turned away and a payment tried in its place, what the caller is told: the
-/// payment's answer, unless it brought nothing and moved nothing.
+/// Chooses the answer for the caller after a key that was turned away and a payment in its place: the answer to the
+/// payment, unless it failed and moved no money.
 fn either(
     credential: &Credential,
     keyed: Response,
@@ -278,7 +277,7 @@ fn either(
     }
 }
 
-/// Whether nothing was paid because it may not or cannot be.
+/// Whether the payment is forbidden or impossible.
 const fn is_about_money(kind: ErrorKind) -> bool {
     matches!(
         kind,

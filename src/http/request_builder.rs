@@ -7,19 +7,39 @@ use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Response};
 
-use super::Client;
+use super::client::Client;
+use super::replay::BodyFn;
 use crate::Error;
-use crate::exchange::{BodyFn, Options, PriceOutcome};
-use crate::ledger::PurchaseId;
-use crate::policy::Amount;
+use crate::policy::PriceOutcome;
+use crate::request::{PurchaseOptions, purchase_setters};
 
-/// A request under construction. Mirrors [`reqwest::RequestBuilder`]; what bursar adds comes last.
+/// A request under construction.
+///
+/// It mirrors [`reqwest::RequestBuilder`] and adds the setters of [`PurchaseOptions`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use bursar::{Client, usd};
+///
+/// # async fn example(client: Client) -> Result<(), bursar::Error> {
+/// let response = client
+///     .post("https://api.example.com/render")
+///     .header("accept", "image/png")
+///     .body("a lighthouse")
+///     .timeout(Duration::from_secs(60))
+///     .max_price(usd!("0.10"))
+///     .purchase_id("picture-42")
+///     .send()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "RequestBuilder does nothing until you send it"]
 pub struct RequestBuilder {
     client: Client,
     request: reqwest::RequestBuilder,
-    options: Options,
-    mistake: Option<Error>,
+    options: PurchaseOptions,
+    body_fn: Option<BodyFn>,
 }
 
 impl fmt::Debug for RequestBuilder {
@@ -30,33 +50,44 @@ impl fmt::Debug for RequestBuilder {
     }
 }
 
-/// A request that was built, with how it is to be bought.
+/// A finished request and the options for paying it.
 ///
-/// Made by [`RequestBuilder::build`], or from a [`reqwest::Request`].
+/// Make it with [`RequestBuilder::build`], or from a [`reqwest::Request`].
+///
+/// ```no_run
+/// use bursar::{Client, Request};
+///
+/// # async fn example(client: Client, request: bursar::reqwest::Request) -> Result<(), bursar::Error> {
+/// let response = client.execute(Request::from(request)).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Request {
     pub(super) request: reqwest::Request,
-    pub(super) options: Options,
+    pub(super) options: PurchaseOptions,
+    pub(super) body_fn: Option<BodyFn>,
 }
 
 impl Request {
-    /// The request as reqwest sends it.
+    /// Returns the request as reqwest sends it.
     #[must_use]
     pub const fn request(&self) -> &reqwest::Request {
         &self.request
     }
 
-    /// The request as reqwest sends it, to be changed.
+    /// Returns the request as reqwest sends it, to change it.
     pub const fn request_mut(&mut self) -> &mut reqwest::Request {
         &mut self.request
     }
 
-    /// A copy, unless the body is a stream that is not made by
-    /// [`body_fn`](RequestBuilder::body_fn). A purchase id is copied too: both are one purchase.
+    /// Returns a copy, or `None` if the body is a stream that [`body_fn`](RequestBuilder::body_fn) does not make. The copy
+    /// has the same purchase id, so both requests are one purchase.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
         Some(Self {
             request: self.request.try_clone()?,
             options: self.options.clone(),
+            body_fn: self.body_fn.clone(),
         })
     }
 }
@@ -71,7 +102,8 @@ impl From<reqwest::Request> for Request {
     fn from(request: reqwest::Request) -> Self {
         Self {
             request,
-            options: Options::default(),
+            options: PurchaseOptions::default(),
+            body_fn: None,
         }
     }
 }
@@ -81,8 +113,8 @@ impl RequestBuilder {
         Self {
             client,
             request,
-            options: Options::default(),
-            mistake: None,
+            options: PurchaseOptions::default(),
+            body_fn: None,
         }
     }
 
@@ -105,7 +137,7 @@ impl RequestBuilder {
         self.map(|request| request.header(name, value))
     }
 
-    /// Adds headers, replacing those already set.
+    /// Adds headers, and replaces those of the same name.
     pub fn headers(self, headers: HeaderMap) -> Self {
         self.map(|request| request.headers(headers))
     }
@@ -124,14 +156,16 @@ impl RequestBuilder {
         self.map(|request| request.bearer_auth(token))
     }
 
-    /// Sets the body. A stream can be sent once only; where payment is required, use
-    /// [`body_fn`](Self::body_fn) for it.
+    /// Sets the body.
+    ///
+    /// A stream can be sent only once. Use [`body_fn`](Self::body_fn) for a stream that may have to be paid for.
     pub fn body<T: Into<Body>>(self, body: T) -> Self {
         self.map(|request| request.body(body))
     }
 
-    /// Bounds the whole call, payment and body included. Payment or not, the seller may settle an
-    /// authorization whose answer came too late.
+    /// Sets how long the whole call may take, with payment and body.
+    ///
+    /// The seller may still settle a payment whose answer came too late. The error then says `MaybePaid`.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.map(|request| request.timeout(timeout))
     }
@@ -141,143 +175,119 @@ impl RequestBuilder {
         self.map(|request| request.version(version))
     }
 
-    /// Adds to the URL's query.
+    /// Adds parameters to the query of the URL.
     #[cfg(feature = "query")]
     pub fn query<T: serde::Serialize + ?Sized>(self, query: &T) -> Self {
         self.map(|request| request.query(query))
     }
 
-    /// Sends a URL-encoded form.
+    /// Sets a URL-encoded form as the body.
     #[cfg(feature = "form")]
     pub fn form<T: serde::Serialize + ?Sized>(self, form: &T) -> Self {
         self.map(|request| request.form(form))
     }
 
-    /// Sends JSON.
+    /// Sets JSON as the body.
     #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(self, json: &T) -> Self {
         self.map(|request| request.json(json))
     }
 
-    /// Sends a multipart form. It is a stream, which can be sent once only: where payment is
-    /// required, use [`multipart_fn`](Self::multipart_fn).
+    /// Sets a multipart form as the body.
+    ///
+    /// The form is a stream, which can be sent only once. Use [`multipart_fn`](Self::multipart_fn) for a form that may have
+    /// to be paid for.
     #[cfg(feature = "multipart")]
     pub fn multipart(self, form: reqwest::multipart::Form) -> Self {
         self.map(|request| request.multipart(form))
     }
 
-    /// Makes the body anew for each sending: for streams, which can be sent once only.
+    /// Sets a function that makes a new body each time the request is sent.
+    ///
+    /// Use it for streams. bursar sends a request twice when the seller demands a payment.
+    ///
+    /// ```no_run
+    /// # async fn example(client: bursar::Client) -> Result<(), bursar::Error> {
+    /// let response = client
+    ///     .post("https://api.example.com/upload")
+    ///     .body_fn(|| "a body, or a stream")
+    ///     .send()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body_fn<B: Into<Body>>(mut self, make: impl Fn() -> B + Send + Sync + 'static) -> Self {
-        self.options.body_fn = Some(BodyFn::new(move |mut request| {
+        self.body_fn = Some(BodyFn::new(move |mut request| {
             *request.body_mut() = Some(make().into());
             Ok(request)
         }));
         self
     }
 
-    /// Makes a multipart form anew for each sending.
+    /// Sets a function that makes a new multipart form each time the request is sent.
     #[cfg(feature = "multipart")]
     pub fn multipart_fn(
         mut self,
         make: impl Fn() -> reqwest::multipart::Form + Send + Sync + 'static,
     ) -> Self {
         let client = self.client.clone();
-        self.options.body_fn = Some(BodyFn::new(move |head| {
+        self.body_fn = Some(BodyFn::new(move |head| {
             let request = reqwest::RequestBuilder::from_parts(client.http().clone(), head);
             request.multipart(make()).build()
         }));
         self
     }
 
-    /// Does not pay more than this for the request, whatever the policy allows.
-    pub fn max_price(mut self, max: impl Into<Amount>) -> Self {
-        self.options.max_price = Some(max.into());
+    purchase_setters!();
+
+    /// Replaces all purchase options.
+    pub fn options(mut self, options: PurchaseOptions) -> Self {
+        self.options = options;
         self
     }
 
-    /// Buys under your own id, of 1 to 128 printable ASCII characters. A second request with it, in
-    /// this process or another on the same books, is the same purchase: it is presented again, and
-    /// paid once. The id with another request is an error.
-    pub fn purchase_id(mut self, id: &str) -> Self {
-        match id.parse::<PurchaseId>() {
-            Ok(id) => self.options.purchase_id = Some(id),
-            Err(error) => self.mistake = Some(error.into()),
-        }
-        self
+    const fn options_mut(&mut self) -> &mut PurchaseOptions {
+        &mut self.options
     }
 
-    /// Books the payment under a tag, which the policy may limit.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.options.tag = Some(tag.into());
-        self
-    }
-
-    /// Never pays: a 402 is returned as it is.
-    pub const fn no_payment(mut self) -> Self {
-        self.options.no_payment = true;
-        self
-    }
-
-    /// Buys again even while an identical request is unresolved.
-    ///
-    /// Without it, a request with the same method, URL and body as one whose payment was signed and
-    /// not answered for certain presents that payment again, so that a retry of any kind pays once.
-    pub const fn allow_duplicate(mut self) -> Self {
-        self.options.allow_duplicate = true;
-        self
-    }
-
-    /// Accepts changed terms once: when the seller answers the payment with another 402, its new
-    /// terms pass the whole policy again and are signed with the purchase's nonce, so that the chain
-    /// accepts at most one of the two.
-    pub const fn accept_new_terms(mut self) -> Self {
-        self.options.accept_new_terms = true;
-        self
-    }
-
-    /// A copy, unless the body is a stream.
+    /// Returns a copy, or `None` if the body is a stream.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
-        if self.mistake.is_some() {
-            return None;
-        }
-        let request = self.request.try_clone()?;
         Some(Self {
             client: self.client.clone(),
-            request,
+            request: self.request.try_clone()?,
             options: self.options.clone(),
-            mistake: None,
+            body_fn: self.body_fn.clone(),
         })
     }
 
-    /// The request, to be given to [`Client::execute`] or [`Client::quote`].
+    /// Returns the request, for [`Client::execute`] or [`Client::quote`].
     ///
     /// # Errors
-    /// A mistake made in building it.
+    /// When a part of the request or the purchase id is not valid.
     pub fn build(self) -> Result<Request, Error> {
-        match self.mistake {
-            Some(mistake) => Err(mistake),
-            None => Ok(Request {
-                request: self.request.build().map_err(Error::http)?,
-                options: self.options,
-            }),
-        }
+        self.options.id()?;
+        Ok(Request {
+            request: self.request.build().map_err(Error::http)?,
+            options: self.options,
+            body_fn: self.body_fn,
+        })
     }
 
-    /// Sends the request, paying if it must be and may be.
+    /// Sends the request, and pays if the seller demands it and the policy allows it.
     ///
     /// # Errors
-    /// Any [`Error`]; ask its [`spend`](Error::payment_status) first.
+    /// Any [`Error`]. Look at its [`payment_status`](Error::payment_status) first.
     pub async fn send(self) -> Result<Response, Error> {
         let client = self.client.clone();
         client.execute(self.build()?).await
     }
 
-    /// What the request would cost; see [`Client::quote`].
+    /// Returns the price of the request; see [`Client::quote`].
     ///
     /// # Errors
     /// As [`Client::quote`].
-    pub async fn quote(self) -> Result<PriceOutcome, Error> {
+    pub async fn quote(self) -> Result<PriceOutcome<Response>, Error> {
         let client = self.client.clone();
         client.quote(self.build()?).await
     }

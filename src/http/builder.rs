@@ -4,33 +4,48 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::guard::Guard;
-use super::{Client, Inner};
+use super::client::{Client, Inner};
+use super::egress::EgressRules;
 use crate::credential::Credentials;
-use crate::exchange::RetryPolicy;
 use crate::ledger::Ledger;
-use crate::payer::{FreezeSwitch, Payer, PayerBuilder};
+use crate::payment::{FreezeSwitch, Payer, PayerBuilder, RetryPolicy};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::telemetry::Observer;
 use crate::{Clock, Error};
 
-/// How long an answer may take unless the client says otherwise.
+/// How long an answer may take unless the client is built with another limit.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Builds a [`Client`].
 ///
-/// Without signer, policy and ledger the client cannot pay: a 402 becomes an error that carries
-/// the price. With one of them, all three are required.
+/// To pay, a client needs a signer, a policy and a ledger. If you set one of them, you must set all three. Without them
+/// the client cannot pay, and a 402 becomes an error that carries the price.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder()
+///     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
+///     .policy(Policy::new().network("base").per_payment(usd!("0.05")))
+///     .ledger(MemoryLedger::new())
+///     .agent("researcher")
+///     .timeout(Duration::from_secs(120))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct ClientBuilder {
     http: reqwest::ClientBuilder,
     wallet: PayerBuilder,
     payer: Option<Payer>,
     keys: Credentials,
-    guard: Guard,
+    egress: EgressRules,
     answer_timeout: Duration,
     timeout: Option<Duration>,
-    patience: RetryPolicy,
+    retry: RetryPolicy,
 }
 
 impl Default for ClientBuilder {
@@ -40,10 +55,10 @@ impl Default for ClientBuilder {
             wallet: PayerBuilder::default(),
             payer: None,
             keys: Credentials::new(),
-            guard: Guard::default(),
+            egress: EgressRules::default(),
             answer_timeout: ANSWER_TIMEOUT,
             timeout: None,
-            patience: RetryPolicy::default(),
+            retry: RetryPolicy::default(),
         }
     }
 }
@@ -52,20 +67,20 @@ impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("wallet", &self.wallet)
-            .field("guard", &self.guard)
+            .field("egress", &self.egress)
             .finish_non_exhaustive()
     }
 }
 
 impl ClientBuilder {
-    /// Who signs.
+    /// Sets the signer: the key that pays.
     #[must_use]
     pub fn signer(mut self, signer: impl Signer) -> Self {
         self.wallet = self.wallet.signer(signer);
         self
     }
 
-    /// What may be bought.
+    /// Sets the policy that every payment must pass.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.wallet = self.wallet.policy(policy);
@@ -80,124 +95,110 @@ impl ClientBuilder {
         self
     }
 
-    /// Who is asked when the policy wants a word. Without one, such payments are denied.
+    /// Sets the approver of payments that the policy wants approved. Without one, bursar denies such payments.
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.wallet = self.wallet.approver(approver);
         self
     }
 
-    /// API keys, each for its hosts. With a wallet, calls by key are booked with the cost that is
-    /// declared for them, under the policy's dollar limits.
+    /// Sets API keys, each for its hosts. With a wallet, bursar records a call by key at its declared cost and checks it
+    /// against the dollar limits of the policy.
     #[must_use]
     pub fn credentials(mut self, keys: Credentials) -> Self {
         self.keys = keys;
         self
     }
 
-    /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
+    /// Sets the observer of payment events; see [`telemetry`](crate::telemetry).
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.wallet = self.wallet.observer(observer);
         self
     }
 
-    /// What stops all paying at once.
+    /// Sets the switch that freezes all payments at once.
     #[must_use]
     pub fn freeze_switch(mut self, switch: FreezeSwitch) -> Self {
         self.wallet = self.wallet.freeze_switch(switch);
         self
     }
 
-    /// The name that this agent's payments are booked under.
+    /// Sets the name of the agent that the ledger records with each payment.
     #[must_use]
     pub fn agent(mut self, name: impl Into<String>) -> Self {
         self.wallet = self.wallet.agent(name);
         self
     }
 
-    /// Where the time comes from; the machine's clock unless set.
+    /// Sets the clock. The default is the clock of the machine.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.wallet = self.wallet.clock(clock);
         self
     }
 
-    /// Pays with a wallet that was built before, in place of signer, policy and ledger.
+    /// Sets a payer that you built before, in place of signer, policy and ledger.
     #[must_use]
     pub fn payer(mut self, payer: Payer) -> Self {
         self.payer = Some(payer);
         self
     }
 
-    /// reqwest's own settings: TLS, proxies, pools, default headers.
+    /// Sets reqwest's own settings: TLS, proxies, connection pools and default headers.
     ///
-    /// The builder is taken, not a finished client, because bursar sets the redirect policy: reqwest
-    /// would send a payment header along to any origin. It replaces the DNS resolver where
-    /// [`deny_private_networks`](Self::deny_private_networks) is set.
+    /// bursar takes a builder instead of a finished client because it must set the redirect policy: reqwest would send a
+    /// payment header to any origin. With [`deny_private_networks`](Self::deny_private_networks), bursar also replaces the
+    /// DNS resolver.
     #[must_use]
     pub fn http(mut self, http: reqwest::ClientBuilder) -> Self {
         self.http = http;
         self
     }
 
-    /// Allows plain http to this machine's loopback: 127.0.0.0/8, `[::1]` and `localhost`.
+    /// Allows plain http to the loopback of this machine: 127.0.0.0/8, `[::1]` and `localhost`.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
-        self.guard.http_loopback = allow;
+        self.egress.http_loopback = allow;
         self
     }
 
-    /// Refuses addresses that are not meant to be reached from everywhere, also behind names, so
-    /// that a prompt cannot send the agent into your network. Proxies are switched off with it: they
-    /// resolve names themselves. An allowed loopback stays allowed.
+    /// Refuses private addresses, also behind names, so that a prompt cannot send the agent into your network.
+    ///
+    /// bursar then uses no proxy, because a proxy resolves names itself. An allowed loopback stays allowed.
     #[must_use]
     pub const fn deny_private_networks(mut self) -> Self {
-        self.guard.deny_private = true;
+        self.egress.deny_private = true;
         self
     }
 
-    /// How long the head of an answer may take; 30 seconds unless set. A paid answer may take the
-    /// validity of its authorization longer, because the seller settles in that time.
+    /// Sets how long the head of an answer may take. The default is 30 seconds. A paid answer may take longer by the
+    /// validity of its authorization, because the seller settles in that time.
     #[must_use]
     pub const fn answer_timeout(mut self, limit: Duration) -> Self {
         self.answer_timeout = limit;
         self
     }
 
-    /// How often a payment may be presented in one call, the first time included; 3 unless set.
-    ///
-    /// It is presented again, the same bytes, while the answer leaves open whether it was settled: a
-    /// timeout, a broken connection, a status of 5xx, 408, 425 or 429 without a receipt, or a
-    /// settlement that the seller calls pending. Once it has expired, or the call's time is up, or a
-    /// `Retry-After` is longer than 10 seconds, it is not.
+    /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
     #[must_use]
-    pub const fn presentations(mut self, most: u32) -> Self {
-        self.patience.presentations = most;
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
         self
     }
 
-    /// The longest pause before a payment is presented for the second time, 250 milliseconds unless
-    /// set; each further pause is four times as long.
-    #[must_use]
-    pub const fn presentation_pause(mut self, pause: Duration) -> Self {
-        self.patience.pause = pause;
-        self
-    }
-
-    /// How long a whole call may take, approval, payment and body included; not bounded unless set here or
-    /// on the request. Nothing is signed once it is over.
+    /// Sets how long a whole call may take, with approval, payment and body. There is no limit by default. bursar signs
+    /// nothing after it. A request can have a [timeout](crate::RequestBuilder::timeout) of its own.
     #[must_use]
     pub const fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// The client.
+    /// Returns the client.
     ///
     /// # Errors
-    /// When a wallet lacks signer, policy or ledger, the policy cannot be used, or reqwest cannot
-    /// start.
+    /// When one of signer, policy and ledger is missing, the policy is not valid, or reqwest cannot start.
     pub fn build(self) -> Result<Client, Error> {
         let payer = match (self.payer, self.wallet) {
             (Some(_), wallet) if !wallet.is_empty() => {
@@ -210,8 +211,8 @@ impl ClientBuilder {
             (None, wallet) => Some(wallet.build()?),
         };
         self.keys.check()?;
-        let mut http = safe(self.http);
-        if let Some(resolver) = self.guard.resolver() {
+        let mut http = without_redirects(self.http);
+        if let Some(resolver) = self.egress.resolver() {
             http = http.dns_resolver(resolver).no_proxy();
         }
         let http = http.build().map_err(Error::http)?;
@@ -219,10 +220,10 @@ impl ClientBuilder {
             http,
             payer,
             keys: self.keys,
-            guard: self.guard,
+            egress: self.egress,
             answer_timeout: self.answer_timeout,
             timeout: self.timeout,
-            patience: self.patience,
+            retry: self.retry,
         };
         Ok(Client {
             inner: Arc::new(inner),
@@ -230,9 +231,8 @@ impl ClientBuilder {
     }
 }
 
-/// reqwest's settings made safe for payments: no redirects, which would carry payment headers to
-/// other origins.
-pub(crate) fn safe(http: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+/// Makes reqwest's settings safe for payments: a redirect would carry a payment header to another origin.
+pub(crate) fn without_redirects(http: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
     http.redirect(reqwest::redirect::Policy::none())
         .referer(false)
 }

@@ -14,17 +14,18 @@ use url::Url;
 use crate::ledger::BodyDigest;
 use crate::{Error, ErrorKind};
 
-/// A response of whose body some was read.
-pub(super) struct Opened {
+/// A response whose body was read in part.
+pub(super) struct PartlyRead {
     url: Url,
     head: http::response::Parts,
     body: Body,
     read: VecDeque<Frame<Bytes>>,
     length: usize,
     ended: bool,
+    fault: Option<reqwest::Error>,
 }
 
-impl Opened {
+impl PartlyRead {
     pub(super) fn new(response: Response) -> Self {
         let url = response.url().clone();
         let (head, body) = http::Response::<Body>::from(response).into_parts();
@@ -35,12 +36,13 @@ impl Opened {
             read: VecDeque::new(),
             length: 0,
             ended: false,
+            fault: None,
         }
     }
 
-    /// Reads on until there are so many bytes, or no more. May be dropped at any time.
-    pub(super) async fn read(&mut self, enough: usize) -> Result<(), Error> {
-        while !self.ended && self.length < enough {
+    /// Reads until the given number of bytes is there, or the body ends or breaks. May be dropped at any time.
+    pub(super) async fn read(&mut self, enough: usize) {
+        while !self.ended && self.fault.is_none() && self.length < enough {
             match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
                 Some(Ok(frame)) => {
                     self.length = self
@@ -48,11 +50,15 @@ impl Opened {
                         .saturating_add(frame.data_ref().map_or(0, Bytes::len));
                     self.read.push_back(frame);
                 }
-                Some(Err(error)) => return Err(Error::http(error)),
+                Some(Err(error)) => self.fault = Some(error),
                 None => self.ended = true,
             }
         }
-        Ok(())
+    }
+
+    /// Takes the fault that ended the reading, if there was one.
+    pub(super) fn take_fault(&mut self) -> Option<reqwest::Error> {
+        self.fault.take()
     }
 
     pub(super) const fn length(&self) -> usize {
@@ -77,16 +83,18 @@ impl Opened {
         )
     }
 
-    /// Under another URL.
+    /// Replaces the URL.
     pub(super) fn at(mut self, url: Url) -> Self {
         self.url = url;
         self
     }
 
-    /// The response as it came, body and all.
-    pub(super) fn close(self) -> Result<Response, Error> {
+    /// Returns the response with its whole body. A fault that was read comes after the bytes before it, so a body that
+    /// broke never looks complete.
+    pub(super) fn into_response(self) -> Result<Response, Error> {
         let body = Body::wrap(Prefixed {
             read: self.read,
+            fault: self.fault,
             rest: self.body,
         });
         let mut response = http::Response::builder()
@@ -111,9 +119,10 @@ fn rebuild(error: http::Error) -> Error {
     .because(error)
 }
 
-/// A body of which some was read already.
+/// A body whose beginning was read.
 struct Prefixed {
     read: VecDeque<Frame<Bytes>>,
+    fault: Option<reqwest::Error>,
     rest: Body,
 }
 
@@ -125,14 +134,17 @@ impl HttpBody for Prefixed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        match self.read.pop_front() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
+        if let Some(frame) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match self.fault.take() {
+            Some(fault) => Poll::Ready(Some(Err(fault))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
+        self.read.is_empty() && self.fault.is_none() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

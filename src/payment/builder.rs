@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::known::KnownTerms;
+use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
 use crate::ledger::Ledger;
 use crate::policy::{AnyApprover, Approver, Policy};
@@ -11,8 +11,18 @@ use crate::signer::{AnySigner, Signer};
 use crate::telemetry::{AnyObserver, Observer};
 use crate::{Clock, Error};
 
-/// Builds a [`Payer`]. Signer, policy and ledger are required: there is no wallet without limits,
-/// and no limits without books.
+/// Builds a [`Payer`]. Signer, policy and ledger are required.
+///
+/// ```
+/// use bursar::{LocalSigner, MemoryLedger, Payer, Policy, usd};
+///
+/// let payer = Payer::builder()
+///     .signer(LocalSigner::random()?)
+///     .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
+///     .ledger(MemoryLedger::new())
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Default)]
 pub struct PayerBuilder {
     signer: Option<AnySigner>,
@@ -35,14 +45,14 @@ impl fmt::Debug for PayerBuilder {
 }
 
 impl PayerBuilder {
-    /// Who signs.
+    /// Sets the signer: the key that pays.
     #[must_use]
     pub fn signer(mut self, signer: impl Signer) -> Self {
         self.signer = Some(AnySigner::new(signer));
         self
     }
 
-    /// What may be bought.
+    /// Sets the policy that every payment must pass.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
@@ -56,28 +66,28 @@ impl PayerBuilder {
         self
     }
 
-    /// Who is asked when the policy wants a word. Without one, such payments are denied.
+    /// Sets the approver of payments that the policy wants approved. Without one, bursar denies such payments.
     #[must_use]
     pub fn approver(mut self, approver: impl Approver) -> Self {
         self.approver = Some(AnyApprover::new(approver));
         self
     }
 
-    /// The name that this agent's payments are booked under.
+    /// Sets the name of the agent that the ledger records with each payment.
     #[must_use]
     pub fn agent(mut self, name: impl Into<String>) -> Self {
         self.agent = Some(name.into());
         self
     }
 
-    /// Who is told what happens to payments: see [`telemetry`](crate::telemetry).
+    /// Sets the observer of payment events; see [`telemetry`](crate::telemetry).
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = AnyObserver::new(observer);
         self
     }
 
-    /// What stops all paying at once.
+    /// Sets the switch that freezes all payments at once.
     #[must_use]
     pub fn freeze_switch(mut self, switch: FreezeSwitch) -> Self {
         self.switch = switch;
@@ -95,13 +105,13 @@ impl PayerBuilder {
         self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
     }
 
-    /// The payer.
+    /// Returns the payer.
     ///
     /// # Errors
-    /// When signer, policy or ledger is missing, or the policy cannot be used.
+    /// When signer, policy or ledger is missing, or the policy is not valid.
     pub fn build(self) -> Result<Payer, Error> {
         let missing =
-            |what: &str, how: &str| Error::builder(format!("a wallet needs a {what}; add {how}"));
+            |part: &str, how: &str| Error::builder(format!("a wallet needs a {part}; add {how}"));
         let signer = self.signer.ok_or_else(|| {
             missing(
                 "signer",
@@ -133,7 +143,7 @@ impl PayerBuilder {
                 agent: self.agent,
                 switch: self.switch,
                 observer: self.observer,
-                known: KnownTerms::default(),
+                terms: TermsCache::default(),
             }),
         })
     }

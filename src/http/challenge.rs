@@ -1,4 +1,4 @@
-//! Reading a 402: x402 or not, bounded, and without losing a response that is not ours.
+//! Reading a 402: the terms of x402, or a response for the caller.
 
 use std::time::Duration;
 
@@ -6,18 +6,19 @@ use http::header::CONTENT_TYPE;
 use reqwest::Response;
 use serde::Deserialize;
 
-use super::body::Opened;
+use super::body::PartlyRead;
 use crate::Error;
 use crate::x402::{MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
 
-/// What a 402 turned out to be.
-pub(crate) enum Challenge {
+/// A 402 that was read.
+pub(super) enum Challenge {
     Required(Box<PaymentRequired>),
-    /// Another protocol's, or nobody's: as it came.
+    /// The 402 belongs to another protocol, or to none. It is unchanged.
     NotX402(Response),
 }
 
-pub(crate) async fn read(response: Response) -> Result<Challenge, Error> {
+/// Reads the terms of a 402, within the bounds of header and body.
+pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
     if let Some(header) = response.headers().get(PAYMENT_REQUIRED) {
         let required = PaymentRequired::from_header(header.as_bytes())?;
         dispose(response);
@@ -29,7 +30,7 @@ pub(crate) async fn read(response: Response) -> Result<Challenge, Error> {
     read_body(response).await
 }
 
-/// Terms in a body are JSON. A page for people, however large, is not read.
+/// Terms in a body are JSON. bursar does not read a page for people.
 fn may_hold_terms(response: &Response) -> bool {
     let content_type = response
         .headers()
@@ -38,8 +39,8 @@ fn may_hold_terms(response: &Response) -> bool {
     content_type.is_none_or(|kind| kind.contains("json") || kind.starts_with("text/plain"))
 }
 
-/// Lets a body that nobody needs run out, so that its connection can be used again: on the side,
-/// for a second and at most 64 KiB.
+/// Reads an unused body to its end in the background, so that its connection can be used again. It takes at most a second
+/// and 64 KiB.
 fn dispose(mut response: Response) {
     const ENOUGH: usize = 64 * 1024;
     let small = response
@@ -63,21 +64,24 @@ fn dispose(mut response: Response) {
 }
 
 async fn read_body(response: Response) -> Result<Challenge, Error> {
-    let mut response = Opened::new(response);
-    response.read(MAX_BODY.saturating_add(1)).await?;
+    let mut response = PartlyRead::new(response);
+    response.read(MAX_BODY.saturating_add(1)).await;
+    if let Some(fault) = response.take_fault() {
+        return Err(Error::http(fault));
+    }
     if response.length() > MAX_BODY {
         return Err(WireError::BodyTooLong.into());
     }
     match terms(&response.bytes()) {
         Terms::Read(required) => Ok(Challenge::Required(required)),
         Terms::Malformed(error) => Err(error.into()),
-        Terms::None => Ok(Challenge::NotX402(response.close()?)),
+        Terms::None => Ok(Challenge::NotX402(response.into_response()?)),
     }
 }
 
 enum Terms {
     Read(Box<PaymentRequired>),
-    /// It says that it is x402, and cannot be read.
+    /// The body claims to be x402 and cannot be read.
     Malformed(WireError),
     None,
 }

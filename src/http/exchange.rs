@@ -1,0 +1,448 @@
+//! The way of one HTTP request: from the first request to the answer for the caller.
+//!
+//! Every phase is one function, and the effects happen in the order of the phases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AGE, CACHE_CONTROL};
+use http::{HeaderValue, StatusCode};
+use reqwest::{Request, Response};
+use tracing::Instrument;
+use tracing::field::Empty;
+use url::Url;
+
+use super::challenge::{self, Challenge};
+use super::egress::EgressRules;
+use super::replay::{BodyFn, Replay};
+use super::response::{ResponseExt, attach};
+use super::transport::{HttpTransport, PaidRequest};
+use crate::credential::Credentials;
+use crate::money::AssetRegistry;
+use crate::payment::{Deadline, PaidCall, Payer, Payment, RetryPolicy, SignedTerms, present};
+use crate::policy::{PriceCheck, PriceOutcome};
+use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
+use crate::x402::PaymentRequired;
+use crate::{Error, ErrorKind, Origin};
+
+/// The most redirects that bursar follows before a payment, as many as reqwest follows.
+pub(super) const MAX_HOPS: usize = 10;
+
+const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
+    build it with bursar::middleware::http_client";
+
+/// The demand of an answer.
+pub(super) enum Demand {
+    /// The answer demands no payment, or none that is to be paid. It is for the caller.
+    None(Response),
+    /// The terms, and the URL that they came from.
+    Payment(Box<PaymentRequired>, Url),
+}
+
+/// The settings of one call.
+pub(crate) struct Call {
+    pub(crate) options: PurchaseOptions,
+    pub(crate) body_fn: Option<BodyFn>,
+    pub(crate) deadline: Deadline,
+    pub(crate) retry: RetryPolicy,
+}
+
+/// One HTTP request on its way.
+pub(crate) struct Exchange<'a, T> {
+    transport: &'a mut T,
+    pub(super) payer: Option<&'a Payer>,
+    egress: &'a EgressRules,
+    pub(super) keys: Option<&'a Credentials>,
+    call: Call,
+    /// The identity of the caller's request, once it is needed. Redirects keep it.
+    identity: Option<RequestIdentity>,
+}
+
+impl<'a, T: HttpTransport> Exchange<'a, T> {
+    pub(crate) const fn new(
+        transport: &'a mut T,
+        payer: Option<&'a Payer>,
+        egress: &'a EgressRules,
+        call: Call,
+    ) -> Self {
+        Self {
+            transport,
+            payer,
+            egress,
+            keys: None,
+            call,
+            identity: None,
+        }
+    }
+
+    /// Adds API keys.
+    pub(crate) const fn with_keys(mut self, keys: &'a Credentials) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Sends the request, pays if the seller demands it and the policy allows it, and returns the answer.
+    pub(crate) async fn run(self, request: Request) -> Result<Response, Error> {
+        let span = tracing::debug_span!(
+            "bursar.request",
+            method = request.method().as_str(),
+            origin = Origin::of(request.url()).map(tracing::field::display),
+            tag = self.call.options.tag_name(),
+            status = Empty,
+            spend = Empty,
+            error = Empty,
+        );
+        // The future is boxed: callers hold a small one, which is cheap to move.
+        let answer = Box::pin(self.fetch(request)).instrument(span.clone()).await;
+        match &answer {
+            Ok(response) => {
+                span.record("status", response.status().as_u16())
+                    .record("spend", response.payment_status().name());
+            }
+            Err(error) => {
+                span.record("error", error.kind().name())
+                    .record("spend", error.payment_status().name());
+            }
+        }
+        answer
+    }
+
+    async fn fetch(mut self, request: Request) -> Result<Response, Error> {
+        let (mut replay, first) = self.begin(request)?;
+        if let Some(payer) = self.paying()
+            && self.call.options.id()?.is_some()
+        {
+            let request = self.purchase_request(&first)?;
+            if let Some(payment) = Box::pin(payer.resume_here(&request)).await? {
+                return Box::pin(self.present(payment, &replay, request, None)).await;
+            }
+        }
+        match self.credential(&first) {
+            Some(credential) => Box::pin(self.by_key_or_payment(&credential, first, replay)).await,
+            None => self.by_payment(first, &mut replay).await,
+        }
+    }
+
+    /// Returns the price of the request. A request that is free is executed.
+    pub(crate) async fn quote(mut self, request: Request) -> Result<PriceOutcome<Response>, Error> {
+        let (mut replay, first) = self.begin(request)?;
+        let response = self.ask(first, &mut replay).await?;
+        if response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(PriceOutcome::Unpriced(response));
+        }
+        let required = match self.read_challenge(response).await? {
+            Challenge::NotX402(response) => return Ok(PriceOutcome::Unpriced(response)),
+            Challenge::Required(required) => *required,
+        };
+        let price_check = match self.payer {
+            Some(payer) => {
+                let (request, _) = self.replayed(&replay)?;
+                payer.quote(required, &request).await?
+            }
+            None => PriceCheck::without_policy(required, AssetRegistry::stablecoins()),
+        };
+        Ok(PriceOutcome::Priced(Box::new(price_check)))
+    }
+
+    /// Checks the options and the destination, and prepares the request to be sent more than once.
+    fn begin(&mut self, request: Request) -> Result<(Replay, Request), Error> {
+        self.call.options.id()?;
+        let body_fn = self.call.body_fn.take();
+        let (replay, first) = Replay::new(request, body_fn).map_err(Error::http)?;
+        self.admit(&first)?;
+        Ok((replay, first))
+    }
+
+    /// The payer, unless the caller says that nothing is to be paid.
+    fn paying(&self) -> Option<&'a Payer> {
+        self.payer.filter(|_| !self.no_payment())
+    }
+
+    pub(super) const fn no_payment(&self) -> bool {
+        self.call.options.forbid_payment()
+    }
+
+    pub(super) const fn deadline(&self) -> Deadline {
+        self.call.deadline
+    }
+
+    /// Sends the request without an API key, and pays if the seller demands it and the policy allows it.
+    pub(super) async fn by_payment(
+        &mut self,
+        first: Request,
+        replay: &mut Replay,
+    ) -> Result<Response, Error> {
+        if let Some((request, terms)) = self.cached_terms(&first, replay)?
+            && let Some(answer) = Box::pin(self.at_cached_terms(terms, replay, request)).await?
+        {
+            return Ok(answer);
+        }
+        let response = self.ask_fresh(first, replay).await?;
+        match self.demand(response).await? {
+            Demand::None(response) => Ok(response),
+            Demand::Payment(required, url) => Box::pin(self.buy(required, replay, &url)).await,
+        }
+    }
+
+    /// Returns cached terms for the request, if the policy caches terms of its seller.
+    fn cached_terms(
+        &mut self,
+        first: &Request,
+        replay: &Replay,
+    ) -> Result<Option<(PurchaseRequest, Arc<PaymentRequired>)>, Error> {
+        let Some(payer) = self
+            .paying()
+            .filter(|payer| payer.caches_terms(first.url()))
+        else {
+            return Ok(None);
+        };
+        let request = self.purchase_request(first)?;
+        let terms = payer
+            .cached_terms(&request)
+            .filter(|_| replay.make().is_some());
+        Ok(terms.map(|terms| (request, terms)))
+    }
+
+    /// Sends the request with a payment at once. Returns `None` where the seller must be asked first.
+    async fn at_cached_terms(
+        &mut self,
+        terms: Arc<PaymentRequired>,
+        replay: &Replay,
+        request: PurchaseRequest,
+    ) -> Result<Option<Response>, Error> {
+        let Some(payer) = self.payer else {
+            return Ok(None);
+        };
+        let Some(payment) = payer.authorize_cached_terms(&terms, &request).await? else {
+            payer.remove_cached_terms(&request);
+            return Ok(None);
+        };
+        self.present(payment, replay, request, Some(SignedTerms::cached(terms)))
+            .await
+            .map(Some)
+    }
+
+    /// Phase 1: sends the request, which was admitted, without a payment, and follows redirects within its origin.
+    /// `replay` follows them too.
+    pub(super) async fn ask(
+        &mut self,
+        first: Request,
+        replay: &mut Replay,
+    ) -> Result<Response, Error> {
+        let mut request = first;
+        for _ in 0..MAX_HOPS {
+            let response = self.send(request, Duration::ZERO).await?;
+            match replay.redirected(&response) {
+                None => return Ok(response),
+                Some((next, following)) => {
+                    if self.identity.is_none() {
+                        drop(self.replayed(replay)?);
+                    }
+                    self.admit(&next)?;
+                    (request, *replay) = (next, following);
+                }
+            }
+        }
+        Err(too_many_redirects())
+    }
+
+    /// Phase 1, with a second request if a cache kept the 402. The terms of such a 402 may be old.
+    pub(super) async fn ask_fresh(
+        &mut self,
+        first: Request,
+        replay: &mut Replay,
+    ) -> Result<Response, Error> {
+        let response = self.ask(first, replay).await?;
+        if !is_cached(&response) {
+            return Ok(response);
+        }
+        let url = response.url().clone();
+        let old = || {
+            Error::new(
+                ErrorKind::Malformed,
+                "a cache kept this 402, and its terms may be old",
+            )
+            .at(&url)
+        };
+        let mut again = replay.make().ok_or_else(old)?;
+        again
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let response = Box::pin(self.ask(again, replay)).await?;
+        if is_cached(&response) {
+            Err(old())
+        } else {
+            Ok(response)
+        }
+    }
+
+    /// Phase 2: whether the answer demands a payment, and whether it is to be paid at all.
+    pub(super) async fn demand(&self, response: Response) -> Result<Demand, Error> {
+        if self.no_payment() || response.status() != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Demand::None(response));
+        }
+        let url = response.url().clone();
+        let challenge = Box::pin(self.read_challenge(response)).await;
+        Ok(match challenge.map_err(|error| error.at(&url))? {
+            Challenge::NotX402(response) => Demand::None(response),
+            Challenge::Required(required) => Demand::Payment(required, url),
+        })
+    }
+
+    /// Reads the terms of a 402.
+    pub(super) async fn read_challenge(&self, response: Response) -> Result<Challenge, Error> {
+        self.deadline()
+            .bound(Duration::ZERO, challenge::read(response))
+            .await
+    }
+
+    /// Phases 3 to 5: the body, the policy, the ledger and the signer, and the way of the payment to the seller.
+    pub(super) async fn buy(
+        &mut self,
+        required: Box<PaymentRequired>,
+        replay: &Replay,
+        url: &Url,
+    ) -> Result<Response, Error> {
+        let required = *required;
+        let Some(payer) = self.payer else {
+            let price_check = PriceCheck::without_policy(required, AssetRegistry::stablecoins());
+            return Err(Error::with_price_check(
+                ErrorKind::NoWallet,
+                "payment is required, and the client has no wallet",
+                price_check,
+            )
+            .at(url));
+        };
+        let named = payer.now();
+        let request = self.replayable(payer, replay, &required).await?;
+        let payment = payer.authorize(&required, &request).await?;
+        let terms = SignedTerms::named(required, named);
+        self.present(payment, replay, request, Some(terms)).await
+    }
+
+    /// Phase 3, before any money: checks that the request can be sent a second time.
+    async fn replayable(
+        &mut self,
+        payer: &Payer,
+        replay: &Replay,
+        required: &PaymentRequired,
+    ) -> Result<PurchaseRequest, Error> {
+        let (request, again) = self.replayed(replay)?;
+        if again {
+            return Ok(request);
+        }
+        let price_check = payer.quote(required.clone(), &request).await?;
+        let message = "payment is required, and the body cannot be sent a second time; give it as bytes or by body_fn";
+        Err(
+            Error::with_price_check(ErrorKind::NotReplayable, message, price_check)
+                .at(request.url()),
+        )
+    }
+
+    /// Phase 5: the request with its payment, to its origin alone.
+    async fn present(
+        &mut self,
+        payment: Payment,
+        replay: &Replay,
+        request: PurchaseRequest,
+        terms: Option<SignedTerms>,
+    ) -> Result<Response, Error> {
+        let call = PaidCall {
+            request,
+            deadline: self.deadline(),
+            retry: self.call.retry,
+            terms,
+        };
+        let mut paid = PaidRequest {
+            exchange: self,
+            replay,
+        };
+        let (response, record) = present(&mut paid, payment, call).await?;
+        Ok(attach(response, record))
+    }
+
+    /// Checks that requests may go there at all, and that the policy permits this one.
+    pub(super) fn admit(&mut self, request: &Request) -> Result<(), Error> {
+        self.egress.check(request.url())?;
+        match self.payer.filter(|payer| payer.restricts()) {
+            Some(payer) => payer.permit(&self.purchase_request(request)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request,
+        extra: Duration,
+    ) -> Result<Response, Error> {
+        if let Some(left) = self.deadline().remaining() {
+            *request.timeout_mut() = Some(left);
+        }
+        let url = request.url().clone();
+        let deadline = self.deadline();
+        let response = deadline
+            .bound(extra, self.transport.send(request))
+            .await
+            .map_err(|error| error.at(&url))?;
+        // The other origin may have the signature by now. bursar does not believe its answer.
+        if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
+            return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
+        }
+        Ok(response)
+    }
+
+    /// The purchase request of a request with its body.
+    pub(super) fn purchase_request(&mut self, request: &Request) -> Result<PurchaseRequest, Error> {
+        let identity = self.identity.unwrap_or_else(|| identity(request, true));
+        self.identified(request, identity)
+    }
+
+    /// The purchase request of a replay, and whether the replay can be sent.
+    fn replayed(&mut self, replay: &Replay) -> Result<(PurchaseRequest, bool), Error> {
+        let again = replay.make();
+        let request = again.as_ref().unwrap_or(replay.head());
+        let identity = self
+            .identity
+            .unwrap_or_else(|| identity(request, again.is_some()));
+        Ok((self.identified(request, identity)?, again.is_some()))
+    }
+
+    fn identified(
+        &mut self,
+        request: &Request,
+        identity: RequestIdentity,
+    ) -> Result<PurchaseRequest, Error> {
+        self.identity = Some(identity);
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let purchase = PurchaseRequest::with_identity(method, url, identity)
+            .map_err(|error| Error::from(error).at(request.url()))?;
+        Ok(purchase
+            .options(self.call.options.clone())
+            .until(self.deadline().end()))
+    }
+}
+
+/// Hashes the request. A body is unknown if it is a stream, or if the request is `complete` without it.
+fn identity(request: &Request, complete: bool) -> RequestIdentity {
+    let body = request
+        .body()
+        .map_or(Some(&[][..]), reqwest::Body::as_bytes)
+        .filter(|_| complete);
+    RequestIdentity::of(request.method(), request.url(), body)
+}
+
+pub(super) fn too_many_redirects() -> Error {
+    Error::new(
+        ErrorKind::Transport,
+        format!("more than {MAX_HOPS} redirects"),
+    )
+}
+
+/// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
+fn is_cached(response: &Response) -> bool {
+    let age = response
+        .headers()
+        .get(AGE)
+        .and_then(|age| age.to_str().ok());
+    response.status() == StatusCode::PAYMENT_REQUIRED && age.is_some_and(|age| age.trim() != "0")
+}

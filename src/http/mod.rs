@@ -1,0 +1,28 @@
+//! HTTP: the client, its requests, and the way of one request to its seller.
+
+mod api_key;
+mod body;
+mod builder;
+mod challenge;
+mod client;
+mod egress;
+mod exchange;
+mod replay;
+mod request_builder;
+mod response;
+mod transport;
+
+pub use builder::ClientBuilder;
+#[cfg(feature = "middleware")]
+pub(crate) use builder::{ANSWER_TIMEOUT, without_redirects};
+pub use client::Client;
+#[cfg(feature = "middleware")]
+pub(crate) use egress::EgressRules;
+#[cfg(feature = "middleware")]
+pub(crate) use exchange::{Call, Exchange};
+pub use request_builder::{Request, RequestBuilder};
+#[cfg(feature = "mcp")]
+pub(crate) use response::record;
+pub use response::{ApiCall, ResponseExt};
+#[cfg(feature = "middleware")]
+pub(crate) use transport::HttpTransport;

@@ -1,0 +1,144 @@
+//! The payment of a response.
+
+use reqwest::Response;
+
+use crate::payment::PaymentRecord;
+use crate::x402::{Receipt, SignedPayment};
+use crate::{Error, ErrorKind, PaymentStatus, Usd};
+
+/// The call by API key that brought a response.
+///
+/// ```
+/// use bursar::ResponseExt;
+///
+/// fn log(response: &bursar::reqwest::Response) {
+///     if let Some(call) = response.api_call() {
+///         println!("the key `{}` paid {}", call.credential(), call.cost());
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiCall {
+    pub(super) credential: String,
+    pub(super) cost: Usd,
+}
+
+impl ApiCall {
+    /// Returns the name that you gave the [`Credential`](crate::Credential).
+    #[must_use]
+    pub fn credential(&self) -> &str {
+        &self.credential
+    }
+
+    /// Returns the declared cost of the call. A call that the seller turned away does not count.
+    #[must_use]
+    pub const fn cost(&self) -> Usd {
+        self.cost
+    }
+}
+
+/// Puts the payment into the response's extensions.
+pub(super) fn attach(mut response: Response, record: PaymentRecord) -> Response {
+    response.extensions_mut().insert(record);
+    response
+}
+
+/// Returns the payment of the response.
+pub(crate) fn record(response: &Response) -> Option<&PaymentRecord> {
+    response.extensions().get()
+}
+
+/// Attributes an error to the payment of the response, if there is one.
+fn attribute(response: &Response, error: Error) -> Error {
+    match record(response) {
+        Some(record) => record.fail(error),
+        None => error,
+    }
+}
+
+/// The payment of a [`reqwest::Response`].
+///
+/// ```
+/// use bursar::{PaymentStatus, ResponseExt};
+///
+/// fn log(response: &bursar::reqwest::Response) {
+///     match response.payment_status() {
+///         PaymentStatus::NotPaid => println!("free"),
+///         PaymentStatus::MaybePaid => println!("signed, and the seller gave no matching receipt"),
+///         PaymentStatus::Paid => {
+///             if let Some(receipt) = response.receipt() {
+///                 println!("paid {} in {}", receipt.amount(), receipt.transaction());
+///             }
+///         }
+///     }
+/// }
+/// ```
+pub trait ResponseExt: sealed::Sealed + Sized {
+    /// Returns whether money moved for this response.
+    fn payment_status(&self) -> PaymentStatus;
+
+    /// Returns the receipt, if the seller gave one that matches the signed payment.
+    fn receipt(&self) -> Option<&Receipt>;
+
+    /// Returns the payment that bursar signed for this response, with or without a receipt.
+    fn payment(&self) -> Option<&SignedPayment>;
+
+    /// Returns the call by API key that brought this response, if one did.
+    fn api_call(&self) -> Option<&ApiCall>;
+
+    /// Returns the response, or an error for a status of 400 and above.
+    ///
+    /// Use it in place of [`reqwest::Response::error_for_status`]: this error keeps the payment.
+    ///
+    /// ```no_run
+    /// use bursar::{Client, ResponseExt};
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let response = client.get("https://api.example.com/report").send().await?;
+    /// let text = response.error_for_payment()?.text().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Status`].
+    fn error_for_payment(self) -> Result<Self, Error>;
+}
+
+impl ResponseExt for Response {
+    fn payment_status(&self) -> PaymentStatus {
+        record(self).map_or(PaymentStatus::NotPaid, PaymentRecord::status)
+    }
+
+    fn receipt(&self) -> Option<&Receipt> {
+        record(self)?.receipt()
+    }
+
+    fn payment(&self) -> Option<&SignedPayment> {
+        record(self).map(PaymentRecord::payment)
+    }
+
+    fn api_call(&self) -> Option<&ApiCall> {
+        self.extensions().get()
+    }
+
+    fn error_for_payment(self) -> Result<Self, Error> {
+        let status = self.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(self);
+        }
+        let error = Error::new(ErrorKind::Status, format!("the answer is {status}"))
+            .with_status(status)
+            .at(self.url());
+        Err(attribute(&self, error))
+    }
+}
+
+mod sealed {
+    #[expect(
+        unnameable_types,
+        reason = "the trait is for reqwest's responses alone"
+    )]
+    pub trait Sealed {}
+    impl Sealed for reqwest::Response {}
+}

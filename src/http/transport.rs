@@ -1,0 +1,107 @@
+//! Sending HTTP requests, with and without a payment.
+
+use std::future::Future;
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use reqwest::{Request, Response};
+
+use super::body::PartlyRead;
+use super::challenge::Challenge;
+use super::exchange::Exchange;
+use super::replay::Replay;
+use crate::payment::{AfterSigning, Payment, Reply, ReplyBody, ReplyHead, Transport};
+use crate::{Error, ErrorKind};
+
+/// How much of the body of a failed paid call bursar reads for its hash, and how long it waits for it.
+const EVIDENCE: (usize, std::time::Duration) = (64 * 1024, std::time::Duration::from_secs(2));
+
+/// Sends a request and returns the head of its answer: reqwest itself, or a stack of middleware.
+///
+/// It must not follow redirects, which would carry a payment header along.
+pub(crate) trait HttpTransport: Send + Sync {
+    fn send(&mut self, request: Request) -> impl Future<Output = Result<Response, Error>> + Send;
+}
+
+/// reqwest alone.
+pub(crate) struct ReqwestTransport<'a>(pub(crate) &'a reqwest::Client);
+
+impl HttpTransport for ReqwestTransport<'_> {
+    async fn send(&mut self, request: Request) -> Result<Response, Error> {
+        self.0.execute(request).await.map_err(Error::http)
+    }
+}
+
+/// A request that can be sent again, with a payment in its header.
+pub(super) struct PaidRequest<'e, 'a, T> {
+    pub(super) exchange: &'e mut Exchange<'a, T>,
+    pub(super) replay: &'e Replay,
+}
+
+impl<T: HttpTransport> PaidRequest<'_, '_, T> {
+    fn make(&self, payment: &Payment) -> Result<Request, AfterSigning> {
+        let unmade = || Error::new(ErrorKind::NotReplayable, "the body could not be made again");
+        let mut request = self.replay.make().ok_or_else(unmade)?;
+        let (name, value) = payment.header()?;
+        let headers = request.headers_mut();
+        headers.insert(name, value);
+        // A shared cache must not give the paid answer to others.
+        headers
+            .entry(CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
+        Ok(request)
+    }
+}
+
+impl<T: HttpTransport> Transport for PaidRequest<'_, '_, T> {
+    type Answer = Response;
+
+    async fn send_payment(&mut self, payment: &Payment) -> Result<Reply<Response>, AfterSigning> {
+        let request = self.make(payment)?;
+        let settles = payment.time_to_settle();
+        let answer = self.exchange.send(request, settles).await?;
+        let head = ReplyHead::http(payment.payment(), answer.status(), answer.headers());
+        Ok(Reply { head, answer })
+    }
+
+    async fn read_body(
+        &mut self,
+        status: StatusCode,
+        answer: Response,
+    ) -> Result<ReplyBody<Response>, AfterSigning> {
+        let answer = match status {
+            StatusCode::PAYMENT_REQUIRED => match self.exchange.read_challenge(answer).await {
+                Ok(Challenge::Required(terms)) => return Ok(without_answer(Some(*terms))),
+                Ok(Challenge::NotX402(answer)) => answer,
+                Err(_) => return Ok(without_answer(None)),
+            },
+            _ => answer,
+        };
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(ReplyBody {
+                terms: None,
+                digest: None,
+                answer: Some(answer),
+            });
+        }
+        let (enough, soon) = EVIDENCE;
+        let mut answer = PartlyRead::new(answer);
+        let soon = self.exchange.deadline().at_most(soon);
+        // If the body is late or breaks, the caller receives the part that came, and then the fault.
+        drop(tokio::time::timeout(soon, answer.read(enough)).await);
+        Ok(ReplyBody {
+            terms: None,
+            digest: Some(answer.digest()),
+            answer: Some(answer.into_response()?),
+        })
+    }
+}
+
+/// A 402 that is not for the caller: a client could pay its terms again.
+const fn without_answer(terms: Option<crate::x402::PaymentRequired>) -> ReplyBody<Response> {
+    ReplyBody {
+        terms,
+        digest: None,
+        answer: None,
+    }
+}

@@ -1,0 +1,544 @@
+//! From terms to a signed payment: policy, approval, ledger and signer, in this order.
+
+use std::future::Future;
+use std::time::Duration;
+
+use alloy::primitives::B256;
+use secrecy::SecretString;
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
+
+use super::drop_guard::{DropGuard, Stage};
+use super::kept_terms::kept_terms;
+use super::payment::PRESENTER_LEASE;
+use super::transport::AfterSigning;
+use super::{Payer, Payment};
+use crate::ledger::{
+    self, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms, Transition,
+};
+use crate::limit::LimitCheck;
+use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
+use crate::signer::{Signature, SignerError, TransferAuthorization};
+use crate::telemetry::{Event, EventKind, PurchaseEvents};
+use crate::x402::SignedPayment;
+use crate::x402::{self, ExactPayload, PaymentRequired, Version, WireError};
+use crate::x402::{Quote, Unpayable};
+use crate::{Error, ErrorKind, Origin, PaymentStatus, PurchaseRequest, Timestamp, text};
+
+/// How long a reservation outlives the signer's own time limit before it lapses.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// Version 1 clients date authorizations back, for chains whose clock is late.
+const V1_BACKDATE: u64 = 600;
+
+/// The outcome of one offer, other than an error.
+enum Attempt {
+    Signed(Box<Payment>),
+    Denied(Box<Denial>),
+}
+
+/// The terms of one purchase, and the request that they answer.
+#[derive(Clone, Copy)]
+struct Order<'a> {
+    required: &'a PaymentRequired,
+    request: &'a PurchaseRequest,
+    purchase: &'a PurchaseId,
+    terms: Terms,
+}
+
+impl Payer {
+    /// Signs a payment for the request: chooses the best offer that the policy allows, reserves its amount, signs, and
+    /// records the signature before it returns.
+    ///
+    /// bursar returns a payment that was signed before, with the same bytes, in two cases: when the request has a
+    /// purchase id that the ledger holds, and when an identical purchase is unresolved and no other call is
+    /// presenting it. [`allow_duplicate`](PurchaseRequest::allow_duplicate) switches off the second.
+    ///
+    /// # Errors
+    /// bursar can sign for no offer, the policy or an approver refuses, the ledger cannot be used, the purchase id
+    /// belongs to another request or another call is buying it, or the signer fails. Look at
+    /// [`payment_status`](Error::payment_status): it is `NotPaid` unless a signature may exist.
+    pub async fn authorize(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Payment, Error> {
+        if request.forbids_payment() {
+            return Err(
+                Error::builder("the request says no_payment, and cannot be authorized")
+                    .at(request.url()),
+            );
+        }
+        self.emit(&Event::new(
+            EventKind::Challenged,
+            request.origin(),
+            request.tag_name(),
+        ));
+        let obtained = Box::pin(self.resume_or_buy(required, request));
+        self.in_span(request, obtained)
+            .await
+            .map_err(|error| self.report_denial(request, error).at(request.url()))
+    }
+
+    /// Signs for terms from the cache. Returns `None` where the seller's present terms may be allowed all the same.
+    pub(crate) async fn authorize_cached_terms(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Option<Payment>, Error> {
+        let allowed_otherwise = |error: &Error| match error.kind() {
+            ErrorKind::NotPayable => true,
+            ErrorKind::Denied => error
+                .denial()
+                .is_some_and(|denial| denial.rule != Rule::Approval),
+            _ => false,
+        };
+        let obtained = Box::pin(self.resume_or_buy(required, request));
+        match self.in_span(request, obtained).await {
+            Ok(payment) => Ok(Some(payment)),
+            Err(error)
+                if error.payment_status() == PaymentStatus::NotPaid
+                    && allowed_otherwise(&error) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.report_denial(request, error).at(request.url())),
+        }
+    }
+
+    /// Signs changed terms for a purchase that was signed before: the whole policy again, the same nonce, and the larger
+    /// of the two amounts reserved.
+    pub(super) async fn authorize_new_terms(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Payment, Error> {
+        let bought = Box::pin(self.buy(required, request, Terms::Changed));
+        self.in_span(request, bought)
+            .await
+            .map_err(|error| self.report_denial(request, error).at(request.url()))
+    }
+
+    async fn in_span(
+        &self,
+        request: &PurchaseRequest,
+        buying: impl Future<Output = Result<Payment, Error>>,
+    ) -> Result<Payment, Error> {
+        let span = self.span(request);
+        let bought = buying.instrument(span.clone()).await;
+        if let Ok(payment) = &bought {
+            let signed = payment.payment();
+            span.record("purchase", display(&signed.purchase));
+            span.record("amount", display(&signed.amount))
+                .record("payee", display(signed.pay_to));
+        }
+        bought
+    }
+
+    fn span(&self, request: &PurchaseRequest) -> Span {
+        tracing::info_span!(
+            "bursar.payment",
+            method = request.method().as_str(),
+            origin = %request.origin(),
+            tag = request.tag_name(),
+            agent = self.inner.agent.as_deref(),
+            purchase = Empty,
+            amount = Empty,
+            payee = Empty,
+        )
+    }
+
+    async fn resume_or_buy(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<Payment, Error> {
+        self.inner.ledger.record_pending().await?;
+        if let Some(payment) = self.resume_by_id(request).await? {
+            return Ok(payment);
+        }
+        if let Some(payment) = self.resume_identical(request).await? {
+            return Ok(payment);
+        }
+        self.buy(required, request, Terms::First).await
+    }
+
+    async fn buy(
+        &self,
+        required: &PaymentRequired,
+        request: &PurchaseRequest,
+        terms: Terms,
+    ) -> Result<Payment, Error> {
+        if let Some(denial) = self.frozen_here() {
+            return Err(Error::denied(Box::new(denial)));
+        }
+        let (quotes, reasons) = self.quotes(required);
+        let purchase = match request.id()? {
+            Some(id) => id.clone(),
+            None => PurchaseId::random().map_err(no_randomness)?,
+        };
+        let order = Order {
+            required,
+            request,
+            purchase: &purchase,
+            terms,
+        };
+        let mut denial = None;
+        for quote in &quotes {
+            match self.attempt(order, quote).await? {
+                Attempt::Signed(payment) => return Ok(*payment),
+                Attempt::Denied(refusal) if refusal.rule == Rule::Approval => {
+                    return Err(Error::denied(refusal));
+                }
+                Attempt::Denied(refusal) => denial = denial.or(Some(refusal)),
+            }
+        }
+        Err(denial.map_or_else(|| Error::not_payable(reasons), Error::denied))
+    }
+
+    /// Returns the offers that bursar can sign for, the preferred one first, and why it cannot sign for the others.
+    fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
+        let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
+        for quote in Quote::read_all(required, &self.inner.assets) {
+            match quote {
+                Ok(quote) => quotes.push(quote),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        quotes.sort_by_key(Quote::preference);
+        (quotes, reasons)
+    }
+
+    /// Takes one offer through policy, approval, ledger and signer.
+    async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
+        let path = self.inner.policy.stored_path(order.request.url());
+        let facts = self.facts(order.required, order.request, quote, &path);
+        if let Some(denial) = self.inner.policy.deny(&facts) {
+            return Ok(Attempt::Denied(Box::new(denial)));
+        }
+        let checks = self.inner.policy.limit_check(&facts);
+        let purchase = self.new_purchase(order, &facts)?;
+        if let Some(why) = self.inner.policy.ask(&facts)
+            && let Some(denial) = self.approval(order, &facts, &checks, why).await?
+        {
+            return Ok(Attempt::Denied(Box::new(denial)));
+        }
+        if order.request.time_left().is_some_and(|left| left.is_zero()) {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "the call's time was up before anything was signed",
+            ));
+        }
+        let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
+        let reservation = Reservation {
+            purchase,
+            checks: LimitCheck {
+                now: self.now(),
+                ..checks
+            },
+            lease,
+            terms: order.terms,
+        };
+        match self.inner.ledger.reserve(&reservation).await? {
+            Reserved::Held(purchase) => self
+                .sign(order, quote, *purchase)
+                .await
+                .map(Box::new)
+                .map(Attempt::Signed),
+            other => self.not_reserved(order, other),
+        }
+    }
+
+    /// A reservation that the ledger did not make.
+    fn not_reserved(&self, order: Order<'_>, reserved: Reserved) -> Result<Attempt, Error> {
+        let wrong =
+            |message: &str| Err(Error::new(ErrorKind::Purchase, message).naming(order.purchase));
+        match reserved {
+            Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
+            Reserved::Known(purchase) => {
+                Ok(Attempt::Signed(Box::new(self.present_again(*purchase)?)))
+            }
+            Reserved::Mismatch if order.terms == Terms::Changed => {
+                let message =
+                    "the new terms are in another token, and could be paid beside the old ones";
+                Ok(Attempt::Denied(Box::new(Denial::new(Rule::Asset, message))))
+            }
+            Reserved::Mismatch => wrong("the purchase id belongs to another request"),
+            Reserved::InFlight | Reserved::Held(_) => {
+                wrong("the purchase is being bought at this moment")
+            }
+        }
+    }
+
+    /// Returns the denial of the limits or of the approver, if one of them denies.
+    async fn approval(
+        &self,
+        order: Order<'_>,
+        facts: &Facts<'_>,
+        checks: &LimitCheck,
+        why: String,
+    ) -> Result<Option<Denial>, Error> {
+        // The approver is not asked about a payment that the limits deny. Changed terms are not measured here,
+        // because the ledger would add them to the terms that they replace.
+        if order.terms == Terms::First {
+            let findings = self.inner.ledger.examine(checks).await?;
+            if let Some(denial) = findings.into_iter().find_map(|finding| finding.denial) {
+                return Ok(Some(denial));
+            }
+        }
+        let Some(approver) = &self.inner.approver else {
+            return Ok(Some(Denial::new(
+                Rule::Approval,
+                format!("needs approval ({why}), and the client has no approver"),
+            )));
+        };
+        let question = self.question(order, facts, why);
+        let limit = self.inner.policy.time_to_approve();
+        let limit = order
+            .request
+            .time_left()
+            .map_or(limit, |left| left.min(limit));
+        Ok(match approver.decide(&question, limit).await {
+            Verdict::Approve => None,
+            Verdict::Deny { reason } => Some(Denial::new(
+                Rule::Approval,
+                format!("not approved: {reason}"),
+            )),
+        })
+    }
+
+    fn question(&self, order: Order<'_>, facts: &Facts<'_>, why: String) -> ApprovalRequest {
+        let quote = facts.quote;
+        ApprovalRequest {
+            why,
+            origin: facts.request.origin().clone(),
+            method: facts.request.method().as_str().to_owned(),
+            path: facts.path.to_owned(),
+            amount: quote.amount(),
+            usd: quote.dollars(),
+            network: quote.network(),
+            payer: facts.payer,
+            payee: quote.pay_to(),
+            validity: self.validity(facts.request.origin(), quote),
+            nonce: ledger::nonce(facts.payer, quote.asset(), order.purchase, 0),
+            untrusted: Untrusted {
+                description: order.required.description().map(text::excerpt),
+                resource_url: order.required.resource_url().map(text::excerpt),
+            },
+        }
+    }
+
+    fn validity(&self, origin: &Origin, quote: &Quote) -> Duration {
+        quote
+            .window()
+            .min(self.inner.policy.validity_ceiling(origin))
+    }
+
+    /// Signs for a reserved purchase.
+    ///
+    /// From the moment that the signer is asked, every error carries the payment, unless the signer says that it did
+    /// not sign.
+    async fn sign(
+        &self,
+        order: Order<'_>,
+        quote: &Quote,
+        purchase: Purchase,
+    ) -> Result<Payment, Error> {
+        let events = PurchaseEvents::new(&purchase, quote.amount(), self.now());
+        self.emit(&events.event(EventKind::Reserved));
+        let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events);
+        let authorization = self.authorization(quote, &purchase.origin, purchase.nonce);
+        guard.stage = Stage::Asked {
+            valid_before: authorization.valid_before(),
+        };
+        let signing = Signing {
+            asked: self.now(),
+            purchase,
+            authorization,
+            guard,
+        };
+        let signature = match self.inner.signer.sign(&signing.authorization).await {
+            Ok(signature) => signature,
+            Err(error) => return Err(self.unsigned(error, signing).await),
+        };
+        let signed = signing.payment();
+        match self
+            .record_signature(order, quote, signing, &signature)
+            .await
+        {
+            Ok((guard, payload)) => Ok(Payment {
+                guard,
+                signed,
+                version: order.required.version(),
+                payload,
+                again: false,
+                settled: None,
+            }),
+            // The ledger may hold the signature all the same, so the amount counts as spent.
+            Err(error) => Err(error.of_payment(&signed, None)),
+        }
+    }
+
+    /// Records the signature. It does not leave the process before the ledger holds it.
+    async fn record_signature(
+        &self,
+        order: Order<'_>,
+        quote: &Quote,
+        signing: Signing,
+        signature: &Signature,
+    ) -> Result<(DropGuard, SecretString), AfterSigning> {
+        let payload = signing.encode(order.required, quote, signature)?;
+        let Signing {
+            mut purchase,
+            authorization,
+            guard,
+            asked,
+        } = signing;
+        let now = self.now();
+        let transition = Transition::Signed {
+            lease: purchase.lease_until,
+            valid_before: authorization.valid_before(),
+            payload: payload.clone(),
+            presenter_lease_until: now.after(PRESENTER_LEASE),
+        };
+        let ledger = &self.inner.ledger;
+        ledger.record(guard.key(), &transition, now).await?;
+        guard.disarm();
+        purchase.apply(&transition, now)?;
+        let events = PurchaseEvents::new(&purchase, authorization.amount(), now);
+        self.emit(&Event {
+            elapsed: Some(asked.until(now)),
+            ..events.event(EventKind::Signed)
+        });
+        let guard = DropGuard::new(self, purchase.key(), Stage::Signed, events);
+        Ok((guard, payload))
+    }
+
+    fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> TransferAuthorization {
+        let now = self.now().secs();
+        let valid_after = match quote.version() {
+            Version::V1 => now.saturating_sub(V1_BACKDATE),
+            Version::V2 => 0,
+        };
+        let valid_before = now.saturating_add(self.validity(origin, quote).as_secs());
+        let parties = (self.address(), quote.pay_to());
+        TransferAuthorization::new(
+            quote.asset().clone(),
+            parties,
+            quote.value(),
+            (valid_after, valid_before),
+            nonce,
+        )
+    }
+
+    /// Records the failure of a signer, and returns its error.
+    async fn unsigned(&self, error: SignerError, mut signing: Signing) -> Error {
+        let timed_out = error.is_timeout();
+        if !timed_out {
+            // The signer says that there is no signature.
+            signing.guard.stage = Stage::of(&signing.purchase);
+        }
+        let Signing {
+            purchase, guard, ..
+        } = &signing;
+        let reason = text::excerpt(&error.to_string());
+        let transition = if timed_out {
+            Transition::SignerTimedOut {
+                valid_before: signing.authorization.valid_before(),
+                reason,
+            }
+        } else if purchase.state == State::Reserved {
+            Transition::Voided {
+                lease: purchase.lease_until,
+            }
+        } else {
+            Transition::Unresolved {
+                reason,
+                answer: None,
+            }
+        };
+        let recorded = self
+            .inner
+            .ledger
+            .record(guard.key(), &transition, self.now())
+            .await;
+        match recorded {
+            Ok(()) => {
+                guard.disarm();
+                let unresolved = timed_out || purchase.state != State::Reserved;
+                self.emit(&guard.events().event(if unresolved {
+                    EventKind::Unresolved
+                } else {
+                    EventKind::Unsigned
+                }));
+            }
+            // The guard emits the event, and has the failure recorded later.
+            Err(error) => {
+                tracing::error!(%error, purchase = %purchase.id, "the ledger did not record a signer's failure");
+            }
+        }
+        if timed_out {
+            Error::from(error).of_payment(&signing.payment(), None)
+        } else {
+            Error::from(error).of_purchase(purchase)
+        }
+    }
+
+    fn new_purchase(&self, order: Order<'_>, facts: &Facts<'_>) -> Result<NewPurchase, Error> {
+        Ok(NewPurchase {
+            id: order.purchase.clone(),
+            payer: facts.payer,
+            fingerprint: facts.request.fingerprint(),
+            identifier: format!("pay_{}", ledger::random_hex().map_err(no_randomness)?),
+            origin: facts.request.origin().clone(),
+            method: facts.request.method().as_str().to_owned(),
+            path: facts.path.to_owned(),
+            foreign_resource: facts.foreign_resource(),
+            version: facts.quote.version().number(),
+            asset: facts.quote.asset().clone(),
+            payee: facts.quote.pay_to(),
+            value: facts.quote.value(),
+            tag: facts.request.tag_name().map(ToOwned::to_owned),
+            agent: self.inner.agent.clone(),
+            credential: None,
+            terms: kept_terms(order.required, facts.quote),
+        })
+    }
+}
+
+/// A reserved purchase while the signer is asked.
+struct Signing {
+    purchase: Purchase,
+    authorization: TransferAuthorization,
+    guard: DropGuard,
+    asked: Timestamp,
+}
+
+impl Signing {
+    fn payment(&self) -> SignedPayment {
+        SignedPayment {
+            purchase: self.purchase.id.clone(),
+            amount: self.authorization.amount(),
+            payer: self.authorization.from(),
+            pay_to: self.authorization.to(),
+            nonce: self.authorization.nonce(),
+            valid_before: self.authorization.valid_before(),
+        }
+    }
+
+    /// The header that carries the payment.
+    fn encode(
+        &self,
+        required: &PaymentRequired,
+        quote: &Quote,
+        signature: &Signature,
+    ) -> Result<SecretString, WireError> {
+        let proof = ExactPayload::new(&self.authorization, signature);
+        let json =
+            x402::encode_payment(required, quote.offer(), &proof, &self.purchase.identifier)?;
+        Ok(SecretString::from(x402::encode_header(&json)))
+    }
+}
+
+pub(super) fn no_randomness(error: getrandom::Error) -> Error {
+    Error::builder(format!("the operating system gives no randomness: {error}"))
+}

@@ -1,0 +1,41 @@
+//! Cancelling an authorization before it expires.
+
+use super::Payer;
+use crate::ledger::{PurchaseId, PurchaseKey};
+use crate::signer::{CancelAuthorization, SignedCancellation};
+use crate::{Error, ErrorKind};
+
+impl Payer {
+    /// Signs a cancellation of the authorization of a purchase.
+    ///
+    /// Send [`calldata`](SignedCancellation::calldata) to [`contract`](SignedCancellation::contract) from any account
+    /// that pays the gas. The seller may still settle first. The ledger does not change until the chain holds the
+    /// cancellation and [`Ledger::reconcile`](crate::Ledger::reconcile) finds it.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger has no such purchase of this payer, if the purchase is not
+    /// unresolved, if its token is no longer registered, or if the signer cannot cancel.
+    pub async fn cancel(&self, purchase: &PurchaseId) -> Result<SignedCancellation, Error> {
+        let key = PurchaseKey::new(self.address(), purchase.clone());
+        let stored = self.inner.ledger.purchase(&key).await?;
+        let purchase = stored.ok_or_else(|| {
+            Error::new(ErrorKind::Purchase, "the ledger has no such purchase").naming(purchase)
+        })?;
+        let wrong =
+            |message: String| Error::new(ErrorKind::Purchase, message).of_purchase(&purchase);
+        if !purchase.is_unresolved() {
+            return Err(wrong(format!(
+                "the purchase is {}; only an unresolved payment can be cancelled",
+                purchase.state
+            )));
+        }
+        let asset = self.inner.assets.find(purchase.network, purchase.asset);
+        let asset = asset
+            .cloned()
+            .ok_or_else(|| wrong("the purchase's token is no longer in the registry".to_owned()))?;
+        let cancellation = CancelAuthorization::new(asset, purchase.payer, purchase.nonce);
+        let signature = self.inner.signer.cancel(&cancellation).await;
+        let signature = signature.map_err(|error| Error::from(error).of_purchase(&purchase))?;
+        Ok(SignedCancellation::new(cancellation, signature))
+    }
+}

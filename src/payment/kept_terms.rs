@@ -1,0 +1,51 @@
+//! The seller's terms, as the ledger keeps them for a dispute.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::text;
+use crate::x402::Quote;
+use crate::x402::{Offer, PaymentRequired};
+
+/// Longest terms that the ledger keeps.
+const LONGEST: usize = 16 * 1024;
+
+/// Returns the offer and the resource in the seller's own words, unless they are too long or too deep.
+///
+/// Queries are cut off URLs: the ledger keeps none, and sellers repeat the query of the request.
+pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
+    let offer = required.offers().get(quote.offer()).map(Offer::raw);
+    let (offer, resource) = (
+        without_queries(offer)?,
+        without_queries(required.raw_resource())?,
+    );
+    let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
+    (terms.len() <= LONGEST).then(|| text::without_long_hex(terms))
+}
+
+fn without_queries(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let json = raw.map_or("null", RawValue::get);
+    // A question mark can also be escaped.
+    if !json.contains('?') && !json.contains("\\u") {
+        return Some(json.into());
+    }
+    let mut value = serde_json::from_str(json).ok()?;
+    cut_queries(&mut value);
+    Some(value.to_string().into())
+}
+
+/// Recursion is bounded: serde_json reads no value that is deeper than its limit.
+fn cut_queries(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("://") => {
+            if let Some(query) = text.find('?') {
+                text.truncate(query);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(cut_queries),
+        Value::Object(values) => values.values_mut().for_each(cut_queries),
+        _ => {}
+    }
+}

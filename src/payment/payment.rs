@@ -1,0 +1,287 @@
+//! A signed payment, from its signature until its outcome is recorded.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::Payer;
+use super::drop_guard::DropGuard;
+use super::reply::ReplyHead;
+use super::transport::AfterSigning;
+use crate::ledger::{BodyDigest, Transition};
+use crate::telemetry::EventKind;
+use crate::x402::{self, PaymentRequired, Version};
+use crate::x402::{Claim, Receipt, SignedPayment};
+use crate::{Error, ErrorKind, text};
+
+/// How long a call that presents a payment has it for itself before it must renew the lease.
+///
+/// An identical request that comes within this time after a crash buys again. A purchase id excludes that.
+pub(super) const PRESENTER_LEASE: Duration = Duration::from_secs(20);
+
+/// A signed payment. The ledger holds it, and it is ready to be sent.
+///
+/// Send [`header`](Self::header) or [`json`](Self::json) to the seller, and then call [`conclude`](Self::conclude)
+/// with the answer, or [`lost`](Self::lost) when there is none. If you drop the payment before, the ledger stores it
+/// as unresolved, and its amount counts as spent.
+///
+/// ```
+/// use bursar::reqwest::{StatusCode, header::HeaderMap};
+/// use bursar::{Outcome, Payment};
+///
+/// async fn report(payment: Payment, status: StatusCode, headers: &HeaderMap) {
+///     match payment.conclude(status, headers, None).await {
+///         Outcome::Settled(receipt) => println!("settled in {}", receipt.transaction()),
+///         outcome => println!("{} may be paid: {outcome:?}", payment.payment().amount),
+///     }
+/// }
+/// ```
+#[must_use = "a payment that is not presented still counts as spent"]
+pub struct Payment {
+    pub(super) guard: DropGuard,
+    pub(super) signed: SignedPayment,
+    pub(super) version: Version,
+    pub(super) payload: SecretString,
+    pub(super) again: bool,
+    /// The receipt that the seller gave earlier, by the ledger.
+    pub(super) settled: Option<Box<Receipt>>,
+}
+
+impl fmt::Debug for Payment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payment")
+            .field("signed", &self.signed)
+            .field("again", &self.again)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a payment, by the seller's answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The seller named a transaction that matches the payment.
+    Settled(Box<Receipt>),
+    /// The seller answered 402.
+    Refused {
+        /// The seller's reason, if it gave one: untrusted text of at most 160 characters.
+        reason: Option<String>,
+        /// Whether the seller sent the transaction and has not seen it included.
+        pending: bool,
+    },
+    /// The seller gave another answer, without a matching receipt.
+    Unresolved {
+        /// Why the answer proves nothing.
+        reason: String,
+    },
+}
+
+impl Payment {
+    /// Returns the authorization that bursar signed.
+    #[must_use]
+    pub const fn payment(&self) -> &SignedPayment {
+        &self.signed
+    }
+
+    /// Returns whether an earlier call signed this payment, and this call presents it again.
+    #[must_use]
+    pub const fn is_again(&self) -> bool {
+        self.again
+    }
+
+    pub(super) const fn payer(&self) -> &Payer {
+        self.guard.payer()
+    }
+
+    /// Makes the caller's error of an error that happened after the signature.
+    pub(crate) fn fail(&self, error: impl Into<AfterSigning>) -> Error {
+        error
+            .into()
+            .of_payment(&self.signed, self.settled.as_deref())
+    }
+
+    /// Keeps identical requests from resuming the purchase while this call presents it. The lease is short, so that a
+    /// crash does not keep the purchase for long.
+    pub(super) async fn renew_lease(&self) -> Result<(), AfterSigning> {
+        let now = self.payer().now();
+        let presented = Transition::Presented {
+            until: now.after(PRESENTER_LEASE),
+        };
+        let ledger = &self.payer().inner.ledger;
+        ledger.record(self.guard.key(), &presented, now).await?;
+        Ok(())
+    }
+
+    /// The time that the seller has, at most, to settle.
+    pub(crate) fn time_to_settle(&self) -> Duration {
+        let now = self.payer().now().secs();
+        Duration::from_secs(self.signed.valid_before.saturating_sub(now))
+    }
+
+    /// Returns the request header that carries the payment, marked as sensitive.
+    ///
+    /// # Errors
+    /// When the payment that the ledger stored is damaged.
+    pub fn header(&self) -> Result<(HeaderName, HeaderValue), Error> {
+        let value = HeaderValue::from_str(self.payload.expose_secret());
+        let mut value = value.map_err(|_| self.damaged())?;
+        value.set_sensitive(true);
+        Ok((self.version.payment_header(), value))
+    }
+
+    /// Returns the payment as JSON, for transports without headers such as MCP. Keep it secret: it is as good as the
+    /// money until it expires.
+    ///
+    /// # Errors
+    /// When the payment that the ledger stored is damaged.
+    pub fn json(&self) -> Result<SecretString, Error> {
+        x402::decode_header(self.payload.expose_secret().as_bytes())
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .map(SecretString::from)
+            .ok_or_else(|| self.damaged())
+    }
+
+    pub(crate) fn damaged(&self) -> Error {
+        self.fail(Error::new(
+            ErrorKind::Ledger,
+            "the stored payment is damaged",
+        ))
+    }
+
+    /// Records the seller's answer: its status, its headers, and the terms if it is another 402.
+    ///
+    /// When the ledger cannot be written, the answer is not lost: bursar records it before the next purchase. Until
+    /// then the purchase stays signed in the ledger, which counts as spent.
+    pub async fn conclude(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        terms: Option<&PaymentRequired>,
+    ) -> Outcome {
+        let head = ReplyHead::http(&self.signed, status, headers);
+        self.conclude_with(head, terms, None).await
+    }
+
+    /// Records an answer over any transport, with the hash of the body of a failure.
+    pub(super) async fn conclude_with(
+        &self,
+        head: ReplyHead,
+        terms: Option<&PaymentRequired>,
+        body: Option<BodyDigest>,
+    ) -> Outcome {
+        let status = head.status;
+        let (claim, answer) = head.into_parts(body);
+        let outcome = match (claim, &self.settled) {
+            (Claim::Matching(receipt), _) => Outcome::Settled(receipt),
+            (claim, _) if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
+            (_, Some(receipt)) => Outcome::Settled(receipt.clone()),
+            (claim, None) => Outcome::Unresolved {
+                reason: unproven(claim, status),
+            },
+        };
+        let transition = match &outcome {
+            Outcome::Settled(receipt) => Transition::Settled {
+                transaction: receipt.transaction(),
+                answer,
+            },
+            Outcome::Refused { pending: true, .. } => Transition::Unresolved {
+                reason: "settlement_pending".to_owned(),
+                answer: Some(answer),
+            },
+            Outcome::Refused { reason, .. } => Transition::Rejected {
+                reason: reason.clone().unwrap_or_else(|| "402".to_owned()),
+                answer,
+            },
+            Outcome::Unresolved { reason } => Transition::Unresolved {
+                reason: reason.clone(),
+                answer: Some(answer),
+            },
+        };
+        self.record(&transition).await;
+        outcome
+    }
+
+    /// Records that no answer came.
+    pub async fn lost(&self, reason: &str) {
+        let lost = Transition::Unresolved {
+            reason: text::excerpt(reason),
+            answer: None,
+        };
+        self.record(&lost).await;
+    }
+
+    /// Returns the span of one attempt to present the payment, and emits its event.
+    pub(super) fn attempt_span(&self, number: u32) -> Span {
+        let events = self.guard.events();
+        self.payer().emit(&events.event(EventKind::Presented));
+        tracing::debug_span!(
+            "bursar.presentation",
+            purchase = %self.guard.key().id,
+            origin = %events.origin(),
+            number,
+            status = Empty,
+        )
+    }
+
+    async fn record(&self, transition: &Transition) {
+        let (key, payer) = (self.guard.key(), self.payer());
+        let recorded = payer.inner.ledger.record(key, transition, payer.now());
+        let recorded = recorded.await;
+        // Until here, a dropped call would have lost the answer.
+        self.guard.disarm();
+        if let Err(error) = recorded {
+            payer
+                .inner
+                .ledger
+                .add_pending(key.clone(), transition.clone());
+            tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
+        }
+        let kind = match transition {
+            Transition::Settled { .. } => EventKind::Settled,
+            Transition::Rejected { .. } => EventKind::Rejected,
+            _ => EventKind::Unresolved,
+        };
+        payer.emit(&self.guard.events().timed(kind, payer.now()));
+    }
+}
+
+fn refused(claim: Claim, terms: Option<&PaymentRequired>) -> Outcome {
+    let pending = claim.is_pending();
+    let claimed = match claim {
+        Claim::Other(claim) => claim.error_reason.or(claim.error_message),
+        _ => None,
+    };
+    let reason = claimed.or_else(|| {
+        terms
+            .and_then(PaymentRequired::error)
+            .map(ToOwned::to_owned)
+    });
+    Outcome::Refused {
+        reason: reason.as_deref().map(text::excerpt),
+        pending,
+    }
+}
+
+fn unproven(claim: Claim, status: StatusCode) -> String {
+    match claim {
+        Claim::Malformed(error) => {
+            format!("status {status} with a receipt that cannot be read: {error}")
+        }
+        Claim::Other(claim) if claim.success => {
+            format!("status {status} with a receipt that does not match what was signed")
+        }
+        Claim::Other(claim) => {
+            let reason = claim
+                .error_reason
+                .as_deref()
+                .map_or_else(|| "no reason".to_owned(), text::excerpt);
+            format!("status {status} with a receipt of failure: {reason}")
+        }
+        Claim::Absent | Claim::Matching(_) => format!("status {status} without a receipt"),
+    }
+}

@@ -1,0 +1,201 @@
+//! The head of a seller's answer to a payment.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, DATE, HeaderName, LINK, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+
+use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
+use crate::text;
+use crate::x402::{Claim, SignedPayment};
+use crate::x402::{SettlementResponse, WireError};
+
+/// Longest link that the ledger keeps.
+const LONGEST_LINK: usize = 2048;
+
+/// The head of a seller's answer, over any transport. The receipt in it is decoded once.
+#[derive(Debug)]
+pub(crate) struct ReplyHead {
+    /// The HTTP status, or the one that stands for an answer of MCP.
+    pub(crate) status: StatusCode,
+    pub(crate) claim: Claim,
+    /// The time after which the seller wants the request again.
+    pub(crate) retry_after: Option<Duration>,
+    /// Whether the transport calls the answer temporary: the same bytes may bring another one.
+    temporary: bool,
+    record: SellerAnswer,
+}
+
+impl ReplyHead {
+    /// Reads the head of an HTTP response.
+    pub(crate) fn http(payment: &SignedPayment, status: StatusCode, headers: &HeaderMap) -> Self {
+        let header = |name: HeaderName| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(text::excerpt)
+        };
+        let receipt = SettlementResponse::from_headers(headers);
+        let record = SellerAnswer {
+            status: status.as_u16(),
+            date: header(DATE),
+            content_type: header(CONTENT_TYPE),
+            refund_request: refund_request(headers),
+            receipt: claimed(receipt.as_ref()),
+            body: None,
+        };
+        let temporary = match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                true
+            }
+            status => status.is_server_error(),
+        };
+        Self {
+            status,
+            claim: Claim::of(payment, receipt),
+            retry_after: retry_after(headers),
+            temporary,
+            record,
+        }
+    }
+
+    /// Takes the parts of an answer that has no headers.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn of_call(
+        payment: &SignedPayment,
+        status: StatusCode,
+        receipt: Option<Result<SettlementResponse, WireError>>,
+    ) -> Self {
+        let record = SellerAnswer {
+            receipt: claimed(receipt.as_ref()),
+            ..SellerAnswer::of(status.as_u16())
+        };
+        let claim = Claim::of(payment, receipt);
+        Self {
+            status,
+            temporary: claim.is_pending(),
+            claim,
+            retry_after: None,
+            record,
+        }
+    }
+
+    /// Whether the answer leaves open that the payment was settled, and the same bytes may bring the goods.
+    /// An answer with a matching receipt is certain, whatever its status.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        let open = match self.status {
+            StatusCode::PAYMENT_REQUIRED => self.claim.is_pending(),
+            _ => self.temporary,
+        };
+        open && !self.claim.is_matching()
+    }
+
+    /// Whether the seller refuses the payment.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status == StatusCode::PAYMENT_REQUIRED
+            && !self.claim.is_pending()
+            && !self.claim.is_matching()
+    }
+
+    /// Returns the receipt, and the answer as the ledger keeps it.
+    pub(super) fn into_parts(self, body: Option<BodyDigest>) -> (Claim, SellerAnswer) {
+        (
+            self.claim,
+            SellerAnswer {
+                body,
+                ..self.record
+            },
+        )
+    }
+}
+
+/// Reads `Retry-After` in seconds. bursar does not wait for a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .map(Duration::from_secs)
+}
+
+fn claimed(receipt: Option<&Result<SettlementResponse, WireError>>) -> Option<ClaimedReceipt> {
+    let claim = receipt?.as_ref().ok()?;
+    Some(ClaimedReceipt {
+        success: claim.success,
+        transaction: claim
+            .transaction
+            .strip_prefix("0x")
+            .and_then(|hash| hash.parse().ok()),
+        network: text::excerpt(&claim.network),
+        payer: claim.payer.as_deref().map(text::excerpt),
+        error_reason: claim.error_reason.as_deref().map(text::excerpt),
+    })
+}
+
+/// Reads the target of `Link: <…>; rel="refund-request"` (RFC 8288).
+fn refund_request(headers: &HeaderMap) -> Option<String> {
+    let links = headers
+        .get_all(LINK)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    let target = links
+        .flat_map(split_links)
+        .find_map(|(target, parameters)| {
+            parameters
+                .split(';')
+                .any(is_refund_request)
+                .then_some(target)
+        })?;
+    (target.len() <= LONGEST_LINK).then(|| text::without_long_hex(target.to_owned()))
+}
+
+fn is_refund_request(parameter: &str) -> bool {
+    let Some((name, relations)) = parameter.split_once('=') else {
+        return false;
+    };
+    let relations = relations.trim().trim_matches('"');
+    name.trim().eq_ignore_ascii_case("rel")
+        && relations
+            .split_ascii_whitespace()
+            .any(|relation| relation.eq_ignore_ascii_case("refund-request"))
+}
+
+/// Splits a header into target and parameters of each link. A target may contain commas and ends with `>`.
+fn split_links(header: &str) -> Vec<(&str, &str)> {
+    let starts = header.split('<').skip(1);
+    starts.filter_map(|link| link.split_once('>')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn link(value: &'static str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(LINK, HeaderValue::from_static(value));
+        refund_request(&headers)
+    }
+
+    #[test]
+    fn the_refund_link_is_found_among_others() {
+        let found = link(
+            "</next>; rel=next, <https://a.example/refund?a=1,2>; title=x; rel=\"help refund-request\"",
+        );
+        assert_eq!(found.as_deref(), Some("https://a.example/refund?a=1,2"));
+        assert_eq!(link("<https://a.example/>; rel=\"refund-policy\""), None);
+        assert_eq!(link("rel=refund-request"), None);
+    }
+    #[test]
+    fn only_seconds_are_read_as_retry_after() {
+        let headers =
+            |value| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("Wed, 21 Oct 2026 07:28:00 GMT")), None);
+        assert_eq!(retry_after(&headers("-1")), None);
+    }
+}

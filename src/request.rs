@@ -1,0 +1,387 @@
+//! The request to be paid for, and the options for paying it.
+
+use std::time::Duration;
+
+use alloy::primitives::{B256, KECCAK256_EMPTY, keccak256};
+use http::Method;
+use tokio::time::Instant;
+use url::{Position, Url};
+
+use crate::{Amount, Origin, PurchaseId, PurchaseIdError};
+
+/// Writes the setters of [`PurchaseOptions`] for a type with a method `options_mut`.
+macro_rules! purchase_setters {
+    () => {
+        /// Pays at most this price for the request, whatever the policy allows.
+        ///
+        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::Rule::MaxPrice) and signs nothing.
+        pub fn max_price(mut self, max: impl Into<crate::Amount>) -> Self {
+            self.options_mut().set_max_price(max.into());
+            self
+        }
+
+        /// Names the purchase with an id of your own: 1 to 128 printable ASCII characters without spaces.
+        ///
+        /// A second request with the same id is the same purchase, also in another process on the same
+        /// ledger: bursar presents the same payment again, and you pay once. The id with a different
+        /// request is an error of the kind [`Purchase`](crate::ErrorKind::Purchase). bursar reports an
+        /// invalid id when the request is sent.
+        pub fn purchase_id(mut self, id: impl Into<String>) -> Self {
+            self.options_mut().set_purchase_id(&id.into());
+            self
+        }
+
+        /// Records the payment under a tag. The policy can set limits for it.
+        pub fn tag(mut self, tag: impl Into<String>) -> Self {
+            self.options_mut().set_tag(tag.into());
+            self
+        }
+
+        /// Buys again even while an identical purchase is unresolved.
+        ///
+        /// Without it, a request with the same method, URL and body as an unresolved purchase presents the
+        /// payment of that purchase again. A retry therefore pays once.
+        pub const fn allow_duplicate(mut self) -> Self {
+            self.options_mut().set_allow_duplicate();
+            self
+        }
+
+        /// Accepts changed terms once.
+        ///
+        /// When the seller answers the payment with another 402, bursar checks the new terms against the
+        /// whole policy and signs them under the nonce of the purchase. At most one of the two payments
+        /// can settle.
+        pub const fn accept_new_terms(mut self) -> Self {
+            self.options_mut().set_accept_new_terms();
+            self
+        }
+
+        /// Never pays. You receive a 402 as the seller sent it.
+        pub const fn no_payment(mut self) -> Self {
+            self.options_mut().set_no_payment();
+            self
+        }
+    };
+}
+pub(crate) use purchase_setters;
+
+/// How one request is to be paid.
+///
+/// [`RequestBuilder`](crate::RequestBuilder), [`PurchaseRequest`] and `mcp::ToolCall` have the same setters, and
+/// take a whole set of options with `options`. The middleware takes the options as an extension of a request.
+///
+/// ```
+/// use bursar::{Client, PurchaseOptions, usd};
+///
+/// # fn example(client: &Client) {
+/// let research = PurchaseOptions::new().tag("research").max_price(usd!("0.02"));
+/// let request = client.get("https://api.example.com/report").options(research.clone());
+/// let other = client.get("https://api.example.com/news").options(research).purchase_id("news-1");
+/// # drop((request, other));
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a request has them"]
+pub struct PurchaseOptions {
+    max_price: Option<Amount>,
+    purchase_id: Option<Result<PurchaseId, PurchaseIdError>>,
+    tag: Option<String>,
+    allow_duplicate: bool,
+    accept_new_terms: bool,
+    no_payment: bool,
+}
+
+impl PurchaseOptions {
+    /// Returns the options of a plain request: the policy alone decides.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    purchase_setters!();
+
+    const fn options_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    pub(crate) fn set_max_price(&mut self, max: Amount) {
+        self.max_price = Some(max);
+    }
+
+    pub(crate) fn set_purchase_id(&mut self, id: &str) {
+        self.purchase_id = Some(id.parse());
+    }
+
+    pub(crate) fn set_tag(&mut self, tag: String) {
+        self.tag = Some(tag);
+    }
+
+    pub(crate) const fn set_allow_duplicate(&mut self) {
+        self.allow_duplicate = true;
+    }
+
+    pub(crate) const fn set_accept_new_terms(&mut self) {
+        self.accept_new_terms = true;
+    }
+
+    pub(crate) const fn set_no_payment(&mut self) {
+        self.no_payment = true;
+    }
+
+    /// The caller's id for the purchase. Every use of the id reports an invalid one.
+    pub(crate) fn id(&self) -> Result<Option<&PurchaseId>, PurchaseIdError> {
+        match &self.purchase_id {
+            None => Ok(None),
+            Some(Ok(id)) => Ok(Some(id)),
+            Some(Err(error)) => Err(*error),
+        }
+    }
+
+    pub(crate) fn tag_name(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    pub(crate) const fn forbid_payment(&self) -> bool {
+        self.no_payment
+    }
+}
+
+/// The request to be paid for: method, URL and body, and the options for paying it.
+///
+/// [`Client`](crate::Client) makes one for each HTTP request. Make one yourself to call
+/// [`Payer`](crate::Payer) directly, or to ask which rules a payment would meet:
+///
+/// ```
+/// use bursar::{PurchaseRequest, usd};
+///
+/// let request = PurchaseRequest::new("POST", "https://tools.example/call", b"{\"city\":\"Paris\"}")?
+///     .tag("research")
+///     .max_price(usd!("0.02"));
+/// assert_eq!(request.origin().to_string(), "https://tools.example");
+/// # Ok::<(), bursar::PurchaseRequestError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is authorized"]
+pub struct PurchaseRequest {
+    method: Method,
+    url: Url,
+    origin: Origin,
+    identity: RequestIdentity,
+    options: PurchaseOptions,
+    deadline: Option<Instant>,
+}
+
+/// The identity of a request. bursar computes it once for each call, also through redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestIdentity {
+    fingerprint: B256,
+    /// Whether the body is known. Without it, two different requests can have one fingerprint.
+    complete: bool,
+}
+
+impl RequestIdentity {
+    /// Hashes method, URL without fragment, and body. `None` is a body that cannot be read, such as a stream.
+    pub(crate) fn of(method: &Method, url: &Url, body: Option<&[u8]>) -> Self {
+        let url = &url[..Position::AfterQuery];
+        let hash = match body {
+            None => B256::ZERO,
+            Some([]) => KECCAK256_EMPTY,
+            Some(body) => keccak256(body),
+        };
+        let mut preimage = Vec::with_capacity(url.len().saturating_add(48));
+        preimage.extend_from_slice(method.as_str().as_bytes());
+        preimage.push(0);
+        preimage.extend_from_slice(url.as_bytes());
+        preimage.push(0);
+        preimage.extend_from_slice(hash.as_slice());
+        Self {
+            fingerprint: keccak256(preimage),
+            complete: body.is_some(),
+        }
+    }
+}
+
+impl PurchaseRequest {
+    /// Returns the request with this method, URL and body. bursar hashes the body and does not keep it.
+    ///
+    /// # Errors
+    /// When the method or the URL cannot be parsed, or the URL is not `http` or `https` with a host.
+    pub fn new(method: &str, url: &str, body: &[u8]) -> Result<Self, PurchaseRequestError> {
+        let method = method.parse().map_err(|_| PurchaseRequestError::Method)?;
+        Self::from_parts(method, url.parse()?, Some(body))
+    }
+
+    /// As [`new`](Self::new), with `None` for a body that cannot be read.
+    pub(crate) fn from_parts(
+        method: Method,
+        url: Url,
+        body: Option<&[u8]>,
+    ) -> Result<Self, PurchaseRequestError> {
+        let identity = RequestIdentity::of(&method, &url, body);
+        Self::with_identity(method, url, identity)
+    }
+
+    /// A request whose identity was computed before, perhaps for the URL that redirected here.
+    pub(crate) fn with_identity(
+        method: Method,
+        url: Url,
+        identity: RequestIdentity,
+    ) -> Result<Self, PurchaseRequestError> {
+        let origin = Origin::of(&url).ok_or(PurchaseRequestError::NotHttp)?;
+        Ok(Self {
+            method,
+            url,
+            origin,
+            identity,
+            options: PurchaseOptions::default(),
+            deadline: None,
+        })
+    }
+
+    purchase_setters!();
+
+    /// Replaces all options.
+    pub fn options(mut self, options: PurchaseOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Returns the method.
+    #[must_use]
+    pub const fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Returns the URL. It may hold secrets in its query.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Returns the origin of the URL: the seller that rules and limits are about.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    const fn options_mut(&mut self) -> &mut PurchaseOptions {
+        &mut self.options
+    }
+
+    /// Bounds the call: bursar signs nothing after the deadline.
+    pub(crate) const fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The time that the call has left, if it is bounded.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// The hash that tells this request from others.
+    pub(crate) const fn fingerprint(&self) -> B256 {
+        self.identity.fingerprint
+    }
+
+    /// Whether an unresolved purchase with the same fingerprint is a purchase of this request, to be resumed.
+    pub(crate) const fn resumes_identical(&self) -> bool {
+        self.identity.complete && !self.options.allow_duplicate
+    }
+
+    /// See [`PurchaseOptions::id`].
+    pub(crate) fn id(&self) -> Result<Option<&PurchaseId>, PurchaseIdError> {
+        self.options.id()
+    }
+
+    pub(crate) fn tag_name(&self) -> Option<&str> {
+        self.options.tag_name()
+    }
+
+    pub(crate) const fn price_ceiling(&self) -> Option<&Amount> {
+        self.options.max_price.as_ref()
+    }
+
+    pub(crate) const fn accepts_new_terms(&self) -> bool {
+        self.options.accept_new_terms
+    }
+
+    pub(crate) const fn forbids_payment(&self) -> bool {
+        self.options.forbid_payment()
+    }
+
+    /// The same request for the purchase that it has begun: new terms keep its nonce.
+    pub(crate) fn continuing(&self, purchase: &PurchaseId) -> Self {
+        let mut request = self.clone();
+        request.options.purchase_id = Some(Ok(purchase.clone()));
+        request
+    }
+}
+
+/// Why [`PurchaseRequest::new`] refused its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PurchaseRequestError {
+    /// The method is not a token such as `GET`.
+    #[error("the method is not an HTTP method")]
+    Method,
+    /// The text is not a URL.
+    #[error("the text is not a URL: {0}")]
+    Url(#[from] url::ParseError),
+    /// The URL has another scheme, or no host.
+    #[error("the URL is not http or https with a host")]
+    NotHttp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(method: &str, url: &str, body: &[u8]) -> B256 {
+        PurchaseRequest::new(method, url, body)
+            .unwrap()
+            .fingerprint()
+    }
+
+    #[test]
+    fn method_url_and_body_tell_requests_apart_and_a_fragment_does_not() {
+        let one = identity("POST", "https://a.example/x?y=1", b"body");
+        assert_eq!(
+            one,
+            identity("POST", "https://a.example/x?y=1#part", b"body")
+        );
+        for other in [
+            identity("PUT", "https://a.example/x?y=1", b"body"),
+            identity("POST", "https://a.example/x?y=2", b"body"),
+            identity("POST", "https://a.example/x?y=1", b"other"),
+            identity("POST", "https://a.example/x?y=1", b""),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_request_with_an_unreadable_body_resumes_no_purchase() {
+        let url: Url = "https://a.example/x".parse().unwrap();
+        let stream = PurchaseRequest::from_parts(Method::POST, url, None).unwrap();
+        assert!(!stream.resumes_identical());
+        let known = PurchaseRequest::new("POST", "https://a.example/x", b"").unwrap();
+        assert!(known.resumes_identical());
+        assert!(!known.allow_duplicate().resumes_identical());
+    }
+
+    #[test]
+    fn an_invalid_purchase_id_is_reported_wherever_the_id_is_used() {
+        let request = PurchaseRequest::new("GET", "https://a.example", b"").unwrap();
+        assert_eq!(request.id(), Ok(None));
+        assert_eq!(request.purchase_id("a b").id(), Err(PurchaseIdError));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |method: &str, url: &str| PurchaseRequest::new(method, url, b"").unwrap_err();
+        assert_eq!(error("", "https://a.example"), PurchaseRequestError::Method);
+        assert_eq!(error("GET", "data:x"), PurchaseRequestError::NotHttp);
+        assert!(matches!(error("GET", "a"), PurchaseRequestError::Url(_)));
+    }
+}
