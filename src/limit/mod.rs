@@ -24,6 +24,8 @@ pub(crate) use kind::{Limit, LimitKind};
 pub use scope::Scope;
 pub(crate) use scope::{PaymentView, ScopeKind, Selector};
 pub(crate) use sum::Sum;
-pub(crate) use totals::{Total, TotalStore, Totals, running_total, same_usage};
+#[cfg(feature = "sqlite")]
+pub(crate) use totals::same_usage;
+pub(crate) use totals::{Total, TotalStore, Totals, running_total};
 pub(crate) use usage::{Charge, Chargeable, LimitQuery, NoUsage, Unit, Usage, leaves_at, sum};
 pub(crate) use window::{BEGINNING, Moment, ShortDuration, Since, Window};

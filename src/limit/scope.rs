@@ -212,6 +212,23 @@ impl ScopeKind {
         }
     }
 
+    /// Whether `scope` is of this kind.
+    pub(crate) fn is_kind_of(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Global => matches!(scope, Scope::Global),
+            Self::Origin => matches!(scope, Scope::Origin(_)),
+            Self::Resource => matches!(scope, Scope::Resource(..)),
+            Self::Host(pattern) => matches!(scope, Scope::Host(other) if other == pattern),
+            Self::Domain => matches!(scope, Scope::Domain(_)),
+            Self::Payee => matches!(scope, Scope::Payee(_)),
+            Self::Asset => matches!(scope, Scope::Asset(..)),
+            Self::Network => matches!(scope, Scope::Network(_)),
+            Self::Request => matches!(scope, Scope::Request(_)),
+            Self::Tag => matches!(scope, Scope::Tag(_)),
+            Self::Agent => matches!(scope, Scope::Agent(_)),
+        }
+    }
+
     /// Returns the scope of this kind that the payment belongs to, if there is one.
     pub(crate) fn scope_of(&self, payment: &PaymentView<'_>) -> Option<Scope> {
         let origin = payment.origin;
@@ -333,6 +350,10 @@ mod tests {
         };
         for (scope, _) in all() {
             let kind = ScopeKind::of(&scope);
+            let kinds_of_it = all()
+                .into_iter()
+                .filter(|(other, _)| kind.is_kind_of(other));
+            assert_eq!(kinds_of_it.count(), 1, "{scope}");
             assert!(scope.covers(&payment), "{scope}");
             assert_eq!(kind.scope_of(&payment).as_ref(), Some(&scope));
             assert_eq!(scope.covers(&other), scope == Scope::Global, "{scope}");

@@ -4,8 +4,8 @@
 //! a purchase changes the sums that it is in. A window moves on when a limit asks for it, by the charges that left it
 //! since. So a charge is added once and leaves each window once, and the cost does not grow with the ledger.
 //!
-//! Reservations are in the sums, and lapsed ones until the ledger voids them. [`running_total`] subtracts those that
-//! must not count.
+//! A store may put reservations into the sums, lapsed ones included, or leave them all out. [`running_total`] corrects
+//! the sum for reservations that must not count, or that are left out.
 
 use alloy::primitives::U256;
 
@@ -30,13 +30,13 @@ pub(crate) struct Total {
 }
 
 impl Total {
-    /// Returns the part of `purchase` in the sum, and its moment. The purchase must be in the scope.
-    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Option<(U256, Timestamp)> {
+    /// Returns the moment of `purchase` and its part of the sum. The purchase must be in the scope.
+    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Option<(Timestamp, U256)> {
         let charge = purchase
             .charge(self.window.moment)
             .filter(|charge| charge.at > self.after)?;
         let part = self.unit.measure(&charge)?;
-        (!part.is_zero()).then_some((part, charge.at))
+        (!part.is_zero()).then_some((charge.at, part))
     }
 
     /// Replaces the charge of `before` by the charge of `next`. Returns whether the total changed.
@@ -46,10 +46,10 @@ impl Total {
         if removed == added {
             return false;
         }
-        if let Some((part, _)) = removed {
+        if let Some((_, part)) = removed {
             self.sum = self.sum.minus(part);
         }
-        if let Some((part, at)) = added {
+        if let Some((at, part)) = added {
             self.sum = self.sum.plus(part);
             self.next = self.next.min(at);
         }
@@ -65,10 +65,6 @@ pub(crate) struct Totals(Vec<Kept>);
 struct Kept {
     total: Total,
     /// Whether the store has the total as it is here.
-    #[cfg_attr(
-        not(feature = "sqlite"),
-        expect(dead_code, reason = "only SQLite stores totals")
-    )]
     is_stored: bool,
 }
 
@@ -143,13 +139,15 @@ impl Totals {
 }
 
 /// Whether no limit can tell the two purchases apart.
+#[cfg(feature = "sqlite")]
 pub(crate) fn same_usage(one: &impl Chargeable, other: &impl Chargeable) -> bool {
     let same = |moment| one.charge(moment) == other.charge(moment);
     Moment::ALL.into_iter().all(same) && one.payment() == other.payment()
 }
 
 /// A store that keeps running totals, and finds charges by their moment.
-pub(crate) trait TotalStore: Usage {
+pub(crate) trait TotalStore {
+    type Error;
     type Purchase: Chargeable;
 
     /// Whether the store keeps totals of the query's scope.
@@ -161,8 +159,8 @@ pub(crate) trait TotalStore: Usage {
     /// Keeps a total that is new or has moved on.
     fn put(&self, query: &LimitQuery<'_>, total: Total) -> Result<(), Self::Error>;
 
-    /// Adds all charges of the query's scope that are later than `after` and not later than `until`, lapsed
-    /// reservations included.
+    /// Adds all charges of the query's scope that are later than `after` and not later than `until`, as the totals
+    /// have them.
     fn between(
         &self,
         query: &LimitQuery<'_>,
@@ -173,13 +171,16 @@ pub(crate) trait TotalStore: Usage {
     /// Returns a time later than `after` before which the scope has no charge. It need not be the latest such time.
     fn next(&self, query: &LimitQuery<'_>, after: Timestamp) -> Result<Timestamp, Self::Error>;
 
-    /// Returns the purchases that are in the totals and must not count: reservations that lapsed, and the purchase
-    /// that is being reserved.
-    fn absent(&self) -> impl Iterator<Item = &Self::Purchase>;
+    /// Returns the purchases that are in the totals and must not count.
+    fn not_counted(&self) -> impl Iterator<Item = &Self::Purchase>;
+
+    /// Returns the purchases that count and are not in the totals.
+    fn left_out(&self) -> impl Iterator<Item = &Self::Purchase>;
 }
 
 /// Implements [`Usage::total`] by running totals.
-pub(crate) fn running_total<S: TotalStore>(
+pub(crate) fn running_total<U: Usage, S: TotalStore<Error = U::Error>>(
+    usage: &U,
     store: &S,
     query: &LimitQuery<'_>,
     now: Timestamp,
@@ -189,9 +190,14 @@ pub(crate) fn running_total<S: TotalStore>(
     } else {
         current(store, query, now)?
     };
-    let absent = store.absent().filter_map(|purchase| query.part(purchase));
-    let total = sum.minus(absent.fold(Sum::default(), Sum::plus)).amount();
-    debug_assert_eq!(total, super::sum(store, query)?, "{query:?}");
+    let part = |purchase| query.part(purchase).map(|(_, part)| part);
+    let not_counted = store.not_counted().filter_map(part);
+    let left_out = store.left_out().filter_map(part);
+    let total = sum
+        .minus(not_counted.fold(Sum::default(), Sum::plus))
+        .plus(left_out.fold(Sum::default(), Sum::plus))
+        .amount();
+    debug_assert_eq!(total, super::sum(usage, query)?, "{query:?}");
     Ok(total)
 }
 

@@ -193,13 +193,14 @@ impl<'a> LimitQuery<'a> {
         few && near && self.unit == Unit::Payments
     }
 
-    /// Returns the part of `purchase` in the sum, or `None` if it is not in the scope or the window.
-    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Option<U256> {
+    /// Returns the moment of `purchase` and its part of the sum, or `None` if it is not in the scope or the window.
+    pub(crate) fn part(&self, purchase: &impl Chargeable) -> Option<(Timestamp, U256)> {
         let charge = purchase
             .charge(self.since.moment)
             .filter(|charge| charge.at > self.since.after)?;
+        let part = self.unit.measure(&charge)?;
         let is_in = self.scope().covers(&purchase.payment());
-        is_in.then(|| self.unit.measure(&charge)).flatten()
+        is_in.then_some((charge.at, part))
     }
 }
 

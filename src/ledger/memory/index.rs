@@ -1,17 +1,16 @@
 //! An index of purchases by scope and time, with a running total for each limit.
 //!
 //! The index begins to track a kind of scope when a limit first needs it. From then on every change of a purchase
-//! changes the index, so that no limit has to read all purchases.
+//! changes the index, so that no limit has to read all purchases. Reservations are not in the index: there are few, and
+//! most of them are signed at once.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
 use crate::Timestamp;
-use crate::ledger::Purchase;
-use crate::limit::{
-    Chargeable, LimitQuery, Moment, Scope, ScopeKind, Since, Total, Totals, same_usage,
-};
+use crate::ledger::{Purchase, State};
+use crate::limit::{Chargeable, LimitQuery, Moment, Scope, ScopeKind, Total, Totals};
 
 #[derive(Debug, Default)]
 pub(super) struct Index(Vec<Tracked>);
@@ -26,7 +25,7 @@ struct Tracked {
 
 /// The purchases of one scope.
 #[derive(Debug, Default)]
-struct Scoped {
+pub(super) struct Scoped {
     /// The moment and the position of each purchase.
     places: BTreeSet<(Timestamp, usize)>,
     totals: RefCell<Totals>,
@@ -35,71 +34,76 @@ struct Scoped {
 impl Index {
     /// Begins to track the scopes that a query needs.
     pub(super) fn track(&mut self, query: &LimitQuery<'_>, purchases: &[Purchase]) {
-        let (kind, moment) = (ScopeKind::of(query.scope()), query.since.moment);
-        let same = |tracked: &Tracked| tracked.moment == moment && tracked.kind == kind;
-        if self.0.iter().any(same) {
+        if self.tracked(query).is_some() {
             return;
         }
         let mut tracked = Tracked {
-            kind,
-            moment,
+            kind: ScopeKind::of(query.scope()),
+            moment: query.since.moment,
             scopes: HashMap::new(),
         };
         for (place, purchase) in purchases.iter().enumerate() {
-            tracked.change(place, None, Some(purchase));
+            tracked.change(place, None, Some(purchase).filter(|known| Self::has(known)));
         }
         self.0.push(tracked);
     }
 
     /// Replaces the purchase at `place`.
     pub(super) fn change(&mut self, place: usize, before: Option<&Purchase>, next: &Purchase) {
-        if before.is_some_and(|before| same_usage(before, next)) {
-            return;
-        }
+        let before = before.filter(|before| Self::has(before));
+        let next = Some(next).filter(|next| Self::has(next));
+        let is_moved = before
+            .zip(next)
+            .is_some_and(|(before, next)| before.payment() != next.payment());
         for tracked in &mut self.0 {
-            match before {
-                Some(before) if before.payment() != next.payment() => {
-                    tracked.change(place, Some(before), None);
-                    tracked.change(place, None, Some(next));
-                }
-                _ => tracked.change(place, before, Some(next)),
+            if is_moved {
+                tracked.change(place, before, None);
+                tracked.change(place, None, next);
+            } else {
+                tracked.change(place, before, next);
             }
         }
     }
 
+    /// Whether the purchase is in the index, if limits count it.
+    pub(super) fn has(purchase: &Purchase) -> bool {
+        purchase.state != State::Reserved
+    }
+
+    /// Returns the purchases of the query's scope, if it has any.
+    pub(super) fn find(&self, query: &LimitQuery<'_>) -> Option<&Scoped> {
+        self.tracked(query)?.scopes.get(query.scope())
+    }
+
+    fn tracked(&self, query: &LimitQuery<'_>) -> Option<&Tracked> {
+        let (scope, moment) = (query.scope(), query.since.moment);
+        let same = |tracked: &&Tracked| tracked.moment == moment && tracked.kind.is_kind_of(scope);
+        self.0.iter().find(same)
+    }
+}
+
+impl Scoped {
     /// Returns the total that a query asks for, if it is kept.
     pub(super) fn total(&self, query: &LimitQuery<'_>) -> Option<Total> {
-        self.find(query)?.totals.borrow().find(query).cloned()
+        self.totals.borrow().find(query).cloned()
     }
 
-    /// Keeps a total. A scope without purchases needs none.
-    pub(super) fn put(&self, query: &LimitQuery<'_>, total: Total) {
-        if let Some(scoped) = self.find(query) {
-            scoped.totals.borrow_mut().put(total);
-        }
+    /// Keeps a total.
+    pub(super) fn put(&self, total: Total) {
+        self.totals.borrow_mut().put(total);
     }
 
-    /// Returns the positions of the purchases that are later than `since` and not later than `until`, oldest first.
+    /// Returns the positions of the purchases that are later than `after` and not later than `until`, oldest first.
     pub(super) fn places(
         &self,
-        query: &LimitQuery<'_>,
-        since: Since,
+        after: Timestamp,
         until: Timestamp,
     ) -> impl Iterator<Item = (Timestamp, usize)> {
         let range = (
-            Bound::Excluded((since.after, usize::MAX)),
-            Bound::Included((until.max(since.after), usize::MAX)),
+            Bound::Excluded((after, usize::MAX)),
+            Bound::Included((until.max(after), usize::MAX)),
         );
-        let scoped = self.find(query).into_iter();
-        scoped.flat_map(move |scoped| scoped.places.range(range).copied())
-    }
-
-    fn find(&self, query: &LimitQuery<'_>) -> Option<&Scoped> {
-        let mut tracked = self
-            .0
-            .iter()
-            .filter(|tracked| tracked.moment == query.since.moment);
-        tracked.find_map(|tracked| tracked.scopes.get(query.scope()))
+        self.places.range(range).copied()
     }
 }
 
@@ -109,11 +113,12 @@ impl Tracked {
         let Some(either) = next.or(before) else {
             return;
         };
-        let at = |purchase: Option<&Purchase>| Some(purchase?.charge(self.moment)?.at);
-        let (was_at, is_at) = (at(before), at(next));
-        if was_at.is_none() && is_at.is_none() {
+        let charge = |purchase: Option<&Purchase>| purchase?.charge(self.moment);
+        let (was, is) = (charge(before), charge(next));
+        if was == is {
             return;
         }
+        let (was_at, is_at) = (was.map(|charge| charge.at), is.map(|charge| charge.at));
         let Some(scope) = self.kind.scope_of(&either.payment()) else {
             return;
         };

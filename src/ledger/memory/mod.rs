@@ -12,6 +12,7 @@ use shuttle::sync::{Mutex, MutexGuard};
 
 use alloy::primitives::{Address, B256, U256};
 
+use self::index::{Index, Scoped};
 use self::store::Store;
 use super::{
     Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
@@ -154,23 +155,27 @@ struct View<'a> {
     now: Timestamp,
     /// The purchase that is being reserved, as it is stored.
     except: Option<&'a Purchase>,
-    /// The reservations of other purchases that lapsed.
-    lapsed: Vec<&'a Purchase>,
+    /// The reservations of other purchases that count.
+    held: Vec<&'a Purchase>,
 }
 
 impl<'a> View<'a> {
     fn new(store: &'a Store, now: Timestamp, except: Option<&'a Purchase>) -> Self {
-        let is_other =
-            |purchase: &&Purchase| except.is_none_or(|except| except.seq != purchase.seq);
-        let lapsed = store
-            .held()
-            .filter(|held| !held.counts(now))
-            .filter(is_other);
-        Self {
+        let mut view = Self {
             store,
             now,
             except,
-            lapsed: lapsed.collect(),
+            held: Vec::new(),
+        };
+        let held = store.held().filter(|held| view.counts(held));
+        view.held = held.collect();
+        view
+    }
+
+    fn totals_of(&self, query: &LimitQuery<'_>) -> TotalsOf<'_> {
+        TotalsOf {
+            view: self,
+            scoped: self.store.index().find(query),
         }
     }
 
@@ -204,7 +209,7 @@ impl Usage for View<'_> {
     }
 
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
-        running_total(self, query, self.now)
+        running_total(self, &self.totals_of(query), query, self.now)
     }
 
     fn leaves_at(
@@ -212,16 +217,23 @@ impl Usage for View<'_> {
         query: &LimitQuery<'_>,
         units: U256,
     ) -> Result<Option<Timestamp>, LedgerError> {
-        let places = self
-            .store
-            .index()
-            .places(query, query.since, Timestamp::MAX);
-        let mut gone = U256::ZERO;
-        let mut counted = places.filter_map(|(at, place)| {
+        let totals = self.totals_of(query);
+        let places = totals.places(query.since.after, Timestamp::MAX);
+        let signed = places.filter_map(|(_, place)| {
             let purchase = self.store.get(place).filter(|known| self.counts(known))?;
-            Some((at, query.part(purchase)?))
+            query.part(purchase)
         });
-        let last = counted.find_map(|(at, part)| {
+        let held = self.held.iter().filter_map(|held| query.part(*held));
+        let mut held: Vec<_> = held.collect();
+        held.sort_unstable_by_key(|(at, _)| *at);
+        let (mut signed, mut held) = (signed.peekable(), held.into_iter().peekable());
+        let mut oldest_first = std::iter::from_fn(|| match (held.peek(), signed.peek()) {
+            (Some((held_at, _)), Some((signed_at, _))) if held_at <= signed_at => held.next(),
+            (_, Some(_)) => signed.next(),
+            (_, None) => held.next(),
+        });
+        let mut gone = U256::ZERO;
+        let last = oldest_first.find_map(|(at, part)| {
             gone = gone.saturating_add(part);
             (gone >= units).then_some(at)
         });
@@ -254,19 +266,40 @@ impl Usage for View<'_> {
     }
 }
 
-impl TotalStore for View<'_> {
+/// The totals of one scope during one check. A scope without signed purchases has none.
+struct TotalsOf<'a> {
+    view: &'a View<'a>,
+    scoped: Option<&'a Scoped>,
+}
+
+impl TotalsOf<'_> {
+    /// Returns the positions of the purchases that are later than `after`, and not later than `until`, oldest first.
+    fn places(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+    ) -> impl Iterator<Item = (Timestamp, usize)> {
+        let scoped = self.scoped.into_iter();
+        scoped.flat_map(move |scoped| scoped.places(after, until))
+    }
+}
+
+impl TotalStore for TotalsOf<'_> {
+    type Error = LedgerError;
     type Purchase = Purchase;
 
     fn keeps(&self, _: &LimitQuery<'_>) -> bool {
-        true
+        self.scoped.is_some()
     }
 
     fn find(&self, query: &LimitQuery<'_>) -> Result<Option<Total>, LedgerError> {
-        Ok(self.store.index().total(query))
+        Ok(self.scoped.and_then(|scoped| scoped.total(query)))
     }
 
-    fn put(&self, query: &LimitQuery<'_>, total: Total) -> Result<(), LedgerError> {
-        self.store.index().put(query, total);
+    fn put(&self, _: &LimitQuery<'_>, total: Total) -> Result<(), LedgerError> {
+        if let Some(scoped) = self.scoped {
+            scoped.put(total);
+        }
         Ok(())
     }
 
@@ -276,29 +309,24 @@ impl TotalStore for View<'_> {
         after: Timestamp,
         until: Timestamp,
     ) -> Result<Sum, LedgerError> {
-        let since = Since {
-            after,
-            ..query.since
-        };
-        let charges = self
-            .store
-            .index()
-            .places(query, since, until)
-            .filter_map(|(_, place)| self.store.get(place)?.charge(since.moment));
-        let parts = charges.filter_map(|charge| query.unit.measure(&charge));
+        let parts = self.places(after, until).filter_map(|(_, place)| {
+            let charge = self.view.store.get(place)?.charge(query.since.moment)?;
+            query.unit.measure(&charge)
+        });
         Ok(parts.fold(Sum::default(), Sum::plus))
     }
 
-    fn next(&self, query: &LimitQuery<'_>, after: Timestamp) -> Result<Timestamp, LedgerError> {
-        let since = Since {
-            after,
-            ..query.since
-        };
-        let mut places = self.store.index().places(query, since, Timestamp::MAX);
-        Ok(places.next().map_or(Timestamp::MAX, |(at, _)| at))
+    fn next(&self, _: &LimitQuery<'_>, after: Timestamp) -> Result<Timestamp, LedgerError> {
+        let first = self.places(after, Timestamp::MAX).next();
+        Ok(first.map_or(Timestamp::MAX, |(at, _)| at))
     }
 
-    fn absent(&self) -> impl Iterator<Item = &Purchase> {
-        self.lapsed.iter().copied().chain(self.except)
+    fn not_counted(&self) -> impl Iterator<Item = &Purchase> {
+        let known = self.view.except.into_iter();
+        known.filter(|known| Index::has(known))
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = &Purchase> {
+        self.view.held.iter().copied()
     }
 }

@@ -197,7 +197,7 @@ impl Recount {
         for scope in Scope::all_of(&purchase.payment()) {
             let totals = self.totals.get_mut(&scope.key());
             for Recounted { total, sum, stays } in totals.into_iter().flatten() {
-                if let Some((part, at)) = total.part(purchase) {
+                if let Some((at, part)) = total.part(purchase) {
                     *sum = sum.plus(part);
                     *stays &= at >= total.next;
                 }

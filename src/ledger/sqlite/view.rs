@@ -96,7 +96,7 @@ impl Usage for View<'_> {
     }
 
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
-        running_total(self, query, self.now)
+        running_total(self, self, query, self.now)
     }
 
     fn first_payee(
@@ -126,6 +126,7 @@ impl Usage for View<'_> {
 }
 
 impl TotalStore for View<'_> {
+    type Error = LedgerError;
     type Purchase = Purchase;
 
     fn keeps(&self, query: &LimitQuery<'_>) -> bool {
@@ -170,8 +171,12 @@ impl TotalStore for View<'_> {
         Ok(next)
     }
 
-    fn absent(&self) -> impl Iterator<Item = &Purchase> {
+    fn not_counted(&self) -> impl Iterator<Item = &Purchase> {
         self.lapsed.iter().chain(self.known)
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = &Purchase> {
+        std::iter::empty()
     }
 }
 
