@@ -226,7 +226,7 @@ pub fn settles(paid: &SignedPayment, header: &[u8]) -> Option<B256> {
 /// When `order-1` is no purchase id.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without it no target means anything")]
-pub fn payment() -> SignedPayment {
+pub fn signed_payment() -> SignedPayment {
     SignedPayment {
         purchase: "order-1".parse().expect("a purchase id"),
         amount: TokenAmount::from_units(usdc(), U256::from(10_000)),

@@ -6,7 +6,7 @@ use bursar::{SettlementResponse, fuzzing};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let paid = fuzzing::payment();
+    let paid = fuzzing::signed_payment();
     check(&paid, data);
     check(&paid, fuzzing::header(data).as_bytes());
 });
