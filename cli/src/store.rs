@@ -1,4 +1,4 @@
-//! The books of the command line: a file, or a schema of a PostgreSQL server.
+//! The ledger of the command: a SQLite file or a PostgreSQL database.
 
 #[cfg(feature = "postgres")]
 use bursar::PostgresLedger;
@@ -7,7 +7,7 @@ use bursar::{
     Reserved, Resumption, SqliteLedger, Timestamp, Transition, Verification,
 };
 
-/// The books, wherever they are kept.
+/// A ledger in one of its stores.
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
     Sqlite(SqliteLedger),

@@ -1,4 +1,4 @@
-//! The key, and the file of the books.
+//! The key and the ledger.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -17,10 +17,10 @@ use crate::store::Store;
 const KEY: &str = "BURSAR_PRIVATE_KEY";
 const LEDGER: &str = "BURSAR_LEDGER";
 
-/// A wallet that pays, and its books.
+/// Opens a payer that can sign, and its ledger.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, Store), Failure> {
     paying_as(args, policy, |payer| {
-        if someone_to_ask() {
+        if can_ask_person() {
             payer.approver(TerminalApprover::default())
         } else {
             payer
@@ -29,16 +29,14 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<(Payer, 
     .await
 }
 
-/// The same, with an approver and a name of the caller's choice.
+/// Opens a payer that can sign, and its ledger. `customize` can set an approver.
 pub(crate) async fn paying_as(
     args: &WalletArgs,
     policy: Policy,
-    dress: impl FnOnce(PayerBuilder) -> PayerBuilder,
+    customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<(Payer, Store), Failure> {
     let signer = signer(args)?.ok_or_else(|| {
-        Failure::usage(format!(
-            "there is no key to pay with; set {KEY} or give --keystore FILE"
-        ))
+        Failure::usage(format!("no key is set; set {KEY} or add --keystore FILE"))
     })?;
     let ledger = open(&args.ledger).await?;
     let mut payer = Payer::builder()
@@ -48,12 +46,12 @@ pub(crate) async fn paying_as(
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    let payer = dress(payer);
+    let payer = customize(payer);
     Ok((payer.build()?, ledger))
 }
 
-/// A wallet that only judges: of the key's address if there is a key, and with the books as they
-/// are if there are any. It creates no file.
+/// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
+/// exists. It creates no file.
 pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
@@ -68,7 +66,7 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
     reading(payer, policy, existing(&args.ledger).await?)
 }
 
-/// A wallet without a key, to ask about limits.
+/// Opens a payer without a key, which only evaluates limits.
 pub(crate) fn keyless(policy: Policy, ledger: Option<Store>) -> Result<Payer, Failure> {
     let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
         Err(SignerError::rejected("no key"))
@@ -85,8 +83,8 @@ fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Store>) -> Result
     Ok(payer.build()?)
 }
 
-/// Whether a person can be asked to approve.
-pub(crate) fn someone_to_ask() -> bool {
+/// Returns true if a terminal is available to ask a person for an approval.
+pub(crate) fn can_ask_person() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
@@ -101,7 +99,7 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     }
 }
 
-/// The books, new ones if there are none.
+/// Opens the ledger, and creates it if it does not exist.
 async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
     let path = match place(args)? {
         Place::Server(url) => return connect(&url).await,
@@ -112,7 +110,7 @@ async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
     {
         create_private(directory).map_err(|error| {
             Failure::failed(format!(
-                "the directory of the ledger, {}, cannot be made: {error}",
+                "the directory of the ledger, {}, cannot be created: {error}",
                 directory.display()
             ))
         })?;
@@ -120,7 +118,7 @@ async fn open(args: &LedgerArgs) -> Result<Store, Failure> {
     Ok(Store::Sqlite(SqliteLedger::open(&path)?))
 }
 
-/// The books, if there are any. A server's are laid out if need be.
+/// Opens the ledger if it exists. In a database, it creates missing tables.
 pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure> {
     let path = match place(args)? {
         Place::Server(url) => return connect(&url).await.map(Some),
@@ -128,7 +126,7 @@ pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure
     };
     let exists = path.try_exists().map_err(|error| {
         Failure::failed(format!(
-            "the ledger {} cannot be reached: {error}",
+            "the ledger {} cannot be read: {error}",
             path.display()
         ))
     })?;
@@ -139,8 +137,8 @@ pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Store>, Failure
     }
 }
 
-/// The books; an error if there are none.
-pub(crate) async fn kept(args: &LedgerArgs) -> Result<Store, Failure> {
+/// Opens the ledger, or fails if it does not exist.
+pub(crate) async fn required(args: &LedgerArgs) -> Result<Store, Failure> {
     match existing(args).await? {
         Some(ledger) => Ok(ledger),
         None => Err(Failure::failed(format!(
@@ -158,14 +156,14 @@ async fn connect(url: &str) -> Result<Store, Failure> {
 #[cfg(not(feature = "postgres"))]
 async fn connect(_: &str) -> Result<Store, Failure> {
     Err(Failure::usage(
-        "this bursar was built without the feature `postgres`",
+        "this build of bursar has no support for PostgreSQL; build it with the feature `postgres`",
     ))
 }
 
-/// Where the books are.
+/// The location of the ledger.
 enum Place {
     File(PathBuf),
-    /// With its password.
+    /// The URL of a database. It can contain a password.
     Server(String),
 }
 
@@ -173,31 +171,31 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Server(_) => f.write_str("the PostgreSQL server"),
+            Self::Server(_) => f.write_str("the PostgreSQL database"),
         }
     }
 }
 
 fn place(args: &LedgerArgs) -> Result<Place, Failure> {
-    let said = args
+    let location = args
         .ledger
         .clone()
         .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
-    let said = match said.as_ref().and_then(|said| said.to_str()) {
+    let location = match location.as_ref().and_then(|location| location.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             return Ok(Place::Server(url.to_owned()));
         }
-        _ => said,
+        _ => location,
     };
-    if let Some(path) = said {
+    if let Some(path) = location {
         return Ok(Place::File(path));
     }
     let state = state_directory()
-        .ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
+        .ok_or_else(|| Failure::usage("no home directory is set; add --ledger PATH"))?;
     Ok(Place::File(state.join("bursar").join("ledger.db")))
 }
 
-/// Where programs keep what must outlive them.
+/// Returns the directory in which programs keep their state.
 fn state_directory() -> Option<PathBuf> {
     let directory = |variable: &str| {
         std::env::var_os(variable)
@@ -213,7 +211,7 @@ fn state_directory() -> Option<PathBuf> {
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))
 }
 
-/// A directory that its owner alone can enter.
+/// Creates a directory that only its owner can open.
 fn create_private(directory: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);

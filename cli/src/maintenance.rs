@@ -1,4 +1,4 @@
-//! `bursar ledger COMMAND`: checking the books, comparing them with the chain, and using them.
+//! `bursar ledger COMMAND`: check the ledger, compare it with the chain, and correct it.
 
 use bursar::chain::{Answer, ChainReader};
 use bursar::{
@@ -8,8 +8,8 @@ use bursar::{
 use serde_json::json;
 
 use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
-use crate::books::table;
 use crate::exit::{Exit, Failure};
+use crate::ledger::table;
 use crate::store::Store;
 use crate::{output, wallet};
 
@@ -20,14 +20,14 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Evidence { purchase, ledger } => evidence(&purchase, &ledger).await,
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
-        LedgerCommand::Stop { reason, ledger } => {
-            let order = Freeze::new(reason, SystemClock.now());
-            wallet::kept(&ledger).await?.stop(Some(&order)).await?;
-            output::finish(output::print("paying is stopped\n"), Exit::Done)
+        LedgerCommand::Freeze { reason, ledger } => {
+            let freeze = Freeze::new(reason, SystemClock.now());
+            wallet::required(&ledger).await?.stop(Some(&freeze)).await?;
+            output::finish(output::print("all payments are stopped\n"), Exit::Done)
         }
-        LedgerCommand::Go { ledger } => {
-            wallet::kept(&ledger).await?.stop(None).await?;
-            output::finish(output::print("paying may go on\n"), Exit::Done)
+        LedgerCommand::Unfreeze { ledger } => {
+            wallet::required(&ledger).await?.stop(None).await?;
+            output::finish(output::print("payments are allowed again\n"), Exit::Done)
         }
     }
 }
@@ -45,15 +45,15 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let nobody = signer_fn(Address::ZERO, |_| async {
+    let no_signer = signer_fn(Address::ZERO, |_| async {
         Err(SignerError::rejected("no key"))
     });
-    // No limit is asked.
+    // Reconciling evaluates no limit, so any policy will do.
     let policy = Policy::new().allow_network(Network::from_chain_id(8453));
     let payer = Payer::builder()
-        .signer(nobody)
+        .signer(no_signer)
         .policy(policy)
-        .ledger(wallet::kept(&args.ledger).await?)
+        .ledger(wallet::required(&args.ledger).await?)
         .chain(chain);
     let done = payer.build()?.reconcile().await?;
     let open = done
@@ -62,7 +62,7 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     let printed = if args.json {
         done.iter().try_for_each(output::print_json)
     } else {
-        let head = ["PURCHASE", "BEFORE", "AFTER", "THE CHAIN SAYS"].map(ToOwned::to_owned);
+        let head = ["PURCHASE", "BEFORE", "AFTER", "CHAIN"].map(ToOwned::to_owned);
         let rows = done.iter().map(|purchase| {
             let (before, after) = (purchase.before.to_string(), purchase.after.to_string());
             [
@@ -78,7 +78,10 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::kept(&args.ledger).await?.verify(args.head).await?;
+    let report = wallet::required(&args.ledger)
+        .await?
+        .verify(args.head)
+        .await?;
     let sound = report.is_sound();
     let mut text: String = report
         .faults
@@ -101,33 +104,33 @@ async fn verify(args: &Verify) -> Result<Exit, Failure> {
 }
 
 async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Failure> {
-    let (_, entry) = find(purchase, ledger).await?;
-    output::finish(output::print_json(&Evidence::from(entry)), Exit::Done)
+    let (_, stored) = find(purchase, ledger).await?;
+    output::finish(output::print_json(&Evidence::from(stored)), Exit::Done)
 }
 
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
-    let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
-    let booked = ledger.purchases(&Filter::all()).await?;
-    let elsewhere = booked
+    let (ledger, stored) = find(&args.purchase, &args.ledger).await?;
+    let all = ledger.purchases(&Filter::all()).await?;
+    let duplicate = all
         .iter()
-        .find(|other| other.key() != entry.key() && other.was_refunded_by(args.transaction));
-    if let Some(other) = elsewhere {
+        .find(|other| other.key() != stored.key() && other.was_refunded_by(args.transaction));
+    if let Some(other) = duplicate {
         return Err(Failure::failed(format!(
-            "the transaction is booked as a refund of purchase {}",
+            "the ledger already contains this transaction as a refund of purchase {}",
             other.purchase
         )));
     }
     let refund = Refund::new(args.transaction, args.value, SystemClock.now(), false);
     ledger
         .record(
-            &entry.key(),
+            &stored.key(),
             &Transition::Refunded(refund),
             SystemClock.now(),
         )
         .await?;
     output::finish(
         output::print(format_args!(
-            "refund booked for purchase {}\n",
+            "recorded a refund for purchase {}\n",
             args.purchase
         )),
         Exit::Done,
@@ -135,33 +138,33 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 }
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
-    let (_, entry) = find(purchase, &args.ledger).await?;
-    let (payer, _) = wallet::paying(args, Policy::new().allow_network(entry.network)).await?;
+    let (_, stored) = find(purchase, &args.ledger).await?;
+    let (payer, _) = wallet::paying(args, Policy::new().allow_network(stored.network)).await?;
     let cancellation = payer.cancel(purchase).await?;
-    let sent = json!({
+    let transaction = json!({
         "network": cancellation.network(),
         "to": cancellation.contract().to_string(),
         "data": format!("0x{}", hex(&cancellation.calldata())),
     });
-    output::finish(output::print_json(&sent), Exit::Done)
+    output::finish(output::print_json(&transaction), Exit::Done)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The purchase of this id, whoever's it is.
+/// Returns the ledger and its purchase with this id, of any payer.
 async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Store, Purchase), Failure> {
-    let ledger = wallet::kept(args).await?;
+    let ledger = wallet::required(args).await?;
     let mut found = ledger.purchases(&Filter::all()).await?;
-    found.retain(|entry| entry.purchase == *purchase);
+    found.retain(|stored| stored.purchase == *purchase);
     match (found.pop(), found.is_empty()) {
         (None, _) => Err(Failure::failed(format!(
-            "the books hold no purchase `{purchase}`"
+            "the ledger has no purchase `{purchase}`"
         ))),
-        (Some(entry), true) => Ok((ledger, entry)),
+        (Some(stored), true) => Ok((ledger, stored)),
         (Some(_), false) => Err(Failure::failed(format!(
-            "several payers have a purchase `{purchase}` in these books"
+            "the ledger has purchases `{purchase}` of several payers"
         ))),
     }
 }
