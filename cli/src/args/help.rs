@@ -65,7 +65,7 @@ Output:
      \"authorization\":{\"amount\",\"asset\",\"network\",\"payTo\",\"nonce\",\"validBefore\"}|null,
      \"receipt\":{\"success\",\"transaction\",\"network\",\"payer\"}|null,
      \"body\":\"at most 64 KiB\", \"error\":{\"kind\",\"message\"}|null}
-  status         the HTTP status
+  status         the HTTP status; null if bursar returns no answer, for example after a denial
   payment        paid only if a receipt names the transaction, and its network and payer match the authorization;
                  an answer without such a receipt is maybe_paid
   authorization  the signed payment: amount in atomic units as a decimal string, asset is the address of the token,
