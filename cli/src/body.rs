@@ -1,4 +1,4 @@
-//! Where the answer's body goes: standard output, a file, or the JSON object.
+//! The destination of the body: standard output, a file, or the JSON object.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,35 +9,36 @@ use bursar::reqwest::{self, Response};
 use crate::args::Pay;
 use crate::exit::Failure;
 
-/// The most of a body that the JSON object shows.
+/// The largest part of a body that the JSON object contains, in bytes.
 const SHOWN: usize = 64 * 1024;
 
-/// The place of all bodies of a run, one after the other.
+/// The destination of all bodies of a run, one after the other.
 pub(crate) struct Sink {
     file: Option<File>,
     captures: bool,
-    begun: bool,
+    started: bool,
 }
 
-/// A body that was brought, as far as it came.
+/// The part of a body that arrived.
 #[derive(Default)]
 pub(crate) struct Delivered {
     pub(crate) shown: String,
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) interruption: Option<Interruption>,
 }
 
-pub(crate) enum Trouble {
-    /// It broke off.
+/// The reason why a body is incomplete.
+pub(crate) enum Interruption {
+    /// The body broke off.
     Read(reqwest::Error),
-    /// It could not be written down.
+    /// The destination cannot be written.
     Write(io::Error),
-    /// Nobody reads standard output any more.
+    /// The reader of standard output is gone.
     ReaderGone,
 }
 
 impl Sink {
-    /// Opens the file before anything is paid, so that no bought body is without a place. What is
-    /// in it stays until a body replaces it.
+    /// Opens the file before bursar pays, so that every paid body has a destination. The file keeps its content until a
+    /// body replaces it.
     pub(crate) fn open(args: &Pay) -> Result<Self, Failure> {
         let file = args
             .output
@@ -56,24 +57,24 @@ impl Sink {
         Ok(Self {
             file: file.transpose()?,
             captures: args.json,
-            begun: false,
+            started: false,
         })
     }
 
-    /// Brings the body piece by piece, as it comes.
+    /// Writes the body piece by piece, as it arrives.
     pub(crate) async fn deliver(&mut self, mut response: Response) -> Delivered {
-        if let Err(error) = self.begin() {
+        if let Err(error) = self.start() {
             return Delivered {
                 shown: String::new(),
-                trouble: Some(Trouble::Write(error)),
+                interruption: Some(Interruption::Write(error)),
             };
         }
         let mut head = Vec::new();
-        let trouble = loop {
+        let interruption = loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break None,
-                Err(error) => break Some(Trouble::Read(error.without_url())),
+                Err(error) => break Some(Interruption::Read(error.without_url())),
             };
             if self.captures {
                 let room = SHOWN.saturating_sub(head.len());
@@ -81,9 +82,9 @@ impl Sink {
             }
             match self.write(&chunk) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    break Some(Trouble::ReaderGone);
+                    break Some(Interruption::ReaderGone);
                 }
-                Err(error) => break Some(Trouble::Write(error)),
+                Err(error) => break Some(Interruption::Write(error)),
                 Ok(()) => {}
             }
             if self.captures && self.file.is_none() && head.len() >= SHOWN {
@@ -92,13 +93,13 @@ impl Sink {
         };
         Delivered {
             shown: text(&head),
-            trouble,
+            interruption,
         }
     }
 
-    /// The first body takes the place of what is in the file.
-    fn begin(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.begun, true) {
+    /// Empties the file for the first body.
+    fn start(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
         match &self.file {
@@ -120,8 +121,8 @@ impl Sink {
     }
 }
 
-/// Bytes as text of no more than they were: what is no UTF-8 is replaced, a character cut in two
-/// left out.
+/// Returns bytes as text that is not longer than the limit. Invalid UTF-8 is replaced, and an incomplete last
+/// character is left out.
 fn text(bytes: &[u8]) -> String {
     let whole = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

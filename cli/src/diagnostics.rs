@@ -1,4 +1,4 @@
-//! The library's warnings on standard error: above all, books that did not take an outcome.
+//! Warnings of the library on standard error, such as a ledger that cannot record a result.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::output;
 
-/// Shows warnings and errors of bursar itself from now on.
+/// Prints the warnings and errors of the library from now on.
 pub(crate) fn install() {
-    // Nothing else in this process installs one, so it cannot be refused.
+    // No other code in this process sets a subscriber, so this cannot fail.
     drop(tracing::subscriber::set_global_default(Warnings));
 }
 
@@ -32,7 +32,7 @@ impl Subscriber for Warnings {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        output::say(format_args!("bursar: {}{}", line.message, line.fields));
+        output::note(format_args!("bursar: {}{}", line.message, line.fields));
     }
 
     fn enter(&self, _: &Id) {}

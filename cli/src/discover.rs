@@ -1,4 +1,4 @@
-//! `bursar discover`: who sells it, and what the policy says to each.
+//! `bursar discover`: services in lists, with the decision of the policy.
 
 use bursar::discovery::{
     Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources,
@@ -9,22 +9,23 @@ use serde::Serialize;
 
 use crate::args::Discover as Args;
 use crate::exit::{Exit, Failure};
-use crate::report::{Problem, name, words_of};
-use crate::{books, output, policies, wallet};
+use crate::payment::network_name;
+use crate::problem::{Problem, message};
+use crate::{ledger, output, policies, wallet};
 
-/// What was found, as `--json` prints it.
+/// The services that were found, as `--json` prints them.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Shown {
-    services: Vec<ShownService>,
-    sources: Vec<ShownSource>,
-    /// How many more fit.
+pub(crate) struct DiscoverOutput {
+    services: Vec<FoundService>,
+    sources: Vec<SearchedSource>,
+    /// The number of further services that fit.
     left_out: usize,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownService {
+struct FoundService {
     standing: &'static str,
     reason: Option<String>,
     kind: &'static str,
@@ -35,14 +36,14 @@ struct ShownService {
     usd: Option<String>,
     network: Option<String>,
     pay_to: Option<String>,
-    untrusted: ShownTexts,
+    untrusted: Advertisement,
     sources: Vec<usize>,
 }
 
-/// What the service says of itself.
+/// Texts that the service wrote.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownTexts {
+struct Advertisement {
     name: Option<String>,
     description: Option<String>,
     tags: Vec<String>,
@@ -52,7 +53,7 @@ struct ShownTexts {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownSource {
+struct SearchedSource {
     kind: &'static str,
     url: String,
     pages: usize,
@@ -65,13 +66,13 @@ struct ShownSource {
 
 /// `bursar discover`.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let judged = args.policy.policy.is_some() || !args.policy.network.is_empty();
-    let payer = if judged {
+    let has_policy = args.policy.policy.is_some() || !args.policy.network.is_empty();
+    let payer = if has_policy {
         let policy = policies::allowance(&args.policy)?.policy;
         Some(wallet::judging(&args.wallet, policy).await?)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
         return Err(Failure::usage(
-            "to judge what is found, name the network that may be paid on: --network NAME",
+            "limits need a network; add --network NAME or --policy FILE",
         ));
     } else {
         None
@@ -86,17 +87,17 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         .run()
         .await?;
     let printed = if args.json {
-        output::print_json(&Shown::from(&findings))
+        output::print_json(&DiscoverOutput::from(&findings))
     } else {
         let printed = output::print(table(&findings));
-        notes(&findings).into_iter().for_each(output::say);
+        notes(&findings).into_iter().for_each(output::note);
         printed
     };
     let failed = findings.sources.iter().all(|source| source.error.is_some());
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// The policy file's own lists, unless others are named.
+/// Returns the lists of the policy file, unless the command line names lists.
 fn sources(args: &Args) -> Result<Sources, Failure> {
     let named = [
         &args.bazaar,
@@ -141,13 +142,13 @@ fn query(mut discovery: Discovery, args: &Args) -> Query {
     }
 }
 
-/// Beside a policy file, `--max-per-payment` is no rule of the policy, but holds all the same.
+/// Returns the smaller of `--max-price` and `--max-per-payment`. With a policy file, the latter is not part of the policy.
 fn max_price(args: &Args) -> Option<bursar::Usd> {
-    let beside = args
+    let per_payment = args
         .policy
         .max_per_payment
         .filter(|_| args.policy.policy.is_some());
-    args.max_price.into_iter().chain(beside).min()
+    args.max_price.into_iter().chain(per_payment).min()
 }
 
 fn table(findings: &Findings) -> String {
@@ -163,7 +164,7 @@ fn table(findings: &Findings) -> String {
         let network = service
             .quote
             .as_ref()
-            .map(|quote| name(quote.network()))
+            .map(|quote| network_name(quote.network()))
             .unwrap_or_default();
         [
             service.price.to_string(),
@@ -173,7 +174,7 @@ fn table(findings: &Findings) -> String {
             arguments(service),
         ]
     });
-    let table = books::table(head, rows);
+    let table = ledger::table(head, rows);
     let mut lines = table.lines();
     let mut text = format!("{}\n", lines.next().unwrap_or_default());
     for (line, service) in lines.zip(&findings.services) {
@@ -185,7 +186,8 @@ fn table(findings: &Findings) -> String {
     text
 }
 
-/// What `bursar pay` or `bursar mcp call` is to be given, quoted for a shell: a URL is a stranger's text.
+/// Returns the arguments for `bursar pay` or `bursar mcp call`. They are quoted for a shell, because a stranger wrote the
+/// URL.
 fn arguments(service: &Service) -> String {
     let url = quoted(service.url.as_str());
     match (service.kind, &service.tool) {
@@ -196,7 +198,7 @@ fn arguments(service: &Service) -> String {
     }
 }
 
-/// A text as one word of a POSIX shell, and never an option.
+/// Quotes a text as one argument for a POSIX shell that cannot be read as an option.
 fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._%=+,@-".contains(&byte);
     if text.bytes().all(plain) && !text.starts_with('-') && !text.is_empty() {
@@ -208,11 +210,11 @@ fn quoted(text: &str) -> String {
 fn notes(findings: &Findings) -> Vec<String> {
     let mut notes: Vec<String> = findings.sources.iter().flat_map(notes_on).collect();
     if findings.services.is_empty() {
-        notes.push("nothing was found".to_owned());
+        notes.push("no service was found".to_owned());
     }
     if findings.left_out > 0 {
         notes.push(format!(
-            "{} more fit; see them with --limit",
+            "{} more services fit; raise --limit to see them",
             findings.left_out
         ));
     }
@@ -229,44 +231,44 @@ fn notes_on(source: &SourceReport) -> Vec<String> {
     );
     let mut notes = Vec::new();
     if let Some(error) = &source.error {
-        notes.push(format!("{place}: {}", without_money(error)));
+        notes.push(format!("{place}: {}", short_message(error)));
     }
     if source.skipped.count > 0 {
         let reasons = source.skipped.reasons.join("; ");
         notes.push(format!(
-            "{place}: {} of {} items were skipped: {reasons}",
+            "{place}: skipped {} of {} items: {reasons}",
             source.skipped.count, source.items
         ));
     }
     if source.more {
         notes.push(format!(
-            "{place}: the list goes on after {} pages",
+            "{place}: stopped after {} pages; the list is longer",
             source.pages
         ));
     }
     notes
 }
 
-/// The error's words: of a list it goes without saying that nothing was paid.
-fn without_money(error: &Error) -> String {
-    let words = words_of(error);
-    words
+/// Returns the message of an error without `not paid`, because reading a list never pays.
+fn short_message(error: &Error) -> String {
+    let message = message(error);
+    message
         .strip_prefix("not paid: ")
         .map(ToOwned::to_owned)
-        .unwrap_or(words)
+        .unwrap_or(message)
 }
 
-impl From<&Findings> for Shown {
+impl From<&Findings> for DiscoverOutput {
     fn from(findings: &Findings) -> Self {
         Self {
-            services: findings.services.iter().map(ShownService::from).collect(),
-            sources: findings.sources.iter().map(ShownSource::from).collect(),
+            services: findings.services.iter().map(FoundService::from).collect(),
+            sources: findings.sources.iter().map(SearchedSource::from).collect(),
             left_out: findings.left_out,
         }
     }
 }
 
-impl From<&Service> for ShownService {
+impl From<&Service> for FoundService {
     fn from(service: &Service) -> Self {
         Self {
             standing: service.standing.name(),
@@ -286,13 +288,13 @@ impl From<&Service> for ShownService {
                 .as_ref()
                 .map(Quote::pay_to)
                 .map(|payee| payee.to_string()),
-            untrusted: ShownTexts::from(&service.untrusted),
+            untrusted: Advertisement::from(&service.untrusted),
             sources: service.sources.clone(),
         }
     }
 }
 
-impl From<&Advertised> for ShownTexts {
+impl From<&Advertised> for Advertisement {
     fn from(texts: &Advertised) -> Self {
         Self {
             name: texts.name.clone(),
@@ -304,12 +306,9 @@ impl From<&Advertised> for ShownTexts {
     }
 }
 
-impl From<&SourceReport> for ShownSource {
+impl From<&SourceReport> for SearchedSource {
     fn from(source: &SourceReport) -> Self {
-        let problem = |error: &Error| Problem {
-            kind: error.kind().name(),
-            message: without_money(error),
-        };
+        let problem = |error: &Error| Problem::new(error.kind().name(), short_message(error));
         Self {
             kind: source.kind.name(),
             url: source.url.to_string(),
@@ -328,7 +327,7 @@ mod tests {
     use super::quoted;
 
     #[test]
-    fn a_strangers_text_is_one_word_for_a_shell() {
+    fn a_text_of_a_stranger_is_one_shell_argument() {
         assert_eq!(
             quoted("https://a.example/report-1.json"),
             "https://a.example/report-1.json"

@@ -1,10 +1,10 @@
-//! How the program ends.
+//! The end of the program: exit codes and failures.
 
 use std::process::ExitCode;
 
 use bursar::{Error, ErrorKind, KeyError, LedgerError, PolicyError};
 
-/// The exit codes; `--help` explains them.
+/// The exit codes. `--help` explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
@@ -21,7 +21,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why there was no request at all: nothing was sent and nothing signed.
+/// The reason why bursar sent no request and signed nothing.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
@@ -30,7 +30,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A command line, key or policy that cannot be used.
+    /// The command line, the key or the policy cannot be used.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Usage,
@@ -39,6 +39,7 @@ impl Failure {
         }
     }
 
+    /// The command failed for another reason.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Failed,
@@ -58,7 +59,7 @@ impl From<Error> for Failure {
         Self {
             exit,
             kind: error.kind().name(),
-            message: crate::report::words_of(&error),
+            message: crate::problem::message(&error),
         }
     }
 }

@@ -1,26 +1,29 @@
-//! `bursar`: an HTTP client that pays, on the command line.
+//! The command `bursar`: an HTTP client that pays.
 
 mod args;
 mod body;
-mod books;
 mod compare;
 mod diagnostics;
 mod discover;
 mod exit;
+mod ledger;
+mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod outcome;
 mod output;
 mod password;
 mod pay;
+mod payment;
 mod policies;
+mod prices;
+mod problem;
 mod quote;
 mod render;
-mod report;
 mod request;
 #[cfg(feature = "mcp-serve")]
 mod serve;
 mod spending;
-mod upkeep;
 mod wallet;
 
 use std::process::ExitCode;
@@ -29,7 +32,7 @@ use clap::Parser;
 
 #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
 use args::McpCommand;
-use args::{Cli, Command, LedgerCommandArgs as LedgerArgs, PolicyCommand};
+use args::{Cli, Command, LedgerCommandArgs, PolicyCommand};
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -61,15 +64,15 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
         Command::Discover(args) => discover::run(args).await,
-        Command::Ledger(LedgerArgs {
+        Command::Ledger(LedgerCommandArgs {
             command: Some(command),
             ..
-        }) => upkeep::run(command).await,
-        Command::Ledger(LedgerArgs {
+        }) => maintenance::run(command).await,
+        Command::Ledger(LedgerCommandArgs {
             show,
             command: None,
-        }) => books::ledger(show).await,
-        Command::Budget(args) => books::budget(args).await,
+        }) => ledger::show(show).await,
+        Command::Budget(args) => ledger::budget(args).await,
         Command::Report(args) => spending::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         #[cfg(feature = "mcp")]

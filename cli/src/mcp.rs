@@ -3,7 +3,7 @@
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
 use bursar::{
-    Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, PurchaseKey,
+    Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, Purchase, PurchaseKey,
 };
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
@@ -11,14 +11,15 @@ use rmcp::{RoleClient, ServiceExt};
 use serde_json::{Value, json};
 
 use crate::args::{McpCall, McpServer, McpTools};
-use crate::books::table;
 use crate::exit::{Exit, Failure};
+use crate::ledger::table;
+use crate::outcome::{Outcome, Verdict};
+use crate::payment::{Authorization, Receipt, prefix};
 use crate::policies::{self, Allowance};
-use crate::quote::dry_line;
-use crate::report::{Problem, Proof, Report, Signed, Verdict, lead};
-use crate::{output, pay, wallet};
+use crate::problem::Problem;
+use crate::{output, pay, quote, wallet};
 
-/// A session with a server, and its tools.
+/// A session with an MCP server.
 struct Session {
     tools: PaidTools,
     service: RunningService<RoleClient, ()>,
@@ -40,7 +41,7 @@ impl Session {
         let service = ().serve(transport).await;
         let service = service.map_err(|error| {
             Failure::failed(format!(
-                "no MCP session with {}: {error}",
+                "bursar cannot open an MCP session with {}: {error}",
                 args.url.origin().ascii_serialization()
             ))
         })?;
@@ -53,10 +54,11 @@ impl Session {
 
     async fn list(&self) -> Result<Vec<Tool>, Failure> {
         let listed = self.service.list_all_tools().await;
-        listed.map_err(|error| Failure::failed(format!("the tools cannot be listed: {error}")))
+        listed
+            .map_err(|error| Failure::failed(format!("the server cannot list its tools: {error}")))
     }
 
-    /// Ends the session, as far as the server goes along.
+    /// Ends the session. A server that does not answer is no failure.
     async fn close(self) {
         drop(self.service.cancel().await);
     }
@@ -64,7 +66,7 @@ impl Session {
 
 /// `bursar mcp tools`.
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
-    // Nothing is paid.
+    // This command pays nothing, so any policy will do.
     let payer = wallet::keyless(
         Policy::new().allow_network(Network::from_chain_id(8453)),
         None,
@@ -89,11 +91,11 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     } else {
         let head = ["TOOL", "PRICE", "DESCRIPTION"].map(ToOwned::to_owned);
         let rows = rows.iter().map(|(tool, price)| {
-            let words = tool.description.as_deref().unwrap_or_default();
+            let description = tool.description.as_deref().unwrap_or_default();
             [
-                shown(&tool.name, 40),
+                one_line(&tool.name, 40),
                 price.clone().unwrap_or_else(|| "not asked".to_owned()),
-                shown(words, 60),
+                one_line(description, 60),
             ]
         });
         output::print(table(head, rows))
@@ -101,8 +103,8 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     output::finish(printed, Exit::Done)
 }
 
-/// What the seller says, on one line and not for long.
-fn shown(text: &str, most: usize) -> String {
+/// Returns a text of the seller on one line, shortened to a number of characters.
+fn one_line(text: &str, most: usize) -> String {
     let line: String = text
         .chars()
         .map(|character| {
@@ -119,7 +121,7 @@ fn shown(text: &str, most: usize) -> String {
     }
 }
 
-/// Asks by calling the tool with no arguments.
+/// Asks for the price with a call without arguments.
 async fn price(tools: &PaidTools, tool: &Tool) -> String {
     match tools.call(tool.name.to_string()).quote().await {
         Ok(PriceOutcome::Unpriced(_)) => "free".to_owned(),
@@ -145,7 +147,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         .ok()
         .filter(Value::is_object)
         .ok_or_else(|| {
-            Failure::usage("--args must be a JSON object such as {\"city\":\"Paris\"}")
+            Failure::usage("--args: expected a JSON object such as {\"city\":\"Paris\"}")
         })?;
     let Allowance {
         policy,
@@ -171,78 +173,74 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
     if args.allow_duplicate {
         call = call.allow_duplicate();
     }
-    let (report, verdict) = if args.dry_run {
-        dry(call).await
+    let (outcome, verdict) = if args.dry_run {
+        dry_run(call).await
     } else {
         Box::pin(buy(call, &payer)).await
     };
     session.close().await;
-    let exit = pay::exit_of(verdict, report.spend);
+    let exit = pay::exit_of(verdict, outcome.payment);
     let printed = if args.json {
-        output::print_json(&report)
+        output::print_json(&outcome)
     } else {
-        let (line, text) = match &report.quote {
-            Some(quote) => (dry_line(&report), quote.text()),
-            None if report.body.is_empty() => (report.line(), String::new()),
-            None => (report.line(), format!("{}\n", report.body)),
+        let (line, text) = match &outcome.quote {
+            Some(quote) => (quote::dry_run_line(&outcome), quote.text()),
+            None if outcome.body.is_empty() => (outcome.line(), String::new()),
+            None => (outcome.line(), format!("{}\n", outcome.body)),
         };
-        output::say(line);
+        output::note(line);
         output::print(text)
     };
     output::finish(printed, exit)
 }
 
-async fn buy(call: ToolCall, payer: &Payer) -> (Report, Verdict) {
+async fn buy(call: ToolCall, payer: &Payer) -> (Outcome, Verdict) {
     match call.send().await {
-        Ok(answer) => answered(&answer),
+        Ok(answer) => of_answer(&answer),
         Err(error) => {
-            let entry = match error
-                .purchase_id()
-                .filter(|_| error.payment_status() != PaymentStatus::NotPaid)
-            {
-                Some(id) => payer
-                    .ledger()
-                    .purchase(&PurchaseKey::new(payer.address(), id.clone()))
-                    .await
-                    .ok()
-                    .flatten(),
-                None => None,
-            };
+            let purchase = purchase(&error, payer).await;
             (
-                Report::of_error(&error, entry.as_ref()),
+                Outcome::of_error(&error, purchase.as_ref()),
                 Verdict::of(&error),
             )
         }
     }
 }
 
-async fn dry(call: ToolCall) -> (Report, Verdict) {
+/// Returns the purchase of a call that failed after its signature.
+async fn purchase(error: &bursar::Error, payer: &Payer) -> Option<Purchase> {
+    let id = error
+        .purchase_id()
+        .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
+    let key = PurchaseKey::new(payer.address(), id.clone());
+    payer.ledger().purchase(&key).await.ok().flatten()
+}
+
+async fn dry_run(call: ToolCall) -> (Outcome, Verdict) {
     match call.quote().await {
-        Ok(PriceOutcome::Unpriced(answer)) => answered(&answer),
-        Ok(PriceOutcome::Priced(price_check)) => crate::quote::judged_quotation(&price_check),
-        Err(error) => (Report::of_error(&error, None), Verdict::of(&error)),
+        Ok(PriceOutcome::Unpriced(answer)) => of_answer(&answer),
+        Ok(PriceOutcome::Priced(price_check)) => quote::of_price_check(&price_check),
+        Err(error) => (Outcome::of_error(&error, None), Verdict::of(&error)),
     }
 }
 
-fn answered(answer: &ToolAnswer) -> (Report, Verdict) {
-    let spend = answer.payment_status();
+fn of_answer(answer: &ToolAnswer) -> (Outcome, Verdict) {
+    let payment = answer.payment_status();
     let failed = answer.result().is_error == Some(true);
-    let report = Report {
-        paid: answer.payment().map(Signed::from),
-        receipt: answer.receipt().map(Proof::from),
+    let outcome = Outcome {
+        authorization: answer.payment().map(Authorization::from),
+        receipt: answer.receipt().map(Receipt::from),
         body: serde_json::to_string(answer.result()).unwrap_or_default(),
-        error: failed.then(|| Problem {
-            kind: "tool",
-            message: format!("{}: the tool answered with an error", lead(spend)),
+        error: failed.then(|| {
+            let message = format!("{}: the tool returned an error", prefix(payment));
+            Problem::new("tool", message)
         }),
-        ..Report::empty(spend)
+        ..Outcome::empty(payment)
     };
-    (
-        report,
-        if failed {
-            Verdict::Failed
-        } else {
-            Verdict::Done
-        },
-    )
+    let verdict = if failed {
+        Verdict::Failed
+    } else {
+        Verdict::Done
+    };
+    (outcome, verdict)
 }

@@ -1,4 +1,4 @@
-//! Writing to the terminal: results on standard output, words about money on standard error.
+//! Output: results on standard output, notes about payments on standard error.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,24 +8,25 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 
-/// One line on standard error. Where that is closed, nobody wants it.
-pub(crate) fn say(line: impl Display) {
+/// Prints one line on standard error. If standard error is closed, the line is lost.
+pub(crate) fn note(line: impl Display) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
-/// Text on standard output, as it is.
+/// Prints text on standard output without changes.
 pub(crate) fn print(text: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "{text}")?;
     out.flush()
 }
 
-/// One JSON object on a line of standard output.
+/// Prints one JSON object on one line of standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(format_args!("{}\n", serde_json::to_string(value)?))
 }
 
-/// The exit code, unless what was printed did not arrive. A reader who has gone has seen enough.
+/// Returns the exit code, or a failure if standard output cannot be written. A closed pipe is no failure: the reader
+/// wants no more.
 pub(crate) fn finish(printed: io::Result<()>, exit: Exit) -> Result<Exit, Failure> {
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
@@ -35,7 +36,7 @@ pub(crate) fn finish(printed: io::Result<()>, exit: Exit) -> Result<Exit, Failur
     }
 }
 
-/// What clap has to say: help or version, or a mistake in the arguments.
+/// Prints the help, the version, or a mistake in the arguments.
 pub(crate) fn usage(message: &clap::Error) -> ExitCode {
     drop(message.print());
     if message.use_stderr() {
@@ -45,8 +46,8 @@ pub(crate) fn usage(message: &clap::Error) -> ExitCode {
     }
 }
 
-/// Why nothing was done.
+/// Prints the reason of a failure, and returns its exit code.
 pub(crate) fn failed(failure: &Failure) -> ExitCode {
-    say(format_args!("bursar: {}", failure.message));
+    note(format_args!("bursar: {}", failure.message));
     failure.exit.into()
 }

@@ -9,14 +9,14 @@ use crate::exit::Failure;
 
 const VARIABLE: &str = "BURSAR_KEYSTORE_PASSWORD";
 
-/// From the environment, or typed on the terminal.
+/// Returns the password from the environment, or asks for it on the terminal.
 pub(crate) fn ask() -> Result<SecretString, Failure> {
     if let Ok(password) = std::env::var(VARIABLE) {
         return Ok(SecretString::from(password));
     }
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(format!(
-            "set {VARIABLE}, or run on a terminal to be asked for the password"
+            "the keystore needs a password; set {VARIABLE}, or run bursar on a terminal, which asks for it"
         )));
     }
     let typed =
@@ -25,7 +25,7 @@ pub(crate) fn ask() -> Result<SecretString, Failure> {
 }
 
 fn typed() -> io::Result<String> {
-    let _silence = Silence::begin();
+    let _hidden = HiddenInput::start();
     let mut err = io::stderr().lock();
     err.write_all(b"Password of the keystore: ")?;
     err.flush()?;
@@ -35,19 +35,19 @@ fn typed() -> io::Result<String> {
     Ok(line)
 }
 
-/// The terminal does not show what is typed, where `stty` can be had.
-struct Silence;
+/// Hides the typed password on the terminal, if the program `stty` exists.
+struct HiddenInput;
 
-impl Silence {
-    fn begin() -> Option<Self> {
+impl HiddenInput {
+    fn start() -> Option<Self> {
         stty("-echo").then_some(Self)
     }
 }
 
-impl Drop for Silence {
+impl Drop for HiddenInput {
     fn drop(&mut self) {
         stty("echo");
-        crate::output::say("");
+        crate::output::note("");
     }
 }
 

@@ -1,37 +1,37 @@
 //! `bursar pay`.
 
 use bursar::reqwest::Response;
-use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase, PurchaseKey, ResponseExt};
+use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase, PurchaseKey};
 
 use crate::args::Pay;
-use crate::body::{Sink, Trouble};
+use crate::body::{Interruption, Sink};
 use crate::exit::{Exit, Failure};
+use crate::outcome::{Outcome, Verdict};
+use crate::payment::prefix;
 use crate::policies::{self, Allowance};
-use crate::report::{
-    ApiCall, Problem, Proof, Report, Signed, Verdict, lead, root_of, status_problem,
-};
+use crate::problem::{Problem, root_cause};
 use crate::request::{self, Prepared};
 use crate::{output, quote, wallet};
 
 pub(crate) async fn run(args: Pay) -> Result<Exit, Failure> {
     if args.purchase_id.is_some() && args.repeat > 1 {
         return Err(Failure::usage(
-            "--purchase-id names one purchase; with --repeat every request is another",
+            "--purchase-id cannot be used with --repeat: each repeated request is a purchase of its own",
         ));
     }
     let json = args.json;
-    let ended = begin(args).await;
+    let ended = start(args).await;
     if let Err(failure) = ended.as_ref()
         && json
         && failure.exit == Exit::Failed
     {
-        // Who reads standard output is told by standard error and the exit code as well.
-        drop(output::print_json(&Report::of_failure(failure)));
+        // If standard output fails, standard error and the exit code still report the failure.
+        drop(output::print_json(&Outcome::of_failure(failure)));
     }
     ended
 }
 
-async fn begin(args: Pay) -> Result<Exit, Failure> {
+async fn start(args: Pay) -> Result<Exit, Failure> {
     let allowance = policies::allowance(&args.policy)?;
     let prepared = Prepared::read(&args.request)?;
     if args.dry_run {
@@ -40,7 +40,7 @@ async fn begin(args: Pay) -> Result<Exit, Failure> {
     Ok(Buyer::new(args, prepared, allowance).await?.run().await)
 }
 
-/// Everything that is needed to buy, once or more often.
+/// The parts of a run of one or more requests.
 struct Buyer {
     args: Pay,
     prepared: Prepared,
@@ -49,9 +49,9 @@ struct Buyer {
     sink: Sink,
 }
 
-/// How one request of a run ended.
+/// The end of one request of a run.
 struct Call {
-    report: Report,
+    outcome: Outcome,
     verdict: Verdict,
     reader_gone: bool,
 }
@@ -74,9 +74,9 @@ impl Buyer {
         let mut run = Run::default();
         for _ in 0..self.args.repeat {
             let call = self.buy().await;
-            let told = self.emit(&call);
+            let printed = self.print(&call);
             run.add(&call);
-            if call.verdict != Verdict::Done || call.reader_gone || !told {
+            if call.verdict != Verdict::Done || call.reader_gone || !printed {
                 break;
             }
         }
@@ -95,12 +95,11 @@ impl Buyer {
             request = request.allow_duplicate();
         }
         match request.send().await {
-            Ok(response) => self.received(response).await,
+            Ok(response) => self.receive(response).await,
             Err(error) => {
-                let entry = self.entry(&error).await;
-                let report = Report::of_error(&error, entry.as_ref());
+                let purchase = self.purchase(&error).await;
                 Call {
-                    report,
+                    outcome: Outcome::of_error(&error, purchase.as_ref()),
                     verdict: Verdict::of(&error),
                     reader_gone: false,
                 }
@@ -108,38 +107,30 @@ impl Buyer {
         }
     }
 
-    async fn received(&mut self, response: Response) -> Call {
-        let (status, spend) = (response.status(), response.payment_status());
-        let mut report = Report {
-            status: Some(status.as_u16()),
-            paid: response.payment().map(Signed::from),
-            receipt: response.receipt().map(Proof::from),
-            called: response.api_call().map(ApiCall::from),
-            error: status_problem(status, spend),
-            ..Report::empty(spend)
-        };
+    async fn receive(&mut self, response: Response) -> Call {
+        let mut outcome = Outcome::of_response(&response);
         let delivered = self.sink.deliver(response).await;
-        report.body = delivered.shown;
-        let reader_gone = matches!(delivered.trouble, Some(Trouble::ReaderGone));
-        report.error = report.error.or_else(|| {
+        outcome.body = delivered.shown;
+        let reader_gone = matches!(delivered.interruption, Some(Interruption::ReaderGone));
+        outcome.error = outcome.error.or_else(|| {
             delivered
-                .trouble
-                .and_then(|trouble| undelivered(trouble, spend))
+                .interruption
+                .and_then(|interruption| undelivered(interruption, outcome.payment))
         });
-        let verdict = if report.error.is_some() {
+        let verdict = if outcome.error.is_some() {
             Verdict::Failed
         } else {
             Verdict::Done
         };
         Call {
-            report,
+            outcome,
             verdict,
             reader_gone,
         }
     }
 
-    /// What the books hold of a purchase that ended in an error after its signature.
-    async fn entry(&self, error: &Error) -> Option<Purchase> {
+    /// Returns the purchase of a request that failed after its signature.
+    async fn purchase(&self, error: &Error) -> Option<Purchase> {
         let id = error
             .purchase_id()
             .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
@@ -148,73 +139,75 @@ impl Buyer {
         payer.ledger().purchase(&key).await.ok().flatten()
     }
 
-    /// Says how a request ended; whether anybody listens.
-    fn emit(&self, call: &Call) -> bool {
+    /// Prints the outcome of a request. Returns false if nobody reads standard output any more.
+    fn print(&self, call: &Call) -> bool {
         if self.args.json {
-            return output::print_json(&call.report).is_ok();
+            return output::print_json(&call.outcome).is_ok();
         }
         if !call.reader_gone {
-            output::say(call.report.line());
+            output::note(call.outcome.line());
         }
         true
     }
 }
 
-fn undelivered(trouble: Trouble, spend: PaymentStatus) -> Option<Problem> {
-    let lead = lead(spend);
-    match trouble {
-        Trouble::ReaderGone => None,
-        Trouble::Read(error) => Some(Problem {
-            kind: if error.is_timeout() {
+fn undelivered(interruption: Interruption, payment: PaymentStatus) -> Option<Problem> {
+    let prefix = prefix(payment);
+    match interruption {
+        Interruption::ReaderGone => None,
+        Interruption::Read(error) => {
+            let kind = if error.is_timeout() {
                 ErrorKind::Timeout
             } else {
                 ErrorKind::Transport
-            }
-            .name(),
-            message: format!("{lead}: the body broke off: {}", root_of(&error)),
-        }),
-        Trouble::Write(error) => Some(Problem {
-            kind: "output",
-            message: format!("{lead}: the body cannot be written: {error}"),
-        }),
+            };
+            let cause = root_cause(&error);
+            Some(Problem::new(
+                kind.name(),
+                format!("{prefix}: the body broke off: {cause}"),
+            ))
+        }
+        Interruption::Write(error) => Some(Problem::new(
+            "output",
+            format!("{prefix}: the body cannot be written: {error}"),
+        )),
     }
 }
 
-/// The exit code of one request.
+/// Returns the exit code of one request.
 #[cfg(feature = "mcp")]
-pub(crate) fn exit_of(verdict: Verdict, spend: PaymentStatus) -> Exit {
-    let any_unknown = spend == PaymentStatus::MaybePaid;
+pub(crate) fn exit_of(verdict: Verdict, payment: PaymentStatus) -> Exit {
     Run {
-        last: Some((verdict, spend)),
-        any_unknown,
-        any_settled: spend == PaymentStatus::Paid,
+        last: Some((verdict, payment)),
+        any_unknown: payment == PaymentStatus::MaybePaid,
+        any_paid: payment == PaymentStatus::Paid,
     }
     .exit()
 }
 
-/// How a run of requests stands.
+/// The payments of a run of requests.
 #[derive(Default)]
 struct Run {
     last: Option<(Verdict, PaymentStatus)>,
     any_unknown: bool,
-    any_settled: bool,
+    any_paid: bool,
 }
 
 impl Run {
     fn add(&mut self, call: &Call) {
-        let spend = call.report.spend;
-        self.last = Some((call.verdict, spend));
-        self.any_unknown |= spend == PaymentStatus::MaybePaid;
-        self.any_settled |= spend == PaymentStatus::Paid;
+        let payment = call.outcome.payment;
+        self.last = Some((call.verdict, payment));
+        self.any_unknown |= payment == PaymentStatus::MaybePaid;
+        self.any_paid |= payment == PaymentStatus::Paid;
     }
 
-    /// `--help` tells the rule.
+    /// Returns the exit code, by the rule that `bursar pay --help` describes.
     fn exit(&self) -> Exit {
         match self.last {
             Some((Verdict::Denied, PaymentStatus::NotPaid)) => Exit::Denied,
             _ if self.any_unknown => Exit::Unknown,
             Some((Verdict::Done, _)) | None => Exit::Done,
-            _ if self.any_settled => Exit::PaidAndFailed,
+            _ if self.any_paid => Exit::PaidAndFailed,
             Some((Verdict::Usage, _)) => Exit::Usage,
             Some(_) => Exit::Failed,
         }
@@ -226,14 +219,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_in_which_a_signature_left_never_exits_1_nor_3_but_by_a_denial_of_its_own() {
+    fn a_run_with_a_signature_exits_with_3_only_if_its_last_request_was_denied_and_never_with_1() {
         use PaymentStatus::{MaybePaid, NotPaid, Paid};
         use Verdict::{Denied, Done, Failed, Usage};
         let run = |calls: &[(Verdict, PaymentStatus)]| {
             let mut run = Run::default();
-            for (verdict, spend) in calls {
+            for (verdict, payment) in calls {
                 run.add(&Call {
-                    report: Report::empty(*spend),
+                    outcome: Outcome::empty(*payment),
                     verdict: *verdict,
                     reader_gone: false,
                 });

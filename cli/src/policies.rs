@@ -1,4 +1,4 @@
-//! The policy: from flags, from a file, and explained.
+//! The policy: from the options, from a file, and its explanation.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::{output, wallet};
 
-/// The library's default, which stays when only a budget is given.
+/// The default limit of the library for one payment. It stays if --budget removes the other defaults.
 const PER_PAYMENT: Usd = usd!("0.10");
 
-/// What the flags allow.
+/// The policy and the API keys of a command line.
 pub(crate) struct Allowance {
     pub(crate) policy: Policy,
-    /// Beside the limits of a policy file.
+    /// The limit of --max-per-payment, in addition to a policy file.
     pub(crate) max_price: Option<Usd>,
-    /// The file's API keys.
+    /// The API keys of the policy file.
     pub(crate) keys: Credentials,
 }
 
-/// The policy that the flags make, or the file that they tighten.
+/// Builds the policy from the options, or from the file that the options make stricter.
 pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     let Some(file) = &args.policy else {
         return Ok(Allowance {
@@ -32,7 +32,7 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             keys: Credentials::new(),
         });
     };
-    let mut policy = narrowed(Policy::from_file(file)?, &args.network)?;
+    let mut policy = with_networks(Policy::from_file(file)?, &args.network)?;
     if let Some(budget) = args.budget {
         policy = policy.lifetime(budget);
     }
@@ -46,8 +46,8 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
 
 fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     if args.network.is_empty() {
-        let message = "no network may be paid on; name one, such as --network base or --network base-sepolia, \
-            or give --policy FILE";
+        let message = "no network is allowed; add --network base, --network base-sepolia or another network, \
+            or --policy FILE";
         return Err(Failure::usage(message));
     }
     let mut policy = args.network.iter().fold(Policy::new(), |policy, network| {
@@ -66,31 +66,31 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     Ok(policy)
 }
 
-/// The file's networks, cut down to those that are wanted; those that are wanted if it names none.
-fn narrowed(policy: Policy, wanted: &[Network]) -> Result<Policy, Failure> {
-    if wanted.is_empty() {
+/// Keeps the selected networks of the file. Adds them if the file names no network.
+fn with_networks(policy: Policy, selected: &[Network]) -> Result<Policy, Failure> {
+    if selected.is_empty() {
         return Ok(policy);
     }
     if policy.networks().is_empty() {
-        return Ok(wanted
+        return Ok(selected
             .iter()
             .fold(policy, |policy, network| policy.allow_network(*network)));
     }
-    if let Some(other) = wanted
+    if let Some(other) = selected
         .iter()
         .find(|network| !policy.networks().contains(network))
     {
         return Err(Failure::usage(format!(
-            "--network {other}: the policy file does not name it"
+            "--network {other}: the policy file does not name this network"
         )));
     }
-    let unwanted: Vec<_> = policy
+    let removed: Vec<_> = policy
         .networks()
         .iter()
         .copied()
-        .filter(|network| !wanted.contains(network))
+        .filter(|network| !selected.contains(network))
         .collect();
-    Ok(unwanted
+    Ok(removed
         .into_iter()
         .fold(policy, |policy, network| policy.deny_network(network)))
 }
@@ -113,10 +113,10 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
             .explain(&request(&args)?, price(&args), None, SystemClock.now())
             .ok_or_else(|| {
                 Failure::usage(
-                    "no dollar token is known on the network, or the price is too fine for it",
+                    "bursar knows no dollar token on this network, or the token has too few decimals for the price",
                 )
             })?,
-        Some(path) => with_books(&args, policy, path).await?,
+        Some(path) => with_ledger(&args, policy, path).await?,
     };
     let exit = if explanation.denial().is_some() {
         Exit::Denied
@@ -133,12 +133,12 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
             .denial()
             .is_some_and(|denial| denial.rule == Rule::Payee)
     {
-        output::say("the payee is an invented one; name the seller's with --payee");
+        output::note("the payee is invented; set --payee to the address of the seller");
     }
     output::finish(printed, exit)
 }
 
-async fn with_books(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
+async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
     if !path.exists() {
         return Err(Failure::usage(format!(
             "there is no ledger at {}",

@@ -1,4 +1,4 @@
-//! What is sent, as curl would have it.
+//! The request of the command line, with the options of curl.
 
 use std::io::Read;
 
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::args::RequestArgs;
 use crate::exit::Failure;
 
-/// How bursar names itself to sellers.
+/// The `User-Agent` of the command.
 pub(crate) const AGENT: &str = concat!("bursar/", env!("CARGO_PKG_VERSION"));
 
-/// A request that can be sent any number of times.
+/// A request that bursar can send several times.
 pub(crate) struct Prepared {
     method: Method,
     url: Url,
@@ -23,7 +23,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Reads headers and body; standard input is read here, once.
+    /// Reads the headers and the body. Standard input is read only here, and only once.
     pub(crate) fn read(args: &RequestArgs) -> Result<Self, Failure> {
         let body = body(&args.data)?;
         let method = args.method.clone().unwrap_or(if body.is_some() {
@@ -41,6 +41,7 @@ impl Prepared {
         })
     }
 
+    /// Returns the request for one call.
     pub(crate) fn on(&self, client: &Client) -> RequestBuilder {
         let mut request = client
             .request(self.method.clone(), self.url.clone())
@@ -55,7 +56,7 @@ impl Prepared {
     }
 }
 
-/// The client that the flags ask for; without a wallet it cannot pay.
+/// Builds the client from the options. Without a payer, it cannot pay.
 pub(crate) fn client(
     args: &RequestArgs,
     payer: Option<Payer>,
@@ -98,21 +99,21 @@ fn piece(data: &str) -> Result<Vec<u8>, Failure> {
     } else {
         std::fs::read(file)
     };
-    read.map_err(|error| Failure::usage(format!("the data of `{data}` cannot be read: {error}")))
+    read.map_err(|error| Failure::usage(format!("--data {data}: cannot be read: {error}")))
 }
 
 fn headers(given: &[String], has_body: bool) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
-    let mut unwanted = Vec::new();
+    let mut removed = Vec::new();
     for (index, line) in given.iter().enumerate() {
         match header(line) {
             Some((name, Some(value))) => drop(headers.append(name, value)),
-            Some((name, None)) => unwanted.push(name),
-            // The line may hold a secret, so it is not repeated.
+            Some((name, None)) => removed.push(name),
+            // The line can contain a secret, so the message does not repeat it.
             None => {
                 let place = index.saturating_add(1);
                 return Err(Failure::usage(format!(
-                    "header {place} is not of the form `Name: value`"
+                    "header {place}: expected a form like `Name: value`"
                 )));
             }
         }
@@ -122,14 +123,14 @@ fn headers(given: &[String], has_body: bool) -> Result<HeaderMap, Failure> {
         (USER_AGENT, Some(HeaderValue::from_static(AGENT))),
         (CONTENT_TYPE, has_body.then_some(form)),
     ] {
-        if let Some(value) = value.filter(|_| !unwanted.contains(&name)) {
+        if let Some(value) = value.filter(|_| !removed.contains(&name)) {
             headers.entry(name).or_insert(value);
         }
     }
     Ok(headers)
 }
 
-/// A header's name, and its value unless it is to be left out.
+/// Returns the name of a header and its value. A header without a value is to be removed.
 fn header(line: &str) -> Option<(HeaderName, Option<HeaderValue>)> {
     if let Some(name) = line.strip_suffix(';').filter(|name| !name.contains(':')) {
         return Some((

@@ -1,4 +1,4 @@
-//! `bursar report`: where the money went. (How one request is reported is in `report.rs`.)
+//! `bursar report`: sums of the purchases in a ledger.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::{output, policies, render, wallet};
 
 pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     if args.policy.policy.is_none() && args.policy.network.is_empty() {
-        // No limit depends on it.
+        // The limits do not depend on the network.
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
     let selection = selection(&args, zone)?;
-    let ledger = wallet::kept(&args.ledger)?;
+    let ledger = wallet::required(&args.ledger)?;
     let report = ledger
         .report(&selection)
         .await?
@@ -37,7 +37,7 @@ fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     let moment = |flag: &str, text: &str| -> Result<Timestamp, Failure> {
         let wrong = || {
             Failure::usage(format!(
-                "{flag} {text}: expected a date such as 2026-11-23, or RFC 3339"
+                "{flag} {text}: expected a date such as 2026-11-23, or a time in RFC 3339"
             ))
         };
         zone.moment(text).ok_or_else(wrong)
@@ -52,7 +52,7 @@ fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     if let Some(days) = args.days {
         let start = zone.last_days(days, SystemClock.now());
         selection = selection
-            .since(start.ok_or_else(|| Failure::usage("--days goes beyond the calendar"))?);
+            .since(start.ok_or_else(|| Failure::usage("--days: the number is too large"))?);
     }
     if let Some(host) = &args.host {
         selection = selection.host(
@@ -83,7 +83,7 @@ fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<
     })
 }
 
-/// The terminal's, if that is where the table goes.
+/// Returns the width of the terminal, if standard output is one.
 fn columns() -> Option<u16> {
     let out = io::stdout();
     terminal_size::terminal_size_of(&out)

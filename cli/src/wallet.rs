@@ -16,10 +16,10 @@ use crate::password;
 const KEY: &str = "BURSAR_PRIVATE_KEY";
 const LEDGER: &str = "BURSAR_LEDGER";
 
-/// A wallet that pays.
+/// Opens a payer that can sign.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     paying_as(args, policy, |payer| {
-        if someone_to_ask() {
+        if can_ask_person() {
             payer.approver(TerminalApprover::default())
         } else {
             payer
@@ -28,16 +28,14 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, F
     .await
 }
 
-/// The same, with an approver and a name of the caller's choice.
+/// Opens a payer that can sign. `customize` can set an approver.
 pub(crate) async fn paying_as(
     args: &WalletArgs,
     policy: Policy,
-    dress: impl FnOnce(PayerBuilder) -> PayerBuilder,
+    customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
     let signer = signer(args)?.ok_or_else(|| {
-        Failure::usage(format!(
-            "there is no key to pay with; set {KEY} or give --keystore FILE"
-        ))
+        Failure::usage(format!("no key is set; set {KEY} or add --keystore FILE"))
     })?;
     let mut payer = Payer::builder()
         .signer(signer)
@@ -46,11 +44,11 @@ pub(crate) async fn paying_as(
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    Ok(dress(payer).build()?)
+    Ok(customize(payer).build()?)
 }
 
-/// A wallet that only judges: of the key's address if there is a key, and with the books as they
-/// are if there are any. It creates no file.
+/// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
+/// exists. It creates no file.
 pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
@@ -65,7 +63,7 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
     reading(payer, policy, existing(&args.ledger)?)
 }
 
-/// A wallet without a key, to ask about limits.
+/// Opens a payer without a key, which only evaluates limits.
 pub(crate) fn keyless(policy: Policy, ledger: Option<Ledger>) -> Result<Payer, Failure> {
     let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
         Err(SignerError::rejected("no key"))
@@ -79,8 +77,8 @@ fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Ledger>) -> Resul
     Ok(payer.ledger(ledger).build()?)
 }
 
-/// Whether a person can be asked to approve.
-pub(crate) fn someone_to_ask() -> bool {
+/// Returns true if a terminal is available to ask a person for an approval.
+pub(crate) fn can_ask_person() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
@@ -95,7 +93,7 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     }
 }
 
-/// The ledger, a new one if there is none.
+/// Opens the ledger, and creates it if it does not exist.
 fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     let path = match place(args)? {
         Place::Server(url) => return Ok(Ledger::open(url)?),
@@ -106,7 +104,7 @@ fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     {
         create_private(directory).map_err(|error| {
             Failure::failed(format!(
-                "the directory of the ledger, {}, cannot be made: {error}",
+                "the directory of the ledger, {}, cannot be created: {error}",
                 directory.display()
             ))
         })?;
@@ -114,7 +112,7 @@ fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     Ok(Ledger::open(&path)?)
 }
 
-/// The ledger, if there is one. A server's is created if it is missing.
+/// Opens the ledger if it exists. In a database, it creates missing tables.
 pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     let path = match place(args)? {
         Place::Server(url) => return Ok(Some(Ledger::open(url)?)),
@@ -122,7 +120,7 @@ pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     };
     let exists = path.try_exists().map_err(|error| {
         Failure::failed(format!(
-            "the ledger {} cannot be reached: {error}",
+            "the ledger {} cannot be read: {error}",
             path.display()
         ))
     })?;
@@ -133,8 +131,8 @@ pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     }
 }
 
-/// The ledger; an error if there is none.
-pub(crate) fn kept(args: &LedgerArgs) -> Result<Ledger, Failure> {
+/// Opens the ledger, or fails if it does not exist.
+pub(crate) fn required(args: &LedgerArgs) -> Result<Ledger, Failure> {
     match existing(args)? {
         Some(ledger) => Ok(ledger),
         None => Err(Failure::failed(format!(
@@ -144,10 +142,10 @@ pub(crate) fn kept(args: &LedgerArgs) -> Result<Ledger, Failure> {
     }
 }
 
-/// Where the ledger is.
+/// The location of the ledger.
 enum Place {
     File(PathBuf),
-    /// With its password.
+    /// The URL of a database. It can contain a password.
     Server(String),
 }
 
@@ -155,31 +153,31 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Server(_) => f.write_str("the PostgreSQL server"),
+            Self::Server(_) => f.write_str("the PostgreSQL database"),
         }
     }
 }
 
 fn place(args: &LedgerArgs) -> Result<Place, Failure> {
-    let said = args
+    let location = args
         .ledger
         .clone()
         .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
-    let said = match said.as_ref().and_then(|said| said.to_str()) {
+    let location = match location.as_ref().and_then(|location| location.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             return Ok(Place::Server(url.to_owned()));
         }
-        _ => said,
+        _ => location,
     };
-    if let Some(path) = said {
+    if let Some(path) = location {
         return Ok(Place::File(path));
     }
     let state = state_directory()
-        .ok_or_else(|| Failure::usage("there is no home directory; say --ledger PATH"))?;
+        .ok_or_else(|| Failure::usage("no home directory is set; add --ledger PATH"))?;
     Ok(Place::File(state.join("bursar").join("ledger.db")))
 }
 
-/// Where programs keep what must outlive them.
+/// Returns the directory in which programs keep their state.
 fn state_directory() -> Option<PathBuf> {
     let directory = |variable: &str| {
         std::env::var_os(variable)
@@ -195,7 +193,7 @@ fn state_directory() -> Option<PathBuf> {
     directory("XDG_STATE_HOME").or_else(|| Some(directory("HOME")?.join(".local/state")))
 }
 
-/// A directory that its owner alone can enter.
+/// Creates a directory that only its owner can open.
 fn create_private(directory: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);

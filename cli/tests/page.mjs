@@ -1,8 +1,8 @@
-// Looks at a report's page in headless Chromium: light and dark, narrow and wide.
+// Checks the page of a report in headless Chromium, in light and dark mode, narrow and wide.
 //
 // node cli/tests/page.mjs PAGE.html REPORT.json [SCREENSHOTS]
 //
-// Chromium speaks its DevTools protocol over a pipe, so that nothing listens and nothing is installed.
+// The script speaks the DevTools protocol over a pipe, so no port is opened and nothing is installed.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -59,7 +59,7 @@ const event = (name, session) =>
     new Promise((resolve) => listeners.push((m) => m.method === name && m.sessionId === session && resolve(m.params))),
   ]);
 
-// Runs in the page. Nothing of it is in the page's own world of trust: the page has no script.
+// Runs in the page, which has no script of its own.
 function look() {
   const problems = [];
   const root = document.documentElement;
@@ -116,7 +116,7 @@ function look() {
     if (!svg.closest("section")?.querySelector("table")) problems.push("a chart without a table");
   }
   const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
-  if (new Set(ids).size !== ids.length) problems.push("an id is there twice");
+  if (new Set(ids).size !== ids.length) problems.push("two elements have the same id");
   const figures = Object.fromEntries([...document.querySelectorAll("[data-figure]")].map((e) => [e.dataset.figure, e.textContent]));
   return { problems, figures, texts, charts: charts.length, ground: ground(document.body).join(), scripts: document.scripts.length,
     policy: document.querySelector("meta[http-equiv]")?.content };
@@ -124,13 +124,12 @@ function look() {
 
 const dollars = (sum) => (sum.exact ? sum.usd : `≥ ${sum.usd}`);
 
-/** What the page must show, from the report as JSON. */
+/** The figures that the page must show, from the JSON of the report. */
 function wanted() {
   const figures = {};
   for (const part of ["spent", "outstanding", "refused", "failed", "refunded"]) figures[`card.${part}.usd`] = dollars(report.total[part]);
-  const names = { "called by key": "called" };
-  for (const name of ["spent", "paid", "called by key", "outstanding", "expired", "held", "refused", "failed", "refunded", "released", "freed"]) {
-    const sum = report.total[names[name] ?? name];
+  for (const name of ["spent", "paid", "called", "outstanding", "expired", "held", "refused", "failed", "refunded", "released", "freed"]) {
+    const sum = report.total[name];
     figures[`total/${name}.usd`] = dollars(sum);
     figures[`total/${name}.count`] = String(sum.count);
   }
@@ -161,10 +160,10 @@ async function visit(scheme, width) {
   const tell = (method, params) => send(method, params, sessionId);
   listeners.push(({ method, params, sessionId: from }) => {
     if (from !== sessionId) return;
-    if (method === "Network.requestWillBeSent") expect(params.request.url === address, `${where}: asks for ${params.request.url}`);
+    if (method === "Network.requestWillBeSent") expect(params.request.url === address, `${where}: loads ${params.request.url}`);
     if (method === "Log.entryAdded") expect(false, `${where}: ${params.entry.text}`);
     if (method === "Runtime.exceptionThrown") expect(false, `${where}: ${params.exceptionDetails.text}`);
-    if (method === "Runtime.consoleAPICalled") expect(false, `${where}: the console says something`);
+    if (method === "Runtime.consoleAPICalled") expect(false, `${where}: the page writes to the console`);
   });
   for (const domain of ["Network", "Log", "Runtime", "Page"]) await tell(`${domain}.enable`);
   await tell("Emulation.setDeviceMetricsOverride", { width, height: 900, deviceScaleFactor: 1, mobile: width < 500 });
@@ -192,7 +191,7 @@ async function visit(scheme, width) {
   return seen.ground;
 }
 
-const patience = setTimeout(() => {
+const timeLimit = setTimeout(() => {
   console.error("chromium took longer than two minutes");
   chromium.kill();
 }, 120_000);
@@ -205,14 +204,14 @@ try {
 } catch (error) {
   faults.push(String(error.stack ?? error));
 } finally {
-  clearTimeout(patience);
+  clearTimeout(timeLimit);
   chromium.removeAllListeners("exit");
   const gone = new Promise((resolve) => chromium.on("exit", resolve));
-  // Asked to close it ends its own processes first; killed it would leave them writing.
+  // If asked to close, Chromium first ends its own processes. If killed, it would leave them running.
   send("Browser.close").catch(() => chromium.kill());
   if (chromium.exitCode === null) await gone;
   await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 faults.forEach((fault) => console.error(fault));
-console.log(faults.length ? `${faults.length} faults` : "the page is as it should be, light and dark, narrow and wide");
+console.log(faults.length ? `${faults.length} faults` : "the page is correct in light and dark mode, narrow and wide");
 process.exit(faults.length ? 1 : 0);

@@ -22,10 +22,10 @@ use bursar_tests::shop::bought;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// A purchase, changed.
-fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
-    change(&mut entry);
-    entry
+/// Returns a changed purchase.
+fn with(mut purchase: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
+    change(&mut purchase);
+    purchase
 }
 
 fn of(purchases: &[Purchase], selection: &Selection) -> Report {
@@ -37,7 +37,7 @@ fn everything(purchases: &[Purchase]) -> Report {
 }
 
 #[test]
-fn empty_books_say_so_in_every_form() {
+fn an_empty_ledger_gives_an_empty_report() {
     let report = everything(&[]);
     assert!(
         render::table(&report, None).contains("spent"),
@@ -53,7 +53,7 @@ fn empty_books_say_so_in_every_form() {
 }
 
 #[test]
-fn one_entry_makes_a_table_and_a_chart() {
+fn one_purchase_makes_a_table_and_a_chart() {
     let report = everything(&[bought()]);
     let table = render::table(&report, None);
     assert!(
@@ -68,14 +68,14 @@ fn one_entry_makes_a_table_and_a_chart() {
     assert_eq!(
         page.matches("<svg").count(),
         2,
-        "its day, wide and narrow; a bar alone says nothing"
+        "a chart of days, wide and narrow; a ranking needs two names"
     );
 }
 
 #[test]
 fn a_table_keeps_to_the_width_of_its_terminal() {
-    let long = with(bought(), |entry| {
-        entry.tag = Some("a tag of many words ".repeat(6));
+    let long = with(bought(), |purchase| {
+        purchase.tag = Some("a tag of many words ".repeat(6));
     });
     let report = everything(&[long]);
     let table = render::table(&report, Some(80));
@@ -90,15 +90,15 @@ fn a_table_keeps_to_the_width_of_its_terminal() {
 }
 
 #[test]
-fn what_strangers_named_is_text() {
+fn a_name_from_a_stranger_is_only_text() {
     let evil = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\u{1b}[31m\u{202e}";
-    let mut entry = with(bought(), |entry| {
-        entry.tag = Some(evil.to_owned());
-        entry.symbol = evil.to_owned();
+    let mut purchase = with(bought(), |purchase| {
+        purchase.tag = Some(evil.to_owned());
+        purchase.symbol = evil.to_owned();
     });
-    entry.agent = Some("</title></style><script>".to_owned());
-    (entry.state, entry.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
-    let report = of(&[entry], &Selection::new().tag(evil));
+    purchase.agent = Some("</title></style><script>".to_owned());
+    (purchase.state, purchase.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
+    let report = of(&[purchase], &Selection::new().tag(evil));
     let page = render::html(&report);
     let lower = page.to_lowercase();
     assert!(
@@ -128,23 +128,23 @@ fn what_strangers_named_is_text() {
 }
 
 #[test]
-fn charts_hold_any_amount() {
+fn charts_can_show_any_amount() {
     for (value, usd) in [
         (U256::MAX, Usd::MAX),
         (U256::from(1), Usd::from_micros(1)),
         (U256::ZERO, Usd::ZERO),
     ] {
-        let page = render::html(&everything(&[with(bought(), |entry| {
-            entry.value = value;
-            entry.usd = Some(usd);
+        let page = render::html(&everything(&[with(bought(), |purchase| {
+            purchase.value = value;
+            purchase.usd = Some(usd);
         })]));
         assert_eq!(page.contains("<svg"), usd > Usd::ZERO);
         assert!(page.contains(&format!(">{usd}<")), "{usd}");
     }
     let day = |seq: u64| {
-        with(model_of(seq), |entry| {
-            entry.seq = seq;
-            entry.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
+        with(model_of(seq), |purchase| {
+            purchase.seq = seq;
+            purchase.reserved_at = NOW.after(Duration::from_secs(86_400 * seq));
         })
     };
     let many: Vec<Purchase> = (0..400).map(day).collect();
@@ -152,20 +152,20 @@ fn charts_hold_any_amount() {
     let page = render::html(&report);
     assert!(
         page.contains("the last 92 of 400") && page.contains("the first 10 of 40"),
-        "the captions say what is left out"
+        "the captions state the number of bars that are left out"
     );
 }
 
-/// Pages that `.ci/run report` looks at in a browser, each with the figures that it must show.
+/// Writes the pages that `.ci/run report` checks in a browser, each with the figures that it must show.
 #[test]
 fn pages_are_written_for_the_browser() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     drop(std::fs::remove_dir_all(&directory));
     std::fs::create_dir_all(&directory).unwrap();
-    let huge = with(bought(), |entry| {
-        (entry.value, entry.usd) = (U256::MAX, Some(Usd::MAX))
+    let huge = with(bought(), |purchase| {
+        (purchase.value, purchase.usd) = (U256::MAX, Some(Usd::MAX))
     });
-    let twice = with(huge.clone(), |entry| entry.seq = 2);
+    let twice = with(huge.clone(), |purchase| purchase.seq = 2);
     let pages = [
         ("empty", everything(&[])),
         ("one", everything(&[bought()])),
@@ -194,7 +194,7 @@ fn pages_are_written_for_the_browser() {
     }
 }
 
-/// What is left of limits that a fourth, a half and all is used of.
+/// Returns the status of limits of which a quarter, a half and everything is used.
 fn limits() -> Vec<bursar::LimitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -235,7 +235,7 @@ fn limits() -> Vec<bursar::LimitStatus> {
     })
 }
 
-/// Four months of an agent's life, with all that can happen, and names of every kind.
+/// Returns the purchases of four months, with all outcomes and with names of every kind.
 fn busy() -> Vec<Purchase> {
     let hosts = [
         "api.weather.example",
@@ -263,35 +263,35 @@ fn busy() -> Vec<Purchase> {
             .after(Duration::from_secs(seq * 31_000))
     };
     let purchase = |seq: u64| {
-        with(model_of(seq), |entry| {
-            entry.seq = seq;
-            entry.state = states[seq as usize % states.len()];
-            entry.origin = format!("https://{}", hosts[seq as usize % hosts.len()])
+        with(model_of(seq), |purchase| {
+            purchase.seq = seq;
+            purchase.state = states[seq as usize % states.len()];
+            purchase.origin = format!("https://{}", hosts[seq as usize % hosts.len()])
                 .parse()
                 .unwrap();
-            entry.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
-            entry.usd = (!seq.is_multiple_of(11))
+            purchase.tag = tags[seq as usize % tags.len()].map(ToOwned::to_owned);
+            purchase.usd = (!seq.is_multiple_of(11))
                 .then(|| Usd::from_micros(1_000 + seq * seq * 37 % 90_000));
-            entry.value = U256::from(entry.usd.map_or(5, Usd::micros));
-            entry.symbol = if entry.usd.is_none() {
+            purchase.value = U256::from(purchase.usd.map_or(5, Usd::micros));
+            purchase.symbol = if purchase.usd.is_none() {
                 "EURC".to_owned()
             } else {
-                entry.symbol.clone()
+                purchase.symbol.clone()
             };
-            entry.asset = if entry.usd.is_none() {
+            purchase.asset = if purchase.usd.is_none() {
                 Address::repeat_byte(9)
             } else {
-                entry.asset
+                purchase.asset
             };
-            entry.credential = (entry.state == State::ApiCall).then(|| "weather".to_owned());
-            entry.reserved_at = at(seq);
-            entry.expires_at = if seq > 320 {
+            purchase.credential = (purchase.state == State::ApiCall).then(|| "weather".to_owned());
+            purchase.reserved_at = at(seq);
+            purchase.expires_at = if seq > 320 {
                 NOW.after(Duration::from_secs(60))
             } else {
                 at(seq + 1)
             };
-            entry.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
-            entry.refunds = if seq.is_multiple_of(17) {
+            purchase.status = Some(if seq.is_multiple_of(13) { 500 } else { 200 });
+            purchase.refunds = if seq.is_multiple_of(17) {
                 vec![Refund::new(B256::ZERO, U256::from(700), NOW, true)]
             } else {
                 vec![]
@@ -304,7 +304,7 @@ fn busy() -> Vec<Purchase> {
 fn model_of(seq: u64) -> Purchase {
     use std::sync::OnceLock;
     static MODEL: OnceLock<Purchase> = OnceLock::new();
-    let mut entry = MODEL.get_or_init(bought).clone();
-    entry.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
-    entry
+    let mut purchase = MODEL.get_or_init(bought).clone();
+    purchase.origin = format!("https://h{}.example", seq % 40).parse().unwrap();
+    purchase
 }

@@ -1,7 +1,7 @@
-//! Charts as SVG, in integers: micro-dollars, scaled down where they are many.
+//! Draws charts as SVG. All values are integers: micro-dollars, which are scaled down if they are too large.
 //!
-//! Colours stand for roles, and the page's style sheet gives them others in the dark: a CSS rule
-//! for `[fill="#..."]` wins over the attribute.
+//! Each colour has one role. In dark mode, the style sheet of the page replaces the colours: a CSS rule for
+//! `[fill="#..."]` overrides the attribute.
 
 use std::collections::BTreeMap;
 
@@ -19,33 +19,33 @@ use bursar::report::{Group, Tally};
 
 use super::name_of;
 
-/// What was paid, and what was called by key.
+/// The colour of payments and API calls.
 const CERTAIN: RGBColor = RGBColor(0x1F, 0x6F, 0xB2);
-/// What is unresolved.
+/// The colour of unresolved payments.
 const OPEN: RGBColor = RGBColor(0xD9, 0x77, 0x06);
 const INK: RGBColor = RGBColor(0x33, 0x41, 0x55);
 const GRID: RGBColor = RGBColor(0xDC, 0xE3, 0xEB);
 
-/// The most days and the most names that a chart shows.
+/// The largest number of days and of names that a chart shows.
 pub(super) const DAYS: usize = 92;
 pub(super) const NAMES: usize = 10;
-/// Fewer days would make a wall of each.
+/// The smallest number of days that a chart shows. Fewer bars would be too wide.
 const FEWEST_DAYS: usize = 14;
 
-/// Pixels.
+/// The size of the letters in pixels.
 const LETTERS: u32 = 16;
-/// Of a digit's width.
+/// The width of a digit in pixels.
 const LETTER: u32 = 8;
 const ROW: u32 = 46;
 const DAY_HEIGHT: u32 = 240;
-/// Steps of a bar's place on the axis that has no numbers: it fills so many of them.
+/// The steps that one bar has on the axis without numbers.
 const STEPS: i32 = 10;
-/// The most that an axis is asked to count to.
+/// The largest value of an axis.
 const LONGEST_AXIS: u64 = 1_000_000_000_000;
 
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// A chart's width in pixels, and how many letters a name may have in it.
+/// The width of a chart in pixels, and the largest number of letters and labels in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub(super) width: u32,
@@ -64,7 +64,7 @@ pub(super) const NARROW: Size = Size {
     ticks: 3,
 };
 
-/// A bar: what is certain, and on top of it what is not.
+/// A bar: the certain amount, and the whole amount with the unresolved payments.
 struct Bar {
     name: String,
     certain: Usd,
@@ -81,14 +81,14 @@ impl Bar {
     }
 }
 
-/// How many micro-dollars a step of an axis is, so that its numbers stay few.
+/// The scale of an axis: the micro-dollars of one step, and the number of steps.
 struct Scale {
     unit: u64,
     longest: u64,
 }
 
 impl Scale {
-    /// `None` when there is nothing to show.
+    /// Returns `None` if all bars are zero.
     fn of(bars: &[Bar]) -> Option<Self> {
         let most = bars
             .iter()
@@ -112,7 +112,7 @@ impl Scale {
             .min(self.longest)
     }
 
-    /// Pixels for the longest label: the digits of the whole, and up to six decimals where they are few.
+    /// Returns the width of the longest label in pixels.
     fn room(&self) -> u32 {
         let label = self.label(self.longest);
         let whole = label.split('.').next().map_or(0, str::len);
@@ -141,7 +141,7 @@ fn place(index: usize) -> i32 {
         .saturating_mul(STEPS)
 }
 
-/// How many days lie between the first and the last of these, both included.
+/// Returns the number of days from the first to the last day, both included.
 pub(super) fn span(groups: &[Group]) -> usize {
     let (first, last) = (
         groups.iter().find_map(date),
@@ -161,8 +161,7 @@ fn date(day: &Group) -> Option<Date> {
     day.name.as_ref()?.parse().ok()
 }
 
-/// Columns by day, the last [`DAYS`] of them, days without a purchase too; `None` when nothing was
-/// spent.
+/// Draws a bar for each of the last [`DAYS`] days, also for days without a purchase. Returns `None` if nothing was spent.
 pub(super) fn days(groups: &[Group], size: Size) -> Option<String> {
     let known: BTreeMap<Date, &Tally> = groups
         .iter()
@@ -217,7 +216,7 @@ fn draw_days(svg: &mut String, bars: &[Bar], scale: &Scale, size: Size) -> Drawn
     for (index, bar) in bars.iter().enumerate().step_by(every) {
         let (x, y) =
             chart.backend_coord(&(place(index).saturating_add(STEPS.saturating_div(2)), 0));
-        // A year is in the table; there is no room for it here.
+        // The label has no room for the year. The table contains it.
         let day = bar.name.get(5..).unwrap_or(&bar.name).to_owned();
         root.draw(&Text::new(
             day,
@@ -229,7 +228,7 @@ fn draw_days(svg: &mut String, bars: &[Bar], scale: &Scale, size: Size) -> Drawn
     root.present()
 }
 
-/// A bar for each of the first [`NAMES`] names; `None` when there is nothing to compare.
+/// Draws a bar for each of the first [`NAMES`] names. Returns `None` for fewer than two names.
 pub(super) fn ranking(groups: &[Group], size: Size) -> Option<String> {
     let bars: Vec<Bar> = super::table::spending(groups)
         .take(NAMES)
@@ -279,7 +278,7 @@ fn draw_ranking(svg: &mut String, bars: &[Bar], scale: &Scale, size: Size) -> Dr
     root.present()
 }
 
-/// At most so many characters.
+/// Shortens a name to a number of characters.
 fn cut(name: &str, letters: usize) -> String {
     if name.chars().count() <= letters {
         return name.to_owned();
@@ -290,7 +289,7 @@ fn cut(name: &str, letters: usize) -> String {
         .collect()
 }
 
-/// The drawing with a name and a description for those who do not see it.
+/// Adds a title and a description for screen readers to a drawing.
 pub(super) fn described(svg: &str, id: &str, title: &str, description: &str) -> String {
     let escape = |text: &str| maud::html! { (text) }.into_string();
     let Some(rest) = svg.strip_prefix("<svg ") else {

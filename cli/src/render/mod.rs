@@ -1,4 +1,4 @@
-//! A report for people: tables for a terminal, and a page with charts for a browser.
+//! Writes a report for people: tables for a terminal, and a page with charts for a browser.
 
 mod chart;
 mod page;
@@ -6,7 +6,7 @@ mod table;
 
 use bursar::report::{Group, Report, Sum};
 
-/// Returns tables for a terminal of this many columns, or as wide as their widest lines.
+/// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped.
 pub(crate) fn table(report: &Report, columns: Option<u16>) -> String {
     table::write(report, columns)
 }
@@ -16,7 +16,7 @@ pub(crate) fn html(report: &Report) -> String {
     page::write(report)
 }
 
-/// A group's name for people.
+/// Returns the name of a group for people.
 fn name_of(group: &Group) -> String {
     group
         .name
@@ -24,7 +24,7 @@ fn name_of(group: &Group) -> String {
         .map_or_else(|| "(none)".to_owned(), bursar::excerpt)
 }
 
-/// The dollars for people: `1.25`, or `≥ 1.25` where the sum was too large to be added.
+/// Returns the dollars of a sum: `1.25`, or `≥ 1.25` if the sum is too large to add up.
 fn dollars(sum: &Sum) -> String {
     if sum.exact {
         sum.usd.to_string()

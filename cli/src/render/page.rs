@@ -1,16 +1,16 @@
-//! A report as one HTML page. Names come from strangers: maud escapes all of them, and the content
-//! security policy lets nothing run or load.
+//! Writes a report as one HTML page. Strangers choose the names in it: maud escapes all of them, and the content
+//! security policy forbids scripts and loading.
 
 use bursar::report::{Dimension, Group, Report, Section, Sum};
 use bursar::{Amount, LimitStatus, Quantity, U256};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
-use super::table::{named, quantities, tells, tokens};
+use super::table::{has_names, quantities, sums, tokens};
 use super::{dollars, name_of};
 
 const STYLE: &str = include_str!("page.css");
-/// Steps of a meter.
+/// The steps of a meter.
 const WHOLE: u32 = 1000;
 const SECURITY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -31,26 +31,26 @@ pub(super) fn write(report: &Report) -> String {
             }
             body {
                 header {
-                    h1 { "Where the money went" }
+                    h1 { "Spending" }
                     p { (about) ", in days of " (report.selection.zone_of_days()) ", as of "
                         time datetime=(report.at) { (report.at) } "." }
                 }
                 main {
                     (cards(report))
                     (budget(&report.budget))
-                    @for section in report.sections.iter().filter(|section| tells(section)) { (by(section)) }
+                    @for section in report.sections.iter().filter(|section| has_names(section)) { (by(section)) }
                     (unresolved(report))
                     (parts(report))
                 }
-                footer { p { "Made by " code { "bursar report" } " from the books. Money is in US dollars unless a token \
-                    is named, rounded up to the micro-dollar for each purchase. This page loads nothing and runs no script." } }
+                footer { p { "Written by " code { "bursar report" } " from the ledger. Amounts are in US dollars unless a token \
+                    is named. Each purchase is rounded up to the micro-dollar. This page loads nothing and runs no script." } }
             }
         }
     };
     page.into_string()
 }
 
-/// A number that can be found again: `data-figure` says which it is.
+/// Returns a number with its name in `data-figure`, by which a test finds it.
 fn figure(name: &str, value: &str) -> Markup {
     html! { span class="figure" data-figure=(name) { (value) } }
 }
@@ -59,7 +59,7 @@ fn money(name: &str, sum: &Sum) -> Markup {
     html! { (figure(&format!("{name}.usd"), &dollars(sum))) }
 }
 
-/// A cell of money; nothing is shown in a softer colour.
+/// Returns a cell with an amount. An amount of zero has a softer colour.
 fn money_cell(name: &str, sum: &Sum) -> Markup {
     html! { td class={ "number" @if sum.count == 0 { " zero" } } { (money(name, sum)) } }
 }
@@ -77,31 +77,31 @@ fn cards(report: &Report) -> Markup {
             "Spent",
             "spent",
             &total.spent,
-            "paid, called by key, and what may be paid",
+            "payments, API calls, and unresolved payments",
         ),
         (
             "Outstanding",
             "outstanding",
             &total.outstanding,
-            "signed, unresolved, and can still be cashed",
+            "unresolved, and the seller can still take it",
         ),
         (
-            "Refused",
+            "Rejected",
             "refused",
             &total.refused,
-            "signed, and the seller asked again",
+            "signed, and the seller refused the payment",
         ),
         (
             "Failed",
             "failed",
             &total.failed,
-            "taken, or perhaps, and not delivered",
+            "paid or perhaps paid, but not delivered",
         ),
         (
             "Refunded",
             "refunded",
             &total.refunded,
-            "came back; not taken off what was spent",
+            "returned money; not subtracted from the spent amount",
         ),
     ];
     html! {
@@ -116,14 +116,14 @@ fn cards(report: &Report) -> Markup {
                 }
             }
             @if total.spent.unpriced > 0 {
-                p { (total.spent.unpriced) " of them in tokens without a dollar value: see " a href="#parts" { "all sums" } "." }
+                p { (total.spent.unpriced) " of them have a token without a dollar value: see " a href="#parts" { "all sums" } "." }
             }
             @if total.spent.count == 0 { p class="empty" { "Nothing was spent in this selection." } }
         }
     }
 }
 
-/// A section's title, and the head of its names.
+/// Returns the title of a section, and the heading of its names.
 const fn titles(by: Dimension) -> (&'static str, &'static str) {
     match by {
         Dimension::Day => ("By day", "Day"),
@@ -131,14 +131,14 @@ const fn titles(by: Dimension) -> (&'static str, &'static str) {
         Dimension::Payee => ("By payee", "Payee"),
         Dimension::Tag => ("By tag", "Tag"),
         Dimension::Agent => ("By agent", "Agent"),
-        Dimension::Means => ("By means", "Means"),
+        Dimension::Means => ("By kind of payment", "Kind"),
         _ => ("By another property", "Name"),
     }
 }
 
 fn by(section: &Section) -> Markup {
     let (name, (title, head_of_names)) = (section.by.name(), titles(section.by));
-    // Of days, the latest is asked for first.
+    // The latest day comes first.
     let mut groups: Vec<&Group> = section.groups.iter().collect();
     if section.by == Dimension::Day {
         groups.reverse();
@@ -151,7 +151,7 @@ fn by(section: &Section) -> Markup {
                 table {
                     thead { tr {
                         th scope="col" { (head_of_names) }
-                        @for head in ["Calls", "USD", "Unresolved", "Refused", "Failed", "Refunded"] {
+                        @for head in ["Calls", "USD", "Unresolved", "Rejected", "Failed", "Refunded"] {
                             th scope="col" class="number" { (head) }
                         }
                     } }
@@ -179,7 +179,7 @@ fn row(by: &str, group: &Group) -> Markup {
     }
 }
 
-/// The chart in both widths, of which the style sheet shows one.
+/// Draws the chart in two widths. The style sheet shows one of them.
 fn drawn(section: &Section, title: &str) -> Markup {
     let (name, groups) = (section.by.name(), &section.groups);
     let draw = |size| match section.by {
@@ -193,13 +193,13 @@ fn drawn(section: &Section, title: &str) -> Markup {
     let most = groups.iter().max_by_key(|group| group.tally.spent.usd);
     let most = most.map(|most| {
         format!(
-            "Most: {}, {} USD. ",
+            "Largest: {}, {} USD. ",
             name_of(most),
             dollars(&most.tally.spent)
         )
     });
     let description = format!(
-        "{}The table that follows has all numbers.",
+        "{}The table below contains all numbers.",
         most.unwrap_or_default()
     );
     let (shown, of, what) = match section.by {
@@ -211,7 +211,7 @@ fn drawn(section: &Section, title: &str) -> Markup {
             div class="wide" { (PreEscaped(chart::described(&wide, &format!("{name}-wide"), &title, &description))) }
             div class="narrow" { (PreEscaped(chart::described(&narrow, &format!("{name}-narrow"), &title, &description))) }
             figcaption {
-                span class="key certain" {} "paid or called by key" " "
+                span class="key certain" {} "payments and API calls" " "
                 span class="key open" {} "unresolved" ", USD"
                 @if of > shown { "; the " (what) " " (shown) " of " (of) }
             }
@@ -223,11 +223,11 @@ fn unresolved(report: &Report) -> Markup {
     html! {
         @if !report.unresolved.is_empty() {
             section aria-labelledby="unresolved-heading" {
-                h2 id="unresolved-heading" { "Signed and unresolved" }
-                p { code { "bursar ledger reconcile" } " asks the chain what became of these." }
+                h2 id="unresolved-heading" { "Unresolved payments" }
+                p { "Run " code { "bursar ledger reconcile" } " to ask the chain for their results." }
                 div class="scroll" role="region" tabindex="0" aria-labelledby="unresolved-heading" {
                     table {
-                        thead { tr { @for head in ["Purchase", "State", "Amount", "Seller", "Reserved", "Can be cashed"] {
+                        thead { tr { @for head in ["Purchase", "State", "Amount", "Seller", "Reserved", "Validity"] {
                             th scope="col" { (head) }
                         } } }
                         tbody { @for open in &report.unresolved { tr {
@@ -236,7 +236,7 @@ fn unresolved(report: &Report) -> Markup {
                             td { (open.amount) }
                             td { (open.origin) }
                             td class="time" { (open.reserved_at) }
-                            td class="time" { @if open.outstanding { "until " } @else { "no more since " } (open.expires_at) }
+                            td class="time" { @if open.outstanding { "valid until " } @else { "expired at " } (open.expires_at) }
                         } } }
                     }
                 }
@@ -253,13 +253,13 @@ fn budget(findings: &[LimitStatus]) -> Markup {
     html! {
         @if !limits.is_empty() {
             section aria-labelledby="budget-heading" {
-                h2 id="budget-heading" { "Budget left" }
+                h2 id="budget-heading" { "Limits" }
                 div class="scroll" role="region" tabindex="0" aria-labelledby="budget-heading" {
                     table {
                         thead { tr {
-                            th scope="col" { "Limit" }
-                            th scope="col" { "Used" }
-                            @for head in ["Of", "Used", "Left"] { th scope="col" class="number" { (head) } }
+                            th scope="col" { "Name" }
+                            th scope="col" { "Share" }
+                            @for head in ["Limit", "Used", "Left"] { th scope="col" class="number" { (head) } }
                         } }
                         tbody { @for finding in limits {
                             @let [limit, used, left] = quantities(finding);
@@ -278,7 +278,7 @@ fn budget(findings: &[LimitStatus]) -> Markup {
     }
 }
 
-/// How much of a limit is used, in thousandths.
+/// Returns the used share of a limit in thousandths.
 fn per_mille(finding: &LimitStatus) -> u32 {
     let weight = |quantity: &Option<Quantity>| match quantity {
         Some(Quantity::Amount(Amount::Usd(usd))) => U256::from(usd.micros()),
@@ -290,7 +290,7 @@ fn per_mille(finding: &LimitStatus) -> u32 {
     if used >= limit {
         return WHOLE;
     }
-    // A limit of more than 2^246 units is not used up by what is on a chain.
+    // The product overflows only above 2^246 units, and no chain has so much of a token.
     let part = used
         .checked_mul(U256::from(WHOLE))
         .and_then(|part| part.checked_div(limit));
@@ -304,16 +304,16 @@ fn parts(report: &Report) -> Markup {
             div class="scroll" role="region" tabindex="0" aria-labelledby="parts" {
                 table {
                     thead { tr {
-                        th scope="col" { "What" }
+                        th scope="col" { "Outcome" }
                         th scope="col" class="number" { "Calls" }
                         th scope="col" class="number" { "USD" }
                         th scope="col" { "Tokens" }
                     } }
-                    tbody { @for (name, sum) in named(&report.total) { tr {
-                        th scope="row" { (name) }
-                        (count_cell(&format!("total/{name}"), sum.count))
-                        (money_cell(&format!("total/{name}"), sum))
-                        td class="tokens" { (tokens(sum)) }
+                    tbody { @for part in sums(&report.total) { tr {
+                        th scope="row" { (part.label) }
+                        (count_cell(&format!("total/{}", part.key), part.sum.count))
+                        (money_cell(&format!("total/{}", part.key), part.sum))
+                        td class="tokens" { (tokens(part.sum)) }
                     } } }
                 }
             }

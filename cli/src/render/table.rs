@@ -1,4 +1,4 @@
-//! A report for a terminal.
+//! Writes a report as tables for a terminal.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -18,7 +18,7 @@ pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
     let sections = report
         .sections
         .iter()
-        .filter(|section| tells(section))
+        .filter(|section| has_names(section))
         .map(|section| by(section, columns));
     let parts = [about, parts(&report.total, columns)]
         .into_iter()
@@ -30,29 +30,39 @@ pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
         .join("\n")
 }
 
-/// Whether a section says more than the total does.
-pub(super) fn tells(section: &Section) -> bool {
+/// Returns true if a section has names, and not only the total.
+pub(super) fn has_names(section: &Section) -> bool {
     section.groups.iter().any(|group| group.name.is_some())
 }
 
-/// The sums of a tally, by the names that people read.
-pub(super) fn named(tally: &Tally) -> [(&'static str, &Sum); 11] {
+/// One sum of a tally.
+pub(super) struct Part<'a> {
+    /// The name of the sum in JSON.
+    pub(super) key: &'static str,
+    /// The name of the sum for people.
+    pub(super) label: &'static str,
+    pub(super) sum: &'a Sum,
+}
+
+/// Returns the sums of a tally.
+pub(super) fn sums(tally: &Tally) -> [Part<'_>; 11] {
+    let part = |key, label, sum| Part { key, label, sum };
     [
-        ("spent", &tally.spent),
-        ("paid", &tally.paid),
-        ("called by key", &tally.called),
-        ("outstanding", &tally.outstanding),
-        ("expired", &tally.expired),
-        ("held", &tally.held),
-        ("refused", &tally.refused),
-        ("failed", &tally.failed),
-        ("refunded", &tally.refunded),
-        ("released", &tally.released),
-        ("freed", &tally.freed),
+        part("spent", "spent", &tally.spent),
+        part("paid", "paid", &tally.paid),
+        part("called", "API calls", &tally.called),
+        part("outstanding", "outstanding", &tally.outstanding),
+        part("expired", "expired", &tally.expired),
+        part("held", "reserved", &tally.held),
+        part("refused", "rejected by the seller", &tally.refused),
+        part("failed", "failed", &tally.failed),
+        part("refunded", "refunded", &tally.refunded),
+        part("released", "released by proof", &tally.released),
+        part("freed", "voided", &tally.freed),
     ]
 }
 
-/// What a sum holds of each token.
+/// Returns the amount of each token in a sum.
 pub(super) fn tokens(sum: &Sum) -> String {
     sum.tokens
         .values()
@@ -62,14 +72,14 @@ pub(super) fn tokens(sum: &Sum) -> String {
 }
 
 fn parts(tally: &Tally, columns: Option<u16>) -> String {
-    let rows = named(tally).into_iter().enumerate();
-    let rows = rows.filter(|(order, (_, sum))| *order < 2 || sum.count > 0);
-    let rows = rows.map(|(_, (name, sum))| {
+    let rows = sums(tally).into_iter().enumerate();
+    let rows = rows.filter(|(order, part)| *order < 2 || part.sum.count > 0);
+    let rows = rows.map(|(_, part)| {
         [
-            name.to_owned(),
-            sum.count.to_string(),
-            dollars(sum),
-            tokens(sum),
+            part.label.to_owned(),
+            part.sum.count.to_string(),
+            dollars(part.sum),
+            tokens(part.sum),
         ]
     });
     grid(["", "COUNT", "USD", "TOKENS"], &[1, 2], rows, columns)
@@ -100,7 +110,7 @@ fn by(section: &Section, columns: Option<u16>) -> String {
             "COUNT",
             "USD",
             "UNRESOLVED",
-            "REFUSED",
+            "REJECTED",
             "FAILED",
             "REFUNDED",
         ],
@@ -124,9 +134,9 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
     }
     let rows = report.unresolved.iter().map(|open| {
         let until = if open.outstanding {
-            "can be cashed until"
+            "valid until"
         } else {
-            "expired"
+            "expired at"
         };
         [
             open.purchase.to_string(),
@@ -159,7 +169,7 @@ fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {
     grid(["LIMIT", "OF", "USED", "LEFT"], &[], rows, columns)
 }
 
-/// Of a limit: how much, used, left.
+/// Returns the limit, the used and the remaining amount.
 pub(super) fn quantities(finding: &LimitStatus) -> [String; 3] {
     [&finding.limit, &finding.used, &finding.left].map(|quantity| {
         quantity
@@ -169,7 +179,7 @@ pub(super) fn quantities(finding: &LimitStatus) -> [String; 3] {
     })
 }
 
-/// Columns as wide as their widest cell, or narrower and broken into lines where there is no room.
+/// Returns a table whose columns are as wide as their widest cells, or narrower with wrapped lines.
 fn grid<const N: usize>(
     head: [&str; N],
     numbers: &[usize],
@@ -195,7 +205,7 @@ fn grid<const N: usize>(
     format!("{}\n", table.trim_fmt())
 }
 
-/// The groups that a chart shows: those of which anything was spent in dollars.
+/// Returns the groups with an amount in dollars, which a chart can show.
 pub(super) fn spending(groups: &[Group]) -> impl Iterator<Item = &Group> {
     groups
         .iter()

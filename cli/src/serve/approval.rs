@@ -1,8 +1,9 @@
-//! Putting a payment to the person behind the MCP client, who is asked by elicitation.
+//! Asks the user of the MCP client to approve a payment, by elicitation.
 //!
-//! Protocols up to 2025-11-25 ask with a request of their own while the call waits. From 2026-07-28 on the call is
-//! answered with the question instead and made again with the answer; until then its purchase waits in [`Waiting`],
-//! under a handle that nobody can guess. Either way the policy's time for approvals goes on.
+//! With protocol versions up to 2025-11-25, the server sends a request of its own while the call waits. From version
+//! 2026-07-28 on, the server answers the call with the question, and the client makes the call again with the answer.
+//! Until then, the purchase waits in [`Waiting`] under a random handle. In both cases, the time limit of the policy for
+//! approvals runs.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,59 +16,61 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
 
-use super::RunningCall;
-use super::order::Pay;
+use super::call::RunningCall;
+use super::params::Pay;
 
-/// The name of the question, and of the field that answers it.
+/// The name of the question and of the field with the answer.
 const QUESTION: &str = "approve";
-/// The most purchases that wait for an answer. More could only be made by somebody who never answers.
+/// The largest number of purchases that wait for an answer. Only a client that never answers reaches it.
 const MOST_WAITING: usize = 32;
 
 tokio::task_local! {
-    /// Who is asked about the purchase that the task makes.
-    pub(super) static ASKED: Option<ChannelApprover>;
+    /// The approver for the purchase of this task.
+    pub(super) static APPROVER: Option<ChannelApprover>;
 }
 
-/// Asks whoever made the call that a purchase belongs to.
-pub(super) struct Caller;
+/// Asks the client that made the call of a purchase.
+pub(super) struct CallerApprover;
 
-impl Approver for Caller {
+impl Approver for CallerApprover {
     async fn decide(&self, request: &ApprovalRequest) -> Verdict {
-        match ASKED.try_with(Clone::clone) {
+        match APPROVER.try_with(Clone::clone) {
             Ok(Some(approver)) => approver.decide(request).await,
-            _ => Verdict::deny("nobody can be asked: the MCP client does not support elicitation"),
+            _ => Verdict::deny(
+                "the MCP client cannot ask its user, because it does not support elicitation",
+            ),
         }
     }
 }
 
-/// How the client's user is asked.
+/// The way to ask the user of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Not at all.
-    Nobody,
-    /// With a request, while the call waits.
+pub(super) enum AskMethod {
+    /// The client does not support elicitation.
+    None,
+    /// The server sends a request while the call waits.
     Request,
-    /// With the call's own answer, which the client makes again.
-    Again,
+    /// The server answers the call with the question, and the client makes the call again.
+    Repeat,
 }
 
-impl Way {
+impl AskMethod {
     pub(super) fn of(context: &RequestContext<RoleServer>) -> Self {
         let capabilities = context.client_capabilities();
         let Some(elicitation) = capabilities.and_then(|capabilities| capabilities.elicitation)
         else {
-            return Self::Nobody;
+            return Self::None;
         };
-        // No mode named means forms.
+        // A client that names no mode supports forms.
         if elicitation.form.is_none() && elicitation.url.is_some() {
-            return Self::Nobody;
+            return Self::None;
         }
         let version = context.protocol_version();
-        // Versions are dates: their order as text is their order in time.
+        // Versions are dates, so their order as text is their order in time.
         match version
             .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
         {
-            true => Self::Again,
+            true => Self::Repeat,
             false => Self::Request,
         }
     }
@@ -86,21 +89,21 @@ fn question(request: &ApprovalRequest) -> ElicitRequestParams {
     }
 }
 
-/// Asks with a request, and waits for the answer.
+/// Sends the question in a request, and waits for the answer.
 pub(super) async fn ask(peer: &Peer<RoleServer>, request: &ApprovalRequest) -> Verdict {
     match peer.create_elicitation(question(request)).await {
         Ok(answer) => verdict(&answer),
-        Err(_) => Verdict::deny("the MCP client could not ask"),
+        Err(_) => Verdict::deny("the MCP client could not ask its user"),
     }
 }
 
-/// The question as the answer to a call, which is to be made again under `handle`.
-pub(super) fn asked_again(request: &ApprovalRequest, handle: String) -> InputRequiredResult {
+/// Returns the question as the answer to a call. The client makes the call again with `handle`.
+pub(super) fn question_as_answer(request: &ApprovalRequest, handle: String) -> InputRequiredResult {
     let question = InputRequest::Elicitation(ElicitRequest::new(question(request)));
     InputRequiredResult::new(Some([(QUESTION.to_owned(), question)].into()), Some(handle))
 }
 
-/// The answer that came with a call made again.
+/// Returns the answer in a repeated call.
 pub(super) fn answer_in(responses: Option<&InputResponses>) -> Verdict {
     let answer = responses.and_then(|all| all.get(QUESTION));
     match answer.map(|answer| serde_json::from_value::<ElicitResult>(answer.clone())) {
@@ -110,7 +113,7 @@ pub(super) fn answer_in(responses: Option<&InputResponses>) -> Verdict {
     }
 }
 
-/// Only the field says yes: a client that accepts whatever it is asked has not read the question.
+/// Approves only if the field is true. A client that accepts every question without the field has not read it.
 fn verdict(answer: &ElicitResult) -> Verdict {
     let approved = answer
         .content
@@ -119,49 +122,50 @@ fn verdict(answer: &ElicitResult) -> Verdict {
     match (&answer.action, approved) {
         (ElicitationAction::Accept, Some(true)) => Verdict::Approve,
         (ElicitationAction::Accept | ElicitationAction::Decline, _) => {
-            Verdict::deny("not approved by the client's user")
+            Verdict::deny("the user of the MCP client did not approve")
         }
-        _ => Verdict::deny("the question was dismissed"),
+        _ => Verdict::deny("the user of the MCP client dismissed the question"),
     }
 }
 
-/// A purchase that waits for its call to be made again.
-pub(super) struct Parked {
-    pub(super) purchase: RunningCall,
+/// A purchase that waits until the client repeats its call.
+pub(super) struct WaitingCall {
+    pub(super) call: RunningCall,
     pub(super) pending: PendingApproval,
     pub(super) arguments: Pay,
 }
 
-/// Purchases that wait for an answer.
+/// The purchases that wait for an answer.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<HashMap<String, Parked>>);
+pub(super) struct Waiting(Mutex<HashMap<String, WaitingCall>>);
 
 impl Waiting {
-    /// Keeps a purchase under a new handle; gives it back if there are too many, or no chance to be had.
-    pub(super) fn park(&self, parked: Parked) -> Result<String, Box<Parked>> {
+    /// Stores a purchase under a new handle. Returns it if too many are stored, or if there is no random number.
+    pub(super) fn insert(&self, waiting: WaitingCall) -> Result<String, Box<WaitingCall>> {
         let mut random = [0; 16];
         if getrandom::fill(&mut random).is_err() {
-            return Err(Box::new(parked));
+            return Err(Box::new(waiting));
         }
         let handle = format!("{:032x}", u128::from_be_bytes(random));
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody will ask for what has ended: it was denied when its time was up.
-        all.retain(|_, parked| !parked.purchase.has_ended());
+        // A purchase that has ended was denied when its time limit passed.
+        all.retain(|_, waiting| !waiting.call.has_ended());
         if all.len() >= MOST_WAITING {
-            return Err(Box::new(parked));
+            return Err(Box::new(waiting));
         }
-        all.insert(handle.clone(), parked);
+        all.insert(handle.clone(), waiting);
         Ok(handle)
     }
 
-    pub(super) fn take(&self, handle: &str) -> Option<Parked> {
+    /// Removes the purchase of a handle.
+    pub(super) fn take(&self, handle: &str) -> Option<WaitingCall> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(handle)
     }
 
-    /// Leaves all of them. Nothing is signed for any.
+    /// Abandons all purchases. Nothing is signed for any of them.
     pub(super) fn clear(&self) {
         self.0
             .lock()
@@ -177,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_explicit_yes_approves() {
+    fn only_a_field_that_is_true_approves() {
         let answer = |action, content| {
             let answer = ElicitResult::new(action);
             verdict(&match content {

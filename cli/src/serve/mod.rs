@@ -1,7 +1,7 @@
 //! `bursar mcp serve`: an MCP server on standard input and output that pays for an agent.
 //!
-//! The agent's model sees five tools and never the key. Policy, key and books are fixed when the server starts. In the
-//! configuration of an MCP client, whatever its language:
+//! The model of the agent sees five tools, and never the key. The command line fixes the key, the policy and the ledger.
+//! Add the server to the configuration of an MCP client in any language:
 //!
 //! ```json
 //! {
@@ -15,25 +15,28 @@
 //! }
 //! ```
 //!
-//! Every result begins with `spend`: `none`, `settled` or `unknown`. What a seller wrote is under `untrusted` and nowhere
-//! else. A call that is cancelled is left, as a dropped future is: what was not signed never is, and what was signed is
-//! booked as unknown and taken up by the same request.
+//! Every result begins with `payment`: `not_paid`, `maybe_paid` or `paid`. Text of a seller is under `untrusted` and
+//! nowhere else. A cancelled call is abandoned like a dropped future: bursar signs nothing more for it. If bursar has
+//! signed already, the purchase is unresolved, and the same request resumes it.
 //!
-//! The tag of a payment is the agent's choice, so a limit by tag does not bind it; limits by agent and global ones do.
+//! The agent chooses the tag of a payment. To limit an agent, use limits for agents or global limits, not for tags.
 
-mod answer;
 mod approval;
-mod hangup;
-mod order;
+mod call;
+mod disconnect;
+mod params;
+mod purchase;
+mod result;
 mod tools;
+mod untrusted;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::{
-    ChannelApprover, Client, Error, LimitStatus, Network, PaymentStatus, PendingApproval,
-    PriceOutcome, Purchase, PurchaseKey, Usd, reqwest,
+    Client, Error, LimitStatus, Network, PaymentStatus, PendingApproval, PriceOutcome, Purchase,
+    PurchaseKey, Usd, reqwest,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
@@ -42,49 +45,51 @@ use rmcp::transport::{Transport, stdio_pipes};
 use rmcp::{ErrorData, RoleServer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
 use crate::args::Serve;
-use crate::discover;
+use crate::discover::DiscoverOutput;
 use crate::exit::{Exit, Failure};
+use crate::payment::status_name;
 use crate::policies;
 use crate::wallet;
-use answer::{Answer, Record};
-use approval::{ASKED, Caller, Parked, Waiting, Way};
-use hangup::{HangUp, Watched};
-use order::{Order, Pay};
+use approval::{AskMethod, CallerApprover, Waiting, WaitingCall};
+use call::{RunningCall, Step};
+use disconnect::{Disconnect, Watched};
+use params::{Pay, ToolRequest};
+use purchase::PurchaseResult;
+use result::{PayResult, to_protocol};
 use tools::Tool;
 
-/// The most requests at once, those included that wait for an approval.
-const CALLS: u32 = 32;
-/// How many services are returned, unless the agent says otherwise, and at most.
-const FOUND: u8 = 10;
-const MOST_FOUND: u8 = 50;
-/// The longest message of a client, in bytes.
-const MESSAGE: usize = 4 * 1024 * 1024;
+/// The largest number of calls at once, including the calls that wait for an approval.
+const MAX_CALLS: u32 = 32;
+/// The default and the largest number of services that `discover` returns.
+const DEFAULT_SERVICES: u8 = 10;
+const MAX_SERVICES: u8 = 50;
+/// The largest message of a client in bytes.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// `bursar mcp serve`.
 pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
     let (reader, writer) = stdio_pipes();
-    let (reader, hang_up) = Watched::new(reader);
-    let desk = Arc::new(Desk::open(args, hang_up).await?);
-    let transport = AsyncRwTransport::new_server(reader, writer).with_max_line_length(MESSAGE);
-    let served = serve(Server(Arc::clone(&desk)), transport).await;
-    desk.close().await?;
+    let (reader, disconnect) = Watched::new(reader);
+    let server = Arc::new(Server::open(args, disconnect).await?);
+    let transport = AsyncRwTransport::new_server(reader, writer).with_max_line_length(MAX_MESSAGE);
+    let served = serve(Handler(Arc::clone(&server)), transport).await;
+    server.close().await?;
     served
 }
 
 async fn serve(
-    server: Server,
+    handler: Handler,
     transport: impl Transport<RoleServer> + 'static,
 ) -> Result<Exit, Failure> {
-    let running = match rmcp::serve_server(server, transport).await {
+    let running = match rmcp::serve_server(handler, transport).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(Exit::Done),
         Err(_) => {
             return Err(Failure::failed(
-                "the client began with something else than the MCP handshake",
+                "the first message of the client is not the MCP handshake",
             ));
         }
     };
@@ -95,36 +100,36 @@ async fn serve(
     Ok(Exit::Done)
 }
 
-/// What the tools work with: made once, never changed.
-struct Desk {
+/// The parts that all calls share. They do not change while the server runs.
+struct Server {
     client: Client,
-    /// The operator's ceiling beside the policy.
+    /// The limit of --max-per-payment, in addition to the policy.
     max_price: Option<Usd>,
     body_limit: usize,
-    /// Where services are looked for: the policy file's lists.
+    /// The lists of the policy file.
     sources: Sources,
-    /// Bounds a call in which somebody may be asked: a person's time is not the seller's.
-    asked_timeout: Duration,
+    /// The time limit of a call that can ask a person. It includes the time for the approval.
+    approval_timeout: Duration,
     calls: Semaphore,
     waiting: Waiting,
-    hang_up: HangUp,
+    disconnect: Disconnect,
 }
 
-/// The desk as the protocol sees it.
-struct Server(Arc<Desk>);
+/// Handles the messages of the protocol.
+struct Handler(Arc<Server>);
 
-impl Desk {
-    async fn open(args: &Serve, hang_up: HangUp) -> Result<Self, Failure> {
+impl Server {
+    async fn open(args: &Serve, disconnect: Disconnect) -> Result<Self, Failure> {
         let allowance = policies::allowance(&args.policy)?;
-        let asked_timeout = args
+        let approval_timeout = args
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
         let sources = match &args.policy.policy {
             Some(file) => Sources::from_file(file)?,
             None => Sources::default(),
         };
-        let asking = |payer: bursar::PayerBuilder| payer.approver(Caller);
-        let payer = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
+        let with_approver = |payer: bursar::PayerBuilder| payer.approver(CallerApprover);
+        let payer = wallet::paying_as(&args.wallet, allowance.policy, with_approver).await?;
         let mut client = Client::builder()
             .http(reqwest::Client::builder())
             .credentials(allowance.keys)
@@ -140,52 +145,55 @@ impl Desk {
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
             sources,
-            asked_timeout,
-            calls: Semaphore::new(usize::try_from(CALLS).unwrap_or(1)),
+            approval_timeout,
+            calls: Semaphore::new(usize::try_from(MAX_CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
-            hang_up,
+            disconnect,
         })
     }
 
-    /// Waits until every call has ended or was left, and has the books say so.
+    /// Waits until every call has ended or is abandoned, and records abandoned purchases in the ledger.
     async fn close(&self) -> Result<(), Failure> {
         self.waiting.clear();
-        let all = self.calls.acquire_many(CALLS).await;
+        let all = self.calls.acquire_many(MAX_CALLS).await;
         drop(all);
-        // Asking anything of the books records first what was left.
+        // A query of the ledger first records the abandoned purchases.
         self.client.budget().await?;
         Ok(())
     }
 
-    /// Buys, and says how it ended.
-    async fn buy(&self, order: Order, way: Way) -> Answer {
-        let request = order.on(&self.client);
-        let request = if way == Way::Nobody {
+    /// Sends a request, and pays if needed and allowed.
+    async fn buy(&self, request: ToolRequest, method: AskMethod) -> PayResult {
+        let request = request.on(&self.client);
+        let request = if method == AskMethod::None {
             request
         } else {
-            request.timeout(self.asked_timeout)
+            request.timeout(self.approval_timeout)
         };
         match request.send().await {
-            Ok(response) => Answer::of_response(response, self.body_limit).await,
-            Err(error) => Answer::of_error(&error, self.entry(&error).await.as_ref()),
+            Ok(response) => PayResult::of_response(response, self.body_limit).await,
+            Err(error) => {
+                let purchase = self.purchase(&error).await;
+                PayResult::of_error(&error, purchase.as_ref())
+            }
         }
     }
 
-    /// Asks the price; where there is none, the request was executed, and this is its answer.
-    async fn price(&self, order: Order) -> Answer {
+    /// Asks for the price of a request. If it has no price, the server has executed it, and the result is its answer.
+    async fn price(&self, request: ToolRequest) -> PayResult {
         // The semaphore is never closed.
         let _permit = self.calls.acquire().await;
-        match order.on(&self.client).quote().await {
-            Ok(PriceOutcome::Priced(price_check)) => Answer::of_quotation(&price_check),
+        match request.on(&self.client).quote().await {
+            Ok(PriceOutcome::Priced(price_check)) => PayResult::of_price_check(&price_check),
             Ok(PriceOutcome::Unpriced(response)) => {
-                Answer::of_response(response, self.body_limit).await
+                PayResult::of_response(response, self.body_limit).await
             }
-            Err(error) => Answer::of_error(&error, None),
+            Err(error) => PayResult::of_error(&error, None),
         }
     }
 
-    /// What the books hold of a purchase that ended in an error after its signature.
-    async fn entry(&self, error: &Error) -> Option<Purchase> {
+    /// Returns the purchase of a request that failed after its signature.
+    async fn purchase(&self, error: &Error) -> Option<Purchase> {
         let id = error
             .purchase_id()
             .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
@@ -195,51 +203,7 @@ impl Desk {
     }
 }
 
-/// A purchase under way. Dropping it leaves the purchase.
-struct RunningCall {
-    task: JoinHandle<Answer>,
-    questions: mpsc::Receiver<PendingApproval>,
-}
-
-impl Drop for RunningCall {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl RunningCall {
-    /// Begins to buy. The purchase goes on by itself, so that its time runs while somebody is asked.
-    fn begin(desk: &Arc<Desk>, order: Order, way: Way) -> Self {
-        let (approver, questions) = ChannelApprover::new(1);
-        let asked = (way != Way::Nobody).then_some(approver);
-        let desk = Arc::clone(desk);
-        let task = tokio::spawn(async move {
-            // Let go last, when the purchase has ended or was left. The semaphore is never closed.
-            let _permit = desk.calls.acquire().await;
-            ASKED.scope(asked, desk.buy(order, way)).await
-        });
-        Self { task, questions }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Its end, or a question that has to be asked before it can go on.
-    async fn step(&mut self) -> Step {
-        tokio::select! {
-            ended = &mut self.task => Step::Ended(Box::new(ended.unwrap_or_else(|_| Answer::broken()))),
-            Some(question) = self.questions.recv() => Step::Asks(Box::new(question)),
-        }
-    }
-}
-
-enum Step {
-    Ended(Box<Answer>),
-    Asks(Box<PendingApproval>),
-}
-
-impl Server {
+impl Handler {
     async fn call(
         &self,
         request: CallToolRequestParams,
@@ -247,7 +211,7 @@ impl Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(tool) = Tool::named(&request.name) else {
             return Err(ErrorData::invalid_params(
-                "there is no tool of this name",
+                "there is no tool with this name",
                 None,
             ));
         };
@@ -270,98 +234,103 @@ impl Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments: Pay = match read(request.arguments) {
             Ok(arguments) => arguments,
-            Err(wrong) => return Answer::refused("usage", &wrong).result().map(Into::into),
+            Err(message) => return wrong_arguments(&message).map(Into::into),
         };
-        let purchase = match &request.request_state {
+        let call = match &request.request_state {
             Some(handle) => match self.resume(handle, &arguments, request.input_responses.as_ref())
             {
-                Ok(purchase) => purchase,
-                Err(refused) => return refused.result().map(Into::into),
+                Ok(call) => call,
+                Err(refused) => return refused.to_protocol().map(Into::into),
             },
-            None => match Order::read(arguments.clone(), self.0.max_price) {
-                Ok(order) => RunningCall::begin(&self.0, order, Way::of(context)),
-                Err(wrong) => return Answer::refused("usage", &wrong).result().map(Into::into),
+            None => match ToolRequest::read(arguments.clone(), self.0.max_price) {
+                Ok(request) => RunningCall::start(&self.0, request, AskMethod::of(context)),
+                Err(message) => return wrong_arguments(&message).map(Into::into),
             },
         };
-        self.conclude(purchase, arguments, context).await
+        self.conclude(call, arguments, context).await
     }
 
-    /// A purchase whose call is made again, with the answer that it waited for.
+    /// Returns the running purchase of a repeated call, and passes the answer to it.
     fn resume(
         &self,
         handle: &str,
         arguments: &Pay,
         responses: Option<&rmcp::model::InputResponses>,
-    ) -> Result<RunningCall, Box<Answer>> {
-        let Some(parked) = self.0.waiting.take(handle) else {
-            let message =
-                "no question waits for this answer: its time was up, or it was answered before";
-            return Err(Box::new(Answer::refused("approval", message)));
+    ) -> Result<RunningCall, Box<PayResult>> {
+        let Some(waiting) = self.0.waiting.take(handle) else {
+            let message = "no payment waits for this answer; its time limit passed, or it has an answer already";
+            return Err(Box::new(PayResult::refused("approval", message)));
         };
-        if parked.arguments != *arguments {
-            return Err(Box::new(Answer::refused(
+        if waiting.arguments != *arguments {
+            return Err(Box::new(PayResult::refused(
                 "approval",
                 "the answer belongs to another call",
             )));
         }
-        parked.pending.answer(approval::answer_in(responses));
-        Ok(parked.purchase)
+        waiting.pending.answer(approval::answer_in(responses));
+        Ok(waiting.call)
     }
 
-    /// Waits for the purchase to end, asking what it asks; leaves it when the call is cancelled.
+    /// Waits until the purchase ends, and asks the user for approvals. Abandons the purchase of a cancelled call.
     async fn conclude(
         &self,
-        mut purchase: RunningCall,
+        mut call: RunningCall,
         arguments: Pay,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         loop {
             let step = tokio::select! {
-                step = purchase.step() => step,
-                () = self.given_up(context) => return Err(cancelled()),
+                step = call.step() => step,
+                () = self.abandoned(context) => return Err(cancelled()),
             };
             let pending = match step {
-                Step::Ended(answer) => return answer.result().map(Into::into),
+                Step::Ended(result) => return result.to_protocol().map(Into::into),
                 Step::Asks(pending) => *pending,
             };
-            if Way::of(context) == Way::Again {
-                return Ok(self.park(purchase, pending, arguments));
+            if AskMethod::of(context) == AskMethod::Repeat {
+                return Ok(self.ask_by_answer(call, pending, arguments));
             }
-            let asked = pending.request.clone();
+            let question = pending.request.clone();
             tokio::select! {
-                verdict = approval::ask(&context.peer, &asked) => pending.answer(verdict),
-                // Nobody waits for the answer any more.
-                step = purchase.step() => if let Step::Ended(answer) = step { return answer.result().map(Into::into) },
-                () = self.given_up(context) => return Err(cancelled()),
+                verdict = approval::ask(&context.peer, &question) => pending.answer(verdict),
+                // The purchase no longer waits for the answer.
+                step = call.step() => {
+                    if let Step::Ended(result) = step {
+                        return result.to_protocol().map(Into::into);
+                    }
+                }
+                () = self.abandoned(context) => return Err(cancelled()),
             }
         }
     }
 
-    /// Until nobody waits for the call any more.
-    async fn given_up(&self, context: &RequestContext<RoleServer>) {
+    /// Waits until the client has cancelled the call or has disconnected.
+    async fn abandoned(&self, context: &RequestContext<RoleServer>) {
         tokio::select! {
             () = context.ct.cancelled() => {}
-            () = self.0.hang_up.over() => {}
+            () = self.0.disconnect.passed() => {}
         }
     }
 
-    fn park(
+    /// Answers the call with the question. The purchase waits until the client repeats the call.
+    fn ask_by_answer(
         &self,
-        purchase: RunningCall,
+        call: RunningCall,
         pending: PendingApproval,
         arguments: Pay,
     ) -> CallToolResponse {
-        let request = pending.request.clone();
-        match self.0.waiting.park(Parked {
-            purchase,
+        let question = pending.request.clone();
+        match self.0.waiting.insert(WaitingCall {
+            call,
             pending,
             arguments,
         }) {
-            Ok(handle) => approval::asked_again(&request, handle).into(),
-            Err(parked) => {
-                drop(parked);
-                let refused = Answer::refused("approval", "too many payments wait for an answer");
-                refused.result().unwrap_or_default().into()
+            Ok(handle) => approval::question_as_answer(&question, handle).into(),
+            Err(waiting) => {
+                drop(waiting);
+                let refused =
+                    PayResult::refused("approval", "too many payments wait for an approval");
+                refused.to_protocol().unwrap_or_default().into()
             }
         }
     }
@@ -371,24 +340,24 @@ impl Server {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
-        let order = read::<order::Quote>(arguments)
-            .and_then(|quote| Order::read(quote.into(), self.0.max_price));
-        match order {
-            Ok(order) => tokio::select! {
-                answer = self.0.price(order) => answer.result(),
-                () = self.given_up(context) => Err(cancelled()),
+        let request = read::<params::Quote>(arguments)
+            .and_then(|quote| ToolRequest::read(quote.into(), self.0.max_price));
+        match request {
+            Ok(request) => tokio::select! {
+                result = self.0.price(request) => result.to_protocol(),
+                () = self.abandoned(context) => Err(cancelled()),
             },
-            Err(wrong) => Answer::refused("usage", &wrong).result(),
+            Err(message) => wrong_arguments(&message),
         }
     }
 
     async fn budget(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
-        if let Err(wrong) = read::<order::Budget>(arguments) {
-            return Answer::refused("usage", &wrong).result();
+        if let Err(message) = read::<params::Budget>(arguments) {
+            return wrong_arguments(&message);
         }
         match self.0.client.budget().await {
-            Ok(limits) => answer::result(&Budget::new(&self.0, limits), false),
-            Err(error) => Answer::of_error(&error, None).result(),
+            Ok(limits) => to_protocol(&BudgetResult::new(&self.0, limits), false),
+            Err(error) => PayResult::of_error(&error, None).to_protocol(),
         }
     }
 
@@ -397,28 +366,29 @@ impl Server {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
-        let wanted = read::<order::Discover>(arguments).and_then(|wanted| {
-            let max = wanted.max_price.as_deref().map(order::price).transpose()?;
-            Ok((wanted, max))
+        let arguments = read::<params::Discover>(arguments).and_then(|arguments| {
+            let max_price = arguments.max_price.as_deref();
+            let max_price = max_price.map(params::price).transpose()?;
+            Ok((arguments, max_price))
         });
-        let (wanted, max) = match wanted {
-            Ok(wanted) => wanted,
-            Err(wrong) => return Answer::refused("usage", &wrong).result(),
+        let (arguments, max_price) = match arguments {
+            Ok(arguments) => arguments,
+            Err(message) => return wrong_arguments(&message),
         };
         if self.0.sources.is_empty() {
-            let message =
-                "the operator named no lists to look in: the policy file has no [discovery]";
-            return Answer::refused("usage", message).result();
+            return wrong_arguments(
+                "there are no lists to search, because the policy file has no section [discovery]",
+            );
         }
-        let limit = usize::from(wanted.limit.unwrap_or(FOUND).clamp(1, MOST_FOUND));
+        let limit = arguments.limit.unwrap_or(DEFAULT_SERVICES);
         let query = self
             .0
             .client
             .discover()
             .sources(&self.0.sources)
-            .find(&wanted.query)
-            .limit(limit);
-        let query = match max.into_iter().chain(self.0.max_price).min() {
+            .find(&arguments.query)
+            .limit(usize::from(limit.clamp(1, MAX_SERVICES)));
+        let query = match max_price.into_iter().chain(self.0.max_price).min() {
             Some(max) => query.max_price(max),
             None => query,
         };
@@ -426,79 +396,89 @@ impl Server {
         let _permit = self.0.calls.acquire().await;
         tokio::select! {
             found = query.run() => match found {
-                Ok(findings) => answer::result(&Found::from(&findings), false),
-                Err(error) => Answer::of_error(&error, None).result(),
+                Ok(findings) => to_protocol(&DiscoverResult::from(&findings), false),
+                Err(error) => PayResult::of_error(&error, None).to_protocol(),
             },
-            () = self.given_up(context) => Err(cancelled()),
+            () = self.abandoned(context) => Err(cancelled()),
         }
     }
 
     async fn purchase(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
-        let id = read::<order::Purchase>(arguments)
-            .and_then(|wanted| order::purchase(&wanted.purchase_id));
+        let id = read::<params::Purchase>(arguments)
+            .and_then(|arguments| params::purchase(&arguments.purchase_id));
         let (id, payer) = match (id, self.0.client.payer()) {
             (Ok(id), Some(payer)) => (id, payer),
-            (Ok(_), None) => return Answer::refused("no_wallet", "there is no wallet").result(),
-            (Err(wrong), _) => return Answer::refused("usage", &wrong).result(),
+            (Ok(_), None) => {
+                return PayResult::refused("no_wallet", "the server has no wallet").to_protocol();
+            }
+            (Err(message), _) => return wrong_arguments(&message),
         };
         let key = PurchaseKey::new(payer.address(), id);
         match payer.ledger().purchase(&key).await {
-            Ok(Some(entry)) => answer::result(&Record::from(&entry), false),
-            Ok(None) => {
-                Answer::refused("purchase", "the ledger has no purchase of this id").result()
-            }
-            Err(error) => Answer::of_error(&error.into(), None).result(),
+            Ok(Some(purchase)) => to_protocol(&PurchaseResult::from(&purchase), false),
+            Ok(None) => PayResult::refused("purchase", "the ledger has no purchase with this id")
+                .to_protocol(),
+            Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
         }
     }
 }
 
-/// Nobody reads it.
+/// The error of a cancelled call. The client no longer reads it.
 fn cancelled() -> ErrorData {
     ErrorData::internal_error("the call was cancelled", None)
 }
 
-/// The result of `discover`.
-#[derive(Debug, Serialize)]
-struct Found {
-    spend: &'static str,
-    #[serde(flatten)]
-    found: discover::Shown,
+/// The result of a call with arguments that cannot be used.
+fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData> {
+    PayResult::refused("usage", message).to_protocol()
 }
 
-impl From<&Findings> for Found {
+/// The result of `discover`.
+#[derive(Debug, Serialize)]
+struct DiscoverResult {
+    #[serde(serialize_with = "status_name")]
+    payment: PaymentStatus,
+    #[serde(flatten)]
+    found: DiscoverOutput,
+}
+
+impl From<&Findings> for DiscoverResult {
     fn from(findings: &Findings) -> Self {
         Self {
-            spend: PaymentStatus::NotPaid.name(),
-            found: discover::Shown::from(findings),
+            payment: PaymentStatus::NotPaid,
+            found: DiscoverOutput::from(findings),
         }
     }
 }
 
 /// The result of `budget`.
 #[derive(Debug, Serialize)]
-struct Budget {
+struct BudgetResult {
+    #[serde(serialize_with = "status_name")]
+    payment: PaymentStatus,
     payer: Option<String>,
     networks: Vec<Network>,
-    /// Beside the limits, what one payment may cost at most.
+    /// The limit of --max-per-payment, in addition to `limits`.
     max_per_payment: Option<Usd>,
     limits: Vec<LimitStatus>,
 }
 
-impl Budget {
-    fn new(desk: &Desk, limits: Vec<LimitStatus>) -> Self {
-        let payer = desk.client.payer();
+impl BudgetResult {
+    fn new(server: &Server, limits: Vec<LimitStatus>) -> Self {
+        let payer = server.client.payer();
         Self {
+            payment: PaymentStatus::NotPaid,
             payer: payer.map(|payer| payer.address().to_string()),
             networks: payer
                 .map(|payer| payer.policy().payable_networks().collect())
                 .unwrap_or_default(),
-            max_per_payment: desk.max_price,
+            max_per_payment: server.max_price,
             limits,
         }
     }
 }
 
-/// Reads a tool's arguments.
+/// Reads the arguments of a tool.
 fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
     serde_json::from_value(arguments.unwrap_or_default().into())
         .map_err(|error| format!("arguments: {error}"))

@@ -1,4 +1,4 @@
-//! An agent's side of `bursar mcp serve`: rmcp's client on the real binary's standard input and output.
+//! An agent that uses `bursar mcp serve`: the MCP client of rmcp on the standard input and output of the binary.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -19,17 +19,17 @@ use tokio::process::Child;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::bench::{CliHarness, Ended};
+use crate::support::{CliHarness, Ended};
 
-/// The person at the client.
+/// The user of the client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct User {
-    /// What is answered to every question; without it, the client cannot ask.
+    /// The answer to every question. Without it, the client does not support elicitation.
     pub(crate) answer: Option<Value>,
-    /// What was asked.
+    /// The questions.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     pub(crate) asks: Arc<Notify>,
-    /// How long the person thinks.
+    /// The time before the answer.
     pub(crate) thinks: Duration,
 }
 
@@ -71,25 +71,25 @@ impl ClientHandler for User {
             Some(content) if !content.is_null() => {
                 Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.clone()))
             }
-            // A person who never answers.
+            // The user never answers.
             _ => std::future::pending().await,
         }
     }
 }
 
-/// The handshake of protocols up to 2025-11-25.
+/// Returns the handshake of protocol versions up to 2025-11-25.
 pub(crate) fn session() -> ClientLifecycleMode {
     ClientLifecycleMode::Initialize
 }
 
-/// No handshake, as from 2026-07-28 on.
+/// Returns the start without a handshake, which versions from 2026-07-28 on have.
 pub(crate) fn stateless() -> ClientLifecycleMode {
     ClientLifecycleMode::Discover {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
     }
 }
 
-/// A server that runs, and its client.
+/// A running server and its client.
 pub(crate) struct Session {
     pub(crate) client: RunningService<RoleClient, User>,
     child: Child,
@@ -97,7 +97,7 @@ pub(crate) struct Session {
     stderr: JoinHandle<Vec<u8>>,
 }
 
-/// Passes on what it reads until nobody wants it, and keeps all of it.
+/// Copies everything from a reader to a writer, and returns a copy of it.
 async fn record(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Vec<u8> {
     let mut all = Vec::new();
     let mut piece = [0; 4096];
@@ -109,13 +109,13 @@ async fn record(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
 }
 
 impl Session {
-    /// On Base Sepolia and loopback, with the bench's ledger and further arguments.
-    pub(crate) async fn open(bench: &CliHarness, args: &[&str]) -> Self {
-        Self::open_as(bench, args, User::default(), session()).await
+    /// Starts a server on Base Sepolia and loopback, with the ledger of the harness and more arguments.
+    pub(crate) async fn open(harness: &CliHarness, args: &[&str]) -> Self {
+        Self::open_as(harness, args, User::default(), session()).await
     }
 
     pub(crate) async fn open_as(
-        bench: &CliHarness,
+        harness: &CliHarness,
         args: &[&str],
         user: User,
         lifecycle: ClientLifecycleMode,
@@ -129,7 +129,7 @@ impl Session {
         ];
         let network = ["--network", "base-sepolia"];
         let mut command =
-            tokio::process::Command::from(bench.command(&[&usual[..], &network, args].concat()));
+            tokio::process::Command::from(harness.command(&[&usual[..], &network, args].concat()));
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -161,11 +161,11 @@ impl Session {
         assert_eq!(
             serde_json::from_str::<Value>(text).unwrap(),
             value,
-            "text and structure say the same"
+            "the text and the structured content are equal"
         );
         assert!(
-            text.starts_with("{\"spend\":") || text.starts_with("{\"payer\":"),
-            "the money first: {text}"
+            text.starts_with("{\"payment\":"),
+            "the payment status is not first: {text}"
         );
         assert_eq!(
             result.is_error.unwrap(),
@@ -175,13 +175,13 @@ impl Session {
         Ok(value)
     }
 
-    /// A tool's result.
+    /// Returns the result of a tool.
     pub(crate) async fn call(&self, tool: &'static str, arguments: Value) -> Value {
         self.try_call(params(tool, arguments)).await.unwrap()
     }
 
-    /// Hangs up, and sees the server end well, having said nothing but the protocol, and no secret.
-    pub(crate) async fn close(mut self, bench: &CliHarness) -> Ended {
+    /// Disconnects, and checks that the server ends without an error, and that its output is the protocol without a secret.
+    pub(crate) async fn close(mut self, harness: &CliHarness) -> Ended {
         self.client.close().await.unwrap();
         drop(self.client);
         let code = self.child.wait().await.unwrap().code().unwrap();
@@ -191,7 +191,7 @@ impl Session {
             stdout: self.stdout.await.unwrap(),
             stderr,
         };
-        bench.assert_no_secret_in(&ended);
+        harness.assert_no_secret_in(&ended);
         assert!(
             ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"),
             "{ended:?}"

@@ -6,12 +6,12 @@ use bursar::{Filter, Ledger, LimitStatus, Network, Purchase, write_csv, write_js
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
+use crate::payment::{amount, network_name};
 use crate::policies;
-use crate::report::{amount, name};
 use crate::{output, wallet};
 
 /// `bursar ledger`.
-pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
+pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
     let purchases = match wallet::existing(&args.ledger)? {
         Some(ledger) => ledger.purchases(&Filter::all()).await?,
         None if args
@@ -20,7 +20,7 @@ pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
             .as_deref()
             .is_some_and(|path| path.as_os_str() != ":memory:") =>
         {
-            return wallet::kept(&args.ledger).map(|_| Exit::Done);
+            return wallet::required(&args.ledger).map(|_| Exit::Done);
         }
         None => Vec::new(),
     };
@@ -36,7 +36,7 @@ pub(crate) async fn ledger(args: LedgerShow) -> Result<Exit, Failure> {
 /// `bursar budget`.
 pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
     if args.policy.policy.is_none() && args.policy.network.is_empty() {
-        // No limit depends on it.
+        // The limits do not depend on the network.
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
@@ -83,14 +83,14 @@ fn purchase_table(purchases: &[Purchase]) -> String {
         "TRANSACTION",
     ]
     .map(ToOwned::to_owned);
-    let rows = purchases.iter().map(|entry| {
+    let rows = purchases.iter().map(|purchase| {
         [
-            entry.reserved_at.to_string(),
-            entry.state.to_string(),
-            amount(entry),
-            name(entry.network),
-            format!("{} {}{}", entry.method, entry.origin, entry.path),
-            entry
+            purchase.reserved_at.to_string(),
+            purchase.state.to_string(),
+            amount(purchase),
+            network_name(purchase.network),
+            format!("{} {}{}", purchase.method, purchase.origin, purchase.path),
+            purchase
                 .transaction
                 .map(|hash| hash.to_string())
                 .unwrap_or_default(),
@@ -99,7 +99,7 @@ fn purchase_table(purchases: &[Purchase]) -> String {
     table(head, rows)
 }
 
-/// Columns as wide as their widest cell.
+/// Returns a table whose columns are as wide as their widest cells.
 pub(crate) fn table<const N: usize>(
     head: [String; N],
     rows: impl Iterator<Item = [String; N]>,

@@ -1,12 +1,12 @@
-//! `bursar ledger COMMAND`: checking the ledger, comparing it with the chain, and using it.
+//! `bursar ledger COMMAND`: check the ledger, compare it with the chain, and correct it.
 
 use bursar::chain::{Answer, ChainReader};
 use bursar::{Evidence, Ledger, Policy, Purchase, PurchaseId};
 use serde_json::json;
 
 use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
-use crate::books::table;
 use crate::exit::{Exit, Failure};
+use crate::ledger::table;
 use crate::{output, wallet};
 
 pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
@@ -16,13 +16,13 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Evidence { purchase, ledger } => evidence(&purchase, &ledger).await,
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
-        LedgerCommand::Stop { reason, ledger } => {
-            wallet::kept(&ledger)?.freeze(reason).await?;
-            output::finish(output::print("paying is stopped\n"), Exit::Done)
+        LedgerCommand::Freeze { reason, ledger } => {
+            wallet::required(&ledger)?.freeze(reason).await?;
+            output::finish(output::print("all payments are stopped\n"), Exit::Done)
         }
-        LedgerCommand::Go { ledger } => {
-            wallet::kept(&ledger)?.unfreeze().await?;
-            output::finish(output::print("paying may go on\n"), Exit::Done)
+        LedgerCommand::Unfreeze { ledger } => {
+            wallet::required(&ledger)?.unfreeze().await?;
+            output::finish(output::print("payments are allowed again\n"), Exit::Done)
         }
     }
 }
@@ -40,14 +40,14 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let done = wallet::kept(&args.ledger)?.reconcile(&chain).await?;
+    let done = wallet::required(&args.ledger)?.reconcile(&chain).await?;
     let open = done
         .iter()
         .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
     let printed = if args.json {
         done.iter().try_for_each(output::print_json)
     } else {
-        let head = ["PURCHASE", "BEFORE", "AFTER", "THE CHAIN SAYS"].map(ToOwned::to_owned);
+        let head = ["PURCHASE", "BEFORE", "AFTER", "CHAIN"].map(ToOwned::to_owned);
         let rows = done.iter().map(|purchase| {
             let (before, after) = (purchase.before.to_string(), purchase.after.to_string());
             [
@@ -63,7 +63,7 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::kept(&args.ledger)?.verify(args.head).await?;
+    let report = wallet::required(&args.ledger)?.verify(args.head).await?;
     let sound = report.is_sound();
     let mut text: String = report
         .faults
@@ -86,18 +86,18 @@ async fn verify(args: &Verify) -> Result<Exit, Failure> {
 }
 
 async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Failure> {
-    let (_, entry) = find(purchase, ledger).await?;
-    output::finish(output::print_json(&Evidence::from(entry)), Exit::Done)
+    let (_, stored) = find(purchase, ledger).await?;
+    output::finish(output::print_json(&Evidence::from(stored)), Exit::Done)
 }
 
 async fn refund(args: args::Refund) -> Result<Exit, Failure> {
-    let (ledger, entry) = find(&args.purchase, &args.ledger).await?;
+    let (ledger, stored) = find(&args.purchase, &args.ledger).await?;
     ledger
-        .record_refund(&entry.key(), args.transaction, args.value)
+        .record_refund(&stored.key(), args.transaction, args.value)
         .await?;
     output::finish(
         output::print(format_args!(
-            "refund booked for purchase {}\n",
+            "recorded a refund for purchase {}\n",
             args.purchase
         )),
         Exit::Done,
@@ -105,24 +105,24 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 }
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
-    let (_, entry) = find(purchase, &args.ledger).await?;
-    let payer = wallet::paying(args, Policy::new().allow_network(entry.network)).await?;
+    let (_, stored) = find(purchase, &args.ledger).await?;
+    let payer = wallet::paying(args, Policy::new().allow_network(stored.network)).await?;
     let cancellation = payer.cancel(purchase).await?;
-    let sent = json!({
+    let transaction = json!({
         "network": cancellation.network(),
         "to": cancellation.contract().to_string(),
         "data": format!("0x{}", hex(&cancellation.calldata())),
     });
-    output::finish(output::print_json(&sent), Exit::Done)
+    output::finish(output::print_json(&transaction), Exit::Done)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The purchase with this id, of any payer.
+/// Returns the ledger and its purchase with this id, of any payer.
 async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Ledger, Purchase), Failure> {
-    let ledger = wallet::kept(args)?;
+    let ledger = wallet::required(args)?;
     let found = ledger.purchase_by_id(purchase).await?;
     let found =
         found.ok_or_else(|| Failure::failed(format!("the ledger has no purchase `{purchase}`")))?;

@@ -1,26 +1,29 @@
-//! What is sent and where the answer goes, as curl has it.
+//! The request that is sent, and the destination of the body.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
 
 use std::process::Stdio;
 
 use bursar::usd;
 use bursar_testing::Route;
-
-use super::bench::{CliHarness, report};
+use support::{CliHarness, report};
 
 #[tokio::test]
-async fn the_request_is_sent_as_curl_would() {
-    let bench = CliHarness::new(Route::any("/*").price(usd!("0.01")).echo()).await;
-    let url = bench.paywall.url("/form?a=1").to_string();
-    let file = bench.file("data.bin", b"line one\nline \xff two\n");
+async fn the_options_for_a_request_work_as_in_curl() {
+    let harness = CliHarness::new(Route::any("/*").price(usd!("0.01")).echo()).await;
+    let url = harness.paywall.url("/form?a=1").to_string();
+    let file = harness.file("data.bin", b"line one\nline \xff two\n");
     let at = format!("@{file}");
 
-    let ended = bench
+    let ended = harness
         .pay(&[
             &url, "-d", "a=1", "-d", "b=2", "-H", "X-One: 1", "-H", "x-one:2", "-H", "X-Empty;",
         ])
         .await;
     assert_eq!((ended.code, ended.text()), (0, "a=1&b=2"));
-    let sent = bench.paywall.requests();
+    let sent = harness.paywall.requests();
     for request in &sent {
         assert_eq!(
             (request.method.as_str(), request.target.as_str()),
@@ -38,7 +41,7 @@ async fn the_request_is_sent_as_curl_would() {
         assert!(request.header("user-agent").unwrap().starts_with("bursar/"));
     }
 
-    let ended = bench
+    let ended = harness
         .pay(&[
             &url,
             "-d",
@@ -53,14 +56,14 @@ async fn the_request_is_sent_as_curl_would() {
         (ended.code, ended.stdout.as_slice()),
         (0, b"line one\nline \xff two\n".as_slice())
     );
-    let request = bench.paywall.requests().pop().unwrap();
+    let request = harness.paywall.requests().pop().unwrap();
     assert_eq!(
         (request.method.as_str(), request.header("content-type")),
         ("PUT", Some("application/octet-stream"))
     );
 
-    let ledger = bench.path("ledger.db");
-    let stdin = bench.command(&[
+    let ledger = harness.path("ledger.db");
+    let stdin = harness.command(&[
         "pay",
         "--network",
         "base-sepolia",
@@ -75,9 +78,9 @@ async fn the_request_is_sent_as_curl_would() {
         "--header",
         "User-Agent:",
     ]);
-    let ended = bench.end(stdin, b"from a pipe").await;
+    let ended = harness.end(stdin, b"from a pipe").await;
     assert_eq!((ended.code, ended.text()), (0, "from a pipe"));
-    let request = bench.paywall.requests().pop().unwrap();
+    let request = harness.paywall.requests().pop().unwrap();
     assert_eq!(
         (request.header("content-type"), request.header("user-agent")),
         (None, None)
@@ -87,16 +90,16 @@ async fn the_request_is_sent_as_curl_would() {
 #[tokio::test]
 async fn the_body_goes_to_a_file() {
     let long = "0123456789abcdef".repeat(8192);
-    let bench = CliHarness::new(report().chunks([long.clone(), "end".to_owned()])).await;
-    let file = bench.file("out.bin", "y".repeat(200_000));
-    let ended = bench.buy(&["-o", &file]).await;
+    let harness = CliHarness::new(report().chunks([long.clone(), "end".to_owned()])).await;
+    let file = harness.file("out.bin", "y".repeat(200_000));
+    let ended = harness.buy(&["-o", &file]).await;
     assert_eq!((ended.code, ended.text()), (0, ""));
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         format!("{long}end")
     );
 
-    let ended = bench.buy(&["--json", "--output", &file]).await;
+    let ended = harness.buy(&["--json", "--output", &file]).await;
     assert_eq!(ended.json()["body"].as_str().unwrap(), &long[..65_536]);
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
@@ -104,29 +107,32 @@ async fn the_body_goes_to_a_file() {
     );
 
     assert_eq!(
-        bench.buy(&["--json"]).await.json()["body"]
+        harness.buy(&["--json"]).await.json()["body"]
             .as_str()
             .unwrap()
             .len(),
         65_536
     );
-    assert_eq!(bench.buy(&["-o", "-"]).await.text(), format!("{long}end"));
-    let nowhere = bench.path("no/such/directory");
-    let before = bench.settled();
-    assert_eq!(bench.buy(&["-o", nowhere.to_str().unwrap()]).await.code, 2);
+    assert_eq!(harness.buy(&["-o", "-"]).await.text(), format!("{long}end"));
+    let nowhere = harness.path("no/such/directory");
+    let before = harness.settled();
     assert_eq!(
-        bench.settled(),
+        harness.buy(&["-o", nowhere.to_str().unwrap()]).await.code,
+        2
+    );
+    assert_eq!(
+        harness.settled(),
         before,
-        "nothing is bought without a place for it"
+        "bursar pays nothing if it cannot store the body"
     );
 }
 
 #[tokio::test]
-async fn what_is_in_the_file_stays_when_nothing_was_bought() {
-    let bench = CliHarness::new(report()).await;
-    let file = bench.file("out.bin", "precious");
+async fn a_denied_request_does_not_change_the_output_file() {
+    let harness = CliHarness::new(report()).await;
+    let file = harness.file("out.bin", "precious");
     assert_eq!(
-        bench
+        harness
             .buy(&["-o", &file, "--max-per-payment", "0.001"])
             .await
             .code,
@@ -136,16 +142,17 @@ async fn what_is_in_the_file_stays_when_nothing_was_bought() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_replaced_within_the_64_kib() {
-    let bench = CliHarness::new(report().body([b"\xff".repeat(65_535), "é".into()].concat())).await;
-    let body = bench.buy(&["--json"]).await.json()["body"]
+async fn invalid_text_in_a_json_body_is_replaced_within_64_kib() {
+    let harness =
+        CliHarness::new(report().body([b"\xff".repeat(65_535), "é".into()].concat())).await;
+    let body = harness.buy(&["--json"]).await.json()["body"]
         .as_str()
         .unwrap()
         .to_owned();
     assert!(body.len() <= 65_536 && body.starts_with('\u{fffd}'));
-    let bench = CliHarness::new(report().body(["a".repeat(65_535), "é".into()].concat())).await;
+    let harness = CliHarness::new(report().body(["a".repeat(65_535), "é".into()].concat())).await;
     assert_eq!(
-        bench.buy(&["--json"]).await.json()["body"]
+        harness.buy(&["--json"]).await.json()["body"]
             .as_str()
             .unwrap(),
         "a".repeat(65_535)
@@ -153,10 +160,10 @@ async fn bytes_that_are_no_text_are_replaced_within_the_64_kib() {
 }
 
 #[tokio::test]
-async fn a_reader_who_goes_away_ends_the_run_quietly() {
-    let bench = CliHarness::new(report().body("x".repeat(1_000_000))).await;
-    let ledger = bench.path("ledger.db");
-    let url = bench.url();
+async fn a_closed_pipe_ends_the_run_without_an_error() {
+    let harness = CliHarness::new(report().body("x".repeat(1_000_000))).await;
+    let ledger = harness.path("ledger.db");
+    let url = harness.url();
     for json in [&[][..], &["--json"]] {
         let args = [
             "pay",
@@ -167,7 +174,7 @@ async fn a_reader_who_goes_away_ends_the_run_quietly() {
             "--ledger",
             ledger.to_str().unwrap(),
         ];
-        let mut command = bench.command(&[&args[..], &["--repeat", "5"], json].concat());
+        let mut command = harness.command(&[&args[..], &["--repeat", "5"], json].concat());
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -185,21 +192,21 @@ async fn a_reader_who_goes_away_ends_the_run_quietly() {
             (Some(0), "")
         );
     }
-    assert_eq!(bench.settled(), 2, "one in each run");
+    assert_eq!(harness.settled(), 2, "one in each run");
 }
 
 #[tokio::test]
 async fn a_redirect_to_another_origin_is_not_followed() {
-    let bench =
+    let harness =
         CliHarness::new(Route::get("/report").redirect("http://127.0.0.1:1/elsewhere")).await;
-    let ended = bench.buy(&[]).await;
+    let ended = harness.buy(&[]).await;
     assert_eq!(
-        (ended.code, bench.paywall.requests().len()),
+        (ended.code, harness.paywall.requests().len()),
         (0, 1),
         "{ended:?}"
     );
     assert_eq!(
         ended.stderr,
-        "not paid: the answer is 307, a redirect that is not followed\n"
+        "not paid: the answer is 307, a redirect that bursar does not follow\n"
     );
 }

@@ -1,4 +1,4 @@
-//! What an agent asks for: checked here, before anything is sent.
+//! The arguments of the tools. The server checks them before it sends anything.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::request::AGENT;
 
-/// Headers that speak of the connection or of the message's framing, or that bursar sets itself.
-const OWN: [&str; 11] = [
+/// Headers about the connection or the framing of the message, and headers that bursar sets itself.
+const REFUSED_HEADERS: [&str; 11] = [
     "accept-encoding",
     "connection",
     "content-length",
@@ -24,12 +24,12 @@ const OWN: [&str; 11] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// Payments, and what belongs to proxies and browsers.
-const FAMILIES: [&str; 5] = ["payment-", "x-payment", "proxy-", "sec-", "x-forwarded-"];
-/// The most headers, and the most bytes of their names and values.
-const MOST_HEADERS: usize = 64;
+/// The prefixes of headers about payments, proxies and browsers.
+const REFUSED_PREFIXES: [&str; 5] = ["payment-", "x-payment", "proxy-", "sec-", "x-forwarded-"];
+/// The largest number of headers, and the largest size of their names and values in bytes.
+const MAX_HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
-/// The longest tag, in bytes.
+/// The largest size of a tag in bytes.
 const TAG: usize = 128;
 
 /// The arguments of `pay`.
@@ -37,30 +37,30 @@ const TAG: usize = 128;
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
 pub(super) struct Pay {
-    /// The URL to fetch, https.
+    /// The URL to fetch, with https.
     pub(super) url: String,
-    /// The HTTP method; GET if absent, or POST if there is a body.
+    /// The HTTP method. By default GET, or POST if there is a body.
     #[serde(default)]
     pub(super) method: Option<Verb>,
-    /// Request headers by name. Payment headers and those of the connection, such as Host, are refused.
+    /// Request headers by name. Headers about payments or the connection, such as Host, are refused.
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,
-    /// The request's body, as text. Sent as application/json unless the header Content-Type says otherwise.
+    /// The body of the request, as text. The content type is application/json unless the header Content-Type sets another.
     #[serde(default)]
     pub(super) body: Option<String>,
-    /// The most to pay for this request, in dollars as a decimal string such as "0.05". It can lower the policy's
-    /// limits, never raise them.
+    /// The largest price for this request, in dollars as a decimal string such as "0.05". It can lower the limits of
+    /// the policy, but not raise them.
     #[serde(default)]
     pub(super) max_price: Option<String>,
-    /// Your own id of this purchase, 1 to 128 printable ASCII characters. All calls with the same id are one purchase,
-    /// paid once. Give the id of an earlier result, with the same request, to ask for its outcome again.
+    /// Your own id for this purchase, 1 to 128 printable ASCII characters. All calls with the same id are one purchase,
+    /// which is paid once. To learn the result of an earlier call, repeat the call with the purchase_id of its result.
     #[serde(default)]
     pub(super) purchase_id: Option<String>,
-    /// A label to book the payment under.
+    /// A label for the payment in the ledger.
     #[serde(default)]
     pub(super) tag: Option<String>,
-    /// True to buy again while an identical request is unresolved. Otherwise its payment is presented again and
-    /// nothing new is paid.
+    /// Set it to true to buy again while an identical request is unresolved. Otherwise the server sends the same
+    /// payment again, and pays nothing new.
     #[serde(default)]
     pub(super) allow_duplicate: bool,
 }
@@ -70,21 +70,21 @@ pub(super) struct Pay {
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
 pub(super) struct Quote {
-    /// The URL to ask the price of, https.
+    /// The URL whose price to ask for, with https.
     url: String,
-    /// The HTTP method; GET if absent, or POST if there is a body.
+    /// The HTTP method. By default GET, or POST if there is a body.
     #[serde(default)]
     method: Option<Verb>,
-    /// Request headers by name. Payment headers and those of the connection, such as Host, are refused.
+    /// Request headers by name. Headers about payments or the connection, such as Host, are refused.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// The request's body, as text. Sent as application/json unless the header Content-Type says otherwise.
+    /// The body of the request, as text. The content type is application/json unless the header Content-Type sets another.
     #[serde(default)]
     body: Option<String>,
-    /// The most that you would pay, in dollars as a decimal string such as "0.05".
+    /// The largest price that you would pay, in dollars as a decimal string such as "0.05".
     #[serde(default)]
     max_price: Option<String>,
-    /// The label that the payment would be booked under.
+    /// The label that the payment would have in the ledger.
     #[serde(default)]
     tag: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(super) struct Budget {}
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
 pub(super) struct Purchase {
-    /// The purchase's id, as a result of `pay` named it.
+    /// The purchase_id in a result of `pay`.
     pub(super) purchase_id: String,
 }
 
@@ -109,17 +109,17 @@ pub(super) struct Purchase {
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
 pub(super) struct Discover {
-    /// What the service should do, in a few words.
+    /// A few words that describe the service.
     pub(super) query: String,
-    /// The most that one call may cost, in dollars as a decimal string such as "0.05".
+    /// The largest price of one call, in dollars as a decimal string such as "0.05".
     #[serde(default)]
     pub(super) max_price: Option<String>,
-    /// How many services to return, 1 to 50; 10 if absent.
+    /// The number of services to return, 1 to 50. By default 10.
     #[serde(default)]
     pub(super) limit: Option<u8>,
 }
 
-/// Methods that make sense to pay for.
+/// The methods of requests that can be paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[schemars(crate = "rmcp::schemars", inline)]
@@ -170,9 +170,9 @@ impl From<Quote> for Pay {
     }
 }
 
-/// A request that can be sent.
+/// A request with checked arguments.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct ToolRequest {
     method: Method,
     url: Url,
     headers: HeaderMap,
@@ -183,11 +183,12 @@ pub(super) struct Order {
     allow_duplicate: bool,
 }
 
-impl Order {
-    /// Reads the arguments. `ceiling` is the operator's, which a call can only lower.
+impl ToolRequest {
+    /// Checks the arguments. `ceiling` is the limit of the operator, which a call can only lower.
     ///
     /// # Errors
-    /// What was wrong and what is expected.
+    ///
+    /// Returns a message that names the wrong argument and the expected form.
     pub(super) fn read(arguments: Pay, ceiling: Option<Usd>) -> Result<Self, String> {
         let Pay {
             url,
@@ -199,8 +200,8 @@ impl Order {
             tag,
             allow_duplicate,
         } = arguments;
-        let wanted = max_price.map(|max| price(&max)).transpose()?;
-        let usual = if body.is_some() {
+        let max_price = max_price.map(|max| price(&max)).transpose()?;
+        let default_method = if body.is_some() {
             Verb::Post
         } else {
             Verb::Get
@@ -210,17 +211,18 @@ impl Order {
         }
         let purchase_id = purchase_id.map(|id| purchase(&id)).transpose()?;
         Ok(Self {
-            method: method.unwrap_or(usual).into(),
+            method: method.unwrap_or(default_method).into(),
             url: address(&url)?,
             headers: checked(&headers, body.is_some())?,
             body,
-            max_price: wanted.into_iter().chain(ceiling).min(),
+            max_price: max_price.into_iter().chain(ceiling).min(),
             purchase_id,
             tag,
             allow_duplicate,
         })
     }
 
+    /// Returns the request for the client.
     pub(super) fn on(self, client: &Client) -> RequestBuilder {
         let mut request = client.request(self.method, self.url).headers(self.headers);
         if let Some(body) = self.body {
@@ -243,11 +245,12 @@ impl Order {
     }
 }
 
-/// Reads the id of a purchase.
+/// Parses the argument `purchase_id`.
 pub(super) fn purchase(id: &str) -> Result<PurchaseId, String> {
     id.parse().map_err(|error| format!("purchase_id: {error}"))
 }
 
+/// Parses the argument `max_price`.
 pub(super) fn price(text: &str) -> Result<Usd, String> {
     text.parse()
         .map_err(|error| format!("max_price: {error}; expected dollars such as \"0.05\""))
@@ -262,27 +265,27 @@ fn address(text: &str) -> Result<Url, String> {
     }
 }
 
-/// The headers, with bursar's own. A value may be a secret, so no message repeats one.
+/// Checks the headers, and adds the default headers. A value can be a secret, so no message contains one.
 fn checked(given: &BTreeMap<String, String>, has_body: bool) -> Result<HeaderMap, String> {
     let bytes = given
         .iter()
         .map(|(name, value)| name.len().saturating_add(value.len()))
         .fold(0, usize::saturating_add);
-    if given.len() > MOST_HEADERS || bytes > HEADER_BYTES {
+    if given.len() > MAX_HEADERS || bytes > HEADER_BYTES {
         return Err(format!(
-            "headers: expected at most {MOST_HEADERS} of {HEADER_BYTES} bytes in all"
+            "headers: expected at most {MAX_HEADERS} headers of {HEADER_BYTES} bytes in total"
         ));
     }
     let mut headers = HeaderMap::new();
     for (name, value) in given {
         let parsed: HeaderName = name
             .parse()
-            .map_err(|_| "headers: a name holds a character that no header name may".to_owned())?;
+            .map_err(|_| "headers: a name contains a character that is not allowed".to_owned())?;
         if is_refused(&parsed) {
             return Err(format!("headers: `{parsed}` cannot be set by an agent"));
         }
         let value = HeaderValue::from_str(value).map_err(|_| {
-            format!("headers: the value of `{parsed}` holds a character that no header may")
+            format!("headers: the value of `{parsed}` contains a character that is not allowed")
         })?;
         if headers.insert(parsed.clone(), value).is_some() {
             return Err(format!("headers: `{parsed}` is given twice"));
@@ -300,25 +303,25 @@ fn checked(given: &BTreeMap<String, String>, has_body: bool) -> Result<HeaderMap
 }
 
 fn is_refused(name: &HeaderName) -> bool {
-    OWN.contains(&name.as_str())
-        || FAMILIES
+    REFUSED_HEADERS.contains(&name.as_str())
+        || REFUSED_PREFIXES
             .iter()
-            .any(|family| name.as_str().starts_with(family))
+            .any(|prefix| name.as_str().starts_with(prefix))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pay(arguments: &str) -> Result<Order, String> {
-        Order::read(
+    fn pay(arguments: &str) -> Result<ToolRequest, String> {
+        ToolRequest::read(
             serde_json::from_str(arguments).unwrap(),
             Some(bursar::usd!("0.10")),
         )
     }
 
     #[test]
-    fn a_call_lowers_the_operators_ceiling_and_never_raises_it() {
+    fn a_call_can_lower_the_limit_of_the_operator_but_not_raise_it() {
         let ceiling = |arguments| pay(arguments).unwrap().max_price.unwrap().to_string();
         assert_eq!(ceiling(r#"{"url": "https://a.example"}"#), "0.10");
         assert_eq!(
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_payment_and_of_the_connection_are_refused() {
+    fn headers_about_payments_or_the_connection_are_refused() {
         for name in [
             "PAYMENT-SIGNATURE",
             "X-Payment",
@@ -350,20 +353,20 @@ mod tests {
                 "{message}"
             );
         }
-        let order =
+        let request =
             pay(r#"{"url": "https://a.example", "headers": {"Authorization": "Bearer x"}, "body": "{}"}"#).unwrap();
-        assert_eq!(order.headers.get("authorization").unwrap(), "Bearer x");
+        assert_eq!(request.headers.get("authorization").unwrap(), "Bearer x");
         assert_eq!(
             (
-                order.method,
-                order.headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()
+                request.method,
+                request.headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()
             ),
             (Method::POST, "application/json")
         );
     }
 
     #[test]
-    fn what_cannot_be_sent_is_said_before_it_is_sent() {
+    fn a_wrong_argument_is_named_before_anything_is_sent() {
         for (arguments, wrong) in [
             (r#"{"url": "ftp://a.example"}"#, "url: expected"),
             (r#"{"url": "report"}"#, "url: relative"),

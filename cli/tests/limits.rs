@@ -1,29 +1,32 @@
-//! Limits on the command line: flags, files, budgets, and who is denied.
+//! Limits on the command line: options, policy files, budgets and denials.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use serde_json::json;
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
 
-use super::bench::{CliHarness, report};
 use bursar::usd;
 use bursar_testing::{Fault, Route};
+use serde_json::json;
+use support::{CliHarness, report};
 
 fn priced(price: bursar::Usd) -> Route {
     Route::get("/report").price(price).body("the report")
 }
 
 #[tokio::test]
-async fn a_denial_exits_3_and_no_payment_leaves() {
-    let bench = CliHarness::new(report()).await;
-    let ended = bench.buy(&["--max-per-payment", "0.009", "--json"]).await;
+async fn a_denied_request_exits_with_3_and_sends_no_payment() {
+    let harness = CliHarness::new(report()).await;
+    let ended = harness.buy(&["--max-per-payment", "0.009", "--json"]).await;
     let line = ended.json();
     assert_eq!(
-        (ended.code, &line["spend"], &line["error"]["kind"]),
-        (3, &json!("none"), &json!("denied"))
+        (ended.code, &line["payment"], &line["error"]["kind"]),
+        (3, &json!("not_paid"), &json!("denied"))
     );
     assert!(
-        line["paid"].is_null() && line["receipt"].is_null(),
+        line["authorization"].is_null() && line["receipt"].is_null(),
         "{line}"
     );
-    let ended = bench.buy(&["--max-per-payment", "0.009"]).await;
+    let ended = harness.buy(&["--max-per-payment", "0.009"]).await;
     assert_eq!((ended.code, ended.text()), (3, ""));
     assert!(
         ended
@@ -40,78 +43,81 @@ async fn a_denial_exits_3_and_no_payment_leaves() {
         "--allow-http-loopback",
         "--ledger",
         ":memory:",
-        &bench.url(),
+        &harness.url(),
         "--json",
     ];
-    let elsewhere = bench.run(&args).await;
+    let elsewhere = harness.run(&args).await;
     assert_eq!(
         (elsewhere.code, &elsewhere.json()["error"]["kind"]),
         (3, &json!("denied"))
     );
-    assert_eq!((bench.payments(), bench.settled()), (0, 0));
+    assert_eq!((harness.payments(), harness.settled()), (0, 0));
 }
 
 #[tokio::test]
-async fn a_budget_ends_a_run_and_outlives_the_process() {
-    let bench = CliHarness::new(report()).await;
+async fn a_budget_ends_a_run_and_holds_in_the_next_process() {
+    let harness = CliHarness::new(report()).await;
     let budget = ["--budget", "0.035", "--repeat", "10", "--json"];
-    let ended = bench.buy(&budget).await;
-    let spends: Vec<_> = ended
+    let ended = harness.buy(&budget).await;
+    let payments: Vec<_> = ended
         .lines()
         .iter()
-        .map(|line| line["spend"].as_str().unwrap().to_owned())
+        .map(|line| line["payment"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!((ended.code, bench.settled()), (3, 3), "{ended:?}");
-    assert_eq!(spends, ["settled", "settled", "settled", "none"]);
+    assert_eq!((ended.code, harness.settled()), (3, 3), "{ended:?}");
+    assert_eq!(payments, ["paid", "paid", "paid", "not_paid"]);
     assert_eq!(ended.lines()[3]["error"]["kind"], "denied");
 
     assert_eq!(
-        (bench.buy(&budget).await.code, bench.settled()),
+        (harness.buy(&budget).await.code, harness.settled()),
         (3, 3),
         "a second process"
     );
     assert_eq!(
         (
-            bench.buy(&["--budget", "0.045"]).await.code,
-            bench.settled()
+            harness.buy(&["--budget", "0.045"]).await.code,
+            harness.settled()
         ),
         (0, 4)
     );
     assert_eq!(
         (
-            bench.buy(&["--budget", "0.045"]).await.code,
-            bench.settled()
+            harness.buy(&["--budget", "0.045"]).await.code,
+            harness.settled()
         ),
         (3, 4)
     );
-    assert_eq!(bench.payments(), 4, "a denial sends no payment");
+    assert_eq!(harness.payments(), 4, "a denial sends no payment");
 }
 
 #[tokio::test]
-async fn a_run_within_its_budget_exits_0() {
-    let bench = CliHarness::new(report()).await;
-    let ended = bench.buy(&["--budget", "0.05", "--repeat", "5"]).await;
+async fn a_run_within_its_budget_exits_with_0() {
+    let harness = CliHarness::new(report()).await;
+    let ended = harness.buy(&["--budget", "0.05", "--repeat", "5"]).await;
     assert_eq!(
-        (ended.code, ended.text(), bench.settled()),
+        (ended.code, ended.text(), harness.settled()),
         (0, "the report".repeat(5).as_str(), 5)
     );
     assert_eq!(ended.stderr.lines().count(), 5);
 }
 
 #[tokio::test]
-async fn what_is_uncertain_counts_against_the_budget() {
-    let bench = CliHarness::new(report().fault(Fault::NoReceipt)).await;
-    let ended = bench
+async fn an_unresolved_payment_counts_against_the_budget() {
+    let harness = CliHarness::new(report().fault(Fault::NoReceipt)).await;
+    let ended = harness
         .buy(&["--budget", "0.02", "--repeat", "5", "--json"])
         .await;
     assert_eq!(
-        (ended.code, ended.lines().len(), bench.settled()),
+        (ended.code, ended.lines().len(), harness.settled()),
         (3, 3, 2),
         "{ended:?}"
     );
-    let bench = CliHarness::new(report().fault(Fault::NoReceipt)).await;
+    let harness = CliHarness::new(report().fault(Fault::NoReceipt)).await;
     assert_eq!(
-        bench.buy(&["--budget", "0.02", "--repeat", "2"]).await.code,
+        harness
+            .buy(&["--budget", "0.02", "--repeat", "2"])
+            .await
+            .code,
         4,
         "some are unknown"
     );
@@ -119,21 +125,21 @@ async fn what_is_uncertain_counts_against_the_budget() {
 
 #[tokio::test]
 async fn a_run_stops_at_the_first_failure() {
-    let bench = CliHarness::new(report().fault_once(Fault::DropAfterSettle)).await;
-    let ended = bench.buy(&["--repeat", "5", "--json"]).await;
+    let harness = CliHarness::new(report().fault_once(Fault::DropAfterSettle)).await;
+    let ended = harness.buy(&["--repeat", "5", "--json"]).await;
     assert_eq!((ended.code, ended.lines().len()), (4, 1));
-    let bench = CliHarness::new(Route::get("/report").status(503)).await;
+    let harness = CliHarness::new(Route::get("/report").status(503)).await;
     assert_eq!(
         (
-            bench.buy(&["--repeat", "5"]).await.code,
-            bench.paywall.requests().len()
+            harness.buy(&["--repeat", "5"]).await.code,
+            harness.paywall.requests().len()
         ),
         (1, 1)
     );
 }
 
 #[tokio::test]
-async fn flags_replace_the_defaults_as_help_says() {
+async fn options_replace_the_default_limits_as_help_states() {
     for (price, flags, code) in [
         (usd!("0.10"), &[][..], 0),
         (usd!("0.11"), &[][..], 3),
@@ -143,10 +149,10 @@ async fn flags_replace_the_defaults_as_help_says() {
         (usd!("2"), &["--max-per-payment", "2", "--budget", "2"], 0),
         (usd!("9"), &["--max-per-payment", "9", "--budget", "20"], 0),
     ] {
-        let bench = CliHarness::new(priced(price)).await;
-        let ended = bench.buy(flags).await;
+        let harness = CliHarness::new(priced(price)).await;
+        let ended = harness.buy(flags).await;
         assert_eq!(
-            (ended.code, bench.settled()),
+            (ended.code, harness.settled()),
             (code, usize::from(code == 0)),
             "{price} {flags:?}: {ended:?}"
         );
@@ -154,20 +160,23 @@ async fn flags_replace_the_defaults_as_help_says() {
 }
 
 #[tokio::test]
-async fn with_a_budget_no_rate_limit_holds() {
-    let bench = CliHarness::new(priced(usd!("0.0001"))).await;
+async fn a_budget_removes_the_default_rate_limits() {
+    let harness = CliHarness::new(priced(usd!("0.0001"))).await;
     assert_eq!(
         (
-            bench.buy(&["--budget", "1", "--repeat", "65"]).await.code,
-            bench.settled()
+            harness.buy(&["--budget", "1", "--repeat", "65"]).await.code,
+            harness.settled()
         ),
         (0, 65)
     );
-    let bench = CliHarness::new(priced(usd!("0.0001"))).await;
+    let harness = CliHarness::new(priced(usd!("0.0001"))).await;
     assert_eq!(
-        (bench.buy(&["--repeat", "65"]).await.code, bench.settled()),
+        (
+            harness.buy(&["--repeat", "65"]).await.code,
+            harness.settled()
+        ),
         (3, 30),
-        "the loop detector"
+        "the limit for identical requests"
     );
 }
 
@@ -175,7 +184,7 @@ const POLICY: &str =
     "version = 1\nnetworks = [\"base-sepolia\"]\n[global]\nper_payment = \"0.05 USD\"\n";
 
 #[tokio::test]
-async fn flags_tighten_a_policy_file_and_never_loosen_it() {
+async fn options_make_a_policy_file_stricter_but_never_weaker() {
     for (price, flags, code) in [
         (usd!("0.05"), &[][..], 0),
         (usd!("0.06"), &[][..], 3),
@@ -186,8 +195,8 @@ async fn flags_tighten_a_policy_file_and_never_loosen_it() {
         (usd!("0.05"), &["--network", "base-sepolia"], 0),
         (usd!("0.05"), &["--network", "base"], 2),
     ] {
-        let bench = CliHarness::new(priced(price)).await;
-        let policy = bench.file("policy.toml", POLICY);
+        let harness = CliHarness::new(priced(price)).await;
+        let policy = harness.file("policy.toml", POLICY);
         let args = [
             "pay",
             "--policy",
@@ -195,11 +204,11 @@ async fn flags_tighten_a_policy_file_and_never_loosen_it() {
             "--allow-http-loopback",
             "--ledger",
             "ledger.db",
-            &bench.url(),
+            &harness.url(),
         ];
-        let ended = bench.run(&[&args[..], flags].concat()).await;
+        let ended = harness.run(&[&args[..], flags].concat()).await;
         assert_eq!(
-            (ended.code, bench.settled()),
+            (ended.code, harness.settled()),
             (code, usize::from(code == 0)),
             "{price} {flags:?}: {ended:?}"
         );
@@ -207,8 +216,8 @@ async fn flags_tighten_a_policy_file_and_never_loosen_it() {
 }
 
 #[tokio::test]
-async fn a_network_flag_narrows_a_file_and_completes_one_without_networks() {
-    let bench = CliHarness::new(report()).await;
+async fn a_network_option_selects_a_network_of_the_file_or_adds_the_first_one() {
+    let harness = CliHarness::new(report()).await;
     for (networks, flags, code) in [
         (
             "networks = [\"base-sepolia\", \"avalanche-fuji\"]",
@@ -223,7 +232,7 @@ async fn a_network_flag_narrows_a_file_and_completes_one_without_networks() {
         ("", &[], 2),
         ("", &["--network", "base-sepolia"], 0),
     ] {
-        let policy = bench.file("policy.toml", format!("version = 1\n{networks}\n"));
+        let policy = harness.file("policy.toml", format!("version = 1\n{networks}\n"));
         let args = [
             "pay",
             "--policy",
@@ -231,17 +240,17 @@ async fn a_network_flag_narrows_a_file_and_completes_one_without_networks() {
             "--allow-http-loopback",
             "--ledger",
             ":memory:",
-            &bench.url(),
+            &harness.url(),
         ];
-        let ended = bench.run(&[&args[..], flags].concat()).await;
+        let ended = harness.run(&[&args[..], flags].concat()).await;
         assert_eq!(ended.code, code, "{networks} {flags:?}: {ended:?}");
     }
 }
 
 #[tokio::test]
-async fn what_wants_approval_is_denied_where_nobody_can_be_asked() {
-    let bench = CliHarness::new(report()).await;
-    let policy = bench.file(
+async fn a_payment_that_needs_approval_is_denied_without_a_terminal() {
+    let harness = CliHarness::new(report()).await;
+    let policy = harness.file(
         "policy.toml",
         format!("{POLICY}ask_above = \"0.005 USD\"\n"),
     );
@@ -250,12 +259,12 @@ async fn what_wants_approval_is_denied_where_nobody_can_be_asked() {
         "--policy",
         &policy,
         "--allow-http-loopback",
-        &bench.url(),
+        &harness.url(),
         "--json",
     ];
     for more in [&[][..], &["--dry-run"]] {
-        let ended = bench.run(&[&args[..], more].concat()).await;
-        assert_eq!((ended.code, bench.payments()), (3, 0), "{ended:?}");
+        let ended = harness.run(&[&args[..], more].concat()).await;
+        assert_eq!((ended.code, harness.payments()), (3, 0), "{ended:?}");
         assert!(
             ended.json()["error"]["message"]
                 .as_str()
@@ -268,8 +277,8 @@ async fn what_wants_approval_is_denied_where_nobody_can_be_asked() {
 
 #[tokio::test]
 async fn a_dry_run_signs_nothing() {
-    let bench = CliHarness::new(report()).await;
-    let would = bench.buy(&["--dry-run"]).await;
+    let harness = CliHarness::new(report()).await;
+    let would = harness.buy(&["--dry-run"]).await;
     assert_eq!(
         (would.code, would.stderr.as_str()),
         (0, "would be paid\n"),
@@ -280,13 +289,13 @@ async fn a_dry_run_signs_nothing() {
         "{}",
         would.text()
     );
-    let denied = bench
+    let denied = harness
         .buy(&["--dry-run", "--max-per-payment", "0.001", "--json"])
         .await;
     let line = denied.json();
     assert_eq!(
-        (denied.code, &line["status"], &line["spend"]),
-        (3, &json!(402), &json!("none"))
+        (denied.code, &line["status"], &line["payment"]),
+        (3, &json!(402), &json!("not_paid"))
     );
     assert_eq!(
         (
@@ -295,21 +304,21 @@ async fn a_dry_run_signs_nothing() {
         ),
         (&json!("denied"), &json!("denied"))
     );
-    let mut keyless = bench.command(&[
+    let mut keyless = harness.command(&[
         "pay",
         "--dry-run",
         "--network",
         "base-sepolia",
         "--allow-http-loopback",
-        &bench.url(),
+        &harness.url(),
     ]);
     keyless.env_remove("BURSAR_PRIVATE_KEY");
-    assert_eq!(bench.end(keyless, b"").await.code, 0);
+    assert_eq!(harness.end(keyless, b"").await.code, 0);
     assert_eq!(
         (
-            bench.payments(),
-            bench.path("ledger.db").exists(),
-            bench.path("state").exists()
+            harness.payments(),
+            harness.path("ledger.db").exists(),
+            harness.path("state").exists()
         ),
         (0, false, false)
     );
@@ -322,32 +331,38 @@ async fn a_dry_run_signs_nothing() {
         "http://127.0.0.1:1/",
         "--json",
     ];
-    assert_eq!(bench.run(&args).await.code, 1);
+    assert_eq!(harness.run(&args).await.code, 1);
 }
 
 #[tokio::test]
-async fn a_dry_run_knows_what_is_spent() {
-    let bench = CliHarness::new(report()).await;
-    assert_eq!(bench.buy(&["--budget", "0.015"]).await.code, 0);
-    assert_eq!(bench.buy(&["--budget", "0.015", "--dry-run"]).await.code, 3);
-    assert_eq!(bench.buy(&["--budget", "0.02", "--dry-run"]).await.code, 0);
+async fn a_dry_run_counts_earlier_payments() {
+    let harness = CliHarness::new(report()).await;
+    assert_eq!(harness.buy(&["--budget", "0.015"]).await.code, 0);
+    assert_eq!(
+        harness.buy(&["--budget", "0.015", "--dry-run"]).await.code,
+        3
+    );
+    assert_eq!(
+        harness.buy(&["--budget", "0.02", "--dry-run"]).await.code,
+        0
+    );
 }
 
 #[tokio::test]
-async fn books_that_cannot_be_used_stop_paying() {
-    let bench = CliHarness::new(report()).await;
-    bench.file(
+async fn a_damaged_ledger_stops_payments() {
+    let harness = CliHarness::new(report()).await;
+    harness.file(
         "ledger.db",
         "this is no database, and longer than a header of one would be".repeat(10),
     );
-    let ended = bench.buy(&["--json"]).await;
+    let ended = harness.buy(&["--json"]).await;
     let line = ended.json();
     assert_eq!(
         (ended.code, &line["status"], &line["error"]["kind"]),
         (1, &json!(null), &json!("ledger")),
         "{ended:?}"
     );
-    assert!(bench.paywall.requests().is_empty());
+    assert!(harness.paywall.requests().is_empty());
 }
 
 const KEYED: &str = "version = 1
@@ -366,16 +381,16 @@ plan = { per_call = \"0.002 USD\" }
 ";
 
 #[tokio::test]
-async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
+async fn api_keys_and_permissions_of_a_policy_file_are_used() {
     let route = report()
         .accepts_key("authorization", "Bearer k-123")
         .key_spent_after(1, 429);
-    let bench = CliHarness::new(route).await;
-    let policy = bench.file("policy.toml", KEYED);
-    bench.file("the.key", "k-123\n");
+    let harness = CliHarness::new(route).await;
+    let policy = harness.file("policy.toml", KEYED);
+    harness.file("the.key", "k-123\n");
     let (url, ledger) = (
-        bench.url(),
-        bench.path("ledger.db").to_str().unwrap().to_owned(),
+        harness.url(),
+        harness.path("ledger.db").to_str().unwrap().to_owned(),
     );
     let pay = |more: &[&str]| {
         let usual = [
@@ -394,26 +409,26 @@ async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
             .collect::<Vec<_>>()
     };
     let run = async |args: Vec<String>| {
-        bench
+        harness
             .run(&args.iter().map(String::as_str).collect::<Vec<_>>())
             .await
     };
-    let called = run(pay(&[&url, "--agent", "scout"])).await;
+    let api_call = run(pay(&[&url, "--agent", "scout"])).await;
     assert_eq!(
-        (called.code, called.json()["spend"].as_str()),
-        (0, Some("none"))
+        (api_call.code, api_call.json()["payment"].as_str()),
+        (0, Some("not_paid"))
     );
     assert_eq!(
-        called.json()["called"],
+        api_call.json()["api_call"],
         json!({ "credential": "reports", "usd": "0.002" })
     );
-    assert!(called.stderr.is_empty() || !called.stderr.contains("k-123"));
+    assert!(api_call.stderr.is_empty() || !api_call.stderr.contains("k-123"));
     let paid = run(pay(&[&url, "--agent", "scout"])).await;
     assert_eq!(
-        (paid.code, paid.json()["spend"].as_str()),
-        (0, Some("settled"))
+        (paid.code, paid.json()["payment"].as_str()),
+        (0, Some("paid"))
     );
-    let sent = bench.paywall.requests().len();
+    let sent = harness.paywall.requests().len();
     for forbidden in [
         &[url.as_str()][..],
         &[&url, "--agent", "scout", "-X", "POST"],
@@ -428,8 +443,8 @@ async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
                 .contains("no permission of the policy covers")
         );
     }
-    assert_eq!(bench.paywall.requests().len(), sent, "nothing was sent");
-    let compared = bench
+    assert_eq!(harness.paywall.requests().len(), sent, "nothing was sent");
+    let compared = harness
         .run(&[
             "compare",
             "127.0.0.1",
@@ -447,7 +462,7 @@ async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
         ),
         "{text}"
     );
-    let compared = bench
+    let compared = harness
         .run(&[
             "compare",
             "127.0.0.1",
@@ -463,7 +478,7 @@ async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
         (&json!(1), &json!(1))
     );
     assert_eq!(
-        bench
+        harness
             .run(&[
                 "compare",
                 "127.0.0.1",

@@ -1,14 +1,17 @@
 //! `bursar discover`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
 
 use bursar::usd;
 use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Route};
 use serde_json::{Value, json};
+use support::{CliHarness, Ended, PAYEE, report};
 
-use super::bench::{CliHarness, PAYEE, report};
-
-/// The bench's report in a list, and more that cannot be had.
-fn listed(bench: &CliHarness) -> BazaarBuilder {
-    let honest = bench.paywall.advertisement("/report", "a daily report");
+/// A list with the report of the harness and with services that cannot be bought.
+fn listed(harness: &CliHarness) -> BazaarBuilder {
+    let honest = harness.paywall.advertisement("/report", "a daily report");
     let mut dear = honest.clone();
     dear["resource"] = json!("https://dear.example/report");
     dear["accepts"][0]["amount"] = json!("5000000");
@@ -23,9 +26,9 @@ fn listed(bench: &CliHarness) -> BazaarBuilder {
         .item(json!(7))
 }
 
-async fn discover(bench: &CliHarness, bazaar: &Bazaar, args: &[&str]) -> super::bench::Ended {
+async fn discover(harness: &CliHarness, bazaar: &Bazaar, args: &[&str]) -> Ended {
     let url = bazaar.url("/").to_string();
-    bench
+    harness
         .run(
             &[
                 &["discover", "--allow-http-loopback", "--bazaar", &url][..],
@@ -37,11 +40,11 @@ async fn discover(bench: &CliHarness, bazaar: &Bazaar, args: &[&str]) -> super::
 }
 
 #[tokio::test]
-async fn what_is_found_can_be_pasted_into_pay() {
-    let bench = CliHarness::new(report()).await;
-    let bazaar = listed(&bench).start().await.unwrap();
+async fn a_found_service_can_be_passed_to_pay() {
+    let harness = CliHarness::new(report()).await;
+    let bazaar = listed(&harness).start().await.unwrap();
     let ended = discover(
-        &bench,
+        &harness,
         &bazaar,
         &["daily", "report", "--network", "base-sepolia"],
     )
@@ -49,7 +52,7 @@ async fn what_is_found_can_be_pasted_into_pay() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let lines: Vec<_> = ended.text().lines().collect();
     let columns: Vec<_> = lines[1].split_whitespace().collect();
-    let url = bench.url();
+    let url = harness.url();
     assert_eq!(
         columns,
         [
@@ -73,22 +76,22 @@ async fn what_is_found_can_be_pasted_into_pay() {
         "{}",
         lines[4]
     );
-    assert!(bench.paywall.requests().is_empty() && !bench.path("state").exists());
+    assert!(harness.paywall.requests().is_empty() && !harness.path("state").exists());
 
-    let bought = bench.pay(&[columns[5]]).await;
+    let bought = harness.pay(&[columns[5]]).await;
     assert_eq!((bought.code, bought.text()), (0, "the report"));
 }
 
 #[tokio::test]
-async fn the_json_of_what_is_found_has_this_shape() {
-    let bench = CliHarness::new(report()).await;
-    let bazaar = listed(&bench).without_search().start().await.unwrap();
-    let policy = bench.file(
+async fn the_json_of_found_services_has_these_keys() {
+    let harness = CliHarness::new(report()).await;
+    let bazaar = listed(&harness).without_search().start().await.unwrap();
+    let policy = harness.file(
         "policy.toml",
         "version = 1\nnetworks = [\"base-sepolia\"]\n",
     );
     let ended = discover(
-        &bench,
+        &harness,
         &bazaar,
         &["daily", "--policy", &policy, "--limit", "1", "--json"],
     )
@@ -103,7 +106,7 @@ async fn the_json_of_what_is_found_has_this_shape() {
     );
     let expected = json!({
         "services": [{
-            "standing": "payable", "reason": null, "kind": "http", "method": "GET", "url": bench.url(), "tool": null,
+            "standing": "payable", "reason": null, "kind": "http", "method": "GET", "url": harness.url(), "tool": null,
             "price": "0.01 USDC", "usd": "0.01", "network": "eip155:84532", "payTo": PAYEE,
             "untrusted": { "name": null, "description": "a daily report", "tags": [], "mimeType": null, "input": null },
             "sources": [0],
@@ -118,49 +121,52 @@ async fn the_json_of_what_is_found_has_this_shape() {
 }
 
 #[tokio::test]
-async fn without_a_policy_prices_are_shown() {
-    let bench = CliHarness::new(Route::get("/report").price(usd!("0.01"))).await;
-    let bazaar = listed(&bench).start().await.unwrap();
-    let ended = discover(&bench, &bazaar, &["--max-price", "0.02", "report"]).await;
+async fn services_are_listed_without_a_policy() {
+    let harness = CliHarness::new(Route::get("/report").price(usd!("0.01"))).await;
+    let bazaar = listed(&harness).start().await.unwrap();
+    let ended = discover(&harness, &bazaar, &["--max-price", "0.02", "report"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(
         ended.text().contains("no wallet") && ended.text().contains("denied"),
         "{}",
         ended.text()
     );
-    assert_eq!(discover(&bench, &bazaar, &["--budget", "1"]).await.code, 2);
+    assert_eq!(
+        discover(&harness, &bazaar, &["--budget", "1"]).await.code,
+        2
+    );
 }
 
 #[tokio::test]
 async fn a_list_that_cannot_be_read_is_named() {
-    let bench = CliHarness::new(report()).await;
+    let harness = CliHarness::new(report()).await;
     let broken = Bazaar::builder()
         .fault(BazaarFault::Status(500))
         .start()
         .await
         .unwrap();
-    let alone = discover(&bench, &broken, &["report"]).await;
+    let alone = discover(&harness, &broken, &["report"]).await;
     assert_eq!((alone.code, alone.text()), (1, ""));
     let place = broken.url("/").to_string();
     let place = place.trim_end_matches('/');
     let said = format!(
         "bazaar {place}: the list answers 500 Internal Server Error [{place}/discovery/search]"
     );
-    assert_eq!(alone.stderr, format!("{said}\nnothing was found\n"));
-    let good = listed(&bench).start().await.unwrap();
+    assert_eq!(alone.stderr, format!("{said}\nno service was found\n"));
+    let good = listed(&harness).start().await.unwrap();
     let both = discover(
-        &bench,
+        &harness,
         &broken,
         &["report", "--bazaar", good.url("/").as_str()],
     )
     .await;
     assert!(both.code == 0 && both.stderr.starts_with(&said), "{both:?}");
-    let nowhere = bench.run(&["discover", "report"]).await;
+    let nowhere = harness.run(&["discover", "report"]).await;
     assert!(
         nowhere.code == 2 && nowhere.stderr.contains("nowhere to look"),
         "{nowhere:?}"
     );
-    let plain = bench
+    let plain = harness
         .run(&["discover", "--bazaar", good.url("/").as_str(), "--json"])
         .await;
     assert_eq!(
@@ -170,19 +176,19 @@ async fn a_list_that_cannot_be_read_is_named() {
 }
 
 #[tokio::test]
-async fn a_policy_file_can_say_where_to_look() {
-    let bench = CliHarness::new(report()).await;
+async fn a_policy_file_can_name_the_lists() {
+    let harness = CliHarness::new(report()).await;
     let (own, other) = (
-        listed(&bench).start().await.unwrap(),
-        listed(&bench).start().await.unwrap(),
+        listed(&harness).start().await.unwrap(),
+        listed(&harness).start().await.unwrap(),
     );
     let file =
         |rest: String| format!("version = 1\nnetworks = [\"base-sepolia\"]\n[discovery]\n{rest}\n");
-    let policy = bench.file(
+    let policy = harness.file(
         "policy.toml",
         file(format!("bazaar = [\"{}\"]", own.url("/"))),
     );
-    let ended = bench
+    let ended = harness
         .run(&[
             "discover",
             "--allow-http-loopback",
@@ -197,13 +203,15 @@ async fn a_policy_file_can_say_where_to_look() {
     );
     let asked = own.requests().len();
     assert_eq!(
-        discover(&bench, &other, &["--policy", &policy]).await.code,
+        discover(&harness, &other, &["--policy", &policy])
+            .await
+            .code,
         0
     );
     assert_eq!(
         (own.requests().len(), other.requests().len()),
         (asked, 1),
-        "what is named replaces it"
+        "the named list replaces the lists of the file"
     );
 
     for (wrong, said) in [
@@ -214,8 +222,8 @@ async fn a_policy_file_can_say_where_to_look() {
             "user name or password",
         ),
     ] {
-        let policy = bench.file("wrong.toml", file(wrong));
-        let ended = bench.run(&["policy", "check", &policy]).await;
+        let policy = harness.file("wrong.toml", file(wrong));
+        let ended = harness.run(&["policy", "check", &policy]).await;
         assert!(ended.code == 2 && ended.stderr.contains(said), "{ended:?}");
     }
 }

@@ -1,18 +1,17 @@
-//! `bursar mcp tools` and `bursar mcp call`, against a shop over streamable HTTP.
+//! `bursar mcp tools` and `bursar mcp call`, against a seller over streamable HTTP.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "support/cli.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
-mod bench;
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
 
 use std::sync::Arc;
 
-use bench::CliHarness;
 use bursar::usd;
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::tools::{self, Style, ToolServer};
 use serde_json::json;
+use support::CliHarness;
 
 async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
     let paywall = Paywall::builder()
@@ -22,12 +21,12 @@ async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()
         .await
         .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, door) = tools::open(
+    let (address, server) = tools::open(
         ToolServer::new(Arc::clone(&paywall), Style::Structured),
         None,
     )
     .await;
-    (paywall, format!("http://{address}/mcp"), door)
+    (paywall, format!("http://{address}/mcp"), server)
 }
 
 fn report() -> Route {
@@ -38,11 +37,11 @@ fn report() -> Route {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tools_are_listed_asked_and_called() {
-    let (paywall, url, door) = shop(report()).await;
-    let bench = CliHarness::new(bench::report()).await;
-    let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
-    let listed = bench
+async fn tools_are_listed_priced_and_called() {
+    let (paywall, url, server) = shop(report()).await;
+    let harness = CliHarness::new(support::report()).await;
+    let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
+    let listed = harness
         .run(&["mcp", "tools", &url, "--allow-http-loopback", "--json"])
         .await;
     assert_eq!(listed.code, 0, "{listed:?}");
@@ -50,8 +49,8 @@ async fn tools_are_listed_asked_and_called() {
         (&listed.lines()[0]["name"], &listed.lines()[0]["price"]),
         (&json!("report"), &json!(null))
     );
-    assert!(paywall.requests().is_empty(), "a tool was called");
-    let asked = bench
+    assert!(paywall.requests().is_empty(), "listing called a tool");
+    let asked = harness
         .run(&["mcp", "tools", &url, "--allow-http-loopback", "--ask"])
         .await;
     assert!(
@@ -70,14 +69,14 @@ async fn tools_are_listed_asked_and_called() {
         "--ledger",
         &ledger,
     ];
-    let dry = bench.run(&[&usual[..], &["--dry-run"]].concat()).await;
+    let dry = harness.run(&[&usual[..], &["--dry-run"]].concat()).await;
     assert_eq!(
         (dry.code, dry.stderr.as_str()),
         (0, "would be paid\n"),
         "{dry:?}"
     );
     assert_eq!(paywall.settlements().len(), 0);
-    let called = bench
+    let called = harness
         .run(
             &[
                 &usual[..],
@@ -87,8 +86,8 @@ async fn tools_are_listed_asked_and_called() {
         )
         .await;
     assert_eq!(
-        (called.code, &called.json()["spend"]),
-        (0, &json!("settled")),
+        (called.code, &called.json()["payment"]),
+        (0, &json!("paid")),
         "{called:?}"
     );
     let body: serde_json::Value =
@@ -99,21 +98,23 @@ async fn tools_are_listed_asked_and_called() {
         called.json()["receipt"]["transaction"],
         json!(settled[0].transaction.to_string())
     );
-    let denied = bench
+    let denied = harness
         .run(&[&usual[..], &["--max-per-payment", "0.001"]].concat())
         .await;
     assert_eq!(denied.code, 3, "{denied:?}");
-    let wrong = bench.run(&[&usual[..], &["--args", "[1]"]].concat()).await;
+    let wrong = harness
+        .run(&[&usual[..], &["--args", "[1]"]].concat())
+        .await;
     assert_eq!(wrong.code, 2, "{wrong:?}");
     assert_eq!(paywall.settlements().len(), 1);
-    door.abort();
+    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_outcome_exits_4_and_the_same_call_ends_well() {
-    let (paywall, url, door) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
-    let bench = CliHarness::new(bench::report()).await;
-    let ledger = bench.path("ledger.db").to_str().unwrap().to_owned();
+async fn an_unknown_result_exits_with_4_and_the_same_call_gets_the_result() {
+    let (paywall, url, server) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
+    let harness = CliHarness::new(support::report()).await;
+    let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
     let usual = [
         "mcp",
         "call",
@@ -125,21 +126,21 @@ async fn an_unknown_outcome_exits_4_and_the_same_call_ends_well() {
         "--ledger",
         &ledger,
     ];
-    let lost = bench.run(&[&usual[..], &["--json"]].concat()).await;
+    let lost = harness.run(&[&usual[..], &["--json"]].concat()).await;
     assert_eq!(
         (
             lost.code,
-            &lost.json()["spend"],
+            &lost.json()["payment"],
             &lost.json()["error"]["kind"]
         ),
-        (4, &json!("unknown"), &json!("tool"))
+        (4, &json!("maybe_paid"), &json!("tool"))
     );
-    let again = bench.run(&[&usual[..], &["--json"]].concat()).await;
+    let again = harness.run(&[&usual[..], &["--json"]].concat()).await;
     assert_eq!(
-        (again.code, &again.json()["spend"]),
-        (0, &json!("settled")),
+        (again.code, &again.json()["payment"]),
+        (0, &json!("paid")),
         "{again:?}"
     );
     assert_eq!(paywall.settlements().len(), 1);
-    door.abort();
+    server.abort();
 }

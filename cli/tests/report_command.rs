@@ -1,28 +1,32 @@
 //! `bursar report`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use super::bench::{CliHarness, Ended, report};
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
+
 use bursar::usd;
 use bursar_testing::{Fault, Route};
+use support::{CliHarness, Ended, report};
 
-/// A bench whose books hold two reports that were paid for, one with a tag.
+/// Returns a harness with two paid reports, one of them with a tag.
 async fn bought() -> CliHarness {
-    let bench = CliHarness::new(report()).await;
-    assert_eq!(bench.buy(&["--tag", "daily"]).await.code, 0);
-    assert_eq!(bench.buy(&["--agent", "forecaster"]).await.code, 0);
-    bench
+    let harness = CliHarness::new(report()).await;
+    assert_eq!(harness.buy(&["--tag", "daily"]).await.code, 0);
+    assert_eq!(harness.buy(&["--agent", "forecaster"]).await.code, 0);
+    harness
 }
 
-async fn reported(bench: &CliHarness, args: &[&str]) -> Ended {
-    let ledger = bench.path("ledger.db");
-    bench
+async fn reported(harness: &CliHarness, args: &[&str]) -> Ended {
+    let ledger = harness.path("ledger.db");
+    harness
         .run(&[&["report", "--ledger", ledger.to_str().unwrap()][..], args].concat())
         .await
 }
 
 #[tokio::test]
-async fn the_table_says_where_the_money_went() {
-    let bench = bought().await;
-    let ended = reported(&bench, &[]).await;
+async fn the_table_shows_sums_by_host_tag_and_agent() {
+    let harness = bought().await;
+    let ended = reported(&harness, &[]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     let lines: Vec<Vec<&str>> = ended
         .text()
@@ -38,32 +42,32 @@ async fn the_table_says_where_the_money_went() {
     }
     assert!(
         ended.text().contains("global rolling 1d"),
-        "what is left of the limits: {}",
+        "the limits are missing: {}",
         ended.text()
     );
     assert!(
         !ended.text().contains('\u{1b}'),
-        "no colours where there is no terminal"
+        "a report without a terminal has no colours"
     );
 }
 
 #[tokio::test]
-async fn every_format_and_filter_is_there() {
-    let bench = bought().await;
+async fn every_format_and_filter_works() {
+    let harness = bought().await;
     let json = reported(
-        &bench,
+        &harness,
         &["--format", "json", "--tag", "daily", "--days", "2"],
     )
     .await
     .json();
     assert_eq!(json["total"]["spent"]["usd"], "0.01");
     assert_eq!(json["selection"]["tag"], "daily");
-    let json = reported(&bench, &["--format", "json", "--until", "2020-01-01"])
+    let json = reported(&harness, &["--format", "json", "--until", "2020-01-01"])
         .await
         .json();
     assert_eq!(json["total"]["spent"]["count"], 0);
     let json = reported(
-        &bench,
+        &harness,
         &[
             "--format",
             "json",
@@ -75,7 +79,7 @@ async fn every_format_and_filter_is_there() {
     )
     .await;
     assert_eq!(json.json()["total"]["spent"]["count"], 0);
-    let csv = reported(&bench, &["--format", "csv"]).await;
+    let csv = reported(&harness, &["--format", "csv"]).await;
     assert!(
         csv.text().starts_with("by,name,spent,spent_usd,"),
         "{csv:?}"
@@ -85,9 +89,9 @@ async fn every_format_and_filter_is_there() {
         "{csv:?}"
     );
 
-    let page = bench.path("spending.html");
+    let page = harness.path("spending.html");
     let ended = reported(
-        &bench,
+        &harness,
         &["--format", "html", "--out", page.to_str().unwrap()],
     )
     .await;
@@ -101,18 +105,18 @@ async fn every_format_and_filter_is_there() {
 }
 
 #[tokio::test]
-async fn the_zone_is_the_policy_s_unless_said() {
-    let bench = bought().await;
-    let policy = bench.file(
+async fn the_zone_comes_from_the_option_or_else_from_the_policy() {
+    let harness = bought().await;
+    let policy = harness.file(
         "policy.toml",
         "version = 1\nnetworks = [\"base-sepolia\"]\n[global]\ncalendar = { period = \"day\", zone = \"Europe/Berlin\", max = \"5 USD\" }\n",
     );
-    let checked = bench.run(&["policy", "check", &policy]).await;
+    let checked = harness.run(&["policy", "check", &policy]).await;
     assert_eq!(checked.code, 0, "{checked:?}");
     let zone = |json: serde_json::Value| json["selection"]["zone"].as_str().unwrap().to_owned();
     assert_eq!(
         zone(
-            reported(&bench, &["--format", "json", "--policy", &policy])
+            reported(&harness, &["--format", "json", "--policy", &policy])
                 .await
                 .json()
         ),
@@ -120,21 +124,21 @@ async fn the_zone_is_the_policy_s_unless_said() {
     );
     assert_eq!(
         zone(
-            reported(&bench, &["--format", "json", "--zone", "Asia/Tokyo"])
+            reported(&harness, &["--format", "json", "--zone", "Asia/Tokyo"])
                 .await
                 .json()
         ),
         "Asia/Tokyo"
     );
     assert_eq!(
-        zone(reported(&bench, &["--format", "json"]).await.json()),
+        zone(reported(&harness, &["--format", "json"]).await.json()),
         "UTC"
     );
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_said() {
-    let bench = bought().await;
+async fn a_wrong_option_is_reported() {
+    let harness = bought().await;
     for args in [
         &["--since", "yesterday"][..],
         &["--zone", "Europe/Atlantis"],
@@ -142,30 +146,30 @@ async fn what_cannot_be_done_is_said() {
         &["--days", "0"],
         &["--days", "3", "--since", "2026-01-01"],
     ] {
-        let ended = reported(&bench, args).await;
+        let ended = reported(&harness, args).await;
         assert_eq!(ended.code, 2, "{args:?}: {ended:?}");
         assert!(!ended.stderr.is_empty());
     }
-    let ended = reported(&bench, &["--out", "no/such/directory/page.html"]).await;
+    let ended = reported(&harness, &["--out", "no/such/directory/page.html"]).await;
     assert_eq!(ended.code, 1, "{ended:?}");
-    let ended = bench.run(&["report", "--ledger", "nothing.db"]).await;
+    let ended = harness.run(&["report", "--ledger", "nothing.db"]).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(
-        !bench.path("nothing.db").exists(),
-        "a report makes no books"
+        !harness.path("nothing.db").exists(),
+        "a report creates no ledger"
     );
 }
 
 #[tokio::test]
-async fn what_may_be_paid_is_not_said_to_be() {
-    let bench = CliHarness::new(
+async fn an_unresolved_payment_is_not_reported_as_paid() {
+    let harness = CliHarness::new(
         Route::get("/report")
             .price(usd!("0.01"))
             .fault(Fault::ServerErrorAfterSettle),
     )
     .await;
-    assert_eq!(bench.buy(&[]).await.code, 4);
-    let json = reported(&bench, &["--format", "json"]).await.json();
+    assert_eq!(harness.buy(&[]).await.code, 4);
+    let json = reported(&harness, &["--format", "json"]).await.json();
     let count = |part: &str| json["total"][part]["count"].as_u64().unwrap();
     assert_eq!(
         (
@@ -176,5 +180,5 @@ async fn what_may_be_paid_is_not_said_to_be() {
         ),
         (1, 0, 1, 1)
     );
-    assert_eq!(json["unresolved"][0]["state"], "unknown");
+    assert_eq!(json["unresolved"][0]["state"], "unresolved");
 }

@@ -1,32 +1,32 @@
-//! A shop on loopback, and the `bursar` binary to go there with.
+//! A paywall on loopback, and the binary `bursar` that pays at it.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use bursar::usd;
-use bursar_testing::{Paywall, Route};
+use bursar_testing::{Fault, Paywall, Route};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Anvil's account 0, published with it.
+/// The published key of account 0 of Anvil.
 pub(crate) const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 pub(crate) const PAYER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 pub(crate) const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
 pub(crate) const USDC: &str = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
 
-/// A report for a cent.
+/// Returns a route that sells a report for one cent.
 pub(crate) fn report() -> Route {
     Route::get("/report").price(usd!("0.01")).body("the report")
 }
 
-/// A paywall and a place for files.
+/// A paywall, and a directory for files.
 pub(crate) struct CliHarness {
     pub(crate) paywall: Paywall,
     pub(crate) files: TempDir,
 }
 
-/// How the binary ended.
+/// The end of one run of the binary.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -39,7 +39,7 @@ impl Ended {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// One value a line.
+    /// Returns the JSON value of each line of standard output.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.text()
             .lines()
@@ -47,6 +47,7 @@ impl Ended {
             .collect()
     }
 
+    /// Returns the JSON value of the only line of standard output.
     pub(crate) fn json(&self) -> Value {
         let lines = self.lines();
         assert_eq!(lines.len(), 1, "{self:?}");
@@ -56,9 +57,15 @@ impl Ended {
 
 impl CliHarness {
     pub(crate) async fn new(route: Route) -> Self {
-        let paywall = Paywall::builder().route(route).start().await.unwrap();
+        Self::with_routes([route]).await
+    }
+
+    pub(crate) async fn with_routes(routes: impl IntoIterator<Item = Route>) -> Self {
+        let paywall = routes
+            .into_iter()
+            .fold(Paywall::builder(), |paywall, route| paywall.route(route));
         Self {
-            paywall,
+            paywall: paywall.start().await.unwrap(),
             files: TempDir::new().unwrap(),
         }
     }
@@ -77,7 +84,7 @@ impl CliHarness {
         self.paywall.url("/report").to_string()
     }
 
-    /// The binary with a clean environment, the key in it, and state in the bench's directory.
+    /// Returns the binary with only the key in its environment, and with its state in the directory of the harness.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
         command
@@ -89,7 +96,7 @@ impl CliHarness {
         command
     }
 
-    /// Runs a command to its end, and looks for secrets in what it said.
+    /// Runs a command to its end, and checks that its output contains no secret.
     pub(crate) async fn end(&self, mut command: Command, input: &'static [u8]) -> Ended {
         let ended = tokio::task::spawn_blocking(move || {
             let piped = command
@@ -115,7 +122,7 @@ impl CliHarness {
         self.end(self.command(args), b"").await
     }
 
-    /// `bursar pay` on Base Sepolia and loopback, on the bench's ledger.
+    /// Runs `bursar pay` on Base Sepolia and loopback, with the ledger of the harness.
     pub(crate) async fn pay(&self, args: &[&str]) -> Ended {
         let ledger = self.path("ledger.db");
         let usual = [
@@ -129,16 +136,17 @@ impl CliHarness {
         self.run(&[&usual[..], args].concat()).await
     }
 
-    /// The same, of the report.
+    /// Runs `bursar pay` for the report.
     pub(crate) async fn buy(&self, args: &[&str]) -> Ended {
         self.pay(&[&[self.url().as_str()], args].concat()).await
     }
 
+    /// Returns the number of settlements.
     pub(crate) fn settled(&self) -> usize {
         self.paywall.settlements().len()
     }
 
-    /// How many requests carried a payment header, readable or not.
+    /// Returns the number of requests with a payment header.
     pub(crate) fn payments(&self) -> usize {
         let names = ["payment-signature", "x-payment"];
         let requests = self.paywall.requests();
@@ -148,7 +156,7 @@ impl CliHarness {
             .count()
     }
 
-    /// How many payments were sent, however often each.
+    /// Returns the number of different payments.
     pub(crate) fn distinct_payments(&self) -> usize {
         let headers = self
             .paywall
@@ -158,9 +166,9 @@ impl CliHarness {
         headers.collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// Neither the key nor a signature nor a payment header is in what was said.
+    /// Checks that the output contains no key, no signature and no payment header.
     pub(crate) fn assert_no_secret_in(&self, ended: &Ended) {
-        let said =
+        let output =
             format!("{}{}", String::from_utf8_lossy(&ended.stdout), ended.stderr).to_lowercase();
         let mut secrets = vec![KEY.trim_start_matches("0x").to_owned()];
         for payment in self
@@ -175,13 +183,37 @@ impl CliHarness {
                     .map(ToOwned::to_owned)
             });
             let signature = signature.unwrap();
-            // Whole, and the half that no hash could be taken for.
+            // The whole signature, and its first half, which is no hash that the output may contain.
             secrets.push(signature[2..].to_lowercase());
             secrets.push(signature[2..66].to_lowercase());
             secrets.push(payment.header.to_lowercase());
         }
         for secret in secrets {
-            assert!(!said.contains(&secret), "a secret was said: {ended:?}");
+            assert!(
+                !output.contains(&secret),
+                "the output contains a secret: {ended:?}"
+            );
         }
     }
+}
+
+/// Returns a harness with three purchases: one unresolved and two settled.
+pub(crate) async fn with_purchases() -> CliHarness {
+    let harness = CliHarness::new(report().fault_once(Fault::DropAfterSettle)).await;
+    assert_eq!(harness.buy(&[]).await.code, 4);
+    assert_eq!(
+        harness
+            .buy(&["--repeat", "2", "--allow-duplicate"])
+            .await
+            .code,
+        0
+    );
+    harness
+}
+/// Writes a policy file for Base Sepolia with more rules.
+pub(crate) fn policy(harness: &CliHarness, rules: &str) -> String {
+    harness.file(
+        "policy.toml",
+        format!("version = 1\nnetworks = [\"base-sepolia\"]\n{rules}\n"),
+    )
 }

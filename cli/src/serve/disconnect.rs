@@ -1,4 +1,4 @@
-//! Noticing that the client has gone: standard input has ended.
+//! Detects that the client has disconnected: standard input has ended.
 
 use std::io;
 use std::pin::Pin;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
-/// How long calls may go on without a client. Clients commonly kill a server 2 seconds after they have hung up.
+/// The time that calls have after the client has disconnected. Clients usually kill a server after 2 seconds.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A reader that says when it has ended.
+/// A reader that reports its end.
 pub(super) struct Watched<R> {
     reader: R,
     ended: watch::Sender<bool>,
 }
 
 /// The end of a [`Watched`] reader.
-pub(super) struct HangUp(watch::Receiver<bool>);
+pub(super) struct Disconnect(watch::Receiver<bool>);
 
 impl<R> Watched<R> {
-    pub(super) fn new(reader: R) -> (Self, HangUp) {
-        let (ended, hang_up) = watch::channel(false);
-        (Self { reader, ended }, HangUp(hang_up))
+    pub(super) fn new(reader: R) -> (Self, Disconnect) {
+        let (ended, disconnect) = watch::channel(false);
+        (Self { reader, ended }, Disconnect(disconnect))
     }
 }
 
@@ -48,11 +48,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
     }
 }
 
-impl HangUp {
-    /// Until the client has gone, and its calls have had their time to end.
-    pub(super) async fn over(&self) {
+impl Disconnect {
+    /// Waits until the client has disconnected and the time for its calls has passed.
+    pub(super) async fn passed(&self) {
         let mut ended = self.0.clone();
-        // A reader that is no more has ended, too.
+        // A dropped reader has ended, too.
         drop(ended.wait_for(|ended| *ended).await);
         tokio::time::sleep(GRACE).await;
     }

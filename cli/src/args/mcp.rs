@@ -1,0 +1,116 @@
+//! `bursar mcp`.
+
+use std::time::Duration;
+
+#[cfg(feature = "mcp")]
+use bursar::{PurchaseId, Url};
+use clap::{Args, Subcommand};
+
+#[cfg(feature = "mcp-serve")]
+use super::help;
+#[cfg(feature = "mcp")]
+use super::parse::http_url;
+use super::parse::seconds;
+use super::{PolicyArgs, WalletArgs};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum McpCommand {
+    /// List the tools of a server; with --ask, also their prices
+    #[cfg(feature = "mcp")]
+    Tools(McpTools),
+    /// Call a tool, and pay if needed and allowed
+    ///
+    /// The limits, the JSON object and the exit codes are those of `bursar pay`: body contains the result of the tool
+    /// as JSON, and status is null. A tool that returns an error is a failed call.
+    #[cfg(feature = "mcp")]
+    Call(Box<McpCall>),
+    /// Run an MCP server on standard input and output that pays for an agent; the agent never has the key
+    #[cfg(feature = "mcp-serve")]
+    #[command(
+        after_long_help = help::SERVE,
+        after_help = "--help also describes the tools and the configuration of an MCP client."
+    )]
+    Serve(Serve),
+}
+
+/// An MCP server over streamable HTTP.
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpServer {
+    /// The URL of the MCP server, with https unless you set --allow-http-loopback
+    #[arg(value_parser = http_url)]
+    pub(crate) url: Url,
+    /// Allow plain http to the loopback addresses of this machine
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Limit the time for each answer of the server
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpTools {
+    #[command(flatten)]
+    pub(crate) server: McpServer,
+    /// Ask for the price of each tool with a call without arguments; this executes a free tool
+    #[arg(long)]
+    pub(crate) ask: bool,
+    /// Print one JSON object for each tool
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(feature = "mcp")]
+#[derive(Args, Debug)]
+pub(crate) struct McpCall {
+    #[command(flatten)]
+    pub(crate) server: McpServer,
+    /// The name of the tool
+    pub(crate) tool: String,
+    /// The arguments of the tool, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) args: String,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Record the purchase with this tag; the policy can limit and permit tags
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Name the purchase; all calls with the same id are one purchase, which is paid once
+    #[arg(long, value_name = "ID")]
+    pub(crate) purchase_id: Option<PurchaseId>,
+    /// Buy again even if an identical call is unresolved; without this option, bursar sends its payment again
+    #[arg(long)]
+    pub(crate) allow_duplicate: bool,
+    /// Ask for the price and evaluate the policy, but sign nothing; this executes a free tool
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(feature = "mcp-serve")]
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Allow plain http to the loopback addresses of this machine
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Allow private addresses, and proxies
+    ///
+    /// Without this option, nobody can make the agent fetch a URL that only this machine can reach.
+    #[arg(long)]
+    pub(crate) allow_private_networks: bool,
+    /// Limit the time of each call, payment and body included; the time for an approval is added to it
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    pub(crate) timeout: Duration,
+    /// Return at most this many bytes of a body
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub(crate) body_limit: u32,
+}

@@ -1,0 +1,182 @@
+//! The outcome of one request: the JSON object of `pay` and `mcp call`, and the line for people.
+
+use bursar::reqwest::Response;
+use bursar::{Error, ErrorKind, PaymentStatus, Purchase, ResponseExt};
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::payment::{Authorization, Receipt, prefix, status_name};
+use crate::problem::Problem;
+use crate::quote::QuoteOutput;
+
+/// One request, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) status: Option<u16>,
+    #[serde(serialize_with = "status_name")]
+    pub(crate) payment: PaymentStatus,
+    pub(crate) authorization: Option<Authorization>,
+    pub(crate) receipt: Option<Receipt>,
+    pub(crate) body: String,
+    pub(crate) error: Option<Problem>,
+    /// Set if the request used an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) api_call: Option<ApiCall>,
+    /// Set by a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quote: Option<QuoteOutput>,
+}
+
+/// A call with an API key: `api_call` in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct ApiCall {
+    /// The name of the key.
+    credential: String,
+    /// The declared cost of the call in dollars.
+    usd: String,
+}
+
+impl From<&bursar::ApiCall> for ApiCall {
+    fn from(call: &bursar::ApiCall) -> Self {
+        Self {
+            credential: call.credential().to_owned(),
+            usd: call.cost().to_string(),
+        }
+    }
+}
+
+/// How a request ended, apart from its payment status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Done,
+    Failed,
+    Usage,
+    Denied,
+}
+
+impl Verdict {
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::Builder => Self::Usage,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl Outcome {
+    /// An outcome without a payment, an answer or an error.
+    pub(crate) fn empty(payment: PaymentStatus) -> Self {
+        Self {
+            status: None,
+            payment,
+            authorization: None,
+            receipt: None,
+            body: String::new(),
+            error: None,
+            api_call: None,
+            quote: None,
+        }
+    }
+
+    /// The outcome of a request that bursar could not send, for example because the ledger is damaged.
+    pub(crate) fn of_failure(failure: &Failure) -> Self {
+        let prefix = prefix(PaymentStatus::NotPaid);
+        let reason = failure.message.trim_start_matches("not paid: ");
+        Self {
+            error: Some(Problem::new(failure.kind, format!("{prefix}: {reason}"))),
+            ..Self::empty(PaymentStatus::NotPaid)
+        }
+    }
+
+    /// The outcome of an answer, without its body.
+    pub(crate) fn of_response(response: &Response) -> Self {
+        let (status, payment) = (response.status(), response.payment_status());
+        Self {
+            status: Some(status.as_u16()),
+            authorization: response.payment().map(Authorization::from),
+            receipt: response.receipt().map(Receipt::from),
+            api_call: response.api_call().map(ApiCall::from),
+            error: Problem::of_status(status, payment),
+            ..Self::empty(payment)
+        }
+    }
+
+    /// The outcome of a request that ended in an error. `purchase` is its purchase in the ledger.
+    pub(crate) fn of_error(error: &Error, purchase: Option<&Purchase>) -> Self {
+        let (authorization, receipt) = signed(error, purchase);
+        Self {
+            status: error.status().map(|status| status.as_u16()),
+            authorization,
+            receipt,
+            error: Some(Problem::of(error)),
+            ..Self::empty(error.payment_status())
+        }
+    }
+
+    /// Returns the line for people.
+    pub(crate) fn line(&self) -> String {
+        let payment = self.payment_text();
+        match (&self.error, self.payment) {
+            (Some(problem), PaymentStatus::NotPaid) if problem.kind == ErrorKind::Denied.name() => {
+                problem
+                    .message
+                    .replacen(prefix(PaymentStatus::NotPaid), "denied", 1)
+            }
+            (Some(problem), _) if payment.is_empty() => problem.message.clone(),
+            (Some(problem), _) => format!("{}; {payment}", problem.message),
+            (None, PaymentStatus::NotPaid) => self.unpaid_line(),
+            (None, PaymentStatus::MaybePaid) => {
+                format!("may be paid: {payment}; the seller sent no matching receipt")
+            }
+            (None, PaymentStatus::Paid) => format!("paid {payment}"),
+        }
+    }
+
+    /// The line for an answer that needed no payment.
+    fn unpaid_line(&self) -> String {
+        match (self.status, &self.api_call) {
+            (Some(status @ 300..=399), _) => {
+                format!("not paid: the answer is {status}, a redirect that bursar does not follow")
+            }
+            (_, Some(ApiCall { credential, usd })) => format!(
+                "not paid: bursar used the API key `{credential}`; the declared cost is {usd} USD"
+            ),
+            (_, None) => "not paid: it is free".to_owned(),
+        }
+    }
+
+    /// The signed payment and its transaction as text, or an empty text if nothing was signed.
+    fn payment_text(&self) -> String {
+        let payment = self
+            .authorization
+            .as_ref()
+            .map(|authorization| authorization.text().to_owned());
+        let transaction = self
+            .receipt
+            .as_ref()
+            .map(|receipt| format!("transaction {}", receipt.transaction()));
+        payment
+            .into_iter()
+            .chain(transaction)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// Returns the signed payment and the receipt of a failed request, from the error or else from the ledger.
+pub(crate) fn signed(
+    error: &Error,
+    purchase: Option<&Purchase>,
+) -> (Option<Authorization>, Option<Receipt>) {
+    let payment = error.payment_status();
+    let purchase = purchase.filter(|_| payment != PaymentStatus::NotPaid);
+    let authorization = error.payment().map(Authorization::from);
+    let receipt = error.receipt().map(Receipt::from);
+    (
+        authorization.or_else(|| purchase.map(Authorization::from)),
+        receipt
+            .or_else(|| purchase.and_then(Receipt::of_purchase))
+            .filter(|_| payment == PaymentStatus::Paid),
+    )
+}

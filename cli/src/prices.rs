@@ -1,0 +1,136 @@
+//! The offers of a seller with the decision of the policy: the JSON of `bursar quote` and of the tool `quote`.
+
+use bursar::{Explanation, PriceCheck, PricedOffer, Rule};
+use serde::Serialize;
+
+use crate::payment::network_name;
+use crate::problem::Refusal;
+
+/// All offers of a seller.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Prices {
+    /// The index of the offer that bursar would pay.
+    pub(crate) best: Option<usize>,
+    pub(crate) offers: Vec<Offer>,
+}
+
+/// One offer.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Offer {
+    /// `allowed`, `ask`, `denied`, `unpayable` or `unjudged`.
+    verdict: &'static str,
+    amount: Option<String>,
+    price: Option<String>,
+    usd: Option<String>,
+    asset: Option<String>,
+    network: Option<String>,
+    pay_to: Option<String>,
+    reason: Option<String>,
+    denial: Option<Refusal>,
+    /// The offer as text, with the answer of each rule.
+    #[serde(skip)]
+    text: String,
+}
+
+impl Prices {
+    pub(crate) fn of(price_check: &PriceCheck) -> Self {
+        Self {
+            best: price_check.best().map(bursar::Quote::offer),
+            offers: price_check.offers.iter().map(Offer::of).collect(),
+        }
+    }
+
+    /// Removes everything that quotes the seller. Returns the removed reasons.
+    #[cfg(feature = "mcp-serve")]
+    pub(crate) fn take_seller_text(&mut self) -> Vec<String> {
+        self.offers
+            .iter_mut()
+            .filter_map(Offer::take_seller_text)
+            .collect()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let lines = self.offers.iter().enumerate().map(|(index, offer)| {
+            let number = index.saturating_add(1);
+            let best = if self.best == Some(index) {
+                " (bursar would pay this one)"
+            } else {
+                ""
+            };
+            format!("offer {number}{best}: {}\n", offer.text)
+        });
+        lines.collect()
+    }
+}
+
+impl Offer {
+    fn of(offer: &PricedOffer) -> Self {
+        let quote = match &offer.quote {
+            Ok(quote) => quote,
+            Err(reason) => {
+                return Self {
+                    verdict: UNPAYABLE,
+                    reason: Some(reason.to_string()),
+                    text: format!("not payable: {reason}"),
+                    ..Self::default()
+                };
+            }
+        };
+        let (verdict, reason, denial) = verdict(offer.explanation.as_ref());
+        let price = quote.amount().to_string();
+        Self {
+            verdict,
+            amount: Some(quote.value().to_string()),
+            usd: quote.dollars().map(|usd| usd.to_string()),
+            asset: Some(quote.asset().address().to_string()),
+            network: Some(quote.network().to_string()),
+            pay_to: Some(quote.pay_to().to_string()),
+            reason,
+            denial,
+            text: format!(
+                "{price} to {} on {}{}",
+                quote.pay_to(),
+                network_name(quote.network()),
+                answers(offer.explanation.as_ref())
+            ),
+            price: Some(price),
+        }
+    }
+
+    #[cfg(feature = "mcp-serve")]
+    fn take_seller_text(&mut self) -> Option<String> {
+        if let Some(denial) = self.denial.take() {
+            let denial = denial.without_seller_text();
+            self.reason = Some(denial.message().to_owned());
+            self.denial = Some(denial);
+        }
+        self.reason.take_if(|_| self.verdict == UNPAYABLE)
+    }
+}
+
+const UNPAYABLE: &str = "unpayable";
+
+/// Returns the verdict of the policy: its stable name, the reason and the refusal.
+fn verdict(explanation: Option<&Explanation>) -> (&'static str, Option<String>, Option<Refusal>) {
+    let Some(explanation) = explanation else {
+        return ("unjudged", None, None);
+    };
+    match (explanation.denial(), &explanation.ask) {
+        (Some(denial), _) => ("denied", Some(denial.to_string()), Some(denial.into())),
+        (None, Some(why)) => ("ask", Some(format!("{} {why}", Rule::Approval)), None),
+        (None, None) => ("allowed", None, None),
+    }
+}
+
+/// Returns the answer of each rule on an indented line of its own.
+fn answers(explanation: Option<&Explanation>) -> String {
+    match explanation {
+        Some(explanation) => explanation
+            .to_string()
+            .lines()
+            .map(|line| format!("\n  {line}"))
+            .collect(),
+        None => "; not judged, because you gave no --policy and no --network".to_owned(),
+    }
+}

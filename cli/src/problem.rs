@@ -1,0 +1,108 @@
+//! The reason why a call failed, in the one form that every command prints.
+
+use std::error::Error as StdError;
+
+#[cfg(feature = "mcp-serve")]
+use bursar::Rule;
+use bursar::reqwest::StatusCode;
+use bursar::{Denial, Error, ErrorKind, PaymentStatus, Quantity};
+use serde::Serialize;
+
+use crate::payment::prefix;
+
+/// The reason why a call failed: `error` in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    /// The refusal, if the policy denied the payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) denial: Option<Box<Refusal>>,
+    /// The recommended next step. Only `bursar mcp serve` sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<&'static str>,
+}
+
+/// A refusal of the policy with everything that the library reports: `denial` in JSON.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Refusal {
+    #[serde(flatten)]
+    denial: Denial,
+    /// The remaining amount of the limit, which the library computes on request.
+    left: Option<Quantity>,
+}
+
+impl Problem {
+    pub(crate) const fn new(kind: &'static str, message: String) -> Self {
+        Self {
+            kind,
+            message,
+            denial: None,
+            next: None,
+        }
+    }
+
+    /// Describes an error of the library. The message can quote the seller.
+    pub(crate) fn of(error: &Error) -> Self {
+        Self {
+            denial: error.denial().map(|denial| Box::new(denial.into())),
+            ..Self::new(error.kind().name(), message(error))
+        }
+    }
+
+    /// Describes an answer with an error status. Other answers are no problem.
+    pub(crate) fn of_status(status: StatusCode, payment: PaymentStatus) -> Option<Self> {
+        let failed = status.is_client_error() || status.is_server_error();
+        failed.then(|| {
+            let message = format!("{}: the answer is {status}", prefix(payment));
+            Self::new(ErrorKind::Status.name(), message)
+        })
+    }
+}
+
+impl From<&Denial> for Refusal {
+    fn from(denial: &Denial) -> Self {
+        Self {
+            denial: denial.clone(),
+            left: denial.left(),
+        }
+    }
+}
+
+#[cfg(feature = "mcp-serve")]
+impl Refusal {
+    pub(crate) fn message(&self) -> &str {
+        &self.denial.message
+    }
+
+    /// Replaces the one message that quotes the seller.
+    pub(crate) fn without_seller_text(mut self) -> Self {
+        if self.denial.rule == Rule::ResourceOrigin {
+            "the seller claims to sell for another origin".clone_into(&mut self.denial.message);
+        }
+        self
+    }
+}
+
+/// Returns the message of an error, with the innermost cause of a failed connection.
+pub(crate) fn message(error: &Error) -> String {
+    let explains = matches!(
+        error.kind(),
+        ErrorKind::Transport | ErrorKind::Builder | ErrorKind::Timeout
+    );
+    let (message, root) = (error.to_string(), root_cause(error));
+    if explains && !message.contains(&root) {
+        format!("{message}: {root}")
+    } else {
+        message
+    }
+}
+
+/// Returns the text of the innermost cause of an error, or of the error itself.
+pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
+}

@@ -1,0 +1,59 @@
+//! A purchase that is running for one call of the tool `pay`.
+
+use std::sync::Arc;
+
+use bursar::{ChannelApprover, PendingApproval};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Server;
+use super::approval::{APPROVER, AskMethod};
+use super::params::ToolRequest;
+use super::result::PayResult;
+
+/// A running purchase. Dropping it abandons the purchase.
+pub(super) struct RunningCall {
+    task: JoinHandle<PayResult>,
+    questions: mpsc::Receiver<PendingApproval>,
+}
+
+/// The next event of a running purchase.
+pub(super) enum Step {
+    Ended(Box<PayResult>),
+    Asks(Box<PendingApproval>),
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl RunningCall {
+    /// Starts the purchase in a task of its own, so that its time limit runs while a person is asked.
+    pub(super) fn start(server: &Arc<Server>, request: ToolRequest, method: AskMethod) -> Self {
+        let (approver, questions) = ChannelApprover::new(1);
+        let approver = (method != AskMethod::None).then_some(approver);
+        let server = Arc::clone(server);
+        let task = tokio::spawn(async move {
+            // The task holds its permit until the purchase has ended or is abandoned. The semaphore is never closed.
+            let _permit = server.calls.acquire().await;
+            APPROVER.scope(approver, server.buy(request, method)).await
+        });
+        Self { task, questions }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits until the purchase ends or needs an approval.
+    pub(super) async fn step(&mut self) -> Step {
+        tokio::select! {
+            ended = &mut self.task => {
+                Step::Ended(Box::new(ended.unwrap_or_else(|_| PayResult::broken())))
+            }
+            Some(question) = self.questions.recv() => Step::Asks(Box::new(question)),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The result of the tool `purchase`.
+
+use bursar::{PaymentStatus, Purchase, PurchaseId, State, Timestamp};
+use serde::Serialize;
+
+use super::result::{ASK_AGAIN, RESUME};
+use super::untrusted::NOTICE;
+use crate::payment::{Authorization, Receipt, amount, status_name};
+
+/// One purchase of the ledger.
+#[derive(Debug, Serialize)]
+pub(super) struct PurchaseResult {
+    #[serde(serialize_with = "status_name")]
+    payment: PaymentStatus,
+    state: State,
+    purchase_id: PurchaseId,
+    authorization: Option<Authorization>,
+    receipt: Option<Receipt>,
+    price: String,
+    method: String,
+    origin: String,
+    tag: Option<String>,
+    agent: Option<String>,
+    /// The HTTP status of the last answer.
+    status: Option<u16>,
+    reserved_at: Timestamp,
+    updated_at: Timestamp,
+    /// The time at which the signed payment expires.
+    expires_at: Timestamp,
+    next: &'static str,
+    untrusted: SellerText,
+}
+
+/// Text of the seller that the ledger stores with a purchase.
+#[derive(Debug, Serialize)]
+struct SellerText {
+    notice: &'static str,
+    /// A redirect of the seller can choose the path.
+    path: String,
+    reason: Option<String>,
+}
+
+impl From<&Purchase> for PurchaseResult {
+    fn from(purchase: &Purchase) -> Self {
+        let (payment, next) = next_step(purchase.state);
+        Self {
+            payment,
+            state: purchase.state,
+            purchase_id: purchase.id.clone(),
+            authorization: (payment != PaymentStatus::NotPaid)
+                .then(|| Authorization::from(purchase)),
+            receipt: Receipt::of_purchase(purchase),
+            price: amount(purchase),
+            method: purchase.method.clone(),
+            origin: purchase.origin.to_string(),
+            tag: purchase.tag.clone(),
+            agent: purchase.agent.clone(),
+            status: purchase.status,
+            reserved_at: purchase.reserved_at,
+            updated_at: purchase.updated_at,
+            expires_at: purchase.expires_at,
+            next,
+            untrusted: SellerText {
+                notice: NOTICE,
+                path: purchase.path.clone(),
+                reason: purchase.reason.clone(),
+            },
+        }
+    }
+}
+
+/// Returns the payment status of a state, and the recommended next step.
+const fn next_step(state: State) -> (PaymentStatus, &'static str) {
+    match state {
+        State::Reserved => (
+            PaymentStatus::NotPaid,
+            "The money is reserved, and nothing is signed yet.",
+        ),
+        State::Settled => (PaymentStatus::Paid, ASK_AGAIN),
+        State::Voided => (
+            PaymentStatus::NotPaid,
+            "Nothing was signed. To buy, call pay with the same arguments.",
+        ),
+        State::ReleasedByProof => (
+            PaymentStatus::NotPaid,
+            "The seller never took the money and cannot take it any more. To buy again, call pay with the same arguments.",
+        ),
+        _ => (PaymentStatus::MaybePaid, RESUME),
+    }
+}

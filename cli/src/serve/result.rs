@@ -1,0 +1,206 @@
+//! The result of the tools `pay` and `quote`: the payment status first, and all text of the seller under `untrusted`.
+
+use bursar::reqwest::Response;
+use bursar::{Error, ErrorKind, PaymentStatus, PriceCheck, Purchase, PurchaseId, ResponseExt};
+use rmcp::ErrorData;
+use rmcp::model::{CallToolResult, ContentBlock};
+use serde::Serialize;
+
+use super::untrusted::Untrusted;
+use crate::outcome;
+use crate::payment::{Authorization, Receipt, prefix, status_name};
+use crate::prices::Prices;
+use crate::problem::{self, Problem, Refusal};
+
+pub(super) const RESUME: &str = "The payment may have happened. To learn the result without paying again, \
+    call pay with the same arguments and this purchase_id.";
+pub(super) const ASK_AGAIN: &str = "The purchase is paid. To ask for the content again without paying again, \
+    call pay with the same arguments and this purchase_id.";
+const DENIED: &str = "Nothing was signed. The operator sets the limits, and you cannot change them. \
+    If room_returns is set, wait until then. Otherwise choose something cheaper, or tell the user.";
+const CALL_AGAIN: &str = "The payment may have happened. Make the same call again: it sends the same payment, \
+    and pays nothing new.";
+
+/// The result of `pay` and `quote`.
+#[derive(Debug, Serialize)]
+pub(super) struct PayResult {
+    #[serde(serialize_with = "status_name")]
+    payment: PaymentStatus,
+    status: Option<u16>,
+    authorization: Option<Authorization>,
+    receipt: Option<Receipt>,
+    purchase_id: Option<PurchaseId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quote: Option<Prices>,
+    /// The reason of a failure, without text of the seller.
+    error: Option<Problem>,
+    untrusted: Option<Untrusted>,
+}
+
+impl PayResult {
+    fn empty(payment: PaymentStatus) -> Self {
+        Self {
+            payment,
+            status: None,
+            authorization: None,
+            receipt: None,
+            purchase_id: None,
+            quote: None,
+            error: None,
+            untrusted: None,
+        }
+    }
+
+    /// The result of a call that the server did not make, because of its arguments or of the state of the server.
+    pub(super) fn refused(kind: &'static str, message: &str) -> Self {
+        let message = format!("{}: {message}", prefix(PaymentStatus::NotPaid));
+        Self {
+            error: Some(Problem::new(kind, message)),
+            ..Self::empty(PaymentStatus::NotPaid)
+        }
+    }
+
+    /// The result of a call that ended with a fault of bursar.
+    pub(super) fn broken() -> Self {
+        let payment = PaymentStatus::MaybePaid;
+        let message = format!("{}: the call broke off inside bursar", prefix(payment));
+        Self {
+            error: Some(Problem {
+                next: Some(CALL_AGAIN),
+                ..Problem::new("internal", message)
+            }),
+            ..Self::empty(payment)
+        }
+    }
+
+    /// The result of an answer. Reads its body up to `limit` bytes.
+    pub(super) async fn of_response(response: Response, limit: usize) -> Self {
+        let (status, payment) = (response.status(), response.payment_status());
+        let signed = response.payment();
+        let mut result = Self {
+            status: Some(status.as_u16()),
+            purchase_id: signed.map(|signed| signed.purchase.clone()),
+            authorization: signed.map(Authorization::from),
+            receipt: response.receipt().map(Receipt::from),
+            error: Problem::of_status(status, payment).map(|problem| with_next(problem, payment)),
+            ..Self::empty(payment)
+        };
+        let (untrusted, broken) = Untrusted::read(response, limit).await;
+        if let Some(error) = &broken {
+            let kind = if error.is_timeout() {
+                ErrorKind::Timeout
+            } else {
+                ErrorKind::Transport
+            };
+            let message = format!("{}: the body broke off", prefix(payment));
+            result.error = Some(with_next(Problem::new(kind.name(), message), payment));
+        }
+        let details = broken.map(|error| problem::root_cause(&error.without_url()));
+        result.untrusted = Some(untrusted.with_details(details));
+        result
+    }
+
+    /// The result of a request that failed. `purchase` is its purchase in the ledger.
+    pub(super) fn of_error(error: &Error, purchase: Option<&Purchase>) -> Self {
+        let payment = error.payment_status();
+        let (authorization, receipt) = outcome::signed(error, purchase);
+        Self {
+            status: error.status().map(|status| status.as_u16()),
+            authorization,
+            receipt,
+            purchase_id: error
+                .purchase_id()
+                .filter(|_| payment != PaymentStatus::NotPaid)
+                .cloned(),
+            error: Some(safe_problem(error)),
+            untrusted: Some(Untrusted::details(problem::message(error))),
+            ..Self::empty(payment)
+        }
+    }
+
+    /// The result of a request whose answer has a price.
+    pub(super) fn of_price_check(price_check: &PriceCheck) -> Self {
+        let mut prices = Prices::of(price_check);
+        let reasons = prices.take_seller_text();
+        Self {
+            status: Some(402),
+            quote: Some(prices),
+            untrusted: (!reasons.is_empty()).then(|| Untrusted::details(reasons.join("; "))),
+            ..Self::empty(PaymentStatus::NotPaid)
+        }
+    }
+
+    /// Returns the result in the form of the protocol.
+    pub(super) fn to_protocol(&self) -> Result<CallToolResult, ErrorData> {
+        to_protocol(self, self.error.is_some())
+    }
+}
+
+/// Returns a value as structured content, and as text for clients that read only text.
+pub(super) fn to_protocol(
+    value: &impl Serialize,
+    failed: bool,
+) -> Result<CallToolResult, ErrorData> {
+    let unserializable =
+        |_| ErrorData::internal_error("the result cannot be written as JSON", None);
+    // The text keeps the order of the members: the payment status comes first.
+    let text = serde_json::to_string(value).map_err(unserializable)?;
+    let structure = serde_json::to_value(value).map_err(unserializable)?;
+    let mut result = if failed {
+        CallToolResult::structured_error(structure)
+    } else {
+        CallToolResult::structured(structure)
+    };
+    result.content = vec![ContentBlock::text(text)];
+    Ok(result)
+}
+
+/// Adds the recommended next step.
+fn with_next(problem: Problem, payment: PaymentStatus) -> Problem {
+    let next = match payment {
+        PaymentStatus::NotPaid => None,
+        PaymentStatus::MaybePaid => Some(RESUME),
+        PaymentStatus::Paid => Some(ASK_AGAIN),
+    };
+    Problem { next, ..problem }
+}
+
+/// Describes an error without text of the seller.
+fn safe_problem(error: &Error) -> Problem {
+    let (kind, payment) = (error.kind(), error.payment_status());
+    let denial = error
+        .denial()
+        .map(|denial| Refusal::from(denial).without_seller_text());
+    let reason = denial.as_ref().map_or(reason(kind), Refusal::message);
+    let message = format!("{}: {reason}", prefix(payment));
+    let mut problem = with_next(Problem::new(kind.name(), message), payment);
+    if let Some(denial) = denial {
+        problem.next = problem.next.or(Some(DENIED));
+        problem.denial = Some(Box::new(denial));
+    }
+    problem
+}
+
+/// Returns the reason of an error in words that no seller can choose.
+const fn reason(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Builder => "the request cannot be built",
+        ErrorKind::Insecure => "the address is refused, because it is plain http or not public",
+        ErrorKind::Transport => "the network failed",
+        ErrorKind::Timeout => "the time limit passed",
+        ErrorKind::Malformed => "the seller asks for a payment in a form that bursar cannot read",
+        ErrorKind::NotPayable => "bursar can sign no offer of the seller",
+        ErrorKind::Signer => "the signer returned no usable signature",
+        ErrorKind::Ledger => "the ledger cannot be used, and bursar does not pay without it",
+        ErrorKind::Purchase => {
+            "the purchase id belongs to another request, or another call is buying it now"
+        }
+        ErrorKind::Rejected => "the seller refused the payment",
+        ErrorKind::SettlementFailed => "the seller claims that the settlement failed",
+        ErrorKind::SettlementPending => {
+            "the seller sent the transaction, and has not seen it included yet"
+        }
+        ErrorKind::Status => "the answer has an error status",
+        _ => "the request failed",
+    }
+}

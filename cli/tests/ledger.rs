@@ -1,0 +1,334 @@
+//! `bursar ledger`, its commands, and `bursar budget`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
+
+use bursar::Network;
+use bursar_testing::Fault;
+use serde_json::json;
+use support::{CliHarness, PAYER, report, with_purchases};
+
+const NETWORK: Network = Network::from_chain_id(84_532);
+
+/// A purchase that was settled and lost, by its id.
+async fn lost() -> CliHarness {
+    let harness = CliHarness::new(report().idempotent().fault(Fault::ServerErrorAfterSettle)).await;
+    assert_eq!(harness.buy(&["--purchase-id", "order"]).await.code, 4);
+    harness
+}
+
+impl CliHarness {
+    async fn ledger(&self, args: &[&str]) -> support::Ended {
+        let ledger = self.path("ledger.db");
+        let command = [&["ledger"], args, &["--ledger", ledger.to_str().unwrap()]].concat();
+        self.run(&command).await
+    }
+}
+
+#[tokio::test]
+async fn reconciling_settles_a_payment_that_the_chain_shows() {
+    let harness = lost().await;
+    let (one, two) = (
+        harness.paywall.node(NETWORK).await.unwrap(),
+        harness.paywall.node(NETWORK).await.unwrap(),
+    );
+    let rpc = [&one, &two].map(|node| format!("base-sepolia={}", node.url()));
+    let none = harness.ledger(&["reconcile"]).await;
+    assert!(none.code == 2 && none.stderr.contains("--rpc"), "{none:?}");
+    let wrong = harness
+        .ledger(&["reconcile", "--rpc", "base-sepolia"])
+        .await;
+    assert!(
+        wrong.code == 2 && wrong.stderr.contains("base=https://mainnet.base.org"),
+        "{wrong:?}"
+    );
+
+    let done = harness
+        .ledger(&["reconcile", "--rpc", &rpc[0], "--rpc", &rpc[1], "--json"])
+        .await;
+    let transaction = harness.paywall.settlements()[0].transaction;
+    let expected = json!({
+        "purchase": "order", "before": "unresolved", "after": "settled", "answer": format!("settled in {transaction}"),
+    });
+    assert_eq!((done.code, done.json()), (0, expected), "{done:?}");
+    let shown = harness.ledger(&["--format", "jsonl"]).await;
+    assert_eq!(
+        shown.json()["verified_transaction"],
+        transaction.to_string()
+    );
+
+    // A settled purchase is asked for again by its id, and ends well once the seller delivers.
+    harness.paywall.reform();
+    let again = harness
+        .buy(&["--purchase-id", "order", "--budget", "0.01"])
+        .await;
+    assert_eq!(
+        (again.code, again.text(), harness.settled()),
+        (0, "the report", 1),
+        "{again:?}"
+    );
+}
+
+#[tokio::test]
+async fn verifying_finds_a_ledger_that_lacks_a_noted_head() {
+    let harness = lost().await;
+    let sound = harness.ledger(&["verify"]).await;
+    assert!(
+        sound.code == 0 && sound.text().starts_with("sound: "),
+        "{sound:?}"
+    );
+    let head = sound
+        .text()
+        .trim_end()
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert_eq!(harness.ledger(&["verify", "--head", &head]).await.code, 0);
+    let other = format!("0x{}", "11".repeat(32));
+    let gone = harness.ledger(&["verify", "--head", &other]).await;
+    assert!(
+        gone.code == 1 && gone.text().contains("1 faults"),
+        "{gone:?}"
+    );
+}
+
+#[tokio::test]
+async fn evidence_refund_and_cancellation_belong_to_one_purchase() {
+    let harness = lost().await;
+    let evidence = harness.ledger(&["evidence", "order"]).await.json();
+    let settled = harness.paywall.settlements()[0].authorization;
+    assert_eq!(
+        (&evidence["purchase"], &evidence["answer"]["status"]),
+        (&json!("order"), &json!(502))
+    );
+    assert_eq!(
+        evidence["authorization"]["nonce"],
+        settled.nonce.to_string()
+    );
+    let missing = harness.ledger(&["evidence", "never"]).await;
+    assert!(
+        missing.code == 1 && missing.stderr.contains("no purchase `never`"),
+        "{missing:?}"
+    );
+
+    let transaction = format!("0x{}", "22".repeat(32));
+    let refund = [
+        "refund",
+        "order",
+        "--transaction",
+        &transaction,
+        "--value",
+        "10000",
+    ];
+    assert_eq!(harness.ledger(&refund).await.code, 0);
+    let purchase = harness.ledger(&["--format", "jsonl"]).await.json();
+    assert_eq!(
+        (&purchase["refunds"][0]["value"], &purchase["value"]),
+        (&json!("10000"), &json!("10000"))
+    );
+
+    let cancel = harness.ledger(&["cancel", "order"]).await;
+    let (line, calldata) = (
+        cancel.json(),
+        cancel.json()["data"].as_str().unwrap().to_owned(),
+    );
+    assert_eq!(
+        (cancel.code, &line["network"]),
+        (0, &json!("eip155:84532")),
+        "{cancel:?}"
+    );
+    assert!(
+        calldata.starts_with("0x5a049a70") && calldata.contains(&settled.nonce.to_string()[2..]),
+        "{calldata}"
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_ledger_pays_nothing_until_it_is_unfrozen() {
+    let harness = CliHarness::new(report()).await;
+    assert_eq!(harness.buy(&[]).await.code, 0);
+    assert_eq!(harness.ledger(&["freeze", "audit"]).await.code, 0);
+    let denied = harness.buy(&["--json"]).await;
+    assert_eq!((denied.code, harness.settled()), (3, 1), "{denied:?}");
+    assert!(
+        denied.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("audit"),
+        "{denied:?}"
+    );
+    assert_eq!(harness.ledger(&["unfreeze"]).await.code, 0);
+    assert_eq!((harness.buy(&[]).await.code, harness.settled()), (0, 2));
+}
+
+#[tokio::test]
+async fn the_ledger_is_shown_in_three_formats() {
+    let harness = with_purchases().await;
+    let ledger = harness.path("ledger.db");
+    let show = |format: &'static str| {
+        [
+            "ledger",
+            "--ledger",
+            ledger.to_str().unwrap(),
+            "--format",
+            format,
+        ]
+        .map(ToOwned::to_owned)
+    };
+    let run = async |format| {
+        let args = show(format);
+        let ended = harness.run(&args.each_ref().map(String::as_str)).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        ended
+    };
+    let settlements = harness.paywall.settlements();
+
+    let table = run("table").await;
+    let rows: Vec<_> = table.text().lines().collect();
+    assert_eq!(rows.len(), 4, "{}", table.text());
+    assert!(
+        rows[0].starts_with("TIME")
+            && rows[1].contains("unresolved  0.01 USDC  base-sepolia  GET http://127.0.0.1")
+    );
+    assert!(
+        rows[2].ends_with(&settlements[1].transaction.to_string()),
+        "{}",
+        rows[2]
+    );
+
+    let csv = run("csv").await;
+    let rows: Vec<_> = csv.text().split_terminator("\r\n").collect();
+    assert!(
+        rows.len() == 4 && rows[0].starts_with("seq,reserved_at,") && rows[3].contains(",settled,"),
+        "{}",
+        csv.text()
+    );
+
+    let jsonl = run("jsonl").await.lines();
+    let states: Vec<_> = jsonl
+        .iter()
+        .map(|purchase| purchase["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["unresolved", "settled", "settled"]);
+    assert_eq!(
+        (&jsonl[0]["payer"], &jsonl[0]["value"]),
+        (&json!(PAYER), &json!("10000"))
+    );
+    assert_eq!(
+        jsonl[0]["nonce"],
+        settlements[0].authorization.nonce.to_string()
+    );
+}
+
+#[tokio::test]
+async fn a_missing_ledger_is_not_created() {
+    let harness = CliHarness::new(report()).await;
+    let missing = harness.run(&["ledger", "--ledger", "missing.db"]).await;
+    assert!(
+        missing.code == 1 && missing.stderr.contains("missing.db"),
+        "{missing:?}"
+    );
+    let default = harness.run(&["ledger", "--format", "jsonl"]).await;
+    assert_eq!((default.code, default.text()), (0, ""));
+    assert_eq!(harness.run(&["budget"]).await.code, 0);
+    assert!(!harness.path("missing.db").exists() && !harness.path("state").exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_default_ledger_is_private_and_in_the_state_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let harness = CliHarness::new(report()).await;
+    let args = [
+        "pay",
+        "--network",
+        "base-sepolia",
+        "--allow-http-loopback",
+        "--budget",
+        "0.01",
+        &harness.url(),
+    ];
+    assert_eq!(harness.run(&args).await.code, 0);
+    assert_eq!(harness.run(&args).await.code, 3);
+    let mode = |path: &str| {
+        std::fs::metadata(harness.path(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(
+        (mode("state/bursar"), mode("state/bursar/ledger.db")),
+        (0o700, 0o600)
+    );
+    assert_eq!(
+        harness
+            .run(&["ledger", "--format", "jsonl"])
+            .await
+            .lines()
+            .len(),
+        1
+    );
+
+    let mut at_home = harness.command(&args);
+    at_home
+        .env_remove("XDG_STATE_HOME")
+        .env("HOME", harness.path("home"));
+    assert_eq!(harness.end(at_home, b"").await.code, 0);
+    assert!(harness.path("home/.local/state/bursar/ledger.db").exists());
+    let mut homeless = harness.command(&args);
+    homeless.env_remove("XDG_STATE_HOME");
+    let ended = harness.end(homeless, b"").await;
+    assert!(
+        ended.code == 2 && ended.stderr.contains("--ledger"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_budget_shows_the_used_and_the_remaining_amount() {
+    let harness = with_purchases().await;
+    let ledger = harness.path("ledger.db");
+    let with = |more: &[&str]| {
+        let args = ["budget", "--ledger", ledger.to_str().unwrap()];
+        args.iter()
+            .chain(more)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let run = async |more: &[&str]| {
+        let args = with(more);
+        let ended = harness
+            .run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        ended
+    };
+    let defaults = run(&["--json"]).await.lines();
+    let find = |name: &str| {
+        defaults
+            .iter()
+            .find(|limit| limit["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    let rolling = find("global rolling 1d");
+    assert_eq!(
+        (&rolling["limit"], &rolling["used"], &rolling["left"]),
+        (&json!("5.00 USD"), &json!("0.03 USD"), &json!("4.97 USD"))
+    );
+    assert_eq!(find("global exposure")["used"], "0.01 USD");
+
+    let lifetime = run(&["--budget", "0.05"]).await;
+    assert!(
+        lifetime
+            .text()
+            .contains("global lifetime     0.05 USD  0.03 USD  0.02 USD"),
+        "{}",
+        lifetime.text()
+    );
+    assert!(!lifetime.text().contains("rolling"));
+    assert_eq!(harness.distinct_payments(), 3, "asking signs nothing");
+}

@@ -1,0 +1,114 @@
+//! `bursar policy check` and `bursar policy explain`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
+
+use serde_json::{Value, json};
+use support::{CliHarness, PAYEE, report, with_purchases};
+
+#[tokio::test]
+async fn a_mistake_in_a_policy_file_is_found_with_its_line() {
+    let harness = CliHarness::new(report()).await;
+    let good = harness.file("good.toml", "version = 1\nnetworks = [\"base\"]\n");
+    let ended = harness.run(&["policy", "check", &good]).await;
+    assert_eq!(
+        (ended.code, ended.text()),
+        (0, format!("{good}: ok\n").as_str())
+    );
+    for (text, says) in [
+        (
+            "version = 1\nnetworks = [\"base\"]\n[global]\nper_paymnt = \"1 USD\"\n",
+            "line 4",
+        ),
+        (
+            "version = 1\nnetworks = [\"base\"]\n[global]\nper_payment = \"one\"\n",
+            "line 4",
+        ),
+        ("version = 1\nnetworks = [\"base\"\n", "line "),
+        ("version = 1\n", "names no network"),
+    ] {
+        let bad = harness.file("bad.toml", text);
+        let ended = harness.run(&["policy", "check", &bad]).await;
+        assert!(
+            ended.code == 2 && ended.stderr.contains(says),
+            "{text}: {ended:?}"
+        );
+        let ended = harness
+            .run(&["pay", "--policy", &bad, &harness.url()])
+            .await;
+        assert!(
+            ended.code == 2 && ended.stderr.contains(says),
+            "{text}: {ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_answer_of_each_rule_is_explained() {
+    let harness = with_purchases().await;
+    let policy = harness.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[global]\nper_payment = \"0.05 USD\"\nlifetime = \"0.05 USD\"\n[[host]]\nmatch = \"api.example.com\"\nper_payment = \"0.02 USD\"\n",
+    );
+    let run = async |more: &[&str]| {
+        let args = [
+            "policy",
+            "explain",
+            &policy,
+            "https://api.example.com/report",
+        ];
+        harness.run(&[&args[..], more].concat()).await
+    };
+    let allowed = run(&["--price", "0.02"]).await;
+    assert!(
+        allowed.code == 0 && allowed.text().ends_with("=> allowed\n"),
+        "{allowed:?}"
+    );
+    let denied = run(&["--price", "$0.03"]).await;
+    assert_eq!(denied.code, 3);
+    assert!(
+        denied
+            .text()
+            .contains("deny  host api.example.com per payment"),
+        "{}",
+        denied.text()
+    );
+    let with_ledger = run(&["--price", "0.02", "--ledger", "ledger.db"]).await;
+    assert!(
+        with_ledger.code == 0 && with_ledger.text().contains("0.02 USD of 0.05 USD left"),
+        "{with_ledger:?}"
+    );
+    let elsewhere = run(&["--price", "0.01", "--network", "base", "--json"]).await;
+    let answers = elsewhere.json()["answers"].as_array().unwrap().clone();
+    let denying: Vec<&Value> = answers
+        .iter()
+        .filter(|answer| !answer["denial"].is_null())
+        .collect();
+    assert_eq!(
+        (elsewhere.code, denying.len(), &denying[0]["rule"]),
+        (3, 1, &json!("network"))
+    );
+    let listed = harness.file(
+        "listed.toml",
+        format!("version = 1\nnetworks = [\"base\"]\n[allow]\npayees = [\"{PAYEE}\"]\n"),
+    );
+    for (payee, code) in [(&[][..], 3), (&["--payee", PAYEE], 0)] {
+        let args = [
+            "policy",
+            "explain",
+            &listed,
+            "https://a.example/",
+            "--price",
+            "0.01",
+        ];
+        let ended = harness.run(&[&args[..], payee].concat()).await;
+        assert_eq!(ended.code, code, "{ended:?}");
+    }
+    assert_eq!(
+        run(&["--price", "0.02", "--ledger", "missing.db"])
+            .await
+            .code,
+        2
+    );
+}
