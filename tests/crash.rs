@@ -167,7 +167,6 @@ fn child() {
                 steps.step();
                 SystemClock.now().after(ahead)
             })
-            .clock(move || SystemClock.now().after(ahead))
             .retry_policy(RetryPolicy::once())
             .http(
                 reqwest::Client::builder()

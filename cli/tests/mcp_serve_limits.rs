@@ -210,9 +210,9 @@ async fn freezing_the_ledger_stops_a_running_server() {
         .await;
     assert_eq!(stopped.code, 0, "{stopped:?}");
     let told = session.call("pay", json!({ "url": harness.url() })).await;
-    assert_eq!(told["error"]["denial"]["rule"], "stopped", "{told}");
+    assert_eq!(told["error"]["denial"]["rule"], "frozen", "{told}");
     let budget = session.call("budget", json!({})).await;
-    assert_eq!(budget["limits"][0]["rule"], "stopped", "{budget}");
+    assert_eq!(budget["limits"][0]["rule"], "frozen", "{budget}");
     session.close(&harness).await;
     assert_eq!(harness.settled(), 1);
 }
