@@ -66,6 +66,8 @@ pub mod chain;
 mod checksum;
 mod client;
 mod clock;
+#[cfg(feature = "toml")]
+pub mod config;
 mod credential;
 pub mod discovery;
 mod error;

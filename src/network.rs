@@ -109,6 +109,12 @@ impl Network {
             .map(|known| known.1)
     }
 
+    /// Returns all short names.
+    #[cfg(feature = "toml")]
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|known| known.1)
+    }
+
     /// Whether the chain is known to carry play money. An unknown chain is taken to carry real
     /// money.
     #[must_use]

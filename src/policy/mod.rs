@@ -5,8 +5,6 @@ mod builder;
 pub(crate) mod calendar;
 mod denial;
 mod explain;
-#[cfg(feature = "toml")]
-mod file;
 pub(crate) mod limit;
 mod permission;
 mod rules;
@@ -42,7 +40,7 @@ use limit::{Limit, LimitKind, Max, Meter, Selector};
 /// The longest that an authorization is valid unless the policy says otherwise.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
 /// The shortest validity that official facilitators settle.
-const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
+pub(crate) const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// How long an approver may take unless the policy says otherwise.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
 /// The same request bought more often than this looks like a loop, unless the policy says otherwise.
@@ -526,26 +524,6 @@ pub enum PolicyError {
     Path {
         /// The text given.
         text: String,
-    },
-    /// A policy file that cannot be read.
-    #[error("policy file {} cannot be read: {reason}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        reason: String,
-    },
-    /// A policy file with a mistake.
-    #[error("{}line {line}, column {column}: {message}", path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default())]
-    File {
-        /// The file, if it was read from one.
-        path: Option<PathBuf>,
-        /// The line, from 1.
-        line: usize,
-        /// The character in it, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
     },
 }
 

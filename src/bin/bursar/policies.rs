@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bursar::config::Config;
+use bursar::discovery::Sources;
 use bursar::{
     Clock, Credentials, Explanation, Hypothetical, Network, Policy, Rule, SqliteLedger,
     SystemClock, Usd, usd,
@@ -22,6 +24,8 @@ pub(crate) struct Allowance {
     pub(crate) max_price: Option<Usd>,
     /// The file's API keys.
     pub(crate) keys: Credentials,
+    /// The file's places to look for services.
+    pub(crate) sources: Sources,
 }
 
 /// The policy that the flags make, or the file that they tighten.
@@ -31,9 +35,11 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             policy: from_flags(args)?,
             max_price: None,
             keys: Credentials::new(),
+            sources: Sources::default(),
         });
     };
-    let mut policy = narrowed(Policy::from_file(file)?, &args.network)?;
+    let config = Config::from_file(file)?;
+    let mut policy = narrowed(config.policy, &args.network)?;
     if let Some(budget) = args.budget {
         policy = policy.lifetime(budget);
     }
@@ -41,7 +47,8 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     Ok(Allowance {
         policy,
         max_price: args.max_per_payment,
-        keys: Credentials::from_file(file)?,
+        keys: config.credentials,
+        sources: config.sources,
     })
 }
 

@@ -121,10 +121,6 @@ impl Desk {
         let asked_timeout = args
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
-        let sources = match &args.policy.policy {
-            Some(file) => Sources::from_file(file)?,
-            None => Sources::default(),
-        };
         let asking = |payer: bursar::PayerBuilder| payer.approver(Caller);
         let (payer, ledger) = wallet::paying_as(&args.wallet, allowance.policy, asking).await?;
         let mut client = Client::builder()
@@ -142,7 +138,7 @@ impl Desk {
             ledger,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
-            sources,
+            sources: allowance.sources,
             asked_timeout,
             calls: Semaphore::new(usize::try_from(CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
