@@ -65,6 +65,8 @@
 mod call_plan;
 pub mod chain;
 mod clock;
+#[cfg(feature = "toml")]
+pub mod config;
 mod credential;
 pub mod discovery;
 mod eip3009;

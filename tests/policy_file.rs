@@ -1,13 +1,19 @@
 //! Policy files: what each key does, and where a mistake stands.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::collections::BTreeSet;
 use std::future::pending;
 
+use bursar::config::{Config, ConfigError};
 use bursar::{
-    Address, CallPlan, Credentials, Policy, PolicyError, Preference, Rule, TokenAmount, Usd,
-    Verdict, approve_fn, usd,
+    Address, CallPlan, Policy, PolicyError, Preference, Rule, TokenAmount, Usd, Verdict,
+    approve_fn, usd,
 };
 use bursar_tests::purse::{
     self, ImaginedPayment, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc,
@@ -18,7 +24,7 @@ const SAMPLE: &str = include_str!("../examples/policy.toml");
 /// A policy for Base with this text, and without the default limits.
 fn bare(text: &str) -> Policy {
     policy(&format!(
-        "version = 1\nnetworks = [\"base\"]\ndefaults = false\n{text}"
+        "version = 1\nnetworks = [\"base\"]\ndefault_limits = false\n{text}"
     ))
 }
 
@@ -180,8 +186,8 @@ fn defaults_stand_unless_replaced_or_dropped() {
         )
     };
     assert_eq!(file("")[..3], defaults);
-    assert_eq!(file("defaults = true")[..3], defaults);
-    assert!(file("defaults = false").is_empty());
+    assert_eq!(file("default_limits = true")[..3], defaults);
+    assert!(file("default_limits = false").is_empty());
     let replaced = file("global.per_payment = \"0.01 USD\"");
     assert!(replaced.contains(&"global per payment: 0.01 USD".to_owned()));
     assert!(!replaced.contains(&"global per payment: 0.10 USD".to_owned()));
@@ -424,90 +430,74 @@ async fn approvals_and_queries() {
     }
 }
 
-#[tokio::test]
-async fn the_sample_is_a_policy_with_every_key() {
-    let policy = policy(SAMPLE);
-    policy.check().unwrap();
-    let keys = [
-        "version",
-        "networks",
-        "mix_testnets",
-        "defaults",
-        "approval_timeout",
-        "store_queries",
-        "[global]",
-        "per_payment",
-        "rolling",
-        "window",
-        "max",
-        "calendar",
-        "period",
-        "zone",
-        "lifetime",
-        "exposure",
-        "payments",
-        "ask_above",
-        "payee",
-        "max_validity",
-        "max_price_rise",
-        "foreign_resource",
-        "remember_terms",
-        "[each.origin]",
-        "[each.domain]",
-        "[each.payee]",
-        "[each.asset]",
-        "[each.network]",
-        "[each.tag]",
-        "[each.agent]",
-        "[[host]]",
-        "[[origin]]",
-        "[[domain]]",
-        "[[payee]]",
-        "[[asset]]",
-        "[[network]]",
-        "[[tag]]",
-        "[[agent]]",
-        "match",
-        "[allow]",
-        "[deny]",
-        "hosts",
-        "payees",
-        "assets",
-        "[[permit]]",
-        "method",
-        "path",
-        "[[credential]]",
-        "bearer",
-        "header",
-        "basic",
-        "query",
-        "prefer",
-        "pay_when",
-        "pay_when_missing",
-        "plan",
-        "monthly",
-        "included",
-        "per_call",
-        "tiers",
-        "from",
-        "env",
-        "file",
-        "[[token]]",
-        "network",
-        "address",
-        "symbol",
-        "decimals",
-        "name",
-        "peg",
-    ];
-    for key in keys {
-        let written = |line: &str| {
-            line.starts_with(key)
+/// The keys that a table may have, as the message about an unknown key lists them.
+fn keys_of(table: &str) -> Vec<String> {
+    let error = Policy::from_toml(&format!("version = 1\n{table}\n\"no such key at all\" = 1"));
+    let message = error.unwrap_err().to_string();
+    let (_, keys) = message.split_once("its keys are ").unwrap();
+    let keys = keys.lines().next().unwrap().split(", ");
+    keys.map(|key| key.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let named = |key: &str| {
+        SAMPLE.lines().any(|line| {
+            line.starts_with(&format!("{key} = "))
+                || line.starts_with(&format!("[{key}]"))
+                || line.starts_with(&format!("[[{key}]]"))
+                || line.starts_with(&format!("[each.{key}]"))
                 || line.contains(&format!("{{ {key} = "))
                 || line.contains(&format!(", {key} = "))
-        };
-        assert!(SAMPLE.lines().any(written), "{key} is not in the sample");
+        })
+    };
+    let tables = [
+        "",
+        "[freeze]",
+        "[global]",
+        "[global.rolling]",
+        "[global.calendar]",
+        "[global.payments]",
+        "[global.loop_guard]",
+        "[global.circuit_breaker]",
+        "[each.origin]",
+        "[allow]",
+        "[deny]",
+        "[[permit]]",
+        "[[credential]]",
+        "[credential.bearer]",
+        "[credential.header]",
+        "[credential.basic]",
+        "[credential.query]",
+        "[credential.plan]",
+        "[credential.plan.tiers]",
+        "[discovery]",
+        "[[token]]",
+    ];
+    for table in tables {
+        for key in keys_of(table) {
+            assert!(
+                named(&key) || key == "each",
+                "the example has no `{key}` ({table})"
+            );
+        }
     }
+    assert_eq!(
+        keys_of("[each]"),
+        [
+            "origin", "domain", "payee", "asset", "network", "tag", "agent"
+        ]
+    );
+    for key in keys_of("[each]") {
+        assert!(SAMPLE.contains(&format!("\n[each.{key}]\n")), "{key}");
+        assert!(SAMPLE.contains(&format!("\n[[{key}]]\n")), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn the_example_is_a_policy() {
+    let policy = policy(SAMPLE);
+    policy.check().unwrap();
     let payment = at_url("https://api.example.com:8443/v1/x")
         .payee(
             "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
@@ -520,8 +510,8 @@ async fn the_sample_is_a_policy_with_every_key() {
         .explain(&policy, at("2025-03-10T12:00:00Z"))
         .unwrap();
     assert_eq!(said.denial(), None);
-    // Seven on everything, seven of [each], six of the tables that match, and the two brakes.
-    assert_eq!(limits(&policy, &payment).len(), 22, "{said}");
+    // Ten on everything, seven of [each], six of the tables that match, and the two brakes.
+    assert_eq!(limits(&policy, &payment).len(), 25, "{said}");
     let purse = WalletHarness::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
     let told = |payment: ImaginedPayment| {
@@ -541,7 +531,13 @@ async fn the_sample_is_a_policy_with_every_key() {
         rule(at_url("https://api.example.com:8443/").agent("scout")),
         Rule::Permission
     );
-    let keys = Credentials::from_toml(SAMPLE).unwrap();
+}
+
+#[test]
+fn the_example_has_keys_and_sources() {
+    let config = Config::from_toml(SAMPLE).unwrap();
+    assert!(!config.sources.is_empty());
+    let keys = config.credentials;
     let key = |origin: &str| keys.find(&origin.parse().unwrap()).unwrap();
     assert_eq!(
         keys.names().collect::<BTreeSet<_>>(),
@@ -563,7 +559,23 @@ async fn the_sample_is_a_policy_with_every_key() {
 }
 
 #[test]
-fn a_file_may_be_built_upon() {
+fn short_windows_have_keys_of_their_own() {
+    let policy = bare(
+        "[global]\nper_hour = \"1 USD\"\nper_day = [\"2 USD\", \"3 USD\"]\nper_month = \"$4\"",
+    );
+    assert_eq!(
+        limits(&policy, &payment()),
+        [
+            "global rolling 1h: 1.00 USD",
+            "global rolling 1d: 2.00 USD",
+            "global rolling 1d: 3.00 USD",
+            "global rolling 30d: 4.00 USD",
+        ]
+    );
+}
+
+#[test]
+fn a_program_can_add_to_the_policy_of_a_file() {
     let policy = bare("global.per_payment = \"1 USD\"")
         .per_payment(Usd::from_micros(5))
         .tag_limits("research", |tag| tag.lifetime(usd!("2")));
@@ -583,278 +595,477 @@ fn files_are_read_from_disk() {
     let path = directory.path().join("agent.toml");
     let missing = Policy::from_file(&path).unwrap_err();
     assert!(
-        matches!(&missing, PolicyError::Unreadable { path: named, .. } if *named == path),
+        matches!(&missing, ConfigError::Unreadable { path: named, .. } if *named == path),
         "{missing}"
     );
     std::fs::write(&path, SAMPLE).unwrap();
     Policy::from_file(&path).unwrap().check().unwrap();
-    std::fs::write(&path, "version = 1\nnetworking = \"base\"").unwrap();
-    let error = Policy::from_file(&path).unwrap_err();
-    assert!(error.to_string().starts_with(&format!(
-        "{}: line 2, column 1: unknown key `networking`",
-        path.display()
-    )));
-    assert!(matches!(
-        error,
-        PolicyError::File {
-            line: 2,
-            column: 1,
-            ..
-        }
-    ));
+    std::fs::write(&path, "version = 1\nnetworking = \"base\"\nglobl = {}").unwrap();
+    let error = Config::from_file(&path).unwrap_err();
+    let file = path.display();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{file}: line 2, column 1: unknown key `networking` in the file; did you mean `networks`?\n\
+             {file}: line 3, column 1: unknown key `globl` in the file; did you mean `global`?"
+        )
+    );
+    let ConfigError::Invalid {
+        path: named,
+        mistakes,
+    } = error
+    else {
+        panic!("the file can be read");
+    };
+    assert_eq!(named.as_deref(), Some(path.as_path()));
+    assert_eq!((mistakes[1].line, mistakes[1].column), (3, 1));
     std::fs::write(&path, [0xff, 0xfe]).unwrap();
     assert!(Policy::from_file(&path).is_err());
 }
 
-/// Every mistake with its place. `|` marks it in the text and is not part of it.
+/// Asserts the mistakes of a text. Each `|` marks the place of one and is not part of the text.
+fn assert_mistakes(marked: &str, messages: &[&str]) {
+    let mut text = String::new();
+    let mut places = Vec::new();
+    for character in marked.chars() {
+        if character == '|' {
+            let line = text.matches('\n').count() + 1;
+            let column = text.rsplit('\n').next().unwrap().chars().count() + 1;
+            places.push((line, column));
+        } else {
+            text.push(character);
+        }
+    }
+    assert_eq!(places.len(), messages.len(), "{marked}");
+    let expected: Vec<String> = places
+        .iter()
+        .zip(messages)
+        .map(|((line, column), message)| format!("line {line}, column {column}: {message}"))
+        .collect();
+    let error = Config::from_toml(&text).map(|_| ()).unwrap_err();
+    let shown = error.to_string();
+    let found: Vec<&str> = shown.split('\n').collect();
+    assert_eq!(found, expected, "{marked}");
+}
+
 #[test]
-fn mistakes_are_told_with_their_line() {
-    let amount_is_number = "is a number; write a text such as \"0.10 USD\" or \"2.5 EURC@base\"";
-    for (text, message) in [
-        // Grammar.
-        (
-            "version = |",
-            "string values must be quoted, expected literal string",
-        ),
-        ("version = 1\n[global]\n[|global]", "duplicate key"),
-        (
-            "version = 1\nnetworks = [\"base\"]\n|networks = []",
-            "duplicate key",
-        ),
-        // Version.
-        ("|networks = [\"base\"]", "the file needs a key `version`"),
-        (
-            "version = |2",
-            "`version` must be 1, the only one that this bursar knows",
-        ),
-        (
-            "version = |\"1\"",
-            "`version` must be 1, the only one that this bursar knows",
-        ),
-        // Unknown keys, at every depth.
-        (
-            "version = 1\n\n  |per_payment = \"1 USD\"",
-            "unknown key `per_payment` in the file; known are `version`, `defaults`, `store_queries`, `approval_timeout`, \
-             `refunds_make_room`, `freeze_switch`, `mix_testnets`, `networks`, `token`, `allow`, `deny`, `global`, `each`, \
-             `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, `permit`, `credential`, \
-             `discovery`",
-        ),
-        (
-            "version = 1\n[global]\nper_payment = \"1 USD\"\n|perpayment = \"1 USD\"",
-            "unknown key `perpayment` in [global]; known are `payee`, `max_validity`, `max_price_rise`, \
-             `foreign_resource`, `repeats`, `remember_terms`, `breaker`, `per_payment`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`",
-        ),
-        (
-            "version = 1\nglobal.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
-            "unknown key `per` in `rolling`; known are `window`, `max`",
-        ),
-        (
-            "version = 1\n[[permit]]\nmethod = [\"GET\", |\"get\"]",
-            "`get` is not a method such as `GET`",
-        ),
-        (
-            "version = 1\n[[permit]]\npath = |\"search\"",
-            "`search` is not a path such as `/search` or `/v1/**`: it begins with a slash, and is ASCII without `?` and `#`",
-        ),
-        (
-            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = |{ key = \"s3cret\" }",
-            "`bearer` needs `env` or `file`: where the key is",
-        ),
-        (
-            "version = 1\n|[[credential]]\nname = \"x\"\nhost = \"a.example\"",
+fn every_mistake_of_a_file_is_reported_in_the_order_of_its_lines() {
+    assert_mistakes(
+        r#"version = 1
+networks = ["base", |"bsae", |8453]
+|mixtestnets = true
+[global]
+|per_pyment = "1 USD"
+rolling = [{ window = |"1 day", max = |"0.10" }, |{ window = "1h" }, |"5 USD"]
+max_validity = |"1s"
+[[token]]
+network = |"bas"
+address = |"0x12"
+symbol = |""
+decimals = |300
+name = "X"
+version = "1"
+[[host]]
+match = |"not a host"
+|pay_to = "pinned"
+per_day = |"2 USD@base"
+|[[credential]]
+name = "x"
+host = "a.example"
+prefer = |"key first"
+[discovery]
+bazaar = |"x402.org"
+"#,
+        &[
+            "`networks`: `bsae` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`; \
+             did you mean `base`?",
+            "`networks` must be a string, not an integer",
+            "unknown key `mixtestnets` in the file; did you mean `mix_testnets`?",
+            "unknown key `per_pyment` in [global]; did you mean `per_payment`?",
+            "`window`: `1 day` is not a length of time; write one such as `90s`, `5m`, `24h` or `7d`",
+            "`max`: `0.10` has no currency; write it like `0.10 USD` or `2.5 EURC@base`",
+            "`rolling` needs a key `max`",
+            "`rolling` must be a table, not a string",
+            "`max_validity`: max_validity must be at least 6 s, the shortest that facilitators settle",
+            "`network`: `bas` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`; \
+             did you mean `base`?",
+            "`address`: `0x12` is not an address, or its checksum is wrong",
+            "`symbol`: the string is empty",
+            "`decimals` must be a whole number such as 6",
+            "`match`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, \
+             without scheme or port",
+            "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`",
+            "`per_day`: no token of the registry is `USD@base`; did you mean `USDC`?; add one with a [[token]] table",
             "[[credential]] needs one of `bearer`, `header`, `basic` and `query`",
+            "`prefer`: `key first` is not \"key\", \"pay\", \"never pay\", \"never key\" or \"cheapest\"",
+            "`bazaar`: relative URL without a base",
+        ],
+    );
+}
+
+#[test]
+fn the_grammar_of_a_file_is_checked_first() {
+    assert_mistakes(
+        "version = |\nunknown = 1",
+        &["string values must be quoted, expected literal string"],
+    );
+    assert_mistakes("version = 1\n[global]\n[|global]", &["duplicate key"]);
+    assert_mistakes(
+        "version = 1\nnetworks = [\"base\"]\n|networks = []",
+        &["duplicate key"],
+    );
+}
+
+#[test]
+fn the_version_is_checked() {
+    let version = "`version` must be 1, the only version that this bursar reads";
+    assert_mistakes(
+        "|networks = [\"base\"]",
+        &["the file needs a key `version`"],
+    );
+    assert_mistakes("version = |2", &[version]);
+    assert_mistakes("version = |0x1", &[version]);
+    assert_mistakes("version = |\"1\"", &[&format!("{version}, not a string")]);
+    assert_mistakes(
+        "|versoin = 1",
+        &["unknown key `versoin` in the file; did you mean `version`?"],
+    );
+}
+
+/// Asserts the one mistake of each text.
+fn assert_each(cases: &[(&str, &str)]) {
+    for (text, message) in cases {
+        assert_mistakes(&format!("version = 1\n{text}"), &[message]);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_a_mistake_in_every_table() {
+    assert_each(&[
+        (
+            "\n  |lifetime = \"1 USD\"",
+            "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
+             `default_limits`, `approval_timeout`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
+             `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
+             `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
         ),
         (
-            "version = 1\n[[credential]]\nname = \"x\"\nhost = |\"not a host\"\nbearer = { env = \"X\" }",
+            "global.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
+            "unknown key `per` in `rolling`; its keys are `window`, `max`",
+        ),
+        (
+            "[each.|user]\nlifetime = \"1 USD\"",
+            "unknown key `user` in `each`; its keys are `origin`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`",
+        ),
+        (
+            "[allow]\n|networks = [\"base\"]",
+            "unknown key `networks` in [allow]; its keys are `hosts`, `payees`, `assets`",
+        ),
+        (
+            "[[permit]]\n|methods = \"GET\"",
+            "unknown key `methods` in [[permit]]; did you mean `method`?",
+        ),
+    ]);
+}
+
+#[test]
+fn the_place_of_an_api_key_is_checked_and_never_repeated() {
+    let key = "[[credential]]\nname = \"x\"\nhost = \"a.example\"\n";
+    for (place, messages) in [
+        (
+            "bearer = |{ |key = \"s3cret\" }",
+            [
+                "`bearer` needs a key `env` or `file`: the place of the API key",
+                "unknown key `key` in `bearer`; its keys are `env`, `file`",
+            ]
+            .as_slice(),
+        ),
+        (
+            "bearer = |\"s3cret\"",
+            &["`bearer` must be a table, not a string"],
+        ),
+        (
+            "bearer = |{ env = \"X\", file = \"x\" }",
+            &["`bearer` has `env` and `file`; keep one of them"],
+        ),
+        (
+            "bearer = { env = \"X\" }\nbasic = |{ env = \"X\", user = \"x\" }",
+            &["[[credential]] has `bearer` and `basic`; keep one of them"],
+        ),
+        (
+            "header = { name = |\"x key\", env = \"X\" }",
+            &["`name`: `x key` is not the name of a header; write a name such as `x-api-key`"],
+        ),
+        (
+            "bearer = { env = \"X\" }\nplan = { per_call = |\"0.1\" }",
+            &["`per_call`: `0.1` has no currency; write it like `0.10 USD`"],
+        ),
+        (
+            "bearer = { env = \"X\" }\nplan = { tiers = { from = |0, per_call = \"0.1 USD\" } }",
+            &["`from` must be the number of a call, counted from 1"],
+        ),
+        (
+            "bearer = { env = \"X\" }\npay_when = [402, |40]",
+            &["`pay_when` must be a status from 100 to 999"],
+        ),
+        (
+            "bearer = { env = \"X\" }\nprefer = |\"never-pay\"",
+            &[
+                "`prefer`: `never-pay` is not \"key\", \"pay\", \"never pay\", \"never key\" or \"cheapest\"; \
+                 did you mean `never pay`?",
+            ],
+        ),
+    ] {
+        assert_mistakes(&format!("version = 1\n{key}{place}"), messages);
+    }
+    assert_each(&[
+        (
+            "|[[credential]]\nname = \"x\"\nbearer = { env = \"X\" }",
+            "[[credential]] needs a key `host`",
+        ),
+        (
+            "[[credential]]\nname = \"x\"\nhost = |\"not a host\"\nbearer = { env = \"X\" }",
             "`host`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, without scheme or port",
         ),
         (
-            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = { env = \"X\" }\nplan = { per_call = |\"0.1\" }",
-            "`per_call`: `0.1` does not say that it is dollars; write it like `0.10 USD`",
+            "[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = { env = \"X\" }\n\
+             |[[credential]]\nname = \"x\"\nhost = \"b.example\"\nbearer = { env = \"X\" }\nplan = { monthly = \"1 USD\" }",
+            "the credential `x` is given twice with different plans",
+        ),
+    ]);
+}
+
+#[test]
+fn a_setting_is_a_mistake_where_only_limits_are_allowed() {
+    assert_each(&[
+        (
+            "[[tag]]\nmatch = \"x\"\npayee = |\"pinned\"",
+            "`payee` is a setting of [global], [[host]] and [[origin]]; [[tag]] takes limits only",
         ),
         (
-            "version = 1\n[[credential]]\nname = \"x\"\nhost = \"a.example\"\nbearer = { env = \"X\" }\nprefer = |\"money\"",
-            "`prefer` must be \"key\" or \"pay\" or \"never pay\" or \"never key\" or \"cheapest\"",
+            "[each.origin]\nloop_guard = |{ window = \"1m\", max = 1 }",
+            "`loop_guard` is a setting of [global], [[host]] and [[origin]]; [each.origin] takes limits only",
         ),
+        ("[global]\nmatch = |\"x\"", "[global] has no key `match`"),
         (
-            "version = 1\n[each.|user]\nlifetime = \"1 USD\"",
-            "unknown key `user` in [each]; known are `origin`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`",
+            "[each.tag]\nmatch = |\"x\"",
+            "[each.tag] has no key `match`",
         ),
+    ]);
+}
+
+#[test]
+fn a_table_without_a_required_key_is_a_mistake() {
+    assert_each(&[
         (
-            "version = 1\n[[tag]]\nmatch = \"x\"\n|payee = \"pinned\"",
-            "unknown key `payee` in [[tag]]; known are `match`, `per_payment`, `rolling`, `calendar`, `lifetime`, \
-             `exposure`, `payments`, `ask_above`",
-        ),
-        (
-            "version = 1\n[allow]\n|networks = [\"base\"]",
-            "unknown key `networks` in [allow]; known are `hosts`, `payees`, `assets`",
-        ),
-        // What a table cannot do without.
-        (
-            "version = 1\n|[[host]]\nlifetime = \"1 USD\"",
+            "|[[host]]\nlifetime = \"1 USD\"",
             "[[host]] needs a key `match`",
         ),
         (
-            "version = 1\nglobal.payments = |{ window = \"1m\" }",
+            "global.payments = |{ window = \"1m\" }",
             "`payments` needs a key `max`",
         ),
-        (
-            "version = 1\n|[[token]]\nnetwork = \"base\"",
+        ("|[freeze]", "[freeze] needs a key `file`"),
+        ("freeze = |{}", "`freeze` needs a key `file`"),
+    ]);
+    assert_mistakes(
+        "version = 1\n||||[[token]]\nnetwork = \"base\"\ndecimals = 6",
+        &[
             "[[token]] needs a key `address`",
-        ),
-        // Amounts.
+            "[[token]] needs a key `name`",
+            "[[token]] needs a key `symbol`",
+            "[[token]] needs a key `version`",
+        ],
+    );
+}
+
+#[test]
+fn amounts_are_checked() {
+    let amount = "must be a string such as \"0.10 USD\" or \"2.5 EURC@base\", not";
+    assert_each(&[
         (
-            "version = 1\nglobal.per_payment = |0.10",
-            &format!("`per_payment` {amount_is_number}"),
+            "global.per_payment = |0.10",
+            &format!("`per_payment` {amount} a float"),
         ),
         (
-            "version = 1\nglobal.lifetime = [\"1 USD\", |1]",
-            &format!("`lifetime` {amount_is_number}"),
+            "global.lifetime = [\"1 USD\", |1]",
+            &format!("`lifetime` {amount} an integer"),
         ),
         (
-            "version = 1\nglobal.exposure = |\"0.10\"",
-            "`exposure`: `0.10` does not say of what; write it like `0.10 USD` or `2.5 EURC@base`",
+            "global.exposure = |\"0.10\"",
+            "`exposure`: `0.10` has no currency; write it like `0.10 USD` or `2.5 EURC@base`",
         ),
         (
-            "version = 1\nglobal.exposure = |\"$0.0000001\"",
+            "global.exposure = |\"$0.0000001\"",
             "`exposure`: `$0.0000001` is finer than a micro-dollar; at most six decimals",
         ),
         (
-            "version = 1\nglobal.exposure = |\"5 cents USD\"",
+            "global.exposure = |\"5 cents USD\"",
             "`exposure`: `5 cents USD` is not an amount of dollars; expected a form like `0.05`, `$0.05` or `0.05 USD`",
         ),
         (
-            "version = 1\nglobal.ask_above = |\"2 EURC@base\"",
-            "`ask_above`: `EURC@base` is not one token of the registry; to add it, write a [[token]] table",
+            "global.ask_above = |\"2 EURX@ethereum\"",
+            "`ask_above`: no token of the registry is `EURX@ethereum`; add one with a [[token]] table",
         ),
         (
-            "version = 1\nglobal.lifetime = |\"0.0000001 USDC@base\"",
+            "global.lifetime = |\"0.0000001 USDC@base\"",
             "`lifetime`: `0.0000001 USDC@base` is not an amount of a token with 6 decimals",
         ),
         (
-            "version = 1\nglobal.lifetime = |\"1 USDC@bas\"",
-            "`lifetime`: `bas` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`",
+            "global.lifetime = |\"1 USDC@bas\"",
+            "`lifetime`: `bas` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`; \
+             did you mean `base`?",
         ),
         (
-            "version = 1\nglobal.lifetime = |\"1 USDC\"",
-            "`lifetime`: `USDC` is not a token; expected a form like `USDC@base` or `0x…@base`",
+            "global.lifetime = |\"1 USDC\"",
+            "`lifetime`: `USDC` is not a token; write one such as `USDC@base` or `0x…@base`",
         ),
         (
-            "version = 1\nglobal.payments = { window = \"1m\", max = |\"60\" }",
+            "global.payments = { window = \"1m\", max = |\"60\" }",
+            "`max` must be a number of payments such as 60, not a string",
+        ),
+        (
+            "global.payments = { window = \"1m\", max = |-1 }",
             "`max` must be a number of payments such as 60",
         ),
+        // Places are counted in characters, not in bytes.
         (
-            "version = 1\nglobal.payments = { window = \"1m\", max = |-1 }",
-            "`max` must be a number of payments such as 60",
+            "global = { ask_above = [\"1 USD\"], lifetime = |'€5' } # naïve",
+            "`lifetime`: `€5` has no currency; write it like `0.10 USD` or `2.5 EURC@base`",
         ),
-        // Times.
+    ]);
+}
+
+#[test]
+fn times_and_percentages_are_checked() {
+    assert_each(&[
         (
-            "version = 1\nglobal.rolling = { max = \"1 USD\", window = |\"1 day\" }",
-            "`window`: `1 day` is not a length of time; expected a form like `90s`, `5m`, `24h` or `7d`",
-        ),
-        (
-            "version = 1\nglobal.rolling = { max = \"1 USD\", window = |\"0s\" }",
-            "`window`: `0s` is not a length of time; expected a form like `90s`, `5m`, `24h` or `7d`",
-        ),
-        (
-            "version = 1\napproval_timeout = |120",
-            "`approval_timeout` is a number; write a text such as \"90s\", \"5m\", \"24h\" or \"7d\"",
+            "global.rolling = { max = \"1 USD\", window = |\"0s\" }",
+            "`window`: `0s` is not a length of time; write one such as `90s`, `5m`, `24h` or `7d`",
         ),
         (
-            "version = 1\n[[host]]\nmatch = \"a.example\"\nmax_validity = |\"5s\"",
-            "max_validity must be at least 6 s, the shortest that facilitators settle",
+            "approval_timeout = |120",
+            "`approval_timeout` must be a string such as \"90s\", \"5m\", \"24h\" or \"7d\", not an integer",
         ),
         (
-            "version = 1\nglobal.calendar = { period = |\"hour\", zone = \"UTC\", max = \"1 USD\" }",
-            "`period` must be \"day\" or \"week\" or \"month\" or \"year\"",
+            "[[host]]\nmatch = \"a.example\"\nmax_validity = |\"5s\"",
+            "`max_validity`: max_validity must be at least 6 s, the shortest that facilitators settle",
         ),
         (
-            "version = 1\nglobal.calendar = { period = \"day\", zone = |\"Mars/Base\", max = \"1 USD\" }",
+            "global.calendar = { period = |\"hour\", zone = \"UTC\", max = \"1 USD\" }",
+            "`period`: `hour` is not \"day\", \"week\", \"month\" or \"year\"",
+        ),
+        (
+            "global.calendar = { period = |\"mnth\", zone = \"UTC\", max = \"1 USD\" }",
+            "`period`: `mnth` is not \"day\", \"week\", \"month\" or \"year\"; did you mean `month`?",
+        ),
+        (
+            "global.calendar = { period = \"day\", zone = |\"Mars/Base\", max = \"1 USD\" }",
             "`zone`: time zone `Mars/Base` is not known here",
         ),
         (
-            "version = 1\nglobal.max_price_rise = |\"1.2\"",
-            "`max_price_rise`: `1.2` is not a percentage; expected a form like `20%`",
+            "global.max_price_rise = |\"1.2\"",
+            "`max_price_rise`: `1.2` is not a percentage; write one such as `20%`",
         ),
         (
-            "version = 1\nglobal.max_price_rise = |20",
-            "`max_price_rise` is a number; write a text such as \"20%\"",
+            "global.max_price_rise = |20",
+            "`max_price_rise` must be a string such as \"20%\", not an integer",
         ),
-        // Who and where.
+    ]);
+}
+
+#[test]
+fn names_of_sellers_networks_and_tokens_are_checked() {
+    assert_each(&[
         (
-            "version = 1\nnetworks = [\"base\", |\"Base\"]",
-            "`networks`: `Base` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`",
+            "networks = [\"base\", |\"Base\"]",
+            "`networks`: `Base` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`; \
+             did you mean `base`?",
         ),
         (
-            "version = 1\nnetworks = [\"base\",\n  |\"base-sepolia\"]",
-            "the policy names eip155:8453 with real money and the test network eip155:84532; if that is meant, say mix_testnets",
+            "networks = [\"base\",\n  |\"base-sepolia\"]",
+            "`networks`: the policy names eip155:8453 with real money and the test network eip155:84532; if that is meant, say mix_testnets",
         ),
         (
-            "version = 1\n[[host]]\nmatch = |\"https://a.example\"",
+            "[[host]]\nmatch = |\"https://a.example\"",
             "`match`: `https://a.example` is not a host; expected a form like `api.example.com` or `*.example.com`, \
              without scheme or port",
         ),
         (
-            "version = 1\n[[origin]]\nmatch = |\"a.example\"",
+            "[[origin]]\nmatch = |\"a.example\"",
             "`match`: `a.example` is not an origin; expected a form like `https://api.example.com`",
         ),
         (
-            "version = 1\n[[domain]]\nmatch = |\"api.example.com\"",
+            "[[domain]]\nmatch = |\"api.example.com\"",
             "`match`: `api.example.com` is not a registrable domain; write `example.com`, or limit the name as a host",
         ),
         (
-            "version = 1\n[deny]\npayees = [|\"0x209693bC6afc0C5328bA36FaF03C514EF312287C\"]",
+            "[[resource]]\nmatch = |\"https://a.example/x?y\"",
+            "`match`: `https://a.example/x?y` is not a resource such as `https://api.example.com/report`, without query and fragment",
+        ),
+        (
+            "[deny]\npayees = [|\"0x209693bC6afc0C5328bA36FaF03C514EF312287C\"]",
             "`payees`: `0x209693bC6afc0C5328bA36FaF03C514EF312287C` is not an address, or its checksum is wrong",
         ),
         (
-            "version = 1\nglobal.payee = |\"tofu\"",
-            "`payee` must be \"free\", \"pinned\" or a list of addresses",
+            "[[payee]]\nmatch = |\"0x1\"",
+            "`match`: `0x1` is not an address, or its checksum is wrong",
         ),
         (
-            "version = 1\nglobal.foreign_resource = |true",
-            "`foreign_resource` must be \"record\" or \"refuse\"",
+            "[deny]\nassets = |\"USCD@base\"",
+            "`assets`: no token of the registry is `USCD@base`; did you mean `USDC`?; add one with a [[token]] table",
         ),
         (
-            "version = 1\n[[tag]]\nmatch = |\"\"",
-            "`match`: the text is empty",
+            "[[permit]]\nmethod = [\"GET\", |\"get\"]",
+            "`method`: `get` is not a method such as `GET`",
         ),
         (
-            "version = 1\n[[host]]\nmatch = \"a.example\"\n[[host]]\nmatch = |\"A.example.\"",
-            "there is a table for host a.example already; write all of it into one",
+            "[[permit]]\npath = |\"search\"",
+            "`path`: `search` is not a path such as `/search` or `/v1/**`: it begins with a slash, and is ASCII without `?` and `#`",
         ),
         (
-            "version = 1\nallow.hosts = |[]",
-            "`hosts` is an empty list, which says nothing: leave the key out",
-        ),
-        (
-            "version = 1\nglobal = |\"1 USD\"",
-            "`global` is a text; write a table",
-        ),
-        (
-            "version = 1\nmix_testnets = |\"yes\"",
-            "`mix_testnets` is a text; write true or false",
-        ),
-        (
-            "version = 1\n[[token]]\nnetwork = \"base\"\naddress = \"0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42\"\n\
+            "[[token]]\nnetwork = \"base\"\naddress = \"0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42\"\n\
              symbol = \"EURC\"\ndecimals = 6\nname = \"EURC\"\nversion = \"2\"\npeg = |\"EUR\"",
             "`peg` must be \"USD\"",
         ),
-        // Characters are counted, not bytes.
+    ]);
+}
+
+#[test]
+fn other_values_are_checked() {
+    assert_each(&[
         (
-            "version = 1\nglobal = { ask_above = [\"1 USD\"], lifetime = |'€5' } # naïve",
-            "`lifetime`: `€5` does not say of what; write it like `0.10 USD` or `2.5 EURC@base`",
+            "global.payee = |\"pined\"",
+            "`payee`: `pined` is not \"free\", \"pinned\", an address or an array of addresses; did you mean `pinned`?",
         ),
-    ] {
-        let (before, after) = text.split_once('|').unwrap();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
-        let error = Policy::from_toml(&format!("{before}{after}"))
-            .map(|_| ())
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("line {line}, column {column}: {message}"),
-            "{text}"
-        );
-    }
+        (
+            "global.payee = [|\"free\", \"0x0000000000000000000000000000000000000001\"]",
+            "`payee`: \"free\" and \"pinned\" cannot be in an array with other payees",
+        ),
+        (
+            "global.foreign_resource = |true",
+            "`foreign_resource` must be \"record\" or \"refuse\", not a boolean",
+        ),
+        ("[[tag]]\nmatch = |\"\"", "`match`: the string is empty"),
+        (
+            "[[host]]\nmatch = \"a.example\"\n[[host]]\nmatch = |\"A.example.\"",
+            "`match`: the table of `A.example.` is on line 2; put all limits there",
+        ),
+        (
+            "allow.hosts = |[]",
+            "`hosts` is an empty array; write a value or leave the key out",
+        ),
+        (
+            "global = |\"1 USD\"",
+            "`global` must be a table, not a string",
+        ),
+        (
+            "mix_testnets = |\"yes\"",
+            "`mix_testnets` must be `true` or `false`, not a string",
+        ),
+        (
+            "mix_testnets = |1979-05-27",
+            "`mix_testnets` must be `true` or `false`, not a date",
+        ),
+    ]);
 }

@@ -67,9 +67,13 @@ struct SearchedSource {
 /// `bursar discover`.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     let has_policy = args.policy.policy.is_some() || !args.policy.network.is_empty();
+    let mut sources = Sources::default();
     let payer = if has_policy {
-        let policy = policies::allowance(&args.policy)?.policy;
-        Some(wallet::judging(&args.wallet, policy).await?)
+        let allowance = policies::allowance(&args.policy)?;
+        if !names_sources(&args) {
+            sources = allowance.sources;
+        }
+        Some(wallet::judging(&args.wallet, allowance.policy).await?)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
         return Err(Failure::usage(
             "limits need a network; add --network NAME or --policy FILE",
@@ -83,7 +87,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         None => client,
     };
     let client = client.build()?;
-    let findings = query(client.discover().sources(&sources(&args)?), &args)
+    let findings = query(client.discover().sources(&sources), &args)
         .run()
         .await?;
     let printed = if args.json {
@@ -97,20 +101,16 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// Returns the lists of the policy file, unless the command line names lists.
-fn sources(args: &Args) -> Result<Sources, Failure> {
-    let named = [
+/// Returns whether the command line names places to look for services.
+fn names_sources(args: &Args) -> bool {
+    [
         &args.bazaar,
         &args.well_known,
         &args.openapi,
         &args.registry,
     ]
     .iter()
-    .any(|urls| !urls.is_empty());
-    match &args.policy.policy {
-        Some(file) if !named => Ok(Sources::from_file(file)?),
-        _ => Ok(Sources::default()),
-    }
+    .any(|urls| !urls.is_empty())
 }
 
 fn query(mut discovery: Discovery, args: &Args) -> Query {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use bursar::config::ConfigError;
 use bursar::{Error, ErrorKind, KeyError, LedgerError, PolicyError};
 
 /// The exit codes. `--help` explains them.
@@ -78,6 +79,12 @@ impl From<KeyError> for Failure {
 
 impl From<PolicyError> for Failure {
     fn from(error: PolicyError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
         Self::usage(error.to_string())
     }
 }

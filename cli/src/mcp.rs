@@ -153,6 +153,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         policy,
         max_price,
         keys,
+        ..
     } = allowance;
     let payer = if args.dry_run {
         wallet::judging(&args.wallet, policy).await?

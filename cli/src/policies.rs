@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bursar::config::Config;
+use bursar::discovery::Sources;
 use bursar::{
     AskingPrice, Clock, Credentials, Explanation, Ledger, Network, Policy, PurchaseRequest, Rule,
     SystemClock, Usd, usd,
@@ -21,6 +23,8 @@ pub(crate) struct Allowance {
     pub(crate) max_price: Option<Usd>,
     /// The API keys of the policy file.
     pub(crate) keys: Credentials,
+    /// The file's places to look for services.
+    pub(crate) sources: Sources,
 }
 
 /// Builds the policy from the options, or from the file that the options make stricter.
@@ -30,9 +34,11 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             policy: from_flags(args)?,
             max_price: None,
             keys: Credentials::new(),
+            sources: Sources::default(),
         });
     };
-    let mut policy = with_networks(Policy::from_file(file)?, &args.network)?;
+    let config = Config::from_file(file)?;
+    let mut policy = with_networks(config.policy, &args.network)?;
     if let Some(budget) = args.budget {
         policy = policy.lifetime(budget);
     }
@@ -40,7 +46,8 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     Ok(Allowance {
         policy,
         max_price: args.max_per_payment,
-        keys: Credentials::from_file(file)?,
+        keys: config.credentials,
+        sources: config.sources,
     })
 }
 

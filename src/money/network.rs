@@ -109,6 +109,12 @@ impl Network {
             .map(|known| known.1)
     }
 
+    /// Returns all short names.
+    #[cfg(feature = "toml")]
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|known| known.1)
+    }
+
     /// Returns whether the chain is a known test network.
     ///
     /// bursar treats an unknown chain as one with real money.

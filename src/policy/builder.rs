@@ -98,7 +98,7 @@ pub struct Limits {
 impl Limits {
     limit_methods!();
 
-    pub(super) fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
+    fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
         self.kinds.push(kind);
         self
     }
@@ -115,8 +115,8 @@ impl Limits {
 /// then host, then the longest pattern, then what the policy says for everywhere.
 #[derive(Clone, Debug, Default)]
 pub struct HostRules {
-    pub(super) limits: Limits,
-    pub(super) settings: HostSettings,
+    pub(crate) limits: Limits,
+    settings: HostSettings,
 }
 
 /// The methods of settings that can be made everywhere or for a host.
@@ -211,6 +211,15 @@ macro_rules! setting_methods {
 }
 
 impl HostRules {
+    /// Returns these limits, without settings.
+    #[cfg(feature = "toml")]
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            settings: HostSettings::default(),
+        }
+    }
+
     limit_methods!();
     setting_methods!();
 
@@ -531,7 +540,7 @@ impl Policy {
         self
     }
 
-    pub(super) fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
+    fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
         for kind in limits.kinds {
             match kind {
                 Ok(kind) => self.limits.push(Limit {
@@ -550,7 +559,20 @@ impl Policy {
         self
     }
 
-    pub(super) fn host_rules(mut self, hosts: HostMatch, rules: HostRules) -> Self {
+    /// Adds limits on all payments, and replaces the settings of all hosts.
+    #[cfg(feature = "toml")]
+    pub(crate) fn everywhere(mut self, rules: HostRules) -> Self {
+        self.everywhere = rules.settings;
+        self.scope(&Selector::Only(Scope::Global), rules.limits)
+    }
+
+    /// Removes and returns the errors that were made in building the policy.
+    #[cfg(feature = "toml")]
+    pub(crate) fn take_mistakes(&mut self) -> Vec<PolicyError> {
+        std::mem::take(&mut self.errors)
+    }
+
+    fn host_rules(mut self, hosts: HostMatch, rules: HostRules) -> Self {
         let scope = hosts.scope();
         self.hosts.push((hosts, rules.settings));
         self.scope(&Selector::Only(scope), rules.limits)

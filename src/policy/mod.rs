@@ -3,8 +3,6 @@
 mod approval;
 mod builder;
 mod explain;
-#[cfg(feature = "toml")]
-mod file;
 mod permission;
 mod price_check;
 mod rules;
@@ -31,14 +29,13 @@ pub use approval::{
 pub use builder::{HostRules, Limits};
 pub use explain::{Answer, AskingPrice, Explanation};
 pub use permission::Permission;
-pub(crate) use permission::host_match;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::Facts;
 
 /// The longest that an authorization is valid unless the policy says otherwise.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
 /// The shortest validity that official facilitators settle.
-const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
+pub(crate) const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// How long an approver may take unless the policy says otherwise.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -433,26 +430,6 @@ pub enum PolicyError {
     Path {
         /// The text given.
         text: String,
-    },
-    /// A policy file that cannot be read.
-    #[error("policy file {} cannot be read: {reason}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        reason: String,
-    },
-    /// A policy file with a mistake.
-    #[error("{}line {line}, column {column}: {message}", path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default())]
-    File {
-        /// The file, if it was read from one.
-        path: Option<PathBuf>,
-        /// The line, from 1.
-        line: usize,
-        /// The character in it, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
     },
 }
 

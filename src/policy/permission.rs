@@ -86,7 +86,7 @@ impl Permission {
         self
     }
 
-    pub(super) fn mistakes(&self) -> &[PolicyError] {
+    fn mistakes(&self) -> &[PolicyError] {
         &self.errors
     }
 

@@ -124,10 +124,6 @@ impl Server {
         let approval_timeout = args
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
-        let sources = match &args.policy.policy {
-            Some(file) => Sources::from_file(file)?,
-            None => Sources::default(),
-        };
         let with_approver = |payer: bursar::PayerBuilder| payer.approver(CallerApprover);
         let payer = wallet::paying_as(&args.wallet, allowance.policy, with_approver).await?;
         let mut client = Client::builder()
@@ -144,7 +140,7 @@ impl Server {
             client: client.build()?,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
-            sources,
+            sources: allowance.sources,
             approval_timeout,
             calls: Semaphore::new(usize::try_from(MAX_CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
