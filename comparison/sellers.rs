@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
 
-use bursar::{address, usd};
+use bursar::primitives::address;
+use bursar::usd;
 use bursar_testing::{Fault, Lie, Paywall, Route};
 use serde_json::{Value, json};
 
@@ -86,7 +87,10 @@ async fn open(name: &'static str) -> Result<Case, Box<dyn Error>> {
         "payee zero" => terms(Lie::PayTo(bursar::Address::ZERO)),
         "payee is the payer" => terms(Lie::PayTo(BUYER)),
         "dear offer first" => terms(Lie::DearFirst(5_000)),
-        "amount 2^256-1" => terms(Lie::Amount(format!("\"{}\"", bursar::U256::MAX))),
+        "amount 2^256-1" => terms(Lie::Amount(format!(
+            "\"{}\"",
+            bursar::primitives::U256::MAX
+        ))),
         "testnet id, mainnet token" => terms(Lie::Token(address!(
             "833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
         ))),

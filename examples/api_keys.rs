@@ -9,10 +9,9 @@
 
 use std::error::Error;
 
+use bursar::credential::CallPlan;
 use bursar::secrecy::SecretString;
-use bursar::{
-    CallPlan, Client, Credential, Credentials, Ledger, LocalSigner, Policy, ResponseExt, usd,
-};
+use bursar::{Client, Credential, Credentials, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]

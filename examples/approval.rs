@@ -5,10 +5,8 @@
 
 use std::error::Error;
 
-use bursar::{
-    ChannelApprover, Client, Ledger, LocalSigner, Policy, ResponseExt, TerminalApprover, Verdict,
-    usd,
-};
+use bursar::approval::{ChannelApprover, TerminalApprover, Verdict};
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]

@@ -6,10 +6,8 @@
 
 use std::error::Error;
 
-use bursar::{
-    Address, Client, Ledger, LocalSigner, Policy, ResponseExt, Signature, Signer, SignerError,
-    TransferAuthorization, Usd, usd,
-};
+use bursar::signer::{Signature, SignerError, TransferAuthorization};
+use bursar::{Address, Client, Ledger, LocalSigner, Policy, ResponseExt, Signer, Usd, usd};
 use bursar_testing::{Paywall, Route};
 use tokio::sync::{mpsc, oneshot};
 

@@ -7,7 +7,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bursar::{Client, Filter, Ledger, LocalSigner, Policy, ResponseExt, usd};
+use bursar::ledger::Filter;
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]

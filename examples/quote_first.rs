@@ -3,7 +3,8 @@
 
 use std::error::Error;
 
-use bursar::{Amount, Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
+use bursar::policy::Amount;
+use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 use bursar_testing::{Paywall, Route};
 
 #[tokio::main]

@@ -118,7 +118,8 @@ impl serde::Serialize for Timestamp {
 /// [`Timestamp`] is a clock. Use one in tests:
 ///
 /// ```
-/// use bursar::{Clock, Timestamp};
+/// use bursar::Timestamp;
+/// use bursar::clock::Clock;
 ///
 /// let clock = || Timestamp::from_secs(1_740_668_494);
 /// assert_eq!(clock.now().secs(), 1_740_668_494);

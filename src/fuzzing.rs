@@ -6,17 +6,20 @@ use alloy::primitives::{Address, B256, U256};
 use http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
 
+use crate::clock::Timestamp;
 use crate::discovery::{Advertised, Skipped, SourceKind};
+use crate::eip3009::PurchaseId;
+use crate::ledger::{Ledger, LedgerError, Purchase, PurchaseKey};
 use crate::ledger::{NewPurchase, Reservation, Reserved, SellerAnswer, Terms, Transition};
+use crate::limit::Scope;
 use crate::limit::{Limit, LimitCheck, LimitKind};
 use crate::money::Usd;
+use crate::money::{Asset, AssetRegistry, Network, TokenAmount};
 #[cfg(feature = "keystore")]
 use crate::signer::open_cheap;
 use crate::x402::Claim;
-use crate::{
-    Asset, AssetRegistry, Ledger, LedgerError, Network, Purchase, PurchaseId, PurchaseKey, Scope,
-    SignedPayment, Timestamp, TokenAmount, text, x402,
-};
+use crate::x402::SignedPayment;
+use crate::{text, x402};
 
 /// The lease of the holds of [`reserve`].
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -255,7 +258,7 @@ pub fn excerpt(foreign: &str) -> String {
 pub fn keystore(
     text: &str,
     password: &SecretString,
-) -> Option<Result<crate::LocalSigner, crate::KeyError>> {
+) -> Option<Result<crate::signer::LocalSigner, crate::signer::KeyError>> {
     open_cheap(text, password)
 }
 

@@ -64,10 +64,10 @@
 
 mod call_plan;
 pub mod chain;
-mod clock;
+pub mod clock;
 #[cfg(feature = "toml")]
 pub mod config;
-mod credential;
+pub mod credential;
 pub mod discovery;
 mod eip3009;
 mod error;
@@ -76,63 +76,47 @@ pub mod fuzzing;
 pub mod guide;
 mod http;
 mod json_text;
-mod ledger;
+pub mod ledger;
 mod limit;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "middleware")]
 pub mod middleware;
-mod money;
-mod origin;
-mod payment;
-mod policy;
-mod request;
-mod signer;
+pub mod money;
+pub mod origin;
+pub mod payment;
+pub mod policy;
+pub mod prelude;
+pub mod primitives;
+pub mod request;
+pub mod signer;
 pub mod telemetry;
-mod text;
+pub mod text;
 #[cfg(test)]
 mod vectors;
-mod x402;
+pub mod x402;
+
+#[doc(inline)]
+pub use ledger::report;
+#[doc(inline)]
+pub use policy::approval;
 
 pub use self::http::{ApiCall, Client, ClientBuilder, Request, RequestBuilder, ResponseExt};
-pub use alloy::primitives::{Address, B256, U256, address};
 pub use chain::ChainReader;
-pub use clock::{Clock, SystemClock, Timestamp};
-pub use credential::{
-    CallPlan, Comparison, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
-    Month, ParsePlanError, Preference,
-};
+pub use clock::Timestamp;
+pub use credential::{Credential, Credentials};
+pub use eip3009::PurchaseId;
 pub use error::{Error, ErrorKind, PaymentStatus};
-pub use ledger::report;
-pub use ledger::{
-    BodyDigest, ClaimedReceipt, Evidence, EvidenceAuthorization, EvidenceRequest, Filter, Freeze,
-    Ledger, LedgerError, LedgerFault, Purchase, PurchaseId, PurchaseIdError, PurchaseKey,
-    Reconciled, Refund, SellerAnswer, State, Verification, write_csv, write_jsonl,
-};
-pub use money::{
-    Asset, AssetRegistry, Network, ParseNetworkError, ParseUsdError, TokenAmount, TransferMethod,
-    Usd,
-};
-pub use origin::{HostPattern, Origin, ParseHostError, ParseOriginError};
-pub use payment::{FreezeSwitch, Outcome, Payer, PayerBuilder, Payment, RetryPolicy};
-pub use policy::{
-    Amount, Answer, ApprovalRequest, Approver, ApproverFn, AskingPrice, ChannelApprover, Denial,
-    Explanation, HostRules, LimitCheck, LimitStatus, Limits, PendingApproval, Period, Permission,
-    Policy, PolicyError, PriceCheck, PriceOutcome, PricedOffer, Quantity, Rule, Scope,
-    TerminalApprover, Untrusted, Verdict, approve_fn,
-};
-pub use request::{PurchaseOptions, PurchaseRequest, PurchaseRequestError};
-#[cfg(feature = "alloy-signer")]
-pub use signer::AlloySigner;
-pub use signer::{
-    AccountKind, CancelAuthorization, KeyError, LocalSigner, Signature, SignedCancellation, Signer,
-    SignerError, SignerFn, TransferAuthorization, signer_fn,
-};
-pub use text::excerpt;
-pub use x402::{
-    Flow, Offer, PaymentRequired, Quote, Receipt, SettlementResponse, SignedPayment, Unpayable,
-    Version, WireError,
-};
+pub use ledger::{Ledger, Purchase};
+pub use limit::Denial;
+pub use money::{Asset, Network, TokenAmount, Usd};
+pub use origin::Origin;
+pub use payment::{FreezeSwitch, Payer, RetryPolicy};
+pub use policy::{Policy, PriceCheck, PriceOutcome};
+pub use primitives::Address;
+pub use request::{PurchaseOptions, PurchaseRequest};
+pub use signer::{LocalSigner, Signer, signer_fn};
+pub use x402::{Receipt, SignedPayment};
 
 /// The README's code, compiled.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -28,9 +28,10 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
+use crate::error::{Error, ErrorKind};
 use crate::http::{ANSWER_TIMEOUT, Call, EgressRules, Exchange, HttpTransport, without_redirects};
 use crate::payment::{Deadline, Payer, RetryPolicy};
-use crate::{Error, ErrorKind, PurchaseOptions};
+use crate::request::PurchaseOptions;
 
 /// Pays 402 answers of the middleware beneath it.
 ///

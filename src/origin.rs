@@ -18,7 +18,7 @@ use url::{Host, Url};
 ///
 /// let origin: Origin = "https://API.example.com.:443/report?x=1".parse()?;
 /// assert_eq!(origin.to_string(), "https://api.example.com");
-/// # Ok::<(), bursar::ParseOriginError>(())
+/// # Ok::<(), bursar::origin::ParseOriginError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
@@ -75,7 +75,7 @@ impl Origin {
     ///
     /// let origin: Origin = "https://eu.api.example.co.uk".parse()?;
     /// assert_eq!(origin.registrable_domain(), "example.co.uk");
-    /// # Ok::<(), bursar::ParseOriginError>(())
+    /// # Ok::<(), bursar::origin::ParseOriginError>(())
     /// ```
     #[must_use]
     pub fn registrable_domain(&self) -> &str {
@@ -191,13 +191,13 @@ pub struct ParseOriginError {
 /// `*.example.com` does not match `example.com`. A pattern matches any scheme and any port.
 ///
 /// ```
-/// use bursar::HostPattern;
+/// use bursar::origin::HostPattern;
 ///
 /// let pattern: HostPattern = "*.example.com".parse()?;
 /// assert!(pattern.matches("api.example.com"));
 /// assert!(!pattern.matches("example.com"));
 /// assert!(!pattern.matches("notexample.com"));
-/// # Ok::<(), bursar::ParseHostError>(())
+/// # Ok::<(), bursar::origin::ParseHostError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPattern {

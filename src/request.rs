@@ -7,15 +7,17 @@ use http::Method;
 use tokio::time::Instant;
 use url::{Position, Url};
 
-use crate::{Amount, Origin, PurchaseId, PurchaseIdError};
+use crate::eip3009::{PurchaseId, PurchaseIdError};
+use crate::limit::Amount;
+use crate::origin::Origin;
 
 /// Writes the setters of [`PurchaseOptions`] for a type with a method `options_mut`.
 macro_rules! purchase_setters {
     () => {
         /// Pays at most this price for the request, whatever the policy allows.
         ///
-        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::Rule::MaxPrice) and signs nothing.
-        pub fn max_price(mut self, max: impl Into<crate::Amount>) -> Self {
+        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice) and signs nothing.
+        pub fn max_price(mut self, max: impl Into<crate::limit::Amount>) -> Self {
             self.options_mut().set_max_price(max.into());
             self
         }
@@ -157,7 +159,7 @@ impl PurchaseOptions {
 ///     .tag("research")
 ///     .max_price(usd!("0.02"));
 /// assert_eq!(request.origin().to_string(), "https://tools.example");
-/// # Ok::<(), bursar::PurchaseRequestError>(())
+/// # Ok::<(), bursar::request::PurchaseRequestError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is authorized"]

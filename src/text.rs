@@ -19,7 +19,7 @@ const LONGEST_WORD: usize = 72;
 /// bidirectional and other invisible characters are escaped.
 ///
 /// ```
-/// assert_eq!(bursar::excerpt("the weather\u{1b}[31m"), r"the weather\u{1b}[31m");
+/// assert_eq!(bursar::text::excerpt("the weather\u{1b}[31m"), r"the weather\u{1b}[31m");
 /// ```
 #[must_use]
 pub fn excerpt(text: &str) -> String {

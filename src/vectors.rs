@@ -8,17 +8,23 @@ use alloy::primitives::{Address, B256, U256, b256};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use crate::clock::Timestamp;
 use crate::eip3009::check_signature;
+use crate::error::Error;
+use crate::ledger::Ledger;
 use crate::money::ParseUsdError;
 use crate::money::{Asset, AssetRegistry, TokenAmount, TransferMethod};
+use crate::money::{Network, Usd};
+use crate::payment::Payer;
 use crate::policy::{Policy, PolicyError, Rule};
+use crate::request::PurchaseRequest;
 use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization};
+use crate::usd;
 use crate::x402::{
     ExactPayload, Extensions, PaymentRequired, SettlementResponse, Version, WireError,
     decode_header, encode_header, encode_payment,
 };
 use crate::x402::{Quote, Unpayable};
-use crate::{Error, Ledger, Network, Payer, PurchaseRequest, Timestamp, Usd, usd};
 
 /// `Date.now()` of the vectors, in seconds.
 const NOW: u64 = 1_740_672_094;
@@ -724,7 +730,7 @@ async fn choice(row: &Value) -> Choice {
 }
 
 fn refusal(error: &Error) -> Choice {
-    assert_eq!(error.payment_status(), crate::PaymentStatus::NotPaid);
+    assert_eq!(error.payment_status(), crate::error::PaymentStatus::NotPaid);
     error.denial().map_or_else(
         || Choice::NotPayable(error.unpayable().to_vec()),
         |denial| Choice::Denied(denial.rule),
@@ -822,7 +828,7 @@ async fn payment_identifier() {
     let _payment = payer.authorize(&required(terms), &request).await.unwrap();
     let purchases = payer
         .ledger()
-        .purchases(&crate::Filter::all())
+        .purchases(&crate::ledger::Filter::all())
         .await
         .unwrap();
     assert!(

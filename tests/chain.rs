@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bursar::chain::{Answer, ChainReader, Proof, ProofKind, Question, Reason, RpcError};
-use bursar::{
-    Asset, AssetRegistry, B256, CancelAuthorization, Client, Ledger, LocalSigner, Network, Policy,
-    SignedCancellation, Signer, Timestamp, U256, usd,
-};
+use bursar::money::AssetRegistry;
+use bursar::primitives::{B256, U256};
+use bursar::signer::{CancelAuthorization, SignedCancellation};
+use bursar::{Asset, Client, Ledger, LocalSigner, Network, Policy, Signer, Timestamp, usd};
 use bursar_testing::{CancelError, Node, NodeFault, Paywall, Route};
 
 const NETWORK: Network = Network::from_chain_id(84_532);

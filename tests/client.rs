@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bursar::approval::{Verdict, approve_fn};
+use bursar::ledger::{Filter, State};
+use bursar::money::AssetRegistry;
+use bursar::policy::Rule;
+use bursar::primitives::U256;
+use bursar::signer::SignerError;
 use bursar::{
-    Address, AssetRegistry, Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, Network,
-    PaymentStatus, Policy, PriceOutcome, ResponseExt, RetryPolicy, Rule, Signer, SignerError,
-    State, U256, Verdict, approve_fn, signer_fn, usd,
+    Address, Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy,
+    PriceOutcome, ResponseExt, RetryPolicy, Signer, signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 
@@ -527,8 +532,8 @@ async fn a_signer_that_fails_frees_the_money_and_one_that_is_late_does_not() {
         }
         async fn sign(
             &self,
-            _: &bursar::TransferAuthorization,
-        ) -> Result<bursar::Signature, SignerError> {
+            _: &bursar::signer::TransferAuthorization,
+        ) -> Result<bursar::signer::Signature, SignerError> {
             std::future::pending().await
         }
     }
@@ -1263,8 +1268,8 @@ async fn neither_key_nor_signature_nor_query_is_in_what_the_client_says() {
         .await
         .unwrap();
     let mut exported = Vec::new();
-    bursar::write_csv(&purchases, &mut exported).unwrap();
-    bursar::write_jsonl(&purchases, &mut exported).unwrap();
+    bursar::ledger::write_csv(&purchases, &mut exported).unwrap();
+    bursar::ledger::write_jsonl(&purchases, &mut exported).unwrap();
     let said = format!(
         "{client:?} {error} {error:?} {purchases:?} {}",
         String::from_utf8(exported).unwrap()

@@ -22,11 +22,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bursar::clock::{Clock, SystemClock};
+use bursar::ledger::{Filter, State};
+use bursar::primitives::B256;
 use bursar::telemetry::Event;
-use bursar::{
-    B256, Client, Clock, Filter, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, State,
-    SystemClock, signer_fn, usd,
-};
+use bursar::{Client, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, signer_fn, usd};
 use bursar_testing::{Fault, Paywall, Route};
 
 /// Anvil's account 0, published with it.

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use bursar::discovery::{Discovery, Findings, Kind, Price, Service, Standing};
+use bursar::ledger::Filter;
+use bursar::policy::{Permission, Rule};
 use bursar::reqwest::Method;
 use bursar::secrecy::SecretString;
+use bursar::x402::Unpayable;
 use bursar::{
-    Client, Credential, Credentials, ErrorKind, Filter, FreezeSwitch, Ledger, LocalSigner,
-    PaymentStatus, Permission, Policy, ResponseExt, Rule, Unpayable, Url, usd,
+    Client, Credential, Credentials, ErrorKind, FreezeSwitch, Ledger, LocalSigner, PaymentStatus,
+    Policy, ResponseExt, Url, usd,
 };
 use bursar_testing::{Bazaar, BazaarBuilder, BazaarFault, Fault, Lie, Paywall, Route};
 use serde_json::{Value, json};

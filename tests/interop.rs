@@ -13,10 +13,14 @@
 use std::collections::BTreeMap;
 
 use bursar::chain::{Answer, ChainReader, ProofKind, Question, Reason};
+use bursar::ledger::{Filter, State};
+use bursar::money::AssetRegistry;
+use bursar::policy::Rule;
+use bursar::primitives::{B256, U256, address};
+use bursar::signer::{CancelAuthorization, SignedCancellation};
 use bursar::{
-    Address, AssetRegistry, B256, CancelAuthorization, Client, ErrorKind, Filter, Ledger,
-    LocalSigner, Network, PaymentStatus, Policy, ResponseExt, Rule, SignedCancellation, Signer,
-    State, Timestamp, U256, address, usd,
+    Address, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, ResponseExt,
+    Signer, Timestamp, usd,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};

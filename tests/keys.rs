@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use bursar::credential::{CallPlan, FileKey, KeySource, KeySourceError, Preference};
+use bursar::ledger::{Filter, LedgerError, State};
+use bursar::policy::{Permission, Rule};
 use bursar::secrecy::SecretString;
 use bursar::{
-    CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, FileKey, Filter,
-    KeySource, KeySourceError, Ledger, LedgerError, LocalSigner, PaymentStatus, Permission, Policy,
-    Preference, Purchase, ResponseExt, RetryPolicy, Rule, State, Timestamp, Usd, usd,
+    Client, ClientBuilder, Credential, Credentials, ErrorKind, Ledger, LocalSigner, PaymentStatus,
+    Policy, Purchase, ResponseExt, RetryPolicy, Timestamp, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
 
@@ -685,7 +687,7 @@ async fn a_comparison_reckons_with_what_was_really_called() {
     let days = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let clock = {
         let days = std::sync::Arc::clone(&days);
-        let start = bursar::Clock::now(&bursar::SystemClock).secs();
+        let start = bursar::clock::Clock::now(&bursar::clock::SystemClock).secs();
         move || {
             Timestamp::from_secs(start + 86_400 * days.load(std::sync::atomic::Ordering::SeqCst))
         }

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use bursar::credential::{CallPlan, KeySource, KeySourceError, Preference};
+use bursar::ledger::{Filter, State};
+use bursar::policy::{Permission, Rule};
 use bursar::secrecy::SecretString;
 use bursar::{
-    CallPlan, Client, ClientBuilder, Credential, Credentials, ErrorKind, Filter, KeySource,
-    KeySourceError, Ledger, LocalSigner, PaymentStatus, Permission, Policy, Preference,
-    ResponseExt, RetryPolicy, Rule, State, Usd, usd,
+    Client, ClientBuilder, Credential, Credentials, ErrorKind, Ledger, LocalSigner, PaymentStatus,
+    Policy, ResponseExt, RetryPolicy, Usd, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 

@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bursar::approval::{Verdict, approve_fn};
+use bursar::clock::Clock;
+use bursar::ledger::{Filter, State};
+use bursar::policy::Rule;
+use bursar::primitives::address;
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Policy,
-    Purchase, ResponseExt, RetryPolicy, Rule, State, Timestamp, Verdict, address, approve_fn, usd,
+    Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, Purchase,
+    ResponseExt, RetryPolicy, Timestamp, usd,
 };
 use bursar_testing::{Fault, Paywall, Received, Route};
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::keccak256;
+use bursar::ledger::{Filter, State};
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
+use bursar::policy::{Permission, Rule};
 use bursar::{
-    Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner, PaymentStatus, Permission,
-    Policy, PriceOutcome, Purchase, RetryPolicy, Rule, State, usd,
+    Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, PriceOutcome,
+    Purchase, RetryPolicy, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 use bursar_tests::tools::{self, Style, ToolServer};

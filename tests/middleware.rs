@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bursar::ledger::Filter;
 use bursar::middleware::{self, PaymentMiddleware, http_client};
+use bursar::policy::Rule;
 use bursar::{
-    ErrorKind, Filter, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions,
-    ResponseExt, Rule, usd,
+    ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions, ResponseExt, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use reqwest::{Request, Response};

@@ -15,9 +15,11 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256, U256, address, hex, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bursar::ledger::{Filter, State};
+use bursar::money::AssetRegistry;
 use bursar::{
-    Asset, AssetRegistry, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus,
-    Policy, ResponseExt, RetryPolicy, State, Timestamp, usd,
+    Asset, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, ResponseExt,
+    RetryPolicy, Timestamp, usd,
 };
 use bursar_testing::{Authorization, Fault, Forgery, Paywall, Route};
 use k256::ecdsa::SigningKey;

@@ -14,12 +14,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bursar::approval::{ApprovalRequest, ChannelApprover, TerminalApprover, Verdict, approve_fn};
+use bursar::policy::{Amount, HostRules, Limits, Period, PolicyError, Rule};
 use bursar::secrecy::ExposeSecret;
-use bursar::{
-    Address, Amount, ApprovalRequest, ChannelApprover, Denial, Error, ErrorKind, HostRules, Ledger,
-    Limits, Payer, Period, Policy, PolicyError, Rule, TerminalApprover, Timestamp, Usd, Verdict,
-    approve_fn, usd,
-};
+use bursar::{Address, Denial, Error, ErrorKind, Ledger, Payer, Policy, Timestamp, Usd, usd};
 use bursar_tests::purse::{
     DAY, HOUR, ImaginedPayment, MINUTE, Offer, SECOND, START, TestOffer, WalletHarness, at, base,
     euro, euros, payee, sale, sale_in, settle, signer, usdc,
@@ -33,8 +31,9 @@ fn bare() -> Policy {
 
 /// All that a denial by a limit says.
 fn facts(denial: &Denial) -> (Rule, String, String, String, String, Option<Timestamp>) {
-    let text =
-        |value: Option<&bursar::Quantity>| value.map(ToString::to_string).unwrap_or_default();
+    let text = |value: Option<&bursar::policy::Quantity>| {
+        value.map(ToString::to_string).unwrap_or_default()
+    };
     let scope = denial
         .scope
         .as_ref()
@@ -478,8 +477,8 @@ mod scopes {
     #[tokio::test]
     async fn asset() {
         let token = |network: &str, symbol: &str| {
-            let found =
-                bursar::AssetRegistry::stablecoins().find_symbol(network.parse().unwrap(), symbol);
+            let found = bursar::money::AssetRegistry::stablecoins()
+                .find_symbol(network.parse().unwrap(), symbol);
             sale_in(found.unwrap().clone(), "0.05")
         };
         // On Arc and its test network, USDC has one address.
@@ -836,7 +835,7 @@ mod limits_together {
     #[tokio::test]
     async fn amounts_beyond_counting_are_refused() {
         let mut sale = sale("1");
-        sale.offers[0].units = bursar::U256::MAX;
+        sale.offers[0].units = bursar::primitives::U256::MAX;
         assert_eq!(
             WalletHarness::new(bare()).deny(&sale).await.rule,
             Rule::PerPayment
@@ -1032,7 +1031,8 @@ mod rules {
             denial.to_string(),
             "the price rose from 0.05 to 0.060001 USDC; at most 20 % more is allowed"
         );
-        let shown = |quantity: &Option<bursar::Quantity>| quantity.as_ref().unwrap().to_string();
+        let shown =
+            |quantity: &Option<bursar::policy::Quantity>| quantity.as_ref().unwrap().to_string();
         assert_eq!(
             (shown(&denial.limit), shown(&denial.asked)),
             ("0.06 USDC".to_owned(), "0.060001 USDC".to_owned())
@@ -1447,14 +1447,14 @@ pass  price_rise
     async fn explained(
         payer: &Payer,
         payment: &ImaginedPayment,
-    ) -> Result<bursar::Explanation, Error> {
+    ) -> Result<bursar::policy::Explanation, Error> {
         payer.explain(&payment.request, payment.price.clone()).await
     }
 
     #[tokio::test]
     async fn explain_pays_with_a_token_that_is_allowed() {
         let celo = "celo".parse().unwrap();
-        let usdt = bursar::AssetRegistry::stablecoins()
+        let usdt = bursar::money::AssetRegistry::stablecoins()
             .find_symbol(celo, "USDT")
             .unwrap();
         let policy = Policy::new()
@@ -1976,8 +1976,8 @@ mod properties {
                         Ok(_) => {}
                         Err(error) => {
                             let denial = error.denial().unwrap();
-                            let amount = |value: &Option<bursar::Quantity>| match value {
-                                Some(bursar::Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
+                            let amount = |value: &Option<bursar::policy::Quantity>| match value {
+                                Some(bursar::policy::Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
                                 other => panic!("{other:?}"),
                             };
                             prop_assert_eq!(amount(&denial.asked), units);

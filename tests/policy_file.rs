@@ -10,11 +10,11 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 
+use bursar::approval::{Verdict, approve_fn};
 use bursar::config::{Config, ConfigError};
-use bursar::{
-    Address, CallPlan, Policy, PolicyError, Preference, Rule, TokenAmount, Usd, Verdict,
-    approve_fn, usd,
-};
+use bursar::credential::{CallPlan, Preference};
+use bursar::policy::{PolicyError, Rule};
+use bursar::{Address, Policy, TokenAmount, Usd, usd};
 use bursar_tests::purse::{
     self, ImaginedPayment, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc,
 };

@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bursar::ledger::{Filter, PurchaseKey, State};
+use bursar::money::AssetRegistry;
+use bursar::policy::Rule;
+use bursar::primitives::{B256, U256};
+use bursar::signer::SignerError;
 use bursar::{
-    AssetRegistry, B256, Client, ClientBuilder, ErrorKind, Filter, Ledger, LocalSigner,
-    PaymentStatus, Policy, PurchaseKey, ResponseExt, RetryPolicy, Rule, SignerError, State, U256,
-    usd,
+    Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt,
+    RetryPolicy, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

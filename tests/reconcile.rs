@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bursar::chain::Answer;
+use bursar::ledger::{Filter, PurchaseKey, Reconciled, State};
+use bursar::policy::Rule;
+use bursar::primitives::U256;
 use bursar::{
-    ChainReader, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, PaymentStatus, Policy,
-    Purchase, PurchaseKey, Reconciled, ResponseExt, RetryPolicy, Rule, State, Timestamp, U256, usd,
+    ChainReader, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, Purchase,
+    ResponseExt, RetryPolicy, Timestamp, usd,
 };
 use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
 
@@ -275,7 +278,7 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
         (entry.nonce, entry.asset)
     );
     assert!(!world.has_room().await, "a signature is no proof");
-    let usdc = bursar::AssetRegistry::stablecoins()
+    let usdc = bursar::money::AssetRegistry::stablecoins()
         .find_symbol(NETWORK, "USDC")
         .unwrap()
         .clone();
@@ -396,7 +399,7 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
     }
 
     // A refund is an entry of its own, and makes no room unless the policy says so.
-    let transaction = bursar::B256::repeat_byte(5);
+    let transaction = bursar::primitives::B256::repeat_byte(5);
     for _ in 0..2 {
         ledger
             .record_refund(&key, transaction, U256::from(10_000))

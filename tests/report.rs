@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bursar::ledger::{Filter, Refund, State};
+use bursar::primitives::{B256, U256};
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::{
-    Address, B256, Client, Filter, Ledger, LocalSigner, Network, Policy, Purchase, Refund,
-    RetryPolicy, State, Timestamp, U256, Usd, usd,
+    Address, Client, Ledger, LocalSigner, Network, Policy, Purchase, RetryPolicy, Timestamp, Usd,
+    usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::shop::bought;

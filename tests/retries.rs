@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bursar::clock::{Clock, SystemClock};
+use bursar::ledger::{Filter, State};
+use bursar::policy::Rule;
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, FreezeSwitch, Ledger, LocalSigner,
-    PaymentStatus, Policy, ResponseExt, RetryPolicy, Rule, Signer, State, SystemClock, Timestamp,
-    signer_fn, usd,
+    Client, ClientBuilder, ErrorKind, FreezeSwitch, Ledger, LocalSigner, PaymentStatus, Policy,
+    ResponseExt, RetryPolicy, Signer, Timestamp, signer_fn, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 

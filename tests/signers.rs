@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bursar::primitives::{U256, address};
 use bursar::secrecy::{SecretSlice, SecretString};
-use bursar::{
-    AccountKind, Address, Client, KeyError, Ledger, LocalSigner, Policy, Signature, Signer,
-    SignerError, U256, address, signer_fn, usd,
-};
+use bursar::signer::{AccountKind, KeyError, Signature, SignerError};
+use bursar::{Address, Client, Ledger, LocalSigner, Policy, Signer, signer_fn, usd};
 use tempfile::TempDir;
 
 /// A key nobody uses: the secret of the Web3 Secret Storage definition's own examples.
@@ -348,7 +347,7 @@ fn a_shared_signer_keeps_its_own_time_and_account() {
         }
         async fn sign(
             &self,
-            _authorization: &bursar::TransferAuthorization,
+            _authorization: &bursar::signer::TransferAuthorization,
         ) -> Result<Signature, SignerError> {
             Err(SignerError::unavailable("not in this test"))
         }

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bursar::ledger::{Filter, State};
+use bursar::policy::Rule;
 use bursar::secrecy::SecretString;
+use bursar::signer::SignerError;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Filter, Ledger, LocalSigner, PaymentStatus,
-    Policy, RetryPolicy, Rule, SignerError, State, signer_fn, usd,
+    Client, ClientBuilder, Credential, Credentials, Ledger, LocalSigner, PaymentStatus, Policy,
+    RetryPolicy, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use tracing::field::{Field, Visit};
@@ -197,7 +200,7 @@ async fn calls_by_key_are_told_with_their_declared_cost() {
         let credential = Credential::bearer("example", SecretString::from(text.to_owned()));
         Credentials::new().host(
             "127.0.0.1",
-            credential.plan(bursar::CallPlan::per_call(usd!("0.002"))),
+            credential.plan(bursar::credential::CallPlan::per_call(usd!("0.002"))),
         )
     };
     let (list, observer) = told();

@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bursar::ledger::{Filter, State};
+use bursar::policy::Rule;
+use bursar::primitives::B256;
 use bursar::secrecy::ExposeSecret;
+use bursar::x402::PaymentRequired;
 use bursar::{
-    B256, Client, ErrorKind, Filter, Ledger, LocalSigner, Network, Payer, PaymentRequired,
-    PaymentStatus, Policy, Purchase, PurchaseRequest, ResponseExt, RetryPolicy, Rule, State,
-    Timestamp, usd,
+    Client, ErrorKind, Ledger, LocalSigner, Network, Payer, PaymentStatus, Policy, Purchase,
+    PurchaseRequest, ResponseExt, RetryPolicy, Timestamp, usd,
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};

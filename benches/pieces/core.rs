@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bursar::{
-    Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, PurchaseRequest,
-    SettlementResponse, Signer, SignerError, TransferAuthorization, signer_fn, usd,
-};
+use bursar::payment::Outcome;
+use bursar::signer::{SignerError, TransferAuthorization};
+use bursar::x402::{PaymentRequired, SettlementResponse};
+use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseRequest, Signer, signer_fn, usd};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;

@@ -4,7 +4,8 @@ use bursar::discovery::{
     Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources,
 };
 use bursar::reqwest::Method;
-use bursar::{Client, Error, Quote};
+use bursar::x402::Quote;
+use bursar::{Client, Error};
 use serde::Serialize;
 
 use crate::args::Discover as Args;

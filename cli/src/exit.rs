@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use bursar::config::ConfigError;
-use bursar::{Error, ErrorKind, KeyError, LedgerError, PolicyError};
+use bursar::ledger::LedgerError;
+use bursar::policy::PolicyError;
+use bursar::signer::KeyError;
+use bursar::{Error, ErrorKind};
 
 /// The exit codes. `--help` explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

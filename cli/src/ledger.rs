@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use bursar::{Filter, Ledger, LimitStatus, Network, Purchase, write_csv, write_jsonl};
+use bursar::ledger::{Filter, write_csv, write_jsonl};
+use bursar::policy::LimitStatus;
+use bursar::{Ledger, Network, Purchase};
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
@@ -57,7 +59,7 @@ fn limits_as_json(findings: &[LimitStatus]) -> io::Result<()> {
 fn limits(findings: &[LimitStatus]) -> String {
     let head = ["LIMIT", "OF", "USED", "LEFT"].map(ToOwned::to_owned);
     let rows = findings.iter().map(|finding| {
-        let text = |quantity: &Option<bursar::Quantity>| {
+        let text = |quantity: &Option<bursar::policy::Quantity>| {
             quantity
                 .as_ref()
                 .map(ToString::to_string)

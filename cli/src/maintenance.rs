@@ -1,7 +1,8 @@
 //! `bursar ledger COMMAND`: check the ledger, compare it with the chain, and correct it.
 
 use bursar::chain::{Answer, ChainReader};
-use bursar::{Evidence, Ledger, Policy, Purchase, PurchaseId};
+use bursar::ledger::Evidence;
+use bursar::{Ledger, Policy, Purchase, PurchaseId};
 use serde_json::json;
 
 use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};

@@ -1,10 +1,9 @@
 //! `bursar mcp tools` and `bursar mcp call`: paid tools of MCP servers.
 
+use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{
-    Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, Purchase, PurchaseKey,
-};
+use bursar::{Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, Purchase};
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};

@@ -1,7 +1,8 @@
 //! `bursar pay`.
 
+use bursar::ledger::PurchaseKey;
 use bursar::reqwest::Response;
-use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase, PurchaseKey};
+use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase};
 
 use crate::args::Pay;
 use crate::body::{Interruption, Sink};

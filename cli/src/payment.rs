@@ -1,6 +1,7 @@
 //! The signed payment and the receipt in JSON, and amounts as text.
 
-use bursar::{Network, PaymentStatus, Purchase, SignedPayment, State};
+use bursar::ledger::State;
+use bursar::{Network, PaymentStatus, Purchase, SignedPayment};
 use serde::{Serialize, Serializer};
 
 /// The signed payment of a request: `authorization` in JSON.

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
+use bursar::clock::{Clock, SystemClock};
 use bursar::config::Config;
 use bursar::discovery::Sources;
-use bursar::{
-    AskingPrice, Clock, Credentials, Explanation, Ledger, Network, Policy, PurchaseRequest, Rule,
-    SystemClock, Usd, usd,
-};
+use bursar::policy::{AskingPrice, Explanation, Rule};
+use bursar::{Credentials, Ledger, Network, Policy, PurchaseRequest, Usd, usd};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};

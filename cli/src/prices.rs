@@ -1,6 +1,7 @@
 //! The offers of a seller with the decision of the policy: the JSON of `bursar quote` and of the tool `quote`.
 
-use bursar::{Explanation, PriceCheck, PricedOffer, Rule};
+use bursar::PriceCheck;
+use bursar::policy::{Explanation, PricedOffer, Rule};
 use serde::Serialize;
 
 use crate::payment::network_name;
@@ -36,7 +37,7 @@ pub(crate) struct Offer {
 impl Prices {
     pub(crate) fn of(price_check: &PriceCheck) -> Self {
         Self {
-            best: price_check.best().map(bursar::Quote::offer),
+            best: price_check.best().map(bursar::x402::Quote::offer),
             offers: price_check.offers.iter().map(Offer::of).collect(),
         }
     }

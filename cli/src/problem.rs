@@ -2,10 +2,11 @@
 
 use std::error::Error as StdError;
 
+use bursar::policy::Quantity;
 #[cfg(feature = "mcp-serve")]
-use bursar::Rule;
+use bursar::policy::Rule;
 use bursar::reqwest::StatusCode;
-use bursar::{Denial, Error, ErrorKind, PaymentStatus, Quantity};
+use bursar::{Denial, Error, ErrorKind, PaymentStatus};
 use serde::Serialize;
 
 use crate::payment::prefix;

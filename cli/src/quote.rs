@@ -1,9 +1,8 @@
 //! `bursar quote` and `bursar pay --dry-run`: prices and decisions, without a signature.
 
+use bursar::policy::Explanation;
 use bursar::reqwest::Response;
-use bursar::{
-    Client, Credentials, ErrorKind, Explanation, PaymentStatus, PriceCheck, PriceOutcome,
-};
+use bursar::{Client, Credentials, ErrorKind, PaymentStatus, PriceCheck, PriceOutcome};
 use serde::Serialize;
 
 use crate::args::{Pay, Quote};
@@ -181,7 +180,7 @@ fn refusal(price_check: &PriceCheck) -> Option<(Problem, Verdict)> {
     let problem = |kind: ErrorKind, reason: &dyn std::fmt::Display| {
         Problem::new(kind.name(), format!("not paid: {reason}"))
     };
-    let explanation = |quote: &bursar::Quote| {
+    let explanation = |quote: &bursar::x402::Quote| {
         price_check
             .offers
             .get(quote.offer())

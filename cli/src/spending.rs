@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use bursar::clock::{Clock, SystemClock};
 use bursar::report::{Report, Selection, Zone};
-use bursar::{Clock, Network, SystemClock, Timestamp};
+use bursar::{Network, Timestamp};
 
 use crate::args::{ReportFormat, Spending};
 use crate::exit::{Exit, Failure};

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use bursar::{
-    Address, KeyError, Ledger, LocalSigner, Payer, PayerBuilder, Policy, SignerError,
-    TerminalApprover, signer_fn,
-};
+use bursar::approval::TerminalApprover;
+use bursar::payment::PayerBuilder;
+use bursar::signer::{KeyError, SignerError};
+use bursar::{Address, Ledger, LocalSigner, Payer, Policy, signer_fn};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;

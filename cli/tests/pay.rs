@@ -4,7 +4,7 @@
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
 
-use bursar::U256;
+use bursar::primitives::U256;
 use bursar_testing::{Fault, Forgery, Route};
 use serde_json::json;
 use support::{CliHarness, PAYEE, PAYER, USDC, report};

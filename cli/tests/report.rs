@@ -12,11 +12,10 @@ mod render;
 
 use std::time::Duration;
 
+use bursar::ledger::{Refund, State};
+use bursar::primitives::{B256, U256};
 use bursar::report::{Report, Selection, Zone};
-use bursar::{
-    Address, B256, Client, Ledger, LocalSigner, Policy, Purchase, Refund, State, Timestamp, U256,
-    Usd, usd,
-};
+use bursar::{Address, Client, Ledger, LocalSigner, Policy, Purchase, Timestamp, Usd, usd};
 use bursar_testing::{Paywall, Route};
 use bursar_tests::shop::bought;
 
@@ -195,7 +194,7 @@ fn pages_are_written_for_the_browser() {
 }
 
 /// Returns the status of limits of which a quarter, a half and everything is used.
-fn limits() -> Vec<bursar::LimitStatus> {
+fn limits() -> Vec<bursar::policy::LimitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use bursar::{HostPattern, Origin, Url};
+use bursar::{Origin, Url};
+use bursar::origin::HostPattern;
 use libfuzzer_sys::fuzz_target;
 
 // A pattern and a host, with a space between.

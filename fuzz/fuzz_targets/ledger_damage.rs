@@ -13,7 +13,9 @@ use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
 use bursar::fuzzing::{self, Answer, Change, PAYER, Wish};
-use bursar::{Filter, Ledger, LedgerError, PurchaseId, PurchaseKey, Scope, Timestamp};
+use bursar::{Ledger, PurchaseId, Timestamp};
+use bursar::ledger::{Filter, LedgerError, PurchaseKey};
+use bursar::policy::Scope;
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
 use rusqlite::types::Value;

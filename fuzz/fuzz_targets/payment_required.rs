@@ -2,7 +2,9 @@
 
 #![no_main]
 
-use bursar::{AssetRegistry, Flow, Offer, PaymentRequired, Quote, fuzzing};
+use bursar::fuzzing;
+use bursar::money::AssetRegistry;
+use bursar::x402::{Flow, Offer, PaymentRequired, Quote};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -64,6 +66,6 @@ fn agrees(quote: &Quote, offer: &Offer) {
     assert_eq!(flow != "authorization", quote.flow() != Flow::Authorization);
     let dollars = quote
         .dollars()
-        .map(|dollars| bursar::U256::from(dollars.micros()));
+        .map(|dollars| bursar::primitives::U256::from(dollars.micros()));
     assert!(dollars.is_none_or(|micros| quote.asset().decimals() != 6 || micros == quote.value()));
 }

@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use bursar::{SettlementResponse, fuzzing};
+use bursar::fuzzing;
+use bursar::x402::SettlementResponse;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

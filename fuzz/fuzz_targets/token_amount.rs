@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use bursar::{Address, Asset, Network, TokenAmount, U256, Usd};
+use bursar::{Address, Asset, Network, TokenAmount, Usd};
+use bursar::primitives::U256;
 use libfuzzer_sys::fuzz_target;
 
 // A number of decimals and an amount, with a space between.

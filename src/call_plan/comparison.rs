@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::CallPlan;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::money::Usd;
 
 /// One call to a host, as the ledger recorded it.

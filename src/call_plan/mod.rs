@@ -20,13 +20,14 @@ pub use comparison::{Comparison, Month};
 /// `monthly=10,included=1000,per-call=0.002,from-10001=0.001`.
 ///
 /// ```
-/// use bursar::{CallPlan, usd};
+/// use bursar::usd;
+/// use bursar::credential::CallPlan;
 ///
 /// let plan: CallPlan = "monthly=10,included=1000,per-call=0.002,from-2001=0.001".parse()?;
 /// assert_eq!(plan, CallPlan::per_call(usd!("0.002")).monthly(usd!("10")).included(1000).from_call(2001, usd!("0.001")));
 /// assert_eq!(plan.cost(1000), Some(usd!("10")));
 /// assert_eq!(plan.cost(2002), Some(usd!("12.002"))); // 10 + 1000 x 0.002 + 2 x 0.001
-/// # Ok::<(), bursar::ParsePlanError>(())
+/// # Ok::<(), bursar::credential::ParsePlanError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallPlan {

@@ -3,7 +3,7 @@
 use super::answer::{Answer, Endpoint, Proof, ProofKind, Reason, Settlement};
 use super::endpoint::{EndpointReport, Gap, Observation, State};
 use super::{Question, Rules};
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// The time that a block may be ahead of the local clock, in seconds.
 const AHEAD: u64 = 900;

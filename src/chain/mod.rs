@@ -43,7 +43,8 @@ use url::Url;
 pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
 pub use rpc::{EndpointError, RpcError};
 
-use crate::{Network, Timestamp};
+use crate::clock::Timestamp;
+use crate::money::Network;
 use endpoint::{EndpointReport, observe};
 use evaluate::evaluate;
 use rpc::RpcClient;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::Origin;
+use crate::origin::Origin;
 use crate::text::excerpt;
 
 /// The length of the longest answer that bursar reads, in bytes.

@@ -7,10 +7,10 @@ use super::policy::{content, contents, tables};
 use super::reader::{Table, Value};
 use super::scalar::{CallNumber, HeaderText, Status, Text};
 use super::schema;
-use crate::Usd;
 use crate::credential::{
     CallPlan, Credential, Credentials, EnvKey, FileKey, KeySource, KeySourceError,
 };
+use crate::money::Usd;
 
 /// Builds the API keys of the tables `[[credential]]`.
 pub(super) fn credentials(file: &schema::File, mistakes: &Mistakes<'_>) -> Credentials {

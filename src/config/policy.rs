@@ -10,11 +10,12 @@ use super::scalar::{
 use super::schema;
 use crate::money::parse_address;
 use crate::money::{Asset, AssetRegistry, TokenAmount};
+use crate::money::{Network, ParseNetworkError};
+use crate::origin::{HostPattern, Origin};
 use crate::policy::{
     Amount, HostRules, Limits, Permission, Policy, PolicyError, SHORTEST_VALIDITY,
 };
 use crate::text::excerpt;
-use crate::{HostPattern, Network, Origin, ParseNetworkError};
 
 /// Builds the policy. `Policy` checks each step; the builder gives its errors their places.
 pub(super) fn policy(file: &schema::File, mistakes: &Mistakes<'_>) -> Policy {

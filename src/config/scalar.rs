@@ -7,9 +7,9 @@ use url::Url;
 
 use super::error::did_you_mean;
 use super::reader::{Scalar, Unfit};
-use crate::Usd;
 use crate::credential::Preference;
 use crate::limit::{Period, time_zone};
+use crate::money::Usd;
 use crate::money::parse_address;
 use crate::text::excerpt;
 

@@ -14,8 +14,8 @@ use super::scalar::{
     AmountText, AssetText, CallNumber, DollarPeg, ForeignResource, HeaderText, Payee, Percent,
     Status, Text, Version, Zone,
 };
-use crate::Usd;
 use crate::credential::Preference;
+use crate::money::Usd;
 use crate::policy::Period;
 
 #[derive(Deserialize)]

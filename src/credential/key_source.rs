@@ -18,7 +18,7 @@ const LONGEST: u64 = 64 * 1024;
 ///
 /// ```
 /// use bursar::secrecy::SecretString;
-/// use bursar::{KeySource, KeySourceError};
+/// use bursar::credential::{KeySource, KeySourceError};
 ///
 /// struct Vault;
 ///

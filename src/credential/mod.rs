@@ -19,15 +19,16 @@ use url::Url;
 pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 
+use crate::error::{Error, ErrorKind};
 use crate::origin::{HostMatch, Origin};
 use crate::policy::PolicyError;
-use crate::{Error, ErrorKind};
 use key_source::AnySource;
 
 /// The API keys of a client, by host.
 ///
 /// ```
-/// use bursar::{Client, Credential, Credentials, EnvKey, CallPlan, Preference, usd};
+/// use bursar::{Client, Credential, Credentials, usd};
+/// use bursar::credential::{EnvKey, CallPlan, Preference};
 ///
 /// let keys = Credentials::new().host(
 ///     "api.example.com",
@@ -121,7 +122,8 @@ impl Credentials {
 /// An API key: its source, the way to send it, its cost, and the conditions for a payment instead.
 ///
 /// ```
-/// use bursar::{Credential, FileKey, Preference};
+/// use bursar::Credential;
+/// use bursar::credential::{FileKey, Preference};
 ///
 /// let credential = Credential::header("weather", "x-api-key", FileKey::new("weather.key"))
 ///     .prefer(Preference::KeyFirst)

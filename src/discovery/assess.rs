@@ -7,10 +7,15 @@ use http::Method;
 use super::Criteria;
 use super::listing::Listing;
 use super::price::{AdvertisedPrice, Price};
+use crate::error::Error;
+use crate::http::Client;
 use crate::money::AssetRegistry;
+use crate::money::{Network, Usd};
+use crate::payment::Payer;
 use crate::policy::{AskingPrice, Denial, Explanation, PriceCheck, PricedOffer, Rule};
+use crate::request::PurchaseRequest;
+use crate::x402::PaymentRequired;
 use crate::x402::{Quote, Unpayable};
-use crate::{Client, Error, Network, Payer, PaymentRequired, PurchaseRequest, Usd};
 
 /// The smallest price. bursar asks the policy about it if a service has no known price.
 const LEAST: Usd = Usd::from_micros(1);

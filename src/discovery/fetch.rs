@@ -7,7 +7,8 @@ use reqwest::Response;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::{Client, Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
+use crate::http::Client;
 
 /// The length of the longest page, in bytes after decompression.
 const MAX_PAGE: usize = 4 * 1024 * 1024;

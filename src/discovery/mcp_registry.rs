@@ -8,7 +8,7 @@ use super::listing::{Listing, Texts, locate, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
 use super::price::AdvertisedPrice;
 use super::service::Kind;
-use crate::Error;
+use crate::error::Error;
 
 /// The place of the official registry's own status of a server.
 const OFFICIAL: &str = "/_meta/io.modelcontextprotocol.registry~1official/status";

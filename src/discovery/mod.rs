@@ -68,7 +68,10 @@ pub use price::Price;
 pub use service::{Advertised, Kind, Service};
 pub use source::{SourceKind, SourceReport};
 
-use crate::{Client, Error, Network, PolicyError, Usd};
+use crate::error::Error;
+use crate::http::Client;
+use crate::money::{Network, Usd};
+use crate::policy::PolicyError;
 use ranking::Words;
 use source::{Bounds, Source, SourceContents};
 

@@ -9,7 +9,7 @@ use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{CappedMap, Page, item, json};
 use super::price::AdvertisedPrice;
 use super::service::Kind;
-use crate::Error;
+use crate::error::Error;
 
 #[derive(Deserialize)]
 struct Document {

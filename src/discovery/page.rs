@@ -10,7 +10,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::listing::Listing;
-use crate::{Error, ErrorKind, text};
+use crate::error::{Error, ErrorKind};
+use crate::text;
 
 /// The number of items of a page that bursar reads.
 const MAX_ITEMS: usize = 1000;

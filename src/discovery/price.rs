@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::listing::text_at;
-use crate::{PaymentRequired, Usd, text};
+use crate::money::Usd;
+use crate::text;
+use crate::x402::PaymentRequired;
 
 /// The number of offers of an item that bursar reads. Each one needs a read of the ledger.
 const MAX_OFFERS: usize = 8;
@@ -21,7 +23,7 @@ const MAX_OFFERS: usize = 8;
 #[non_exhaustive]
 pub enum Price {
     /// A price in a token, from the offer that bursar would choose.
-    Token(crate::TokenAmount),
+    Token(crate::money::TokenAmount),
     /// A price in dollars.
     Dollars {
         /// The lowest price.

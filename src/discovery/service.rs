@@ -11,8 +11,10 @@ use super::assess::{Assessment, Standing};
 use super::listing::Listing;
 use super::price::Price;
 use super::source::{SourceContents, SourceReport};
+use crate::http::{Client, RequestBuilder};
+use crate::money::Usd;
 use crate::policy::Amount;
-use crate::{Client, Quote, RequestBuilder, Usd};
+use crate::x402::Quote;
 
 /// The kind of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,7 +158,7 @@ impl Service {
     /// a body and other parts that the service needs.
     ///
     /// If the service asks for more, bursar denies the payment with
-    /// [`Rule::MaxPrice`](crate::Rule::MaxPrice). Call [`RequestBuilder::max_price`] to allow more. The
+    /// [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice). Call [`RequestBuilder::max_price`] to allow more. The
     /// limits of the policy apply too.
     pub fn request(&self, client: &Client) -> RequestBuilder {
         let request = client.request(self.method.clone(), self.url.clone());

@@ -11,7 +11,8 @@ use super::fetch::Fetcher;
 use super::listing::Listing;
 use super::page::{Next, Page, Skipped};
 use super::{Criteria, bazaar, below, mcp_registry, openapi, well_known};
-use crate::{Client, Error};
+use crate::error::Error;
+use crate::http::Client;
 
 /// The number of items to ask for in one page. Bazaars and registries return at most 100.
 const PAGE: &str = "100";

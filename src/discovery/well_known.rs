@@ -10,7 +10,7 @@ use super::listing::{Listing, Texts, locate, method};
 use super::page::{Capped, Page, json};
 use super::price::AdvertisedPrice;
 use super::service::Kind;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 #[derive(Deserialize)]
 struct Manifest {

@@ -24,10 +24,11 @@ const MEMBERS: &[(&str, &str)] = &[
 /// reserved the money. The token and its EIP-712 domain come from the [`AssetRegistry`], never from
 /// the seller.
 ///
-/// [`AssetRegistry`]: crate::AssetRegistry
+/// [`AssetRegistry`]: crate::money::AssetRegistry
 ///
 /// ```
-/// use bursar::{Signature, SignerError, TransferAuthorization, usd};
+/// use bursar::usd;
+/// use bursar::signer::{Signature, SignerError, TransferAuthorization};
 ///
 /// /// Refuses to sign for more than ten cents.
 /// fn check(authorization: &TransferAuthorization) -> Result<(), SignerError> {

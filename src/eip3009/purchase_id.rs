@@ -20,7 +20,7 @@ use crate::money::Asset;
 /// let id: PurchaseId = "invoice-2026-11-25".parse()?;
 /// assert_eq!(id.as_str(), "invoice-2026-11-25");
 /// assert!("no spaces".parse::<PurchaseId>().is_err());
-/// # Ok::<(), bursar::PurchaseIdError>(())
+/// # Ok::<(), bursar::ledger::PurchaseIdError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PurchaseId(Arc<str>);

@@ -12,8 +12,10 @@ use super::replay::Replay;
 use super::response::{ApiCall, ResponseExt};
 use super::transport::HttpTransport;
 use crate::credential::{Credential, Preference};
+use crate::error::{Error, ErrorKind, PaymentStatus};
+use crate::money::Usd;
+use crate::origin::Origin;
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, Origin, PaymentStatus, Usd};
 
 impl<T: HttpTransport> Exchange<'_, T> {
     /// Returns the credential for the origin, unless the request has one of its own.

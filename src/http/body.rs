@@ -11,8 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::{Body, Response, ResponseBuilderExt};
 use url::Url;
 
+use crate::error::{Error, ErrorKind};
 use crate::ledger::BodyDigest;
-use crate::{Error, ErrorKind};
 
 /// A response whose body was read in part.
 pub(super) struct PartlyRead {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::client::{Client, Inner};
 use super::egress::EgressRules;
+use crate::clock::Clock;
 use crate::credential::Credentials;
+use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::payment::{FreezeSwitch, Payer, PayerBuilder, RetryPolicy};
 use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::telemetry::Observer;
-use crate::{Clock, Error};
 
 /// How long an answer may take unless the client is built with another limit.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

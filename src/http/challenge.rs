@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde::Deserialize;
 
 use super::body::PartlyRead;
-use crate::Error;
+use crate::error::Error;
 use crate::x402::{MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
 
 /// A 402 that was read.

@@ -15,12 +15,13 @@ use super::exchange::{Call, Exchange};
 use super::request_builder::{Request, RequestBuilder};
 use super::transport::ReqwestTransport;
 use crate::credential::Credentials;
+use crate::error::Error;
 use crate::ledger::{Ledger, PurchaseId};
 use crate::limit::LimitStatus;
 use crate::payment::{Deadline, Payer, RetryPolicy};
 use crate::policy::{AskingPrice, Explanation, PriceOutcome};
+use crate::request::{PurchaseOptions, PurchaseRequest};
 use crate::signer::SignedCancellation;
-use crate::{Error, PurchaseOptions, PurchaseRequest};
 
 /// An HTTP client that pays when a seller demands it and the policy allows it.
 ///

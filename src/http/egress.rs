@@ -6,7 +6,8 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
-use crate::{Error, ErrorKind, Origin};
+use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 
 /// The client's own rules for destinations, checked before every request.
 #[derive(Clone, Copy, Debug, Default)]

@@ -18,12 +18,13 @@ use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
 use crate::credential::Credentials;
+use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
+use crate::origin::Origin;
 use crate::payment::{Deadline, PaidCall, Payer, Payment, RetryPolicy, SignedTerms, present};
 use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, Origin};
 
 /// The most redirects that bursar follows before a payment, as many as reqwest follows.
 pub(super) const MAX_HOPS: usize = 10;

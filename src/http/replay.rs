@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRA
 use http::{Method, StatusCode};
 use reqwest::{Request, Response};
 
-use crate::Origin;
+use crate::origin::Origin;
 
 /// Adds a new body to a request that has none.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use reqwest::{Body, Response};
 
 use super::client::Client;
 use super::replay::BodyFn;
-use crate::Error;
+use crate::error::Error;
 use crate::policy::PriceOutcome;
 use crate::request::{PurchaseOptions, purchase_setters};
 

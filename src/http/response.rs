@@ -2,9 +2,10 @@
 
 use reqwest::Response;
 
+use crate::error::{Error, ErrorKind, PaymentStatus};
+use crate::money::Usd;
 use crate::payment::PaymentRecord;
 use crate::x402::{Receipt, SignedPayment};
-use crate::{Error, ErrorKind, PaymentStatus, Usd};
 
 /// The call by API key that brought a response.
 ///

@@ -10,8 +10,8 @@ use super::body::PartlyRead;
 use super::challenge::Challenge;
 use super::exchange::Exchange;
 use super::replay::Replay;
+use crate::error::{Error, ErrorKind};
 use crate::payment::{AfterSigning, Payment, Reply, ReplyBody, ReplyHead, Transport};
-use crate::{Error, ErrorKind};
 
 /// How much of the body of a failed paid call bursar reads for its hash, and how long it waits for it.
 const EVIDENCE: (usize, std::time::Duration) = (64 * 1024, std::time::Duration::from_secs(2));

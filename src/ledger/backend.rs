@@ -13,7 +13,7 @@ use super::{
     Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
     Transition, Verification,
 };
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
 /// A database. Clones use the same one.

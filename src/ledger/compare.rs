@@ -17,7 +17,8 @@ impl Ledger {
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// use bursar::{CallPlan, Ledger};
+    /// use bursar::Ledger;
+    /// use bursar::credential::CallPlan;
     ///
     /// let ledger = Ledger::open("agent.db")?;
     /// let plan: CallPlan = "monthly=10,included=1000,per-call=0.002".parse()?;

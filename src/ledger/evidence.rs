@@ -6,8 +6,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Ledger, LedgerError, Purchase, PurchaseId, PurchaseKey, Refund, SellerAnswer, State};
+use crate::clock::Timestamp;
 use crate::json_text::{hash, optional_hash};
-use crate::{Network, Timestamp, Usd};
+use crate::money::{Network, Usd};
 
 /// All facts about one purchase, to show to the seller, a facilitator or a court.
 ///
@@ -124,7 +125,8 @@ impl Ledger {
     ///
     /// ```no_run
     /// # async fn example(payment: &bursar::SignedPayment) -> Result<(), Box<dyn std::error::Error>> {
-    /// use bursar::{Ledger, PurchaseKey};
+    /// use bursar::Ledger;
+    /// use bursar::ledger::PurchaseKey;
     ///
     /// let ledger = Ledger::open("agent.db")?;
     /// let key = PurchaseKey::new(payment.payer, payment.purchase.clone());

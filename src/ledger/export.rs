@@ -48,7 +48,8 @@ const COLUMNS: [&str; 29] = [
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use bursar::{Filter, Ledger, write_csv};
+/// use bursar::Ledger;
+/// use bursar::ledger::{Filter, write_csv};
 ///
 /// let ledger = Ledger::memory();
 /// let purchases = ledger.purchases(&Filter::all()).await?;

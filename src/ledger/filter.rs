@@ -3,14 +3,16 @@
 use alloy::primitives::Address;
 
 use super::{Purchase, PurchaseId, State};
-use crate::{Origin, Timestamp};
+use crate::clock::Timestamp;
+use crate::origin::Origin;
 
 /// Selects the purchases that [`Ledger::purchases`](super::Ledger::purchases) returns.
 ///
 /// A purchase is selected if it meets all conditions that are set.
 ///
 /// ```
-/// use bursar::{Filter, State, Timestamp};
+/// use bursar::Timestamp;
+/// use bursar::ledger::{Filter, State};
 ///
 /// let mut filter = Filter::all();
 /// filter.tag = Some("research".to_owned());

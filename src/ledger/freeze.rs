@@ -1,7 +1,7 @@
 //! Freezing a ledger: nothing is paid from it until it is unfrozen.
 
 use super::{Ledger, LedgerError};
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// The freeze of a ledger: nothing is paid from it until it is unfrozen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Ledger {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), bursar::LedgerError> {
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
     /// use bursar::Ledger;
     ///
     /// let ledger = Ledger::memory();

@@ -9,12 +9,13 @@ use crate::eip3009::PurchaseId;
 /// Two payers that share a ledger can use the same id for different purchases.
 ///
 /// ```
-/// use bursar::{Address, PurchaseKey};
+/// use bursar::Address;
+/// use bursar::ledger::PurchaseKey;
 ///
 /// let payer = Address::repeat_byte(0xAB);
 /// let key = PurchaseKey::new(payer, "order-1".parse()?);
 /// assert_eq!((key.payer, key.id.as_str()), (payer, "order-1"));
-/// # Ok::<(), bursar::PurchaseIdError>(())
+/// # Ok::<(), bursar::ledger::PurchaseIdError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -67,8 +67,8 @@ use memory::Memory;
 use pending::Pending;
 use reservation::Plan;
 
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::limit::{LimitCheck, LimitStatus};
-use crate::{Clock, SystemClock, Timestamp};
 
 /// A record of every purchase: in memory, in a SQLite file or in a PostgreSQL database.
 ///
@@ -84,9 +84,10 @@ use crate::{Clock, SystemClock, Timestamp};
 /// written, the method returns an error and the client does not pay.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), bursar::LedgerError> {
+/// # async fn example() -> Result<(), bursar::ledger::LedgerError> {
 /// use bursar::report::Selection;
-/// use bursar::{Filter, Ledger};
+/// use bursar::Ledger;
+/// use bursar::ledger::Filter;
 ///
 /// let ledger = Ledger::open("agent.db")?;
 /// for purchase in ledger.purchases(&Filter::all()).await? {
@@ -161,7 +162,7 @@ impl Ledger {
     /// use bursar::Ledger;
     ///
     /// let ledger = Ledger::sqlite("agent.db")?;
-    /// # Ok::<(), bursar::LedgerError>(())
+    /// # Ok::<(), bursar::ledger::LedgerError>(())
     /// ```
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
@@ -196,7 +197,7 @@ impl Ledger {
     /// another program or to a newer bursar.
     ///
     /// ```no_run
-    /// # async fn example() -> Result<(), bursar::LedgerError> {
+    /// # async fn example() -> Result<(), bursar::ledger::LedgerError> {
     /// use bursar::Ledger;
     ///
     /// let ledger = Ledger::postgres("postgresql://agent@db.example/agents").await?;
@@ -238,7 +239,7 @@ impl Ledger {
     /// use bursar::Ledger;
     ///
     /// let ledger = Ledger::open(":memory:")?;
-    /// # Ok::<(), bursar::LedgerError>(())
+    /// # Ok::<(), bursar::ledger::LedgerError>(())
     /// ```
     pub fn open(url_or_path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let path = url_or_path.as_ref();
@@ -341,8 +342,9 @@ impl Ledger {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), bursar::LedgerError> {
-    /// use bursar::{Filter, Ledger, State};
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
+    /// use bursar::Ledger;
+    /// use bursar::ledger::{Filter, State};
     ///
     /// let ledger = Ledger::memory();
     /// let mut settled = Filter::all();

@@ -22,8 +22,9 @@ use super::{
     Filter, Ledger, Purchase, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State,
     Terms, Transition,
 };
+use crate::clock::Timestamp;
 use crate::limit::{Limit, LimitKind, Scope};
-use crate::{Timestamp, Usd};
+use crate::money::Usd;
 
 /// What the limit allows, in micro-dollars.
 const LIMIT: u64 = 100;

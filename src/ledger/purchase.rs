@@ -8,10 +8,12 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
+use crate::clock::Timestamp;
 use crate::json_text::{hash, optional_hash};
 use crate::limit::{Denial, Rule};
 use crate::money::Asset;
-use crate::{Network, Origin, Timestamp, Usd};
+use crate::money::{Network, Usd};
+use crate::origin::Origin;
 
 /// The state of a purchase.
 ///
@@ -97,8 +99,8 @@ impl FromStr for State {
 /// `transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
 ///
 /// ```
-/// # async fn example(ledger: bursar::Ledger) -> Result<(), bursar::LedgerError> {
-/// use bursar::Filter;
+/// # async fn example(ledger: bursar::Ledger) -> Result<(), bursar::ledger::LedgerError> {
+/// use bursar::ledger::Filter;
 ///
 /// for purchase in ledger.purchases(&Filter::all()).await? {
 ///     println!("{} {} {} {}", purchase.reserved_at, purchase.state, purchase.origin, purchase.id);

@@ -5,8 +5,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{Filter, Ledger, LedgerError, Purchase, PurchaseId, State, Transition};
-use crate::Timestamp;
 use crate::chain::{Answer, ChainReader, ProofKind, Question};
+use crate::clock::Timestamp;
 
 /// The number of purchases that are looked up on the chain at the same time.
 const AT_ONCE: usize = 8;

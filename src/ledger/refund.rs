@@ -4,7 +4,8 @@ use alloy::primitives::{B256, U256};
 use serde::{Deserialize, Serialize};
 
 use super::{Filter, Ledger, LedgerError, PurchaseKey, Transition};
-use crate::{Timestamp, json_text};
+use crate::clock::Timestamp;
+use crate::json_text;
 
 /// Money that came back for a purchase. A refund does not change the state of the purchase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +56,8 @@ impl Ledger {
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// use bursar::{B256, Ledger, U256};
+    /// use bursar::Ledger;
+    /// use bursar::primitives::{B256, U256};
     ///
     /// let ledger = Ledger::open("agent.db")?;
     /// let transaction: B256 =

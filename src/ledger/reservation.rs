@@ -5,8 +5,9 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use super::{NewPurchase, Purchase, PurchaseKey, State};
+use crate::clock::Timestamp;
 use crate::limit::{Amount, Chargeable, Denial, LimitCheck, Moment, Unit};
-use crate::{Origin, Timestamp};
+use crate::origin::Origin;
 
 /// A request to reserve the amount of a purchase.
 #[derive(Clone, Debug)]

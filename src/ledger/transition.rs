@@ -6,7 +6,7 @@ use alloy::primitives::B256;
 use secrecy::SecretString;
 
 use super::{LedgerError, Purchase, Refund, SellerAnswer, State};
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// The time after `validBefore` during which bursar still expects an authorization to settle. Block
 /// times on a chain differ from the clock of this machine.
@@ -295,9 +295,9 @@ mod tests {
     use alloy::primitives::{Address, U256};
 
     use super::*;
-    use crate::Network;
     use crate::ledger::NewPurchase;
     use crate::money::AssetRegistry;
+    use crate::money::Network;
 
     fn held() -> Purchase {
         let base = Network::from_chain_id(8453);

@@ -93,7 +93,7 @@ impl Ledger {
     /// [`Verification::is_sound`].
     ///
     /// ```no_run
-    /// # async fn example() -> Result<(), bursar::LedgerError> {
+    /// # async fn example() -> Result<(), bursar::ledger::LedgerError> {
     /// use bursar::Ledger;
     ///
     /// let ledger = Ledger::open("agent.db")?;

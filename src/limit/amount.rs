@@ -5,7 +5,7 @@ use std::fmt;
 use alloy::primitives::U256;
 use serde::{Serialize, Serializer};
 
-use crate::Usd;
+use crate::money::Usd;
 use crate::money::{Asset, TokenAmount};
 
 /// The amount of a limit or of a price: US dollars, or units of one token.
@@ -14,7 +14,8 @@ use crate::money::{Asset, TokenAmount};
 /// that token only.
 ///
 /// ```
-/// use bursar::{Amount, usd};
+/// use bursar::usd;
+/// use bursar::policy::Amount;
 ///
 /// let limit = Amount::from(usd!("0.05"));
 /// assert_eq!(limit.to_string(), "0.05 USD");
@@ -88,7 +89,8 @@ impl Serialize for Amount {
 /// A quantity that a limit counts: money, or a number of payments.
 ///
 /// ```
-/// use bursar::{Quantity, usd};
+/// use bursar::usd;
+/// use bursar::policy::Quantity;
 ///
 /// assert_eq!(Quantity::Amount(usd!("1.50").into()).to_string(), "1.50 USD");
 /// assert_eq!(Quantity::Payments(3).to_string(), "3 payments");

@@ -7,12 +7,13 @@ use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 
 use super::window::Length;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// A period of the calendar.
 ///
 /// ```
-/// use bursar::{Period, Policy, usd};
+/// use bursar::{Policy, usd};
+/// use bursar::policy::Period;
 ///
 /// let policy = Policy::new().calendar(Period::Month, "Europe/Berlin", usd!("50"));
 /// # let _ = policy;

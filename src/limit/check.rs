@@ -4,8 +4,9 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
 use super::{Denial, Limit, LimitQuery, Quantity, Rule, Usage};
+use crate::clock::Timestamp;
 use crate::money::Asset;
-use crate::{Origin, Timestamp};
+use crate::origin::Origin;
 
 /// The limits that one payment must pass, and the other rules that need the ledger.
 ///
@@ -41,7 +42,7 @@ pub(crate) struct PriceCeiling {
 /// The result of one rule: how much of a limit is used, and whether it refuses the payment.
 ///
 /// ```
-/// use bursar::LimitStatus;
+/// use bursar::policy::LimitStatus;
 ///
 /// fn describe(status: &LimitStatus) -> String {
 ///     match (&status.left, &status.limit) {

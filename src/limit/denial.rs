@@ -6,15 +6,17 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
 use super::{Limit, LimitKind, Quantity, Scope, ShortDuration};
+use crate::clock::Timestamp;
 use crate::money::{Asset, TokenAmount};
-use crate::{Origin, Timestamp};
+use crate::origin::Origin;
 
 /// A refusal by the policy. bursar signed nothing.
 ///
 /// The `Display` text is one line for people. Programs should read the fields.
 ///
 /// ```
-/// use bursar::{Denial, Rule, Timestamp};
+/// use bursar::{Denial, Timestamp};
+/// use bursar::policy::Rule;
 ///
 /// /// Returns the time at which it makes sense to try again.
 /// fn retry_at(denial: &Denial) -> Option<Timestamp> {
@@ -165,7 +167,7 @@ fn times(count: &Quantity) -> String {
 /// The rules of a policy. Each has a stable [name](Self::name).
 ///
 /// ```
-/// use bursar::Rule;
+/// use bursar::policy::Rule;
 ///
 /// assert_eq!(Rule::PerPayment.to_string(), "per_payment");
 /// ```

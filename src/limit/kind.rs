@@ -10,7 +10,7 @@ use super::{
     Amount, BEGINNING, Calendar, Moment, PaymentView, Quantity, Rule, Scope, Selector,
     ShortDuration, Window,
 };
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// One limit. A policy has `Limit<Selector>`; the limit as it applies to one payment is a `Limit<Scope>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,18 +5,18 @@ use std::fmt;
 use alloy::primitives::{Address, B256};
 use serde::{Serialize, Serializer};
 
-use crate::Network;
 use crate::money::Asset;
+use crate::money::Network;
 use crate::origin::{HostPattern, Origin};
 
 /// The payments that a limit adds up.
 ///
 /// ```
-/// use bursar::Scope;
+/// use bursar::policy::Scope;
 ///
 /// let scope = Scope::Origin("https://api.example.com".parse()?);
 /// assert_eq!(scope.to_string(), "origin https://api.example.com");
-/// # Ok::<(), bursar::ParseOriginError>(())
+/// # Ok::<(), bursar::origin::ParseOriginError>(())
 /// ```
 // To add a scope, change three places. The compiler and the tests find every spot in the first two:
 // 1. this file: the variants of `Scope` and `ScopeKind`, their `match`es, and `ScopeKind::SIMPLE`;

@@ -10,7 +10,7 @@
 use alloy::primitives::U256;
 
 use super::{Chargeable, LimitQuery, Moment, Sum, Unit, Usage, Window};
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// How exactly it is known when a total was last used, in milliseconds: one day.
 const USE_PRECISION: i64 = 86_400_000;

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use alloy::primitives::{Address, U256};
 
 use super::{Amount, Denial, Limit, LimitKind, Moment, PaymentView, Scope, Since, Window};
-use crate::{Network, Origin, Timestamp, Usd};
+use crate::clock::Timestamp;
+use crate::money::{Network, Usd};
+use crate::origin::Origin;
 
 /// One purchase as a limit counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

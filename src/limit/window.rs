@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Period;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// The start of a window that has no start.
 pub(crate) const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);

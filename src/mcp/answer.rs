@@ -2,7 +2,7 @@
 
 use rmcp::model::CallToolResult;
 
-use crate::PaymentStatus;
+use crate::error::PaymentStatus;
 use crate::payment::PaymentRecord;
 use crate::x402::{Receipt, SignedPayment};
 

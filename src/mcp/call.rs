@@ -13,15 +13,17 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use super::{PaidTools, ToolAnswer, unpaid};
+use crate::error::{Error, ErrorKind};
 use crate::ledger::BodyDigest;
 use crate::payment::{
     AfterSigning, Deadline, PaidCall, Payment, Reply, ReplyBody, ReplyHead, SignedTerms, Transport,
     present,
 };
 use crate::policy::PriceOutcome;
+use crate::request::PurchaseRequest;
 use crate::request::{PurchaseOptions, purchase_setters};
+use crate::text;
 use crate::x402::{PaymentRequired, SettlementResponse, WireError};
-use crate::{Error, ErrorKind, PurchaseRequest, text};
 
 /// The place of a payment in `params._meta`.
 const PAYMENT: &str = "x402/payment";

@@ -47,7 +47,7 @@
 //! # In the ledger
 //!
 //! A purchase of the tool `weather` has the origin of the server, the method `CALL` and the path `/mcp://tool/weather`. Limits
-//! on a tool and a [`Permission`](crate::Permission) with `path = "/mcp://tool/*"` match that path. The status of the answer
+//! on a tool and a [`Permission`](crate::policy::Permission) with `path = "/mcp://tool/*"` match that path. The status of the answer
 //! is 200, 402 for terms, and 500 for a result with `isError`. Two calls are identical when server, tool and arguments are the
 //! same, in any order of keys.
 
@@ -69,7 +69,7 @@ pub use call::ToolCall;
 pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
-use crate::{Payer, RetryPolicy};
+use crate::payment::{Payer, RetryPolicy};
 
 /// How long a tool may take unless [`PaidTools::answer_timeout`] sets another limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,7 +4,9 @@ use http::Method;
 use serde_json::Value;
 use url::Url;
 
-use crate::{Error, Origin, PurchaseRequest};
+use crate::error::Error;
+use crate::origin::Origin;
+use crate::request::PurchaseRequest;
 
 /// The domain of servers without a URL: a name that can never resolve (RFC 2606).
 const NOWHERE: &str = "mcp-stdio.invalid";

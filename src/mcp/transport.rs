@@ -24,8 +24,9 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::{Sse, SseStream};
 
+use crate::error::{Error, ErrorKind};
+use crate::http::{Client, RequestBuilder};
 use crate::payment::{PaymentRecord, retry_after};
-use crate::{Client, Error, ErrorKind, RequestBuilder};
 
 /// The longest message, as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;

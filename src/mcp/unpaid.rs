@@ -3,8 +3,9 @@
 use rmcp::model::{CallToolResult, ErrorData};
 use serde_json::Value;
 
+use crate::error::Error;
+use crate::text;
 use crate::x402::PaymentRequired;
-use crate::{Error, text};
 
 /// The JSON-RPC codes of terms: x402's, and the one of URL elicitation (SEP-1036).
 const CODES: [i32; 2] = [402, -32042];

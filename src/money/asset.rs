@@ -20,7 +20,8 @@ const DOMAIN_TYPEHASH: B256 =
 /// An `Asset` is cheap to clone.
 ///
 /// ```
-/// use bursar::{Asset, Network, U256, address};
+/// use bursar::{Asset, Network};
+/// use bursar::primitives::{U256, address};
 ///
 /// let base: Network = "base".parse()?;
 /// let token = address!("60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42");
@@ -28,7 +29,7 @@ const DOMAIN_TYPEHASH: B256 =
 /// assert_eq!(eurc.to_string(), "EURC@eip155:8453");
 /// assert_eq!(eurc.format_units(U256::from(1_500_000)), "1.5");
 /// assert_eq!(eurc.dollars(U256::from(1_500_000)), None); // it has no dollar value
-/// # Ok::<(), bursar::ParseNetworkError>(())
+/// # Ok::<(), bursar::money::ParseNetworkError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Asset(Arc<Token>);
@@ -70,7 +71,7 @@ impl Asset {
     ///
     /// The token has no value in dollars, so a policy must limit it in its own units. Call
     /// [`pegged_to_dollar`](Self::pegged_to_dollar) for a stablecoin in dollars. Register the token
-    /// with [`AssetRegistry::with`](crate::AssetRegistry::with) or with the policy.
+    /// with [`AssetRegistry::with`](crate::money::AssetRegistry::with) or with the policy.
     #[must_use]
     pub fn new(
         network: Network,
@@ -102,7 +103,8 @@ impl Asset {
     /// Returns the same token with a dollar peg: every limit counts one whole token as one dollar.
     ///
     /// ```
-    /// use bursar::{Asset, Network, U256, address, usd};
+    /// use bursar::{Asset, Network, usd};
+    /// use bursar::primitives::{U256, address};
     ///
     /// let token = address!("60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42");
     /// let asset = Asset::new(Network::from_chain_id(1), token, "XUSD", 18, "X Dollar", "1")

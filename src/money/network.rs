@@ -15,7 +15,7 @@ use std::str::FromStr;
 /// assert_eq!(base.to_string(), "eip155:8453");
 /// assert_eq!(base, "eip155:8453".parse()?);
 /// assert!("eip155:0x2105".parse::<Network>().is_err());
-/// # Ok::<(), bursar::ParseNetworkError>(())
+/// # Ok::<(), bursar::money::ParseNetworkError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(u64);

@@ -13,12 +13,13 @@ use super::{Asset, Network, TransferMethod};
 /// A policy begins with [`stablecoins`](Self::stablecoins).
 ///
 /// ```
-/// use bursar::{AssetRegistry, Network};
+/// use bursar::Network;
+/// use bursar::money::AssetRegistry;
 ///
 /// let base: Network = "base".parse()?;
 /// let usdc = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap();
 /// assert_eq!((usdc.decimals(), usdc.eip712_name()), (6, "USD Coin"));
-/// # Ok::<(), bursar::ParseNetworkError>(())
+/// # Ok::<(), bursar::money::ParseNetworkError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct AssetRegistry(HashMap<(Network, Address), Asset>);

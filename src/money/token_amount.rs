@@ -9,7 +9,9 @@ use super::{Asset, Usd};
 /// An exact amount of a token.
 ///
 /// ```
-/// use bursar::{AssetRegistry, Network, TokenAmount, U256, usd};
+/// use bursar::{Network, TokenAmount, usd};
+/// use bursar::money::AssetRegistry;
+/// use bursar::primitives::U256;
 ///
 /// let base: Network = "base".parse()?;
 /// let usdc = AssetRegistry::stablecoins().find_symbol(base, "USDC").unwrap();
@@ -17,7 +19,7 @@ use super::{Asset, Usd};
 /// assert_eq!(amount.units(), U256::from(10_000));
 /// assert_eq!(amount.dollars(), Some(usd!("0.01")));
 /// assert_eq!(amount.to_string(), "0.01 USDC");
-/// # Ok::<(), bursar::ParseNetworkError>(())
+/// # Ok::<(), bursar::money::ParseNetworkError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenAmount {

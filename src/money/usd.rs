@@ -15,7 +15,7 @@ use std::str::FromStr;
 /// assert_eq!(usd!("0.05").micros(), 50_000);
 /// assert_eq!("$1.50".parse::<Usd>()?.to_string(), "1.50");
 /// assert!("0.0000001".parse::<Usd>().is_err()); // finer than a micro-dollar
-/// # Ok::<(), bursar::ParseUsdError>(())
+/// # Ok::<(), bursar::money::ParseUsdError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Usd(u64);

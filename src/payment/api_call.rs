@@ -4,16 +4,19 @@ use alloy::primitives::{Address, U256};
 
 use super::Payer;
 use super::authorize::no_randomness;
+use crate::clock::Timestamp;
 use crate::credential::Credential;
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{
     Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
 };
+use crate::money::Usd;
 use crate::money::{Asset, TokenAmount};
 use crate::policy::Facts;
+use crate::request::PurchaseRequest;
 use crate::telemetry::{Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
-use crate::{Error, ErrorKind, PurchaseRequest, Timestamp, Usd};
 
 /// A call by API key that the ledger counts.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl Payer {
     /// [`Client`](crate::Client) calls this before it sends anything. Call it before you send a request yourself.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] with [`Rule::Permission`](crate::Rule::Permission).
+    /// [`ErrorKind::Denied`] with [`Rule::Permission`](crate::policy::Rule::Permission).
     pub fn permit(&self, request: &PurchaseRequest) -> Result<(), Error> {
         let agent = self.inner.agent.as_deref();
         match self.inner.policy.forbids(request, agent) {

@@ -13,17 +13,21 @@ use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
 use super::transport::AfterSigning;
 use super::{Payer, Payment};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::ledger::{
     self, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms, Transition,
 };
 use crate::limit::LimitCheck;
+use crate::origin::Origin;
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
+use crate::request::PurchaseRequest;
 use crate::signer::{Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
+use crate::text;
 use crate::x402::SignedPayment;
 use crate::x402::{self, ExactPayload, PaymentRequired, Version, WireError};
 use crate::x402::{Quote, Unpayable};
-use crate::{Error, ErrorKind, Origin, PaymentStatus, PurchaseRequest, Timestamp, text};
 
 /// How long a reservation outlives the signer's own time limit before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
+use crate::clock::Clock;
+use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::policy::{AnyApprover, Approver, Policy};
 use crate::signer::{AnySigner, Signer};
 use crate::telemetry::{AnyObserver, Observer};
-use crate::{Clock, Error};
 
 /// Builds a [`Payer`]. Signer, policy and ledger are required.
 ///

@@ -1,9 +1,9 @@
 //! Cancelling an authorization before it expires.
 
 use super::Payer;
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{PurchaseId, PurchaseKey};
 use crate::signer::{CancelAuthorization, SignedCancellation};
-use crate::{Error, ErrorKind};
 
 impl Payer {
     /// Signs a cancellation of the authorization of a purchase.

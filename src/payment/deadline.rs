@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// The time that a call may take: a bound for the whole call, and one for each answer.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Payer;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::ledger::{Purchase, PurchaseKey, State, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
 

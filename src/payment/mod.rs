@@ -34,17 +34,19 @@ pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transp
 
 use terms_cache::TermsCache;
 
+use crate::clock::Timestamp;
+use crate::error::Error;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
 use crate::policy::{
     AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
 };
+use crate::request::PurchaseRequest;
 use crate::signer::AnySigner;
 use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
-use crate::{Error, PurchaseRequest, Timestamp};
 
 /// A signer that pays under a policy and records every payment in a ledger.
 ///
@@ -52,7 +54,8 @@ use crate::{Error, PurchaseRequest, Timestamp};
 /// and share everything.
 ///
 /// ```
-/// # use bursar::{Error, Ledger, LocalSigner, Payer, PaymentRequired, Policy, PurchaseRequest};
+/// # use bursar::{Error, Ledger, LocalSigner, Payer, Policy, PurchaseRequest};
+/// # use bursar::x402::PaymentRequired;
 /// # async fn example(terms: &[u8]) -> Result<(), Error> {
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)

@@ -12,11 +12,12 @@ use super::Payer;
 use super::drop_guard::DropGuard;
 use super::reply::ReplyHead;
 use super::transport::AfterSigning;
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{BodyDigest, Transition};
 use crate::telemetry::EventKind;
+use crate::text;
 use crate::x402::{self, PaymentRequired, Version};
 use crate::x402::{Claim, Receipt, SignedPayment};
-use crate::{Error, ErrorKind, text};
 
 /// How long a call that presents a payment has it for itself before it must renew the lease.
 ///
@@ -31,7 +32,7 @@ pub(super) const PRESENTER_LEASE: Duration = Duration::from_secs(20);
 ///
 /// ```
 /// use bursar::reqwest::{StatusCode, header::HeaderMap};
-/// use bursar::{Outcome, Payment};
+/// use bursar::payment::{Outcome, Payment};
 ///
 /// async fn report(payment: Payment, status: StatusCode, headers: &HeaderMap) {
 ///     match payment.conclude(status, headers, None).await {

@@ -12,8 +12,10 @@ use tracing::Instrument;
 use super::reply::ReplyHead;
 use super::transport::{AfterSigning, PaymentRecord, Reply, Transport};
 use super::{Deadline, Outcome, Payer, Payment, RetryPolicy};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::request::PurchaseRequest;
 use crate::x402::PaymentRequired;
-use crate::{Error, ErrorKind, PurchaseRequest, Timestamp};
 
 /// The longest `Retry-After` that bursar waits for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);

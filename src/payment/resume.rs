@@ -5,11 +5,13 @@ use secrecy::ExposeSecret;
 use super::drop_guard::{DropGuard, Stage};
 use super::payment::PRESENTER_LEASE;
 use super::{Payer, Payment};
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{Purchase, PurchaseKey, Resumption, State, Transition};
 use crate::money::TokenAmount;
+use crate::request::PurchaseRequest;
 use crate::telemetry::{EventKind, PurchaseEvents};
+use crate::x402;
 use crate::x402::{Receipt, SignedPayment};
-use crate::{Error, ErrorKind, PurchaseRequest, x402};
 
 impl Payer {
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.

@@ -7,8 +7,10 @@ use http::Method;
 use url::Url;
 
 use super::Payer;
+use crate::clock::Timestamp;
+use crate::origin::Origin;
+use crate::request::PurchaseRequest;
 use crate::x402::PaymentRequired;
-use crate::{Origin, PurchaseRequest, Timestamp};
 
 /// The most paths that the cache holds. Beyond them, the one that expires first is removed.
 const MOST: usize = 1024;

@@ -6,10 +6,10 @@ use http::StatusCode;
 
 use super::Payment;
 use super::reply::ReplyHead;
+use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::ledger::BodyDigest;
 use crate::x402::PaymentRequired;
 use crate::x402::{Receipt, SignedPayment};
-use crate::{Error, ErrorKind, PaymentStatus};
 
 /// Sends one request with its payment: over HTTP, through a stack of middleware, or as a call of an MCP tool.
 ///

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::limit::ShortDuration;
 use crate::money::TokenAmount;
-use crate::{Network, Origin, Usd};
+use crate::money::{Network, Usd};
+use crate::origin::Origin;
 
 /// Decides payments that the policy wants approved.
 ///
@@ -148,7 +149,8 @@ pub struct ApproverFn<F>(F);
 /// Makes an approver of an async closure. The closure is given its own copy of the request.
 ///
 /// ```
-/// use bursar::{Verdict, approve_fn, usd};
+/// use bursar::usd;
+/// use bursar::approval::{Verdict, approve_fn};
 ///
 /// let approver = approve_fn(|request| async move {
 ///     match request.usd {

@@ -8,9 +8,9 @@ use alloy::primitives::Address;
 use super::{
     DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
 };
-use crate::Network;
 use crate::limit::{Amount, Calendar, Limit, LimitKind, Period, Scope, ScopeKind, Selector};
 use crate::money::Asset;
+use crate::money::Network;
 use crate::origin::Origin;
 
 /// The methods that set limits, on everything or on a scope.
@@ -72,7 +72,7 @@ macro_rules! limit_methods {
             self.limit(not_empty(window).map(|window| LimitKind::Payments(window, max)))
         }
 
-        /// Payments above this amount need the [`Approver`](crate::Approver)'s word.
+        /// Payments above this amount need the [`Approver`](crate::approval::Approver)'s word.
         #[must_use]
         pub fn ask_above(self, threshold: impl Into<Amount>) -> Self {
             self.asked(threshold.into())

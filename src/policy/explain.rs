@@ -7,10 +7,12 @@ use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
 use super::{Facts, Policy};
+use crate::clock::Timestamp;
 use crate::limit::{Amount, Denial, LimitStatus, NoUsage, Rule};
+use crate::money::Network;
 use crate::money::{Asset, TransferMethod};
+use crate::request::PurchaseRequest;
 use crate::x402::Quote;
-use crate::{Network, PurchaseRequest, Timestamp};
 
 /// The price that a seller might ask, for [`Policy::explain`] and [`Payer::explain`](crate::Payer::explain).
 ///
@@ -18,7 +20,8 @@ use crate::{Network, PurchaseRequest, Timestamp};
 /// allows, on the first network of the policy, to an invented payee.
 ///
 /// ```
-/// use bursar::{AskingPrice, Policy, PurchaseRequest, Timestamp, usd};
+/// use bursar::{Policy, PurchaseRequest, Timestamp, usd};
+/// use bursar::policy::AskingPrice;
 ///
 /// let policy = Policy::new().network("base").network("polygon");
 /// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;

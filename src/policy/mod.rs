@@ -1,6 +1,6 @@
 //! What may be bought: limits, rules, approvals.
 
-mod approval;
+pub mod approval;
 mod builder;
 mod explain;
 mod permission;
@@ -16,9 +16,9 @@ use url::Url;
 
 use crate::limit::{Limit, LimitKind, Selector};
 use crate::money::{Asset, AssetRegistry};
+use crate::money::{Network, ParseNetworkError};
 pub(crate) use crate::origin::HostMatch;
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
-use crate::{Network, ParseNetworkError};
 
 pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
 pub(crate) use approval::AnyApprover;
@@ -64,7 +64,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 ///     .host_limits("api.example.com", |host| host.per_day(usd!("1")))
 ///     .tag_limits("research", |tag| tag.lifetime(usd!("20")));
 /// policy.check()?;
-/// # Ok::<(), bursar::PolicyError>(())
+/// # Ok::<(), bursar::policy::PolicyError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Policy {

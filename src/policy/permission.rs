@@ -3,20 +3,21 @@
 use http::Method;
 
 use super::{Denial, HostMatch, Policy, PolicyError, Rule};
-use crate::PurchaseRequest;
+use crate::request::PurchaseRequest;
 
 /// Requests that may be made: by whom, to which hosts, with which methods, to which paths. What is
 /// not said is not restricted.
 ///
 /// ```
-/// use bursar::{Permission, Policy};
+/// use bursar::Policy;
+/// use bursar::policy::Permission;
 ///
 /// let policy = Policy::new()
 ///     .allow_network("base")
 ///     .permit(Permission::new().agent("researcher").host("*.example.com").method("GET").path("/v1/**"))
 ///     .permit(Permission::new().agent("operator"));
 /// policy.check()?;
-/// # Ok::<(), bursar::PolicyError>(())
+/// # Ok::<(), bursar::policy::PolicyError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Permission {

@@ -9,14 +9,16 @@ use alloy::primitives::{Address, U256};
 use url::Url;
 
 use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
+use crate::clock::Timestamp;
 use crate::limit::{
     Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
     Rule, Scope, Selector,
 };
 use crate::money::Asset;
 use crate::origin::Origin;
+use crate::request::PurchaseRequest;
 use crate::x402::Quote;
-use crate::{PurchaseRequest, Timestamp, text, usd};
+use crate::{text, usd};
 
 /// The default of `loop_guard`: more payments for the same request look like a loop.
 const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);

@@ -22,7 +22,8 @@ use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthori
 /// ```
 /// use std::time::Duration;
 ///
-/// use bursar::{AlloySigner, ClientBuilder};
+/// use bursar::ClientBuilder;
+/// use bursar::signer::AlloySigner;
 ///
 /// fn pay_with<S>(device: S, client: ClientBuilder) -> ClientBuilder
 /// where

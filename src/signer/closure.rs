@@ -18,7 +18,8 @@ pub struct SignerFn<F> {
 /// The closure receives its own copy of the authorization. The signer cannot sign cancellations.
 ///
 /// ```
-/// use bursar::{Address, SignerError, signer_fn};
+/// use bursar::{Address, signer_fn};
+/// use bursar::signer::SignerError;
 ///
 /// let signer = signer_fn(Address::ZERO, |authorization| async move {
 ///     Err(SignerError::rejected(format!("will not pay {}", authorization.amount())))

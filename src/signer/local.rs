@@ -23,7 +23,7 @@ use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthori
 ///
 /// let signer = LocalSigner::from_env("BURSAR_PRIVATE_KEY")?;
 /// println!("send test USDC to {}", signer.address());
-/// # Ok::<(), bursar::KeyError>(())
+/// # Ok::<(), bursar::signer::KeyError>(())
 /// ```
 pub struct LocalSigner {
     key: PrivateKey,
@@ -123,7 +123,7 @@ impl LocalSigner {
     ///
     /// let signer = LocalSigner::random()?;
     /// assert!(format!("{signer:?}").starts_with("LocalSigner(0x"));
-    /// # Ok::<(), bursar::KeyError>(())
+    /// # Ok::<(), bursar::signer::KeyError>(())
     /// ```
     ///
     /// # Errors

@@ -37,7 +37,8 @@ use crate::eip3009::{WrongSignature, check, check_signature};
 /// `async fn`:
 ///
 /// ```
-/// use bursar::{Address, Signature, Signer, SignerError, TransferAuthorization};
+/// use bursar::{Address, Signer};
+/// use bursar::signer::{Signature, SignerError, TransferAuthorization};
 ///
 /// struct Vault { address: Address }
 ///
@@ -111,7 +112,7 @@ pub enum AccountKind {
 /// bursar repeats the message in its own errors. Do not put key material into it.
 ///
 /// ```
-/// use bursar::SignerError;
+/// use bursar::signer::SignerError;
 ///
 /// let error = SignerError::rejected("the owner pressed no");
 /// assert!(error.is_rejected() && !error.is_timeout());

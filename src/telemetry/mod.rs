@@ -38,7 +38,7 @@
 //!
 //! Each attempt at a purchase has one `signed` or `resumed`. After it comes exactly one of `settled`,
 //! `rejected` and `unresolved`. The seller can use the money in all three cases. A
-//! [`Payment`](crate::Payment) that you conclude twice has two such events.
+//! [`Payment`](crate::payment::Payment) that you conclude twice has two such events.
 //!
 //! # Spans and log events
 //!
@@ -74,10 +74,11 @@ use std::time::Duration;
 
 pub use counts::Counts;
 
+use crate::clock::Timestamp;
 use crate::ledger::{Purchase, PurchaseId};
 use crate::money::TokenAmount;
+use crate::origin::Origin;
 use crate::policy::Rule;
-use crate::{Origin, Timestamp};
 
 /// A receiver of the events of purchases.
 ///

@@ -19,7 +19,8 @@ const SHORTEST_WINDOW: u64 = 6;
 /// bursar has verified every field against its [`AssetRegistry`].
 ///
 /// ```
-/// use bursar::{AssetRegistry, PaymentRequired, Quote};
+/// use bursar::money::AssetRegistry;
+/// use bursar::x402::{PaymentRequired, Quote};
 ///
 /// let terms = br#"{"x402Version":2,"accepts":[{"scheme":"exact","network":"eip155:84532",
 ///     "amount":"10000","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e",

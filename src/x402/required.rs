@@ -14,17 +14,17 @@ const MAX_OFFERS: usize = 32;
 
 /// A seller's terms, from the `PAYMENT-REQUIRED` header (version 2) or the body of the 402.
 ///
-/// Every field is a claim of the seller. Use [`Quote::read`](crate::Quote::read) to verify an offer.
+/// Every field is a claim of the seller. Use [`Quote::read`](crate::x402::Quote::read) to verify an offer.
 ///
 /// ```
-/// use bursar::PaymentRequired;
+/// use bursar::x402::PaymentRequired;
 ///
 /// let required = PaymentRequired::from_json(
 ///     br#"{"x402Version":2,"resource":{"url":"https://api.example.com/report"},"accepts":[]}"#,
 /// )?;
 /// assert_eq!(required.resource_url(), Some("https://api.example.com/report"));
 /// assert!(required.offers().is_empty());
-/// # Ok::<(), bursar::WireError>(())
+/// # Ok::<(), bursar::x402::WireError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct PaymentRequired {

@@ -13,14 +13,14 @@ use crate::money::Network;
 /// It is a claim of the seller. Nothing authenticates it.
 ///
 /// ```
-/// use bursar::SettlementResponse;
+/// use bursar::x402::SettlementResponse;
 ///
 /// // The value of the header: base64 of `{"success":false,"errorReason":"insufficient_funds"}`.
 /// let header = b"eyJzdWNjZXNzIjpmYWxzZSwiZXJyb3JSZWFzb24iOiJpbnN1ZmZpY2llbnRfZnVuZHMifQ==";
 /// let response = SettlementResponse::from_header(header)?;
 /// assert!(!response.success);
 /// assert_eq!(response.error_reason.as_deref(), Some("insufficient_funds"));
-/// # Ok::<(), bursar::WireError>(())
+/// # Ok::<(), bursar::x402::WireError>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

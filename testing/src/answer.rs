@@ -20,7 +20,7 @@ use super::payment::{Authorization, Received};
 use super::route::{Content, Route};
 use super::terms::legacy_name;
 use bursar::Network;
-use bursar::Version;
+use bursar::x402::Version;
 
 /// In seconds.
 pub(super) const A_YEAR: u32 = 31_536_000;

@@ -20,7 +20,9 @@ use url::Url;
 use super::answer::{plain, redirect};
 use super::body::Body;
 use super::payment::Received;
-use bursar::{AssetRegistry, Clock, PaymentRequired, Quote, SystemClock};
+use bursar::clock::{Clock, SystemClock};
+use bursar::money::AssetRegistry;
+use bursar::x402::{PaymentRequired, Quote};
 
 /// A list of services on `127.0.0.1`, on a port that the system chose. It stops when dropped.
 ///

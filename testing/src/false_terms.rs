@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use super::fault::names;
-use bursar::Version;
+use bursar::x402::Version;
 
 /// What a seller's terms lie about: told of every offer, unless it says otherwise.
 ///

@@ -119,7 +119,10 @@ pub use node::{Node, NodeFault};
 pub use payment::{Authorization, Presented, Received};
 pub use route::Route;
 
-use bursar::{Asset, AssetRegistry, Clock, Network, SignedCancellation, SystemClock};
+use bursar::clock::{Clock, SystemClock};
+use bursar::money::AssetRegistry;
+use bursar::signer::SignedCancellation;
+use bursar::{Asset, Network};
 use chain::Chain;
 use seller::Seller;
 use terms::{Conditions, Price};

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
 use bursar::Timestamp;
-use bursar::Version;
+use bursar::x402::Version;
 
 /// A request that reached the paywall.
 #[derive(Clone, Debug)]

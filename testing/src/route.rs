@@ -13,8 +13,9 @@ use url::Url;
 use super::fault::{Fault, Faults};
 use super::payment::Received;
 use super::terms::{Conditions, Price};
-use bursar::Version;
-use bursar::{Asset, Flow, Usd};
+use bursar::x402::Flow;
+use bursar::x402::Version;
+use bursar::{Asset, Usd};
 
 /// Something the paywall sells: where it is, what it costs, what it answers, and how it misbehaves.
 ///

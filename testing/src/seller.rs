@@ -22,8 +22,10 @@ use super::payment::{Authorization, Presented, Received};
 use super::route::{PAYMENT_IDENTIFIER, Route};
 use super::terms::{Conditions, Price, Terms};
 use super::verify::{Reason, verify};
-use bursar::Version;
-use bursar::{Clock, Flow, Network, Timestamp};
+use bursar::clock::Clock;
+use bursar::x402::Flow;
+use bursar::x402::Version;
+use bursar::{Network, Timestamp};
 
 pub(super) struct Seller {
     pub(super) shelves: Vec<(Route, Conditions)>,

@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use bursar::Version;
-use bursar::{Asset, Flow, Network, Usd};
+use bursar::x402::Flow;
+use bursar::x402::Version;
+use bursar::{Asset, Network, Usd};
 
 /// What a route costs.
 #[derive(Clone, Debug)]

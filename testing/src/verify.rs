@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::chain::Token;
 use super::payment::{Authorization, Presented};
 use super::typed_data::{Domain, recover};
-use bursar::Version;
-use bursar::{AssetRegistry, Network};
+use bursar::Network;
+use bursar::money::AssetRegistry;
+use bursar::x402::Version;
 
 /// Why a payment is refused, spelled as official sellers spell it.
 pub(super) type Reason = &'static str;

@@ -7,10 +7,8 @@ use std::error::Error;
 
 use alloy::dyn_abi::TypedData;
 use bursar::reqwest::{self, StatusCode, Url};
-use bursar::{
-    Address, Client, Ledger, Policy, ResponseExt, Signature, Signer, SignerError,
-    TransferAuthorization, usd,
-};
+use bursar::signer::{Signature, SignerError, TransferAuthorization};
+use bursar::{Address, Client, Ledger, Policy, ResponseExt, Signer, usd};
 use bursar_testing::{Paywall, Route};
 
 /// The agent's side: where the service is, and whose money it signs away.

@@ -1,6 +1,7 @@
 //! Answers that deny, lie about, or beg for a payment.
 
-use bursar::{Address, ErrorKind, Rule, Url};
+use bursar::policy::Rule;
+use bursar::{Address, ErrorKind, Url};
 use bursar_testing::{Fault, Forgery, Lie};
 
 use crate::lies::STRANGER;

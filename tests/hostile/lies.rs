@@ -1,6 +1,8 @@
 //! Terms that lie.
 
-use bursar::{Address, ErrorKind, Rule, Url, address};
+use bursar::policy::Rule;
+use bursar::primitives::address;
+use bursar::{Address, ErrorKind, Url};
 use bursar_testing::{Fault, Lie};
 
 use crate::trial::{PRICE, Trial, denied, elsewhere, paid, rejected, run, trial, wallet};

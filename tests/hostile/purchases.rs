@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bursar::ledger::{Filter, State};
+use bursar::money::AssetRegistry;
+use bursar::policy::Rule;
+use bursar::primitives::U256;
 use bursar::{
-    Asset, AssetRegistry, ClientBuilder, ErrorKind, Filter, Network, PaymentStatus, RequestBuilder,
-    ResponseExt, Rule, State, Timestamp, U256, usd,
+    Asset, ClientBuilder, ErrorKind, Network, PaymentStatus, RequestBuilder, ResponseExt,
+    Timestamp, usd,
 };
 use bursar_testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
 

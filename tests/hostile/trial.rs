@@ -5,10 +5,14 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bursar::clock::{Clock, SystemClock};
+use bursar::ledger::{Filter, State};
+use bursar::policy::Rule;
+use bursar::primitives::U256;
+use bursar::signer::TransferAuthorization;
 use bursar::{
-    Address, Client, ClientBuilder, Clock, Error, ErrorKind, Filter, Ledger, LocalSigner,
-    PaymentStatus, Policy, Purchase, RequestBuilder, ResponseExt, Rule, Signer, State, SystemClock,
-    TransferAuthorization, U256, signer_fn, usd,
+    Address, Client, ClientBuilder, Error, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy,
+    Purchase, RequestBuilder, ResponseExt, Signer, signer_fn, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use reqwest::Response;

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bursar::ledger::Filter;
+use bursar::money::AssetRegistry;
+use bursar::payment::{Outcome, PayerBuilder, Payment};
+use bursar::policy::{AskingPrice, Explanation};
+use bursar::primitives::U256;
 use bursar::reqwest::StatusCode;
 use bursar::reqwest::header::HeaderMap;
+use bursar::x402::PaymentRequired;
 use bursar::{
-    Address, AskingPrice, Asset, AssetRegistry, Denial, Error, Explanation, Filter, Ledger,
-    LocalSigner, Network, Outcome, Payer, PayerBuilder, Payment, PaymentRequired, Policy,
-    PriceCheck, Purchase, PurchaseRequest, SignedPayment, Signer, Timestamp, TokenAmount, U256,
-    Usd, signer_fn,
+    Address, Asset, Denial, Error, Ledger, LocalSigner, Network, Payer, Policy, PriceCheck,
+    Purchase, PurchaseRequest, SignedPayment, Signer, Timestamp, TokenAmount, Usd, signer_fn,
 };
 use serde_json::{Value, json};
 

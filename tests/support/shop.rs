@@ -1,7 +1,8 @@
 //! A wallet, a policy, a client and a paywall with one report to sell.
 
+use bursar::ledger::Filter;
 use bursar::reqwest;
-use bursar::{Client, ClientBuilder, Filter, Ledger, LocalSigner, Policy, Purchase, usd};
+use bursar::{Client, ClientBuilder, Ledger, LocalSigner, Policy, Purchase, usd};
 use bursar_testing::{Paywall, Route};
 
 /// The key of Anvil's account 0, which is published with it.

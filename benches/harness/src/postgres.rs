@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use bursar::{PurchaseRequest, Ledger, LocalSigner, Outcome, Payer, PaymentRequired, Policy, usd};
+use bursar::{PurchaseRequest, Ledger, LocalSigner, Payer, Policy, usd};
+use bursar::payment::Outcome;
+use bursar::x402::PaymentRequired;
 use reqwest::StatusCode;
 
 use crate::clients::KEY;

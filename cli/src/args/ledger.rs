@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use bursar::{B256, CallPlan, Network, PurchaseId, U256};
+use bursar::credential::CallPlan;
+use bursar::primitives::{B256, U256};
+use bursar::{Network, PurchaseId};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::parse::endpoint;

@@ -33,7 +33,7 @@ pub(super) fn endpoint(text: &str) -> Result<(Network, String), String> {
     Ok((
         network
             .parse()
-            .map_err(|error: bursar::ParseNetworkError| error.to_string())?,
+            .map_err(|error: bursar::money::ParseNetworkError| error.to_string())?,
         url.to_owned(),
     ))
 }

@@ -21,7 +21,7 @@ fn name_of(group: &Group) -> String {
     group
         .name
         .as_deref()
-        .map_or_else(|| "(none)".to_owned(), bursar::excerpt)
+        .map_or_else(|| "(none)".to_owned(), bursar::text::excerpt)
 }
 
 /// Returns the dollars of a sum: `1.25`, or `≥ 1.25` if the sum is too large to add up.

@@ -1,8 +1,9 @@
 //! Writes a report as one HTML page. Strangers choose the names in it: maud escapes all of them, and the content
 //! security policy forbids scripts and loading.
 
+use bursar::policy::{Amount, LimitStatus, Quantity};
+use bursar::primitives::U256;
 use bursar::report::{Dimension, Group, Report, Section, Sum};
-use bursar::{Amount, LimitStatus, Quantity, U256};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};

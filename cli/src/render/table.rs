@@ -3,8 +3,10 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use bursar::Usd;
+use bursar::policy::LimitStatus;
 use bursar::report::{Group, Report, Section, Sum, Tally};
-use bursar::{LimitStatus, Usd, excerpt};
+use bursar::text::excerpt;
 
 use super::{dollars, name_of};
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use bursar::{ApprovalRequest, Approver, ChannelApprover, PendingApproval, Verdict};
+use bursar::approval::{ApprovalRequest, Approver, ChannelApprover, PendingApproval, Verdict};
 use rmcp::model::{
     ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
     InputRequest, InputRequiredResult, InputResponses, ProtocolVersion,

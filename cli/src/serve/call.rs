@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bursar::{ChannelApprover, PendingApproval};
+use bursar::approval::{ChannelApprover, PendingApproval};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

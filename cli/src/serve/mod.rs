@@ -33,11 +33,11 @@ mod untrusted;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar::approval::PendingApproval;
 use bursar::discovery::{Findings, Sources};
-use bursar::{
-    Client, Error, LimitStatus, Network, PaymentStatus, PendingApproval, PriceOutcome, Purchase,
-    PurchaseKey, Usd, reqwest,
-};
+use bursar::ledger::PurchaseKey;
+use bursar::policy::LimitStatus;
+use bursar::{Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, Usd, reqwest};
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -124,7 +124,7 @@ impl Server {
         let approval_timeout = args
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
-        let with_approver = |payer: bursar::PayerBuilder| payer.approver(CallerApprover);
+        let with_approver = |payer: bursar::payment::PayerBuilder| payer.approver(CallerApprover);
         let payer = wallet::paying_as(&args.wallet, allowance.policy, with_approver).await?;
         let mut client = Client::builder()
             .http(reqwest::Client::builder())

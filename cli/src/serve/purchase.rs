@@ -1,6 +1,7 @@
 //! The result of the tool `purchase`.
 
-use bursar::{PaymentStatus, Purchase, PurchaseId, State, Timestamp};
+use bursar::ledger::State;
+use bursar::{PaymentStatus, Purchase, PurchaseId, Timestamp};
 use serde::Serialize;
 
 use super::result::{ASK_AGAIN, RESUME};

@@ -30,11 +30,12 @@ use super::{
     Filter, Ledger, LedgerError, NewPurchase, Purchase, PurchaseKey, Refund, Reservation, Reserved,
     SellerAnswer, State, Terms, Transition,
 };
+use crate::clock::Timestamp;
 use crate::limit::{Amount, Limit, LimitKind, Quantity, Scope};
 use crate::limit::{Denial, Rule};
 use crate::limit::{LimitCheck, LimitStatus, PayeePin, PriceCeiling};
 use crate::money::{Asset, AssetRegistry, TokenAmount};
-use crate::{Network, Timestamp, Usd};
+use crate::money::{Network, Usd};
 
 const BASE: Network = Network::from_chain_id(8453);
 const SEPOLIA: Network = Network::from_chain_id(84_532);

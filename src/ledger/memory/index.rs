@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::ledger::{Purchase, State};
 use crate::limit::{Chargeable, LimitQuery, Moment, Scope, ScopeKind, Total, Totals};
 

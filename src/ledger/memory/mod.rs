@@ -18,11 +18,13 @@ use super::{
     Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
     Resumption, Transition, Verification,
 };
+use crate::clock::Timestamp;
 use crate::limit::{
     Charge, Chargeable, Denial, LimitCheck, LimitQuery, LimitStatus, Scope, Since, Sum, Total,
     TotalStore, Usage, leaves_at, running_total,
 };
-use crate::{Network, Origin, Timestamp};
+use crate::money::Network;
+use crate::origin::Origin;
 
 /// The purchases of this process.
 #[derive(Debug, Default)]

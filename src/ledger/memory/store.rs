@@ -7,7 +7,8 @@ use alloy::primitives::{Address, B256};
 use super::index::Index;
 use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
 use crate::limit::LimitCheck;
-use crate::{Network, Origin};
+use crate::money::Network;
+use crate::origin::Origin;
 
 /// Positions in [`Store::purchases`], in the order of the first reservations.
 type Places = BTreeSet<usize>;

@@ -9,7 +9,7 @@ use super::pool::{self, Failure};
 use super::rows::{answer, each, fetch};
 use super::view::View;
 use super::{ATTEMPTS, Database, discard_if_lost, pause};
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::query::{self, Present, Query};
 use crate::ledger::sql::row::{self, Cells, Stored, integer};

@@ -28,7 +28,7 @@ use super::{
     Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
     Resumption, Transition, Verification,
 };
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
 /// The schema that [`Ledger::postgres`](super::Ledger::postgres) uses.

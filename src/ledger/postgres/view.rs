@@ -12,7 +12,8 @@ use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
 use crate::ledger::sql::row::{Cells, freeze};
 use crate::ledger::{Freeze, LedgerError};
 use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, sum};
-use crate::{Network, Origin};
+use crate::money::Network;
+use crate::origin::Origin;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {

@@ -57,9 +57,11 @@ pub use selection::{Selection, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
 use super::{Ledger, LedgerError, Purchase, PurchaseId, State};
+use crate::clock::Timestamp;
 use crate::limit::LimitStatus;
 use crate::money::format_units;
-use crate::{Network, Origin, Timestamp, Usd};
+use crate::money::{Network, Usd};
+use crate::origin::Origin;
 
 /// The purchases of a period, added up.
 ///
@@ -246,7 +248,7 @@ impl Ledger {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), bursar::LedgerError> {
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
     /// use bursar::Ledger;
     /// use bursar::report::Selection;
     ///

@@ -7,8 +7,10 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
+use crate::clock::Timestamp;
 use crate::ledger::{Filter, Purchase};
-use crate::{HostPattern, PolicyError, Timestamp};
+use crate::origin::HostPattern;
+use crate::policy::PolicyError;
 
 /// The selection of purchases for a report. A purchase must meet all conditions that are set.
 ///

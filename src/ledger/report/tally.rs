@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, U256};
 use serde::{Serialize, Serializer};
 
+use crate::clock::Timestamp;
 use crate::json_text;
 use crate::ledger::{Purchase, State};
 use crate::money::format_units;
-use crate::{Network, Timestamp, Usd};
+use crate::money::{Network, Usd};
 
 /// Sums of purchases by their outcome. [The module](super) explains the parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -8,12 +8,14 @@ use alloy::primitives::Address;
 use super::row::{Cells, Columns, Event, Stored, integer};
 use super::scope::condition;
 use super::{Row, Value};
+use crate::clock::Timestamp;
 use crate::ledger::purchase::failed;
 use crate::ledger::{Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
-use crate::{Network, Origin, Timestamp};
+use crate::money::Network;
+use crate::origin::Origin;
 
 /// A statement with one `?` for each of its values, in order.
 #[derive(Clone, Debug)]

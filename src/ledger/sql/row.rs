@@ -6,13 +6,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Cell, Row, Value};
+use crate::clock::Timestamp;
 use crate::ledger::hash_chain::{self, Head};
 use crate::ledger::{
     Freeze, LedgerError, Purchase, PurchaseId, Refund, SellerAnswer, State, random_hex,
 };
 #[cfg(feature = "postgres")]
 use crate::limit::Sum;
-use crate::{Network, Origin, Timestamp, Usd};
+use crate::money::{Network, Usd};
+use crate::origin::Origin;
 
 /// A value with exactly one text form in the database, so that SQL can compare it.
 pub(in crate::ledger) trait Stored: Sized {

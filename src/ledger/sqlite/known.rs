@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use super::failed;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::row::Columns;
 use crate::ledger::{LedgerError, Purchase, PurchaseKey, State};

@@ -28,7 +28,7 @@ use super::{
     Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
     Resumption, Transition, Verification,
 };
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
 /// A handle on the thread that reads and writes the file.

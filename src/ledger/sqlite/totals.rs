@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::failed;
 use super::file::File;
-use crate::Timestamp;
+use crate::clock::Timestamp;
 use crate::ledger::{LedgerError, Purchase};
 use crate::limit::{Chargeable, LimitQuery, Scope, Sum, Total, Totals, Unit, Window, same_usage};
 

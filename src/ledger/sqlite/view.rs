@@ -4,6 +4,7 @@ use alloy::primitives::{Address, U256};
 
 use super::file::{self, File, Line};
 use super::totals;
+use crate::clock::Timestamp;
 use crate::ledger::sql::query::{Part, Present, Query, charge};
 use crate::ledger::sql::row::Cells;
 use crate::ledger::sql::scope::{index, indexed_scope};
@@ -11,7 +12,8 @@ use crate::ledger::{Freeze, LedgerError, Purchase};
 use crate::limit::{
     Charge, Denial, LimitQuery, Moment, Scope, Since, Sum, Total, TotalStore, Usage, running_total,
 };
-use crate::{Network, Origin, Timestamp};
+use crate::money::Network;
+use crate::origin::Origin;
 
 const BY_SELLER: &str = "purchases INDEXED BY by_seller";
 const UNDER_WAY: &str = "purchases INDEXED BY under_way";

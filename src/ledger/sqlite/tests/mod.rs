@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params_from_iter};
 
 use super::*;
-use crate::Usd;
 use crate::ledger::backend::Backend;
 use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, unknown, wish,
@@ -21,6 +20,7 @@ use crate::ledger::conformance::{
 use crate::ledger::sql::tables::VERSION;
 use crate::ledger::{Ledger, State};
 use crate::limit::{BEGINNING, LimitKind, Moment, Scope, Since};
+use crate::money::Usd;
 
 fn new_path() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

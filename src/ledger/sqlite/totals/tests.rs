@@ -13,7 +13,7 @@ use crate::ledger::conformance::{
 };
 use crate::ledger::{Ledger, LedgerFault, NewPurchase, Reserved};
 use crate::limit::{Limit, LimitKind};
-use crate::{Network, Usd};
+use crate::money::{Network, Usd};
 
 #[test]
 fn a_purchase_is_in_the_totals_of_the_scopes_that_cover_it() {
