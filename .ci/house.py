@@ -20,7 +20,7 @@ RETURNS_PER_1000 = 2
 EXAMPLES = 80
 
 TEST_MODULES = re.compile(r"#\[cfg\((?:all\()?(?:test|fuzzing)\b[^\]]*\]\s*(?:pub(?:\([a-z]+\))? )?mod (\w+);")
-INLINE_TESTS = re.compile(r"#\[cfg\(test\)\]\s*mod \w+ \{.*?^\}", re.S | re.M)
+INLINE_TESTS = re.compile(r"#\[cfg\(test\)\]\s*(?:pub\(\w+\) )?mod \w+ \{.*?^\}", re.S | re.M)
 
 
 def sources():

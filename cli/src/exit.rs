@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use bursar::config::ConfigError;
 use bursar::ledger::LedgerError;
 use bursar::policy::PolicyError;
+use bursar::report::UnknownZone;
 use bursar::signer::KeyError;
 use bursar::{Error, ErrorKind};
 
@@ -76,6 +77,12 @@ impl From<LedgerError> for Failure {
 
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<UnknownZone> for Failure {
+    fn from(error: UnknownZone) -> Self {
         Self::usage(error.to_string())
     }
 }

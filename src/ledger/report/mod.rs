@@ -53,7 +53,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use selection::{Selection, Zone};
+pub use selection::{Selection, UnknownZone, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
 use super::{Ledger, LedgerError, Purchase, PurchaseId, State};

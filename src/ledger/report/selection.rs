@@ -10,7 +10,6 @@ use serde::{Serialize, Serializer};
 use crate::clock::Timestamp;
 use crate::ledger::{Filter, Purchase};
 use crate::origin::HostPattern;
-use crate::policy::PolicyError;
 
 /// The selection of purchases for a report. A purchase must meet all conditions that are set.
 ///
@@ -153,18 +152,23 @@ impl Default for Zone {
     }
 }
 
+/// The name of a time zone that this machine does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnknownZone(String);
+
 impl Zone {
     /// Returns the zone with an IANA name such as `Europe/Berlin`, or `UTC`.
     ///
     /// # Errors
     /// Returns an error if this machine does not know the name.
-    pub fn named(name: &str) -> Result<Self, PolicyError> {
+    pub fn named(name: &str) -> Result<Self, UnknownZone> {
         crate::limit::time_zone(name)
             .map(|zone| Self {
                 zone,
                 name: name.to_owned(),
             })
-            .map_err(PolicyError::TimeZone)
+            .map_err(UnknownZone)
     }
 
     /// Returns the day of a time, such as `2026-11-23`, or `None` beyond the years ±9999.
