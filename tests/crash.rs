@@ -181,7 +181,7 @@ fn child() {
             drop(
                 client
                     .get(&url)
-                    .purchase_id(&format!("order-{id}"))
+                    .purchase_id(format!("order-{id}"))
                     .send()
                     .await,
             );

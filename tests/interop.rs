@@ -419,7 +419,7 @@ async fn a_purchase_presented_twice_is_paid_once() {
         let url = format!("{}/report", seller.url);
         let first = client
             .get(&url)
-            .purchase_id(&format!("order-{name}"))
+            .purchase_id(format!("order-{name}"))
             .send()
             .await
             .unwrap();
@@ -429,7 +429,7 @@ async fn a_purchase_presented_twice_is_paid_once() {
         // Official sellers refuse a nonce that was used. That is the chain protecting the money.
         let error = client
             .get(&url)
-            .purchase_id(&format!("order-{name}"))
+            .purchase_id(format!("order-{name}"))
             .send()
             .await
             .unwrap_err();

@@ -28,7 +28,9 @@ pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
 pub use payment::{Outcome, Payment};
 pub(crate) use present::{PaidCall, SignedTerms, present};
-pub(crate) use reply::{ReplyHead, retry_after};
+pub(crate) use reply::ReplyHead;
+#[cfg(feature = "mcp")]
+pub(crate) use reply::retry_after;
 pub use retry::RetryPolicy;
 pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 

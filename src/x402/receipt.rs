@@ -126,7 +126,7 @@ impl Receipt {
 pub(crate) enum Claim {
     Matching(Box<Receipt>),
     /// A receipt that proves nothing: of a failure, or of another payment.
-    Other(SettlementResponse),
+    Other(Box<SettlementResponse>),
     Malformed(WireError),
     Absent,
 }
@@ -146,7 +146,7 @@ impl Claim {
                     transaction,
                     claim,
                 })),
-                None => Self::Other(claim),
+                None => Self::Other(Box::new(claim)),
             },
         }
     }
