@@ -42,7 +42,7 @@ fn credential(
     table: &schema::Credential,
     mistakes: &Mistakes<'_>,
 ) -> Option<Credential> {
-    let plan = table.plan.as_ref().map(|plan| plan_of(plan));
+    let plan = table.plan.as_ref().map(plan_of);
     let mut credential = placed(at, table, mistakes)?;
     if let Some(preference) = content(table.prefer.as_ref()) {
         credential = credential.prefer(*preference);

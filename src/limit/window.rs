@@ -12,6 +12,10 @@ pub(crate) const BEGINNING: Timestamp = Timestamp::from_millis(i64::MIN);
 
 /// The time of a purchase that decides whether it lies in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "the variants have the names of the columns"
+)]
 pub(crate) enum Moment {
     /// The last moment at which the money can leave the wallet.
     CountsAt,

@@ -106,12 +106,11 @@ impl Store {
             }
             if known.is_unresolved()
                 && !(purchase.is_unresolved() && known.fingerprint == purchase.fingerprint)
+                && let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint)
             {
-                if let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint) {
-                    places.remove(&place);
-                    if places.is_empty() {
-                        self.unresolved_by_request.remove(&known.fingerprint);
-                    }
+                places.remove(&place);
+                if places.is_empty() {
+                    self.unresolved_by_request.remove(&known.fingerprint);
                 }
             }
             if is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase)) {
