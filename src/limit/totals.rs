@@ -39,13 +39,14 @@ impl Total {
         (!part.is_zero()).then_some((charge.at, part))
     }
 
-    /// Replaces the charge of `before` by the charge of `next`. Returns whether the total changed.
-    fn change(&mut self, before: Option<&impl Chargeable>, next: Option<&impl Chargeable>) -> bool {
-        let removed = before.and_then(|purchase| self.part(purchase));
-        let added = next.and_then(|purchase| self.part(purchase));
+    /// Replaces the charge of `old` by the charge of `new`. Returns whether the total changed.
+    fn change(&mut self, old: Option<&impl Chargeable>, new: Option<&impl Chargeable>) -> bool {
+        let removed = old.and_then(|purchase| self.part(purchase));
+        let added = new.and_then(|purchase| self.part(purchase));
         if removed == added {
             return false;
         }
+        let before = (self.sum, self.next);
         if let Some((_, part)) = removed {
             self.sum = self.sum.minus(part);
         }
@@ -53,7 +54,7 @@ impl Total {
             self.sum = self.sum.plus(part);
             self.next = self.next.min(at);
         }
-        true
+        (self.sum, self.next) != before
     }
 }
 
@@ -92,16 +93,16 @@ impl Totals {
         is_new
     }
 
-    /// Replaces the charge of `before` by the charge of `next` in every total. Both are in the scope, if they are
-    /// given. Returns whether any total changed.
+    /// Replaces the charge of `old` by the charge of `new` in every total. Both are in the scope, if they are given.
+    /// Returns whether any total changed.
     pub(crate) fn change(
         &mut self,
-        before: Option<&impl Chargeable>,
-        next: Option<&impl Chargeable>,
+        old: Option<&impl Chargeable>,
+        new: Option<&impl Chargeable>,
     ) -> bool {
         let mut is_changed = false;
         for kept in &mut self.0 {
-            if kept.total.change(before, next) {
+            if kept.total.change(old, new) {
                 kept.is_stored = false;
                 is_changed = true;
             }
