@@ -7,8 +7,11 @@
 //! assert!(policy.check().is_ok());
 //! ```
 
+pub use crate::error::{Error, ErrorKind, PaymentStatus};
+pub use crate::http::{Client, ResponseExt};
+pub use crate::ledger::Ledger;
+pub use crate::policy::Policy;
+pub use crate::request::PurchaseOptions;
+pub use crate::signer::LocalSigner;
 pub use crate::usd;
-pub use crate::{
-    Client, Error, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, PurchaseOptions, Receipt,
-    ResponseExt,
-};
+pub use crate::x402::Receipt;

@@ -90,7 +90,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             origin = Origin::of(request.url()).map(tracing::field::display),
             tag = self.call.options.tag_name(),
             status = Empty,
-            spend = Empty,
+            payment_status = Empty,
             error = Empty,
         );
         // The future is boxed: callers hold a small one, which is cheap to move.
@@ -98,11 +98,11 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16())
-                    .record("spend", response.payment_status().name());
+                    .record("payment_status", response.payment_status().name());
             }
             Err(error) => {
                 span.record("error", error.kind().name())
-                    .record("spend", error.payment_status().name());
+                    .record("payment_status", error.payment_status().name());
             }
         }
         answer

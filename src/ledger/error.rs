@@ -62,6 +62,7 @@ pub enum LedgerError {
     Host(String),
 }
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl LedgerError {
     /// Wraps an error of the database.
     pub(crate) fn store(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

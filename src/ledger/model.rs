@@ -1,8 +1,9 @@
-//! The books against the worst chain there can be: it cashes whatever was signed, at any moment that it
-//! is valid, once for each nonce, whatever the seller said of it.
+//! A model of the ledger and of the worst possible chain. The chain settles every signed authorization
+//! at any time at which it is valid, once for each nonce, and ignores the seller's answers.
 //!
-//! At every instant the limit must hold for what the chain has moved and what it still can. Books that
-//! are broken on purpose must be found out by the same suite: a suite that passes them proves nothing.
+//! At every time, the payments that the chain settled and those that it can still settle must be
+//! within the limit. The same tests must fail for ledgers that are broken on purpose: otherwise they
+//! would prove nothing.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -26,11 +27,11 @@ use crate::clock::Timestamp;
 use crate::limit::{Limit, LimitKind, Scope};
 use crate::money::Usd;
 
-/// What the limit allows, in micro-dollars.
+/// The limit in micro-dollars.
 const LIMIT: u64 = 100;
 const WINDOW: u64 = 120;
 
-/// What a step does, to one of a few purchases.
+/// A step, which changes one of a few purchases.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Reserve {
@@ -38,12 +39,12 @@ enum Step {
         value: u64,
         changed: bool,
     },
-    /// Two that ask for room at once.
+    /// Two reservations at the same time.
     ReserveBoth {
         ids: (u8, u8),
         value: u64,
     },
-    /// By a process whose clock is so many seconds behind.
+    /// By a process whose clock is `behind` seconds behind.
     Sign {
         id: u8,
         validity: u64,
@@ -59,20 +60,20 @@ enum Step {
     Reject {
         id: u8,
     },
-    /// A receipt, of a payment that was cashed or not.
+    /// A receipt for a payment that the chain has settled or not.
     Settle {
         id: u8,
-        cashed: bool,
+        settled_on_chain: bool,
     },
     Free {
         id: u8,
     },
     Resume,
-    /// The chain cashes the n-th authorization, if it is valid.
+    /// The chain settles the n-th authorization, if it is valid.
     Cash {
         number: usize,
     },
-    /// With the proof that only the chain can give, if it can.
+    /// With a proof of the chain, if there is one.
     Release {
         id: u8,
     },
@@ -90,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
         2 => id.clone().prop_map(|id| Step::Lose { id }),
         2 => id.clone().prop_map(|id| Step::Reject { id }),
-        3 => (id.clone(), any::<bool>()).prop_map(|(id, cashed)| Step::Settle { id, cashed }),
+        3 => (id.clone(), any::<bool>()).prop_map(|(id, settled_on_chain)| Step::Settle { id, settled_on_chain }),
         1 => id.clone().prop_map(|id| Step::Free { id }),
         1 => Just(Step::Resume),
         4 => (0..20_usize).prop_map(|number| Step::Cash { number }),
@@ -99,37 +100,37 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Ways in which books are built wrongly.
+/// Faults in a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
     None,
-    /// Gives the money back when an answer does not come.
+    /// Voids a purchase when the answer is lost.
     ReleaseOnTimeout,
-    /// Looks first, and holds afterwards.
+    /// Checks the limits first and holds the amount later.
     CheckThenAct,
-    /// Signs each attempt of a purchase with a nonce of its own.
+    /// Signs each attempt of a purchase with a new nonce.
     FreshNonce,
-    /// Counts a payment once the seller acknowledges it.
+    /// Counts a payment only after the seller acknowledges it.
     CountAcknowledged,
-    /// Gives the money back when the seller refuses.
+    /// Voids a purchase when the seller refuses the payment.
     ForgetRejected,
-    /// Lets a hold be signed that lapsed and did not count.
+    /// Signs a hold that lapsed and did not count.
     LapseUnfenced,
-    /// Takes the moment of a receipt for the moment of the payment.
+    /// Counts a payment at the time of its receipt.
     CountAtReceipt,
-    /// Holds the latest amount of a purchase, not the largest.
+    /// Counts the latest amount of a purchase and not the largest one.
     HoldLatest,
-    /// Releases by the clock, without asking the chain.
+    /// Releases a purchase when it expires, without a proof.
     ReleaseByClock,
 }
 
-/// An authorization that left.
+/// A signed authorization.
 #[derive(Debug)]
 struct Signed {
     nonce: B256,
     value: u64,
     valid_before: u64,
-    cashed_at: Option<u64>,
+    settled_at: Option<u64>,
 }
 
 struct World {
@@ -137,7 +138,7 @@ struct World {
     bug: Bug,
     kind: LimitKind,
     now: u64,
-    /// Lease, nonce and price of what is held for a purchase.
+    /// The lease, the nonce and the price of each hold.
     held: BTreeMap<u8, (Timestamp, B256, u64)>,
     signed: Vec<Signed>,
     nonces: u8,
@@ -183,21 +184,21 @@ impl World {
     }
 
     async fn reserve(&mut self, id: u8, value: u64, wish: &Reservation) {
-        if let Reserved::Held(entry) = self.ledger.reserve(wish).await.unwrap() {
-            let mut nonce = entry.nonce;
+        if let Reserved::Held(purchase) = self.ledger.reserve(wish).await.unwrap() {
+            let mut nonce = purchase.nonce;
             if self.bug == Bug::FreshNonce {
                 self.nonces = self.nonces.wrapping_add(1);
                 nonce = B256::repeat_byte(self.nonces);
             }
             if self.bug == Bug::HoldLatest {
-                self.corrupt(|entry| {
-                    if entry.key() == wish.key() {
-                        (entry.value, entry.usd) =
+                self.corrupt(|purchase| {
+                    if purchase.key() == wish.key() {
+                        (purchase.value, purchase.usd) =
                             (U256::from(value), Some(Usd::from_micros(value)));
                     }
                 });
             }
-            self.held.insert(id, (entry.lease_until, nonce, value));
+            self.held.insert(id, (purchase.lease_until, nonce, value));
         }
     }
 
@@ -207,12 +208,12 @@ impl World {
         };
         let now = self.now - behind;
         if self.bug == Bug::LapseUnfenced {
-            self.corrupt(|entry| {
-                if entry.key() == Self::key(id)
-                    && entry.state == State::Voided
-                    && entry.lease_until == lease
+            self.corrupt(|purchase| {
+                if purchase.key() == Self::key(id)
+                    && purchase.state == State::Voided
+                    && purchase.lease_until == lease
                 {
-                    entry.state = State::Reserved;
+                    purchase.state = State::Reserved;
                 }
             });
         }
@@ -224,7 +225,7 @@ impl World {
             payload,
             presenter_lease_until: at(now),
         };
-        // Nothing leaves that is not recorded.
+        // No authorization leaves before it is recorded.
         if self
             .ledger
             .record(&Self::key(id), &signed, at(now))
@@ -235,7 +236,7 @@ impl World {
                 nonce,
                 value,
                 valid_before,
-                cashed_at: None,
+                settled_at: None,
             });
             if self.bug == Bug::CountAcknowledged {
                 self.give_back(id);
@@ -244,9 +245,9 @@ impl World {
     }
 
     fn give_back(&self, id: u8) {
-        self.corrupt(|entry| {
-            if entry.key() == Self::key(id) {
-                entry.state = State::Voided;
+        self.corrupt(|purchase| {
+            if purchase.key() == Self::key(id) {
+                purchase.state = State::Voided;
             }
         });
     }
@@ -259,14 +260,14 @@ impl World {
             .get_mut(number)
             .filter(|signed| signed.valid_before > now && !used.contains(&signed.nonce))
         {
-            signed.cashed_at = Some(now);
+            signed.settled_at = Some(now);
         }
     }
 
     fn used(&self) -> BTreeSet<B256> {
         self.signed
             .iter()
-            .filter(|signed| signed.cashed_at.is_some())
+            .filter(|signed| signed.settled_at.is_some())
             .map(|signed| signed.nonce)
             .collect()
     }
@@ -284,9 +285,9 @@ impl World {
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
                 self.give_back(id);
             }
-            (Bug::CountAtReceipt, Transition::Settled { .. }) => self.corrupt(|entry| {
-                if entry.key() == Self::key(id) {
-                    entry.counts_at = at(self.now);
+            (Bug::CountAtReceipt, Transition::Settled { .. }) => self.corrupt(|purchase| {
+                if purchase.key() == Self::key(id) {
+                    purchase.counts_at = at(self.now);
                 }
             }),
             _ => {}
@@ -294,10 +295,10 @@ impl World {
     }
 
     async fn release(&self, id: u8) {
-        let Some(entry) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
+        let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
             return;
         };
-        let (Some(valid_before), nonce) = (entry.valid_before, entry.nonce) else {
+        let (Some(valid_before), nonce) = (purchase.valid_before, purchase.nonce) else {
             return;
         };
         let proved = valid_before <= self.now && !self.used().contains(&nonce);
@@ -372,8 +373,11 @@ impl World {
                 )
                 .await;
             }
-            Step::Settle { id, cashed } => {
-                if cashed {
+            Step::Settle {
+                id,
+                settled_on_chain,
+            } => {
+                if settled_on_chain {
                     let nonce = self.held.get(&id).map(|(_, nonce, _)| *nonce);
                     let number = self
                         .signed
@@ -406,7 +410,7 @@ impl World {
         }
     }
 
-    /// What the chain has moved within the limit's time, and the most that it still can.
+    /// Returns the amount that the chain settled in the window, and the most that it can still settle.
     fn spent(&self) -> u64 {
         let since = match self.kind {
             LimitKind::Rolling(..) => self.now - WINDOW,
@@ -415,7 +419,7 @@ impl World {
         let moved: u64 = self
             .signed
             .iter()
-            .filter(|signed| signed.cashed_at.is_some_and(|at| at > since))
+            .filter(|signed| signed.settled_at.is_some_and(|at| at > since))
             .map(|signed| signed.value)
             .sum();
         let used = self.used();
@@ -468,7 +472,7 @@ fn cases() -> u32 {
         .unwrap_or(2000)
 }
 
-/// By chance for the books that are right, the same in every run for those that are not.
+/// Random steps for the correct ledger, and the same steps in every run for the broken ones.
 fn hunt(bug: Bug, kind: &LimitKind, cases: u32) -> Result<(), TestError<Vec<Step>>> {
     let config = ProptestConfig {
         cases,
@@ -533,7 +537,7 @@ macro_rules! bugs {
         #[test]
         fn $name() {
             let caught = kinds().iter().any(|kind| hunt(Bug::$bug, kind, 20_000).is_err());
-            assert!(caught, "books with the bug {:?} passed", Bug::$bug);
+            assert!(caught, "a ledger with the bug {:?} passed", Bug::$bug);
         }
     )*};
 }

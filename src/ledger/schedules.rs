@@ -1,4 +1,4 @@
-//! The ledger in memory under every schedule that shuttle finds: `.ci/run shuttle`.
+//! Tests of the ledger in memory under many schedules of threads: `.ci/run shuttle`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Ledger, Reserved, Resumption, Terms};
 const LEASE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 2000;
 
-/// At random, and with few preemptions, which finds other mistakes.
+/// Runs the test under random schedules, and under schedules with few preemptions.
 fn everywhere(run: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(run.clone(), ROUNDS);
     shuttle::check_pct(run, ROUNDS, 3);
@@ -40,12 +40,12 @@ fn exactly_as_many_as_fit_are_held() {
 }
 
 #[test]
-fn one_purchase_is_held_by_one_and_a_lapsed_hold_by_nobody_else() {
+fn a_lapsed_hold_is_either_replaced_or_signed() {
     everywhere(|| {
         let ledger = Ledger::memory();
         let late = order("late", 10);
         block_on(ledger.reserve(&wish(late.clone(), at(NOW), lifetime(10)))).unwrap();
-        // One holds the room of the lapsed, whose own process signs at the same moment.
+        // One thread takes the room of the lapsed hold while the other signs that hold.
         let other = {
             let ledger = ledger.clone();
             thread::spawn(move || {
@@ -67,23 +67,23 @@ fn one_purchase_is_held_by_one_and_a_lapsed_hold_by_nobody_else() {
 }
 
 #[test]
-fn what_is_open_is_taken_up_by_one() {
+fn an_unresolved_purchase_is_resumed_by_one() {
     everywhere(|| {
         let ledger = Ledger::memory();
-        let entry = order("open", 10);
-        block_on(ledger.reserve(&wish(entry.clone(), at(NOW), lifetime(10)))).unwrap();
+        let purchase = order("open", 10);
+        block_on(ledger.reserve(&wish(purchase.clone(), at(NOW), lifetime(10)))).unwrap();
         block_on(ledger.record(
-            &entry.key(),
+            &purchase.key(),
             &signed_under(at(NOW).after(LEASE), NOW + 300),
             at(NOW),
         ))
         .unwrap();
         let threads: Vec<_> = (0..3)
             .map(|_| {
-                let (ledger, entry) = (ledger.clone(), entry.clone());
+                let (ledger, purchase) = (ledger.clone(), purchase.clone());
                 thread::spawn(move || {
                     let (payer, fingerprint, origin) =
-                        (entry.payer, entry.fingerprint, entry.origin);
+                        (purchase.payer, purchase.fingerprint, purchase.origin);
                     let (now, until) = (at(NOW + 1), at(NOW + 21));
                     let wanted = Resumption {
                         payer,
@@ -111,10 +111,10 @@ fn what_is_open_is_taken_up_by_one() {
 fn new_terms_are_signed_by_one() {
     everywhere(|| {
         let ledger = Ledger::memory();
-        let entry = order("order", 10);
-        block_on(ledger.reserve(&wish(entry.clone(), at(NOW), lifetime(100)))).unwrap();
+        let purchase = order("order", 10);
+        block_on(ledger.reserve(&wish(purchase.clone(), at(NOW), lifetime(100)))).unwrap();
         block_on(ledger.record(
-            &entry.key(),
+            &purchase.key(),
             &signed_under(at(NOW).after(LEASE), NOW + 300),
             at(NOW),
         ))

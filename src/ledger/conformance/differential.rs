@@ -139,9 +139,9 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
             kind: number,
             changed,
         } => {
-            let entry = at_place(*place, order(&id.to_string(), *value));
+            let purchase = at_place(*place, order(&id.to_string(), *value));
             let mut wish = wish(
-                entry,
+                purchase,
                 at(now),
                 vec![meter(scopes()[*scope].0.clone(), kind(*number))],
             );
@@ -175,9 +175,9 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
             scope,
             kind: number,
         } => {
-            let entry = by_key(at_place(*place, order(&id.to_string(), *value)), "key");
+            let purchase = by_key(at_place(*place, order(&id.to_string(), *value)), "key");
             let wish = wish(
-                entry,
+                purchase,
                 at(now),
                 vec![meter(scopes()[*scope].0.clone(), kind(*number))],
             );
@@ -186,7 +186,7 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
         Step::Record { id, transition } => {
             let key = order(&id.to_string(), 0).key();
             let known = ledger.purchase(&key).await.unwrap();
-            let lease = known.as_ref().map(|entry| entry.lease_until);
+            let lease = known.as_ref().map(|purchase| purchase.lease_until);
             let transition = match (transition.as_ref(), lease) {
                 (
                     Transition::ReleasedByProof {
@@ -194,8 +194,11 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
                     },
                     _,
                 ) => Transition::ReleasedByProof {
-                    nonce: known.as_ref().map(|entry| entry.nonce).unwrap_or_default(),
-                    valid_before: known.and_then(|entry| entry.valid_before),
+                    nonce: known
+                        .as_ref()
+                        .map(|purchase| purchase.nonce)
+                        .unwrap_or_default(),
+                    valid_before: known.and_then(|purchase| purchase.valid_before),
                     cancelled: *cancelled,
                     proof: proof.clone(),
                 },

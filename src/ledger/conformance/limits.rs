@@ -1,4 +1,4 @@
-//! Limits: what counts, how much fits, and windows of time.
+//! Limits: counted purchases and the room that is left.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub(super) const HISTORIES: [(&str, [bool; 4]); 8] = [
     ("freed", [false; 4]),
 ];
 
-pub(super) async fn live_through(ledger: &Ledger, history: &str, entry: NewPurchase) {
+pub(super) async fn live_through(ledger: &Ledger, history: &str, purchase: NewPurchase) {
     let (long_ago, lately) = (NOW - 7200, NOW - 600);
     match history {
         "settled long ago" | "settled just now" => {
@@ -24,22 +24,22 @@ pub(super) async fn live_through(ledger: &Ledger, history: &str, entry: NewPurch
             } else {
                 long_ago + 300
             };
-            let key = sign(ledger, entry, long_ago, expiry).await;
+            let key = sign(ledger, purchase, long_ago, expiry).await;
             ledger.record(&key, &settled(), at(long_ago)).await.unwrap();
         }
-        "signed" => drop(sign(ledger, entry, lately, NOW + 300).await),
+        "signed" => drop(sign(ledger, purchase, lately, NOW + 300).await),
         "rejected and expired" => {
-            let key = sign(ledger, entry, long_ago, long_ago + 300).await;
+            let key = sign(ledger, purchase, long_ago, long_ago + 300).await;
             ledger.record(&key, &rejected(), at(lately)).await.unwrap();
         }
         "unknown and live" => {
-            let key = sign(ledger, entry, long_ago, NOW + 1).await;
+            let key = sign(ledger, purchase, long_ago, NOW + 1).await;
             ledger.record(&key, &unknown(), at(lately)).await.unwrap();
         }
-        "held" => drop(hold(ledger, entry, NOW - 10).await),
-        "lapsed" => drop(hold(ledger, entry, NOW - 60).await),
+        "held" => drop(hold(ledger, purchase, NOW - 10).await),
+        "lapsed" => drop(hold(ledger, purchase, NOW - 60).await),
         _ => {
-            let key = hold(ledger, entry, NOW - 10).await;
+            let key = hold(ledger, purchase, NOW - 10).await;
             let lease = at(NOW - 10).after(LEASE);
             ledger
                 .record(&key, &Transition::Voided { lease }, at(NOW))
@@ -55,8 +55,8 @@ pub(super) async fn each_scope_and_span_counts_what_it_should(ledgers: &Ledgers)
     let price = |place: usize, history: usize| 1_u64 << (place * HISTORIES.len() + history);
     for place in 0..PLACES.len() {
         for (number, (history, _)) in HISTORIES.iter().enumerate() {
-            let entry = order(&format!("{place}-{number}"), price(place, number));
-            live_through(&ledger, history, at_place(place, entry)).await;
+            let purchase = order(&format!("{place}-{number}"), price(place, number));
+            live_through(&ledger, history, at_place(place, purchase)).await;
         }
     }
     for (scope, places) in scopes() {
@@ -108,11 +108,15 @@ pub(super) async fn exactly_as_many_as_fit_are_held(ledgers: &Ledgers) {
             let meters = vec![meter(scope.clone(), kind)];
             let mut held = 0;
             for number in 0..6 {
-                let entry = at_place(
+                let purchase = at_place(
                     places[number % places.len()],
                     order(&format!("order-{number}"), 10),
                 );
-                held += usize::from(denied(&ledger, entry, NOW, meters.clone()).await.is_none());
+                held += usize::from(
+                    denied(&ledger, purchase, NOW, meters.clone())
+                        .await
+                        .is_none(),
+                );
             }
             assert_eq!(held, 3, "{}", meters[0]);
         }

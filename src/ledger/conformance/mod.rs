@@ -82,10 +82,10 @@ fn micros(micros: u64) -> Amount {
     Usd::from_micros(micros).into()
 }
 
-fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck {
+fn checks(purchase: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck {
     LimitCheck {
         now,
-        payment: Some((entry.asset.clone(), entry.value)),
+        payment: Some((purchase.asset.clone(), purchase.value)),
         limits: meters,
         payee: None,
         price: None,
@@ -93,10 +93,10 @@ fn checks(entry: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCheck
     }
 }
 
-pub(super) fn wish(entry: NewPurchase, now: Timestamp, meters: Vec<Limit>) -> Reservation {
+pub(super) fn wish(purchase: NewPurchase, now: Timestamp, meters: Vec<Limit>) -> Reservation {
     Reservation {
-        checks: checks(&entry, now, meters),
-        purchase: entry,
+        checks: checks(&purchase, now, meters),
+        purchase,
         lease: LEASE,
         terms: Terms::First,
     }
@@ -158,18 +158,18 @@ pub(super) fn unknown() -> Transition {
     }
 }
 
-pub(super) async fn hold(ledger: &Ledger, entry: NewPurchase, now: u64) -> PurchaseKey {
-    let key = entry.key();
+pub(super) async fn hold(ledger: &Ledger, purchase: NewPurchase, now: u64) -> PurchaseKey {
+    let key = purchase.key();
     let answer = ledger
-        .reserve(&wish(entry, at(now), Vec::new()))
+        .reserve(&wish(purchase, at(now), Vec::new()))
         .await
         .unwrap();
     assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
     key
 }
 
-async fn sign(ledger: &Ledger, entry: NewPurchase, now: u64, valid_before: u64) -> PurchaseKey {
-    let key = hold(ledger, entry, now).await;
+async fn sign(ledger: &Ledger, purchase: NewPurchase, now: u64, valid_before: u64) -> PurchaseKey {
+    let key = hold(ledger, purchase, now).await;
     ledger
         .record(
             &key,
@@ -183,18 +183,22 @@ async fn sign(ledger: &Ledger, entry: NewPurchase, now: u64, valid_before: u64) 
 
 async fn denied(
     ledger: &Ledger,
-    entry: NewPurchase,
+    purchase: NewPurchase,
     now: u64,
     meters: Vec<Limit>,
 ) -> Option<Denial> {
-    match ledger.reserve(&wish(entry, at(now), meters)).await.unwrap() {
+    match ledger
+        .reserve(&wish(purchase, at(now), meters))
+        .await
+        .unwrap()
+    {
         Reserved::Held(_) => None,
         Reserved::Denied(denial) => Some(*denial),
         other => panic!("{other:?}"),
     }
 }
 
-/// What is used of `meter`, in micro-dollars or payments.
+/// Returns the used part of `meter`, in micro-dollars or payments.
 async fn used(ledger: &Ledger, now: u64, meter: Limit) -> u64 {
     let checks = LimitCheck {
         now: at(now),
@@ -311,7 +315,7 @@ conformance! {
     room_returns_when_enough_has_left
     the_largest_value_neither_wraps_nor_fits
     tokens_are_limited_in_their_own_units
-    an_entry_is_read_as_it_was_written
+    a_purchase_is_read_as_it_was_written
     what_is_not_allowed_is_not_recorded
     an_unresolved_purchase_is_taken_up_by_one
     what_was_delivered_is_not_taken_up
@@ -385,11 +389,11 @@ fn usdc_address(network: Network) -> Address {
     usdc(network).address()
 }
 
-pub(super) fn at_place(place: usize, mut entry: NewPurchase) -> NewPurchase {
+pub(super) fn at_place(place: usize, mut purchase: NewPurchase) -> NewPurchase {
     let (origin, network, payee, tag, agent) = PLACES[place];
-    entry.origin = origin.parse().unwrap();
-    entry.asset = usdc(network);
-    entry.payee = Address::repeat_byte(payee);
-    (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
-    entry
+    purchase.origin = origin.parse().unwrap();
+    purchase.asset = usdc(network);
+    purchase.payee = Address::repeat_byte(payee);
+    (purchase.tag, purchase.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
+    purchase
 }

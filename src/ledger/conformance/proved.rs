@@ -55,12 +55,12 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew(ledgers: 
         .reserve(&wish(order("first", 10), at(NOW + 361), lifetime(10)))
         .await
         .unwrap();
-    let Reserved::Held(entry) = answer else {
+    let Reserved::Held(purchase) = answer else {
         panic!("{answer:?}")
     };
-    assert_eq!((entry.generation, entry.state), (1, State::Reserved));
-    assert_ne!(entry.nonce, nonce, "the chain holds the first for dead");
-    assert_eq!((entry.proof, entry.payload.is_none()), (None, true));
+    assert_eq!((purchase.generation, purchase.state), (1, State::Reserved));
+    assert_ne!(purchase.nonce, nonce, "the chain holds the first for dead");
+    assert_eq!((purchase.proof, purchase.payload.is_none()), (None, true));
     // Freed and held again, it keeps the generation: nothing was signed with that nonce.
     let lease = at(NOW + 361).after(LEASE);
     ledger
@@ -72,7 +72,7 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew(ledgers: 
         .await
         .unwrap();
     assert!(
-        matches!(&answer, Reserved::Held(again) if again.nonce == entry.nonce),
+        matches!(&answer, Reserved::Held(again) if again.nonce == purchase.nonce),
         "{answer:?}"
     );
 }
@@ -170,14 +170,14 @@ pub(super) async fn what_the_chain_confirms_is_kept_beside_the_claim(ledgers: &L
             .record(&key, &confirmed(&ledger, &key, &proof).await, at(NOW + 600))
             .await
             .unwrap();
-        let entry = state(&ledger, &key).await;
+        let purchase = state(&ledger, &key).await;
         assert_eq!(
-            (entry.state, entry.counts_at),
+            (purchase.state, purchase.counts_at),
             (State::Settled, at(NOW + 300))
         );
-        assert_eq!(entry.transaction, claim.map(|_| B256::repeat_byte(7)));
+        assert_eq!(purchase.transaction, claim.map(|_| B256::repeat_byte(7)));
         assert_eq!(
-            (entry.verified_transaction, entry.proof),
+            (purchase.verified_transaction, purchase.proof),
             (Some(B256::repeat_byte(9)), Some(proof))
         );
     }
@@ -236,9 +236,9 @@ pub(super) async fn refunds_are_booked_once_and_make_room_if_they_may(ledgers: &
         .record(&key, &refund(2, 20), at(NOW + 10))
         .await
         .unwrap();
-    let entry = state(&ledger, &key).await;
+    let purchase = state(&ledger, &key).await;
     assert_eq!(
-        (entry.value, entry.refunded(), entry.refunds.len()),
+        (purchase.value, purchase.refunded(), purchase.refunds.len()),
         (U256::from(100), U256::from(50), 2)
     );
     assert_eq!(used(&ledger, NOW + 11, lifetime(100)[0].clone()).await, 100);
@@ -398,6 +398,6 @@ pub(super) async fn what_the_chain_must_be_asked_about_is_found(ledgers: &Ledger
         ..Filter::all()
     };
     let found = ledger.purchases(&unproven).await.unwrap();
-    let found: Vec<_> = found.iter().map(|entry| entry.id.as_str()).collect();
+    let found: Vec<_> = found.iter().map(|purchase| purchase.id.as_str()).collect();
     assert_eq!(found, ["signed", "unknown", "rejected", "claimed"]);
 }

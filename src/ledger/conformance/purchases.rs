@@ -6,7 +6,7 @@ pub(super) async fn a_known_purchase_is_not_bought_again(ledgers: &Ledgers) {
     let ledger = ledgers.open().await;
     let again = |now| wish(order("order", 10), at(now), lifetime(10));
     assert!(
-        matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1)
+        matches!(ledger.reserve(&again(NOW)).await.unwrap(), Reserved::Held(purchase) if purchase.seq == 1)
     );
     assert!(matches!(
         ledger.reserve(&again(NOW + 59)).await.unwrap(),
@@ -14,7 +14,7 @@ pub(super) async fn a_known_purchase_is_not_bought_again(ledgers: &Ledgers) {
     ));
     // A lapsed hold is renewed, and its own money does not stand in its way.
     assert!(
-        matches!(ledger.reserve(&again(NOW + 60)).await.unwrap(), Reserved::Held(entry) if entry.seq == 1 && entry.reserved_at == at(NOW + 60))
+        matches!(ledger.reserve(&again(NOW + 60)).await.unwrap(), Reserved::Held(purchase) if purchase.seq == 1 && purchase.reserved_at == at(NOW + 60))
     );
     let mut other = again(NOW + 60);
     other.purchase.fingerprint = B256::repeat_byte(2);
@@ -30,7 +30,9 @@ pub(super) async fn a_known_purchase_is_not_bought_again(ledgers: &Ledgers) {
             .await
             .unwrap();
         match ledger.reserve(&again(NOW + 60)).await.unwrap() {
-            Reserved::Known(entry) => assert_eq!(entry.payload.unwrap().expose_secret(), PAYLOAD),
+            Reserved::Known(purchase) => {
+                assert_eq!(purchase.payload.unwrap().expose_secret(), PAYLOAD)
+            }
             other => panic!("{transition:?}: {other:?}"),
         }
     }
@@ -56,7 +58,7 @@ pub(super) async fn changed_terms_hold_the_largest(ledgers: &Ledgers) {
     for (value, largest) in [(25, 25), (20, 25), (30, 30)] {
         let answer = ledger.reserve(&changed(value)).await.unwrap();
         assert!(
-            matches!(&answer, Reserved::Held(entry) if entry.value == U256::from(largest)),
+            matches!(&answer, Reserved::Held(purchase) if purchase.value == U256::from(largest)),
             "{value}: {answer:?}"
         );
         assert_eq!(used(&ledger, NOW, lifetime(30)[0].clone()).await, largest);
@@ -237,13 +239,13 @@ pub(super) async fn filters_pass_what_they_name(ledgers: &Ledgers) {
         let found = ledger.purchases(&filter).await.unwrap();
         let found: Vec<usize> = found
             .iter()
-            .map(|entry| entry.id.as_str().parse().unwrap())
+            .map(|purchase| purchase.id.as_str().parse().unwrap())
             .collect();
         assert_eq!(found, expected, "{filter:?}");
     }
 }
 
-pub(super) async fn an_entry_is_read_as_it_was_written(ledgers: &Ledgers) {
+pub(super) async fn a_purchase_is_read_as_it_was_written(ledgers: &Ledgers) {
     let ledger = ledgers.open().await;
     let wanted = NewPurchase {
         origin: "http://[::1]:8080".parse().unwrap(),
@@ -271,8 +273,8 @@ pub(super) async fn an_entry_is_read_as_it_was_written(ledgers: &Ledgers) {
 }
 
 pub(super) fn assert_same(found: &Purchase, expected: &Purchase) {
-    let payload = |entry: &Purchase| {
-        entry
+    let payload = |purchase: &Purchase| {
+        purchase
             .payload
             .as_ref()
             .map(|payload| payload.expose_secret().to_owned())

@@ -3,13 +3,13 @@
 use super::*;
 use crate::ledger::Resumption;
 
-pub(super) fn wanted(entry: &NewPurchase, now: u64) -> Resumption {
+pub(super) fn wanted(purchase: &NewPurchase, now: u64) -> Resumption {
     Resumption {
-        payer: entry.payer,
-        fingerprint: entry.fingerprint,
-        origin: entry.origin.clone(),
-        tag: entry.tag.clone(),
-        agent: entry.agent.clone(),
+        payer: purchase.payer,
+        fingerprint: purchase.fingerprint,
+        origin: purchase.origin.clone(),
+        tag: purchase.tag.clone(),
+        agent: purchase.agent.clone(),
         max: None,
         now: at(now),
         until: at(now + 20),
@@ -200,11 +200,11 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_again(ledgers: &Ledger
         .reserve(&wish(order("first", 7), at(NOW + 31), lifetime(10)))
         .await
         .unwrap();
-    let Reserved::Held(entry) = answer else {
+    let Reserved::Held(purchase) = answer else {
         panic!("{answer:?}")
     };
     assert_eq!(
-        (entry.nonce, entry.value),
+        (purchase.nonce, purchase.value),
         (nonce, U256::from(10)),
         "one nonce, and the larger amount"
     );

@@ -6,18 +6,18 @@ pub(super) async fn the_first_payee_is_remembered(ledgers: &Ledgers) {
     let ledger = ledgers.open().await;
     let pinned = |payee: u8, network| {
         let payee = Address::repeat_byte(payee);
-        let entry = NewPurchase {
+        let purchase = NewPurchase {
             payee,
             asset: usdc(network),
             ..order("next", 1)
         };
         let pin = PayeePin {
-            origin: entry.origin.clone(),
+            origin: purchase.origin.clone(),
             payee,
         };
         LimitCheck {
             payee: Some(pin),
-            ..checks(&entry, at(NOW), Vec::new())
+            ..checks(&purchase, at(NOW), Vec::new())
         }
     };
     let freed = hold(
@@ -36,11 +36,11 @@ pub(super) async fn the_first_payee_is_remembered(ledgers: &Ledgers) {
         "nobody was paid yet"
     );
     for (number, payee) in [1, 2, 2].into_iter().enumerate() {
-        let entry = NewPurchase {
+        let purchase = NewPurchase {
             payee: Address::repeat_byte(payee),
             ..order(&format!("order-{number}"), 1)
         };
-        sign(&ledger, entry, NOW, NOW + 300).await;
+        sign(&ledger, purchase, NOW, NOW + 300).await;
     }
     assert_eq!(refusal(ledger.examine(&pinned(1, BASE)).await), None);
     assert_eq!(
@@ -73,16 +73,16 @@ pub(super) fn refusal(findings: Result<Vec<LimitStatus>, LedgerError>) -> Option
 pub(super) async fn the_last_price_is_remembered(ledgers: &Ledgers) {
     let ledger = ledgers.open().await;
     let priced = |value: u64, method: &str, path: &str| {
-        let entry = order("next", value);
+        let purchase = order("next", value);
         let ceiling = PriceCeiling {
-            origin: entry.origin.clone(),
+            origin: purchase.origin.clone(),
             method: method.to_owned(),
             path: path.to_owned(),
             max_rise_percent: 50,
         };
         LimitCheck {
             price: Some(ceiling),
-            ..checks(&entry, at(NOW), Vec::new())
+            ..checks(&purchase, at(NOW), Vec::new())
         }
     };
     assert_eq!(

@@ -3,13 +3,13 @@
 use super::*;
 
 /// The same as a call by key.
-pub(super) fn by_key(entry: NewPurchase, name: &str) -> NewPurchase {
+pub(super) fn by_key(purchase: NewPurchase, name: &str) -> NewPurchase {
     let asset = Asset::declared_dollars().clone();
     NewPurchase {
         asset,
         payee: Address::ZERO,
         credential: Some(name.to_owned()),
-        ..entry
+        ..purchase
     }
 }
 
@@ -19,12 +19,14 @@ pub(super) async fn calls_by_key_count_in_dollars_and_are_no_payments(ledgers: &
     let key = hold(&ledger, first, NOW).await;
     hold(&ledger, by_key(order("second", 20), "two"), NOW + 1).await;
     sign(&ledger, order("paid", 40), NOW + 1, NOW + 300).await;
-    let entry = ledger.purchase(&key).await.unwrap().unwrap();
+    let purchase = ledger.purchase(&key).await.unwrap().unwrap();
     assert_eq!(
-        (entry.state, entry.credential.as_deref()),
+        (purchase.state, purchase.credential.as_deref()),
         (State::ApiCall, Some("one"))
     );
-    assert!(!entry.is_unproven() && !entry.is_unresolved() && !entry.is_outstanding(at(NOW)));
+    assert!(
+        !purchase.is_unproven() && !purchase.is_unresolved() && !purchase.is_outstanding(at(NOW))
+    );
     let global = |kind: LimitKind| meter(Scope::Global, kind);
     let max = || Amount::Usd(Usd::MAX);
     for (kind, expected) in [
@@ -83,7 +85,7 @@ pub(super) async fn calls_by_key_count_in_dollars_and_are_no_payments(ledgers: &
         .record(
             &key,
             &Transition::Voided {
-                lease: entry.lease_until,
+                lease: purchase.lease_until,
             },
             at(NOW + 3),
         )

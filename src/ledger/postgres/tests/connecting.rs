@@ -52,7 +52,7 @@ async fn schemas_of_others_are_refused_and_untouched() {
     let relations =
         format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{foreign}'::regnamespace");
     assert_eq!(number("public", &relations).await, 1);
-    for name in ["", "Books", "a\"; DROP", "pg_books", &"x".repeat(64)] {
+    for name in ["", "Ledger", "a\"; DROP", "pg_ledger", &"x".repeat(64)] {
         assert!(
             matches!(refused(name).await, LedgerError::Store(_)),
             "{name}"
@@ -202,8 +202,8 @@ async fn no_error_contains_a_secret() {
     assert!(!format!("{error:?} {error}").contains(PAYLOAD), "{error:?}");
     assert!(error.to_string().contains("23514"), "{error}");
     for url in [
-        "postgresql://agent:geheim@127.0.0.1:1/books?sslmode=disable",
-        "postgresql://agent:geheim@127.0.0.1:1/books?geheim=1",
+        "postgresql://agent:geheim@127.0.0.1:1/ledger?sslmode=disable",
+        "postgresql://agent:geheim@127.0.0.1:1/ledger?geheim=1",
         "host=127.0.0.1 password=geheim gehe im",
         "postgresql://agent:geheim@/%zz",
     ] {
@@ -237,13 +237,13 @@ fn servers_elsewhere_are_spoken_to_over_tls() {
     use tokio_postgres::config::SslMode;
 
     for (url, mode) in [
-        ("postgresql://h/books", SslMode::Require),
-        ("postgresql://10.0.0.1/books", SslMode::Require),
-        ("postgresql://localhost,h/books", SslMode::Require),
-        ("postgresql://h/books?sslmode=disable", SslMode::Disable),
-        ("postgresql://localhost/books", SslMode::Prefer),
-        ("postgresql://127.0.0.1/books", SslMode::Prefer),
-        ("host=/run/postgresql dbname=books", SslMode::Prefer),
+        ("postgresql://h/ledger", SslMode::Require),
+        ("postgresql://10.0.0.1/ledger", SslMode::Require),
+        ("postgresql://localhost,h/ledger", SslMode::Require),
+        ("postgresql://h/ledger?sslmode=disable", SslMode::Disable),
+        ("postgresql://localhost/ledger", SslMode::Prefer),
+        ("postgresql://127.0.0.1/ledger", SslMode::Prefer),
+        ("host=/run/postgresql dbname=ledger", SslMode::Prefer),
     ] {
         assert_eq!(
             pool::with_defaults(url.parse().unwrap(), TIMEOUT).get_ssl_mode(),
@@ -251,4 +251,23 @@ fn servers_elsewhere_are_spoken_to_over_tls() {
             "{url}"
         );
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_schema_is_created_when_the_ledger_is_first_used() {
+    let schema = schema();
+    let exists = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{schema}'");
+    let postgres = Postgres::new(&url(), &schema).unwrap();
+    let ledger = Ledger::new(Backend::Postgres(postgres));
+    assert_eq!(number("public", &exists).await, 0);
+    let calls = (0..4).map(|_| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.purchases(&Filter::all()).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert!(call.await.unwrap().unwrap().is_empty());
+    }
+    assert_eq!(number("public", &exists).await, 1);
+    hold(&ledger, order("order", 10), NOW).await;
 }

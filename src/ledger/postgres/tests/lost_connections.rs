@@ -29,7 +29,7 @@ async fn a_lost_commit_neither_holds_twice_nor_loses() {
             .await
             .unwrap();
         assert!(
-            matches!(&answer, Reserved::Held(entry) if entry.seq == 1),
+            matches!(&answer, Reserved::Held(purchase) if purchase.seq == 1),
             "{mishap:?}: {answer:?}"
         );
         assert_eq!(proxy.mishaps(), 1);
@@ -75,8 +75,8 @@ async fn a_lost_commit_that_cannot_be_asked_about_is_an_error() {
     }
 }
 
-/// Tasks that reserve while `disturb` is called again and again. Of what was said to be held all is
-/// in the books, and the limit stands.
+/// Reserves from many tasks while `disturb` is called again and again. The ledger must have every
+/// purchase that a task holds, and the limit must not be exceeded.
 async fn reserve_through(schema: &str, url: &str, mut disturb: impl AsyncFnMut()) {
     let done = Arc::new(AtomicUsize::new(0));
     let ledger = Ledger::postgres_in(url, schema).await.unwrap();
@@ -112,7 +112,10 @@ async fn reserve_through(schema: &str, url: &str, mut disturb: impl AsyncFnMut()
             break purchases;
         }
     };
-    let kept: Vec<_> = purchases.iter().map(|entry| entry.id.to_string()).collect();
+    let kept: Vec<_> = purchases
+        .iter()
+        .map(|purchase| purchase.id.to_string())
+        .collect();
     assert!(held.iter().all(|id| kept.contains(id)), "{held:?} {kept:?}");
     assert!(!held.is_empty() && kept.len() <= 37, "{held:?} {kept:?}");
     let report = ledger.verify(None).await.unwrap();

@@ -6,9 +6,9 @@ use super::*;
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn a_text_that_cannot_be_kept_holds_nothing() {
     let ledger = new_ledger().await;
-    let mut entry = order("order", 10);
-    entry.tag = Some("a\0b".to_owned());
-    let answer = ledger.reserve(&wish(entry, at(NOW), Vec::new())).await;
+    let mut wanted = order("order", 10);
+    wanted.tag = Some("a\0b".to_owned());
+    let answer = ledger.reserve(&wish(wanted, at(NOW), Vec::new())).await;
     assert!(matches!(answer, Err(LedgerError::Store(_))), "{answer:?}");
     assert!(ledger.purchases(&Filter::all()).await.unwrap().is_empty());
     hold(&ledger, order("order", 10), NOW).await;

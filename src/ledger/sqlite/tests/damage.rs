@@ -70,7 +70,7 @@ async fn a_damaged_page_stops_the_ledger() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
-/// By another program, or by a bit: each change leaves a schema that SQLite reads.
+/// Another program or a broken disk can change the schema. SQLite can read each of these schemas.
 #[tokio::test]
 async fn changed_tables_and_indices_stop_the_ledger() {
     let changes = [
@@ -126,7 +126,7 @@ async fn a_file_that_was_cut_off_anywhere_stops_the_ledger() {
     }
 }
 
-/// A crash while the log is written back leaves what a cut does, and the log.
+/// A crash while the log is written back leaves a file that ends inside a page, and the log.
 #[tokio::test]
 async fn a_page_that_was_half_written_back_is_in_the_log() {
     let (_directory, path) = new_path();
@@ -185,7 +185,7 @@ async fn a_full_disk_holds_nothing() {
     assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), held);
 }
 
-/// As on a disk that is full: SQLite is told that the file may not grow.
+/// Limits the size of the file, as a full disk does.
 #[tokio::test]
 async fn a_full_disk_stops_the_books_and_loses_nothing() {
     let (_directory, path) = new_path();
@@ -215,7 +215,7 @@ async fn a_full_disk_stops_the_books_and_loses_nothing() {
         assert!(held < 10_000, "the file does not grow for ever");
     };
     assert!(matches!(refused, Err(LedgerError::Store(_))), "{refused:?}");
-    // What is to leave needs its record first, and does not get it.
+    // A payment leaves only after its record, and the record fails.
     let mut recorded = 0_usize;
     let unsigned = loop {
         match ledger.record(&first, &signed(NOW + 300), at(NOW)).await {
@@ -246,7 +246,7 @@ async fn a_full_disk_stops_the_books_and_loses_nothing() {
     assert!(ledger.verify(None).await.unwrap().is_sound());
 }
 
-/// A crash may leave any beginning of what was being written: everything before it stays.
+/// A crash can leave any part of the last write. Everything before it must stay.
 #[tokio::test]
 async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
     let (_directory, path) = new_path();

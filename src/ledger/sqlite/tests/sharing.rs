@@ -263,7 +263,7 @@ async fn waiting_writes_each_take_effect_completely_or_not_at_all() {
         let (ledger, key) = (ledger.clone(), order("nobody", 1).key());
         tokio::spawn(async move { ledger.record(&key, &transition, at(NOW)).await })
     };
-    // They come while the thread is busy, in no order, and share what follows.
+    // The writes arrive while the thread is busy, in any order, and share one transaction.
     let (first, second, lost, third) = (
         reserve("a", 10),
         reserve("b", 10),
@@ -340,7 +340,7 @@ async fn a_rolled_back_change_is_not_cached() {
     ledger.reserve(&wished("lost", 20)).await.unwrap_err();
     ledger.reserve(&wished("first", 10)).await.unwrap();
     let held = ledger.reserve(&wished("second", 89)).await.unwrap();
-    assert!(matches!(held, Reserved::Held(entry) if entry.seq == 3));
+    assert!(matches!(held, Reserved::Held(purchase) if purchase.seq == 3));
     assert!(
         ledger
             .purchase(&order("lost", 20).key())

@@ -10,8 +10,7 @@ type Answer = (&'static str, Result<(), LedgerError>);
 fn new_writer() -> (tempfile::TempDir, Writer) {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join("ledger.db")).unwrap();
-    let schema =
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+    let schema = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
         CREATE TABLE owners (id INTEGER PRIMARY KEY);
         CREATE TABLE things (name TEXT PRIMARY KEY,
             owner INTEGER REFERENCES owners (id) DEFERRABLE INITIALLY DEFERRED);";
@@ -24,7 +23,9 @@ fn new_writer() -> (tempfile::TempDir, Writer) {
 fn write(sync: Sync, name: &'static str, sql: &'static str, answers: &Sender<Answer>) -> Write {
     let answers = answers.clone();
     let work = move |file: File<'_>| file.books.execute_batch(sql).map_err(failed);
-    Write::new(sync, work, move |result| answers.send((name, result)).unwrap())
+    Write::new(sync, work, move |result| {
+        answers.send((name, result)).unwrap()
+    })
 }
 
 fn done(
@@ -73,7 +74,7 @@ const ORPHAN: &str = "INSERT INTO things VALUES ('orphan', 7)";
 const UNDOES_ALL: &str = "INSERT OR ROLLBACK INTO things VALUES ('a', NULL)";
 
 #[test]
-fn what_fails_half_way_leaves_nothing_and_the_others_all() {
+fn a_failed_write_leaves_nothing_and_the_others_everything() {
     let (_directory, mut writer) = new_writer();
     let answers = done(
         &mut writer,
@@ -88,7 +89,7 @@ fn what_fails_half_way_leaves_nothing_and_the_others_all() {
 }
 
 #[test]
-fn nobody_is_told_of_success_when_the_commit_fails() {
+fn no_write_succeeds_when_the_commit_fails() {
     let (_directory, mut writer) = new_writer();
     let answers = done(
         &mut writer,
@@ -103,12 +104,12 @@ fn nobody_is_told_of_success_when_the_commit_fails() {
     assert_eq!(
         done(&mut writer, &[(Sync::Now, "a", A)]),
         [("a", true)],
-        "the next begins anew"
+        "the next write succeeds"
     );
 }
 
 #[test]
-fn when_the_transaction_ends_in_the_middle_each_is_made_in_its_own() {
+fn writes_are_made_alone_when_their_transaction_ends() {
     let (_directory, mut writer) = new_writer();
     let answers = done(
         &mut writer,
@@ -131,7 +132,7 @@ fn when_the_transaction_ends_in_the_middle_each_is_made_in_its_own() {
 }
 
 #[test]
-fn what_hides_that_the_transaction_ended_is_not_believed() {
+fn a_write_that_hides_the_end_of_its_transaction_fails() {
     let (_directory, mut writer) = new_writer();
     let (answers, received) = channel();
     let hidden = move |file: File<'_>| {
@@ -153,9 +154,10 @@ fn what_hides_that_the_transaction_ended_is_not_believed() {
 }
 
 #[test]
-fn while_another_writes_all_are_told_so_and_nothing_is_written() {
+fn every_write_fails_while_another_process_writes() {
     let (directory, mut writer) = new_writer();
-    writer.connection
+    writer
+        .connection
         .busy_timeout(std::time::Duration::ZERO)
         .unwrap();
     let other = Connection::open(directory.path().join("ledger.db")).unwrap();
@@ -170,7 +172,7 @@ fn while_another_writes_all_are_told_so_and_nothing_is_written() {
 }
 
 #[test]
-fn one_that_must_be_on_disk_takes_the_others_with_it() {
+fn one_write_that_must_be_on_disk_syncs_all() {
     let (_directory, mut writer) = new_writer();
     done(&mut writer, &[(Sync::WithTheNext, "a", A)]);
     assert_eq!(level(&writer.connection), Sync::WithTheNext);
@@ -190,7 +192,7 @@ fn one_that_must_be_on_disk_takes_the_others_with_it() {
 }
 
 #[test]
-fn what_waits_is_done_together_and_none_is_left_when_the_last_asker_goes() {
+fn waiting_jobs_are_done_together_and_none_is_left() {
     let (_directory, writer) = new_writer();
     let (jobs, queue) = channel();
     let (answers, received) = channel();
