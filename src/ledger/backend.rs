@@ -30,14 +30,14 @@ pub(super) enum Backend {
     Postgres(Postgres),
 }
 
-/// Calls the same method of each database. Only futures that wait for PostgreSQL are large: they
-/// are boxed, so that the others stay small.
+/// Calls the same method of each database. Memory does not wait. The other futures are large, so they
+/// are boxed.
 macro_rules! dispatch {
     ($backend:expr, $database:ident => $call:expr) => {
         match $backend {
             Backend::Memory($database) => $call,
             #[cfg(feature = "sqlite")]
-            Backend::Sqlite($database) => $call.await,
+            Backend::Sqlite($database) => Box::pin($call).await,
             #[cfg(feature = "postgres")]
             Backend::Postgres($database) => Box::pin($call).await,
         }
