@@ -79,7 +79,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         #[cfg(feature = "mcp")]
         Command::Mcp(McpCommand::Tools(args)) => mcp::tools(args).await,
         #[cfg(feature = "mcp")]
-        Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(args)).await,
+        Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(*args)).await,
         #[cfg(feature = "mcp-serve")]
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
