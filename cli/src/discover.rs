@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     let has_policy = args.policy.policy.is_some() || !args.policy.network.is_empty();
     let payer = if has_policy {
         let policy = policies::allowance(&args.policy)?.policy;
-        Some(wallet::evaluating(&args.wallet, policy).await?)
+        Some(wallet::judging(&args.wallet, policy).await?)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
         return Err(Failure::usage(
             "limits need a network; add --network NAME or --policy FILE",

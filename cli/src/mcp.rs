@@ -156,7 +156,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         keys,
     } = allowance;
     let (payer, ledger) = if args.dry_run {
-        (wallet::evaluating(&args.wallet, policy).await?, None)
+        (wallet::judging(&args.wallet, policy).await?, None)
     } else {
         let (payer, ledger) = wallet::paying(&args.wallet, policy).await?;
         (payer, Some(ledger))

@@ -52,7 +52,7 @@ pub(crate) async fn paying_as(
 
 /// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
 /// exists. It creates no file.
-pub(crate) async fn evaluating(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let payer = match signer(args)? {
         Some(signer) => Payer::builder().signer(signer),
         None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async {

@@ -210,8 +210,8 @@ async fn freezing_the_ledger_stops_a_running_server() {
         .run(&["ledger", "freeze", "audit", "--ledger", "ledger.db"])
         .await;
     assert_eq!(stopped.code, 0, "{stopped:?}");
-    let result = session.call("pay", json!({ "url": harness.url() })).await;
-    assert_eq!(result["error"]["denial"]["rule"], "stopped", "{result}");
+    let told = session.call("pay", json!({ "url": harness.url() })).await;
+    assert_eq!(told["error"]["denial"]["rule"], "stopped", "{told}");
     let budget = session.call("budget", json!({})).await;
     assert_eq!(budget["limits"][0]["rule"], "stopped", "{budget}");
     session.close(&harness).await;
