@@ -140,7 +140,7 @@ impl Buyer {
         payer.ledger().purchase(&key).await.ok().flatten()
     }
 
-    /// Prints the outcome of a request. Returns false if nobody reads standard output any more.
+    /// Prints the outcome of a request. Returns false if the reader of standard output is gone.
     fn print(&self, call: &Call) -> bool {
         if self.args.json {
             return output::print_json(&call.outcome).is_ok();

@@ -44,12 +44,12 @@ impl QuoteOutput {
         if !self.prices.offers.is_empty() {
             return self.prices.text();
         }
-        let what = if self.status == 402 {
+        let request = if self.status == 402 {
             "the server asks for a payment, but not by x402"
         } else {
             "the server asks for no payment"
         };
-        format!("{what}; the answer is {}\n", self.status)
+        format!("{request}; the answer is {}\n", self.status)
     }
 }
 

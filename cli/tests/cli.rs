@@ -134,9 +134,12 @@ async fn without_a_usable_key_nothing_is_sent() {
     none.env_remove("BURSAR_PRIVATE_KEY");
     let mut bad = harness.command(&args);
     bad.env("BURSAR_PRIVATE_KEY", &KEY[..60]);
-    for (command, says) in [(none, "BURSAR_PRIVATE_KEY"), (bad, "64 hexadecimal digits")] {
+    for (command, expected) in [(none, "BURSAR_PRIVATE_KEY"), (bad, "64 hexadecimal digits")] {
         let ended = harness.end(command, b"").await;
-        assert!(ended.code == 2 && ended.stderr.contains(says), "{ended:?}");
+        assert!(
+            ended.code == 2 && ended.stderr.contains(expected),
+            "{ended:?}"
+        );
         assert!(!ended.stderr.contains(&KEY[2..60]));
     }
     assert!(harness.paywall.requests().is_empty());

@@ -12,15 +12,15 @@ use support::{CliHarness, Ended, PAYEE, report};
 /// A list with the report of the harness and with services that cannot be bought.
 fn listed(harness: &CliHarness) -> BazaarBuilder {
     let honest = harness.paywall.advertisement("/report", "a daily report");
-    let mut dear = honest.clone();
-    dear["resource"] = json!("https://dear.example/report");
-    dear["accepts"][0]["amount"] = json!("5000000");
+    let mut expensive = honest.clone();
+    expensive["resource"] = json!("https://expensive.example/report");
+    expensive["accepts"][0]["amount"] = json!("5000000");
     let mut odd = honest.clone();
     odd["resource"] = json!("https://odd.example/report';reboot;'?a=1&b=2");
     odd["extensions"]["bazaar"]["info"]["input"]["method"] = json!("POST");
     odd["accepts"][0]["amount"] = json!("20000");
     Bazaar::builder()
-        .item(dear)
+        .item(expensive)
         .item(odd)
         .item(honest)
         .item(json!(7))
@@ -70,7 +70,7 @@ async fn a_found_service_can_be_passed_to_pay() {
         "{}",
         lines[2]
     );
-    assert!(lines[3].contains("denied") && lines[3].ends_with("https://dear.example/report"));
+    assert!(lines[3].contains("denied") && lines[3].ends_with("https://expensive.example/report"));
     assert!(
         lines[4].contains("5.00 USD is above the limit of 0.10 USD"),
         "{}",
@@ -149,10 +149,10 @@ async fn a_list_that_cannot_be_read_is_named() {
     assert_eq!((alone.code, alone.text()), (1, ""));
     let place = broken.url("/").to_string();
     let place = place.trim_end_matches('/');
-    let said = format!(
+    let expected = format!(
         "bazaar {place}: the list answers 500 Internal Server Error [{place}/discovery/search]"
     );
-    assert_eq!(alone.stderr, format!("{said}\nno service was found\n"));
+    assert_eq!(alone.stderr, format!("{expected}\nno service was found\n"));
     let good = listed(&harness).start().await.unwrap();
     let both = discover(
         &harness,
@@ -160,7 +160,10 @@ async fn a_list_that_cannot_be_read_is_named() {
         &["report", "--bazaar", good.url("/").as_str()],
     )
     .await;
-    assert!(both.code == 0 && both.stderr.starts_with(&said), "{both:?}");
+    assert!(
+        both.code == 0 && both.stderr.starts_with(&expected),
+        "{both:?}"
+    );
     let nowhere = harness.run(&["discover", "report"]).await;
     assert!(
         nowhere.code == 2 && nowhere.stderr.contains("nowhere to look"),
@@ -214,7 +217,7 @@ async fn a_policy_file_can_name_the_lists() {
         "the named list replaces the lists of the file"
     );
 
-    for (wrong, said) in [
+    for (wrong, expected) in [
         ("bazar = []".to_owned(), "bazar"),
         ("bazaar = \"nowhere\"".to_owned(), "line 4, column 10"),
         (
@@ -224,6 +227,9 @@ async fn a_policy_file_can_name_the_lists() {
     ] {
         let policy = harness.file("wrong.toml", file(wrong));
         let ended = harness.run(&["policy", "check", &policy]).await;
-        assert!(ended.code == 2 && ended.stderr.contains(said), "{ended:?}");
+        assert!(
+            ended.code == 2 && ended.stderr.contains(expected),
+            "{ended:?}"
+        );
     }
 }

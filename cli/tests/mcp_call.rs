@@ -13,7 +13,7 @@ use bursar_tests::tools::{self, Style, ToolServer};
 use serde_json::json;
 use support::CliHarness;
 
-async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
+async fn open_seller(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
     let paywall = Paywall::builder()
         .route(route)
         .route(Route::get("/free").body("free"))
@@ -38,7 +38,7 @@ fn report() -> Route {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tools_are_listed_priced_and_called() {
-    let (paywall, url, server) = shop(report()).await;
+    let (paywall, url, server) = open_seller(report()).await;
     let harness = CliHarness::new(support::report()).await;
     let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
     let listed = harness
@@ -112,7 +112,8 @@ async fn tools_are_listed_priced_and_called() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_result_exits_with_4_and_the_same_call_gets_the_result() {
-    let (paywall, url, server) = shop(report().fault_once(Fault::ServerErrorAfterSettle)).await;
+    let (paywall, url, server) =
+        open_seller(report().fault_once(Fault::ServerErrorAfterSettle)).await;
     let harness = CliHarness::new(support::report()).await;
     let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
     let usual = [

@@ -64,7 +64,7 @@ async fn a_request_with_a_price_is_paid() {
             lifecycle,
         )
         .await;
-        let told = session
+        let result = session
             .call("pay", json!({ "url": harness.url(), "tag": "reports" }))
             .await;
         let settlement = &harness.paywall.settlements()[before];
@@ -83,28 +83,31 @@ async fn a_request_with_a_price_is_paid() {
             "error": null,
         });
         for (key, value) in expected.as_object().unwrap() {
-            assert_eq!(&told[key], value, "{key}");
+            assert_eq!(&result[key], value, "{key}");
         }
         assert_eq!(
-            (&told["untrusted"]["body"], &told["untrusted"]["encoding"]),
+            (
+                &result["untrusted"]["body"],
+                &result["untrusted"]["encoding"]
+            ),
             (&json!("the report"), &json!("utf-8"))
         );
-        assert_eq!(told["untrusted"]["truncated"], false);
-        assert_eq!(told["untrusted"]["headers"]["content-type"], "text/plain");
+        assert_eq!(result["untrusted"]["truncated"], false);
+        assert_eq!(result["untrusted"]["headers"]["content-type"], "text/plain");
         assert!(
-            told["untrusted"]["headers"]
+            result["untrusted"]["headers"]
                 .get("payment-response")
                 .is_none()
         );
 
         let looked_up = session
-            .call("purchase", json!({ "purchase_id": told["purchase_id"] }))
+            .call("purchase", json!({ "purchase_id": result["purchase_id"] }))
             .await;
         for (key, value) in [
             ("payment", json!("paid")),
             ("state", json!("settled")),
             ("price", json!("0.01 USDC")),
-            ("receipt", told["receipt"].clone()),
+            ("receipt", result["receipt"].clone()),
             ("tag", json!("reports")),
             ("agent", json!("researcher")),
         ] {
@@ -123,30 +126,34 @@ async fn a_free_request_is_not_paid_and_an_error_status_is_an_error() {
     ];
     let harness = CliHarness::with_routes(routes).await;
     let session = Session::open(&harness, &[]).await;
-    let told = session.call("pay", json!({ "url": harness.url() })).await;
+    let result = session.call("pay", json!({ "url": harness.url() })).await;
     let nothing = [
-        &told["authorization"],
-        &told["receipt"],
-        &told["purchase_id"],
-        &told["error"],
+        &result["authorization"],
+        &result["receipt"],
+        &result["purchase_id"],
+        &result["error"],
     ];
-    assert!(nothing.iter().all(|value| value.is_null()), "{told}");
+    assert!(nothing.iter().all(|value| value.is_null()), "{result}");
     assert_eq!(
-        (&told["payment"], &told["untrusted"]["body"]),
+        (&result["payment"], &result["untrusted"]["body"]),
         (&json!("not_paid"), &json!("free"))
     );
 
-    let told = session
+    let result = session
         .call(
             "pay",
             json!({ "url": harness.paywall.url("/missing").as_str() }),
         )
         .await;
     assert_eq!(
-        (&told["payment"], &told["status"], &told["error"]["kind"]),
+        (
+            &result["payment"],
+            &result["status"],
+            &result["error"]["kind"]
+        ),
         (&json!("not_paid"), &json!(404), &json!("status"))
     );
-    assert_eq!(told["untrusted"]["body"], "nothing here");
+    assert_eq!(result["untrusted"]["body"], "nothing here");
     assert_eq!(harness.payments(), 0);
     session.close(&harness).await;
 }
@@ -155,26 +162,26 @@ async fn a_free_request_is_not_paid_and_an_error_status_is_an_error() {
 async fn an_unknown_result_is_resumed_by_its_purchase_id_and_paid_once() {
     let harness = CliHarness::new(report().idempotent().fault_once(Fault::HangAfterSettle)).await;
     let session = Session::open(&harness, &["--timeout", "1"]).await;
-    let told = session.call("pay", json!({ "url": harness.url() })).await;
+    let result = session.call("pay", json!({ "url": harness.url() })).await;
     assert_eq!(
-        (&told["payment"], &told["error"]["kind"]),
+        (&result["payment"], &result["error"]["kind"]),
         (&json!("maybe_paid"), &json!("timeout")),
-        "{told}"
+        "{result}"
     );
     assert!(
-        told["error"]["next"]
+        result["error"]["next"]
             .as_str()
             .unwrap()
             .contains("purchase_id")
     );
     assert_eq!(
-        told["authorization"]["nonce"],
+        result["authorization"]["nonce"],
         harness.paywall.settlements()[0]
             .authorization
             .nonce
             .to_string()
     );
-    let id = &told["purchase_id"];
+    let id = &result["purchase_id"];
     let looked_up = session.call("purchase", json!({ "purchase_id": id })).await;
     assert_eq!(
         (&looked_up["payment"], &looked_up["state"]),
@@ -184,15 +191,15 @@ async fn an_unknown_result_is_resumed_by_its_purchase_id_and_paid_once() {
 
     // A new process, as after a restart of the agent.
     let session = Session::open(&harness, &[]).await;
-    let told = session
+    let result = session
         .call("pay", json!({ "url": harness.url(), "purchase_id": id }))
         .await;
     assert_eq!(
-        (&told["payment"], &told["untrusted"]["body"]),
+        (&result["payment"], &result["untrusted"]["body"]),
         (&json!("paid"), &json!("the report")),
-        "{told}"
+        "{result}"
     );
-    assert_eq!(&told["purchase_id"], id);
+    assert_eq!(&result["purchase_id"], id);
     let other = session
         .call(
             "pay",
@@ -221,41 +228,41 @@ async fn a_quote_pays_nothing() {
     let routes = [
         report(),
         Route::get("/free").body("free"),
-        Route::get("/dear").price(usd!("9")),
+        Route::get("/expensive").price(usd!("9")),
     ];
     let harness = CliHarness::with_routes(routes).await;
     let session = Session::open(&harness, &[]).await;
-    let told = session.call("quote", json!({ "url": harness.url() })).await;
-    let offer = &told["quote"]["offers"][0];
+    let result = session.call("quote", json!({ "url": harness.url() })).await;
+    let offer = &result["quote"]["offers"][0];
     assert_eq!(
-        (&told["quote"]["best"], &offer["verdict"]),
+        (&result["quote"]["best"], &offer["verdict"]),
         (&json!(0), &json!("allowed")),
-        "{told}"
+        "{result}"
     );
     assert_eq!(
         (&offer["price"], &offer["payTo"]),
         (&json!("0.01 USDC"), &json!(PAYEE))
     );
-    let told = session
+    let result = session
         .call(
             "quote",
-            json!({ "url": harness.paywall.url("/dear").as_str() }),
+            json!({ "url": harness.paywall.url("/expensive").as_str() }),
         )
         .await;
-    let offer = &told["quote"]["offers"][0];
+    let offer = &result["quote"]["offers"][0];
     assert_eq!(
-        (&told["quote"]["best"], &offer["denial"]["rule"]),
+        (&result["quote"]["best"], &offer["denial"]["rule"]),
         (&json!(null), &json!("per_payment")),
-        "{told}"
+        "{result}"
     );
-    let told = session
+    let result = session
         .call(
             "quote",
             json!({ "url": harness.paywall.url("/free").as_str() }),
         )
         .await;
     assert_eq!(
-        (&told["payment"], &told["untrusted"]["body"]),
+        (&result["payment"], &result["untrusted"]["body"]),
         (&json!("not_paid"), &json!("free"))
     );
     session.close(&harness).await;
@@ -274,9 +281,14 @@ async fn calls_above_the_limit_wait_for_their_turn() {
         );
         calls.spawn(async move { peer.call_tool(params("pay", arguments)).await });
     }
-    let told = calls.join_all().await;
-    let bodies = told.iter().map(|told| {
-        &told.as_ref().unwrap().structured_content.as_ref().unwrap()["untrusted"]["body"]
+    let result = calls.join_all().await;
+    let bodies = result.iter().map(|result| {
+        &result
+            .as_ref()
+            .unwrap()
+            .structured_content
+            .as_ref()
+            .unwrap()["untrusted"]["body"]
     });
     assert_eq!(bodies.filter(|body| **body == "free").count(), 40);
     session.close(&harness).await;
@@ -293,36 +305,39 @@ async fn a_body_is_cut_at_the_limit_and_binary_data_is_base64() {
     ])
     .await;
     let session = Session::open(&harness, &["--body-limit", "4"]).await;
-    let told = session.call("pay", json!({ "url": harness.url() })).await;
-    let untrusted = &told["untrusted"];
+    let result = session.call("pay", json!({ "url": harness.url() })).await;
+    let untrusted = &result["untrusted"];
     assert_eq!(
         (
-            &told["payment"],
+            &result["payment"],
             &untrusted["body"],
             &untrusted["truncated"]
         ),
         (&json!("paid"), &json!("the "), &json!(true))
     );
-    let told = session
+    let result = session
         .call(
             "pay",
             json!({ "url": harness.paywall.url("/bytes").as_str() }),
         )
         .await;
-    let untrusted = &told["untrusted"];
+    let untrusted = &result["untrusted"];
     assert_eq!(
         (&untrusted["body"], &untrusted["encoding"]),
         (&json!(STANDARD.encode(bytes)), &json!("base64"))
     );
     assert_eq!(untrusted["truncated"], false);
-    let told = session
+    let result = session
         .call(
             "pay",
             json!({ "url": harness.paywall.url("/echo").as_str(), "body": "{\"a\":1}" }),
         )
         .await;
     assert_eq!(
-        (&told["untrusted"]["body"], &told["untrusted"]["truncated"]),
+        (
+            &result["untrusted"]["body"],
+            &result["untrusted"]["truncated"]
+        ),
         (&json!("{\"a\""), &json!(true))
     );
     assert_eq!(
@@ -398,22 +413,22 @@ async fn the_official_python_client_pays() {
         .env("BURSAR_PRIVATE_KEY", KEY);
     let ended = harness.end(command, b"").await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    let told = ended.json();
+    let result = ended.json();
     assert_eq!(
-        told["tools"],
+        result["tools"],
         json!(["pay", "quote", "budget", "purchase", "discover"])
     );
     assert_eq!(
-        (&told["cheap"]["payment"], &told["cheap"]["isError"]),
+        (&result["cheap"]["payment"], &result["cheap"]["isError"]),
         (&json!("paid"), &json!(false))
     );
-    assert_eq!(told["cheap"]["untrusted"]["body"], "the report");
+    assert_eq!(result["cheap"]["untrusted"]["body"], "the report");
     assert_eq!(
-        (&told["dear"]["payment"], &told["dear"]["isError"]),
+        (&result["dear"]["payment"], &result["dear"]["isError"]),
         (&json!("not_paid"), &json!(true))
     );
-    assert_eq!(told["dear"]["error"]["denial"]["rule"], "approval");
-    assert!(told["budget"]["limits"].is_array());
+    assert_eq!(result["dear"]["error"]["denial"]["rule"], "approval");
+    assert!(result["budget"]["limits"].is_array());
     assert_eq!(harness.settled(), 1);
 }
 

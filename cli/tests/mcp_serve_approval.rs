@@ -34,14 +34,14 @@ async fn the_user_of_the_client_is_asked_if_the_policy_requires_approval() {
             let user = User::answering(answer.clone());
             let session =
                 Session::open_as(&harness, &["--policy", &policy], user.clone(), lifecycle()).await;
-            let told = session.call("pay", json!({ "url": harness.url() })).await;
+            let result = session.call("pay", json!({ "url": harness.url() })).await;
             assert_eq!(
-                told["payment"],
+                result["payment"],
                 if paid { "paid" } else { "not_paid" },
-                "{answer}: {told}"
+                "{answer}: {result}"
             );
             if !paid {
-                assert_eq!(told["error"]["denial"]["rule"], "approval", "{told}");
+                assert_eq!(result["error"]["denial"]["rule"], "approval", "{result}");
             }
             let asked = user.asked.lock().unwrap().clone();
             assert_eq!(asked.len(), 1);
@@ -68,17 +68,17 @@ async fn where_nobody_can_be_asked_the_payment_is_denied() {
     for lifecycle in [session(), stateless()] {
         let session =
             Session::open_as(&harness, &["--policy", &policy], User::default(), lifecycle).await;
-        let told = session.call("pay", json!({ "url": harness.url() })).await;
-        assert_eq!(told["error"]["denial"]["rule"], "approval", "{told}");
+        let result = session.call("pay", json!({ "url": harness.url() })).await;
+        assert_eq!(result["error"]["denial"]["rule"], "approval", "{result}");
         assert!(
-            told["error"]["message"]
+            result["error"]["message"]
                 .as_str()
                 .unwrap()
                 .contains("does not support elicitation"),
-            "{told}"
+            "{result}"
         );
-        let told = session.call("quote", json!({ "url": harness.url() })).await;
-        assert_eq!(told["quote"]["offers"][0]["verdict"], "ask");
+        let result = session.call("quote", json!({ "url": harness.url() })).await;
+        assert_eq!(result["quote"]["offers"][0]["verdict"], "ask");
         session.close(&harness).await;
     }
     assert_eq!(harness.payments(), 0);
@@ -95,8 +95,8 @@ async fn a_late_answer_approves_nothing() {
         session(),
     )
     .await;
-    let told = session.call("pay", json!({ "url": harness.url() })).await;
-    assert_eq!(told["error"]["denial"]["rule"], "approval", "{told}");
+    let result = session.call("pay", json!({ "url": harness.url() })).await;
+    assert_eq!(result["error"]["denial"]["rule"], "approval", "{result}");
     session.close(&harness).await;
     assert_eq!(harness.payments(), 0);
 }
@@ -117,8 +117,8 @@ async fn the_time_for_an_approval_is_added_to_the_time_limit_of_the_call() {
             lifecycle,
         )
         .await;
-        let told = session.call("pay", json!({ "url": harness.url() })).await;
-        assert_eq!(told["payment"], "paid", "{told}");
+        let result = session.call("pay", json!({ "url": harness.url() })).await;
+        assert_eq!(result["payment"], "paid", "{result}");
         session.close(&harness).await;
     }
 }
@@ -152,20 +152,20 @@ async fn an_answer_approves_only_its_own_call_and_only_once() {
     };
 
     let state = ask(&own).await;
-    let told = answer(
+    let result = answer(
         &json!({ "url": harness.paywall.url("/other").as_str() }),
         &state,
     )
     .await;
     assert_eq!(
-        (&told["payment"], &told["error"]["kind"]),
+        (&result["payment"], &result["error"]["kind"]),
         (&json!("not_paid"), &json!("approval")),
-        "{told}"
+        "{result}"
     );
-    let told = answer(&own, &state).await;
+    let result = answer(&own, &state).await;
     assert_eq!(
-        told["error"]["kind"], "approval",
-        "the question is used up: {told}"
+        result["error"]["kind"], "approval",
+        "the question is used up: {result}"
     );
     assert_eq!(
         answer(&own, "00000000000000000000000000000000").await["error"]["kind"],
@@ -196,14 +196,14 @@ async fn a_cancelled_call_is_resumed_by_the_same_request() {
         let call = session.call("pay", json!({ "url": harness.url() }));
         // Dropping the call sends its cancellation.
         tokio::select! {
-            told = call => panic!("{told}"),
+            result = call => panic!("{result}"),
             () = harness.paywall.wait_for_settlements(1) => {}
         }
-        let told = session.call("pay", json!({ "url": harness.url() })).await;
+        let result = session.call("pay", json!({ "url": harness.url() })).await;
         assert_eq!(
-            (&told["payment"], &told["untrusted"]["body"]),
+            (&result["payment"], &result["untrusted"]["body"]),
             (&json!("paid"), &json!("the report")),
-            "{told}"
+            "{result}"
         );
         session.close(&harness).await;
         assert_eq!((harness.settled(), harness.distinct_payments()), (1, 1));
@@ -218,7 +218,7 @@ async fn a_cancelled_question_pays_nothing() {
     let session = Session::open_as(&harness, &["--policy", &policy], user.clone(), session()).await;
     let call = session.call("pay", json!({ "url": harness.url() }));
     tokio::select! {
-        told = call => panic!("{told}"),
+        result = call => panic!("{result}"),
         () = user.wait_for_a_question() => {}
     }
     session.close(&harness).await;
@@ -254,13 +254,13 @@ async fn a_payment_in_progress_is_in_the_ledger_after_the_client_disconnects() {
         (&json!("unresolved"), &json!("the caller stopped waiting"))
     );
     let session = Session::open(&harness, &[]).await;
-    let told = session
+    let result = session
         .call(
             "pay",
             json!({ "url": harness.url(), "purchase_id": "report-1" }),
         )
         .await;
-    assert_eq!(told["payment"], "paid", "{told}");
+    assert_eq!(result["payment"], "paid", "{result}");
     session.close(&harness).await;
     assert_eq!((harness.settled(), harness.distinct_payments()), (1, 1));
 }

@@ -28,21 +28,22 @@ async fn a_denial_names_its_rule_the_remaining_amount_and_the_time_of_new_room()
         session.call("pay", json!({ "url": harness.url() })).await["payment"],
         "paid"
     );
-    let told = session.call("pay", json!({ "url": harness.url() })).await;
+    let result = session.call("pay", json!({ "url": harness.url() })).await;
     assert_eq!(
-        (&told["payment"], &told["error"]["kind"]),
+        (&result["payment"], &result["error"]["kind"]),
         (&json!("not_paid"), &json!("denied")),
-        "{told}"
+        "{result}"
     );
-    let denial = &told["error"]["denial"];
-    let said = ["rule", "limit", "used", "left", "asked"].map(|key| denial[key].as_str().unwrap());
+    let denial = &result["error"]["denial"];
+    let values =
+        ["rule", "limit", "used", "left", "asked"].map(|key| denial[key].as_str().unwrap());
     assert_eq!(
-        said,
+        values,
         ["rolling", "0.015 USD", "0.01 USD", "0.005 USD", "0.01 USD"]
     );
     assert!(denial["room_returns"].is_string(), "{denial}");
     assert!(
-        told["error"]["message"]
+        result["error"]["message"]
             .as_str()
             .unwrap()
             .starts_with("not paid: ")
@@ -77,17 +78,17 @@ async fn a_call_can_lower_its_limit_and_change_nothing_else() {
         &["--policy", &policy, "--max-per-payment", "1"],
     ] {
         let session = Session::open(&harness, flags).await;
-        let told = session
+        let result = session
             .call("pay", json!({ "url": harness.url(), "max_price": "1000" }))
             .await;
-        assert_eq!(told["error"]["denial"]["rule"], "per_payment", "{told}");
+        assert_eq!(result["error"]["denial"]["rule"], "per_payment", "{result}");
         session.close(&harness).await;
     }
     let session = Session::open(&harness, &[]).await;
-    let told = session
+    let result = session
         .call("pay", json!({ "url": harness.url(), "max_price": "0.001" }))
         .await;
-    assert_eq!(told["error"]["denial"]["rule"], "max_price", "{told}");
+    assert_eq!(result["error"]["denial"]["rule"], "max_price", "{result}");
     let asked = harness.paywall.requests().len();
 
     for (more, wrong) in [
@@ -114,15 +115,15 @@ async fn a_call_can_lower_its_limit_and_change_nothing_else() {
             .as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        let told = session.call("pay", arguments).await;
+        let result = session.call("pay", arguments).await;
         assert_eq!(
-            (&told["payment"], &told["error"]["kind"]),
+            (&result["payment"], &result["error"]["kind"]),
             (&json!("not_paid"), &json!("usage")),
-            "{told}"
+            "{result}"
         );
         assert!(
-            told["error"]["message"].as_str().unwrap().contains(wrong),
-            "{told}"
+            result["error"]["message"].as_str().unwrap().contains(wrong),
+            "{result}"
         );
     }
     for tool in ["set_policy", "reset_budget", "sign", ""] {
@@ -149,8 +150,8 @@ async fn the_limit_of_the_command_line_holds_in_addition_to_the_policy_and_the_c
         json!({ "url": harness.url() }),
         json!({ "url": harness.url(), "max_price": "1" }),
     ] {
-        let told = session.call("pay", arguments).await;
-        assert_eq!(told["error"]["denial"]["rule"], "max_price", "{told}");
+        let result = session.call("pay", arguments).await;
+        assert_eq!(result["error"]["denial"]["rule"], "max_price", "{result}");
     }
     assert_eq!(
         session.call("budget", json!({})).await["max_per_payment"],
@@ -179,18 +180,18 @@ async fn calls_at_once_share_one_budget() {
             json!({ "url": harness.url(), "allow_duplicate": true })
         ),
     );
-    let mut payments = [&one, &other, &third].map(|told| told["payment"].as_str().unwrap());
+    let mut payments = [&one, &other, &third].map(|result| result["payment"].as_str().unwrap());
     payments.sort_unstable();
     assert_eq!(payments, ["not_paid", "paid", "paid"]);
-    for (told, body) in [
+    for (result, body) in [
         (&one, "the report"),
         (&other, "the other"),
         (&third, "the report"),
     ] {
-        if told["payment"] == "paid" {
-            assert_eq!(told["untrusted"]["body"], body);
+        if result["payment"] == "paid" {
+            assert_eq!(result["untrusted"]["body"], body);
         } else {
-            assert_eq!(told["error"]["denial"]["rule"], "lifetime", "{told}");
+            assert_eq!(result["error"]["denial"]["rule"], "lifetime", "{result}");
         }
     }
     session.close(&harness).await;
@@ -227,11 +228,11 @@ async fn private_addresses_and_plain_http_are_refused() {
         "http://example.com/",
         "https://[fd00::1]/",
     ] {
-        let told = session.call("pay", json!({ "url": url })).await;
+        let result = session.call("pay", json!({ "url": url })).await;
         assert_eq!(
-            (&told["payment"], &told["error"]["kind"]),
+            (&result["payment"], &result["error"]["kind"]),
             (&json!("not_paid"), &json!("insecure")),
-            "{told}"
+            "{result}"
         );
     }
     session.close(&harness).await;
@@ -274,7 +275,7 @@ async fn what_a_seller_writes_stays_under_untrusted() {
         Route::get("/words")
             .price(usd!("0.01"))
             .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
-        Route::get("/dear")
+        Route::get("/expensive")
             .price(usd!("9"))
             .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
         Route::get("/again")
@@ -292,20 +293,27 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     let session = Session::open(&harness, &["--budget", "1"]).await;
     let mut shown = Vec::new();
     for path in [
-        "/report", "/free", "/words", "/dear", "/again", "/quoted", "/scheme", "/payee",
+        "/report",
+        "/free",
+        "/words",
+        "/expensive",
+        "/again",
+        "/quoted",
+        "/scheme",
+        "/payee",
     ] {
         for tool in ["quote", "pay"] {
-            let told = session
+            let result = session
                 .call(tool, json!({ "url": harness.paywall.url(path).as_str() }))
                 .await;
-            let found = places(&told, "INSTRUCTIONS");
+            let found = places(&result, "INSTRUCTIONS");
             assert!(
                 found.iter().all(|place| place.starts_with("/untrusted/")),
                 "{path} {tool}: {found:?}"
             );
-            assert!(found.is_empty() || told["untrusted"]["notice"].is_string());
+            assert!(found.is_empty() || result["untrusted"]["notice"].is_string());
             shown.extend(found);
-            if let Some(id) = told["purchase_id"].as_str() {
+            if let Some(id) = result["purchase_id"].as_str() {
                 let looked_up = session.call("purchase", json!({ "purchase_id": id })).await;
                 let found = places(&looked_up, "INSTRUCTIONS");
                 assert!(
@@ -328,11 +336,11 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     );
     let session = Session::open(&harness, &["--policy", &policy]).await;
     for tool in ["quote", "pay"] {
-        let told = session.call(tool, json!({ "url": harness.url() })).await;
-        let found = places(&told, "INSTRUCTIONS");
+        let result = session.call(tool, json!({ "url": harness.url() })).await;
+        let found = places(&result, "INSTRUCTIONS");
         assert!(
             found.iter().all(|place| place.starts_with("/untrusted/")),
-            "{tool}: {told}"
+            "{tool}: {result}"
         );
         shown.extend(found);
     }

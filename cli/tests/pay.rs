@@ -110,7 +110,7 @@ async fn a_lost_answer_to_a_payment_exits_with_4() {
 }
 
 #[tokio::test]
-async fn a_failed_call_after_a_signature_exits_with_4_whatever_the_seller_claims() {
+async fn a_failed_call_after_a_signature_exits_with_4_even_if_the_seller_claims_otherwise() {
     let place = "http://127.0.0.1:1/".parse().unwrap();
     for fault in [
         Fault::ServerErrorAfterSettle,

@@ -16,7 +16,7 @@ async fn a_mistake_in_a_policy_file_is_found_with_its_line() {
         (ended.code, ended.text()),
         (0, format!("{good}: ok\n").as_str())
     );
-    for (text, says) in [
+    for (text, expected) in [
         (
             "version = 1\nnetworks = [\"base\"]\n[global]\nper_paymnt = \"1 USD\"\n",
             "line 4",
@@ -31,14 +31,14 @@ async fn a_mistake_in_a_policy_file_is_found_with_its_line() {
         let bad = harness.file("bad.toml", text);
         let ended = harness.run(&["policy", "check", &bad]).await;
         assert!(
-            ended.code == 2 && ended.stderr.contains(says),
+            ended.code == 2 && ended.stderr.contains(expected),
             "{text}: {ended:?}"
         );
         let ended = harness
             .run(&["pay", "--policy", &bad, &harness.url()])
             .await;
         assert!(
-            ended.code == 2 && ended.stderr.contains(says),
+            ended.code == 2 && ended.stderr.contains(expected),
             "{text}: {ended:?}"
         );
     }

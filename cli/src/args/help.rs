@@ -1,12 +1,13 @@
-//! The long texts that `--help` prints after the options.
+//! The long texts that `--help` prints after the options. Their lines fit on a terminal with 80 columns.
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  the command failed, or the answer has an error status; nothing was signed
+  1  failed, or the answer has an error status; nothing was signed
   2  the command line, the key or the policy cannot be used; nothing was sent
   3  the policy denied the payment; nothing was signed
-  4  a signature left the process, and the result is unknown; the amount counts against the limits
+  4  a signature left the process, and the result is unknown; the amount
+     counts against the limits
   5  paid, but the call failed";
 
 #[cfg(feature = "mcp-serve")]
@@ -16,7 +17,8 @@ Configuration of an MCP client, with the key in the environment:
     \"mcpServers\": {
       \"bursar\": {
         \"command\": \"bursar\",
-        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/etc/bursar/agent.toml\", \"--agent\", \"researcher\"],
+        \"args\": [\"mcp\", \"serve\", \"--policy\", \"/etc/bursar/agent.toml\",
+                 \"--agent\", \"researcher\"],
         \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
       }
     }
@@ -31,60 +33,85 @@ Tools:
   discover  find services in the lists of the policy file, under [discovery]
 
 Rules:
-  This command line fixes the key, the policy and the ledger. A message of the protocol cannot change them. A call can
-  lower its own limit and nothing else.
-  If the policy requires an approval, the server asks the user of the MCP client by elicitation. The server trusts the
-  answer of the client. If the client does not support elicitation, the server denies the payment.
+  This command line fixes the key, the policy and the ledger. A message of the
+  protocol cannot change them. A call can lower its own limit and nothing else.
+
+  If the policy requires an approval, the server asks the user of the MCP client
+  by elicitation. The server trusts the answer of the client. If the client does
+  not support elicitation, the server denies the payment.
+
   Standard output carries the protocol and nothing else.
-  The server ends when its standard input ends. It abandons a call that is still running one second later, and records
-  that in the ledger. Send the same request again to resume the purchase.";
+
+  The server ends when its standard input ends. It abandons a call that is still
+  running one second later, and records that in the ledger. Send the same
+  request again to resume the purchase.";
 
 pub(super) const PAY: &str = "\
 Key:
-  bursar reads the private key from the environment variable BURSAR_PRIVATE_KEY (64 hexadecimal digits), or from the
-  file of --keystore. The password of a keystore comes from BURSAR_KEYSTORE_PASSWORD, or bursar asks for it on the
+  bursar reads the private key from the environment variable BURSAR_PRIVATE_KEY
+  (64 hexadecimal digits), or from the file of --keystore. The password of a
+  keystore comes from BURSAR_KEYSTORE_PASSWORD, or bursar asks for it on the
   terminal. The key is never an argument.
 
 Limits without --policy:
-  $0.10 for one payment, $5 in any 24 hours, $1 of unresolved payments, 60 payments a minute, 30 identical requests a
-  minute. bursar stops paying an origin that took 3 payments within 10 minutes and did not deliver.
-  --max-per-payment replaces the limit for one payment.
-  --budget limits the sum of everything in the ledger. It removes the other default limits, except the limit for one
-  payment.
+  $0.10 for one payment, $5 in any 24 hours, $1 of unresolved payments, 60
+  payments a minute, and 30 identical requests a minute. bursar stops paying an
+  origin that took 3 payments within 10 minutes and did not deliver.
+
+  --max-per-payment replaces the limit for one payment. --budget limits the sum
+  of everything in the ledger. It removes the other default limits, except the
+  limit for one payment.
 
 Limits with --policy:
-  All limits of the file hold, and the options can only make it stricter. --max-per-payment and --budget are additional
-  limits. --network selects among the networks of the file; if the file names no network, it adds one.
-  bursar uses the API keys of the file. It does not send a request that the file does not permit.
-  If the policy requires an approval, bursar asks on the terminal. Without a terminal, it denies the payment.
+  All limits of the file hold, and the options can only make it stricter.
+  --max-per-payment and --budget are additional limits. --network selects among
+  the networks of the file. If the file names no network, --network is required.
+
+  bursar uses the API keys of the file. It does not send a request that the file
+  does not permit. If the policy requires an approval, bursar asks on the
+  terminal. Without a terminal, it denies the payment.
 
 Output:
-  The body goes to standard output, or to the file of --output, also if the answer has an error status. Standard error
-  receives one line about the payment. With --json, bursar prints one JSON object for each request instead:
+  The body goes to standard output, or to the file of --output, also if the
+  answer has an error status. Standard error receives one line about the
+  payment. With --json, bursar prints one JSON object for each request instead:
     {\"status\":200|null, \"payment\":\"not_paid\"|\"maybe_paid\"|\"paid\",
-     \"authorization\":{\"amount\",\"asset\",\"network\",\"payTo\",\"nonce\",\"validBefore\"}|null,
+     \"authorization\":
+       {\"amount\",\"asset\",\"network\",\"payTo\",\"nonce\",\"validBefore\"}|null,
      \"receipt\":{\"success\",\"transaction\",\"network\",\"payer\"}|null,
      \"body\":\"at most 64 KiB\", \"error\":{\"kind\",\"message\"}|null}
-  status         the HTTP status; null if bursar returns no answer, for example after a denial
-  payment        paid only if a receipt names the transaction, and its network and payer match the authorization;
-                 an answer without such a receipt is maybe_paid
-  authorization  the signed payment: amount in atomic units as a decimal string, asset is the address of the token,
-                 network in CAIP-2, validBefore in Unix seconds
-  receipt        the receipt of the seller; transaction is the hash of the transaction
-  body           the first 64 KiB; bursar reads the rest only if --output stores it
+
+  status         the HTTP status; null if bursar returns no answer, for example
+                 after a denial
+  payment        paid only if a receipt names the transaction, and its network
+                 and payer match the authorization; an answer without such a
+                 receipt is maybe_paid
+  authorization  the signed payment: amount in atomic units as a decimal string,
+                 asset is the address of the token, network in CAIP-2,
+                 validBefore in Unix seconds
+  receipt        the receipt of the seller; transaction is the hash of the
+                 transaction
+  body           the first 64 KiB; bursar reads the rest only if --output
+                 stores it
   error.denial   present if the policy denied the payment:
-                 {\"rule\",\"scope\",\"limit\",\"used\",\"asked\",\"left\",\"room_returns\",\"message\"}
-  api_call       present if bursar used an API key: {\"credential\",\"usd\"}, the name of the key and the declared cost
+                 {\"rule\",\"scope\",\"limit\",\"used\",\"asked\",\"left\",
+                 \"room_returns\",\"message\"}
+  api_call       present if bursar used an API key: {\"credential\",\"usd\"},
+                 the name of the key and the declared cost
 
 Exit codes:
   0  success
-  1  the request failed, or the answer has an error status; nothing was signed
+  1  failed, or the answer has an error status; nothing was signed
   2  the command line, the key or the policy cannot be used; nothing was sent
   3  the policy denied the payment; nothing was signed for this request
-  4  a signature left the process, and the result is unknown; this includes an answer without a matching receipt
+  4  a signature left the process, and the result is unknown; this includes an
+     answer without a matching receipt
   5  paid, but the call failed: an error status, or a body that broke off
 
-  After a signature has left the process, a failed call exits with 4 or 5, even if the seller claims that it took no
-  money. --repeat stops at the first failure. It exits with 3 if the policy denied that request, even if earlier
-  requests were paid. Otherwise it exits with 4 if any payment has an unknown result, and with 5 instead of 1 if any
-  request was paid.";
+  After a signature has left the process, a failed call exits with 4 or 5, even
+  if the seller claims that it took no money.
+
+  --repeat stops at the first failure. It exits with 3 if the policy denied that
+  request, even if earlier requests were paid. Otherwise it exits with 4 if any
+  payment has an unknown result, and with 5 instead of 1 if any request was
+  paid.";

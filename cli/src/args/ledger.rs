@@ -131,7 +131,7 @@ pub(crate) struct Spending {
     /// Count from this date, or from this time in RFC 3339
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
-    /// Count until this date or time, which is not counted
+    /// Count up to this date or time, which is itself not counted
     #[arg(long, value_name = "DATE")]
     pub(crate) until: Option<String>,
     /// Count the last N calendar days, today included

@@ -30,7 +30,7 @@ pub(crate) enum McpCommand {
         after_long_help = help::SERVE,
         after_help = "--help also describes the tools and the configuration of an MCP client."
     )]
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 /// An MCP server over streamable HTTP.
@@ -104,7 +104,7 @@ pub(crate) struct Serve {
     pub(crate) allow_http_loopback: bool,
     /// Allow private addresses, and proxies
     ///
-    /// Without this option, nobody can make the agent fetch a URL that only this machine can reach.
+    /// Without this option, a prompt or a web page cannot make the agent fetch a URL that only this machine can reach.
     #[arg(long)]
     pub(crate) allow_private_networks: bool,
     /// Limit the time of each call, payment and body included; the time for an approval is added to it

@@ -203,7 +203,7 @@ fn drawn(section: &Section, title: &str) -> Markup {
         "{}The table below contains all numbers.",
         most.unwrap_or_default()
     );
-    let (shown, of, what) = match section.by {
+    let (shown, of, order) = match section.by {
         Dimension::Day => (DAYS, chart::span(groups), "last"),
         _ => (NAMES, groups.len(), "first"),
     };
@@ -214,7 +214,7 @@ fn drawn(section: &Section, title: &str) -> Markup {
             figcaption {
                 span class="key certain" {} "payments and API calls" " "
                 span class="key open" {} "unresolved" ", USD"
-                @if of > shown { "; the " (what) " " (shown) " of " (of) }
+                @if of > shown { "; the " (order) " " (shown) " of " (of) }
             }
         }
     }
