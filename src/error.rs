@@ -128,7 +128,7 @@ pub enum ErrorKind {
     Rejected,
     /// The seller says that it could not settle the payment; see [`Error::reason`]. The payment counts as spent
     /// until the chain proves otherwise. Send the same request again, or
-    /// [reconcile](crate::Client::reconcile) the ledger later.
+    /// [reconcile](crate::Ledger::reconcile) the ledger later.
     SettlementFailed,
     /// The seller sent the transaction and has not seen it included. Money may have moved. Send the same request
     /// again: bursar presents the same payment.

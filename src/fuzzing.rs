@@ -1,4 +1,4 @@
-//! Doors to what is private, for the targets in `fuzz/`. Built under `--cfg fuzzing` only.
+//! Access to private functions for the targets in `fuzz/`. Only `--cfg fuzzing` builds it.
 
 use std::time::Duration;
 
@@ -276,15 +276,15 @@ pub fn has_hex_of(digits: usize, shown: &str) -> bool {
         .any(|run| run.len() >= digits)
 }
 
-/// What a page of a list comes to.
+/// The result of reading one page of a list.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "targets take it apart")]
 pub struct Listed {
     /// How many items it has.
     pub items: usize,
-    /// What could not be used.
+    /// The items that could not be used.
     pub skipped: Skipped,
-    /// Each service with what it says of itself, and how many of the first words of that it fits.
+    /// Each service with its description, and the number of the description's first words that it matches.
     pub services: Vec<(crate::Url, Advertised, usize)>,
 }
 

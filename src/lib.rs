@@ -1,9 +1,8 @@
-//! An HTTP client for programs that pay.
+//! An HTTP client that pays.
 //!
-//! bursar looks and feels like [`reqwest`]. When a seller answers `402 Payment Required` with
-//! [x402](https://www.x402.org) terms, it asks its policy and its books whether this may be bought,
-//! signs an EIP-3009 USDC authorization with the agent's wallet, sends the request again and hands
-//! back the response with a receipt.
+//! bursar wraps [`reqwest`]. When a server answers `402 Payment Required` ([x402](https://www.x402.org)), bursar checks your spending
+//! policy, reserves the amount in a crash-safe ledger, signs a USDC authorization, and sends the request again. You receive the response
+//! and a receipt.
 //!
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
@@ -12,53 +11,75 @@
 //!
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-//!     .policy(Policy::new().allow_network("base").per_payment(usd!("0.05")))
+//!     .policy(
+//!         Policy::new()
+//!             .allow_network("base")
+//!             .per_payment(usd!("0.05"))
+//!             .per_day(usd!("5"))
+//!             .host_limits("api.example.com", |host| host.per_day(usd!("1"))),
+//!     )
 //!     .ledger(Ledger::open("agent.db")?)
 //!     .build()?;
-//! let response = client.get("https://api.example.com/report").send().await?;
+//!
+//! let response = client.get("https://api.example.com/report").max_price(usd!("0.02")).send().await?;
 //! println!("{} ({})", response.status(), response.payment_status());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What holds
+//! Start with the [`guide`]: its first chapter leads from an empty directory to a paid answer, without an account.
 //!
-//! * What is signed is what the policy saw and what the books say.
-//! * Every limit is checked and held in one atomic step, before a signature exists. A denial never
-//!   calls the signer.
-//! * One purchase has one nonce, so that all that is ever signed for it excludes itself on the chain.
-//! * A signed authorization counts as spent from before it leaves. No word of a server frees it.
-//! * Token, decimals and EIP-712 domain come from the [`AssetRegistry`], never from the wire.
-//! * A payment goes to the origin that asked for it, over https, never through a redirect.
-//! * Keys and signatures are in no `Debug`, error, log or export.
+//! # Guarantees
 //!
-//! # Where to start
+//! * bursar signs exactly the payment that the policy allowed and the ledger recorded.
+//! * The ledger checks every limit and reserves the amount in one atomic step, before a signature exists. A denied payment is never
+//!   signed.
+//! * All authorizations for a purchase share one nonce, so at most one of them can settle.
+//! * A signed payment counts as spent until the chain proves that it was not and cannot be used.
+//! * The contract, the decimals and the signing domain of a token come from bursar's registry, never from the seller.
+//! * A payment goes only to the origin that asked for it, over `https`, and through no redirect.
+//! * Keys and signatures appear in no `Debug` output, error, log or export.
 //!
-//! | for | see |
+//! `SECURITY.md` in the repository lists each guarantee with the test that shows it, and the limits of these guarantees.
+//!
+//! # Where to look
+//!
+//! | To | See |
 //! |---|---|
-//! | how to do a thing, task by task | [`guide`] |
-//! | requests and responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
-//! | what became of the money | [`PaymentStatus`], [`Error::payment_status`], [`Receipt`] |
-//! | limits and rules | [`Policy`], [`Denial`], [`Approver`] |
-//! | ledger | [`Ledger`], [`Purchase`], [`Filter`] |
-//! | keys | [`Signer`], [`LocalSigner`], [`signer_fn`] |
-//! | what the chain says | [`chain::ChainReader`], [`CancelAuthorization`] |
-//! | finding services | [`discovery`], [`Client::discover`] |
-//! | where the money went | [`report::Report`], `bursar report` |
-//! | metrics and logs | [`telemetry`] |
-//! | other transports | [`Payer`], `middleware`, `mcp` |
-//! | tests of your agent | `bursar_testing::Paywall`, in the crate `bursar-testing` |
+//! | learn bursar from the beginning | [`guide`] |
+//! | send requests and read responses | [`Client`], [`RequestBuilder`], [`ResponseExt`] |
+//! | know whether money moved | [`PaymentStatus`], [`Error::payment_status`], [`Receipt`] |
+//! | set limits and rules | [`Policy`], [`Denial`], [`approval::Approver`] |
+//! | keep and read purchases | [`Ledger`], [`Purchase`] |
+//! | hold the key | [`Signer`], [`LocalSigner`], [`signer_fn`] |
+//! | use API keys together with payments | [`Credentials`] |
+//! | ask the chain | [`chain::ChainReader`] |
+//! | find services | [`discovery`] |
+//! | see the spending | [`report`] |
+//! | collect metrics and logs | [`telemetry`] |
+//! | pay over another transport | [`Payer`], `middleware`, `mcp` |
+//! | test your program | the package `bursar-testing` |
+//! | pay on the command line | the package `bursar-cli` |
 //!
 //! # Features
 //!
-//! Default: `rustls`, `http2`, `json`, `query`, `form`, `stream` (as reqwest's),
-//! `sqlite` (books in a file), `toml` (policy files). Others: `multipart`, `native-tls`, `gzip`,
-//! `secp256k1` (libsecp256k1 signs, which is faster and in C), `keystore`
-//! (encrypted key files), `postgres` (books in a database), `alloy-signer` (KMS, Ledger, Turnkey,
-//! …), `middleware` (reqwest-middleware), `mcp` (paid tools).
+//! | Feature | Default | Adds |
+//! |---|---|---|
+//! | `rustls`, `http2`, `json`, `query`, `form`, `stream` | yes | the features of reqwest with the same names |
+//! | `native-tls`, `multipart`, `gzip` | no | the features of reqwest with the same names |
+//! | `sqlite` | yes | ledgers in a file |
+//! | `postgres` | no | ledgers in a PostgreSQL database |
+//! | `toml` | yes | policy files |
+//! | `keystore` | no | encrypted key files |
+//! | `alloy-signer` | no | signers of the alloy crates, such as KMS and Ledger |
+//! | `secp256k1` | no | signatures by libsecp256k1, which is faster and written in C |
+//! | `middleware` | no | payments in a `reqwest-middleware` stack |
+//! | `mcp` | no | paid tools of MCP servers |
 //!
-//! Two more crates go with this one: `bursar-cli` is the `bursar` command, and `bursar-testing` has a
-//! paywall on loopback.
+//! # Not supported
+//!
+//! bursar pays with the x402 scheme `exact` over EIP-3009, on EVM networks. It supports no Solana, no Permit2 and no metered prices
+//! (`upto`). It does not read the balance of a wallet.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -2,15 +2,13 @@
 
 use url::Url;
 
-use super::error::{Mistakes, did_you_mean};
+use super::error::Mistakes;
 use super::reader::{Table, Value};
-use super::scalar::{
-    AmountText, AssetText, ForeignResource, Payee, Percent, Text, Zone, address, dollars,
-};
+use super::scalar::{AmountText, AssetText, ForeignResource, Payee, Percent, Text, Zone, address};
 use super::schema;
+use super::token::{amount, asset, network};
 use crate::money::parse_address;
-use crate::money::{Asset, AssetRegistry, TokenAmount};
-use crate::money::{Network, ParseNetworkError};
+use crate::money::{Asset, AssetRegistry, Network};
 use crate::origin::{HostPattern, Origin};
 use crate::policy::{
     Amount, HostRules, Limits, Permission, Policy, PolicyError, SHORTEST_VALIDITY,
@@ -583,50 +581,4 @@ fn place<T>(value: Option<&Value<T>>) -> Option<usize> {
 
 fn is_set(flag: Option<&Value<bool>>) -> bool {
     content(flag) == Some(&true)
-}
-
-/// Reads a name such as `base` or an identifier such as `eip155:8453`.
-fn network(name: &str) -> Result<Network, String> {
-    name.parse().map_err(|error: ParseNetworkError| {
-        format!("{error}{}", did_you_mean(name, Network::names()))
-    })
-}
-
-/// Reads `USDC@base` or `0x…@base`.
-fn asset(text: &str, assets: &AssetRegistry) -> Result<Asset, String> {
-    let shown = excerpt(text);
-    let Some((token, name)) = text.rsplit_once('@') else {
-        return Err(format!(
-            "`{shown}` is not a token; write one such as `USDC@base` or `0x…@base`"
-        ));
-    };
-    let network = network(name)?;
-    let found = match parse_address(token) {
-        Some(address) => assets.find(network, address),
-        None => assets.find_symbol(network, token),
-    };
-    found.cloned().ok_or_else(|| {
-        let here = assets.iter().filter(|asset| asset.network() == network);
-        let advice = did_you_mean(token, here.map(Asset::symbol));
-        format!("no token of the registry is `{shown}`{advice}; add one with a [[token]] table")
-    })
-}
-
-/// Reads `0.10 USD`, `$0.10` or `2.5 EURC@base`.
-fn amount(text: &str, assets: &AssetRegistry) -> Result<Amount, String> {
-    if let Some(dollars) = dollars(text) {
-        return dollars.map(Amount::Usd);
-    }
-    let shown = excerpt(text);
-    let Some((decimal, token)) = text.split_once(' ') else {
-        return Err(format!(
-            "`{shown}` has no currency; write it like `0.10 USD` or `2.5 EURC@base`"
-        ));
-    };
-    let asset = asset(token, assets)?;
-    let decimals = asset.decimals();
-    let amount = TokenAmount::parse(decimal, asset);
-    amount
-        .map(Amount::Token)
-        .ok_or_else(|| format!("`{shown}` is not an amount of a token with {decimals} decimals"))
 }

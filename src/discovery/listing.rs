@@ -40,7 +40,7 @@ pub(crate) struct Listing {
     pub(super) described: String,
     /// Whether a bazaar's own search returned it.
     pub(super) searched: bool,
-    /// What the caller must add before a call.
+    /// The values that the caller must add before a call.
     pub(super) needs: Option<String>,
     /// The positions of the sources that list it.
     pub(super) sources: Vec<usize>,

@@ -1,4 +1,4 @@
-//! Limits: what they bound, and by how much.
+//! The kinds of limits and their amounts.
 
 use std::fmt;
 use std::time::Duration;

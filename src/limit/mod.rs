@@ -1,4 +1,4 @@
-//! Limits: what they count, how much of them is used, and why a payment is denied.
+//! Limits: the payments that they count, their usage, and the denials.
 //!
 //! This module is a pure kernel below the policy and the ledger. The policy gives it limits, and a ledger gives it
 //! charges and totals through the [`Usage`] trait. It reads no clock, no file and no network.

@@ -38,7 +38,7 @@ impl Charge {
         }
     }
 
-    /// Returns the amount in micro-dollars, without refunds if `net`. What is left after a refund is rounded up.
+    /// Returns the amount in micro-dollars, without refunds if `net`. The rest after a refund is rounded up.
     fn micros(&self, net: bool) -> Option<U256> {
         let micros = U256::from(self.usd?.micros());
         if !net {

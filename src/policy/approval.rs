@@ -1,4 +1,4 @@
-//! Asking somebody before paying.
+//! Approvals: asking a person or a program before a payment.
 
 use std::fmt;
 use std::future::Future;
@@ -15,12 +15,12 @@ use crate::money::TokenAmount;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
 
-/// Decides payments that the policy wants approved.
+/// Decides about payments that need an approval; see [`Policy::ask_above`](crate::Policy::ask_above).
 ///
-/// An approval is for one authorization: the payer, payee, amount, token and nonce that it was
-/// asked about, once. No answer within the policy's time denies.
+/// An approval is valid once, for one authorization: the payer, payee, amount, token and nonce of the
+/// request. If there is no answer within the policy's time, bursar denies the payment.
 pub trait Approver: Send + Sync + 'static {
-    /// Answers for one payment.
+    /// Decides about one payment.
     fn decide(&self, request: &ApprovalRequest) -> impl Future<Output = Verdict> + Send;
 }
 
@@ -28,17 +28,17 @@ pub trait Approver: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Pay this once.
+    /// Approves this payment once.
     Approve,
-    /// Do not pay.
+    /// Denies this payment.
     Deny {
-        /// Why, for the caller's error.
+        /// The reason, for the caller's error.
         reason: String,
     },
 }
 
 impl Verdict {
-    /// A refusal with its reason.
+    /// Returns a denial with its reason.
     pub fn deny(reason: impl Into<String>) -> Self {
         Self::Deny {
             reason: reason.into(),
@@ -46,13 +46,13 @@ impl Verdict {
     }
 }
 
-/// A payment that waits for a word.
+/// A payment that waits for an approval.
 ///
-/// All fields but those of [`untrusted`](Self::untrusted) were verified by bursar.
+/// bursar verified all fields except those in [`untrusted`](Self::untrusted).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ApprovalRequest {
-    /// Why the policy asks.
+    /// The reason why the policy asks.
     pub why: String,
     /// The origin that answered 402.
     pub origin: Origin,
@@ -60,25 +60,25 @@ pub struct ApprovalRequest {
     pub method: String,
     /// The request's path, without the query unless the policy stores queries.
     pub path: String,
-    /// Token and amount.
+    /// The token and the amount.
     pub amount: TokenAmount,
     /// The amount in dollars.
     pub usd: Option<Usd>,
     /// The chain.
     pub network: Network,
-    /// Who pays.
+    /// The address that pays.
     pub payer: Address,
-    /// Who is paid.
+    /// The address that receives the payment.
     pub payee: Address,
-    /// The longest that the authorization will be valid.
+    /// The longest time for which the authorization will be valid.
     pub validity: Duration,
-    /// The nonce of the authorization: what the approval is bound to on the chain.
+    /// The nonce of the authorization, which binds the approval to one purchase on the chain.
     pub nonce: B256,
-    /// What the seller says of itself. Show it, if at all, as a quotation.
+    /// The seller's own description. If you show it, mark it as the seller's text.
     pub untrusted: Untrusted,
 }
 
-/// The question in lines: what bursar verified first, the seller's words fenced.
+/// Writes the question in lines: first the verified facts, then the seller's text in a fence.
 impl fmt::Display for ApprovalRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Pay {} to {}?", self.amount, self.payee)?;
@@ -98,13 +98,13 @@ impl fmt::Display for ApprovalRequest {
     }
 }
 
-/// A seller's own words: cut to 160 characters, invisible characters escaped.
+/// A seller's own text, at most 160 characters, with invisible characters escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Untrusted {
-    /// What it sells.
+    /// The description of the resource.
     pub description: Option<String>,
-    /// The URL that it says it sells.
+    /// The URL that the seller claims to sell.
     pub resource_url: Option<String>,
 }
 
@@ -129,7 +129,7 @@ impl AnyApprover {
         Self(Arc::new(approver))
     }
 
-    /// The answer, or a refusal when there is none in time.
+    /// Returns the answer, or a denial if there is none in time.
     pub(crate) async fn decide(&self, request: &ApprovalRequest, limit: Duration) -> Verdict {
         tokio::time::timeout(limit, self.0.decide(request))
             .await
@@ -143,10 +143,10 @@ impl fmt::Debug for AnyApprover {
     }
 }
 
-/// An approver made of an async closure; see [`approve_fn`].
+/// An approver that calls an async closure; see [`approve_fn`].
 pub struct ApproverFn<F>(F);
 
-/// Makes an approver of an async closure. The closure is given its own copy of the request.
+/// Creates an approver that calls an async closure with a copy of the request.
 ///
 /// ```
 /// use bursar::usd;
@@ -155,7 +155,7 @@ pub struct ApproverFn<F>(F);
 /// let approver = approve_fn(|request| async move {
 ///     match request.usd {
 ///         Some(usd) if usd <= usd!("1") => Verdict::Approve,
-///         _ => Verdict::deny("too dear for me"),
+///         _ => Verdict::deny("too expensive"),
 ///     }
 /// });
 /// ```
@@ -183,22 +183,23 @@ impl<F> fmt::Debug for ApproverFn<F> {
     }
 }
 
-/// Sends every request into a channel, for another task to answer.
+/// An approver that sends every request into a channel, so that another task can answer it.
 #[derive(Clone, Debug)]
 pub struct ChannelApprover(mpsc::Sender<PendingApproval>);
 
-/// A request from a [`ChannelApprover`], to be answered once. Dropping it denies.
+/// A request from a [`ChannelApprover`]. Answer it once. Dropping it denies the payment.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PendingApproval {
-    /// What is asked.
+    /// The payment to decide about.
     pub request: ApprovalRequest,
     answer: oneshot::Sender<Verdict>,
 }
 
 impl ChannelApprover {
-    /// An approver and the receiving end of its channel, which holds so many unanswered requests
-    /// before the next has to wait.
+    /// Returns an approver and the receiver of its channel.
+    ///
+    /// The channel holds `capacity` unanswered requests. Further requests wait.
     #[must_use]
     pub fn new(capacity: usize) -> (Self, mpsc::Receiver<PendingApproval>) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
@@ -207,7 +208,7 @@ impl ChannelApprover {
 }
 
 impl PendingApproval {
-    /// Answers. Whoever asked may have stopped waiting; then the answer is of no effect.
+    /// Sends the answer. It has no effect if the caller has stopped waiting.
     pub fn answer(self, verdict: Verdict) {
         // A closed channel means that the time to approve has passed, which has denied already.
         drop(self.answer.send(verdict));
@@ -234,9 +235,10 @@ impl Approver for ChannelApprover {
     }
 }
 
-/// Asks on the terminal: the question on standard error, `yes` on standard input approves.
+/// An approver that asks on the terminal. It writes the question to standard error. `yes` on standard
+/// input approves.
 ///
-/// One question at a time. An answer that comes too late pays nothing.
+/// It asks one question at a time. An answer that comes too late pays nothing.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TerminalApprover;
@@ -245,7 +247,7 @@ pub struct TerminalApprover;
 static TERMINAL: Mutex<()> = Mutex::new(());
 
 impl TerminalApprover {
-    /// The question as it is shown: what bursar verified first, the seller's words fenced.
+    /// Returns the text of the question: first the verified facts, then the seller's text in a fence.
     #[must_use]
     pub fn question(request: &ApprovalRequest) -> String {
         format!("{request}Type yes to pay: ")
@@ -267,7 +269,7 @@ impl Approver for TerminalApprover {
     }
 }
 
-/// Asks, unless nobody waits for the answer any more.
+/// Asks, unless the caller has stopped waiting.
 fn ask_terminal(question: &str, asker: oneshot::Sender<Verdict>) {
     let _turn = TERMINAL.lock().unwrap_or_else(PoisonError::into_inner);
     if asker.is_closed() {

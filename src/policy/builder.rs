@@ -13,10 +13,10 @@ use crate::money::Asset;
 use crate::money::Network;
 use crate::origin::Origin;
 
-/// The methods that set limits, on everything or on a scope.
+/// The methods that set limits, on all payments or on one scope.
 macro_rules! limit_methods {
     () => {
-        /// At most this much in one payment.
+        /// Limits the amount of one payment.
         #[must_use]
         pub fn per_payment(self, max: impl Into<Amount>) -> Self {
             self.limit(Ok(LimitKind::PerPayment(max.into())))
@@ -40,39 +40,40 @@ macro_rules! limit_methods {
             self.rolling(MONTH, max)
         }
 
-        /// At most this much in any stretch of time this long. What is uncertain counts.
+        /// Limits the sum of payments in a rolling window of this length. Unresolved payments count.
         #[must_use]
         pub fn rolling(self, window: Duration, max: impl Into<Amount>) -> Self {
             self.limit(not_empty(window).map(|window| LimitKind::Rolling(window, max.into())))
         }
 
-        /// At most this much in a day, week, month or year of a time zone: an IANA name such as
-        /// `Europe/Berlin`, or `UTC`.
+        /// Limits the sum of payments in a calendar day, week, month or year.
+        ///
+        /// `zone` is an IANA name such as `Europe/Berlin`, or `UTC`.
         #[must_use]
         pub fn calendar(self, period: Period, zone: &str, max: impl Into<Amount>) -> Self {
             let calendar = Calendar::new(period, zone).map_err(PolicyError::TimeZone);
             self.limit(calendar.map(|calendar| LimitKind::Calendar(calendar, max.into())))
         }
 
-        /// At most this much over the life of the ledger.
+        /// Limits the sum of all payments in the ledger.
         #[must_use]
         pub fn lifetime(self, max: impl Into<Amount>) -> Self {
             self.limit(Ok(LimitKind::Lifetime(max.into())))
         }
 
-        /// At most this much signed, unresolved and not yet expired.
+        /// Limits the sum of payments that are signed, unresolved and not yet expired.
         #[must_use]
         pub fn exposure(self, max: impl Into<Amount>) -> Self {
             self.limit(Ok(LimitKind::Exposure(max.into())))
         }
 
-        /// At most so many payments in any stretch of time this long.
+        /// Limits the number of payments in a rolling window of this length.
         #[must_use]
         pub fn payments(self, window: Duration, max: u32) -> Self {
             self.limit(not_empty(window).map(|window| LimitKind::Payments(window, max)))
         }
 
-        /// Payments above this amount need the [`Approver`](crate::approval::Approver)'s word.
+        /// Asks the [`Approver`](crate::approval::Approver) before a payment above this amount.
         #[must_use]
         pub fn ask_above(self, threshold: impl Into<Amount>) -> Self {
             self.asked(threshold.into())
@@ -88,7 +89,13 @@ const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
     }
 }
 
-/// Limits of one scope; see [`Policy::tag_limits`] and its like.
+/// The limits of one scope; see [`Policy::tag_limits`].
+///
+/// ```
+/// use bursar::{Policy, usd};
+///
+/// let policy = Policy::new().tag_limits("research", |tag| tag.per_day(usd!("1")).lifetime(usd!("20")));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     kinds: Vec<Result<LimitKind, PolicyError>>,
@@ -109,99 +116,115 @@ impl Limits {
     }
 }
 
-/// Limits and settings of a host; see [`Policy::host_limits`].
+/// The limits and settings of a host; see [`Policy::host_limits`].
 ///
-/// Limits of every matching entry apply. Settings are decided by the most specific match: origin,
-/// then host, then the longest pattern, then what the policy says for everywhere.
+/// All limits that match a payment apply. Of the settings, the most specific one applies: first the
+/// origin, then the host, then the longest pattern, then the setting for all hosts.
+///
+/// ```
+/// use bursar::{Policy, usd};
+///
+/// let policy = Policy::new()
+///     .host_limits("*.example.com", |host| host.per_day(usd!("1")))
+///     .host_limits("api.example.com", |host| host.per_payment(usd!("0.02")).payee_pinned());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct HostRules {
     pub(crate) limits: Limits,
     settings: HostSettings,
 }
 
-/// The methods of settings that can be made everywhere or for a host.
+/// The methods that set settings, for all hosts or for one host.
 macro_rules! setting_methods {
     () => {
-        /// Any payee may be paid: the default, for sellers that use a fresh address per order.
+        /// Allows any payee. This is the default, because some sellers use a new address for every order.
         #[must_use]
         pub fn payee_free(mut self) -> Self {
             self.settings_mut().payee = Some(PayeeRule::Free);
             self
         }
 
-        /// The payee of the first purchase in a token is the only one that the origin may name in
-        /// that token from then on.
+        /// Allows only the payee of the first purchase from an origin in a token.
         #[must_use]
         pub fn payee_pinned(mut self) -> Self {
             self.settings_mut().payee = Some(PayeeRule::Pinned);
             self
         }
 
-        /// Only these payees.
+        /// Allows only these payees.
         #[must_use]
         pub fn payees(mut self, payees: impl IntoIterator<Item = Address>) -> Self {
             self.settings_mut().payee = Some(PayeeRule::Listed(payees.into_iter().collect()));
             self
         }
 
-        /// The longest that an authorization is valid; the default is 300 seconds. A seller that
-        /// asks for longer is given this much; one that works long before it settles needs more.
+        /// Sets the longest validity of an authorization. The default is 300 seconds.
+        ///
+        /// If a seller asks for more time, bursar signs for this time. Set a longer time for a seller that
+        /// works for minutes before it settles.
         #[must_use]
         pub fn max_validity(mut self, ceiling: Duration) -> Self {
             self.settings_mut().max_validity = Some(ceiling);
             self
         }
 
-        /// Refuses a price that is more than so many percent above the last purchase of the same
-        /// method and path.
+        /// Refuses a price that is more than `percent` percent above the last price of the same method and
+        /// path.
         #[must_use]
         pub fn max_price_rise(mut self, percent: u32) -> Self {
             self.settings_mut().max_price_rise = Some(percent);
             self
         }
 
-        /// Refuses terms whose `resource.url` names another origin. By default that is recorded
-        /// only: sellers behind proxies name themselves wrongly.
+        /// Refuses terms whose `resource.url` names another origin.
+        ///
+        /// By default, bursar only records that URL: sellers behind proxies often name a wrong one.
         #[must_use]
         pub fn refuse_foreign_resource(mut self) -> Self {
             self.settings_mut().resource = Some(ResourceRule::Refuse);
             self
         }
 
-        /// Buys the same request (method, URL and body) at most so many times in any stretch of time
-        /// this long: more looks like a loop. The default is 30 a minute.
+        /// Limits how often the same request (method, URL and body) is bought in a rolling window.
+        ///
+        /// More purchases look like a loop in the program. The default is 30 per minute.
         #[must_use]
         pub fn loop_guard(mut self, window: Duration, max: u32) -> Self {
             self.settings_mut().repeats = Some((window, max));
             self
         }
 
-        /// Pays an origin no more once so many payments that it took in this stretch of time were
-        /// not delivered for: an error status or no answer, settled or unknown. The default is 3 in
-        /// 10 minutes.
+        /// Stops paying an origin after this number of failures in a rolling window.
+        ///
+        /// A failure is a payment that is settled or unresolved and was answered by an error status or not
+        /// at all. The default is 3 failures in 10 minutes.
         #[must_use]
         pub fn circuit_breaker(mut self, window: Duration, failures: u32) -> Self {
             self.settings_mut().breaker = Some((window, failures));
             self
         }
 
-        /// Pays with the first request where the seller has settled before at terms that it named no longer
-        /// ago than this: one round trip in place of two. Off unless set; zero switches it off for a host.
+        /// Pays with the first request, if the seller settled at terms that are not older than `lifetime`.
         ///
-        /// Terms are kept in memory by origin, method and path; requests that differ in query or body share
-        /// them. The whole policy, the limits and the books hold as for any purchase. A seller whose terms have changed
-        /// answers 402, and the same purchase goes on at the new terms, if the policy allows them and the payee is
-        /// the same; its path is then asked first for as long. A seller that has become free, or is down, has
-        /// a signed payment all the same, which counts until it is resolved.
+        /// A purchase then takes one round trip instead of two. It is off by default. Zero switches it off
+        /// for a host.
         ///
-        /// Not for sellers that name a new payee for every order, or take more than they ask for.
+        /// bursar keeps terms in memory by origin, method and path. Requests that differ only in query or body
+        /// share them. The policy and the ledger check the purchase like any other. If the terms have changed,
+        /// the seller answers 402. bursar then continues the same purchase at the new terms, if the policy
+        /// allows them and the payee is the same, and asks for the price first for `lifetime`.
+        ///
+        /// A seller that has become free, or is down, also receives a signed payment. The payment counts
+        /// against the limits until it is resolved.
+        ///
+        /// Do not use this for a seller that names a new payee for every order.
         #[must_use]
         pub fn remember_terms(mut self, lifetime: Duration) -> Self {
             self.settings_mut().remember_terms = Some(lifetime);
             self
         }
 
-        /// Records a `resource.url` of another origin and pays: the default.
+        /// Records a `resource.url` of another origin, and pays. This is the default.
         #[must_use]
         pub fn record_foreign_resource(mut self) -> Self {
             self.settings_mut().resource = Some(ResourceRule::Record);
@@ -256,7 +279,17 @@ impl Policy {
         self
     }
 
-    /// Allows paying on a network: a [`Network`], a name such as `base`, or CAIP-2.
+    /// Allows payments on a network.
+    ///
+    /// `network` is a [`Network`], a name such as `base`, or a CAIP-2 id such as `eip155:8453`. Without an
+    /// allowed network, bursar pays nothing.
+    ///
+    /// ```
+    /// use bursar::Policy;
+    ///
+    /// let policy = Policy::new().allow_network("base").allow_network("eip155:137");
+    /// assert_eq!(policy.networks().len(), 2);
+    /// ```
     #[must_use]
     pub fn allow_network<N>(mut self, network: N) -> Self
     where
@@ -270,29 +303,31 @@ impl Policy {
         self
     }
 
-    /// Allows test networks beside networks with real money.
+    /// Allows test networks and networks with real money in one policy.
     #[must_use]
     pub const fn mix_testnets(mut self) -> Self {
         self.mixed = true;
         self
     }
 
-    /// Adds a token to the registry, or replaces what the registry says of it.
+    /// Adds a token to the registry of this policy, or replaces its data there.
     #[must_use]
     pub fn register_asset(mut self, asset: Asset) -> Self {
         self.assets.push(asset);
         self
     }
 
-    /// Drops the default limits that are not replaced: nothing but what is set remains.
+    /// Removes the default limits. Only the limits that you set remain.
     #[must_use]
     pub const fn without_default_limits(mut self) -> Self {
         self.defaults = false;
         self
     }
 
-    /// Limits and settings for a host such as `api.example.com` or a pattern such as
-    /// `*.example.com`, on any scheme and port. A limit on a pattern adds up all its hosts.
+    /// Sets limits and settings for a host such as `api.example.com`, or for a pattern such as
+    /// `*.example.com`, on any scheme and port.
+    ///
+    /// A limit on a pattern applies to the sum of all its hosts.
     #[must_use]
     pub fn host_limits(self, pattern: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
         match pattern.parse() {
@@ -301,7 +336,7 @@ impl Policy {
         }
     }
 
-    /// Limits and settings for one origin such as `https://api.example.com:8443`.
+    /// Sets limits and settings for one origin such as `https://api.example.com:8443`.
     #[must_use]
     pub fn origin_limits(self, origin: &str, rules: impl FnOnce(HostRules) -> HostRules) -> Self {
         match origin.parse::<Origin>() {
@@ -310,7 +345,7 @@ impl Policy {
         }
     }
 
-    /// Limits on one resource such as `https://api.example.com/report`, whatever the query.
+    /// Sets limits on one resource such as `https://api.example.com/report`, with any query.
     #[must_use]
     pub fn resource_limits(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::resource(url) {
@@ -319,7 +354,7 @@ impl Policy {
         }
     }
 
-    /// Limits on one tool of the MCP server at `origin`: the resource `mcp://tool/NAME` under it.
+    /// Sets limits on one tool of the MCP server at `origin`, which is the resource `mcp://tool/NAME`.
     #[must_use]
     pub fn tool_limits(
         self,
@@ -333,7 +368,7 @@ impl Policy {
         }
     }
 
-    /// Limits on a registrable domain such as `example.com`: all its hosts added up.
+    /// Sets limits on the sum of all hosts of a registrable domain such as `example.com`.
     #[must_use]
     pub fn domain_limits(self, domain: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::domain(domain) {
@@ -345,7 +380,7 @@ impl Policy {
         }
     }
 
-    /// Limits on one payee, whatever host names it.
+    /// Sets limits on one payee, for all hosts that name it.
     #[must_use]
     pub fn payee_limits(self, payee: Address, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -354,7 +389,7 @@ impl Policy {
         )
     }
 
-    /// Limits on payments in one token.
+    /// Sets limits on payments in one token.
     #[must_use]
     pub fn asset_limits(self, asset: &Asset, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -363,7 +398,7 @@ impl Policy {
         )
     }
 
-    /// Limits on payments on one network. Does not allow the network.
+    /// Sets limits on payments on one network. This does not allow the network.
     #[must_use]
     pub fn network_limits<N>(self, network: N, limits: impl FnOnce(Limits) -> Limits) -> Self
     where
@@ -379,7 +414,7 @@ impl Policy {
         }
     }
 
-    /// Limits on requests with a tag.
+    /// Sets limits on requests with a tag.
     #[must_use]
     pub fn tag_limits(self, tag: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -388,7 +423,7 @@ impl Policy {
         )
     }
 
-    /// Limits on one agent, across all clients that name it.
+    /// Sets limits on one agent, for all clients with that name.
     #[must_use]
     pub fn agent_limits(self, agent: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -397,7 +432,7 @@ impl Policy {
         )
     }
 
-    /// The same limits for each origin on its own.
+    /// Sets the same limits for each origin.
     #[must_use]
     pub fn each_origin(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -406,7 +441,7 @@ impl Policy {
         )
     }
 
-    /// The same limits for each registrable domain on its own.
+    /// Sets the same limits for each registrable domain.
     #[must_use]
     pub fn each_domain(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -415,19 +450,19 @@ impl Policy {
         )
     }
 
-    /// The same limits for each payee on its own.
+    /// Sets the same limits for each payee.
     #[must_use]
     pub fn each_payee(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Payee), limits(Limits::default()))
     }
 
-    /// The same limits for each token on its own.
+    /// Sets the same limits for each token.
     #[must_use]
     pub fn each_asset(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Asset), limits(Limits::default()))
     }
 
-    /// The same limits for each network on its own.
+    /// Sets the same limits for each network.
     #[must_use]
     pub fn each_network(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(
@@ -436,19 +471,21 @@ impl Policy {
         )
     }
 
-    /// The same limits for each tag on its own.
+    /// Sets the same limits for each tag.
     #[must_use]
     pub fn each_tag(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Tag), limits(Limits::default()))
     }
 
-    /// The same limits for each agent on its own.
+    /// Sets the same limits for each agent.
     #[must_use]
     pub fn each_agent(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Agent), limits(Limits::default()))
     }
 
-    /// Once used, hosts outside all such patterns are not paid.
+    /// Allows payments to hosts of this pattern.
+    ///
+    /// After the first call, bursar pays no host outside the allowed patterns.
     #[must_use]
     pub fn allow_host(mut self, pattern: &str) -> Self {
         match pattern.parse() {
@@ -458,7 +495,7 @@ impl Policy {
         self
     }
 
-    /// Hosts of this pattern are never paid.
+    /// Denies payments to hosts of this pattern.
     #[must_use]
     pub fn deny_host(mut self, pattern: &str) -> Self {
         match pattern.parse() {
@@ -468,35 +505,35 @@ impl Policy {
         self
     }
 
-    /// Once used, other payees are not paid.
+    /// Allows payments to this payee. After the first call, bursar pays no other payee.
     #[must_use]
     pub fn allow_payee(mut self, payee: Address) -> Self {
         self.lists.allowed_payees.push(payee);
         self
     }
 
-    /// This payee is never paid.
+    /// Denies payments to this payee.
     #[must_use]
     pub fn deny_payee(mut self, payee: Address) -> Self {
         self.lists.denied_payees.push(payee);
         self
     }
 
-    /// Once used, other tokens are not paid with.
+    /// Allows payments in this token. After the first call, bursar pays in no other token.
     #[must_use]
     pub fn allow_asset(mut self, network: Network, address: Address) -> Self {
         self.lists.allowed_assets.push((network, address));
         self
     }
 
-    /// This token is never paid with.
+    /// Denies payments in this token.
     #[must_use]
     pub fn deny_asset(mut self, network: Network, address: Address) -> Self {
         self.lists.denied_assets.push((network, address));
         self
     }
 
-    /// This network is never paid on, even if it is also allowed.
+    /// Denies payments on this network, even if it is also allowed.
     #[must_use]
     pub fn deny_network<N>(mut self, network: N) -> Self
     where
@@ -510,30 +547,32 @@ impl Policy {
         self
     }
 
-    /// Stores URLs with their query in the books. By default the query, which may hold personal
-    /// data, is left out.
+    /// Stores URLs with their query in the ledger.
+    ///
+    /// By default, bursar leaves the query out, because it can hold personal data.
     #[must_use]
     pub const fn store_queries(mut self) -> Self {
         self.queries_stored = true;
         self
     }
 
-    /// Pays nothing while this file exists, or while it cannot be told whether it does.
+    /// Freezes all payments while this file exists, or while bursar cannot check whether it exists.
     #[must_use]
     pub fn freeze_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.freeze_switch = Some(path.into());
         self
     }
 
-    /// Lets refunds that are booked make room in the limits again. By default they do not: who
-    /// refunds could otherwise make a limit say nothing.
+    /// Lets recorded refunds free room under the limits.
+    ///
+    /// By default they do not: a seller that refunds could otherwise make a limit useless.
     #[must_use]
     pub const fn refunds_make_room(mut self) -> Self {
         self.refunds_make_room = true;
         self
     }
 
-    /// How long an approver may take before its silence denies; the default is two minutes.
+    /// Sets how long an approver can take before bursar denies the payment. The default is two minutes.
     #[must_use]
     pub const fn approval_timeout(mut self, limit: Duration) -> Self {
         self.approval_time = limit;

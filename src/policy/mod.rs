@@ -1,4 +1,4 @@
-//! What may be bought: limits, rules, approvals.
+//! The policy: limits, rules, permissions and approvals.
 
 pub mod approval;
 mod builder;
@@ -32,11 +32,11 @@ pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::Facts;
 
-/// The longest that an authorization is valid unless the policy says otherwise.
+/// The default of the longest validity of an authorization.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
 /// The shortest validity that official facilitators settle.
 pub(crate) const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
-/// How long an approver may take unless the policy says otherwise.
+/// The default of the time that an approver can take.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -44,15 +44,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a client may buy: built in code or read from a file, fixed once the client is built.
+/// The rules for payments. You build a policy in code, or read it from a file.
 ///
-/// Every limit is checked for every payment; a limit on a host does not replace the one on
-/// everything. Limits that are not set stand at safe defaults: $0.10 a payment, $5 over a rolling
-/// day, $1 of unresolved payments, 60 payments a minute, the same request 30 times a minute, and no
-/// more to an origin that took 3 payments within 10 minutes and did not deliver. Setting a limit of the same kind on
-/// everything, in dollars, replaces its default; [`without_default_limits`](Self::without_default_limits) drops
-/// all of them.
-/// No network may be paid on until it is named.
+/// bursar checks every limit for every payment. A limit on a host does not replace a limit on all
+/// payments. The defaults are $0.10 per payment, $5 per rolling day, $1 of unresolved payments, 60
+/// payments per minute, 30 identical requests per minute, and no more payments to an origin after 3
+/// undelivered payments within 10 minutes. A limit of the same kind on all payments, in dollars,
+/// replaces its default. [`without_default_limits`](Self::without_default_limits) removes all defaults.
+/// bursar pays on no network until you allow one.
 ///
 /// ```
 /// use bursar::{Policy, usd};
@@ -85,7 +84,7 @@ pub struct Policy {
     errors: Vec<PolicyError>,
 }
 
-/// Allow lists admit nothing else once they have an entry; deny lists always win.
+/// Lists of allowed and denied hosts, payees, tokens and networks. A denial always wins.
 #[derive(Clone, Debug, Default)]
 struct Lists {
     allowed_hosts: Vec<HostPattern>,
@@ -97,7 +96,7 @@ struct Lists {
     denied_networks: Vec<Network>,
 }
 
-/// Settings that the most specific match decides, unlike limits.
+/// Settings. Of several that match, the most specific one applies.
 #[derive(Clone, Debug, Default)]
 struct HostSettings {
     payee: Option<PayeeRule>,
@@ -138,7 +137,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The default limits, and no network to pay on.
+    /// Creates a policy with the default limits and without an allowed network.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -160,13 +159,13 @@ impl Policy {
         }
     }
 
-    /// Whether the policy can be used; [`ClientBuilder::build`](crate::ClientBuilder::build) asks
-    /// this too.
+    /// Checks whether the policy can be used. [`ClientBuilder::build`](crate::ClientBuilder::build) also
+    /// calls this.
     ///
     /// # Errors
-    /// The first mistake made in building it; no network named; networks with real money beside
-    /// test networks without [`mix_testnets`](Self::mix_testnets); a validity too short to settle; an
-    /// amount of a token that is not registered.
+    /// Returns the first mistake of the builder. Also returns an error if no network is allowed, if test
+    /// networks and networks with real money are mixed without [`mix_testnets`](Self::mix_testnets), if a
+    /// validity is too short to settle, or if a token of a limit is not registered.
     pub fn check(&self) -> Result<(), PolicyError> {
         if let Some(error) = self.errors.first() {
             return Err(error.clone());
@@ -190,7 +189,7 @@ impl Policy {
             .map_or(Ok(()), Err)
     }
 
-    /// An amount of a token that is not the registry's, and would therefore measure no payment.
+    /// Returns an error for an amount in a token that is not in the registry: it would limit no payment.
     fn stranger(&self) -> Option<PolicyError> {
         let registry = self.asset_registry();
         let limits = self.limits.iter().filter_map(|limit| limit.kind.amount());
@@ -206,7 +205,7 @@ impl Policy {
         })
     }
 
-    /// Real and play money in one policy that does not say so.
+    /// Returns an error for test networks and real networks in one policy that does not allow it.
     fn mixture(&self) -> Option<PolicyError> {
         let find = |testnet| {
             self.networks
@@ -218,13 +217,13 @@ impl Policy {
         Some(PolicyError::Mixed { real, test })
     }
 
-    /// The networks that were named, those denied included.
+    /// Returns the networks that were allowed, including denied ones.
     #[must_use]
     pub fn networks(&self) -> &[Network] {
         &self.networks
     }
 
-    /// The networks that may be paid on: those that were named and are not denied.
+    /// Returns the networks on which bursar can pay: allowed and not denied.
     pub fn payable_networks(&self) -> impl Iterator<Item = Network> {
         self.networks
             .iter()
@@ -232,7 +231,7 @@ impl Policy {
             .filter(|network| !self.lists.denied_networks.contains(network))
     }
 
-    /// The zone of the first limit that follows a calendar, as it was named; `UTC` if none does.
+    /// Returns the time zone of the first calendar limit, or `UTC` if there is none.
     #[must_use]
     pub fn time_zone(&self) -> &str {
         let mut zones = self.limits.iter().filter_map(|limit| match &limit.kind {
@@ -242,7 +241,7 @@ impl Policy {
         zones.next().unwrap_or("UTC")
     }
 
-    /// The tokens that may be signed for: the stablecoin registry and those added.
+    /// Returns the tokens for which bursar can sign: the built-in stablecoins and the registered tokens.
     #[must_use]
     pub fn asset_registry(&self) -> AssetRegistry {
         let registry = AssetRegistry::stablecoins().clone();
@@ -252,7 +251,7 @@ impl Policy {
             .fold(registry, AssetRegistry::with)
     }
 
-    /// The path of a URL as the books store it: without the query unless the policy stores
+    /// Returns the path of a URL as the ledger stores it, without the query unless the policy stores
     /// queries.
     pub(crate) fn stored_path(&self, url: &Url) -> String {
         match url.query() {
@@ -261,24 +260,24 @@ impl Policy {
         }
     }
 
-    /// The file whose existence stops all paying.
+    /// Returns the file that freezes all payments while it exists.
     pub(crate) fn freeze_switch(&self) -> Option<&Path> {
         self.freeze_switch.as_deref()
     }
 
-    /// How long an approver has to answer.
+    /// Returns the time that an approver can take.
     #[must_use]
     pub const fn time_to_approve(&self) -> Duration {
         self.approval_time
     }
 
-    /// How long an authorization for this origin may be valid at most.
+    /// Returns the longest validity of an authorization for this origin.
     pub(crate) fn validity_ceiling(&self, origin: &Origin) -> Duration {
         self.setting(origin, |settings| settings.max_validity)
             .unwrap_or(MAX_VALIDITY)
     }
 
-    /// Whether terms of any origin are remembered.
+    /// Returns whether the terms of any origin are remembered.
     pub(crate) fn remembers_terms(&self) -> bool {
         let mut all = self
             .hosts
@@ -288,7 +287,7 @@ impl Policy {
         all.any(|settings| settings.remember_terms.is_some())
     }
 
-    /// How long terms that this origin settled at are paid with the first request; `None` if never.
+    /// Returns how long the terms of this origin are used for a first request, or `None` if never.
     pub(crate) fn terms_lifetime(&self, origin: &Origin) -> Option<Duration> {
         self.setting(origin, |settings| settings.remember_terms)
             .filter(|lifetime| !lifetime.is_zero())
@@ -307,7 +306,7 @@ impl Policy {
     }
 }
 
-/// A resource by its URL, without query and fragment.
+/// Returns the scope of a resource by its URL, without query and fragment.
 fn resource(text: &str) -> Result<Scope, PolicyError> {
     let origin: Origin = text.parse()?;
     let url: Option<Url> = text.parse().ok();
@@ -324,7 +323,7 @@ fn tool(origin: &str, name: &str) -> Result<Scope, PolicyError> {
     Ok(Scope::Resource(origin.parse()?, tool_path(name)))
 }
 
-/// `/mcp://tool/NAME`: a tool as a path under its server's origin.
+/// Returns the path `/mcp://tool/NAME` of a tool under the origin of its server.
 pub(crate) fn tool_path(name: &str) -> String {
     const OTHER: &AsciiSet = &CONTROLS
         .add(b' ')
@@ -342,9 +341,9 @@ pub(crate) fn tool_path(name: &str) -> String {
     format!("/mcp://tool/{}", utf8_percent_encode(name, OTHER))
 }
 
-/// A registrable domain, in the form that origins are compared by.
+/// Returns the scope of a registrable domain, in canonical form.
 ///
-/// A name below it would never be matched by what is kept for its domain, and so limit nothing.
+/// A name below a registrable domain is an error: no payment would match it, so it would limit nothing.
 fn domain(text: &str) -> Result<String, PolicyError> {
     let name: HostPattern = text.parse()?;
     let origin: Origin = format!("https://{}", name.host()).parse()?;
@@ -358,14 +357,14 @@ fn domain(text: &str) -> Result<String, PolicyError> {
     Ok(registrable.to_owned())
 }
 
-/// A policy that cannot be used.
+/// An error in a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// No network may be paid on.
+    /// No network is allowed.
     #[error("the policy names no network; add one, such as `base` or `base-sepolia`")]
     NoNetwork,
-    /// Real and play money in one policy.
+    /// Test networks and networks with real money are mixed.
     #[error(
         "the policy names {real} with real money and the test network {test}; if that is meant, say mix_testnets"
     )]
@@ -390,7 +389,7 @@ pub enum PolicyError {
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,
-    /// An amount of a token that the policy's registry does not hold, or not so.
+    /// An amount in a token that is not in the policy's registry.
     #[error("the policy has an amount of {asset} ({}), which its registry does not hold so; register the token with it", asset.address())]
     Asset {
         /// The token.
@@ -442,7 +441,7 @@ impl From<ParseHostMatchError> for PolicyError {
     }
 }
 
-/// A [`Network`] cannot be mistaken; this lets one be given where a name may be.
+/// Lets functions accept a [`Network`] where they also accept a name.
 impl From<std::convert::Infallible> for PolicyError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

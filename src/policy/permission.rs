@@ -1,12 +1,13 @@
-//! Where an agent may go at all, paid or not.
+//! Permissions: the requests that an agent may send at all, paid or not.
 
 use http::Method;
 
 use super::{Denial, HostMatch, Policy, PolicyError, Rule};
 use crate::request::PurchaseRequest;
 
-/// Requests that may be made: by whom, to which hosts, with which methods, to which paths. What is
-/// not said is not restricted.
+/// A set of requests that are allowed: by agent, tag, host, method and path.
+///
+/// A part that you do not set allows everything. Several calls of one setter allow any of the values.
 ///
 /// ```
 /// use bursar::Policy;
@@ -30,28 +31,28 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// Every request of everybody.
+    /// Creates a permission for every request of every agent.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Of this agent. Said more than once, of any of them; so with all that follows.
+    /// Allows requests of this agent.
     #[must_use]
     pub fn agent(mut self, name: impl Into<String>) -> Self {
         self.agents.push(name.into());
         self
     }
 
-    /// With this tag.
+    /// Allows requests with this tag.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
     }
 
-    /// To a host such as `api.example.com`, a pattern such as `*.example.com`, or an origin such as
-    /// `https://api.example.com:8443`.
+    /// Allows requests to a host such as `api.example.com`, a pattern such as `*.example.com`, or an
+    /// origin such as `https://api.example.com:8443`.
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
         match host_match(host) {
@@ -61,7 +62,7 @@ impl Permission {
         self
     }
 
-    /// With this method.
+    /// Allows requests with this method.
     #[must_use]
     pub fn method(mut self, method: &str) -> Self {
         match method.parse::<Method>() {
@@ -73,9 +74,10 @@ impl Permission {
         self
     }
 
-    /// To a path such as `/search`, or a pattern: `*` stands for any run of characters without a
-    /// slash, `**` for any at all. Paths are compared as they are sent; one that hides a slash
-    /// (`%2F`, `%5C`) is covered by no pattern.
+    /// Allows requests to a path such as `/search`, or to a pattern of paths.
+    ///
+    /// `*` matches any characters except a slash, and `**` matches any characters. bursar compares paths
+    /// as it sends them. No pattern matches a path that hides a slash (`%2F`, `%5C`).
     #[must_use]
     pub fn path(mut self, pattern: &str) -> Self {
         match PathPattern::parse(pattern) {
@@ -109,8 +111,10 @@ impl Permission {
 }
 
 impl Policy {
-    /// Allows requests, paid or not, checked before anything is sent. A policy without permissions
-    /// allows every request; with one, what none of them covers is refused.
+    /// Adds a permission. bursar checks permissions before it sends a request, paid or not.
+    ///
+    /// A policy without permissions allows every request. With permissions, it refuses every request that
+    /// none of them covers.
     #[must_use]
     pub fn permit(mut self, permission: Permission) -> Self {
         self.errors.extend(permission.mistakes().iter().cloned());
@@ -122,7 +126,7 @@ impl Policy {
         !self.permissions.is_empty()
     }
 
-    /// The refusal of a request that no permission covers.
+    /// Returns the denial of a request that no permission covers.
     pub(crate) fn forbids(&self, request: &PurchaseRequest, agent: Option<&str>) -> Option<Denial> {
         if self.permissions.is_empty()
             || self
@@ -148,7 +152,7 @@ impl Policy {
     }
 }
 
-/// A host, a pattern of hosts, or an origin.
+/// Reads a host, a pattern of hosts, or an origin.
 pub(crate) fn host_match(text: &str) -> Result<HostMatch, PolicyError> {
     Ok(text.parse::<HostMatch>()?)
 }

@@ -19,7 +19,6 @@ use crate::payment::Payer;
 use crate::policy::{Policy, PolicyError, Rule};
 use crate::request::PurchaseRequest;
 use crate::signer::{LocalSigner, Signature, Signer, TransferAuthorization};
-use crate::usd;
 use crate::x402::{
     ExactPayload, Extensions, PaymentRequired, SettlementResponse, Version, WireError,
     decode_header, encode_header, encode_payment,
@@ -29,15 +28,22 @@ use crate::x402::{Quote, Unpayable};
 /// `Date.now()` of the vectors, in seconds.
 const NOW: u64 = 1_740_672_094;
 const NONCE: B256 = b256!("f3746613c2d920b5fdabc0856f2aeb2d4f88ee6037b8cc5d04a71a4462f13480");
-/// What version 1 clients date their authorizations back by.
+/// The time by which version 1 clients date their authorizations back, in seconds.
 const V1_BACKDATE: u64 = 600;
 
 macro_rules! vectors {
     ($file:literal) => {
-        serde_json::from_str::<Value>(include_str!(concat!("../tests/vectors/", $file, ".json")))
-            .unwrap()
+        serde_json::from_str::<Value>(include_str!(concat!(
+            "../../tests/vectors/",
+            $file,
+            ".json"
+        )))
+        .unwrap()
     };
 }
+
+mod extensions;
+mod selection;
 
 /// The elements of an array.
 fn rows(vectors: &Value) -> &[Value] {
@@ -76,7 +82,7 @@ fn quote(required: &PaymentRequired) -> Result<Quote, Unpayable> {
     Quote::read(required, 0, AssetRegistry::stablecoins())
 }
 
-/// What the official client signs for a quote.
+/// Returns the authorization that the official client signs for a quote.
 fn authorization(quote: &Quote) -> TransferAuthorization {
     let valid_after = match quote.version() {
         Version::V1 => NOW - V1_BACKDATE,
@@ -368,7 +374,7 @@ fn same_receipt(ours: &SettlementResponse, official: &Value) {
     }
 }
 
-/// `headers.json`: what the official decoder takes and refuses, we take and refuse.
+/// `headers.json`: bursar accepts and refuses the same headers as the official decoder.
 #[test]
 fn odd_headers() {
     let vectors = vectors!("headers");
@@ -585,297 +591,4 @@ fn network_patterns() {
         }
     }
     assert_eq!((plain, patterns), (3, 4));
-}
-
-/// What became of an offer list: the position of the offer that was paid, or why none was.
-#[derive(Debug, PartialEq)]
-enum Choice {
-    Paid(usize),
-    Denied(Rule),
-    NotPayable(Vec<Unpayable>),
-}
-
-/// `selection_and_spend_controls.json`, where our answer is not the official one.
-fn deviation(label: &str) -> Option<Choice> {
-    let sepolia = Network::from_chain_id(84_532);
-    let unregistered = || Unpayable::Asset {
-        network: sepolia,
-        asset: "0x1111111111111111111111111111111111111111".to_owned(),
-    };
-    Some(match label {
-        // A token without a dollar value must be limited in its own units.
-        "custom_asset_allowed_uncapped" => Choice::Denied(Rule::UnpricedAsset),
-        // No setting allows tokens of which nothing is known: decimals and EIP-712 domain would be
-        // the seller's word.
-        "allow_any_asset" | "spend_controls_off" => Choice::NotPayable(vec![unregistered()]),
-        // The registry knows the domain, so the seller need not name it.
-        "missing_eip712_domain" => Choice::Paid(0),
-        _ => return None,
-    })
-}
-
-/// Our reason where the official client makes an error, too.
-fn our_refusal(label: &str) -> Choice {
-    let sepolia = Network::from_chain_id(84_532);
-    let unpayable = |reason: Unpayable| Choice::NotPayable(vec![reason]);
-    match label {
-        "unsupported_scheme" => unpayable(Unpayable::Scheme("foo".to_owned())),
-        "unsupported_network" => unpayable(Unpayable::Network(
-            "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp".to_owned(),
-        )),
-        "bad_caip2_reference" => unpayable(Unpayable::Network("eip155:0x2105".to_owned())),
-        "custom_asset_rejected_by_default" => unpayable(Unpayable::Asset {
-            network: sepolia,
-            asset: "0x1111111111111111111111111111111111111111".to_owned(),
-        }),
-        "paymentFlow_unknown_dropped" => unpayable(Unpayable::Flow("mystery".to_owned())),
-        "non_integer_amount" => unpayable(Unpayable::Amount("0.01".to_owned())),
-        "negative_amount" => unpayable(Unpayable::Amount("-1".to_owned())),
-        "empty_accepts" => Choice::NotPayable(Vec::new()),
-        "default_cap_over_1_usd" | "custom_asset_atomic_cap" | "default_asset_symbol_override" => {
-            Choice::Denied(Rule::PerPayment)
-        }
-        unknown => panic!("{unknown}"),
-    }
-}
-
-/// `selection_and_spend_controls.json`: the choice between offers, and what a cap lets through.
-///
-/// Rows that differ are in `deviation`; [`rules_without_a_row`] has what no row shows.
-#[tokio::test]
-async fn selection_and_spend_controls() {
-    let vectors = vectors!("selection_and_spend_controls");
-    let mut deviations = 0;
-    for row in rows(&vectors) {
-        let label = text(row, "/label");
-        let official = row["officialTsResult"]
-            .get("selectedIndex")
-            .and_then(Value::as_u64);
-        let expected = match (deviation(label), official) {
-            (Some(ours), _) => {
-                deviations += 1;
-                assert_ne!(
-                    Some(&ours),
-                    official.map(selected).as_ref(),
-                    "{label} is no deviation"
-                );
-                ours
-            }
-            (None, Some(index)) => selected(index),
-            (None, None) => our_refusal(label),
-        };
-        assert_eq!(choice(row).await, expected, "{label}");
-    }
-    assert_eq!((rows(&vectors).len(), deviations), (24, 4));
-}
-
-/// Among offers that are allowed we take the cheapest, where the official client takes the first; and
-/// real money beside play money, which `eip155:*` allows there, must be meant here.
-#[tokio::test]
-async fn rules_without_a_row() {
-    let vectors = vectors!("selection_and_spend_controls");
-    let mut row = rows(&vectors)
-        .iter()
-        .find(|row| row["label"] == "cap_skips_expensive_takes_cheap")
-        .unwrap()
-        .clone();
-    row["spendControls"] = json!({ "maxAmountPerPayment": false });
-    assert_eq!(choice(&row).await, Choice::Paid(1));
-    row["accepts"].as_array_mut().unwrap().reverse();
-    assert_eq!(choice(&row).await, Choice::Paid(0));
-
-    let mixed = Policy::new()
-        .allow_network("base")
-        .allow_network("base-sepolia");
-    assert!(matches!(mixed.check(), Err(PolicyError::Mixed { .. })));
-    assert!(mixed.mix_testnets().check().is_ok());
-}
-
-fn selected(index: u64) -> Choice {
-    Choice::Paid(usize::try_from(index).unwrap())
-}
-
-/// What a wallet with the row's policy makes of the row's offers.
-async fn choice(row: &Value) -> Choice {
-    let payer = Payer::builder()
-        .signer(signer())
-        .policy(equivalent_policy(row))
-        .ledger(Ledger::memory());
-    let payer = payer.clock(|| Timestamp::from_secs(NOW)).build().unwrap();
-    let required = required(&json!({ "x402Version": 2, "accepts": row["accepts"] }));
-    let request = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"").unwrap();
-    let best = payer
-        .quote(required.clone(), &request)
-        .await
-        .unwrap()
-        .best()
-        .map(Quote::offer);
-    match payer.authorize(&required, &request).await {
-        Ok(payment) => {
-            let json = payment.json().unwrap();
-            let sent: Value =
-                serde_json::from_str(secrecy::ExposeSecret::expose_secret(&json)).unwrap();
-            let paid = rows(&row["accepts"])
-                .iter()
-                .position(|offer| *offer == sent["accepted"])
-                .unwrap();
-            assert_eq!(best, Some(paid));
-            Choice::Paid(paid)
-        }
-        Err(error) => {
-            assert_eq!(best, None);
-            refusal(&error)
-        }
-    }
-}
-
-fn refusal(error: &Error) -> Choice {
-    assert_eq!(error.payment_status(), crate::error::PaymentStatus::NotPaid);
-    error.denial().map_or_else(
-        || Choice::NotPayable(error.unpayable().to_vec()),
-        |denial| Choice::Denied(denial.rule),
-    )
-}
-
-/// The official client's settings in our words. Its defaults are $1 a payment and the tokens of the
-/// registry; it knows no limits over time, so ours are dropped.
-fn equivalent_policy(row: &Value) -> Policy {
-    let mut policy = Policy::new().without_default_limits().mix_testnets();
-    for network in rows(&row["registeredNetworks"])
-        .iter()
-        .filter_map(Value::as_str)
-    {
-        policy = match network {
-            "eip155:*" => every_network()
-                .into_iter()
-                .fold(policy, Policy::allow_network),
-            one => policy.allow_network(one),
-        };
-    }
-    let controls = &row["spendControls"];
-    if *controls != false {
-        policy = match &controls["maxAmountPerPayment"] {
-            Value::Bool(_) => policy,
-            Value::String(cap) => policy.per_payment(cap.parse::<Usd>().unwrap()),
-            _ => policy.per_payment(usd!("1")),
-        };
-    }
-    controls["allowedAssets"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .fold(policy, allow)
-}
-
-fn every_network() -> Vec<Network> {
-    AssetRegistry::stablecoins()
-        .iter()
-        .map(Asset::network)
-        .collect()
-}
-
-/// An entry of `allowedAssets`: a known token by symbol or an unknown one by address, and its cap.
-fn allow(policy: Policy, entry: &Value) -> Policy {
-    let sepolia = Network::from_chain_id(84_532);
-    let known = AssetRegistry::stablecoins()
-        .find_symbol(sepolia, text(entry, "/asset"))
-        .cloned();
-    let asset =
-        known.unwrap_or_else(|| Asset::new(sepolia, address(entry, "/asset"), "X", 6, "X", "1"));
-    let policy = policy.register_asset(asset.clone());
-    match entry.get("maxAmountPerPayment").and_then(Value::as_str) {
-        None => policy,
-        Some(cap) => {
-            let cap = TokenAmount::from_units(asset.clone(), cap.parse().unwrap());
-            let ever = TokenAmount::from_units(asset.clone(), U256::MAX); // a total is required, and no official setting
-            policy.asset_limits(&asset, |limits| limits.per_payment(cap).lifetime(ever))
-        }
-    }
-}
-
-/// What is sent for the extensions that a seller declares.
-fn extended(declared: &Value, identifier: &str) -> String {
-    let declared: Box<RawValue> = to_raw_value(declared).unwrap();
-    serde_json::to_string(&Extensions {
-        declared: &declared,
-        identifier,
-    })
-    .unwrap()
-}
-
-/// `extensions.json`: the identifier is added as the official client adds it.
-#[tokio::test]
-async fn payment_identifier() {
-    let vectors = vectors!("extensions");
-    let vectors = &vectors["payment_identifier"];
-    let declared = &vectors["declaredByServer"];
-    for appended in ["afterAppendCustom", "afterAppendGenerated"] {
-        let id = text(&vectors[appended], "/payment-identifier/info/id");
-        assert_eq!(extended(declared, id), vectors[appended].to_string());
-    }
-    for row in rows(&vectors["validity"]) {
-        assert_eq!(row["valid"], is_identifier(text(row, "/id")), "{row}");
-    }
-    let row = json!({ "registeredNetworks": ["base-sepolia"], "spendControls": "(default)" });
-    let payer = Payer::builder()
-        .signer(signer())
-        .policy(equivalent_policy(&row))
-        .ledger(Ledger::memory())
-        .build()
-        .unwrap();
-    let terms = &vectors!("exact_v2_default_assets")[1]["paymentRequired"];
-    let request = PurchaseRequest::new("GET", "https://api.example.com/premium-data", b"").unwrap();
-    let _payment = payer.authorize(&required(terms), &request).await.unwrap();
-    let purchases = payer
-        .ledger()
-        .purchases(&crate::ledger::Filter::all())
-        .await
-        .unwrap();
-    assert!(
-        is_identifier(&purchases[0].identifier),
-        "{}",
-        purchases[0].identifier
-    );
-}
-
-/// The form of a `payment-identifier`, as its schema has it.
-fn is_identifier(id: &str) -> bool {
-    (16..=128).contains(&id.len())
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-}
-
-/// `extensions.json`: an extension that we do not speak is echoed untouched. That is what the official
-/// merge leaves of it when the client adds nothing.
-#[test]
-fn other_extensions() {
-    let vectors = vectors!("extensions");
-    let sign_in = &vectors["sign_in_with_x"];
-    let offers = &vectors["offer_receipt"]["offer"];
-    let declared = [
-        vectors["builder_code"]["declaredByServer"].clone(),
-        json!({ "sign-in-with-x": { "info": sign_in["serverInfo"], "supportedChains": [sign_in["chain"]] } }),
-        json!({ "offer-receipt": { "info": { "offers": [offers] } } }),
-        vectors["merge_rule"]["serverExt"].clone(),
-    ];
-    for declared in declared {
-        assert_eq!(
-            extended(&declared, "pay_my_custom_id_12345"),
-            declared.to_string()
-        );
-    }
-    let merge = &vectors["merge_rule"];
-    assert!(holds(&merge["merged"], &merge["serverExt"]));
-    assert!(!holds(&merge["clientExt"], &merge["serverExt"]));
-}
-
-/// Whether everything of `part` is at its place in `whole`.
-fn holds(whole: &Value, part: &Value) -> bool {
-    match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => part
-            .iter()
-            .all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value))),
-        _ => whole == part,
-    }
 }
