@@ -1,7 +1,7 @@
 """Lists the crates whose types are part of bursar's public API, from rustdoc's JSON, and compares them with the README.
 
 Usage: `python3 .ci/public_deps.py target/doc/bursar.json`. The README names them in one line that begins with
-"Public dependencies:".
+"Public dependencies:", each in backticks.
 """
 
 import json
@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 STANDARD = {"std", "core", "alloc", "proc_macro"}
+# Crates that users know by the name of another one.
+FACADES = {"serde_core": "serde"}
 
 
 def main(path):
@@ -21,6 +23,7 @@ def main(path):
         target = paths.get(str(identifier))
         if target and target["crate_id"]:
             crate = crates[str(target["crate_id"])]["name"]
+            crate = FACADES.get(crate, crate)
             if crate not in STANDARD:
                 found.setdefault(crate, set()).add(f"{'::'.join(target['path'])} in {where}")
 
@@ -97,7 +100,7 @@ def main(path):
             walk(inner, name)
 
     visit(doc["root"], "")
-    listed = re.search(r"^Public dependencies: (.*?)(?:\n\n|\Z)", Path("README.md").read_text(), re.S | re.M)
+    listed = re.search(r"^(?:\* )?Public dependencies: (.*)$", Path("README.md").read_text(), re.M)
     listed = {name.replace("-", "_") for name in re.findall(r"`([\w-]+)`", listed[1])} if listed else set()
     for crate in sorted(found):
         print(f"  {crate}: {sorted(found[crate])[0].strip(':')} and {len(found[crate]) - 1} more")

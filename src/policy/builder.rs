@@ -483,70 +483,6 @@ impl Policy {
         self.scope(&Selector::Each(ScopeKind::Agent), limits(Limits::default()))
     }
 
-    /// Allows payments to hosts of this pattern.
-    ///
-    /// After the first call, bursar pays no host outside the allowed patterns.
-    #[must_use]
-    pub fn allow_host(mut self, pattern: &str) -> Self {
-        match pattern.parse() {
-            Ok(pattern) => self.lists.allowed_hosts.push(pattern),
-            Err(error) => return self.mistake(error),
-        }
-        self
-    }
-
-    /// Denies payments to hosts of this pattern.
-    #[must_use]
-    pub fn deny_host(mut self, pattern: &str) -> Self {
-        match pattern.parse() {
-            Ok(pattern) => self.lists.denied_hosts.push(pattern),
-            Err(error) => return self.mistake(error),
-        }
-        self
-    }
-
-    /// Allows payments to this payee. After the first call, bursar pays no other payee.
-    #[must_use]
-    pub fn allow_payee(mut self, payee: Address) -> Self {
-        self.lists.allowed_payees.push(payee);
-        self
-    }
-
-    /// Denies payments to this payee.
-    #[must_use]
-    pub fn deny_payee(mut self, payee: Address) -> Self {
-        self.lists.denied_payees.push(payee);
-        self
-    }
-
-    /// Allows payments in this token. After the first call, bursar pays in no other token.
-    #[must_use]
-    pub fn allow_asset(mut self, network: Network, address: Address) -> Self {
-        self.lists.allowed_assets.push((network, address));
-        self
-    }
-
-    /// Denies payments in this token.
-    #[must_use]
-    pub fn deny_asset(mut self, network: Network, address: Address) -> Self {
-        self.lists.denied_assets.push((network, address));
-        self
-    }
-
-    /// Denies payments on this network, even if it is also allowed.
-    #[must_use]
-    pub fn deny_network<N>(mut self, network: N) -> Self
-    where
-        N: TryInto<Network>,
-        N::Error: Into<PolicyError>,
-    {
-        match network.try_into() {
-            Ok(network) => self.lists.denied_networks.push(network),
-            Err(error) => return self.mistake(error),
-        }
-        self
-    }
-
     /// Stores URLs with their query in the ledger.
     ///
     /// By default, bursar leaves the query out, because it can hold personal data.
@@ -617,7 +553,7 @@ impl Policy {
         self.scope(&Selector::Only(scope), rules.limits)
     }
 
-    fn mistake(mut self, error: impl Into<PolicyError>) -> Self {
+    pub(super) fn mistake(mut self, error: impl Into<PolicyError>) -> Self {
         self.errors.push(error.into());
         self
     }

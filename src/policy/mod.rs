@@ -3,6 +3,7 @@
 pub mod approval;
 mod builder;
 mod explain;
+mod lists;
 mod permission;
 mod price_check;
 mod rules;

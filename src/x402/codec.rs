@@ -23,7 +23,9 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
             length: value.len(),
         });
     }
-    Ok(BASE64.decode(value.trim_ascii())?)
+    BASE64
+        .decode(value.trim_ascii())
+        .map_err(|error| WireError::Base64(error.to_string()))
 }
 
 pub(crate) fn encode_header(json: &[u8]) -> String {

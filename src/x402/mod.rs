@@ -79,7 +79,7 @@ pub enum WireError {
     BodyTooLong,
     /// The header is not standard base64 (RFC 4648, with `+` and `/`).
     #[error("the header is not base64: {0}")]
-    Base64(#[from] base64::DecodeError),
+    Base64(String),
     /// The JSON is not an x402 message.
     #[error("the JSON is not an x402 message: {}", crate::text::excerpt(&.0.to_string()))]
     Json(#[from] serde_json::Error),
