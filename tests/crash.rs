@@ -22,14 +22,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, Clock, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner, Policy,
-    Purchase, PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State,
-    SystemClock, Timestamp, Transition, signer_fn, usd,
+    B256, Checks, Clock, Filter, Finding, Freeze, Ledger, LedgerError, Policy, Purchase,
+    PurchaseKey, Reservation, Reserved, Resumption, Signer, SqliteLedger, State, SystemClock,
+    Timestamp, Transition, signer_fn,
 };
-use bursar_testing::{Fault, Paywall, Route};
+use bursar_testing::{Fault, Paywall};
+use bursar_tests::paywall::{self, open, report};
+use bursar_tests::signatures::wallet;
 
-/// Anvil's account 0, published with it.
-const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 /// What the child says when it has come to where it is to be killed.
 const THERE: &str = "the step is reached";
 /// How many purchases the limit has room for, of how many that are wanted.
@@ -44,7 +44,7 @@ async fn wait_to_be_killed() {
 
 /// Books that stop the process before or after the call of this number.
 struct Stopping {
-    books: SqliteLedger,
+    ledger: SqliteLedger,
     calls: AtomicUsize,
     at: Option<(usize, bool)>,
 }
@@ -65,7 +65,7 @@ impl Stopping {
 
 impl Ledger for Stopping {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        self.around(self.books.reserve(reservation)).await
+        self.around(self.ledger.reserve(reservation)).await
     }
 
     async fn record(
@@ -74,38 +74,38 @@ impl Ledger for Stopping {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        self.around(self.books.record(purchase, transition, now))
+        self.around(self.ledger.record(purchase, transition, now))
             .await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        self.books.resume(wanted).await
+        self.ledger.resume(wanted).await
     }
 
     async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.books.stop(order).await
+        self.ledger.stop(order).await
     }
 
     async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.books.stopped().await
+        self.ledger.stopped().await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        self.books.examine(checks).await
+        self.ledger.examine(checks).await
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        self.books.purchase(purchase).await
+        self.ledger.purchase(purchase).await
     }
 
     async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        self.books.purchases(filter).await
+        self.ledger.purchases(filter).await
     }
 }
 
 /// What a child is to do, by its environment.
 #[derive(Clone, Debug)]
-struct Errand {
+struct ChildTask {
     url: String,
     ledger: String,
     /// The purchases that are wanted, in this order.
@@ -118,7 +118,7 @@ struct Errand {
     ahead: u64,
 }
 
-impl Errand {
+impl ChildTask {
     fn spawn(&self) -> Child {
         let at = self
             .at
@@ -183,8 +183,8 @@ fn child() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let books = SqliteLedger::open(env::var("CRASH_LEDGER").unwrap()).unwrap();
-        let wallet = std::sync::Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap());
+        let ledger = SqliteLedger::open(env::var("CRASH_LEDGER").unwrap()).unwrap();
+        let wallet = std::sync::Arc::new(wallet());
         let signer = signer_fn(wallet.address(), move |authorization| {
             let wallet = std::sync::Arc::clone(&wallet);
             async move {
@@ -195,7 +195,7 @@ fn child() {
             }
         });
         let limit = bursar::Usd::from_micros(room * 10_000);
-        let client = Client::builder()
+        let client = paywall::client()
             .signer(signer)
             .policy(
                 Policy::new()
@@ -204,18 +204,12 @@ fn child() {
                     .lifetime(limit),
             )
             .ledger(Stopping {
-                books,
+                ledger,
                 calls: AtomicUsize::new(0),
                 at,
             })
             .clock(move || SystemClock.now().after(ahead))
             .presentations(1)
-            .http(
-                reqwest::Client::builder()
-                    .tls_backend_rustls()
-                    .tls_certs_only([]),
-            )
-            .allow_http_loopback(true)
             .build()
             .unwrap();
         for id in ids[0]..ids[1] {
@@ -231,13 +225,6 @@ fn child() {
     });
 }
 
-fn report() -> Route {
-    Route::get("/report")
-        .price(usd!("0.01"))
-        .body("the report")
-        .idempotent()
-}
-
 /// What must hold at every moment, whoever was killed.
 async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec<Purchase> {
     let settlements = seller.settlements();
@@ -246,12 +233,12 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
         "{about}: {} settled, room for {room}",
         settlements.len()
     );
-    let books = SqliteLedger::open(ledger).unwrap();
-    let purchases = books.purchases(&Filter::all()).await.unwrap();
+    let ledger = SqliteLedger::open(ledger).unwrap();
+    let purchases = ledger.purchases(&Filter::all()).await.unwrap();
     let booked: BTreeSet<B256> = purchases
         .iter()
-        .filter(|entry| entry.state != State::Voided)
-        .map(|entry| entry.nonce)
+        .filter(|purchase| purchase.state != State::Voided)
+        .map(|purchase| purchase.nonce)
         .collect();
     let paid: BTreeSet<B256> = settlements
         .iter()
@@ -278,10 +265,10 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
     }
     let counted = purchases
         .iter()
-        .filter(|entry| entry.counts(SystemClock.now()))
+        .filter(|purchase| purchase.counts(SystemClock.now()))
         .count();
     assert!(counted <= room, "{about}: {counted} count");
-    assert!(books.verify(None).await.unwrap().is_sound(), "{about}");
+    assert!(ledger.verify(None).await.unwrap().is_sound(), "{about}");
     purchases
 }
 
@@ -295,9 +282,9 @@ async fn killed_at_every_step() {
     for (at, at_signer) in places {
         let about = format!("{at:?}, signer {at_signer}");
         let directory = tempfile::tempdir().unwrap();
-        let ledger = directory.path().join("books.db");
-        let seller = Paywall::builder().route(report()).start().await.unwrap();
-        let errand = Errand {
+        let ledger = directory.path().join("ledger.db");
+        let seller = open(report().idempotent()).await;
+        let task = ChildTask {
             url: seller.url("/report").to_string(),
             ledger: ledger.to_str().unwrap().to_owned(),
             ids: 0..WANTED,
@@ -306,16 +293,16 @@ async fn killed_at_every_step() {
             at_signer,
             ahead: 0,
         };
-        run(&errand).await;
+        run(&task).await;
         check(&seller, &ledger, ROOM, &about).await;
         // Whoever comes next presents what was signed; what was only held is bought once its lease is
         // over.
         for ahead in [0, 90] {
-            run(&Errand {
+            run(&ChildTask {
                 at: None,
                 at_signer: false,
                 ahead,
-                ..errand.clone()
+                ..task.clone()
             })
             .await;
         }
@@ -328,7 +315,7 @@ async fn killed_at_every_step() {
         assert!(
             purchases
                 .iter()
-                .all(|entry| matches!(entry.state, State::Settled | State::Voided)),
+                .all(|purchase| matches!(purchase.state, State::Settled | State::Voided)),
             "{about}: {purchases:?}"
         );
     }
@@ -337,13 +324,9 @@ async fn killed_at_every_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_the_seller_answers() {
     let directory = tempfile::tempdir().unwrap();
-    let ledger = directory.path().join("books.db");
-    let seller = Paywall::builder()
-        .route(report().fault(Fault::HangAfterSettle))
-        .start()
-        .await
-        .unwrap();
-    let errand = Errand {
+    let ledger = directory.path().join("ledger.db");
+    let seller = open(report().idempotent().fault(Fault::HangAfterSettle)).await;
+    let task = ChildTask {
         url: seller.url("/report").to_string(),
         ledger: ledger.to_str().unwrap().to_owned(),
         ids: 0..1,
@@ -352,14 +335,14 @@ async fn killed_while_the_seller_answers() {
         at_signer: false,
         ahead: 0,
     };
-    let mut child = errand.spawn();
+    let mut child = task.spawn();
     seller.wait_for_settlements(1).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let purchases = check(&seller, &ledger, ROOM, "hanging").await;
     assert_eq!(purchases.first().unwrap().state, State::Signed);
-    seller.reform();
-    run(&errand).await;
+    seller.clear_faults();
+    run(&task).await;
     assert_eq!(
         check(&seller, &ledger, ROOM, "hanging")
             .await
@@ -375,12 +358,12 @@ async fn killed_while_the_seller_answers() {
 async fn killed_at_random() {
     let runs: usize = env::var("BURSAR_CRASH_RUNS").map_or(200, |runs| runs.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
-    let ledger = directory.path().join("books.db");
-    let seller = Paywall::builder().route(report()).start().await.unwrap();
+    let ledger = directory.path().join("ledger.db");
+    let seller = open(report().idempotent()).await;
     let room = runs;
     // Some more than there is room for: what is refused is refused fast, and none may be out of recovery's reach.
     let wanted = 0..room + 50;
-    let mut errand = Errand {
+    let mut task = ChildTask {
         url: seller.url("/report").to_string(),
         ledger: ledger.to_str().unwrap().to_owned(),
         ids: wanted.clone(),
@@ -396,7 +379,7 @@ async fn killed_at_random() {
         dice ^= dice >> 7;
         dice ^= dice << 17;
         let before = seller.settlements().len();
-        let mut child = errand.spawn();
+        let mut child = task.spawn();
         if number % 2 == 0 {
             // As soon as it pays, and a little later.
             let paid = seller.wait_for_settlements((before + 1).min(room));
@@ -408,7 +391,7 @@ async fn killed_at_random() {
         child.kill().unwrap();
         child.wait().unwrap();
         // The next wants what this one had begun, and more.
-        errand.ids.start = seller.settlements().len().saturating_sub(3);
+        task.ids.start = seller.settlements().len().saturating_sub(3);
         if number % 20 == 0 {
             check(&seller, &ledger, room, &format!("run {number}")).await;
         }
@@ -418,17 +401,17 @@ async fn killed_at_random() {
     }
     check(&seller, &ledger, room, "before recovery").await;
     for ahead in [0, 90] {
-        run(&Errand {
+        run(&ChildTask {
             ids: wanted.clone(),
             ahead,
-            ..errand.clone()
+            ..task.clone()
         })
         .await;
     }
     let purchases = check(&seller, &ledger, room, "after recovery").await;
     let stuck: Vec<_> = purchases
         .iter()
-        .filter(|entry| !matches!(entry.state, State::Settled | State::Voided))
+        .filter(|purchase| !matches!(purchase.state, State::Settled | State::Voided))
         .collect();
     assert!(
         stuck.is_empty(),
@@ -439,14 +422,14 @@ async fn killed_at_random() {
     );
     let settled = purchases
         .iter()
-        .filter(|entry| entry.state == State::Settled)
+        .filter(|purchase| purchase.state == State::Settled)
         .count();
     assert_eq!(settled, seller.settlements().len());
 }
 
-async fn run(errand: &Errand) {
-    let errand = errand.clone();
-    tokio::task::spawn_blocking(move || errand.run())
+async fn run(task: &ChildTask) {
+    let task = task.clone();
+    tokio::task::spawn_blocking(move || task.run())
         .await
         .unwrap();
 }

@@ -2,20 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bursar::{
-    Client, ClientBuilder, Clock, ErrorKind, Filter, LocalSigner, MemoryLedger, PaymentStatus,
-    Policy, Purchase, ResponseExt, Rule, Signer, State, Timestamp, Verdict, address, approve_fn,
-    signer_fn, usd,
+    Client, ClientBuilder, Clock, ErrorKind, PaymentStatus, Policy, ResponseExt, Rule, Signer,
+    State, Verdict, address, approve_fn, signer_fn, usd,
 };
-use bursar_testing::{Fault, Paywall, Received, Route};
+use bursar_testing::{Fault, Paywall, ReceivedRequest, Route};
+use bursar_tests::clock::{MINUTE, SECOND, TestClock};
+use bursar_tests::paywall::{self, open, open_all, payment_status, purchases, report};
+use bursar_tests::signatures::wallet;
 
-/// Anvil's account 0, published with it.
-const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
-const MINUTE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
 
 fn policy() -> Policy {
@@ -25,36 +24,14 @@ fn policy() -> Policy {
 }
 
 fn client(policy: Policy) -> ClientBuilder {
-    Client::builder()
-        .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
-        .policy(policy)
-        .ledger(MemoryLedger::new())
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
-}
-
-fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report")
-}
-
-async fn open(routes: impl IntoIterator<Item = Route>) -> Paywall {
-    routes
-        .into_iter()
-        .fold(Paywall::builder(), |builder, route| builder.route(route))
-        .start()
-        .await
-        .unwrap()
+    paywall::client().signer(wallet()).policy(policy)
 }
 
 /// Which requests came with a payment, and under how many nonces.
 fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
     let received = seller.requests();
-    let nonce = |request: &Received| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce);
+    let nonce =
+        |request: &ReceivedRequest| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce);
     let nonces: std::collections::BTreeSet<_> = received.iter().filter_map(nonce).collect();
     (
         received
@@ -66,20 +43,12 @@ fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
 }
 
 async fn buy(client: &Client, seller: &Paywall, path: &str) -> PaymentStatus {
-    let answer = client.get(seller.url(path)).send().await;
-    answer.map_or_else(
-        |error| error.payment_status(),
-        |response| response.payment_status(),
-    )
-}
-
-async fn purchases(client: &Client) -> Vec<Purchase> {
-    client.purchases(&Filter::all()).await.unwrap()
+    payment_status(client.get(seller.url(path)).send().await)
 }
 
 #[tokio::test]
 async fn the_second_purchase_takes_one_round_trip() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(policy()).build().unwrap();
     for _ in 0..3 {
         let response = client.get(seller.url("/report")).send().await.unwrap();
@@ -95,13 +64,13 @@ async fn the_second_purchase_takes_one_round_trip() {
         purchases(&client)
             .await
             .iter()
-            .all(|entry| entry.state == State::Settled)
+            .all(|purchase| purchase.state == State::Settled)
     );
 }
 
 #[tokio::test]
 async fn without_the_setting_every_purchase_asks() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(Policy::new().allow_network("base-sepolia"))
         .build()
         .unwrap();
@@ -113,7 +82,7 @@ async fn without_the_setting_every_purchase_asks() {
 
 #[tokio::test]
 async fn a_file_says_it_for_a_host() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     for (host, round_trips) in [("127.0.0.1", 3), ("localhost", 4)] {
         let file = format!(
             "version = 1\nnetworks = [\"base-sepolia\"]\n[[host]]\nmatch = \"{host}\"\nremember_terms = \"1m\"\n"
@@ -131,7 +100,7 @@ async fn a_file_says_it_for_a_host() {
 async fn one_paths_terms_pay_no_other() {
     let other = Route::get("/other").price(usd!("0.002"));
     let posted = Route::post("/report").price(usd!("0.003"));
-    let seller = open([report(), other, posted]).await;
+    let seller = open_all([report(), other, posted]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     buy(&client, &seller, "/other").await;
@@ -140,7 +109,7 @@ async fn one_paths_terms_pay_no_other() {
     let amounts: Vec<_> = purchases(&client)
         .await
         .iter()
-        .map(|entry| entry.value.to_string())
+        .map(|purchase| purchase.value.to_string())
         .collect();
     assert_eq!(amounts, ["10000", "2000", "3000"]);
     // The query is part of no price here.
@@ -153,14 +122,14 @@ async fn one_paths_terms_pay_no_other() {
 
 #[tokio::test]
 async fn a_price_that_rose_is_paid_under_the_same_nonce_if_the_policy_allows() {
-    let seller = open([
+    let seller = open_all([
         report(),
         Route::get("/report").price(usd!("0.02")).body("dearer"),
     ])
     .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         (
@@ -183,10 +152,10 @@ async fn new_terms_pass_the_whole_policy() {
     let dear = Route::get("/report").price(usd!("0.2"));
     let stranger = report().pay_to(address!("1111111111111111111111111111111111111111"));
     for (changed, rule) in [(dear, Rule::PerPayment), (stranger, Rule::PayeeChanged)] {
-        let seller = open([report(), changed]).await;
+        let seller = open_all([report(), changed]).await;
         let client = client(policy()).build().unwrap();
         buy(&client, &seller, "/report").await;
-        seller.close("/report");
+        seller.remove_route("/report");
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.denial().unwrap().rule),
@@ -206,24 +175,24 @@ async fn new_terms_pass_the_whole_policy() {
             "10000",
             "no more than was signed"
         );
-        assert!(seller.cash_in() <= 1);
+        assert!(seller.settle_presented() <= 1);
         assert!(seller.settlements().len() <= 2);
     }
 }
 
 #[tokio::test]
 async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
-    let seller = open([report(), report().fault(Fault::SettlementFailure), report()]).await;
+    let seller = open_all([report(), report().fault(Fault::SettlementFailure), report()]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
         (error.kind(), error.payment_status()),
         (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid)
     );
     assert_eq!(paid(&seller), (vec![false, true, true], 2));
-    seller.close("/report");
+    seller.remove_route("/report");
     let other = client
         .get(seller.url("/report"))
         .allow_duplicate()
@@ -236,10 +205,10 @@ async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
 
 #[tokio::test]
 async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
-    let seller = open([report(), Route::get("/report").body("free")]).await;
+    let seller = open_all([report(), Route::get("/report").body("free")]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         (
@@ -263,14 +232,14 @@ async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
 
 #[tokio::test]
 async fn a_lost_answer_is_presented_again_and_paid_once() {
-    let seller = open([
+    let seller = open_all([
         report(),
         report().idempotent().fault_once(Fault::DropAfterSettle),
     ])
     .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     assert_eq!(paid(&seller), (vec![false, true, true, true], 2));
     assert_eq!(seller.settlements().len(), 2);
@@ -278,7 +247,7 @@ async fn a_lost_answer_is_presented_again_and_paid_once() {
 
 #[tokio::test]
 async fn limits_hold_and_what_they_refuse_is_asked_for() {
-    let seller = open([report(), Route::get("/report").price(usd!("0.001"))]).await;
+    let seller = open_all([report(), Route::get("/report").price(usd!("0.001"))]).await;
     let client = client(policy().lifetime(usd!("0.025"))).build().unwrap();
     for _ in 0..2 {
         assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
@@ -289,7 +258,7 @@ async fn limits_hold_and_what_they_refuse_is_asked_for() {
         (PaymentStatus::NotPaid, Rule::Lifetime)
     );
     assert_eq!(paid(&seller), (vec![false, true, true, false], 2));
-    seller.close("/report");
+    seller.remove_route("/report");
     assert_eq!(
         buy(&client, &seller, "/report").await,
         PaymentStatus::Paid,
@@ -318,7 +287,7 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
             }
         }
     });
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(policy().ask_above(usd!("0")))
         .approver(approver)
         .build()
@@ -345,29 +314,9 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
     );
 }
 
-/// A clock that is turned by hand.
-#[derive(Clone)]
-struct Hands(Arc<AtomicU64>);
-
-impl Hands {
-    fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(1_800_000_000)))
-    }
-
-    fn turn(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
-    }
-}
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(self.0.load(Ordering::SeqCst))
-    }
-}
-
 #[tokio::test]
 async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
-    let clock = Hands::new();
+    let clock = TestClock::default();
     let seller = Paywall::builder()
         .route(report())
         .clock(clock.clone())
@@ -377,7 +326,7 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
     let client = client(policy()).clock(clock.clone()).build().unwrap();
     for _ in 0..3 {
         buy(&client, &seller, "/report").await;
-        clock.turn(25);
+        clock.advance(25 * SECOND);
     }
     assert_eq!(paid(&seller).0, [false, true, true, true]);
     buy(&client, &seller, "/report").await;
@@ -386,10 +335,7 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
 
 /// A wallet that tells how often it was asked, and the hour that it was asked at by `clock`.
 fn counting(signed: &Arc<AtomicUsize>, client: ClientBuilder) -> ClientBuilder {
-    let (wallet, signed) = (
-        Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap()),
-        Arc::clone(signed),
-    );
+    let (wallet, signed) = (Arc::new(wallet()), Arc::clone(signed));
     client.signer(signer_fn(wallet.address(), move |authorization| {
         let (wallet, signed) = (Arc::clone(&wallet), Arc::clone(&signed));
         async move {
@@ -416,7 +362,7 @@ fn ahead() -> Policy {
 
 #[tokio::test]
 async fn what_is_signed_ahead_is_the_next_purchase() {
-    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
+    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), TestClock::default());
     let seller = Paywall::builder()
         .route(report())
         .clock(clock.clone())
@@ -435,7 +381,7 @@ async fn what_is_signed_ahead_is_the_next_purchase() {
         "what nobody asked for is in no books"
     );
     for more in 3..6 {
-        clock.turn(5);
+        clock.advance(5 * SECOND);
         let before = purchases(&client).await.len();
         assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
         idle(&signed, more).await;
@@ -463,7 +409,7 @@ fn what_is_ready_goes_before_signing_ahead() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let seller = open([report()]).await;
+        let seller = open(report()).await;
         let client = counting(&signed, client(ahead())).build().unwrap();
         let response = client.get(seller.url("/report")).send().await.unwrap();
         let before = Arc::clone(&signed);
@@ -481,7 +427,7 @@ fn what_is_ready_goes_before_signing_ahead() {
 
 #[tokio::test]
 async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
-    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), Hands::new());
+    let (signed, clock) = (Arc::new(AtomicUsize::new(0)), TestClock::default());
     let cheaper = Route::get("/report").price(usd!("0.005"));
     let routes = [report(), cheaper]
         .into_iter()
@@ -493,12 +439,12 @@ async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
         .unwrap();
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
-    clock.turn(31);
+    clock.advance(31 * SECOND);
     assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     let late = purchases(&client).await.pop().unwrap();
     assert_eq!(late.valid_before.unwrap(), clock.now().after(MINUTE).secs());
     idle(&signed, 4).await;
-    seller.close("/report");
+    seller.remove_route("/report");
     assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     let cheap = purchases(&client).await.pop().unwrap();
     assert_eq!(
@@ -521,7 +467,7 @@ async fn what_was_signed_too_long_ago_or_for_another_price_is_not_used() {
 #[tokio::test]
 async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
     let signed = Arc::new(AtomicUsize::new(0));
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let yes = approve_fn(|_| async { Verdict::Approve });
     let asked = counting(&signed, client(ahead().ask_above(usd!("0"))))
         .approver(yes)
@@ -556,7 +502,7 @@ async fn nothing_is_signed_ahead_of_an_approval_and_limits_hold_for_what_is() {
 #[tokio::test]
 async fn calls_at_once_are_as_many_purchases() {
     let signed = Arc::new(AtomicUsize::new(0));
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = counting(&signed, client(ahead())).build().unwrap();
     buy(&client, &seller, "/report").await;
     idle(&signed, 2).await;
@@ -565,8 +511,8 @@ async fn calls_at_once_are_as_many_purchases() {
     for _ in 0..8 {
         let (client, url, answers) = (client.clone(), seller.url("/report"), Arc::clone(&answers));
         tasks.spawn(async move {
-            let spend = client.get(url).send().await.unwrap().payment_status();
-            answers.lock().unwrap().push(spend);
+            let status = client.get(url).send().await.unwrap().payment_status();
+            answers.lock().unwrap().push(status);
         });
     }
     tasks.join_all().await;

@@ -4,56 +4,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bursar::{
-    B256, Checks, Client, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, LocalSigner,
-    MemoryLedger, PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt,
-    Resumption, Rule, Timestamp, Transition, U256, usd,
+    B256, Checks, ClientBuilder, Filter, Finding, Freeze, Ledger, LedgerError, MemoryLedger,
+    PaymentStatus, Policy, Purchase, PurchaseKey, Reservation, Reserved, ResponseExt, Resumption,
+    Rule, Timestamp, Transition, U256, usd,
 };
-use bursar_testing::{Fault, Paywall, Route};
+use bursar_testing::Fault;
+use bursar_tests::paywall::{self, open, payment_status, payments_sent, purchases, report};
 
-fn policy() -> Policy {
-    Policy::new()
-        .allow_network("base-sepolia")
-        .per_payment(usd!("0.05"))
-}
-
+/// Returns a client that presents a payment once.
 fn client() -> ClientBuilder {
-    Client::builder()
-        .signer(LocalSigner::random().unwrap())
-        .policy(policy())
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
-        .presentations(1)
-}
-
-async fn open(route: Route) -> Paywall {
-    Paywall::builder().route(route).start().await.unwrap()
-}
-
-fn report() -> Route {
-    Route::get("/report")
-        .price(usd!("0.01"))
-        .body("the report")
-        .idempotent()
+    paywall::client().presentations(1)
 }
 
 /// Books whose disk is full for one write: the next outcome is not recorded.
 #[derive(Default)]
 struct Hiccup {
-    books: MemoryLedger,
+    ledger: MemoryLedger,
     full: AtomicBool,
 }
 
 impl Ledger for Hiccup {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        self.books.reserve(reservation).await
+        self.ledger.reserve(reservation).await
     }
 
     async fn record(
@@ -67,43 +41,43 @@ impl Ledger for Hiccup {
         {
             return Err(LedgerError::store("database or disk is full"));
         }
-        self.books.record(purchase, transition, now).await
+        self.ledger.record(purchase, transition, now).await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        self.books.resume(wanted).await
+        self.ledger.resume(wanted).await
     }
 
     async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        self.books.stop(order).await
+        self.ledger.stop(order).await
     }
 
     async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        self.books.stopped().await
+        self.ledger.stopped().await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        self.books.examine(checks).await
+        self.ledger.examine(checks).await
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        self.books.purchase(purchase).await
+        self.ledger.purchase(purchase).await
     }
 
     async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        self.books.purchases(filter).await
+        self.ledger.purchases(filter).await
     }
 }
 
 #[tokio::test]
 async fn an_outcome_that_the_books_missed_is_not_bought_again() {
-    let books = Arc::new(Hiccup::default());
-    books.full.store(true, Ordering::SeqCst);
-    let client = client().ledger(Arc::clone(&books)).build().unwrap();
-    let seller = open(report().fault_once(Fault::DropAfterSettle)).await;
+    let ledger = Arc::new(Hiccup::default());
+    ledger.full.store(true, Ordering::SeqCst);
+    let client = client().ledger(Arc::clone(&ledger)).build().unwrap();
+    let seller = open(report().idempotent().fault_once(Fault::DropAfterSettle)).await;
     let lost = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (lost.payment_status(), books.full.load(Ordering::SeqCst)),
+        (lost.payment_status(), ledger.full.load(Ordering::SeqCst)),
         (PaymentStatus::MaybePaid, false)
     );
     assert_eq!(
@@ -124,8 +98,8 @@ async fn an_outcome_that_the_books_missed_is_not_bought_again() {
 
 #[tokio::test]
 async fn a_stop_does_not_make_failures_of_refusals() {
-    let client = client().ledger(MemoryLedger::new()).build().unwrap();
-    let seller = open(report().fault(Fault::SettlementFailure)).await;
+    let client = client().build().unwrap();
+    let seller = open(report().idempotent().fault(Fault::SettlementFailure)).await;
     let pages = ["/report?a", "/report?b", "/report?c"];
     for page in pages {
         client.get(seller.url(page)).send().await.unwrap_err();
@@ -141,13 +115,11 @@ async fn a_stop_does_not_make_failures_of_refusals() {
         assert_eq!(error.denial().unwrap().rule, Rule::Stopped);
     }
     client.payer().unwrap().unfreeze().await.unwrap();
-    seller.reform();
-    let failed = client
-        .purchases(&Filter::all())
+    seller.clear_faults();
+    let failed = purchases(&client)
         .await
-        .unwrap()
         .iter()
-        .filter(|entry| entry.failed())
+        .filter(|purchase| purchase.failed())
         .count();
     assert_eq!(failed, 0, "a refusal became a failure");
     assert_eq!(
@@ -168,12 +140,8 @@ async fn one_transaction_makes_room_once() {
         .without_default_limits()
         .lifetime(usd!("0.02"))
         .refunds_make_room();
-    let client = client()
-        .policy(limited)
-        .ledger(MemoryLedger::new())
-        .build()
-        .unwrap();
-    let seller = open(report()).await;
+    let client = client().policy(limited).build().unwrap();
+    let seller = open(report().idempotent()).await;
     let mut bought = Vec::new();
     for page in ["/report?a", "/report?b"] {
         let response = client.get(seller.url(page)).send().await.unwrap();
@@ -200,8 +168,8 @@ async fn one_transaction_makes_room_once() {
 
 #[tokio::test]
 async fn what_is_taken_up_is_within_the_calls_own_maximum() {
-    let client = client().ledger(MemoryLedger::new()).build().unwrap();
-    let seller = open(report().fault_once(Fault::SettlementFailure)).await;
+    let client = client().build().unwrap();
+    let seller = open(report().idempotent().fault_once(Fault::SettlementFailure)).await;
     client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(seller.settlements().len(), 0);
     let answer = client
@@ -209,18 +177,10 @@ async fn what_is_taken_up_is_within_the_calls_own_maximum() {
         .max_price(usd!("0.001"))
         .send()
         .await;
-    let spend = answer.map_or_else(
-        |error| error.payment_status(),
-        |response| response.payment_status(),
-    );
-    let presented = seller
-        .requests()
-        .iter()
-        .filter(|request| request.payment.is_some())
-        .count();
+    let status = payment_status(answer);
     assert_eq!(
-        (presented, seller.settlements().len()),
+        (payments_sent(&seller), seller.settlements().len()),
         (1, 0),
-        "0.01 USD moved where 0.001 USD is allowed: {spend:?}"
+        "0.01 USD moved where 0.001 USD is allowed: {status:?}"
     );
 }

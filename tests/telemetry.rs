@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bursar::secrecy::SecretString;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Filter, LocalSigner, MemoryLedger,
-    PaymentStatus, Policy, Rule, SignerError, State, signer_fn, usd,
+    ClientBuilder, Credential, Credentials, PaymentStatus, Rule, SignerError, State, signer_fn, usd,
 };
-use bursar_testing::{Fault, Paywall, Route};
+use bursar_testing::{Fault, Route};
+use bursar_tests::paywall::{self, open, open_all, purchases, report};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -22,30 +21,7 @@ use tracing::{Metadata, Subscriber};
 const QUERY: &str = "token=do-not-log-me";
 
 fn client() -> ClientBuilder {
-    Client::builder()
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .signer(LocalSigner::random().unwrap())
-        .policy(
-            Policy::new()
-                .allow_network("base-sepolia")
-                .per_payment(usd!("0.05")),
-        )
-        .ledger(MemoryLedger::new())
-        .agent("forecaster")
-        .allow_http_loopback(true)
-        .presentation_pause(Duration::ZERO)
-}
-
-fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report")
-}
-
-async fn open(route: Route) -> Paywall {
-    Paywall::builder().route(route).start().await.unwrap()
+    paywall::client().agent("forecaster")
 }
 
 /// An event in words, for comparison.
@@ -131,7 +107,7 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
 
 #[tokio::test]
 async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
-    let seller = open(report().fault(Fault::RejectAgain)).await;
+    let seller = open(report().fault(Fault::DoublePrice)).await;
     let (list, observer) = told();
     client()
         .observer(observer)
@@ -236,11 +212,11 @@ async fn an_observer_that_panics_breaks_no_payment() {
         .unwrap();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "the report");
-    let purchases = client.purchases(&Filter::all()).await.unwrap();
+    let purchases = purchases(&client).await;
     assert_eq!(
         purchases
             .iter()
-            .map(|entry| entry.state)
+            .map(|purchase| purchase.state)
             .collect::<Vec<_>>(),
         [State::Settled]
     );
@@ -316,16 +292,8 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     let log = Log::default();
     let _installed = tracing::subscriber::set_default(log.clone());
     // Terms, refusals and answers that repeat the payment, signature and all.
-    let seller = Paywall::builder()
-        .route(report())
-        .route(
-            Route::get("/quoting")
-                .price(usd!("0.01"))
-                .fault(Fault::QuotePayment),
-        )
-        .start()
-        .await
-        .unwrap();
+    let quoting = Route::get("/quoting").price(usd!("0.01"));
+    let seller = open_all([report(), quoting.fault(Fault::QuotePayment)]).await;
     let client = client().build().unwrap();
     let url = |path: &str| format!("{}?{QUERY}", seller.url(path));
     client

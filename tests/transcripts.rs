@@ -28,15 +28,15 @@ macro_rules! vectors {
 
 /// Books that give every purchase the nonce of the vectors.
 struct FixedNonce {
-    books: MemoryLedger,
+    ledger: MemoryLedger,
     nonce: B256,
 }
 
 impl Ledger for FixedNonce {
     async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-        let mut reserved = self.books.reserve(reservation).await?;
-        if let Reserved::Held(entry) = &mut reserved {
-            entry.nonce = self.nonce;
+        let mut reserved = self.ledger.reserve(reservation).await?;
+        if let Reserved::Held(purchase) = &mut reserved {
+            purchase.nonce = self.nonce;
         }
         Ok(reserved)
     }
@@ -47,31 +47,31 @@ impl Ledger for FixedNonce {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        self.books.record(purchase, transition, now).await
+        self.ledger.record(purchase, transition, now).await
     }
 
     async fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-        Ledger::resume(&self.books, wanted).await
+        Ledger::resume(&self.ledger, wanted).await
     }
 
     async fn stop(&self, order: Option<&Freeze>) -> Result<(), LedgerError> {
-        Ledger::stop(&self.books, order).await
+        Ledger::stop(&self.ledger, order).await
     }
 
     async fn stopped(&self) -> Result<Option<Freeze>, LedgerError> {
-        Ledger::stopped(&self.books).await
+        Ledger::stopped(&self.ledger).await
     }
 
     async fn examine(&self, checks: &Checks) -> Result<Vec<Finding>, LedgerError> {
-        self.books.examine(checks).await
+        self.ledger.examine(checks).await
     }
 
     async fn purchase(&self, purchase: &PurchaseKey) -> Result<Option<Purchase>, LedgerError> {
-        self.books.purchase(purchase).await
+        self.ledger.purchase(purchase).await
     }
 
     async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        self.books.purchases(filter).await
+        self.ledger.purchases(filter).await
     }
 }
 
@@ -80,14 +80,14 @@ fn wallet(policy: Policy) -> Payer {
     let meta = vectors!("meta");
     let now = meta["now"].as_u64().unwrap();
     let key = meta["privateKey"].as_str().unwrap().to_owned();
-    let books = FixedNonce {
-        books: MemoryLedger::new(),
+    let ledger = FixedNonce {
+        ledger: MemoryLedger::new(),
         nonce: meta["nonce"].as_str().unwrap().parse().unwrap(),
     };
     let payer = Payer::builder()
         .signer(LocalSigner::from_hex(&key.into()).unwrap())
         .policy(policy)
-        .ledger(books);
+        .ledger(ledger);
     payer
         .clock(move || Timestamp::from_secs(now))
         .build()
@@ -191,7 +191,7 @@ struct Replayed {
     /// The payment that left, as JSON, and the one that was recorded.
     sent: Value,
     recorded: Value,
-    entry: Purchase,
+    purchase: Purchase,
 }
 
 /// Buys as the official client did, and checks all that transcripts have in common: two requests, the
@@ -249,7 +249,7 @@ async fn replay(name: &str) -> Replayed {
         result,
         sent: decode(sent),
         recorded: recorded_payment.clone(),
-        entry: purchases[0].clone(),
+        purchase: purchases[0].clone(),
     }
 }
 
@@ -268,11 +268,11 @@ fn refused(replayed: Replayed) -> (bursar::Error, Purchase) {
     let error = replayed.result.unwrap_err();
     assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
     assert_eq!(error.status().unwrap().as_u16(), 402);
-    assert_eq!(error.purchase_id(), Some(&replayed.entry.purchase));
+    assert_eq!(error.purchase_id(), Some(&replayed.purchase.purchase));
     assert!(error.receipt().is_none());
-    assert!(replayed.entry.counts(replayed.entry.expires_at));
-    assert_eq!(replayed.entry.transaction, None);
-    (error, replayed.entry)
+    assert!(replayed.purchase.counts(replayed.purchase.expires_at));
+    assert_eq!(replayed.purchase.transaction, None);
+    (error, replayed.purchase)
 }
 
 #[tokio::test]
@@ -281,7 +281,7 @@ async fn transcript_success() -> Result<(), Error> {
         result,
         sent,
         recorded,
-        entry,
+        purchase,
     } = replay("success").await;
     assert_eq!(sent, recorded);
     let response = result?;
@@ -293,7 +293,7 @@ async fn transcript_success() -> Result<(), Error> {
     assert_eq!(receipt.transaction(), B256::repeat_byte(0x12));
     assert_eq!(receipt.amount().to_string(), "0.01 USDC");
     assert_eq!(
-        (entry.state, entry.transaction),
+        (purchase.state, purchase.transaction),
         (State::Settled, Some(receipt.transaction()))
     );
     assert_eq!(
@@ -306,46 +306,51 @@ async fn transcript_success() -> Result<(), Error> {
 /// The official client hands this second 402 back like any other response.
 #[tokio::test]
 async fn transcript_verify_failed() {
-    let (error, entry) = refused(replay("verify_failed_second_402").await);
+    let (error, purchase) = refused(replay("verify_failed_second_402").await);
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert_eq!(
         error.reason(),
         Some("invalid_exact_evm_insufficient_balance")
     );
-    assert_eq!(entry.state, State::Rejected);
+    assert_eq!(purchase.state, State::Rejected);
 }
 
 #[tokio::test]
 async fn transcript_settle_failed() {
-    let (error, entry) = refused(replay("settle_failed").await);
+    let (error, purchase) = refused(replay("settle_failed").await);
     assert_eq!(error.kind(), ErrorKind::SettlementFailed);
     assert_eq!(error.reason(), Some("insufficient_funds"));
-    assert_eq!(entry.state, State::Rejected);
+    assert_eq!(purchase.state, State::Rejected);
 }
 
 #[tokio::test]
 async fn transcript_settle_pending() {
-    let (error, entry) = refused(replay("settle_pending").await);
+    let (error, purchase) = refused(replay("settle_pending").await);
     assert_eq!(error.kind(), ErrorKind::SettlementPending);
     assert_eq!(error.reason(), Some("settlement_pending"));
-    assert_eq!(entry.state, State::Unresolved);
+    assert_eq!(purchase.state, State::Unresolved);
 }
 
 /// 412 is no 402: the response goes to the caller, who can ask what was spent.
 #[tokio::test]
 async fn transcript_permit2_allowance() {
-    let Replayed { result, entry, .. } = replay("permit2_allowance_412").await;
+    let Replayed {
+        result, purchase, ..
+    } = replay("permit2_allowance_412").await;
     let response = result.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.payment_status()),
         (412, PaymentStatus::MaybePaid)
     );
     assert!(response.receipt().is_none());
-    assert_eq!(response.payment().unwrap().purchase, entry.purchase);
+    assert_eq!(response.payment().unwrap().purchase, purchase.purchase);
     let terms =
         PaymentRequired::from_header(response.headers()["payment-required"].as_bytes()).unwrap();
     assert_eq!(terms.error(), Some("permit2_allowance_required"));
-    assert_eq!((entry.state, entry.status), (State::Unresolved, Some(412)));
+    assert_eq!(
+        (purchase.state, purchase.status),
+        (State::Unresolved, Some(412))
+    );
     let error = response.error_for_payment().unwrap_err();
     assert_eq!(
         (error.kind(), error.payment_status()),
@@ -360,15 +365,15 @@ async fn transcript_payment_identifier() {
         result,
         mut sent,
         recorded,
-        entry,
+        purchase,
     } = replay("with_payment_identifier_required").await;
     let info = sent["extensions"]["payment-identifier"]["info"]
         .as_object_mut()
         .unwrap();
-    assert_eq!(info.remove("id"), Some(entry.identifier.into()));
+    assert_eq!(info.remove("id"), Some(purchase.identifier.into()));
     assert_eq!(sent.to_string(), recorded.to_string());
     assert_eq!(result.unwrap().payment_status(), PaymentStatus::Paid);
-    assert_eq!(entry.state, State::Settled);
+    assert_eq!(purchase.state, State::Settled);
 }
 
 /// Every token and every variant of the vectors, paid by a wallet with the nonce of the vectors:

@@ -173,7 +173,7 @@ async fn whatever_the_seller_claims_a_failed_call_after_a_signature_exits_4_or_5
         Fault::ServerErrorAfterSettle,
         Fault::SettlementPending,
         Fault::SettlementFailure,
-        Fault::RejectAgain,
+        Fault::DoublePrice,
         Fault::ForgedReceipt(Forgery::Failure),
     ] {
         let bench = CliHarness::new(report().fault(fault.clone())).await;
@@ -289,7 +289,7 @@ async fn a_purchase_id_is_paid_once() {
         (1, &json!("purchase"))
     );
     assert_eq!(
-        bench.paywall.spent_by(PAYER.parse().unwrap()),
+        bench.paywall.paid_by(PAYER.parse().unwrap()),
         U256::from(10_000)
     );
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bench::CliHarness;
 use bursar::usd;
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::tools::{self, Style, ToolServer};
+use bursar_tests::tool_server::{self, Style, ToolServer};
 use serde_json::json;
 
 async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()>) {
@@ -22,7 +22,7 @@ async fn shop(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHandle<()
         .await
         .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, door) = tools::open(
+    let (address, door) = tool_server::open(
         ToolServer::new(Arc::clone(&paywall), Style::Structured),
         None,
     )

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bench::{CliHarness, KEY, PAYEE, PAYER, USDC, report};
 use bursar::usd;
-use bursar_testing::{Bazaar, Fault, Lie, Paywall, Route};
+use bursar_testing::{Bazaar, FalseTerms, Fault, Paywall, Route};
 use mcp::{Session, User, params, session, stateless};
 use rmcp::model::{CallToolResponse, ProtocolVersion};
 use serde_json::{Value, json};
@@ -412,20 +412,20 @@ async fn what_a_seller_writes_stays_under_untrusted() {
             .header("x-note", INJECTION),
         Route::get("/words")
             .price(usd!("0.01"))
-            .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/dear")
             .price(usd!("9"))
-            .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/again")
             .price(usd!("0.01"))
-            .fault(Fault::Requote(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Requote(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/quoted")
             .price(usd!("0.01"))
             .fault(Fault::QuotePayment),
         Route::get("/scheme").offers([offer.to_string()]),
         Route::get("/payee")
             .price(usd!("0.01"))
-            .fault(Fault::Terms(Lie::PayToText(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::PayToText(INJECTION.to_owned()))),
     ];
     let bench = shop(routes).await;
     let session = Session::open(&bench, &["--budget", "1"]).await;
@@ -460,7 +460,8 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     let elsewhere = format!("https://other.example/{}", INJECTION.replace(' ', "-"))
         .parse()
         .unwrap();
-    let bench = CliHarness::new(report().fault(Fault::Terms(Lie::Resource(elsewhere)))).await;
+    let bench =
+        CliHarness::new(report().fault(Fault::Terms(FalseTerms::Resource(elsewhere)))).await;
     let policy = policy(
         &bench,
         "[[host]]\nmatch = \"127.0.0.1\"\nforeign_resource = \"refuse\"",
@@ -637,7 +638,7 @@ const ASK: &str = "[global]\nask_above = \"0.005 USD\"";
 
 #[tokio::test]
 async fn the_clients_user_is_asked_where_the_policy_asks() {
-    let lie = Fault::Terms(Lie::Words(INJECTION.to_owned()));
+    let lie = Fault::Terms(FalseTerms::Text(INJECTION.to_owned()));
     for lifecycle in [session, stateless] {
         for (answer, paid) in [
             (json!({ "approve": true }), true),

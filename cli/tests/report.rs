@@ -18,7 +18,7 @@ use bursar::{
     U256, Usd, usd,
 };
 use bursar_testing::{Paywall, Route};
-use bursar_tests::shop::bought;
+use bursar_tests::paywall::bought;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 

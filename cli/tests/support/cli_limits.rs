@@ -369,7 +369,7 @@ plan = { per_call = \"0.002 USD\" }
 async fn a_policy_files_keys_are_used_and_compared_and_its_permissions_hold() {
     let route = report()
         .accepts_key("authorization", "Bearer k-123")
-        .key_spent_after(1, 429);
+        .key_quota(1, 429);
     let bench = CliHarness::new(route).await;
     let policy = bench.file("policy.toml", KEYED);
     bench.file("the.key", "k-123\n");

@@ -54,7 +54,7 @@ async fn the_chain_settles_what_the_seller_left_open() {
     );
 
     // A settled purchase is asked for again by its id, and ends well once the seller delivers.
-    bench.paywall.reform();
+    bench.paywall.clear_faults();
     let again = bench
         .buy(&["--purchase-id", "order", "--budget", "0.01"])
         .await;
