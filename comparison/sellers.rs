@@ -11,7 +11,7 @@ use std::io::{BufRead, Write};
 
 use bursar::primitives::address;
 use bursar::usd;
-use bursar_testing::{Fault, Lie, Paywall, Route};
+use bursar_testing::{FalseTerms, Fault, Paywall, Route};
 use serde_json::{Value, json};
 
 /// Of the wallet that all clients pay with: Anvil's account 0.
@@ -73,36 +73,36 @@ async fn open(name: &'static str) -> Result<Case, Box<dyn Error>> {
     };
     let elsewhere = Paywall::builder().route(report()).start().await?;
     let place = elsewhere.url("/report");
-    let terms = |lie: Lie| Some(Fault::Terms(lie));
+    let terms = |lie: FalseTerms| Some(Fault::Terms(lie));
     let fault = match name {
         "redirect of the payment" => Some(Fault::RedirectAfterPayment(place)),
         "redirect before the price" => Some(Fault::RedirectBeforeTerms {
             to: place,
             status: 307,
         }),
-        "validity of 50 years" => terms(Lie::MaxTimeout("1576800000".to_owned())),
-        "unknown token" => terms(Lie::Token(address!(
+        "validity of 50 years" => terms(FalseTerms::MaxTimeout("1576800000".to_owned())),
+        "unknown token" => terms(FalseTerms::Token(address!(
             "1111111111111111111111111111111111111111"
         ))),
-        "payee zero" => terms(Lie::PayTo(bursar::Address::ZERO)),
-        "payee is the payer" => terms(Lie::PayTo(BUYER)),
-        "dear offer first" => terms(Lie::DearFirst(5_000)),
-        "amount 2^256-1" => terms(Lie::Amount(format!(
+        "payee zero" => terms(FalseTerms::PayTo(bursar::Address::ZERO)),
+        "payee is the payer" => terms(FalseTerms::PayTo(BUYER)),
+        "dear offer first" => terms(FalseTerms::ExpensiveFirst(5_000)),
+        "amount 2^256-1" => terms(FalseTerms::Amount(format!(
             "\"{}\"",
             bursar::primitives::U256::MAX
         ))),
-        "testnet id, mainnet token" => terms(Lie::Token(address!(
+        "testnet id, mainnet token" => terms(FalseTerms::Token(address!(
             "833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
         ))),
-        "foreign EIP-712 domain" => terms(Lie::Domain {
+        "foreign EIP-712 domain" => terms(FalseTerms::Domain {
             name: "Evil".to_owned(),
             version: "9".to_owned(),
         }),
-        "amount with a leading zero" => terms(Lie::Amount("\"01000\"".to_owned())),
-        "foreign resource" => terms(Lie::Resource("https://other.example/".parse()?)),
+        "amount with a leading zero" => terms(FalseTerms::Amount("\"01000\"".to_owned())),
+        "foreign resource" => terms(FalseTerms::Resource("https://other.example/".parse()?)),
         "502 after payment, 3 tries" => Some(Fault::ServerErrorAfterSettle),
         "lost answer, 3 tries" => Some(Fault::DropAfterSettle),
-        "402 again" => Some(Fault::RejectAgain),
+        "402 again" => Some(Fault::DoublePrice),
         "402 of 64 MiB" => Some(Fault::HugeBody402(64 * 1024 * 1024)),
         "hangs after payment" => Some(Fault::HangAfterSettle),
         _ => None,

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = Route::get("/report").price(usd!("0.01")).body("the report");
     let report = report
         .accepts_key("authorization", "Bearer k-123")
-        .key_spent_after(3, 429);
+        .key_quota(3, 429);
     let seller = Paywall::builder().route(report).start().await?;
 
     // `EnvKey` and `FileKey` take the key from where your secrets are; policy files can say so too.

@@ -2,21 +2,23 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bursar::chain::{Answer, ChainReader, Proof, ProofKind, Question, Reason, RpcError};
-use bursar::money::AssetRegistry;
+use bursar::clock::Clock;
 use bursar::primitives::{B256, U256};
 use bursar::signer::{CancelAuthorization, SignedCancellation};
-use bursar::{Asset, Client, Ledger, LocalSigner, Network, Policy, Signer, Timestamp, usd};
-use bursar_testing::{CancelError, Node, NodeFault, Paywall, Route};
+use bursar::{LocalSigner, Network, Signer, Timestamp};
+use bursar_testing::{CancelError, Node, NodeFault, Paywall};
+use bursar_tests::clock::TestClock;
+use bursar_tests::paywall::{self, report};
+use bursar_tests::tokens::usdc;
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 
 /// A paywall with two nodes, a wallet, and a clock that all of them go by.
 struct World {
-    clock: Arc<AtomicI64>,
+    clock: TestClock,
     paywall: Paywall,
     nodes: [Node; 2],
     signer: Arc<LocalSigner>,
@@ -25,11 +27,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let clock = Arc::new(AtomicI64::new(1_760_000_000_000));
-        let hands = Arc::clone(&clock);
+        let clock = TestClock::default();
         let paywall = Paywall::builder()
-            .route(Route::get("/report").price(usd!("0.01")))
-            .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))
+            .route(report())
+            .clock(clock.clone())
             .start()
             .await
             .unwrap();
@@ -51,12 +52,11 @@ impl World {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.clock.load(Ordering::SeqCst))
+        self.clock.now()
     }
 
-    fn pass(&self, seconds: i64) {
-        self.clock
-            .fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
     }
 
     async fn ask(&self, question: &Question) -> Answer {
@@ -65,13 +65,9 @@ impl World {
 
     /// Buys, and asks of it as the books would.
     async fn purchase(&self) -> Question {
-        let hands = Arc::clone(&self.clock);
-        let client = Client::builder()
+        let client = paywall::client()
             .signer(Arc::clone(&self.signer))
-            .policy(Policy::new().allow_network("base-sepolia"))
-            .ledger(Ledger::memory())
-            .allow_http_loopback(true)
-            .clock(move || Timestamp::from_millis(hands.load(Ordering::SeqCst)))
+            .clock(self.clock.clone())
             .build()
             .unwrap();
         client
@@ -98,7 +94,7 @@ impl World {
     fn unused(&self) -> Question {
         Question {
             network: NETWORK,
-            token: usdc().address(),
+            token: usdc("base-sepolia").address(),
             payer: self.signer.address(),
             nonce: B256::repeat_byte(7),
             payee: bursar::Address::repeat_byte(3),
@@ -110,17 +106,11 @@ impl World {
     }
 
     async fn cancellation(&self, question: &Question) -> SignedCancellation {
-        let cancellation = CancelAuthorization::new(usdc(), self.signer.address(), question.nonce);
+        let cancellation =
+            CancelAuthorization::new(usdc("base-sepolia"), self.signer.address(), question.nonce);
         let signature = self.signer.cancel(&cancellation).await.unwrap();
         SignedCancellation::new(cancellation, signature)
     }
-}
-
-fn usdc() -> Asset {
-    AssetRegistry::stablecoins()
-        .find_symbol(NETWORK, "USDC")
-        .unwrap()
-        .clone()
 }
 
 const fn cannot_tell(reason: Reason) -> Answer {
@@ -139,7 +129,7 @@ async fn a_settlement_is_found_by_claim_and_without_one() {
     let world = World::new().await;
     let question = world.purchase().await;
     let forged = Some(B256::repeat_byte(0xfe));
-    world.pass(100_000);
+    world.advance(100_000);
     for claimed in [question.claimed, None, forged] {
         match world
             .ask(&Question {
@@ -188,13 +178,13 @@ async fn an_expired_unused_authorization_is_released_by_two() {
     let world = World::new().await;
     let question = world.unused();
     assert_eq!(world.ask(&question).await, cannot_tell(Reason::NotExpired));
-    world.pass(120);
+    world.advance(120);
     assert_eq!(
         world.ask(&question).await,
         cannot_tell(Reason::NotExpired),
         "the margin is part of it"
     );
-    world.pass(1);
+    world.advance(1);
     let proof = proof(world.ask(&question).await);
     assert_eq!((proof.kind, proof.endpoints.len()), (ProofKind::Expired, 2));
     assert!(proof.endpoints[0].head.timestamp > question.valid_before.saturating_add(60));
@@ -210,7 +200,7 @@ async fn an_expired_unused_authorization_is_released_by_two() {
 async fn one_endpoint_releases_nothing_unless_trusted() {
     let world = World::new().await;
     let question = world.unused();
-    world.pass(200);
+    world.advance(200);
     let url = world.nodes[0].url().as_str();
     let alone = ChainReader::new().endpoint(NETWORK, url).unwrap();
     let few = cannot_tell(Reason::TooFewEndpoints {
@@ -243,7 +233,7 @@ async fn a_broken_node_cannot_tell_and_releases_nothing() {
     use NodeFault as F;
     let world = World::new().await;
     let question = world.unused();
-    world.pass(200);
+    world.advance(200);
     let malformed = |method| Reason::Endpoint(RpcError::Malformed(method));
     let soft = RpcError::Node {
         code: -32603,
@@ -271,7 +261,7 @@ async fn a_broken_node_cannot_tell_and_releases_nothing() {
             cannot_tell(reason),
             "{fault:?} of both"
         );
-        world.nodes[0].reform();
+        world.nodes[0].clear_faults();
         assert!(
             matches!(world.ask(&question).await, Answer::CannotTell { .. }),
             "{fault:?} of one"
@@ -294,12 +284,12 @@ async fn confirmations_stand_in_for_finality_where_the_user_says_so() {
         .iter()
         .for_each(|node| node.fault(NodeFault::NoFinality));
     let reader = world.reader.clone().confirmations(100);
-    world.pass(200);
+    world.advance(200);
     assert_eq!(
         reader.ask(&question, world.now()).await,
         cannot_tell(Reason::BlockTooOld)
     );
-    world.pass(100);
+    world.advance(100);
     assert!(matches!(
         reader.ask(&question, world.now()).await,
         Answer::NotSettled(_)
@@ -311,7 +301,7 @@ async fn a_lying_node_never_frees_money_that_was_spent() {
     use NodeFault as F;
     let world = World::new().await;
     let question = world.purchase().await;
-    world.pass(1000);
+    world.advance(1000);
     for fault in [
         F::SaysUnused,
         F::StaleBlock,
@@ -360,7 +350,7 @@ async fn a_used_nonce_without_its_transfer_is_not_explained_away() {
         world.ask(&question).await,
         cannot_tell(Reason::UsedUnexplained)
     );
-    world.nodes.iter().for_each(Node::reform);
+    world.nodes.iter().for_each(Node::clear_faults);
     let dearer = Question {
         value: question.value.saturating_sub(U256::from(1)),
         ..question
@@ -381,9 +371,12 @@ async fn a_cancellation_releases_before_the_expiry() {
     let world = World::new().await;
     let question = world.unused();
     let cancellation = world.cancellation(&question).await;
-    world.paywall.cancel(&usdc(), &cancellation).unwrap();
+    world
+        .paywall
+        .cancel(&usdc("base-sepolia"), &cancellation)
+        .unwrap();
     assert_eq!(
-        world.paywall.cancel(&usdc(), &cancellation),
+        world.paywall.cancel(&usdc("base-sepolia"), &cancellation),
         Err(CancelError::UsedOrCanceled)
     );
     let proof = proof(world.ask(&question).await);
@@ -410,14 +403,14 @@ async fn the_chain_takes_a_cancellation_of_its_owner_alone() {
     let question = world.purchase().await;
     let late = world.cancellation(&question).await;
     assert_eq!(
-        world.paywall.cancel(&usdc(), &late),
+        world.paywall.cancel(&usdc("base-sepolia"), &late),
         Err(CancelError::UsedOrCanceled),
         "it was paid first"
     );
-    let theirs = CancelAuthorization::new(usdc(), world.signer.address(), B256::ZERO);
+    let theirs = CancelAuthorization::new(usdc("base-sepolia"), world.signer.address(), B256::ZERO);
     let forged = SignedCancellation::new(theirs, late.signature().clone());
     assert_eq!(
-        world.paywall.cancel(&usdc(), &forged),
+        world.paywall.cancel(&usdc("base-sepolia"), &forged),
         Err(CancelError::InvalidSignature)
     );
 }

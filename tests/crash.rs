@@ -312,7 +312,7 @@ async fn killed_while_the_seller_answers() {
     child.wait().unwrap();
     let purchases = check(&seller, &ledger, ROOM, "hanging").await;
     assert_eq!(purchases.first().unwrap().state, State::Signed);
-    seller.reform();
+    seller.clear_faults();
     run(&errand).await;
     assert_eq!(
         check(&seller, &ledger, ROOM, "hanging")

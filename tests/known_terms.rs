@@ -2,24 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bursar::approval::{Verdict, approve_fn};
-use bursar::clock::Clock;
-use bursar::ledger::{Filter, State};
+use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::primitives::address;
-use bursar::{
-    Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, Purchase,
-    ResponseExt, RetryPolicy, Timestamp, usd,
-};
-use bursar_testing::{Fault, Paywall, Received, Route};
-
-/// Anvil's account 0, published with it.
-const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
-const MINUTE: Duration = Duration::from_secs(60);
+use bursar::{Client, ClientBuilder, ErrorKind, PaymentStatus, Policy, ResponseExt, usd};
+use bursar_testing::{Fault, Paywall, ReceivedRequest, Route};
+use bursar_tests::clock::{MINUTE, SECOND, TestClock};
+use bursar_tests::paywall::{self, open, open_all, payment_status, purchases, report};
+use bursar_tests::signatures::wallet;
 
 fn policy() -> Policy {
     Policy::new()
@@ -28,39 +22,14 @@ fn policy() -> Policy {
 }
 
 fn client(policy: Policy) -> ClientBuilder {
-    Client::builder()
-        .signer(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap())
-        .policy(policy)
-        .ledger(Ledger::memory())
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .allow_http_loopback(true)
-        .retry_policy(RetryPolicy {
-            initial_backoff: Duration::ZERO,
-            ..RetryPolicy::default()
-        })
-}
-
-fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report")
-}
-
-async fn open(routes: impl IntoIterator<Item = Route>) -> Paywall {
-    routes
-        .into_iter()
-        .fold(Paywall::builder(), |builder, route| builder.route(route))
-        .start()
-        .await
-        .unwrap()
+    paywall::client().signer(wallet()).policy(policy)
 }
 
 /// Which requests came with a payment, and under how many nonces.
 fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
     let received = seller.requests();
-    let nonce = |request: &Received| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce);
+    let nonce =
+        |request: &ReceivedRequest| Some(request.payment.as_ref()?.authorization.as_ref()?.nonce);
     let nonces: std::collections::BTreeSet<_> = received.iter().filter_map(nonce).collect();
     (
         received
@@ -72,25 +41,12 @@ fn paid(seller: &Paywall) -> (Vec<bool>, usize) {
 }
 
 async fn buy(client: &Client, seller: &Paywall, path: &str) -> PaymentStatus {
-    let answer = client.get(seller.url(path)).send().await;
-    answer.map_or_else(
-        |error| error.payment_status(),
-        |response| response.payment_status(),
-    )
-}
-
-async fn purchases(client: &Client) -> Vec<Purchase> {
-    client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap()
+    payment_status(client.get(seller.url(path)).send().await)
 }
 
 #[tokio::test]
 async fn the_second_purchase_takes_one_round_trip() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(policy()).build().unwrap();
     for _ in 0..3 {
         let response = client.get(seller.url("/report")).send().await.unwrap();
@@ -106,13 +62,13 @@ async fn the_second_purchase_takes_one_round_trip() {
         purchases(&client)
             .await
             .iter()
-            .all(|entry| entry.state == State::Settled)
+            .all(|purchase| purchase.state == State::Settled)
     );
 }
 
 #[tokio::test]
 async fn without_the_setting_every_purchase_asks() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(Policy::new().allow_network("base-sepolia"))
         .build()
         .unwrap();
@@ -124,7 +80,7 @@ async fn without_the_setting_every_purchase_asks() {
 
 #[tokio::test]
 async fn a_file_says_it_for_a_host() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     for (host, round_trips) in [("127.0.0.1", 3), ("localhost", 4)] {
         let file = format!(
             "version = 1\nnetworks = [\"base-sepolia\"]\n[[host]]\nmatch = \"{host}\"\nremember_terms = \"1m\"\n"
@@ -142,7 +98,7 @@ async fn a_file_says_it_for_a_host() {
 async fn one_paths_terms_pay_no_other() {
     let other = Route::get("/other").price(usd!("0.002"));
     let posted = Route::post("/report").price(usd!("0.003"));
-    let seller = open([report(), other, posted]).await;
+    let seller = open_all([report(), other, posted]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     buy(&client, &seller, "/other").await;
@@ -151,7 +107,7 @@ async fn one_paths_terms_pay_no_other() {
     let amounts: Vec<_> = purchases(&client)
         .await
         .iter()
-        .map(|entry| entry.value.to_string())
+        .map(|purchase| purchase.value.to_string())
         .collect();
     assert_eq!(amounts, ["10000", "2000", "3000"]);
     // The query is part of no price here.
@@ -164,14 +120,14 @@ async fn one_paths_terms_pay_no_other() {
 
 #[tokio::test]
 async fn a_price_that_rose_is_paid_under_the_same_nonce_if_the_policy_allows() {
-    let seller = open([
+    let seller = open_all([
         report(),
         Route::get("/report").price(usd!("0.02")).body("dearer"),
     ])
     .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         (
@@ -194,10 +150,10 @@ async fn new_terms_pass_the_whole_policy() {
     let dear = Route::get("/report").price(usd!("0.2"));
     let stranger = report().pay_to(address!("1111111111111111111111111111111111111111"));
     for (changed, rule) in [(dear, Rule::PerPayment), (stranger, Rule::PayeeChanged)] {
-        let seller = open([report(), changed]).await;
+        let seller = open_all([report(), changed]).await;
         let client = client(policy()).build().unwrap();
         buy(&client, &seller, "/report").await;
-        seller.close("/report");
+        seller.remove_route("/report");
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.denial().unwrap().rule),
@@ -217,24 +173,24 @@ async fn new_terms_pass_the_whole_policy() {
             "10000",
             "no more than was signed"
         );
-        assert!(seller.cash_in() <= 1);
+        assert!(seller.settle_presented() <= 1);
         assert!(seller.settlements().len() <= 2);
     }
 }
 
 #[tokio::test]
 async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
-    let seller = open([report(), report().fault(Fault::SettlementFailure), report()]).await;
+    let seller = open_all([report(), report().fault(Fault::SettlementFailure), report()]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
         (error.kind(), error.payment_status()),
         (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid)
     );
     assert_eq!(paid(&seller), (vec![false, true, true], 2));
-    seller.close("/report");
+    seller.remove_route("/report");
     let other = client
         .get(seller.url("/report"))
         .allow_duplicate()
@@ -247,10 +203,10 @@ async fn a_refusal_at_the_same_terms_is_an_error_and_the_next_request_asks() {
 
 #[tokio::test]
 async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
-    let seller = open([report(), Route::get("/report").body("free")]).await;
+    let seller = open_all([report(), Route::get("/report").body("free")]).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(
         (
@@ -274,14 +230,14 @@ async fn a_seller_that_became_free_leaves_an_unknown_and_is_asked_next() {
 
 #[tokio::test]
 async fn a_lost_answer_is_presented_again_and_paid_once() {
-    let seller = open([
+    let seller = open_all([
         report(),
         report().idempotent().fault_once(Fault::DropAfterSettle),
     ])
     .await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
-    seller.close("/report");
+    seller.remove_route("/report");
     assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
     assert_eq!(paid(&seller), (vec![false, true, true, true], 2));
     assert_eq!(seller.settlements().len(), 2);
@@ -289,7 +245,7 @@ async fn a_lost_answer_is_presented_again_and_paid_once() {
 
 #[tokio::test]
 async fn limits_hold_and_what_they_refuse_is_asked_for() {
-    let seller = open([report(), Route::get("/report").price(usd!("0.001"))]).await;
+    let seller = open_all([report(), Route::get("/report").price(usd!("0.001"))]).await;
     let client = client(policy().lifetime(usd!("0.025"))).build().unwrap();
     for _ in 0..2 {
         assert_eq!(buy(&client, &seller, "/report").await, PaymentStatus::Paid);
@@ -300,7 +256,7 @@ async fn limits_hold_and_what_they_refuse_is_asked_for() {
         (PaymentStatus::NotPaid, Rule::Lifetime)
     );
     assert_eq!(paid(&seller), (vec![false, true, true, false], 2));
-    seller.close("/report");
+    seller.remove_route("/report");
     assert_eq!(
         buy(&client, &seller, "/report").await,
         PaymentStatus::Paid,
@@ -329,7 +285,7 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
             }
         }
     });
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(policy().ask_above(usd!("0")))
         .approver(approver)
         .build()
@@ -356,29 +312,9 @@ async fn an_approvers_no_is_final_and_no_payment_is_no_payment() {
     );
 }
 
-/// A clock that is turned by hand.
-#[derive(Clone)]
-struct Hands(Arc<AtomicU64>);
-
-impl Hands {
-    fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(1_800_000_000)))
-    }
-
-    fn turn(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
-    }
-}
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(self.0.load(Ordering::SeqCst))
-    }
-}
-
 #[tokio::test]
 async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
-    let clock = Hands::new();
+    let clock = TestClock::default();
     let seller = Paywall::builder()
         .route(report())
         .clock(clock.clone())
@@ -388,7 +324,7 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
     let client = client(policy()).clock(clock.clone()).build().unwrap();
     for _ in 0..3 {
         buy(&client, &seller, "/report").await;
-        clock.turn(25);
+        clock.advance(25 * SECOND);
     }
     assert_eq!(paid(&seller).0, [false, true, true, true]);
     buy(&client, &seller, "/report").await;
@@ -397,7 +333,7 @@ async fn terms_are_paid_for_their_lifetime_and_success_does_not_renew_them() {
 
 #[tokio::test]
 async fn calls_at_once_are_as_many_purchases() {
-    let seller = open([report()]).await;
+    let seller = open(report()).await;
     let client = client(policy()).build().unwrap();
     buy(&client, &seller, "/report").await;
     let answers = Arc::new(Mutex::new(Vec::new()));
@@ -405,8 +341,8 @@ async fn calls_at_once_are_as_many_purchases() {
     for _ in 0..8 {
         let (client, url, answers) = (client.clone(), seller.url("/report"), Arc::clone(&answers));
         tasks.spawn(async move {
-            let spend = client.get(url).send().await.unwrap().payment_status();
-            answers.lock().unwrap().push(spend);
+            let status = client.get(url).send().await.unwrap().payment_status();
+            answers.lock().unwrap().push(status);
         });
     }
     tasks.join_all().await;

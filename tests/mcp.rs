@@ -1,4 +1,4 @@
-//! SignedPayment MCP tools, over a pipe as stdio is one, and over streamable HTTP.
+//! Paid MCP tools, over a pipe as stdio is one, and over streamable HTTP.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -6,58 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::keccak256;
-use bursar::ledger::{Filter, State};
+use bursar::ledger::State;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
 use bursar::policy::{Permission, Rule};
-use bursar::{
-    Client, ClientBuilder, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, PriceOutcome,
-    Purchase, RetryPolicy, usd,
-};
+use bursar::{Client, ErrorKind, PaymentStatus, PriceOutcome, RetryPolicy, usd};
 use bursar_testing::{Fault, Forgery, Paywall, Route};
-use bursar_tests::tools::{self, Style, ToolServer};
+use bursar_tests::paywall::{client, open_all, payments_sent, policy, purchases, report};
+use bursar_tests::tool_server::{self, Style, ToolServer};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::json;
 
-fn policy() -> Policy {
-    Policy::new()
-        .allow_network("base-sepolia")
-        .per_payment(usd!("0.05"))
-}
-
-fn client() -> ClientBuilder {
-    Client::builder()
-        .signer(LocalSigner::random().unwrap())
-        .policy(policy())
-        .ledger(Ledger::memory())
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .allow_http_loopback(true)
-        .retry_policy(RetryPolicy {
-            initial_backoff: Duration::ZERO,
-            ..RetryPolicy::default()
-        })
-}
-
-fn report() -> Route {
-    Route::get("/report")
-        .price(usd!("0.01"))
-        .body("the report")
-        .idempotent()
-}
-
 async fn paywall(route: Route) -> Arc<Paywall> {
-    Arc::new(
-        Paywall::builder()
-            .route(route)
-            .route(Route::get("/free").body("free"))
-            .start()
-            .await
-            .unwrap(),
-    )
+    Arc::new(open_all([route, Route::get("/free").body("free")]).await)
 }
 
 /// A client of a shop in this process, with its bytes over a pipe.
@@ -92,15 +53,6 @@ fn text(answer: &ToolAnswer) -> String {
         .clone()
 }
 
-async fn purchases(client: &Client) -> Vec<Purchase> {
-    client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn a_tool_is_paid_for_and_a_free_one_is_not() {
     for style in [
@@ -110,7 +62,7 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
         Style::Code402,
         Style::Elicitation,
     ] {
-        let paywall = paywall(report()).await;
+        let paywall = paywall(report().idempotent()).await;
         let service = pipe(ToolServer::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
@@ -137,15 +89,22 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
             ("free", PaymentStatus::NotPaid, 1)
         );
         let purchases = purchases(&client).await;
-        let [entry] = purchases.as_slice() else {
+        let [purchase] = purchases.as_slice() else {
             panic!("{purchases:?}")
         };
         assert_eq!(
-            (entry.state, entry.method.as_str(), entry.path.as_str()),
+            (
+                purchase.state,
+                purchase.method.as_str(),
+                purchase.path.as_str()
+            ),
             (State::Settled, "CALL", "/mcp://tool/report")
         );
         assert_eq!(
-            (entry.origin.to_string().as_str(), entry.tag.as_deref()),
+            (
+                purchase.origin.to_string().as_str(),
+                purchase.tag.as_deref()
+            ),
             ("https://shop.mcp-stdio.invalid", Some("t"))
         );
     }
@@ -154,7 +113,7 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
 #[tokio::test]
 async fn prose_is_no_invoice_and_neither_is_a_success() {
     for style in [Style::Prose, Style::NoError] {
-        let paywall = paywall(report()).await;
+        let paywall = paywall(report().idempotent()).await;
         let service = pipe(ToolServer::new(Arc::clone(&paywall), style)).await;
         let client = client().build().unwrap();
         let answer = tools(&service, &client)
@@ -184,7 +143,7 @@ async fn prose_is_no_invoice_and_neither_is_a_success() {
 
 #[tokio::test]
 async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
-    let paywall = paywall(report()).await;
+    let paywall = paywall(report().idempotent()).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
@@ -206,7 +165,7 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
 
 #[tokio::test]
 async fn limits_hold_by_tool_and_permissions_by_its_path() {
-    let paywall = paywall(report()).await;
+    let paywall = paywall(report().idempotent()).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let limited = policy()
         .tool_limits("https://shop.mcp-stdio.invalid", "report", |tool| {
@@ -264,15 +223,15 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_payment() {
         Fault::DropAfterSettle,
         Fault::ServerErrorAfterSettle,
     ] {
-        let paywall = paywall(report().fault_once(fault.clone())).await;
+        let paywall = paywall(report().idempotent().fault_once(fault.clone())).await;
         let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
         let tools = tools(&service, &client);
         let first = tools.call("report").send().await;
-        let spend = first
+        let status = first
             .as_ref()
             .map_or_else(bursar::Error::payment_status, ToolAnswer::payment_status);
-        assert_ne!(spend, PaymentStatus::NotPaid, "{fault:?}");
+        assert_ne!(status, PaymentStatus::NotPaid, "{fault:?}");
         // The pending one was presented again within the call; of the others nothing certain was said.
         let answer = match first {
             Ok(answer) if answer.payment_status() == PaymentStatus::Paid => answer,
@@ -293,7 +252,7 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_payment() {
 
 #[tokio::test]
 async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
-    let paywall = paywall(report().fault(Fault::HangAfterSettle)).await;
+    let paywall = paywall(report().idempotent().fault(Fault::HangAfterSettle)).await;
     let client = client().build().unwrap();
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let tools_here = tools(&service, &client);
@@ -302,7 +261,7 @@ async fn a_call_that_hangs_is_unknown_and_another_connection_takes_it_up() {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     drop(service);
-    paywall.reform();
+    paywall.clear_faults();
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let answer = tools(&service, &client)
         .call("report")
@@ -327,22 +286,22 @@ async fn a_receipt_of_another_payment_is_not_believed() {
         Forgery::NoTransaction,
         Forgery::Failure,
     ] {
-        let paywall = paywall(report().fault(Fault::ForgedReceipt(forgery))).await;
+        let paywall = paywall(report().idempotent().fault(Fault::ForgedReceipt(forgery))).await;
         let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
         let client = client().build().unwrap();
-        let spend = tools(&service, &client).call("report").send().await;
-        let spend = spend.map_or_else(
+        let status = tools(&service, &client).call("report").send().await;
+        let status = status.map_or_else(
             |error| error.payment_status(),
             |answer| answer.payment_status(),
         );
-        assert_eq!(spend, PaymentStatus::MaybePaid, "{forgery:?}");
+        assert_eq!(status, PaymentStatus::MaybePaid, "{forgery:?}");
         assert_eq!(purchases(&client).await.first().unwrap().transaction, None);
     }
 }
 
 #[tokio::test]
 async fn a_refusal_after_payment_is_an_error_and_never_a_second_payment() {
-    let paywall = paywall(report().fault(Fault::RejectAgain)).await;
+    let paywall = paywall(report().idempotent().fault(Fault::DoublePrice)).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let error = tools(&service, &client)
@@ -354,17 +313,13 @@ async fn a_refusal_after_payment_is_an_error_and_never_a_second_payment() {
         (error.kind(), error.payment_status()),
         (ErrorKind::Rejected, PaymentStatus::MaybePaid)
     );
-    let payments = paywall
-        .requests()
-        .iter()
-        .filter(|request| request.payment.is_some())
-        .count();
+    let payments = payments_sent(&paywall);
     assert_eq!((payments, purchases(&client).await.len()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_purchase_id_is_one_purchase() {
-    let paywall = paywall(report()).await;
+    let paywall = paywall(report().idempotent()).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
@@ -399,11 +354,11 @@ async fn a_purchase_id_is_one_purchase() {
 
 #[tokio::test]
 async fn over_http_tools_and_the_endpoint_itself_are_paid() {
-    for toll in [None, Some("/report")] {
-        let paywall = paywall(report()).await;
-        let (address, door) = tools::open(
+    for route in [None, Some("/report")] {
+        let paywall = paywall(report().idempotent()).await;
+        let (address, server) = tool_server::open(
             ToolServer::new(Arc::clone(&paywall), Style::Structured),
-            toll,
+            route,
         )
         .await;
         let client = client().build().unwrap();
@@ -419,31 +374,35 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
         );
         let payer = client.payer().unwrap().clone();
         let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&url).unwrap());
-        let tool = if toll.is_some() { "free" } else { "report" };
+        let tool = if route.is_some() { "free" } else { "report" };
         let answer = tools.call(tool).send().await.unwrap();
-        assert_eq!(paywall.settlements().len(), 1, "{toll:?}");
+        assert_eq!(paywall.settlements().len(), 1, "{route:?}");
         let purchases = purchases(&client).await;
-        let [entry] = purchases.as_slice() else {
+        let [purchase] = purchases.as_slice() else {
             panic!("{purchases:?}")
         };
-        let (path, spend) = match toll {
+        let (path, status) = match route {
             None => ("/mcp://tool/report", PaymentStatus::Paid),
             Some(_) => ("/mcp", PaymentStatus::NotPaid),
         };
         assert_eq!(
-            (entry.path.as_str(), entry.state, answer.payment_status()),
-            (path, State::Settled, spend)
+            (
+                purchase.path.as_str(),
+                purchase.state,
+                answer.payment_status()
+            ),
+            (path, State::Settled, status)
         );
-        assert_eq!(entry.origin.to_string(), format!("http://{address}"));
+        assert_eq!(purchase.origin.to_string(), format!("http://{address}"));
         drop(service);
-        door.abort();
+        server.abort();
     }
 }
 
 #[tokio::test]
 async fn what_the_client_refuses_beneath_is_told_as_it_is() {
-    let paywall = paywall(report()).await;
-    let (address, door) = tools::open(
+    let paywall = paywall(report().idempotent()).await;
+    let (address, server) = tool_server::open(
         ToolServer::new(Arc::clone(&paywall), Style::Structured),
         Some("/report"),
     )
@@ -466,7 +425,7 @@ async fn what_the_client_refuses_beneath_is_told_as_it_is() {
         "{error}"
     );
     assert_eq!(paywall.settlements().len(), 0);
-    door.abort();
+    server.abort();
 }
 
 /// Which requests of the paywall came with a payment, and under how many nonces.
@@ -486,7 +445,9 @@ async fn cached_terms_are_paid_at_once_and_stale_ones_are_signed_again_under_the
         .price(usd!("0.02"))
         .body("dearer")
         .idempotent();
-    let paywall = Paywall::builder().route(report()).route(dearer);
+    let paywall = Paywall::builder()
+        .route(report().idempotent())
+        .route(dearer);
     let paywall = Arc::new(paywall.start().await.unwrap());
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let cached = policy().host_limits("shop.mcp-stdio.invalid", |host| {
@@ -499,7 +460,7 @@ async fn cached_terms_are_paid_at_once_and_stale_ones_are_signed_again_under_the
         assert_eq!(buy().await.unwrap().payment_status(), PaymentStatus::Paid);
     }
     assert_eq!(paid(&paywall), (vec![false, true, true], 2));
-    paywall.close("/report");
+    paywall.remove_route("/report");
     let answer = buy().await.unwrap();
     assert_eq!(
         (answer.payment_status(), text(&answer).as_str()),
@@ -515,7 +476,7 @@ async fn cached_terms_are_paid_at_once_and_stale_ones_are_signed_again_under_the
 
 #[tokio::test]
 async fn the_ledger_keeps_the_hash_of_a_failed_result() {
-    let paywall = paywall(report().fault(Fault::ServerErrorAfterSettle)).await;
+    let paywall = paywall(report().idempotent().fault(Fault::ServerErrorAfterSettle)).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let answer = tools(&service, &client)
@@ -540,7 +501,7 @@ async fn the_ledger_keeps_the_hash_of_a_failed_result() {
 
 #[tokio::test]
 async fn a_call_ends_with_its_own_deadline() {
-    let paywall = paywall(report().fault(Fault::HangAfterSettle)).await;
+    let paywall = paywall(report().idempotent().fault(Fault::HangAfterSettle)).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let tools = tools(&service, &client);
@@ -558,7 +519,7 @@ async fn a_call_ends_with_its_own_deadline() {
 
 #[tokio::test]
 async fn a_call_that_must_not_pay_brings_the_terms_as_they_came() {
-    let paywall = paywall(report()).await;
+    let paywall = paywall(report().idempotent()).await;
     let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
     let client = client().build().unwrap();
     let call = tools(&service, &client).call("report").no_payment();

@@ -10,7 +10,8 @@ use bursar::policy::Rule;
 use bursar::{
     ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions, ResponseExt, usd,
 };
-use bursar_testing::{Fault, Paywall, Route};
+use bursar_testing::{Fault, Route};
+use bursar_tests::paywall::{open, payments_sent, report};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 
@@ -35,21 +36,9 @@ fn safe() -> reqwest::Client {
     http_client(reqwest::Client::builder()).unwrap()
 }
 
-fn payments_sent(paywall: &Paywall) -> usize {
-    paywall
-        .requests()
-        .iter()
-        .filter(|request| request.payment.is_some())
-        .count()
-}
-
 #[tokio::test]
 async fn pays_with_the_options_of_the_request() {
-    let paywall = Paywall::builder()
-        .route(Route::post("/echo").price(usd!("0.01")).echo())
-        .start()
-        .await
-        .unwrap();
+    let paywall = open(Route::post("/echo").price(usd!("0.01")).echo()).await;
     let payer = payer();
     let client = stack(&payer, safe());
     let tagged = PurchaseOptions::new()
@@ -104,10 +93,7 @@ async fn pays_with_the_options_of_the_request() {
 
 #[tokio::test]
 async fn a_second_402_is_an_error_and_no_second_payment() {
-    let route = Route::get("/report")
-        .price(usd!("0.01"))
-        .fault(Fault::RejectAgain);
-    let paywall = Paywall::builder().route(route).start().await.unwrap();
+    let paywall = open(report().fault(Fault::DoublePrice)).await;
     let failure = stack(&payer(), safe())
         .get(paywall.url("/report"))
         .send()
@@ -123,13 +109,8 @@ async fn a_second_402_is_an_error_and_no_second_payment() {
 
 #[tokio::test]
 async fn a_402_behind_a_redirect_that_the_stack_followed_is_not_paid() {
-    let elsewhere = Paywall::builder()
-        .route(Route::get("/report").price(usd!("0.01")))
-        .start()
-        .await
-        .unwrap();
-    let away = Route::get("/away").redirect(elsewhere.url("/report").as_str());
-    let paywall = Paywall::builder().route(away).start().await.unwrap();
+    let elsewhere = open(report()).await;
+    let paywall = open(Route::get("/away").redirect(elsewhere.url("/report").as_str())).await;
     let failure = stack(&payer(), reqwest::Client::new())
         .get(paywall.url("/away"))
         .send()
@@ -163,11 +144,7 @@ impl Middleware for Twice {
 
 #[tokio::test]
 async fn a_retry_beneath_repeats_one_payment() {
-    let route = Route::get("/report")
-        .price(usd!("0.01"))
-        .idempotent()
-        .body("x");
-    let paywall = Paywall::builder().route(route).start().await.unwrap();
+    let paywall = open(report().idempotent()).await;
     let payments = PaymentMiddleware::new(payer()).allow_http_loopback(true);
     let sent = Arc::new(AtomicUsize::new(0));
     let client = reqwest_middleware::ClientBuilder::new(safe())

@@ -15,9 +15,11 @@ use bursar::config::{Config, ConfigError};
 use bursar::credential::{CallPlan, Preference};
 use bursar::policy::{PolicyError, Rule};
 use bursar::{Address, Policy, TokenAmount, Usd, usd};
-use bursar_tests::purse::{
-    self, ImaginedPayment, TestOffer, WalletHarness, at, euro, payee, sale, sale_in, usdc,
-};
+use bursar_tests::clock::at;
+use bursar_tests::imagined_payment::ImaginedPayment;
+use bursar_tests::test_offer::{TestOffer, offer, offer_in};
+use bursar_tests::tokens::{euro, payee, usdc};
+use bursar_tests::wallet_harness::{WalletHarness, settle};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 
@@ -197,23 +199,23 @@ fn defaults_stand_unless_replaced_or_dropped() {
 #[tokio::test]
 async fn networks_are_named_and_kept_apart() {
     let text = "version = 1\nnetworks = [\"base\", \"eip155:137\"]";
-    let purse = WalletHarness::new(policy(text));
-    purse.buy(&sale("0.01")).await;
-    purse.buy(&sale_in(usdc("polygon"), "0.01")).await;
+    let wallet = WalletHarness::new(policy(text));
+    wallet.buy(&offer("0.01")).await;
+    wallet.buy(&offer_in(usdc("polygon"), "0.01")).await;
     assert_eq!(
-        purse.deny(&sale_in(usdc("arbitrum"), "0.01")).await.rule,
+        wallet.deny(&offer_in(usdc("arbitrum"), "0.01")).await.rule,
         Rule::Network
     );
 
     let mixed = "networks = [\"base\", \"base-sepolia\"]\nmix_testnets = true";
-    let purse = WalletHarness::new(policy(&format!("version = 1\n{mixed}")));
-    purse.buy(&sale_in(usdc("base-sepolia"), "0.01")).await;
+    let wallet = WalletHarness::new(policy(&format!("version = 1\n{mixed}")));
+    wallet.buy(&offer_in(usdc("base-sepolia"), "0.01")).await;
 
     // A file may leave the networks to the code.
     let unnamed = policy("version = 1");
     assert_eq!(unnamed.check(), Err(PolicyError::NoNetwork));
     WalletHarness::new(unnamed.allow_network("base"))
-        .buy(&sale("0.01"))
+        .buy(&offer("0.01"))
         .await;
 }
 
@@ -233,29 +235,29 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
         per_payment = ["1 USD", "0.5 EURC@base"]
         rolling = { window = "24h", max = "2 0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42@eip155:8453" }
     "#;
-    let purse = WalletHarness::new(bare(&format!("{limits}{token}")));
-    let denial = purse.deny(&sale_in(euro(), "0.51")).await;
+    let wallet = WalletHarness::new(bare(&format!("{limits}{token}")));
+    let denial = wallet.deny(&offer_in(euro(), "0.51")).await;
     assert_eq!(
         (denial.rule, denial.limit.unwrap().to_string()),
         (Rule::PerPayment, "0.5 EURC".to_owned())
     );
     for _ in 0..4 {
-        purse.buy(&sale_in(euro(), "0.5")).await;
+        wallet.buy(&offer_in(euro(), "0.5")).await;
     }
-    let denial = purse.deny(&sale_in(euro(), "0.000001")).await;
+    let denial = wallet.deny(&offer_in(euro(), "0.000001")).await;
     assert_eq!(
         (denial.rule, denial.limit.unwrap().to_string()),
         (Rule::Rolling, "2 EURC".to_owned())
     );
-    purse.buy(&sale("1")).await;
+    wallet.buy(&offer("1")).await;
 
     let pegged = WalletHarness::new(bare(&format!(
         "{token}\npeg = \"USD\"\n[global]\nper_payment = \"0.10 USD\""
     )));
-    pegged.buy(&sale_in(euro(), "0.10")).await;
+    pegged.buy(&offer_in(euro(), "0.10")).await;
     assert_eq!(
         pegged
-            .deny(&sale_in(euro(), "0.11"))
+            .deny(&offer_in(euro(), "0.11"))
             .await
             .limit
             .unwrap()
@@ -264,13 +266,13 @@ async fn tokens_can_be_added_and_limited_in_their_units() {
     );
 }
 
-/// What happens to each sale: paid, or refused by a rule.
+/// What happens to each offer: paid, or refused by a rule.
 async fn outcomes<const N: usize>(text: &str, sales: [TestOffer; N]) -> [Option<Rule>; N] {
-    let purse = WalletHarness::new(bare(text));
+    let wallet = WalletHarness::new(bare(text));
     let mut outcomes = [None; N];
-    for (sale, outcome) in sales.iter().zip(&mut outcomes) {
-        match purse.authorize(sale).await {
-            Ok(payment) => purse::settle(&payment).await,
+    for (offer, outcome) in sales.iter().zip(&mut outcomes) {
+        match wallet.authorize(offer).await {
+            Ok(payment) => settle(&payment).await,
             Err(error) => *outcome = Some(error.denial().unwrap().rule),
         }
     }
@@ -279,8 +281,8 @@ async fn outcomes<const N: usize>(text: &str, sales: [TestOffer; N]) -> [Option<
 
 #[tokio::test]
 async fn lists_allow_and_deny() {
-    let from = |url: &str| sale("0.01").url(url);
-    let to = |byte: u8| sale("0.01").payee(payee(byte));
+    let from = |url: &str| offer("0.01").url(url);
+    let to = |byte: u8| offer("0.01").payee(payee(byte));
     let allowed = outcomes(
         "allow.hosts = [\"*.example.com\", \"b.example\"]",
         [
@@ -306,20 +308,20 @@ async fn lists_allow_and_deny() {
         [Some(Rule::Payee), None]
     );
 
-    let polygon = || sale_in(usdc("polygon"), "0.01");
+    let polygon = || offer_in(usdc("polygon"), "0.01");
     let allowed = policy(
         "version = 1\nnetworks = [\"base\", \"polygon\"]\nallow.assets = [\"USDC@polygon\"]",
     );
     assert_eq!(
         WalletHarness::new(allowed.clone())
-            .deny(&sale("0.01"))
+            .deny(&offer("0.01"))
             .await
             .rule,
         Rule::Asset
     );
     WalletHarness::new(allowed).buy(&polygon()).await;
     assert_eq!(
-        outcomes("deny.assets = [\"USDC@base\"]", [sale("0.01")]).await,
+        outcomes("deny.assets = [\"USDC@base\"]", [offer("0.01")]).await,
         [Some(Rule::Asset)]
     );
     let denied =
@@ -331,12 +333,12 @@ async fn lists_allow_and_deny() {
             .rule,
         Rule::Network
     );
-    WalletHarness::new(denied).buy(&sale("0.01")).await;
+    WalletHarness::new(denied).buy(&offer("0.01")).await;
 }
 
 #[tokio::test]
 async fn payees_are_free_pinned_or_listed() {
-    let to = |byte: u8| sale("0.01").payee(payee(byte));
+    let to = |byte: u8| offer("0.01").payee(payee(byte));
     let all = || [to(1), to(2), to(1)];
     let changed = Some(Rule::PayeeChanged);
     assert_eq!(outcomes("", all()).await, [None, None, None]);
@@ -370,14 +372,14 @@ async fn payees_are_free_pinned_or_listed() {
 
 #[tokio::test]
 async fn prices_resources_and_validity() {
-    let prices = || [sale("0.10"), sale("0.12"), sale("0.15")];
+    let prices = || [offer("0.10"), offer("0.12"), offer("0.15")];
     assert_eq!(outcomes("", prices()).await, [None, None, None]);
     assert_eq!(
         outcomes("global.max_price_rise = \"20%\"", prices()).await,
         [None, None, Some(Rule::PriceRise)]
     );
 
-    let foreign = || [sale("0.01").resource("https://other.example", "")];
+    let foreign = || [offer("0.01").resource("https://other.example", "")];
     assert_eq!(
         outcomes("global.foreign_resource = \"record\"", foreign()).await,
         [None]
@@ -399,34 +401,36 @@ async fn prices_resources_and_validity() {
         ("global.max_validity = \"2m\"", 120),
         ("global.max_validity = \"7d\"", 604_800),
     ] {
-        let purse = WalletHarness::new(bare(text));
-        let paid = purse.hold(&sale("0.01").window(u64::from(u32::MAX))).await;
-        assert_eq!(paid.valid_before - purse.now().secs(), seconds);
+        let wallet = WalletHarness::new(bare(text));
+        let paid = wallet
+            .hold(&offer("0.01").max_timeout_seconds(u64::from(u32::MAX)))
+            .await;
+        assert_eq!(paid.valid_before - wallet.now().secs(), seconds);
     }
 }
 
 #[tokio::test]
 async fn approvals_and_queries() {
     let policy = bare("approval_timeout = \"1s\"\nglobal.ask_above = \"0.05 USD\"");
-    let purse = WalletHarness::with(policy.clone(), |builder| {
+    let wallet = WalletHarness::with(policy.clone(), |builder| {
         builder.approver(approve_fn(|_| pending()))
     });
-    let denial = purse.deny(&sale("0.06")).await;
+    let denial = wallet.deny(&offer("0.06")).await;
     assert_eq!(
         (denial.rule, denial.message.as_str()),
         (Rule::Approval, "not approved: no answer within 1s")
     );
-    let purse = WalletHarness::with(policy, |builder| {
+    let wallet = WalletHarness::with(policy, |builder| {
         builder.approver(approve_fn(|_| async { Verdict::Approve }))
     });
-    purse.buy(&sale("0.06")).await;
+    wallet.buy(&offer("0.06")).await;
 
     for (stored, path) in [(false, "/report"), (true, "/report?q=1")] {
-        let purse = WalletHarness::new(bare(&format!("store_queries = {stored}")));
-        purse
-            .buy(&sale("0.01").url("https://api.example.com/report?q=1"))
+        let wallet = WalletHarness::new(bare(&format!("store_queries = {stored}")));
+        wallet
+            .buy(&offer("0.01").url("https://api.example.com/report?q=1"))
             .await;
-        assert_eq!(purse.purchases().await[0].path, path);
+        assert_eq!(wallet.purchases().await[0].path, path);
     }
 }
 
@@ -512,12 +516,12 @@ async fn the_example_is_a_policy() {
     assert_eq!(said.denial(), None);
     // Ten on everything, seven of [each], six of the tables that match, and the two brakes.
     assert_eq!(limits(&policy, &payment).len(), 25, "{said}");
-    let purse = WalletHarness::new(policy.clone());
+    let wallet = WalletHarness::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
     let told = |payment: ImaginedPayment| {
         payment
             .payee(payee(0x11))
-            .explain(&policy, purse.now())
+            .explain(&policy, wallet.now())
             .unwrap()
     };
     let paid = ImaginedPayment::new("https://a.example.com", euros).agent("operator");

@@ -309,7 +309,7 @@ async fn a_stop_does_not_make_failures_of_refusals() {
         assert_eq!(error.denial().unwrap().rule, Rule::Frozen);
     }
     client.ledger().unwrap().unfreeze().await.unwrap();
-    seller.reform();
+    seller.clear_faults();
     let failed = client
         .ledger()
         .unwrap()

@@ -2,18 +2,20 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bursar::chain::Answer;
-use bursar::ledger::{Filter, PurchaseKey, Reconciled, State};
+use bursar::ledger::{PurchaseKey, Reconciled, State};
 use bursar::policy::Rule;
 use bursar::primitives::U256;
 use bursar::{
-    ChainReader, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, Purchase,
-    ResponseExt, RetryPolicy, Timestamp, usd,
+    ChainReader, Client, ErrorKind, Network, PaymentStatus, Policy, Purchase, ResponseExt,
+    RetryPolicy, usd,
 };
 use bursar_testing::{Fault, Forgery, Node, NodeFault, Paywall, Route};
+use bursar_tests::clock::TestClock;
+use bursar_tests::paywall::{self, open, payment_status, purchases, report};
+use bursar_tests::tokens::usdc;
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 
@@ -22,7 +24,7 @@ const KECCAK_OF_SORRY: &str = "0x58659805d54e98311fda2476b10bf657d0f51150ebebe70
 
 /// A seller, its chain with two nodes, a wallet with room for one payment, and one clock for all.
 struct World {
-    clock: Arc<AtomicI64>,
+    clock: TestClock,
     seller: Paywall,
     nodes: [Node; 2],
     client: Client,
@@ -31,23 +33,15 @@ struct World {
 
 impl World {
     async fn new(fault: Option<Fault>) -> Self {
-        Self::witnessed_by(fault, 2).await
+        Self::with_endpoints(fault, 2).await
     }
 
-    async fn witnessed_by(fault: Option<Fault>, endpoints: usize) -> Self {
-        let clock = Arc::new(AtomicI64::new(1_760_000_000_000));
-        let time = || {
-            let hands = Arc::clone(&clock);
-            move || Timestamp::from_millis(hands.load(Ordering::SeqCst))
-        };
-        let route = Route::get("/report")
-            .price(usd!("0.01"))
-            .body("the report")
-            .idempotent();
-        let route = fault.into_iter().fold(route, Route::fault);
+    async fn with_endpoints(fault: Option<Fault>, endpoints: usize) -> Self {
+        let clock = TestClock::default();
+        let route = fault.into_iter().fold(report().idempotent(), Route::fault);
         let seller = Paywall::builder()
             .route(route)
-            .clock(time())
+            .clock(clock.clone())
             .start()
             .await
             .unwrap();
@@ -59,22 +53,15 @@ impl World {
         for node in &nodes[..endpoints] {
             chain = chain.endpoint(NETWORK, node.url().as_str()).unwrap();
         }
-        let client = Client::builder()
-            .signer(LocalSigner::random().unwrap())
+        let client = paywall::client()
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
                     .without_default_limits()
                     .lifetime(usd!("0.01")),
             )
-            .ledger(Ledger::memory())
-            .clock(time())
+            .clock(clock.clone())
             .retry_policy(RetryPolicy::once())
-            .http(
-                reqwest::Client::builder()
-                    .tls_backend_rustls()
-                    .tls_certs_only([]),
-            )
             .allow_http_loopback(true)
             .build()
             .unwrap();
@@ -87,9 +74,8 @@ impl World {
         }
     }
 
-    fn pass(&self, seconds: i64) {
-        self.clock
-            .fetch_add(seconds.saturating_mul(1000), Ordering::SeqCst);
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
     }
 
     async fn buy(&self) -> PaymentStatus {
@@ -99,10 +85,7 @@ impl World {
             .purchase_id("order")
             .send()
             .await;
-        answer.map_or_else(
-            |error| error.payment_status(),
-            |response| response.payment_status(),
-        )
+        payment_status(answer)
     }
 
     async fn reconcile(&self) -> Reconciled {
@@ -116,14 +99,8 @@ impl World {
         ledger.reconcile(&self.chain).await.unwrap()
     }
 
-    async fn entry(&self) -> Purchase {
-        self.client
-            .ledger()
-            .unwrap()
-            .purchases(&Filter::all())
-            .await
-            .unwrap()
-            .remove(0)
+    async fn purchase(&self) -> Purchase {
+        purchases(&self.client).await.remove(0)
     }
 
     async fn has_room(&self) -> bool {
@@ -147,14 +124,14 @@ async fn a_lost_payment_is_confirmed_by_the_chain() {
             "{fault:?}: {}",
             done.answer
         );
-        let entry = world.entry().await;
+        let purchase = world.purchase().await;
         let transaction = world.seller.settlements()[0].transaction;
         assert_eq!(
-            (entry.state, entry.verified_transaction),
+            (purchase.state, purchase.verified_transaction),
             (State::Settled, Some(transaction)),
             "{fault:?}"
         );
-        assert!(entry.proof.unwrap().contains(&transaction.to_string()));
+        assert!(purchase.proof.unwrap().contains(&transaction.to_string()));
         assert!(!world.has_room().await);
         assert!(
             world.reconcile_all().await.is_empty(),
@@ -167,14 +144,14 @@ async fn a_lost_payment_is_confirmed_by_the_chain() {
 async fn a_receipt_is_a_claim_until_the_chain_confirms_it() {
     let world = World::new(None).await;
     assert_eq!(world.buy().await, PaymentStatus::Paid);
-    let entry = world.entry().await;
+    let purchase = world.purchase().await;
     assert_eq!(
-        (entry.verified_transaction, entry.proof.is_none()),
+        (purchase.verified_transaction, purchase.proof.is_none()),
         (None, true)
     );
     assert_eq!(world.reconcile().await.after, State::Settled);
-    let entry = world.entry().await;
-    assert_eq!(entry.verified_transaction, entry.transaction);
+    let purchase = world.purchase().await;
+    assert_eq!(purchase.verified_transaction, purchase.transaction);
 }
 
 #[tokio::test]
@@ -186,14 +163,14 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
     ] {
         let world = World::new(Some(fault.clone())).await;
         world.buy().await;
-        let signed = world.entry().await;
+        let signed = world.purchase().await;
         assert_eq!(world.seller.settlements().len(), 0);
         assert!(
             matches!(world.reconcile().await.answer, Answer::CannotTell { .. }),
             "{fault:?}: it can be cashed yet"
         );
         assert!(!world.has_room().await, "{fault:?}");
-        world.pass(400);
+        world.advance(400);
         let done = world.reconcile().await;
         assert_eq!(
             (done.before, done.after),
@@ -202,7 +179,7 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
             done.answer
         );
         assert!(world.has_room().await, "{fault:?}");
-        let proof = world.entry().await.proof.unwrap();
+        let proof = world.purchase().await.proof.unwrap();
         let hosts = world
             .nodes
             .iter()
@@ -213,9 +190,9 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
         );
 
         // Under its id it is bought anew, with a nonce that the chain has not buried.
-        world.seller.reform();
+        world.seller.clear_faults();
         assert_eq!(world.buy().await, PaymentStatus::Paid, "{fault:?}");
-        let again = world.entry().await;
+        let again = world.purchase().await;
         assert_eq!((again.generation, again.nonce == signed.nonce), (1, false));
         assert_eq!(world.seller.settlements().len(), 1);
     }
@@ -223,9 +200,9 @@ async fn what_expired_unused_is_released_and_its_room_returns() {
 
 #[tokio::test]
 async fn one_endpoint_confirms_and_does_not_release() {
-    let world = World::witnessed_by(Some(Fault::SettlementFailure), 1).await;
+    let world = World::with_endpoints(Some(Fault::SettlementFailure), 1).await;
     world.buy().await;
-    world.pass(400);
+    world.advance(400);
     let done = world.reconcile().await;
     assert_eq!(
         (done.after, world.has_room().await),
@@ -233,7 +210,7 @@ async fn one_endpoint_confirms_and_does_not_release() {
         "{}",
         done.answer
     );
-    let world = World::witnessed_by(Some(Fault::DropAfterSettle), 1).await;
+    let world = World::with_endpoints(Some(Fault::DropAfterSettle), 1).await;
     world.buy().await;
     assert_eq!(world.reconcile().await.after, State::Settled);
 }
@@ -248,7 +225,7 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
     ] {
         let world = World::new(Some(Fault::DropAfterSettle)).await;
         assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
-        world.pass(400);
+        world.advance(400);
         world.nodes[0].fault(fault);
         let done = world.reconcile().await;
         assert_ne!(done.after, State::ReleasedByProof, "{fault:?}");
@@ -256,7 +233,7 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
         // Both of them, and nothing can be told at all.
         let world = World::new(Some(Fault::SettlementFailure)).await;
         world.buy().await;
-        world.pass(400);
+        world.advance(400);
         world.nodes[1].fault(NodeFault::Unavailable);
         assert!(matches!(
             world.reconcile().await.answer,
@@ -270,19 +247,18 @@ async fn no_broken_or_lying_node_releases_what_was_paid() {
 async fn a_cancelled_authorization_is_released_before_it_expires() {
     let world = World::new(Some(Fault::SettlementFailure)).await;
     assert_eq!(world.buy().await, PaymentStatus::MaybePaid);
-    let id = world.entry().await.id;
+    let id = world.purchase().await.id;
     let cancellation = world.client.cancel(&id).await.unwrap();
-    let entry = world.entry().await;
+    let purchase = world.purchase().await;
     assert_eq!(
         (cancellation.nonce(), cancellation.contract()),
-        (entry.nonce, entry.asset)
+        (purchase.nonce, purchase.asset)
     );
     assert!(!world.has_room().await, "a signature is no proof");
-    let usdc = bursar::money::AssetRegistry::stablecoins()
-        .find_symbol(NETWORK, "USDC")
-        .unwrap()
-        .clone();
-    world.seller.cancel(&usdc, &cancellation).unwrap();
+    world
+        .seller
+        .cancel(&usdc("base-sepolia"), &cancellation)
+        .unwrap();
     let done = world.reconcile().await;
     assert_eq!(
         (done.after, world.has_room().await),
@@ -292,7 +268,10 @@ async fn a_cancelled_authorization_is_released_before_it_expires() {
     );
     // What was signed before cannot be cashed any more.
     assert_eq!(
-        (world.seller.cash_in(), world.seller.settlements().len()),
+        (
+            world.seller.settle_presented(),
+            world.seller.settlements().len()
+        ),
         (0, 0)
     );
     let error = world.client.cancel(&id).await.unwrap_err();
@@ -330,17 +309,14 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         "link",
         "<https://seller.example/refunds>; rel=\"refund-request\"",
     );
-    let seller = Paywall::builder().route(route).start().await.unwrap();
-    let client = Client::builder()
-        .signer(LocalSigner::random().unwrap())
+    let seller = open(route).await;
+    let client = paywall::client()
         .policy(
             Policy::new()
                 .allow_network("base-sepolia")
                 .without_default_limits()
                 .lifetime(usd!("0.01")),
         )
-        .ledger(Ledger::memory())
-        .allow_http_loopback(true)
         .build()
         .unwrap();
     let response = client
@@ -398,7 +374,7 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
 
-    // A refund is an entry of its own, and makes no room unless the policy says so.
+    // A refund is a purchase of its own, and makes no room unless the policy says so.
     let transaction = bursar::primitives::B256::repeat_byte(5);
     for _ in 0..2 {
         ledger
@@ -406,15 +382,9 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
             .await
             .unwrap();
     }
-    let entry = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap()
-        .remove(0);
+    let purchase = purchases(&client).await.remove(0);
     assert_eq!(
-        (entry.refunds.len(), entry.refunded(), entry.value),
+        (purchase.refunds.len(), purchase.refunded(), purchase.value),
         (1, U256::from(10_000), U256::from(10_000))
     );
     let error = client.get(seller.url("/report")).send().await.unwrap_err();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bursar::ledger::{Filter, Refund, State};
+use bursar::ledger::{Refund, State};
 use bursar::primitives::{B256, U256};
 use bursar::report::{Dimension, Group, Report, Selection, Sum, Zone};
 use bursar::{
@@ -12,37 +12,25 @@ use bursar::{
     usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::shop::bought;
+use bursar_tests::paywall::{self, bought, purchases};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn client(ledger: Ledger) -> Client {
-    Client::builder()
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .signer(LocalSigner::random().unwrap())
-        .policy(
-            Policy::new()
-                .allow_network("base-sepolia")
-                .per_payment(usd!("0.05"))
-                .lifetime(usd!("1")),
-        )
+    paywall::client()
+        .policy(paywall::policy().lifetime(usd!("1")))
         .ledger(ledger)
         .agent("forecaster")
-        .allow_http_loopback(true)
         .retry_policy(RetryPolicy::once())
         .build()
         .unwrap()
 }
 
 /// A purchase, changed.
-fn with(mut entry: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
-    change(&mut entry);
-    entry
+fn with(mut purchase: Purchase, change: impl FnOnce(&mut Purchase)) -> Purchase {
+    change(&mut purchase);
+    purchase
 }
 
 fn of(purchases: &[Purchase], selection: &Selection) -> Report {
@@ -73,7 +61,7 @@ async fn what_was_bought_is_what_the_report_says() {
         .route(
             Route::get("/refused")
                 .price(usd!("0.02"))
-                .fault(Fault::RejectAgain),
+                .fault(Fault::DoublePrice),
         )
         .route(Route::get("/broken").price(usd!("0.04")).status(500))
         .start()
@@ -99,16 +87,11 @@ async fn what_was_bought_is_what_the_report_says() {
         .with_budget(client.budget().await.unwrap());
     let total = &report.total;
     let counted = |sum: &Sum| (sum.count, sum.usd);
-    let failed: Vec<Purchase> = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    let failed: Vec<Purchase> = purchases(&client).await;
     let naive = failed
         .iter()
-        .filter(|entry| entry.failed())
-        .map(|entry| entry.usd.unwrap().micros())
+        .filter(|purchase| purchase.failed())
+        .map(|purchase| purchase.usd.unwrap().micros())
         .sum();
     assert_eq!(counted(&total.spent), (5, usd!("0.11")));
     assert_eq!(counted(&total.refused), (1, usd!("0.02")));
@@ -203,33 +186,33 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
     prop::collection::vec(draw, 0..40)
 }
 
-fn entry(model: &Purchase, seq: usize, draw: &Draw) -> Purchase {
-    let mut entry = model.clone();
-    entry.seq = seq as u64;
-    entry.state = draw.state;
-    entry.value = U256::from(draw.value);
+fn purchase(model: &Purchase, seq: usize, draw: &Draw) -> Purchase {
+    let mut purchase = model.clone();
+    purchase.seq = seq as u64;
+    purchase.state = draw.state;
+    purchase.value = U256::from(draw.value);
     // Two tokens with a dollar value, and one without.
-    entry.asset = Address::repeat_byte(draw.coin);
-    entry.usd = (draw.coin < 2).then(|| Usd::from_micros(draw.value));
-    entry.origin = format!("https://host{}.example", draw.host)
+    purchase.asset = Address::repeat_byte(draw.coin);
+    purchase.usd = (draw.coin < 2).then(|| Usd::from_micros(draw.value));
+    purchase.origin = format!("https://host{}.example", draw.host)
         .parse()
         .unwrap();
-    entry.tag = draw.tag.map(|tag| format!("tag{tag}"));
-    entry.credential = (draw.state == State::ApiCall).then(|| "key".to_owned());
-    entry.reserved_at = Timestamp::from_millis(NOW.millis() + draw.day * 86_400_000);
+    purchase.tag = draw.tag.map(|tag| format!("tag{tag}"));
+    purchase.credential = (draw.state == State::ApiCall).then(|| "key".to_owned());
+    purchase.reserved_at = Timestamp::from_millis(NOW.millis() + draw.day * 86_400_000);
     let edge = if draw.expired {
         NOW.before(Duration::from_millis(1))
     } else {
         NOW.after(Duration::from_millis(1))
     };
-    (entry.expires_at, entry.lease_until) = (edge, edge);
-    entry.status = draw.status;
-    entry.refunds = if draw.back == 0 {
+    (purchase.expires_at, purchase.lease_until) = (edge, edge);
+    purchase.status = draw.status;
+    purchase.refunds = if draw.back == 0 {
         vec![]
     } else {
         vec![Refund::new(B256::ZERO, U256::from(draw.back), NOW, false)]
     };
-    entry
+    purchase
 }
 
 /// Count, micro-dollars and atomic units of those that a condition holds for.
@@ -285,7 +268,7 @@ fn is_spent(draw: &Draw) -> bool {
 fn sums_are_those_made_the_simple_way() {
     let model = bought();
     proptest!(ProptestConfig::with_cases(256), |(draws in draws())| {
-        let purchases: Vec<Purchase> = draws.iter().enumerate().map(|(seq, draw)| entry(&model, seq, draw)).collect();
+        let purchases: Vec<Purchase> = draws.iter().enumerate().map(|(seq, draw)| purchase(&model, seq, draw)).collect();
         let report = everything(&purchases);
         let total = &report.total;
         agrees(&total.spent, naive(&draws, is_spent))?;
@@ -341,13 +324,13 @@ fn a_selection_takes_what_meets_all_of_its_conditions() {
     .into_iter()
     .enumerate()
     {
-        let mut entry = with(model.clone(), |entry| {
-            entry.seq = seq as u64;
+        let mut purchase = with(model.clone(), |purchase| {
+            purchase.seq = seq as u64;
         });
-        entry.origin = format!("https://{host}").parse().unwrap();
-        (entry.tag, entry.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
-        entry.reserved_at = Zone::default().moment(at).unwrap();
-        purchases.push(entry);
+        purchase.origin = format!("https://{host}").parse().unwrap();
+        (purchase.tag, purchase.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
+        purchase.reserved_at = Zone::default().moment(at).unwrap();
+        purchases.push(purchase);
     }
     let count = |selection: &Selection| of(&purchases, selection).total.spent.count;
     let berlin = Zone::named("Europe/Berlin").unwrap();
@@ -430,9 +413,9 @@ fn csv_has_every_group_and_no_formula() {
         "a,\"b\"\r\nc",
     ];
     let tagged = |(seq, tag): (usize, &&str)| {
-        with(model.clone(), |entry| {
-            entry.seq = seq as u64;
-            entry.tag = Some((*tag).to_owned());
+        with(model.clone(), |purchase| {
+            purchase.seq = seq as u64;
+            purchase.tag = Some((*tag).to_owned());
         })
     };
     let purchases: Vec<Purchase> = evil.iter().enumerate().map(tagged).collect();
@@ -469,9 +452,9 @@ fn csv_has_every_group_and_no_formula() {
 
 #[test]
 fn json_has_exact_text_for_all_money() {
-    let report = everything(&[with(bought(), |entry| {
-        entry.value = U256::MAX;
-        entry.usd = Some(Usd::MAX);
+    let report = everything(&[with(bought(), |purchase| {
+        purchase.value = U256::MAX;
+        purchase.usd = Some(Usd::MAX);
     })]);
     let json = serde_json::to_value(&report).unwrap();
     let spent = &json["total"]["spent"];
@@ -483,15 +466,15 @@ fn json_has_exact_text_for_all_money() {
 
 #[test]
 fn values_of_any_size_are_reported() {
-    let huge = with(bought(), |entry| {
-        entry.value = U256::MAX;
-        entry.usd = Some(Usd::MAX);
-        entry.refunds = vec![];
+    let huge = with(bought(), |purchase| {
+        purchase.value = U256::MAX;
+        purchase.usd = Some(Usd::MAX);
+        purchase.refunds = vec![];
     });
     let refund = Refund::new(B256::ZERO, U256::MAX, NOW, false);
-    let back = with(huge.clone(), |entry| {
-        entry.seq = 2;
-        entry.refunds = vec![refund];
+    let back = with(huge.clone(), |purchase| {
+        purchase.seq = 2;
+        purchase.refunds = vec![refund];
     });
     let report = everything(&[huge, back]);
     let (spent, refunded) = (&report.total.spent, &report.total.refunded);
@@ -501,8 +484,8 @@ fn values_of_any_size_are_reported() {
         refunded.usd <= Usd::MAX && refunded.usd.micros() > Usd::MAX.micros() / 2,
         "{refunded:?}"
     );
-    let far = with(bought(), |entry| {
-        entry.reserved_at = Timestamp::from_millis(i64::MAX);
+    let far = with(bought(), |purchase| {
+        purchase.reserved_at = Timestamp::from_millis(i64::MAX);
     });
     assert_eq!(everything(&[far]).by(Dimension::Day)[0].name, None);
 }

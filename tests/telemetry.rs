@@ -6,18 +6,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bursar::ledger::{Filter, State};
+use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::secrecy::SecretString;
 use bursar::signer::SignerError;
 use bursar::telemetry::{Counts, Event};
-use bursar::{
-    Client, ClientBuilder, Credential, Credentials, Ledger, LocalSigner, PaymentStatus, Policy,
-    RetryPolicy, signer_fn, usd,
-};
-use bursar_testing::{Fault, Paywall, Route};
+use bursar::{ClientBuilder, Credential, Credentials, PaymentStatus, RetryPolicy, signer_fn, usd};
+use bursar_testing::{Fault, Route};
+use bursar_tests::paywall::{self, open, open_all, purchases, report};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -25,33 +22,7 @@ use tracing::{Metadata, Subscriber};
 const QUERY: &str = "token=do-not-log-me";
 
 fn client() -> ClientBuilder {
-    Client::builder()
-        .http(
-            reqwest::Client::builder()
-                .tls_backend_rustls()
-                .tls_certs_only([]),
-        )
-        .signer(LocalSigner::random().unwrap())
-        .policy(
-            Policy::new()
-                .allow_network("base-sepolia")
-                .per_payment(usd!("0.05")),
-        )
-        .ledger(Ledger::memory())
-        .agent("forecaster")
-        .allow_http_loopback(true)
-        .retry_policy(RetryPolicy {
-            initial_backoff: Duration::ZERO,
-            ..RetryPolicy::default()
-        })
-}
-
-fn report() -> Route {
-    Route::get("/report").price(usd!("0.01")).body("the report")
-}
-
-async fn open(route: Route) -> Paywall {
-    Paywall::builder().route(route).start().await.unwrap()
+    paywall::client().agent("forecaster")
 }
 
 /// An event in words, for comparison.
@@ -134,7 +105,7 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
 
 #[tokio::test]
 async fn a_refusal_and_a_lost_answer_are_told_apart_and_resumed() {
-    let seller = open(report().fault(Fault::RejectAgain)).await;
+    let seller = open(report().fault(Fault::DoublePrice)).await;
     let (list, observer) = told();
     client()
         .observer(observer)
@@ -239,16 +210,11 @@ async fn an_observer_that_panics_breaks_no_payment() {
         .unwrap();
     let response = client.get(seller.url("/report")).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "the report");
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    let purchases = purchases(&client).await;
     assert_eq!(
         purchases
             .iter()
-            .map(|entry| entry.state)
+            .map(|purchase| purchase.state)
             .collect::<Vec<_>>(),
         [State::Settled]
     );
@@ -324,16 +290,8 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     let log = Log::default();
     let _installed = tracing::subscriber::set_default(log.clone());
     // Terms, refusals and answers that repeat the payment, signature and all.
-    let seller = Paywall::builder()
-        .route(report())
-        .route(
-            Route::get("/quoting")
-                .price(usd!("0.01"))
-                .fault(Fault::QuotePayment),
-        )
-        .start()
-        .await
-        .unwrap();
+    let quoting = Route::get("/quoting").price(usd!("0.01"));
+    let seller = open_all([report(), quoting.fault(Fault::QuotePayment)]).await;
     let client = client().build().unwrap();
     let url = |path: &str| format!("{}?{QUERY}", seller.url(path));
     client

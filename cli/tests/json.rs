@@ -297,7 +297,7 @@ mod mcp_call {
 
     use bursar::usd;
     use bursar_testing::{Paywall, Route};
-    use bursar_tests::tools::{self, Style, ToolServer};
+    use bursar_tests::tool_server::{self, Style, ToolServer};
     use serde_json::json;
 
     use super::support::{self, CliHarness};
@@ -308,7 +308,7 @@ mod mcp_call {
         let route = Route::get("/report").price(usd!("0.01")).body("the report");
         let paywall = Arc::new(Paywall::builder().route(route).start().await.unwrap());
         let tools = ToolServer::new(Arc::clone(&paywall), Style::Structured);
-        let (address, server) = tools::open(tools, None).await;
+        let (address, server) = tool_server::open(tools, None).await;
         let url = format!("http://{address}/mcp");
         let harness = CliHarness::new(support::report()).await;
         let call = [

@@ -59,7 +59,7 @@ async fn reconciling_settles_a_payment_that_the_chain_shows() {
     );
 
     // A settled purchase is asked for again by its id, and ends well once the seller delivers.
-    harness.paywall.reform();
+    harness.paywall.clear_faults();
     let again = harness
         .buy(&["--purchase-id", "order", "--budget", "0.01"])
         .await;

@@ -384,7 +384,7 @@ plan = { per_call = \"0.002 USD\" }
 async fn api_keys_and_permissions_of_a_policy_file_are_used() {
     let route = report()
         .accepts_key("authorization", "Bearer k-123")
-        .key_spent_after(1, 429);
+        .key_quota(1, 429);
     let harness = CliHarness::new(route).await;
     let policy = harness.file("policy.toml", KEYED);
     harness.file("the.key", "k-123\n");

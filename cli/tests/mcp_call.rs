@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bursar::usd;
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::tools::{self, Style, ToolServer};
+use bursar_tests::tool_server::{self, Style, ToolServer};
 use serde_json::json;
 use support::CliHarness;
 
@@ -21,7 +21,7 @@ async fn open_seller(route: Route) -> (Arc<Paywall>, String, tokio::task::JoinHa
         .await
         .unwrap();
     let paywall = Arc::new(paywall);
-    let (address, server) = tools::open(
+    let (address, server) = tool_server::open(
         ToolServer::new(Arc::clone(&paywall), Style::Structured),
         None,
     )

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use agent::{Session, User, params, session, stateless};
 use bursar::usd;
-use bursar_testing::{Fault, Lie, Route};
+use bursar_testing::{FalseTerms, Fault, Route};
 use rmcp::model::CallToolResponse;
 use serde_json::{Value, json};
 use support::{CliHarness, PAYEE, policy, report};
@@ -22,7 +22,7 @@ const ASK: &str = "[global]\nask_above = \"0.005 USD\"";
 
 #[tokio::test]
 async fn the_user_of_the_client_is_asked_if_the_policy_requires_approval() {
-    let lie = Fault::Terms(Lie::Words(INJECTION.to_owned()));
+    let lie = Fault::Terms(FalseTerms::Text(INJECTION.to_owned()));
     for lifecycle in [session, stateless] {
         for (answer, paid) in [
             (json!({ "approve": true }), true),

@@ -9,7 +9,7 @@ mod support;
 
 use agent::{Session, params};
 use bursar::usd;
-use bursar_testing::{Fault, Lie, Route};
+use bursar_testing::{FalseTerms, Fault, Route};
 use serde_json::{Value, json};
 use support::{CliHarness, PAYER, policy, report};
 
@@ -274,20 +274,20 @@ async fn what_a_seller_writes_stays_under_untrusted() {
             .header("x-note", INJECTION),
         Route::get("/words")
             .price(usd!("0.01"))
-            .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/expensive")
             .price(usd!("9"))
-            .fault(Fault::Terms(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/again")
             .price(usd!("0.01"))
-            .fault(Fault::Requote(Lie::Words(INJECTION.to_owned()))),
+            .fault(Fault::Requote(FalseTerms::Text(INJECTION.to_owned()))),
         Route::get("/quoted")
             .price(usd!("0.01"))
             .fault(Fault::QuotePayment),
         Route::get("/scheme").offers([offer.to_string()]),
         Route::get("/payee")
             .price(usd!("0.01"))
-            .fault(Fault::Terms(Lie::PayToText(INJECTION.to_owned()))),
+            .fault(Fault::Terms(FalseTerms::PayToText(INJECTION.to_owned()))),
     ];
     let harness = CliHarness::with_routes(routes).await;
     let session = Session::open(&harness, &["--budget", "1"]).await;
@@ -329,7 +329,8 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     let elsewhere = format!("https://other.example/{}", INJECTION.replace(' ', "-"))
         .parse()
         .unwrap();
-    let harness = CliHarness::new(report().fault(Fault::Terms(Lie::Resource(elsewhere)))).await;
+    let harness =
+        CliHarness::new(report().fault(Fault::Terms(FalseTerms::Resource(elsewhere)))).await;
     let policy = policy(
         &harness,
         "[[host]]\nmatch = \"127.0.0.1\"\nforeign_resource = \"refuse\"",

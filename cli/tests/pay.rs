@@ -116,7 +116,7 @@ async fn a_failed_call_after_a_signature_exits_with_4_even_if_the_seller_claims_
         Fault::ServerErrorAfterSettle,
         Fault::SettlementPending,
         Fault::SettlementFailure,
-        Fault::RejectAgain,
+        Fault::DoublePrice,
         Fault::ForgedReceipt(Forgery::Failure),
     ] {
         let harness = CliHarness::new(report().fault(fault.clone())).await;
@@ -234,7 +234,7 @@ async fn a_purchase_id_is_paid_once() {
         (1, &json!("purchase"))
     );
     assert_eq!(
-        harness.paywall.spent_by(PAYER.parse().unwrap()),
+        harness.paywall.paid_by(PAYER.parse().unwrap()),
         U256::from(10_000)
     );
 }

@@ -17,7 +17,7 @@ use bursar::primitives::{B256, U256};
 use bursar::report::{Report, Selection, Zone};
 use bursar::{Address, Client, Ledger, LocalSigner, Policy, Purchase, Timestamp, Usd, usd};
 use bursar_testing::{Paywall, Route};
-use bursar_tests::shop::bought;
+use bursar_tests::paywall::bought;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 

@@ -1,4 +1,4 @@
-//! Answers: the 402, the goods, the receipt.
+//! Answers of the seller: the 402, the content, the receipt.
 
 use std::borrow::Cow;
 
@@ -11,28 +11,28 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use url::Url;
 
-use super::body::Body;
-use super::breakage::Breakage;
-use super::chain::{Settlement, Token};
-use super::fault::Forgery;
-use super::headers::RECEIPTS;
-use super::payment::{Authorization, Received};
-use super::route::{Content, Route};
-use super::terms::legacy_name;
+use crate::body::Body;
+use crate::breakage::Breakage;
+use crate::chain::{Settlement, Token};
+use crate::fault::Forgery;
+use crate::headers::RECEIPTS;
+use crate::payment::{Authorization, ReceivedRequest};
+use crate::route::{Content, Route};
+use crate::terms::legacy_name;
 use bursar::Network;
 use bursar::x402::Version;
 
-/// In seconds.
-pub(super) const A_YEAR: u32 = 31_536_000;
+/// A year, in seconds.
+pub(crate) const A_YEAR: u32 = 31_536_000;
 
-/// What the server does with a request.
+/// The reaction of the server to a request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Answer(Response<Body>),
-    /// An answer that breaks on its way.
+    /// Sends an answer that breaks on its way.
     Broken(Response<Body>, Breakage),
-    /// Says nothing until the buyer goes, and settles then.
-    SettleWhenGone(Token, Authorization),
+    /// Sends nothing, and settles when the buyer has disconnected.
+    SettleAfterDisconnect(Token, Authorization),
 }
 
 impl From<Response<Body>> for Reply {
@@ -41,8 +41,8 @@ impl From<Response<Body>> for Reply {
     }
 }
 
-/// A fault's answer in plain text. Who should come back later, should in a year.
-pub(super) fn failed(status: u16) -> Response<Body> {
+/// Returns the answer of a fault in plain text. Statuses 429 and 503 ask to wait for a year.
+pub(crate) fn failed(status: u16) -> Response<Body> {
     let mut response = plain(
         StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
         "something went wrong",
@@ -55,8 +55,8 @@ pub(super) fn failed(status: u16) -> Response<Body> {
     response
 }
 
-pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::whole(words));
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -64,8 +64,8 @@ pub(super) fn plain(status: StatusCode, words: &'static str) -> Response<Body> {
     response
 }
 
-/// A 402 with a JSON body, not to be cached.
-pub(super) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
+/// Returns a 402 with a JSON body that caches must not store.
+pub(crate) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::whole(json));
     *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
     response
@@ -77,8 +77,8 @@ pub(super) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// What the route delivers.
-pub(super) fn goods(route: &Route, received: &Received) -> Response<Body> {
+/// Returns the content that the route sells.
+pub(crate) fn content(route: &Route, received: &ReceivedRequest) -> Response<Body> {
     let mut response = Response::new(match &route.content {
         Content::Bytes(bytes) => Body::whole(bytes.clone()),
         Content::Chunks(chunks) => Body::chunked(chunks.iter().cloned()),
@@ -97,7 +97,7 @@ pub(super) fn goods(route: &Route, received: &Received) -> Response<Body> {
     response
 }
 
-pub(super) fn redirect(status: u16, to: &Url) -> Response<Body> {
+pub(crate) fn redirect(status: u16, to: &Url) -> Response<Body> {
     let mut response = Response::new(Body::whole(Bytes::new()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::TEMPORARY_REDIRECT);
     if let Ok(location) = HeaderValue::try_from(to.as_str()) {
@@ -106,17 +106,17 @@ pub(super) fn redirect(status: u16, to: &Url) -> Response<Body> {
     response
 }
 
-/// The bytes that so many characters of base64 hold: three in four.
-pub(super) const fn unencoded(length: usize) -> usize {
+/// Returns the number of bytes that `length` characters of base64 hold.
+pub(crate) const fn unencoded(length: usize) -> usize {
     length.saturating_sub(length.div_ceil(4))
 }
 
-/// Base64 of JSON.
-pub(super) fn header_value(json: &[u8]) -> HeaderValue {
+/// Encodes JSON as a base64 header value.
+pub(crate) fn header_value(json: &[u8]) -> HeaderValue {
     HeaderValue::try_from(STANDARD.encode(json)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-pub(super) fn receipt_header(version: Version) -> HeaderName {
+pub(crate) fn receipt_header(version: Version) -> HeaderName {
     let [v2, v1] = RECEIPTS;
     match version {
         Version::V1 => v1,
@@ -124,21 +124,21 @@ pub(super) fn receipt_header(version: Version) -> HeaderName {
     }
 }
 
-/// What a receipt says.
+/// The content of a receipt.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     success: bool,
     transaction: Option<B256>,
     network: Network,
     payer: Address,
     reason: Option<Cow<'static, str>>,
     amount: Option<&'static str>,
-    /// The length that the header is to have at least, in bytes.
+    /// The minimum length of the header, in bytes.
     length: usize,
 }
 
 impl Claim {
-    pub(super) fn success(settlement: &Settlement) -> Self {
+    pub(crate) fn success(settlement: &Settlement) -> Self {
         Self {
             success: true,
             transaction: Some(settlement.transaction),
@@ -150,8 +150,8 @@ impl Claim {
         }
     }
 
-    /// A receipt of a transaction that never was.
-    pub(super) fn invented(network: Network, authorization: &Authorization) -> Self {
+    /// Claims a transaction that does not exist.
+    pub(crate) fn invented(network: Network, authorization: &Authorization) -> Self {
         let transaction = Some(keccak256(authorization.nonce));
         Self {
             success: true,
@@ -161,7 +161,7 @@ impl Claim {
         }
     }
 
-    pub(super) fn failure(
+    pub(crate) fn failure(
         reason: impl Into<Cow<'static, str>>,
         network: Network,
         authorization: &Authorization,
@@ -178,8 +178,8 @@ impl Claim {
         }
     }
 
-    /// The transaction was sent, and not seen included.
-    pub(super) fn pending(self) -> Self {
+    /// Claims that the transaction is sent and not yet included in a block.
+    pub(crate) fn pending(self) -> Self {
         Self {
             success: false,
             reason: Some("settlement_pending".into()),
@@ -187,15 +187,15 @@ impl Claim {
         }
     }
 
-    /// Another purchase's transaction.
-    pub(super) fn of_transaction(self, transaction: B256) -> Self {
+    /// Claims the transaction of another purchase.
+    pub(crate) fn of_transaction(self, transaction: B256) -> Self {
         Self {
             transaction: Some(transaction),
             ..self
         }
     }
 
-    pub(super) fn forged(self, forgery: Forgery) -> Self {
+    pub(crate) fn forged(self, forgery: Forgery) -> Self {
         match forgery {
             Forgery::Payer => Self {
                 payer: Address::repeat_byte(0xde),
@@ -234,11 +234,11 @@ impl Claim {
         }
     }
 
-    pub(super) fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         self.reason.as_deref().unwrap_or("settlement_failed")
     }
 
-    pub(super) fn header(&self, version: Version) -> (HeaderName, HeaderValue) {
+    pub(crate) fn header(&self, version: Version) -> (HeaderName, HeaderValue) {
         let network = match version {
             Version::V1 => legacy_name(self.network),
             _ => self.network.to_string(),

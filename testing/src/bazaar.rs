@@ -1,42 +1,48 @@
-//! A place where services are listed, on loopback: honest or not.
+//! Lists of services on loopback, honest or hostile.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::answer::{plain, redirect};
-use super::body::Body;
-use super::payment::Received;
+use crate::answer::{plain, redirect};
+use crate::body::Body;
+use crate::payment::ReceivedRequest;
+use crate::server::{Listener, answer_requests};
 use bursar::clock::{Clock, SystemClock};
 use bursar::money::AssetRegistry;
 use bursar::x402::{PaymentRequired, Quote};
 
-/// A list of services on `127.0.0.1`, on a port that the system chose. It stops when dropped.
+/// A server of lists of services on `127.0.0.1`, on a port that the operating system chooses.
 ///
-/// It answers as a facilitator's bazaar (`/discovery/resources`, `/discovery/search`), as an origin's
-/// `/.well-known/x402` and `/openapi.json`, and as an MCP registry (`/v0.1/servers`, `/v0/servers`).
+/// It answers like these lists:
+///
+/// | List | Paths |
+/// |---|---|
+/// | the bazaar of a facilitator | `/discovery/resources`, `/discovery/search` |
+/// | the list of an origin | `/.well-known/x402`, `/openapi.json` |
+/// | an MCP registry | `/v0.1/servers`, `/v0/servers` |
+///
+/// The server stops when the bazaar is dropped.
 ///
 /// ```
+/// use bursar::{Client, LocalSigner, Ledger, Policy, usd};
 /// use bursar_testing::{Bazaar, Paywall, Route};
-/// use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let seller = Paywall::builder().route(Route::get("/weather").price(usd!("0.01")).body("sunny")).start().await?;
-/// let bazaar = Bazaar::builder().item(seller.advertisement("/weather", "tomorrow's weather")).start().await?;
+/// let weather = Route::get("/weather").price(usd!("0.01")).body("sunny");
+/// let seller = Paywall::builder().route(weather).start().await?;
+/// let listing = seller.advertisement("/weather", "tomorrow's weather");
+/// let bazaar = Bazaar::builder().item(listing).start().await?;
 ///
 /// let client = Client::builder()
 ///     .signer(LocalSigner::random()?)
@@ -52,37 +58,51 @@ use bursar::x402::{PaymentRequired, Quote};
 /// ```
 #[derive(Debug)]
 pub struct Bazaar {
-    shelf: Arc<Shelf>,
+    shared: Arc<Shared>,
     base: Url,
     /// Aborts the server and its connections when dropped.
     _server: JoinSet<()>,
 }
 
-/// How a list misbehaves, in everything that it answers.
+/// A way in which a [`Bazaar`] misbehaves in all its answers. Set it with [`BazaarBuilder::fault`].
+///
+/// ```
+/// use bursar::Client;
+/// use bursar_testing::{Bazaar, BazaarFault};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bazaar = Bazaar::builder().fault(BazaarFault::Status(500)).start().await?;
+/// let client = Client::builder().allow_http_loopback(true).build()?;
+/// let findings = client.discover().bazaar(bazaar.url("/")).find("weather").run().await?;
+/// assert!(findings.sources[0].error.is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BazaarFault {
-    /// Every page has something new and names another.
+    /// Every page has a new item and names a next page.
     Endless,
-    /// Every page is the first, and names another.
+    /// Every page has the items of the first page and names a next page.
     Repeats,
-    /// Every answer has so many bytes, most of them spaces.
+    /// Every answer is padded with spaces to this many bytes.
     Huge(usize),
-    /// Answers begin and never end.
+    /// Every answer begins and never ends.
     Hangs,
-    /// Every request is redirected with 307.
+    /// Every request is redirected to this URL with 307.
     Redirects(Url),
     /// Every request is answered with this status.
     Status(u16),
 }
 
 impl Bazaar {
-    /// Builds a list.
+    /// Returns a builder of an empty bazaar.
     pub fn builder() -> BazaarBuilder {
         BazaarBuilder::default()
     }
 
-    /// The URL of a path.
+    /// Returns the URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
@@ -90,10 +110,10 @@ impl Bazaar {
         url
     }
 
-    /// Every request that came, oldest first.
+    /// Returns every request that reached the bazaar, oldest first.
     #[must_use]
-    pub fn requests(&self) -> Vec<Received> {
-        self.shelf
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared
             .received
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -102,8 +122,22 @@ impl Bazaar {
 }
 
 /// Builds a [`Bazaar`].
+///
+/// ```
+/// use bursar_testing::Bazaar;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let registry = Bazaar::builder()
+///     .mcp_server("io.example/weather", "Forecasts", "https://mcp.example.com/mcp")
+///     .page_size(1)
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-#[must_use = "a bazaar lists nothing until it is started"]
+#[must_use = "a bazaar lists nothing until you start it"]
 pub struct BazaarBuilder {
     items: Vec<Value>,
     servers: Vec<Value>,
@@ -125,14 +159,15 @@ impl Default for BazaarBuilder {
 }
 
 impl BazaarBuilder {
-    /// Adds an item, such as [`Paywall::advertisement`](super::Paywall::advertisement) makes. It may be
-    /// anything that is JSON: junk is listed as it is.
+    /// Adds an item, such as an [advertisement](crate::Paywall::advertisement) of a paywall.
+    ///
+    /// Any JSON is possible. The bazaar lists it unchanged.
     pub fn item(mut self, item: Value) -> Self {
         self.items.push(item);
         self
     }
 
-    /// Adds an MCP server with this endpoint.
+    /// Adds an MCP server with this name, description and endpoint to the registry.
     pub fn mcp_server(self, name: &str, description: &str, url: &str) -> Self {
         let remote = json!({ "type": "streamable-http", "url": url });
         let server = json!({ "name": name, "description": description, "version": "1.0.0", "remotes": [remote] });
@@ -140,104 +175,80 @@ impl BazaarBuilder {
         self.server(json!({ "server": server, "_meta": { "io.modelcontextprotocol.registry/official": official } }))
     }
 
-    /// Adds an element of the registry's `servers`; it may be anything that is JSON.
+    /// Adds an element to `servers` of the registry. Any JSON is possible.
     pub fn server(mut self, server: Value) -> Self {
         self.servers.push(server);
         self
     }
 
-    /// How many items a page has at most; 100 unless set.
+    /// Sets the largest number of items on a page. The default is 100.
     pub fn page_size(mut self, items: usize) -> Self {
         self.page = items;
         self
     }
 
-    /// Has no `/discovery/search`, as many facilitators.
+    /// Removes `/discovery/search`, which many facilitators do not have.
     pub fn without_search(mut self) -> Self {
         self.search = false;
         self
     }
 
-    /// Misbehaves so.
+    /// Sets the fault. A second fault replaces the first.
     pub fn fault(mut self, fault: BazaarFault) -> Self {
         self.fault = Some(fault);
         self
     }
 
-    /// Opens the list.
+    /// Starts the bazaar.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// Returns an error if the operating system provides no port.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O.
+    /// Panics outside of a tokio runtime with I/O.
     pub async fn start(self) -> io::Result<Bazaar> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let base =
-            Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
-        let shelf = Arc::new(Shelf {
+        let listener = Listener::bind().await?;
+        let base = listener.url().clone();
+        let shared = Arc::new(Shared {
             listed: self,
             base: base.clone(),
             received: Mutex::default(),
         });
-        let mut server = JoinSet::new();
-        drop(server.spawn(serve(listener, Arc::clone(&shelf))));
+        let connection = Arc::clone(&shared);
+        let server = listener.serve(move |stream| serve(stream, Arc::clone(&connection)));
         Ok(Bazaar {
-            shelf,
+            shared,
             base,
             _server: server,
         })
     }
 }
 
-/// What is listed, and who asked.
+/// The lists, and the requests for them.
 #[derive(Debug)]
-struct Shelf {
+struct Shared {
     listed: BazaarBuilder,
     base: Url,
-    received: Mutex<Vec<Received>>,
+    received: Mutex<Vec<ReceivedRequest>>,
 }
 
-async fn serve(listener: TcpListener, shelf: Arc<Shelf>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&shelf)))),
-                // Out of file descriptors, or the visitor has gone again.
-                Err(_) => tokio::task::yield_now().await,
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    answer_requests(stream, async |request| Ok(shared.answer(request))).await;
 }
 
-async fn connection(stream: TcpStream, shelf: Arc<Shelf>) {
-    let service = service_fn(|request| {
-        let shelf = Arc::clone(&shelf);
-        async move { Ok::<_, io::Error>(shelf.answer(request)) }
-    });
-    // It ends with an error when the visitor goes away, which is no news here.
-    drop(
-        http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .await,
-    );
-}
-
-/// What a request asks for.
-struct Asked {
+/// The page that a request asks for.
+struct PageRequest {
     path: String,
     query: BTreeMap<String, String>,
-    /// Of the first item.
+    /// The index of the first item.
     start: usize,
 }
 
-impl Shelf {
+impl Shared {
     fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, _) = request.into_parts();
-        let received = Received::new(head, Bytes::new(), SystemClock.now());
-        let asked = self.asked(&received);
+        let received = ReceivedRequest::new(head, Bytes::new(), SystemClock.now());
+        let wanted = self.parse(&received);
         self.received
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -245,14 +256,14 @@ impl Shelf {
         match &self.listed.fault {
             Some(BazaarFault::Status(status)) => plain(
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
-                "there is no list today",
+                "the list is not available",
             ),
             Some(BazaarFault::Redirects(to)) => redirect(307, to),
-            fault => self.page(&asked, fault.as_ref()),
+            fault => self.page(&wanted, fault.as_ref()),
         }
     }
 
-    fn asked(&self, received: &Received) -> Asked {
+    fn parse(&self, received: &ReceivedRequest) -> PageRequest {
         let url = self
             .base
             .join(&received.target)
@@ -262,23 +273,23 @@ impl Shelf {
         let start = number("offset")
             .or_else(|| number("cursor"))
             .unwrap_or_default();
-        Asked {
+        PageRequest {
             path: url.path().to_owned(),
             start,
             query,
         }
     }
 
-    fn page(&self, asked: &Asked, fault: Option<&BazaarFault>) -> Response<Body> {
-        let found = match asked.path.as_str() {
-            "/discovery/resources" => self.resources(asked),
-            "/discovery/search" if self.listed.search => self.search(asked),
+    fn page(&self, wanted: &PageRequest, fault: Option<&BazaarFault>) -> Response<Body> {
+        let list = match wanted.path.as_str() {
+            "/discovery/resources" => self.resources(wanted),
+            "/discovery/search" if self.listed.search => self.search(wanted),
             "/.well-known/x402" => self.well_known(),
             "/openapi.json" => self.openapi(),
-            "/v0.1/servers" | "/v0/servers" => self.servers(asked),
+            "/v0.1/servers" | "/v0/servers" => self.servers(wanted),
             _ => return plain(StatusCode::NOT_FOUND, "the bazaar has no such list"),
         };
-        let body = Body::whole(found.to_string());
+        let body = Body::whole(list.to_string());
         let body = match fault {
             Some(BazaarFault::Huge(length)) => body.padded(*length),
             Some(BazaarFault::Hangs) => body.hanging(),
@@ -291,62 +302,62 @@ impl Shelf {
         response
     }
 
-    /// The items of a page, and where the next begins if there is one.
-    fn cut(&self, items: &[Value], asked: &Asked) -> (Vec<Value>, Option<usize>) {
+    /// Returns the items of a page, and the index of the next page's first item if there is a next page.
+    fn paginate(&self, items: &[Value], wanted: &PageRequest) -> (Vec<Value>, Option<usize>) {
         match &self.listed.fault {
             Some(BazaarFault::Endless) => {
                 let url = self
                     .base
-                    .join(&format!("/endless/{}", asked.start))
+                    .join(&format!("/endless/{}", wanted.start))
                     .unwrap_or_else(|_| self.base.clone());
                 let item = json!({ "resource": url.as_str(), "type": "http", "accepts": [], "description": "endless",
                     "name": "endless", "remotes": [{ "type": "streamable-http", "url": url.as_str() }] });
-                (vec![item], Some(asked.start.saturating_add(1)))
+                (vec![item], Some(wanted.start.saturating_add(1)))
             }
             Some(BazaarFault::Repeats) => (
                 items.iter().take(self.listed.page).cloned().collect(),
-                Some(asked.start.saturating_add(1)),
+                Some(wanted.start.saturating_add(1)),
             ),
             _ => {
-                let limit = asked
+                let limit = wanted
                     .query
                     .get("limit")
                     .and_then(|limit| limit.parse().ok())
                     .unwrap_or(20);
                 let page: Vec<Value> = items
                     .iter()
-                    .skip(asked.start)
+                    .skip(wanted.start)
                     .take(self.listed.page.min(limit))
                     .cloned()
                     .collect();
-                let next = asked.start.saturating_add(page.len());
+                let next = wanted.start.saturating_add(page.len());
                 (page, (next < items.len()).then_some(next))
             }
         }
     }
 
-    fn resources(&self, asked: &Asked) -> Value {
-        let wanted = |item: &&Value| {
-            let of = |name: &str, pointer: &str| match asked.query.get(name) {
-                Some(wanted) => item.pointer(pointer).and_then(Value::as_str) == Some(wanted),
+    fn resources(&self, wanted: &PageRequest) -> Value {
+        let selected = |item: &&Value| {
+            let equal = |name: &str, pointer: &str| match wanted.query.get(name) {
+                Some(value) => item.pointer(pointer).and_then(Value::as_str) == Some(value),
                 None => true,
             };
-            of("type", "/type") && of("network", "/accepts/0/network")
+            equal("type", "/type") && equal("network", "/accepts/0/network")
         };
-        let items: Vec<Value> = self.listed.items.iter().filter(wanted).cloned().collect();
-        let (page, _) = self.cut(&items, asked);
+        let items: Vec<Value> = self.listed.items.iter().filter(selected).cloned().collect();
+        let (page, _) = self.paginate(&items, wanted);
         let endless = matches!(
             self.listed.fault,
             Some(BazaarFault::Endless | BazaarFault::Repeats)
         );
         let total = if endless { usize::MAX } else { items.len() };
-        let pagination = json!({ "limit": page.len(), "offset": asked.start, "total": total });
+        let pagination = json!({ "limit": page.len(), "offset": wanted.start, "total": total });
         json!({ "x402Version": 2, "items": page, "pagination": pagination })
     }
 
-    /// The items in which any of the words stands.
-    fn search(&self, asked: &Asked) -> Value {
-        let words = asked
+    /// Returns the items that contain one of the words.
+    fn search(&self, wanted: &PageRequest) -> Value {
+        let words = wanted
             .query
             .get("query")
             .map(|query| query.to_lowercase())
@@ -356,7 +367,7 @@ impl Shelf {
             words.split_whitespace().any(|word| text.contains(word))
         };
         let found: Vec<Value> = self.listed.items.iter().filter(fits).cloned().collect();
-        let (page, next) = self.cut(&found, asked);
+        let (page, next) = self.paginate(&found, wanted);
         let cursor = next.map(|next| next.to_string());
         json!({ "x402Version": 2, "resources": page, "pagination": { "limit": page.len(), "cursor": cursor } })
     }
@@ -374,17 +385,17 @@ impl Shelf {
     fn openapi(&self) -> Value {
         let mut paths: Map<String, Value> = Map::new();
         for (path, method, operation) in self.listed.items.iter().filter_map(operation) {
-            let entry = paths.entry(path).or_insert_with(|| json!({}));
-            if let Some(entry) = entry.as_object_mut() {
-                entry.insert(method, operation);
+            let operations = paths.entry(path).or_insert_with(|| json!({}));
+            if let Some(operations) = operations.as_object_mut() {
+                operations.insert(method, operation);
             }
         }
         json!({ "openapi": "3.1.0", "info": { "title": "Listed", "version": "1" }, "paths": paths })
     }
 
-    /// By a text in the name, as the official registry.
-    fn servers(&self, asked: &Asked) -> Value {
-        let search = asked
+    /// Returns the servers with the text in their name, as the official registry does.
+    fn servers(&self, wanted: &PageRequest) -> Value {
+        let search = wanted
             .query
             .get("search")
             .map(|text| text.to_lowercase())
@@ -399,7 +410,7 @@ impl Shelf {
             search.is_empty() || name(item).to_string().to_lowercase().contains(&search)
         };
         let found: Vec<Value> = self.listed.servers.iter().filter(fits).cloned().collect();
-        let (page, next) = self.cut(&found, asked);
+        let (page, next) = self.paginate(&found, wanted);
         let mut metadata = json!({ "count": page.len() });
         if let (Some(metadata), Some(next)) = (metadata.as_object_mut(), next) {
             metadata.insert("nextCursor".to_owned(), next.to_string().into());
@@ -408,7 +419,7 @@ impl Shelf {
     }
 }
 
-/// An item as an operation of an OpenAPI document: its path, its method, and what it costs in dollars.
+/// Returns path, method and OpenAPI operation of an item. The operation has a price in dollars.
 fn operation(item: &Value) -> Option<(String, String, Value)> {
     let url = Url::parse(item.get("resource")?.as_str()?).ok()?;
     let input = [

@@ -1,4 +1,4 @@
-//! Response bodies: whole, in chunks, without end, too large, or broken off.
+//! Response bodies: whole, in chunks, endless, too large, or broken off.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -12,82 +12,83 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 const PADDING: &[u8] = &[b' '; 16 * 1024];
 
-/// What a seller answers with, chunk by chunk.
+/// A response body, sent chunk by chunk.
 #[derive(Clone, Debug)]
-pub(super) struct Body {
+pub(crate) struct Body {
     chunks: VecDeque<Bytes>,
-    rest: Rest,
-    /// Whether the length is told beforehand.
+    end: End,
+    /// Whether the response announces the length.
     sized: bool,
 }
 
+/// The part of a body after its chunks.
 #[derive(Clone, Copy, Debug)]
-enum Rest {
-    End,
+enum End {
+    Complete,
     Hang,
-    /// Breaks the connection, once what was said is on its way.
+    /// Breaks the connection when the chunks are sent.
     FlushAndBreak,
     Break,
     Padding(usize),
 }
 
 impl Body {
-    pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self {
             chunks: VecDeque::from([bytes.into()]),
-            rest: Rest::End,
+            end: End::Complete,
             sized: true,
         }
     }
 
-    pub(super) fn chunked(chunks: impl IntoIterator<Item = Bytes>) -> Self {
+    pub(crate) fn chunked(chunks: impl IntoIterator<Item = Bytes>) -> Self {
         Self {
             chunks: chunks.into_iter().collect(),
-            rest: Rest::End,
+            end: End::Complete,
             sized: false,
         }
     }
 
-    /// The body so far, and then nothing more, nor an end.
-    pub(super) fn hanging(self) -> Self {
+    /// Never ends after the chunks.
+    pub(crate) fn hanging(self) -> Self {
         Self {
-            rest: Rest::Hang,
+            end: End::Hang,
             sized: false,
             ..self
         }
     }
 
-    /// The first half of the first chunk, and then a broken connection.
-    pub(super) fn broken(mut self) -> Self {
+    /// Sends the first half of the first chunk, and then breaks the connection.
+    pub(crate) fn broken(mut self) -> Self {
         let first = self.chunks.pop_front().unwrap_or_default();
         let half = first.len().checked_div(2).unwrap_or_default();
         Self {
             chunks: VecDeque::from([first.slice(..half)]),
-            rest: Rest::FlushAndBreak,
+            end: End::FlushAndBreak,
             sized: false,
         }
     }
 
-    /// Spaces after the body, up to `length` bytes.
-    pub(super) fn padded(self, length: usize) -> Self {
+    /// Pads the body with spaces to `length` bytes.
+    pub(crate) fn padded(self, length: usize) -> Self {
         let missing = length.saturating_sub(self.length());
         Self {
-            rest: Rest::Padding(missing),
+            end: End::Padding(missing),
             sized: false,
             ..self
         }
     }
 
-    /// As it is, without telling its length.
-    pub(super) fn untold(self) -> Self {
+    /// Does not announce the length.
+    pub(crate) fn without_length(self) -> Self {
         Self {
             sized: false,
             ..self
         }
     }
 
-    /// Padded as [`padded`](Self::padded), and compressed with gzip.
-    pub(super) fn compressed(self, length: usize) -> Self {
+    /// Pads the body like [`padded`](Self::padded), and compresses it with gzip.
+    pub(crate) fn compressed(self, length: usize) -> Self {
         let missing = length.saturating_sub(self.length());
         let padding = io::repeat(b' ').take(u64::try_from(missing).unwrap_or(u64::MAX));
         let whole: Vec<u8> = self.chunks.into_iter().flatten().collect();
@@ -96,13 +97,13 @@ impl Body {
             .read_to_end(&mut packed)
         {
             Ok(_) => Self::whole(packed),
-            // Neither memory nor repetition can fail.
+            // Reading from memory does not fail.
             Err(_) => Self::whole(Bytes::new()),
         }
     }
 
-    /// Of what it begins with, in bytes.
-    pub(super) fn length(&self) -> usize {
+    /// Returns the length of the chunks, in bytes.
+    pub(crate) fn length(&self) -> usize {
         self.chunks
             .iter()
             .map(Bytes::len)
@@ -121,28 +122,26 @@ impl HttpBody for Body {
         if let Some(chunk) = self.chunks.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        match self.rest {
-            Rest::End | Rest::Padding(0) => Poll::Ready(None),
-            // The connection's task wakes when the client goes away, and drops the body with itself.
-            Rest::Hang => Poll::Pending,
-            Rest::FlushAndBreak => {
-                self.rest = Rest::Break;
+        match self.end {
+            End::Complete | End::Padding(0) => Poll::Ready(None),
+            // The task of the connection ends when the client disconnects, and drops the body.
+            End::Hang => Poll::Pending,
+            End::FlushAndBreak => {
+                self.end = End::Break;
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Rest::Break => {
-                Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted))))
-            }
-            Rest::Padding(left) => {
+            End::Break => Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted)))),
+            End::Padding(left) => {
                 let chunk = PADDING.get(..left).unwrap_or(PADDING);
-                self.rest = Rest::Padding(left.saturating_sub(chunk.len()));
+                self.end = End::Padding(left.saturating_sub(chunk.len()));
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(chunk)))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.chunks.is_empty() && matches!(self.rest, Rest::End | Rest::Padding(0))
+        self.chunks.is_empty() && matches!(self.end, End::Complete | End::Padding(0))
     }
 
     fn size_hint(&self) -> SizeHint {

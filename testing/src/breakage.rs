@@ -1,4 +1,4 @@
-//! How an answer breaks on its way to the buyer.
+//! The ways in which an answer breaks.
 
 use std::time::Duration;
 
@@ -6,11 +6,37 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Response};
 
-use super::body::Body;
-use super::fault::names;
-use super::faulty_stream::Habit;
+use crate::body::Body;
+use crate::fault::names;
+use crate::faulty_stream::StreamFault;
 
-/// How an answer breaks on its way to the buyer.
+/// A way in which an answer breaks on its way to the buyer.
+///
+/// Use it in [`Fault::BreakTerms`](crate::Fault::BreakTerms),
+/// [`Fault::BreakBeforeSettle`](crate::Fault::BreakBeforeSettle) and
+/// [`Fault::BreakAfterSettle`](crate::Fault::BreakAfterSettle).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bursar::{Client, ErrorKind, usd};
+/// use bursar_testing::{Breakage, Fault, Paywall, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let silent = Fault::BreakTerms(Breakage::Silence);
+/// let route = Route::get("/report").price(usd!("0.01")).fault(silent);
+/// let seller = Paywall::builder().route(route).start().await?;
+///
+/// let client = Client::builder()
+///     .answer_timeout(Duration::from_millis(50))
+///     .allow_http_loopback(true)
+///     .build()?;
+/// let error = client.get(seller.url("/report")).send().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Timeout);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Breakage {
@@ -18,78 +44,81 @@ pub enum Breakage {
     Close,
     /// Resets the connection without an answer.
     Reset,
-    /// Never answers; ends when the client goes away.
+    /// Never answers. The connection ends when the client closes it.
     Silence,
-    /// Closes the connection after so many bytes of the answer, wherever that is.
+    /// Closes the connection after this many bytes of the answer: in the head or in the body.
     Cut(usize),
-    /// Sends one byte of the answer each time this long has passed.
+    /// Sends one byte of the answer after each pause of this length.
     Slow(Duration),
     /// Answers with bytes that are not HTTP.
     Garbage,
-    /// Answers with interim responses (103) without end.
+    /// Sends interim responses (103) without end.
     EndlessHints,
-    /// Answers with headers without end.
-    EndlessHead,
-    /// Adds so many headers.
+    /// Sends headers without end.
+    EndlessHeaders,
+    /// Adds this many headers.
     ManyHeaders(usize),
     /// Announces a longer body than it sends.
     ShortBody,
-    /// Sends, behind the answer, a second one that nobody asked for.
-    Surplus,
-    /// Begins the body, and never ends it.
+    /// Sends a second response after the answer, without a second request.
+    ExtraResponse,
+    /// Sends the body, and never ends it.
     HangingBody,
-    /// Puts spaces behind the body, up to so many bytes.
+    /// Pads the body with spaces to this many bytes.
     HugeBody(usize),
-    /// As `HugeBody`, and compresses it to a thousandth with gzip.
+    /// Pads the body with spaces to this many bytes and compresses it with gzip, to about a thousandth.
     GzipBomb(usize),
 }
 
 names!(Breakage:
-    Close, Reset, Silence, Cut, Slow, Garbage, EndlessHints, EndlessHead, ManyHeaders, ShortBody, Surplus,
-    HangingBody, HugeBody, GzipBomb,
+    Close, Reset, Silence, Cut, Slow, Garbage, EndlessHints, EndlessHeaders, ManyHeaders, ShortBody,
+    ExtraResponse, HangingBody, HugeBody, GzipBomb,
 );
 
-/// The answer to a question that nobody asked.
-const UNASKED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Smuggled: yes\r\n\r\nsmuggled";
+/// A response without a request.
+const EXTRA_RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Smuggled: yes\r\n\r\nsmuggled";
 
-/// Lines at a time of what has no end.
-const MANY: usize = 500;
+/// The number of lines in one write of an endless answer.
+const LINES: usize = 500;
 
 impl Breakage {
-    /// What breaks in the answer itself.
-    pub(super) fn spoil(&self, response: Response<Body>) -> Response<Body> {
+    /// Applies the part of the breakage that is in the response.
+    pub(crate) fn spoil(&self, response: Response<Body>) -> Response<Body> {
         match self {
-            Self::ManyHeaders(count) => crowd(response, *count),
-            Self::ShortBody => announce_more(response),
+            Self::ManyHeaders(count) => add_headers(response, *count),
+            Self::ShortBody => announce_longer_body(response),
             Self::HangingBody => response.map(Body::hanging),
             Self::HugeBody(length) => response.map(|body| body.padded(*length)),
-            Self::GzipBomb(length) => bomb(response, *length),
+            Self::GzipBomb(length) => compress(response, *length),
             _ => response,
         }
     }
 
-    /// What breaks on the line that carries it.
-    pub(super) fn habit(&self) -> Habit {
+    /// Returns the part of the breakage that is in the connection.
+    pub(crate) fn stream_fault(&self) -> StreamFault {
         match self {
-            Self::Reset => Habit::Reset,
-            Self::Cut(bytes) => Habit::Cut(*bytes),
-            Self::Slow(pause) => Habit::Slow(*pause),
-            Self::Garbage => Habit::Instead(Bytes::from_static(b"\x16\x03\x01 220 ready\r\n\r\n")),
-            Self::EndlessHints => Habit::Endless {
-                begin: Bytes::new(),
-                again: "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(MANY).into(),
+            Self::Reset => StreamFault::Reset,
+            Self::Cut(bytes) => StreamFault::Cut(*bytes),
+            Self::Slow(pause) => StreamFault::Slow(*pause),
+            Self::Garbage => {
+                StreamFault::Replace(Bytes::from_static(b"\x16\x03\x01 220 ready\r\n\r\n"))
+            }
+            Self::EndlessHints => StreamFault::Endless {
+                first: Bytes::new(),
+                repeated: "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(LINES).into(),
             },
-            Self::EndlessHead => Habit::Endless {
-                begin: Bytes::from_static(b"HTTP/1.1 200 OK\r\n"),
-                again: "X-Filler: 0123456789abcdef\r\n".repeat(MANY).into(),
+            Self::EndlessHeaders => StreamFault::Endless {
+                first: Bytes::from_static(b"HTTP/1.1 200 OK\r\n"),
+                repeated: "X-Filler: 0123456789abcdef\r\n".repeat(LINES).into(),
             },
-            Self::Surplus => Habit::Surplus(Bytes::from_static(UNASKED)),
-            _ => Habit::Honest,
+            Self::ExtraResponse => StreamFault::Append(Bytes::from_static(EXTRA_RESPONSE)),
+            _ => StreamFault::None,
         }
     }
 }
 
-fn crowd(mut response: Response<Body>, count: usize) -> Response<Body> {
+fn add_headers(mut response: Response<Body>, count: usize) -> Response<Body> {
     let names =
         (0..count).filter_map(|number| HeaderName::try_from(format!("x-crowd-{number}")).ok());
     response
@@ -98,16 +127,16 @@ fn crowd(mut response: Response<Body>, count: usize) -> Response<Body> {
     response
 }
 
-fn announce_more(response: Response<Body>) -> Response<Body> {
+fn announce_longer_body(response: Response<Body>) -> Response<Body> {
     let announced = response.body().length().saturating_add(100);
-    let mut response = response.map(Body::untold);
+    let mut response = response.map(Body::without_length);
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from(announced));
     response
 }
 
-fn bomb(response: Response<Body>, length: usize) -> Response<Body> {
+fn compress(response: Response<Body>, length: usize) -> Response<Body> {
     let mut response = response.map(|body| body.compressed(length));
     response
         .headers_mut()

@@ -1,64 +1,66 @@
-//! A chain of make-believe: who was paid what, and which nonces are used.
+//! The simulated chain: transfers, balances and used nonces.
 
 use std::collections::{HashMap, HashSet};
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 
-use super::payment::Authorization;
-use super::typed_data::{Domain, recover};
+use crate::payment::Authorization;
+use crate::typed_data::{Domain, recover};
 use bursar::{Asset, Network, Timestamp};
 
-/// A transfer that the paywall's chain has made: the ground truth for tests.
+/// A transfer that the simulated chain has made.
+///
+/// Compare receipts with it: [`Paywall::settlements`](crate::Paywall::settlements) is the truth about the money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Hash of the transaction.
+    /// The hash of the transaction.
     pub transaction: B256,
-    /// The chain it stands for.
+    /// The network.
     pub network: Network,
-    /// The token's contract.
+    /// The contract of the token.
     pub asset: Address,
-    /// What was authorized, and has been moved.
+    /// The authorization that was settled.
     pub authorization: Authorization,
-    /// When.
+    /// The time, by the paywall's clock.
     pub at: Timestamp,
 }
 
-/// A nonce that the paywall's chain has made worthless.
+/// A cancellation that the simulated chain has accepted. The nonce can no longer be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// Hash of the transaction.
+    /// The hash of the transaction.
     pub transaction: B256,
-    /// The chain it stands for.
+    /// The network.
     pub network: Network,
-    /// The token's contract.
+    /// The contract of the token.
     pub asset: Address,
-    /// Who signed.
+    /// The payer, who signed the cancellation.
     pub authorizer: Address,
-    /// What can no more be cashed.
+    /// The nonce that is canceled.
     pub nonce: B256,
-    /// When.
+    /// The time, by the paywall's clock.
     pub at: Timestamp,
 }
 
-/// Why the paywall's token refuses a cancellation.
+/// The reason why the simulated token refuses a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {
-    /// Not a signature of the authorizer over this cancellation.
+    /// The authorizer did not sign this cancellation.
     #[error("invalid signature")]
     InvalidSignature,
-    /// The nonce was used, or cancelled before.
+    /// The nonce is already used or canceled.
     #[error("authorization is used or canceled")]
     UsedOrCanceled,
 }
 
-/// A token's contract.
+/// The contract of a token on a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Token {
-    pub(super) network: Network,
-    pub(super) contract: Address,
+pub(crate) struct Token {
+    pub(crate) network: Network,
+    pub(crate) contract: Address,
 }
 
 impl From<&Asset> for Token {
@@ -71,17 +73,17 @@ impl From<&Asset> for Token {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Chain {
-    /// Accounts that are not here have as much as they like to spend.
-    pub(super) balances: HashMap<Address, U256>,
-    pub(super) settlements: Vec<Settlement>,
-    pub(super) cancellations: Vec<Cancellation>,
+pub(crate) struct Chain {
+    /// The balances. An account without an element has unlimited funds.
+    pub(crate) balances: HashMap<Address, U256>,
+    pub(crate) settlements: Vec<Settlement>,
+    pub(crate) cancellations: Vec<Cancellation>,
     used: HashSet<(Token, Address, B256)>,
 }
 
 impl Chain {
-    /// Whether the token would make the transfer; why not, in the official facilitator's words.
-    pub(super) fn simulate(
+    /// Checks whether the token would make the transfer. The error is a code of the official facilitator.
+    pub(crate) fn simulate(
         &self,
         token: Token,
         transfer: &Authorization,
@@ -100,7 +102,7 @@ impl Chain {
     }
 
     /// Makes the transfer.
-    pub(super) fn settle(
+    pub(crate) fn settle(
         &mut self,
         token: Token,
         transfer: Authorization,
@@ -125,8 +127,8 @@ impl Chain {
         Ok(settlement)
     }
 
-    /// Makes a nonce worthless, if its owner signed for that.
-    pub(super) fn cancel(
+    /// Cancels a nonce, if its owner signed the cancellation.
+    pub(crate) fn cancel(
         &mut self,
         domain: &Domain<'_>,
         (authorizer, nonce): (Address, B256),
@@ -156,12 +158,12 @@ impl Chain {
         Ok(cancellation)
     }
 
-    pub(super) fn is_used(&self, token: Token, from: Address, nonce: B256) -> bool {
+    pub(crate) fn is_used(&self, token: Token, from: Address, nonce: B256) -> bool {
         self.used.contains(&(token, from, nonce))
     }
 }
 
-/// A nonce is used once, so that what identifies it can name its transaction.
+/// Returns the hash of the transaction that uses a nonce. A nonce is used once, so the hash is unique.
 fn transaction(token: Token, from: Address, nonce: B256) -> B256 {
     keccak256([token.contract.as_slice(), from.as_slice(), nonce.as_slice()].concat())
 }

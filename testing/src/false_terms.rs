@@ -1,4 +1,4 @@
-//! What terms lie about.
+//! Terms that are false in one way.
 
 use std::collections::BTreeMap;
 
@@ -7,103 +7,128 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
-use super::fault::names;
+use crate::fault::names;
 use bursar::x402::Version;
 
-/// What a seller's terms lie about: told of every offer, unless it says otherwise.
+/// The false part of a seller's terms. It changes every offer, unless its documentation says otherwise.
 ///
-/// The seller stands by its terms as it stated them last. A payment that takes up a lie is verified
-/// like any other, and settled if the chain would: what the buyer lost shows in
-/// [`Paywall::settlements`](super::Paywall::settlements).
+/// Use it in [`Fault::Terms`](crate::Fault::Terms), [`Fault::Requote`](crate::Fault::Requote) and
+/// [`Fault::RequoteAfterSettle`](crate::Fault::RequoteAfterSettle).
+///
+/// The seller verifies payments against the false terms that it stated last. It settles a payment that matches them, if
+/// the simulated chain accepts it. [`Paywall::settlements`](crate::Paywall::settlements) shows how much the buyer paid.
+///
+/// ```
+/// use bursar::{Client, ErrorKind, LocalSigner, Ledger, Policy, usd};
+/// use bursar_testing::{FalseTerms, Fault, Paywall, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // The seller asks for a thousand times the price.
+/// let overcharge = Fault::Terms(FalseTerms::Price(1_000));
+/// let route = Route::get("/report").price(usd!("0.01")).fault(overcharge);
+/// let seller = Paywall::builder().route(route).start().await?;
+///
+/// let client = Client::builder()
+///     .signer(LocalSigner::random()?)
+///     .policy(Policy::new().allow_network("base-sepolia").per_payment(usd!("0.05")))
+///     .ledger(Ledger::memory())
+///     .allow_http_loopback(true)
+///     .build()?;
+/// let error = client.get(seller.url("/report")).send().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Denied);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Lie {
+pub enum FalseTerms {
     // Price.
-    /// Asks so many times the price.
+    /// Multiplies the price by this number.
     Price(u32),
-    /// Puts an offer at so many times the price before the honest one.
-    DearFirst(u32),
-    /// Asks so many percent of the price more with every statement after the first.
-    CreepingPrice(u32),
-    /// The amount, as JSON: `"01000"` or `1e3`, with the quotation marks if it is to have any.
+    /// Puts an offer before the honest one, with the price multiplied by this number.
+    ExpensiveFirst(u32),
+    /// Raises the price by this percentage of the first price, with every statement after the first.
+    RisingPrice(u32),
+    /// Replaces the amount by this JSON, such as `"01000"` with its quotation marks, or `1e3`.
     Amount(String),
-    /// Names the price both as `amount` and as `maxAmountRequired`.
+    /// Names the price twice, as `amount` and as `maxAmountRequired`.
     TwoAmounts,
-    /// Names the amount twice under one key: first 1, then the price.
-    AmountTwice,
-    /// States version 1's terms in the body at so many times the price that version 2's header has.
-    DearBody(u32),
+    /// Names the amount twice under the same key: first 1, then the price.
+    DuplicateAmount,
+    /// Multiplies the price by this number in the body (version 1), but not in the header (version 2).
+    ExpensiveBody(u32),
 
     // Payee.
-    /// Has another paid.
+    /// Names another payee.
     PayTo(Address),
-    /// Has another paid, in text that need not be an address.
+    /// Names a payee by a text that may be no address.
     PayToText(String),
-    /// Has a new payee with every statement.
-    PayToChanges,
+    /// Names a new payee with every statement.
+    ChangingPayTo,
 
     // Token, chain and scheme.
-    /// Names another token's contract, and keeps the honest token's name and version.
+    /// Names the contract of another token. Keeps the name and version of the honest token.
     Token(Address),
-    /// Names another network, in its version's spelling, and keeps the token's address.
+    /// Names another network. Keeps the address of the token. Write the network as the x402 version does.
     Network(String),
-    /// Names another EIP-712 domain for the token.
+    /// Names another EIP-712 domain of the token.
     Domain {
-        /// Its name.
+        /// The name.
         name: String,
-        /// Its version.
+        /// The version.
         version: String,
     },
-    /// Names another scheme than `exact`.
+    /// Names another scheme instead of `exact`.
     Scheme(String),
     /// Names a transfer method, such as `permit2`, which needs an unlimited approval.
     TransferMethod(String),
-    /// Names a payment flow.
-    Flow(String),
+    /// Names a payment flow, such as `upfront`.
+    PaymentFlow(String),
 
     // Time.
-    /// `maxTimeoutSeconds`, as JSON.
+    /// Replaces `maxTimeoutSeconds` by this JSON.
     MaxTimeout(String),
 
     // Everything around the offers.
-    /// Says that it sells this URL.
+    /// Names this URL as the resource for sale.
     Resource(Url),
-    /// Says this as error and description.
-    Words(String),
-    /// Puts so many offers that nobody can pay before the honest ones.
+    /// Sends this text as error and as description.
+    Text(String),
+    /// Puts this many offers with unknown schemes before the honest ones.
     ManyOffers(usize),
-    /// Offers nothing.
+    /// States an empty list of offers.
     NoOffers,
-    /// Nests lists so deep in `extra`.
-    Nested(usize),
-    /// Requires an extension that nobody knows.
-    Extension,
-    /// Asks for a payment identifier, and fills it in beforehand.
-    Identifier(String),
-    /// Speaks another version: `x402Version` as JSON.
-    Protocol(String),
+    /// Nests this many lists in `extra`.
+    DeepNesting(usize),
+    /// Requires an extension that no buyer knows.
+    UnknownExtension,
+    /// Requires a payment identifier, and has set it already to this text.
+    PresetIdentifier(String),
+    /// Replaces `x402Version` by this JSON.
+    ProtocolVersion(String),
 }
 
-names!(Lie:
-    Price, DearFirst, CreepingPrice, Amount, TwoAmounts, AmountTwice, DearBody, PayTo, PayToText, PayToChanges, Token,
-    Network, Domain, Scheme, TransferMethod, Flow, MaxTimeout, Resource, Words, ManyOffers, NoOffers, Nested,
-    Extension, Identifier, Protocol,
+names!(FalseTerms:
+    Price, ExpensiveFirst, RisingPrice, Amount, TwoAmounts, DuplicateAmount, ExpensiveBody, PayTo, PayToText,
+    ChangingPayTo, Token, Network, Domain, Scheme, TransferMethod, PaymentFlow, MaxTimeout, Resource, Text, ManyOffers,
+    NoOffers, DeepNesting, UnknownExtension, PresetIdentifier, ProtocolVersion,
 );
 
 type Offer = Box<RawValue>;
 type Fields = BTreeMap<String, Offer>;
 
-impl Lie {
-    /// The offers as they are told, in the statement of this number, from 0. One that cannot be
-    /// changed so stays as it is.
-    pub(super) fn emit(&self, offers: Vec<Offer>, version: Version, statement: u32) -> Vec<Offer> {
+impl FalseTerms {
+    /// Returns the false offers of a statement. Statements are numbered from 0. An offer that this cannot change stays
+    /// as it is.
+    pub(crate) fn apply(&self, offers: Vec<Offer>, version: Version, statement: u32) -> Vec<Offer> {
         match self {
-            Self::DearBody(times) if version == Version::V1 => offers
+            Self::ExpensiveBody(times) if version == Version::V1 => offers
                 .iter()
                 .filter_map(|offer| multiply(offer, *times, 1))
                 .collect(),
             Self::NoOffers => Vec::new(),
-            Self::DearFirst(times) => offers
+            Self::ExpensiveFirst(times) => offers
                 .iter()
                 .filter_map(|offer| multiply(offer, *times, 1))
                 .chain(offers.clone())
@@ -116,15 +141,16 @@ impl Lie {
             }
             _ => offers
                 .into_iter()
-                .map(|offer| self.retell(&offer, statement).unwrap_or(offer))
+                .map(|offer| self.falsify(&offer, statement).unwrap_or(offer))
                 .collect(),
         }
     }
 
-    fn retell(&self, offer: &RawValue, statement: u32) -> Option<Offer> {
+    /// Returns the false version of one offer, or `None` if this does not change it.
+    fn falsify(&self, offer: &RawValue, statement: u32) -> Option<Offer> {
         match self {
             Self::Price(times) => multiply(offer, *times, 1),
-            Self::CreepingPrice(percent) => multiply(
+            Self::RisingPrice(percent) => multiply(
                 offer,
                 percent.saturating_mul(statement).saturating_add(100),
                 100,
@@ -138,10 +164,10 @@ impl Lie {
                     amount.get(),
                 )
             }
-            Self::AmountTwice => twice(offer, amount_field(offer)?),
+            Self::DuplicateAmount => duplicate(offer, amount_field(offer)?),
             Self::PayTo(payee) => with_text(offer, "payTo", &payee.to_checksum(None)),
             Self::PayToText(payee) => with_text(offer, "payTo", payee),
-            Self::PayToChanges => with_text(offer, "payTo", &payee(statement).to_checksum(None)),
+            Self::ChangingPayTo => with_text(offer, "payTo", &payee(statement).to_checksum(None)),
             Self::Token(contract) => with_text(offer, "asset", &contract.to_checksum(None)),
             Self::Network(network) => with_text(offer, "network", network),
             Self::Domain { name, version } => {
@@ -149,9 +175,9 @@ impl Lie {
             }
             Self::Scheme(scheme) => with_text(offer, "scheme", scheme),
             Self::TransferMethod(method) => with_extra(offer, "assetTransferMethod", method),
-            Self::Flow(flow) => with_extra(offer, "paymentFlow", flow),
+            Self::PaymentFlow(flow) => with_extra(offer, "paymentFlow", flow),
             Self::MaxTimeout(json) => with(offer, "maxTimeoutSeconds", json),
-            Self::Nested(depth) => {
+            Self::DeepNesting(depth) => {
                 let nest = ["[".repeat(*depth), "]".repeat(*depth)].concat();
                 let extra = with(&fields(offer)?.remove("extra")?, "nest", &nest)?;
                 with(offer, "extra", extra.get())
@@ -160,13 +186,13 @@ impl Lie {
             Self::Resource(url) if is_described(offer) => {
                 with_text(offer, "resource", url.as_str())
             }
-            Self::Words(words) if is_described(offer) => with_text(offer, "description", words),
+            Self::Text(text) if is_described(offer) => with_text(offer, "description", text),
             _ => None,
         }
     }
 }
 
-/// The payee of a statement, like nobody else.
+/// Returns the payee of a statement. Every statement has another.
 fn payee(statement: u32) -> Address {
     Address::from_word(keccak256(statement.to_be_bytes()))
 }
@@ -179,7 +205,7 @@ fn is_described(offer: &RawValue) -> bool {
     fields(offer).is_some_and(|fields| fields.contains_key("description"))
 }
 
-/// What the offer's version calls the price.
+/// Returns the name of the offer's amount field, which depends on the x402 version.
 fn amount_field(offer: &RawValue) -> Option<&'static str> {
     let fields = fields(offer)?;
     ["amount", "maxAmountRequired"]
@@ -187,7 +213,7 @@ fn amount_field(offer: &RawValue) -> Option<&'static str> {
         .find(|name| fields.contains_key(*name))
 }
 
-/// The offer with a field that says this JSON.
+/// Returns the offer with a field set to this JSON.
 fn with(offer: &RawValue, field: &str, json: &str) -> Option<Offer> {
     let mut fields = fields(offer)?;
     fields.insert(
@@ -206,14 +232,14 @@ fn with_extra(offer: &RawValue, field: &str, text: &str) -> Option<Offer> {
     with(offer, "extra", extra.get())
 }
 
-/// The offer with a field under one key twice: first `"1"`, then as it was.
-fn twice(offer: &RawValue, field: &str) -> Option<Offer> {
+/// Returns the offer with a duplicate field: first `"1"`, then its value.
+fn duplicate(offer: &RawValue, field: &str) -> Option<Offer> {
     let rest = offer.get().strip_prefix('{')?;
     RawValue::from_string(format!(r#"{{"{field}":"1",{rest}"#)).ok()
 }
 
-/// The offer at another price; `None` where its price cannot be read.
-pub(super) fn multiply(offer: &RawValue, times: u32, by: u32) -> Option<Offer> {
+/// Returns the offer with its price multiplied by `times / by`, or `None` if its price cannot be read.
+pub(crate) fn multiply(offer: &RawValue, times: u32, by: u32) -> Option<Offer> {
     let field = amount_field(offer)?;
     let amount: String = serde_json::from_str(fields(offer)?.get(field)?.get()).ok()?;
     let units = U256::from_str_radix(&amount, 10)

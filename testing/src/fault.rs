@@ -1,19 +1,21 @@
-//! Ways in which a seller misbehaves.
+//! The ways in which a seller misbehaves.
 
 use url::Url;
 
-use super::breakage::Breakage;
-use super::false_terms::Lie;
+use crate::breakage::Breakage;
+use crate::false_terms::FalseTerms;
 
-/// Gives an enum the names of its variants. The match makes the compiler ask for a new variant's
-/// name, and the suite of `tests/hostile` for its test.
+/// Gives an enum the names of its variants. The match makes the compiler ask for the name of a new variant, and the
+/// test `every_fault_has_a_trial` of bursar asks for its trial.
 macro_rules! names {
     ($type:ident: $($variant:ident),+ $(,)?) => {
         impl $type {
-            /// The name of every variant, in the order of their declaration.
+            /// The names of all variants, in the order of their declaration.
+            ///
+            /// Use it to check that your tests cover every variant.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($variant)),+];
 
-            /// The variant's name, such as the first of [`NAMES`](Self::NAMES).
+            /// Returns the name of the variant, as in [`NAMES`](Self::NAMES).
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self {
@@ -23,106 +25,139 @@ macro_rules! names {
         }
     };
 }
-pub(super) use names;
+pub(crate) use names;
 
-/// A way in which the seller misbehaves on a [`Route`](super::Route).
+/// A way in which the seller misbehaves. Set it with [`Route::fault`](crate::Route::fault).
 ///
-/// Each strikes on its own occasion: when terms are stated (any 402 with terms), or when a payment
-/// came that is valid. What is settled is settled: ask
-/// [`Paywall::settlements`](super::Paywall::settlements). What a payment authorized is never lost to
-/// such a seller: [`Paywall::cash_in`](super::Paywall::cash_in) has it take all that it can.
+/// A fault strikes either when the seller states its terms, or when a valid payment has come. Every 402 answer with
+/// terms is a statement. The documentation of each variant says whether the seller settles the payment: "settles" means
+/// that the money has moved and is in [`Paywall::settlements`](crate::Paywall::settlements).
+///
+/// The seller keeps every valid payment. [`Paywall::settle_presented`](crate::Paywall::settle_presented) settles the
+/// payments that it has not settled yet.
+///
+/// ```
+/// use bursar::{Client, LocalSigner, Ledger, PaymentStatus, Policy, usd};
+/// use bursar_testing::{Fault, Paywall, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // The seller takes the money and closes the connection.
+/// let route = Route::get("/report").price(usd!("0.01")).fault(Fault::DropAfterSettle);
+/// let seller = Paywall::builder().route(route).start().await?;
+///
+/// let client = Client::builder()
+///     .signer(LocalSigner::random()?)
+///     .policy(Policy::new().allow_network("base-sepolia"))
+///     .ledger(Ledger::memory())
+///     .allow_http_loopback(true)
+///     .build()?;
+/// let error = client.get(seller.url("/report")).send().await.unwrap_err();
+///
+/// assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
+/// assert_eq!(seller.settlements().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    // When terms are stated. No money has moved.
-    /// States terms that lie.
-    Terms(Lie),
+    // These strike when terms are stated. No money has moved.
+    /// States false terms.
+    Terms(FalseTerms),
     /// States terms in an answer that breaks.
     BreakTerms(Breakage),
-    /// States terms with a body of so many bytes.
+    /// States terms with a body of this many bytes.
     HugeBody402(usize),
     /// States terms with a body that begins and never ends.
     HangingBody402,
-    /// States terms with so many bytes of header: `PAYMENT-REQUIRED` padded in version 2,
-    /// `X-Padding` in version 1.
+    /// States terms with a header of this many bytes: pads `PAYMENT-REQUIRED` in version 2, and adds `X-Padding` in
+    /// version 1.
     HugeHeader(usize),
-    /// States terms under another status than 402.
-    TermsUnder(u16),
-    /// States terms with an `Age`, in seconds: a cache kept them, and they may have changed since.
+    /// States terms with this status instead of 402.
+    TermsWithStatus(u16),
+    /// States terms with an `Age` header, in seconds: a cache stored them, and they may be out of date.
     StaleTerms(u64),
     /// States terms, and asks to wait for a year with `Retry-After`.
     LongRetryAfter,
-    /// States terms, and sets a cookie to know the buyer again by.
+    /// States terms, and sets a cookie that identifies the buyer.
     TrackingCookie,
     /// Redirects the request instead of stating terms.
     RedirectBeforeTerms {
         /// The status, such as 307.
         status: u16,
-        /// Where to; the request's own URL makes a loop.
+        /// The target. The URL of the request itself makes a loop.
         to: Url,
     },
 
-    // When a valid payment came, and is not settled.
-    /// Does not settle, and answers so in plain text. Statuses 429 and 503 ask to wait for a year.
+    // These strike when a valid payment has come. The seller does not settle it.
+    /// Does not settle. Answers with this status in plain text. With 429 and 503, asks to wait for a year.
     StatusBeforeSettle(u16),
-    /// Does not settle; the honest answer breaks on its way.
+    /// Does not settle. Sends the content without a receipt, in an answer that breaks.
     BreakBeforeSettle(Breakage),
-    /// Does not settle, and settles once the buyer has gone away without an answer.
-    SettleWhenGone,
-    /// Does not settle, and delivers without a receipt.
+    /// Sends no answer, and settles when the buyer has disconnected.
+    SettleAfterDisconnect,
+    /// Does not settle. Delivers without a receipt.
     DeliverUnsettled,
-    /// Does not settle, and delivers with a receipt that names a transaction which never was.
+    /// Does not settle. Delivers with a receipt for a transaction that does not exist.
     InventedReceipt,
-    /// Does not settle, and says so: 402 with a receipt of failure and no terms.
+    /// Does not settle. Answers 402 with a receipt of failure, without terms in version 2.
     SettlementFailure,
-    /// Does not settle, and answers 402 with `settlement_pending` and the hash of a transaction
-    /// that never is sent.
+    /// Does not settle. Answers 402 with `settlement_pending` and the hash of a transaction that is never sent.
     PendingUnsettled,
-    /// Does not settle; doubles the price and answers 402 with the new terms.
-    RejectAgain,
-    /// Does not settle, and answers 402 with terms that lie.
-    Requote(Lie),
-    /// Does not settle, and answers 402 with texts that quote the payment, signature and all.
+    /// Does not settle. Doubles the price and answers 402 with the new terms.
+    DoublePrice,
+    /// Does not settle. Answers 402 with false terms.
+    Requote(FalseTerms),
+    /// Does not settle. Answers 402 with error texts that quote the payment, including its signature.
     QuotePayment,
-    /// Does not settle; redirects the payment to another place with 307.
+    /// Does not settle. Redirects the payment to another URL with 307.
     RedirectAfterPayment(Url),
 
-    // When a valid payment came, and is settled: the money has moved.
+    // These strike when a valid payment has come. The seller settles it: the money has moved.
     /// Settles, then closes the connection without an answer.
     DropAfterSettle,
-    /// Settles, then never answers; ends when the client goes away.
+    /// Settles, then never answers.
     HangAfterSettle,
     /// Settles, then answers 502 without a receipt.
     ServerErrorAfterSettle,
-    /// Settles, then answers so in plain text, without a receipt. Statuses 429 and 503 ask to wait
-    /// for a year.
+    /// Settles, then answers with this status in plain text, without a receipt. With 429 and 503, asks to wait for a
+    /// year.
     StatusAfterSettle(u16),
     /// Settles and delivers, and breaks the connection in the middle of the body.
     BrokenBodyAfterSettle,
     /// Settles and delivers, in an answer that breaks.
     BreakAfterSettle(Breakage),
-    /// Settles, and answers with an honest receipt and nothing else.
+    /// Settles, and answers with an honest receipt and an empty body.
     EmptyAfterSettle,
     /// Settles and delivers, without a receipt.
     NoReceipt,
     /// Settles and delivers, with a receipt header that is not base64.
     MalformedReceipt,
-    /// Settles, and lies about it in the receipt.
+    /// Settles, and answers with a false receipt.
     ForgedReceipt(Forgery),
-    /// Settles, and answers 402 with `settlement_pending` and the transaction's hash.
+    /// Settles, and answers 402 with `settlement_pending` and the hash of the transaction.
     SettlementPending,
-    /// Settles, and answers 402 with terms that lie, without a receipt.
-    RequoteAfterSettle(Lie),
+    /// Settles, and answers 402 with false terms and without a receipt.
+    RequoteAfterSettle(FalseTerms),
     /// Settles, then redirects the payment.
     RedirectAfterSettle {
         /// The status, such as 307.
         status: u16,
-        /// Where to.
+        /// The target.
         to: Url,
     },
 }
 
-/// What a receipt lies about. The payment was settled all the same.
+/// The false part of a receipt. The payment is settled in every case. Use it in [`Fault::ForgedReceipt`].
+///
+/// ```
+/// use bursar::usd;
+/// use bursar_testing::{Fault, Forgery, Route};
+///
+/// let forged = Fault::ForgedReceipt(Forgery::Payer);
+/// let route = Route::get("/report").price(usd!("0.01")).fault(forged);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forgery {
@@ -132,68 +167,67 @@ pub enum Forgery {
     Network,
     /// Names no transaction.
     NoTransaction,
-    /// Names a transaction that never was.
+    /// Names a transaction that does not exist.
     Transaction,
-    /// Names the transaction of the seller's first sale, whoever bought then.
+    /// Names the transaction of the seller's first sale, to any buyer.
     OtherPurchase,
-    /// Says that another amount was charged.
+    /// Names another amount.
     Amount,
-    /// Says that settling failed, with a 402 and no terms, to be paid twice.
+    /// Says that settling failed, with a 402 that has no terms in version 2. The buyer is meant to pay twice.
     Failure,
-    /// Says that settling failed, and delivers.
+    /// Says that settling failed, and comes with the content.
     FailureDelivered,
-    /// Is true, and comes with a 402 and the terms again.
+    /// Is true, but comes with a 402 and the terms.
     WithTerms,
-    /// Says under `PAYMENT-RESPONSE` that settling failed, and under `X-PAYMENT-RESPONSE` that it
-    /// did not.
+    /// Says in `PAYMENT-RESPONSE` that settling failed, and in `X-PAYMENT-RESPONSE` that it succeeded.
     Contradiction,
-    /// Is longer than anybody reads: 100 000 bytes.
+    /// Is 100,000 bytes long.
     Huge,
 }
 
 names!(Fault:
-    Terms, BreakTerms, HugeBody402, HangingBody402, HugeHeader, TermsUnder, StaleTerms, LongRetryAfter,
-    TrackingCookie, RedirectBeforeTerms, StatusBeforeSettle, BreakBeforeSettle, SettleWhenGone, DeliverUnsettled,
-    InventedReceipt, SettlementFailure, PendingUnsettled, RejectAgain, Requote, QuotePayment, RedirectAfterPayment,
-    DropAfterSettle, HangAfterSettle, ServerErrorAfterSettle, StatusAfterSettle, BrokenBodyAfterSettle,
-    BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt, SettlementPending,
-    RequoteAfterSettle, RedirectAfterSettle,
+    Terms, BreakTerms, HugeBody402, HangingBody402, HugeHeader, TermsWithStatus, StaleTerms, LongRetryAfter,
+    TrackingCookie, RedirectBeforeTerms, StatusBeforeSettle, BreakBeforeSettle, SettleAfterDisconnect,
+    DeliverUnsettled, InventedReceipt, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
+    RedirectAfterPayment, DropAfterSettle, HangAfterSettle, ServerErrorAfterSettle, StatusAfterSettle,
+    BrokenBodyAfterSettle, BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt,
+    SettlementPending, RequoteAfterSettle, RedirectAfterSettle,
 );
 names!(Forgery:
     Payer, Network, NoTransaction, Transaction, OtherPurchase, Amount, Failure, FailureDelivered, WithTerms,
     Contradiction, Huge,
 );
 
-/// When a fault strikes.
+/// The moment when a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Occasion {
-    /// A 402 with terms is about to be answered.
+pub(crate) enum Occasion {
+    /// The seller is about to answer 402 with terms.
     Terms,
     /// A valid payment has come.
     Payment,
 }
 
 impl Fault {
-    pub(super) const fn occasion(&self) -> Occasion {
+    pub(crate) const fn occasion(&self) -> Occasion {
         match self {
             Self::Terms(_)
             | Self::BreakTerms(_)
             | Self::HugeBody402(_)
             | Self::HangingBody402
             | Self::HugeHeader(_)
-            | Self::TermsUnder(_)
+            | Self::TermsWithStatus(_)
             | Self::StaleTerms(_)
             | Self::LongRetryAfter
             | Self::TrackingCookie
             | Self::RedirectBeforeTerms { .. } => Occasion::Terms,
             Self::StatusBeforeSettle(_)
             | Self::BreakBeforeSettle(_)
-            | Self::SettleWhenGone
+            | Self::SettleAfterDisconnect
             | Self::DeliverUnsettled
             | Self::InventedReceipt
             | Self::SettlementFailure
             | Self::PendingUnsettled
-            | Self::RejectAgain
+            | Self::DoublePrice
             | Self::Requote(_)
             | Self::QuotePayment
             | Self::RedirectAfterPayment(_)
@@ -214,26 +248,20 @@ impl Fault {
     }
 }
 
-/// The faults of a route: those that strike once, in their order, then the one that always does.
+/// The faults of a route: the faults that strike once, in their order, and the faults that always strike.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) once: Vec<Fault>,
-    pub(super) always: Vec<Fault>,
+pub(crate) struct Faults {
+    pub(crate) once: Vec<Fault>,
+    pub(crate) always: Vec<Fault>,
 }
 
 impl Faults {
-    pub(super) fn strike(&mut self, occasion: Occasion) -> Option<Fault> {
-        match self
-            .once
-            .iter()
-            .position(|fault| fault.occasion() == occasion)
-        {
-            Some(next) => Some(self.once.remove(next)),
-            None => self
-                .always
-                .iter()
-                .find(|fault| fault.occasion() == occasion)
-                .cloned(),
+    /// Returns the fault that strikes now. Removes it if it strikes once.
+    pub(crate) fn next(&mut self, occasion: Occasion) -> Option<Fault> {
+        let due = |fault: &Fault| fault.occasion() == occasion;
+        match self.once.iter().position(due) {
+            Some(index) => Some(self.once.remove(index)),
+            None => self.always.iter().find(|fault| due(fault)).cloned(),
         }
     }
 }

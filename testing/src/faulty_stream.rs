@@ -1,4 +1,4 @@
-//! A connection that the seller can make misbehave, below HTTP.
+//! A TCP stream that misbehaves below HTTP.
 
 use std::future::Future;
 use std::io;
@@ -13,35 +13,35 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// What becomes of the bytes that are written to a line.
+/// The way in which a stream changes the bytes that are written to it.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Habit {
+pub(crate) enum StreamFault {
     #[default]
-    Honest,
+    None,
     /// Resets the connection.
     Reset,
-    /// Closes the connection after so many bytes.
+    /// Closes the connection after this many bytes.
     Cut(usize),
-    /// Sends a byte after each pause.
+    /// Sends one byte after each pause.
     Slow(Duration),
-    /// Sends these instead, and closes the connection.
-    Instead(Bytes),
-    /// Sends these instead, the second without end.
-    Endless { begin: Bytes, again: Bytes },
-    /// Sends these behind what is written.
-    Surplus(Bytes),
+    /// Sends these bytes instead, and closes the connection.
+    Replace(Bytes),
+    /// Sends the first bytes instead, and then the repeated bytes without end.
+    Endless { first: Bytes, repeated: Bytes },
+    /// Sends these bytes after the written bytes.
+    Append(Bytes),
 }
 
-/// The habit of a line, to be changed by who answers on it.
+/// Sets the fault of a stream from the code that answers requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reins(Arc<Mutex<Habit>>);
+pub(crate) struct StreamControl(Arc<Mutex<StreamFault>>);
 
-impl Reins {
-    pub(super) fn set(&self, habit: Habit) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = habit;
+impl StreamControl {
+    pub(crate) fn set(&self, fault: StreamFault) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    fn get(&self) -> Habit {
+    fn get(&self) -> StreamFault {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -49,20 +49,25 @@ impl Reins {
     }
 }
 
-pub(super) struct Line {
+/// A TCP stream with a fault.
+pub(crate) struct FaultyStream {
     stream: TcpStream,
-    reins: Reins,
-    /// Bytes sent on all lines of the seller.
+    control: StreamControl,
+    /// The number of bytes sent on all streams of the seller.
     sent: Arc<AtomicU64>,
     pause: Option<Pin<Box<Sleep>>>,
     written: bool,
 }
 
-impl Line {
-    pub(super) const fn new(stream: TcpStream, reins: Reins, sent: Arc<AtomicU64>) -> Self {
+impl FaultyStream {
+    pub(crate) const fn new(
+        stream: TcpStream,
+        control: StreamControl,
+        sent: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             stream,
-            reins,
+            control,
             sent,
             pause: None,
             written: false,
@@ -77,22 +82,22 @@ impl Line {
         Poll::Ready(Ok(sent))
     }
 
-    /// Sends all of these, in as many steps as it takes.
+    /// Sends all bytes. Stores the rest in the fault when the socket is not ready.
     fn send_all(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &mut Bytes,
-        keep: impl Fn(Bytes) -> Habit,
+        rest: impl Fn(Bytes) -> StreamFault,
     ) -> Poll<io::Result<()>> {
         while !bytes.is_empty() {
             let sent = ready!(self.send(cx, bytes))?;
             bytes.advance(sent);
-            self.reins.set(keep(bytes.clone()));
+            self.control.set(rest(bytes.clone()));
         }
         Poll::Ready(Ok(()))
     }
 
-    fn slowly(
+    fn send_slowly(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
@@ -111,40 +116,44 @@ fn closed<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)))
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for FaultyStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.reins.get() {
-            Habit::Honest | Habit::Surplus(_) => self.send(cx, bytes),
-            Habit::Reset => {
+        match self.control.get() {
+            StreamFault::None | StreamFault::Append(_) => self.send(cx, bytes),
+            StreamFault::Reset => {
                 self.stream.set_zero_linger()?;
                 closed()
             }
-            Habit::Cut(0) => closed(),
-            Habit::Cut(left) => {
+            StreamFault::Cut(0) => closed(),
+            StreamFault::Cut(left) => {
                 let sent = ready!(self.send(cx, bytes.get(..left).unwrap_or(bytes)))?;
-                self.reins.set(Habit::Cut(left.saturating_sub(sent)));
+                self.control
+                    .set(StreamFault::Cut(left.saturating_sub(sent)));
                 Poll::Ready(Ok(sent))
             }
-            Habit::Slow(pause) => self.slowly(cx, bytes, pause),
-            Habit::Instead(mut instead) => {
-                ready!(self.send_all(cx, &mut instead, Habit::Instead))?;
+            StreamFault::Slow(pause) => self.send_slowly(cx, bytes, pause),
+            StreamFault::Replace(mut bytes) => {
+                ready!(self.send_all(cx, &mut bytes, StreamFault::Replace))?;
                 closed()
             }
-            Habit::Endless { mut begin, again } => {
-                let keep = |begin| Habit::Endless {
-                    begin,
-                    again: again.clone(),
+            StreamFault::Endless {
+                mut first,
+                repeated,
+            } => {
+                let rest = |first| StreamFault::Endless {
+                    first,
+                    repeated: repeated.clone(),
                 };
-                ready!(self.send_all(cx, &mut begin, keep))?;
-                self.reins.set(Habit::Endless {
-                    begin: again.clone(),
-                    again,
+                ready!(self.send_all(cx, &mut first, rest))?;
+                self.control.set(StreamFault::Endless {
+                    first: repeated.clone(),
+                    repeated,
                 });
-                // The other side reads or goes, and either wakes this.
+                // Run again soon: the client reads, or it disconnects and the next write fails.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -152,10 +161,10 @@ impl AsyncWrite for Line {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.reins.get() {
-            Habit::Surplus(mut more) if self.written => {
-                ready!(self.send_all(cx, &mut more, Habit::Surplus))?;
-                self.reins.set(Habit::Honest);
+        match self.control.get() {
+            StreamFault::Append(mut more) if self.written => {
+                ready!(self.send_all(cx, &mut more, StreamFault::Append))?;
+                self.control.set(StreamFault::None);
             }
             _ => {}
         }
@@ -167,7 +176,7 @@ impl AsyncWrite for Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for FaultyStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! What buyers send: requests, and the payments in them.
+//! Requests of buyers, and the payments in them.
 
 use std::fmt;
 
@@ -10,14 +10,33 @@ use http::{HeaderMap, Method};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
+use crate::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
 use bursar::Timestamp;
 use bursar::x402::Version;
 
-/// A request that reached the paywall.
+/// A request that reached a paywall or a bazaar.
+///
+/// ```
+/// use bursar::usd;
+/// use bursar_testing::{Paywall, Route};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let route = Route::get("/report").price(usd!("0.01"));
+/// let seller = Paywall::builder().route(route).start().await?;
+/// let http = bursar::Client::builder().allow_http_loopback(true).build()?;
+/// http.get(seller.url("/report?day=1")).header("x-trace", "7").no_payment().send().await?;
+///
+/// let request = &seller.requests()[0];
+/// assert_eq!((request.path(), request.target.as_str()), ("/report", "/report?day=1"));
+/// assert_eq!(request.header("x-trace"), Some("7"));
+/// assert!(request.payment.is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Received {
+pub struct ReceivedRequest {
     /// The method.
     pub method: Method,
     /// The path, with the query.
@@ -26,14 +45,14 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// The payment, if a payment header came with it.
-    pub payment: Option<Presented>,
-    /// When it had arrived.
+    /// The payment, if the request had a payment header.
+    pub payment: Option<PresentedPayment>,
+    /// The time at which the request had arrived.
     pub at: Timestamp,
 }
 
-impl Received {
-    pub(super) fn new(head: http::request::Parts, body: Bytes, at: Timestamp) -> Self {
+impl ReceivedRequest {
+    pub(crate) fn new(head: http::request::Parts, body: Bytes, at: Timestamp) -> Self {
         let mut headers = head.headers;
         for name in [PAYMENT_SIGNATURE, X_PAYMENT] {
             if let Some(value) = headers.get_mut(name) {
@@ -47,14 +66,14 @@ impl Received {
         Self {
             method: head.method,
             target,
-            payment: Presented::find(&headers),
+            payment: PresentedPayment::find(&headers),
             headers,
             body,
             at,
         }
     }
 
-    /// The path, without the query.
+    /// Returns the path without the query.
     #[must_use]
     pub fn path(&self) -> &str {
         self.target
@@ -62,39 +81,39 @@ impl Received {
             .map_or(&self.target, |(path, _)| path)
     }
 
-    /// A header's value, where it is text.
+    /// Returns the value of a header, or `None` if it is absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// A payment header, taken apart as far as it can be read.
+/// A payment header and the parts of it that can be parsed.
 ///
-/// It holds a signature, which `Debug` does not show.
+/// It contains a signature. `Debug` does not show the signature.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Presented {
-    /// Which header it came in: `PAYMENT-SIGNATURE` of version 2 or `X-PAYMENT` of version 1.
+pub struct PresentedPayment {
+    /// The version of the header: `PAYMENT-SIGNATURE` is version 2, `X-PAYMENT` is version 1.
     pub version: Version,
-    /// The header's value.
+    /// The value of the header.
     pub header: String,
-    /// The JSON in it.
+    /// The JSON in the header, if it is base64 of JSON.
     pub json: Option<Value>,
-    /// The authorization in that.
+    /// The authorization in the JSON, if it is complete.
     pub authorization: Option<Authorization>,
 }
 
-impl fmt::Debug for Presented {
+impl fmt::Debug for PresentedPayment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented")
+        f.debug_struct("PresentedPayment")
             .field("version", &self.version)
             .field("authorization", &self.authorization)
             .finish_non_exhaustive()
     }
 }
 
-impl Presented {
+impl PresentedPayment {
     fn find(headers: &HeaderMap) -> Option<Self> {
         let of = |version: Version| Some((version, headers.get(version.payment_header())?));
         let (version, value) = of(Version::V2).or_else(|| of(Version::V1))?;
@@ -111,7 +130,7 @@ impl Presented {
         })
     }
 
-    /// The payment identifier, if the buyer sent that extension.
+    /// Returns the payment identifier, if the buyer sent that extension.
     #[must_use]
     pub fn identifier(&self) -> Option<&str> {
         self.json
@@ -120,7 +139,7 @@ impl Presented {
             .as_str()
     }
 
-    pub(super) fn signature(&self) -> Option<[u8; 65]> {
+    pub(crate) fn signature(&self) -> Option<[u8; 65]> {
         let text = self
             .json
             .as_ref()?
@@ -134,28 +153,28 @@ fn decode(header: &[u8]) -> Option<Value> {
     serde_json::from_slice(&STANDARD.decode(header).ok()?).ok()
 }
 
-/// The terms of an EIP-3009 transfer, as a buyer signed them.
+/// An EIP-3009 transfer authorization, as the buyer signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Authorization {
-    /// Who pays.
+    /// The payer.
     pub from: Address,
-    /// Who is paid.
+    /// The payee.
     pub to: Address,
-    /// Atomic units of the token.
+    /// The amount, in atomic units of the token.
     pub value: U256,
-    /// Unix seconds after which it can be cashed.
+    /// The time after which it can be settled, in Unix seconds.
     pub valid_after: u64,
-    /// Unix seconds before which it can be cashed.
+    /// The time before which it can be settled, in Unix seconds.
     pub valid_before: u64,
-    /// What the token accepts once for each payer.
+    /// The nonce. The token accepts each nonce of a payer once.
     pub nonce: B256,
 }
 
-/// All six are strings on the wire, numbers in decimal.
+/// The authorization as JSON. All fields are strings; numbers are decimal.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Transport {
+struct Wire {
     from: Address,
     to: Address,
     value: String,
@@ -166,7 +185,7 @@ struct Transport {
 
 impl Authorization {
     fn read(json: &Value) -> Option<Self> {
-        let wire = Transport::deserialize(json).ok()?;
+        let wire = Wire::deserialize(json).ok()?;
         Some(Self {
             from: wire.from,
             to: wire.to,

@@ -1,4 +1,4 @@
-//! What the seller sells, and how.
+//! A route of a paywall: its price, its content and its faults.
 
 use std::fmt;
 
@@ -10,69 +10,75 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::fault::{Fault, Faults};
-use super::payment::Received;
-use super::terms::{Conditions, Price};
-use bursar::x402::Flow;
-use bursar::x402::Version;
+use crate::fault::{Fault, Faults};
+use crate::payment::ReceivedRequest;
+use crate::terms::{Conditions, Price};
+use bursar::x402::{Flow, Version};
 use bursar::{Asset, Usd};
 
-/// Something the paywall sells: where it is, what it costs, what it answers, and how it misbehaves.
+/// A route of a [`Paywall`](crate::Paywall): its path, price, content and faults.
 ///
-/// Free unless it has a [`price`](Self::price) or [`offers`](Self::offers); in x402 version 2
-/// unless it says otherwise; answering `200` with an empty body unless it is told to.
+/// A new route is free, states its terms in x402 version 2, and answers 200 with an empty body.
 ///
 /// ```
-/// use bursar_testing::{Fault, Route};
 /// use bursar::usd;
+/// use bursar_testing::{Fault, Route};
 ///
+/// // A page for a cent.
 /// let report = Route::get("/report").price(usd!("0.01")).body("the report");
-/// let fragile = Route::post("/order").price(usd!("1")).echo().fault_once(Fault::DropAfterSettle);
+/// // A server-sent event stream, in x402 version 1.
+/// let news = Route::get("/news").price(usd!("0.01")).v1().events(["one", "two"]);
+/// // The first answer is lost after the payment. The same payment then gets the same answer again.
+/// let order = Route::post("/order")
+///     .price(usd!("1"))
+///     .echo()
+///     .idempotent()
+///     .fault_once(Fault::DropAfterSettle);
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a route does nothing until a paywall has it"]
 pub struct Route {
-    pub(super) methods: Vec<Method>,
-    pub(super) path: String,
-    pub(super) price: Price,
-    pub(super) versions: Vec<Version>,
-    pub(super) asset: Option<Asset>,
-    pub(super) pay_to: Option<Address>,
-    pub(super) max_timeout_seconds: u64,
-    pub(super) flow: Flow,
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) content: Content,
-    pub(super) challenge_headers: HeaderMap,
-    pub(super) extensions: Map<String, Value>,
-    pub(super) idempotent: bool,
-    pub(super) key: Option<AcceptedKey>,
-    pub(super) faults: Faults,
-    pub(super) mistake: Option<String>,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) path: String,
+    pub(crate) price: Price,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) asset: Option<Asset>,
+    pub(crate) pay_to: Option<Address>,
+    pub(crate) max_timeout_seconds: u64,
+    pub(crate) flow: Flow,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) content: Content,
+    pub(crate) challenge_headers: HeaderMap,
+    pub(crate) extensions: Map<String, Value>,
+    pub(crate) idempotent: bool,
+    pub(crate) key: Option<AcceptedKey>,
+    pub(crate) faults: Faults,
+    pub(crate) mistake: Option<String>,
 }
 
-/// An API key that a route takes in place of a payment.
+/// An API key that a route accepts instead of a payment.
 #[derive(Clone)]
-pub(super) struct AcceptedKey {
-    /// A header's name, or `?` and a parameter's.
+pub(crate) struct AcceptedKey {
+    /// The name of a header, or `?` and the name of a query parameter.
     place: String,
     value: String,
-    /// After how many calls it is turned away, and how.
-    pub(super) spent: Option<(usize, StatusCode)>,
+    /// The number of calls that the key is good for, and the status of the calls after them.
+    pub(crate) quota: Option<(usize, StatusCode)>,
 }
 
 impl fmt::Debug for AcceptedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AcceptedKey")
             .field("place", &self.place)
-            .field("spent", &self.spent)
+            .field("quota", &self.quota)
             .finish_non_exhaustive()
     }
 }
 
 impl AcceptedKey {
-    /// Whether the request has a key, and whether it is this one.
-    pub(super) fn is_in(&self, received: &Received) -> Option<bool> {
+    /// Returns `None` if the request has no key, and otherwise whether it is this key.
+    pub(crate) fn is_in(&self, received: &ReceivedRequest) -> Option<bool> {
         let Some(parameter) = self.place.strip_prefix('?') else {
             return received
                 .headers
@@ -90,20 +96,21 @@ impl AcceptedKey {
     }
 }
 
-/// What a route delivers.
+/// The content that a route delivers.
 #[derive(Clone, Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Bytes(Bytes),
     Chunks(Vec<Bytes>),
     Echo,
 }
 
-/// The extension that buyers are to name their purchase in.
-pub(super) const PAYMENT_IDENTIFIER: &str = "payment-identifier";
+/// The extension with which buyers name their purchase.
+pub(crate) const PAYMENT_IDENTIFIER: &str = "payment-identifier";
 
 impl Route {
-    /// A route for these methods; for all when there are none. A path that ends in `*` stands for
-    /// all that begin like it.
+    /// Returns a route for these methods, or for all methods if there are none.
+    ///
+    /// A path that ends in `*` matches every path with the same beginning.
     pub fn new(methods: impl IntoIterator<Item = Method>, path: impl Into<String>) -> Self {
         Self {
             methods: methods.into_iter().collect(),
@@ -126,54 +133,59 @@ impl Route {
         }
     }
 
-    /// A route for `GET` and `HEAD`.
+    /// Returns a route for `GET` and `HEAD`.
     pub fn get(path: impl Into<String>) -> Self {
         Self::new([Method::GET, Method::HEAD], path)
     }
 
-    /// A route for `POST`.
+    /// Returns a route for `POST`.
     pub fn post(path: impl Into<String>) -> Self {
         Self::new([Method::POST], path)
     }
 
-    /// A route for every method.
+    /// Returns a route for every method.
     pub fn any(path: impl Into<String>) -> Self {
         Self::new([], path)
     }
 
-    /// An API key that is taken in place of a payment: where it stands (a header's name such as
-    /// `authorization`, or `?key` for a parameter of the query), and the whole value there. Another
-    /// value is answered 401; so is a request without one, where the route has no price.
+    /// Accepts an API key instead of a payment.
+    ///
+    /// `place` is the name of a header, such as `authorization`, or `?` and the name of a query parameter, such as
+    /// `?key`. `value` is the whole value, such as `Bearer secret`. The route answers 401 to another value, and to a
+    /// request without a key if the route has no price.
     pub fn accepts_key(mut self, place: &str, value: &str) -> Self {
         self.key = Some(AcceptedKey {
             place: place.to_owned(),
             value: value.to_owned(),
-            spent: None,
+            quota: None,
         });
         self
     }
 
-    /// The key is good for so many calls, and then turned away with this status, such as 429.
-    pub fn key_spent_after(mut self, calls: usize, status: u16) -> Self {
+    /// Limits the key to this many calls. Later calls are answered with this status, such as 429.
+    ///
+    /// Call it after [`accepts_key`](Self::accepts_key).
+    pub fn key_quota(mut self, calls: usize, status: u16) -> Self {
         match (StatusCode::from_u16(status), &mut self.key) {
-            (Ok(status), Some(key)) => key.spent = Some((calls, status)),
+            (Ok(status), Some(key)) => key.quota = Some((calls, status)),
             _ => {
                 self.mistake =
-                    Some("key_spent_after takes a status, and follows accepts_key".to_owned())
+                    Some("call key_quota after accepts_key, with a valid status".to_owned())
             }
         }
         self
     }
 
-    /// What it costs, in the route's token.
+    /// Sets the price. It is paid in the route's token.
     pub fn price(mut self, price: Usd) -> Self {
         self.price = Price::Dollars(price);
         self
     }
 
-    /// Exactly these elements of `accepts`, byte for byte, in place of an offer made from price,
-    /// token and payee. They may say anything that is JSON; what can be paid by an `exact` payment
-    /// is verified and settled, the rest is only offered.
+    /// Sets the elements of `accepts`, byte for byte. They replace the offer made from price, token and payee.
+    ///
+    /// Any JSON is possible. The paywall verifies and settles payments for `exact` offers. It states the other offers
+    /// and accepts no payment for them.
     pub fn offers<T: Into<String>>(mut self, offers: impl IntoIterator<Item = T>) -> Self {
         let offers: Result<Vec<_>, _> = offers
             .into_iter()
@@ -181,120 +193,123 @@ impl Route {
             .collect();
         match offers {
             Ok(offers) => self.price = Price::Offers(offers),
-            Err(error) => self.blunder(format!("an offer is not JSON: {error}")),
+            Err(error) => self.add_mistake(format!("an offer is not JSON: {error}")),
         }
         self
     }
 
-    /// The token to be paid in; the paywall's unless set, which is USDC on Base Sepolia.
+    /// Sets the token. The default is the paywall's token.
     pub fn asset(mut self, asset: Asset) -> Self {
         self.asset = Some(asset);
         self
     }
 
-    /// Who is to be paid; the paywall's payee unless set.
+    /// Sets the payee. The default is the paywall's payee.
     pub fn pay_to(mut self, payee: Address) -> Self {
         self.pay_to = Some(payee);
         self
     }
 
-    /// `maxTimeoutSeconds` of the offer; 60 unless set.
+    /// Sets `maxTimeoutSeconds` of the offer. The default is 60.
     pub fn max_timeout_seconds(mut self, seconds: u64) -> Self {
         self.max_timeout_seconds = seconds;
         self
     }
 
-    /// Speaks x402 version 1: terms in the body, `X-PAYMENT`.
+    /// Uses x402 version 1: terms in the body, payment in `X-PAYMENT`.
     pub fn v1(mut self) -> Self {
         self.versions = vec![Version::V1];
         self
     }
 
-    /// Speaks both versions at once: version 2's terms in the header, version 1's in the body.
+    /// Uses both versions at once: version 2's terms in the header, version 1's terms in the body.
     pub fn v1_and_v2(mut self) -> Self {
         self.versions = vec![Version::V2, Version::V1];
         self
     }
 
-    /// Settles before it does its work, and says so in the offer.
+    /// Settles before it produces the content, and states this in the offer.
     pub fn upfront(mut self) -> Self {
         self.flow = Flow::Upfront;
         self
     }
 
-    /// The status of the answer. One of 400 and above is a failed work, which an honest seller does
-    /// not settle unless it settled [`upfront`](Self::upfront).
+    /// Sets the status of the answer.
+    ///
+    /// An honest seller does not settle a payment if the status is 400 or above, unless it settles
+    /// [`upfront`](Self::upfront).
     pub fn status(mut self, status: u16) -> Self {
         match StatusCode::from_u16(status) {
             Ok(status) => self.status = status,
-            Err(_) => self.blunder(format!("{status} is not a status")),
+            Err(_) => self.add_mistake(format!("{status} is not an HTTP status")),
         }
         self
     }
 
-    /// A header of the answer.
+    /// Adds a header to the answer.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match header(name, value) {
             Ok((name, value)) => drop(self.headers.append(name, value)),
-            Err(mistake) => self.blunder(mistake),
+            Err(mistake) => self.add_mistake(mistake),
         }
         self
     }
 
-    /// A header of every 402 of this route.
+    /// Adds a header to every 402 of this route.
     pub fn challenge_header(mut self, name: &str, value: &str) -> Self {
         match header(name, value) {
             Ok((name, value)) => drop(self.challenge_headers.append(name, value)),
-            Err(mistake) => self.blunder(mistake),
+            Err(mistake) => self.add_mistake(mistake),
         }
         self
     }
 
-    /// The body of the answer.
+    /// Sets the body of the answer.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.content = Content::Bytes(body.into());
         self
     }
 
-    /// A body of JSON.
+    /// Sets a JSON body and its content type.
     pub fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json")
             .body(body.to_string())
     }
 
-    /// A body in chunks, of unstated length.
+    /// Sets a body in chunks, without a `Content-Length`.
     pub fn chunks<T: Into<Bytes>>(mut self, chunks: impl IntoIterator<Item = T>) -> Self {
         self.content = Content::Chunks(chunks.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Server-sent events with these data, in chunks.
+    /// Sets a body of server-sent events with these data, one event in each chunk.
     pub fn events<T: fmt::Display>(self, data: impl IntoIterator<Item = T>) -> Self {
         let events = data.into_iter().map(|data| format!("data: {data}\n\n"));
         self.header("content-type", "text/event-stream")
             .chunks(events.collect::<Vec<_>>())
     }
 
-    /// Answers with the body and content type of the request.
+    /// Answers with the body and the content type of the request.
     pub fn echo(mut self) -> Self {
         self.content = Content::Echo;
         self
     }
 
-    /// Redirects with 307, to a path or a URL; set another [`status`](Self::status) after it.
+    /// Redirects with 307 to a path or a URL. Call [`status`](Self::status) afterwards to set another status.
     pub fn redirect(self, to: &str) -> Self {
         self.status(307).header(LOCATION.as_str(), to)
     }
 
-    /// Declares an extension in version 2's terms, which a buyer that sends extensions must echo.
+    /// Declares an extension in version 2's terms. A buyer that sends extensions must repeat it.
     pub fn extension(mut self, name: &str, declaration: Value) -> Self {
         self.extensions.insert(name.to_owned(), declaration);
         self
     }
 
-    /// Asks for a payment identifier, and answers 400 to a payment without one if it is required.
-    /// The same payment under the same identifier gets the same answer again; another payment under
-    /// it gets 409.
+    /// Asks for a payment identifier. If it is `required`, a payment without one is answered with 400.
+    ///
+    /// The same payment with the same identifier gets the same answer again. Another payment with that identifier is
+    /// answered with 409.
     pub fn payment_identifier(self, required: bool) -> Self {
         let schema = json!({ "type": "object", "properties": { "id": { "type": "string" } } });
         self.extension(
@@ -303,27 +318,28 @@ impl Route {
         )
     }
 
-    /// Answers a payment that was settled before, byte for byte the same, with what it answered
-    /// then. Otherwise it is refused, as official sellers do, because its nonce is used.
+    /// Answers a payment that was settled before with the same answer again.
+    ///
+    /// Without this setting the route refuses such a payment because its nonce is used, as official sellers do.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
     }
 
-    /// Misbehaves so, every time.
+    /// Adds a fault that strikes every time.
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.always.push(fault);
         self
     }
 
-    /// Misbehaves so once, on the fault's first occasion. Several strike one after the other.
+    /// Adds a fault that strikes once. Several of them strike one after the other, in this order.
     pub fn fault_once(mut self, fault: Fault) -> Self {
         self.faults.once.push(fault);
         self
     }
 
-    /// As a bazaar lists it: in the first version that it speaks.
-    pub(super) fn advertised(
+    /// Returns the listing of the route, in the first version that it supports.
+    pub(crate) fn advertisement(
         &self,
         conditions: &Conditions,
         url: &Url,
@@ -368,22 +384,23 @@ impl Route {
         item
     }
 
-    pub(super) fn covers(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         match self.path.strip_suffix('*') {
             Some(prefix) => path.starts_with(prefix),
             None => path == self.path,
         }
     }
 
-    pub(super) fn allows(&self, method: &Method) -> bool {
+    pub(crate) fn allows(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }
 
-    pub(super) fn speaks(&self, version: Version) -> bool {
+    pub(crate) fn supports(&self, version: Version) -> bool {
         self.versions.contains(&version)
     }
 
-    fn blunder(&mut self, mistake: String) {
+    /// Keeps the first mistake. The paywall reports it when it starts.
+    fn add_mistake(&mut self, mistake: String) {
         self.mistake.get_or_insert(mistake);
     }
 }

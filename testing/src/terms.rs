@@ -1,36 +1,34 @@
-//! What a route asks for: offers, and the 402 that carries them.
+//! The terms of a route: offers, and the 402 that carries them.
 
 use alloy::primitives::Address;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use bursar::x402::Flow;
-use bursar::x402::Version;
+use bursar::x402::{Flow, Version};
 use bursar::{Asset, Network, Usd};
 
-/// What a route costs.
+/// The price of a route.
 #[derive(Clone, Debug)]
-pub(super) enum Price {
+pub(crate) enum Price {
     Free,
     Dollars(Usd),
-    /// Elements of `accepts`, as they go on the wire.
+    /// Elements of `accepts`, as they are sent.
     Offers(Vec<Box<RawValue>>),
 }
 
-/// What an offer says besides its price.
+/// The parts of an offer other than its price.
 #[derive(Clone, Debug)]
-pub(super) struct Conditions {
-    pub(super) asset: Asset,
-    pub(super) pay_to: Address,
-    pub(super) max_timeout_seconds: u64,
-    pub(super) flow: Flow,
+pub(crate) struct Conditions {
+    pub(crate) asset: Asset,
+    pub(crate) pay_to: Address,
+    pub(crate) max_timeout_seconds: u64,
+    pub(crate) flow: Flow,
 }
 
 impl Conditions {
-    /// The offer of a price, as the official sellers write it; `None` for a price finer than the
-    /// token.
-    pub(super) fn offer(
+    /// Returns an offer as official sellers write it, or `None` if the price has more decimals than the token.
+    pub(crate) fn offer(
         &self,
         price: Usd,
         version: Version,
@@ -79,17 +77,17 @@ impl Conditions {
     }
 }
 
-/// A network as version 1 writes it.
-pub(super) fn legacy_name(network: Network) -> String {
+/// Returns the name of a network in version 1.
+pub(crate) fn legacy_name(network: Network) -> String {
     network
         .name()
         .map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
-/// A 402's terms.
+/// The terms in a 402.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     x402_version: Value,
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +98,7 @@ pub(super) struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    pub(super) fn v1(error: &'a str, accepts: &'a [Box<RawValue>]) -> Self {
+    pub(crate) fn v1(error: &'a str, accepts: &'a [Box<RawValue>]) -> Self {
         Self {
             x402_version: 1.into(),
             error,
@@ -110,7 +108,7 @@ impl<'a> Terms<'a> {
         }
     }
 
-    pub(super) fn v2(
+    pub(crate) fn v2(
         error: &'a str,
         resource: Value,
         accepts: &'a [Box<RawValue>],
@@ -126,15 +124,15 @@ impl<'a> Terms<'a> {
         }
     }
 
-    /// As of another version.
-    pub(super) fn of_version(self, version: Value) -> Self {
+    /// Replaces the version.
+    pub(crate) fn of_version(self, version: Value) -> Self {
         Self {
             x402_version: version,
             ..self
         }
     }
 
-    pub(super) fn json(&self) -> Vec<u8> {
+    pub(crate) fn json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }

@@ -1,23 +1,24 @@
-//! EIP-712 and EIP-3009, written from their texts. The client's own hashing is not used, so that a
-//! mistake in it shows as a signature that this paywall refuses.
+//! EIP-712 and EIP-3009, written from their specifications.
+//!
+//! This does not use the hashing of bursar. A mistake there makes a signature that the paywall refuses.
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use k256::elliptic_curve::sec1::ToSec1Point;
 
-use super::payment::Authorization;
+use crate::payment::Authorization;
 
 const DOMAIN_TYPE: &str =
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 const CANCEL_TYPE: &str = "CancelAuthorization(address authorizer,bytes32 nonce)";
 const TRANSFER_TYPE: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)";
 
-/// The domain that a token signs under.
-pub(super) struct Domain<'a> {
-    pub(super) name: &'a str,
-    pub(super) version: &'a str,
-    pub(super) chain_id: u64,
-    pub(super) contract: Address,
+/// The EIP-712 domain of a token.
+pub(crate) struct Domain<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) chain_id: u64,
+    pub(crate) contract: Address,
 }
 
 impl Domain<'_> {
@@ -33,8 +34,8 @@ impl Domain<'_> {
         )
     }
 
-    /// `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
-    pub(super) fn digest(&self, message: &Authorization) -> B256 {
+    /// Returns `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
+    pub(crate) fn digest(&self, message: &Authorization) -> B256 {
         let content = hash_struct(
             TRANSFER_TYPE,
             [
@@ -49,8 +50,8 @@ impl Domain<'_> {
         self.bind(content)
     }
 
-    /// The digest of the cancellation of a nonce.
-    pub(super) fn cancellation(&self, authorizer: Address, nonce: B256) -> B256 {
+    /// Returns the digest of a cancellation.
+    pub(crate) fn cancellation(&self, authorizer: Address, nonce: B256) -> B256 {
         self.bind(hash_struct(CANCEL_TYPE, [authorizer.into_word(), nonce]))
     }
 
@@ -66,7 +67,7 @@ impl Domain<'_> {
     }
 }
 
-/// `keccak256(typeHash ‖ encodeData(s))` for members that each fill one word.
+/// Returns `keccak256(typeHash ‖ encodeData(s))` for members of one word each.
 fn hash_struct<const N: usize>(encoded_type: &str, members: [B256; N]) -> B256 {
     let mut encoded = keccak256(encoded_type).to_vec();
     for member in members {
@@ -79,8 +80,8 @@ fn number(value: U256) -> B256 {
     B256::from(value.to_be_bytes::<32>())
 }
 
-/// Who signed, as USDC's `ECRecover` finds it: `v` is 27 or 28 and `s` is in the lower half.
-pub(super) fn recover(digest: B256, signature: &[u8; 65]) -> Option<Address> {
+/// Returns the signer, as USDC's `ECRecover` does: `v` must be 27 or 28, and `s` must be in the lower half.
+pub(crate) fn recover(digest: B256, signature: &[u8; 65]) -> Option<Address> {
     let (scalars, v) = signature.split_last_chunk::<1>()?;
     let odd = match v {
         [27] => false,
@@ -97,7 +98,7 @@ pub(super) fn recover(digest: B256, signature: &[u8; 65]) -> Option<Address> {
         RecoveryId::new(odd, false),
     )
     .ok()?;
-    // Ethereum's address: the last 20 bytes of the hash of both coordinates.
+    // An address is the last 20 bytes of the hash of both coordinates.
     let point = key.as_affine().to_sec1_point(false);
     Some(Address::from_word(keccak256(point.as_bytes().get(1..)?)))
 }
@@ -108,9 +109,9 @@ mod tests {
 
     use super::*;
 
-    /// The worked example of `@x402/evm` 2.27.0.
+    /// From the worked example of `@x402/evm` 2.27.0.
     #[test]
-    fn the_official_digest_and_its_signer_come_out() {
+    fn digest_and_signer_equal_the_official_example() {
         let domain = Domain {
             name: "USDC",
             version: "2",
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!(
             recover(digest, &signature),
             None,
-            "the contract takes 27 and 28 only"
+            "the contract accepts only 27 and 28"
         );
     }
 }

@@ -1,27 +1,28 @@
-//! What the official seller and facilitator check of a payment, in their order and in their words.
+//! The checks of official sellers and facilitators, in their order and with their error codes.
 
 use alloy::primitives::{Address, U256};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::chain::Token;
-use super::payment::{Authorization, Presented};
-use super::typed_data::{Domain, recover};
+use crate::chain::Token;
+use crate::payment::{Authorization, PresentedPayment};
+use crate::typed_data::{Domain, recover};
 use bursar::Network;
 use bursar::money::AssetRegistry;
 use bursar::x402::Version;
 
-/// Why a payment is refused, spelled as official sellers spell it.
-pub(super) type Reason = &'static str;
+/// The reason why a payment is refused, as official sellers write it.
+pub(crate) type Reason = &'static str;
 
-/// Facilitators want this long to settle, in seconds.
+/// The time that facilitators need to settle, in seconds.
 const SETTLING_TIME: u64 = 6;
 
-/// The offer that the payment takes up, and what it authorizes, all checked but for what the chain
-/// knows.
-pub(super) fn verify(
-    payment: &Presented,
+/// Verifies a payment against the offers. Returns its token and authorization.
+///
+/// The caller must check the nonce and the balance with the chain.
+pub(crate) fn verify(
+    payment: &PresentedPayment,
     offers: &[Box<RawValue>],
     extensions: &Map<String, Value>,
     now: u64,
@@ -32,7 +33,7 @@ pub(super) fn verify(
         return Err("invalid_x402_version");
     }
     let offer =
-        taken_up(json, offers, payment.version).ok_or("No matching payment requirements")?;
+        matching_offer(json, offers, payment.version).ok_or("No matching payment requirements")?;
     if payment.version == Version::V2 {
         check_echo(extensions, json.get("extensions"))?;
     }
@@ -44,7 +45,7 @@ pub(super) fn verify(
     Ok((token, authorization))
 }
 
-/// The fields of an offer that an `exact` payment is measured by.
+/// The fields of an offer that decide whether an `exact` payment matches it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Requirements {
@@ -65,16 +66,18 @@ struct Extra {
 }
 
 impl Requirements {
-    /// The EIP-712 domain as the seller states it.
+    /// Returns name and version of the EIP-712 domain that the seller states.
     fn domain(&self) -> Option<(&str, &str)> {
         let extra = self.extra.as_ref()?;
         Some((extra.name.as_deref()?, extra.version.as_deref()?))
     }
 }
 
-/// The offer that the buyer means. Version 2 echoes it; version 1 names scheme and network, and
-/// means the first of these.
-fn taken_up(json: &Value, offers: &[Box<RawValue>], version: Version) -> Option<Value> {
+/// Returns the offer that the payment is for.
+///
+/// A payment of version 2 repeats the offer. A payment of version 1 names scheme and network, and is for the first offer
+/// with these.
+fn matching_offer(json: &Value, offers: &[Box<RawValue>], version: Version) -> Option<Value> {
     let mut offers = offers
         .iter()
         .filter_map(|offer| serde_json::from_str::<Value>(offer.get()).ok());
@@ -94,7 +97,7 @@ fn taken_up(json: &Value, offers: &[Box<RawValue>], version: Version) -> Option<
     }
 }
 
-/// Every field the same, but for `extra`, to which a buyer may add.
+/// Returns whether all fields are equal. A buyer may add fields to `extra`.
 fn is_echo(offer: &Value, accepted: &Value) -> bool {
     let (Some(mut offer), Some(mut accepted)) =
         (offer.as_object().cloned(), accepted.as_object().cloned())
@@ -106,7 +109,7 @@ fn is_echo(offer: &Value, accepted: &Value) -> bool {
         && ours.is_none_or(|ours| theirs.is_some_and(|theirs| contains(&theirs, &ours)))
 }
 
-/// Whether `whole` has everything that `part` has.
+/// Returns whether `whole` contains all fields of `part`, at every depth.
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => part
@@ -116,7 +119,7 @@ fn contains(whole: &Value, part: &Value) -> bool {
     }
 }
 
-/// A buyer may leave extensions out altogether, and add to those it sends.
+/// Checks the extensions that the buyer repeats. A buyer may leave out all of them, and may add fields.
 fn check_echo(declared: &Map<String, Value>, sent: Option<&Value>) -> Result<(), Reason> {
     let Some(sent) = sent.and_then(Value::as_object) else {
         return Ok(());
@@ -138,10 +141,10 @@ fn check_echo(declared: &Map<String, Value>, sent: Option<&Value>) -> Result<(),
     }
 }
 
-/// The token, if the payer signed for it.
+/// Returns the token, if the payer signed for it.
 fn check_signature(
     offer: &Requirements,
-    payment: &Presented,
+    payment: &PresentedPayment,
     authorization: &Authorization,
 ) -> Result<Token, Reason> {
     if offer.scheme != "exact" {
@@ -196,7 +199,7 @@ fn check_terms(
     Ok(())
 }
 
-/// A seller's mistake about a token's domain, which its contract would refuse.
+/// Checks the seller's domain against the registry. The contract would refuse a payment with a wrong domain.
 fn check_domain(offer: &Requirements, token: Token) -> Result<(), Reason> {
     let known = AssetRegistry::stablecoins().find(token.network, token.contract);
     match (known, offer.domain()) {

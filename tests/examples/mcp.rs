@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bursar::mcp::{self, PaidTools, Server};
 use bursar::{Client, Ledger, LocalSigner, Policy, PriceOutcome, usd};
 use bursar_testing::{Paywall, Route};
-use bursar_tests::tools as shop;
+use bursar_tests::tool_server::{self, Style, ToolServer};
 use rmcp::ServiceExt;
 use serde_json::json;
 
@@ -24,8 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route(Route::get("/free").body("hello"))
         .start()
         .await?;
-    let seller = shop::ToolServer::new(Arc::new(paywall), shop::Style::Structured);
-    let (address, _door) = shop::open(seller, None).await;
+    let seller = ToolServer::new(Arc::new(paywall), Style::Structured);
+    let (address, _server) = tool_server::open(seller, None).await;
     let url = format!("http://{address}/mcp");
 
     // A limit for everything, and one for the tool.

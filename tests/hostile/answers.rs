@@ -2,12 +2,12 @@
 
 use bursar::policy::Rule;
 use bursar::{Address, ErrorKind, Url};
-use bursar_testing::{Fault, Forgery, Lie};
+use bursar_testing::{FalseTerms, Fault, Forgery};
 
-use crate::lies::STRANGER;
+use crate::terms::STRANGER;
 use crate::trial::{
-    PRICE, Trial, claimed, denied_again, elsewhere, paid, paid_in_vain, rejected, run, uncertain,
-    unpaid,
+    PRICE, Trial, claimed, denied_again, elsewhere, paid, paid_without_delivery, rejected, run,
+    uncertain, unpaid,
 };
 
 /// What sellers and the proxies before them answer when something is wrong.
@@ -17,13 +17,13 @@ const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 /// What is strange about the first answer, besides its terms.
 pub(crate) fn first(elsewhere: &Url) -> Vec<Trial> {
     let mut trials = vec![
-        paid(Fault::LongRetryAfter, PRICE).everywhere(),
-        paid(Fault::TrackingCookie, PRICE).everywhere(),
-        paid(Fault::StaleTerms(0), PRICE).everywhere(),
+        paid(Fault::LongRetryAfter, PRICE).in_all_versions(),
+        paid(Fault::TrackingCookie, PRICE).in_all_versions(),
+        paid(Fault::StaleTerms(0), PRICE).in_all_versions(),
     ];
     // Only a 402 asks for money.
     for status in [200, 401, 403, 404, 407, 429, 500] {
-        trials.push(unpaid(Fault::TermsUnder(status), status).everywhere());
+        trials.push(unpaid(Fault::TermsWithStatus(status), status).in_all_versions());
     }
     for status in REDIRECTS {
         trials.push(
@@ -34,7 +34,7 @@ pub(crate) fn first(elsewhere: &Url) -> Vec<Trial> {
                 },
                 status,
             )
-            .everywhere(),
+            .in_all_versions(),
         );
         let plain: Url = "http://seller.example/report".parse().unwrap();
         trials.push(unpaid(
@@ -50,15 +50,15 @@ pub(crate) fn statuses(elsewhere: &Url) -> Vec<Trial> {
     let mut trials = vec![
         uncertain(Fault::ServerErrorAfterSettle, 502)
             .settled(1)
-            .everywhere(),
-        uncertain(Fault::RedirectAfterPayment(elsewhere.clone()), 307).everywhere(),
+            .in_all_versions(),
+        uncertain(Fault::RedirectAfterPayment(elsewhere.clone()), 307).in_all_versions(),
     ];
     for status in FAILURES {
-        trials.push(uncertain(Fault::StatusBeforeSettle(status), status).everywhere());
+        trials.push(uncertain(Fault::StatusBeforeSettle(status), status).in_all_versions());
         trials.push(
             uncertain(Fault::StatusAfterSettle(status), status)
                 .settled(1)
-                .everywhere(),
+                .in_all_versions(),
         );
     }
     for status in REDIRECTS {
@@ -66,14 +66,19 @@ pub(crate) fn statuses(elsewhere: &Url) -> Vec<Trial> {
             status,
             to: elsewhere.clone(),
         };
-        trials.push(uncertain(fault, status).settled(1).everywhere());
+        trials.push(uncertain(fault, status).settled(1).in_all_versions());
     }
     trials
 }
 
 pub(crate) fn receipts() -> Vec<Trial> {
     let forged = Fault::ForgedReceipt;
-    let unproven = |fault| uncertain(fault, 200).settled(1).delivered().everywhere();
+    let unproven = |fault| {
+        uncertain(fault, 200)
+            .settled(1)
+            .delivered()
+            .in_all_versions()
+    };
     vec![
         unproven(Fault::NoReceipt),
         unproven(Fault::MalformedReceipt),
@@ -86,30 +91,30 @@ pub(crate) fn receipts() -> Vec<Trial> {
         // Only the chain could tell that these are wrong. They release nothing.
         claimed(forged(Forgery::Transaction), 200)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
         claimed(forged(Forgery::OtherPurchase), 200)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
         claimed(forged(Forgery::Amount), 200)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
         claimed(Fault::InventedReceipt, 200)
             .settled(0)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
         uncertain(Fault::DeliverUnsettled, 200)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
         paid(Fault::EmptyAfterSettle, PRICE)
             .undelivered()
-            .everywhere(),
+            .in_all_versions(),
     ]
 }
 
 /// A 402 that answers a payment: never paid again unless the caller said so, and never beside the
 /// first.
 pub(crate) fn second_402() -> Vec<Trial> {
-    let same = || Lie::Words("Payment required".to_owned());
+    let same = || FalseTerms::Text("Payment required".to_owned());
     vec![
         rejected(Fault::SettlementFailure, ErrorKind::SettlementFailed),
         // Version 1 states its terms with every failure.
@@ -121,63 +126,63 @@ pub(crate) fn second_402() -> Vec<Trial> {
         .settled(1),
         rejected(Fault::SettlementPending, ErrorKind::SettlementPending)
             .settled(1)
-            .everywhere(),
-        rejected(Fault::PendingUnsettled, ErrorKind::SettlementPending).everywhere(),
+            .in_all_versions(),
+        rejected(Fault::PendingUnsettled, ErrorKind::SettlementPending).in_all_versions(),
         // A 402 that states no terms, such as a proxy's.
-        rejected(Fault::StatusBeforeSettle(402), ErrorKind::SettlementFailed).everywhere(),
+        rejected(Fault::StatusBeforeSettle(402), ErrorKind::SettlementFailed).in_all_versions(),
         rejected(Fault::StatusAfterSettle(402), ErrorKind::SettlementFailed)
             .settled(1)
-            .everywhere(),
-        rejected(Fault::RejectAgain, ErrorKind::Rejected).everywhere(),
-        rejected(Fault::QuotePayment, ErrorKind::Rejected).everywhere(),
-        rejected(Fault::Requote(same()), ErrorKind::Rejected).everywhere(),
+            .in_all_versions(),
+        rejected(Fault::DoublePrice, ErrorKind::Rejected).in_all_versions(),
+        rejected(Fault::QuotePayment, ErrorKind::Rejected).in_all_versions(),
+        rejected(Fault::Requote(same()), ErrorKind::Rejected).in_all_versions(),
         rejected(
-            Fault::Requote(Lie::Words("\u{1b}[2J\u{202e}pay again".to_owned())),
+            Fault::Requote(FalseTerms::Text("\u{1b}[2J\u{202e}pay again".to_owned())),
             ErrorKind::Rejected,
         )
-        .everywhere(),
-        rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).everywhere(),
+        .in_all_versions(),
+        rejected(Fault::Requote(FalseTerms::Price(2)), ErrorKind::Rejected).in_all_versions(),
         rejected(Fault::RequoteAfterSettle(same()), ErrorKind::Rejected)
             .settled(1)
-            .everywhere(),
+            .in_all_versions(),
         rejected(
-            Fault::RequoteAfterSettle(Lie::Price(2)),
+            Fault::RequoteAfterSettle(FalseTerms::Price(2)),
             ErrorKind::Rejected,
         )
         .settled(1)
-        .everywhere(),
+        .in_all_versions(),
     ]
 }
 
 /// As [`second_402`], where the caller accepts new terms.
 pub(crate) fn accepted_terms() -> Vec<Trial> {
-    let same = || Lie::Words("Payment required".to_owned());
+    let same = || FalseTerms::Text("Payment required".to_owned());
     let accepting = |trial: Trial| {
         trial
             .request(|request| request.accept_new_terms())
-            .everywhere()
+            .in_all_versions()
     };
     let refused = |lie| rejected(Fault::Requote(lie), ErrorKind::NotPayable);
     let denied = |lie, rule| denied_again(Fault::Requote(lie), rule);
     [
         // Signed once more, and once only, with the same nonce.
         rejected(Fault::Requote(same()), ErrorKind::Rejected).signatures(2),
-        rejected(Fault::Requote(Lie::Price(2)), ErrorKind::Rejected).signatures(2),
+        rejected(Fault::Requote(FalseTerms::Price(2)), ErrorKind::Rejected).signatures(2),
         rejected(
-            Fault::RequoteAfterSettle(Lie::Price(2)),
+            Fault::RequoteAfterSettle(FalseTerms::Price(2)),
             ErrorKind::Rejected,
         )
         .signatures(2)
         .settled(1),
-        denied(Lie::Price(1_000), Rule::PerPayment),
-        denied(Lie::PayTo(STRANGER), Rule::PayeeChanged),
-        denied(Lie::PayTo(Address::ZERO), Rule::PayeeImpossible),
-        refused(Lie::Token(STRANGER)),
-        refused(Lie::Network("base".to_owned())),
-        refused(Lie::Amount("\"01000\"".to_owned())),
-        refused(Lie::NoOffers),
+        denied(FalseTerms::Price(1_000), Rule::PerPayment),
+        denied(FalseTerms::PayTo(STRANGER), Rule::PayeeChanged),
+        denied(FalseTerms::PayTo(Address::ZERO), Rule::PayeeImpossible),
+        refused(FalseTerms::Token(STRANGER)),
+        refused(FalseTerms::Network("base".to_owned())),
+        refused(FalseTerms::Amount("\"01000\"".to_owned())),
+        refused(FalseTerms::NoOffers),
         denied_again(
-            Fault::RequoteAfterSettle(Lie::PayTo(STRANGER)),
+            Fault::RequoteAfterSettle(FalseTerms::PayTo(STRANGER)),
             Rule::PayeeChanged,
         )
         .settled(1),
@@ -189,7 +194,7 @@ pub(crate) fn accepted_terms() -> Vec<Trial> {
 /// A receipt that is true, under a 402 with the terms again.
 pub(crate) fn paid_402() -> Vec<Trial> {
     let fault = Fault::ForgedReceipt(Forgery::WithTerms);
-    vec![paid_in_vain(fault, ErrorKind::Rejected).everywhere()]
+    vec![paid_without_delivery(fault, ErrorKind::Rejected).in_all_versions()]
 }
 
 pub(crate) fn all(elsewhere: &Url) -> Vec<Trial> {

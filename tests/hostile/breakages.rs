@@ -29,7 +29,7 @@ fn headless() -> [(Breakage, ErrorKind); 9] {
         (Breakage::Cut(60), ErrorKind::Transport),
         (slow(), ErrorKind::Timeout),
         (Breakage::Garbage, ErrorKind::Transport),
-        (Breakage::EndlessHead, ErrorKind::Transport),
+        (Breakage::EndlessHeaders, ErrorKind::Transport),
         (Breakage::ManyHeaders(1_000), ErrorKind::Transport),
     ]
 }
@@ -39,11 +39,15 @@ pub(crate) fn before_payment() -> Vec<Trial> {
     let terms = Fault::BreakTerms;
     let mut trials: Vec<Trial> = headless()
         .into_iter()
-        .map(|(breakage, kind)| trial(terms(breakage), kind).everywhere().bytes(BUFFERS))
+        .map(|(breakage, kind)| {
+            trial(terms(breakage), kind)
+                .in_all_versions()
+                .bytes(BUFFERS)
+        })
         .collect();
     trials.push(trial(terms(Breakage::EndlessHints), ErrorKind::Timeout).bytes(u64::MAX));
     trials.extend([
-        paid(terms(Breakage::ManyHeaders(20)), PRICE).everywhere(),
+        paid(terms(Breakage::ManyHeaders(20)), PRICE).in_all_versions(),
         trial(terms(Breakage::Cut(300)), ErrorKind::Transport).v1(),
         trial(terms(Breakage::ShortBody), ErrorKind::Transport).v1(),
         trial(terms(Breakage::HangingBody), ErrorKind::Timeout).v1(),
@@ -56,7 +60,7 @@ pub(crate) fn before_payment() -> Vec<Trial> {
         trial(Fault::HangingBody402, ErrorKind::Timeout).v1(),
         trial(Fault::HugeHeader(100_000), ErrorKind::Malformed),
         trial(Fault::HugeHeader(1 << 20), ErrorKind::Transport)
-            .everywhere()
+            .in_all_versions()
             .bytes(BUFFERS),
         // The header of version 2 is all there; nothing waits for the body, or reads it.
         paid(terms(Breakage::ShortBody), PRICE),
@@ -65,7 +69,7 @@ pub(crate) fn before_payment() -> Vec<Trial> {
         paid(terms(Breakage::GzipBomb(GZIP_BOMB)), PRICE),
         paid(Fault::HugeBody402(BOMB), PRICE).bytes(BUFFERS),
         paid(Fault::HangingBody402, PRICE),
-        paid(terms(Breakage::Surplus), PRICE).everywhere(),
+        paid(terms(Breakage::ExtraResponse), PRICE).in_all_versions(),
     ]);
     #[cfg(feature = "gzip")]
     trials.push(trial(terms(Breakage::GzipBomb(GZIP_BOMB)), ErrorKind::Malformed).v1());
@@ -81,17 +85,17 @@ pub(crate) fn before_settling() -> Vec<Trial> {
         .collect();
     trials.push(lost(fault(Breakage::EndlessHints), ErrorKind::Timeout).bytes(u64::MAX));
     trials.push(
-        uncertain(fault(Breakage::Surplus), 200)
+        uncertain(fault(Breakage::ExtraResponse), 200)
             .delivered()
-            .everywhere(),
+            .in_all_versions(),
     );
     for breakage in bodies() {
-        trials.push(uncertain(fault(breakage), 200).hasty());
+        trials.push(uncertain(fault(breakage), 200).impatient());
     }
     trials.push(
-        lost(Fault::SettleWhenGone, ErrorKind::Timeout)
+        lost(Fault::SettleAfterDisconnect, ErrorKind::Timeout)
             .settled(1)
-            .everywhere(),
+            .in_all_versions(),
     );
     trials
 }
@@ -104,7 +108,7 @@ pub(crate) fn after_settling() -> Vec<Trial> {
         .map(|(breakage, kind)| {
             lost(fault(breakage), kind)
                 .settled(1)
-                .everywhere()
+                .in_all_versions()
                 .bytes(BUFFERS)
         })
         .collect();
@@ -113,25 +117,25 @@ pub(crate) fn after_settling() -> Vec<Trial> {
             .settled(1)
             .bytes(u64::MAX),
     );
-    trials.push(paid(fault(Breakage::Surplus), PRICE));
+    trials.push(paid(fault(Breakage::ExtraResponse), PRICE));
     for breakage in bodies() {
         // The receipt is in the head: the money is accounted for, whatever becomes of the body.
-        trials.push(paid(fault(breakage), PRICE).undelivered().hasty());
+        trials.push(paid(fault(breakage), PRICE).undelivered().impatient());
     }
     trials.push(
         lost(Fault::DropAfterSettle, ErrorKind::Transport)
             .settled(1)
-            .everywhere(),
+            .in_all_versions(),
     );
     trials.push(
         lost(Fault::HangAfterSettle, ErrorKind::Timeout)
             .settled(1)
-            .everywhere(),
+            .in_all_versions(),
     );
     trials.push(
         paid(Fault::BrokenBodyAfterSettle, PRICE)
             .undelivered()
-            .everywhere(),
+            .in_all_versions(),
     );
     trials
 }

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 
 use bursar::Url;
-use bursar_testing::{Breakage, Fault, Forgery, Lie};
+use bursar_testing::{Breakage, FalseTerms, Fault, Forgery};
 
-use crate::{answers, breakages, lies};
+use crate::{answers, breakages, terms};
 
 #[test]
 fn every_fault_has_a_trial() {
     let elsewhere: Url = "http://127.0.0.1:9/".parse().unwrap();
     let trials = [
-        lies::all(&elsewhere),
+        terms::all(&elsewhere),
         breakages::all(),
         answers::all(&elsewhere),
     ]
@@ -21,7 +21,7 @@ fn every_fault_has_a_trial() {
         tried.insert(("Fault", fault.name()));
         match fault {
             Fault::Terms(lie) | Fault::Requote(lie) | Fault::RequoteAfterSettle(lie) => {
-                tried.insert(("Lie", lie.name()));
+                tried.insert(("FalseTerms", lie.name()));
             }
             Fault::BreakTerms(breakage) => {
                 tried.insert(("Breakage of terms", breakage.name()));
@@ -40,7 +40,7 @@ fn every_fault_has_a_trial() {
     }
     for (kind, names) in [
         ("Fault", Fault::NAMES),
-        ("Lie", Lie::NAMES),
+        ("FalseTerms", FalseTerms::NAMES),
         ("Forgery", Forgery::NAMES),
         ("Breakage of terms", Breakage::NAMES),
         ("Breakage before settling", Breakage::NAMES),

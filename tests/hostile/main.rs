@@ -15,6 +15,7 @@
 mod answers;
 mod breakages;
 mod complete;
-mod lies;
+mod inspect;
 mod purchases;
+mod terms;
 mod trial;

@@ -1,72 +1,33 @@
 //! More than one purchase, or one that is asked for more than once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use bursar::ledger::{Filter, State};
-use bursar::money::AssetRegistry;
+use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::primitives::U256;
 use bursar::{
-    Asset, ClientBuilder, ErrorKind, Network, PaymentStatus, RequestBuilder, ResponseExt,
+    Client, ClientBuilder, ErrorKind, PaymentStatus, RequestBuilder, ResponseExt, Signer,
     Timestamp, usd,
 };
-use bursar_testing::{Breakage, Fault, Forgery, Lie, Paywall, Route};
-
+use bursar_testing::{Breakage, FalseTerms, Fault, Forgery, Paywall, Route};
+use bursar_tests::clock::{DAY, TestClock};
+use bursar_tests::paywall::{open, payment_status, policy, purchases};
+use bursar_tests::signatures::{SignatureLog, wallet};
 use tokio::task::JoinSet;
 
-use crate::trial::{PRICE, Signed, open, policy, report, wallet};
-
-/// Noon of a Monday, in Unix seconds.
-const NOON: u64 = 1_741_608_000;
-
-pub(crate) fn usdc() -> Asset {
-    AssetRegistry::stablecoins()
-        .find_symbol(Network::from_chain_id(84_532), "USDC")
-        .unwrap()
-        .clone()
-}
+use crate::trial::{PRICE, client, idempotent_report};
 
 fn taken(seller: &Paywall) -> U256 {
-    seller.spent_by(bursar::Signer::address(&wallet()))
+    seller.paid_by(Signer::address(&wallet()))
 }
 
-fn payment_status(result: Result<reqwest::Response, bursar::Error>) -> PaymentStatus {
-    result.map_or_else(
-        |error| error.payment_status(),
-        |response| response.payment_status(),
-    )
-}
-
-/// A time that stands still until it is moved.
-#[derive(Clone)]
-struct Hands(Arc<AtomicU64>);
-
-impl Hands {
-    fn at(seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(seconds)))
-    }
-
-    fn set(&self, seconds: u64) {
-        self.0.store(seconds, Ordering::SeqCst);
-    }
-
-    fn clock(&self) -> impl Fn() -> Timestamp + Send + Sync + use<> {
-        let hands = Arc::clone(&self.0);
-        move || Timestamp::from_secs(hands.load(Ordering::SeqCst))
-    }
-
-    /// A seller and a buyer that go by it.
-    async fn meet(&self, route: Route, builder: ClientBuilder) -> (Paywall, bursar::Client) {
-        let seller = Paywall::builder()
-            .route(route)
-            .clock(self.clock())
-            .start()
-            .await
-            .unwrap();
-        (seller, builder.clock(self.clock()).build().unwrap())
-    }
+/// Starts a seller and builds a client that share a clock.
+async fn meet(clock: &TestClock, route: Route, client: ClientBuilder) -> (Paywall, Client) {
+    let seller = Paywall::builder()
+        .route(route)
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    (seller, client.clock(clock.clone()).build().unwrap())
 }
 
 /// Sellers that take the money and lose the answer, or deny that they took it.
@@ -80,7 +41,7 @@ fn losers() -> Vec<Fault> {
         Fault::BreakAfterSettle(Breakage::Reset),
         Fault::BreakAfterSettle(Breakage::Cut(20)),
         Fault::BreakAfterSettle(Breakage::Garbage),
-        Fault::RequoteAfterSettle(Lie::Price(2)),
+        Fault::RequoteAfterSettle(FalseTerms::Price(2)),
         Fault::SettlementPending,
         Fault::ForgedReceipt(Forgery::Failure),
         Fault::NoReceipt,
@@ -89,9 +50,9 @@ fn losers() -> Vec<Fault> {
 
 /// Buys the report again and again, the fourth time from a seller that has become honest.
 async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
-    let seller = open(report().fault(fault.clone())).await;
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
+    let seller = open(idempotent_report().fault(fault.clone())).await;
     let buy = || name(client.get(seller.url("/report"))).send();
     for _ in 0..3 {
         assert_eq!(
@@ -100,7 +61,7 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
             "{fault:?}"
         );
     }
-    seller.reform();
+    seller.clear_faults();
     let response = buy()
         .await
         .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
@@ -113,19 +74,14 @@ async fn retry(fault: Fault, name: fn(RequestBuilder) -> RequestBuilder) {
     );
     assert_eq!(
         (
-            signed.all().len(),
+            signed.count(),
             seller.settlements().len(),
-            seller.cash_in()
+            seller.settle_presented()
         ),
         (1, 1, 0),
         "{fault:?}"
     );
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    let purchases = purchases(&client).await;
     assert_eq!(
         (purchases.len(), purchases[0].state),
         (1, State::Settled),
@@ -171,27 +127,22 @@ async fn wherever_a_paid_answer_is_cut_the_payment_is_known() {
 }
 
 async fn cut_off(fault: Fault, settled: usize) -> PaymentStatus {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
-    let seller = open(report().fault(fault.clone())).await;
-    let spend = payment_status(client.get(seller.url("/report")).send().await);
-    assert_ne!(spend, PaymentStatus::NotPaid, "{fault:?}");
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
+    let seller = open(idempotent_report().fault(fault.clone())).await;
+    let status = payment_status(client.get(seller.url("/report")).send().await);
+    assert_ne!(status, PaymentStatus::NotPaid, "{fault:?}");
     assert!(
-        settled == 1 || spend == PaymentStatus::MaybePaid,
+        settled == 1 || status == PaymentStatus::MaybePaid,
         "{fault:?}"
     );
     assert_eq!(
-        (signed.all().len(), seller.settlements().len()),
+        (signed.count(), seller.settlements().len()),
         (1, settled),
         "{fault:?}"
     );
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
-    let state = if spend == PaymentStatus::Paid {
+    let purchases = purchases(&client).await;
+    let state = if status == PaymentStatus::Paid {
         State::Settled
     } else {
         State::Unresolved
@@ -201,7 +152,7 @@ async fn cut_off(fault: Fault, settled: usize) -> PaymentStatus {
         (1, state),
         "{fault:?}"
     );
-    spend
+    status
 }
 
 /// Runs them all at once, because a client waits before it presents a payment again.
@@ -211,66 +162,63 @@ async fn at_once<T: Send + 'static>(
     tasks.into_iter().collect::<JoinSet<T>>().join_all().await
 }
 
+fn rising_price() -> Route {
+    idempotent_report().fault(Fault::Terms(FalseTerms::RisingPrice(25)))
+}
+
 #[tokio::test]
-async fn a_price_that_creeps_is_stopped_where_the_policy_says() {
-    let signed = Signed::default();
-    let client = signed.client(policy().max_price_rise(30)).build().unwrap();
-    let seller = open(report().fault(Fault::Terms(Lie::CreepingPrice(25)))).await;
-    let buy = || client.get(seller.url("/report")).send();
-    assert_eq!(
-        buy()
-            .await
-            .unwrap()
-            .receipt()
-            .unwrap()
-            .payment()
-            .amount
-            .to_string(),
-        "0.01 USDC"
-    );
-    assert_eq!(
-        buy()
-            .await
-            .unwrap()
-            .receipt()
-            .unwrap()
-            .payment()
-            .amount
-            .to_string(),
-        "0.0125 USDC"
-    );
-    // 0.015, 0.0175, 0.02: a fifth, a sixth, a seventh more, each within a third.
-    for _ in 0..3 {
-        buy().await.unwrap();
-    }
-    // The total is what a limit is for.
-    let thrifty = Signed::default();
-    let client = thrifty
-        .client(policy().rolling(Duration::from_secs(86_400), usd!("0.03")))
+async fn a_price_may_rise_within_the_maximum_rise() {
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy().max_price_rise(30))
         .build()
         .unwrap();
-    let seller = open(report().fault(Fault::Terms(Lie::CreepingPrice(25)))).await;
+    let seller = open(rising_price()).await;
+    let buy = async || {
+        let response = client.get(seller.url("/report")).send().await.unwrap();
+        let payment = response.receipt().unwrap().payment();
+        payment.amount.to_string()
+    };
+    assert_eq!(buy().await, "0.01 USDC");
+    assert_eq!(buy().await, "0.0125 USDC");
+    // Each of the next prices is 20 % higher or less: 0.015, 0.0175, 0.02.
+    for _ in 0..3 {
+        buy().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rising_price_is_stopped_by_a_limit_on_the_total() {
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy().rolling(DAY, usd!("0.03")))
+        .build()
+        .unwrap();
+    let seller = open(rising_price()).await;
     let mut denied = None;
     for _ in 0..5 {
         denied = denied.or(client.get(seller.url("/report")).send().await.err());
     }
     assert_eq!(denied.unwrap().denial().unwrap().rule, Rule::Rolling);
     assert!(taken(&seller) <= U256::from(30_000));
+}
 
-    let steep = Signed::default();
-    let client = steep.client(policy().max_price_rise(20)).build().unwrap();
-    let seller = open(report().fault(Fault::Terms(Lie::CreepingPrice(25)))).await;
+#[tokio::test]
+async fn a_price_that_rises_above_the_maximum_rise_is_denied() {
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy().max_price_rise(20))
+        .build()
+        .unwrap();
+    let seller = open(rising_price()).await;
     client.get(seller.url("/report")).send().await.unwrap();
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(error.denial().unwrap().rule, Rule::PriceRise);
-    assert_eq!((steep.all().len(), taken(&seller)), (1, U256::from(PRICE)));
+    assert_eq!((signed.count(), taken(&seller)), (1, U256::from(PRICE)));
 }
 
 #[tokio::test]
 async fn a_pinned_payee_is_the_only_one() {
-    let signed = Signed::default();
-    let client = signed.client(policy().payee_pinned()).build().unwrap();
-    let seller = open(report().fault(Fault::Terms(Lie::PayToChanges))).await;
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy().payee_pinned()).build().unwrap();
+    let seller = open(idempotent_report().fault(Fault::Terms(FalseTerms::ChangingPayTo))).await;
     client.get(seller.url("/report")).send().await.unwrap();
     for _ in 0..3 {
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
@@ -281,9 +229,9 @@ async fn a_pinned_payee_is_the_only_one() {
     }
     assert_eq!(
         (
-            signed.all().len(),
+            signed.count(),
             seller.settlements().len(),
-            seller.cash_in()
+            seller.settle_presented()
         ),
         (1, 1, 0)
     );
@@ -292,12 +240,12 @@ async fn a_pinned_payee_is_the_only_one() {
 /// Sellers that take signatures, deny service and keep what they hold: all of it counts.
 #[tokio::test]
 async fn kept_payments_count_until_they_expire() {
-    let (hands, signed) = (Hands::at(NOON), Signed::default());
-    let builder = signed.client(policy().exposure(usd!("0.03")));
+    let (clock, signed) = (TestClock::default(), SignatureLog::default());
+    let builder = client(&signed, policy().exposure(usd!("0.03")));
     let route = Route::any("/*")
         .price(usd!("0.01"))
         .fault(Fault::StatusBeforeSettle(500));
-    let (seller, client) = hands.meet(route, builder).await;
+    let (seller, client) = meet(&clock, route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
     for path in ["/1", "/2", "/3"] {
         assert_eq!(payment_status(buy(path).await), PaymentStatus::MaybePaid);
@@ -307,62 +255,63 @@ async fn kept_payments_count_until_they_expire() {
         (error.payment_status(), error.denial().unwrap().rule),
         (PaymentStatus::NotPaid, Rule::Exposure)
     );
-    assert_eq!(signed.all().len(), 3);
+    assert_eq!(signed.count(), 3);
 
     // At the last moment the seller can still take it all, and no more; a moment later, nothing.
     let valid_before = signed.all()[0].valid_before();
-    hands.set(valid_before - 1);
+    clock.set(Timestamp::from_secs(valid_before - 1));
     assert_eq!(
         buy("/5").await.unwrap_err().denial().unwrap().rule,
         Rule::Exposure
     );
-    assert_eq!((seller.cash_in(), taken(&seller)), (3, U256::from(30_000)));
-    let counted: U256 = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
+    assert_eq!(
+        (seller.settle_presented(), taken(&seller)),
+        (3, U256::from(30_000))
+    );
+    let counted: U256 = purchases(&client)
         .await
-        .unwrap()
         .iter()
-        .map(|entry| entry.value)
+        .map(|purchase| purchase.value)
         .sum();
     assert_eq!(counted, taken(&seller));
 }
 
 #[tokio::test]
 async fn expired_payments_cannot_be_cashed_and_still_count_over_time() {
-    let (hands, signed) = (Hands::at(NOON), Signed::default());
-    let day = Duration::from_secs(86_400);
-    let builder = signed.client(policy().exposure(usd!("0.01")).rolling(day, usd!("0.02")));
+    let (clock, signed) = (TestClock::default(), SignatureLog::default());
+    let builder = client(
+        &signed,
+        policy().exposure(usd!("0.01")).rolling(DAY, usd!("0.02")),
+    );
     let route = Route::any("/*")
         .price(usd!("0.01"))
         .fault(Fault::StatusBeforeSettle(500));
-    let (seller, client) = hands.meet(route, builder).await;
+    let (seller, client) = meet(&clock, route, builder).await;
     let buy = |path: &str| client.get(seller.url(path)).send();
     assert_eq!(payment_status(buy("/1").await), PaymentStatus::MaybePaid);
-    hands.set(signed.all()[0].valid_before());
-    assert_eq!(seller.cash_in(), 0);
+    clock.set(Timestamp::from_secs(signed.all()[0].valid_before()));
+    assert_eq!(seller.settle_presented(), 0);
     assert_eq!(
         buy("/2").await.unwrap_err().denial().unwrap().rule,
         Rule::Exposure,
         "blocks date themselves"
     );
-    hands.set(signed.all()[0].valid_before() + 61);
+    clock.set(Timestamp::from_secs(signed.all()[0].valid_before() + 61));
     assert_eq!(payment_status(buy("/3").await), PaymentStatus::MaybePaid);
-    hands.set(signed.all()[1].valid_before() + 61);
+    clock.set(Timestamp::from_secs(signed.all()[1].valid_before() + 61));
     // No proof that the first two were not paid: they count until their day is over.
     assert_eq!(
         buy("/4").await.unwrap_err().denial().unwrap().rule,
         Rule::Rolling
     );
-    assert_eq!((signed.all().len(), seller.cash_in()), (2, 0));
+    assert_eq!((signed.count(), seller.settle_presented()), (2, 0));
 }
 
 #[tokio::test]
 async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
-    let seller = open(report().fault(Fault::Requote(Lie::Price(2)))).await;
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
+    let seller = open(idempotent_report().fault(Fault::Requote(FalseTerms::Price(2)))).await;
     let error = client
         .get(seller.url("/report"))
         .accept_new_terms()
@@ -380,13 +329,8 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
         .collect();
     assert_eq!(values, [U256::from(10_000), U256::from(20_000)]);
 
-    assert_eq!(seller.cash_in(), 1);
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    assert_eq!(seller.settle_presented(), 1);
+    let purchases = purchases(&client).await;
     assert_eq!(
         (purchases.len(), purchases[0].value),
         (1, U256::from(20_000)),
@@ -398,8 +342,8 @@ async fn old_and_new_terms_of_one_purchase_exclude_each_other() {
 /// A receipt that names another purchase's transaction is a claim, and releases nothing.
 #[tokio::test]
 async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
     let seller = open(
         Route::any("/*")
             .price(usd!("0.01"))
@@ -412,18 +356,13 @@ async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
         first.receipt().unwrap().transaction(),
         second.receipt().unwrap().transaction()
     );
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    let purchases = purchases(&client).await;
     assert!(
         purchases
             .iter()
-            .all(|entry| entry.verified_transaction.is_none())
+            .all(|purchase| purchase.verified_transaction.is_none())
     );
-    let counted: U256 = purchases.iter().map(|entry| entry.value).sum();
+    let counted: U256 = purchases.iter().map(|purchase| purchase.value).sum();
     assert_eq!(
         (counted, taken(&seller)),
         (U256::from(20_000), U256::from(20_000))
@@ -432,8 +371,8 @@ async fn a_transaction_that_is_shown_twice_pays_for_nothing_twice() {
 
 #[tokio::test]
 async fn a_402_in_a_circle_is_left_after_ten_turns() {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
     let seller = open(Route::get("/report").redirect("/report?again")).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
@@ -447,28 +386,33 @@ async fn a_402_in_a_circle_is_left_after_ten_turns() {
 #[tokio::test]
 async fn endless_402s_cost_one_payment() {
     for fault in [
-        Fault::Requote(Lie::CreepingPrice(10)),
-        Fault::RequoteAfterSettle(Lie::PayToChanges),
+        Fault::Requote(FalseTerms::RisingPrice(10)),
+        Fault::RequoteAfterSettle(FalseTerms::ChangingPayTo),
     ] {
-        let signed = Signed::default();
-        let client = signed.client(policy()).build().unwrap();
-        let seller = open(report().fault(fault)).await;
+        let signed = SignatureLog::default();
+        let client = client(&signed, policy()).build().unwrap();
+        let seller = open(idempotent_report().fault(fault)).await;
         let error = client.get(seller.url("/report")).send().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.payment_status()),
             (ErrorKind::Rejected, PaymentStatus::MaybePaid)
         );
-        assert_eq!(signed.all().len(), 1);
-        assert!(seller.settlements().len() + seller.cash_in() <= 1);
+        assert_eq!(signed.count(), 1);
+        assert!(seller.settlements().len() + seller.settle_presented() <= 1);
     }
 }
 
 #[tokio::test]
 async fn an_identifier_of_the_sellers_choice_is_not_taken() {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
     let chosen = "pay_known_to_others";
-    let seller = open(report().fault(Fault::Terms(Lie::Identifier(chosen.to_owned())))).await;
+    let seller = open(
+        idempotent_report().fault(Fault::Terms(FalseTerms::PresetIdentifier(
+            chosen.to_owned(),
+        ))),
+    )
+    .await;
     client.get(seller.url("/report")).send().await.unwrap_err();
     let sent = seller
         .requests()
@@ -487,9 +431,10 @@ async fn an_identifier_of_the_sellers_choice_is_not_taken() {
 #[tokio::test]
 async fn a_smuggled_answer_never_counts_as_paid() {
     for _ in 0..20 {
-        let signed = Signed::default();
-        let client = signed.client(policy()).build().unwrap();
-        let seller = open(report().fault(Fault::BreakTerms(Breakage::Surplus))).await;
+        let signed = SignatureLog::default();
+        let client = client(&signed, policy()).build().unwrap();
+        let seller =
+            open(idempotent_report().fault(Fault::BreakTerms(Breakage::ExtraResponse))).await;
         // The connection may be used again before the surplus is seen on it.
         let Ok(response) = client.get(seller.url("/report")).send().await else {
             continue;
@@ -505,12 +450,12 @@ async fn a_smuggled_answer_never_counts_as_paid() {
 /// A shared cache keeps a 402 for a day: price and payee may have changed since.
 #[tokio::test]
 async fn terms_that_a_cache_kept_are_not_paid_as_they_are() {
-    let signed = Signed::default();
-    let client = signed.client(policy()).build().unwrap();
-    let seller = open(report().fault(Fault::StaleTerms(86_400))).await;
+    let signed = SignatureLog::default();
+    let client = client(&signed, policy()).build().unwrap();
+    let seller = open(idempotent_report().fault(Fault::StaleTerms(86_400))).await;
     let error = client.get(seller.url("/report")).send().await.unwrap_err();
     assert_eq!(
-        (error.payment_status(), signed.all().len()),
+        (error.payment_status(), signed.count()),
         (PaymentStatus::NotPaid, 0)
     );
 }

@@ -1,4 +1,8 @@
-//! What the tests of bursar share. There are no tests here.
+//! Code that the tests of bursar share: sellers, clients, wallets, clocks and tokens.
+//!
+//! * [`paywall`]: a seller with one report for sale, and a client that buys it.
+//! * [`wallet_harness`]: a wallet under a policy, without a seller and without HTTP.
+//! * [`tool_server`]: an MCP server with paid tools.
 
 #![expect(
     missing_docs,
@@ -14,8 +18,13 @@
     reason = "only tests use it"
 )]
 
-pub mod purse;
-pub mod shop;
+pub mod clock;
+pub mod imagined_payment;
+pub mod paywall;
+pub mod signatures;
+pub mod test_offer;
+pub mod tokens;
 #[cfg(feature = "mcp")]
 #[expect(clippy::exhaustive_enums, reason = "only tests use it")]
-pub mod tools;
+pub mod tool_server;
+pub mod wallet_harness;

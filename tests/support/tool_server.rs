@@ -1,5 +1,7 @@
-//! A shop of paid tools: an MCP server in front of a paywall. Each call of a tool is a request to the
-//! paywall's route of that name, so that the paywall verifies, settles and misbehaves.
+//! An MCP server with paid tools, in front of a paywall.
+//!
+//! Each call of a tool makes a request to the paywall's route with the tool's name. So the paywall verifies, settles
+//! and misbehaves.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,7 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar_testing::Paywall;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorCode, ErrorData,
     ListToolsResult, MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
@@ -20,17 +26,19 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::{Map, Value, json};
 
-/// How an unpaid result says that it is one.
+use crate::paywall::http;
+
+/// The form in which the server asks for payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Structured,
     Text,
-    /// Version 1's wrapping.
+    /// Wrapped as in version 1.
     Wrapped,
     Prose,
     Code402,
     Elicitation,
-    /// Terms in a result that is no error.
+    /// Terms in a result that is not an error.
     NoError,
 }
 
@@ -43,11 +51,7 @@ pub struct ToolServer {
 
 impl ToolServer {
     pub fn new(paywall: Arc<Paywall>, style: Style) -> Self {
-        let http = reqwest::Client::builder()
-            .tls_backend_rustls()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
+        let http = http().build().unwrap();
         Self {
             paywall,
             style,
@@ -169,64 +173,79 @@ impl ServerHandler for ToolServer {
     }
 }
 
-/// The shop over streamable HTTP. With `toll`, the endpoint itself answers 402 to calls of tools, by the
-/// paywall's route of that path.
+/// Serves the tools over streamable HTTP.
+///
+/// With `endpoint_route`, the endpoint itself asks for payment of every tool call, with the terms of the paywall's route
+/// of this path.
 pub async fn open(
-    shop: ToolServer,
-    toll: Option<&'static str>,
+    server: ToolServer,
+    endpoint_route: Option<&'static str>,
 ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
         .unwrap();
     let address = listener.local_addr().unwrap();
-    let (paywall, http) = (Arc::clone(&shop.paywall), shop.http.clone());
-    let service = StreamableHttpService::new(
-        move || Ok(shop.clone()),
-        Arc::new(LocalSessionManager::default()),
-        Default::default(),
-    );
-    let door = tokio::spawn(async move {
+    let (paywall, http) = (Arc::clone(&server.paywall), server.http.clone());
+    let endpoint = Endpoint {
+        service: StreamableHttpService::new(
+            move || Ok(server.clone()),
+            Arc::new(LocalSessionManager::default()),
+            Default::default(),
+        ),
+        paywall,
+        http,
+        route: endpoint_route,
+    };
+    let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (service, paywall, http) = (service.clone(), Arc::clone(&paywall), http.clone());
-            let answer = hyper::service::service_fn(
-                move |request: hyper::Request<hyper::body::Incoming>| {
-                    let (service, paywall, http) =
-                        (service.clone(), Arc::clone(&paywall), http.clone());
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let body = body.collect().await.unwrap().to_bytes();
-                        let calls = String::from_utf8_lossy(&body).contains("\"tools/call\"");
-                        let mut receipt = None;
-                        if let Some(path) = toll.filter(|_| calls) {
-                            let mut asked = http.get(paywall.url(path));
-                            if let Some(payment) = head.headers.get("payment-signature") {
-                                asked = asked.header("payment-signature", payment);
-                            }
-                            let judged = asked.send().await.unwrap();
-                            if judged.status() != 200 {
-                                let mut refusal =
-                                    hyper::Response::new(Full::new(Bytes::new()).boxed());
-                                (*refusal.status_mut(), *refusal.headers_mut()) =
-                                    (judged.status(), judged.headers().clone());
-                                refusal.headers_mut().remove("content-length");
-                                return Ok::<_, Infallible>(refusal);
-                            }
-                            receipt = judged.headers().get("payment-response").cloned();
-                        }
-                        let mut answer: hyper::Response<BoxBody<Bytes, Infallible>> = service
-                            .handle(hyper::Request::from_parts(head, Full::new(body)))
-                            .await;
-                        if let Some(receipt) = receipt {
-                            answer.headers_mut().insert("payment-response", receipt);
-                        }
-                        Ok(answer)
-                    }
-                },
-            );
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(hyper_util::rt::TokioIo::new(stream), answer);
+            let endpoint = endpoint.clone();
+            let answer = service_fn(move |request| endpoint.clone().answer(request));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
             tokio::spawn(async move { drop(connection.await) });
         }
     });
-    (address, door)
+    (address, task)
+}
+
+/// The HTTP endpoint of a tool server.
+#[derive(Clone)]
+struct Endpoint {
+    service: StreamableHttpService<ToolServer, LocalSessionManager>,
+    paywall: Arc<Paywall>,
+    http: reqwest::Client,
+    /// The route that decides about payment of the endpoint.
+    route: Option<&'static str>,
+}
+
+impl Endpoint {
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let is_call = String::from_utf8_lossy(&body).contains("\"tools/call\"");
+        let mut receipt = None;
+        if let Some(path) = self.route.filter(|_| is_call) {
+            let mut request = self.http.get(self.paywall.url(path));
+            if let Some(payment) = head.headers.get("payment-signature") {
+                request = request.header("payment-signature", payment);
+            }
+            let paid = request.send().await.unwrap();
+            if paid.status() != 200 {
+                let mut refusal = Response::new(Full::new(Bytes::new()).boxed());
+                (*refusal.status_mut(), *refusal.headers_mut()) =
+                    (paid.status(), paid.headers().clone());
+                refusal.headers_mut().remove("content-length");
+                return Ok(refusal);
+            }
+            receipt = paid.headers().get("payment-response").cloned();
+        }
+        let request = Request::from_parts(head, Full::new(body));
+        let mut answer = self.service.handle(request).await;
+        if let Some(receipt) = receipt {
+            answer.headers_mut().insert("payment-response", receipt);
+        }
+        Ok(answer)
+    }
 }

@@ -1,7 +1,6 @@
-//! bursar against official sellers, settling real USDC bytecode on a local chain.
+//! bursar buys from official sellers, which settle with the bytecode of USDC on a local chain.
 //!
-//! `tests/interop/run` stands the world up and runs these; alone they have nobody to buy from, and
-//! are ignored.
+//! `tests/interop/run` starts the chain and the sellers, and runs these tests. They are ignored otherwise.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,22 +9,23 @@
 )]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
-use std::collections::BTreeMap;
+mod world;
 
-use bursar::chain::{Answer, ChainReader, ProofKind, Question, Reason};
-use bursar::ledger::{Filter, State};
+use bursar::chain::{Answer, ProofKind, Question, Reason};
+use bursar::ledger::State;
 use bursar::money::AssetRegistry;
 use bursar::policy::Rule;
-use bursar::primitives::{B256, U256, address};
+use bursar::primitives::U256;
 use bursar::signer::{CancelAuthorization, SignedCancellation};
 use bursar::{
-    Address, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, ResponseExt,
-    Signer, Timestamp, usd,
+    Address, Client, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt, Signer,
+    Timestamp, usd,
 };
-use serde::Deserialize;
+use bursar_tests::paywall::purchases;
 use serde_json::{Value, json};
+use world::{SENDER, Seller, World, reader};
 
-/// Anvil's accounts 1 to 5 and 12, by its published mnemonic. One each, so that balances do not mix.
+/// The keys of Anvil's accounts 1 to 5 and 12, which are published. Each test has its own account and balance.
 const KEYS: [&str; 6] = [
     "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
     "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
@@ -34,94 +34,6 @@ const KEYS: [&str; 6] = [
     "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba",
     "0xa267530f49f8280200edf313ee7af6b827f2a8bce2897751d06a843f644967b1",
 ];
-
-/// `keccak256("Transfer(address,address,uint256)")`.
-const TRANSFER: &str = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
-
-#[derive(Deserialize)]
-struct World {
-    rpc: String,
-    #[serde(deserialize_with = "parse_address")]
-    usdc: Address,
-    facilitator: String,
-    sellers: BTreeMap<String, Seller>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Seller {
-    url: String,
-    #[serde(deserialize_with = "parse_address")]
-    pay_to: Address,
-}
-
-fn parse_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
-    String::deserialize(deserializer)?
-        .parse()
-        .map_err(serde::de::Error::custom)
-}
-
-impl World {
-    fn load() -> Self {
-        let path = std::env::var("BURSAR_INTEROP_WORLD")
-            .expect("run these by tests/interop/run, which stands the world up");
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
-
-    async fn rpc(&self, method: &str, params: Value) -> Value {
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let answer: Value = reqwest::Client::new()
-            .post(&self.rpc)
-            .json(&request)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].clone()
-    }
-
-    async fn balance(&self, of: Address) -> U256 {
-        let data = format!(
-            "0x70a08231{}",
-            of.into_word().to_string().trim_start_matches("0x")
-        );
-        let result = self
-            .rpc(
-                "eth_call",
-                json!([{ "to": self.usdc.to_string(), "data": data }, "latest"]),
-            )
-            .await;
-        result.as_str().unwrap().parse().unwrap()
-    }
-
-    /// The `Transfer` events of USDC in a transaction: from, to, value.
-    async fn transfers(&self, transaction: B256) -> Vec<(Address, Address, U256)> {
-        let receipt = self
-            .rpc(
-                "eth_getTransactionReceipt",
-                json!([transaction.to_string()]),
-            )
-            .await;
-        assert_eq!(receipt["status"], "0x1", "{receipt}");
-        let ours = |log: &&Value| {
-            log["topics"][0] == TRANSFER
-                && log["address"].as_str().unwrap().parse::<Address>().unwrap() == self.usdc
-        };
-        let word = |value: &Value| Address::from_word(value.as_str().unwrap().parse().unwrap());
-        let logs = receipt["logs"].as_array().unwrap().iter().filter(ours);
-        logs.map(|log| {
-            (
-                word(&log["topics"][1]),
-                word(&log["topics"][2]),
-                log["data"].as_str().unwrap().parse().unwrap(),
-            )
-        })
-        .collect()
-    }
-}
 
 struct Buyer {
     client: Client,
@@ -141,16 +53,17 @@ fn buyer(key: usize) -> Buyer {
     Buyer { client, address }
 }
 
-/// A buyer's money before, to be compared with after. Sellers serve several tests at once: what they
-/// were paid is seen in the transactions.
-struct WalletHarness<'a> {
+/// The balance of a buyer before a purchase.
+///
+/// The balances of sellers are not compared, because sellers serve several tests at once.
+struct BalanceBefore<'a> {
     world: &'a World,
     buyer: Address,
     before: U256,
 }
 
-impl<'a> WalletHarness<'a> {
-    async fn open(world: &'a World, buyer: Address) -> Self {
+impl<'a> BalanceBefore<'a> {
+    async fn of(world: &'a World, buyer: Address) -> Self {
         Self {
             world,
             buyer,
@@ -158,7 +71,8 @@ impl<'a> WalletHarness<'a> {
         }
     }
 
-    async fn moved(&self, units: u64) {
+    /// Checks that the balance is now lower by this amount.
+    async fn decreased_by(&self, units: u64) {
         assert_eq!(
             self.world.balance(self.buyer).await,
             self.before - U256::from(units),
@@ -167,7 +81,7 @@ impl<'a> WalletHarness<'a> {
     }
 }
 
-/// Checks the receipt against the chain: the transaction exists and moved exactly what was signed.
+/// Checks that the transaction of the receipt exists and moved exactly the signed amount.
 async fn confirm(
     world: &World,
     response: &reqwest::Response,
@@ -185,13 +99,13 @@ async fn confirm(
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn gets_posts_and_streams_from_every_seller() {
     let world = World::load();
     let Buyer { client, address } = buyer(0);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = WalletHarness::open(&world, address).await;
+        let balance = BalanceBefore::of(&world, address).await;
 
         let response = client
             .get(format!("{}/free", seller.url))
@@ -202,7 +116,7 @@ async fn gets_posts_and_streams_from_every_seller() {
             (response.status().as_u16(), response.payment_status()),
             (200, PaymentStatus::NotPaid)
         );
-        purse.moved(0).await;
+        balance.decreased_by(0).await;
 
         let response = client
             .get(format!("{}/report", seller.url))
@@ -212,7 +126,7 @@ async fn gets_posts_and_streams_from_every_seller() {
         assert_eq!(response.status(), 200);
         confirm(&world, &response, address, seller, 10_000).await;
         assert_eq!(response.json::<Value>().await.unwrap()["report"], "ok");
-        purse.moved(10_000).await;
+        balance.decreased_by(10_000).await;
 
         let body: Vec<u8> = (0..=255).collect();
         let request = client
@@ -222,7 +136,7 @@ async fn gets_posts_and_streams_from_every_seller() {
         let response = request.send().await.unwrap();
         confirm(&world, &response, address, seller, 20_000).await;
         assert_eq!(response.bytes().await.unwrap(), body);
-        purse.moved(30_000).await;
+        balance.decreased_by(30_000).await;
 
         let response = client
             .get(format!("{}/stream", seller.url))
@@ -234,20 +148,20 @@ async fn gets_posts_and_streams_from_every_seller() {
             response.text().await.unwrap(),
             "data: 1\n\ndata: 2\n\ndata: 3\n\n"
         );
-        purse.moved(40_000).await;
+        balance.decreased_by(40_000).await;
     }
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
-    assert!(!purchases.is_empty() && purchases.iter().all(|entry| entry.state == State::Settled));
+    let purchases = purchases(&client).await;
+    assert!(
+        !purchases.is_empty()
+            && purchases
+                .iter()
+                .all(|purchase| purchase.state == State::Settled)
+    );
 }
 
 #[cfg(feature = "mcp")]
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn tools_of_the_official_python_server_are_paid() {
     use bursar::PriceOutcome;
     use bursar::mcp::{self, PaidTools, Server};
@@ -256,7 +170,7 @@ async fn tools_of_the_official_python_server_are_paid() {
     let world = World::load();
     let Buyer { client, address } = buyer(5);
     let seller = &world.sellers["mcp"];
-    let purse = WalletHarness::open(&world, address).await;
+    let balance = BalanceBefore::of(&world, address).await;
     let service = ().serve(mcp::connect(&client, &seller.url).unwrap()).await.unwrap();
     let listed = service.list_all_tools().await.unwrap();
     assert_eq!(
@@ -278,7 +192,7 @@ async fn tools_of_the_official_python_server_are_paid() {
         tools.call("report").quote().await.unwrap(),
         PriceOutcome::Priced(_)
     ));
-    purse.moved(0).await;
+    balance.decreased_by(0).await;
     let answer = tools
         .call("report")
         .arguments(json!({ "topic": "x" }))
@@ -298,17 +212,17 @@ async fn tools_of_the_official_python_server_are_paid() {
         world.transfers(receipt.transaction()).await,
         [(address, seller.pay_to, U256::from(10_000))]
     );
-    purse.moved(10_000).await;
+    balance.decreased_by(10_000).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() {
     let world = World::load();
     let Buyer { client, address } = buyer(1);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = WalletHarness::open(&world, address).await;
+        let balance = BalanceBefore::of(&world, address).await;
         let response = client
             .get(format!("{}/fail", seller.url))
             .send()
@@ -318,30 +232,25 @@ async fn a_failing_handler_costs_nothing_on_the_chain_and_counts_until_proved() 
             (response.status().as_u16(), response.payment_status()),
             (500, PaymentStatus::MaybePaid)
         );
-        purse.moved(0).await;
+        balance.decreased_by(0).await;
     }
-    let purchases = client
-        .ledger()
-        .unwrap()
-        .purchases(&Filter::all())
-        .await
-        .unwrap();
+    let purchases = purchases(&client).await;
     assert!(
         purchases
             .iter()
-            .all(|entry| entry.state == State::Unresolved),
+            .all(|purchase| purchase.state == State::Unresolved),
         "{purchases:?}"
     );
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn a_refusal_by_the_policy_moves_nothing() {
     let world = World::load();
     let Buyer { client, address } = buyer(2);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = WalletHarness::open(&world, address).await;
+        let balance = BalanceBefore::of(&world, address).await;
         let error = client
             .get(format!("{}/dear", seller.url))
             .send()
@@ -352,21 +261,13 @@ async fn a_refusal_by_the_policy_moves_nothing() {
             (PaymentStatus::NotPaid, Rule::PerPayment),
             "{error}"
         );
-        purse.moved(0).await;
+        balance.decreased_by(0).await;
     }
-    assert!(
-        client
-            .ledger()
-            .unwrap()
-            .purchases(&Filter::all())
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(purchases(&client).await.is_empty());
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn of_several_offers_the_cheapest_allowed_is_paid() {
     let world = World::load();
     let Buyer { client, address } = buyer(3);
@@ -376,7 +277,7 @@ async fn of_several_offers_the_cheapest_allowed_is_paid() {
         .filter(|(name, _)| !["mcp", "express-v1"].contains(&name.as_str()))
     {
         println!("{name}");
-        let purse = WalletHarness::open(&world, address).await;
+        let balance = BalanceBefore::of(&world, address).await;
         let price_check = client
             .get(format!("{}/several", seller.url))
             .quote()
@@ -386,7 +287,7 @@ async fn of_several_offers_the_cheapest_allowed_is_paid() {
             .unwrap();
         assert!(price_check.offers.len() > 1);
         assert_eq!(price_check.best().unwrap().dollars(), Some(usd!("0.01")));
-        purse.moved(0).await;
+        balance.decreased_by(0).await;
 
         let response = client
             .get(format!("{}/several", seller.url))
@@ -394,7 +295,7 @@ async fn of_several_offers_the_cheapest_allowed_is_paid() {
             .await
             .unwrap();
         confirm(&world, &response, address, seller, 10_000).await;
-        purse.moved(10_000).await;
+        balance.decreased_by(10_000).await;
     }
 
     // A seller that requires a payment-identifier gets one.
@@ -409,13 +310,13 @@ async fn of_several_offers_the_cheapest_allowed_is_paid() {
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn a_purchase_presented_twice_is_paid_once() {
     let world = World::load();
     let Buyer { client, address } = buyer(4);
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let purse = WalletHarness::open(&world, address).await;
+        let balance = BalanceBefore::of(&world, address).await;
         let url = format!("{}/report", seller.url);
         let first = client
             .get(&url)
@@ -424,9 +325,9 @@ async fn a_purchase_presented_twice_is_paid_once() {
             .await
             .unwrap();
         assert_eq!(first.payment_status(), PaymentStatus::Paid);
-        purse.moved(10_000).await;
+        balance.decreased_by(10_000).await;
 
-        // Official sellers refuse a nonce that was used. That is the chain protecting the money.
+        // Official sellers refuse a used nonce, because the chain would.
         let error = client
             .get(&url)
             .purchase_id(format!("order-{name}"))
@@ -438,12 +339,12 @@ async fn a_purchase_presented_twice_is_paid_once() {
             (ErrorKind::Rejected, PaymentStatus::Paid),
             "{error}"
         );
-        purse.moved(10_000).await;
+        balance.decreased_by(10_000).await;
     }
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn a_wallet_without_funds_is_told_so() {
     let world = World::load();
     let signer = LocalSigner::random().unwrap();
@@ -470,68 +371,15 @@ async fn a_wallet_without_funds_is_told_so() {
     }
 }
 
-/// Anvil's account 5, which the chain lets anybody send from: the facilitator's own account
-/// keeps count of its transactions, and must not be sent from behind its back.
-const SENDER: Address = address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc");
-
-/// The chain by two names of one host, which the reader counts as two endpoints.
-fn reader(world: &World) -> ChainReader {
-    let network = Network::from_chain_id(84_532);
-    let other = world.rpc.replace("127.0.0.1", "localhost");
-    ChainReader::new()
-        .endpoint(network, &world.rpc)
-        .unwrap()
-        .endpoint(network, &other)
-        .unwrap()
-}
-
-impl World {
-    /// Mines until what was mined before is finalized.
-    async fn finalize(&self) {
-        for _ in 0..4 {
-            self.rpc("evm_mine", json!([])).await;
-        }
-    }
-
-    async fn time(&self) -> u64 {
-        let block = self
-            .rpc("eth_getBlockByNumber", json!(["finalized", false]))
-            .await;
-        u64::from_str_radix(
-            block["timestamp"]
-                .as_str()
-                .unwrap()
-                .trim_start_matches("0x"),
-            16,
-        )
-        .unwrap()
-    }
-
-    /// An authorization of this payer that nobody cashed, which expires at `valid_before`.
-    fn unused(&self, payer: Address, valid_before: u64) -> Question {
-        Question {
-            network: Network::from_chain_id(84_532),
-            token: self.usdc,
-            payer,
-            nonce: B256::repeat_byte(0xc4),
-            payee: SENDER,
-            value: U256::from(10_000),
-            valid_before,
-            claimed: None,
-            signed_at: Timestamp::from_secs(valid_before - 60),
-        }
-    }
-}
-
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn the_chain_tells_settled_from_unused_and_canceled() {
     let world = World::load();
     let reader = reader(&world);
     let signer = LocalSigner::from_hex(&KEYS[0].to_owned().into()).unwrap();
     let payer = signer.address();
 
-    // Paid, and what became of it.
+    // Settled.
     let seller = &world.sellers["express-v2"];
     let response = buyer(0)
         .client
@@ -581,7 +429,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
         }
     }
 
-    // Never cashed, and expired or not.
+    // Never settled: before and after its expiry.
     let pending = world.unused(payer, now + 3600);
     let answer = reader.ask(&pending, Timestamp::from_secs(now)).await;
     assert_eq!(
@@ -601,7 +449,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
         other => unreachable!("{other}"),
     }
 
-    // Cancelled before it expired, by calldata that Circle's contract takes.
+    // Canceled before its expiry, with calldata for Circle's contract.
     let usdc = AssetRegistry::stablecoins()
         .find_symbol(pending.network, "USDC")
         .unwrap()
@@ -625,7 +473,7 @@ async fn the_chain_tells_settled_from_unused_and_canceled() {
 }
 
 #[tokio::test]
-#[ignore = "needs the world that tests/interop/run stands up"]
+#[ignore = "run it with tests/interop/run"]
 async fn what_a_bazaar_lists_is_found_and_bought() {
     let world = World::load();
     let signer = LocalSigner::random().unwrap();
@@ -646,7 +494,7 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
             format!("{}{path}", world.sellers[name].url),
         )
     });
-    // A purchase is what lists a service.
+    // The bazaar lists a service after its first sale.
     for (seller, url) in &sellers {
         let response = client.get(url).send().await.unwrap();
         confirm(&world, &response, address, seller, 10_000).await;

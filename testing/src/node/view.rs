@@ -1,268 +1,46 @@
-//! The paywall's chain as a JSON-RPC node shows it.
+//! The simulated chain as a node shows it.
 //!
-//! A block a second: its number is its time, so that blocks stay what they are while the paywall
-//! sells. The present is final at once.
-
-use std::fmt;
-use std::future::pending;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! There is one block for each second, and its number is its Unix time. So a block does not change while the paywall
+//! sells. Every block is final at once.
 
 use alloy::primitives::{Address, B256, U256, hex, keccak256};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use url::Url;
-
-use super::body::Body;
-use super::chain::Chain;
-use super::seller::Seller;
 use bursar::{Network, Timestamp};
+use serde_json::{Value, json};
 
-const MAX_REQUEST: usize = 64 * 1024;
-/// How far a stale node lags, in seconds: longer than any authorization is valid.
+use super::NodeFault;
+use crate::chain::Chain;
+
+/// The age of the latest block of a stale node, in seconds: longer than any authorization is valid.
 const LAG: u64 = 30 * 86_400;
 
-/// A way in which a [`Node`] misleads its readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeFault {
-    /// Answers 503.
-    Unavailable,
-    /// Answers 200 with a JSON-RPC error.
-    SoftError,
-    /// Cuts its answers off in the middle.
-    Truncated,
-    /// Answers with megabytes.
-    Huge,
-    /// Never answers.
-    Hangs,
-    /// Redirects to another host.
-    Redirects,
-    /// Is of another chain.
-    WrongChain,
-    /// Calls every nonce unused.
-    SaysUnused,
-    /// Calls every nonce used.
-    SaysUsed,
-    /// Answers calls with an empty word.
-    EmptyWord,
-    /// Its latest block is a month old.
-    StaleBlock,
-    /// Its latest block is a month ahead.
-    FutureBlock,
-    /// Its blocks have no timestamp.
-    NoTimestamp,
-    /// Knows neither `finalized` nor `safe`.
-    NoFinality,
-    /// Knows no contract.
-    NoCode,
-    /// Its receipts and logs are of blocks that are not on the chain any more.
-    Reorged,
-    /// Has no logs, though it has receipts.
-    NoLogs,
-    /// Has no receipts.
-    NoReceipts,
-    /// Refuses to search more than this many blocks for logs.
-    NarrowLogs(u64),
-}
-
-/// A JSON-RPC node of the paywall's chain, on `127.0.0.1`; see
-/// [`Paywall::node`](super::Paywall::node). It stops when dropped.
-#[derive(Debug)]
-pub struct Node {
-    shared: Arc<Shared>,
-    url: Url,
-    /// Aborts the server and its connections when dropped.
-    _server: JoinSet<()>,
-}
-
-impl Node {
-    pub(super) async fn start(seller: Arc<Seller>, network: Network) -> io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let url =
-            Url::parse(&format!("http://{}", listener.local_addr()?)).map_err(io::Error::other)?;
-        let shared = Arc::new(Shared {
-            seller,
-            network,
-            progress: Mutex::default(),
-        });
-        let mut server = JoinSet::new();
-        drop(server.spawn(serve(listener, Arc::clone(&shared))));
-        Ok(Self {
-            shared,
-            url,
-            _server: server,
-        })
-    }
-
-    /// Where it answers.
-    #[must_use]
-    pub const fn url(&self) -> &Url {
-        &self.url
-    }
-
-    /// Misbehaves so from now on, in place of what it did before.
-    pub fn fault(&self, fault: NodeFault) {
-        self.shared.progress().fault = Some(fault);
-    }
-
-    /// Tells the truth from now on.
-    pub fn reform(&self) {
-        self.shared.progress().fault = None;
-    }
-
-    /// How often it was called.
-    #[must_use]
-    pub fn calls(&self) -> usize {
-        self.shared.progress().calls
-    }
-}
-
-struct Shared {
-    seller: Arc<Seller>,
-    network: Network,
-    progress: Mutex<Progress>,
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    fault: Option<NodeFault>,
-    calls: usize,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("network", &self.network)
-            .field("progress", &self.progress)
-            .finish_non_exhaustive()
-    }
-}
-
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&shared)))),
-                Err(_) => tokio::task::yield_now().await,
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(|request| shared.answer(request));
-    // It ends with an error when the reader goes away, which is no news here.
-    drop(
-        http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .await,
-    );
-}
-
 /// A JSON-RPC error: code and message.
-type Refusal = (i64, &'static str);
+pub(super) type Refusal = (i64, &'static str);
 
 const INVALID: Refusal = (-32602, "invalid params");
 const UNKNOWN_BLOCK: Refusal = (-39001, "Unknown block");
 
-impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
-        let body = Limited::new(request.into_body(), MAX_REQUEST)
-            .collect()
-            .await
-            .map_err(io::Error::other)?;
-        let fault = {
-            let mut progress = self.progress();
-            progress.calls = progress.calls.saturating_add(1);
-            progress.fault
-        };
-        if fault == Some(NodeFault::Hangs) {
-            return pending().await;
-        }
-        let request: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-        Ok(broken(self.reply(&request, fault).to_string(), fault))
-    }
-
-    fn reply(&self, request: &Value, fault: Option<NodeFault>) -> Value {
-        let id = request.get("id").cloned().unwrap_or_default();
-        let method = request
-            .get("method")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let params = request.get("params").unwrap_or(&Value::Null);
-        let state = self.seller.state();
-        let view = View {
-            chain: &state.chain,
-            network: self.network,
-            now: self.seller.now(),
-            fault,
-        };
-        match view.call(method, params) {
-            Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
-            Err((code, message)) => {
-                json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
-            }
-        }
-    }
-}
-
-/// The answer as it goes out, spoiled by faults of the transport.
-fn broken(mut json: String, fault: Option<NodeFault>) -> Response<Body> {
-    let mut status = StatusCode::OK;
-    match fault {
-        Some(NodeFault::Unavailable) => status = StatusCode::SERVICE_UNAVAILABLE,
-        Some(NodeFault::Redirects) => status = StatusCode::TEMPORARY_REDIRECT,
-        Some(NodeFault::Truncated) => json.truncate(json.len() / 2),
-        Some(NodeFault::Huge) => json.push_str(&" ".repeat(4 << 20)),
-        _ => {}
-    }
-    let mut response = Response::new(Body::whole(json));
-    *response.status_mut() = status;
-    if status.is_redirection() {
-        let elsewhere = http::HeaderValue::from_static("http://127.0.0.1:9/");
-        response
-            .headers_mut()
-            .insert(http::header::LOCATION, elsewhere);
-    }
-    response
-}
-
-/// Something that used a nonce.
+/// A settlement or a cancellation: it used a nonce.
 struct Event {
     transaction: B256,
     token: Address,
     authorizer: Address,
     nonce: B256,
-    /// Payee and value, if it was a transfer.
+    /// Payee and value of a settlement.
     transfer: Option<(Address, U256)>,
     block: u64,
 }
 
-/// The chain at this moment.
-struct View<'a> {
-    chain: &'a Chain,
-    network: Network,
-    now: Timestamp,
-    fault: Option<NodeFault>,
+/// The chain at one moment, with the fault of the node.
+pub(super) struct View<'a> {
+    pub(super) chain: &'a Chain,
+    pub(super) network: Network,
+    pub(super) now: Timestamp,
+    pub(super) fault: Option<NodeFault>,
 }
 
 impl View<'_> {
-    fn call(&self, method: &str, params: &Value) -> Result<Value, Refusal> {
+    /// Returns the result of a JSON-RPC call.
+    pub(super) fn call(&self, method: &str, params: &Value) -> Result<Value, Refusal> {
         if self.fault == Some(NodeFault::SoftError) {
             return Err((-32603, "upstream is gone"));
         }
@@ -294,7 +72,7 @@ impl View<'_> {
         self.network.chain_id().saturating_add(wrong)
     }
 
-    /// The number of the latest block.
+    /// Returns the number of the latest block.
     fn head(&self) -> u64 {
         match self.fault {
             Some(NodeFault::StaleBlock) => self.now.secs().saturating_sub(LAG),
@@ -328,7 +106,7 @@ impl View<'_> {
         }
     }
 
-    /// The block that a parameter means: a number, a tag, or EIP-1898's object.
+    /// Returns the number of the block that a parameter names: by a number, a tag, or an object of EIP-1898.
     fn at(&self, block: &Value) -> Result<u64, Refusal> {
         let number = match (block.get("blockHash"), block.get("blockNumber")) {
             (Some(hash), _) => self.number_of(word(hash)?).ok_or(UNKNOWN_BLOCK)?,
@@ -357,7 +135,7 @@ impl View<'_> {
         block
     }
 
-    /// It ends in the number, so that a block is found by its hash.
+    /// Returns the hash of a block. It ends in the number, so that a block can be found by its hash.
     fn hash(&self, number: u64) -> B256 {
         let seed = [self.network.chain_id().to_be_bytes(), number.to_be_bytes()].concat();
         let mut hash = keccak256(seed);
@@ -418,7 +196,7 @@ impl View<'_> {
                 U256::from(u8::from(self.is_used(token, account, nonce, block)))
             }
             selector if selector == signature("balanceOf(address)") => {
-                // Accounts without a balance have as much as they like.
+                // An account without a balance has unlimited funds.
                 self.chain
                     .balances
                     .get(&account)
@@ -461,7 +239,7 @@ impl View<'_> {
         }))
     }
 
-    /// The hash of an event's block, or of one that was there before.
+    /// Returns the hash of an event's block. A reorganized node returns the hash of a block that no longer exists.
     fn shown(&self, block: u64) -> B256 {
         let hash = self.hash(block);
         if self.fault == Some(NodeFault::Reorged) {
@@ -471,7 +249,7 @@ impl View<'_> {
         }
     }
 
-    /// As `FiatTokenV2_2` writes them.
+    /// Returns the logs of an event, as `FiatTokenV2_2` writes them.
     fn logs_of(&self, event: &Event) -> Vec<Value> {
         let name = match event.transfer {
             Some(_) => "AuthorizationUsed(address,bytes32)",
@@ -524,7 +302,7 @@ impl View<'_> {
     }
 }
 
-/// Whether a log has the topics that a filter asks for: any, one, or one of several in each place.
+/// Returns whether a log has the topics of a filter. A filter names any, one, or one of several topics at each place.
 fn fits(log: &Value, topics: &[Value]) -> bool {
     topics.iter().enumerate().all(|(index, wanted)| {
         let topic = log.get("topics").and_then(|topics| topics.get(index));

@@ -1,0 +1,180 @@
+//! The faults that strike when a valid payment has come.
+
+use bursar::x402::Version;
+use http::{HeaderValue, Response, StatusCode};
+
+use super::Sale;
+use super::challenge::UNMATCHED;
+use super::visit::{Accepted, Visit};
+use crate::answer::{self, Claim, Reply};
+use crate::body::Body;
+use crate::breakage::Breakage;
+use crate::chain::Settlement;
+use crate::fault::{Fault, Forgery};
+use crate::payment::PresentedPayment;
+
+impl Visit<'_> {
+    /// Answers with a fault that leaves the payment unsettled for now. Returns `None` for every other fault.
+    pub(super) fn misbehave_before_settling(
+        &mut self,
+        fault: &Fault,
+        accepted: &Accepted,
+        payment: &PresentedPayment,
+    ) -> Option<Reply> {
+        let version = payment.version;
+        let (network, authorization) = accepted.network_and_authorization();
+        Some(match fault {
+            Fault::StatusBeforeSettle(status) => answer::failed(*status).into(),
+            Fault::BreakBeforeSettle(breakage) => {
+                Reply::Broken(self.deliver(None), breakage.clone())
+            }
+            Fault::SettleAfterDisconnect => match accepted {
+                Accepted::Before(_) => return None,
+                Accepted::Now(token, authorization) => {
+                    Reply::SettleAfterDisconnect(*token, *authorization)
+                }
+            },
+            Fault::DeliverUnsettled => self.deliver(None).into(),
+            Fault::InventedReceipt => {
+                let claim = Claim::invented(network, authorization);
+                self.deliver(Some(&claim)).into()
+            }
+            Fault::SettlementFailure => {
+                let reason = "invalid_exact_evm_transaction_failed";
+                let claim = Claim::failure(reason, network, authorization);
+                self.refuse(&claim, version).into()
+            }
+            Fault::PendingUnsettled => {
+                let claim = Claim::invented(network, authorization).pending();
+                self.refuse(&claim, version).into()
+            }
+            Fault::DoublePrice => {
+                if let Some(doublings) = self.state.doublings.get_mut(self.number) {
+                    *doublings = doublings.saturating_add(1);
+                }
+                self.challenge(UNMATCHED)
+            }
+            Fault::Requote(terms) => self.state_terms(UNMATCHED, Some(terms.clone()), 0).into(),
+            Fault::QuotePayment => {
+                let claim = Claim::failure(quote_payment(payment), network, authorization);
+                self.refuse_with_terms(&claim, version).into()
+            }
+            Fault::RedirectAfterPayment(to) => answer::redirect(307, to).into(),
+            _ => return None,
+        })
+    }
+
+    /// Answers a payment that was settled, now or before.
+    pub(super) fn misbehave_after_settling(
+        &mut self,
+        fault: Fault,
+        sale: Sale,
+        version: Version,
+    ) -> Reply {
+        let Sale {
+            settlement,
+            mut answer,
+        } = sale;
+        let receipt = answer::receipt_header(version);
+        match fault {
+            Fault::DropAfterSettle => return Reply::Broken(answer, Breakage::Close),
+            Fault::HangAfterSettle => return Reply::Broken(answer, Breakage::Silence),
+            Fault::BreakAfterSettle(breakage) => return Reply::Broken(answer, breakage),
+            Fault::ServerErrorAfterSettle => {
+                return answer::plain(StatusCode::BAD_GATEWAY, "bad gateway").into();
+            }
+            Fault::StatusAfterSettle(status) => return answer::failed(status).into(),
+            Fault::RequoteAfterSettle(terms) => {
+                return self.state_terms(UNMATCHED, Some(terms), 0).into();
+            }
+            Fault::RedirectAfterSettle { status, to } => {
+                return answer::redirect(status, &to).into();
+            }
+            Fault::SettlementPending => {
+                let claim = Claim::success(&settlement).pending();
+                return self.refuse(&claim, version).into();
+            }
+            Fault::ForgedReceipt(forgery) => {
+                return self.forge(forgery, &settlement, answer, version).into();
+            }
+            Fault::BrokenBodyAfterSettle => answer = answer.map(Body::broken),
+            Fault::EmptyAfterSettle => answer = answer.map(|_| Body::whole("")),
+            Fault::NoReceipt => drop(answer.headers_mut().remove(receipt)),
+            Fault::MalformedReceipt => {
+                let value = HeaderValue::from_static("not base64!");
+                answer.headers_mut().insert(receipt, value);
+            }
+            _ => {}
+        }
+        answer.into()
+    }
+
+    /// Returns the content, with a receipt if there is a claim.
+    fn deliver(&self, claim: Option<&Claim>) -> Response<Body> {
+        let mut answer = answer::content(self.route, self.received);
+        let payment = self.received.payment.as_ref();
+        let version = payment.map_or(Version::V2, |payment| payment.version);
+        let receipt = claim.map(|claim| claim.header(version));
+        answer.headers_mut().extend(receipt);
+        answer
+    }
+
+    fn forge(
+        &self,
+        forgery: Forgery,
+        settlement: &Settlement,
+        mut answer: Response<Body>,
+        version: Version,
+    ) -> Response<Body> {
+        let truth = Claim::success(settlement);
+        let mut forged = truth.clone().forged(forgery);
+        match forgery {
+            Forgery::Failure => return self.refuse(&forged, version),
+            Forgery::WithTerms => answer = self.terms(UNMATCHED, 0),
+            Forgery::Contradiction => {
+                let receipts = [forged.header(Version::V2), truth.header(Version::V1)];
+                answer.headers_mut().extend(receipts);
+                return answer;
+            }
+            Forgery::OtherPurchase => {
+                if let Some(first) = self.state.chain.settlements.first() {
+                    forged = forged.of_transaction(first.transaction);
+                }
+            }
+            _ => {}
+        }
+        let (name, value) = forged.header(version);
+        answer.headers_mut().insert(name, value);
+        answer
+    }
+
+    /// Answers a payment that could not be settled, as official sellers do: version 2 sends only a receipt, because its
+    /// terms are in a header; version 1 sends the terms again.
+    pub(super) fn refuse(&self, claim: &Claim, version: Version) -> Response<Body> {
+        if version == Version::V1 {
+            return self.refuse_with_terms(claim, version);
+        }
+        let mut response = answer::payment_required("{}");
+        response.headers_mut().extend([claim.header(version)]);
+        response
+    }
+
+    /// Answers with a receipt of failure, and with the terms in every version that the route supports.
+    fn refuse_with_terms(&self, claim: &Claim, version: Version) -> Response<Body> {
+        let mut response = self.terms(claim.reason(), 0);
+        let (name, value) = claim.header(version);
+        response.headers_mut().insert(name, value);
+        response
+    }
+}
+
+/// Returns an error message that quotes the payment, as official facilitators quote the arguments of a failed call.
+fn quote_payment(payment: &PresentedPayment) -> String {
+    let json = payment.json.as_ref();
+    let signature = json.and_then(|json| json.pointer("/payload/signature")?.as_str());
+    format!(
+        "call failed: signature {} \u{1b}[2J\u{202e}of {}",
+        signature.unwrap_or_default(),
+        payment.header
+    )
+}
