@@ -1,7 +1,5 @@
 //! Callers that try again in every way: the chain sees one transfer.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod brakes;
 mod layers;
 mod requests;
