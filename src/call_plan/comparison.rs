@@ -33,9 +33,9 @@ pub(crate) enum CallCost {
 /// `Display` shows the calculation.
 ///
 /// ```no_run
-/// # async fn example(client: bursar::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(ledger: bursar::Ledger) -> Result<(), Box<dyn std::error::Error>> {
 /// let plan = "monthly=10,included=1000,per-call=0.002".parse()?;
-/// let comparison = client.compare("api.example.com", &plan).await?;
+/// let comparison = ledger.compare("api.example.com", &plan).await?;
 /// println!("{comparison}");
 /// # Ok(())
 /// # }

@@ -6,14 +6,14 @@
 //! ```no_run
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use bursar::config::Config;
-//! use bursar::{Client, LocalSigner, MemoryLedger};
+//! use bursar::{Client, Ledger, LocalSigner};
 //!
 //! let config = Config::from_file("agent.toml")?;
 //! let client = Client::builder()
 //!     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
 //!     .policy(config.policy)
 //!     .credentials(config.credentials)
-//!     .ledger(MemoryLedger::new())
+//!     .ledger(Ledger::memory())
 //!     .build()?;
 //! let found = client.discover().sources(&config.sources).find("weather").run();
 //! # Ok(())

@@ -25,13 +25,13 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use bursar::{Client, LocalSigner, MemoryLedger, Policy, usd};
+/// use bursar::{Client, Ledger, LocalSigner, Policy, usd};
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder()
 ///     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-///     .policy(Policy::new().network("base").per_payment(usd!("0.05")))
-///     .ledger(MemoryLedger::new())
+///     .policy(Policy::new().allow_network("base").per_payment(usd!("0.05")))
+///     .ledger(Ledger::memory())
 ///     .agent("researcher")
 ///     .timeout(Duration::from_secs(120))
 ///     .build()?;

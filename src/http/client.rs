@@ -32,13 +32,13 @@ use crate::signer::SignedCancellation;
 /// a payment, and it bounds every answer in time.
 ///
 /// ```no_run
-/// use bursar::{Client, LocalSigner, MemoryLedger, Policy, ResponseExt, usd};
+/// use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder()
 ///     .signer(LocalSigner::from_env("BURSAR_PRIVATE_KEY")?)
-///     .policy(Policy::new().network("base").per_payment(usd!("0.05")))
-///     .ledger(MemoryLedger::new())
+///     .policy(Policy::new().allow_network("base").per_payment(usd!("0.05")))
+///     .ledger(Ledger::memory())
 ///     .build()?;
 /// let response = client.get("https://api.example.com/report").max_price(usd!("0.02")).send().await?;
 /// println!("{}: {}", response.status(), response.payment_status());

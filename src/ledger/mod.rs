@@ -130,7 +130,7 @@ impl Ledger {
     ///
     /// let client = Client::builder()
     ///     .signer(LocalSigner::random()?)
-    ///     .policy(Policy::new().network("base-sepolia"))
+    ///     .policy(Policy::new().allow_network("base-sepolia"))
     ///     .ledger(Ledger::memory())
     ///     .build()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

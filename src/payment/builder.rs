@@ -15,12 +15,12 @@ use crate::telemetry::{AnyObserver, Observer};
 /// Builds a [`Payer`]. Signer, policy and ledger are required.
 ///
 /// ```
-/// use bursar::{LocalSigner, MemoryLedger, Payer, Policy, usd};
+/// use bursar::{Ledger, LocalSigner, Payer, Policy, usd};
 ///
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)
-///     .policy(Policy::new().network("base-sepolia").per_payment(usd!("0.05")))
-///     .ledger(MemoryLedger::new())
+///     .policy(Policy::new().allow_network("base-sepolia").per_payment(usd!("0.05")))
+///     .ledger(Ledger::memory())
 ///     .build()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -23,7 +23,7 @@ use crate::x402::Quote;
 /// use bursar::{Policy, PurchaseRequest, Timestamp, usd};
 /// use bursar::policy::AskingPrice;
 ///
-/// let policy = Policy::new().network("base").network("polygon");
+/// let policy = Policy::new().allow_network("base").allow_network("polygon");
 /// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;
 /// let price = AskingPrice::new(usd!("0.02")).network("polygon".parse()?);
 /// let explanation = policy.explain(&request, price, None, Timestamp::from_secs(1_800_000_000));
