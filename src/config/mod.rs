@@ -6,7 +6,7 @@
 //! ```no_run
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use bursar::config::Config;
-//! use bursar::{Client, Ledger, LocalSigner};
+//! use bursar::{Client, LocalSigner, Ledger};
 //!
 //! let config = Config::from_file("agent.toml")?;
 //! let client = Client::builder()

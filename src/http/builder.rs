@@ -25,7 +25,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use bursar::{Client, Ledger, LocalSigner, Policy, usd};
+/// use bursar::{Client, LocalSigner, Ledger, Policy, usd};
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder()

@@ -32,7 +32,7 @@ use crate::signer::SignedCancellation;
 /// a payment, and it bounds every answer in time.
 ///
 /// ```no_run
-/// use bursar::{Client, Ledger, LocalSigner, Policy, ResponseExt, usd};
+/// use bursar::{Client, LocalSigner, Ledger, Policy, ResponseExt, usd};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder()

@@ -15,7 +15,7 @@ use crate::telemetry::{AnyObserver, Observer};
 /// Builds a [`Payer`]. Signer, policy and ledger are required.
 ///
 /// ```
-/// use bursar::{Ledger, LocalSigner, Payer, Policy, usd};
+/// use bursar::{LocalSigner, Ledger, Payer, Policy, usd};
 ///
 /// let payer = Payer::builder()
 ///     .signer(LocalSigner::random()?)
