@@ -1,6 +1,7 @@
 //! The way of one HTTP request: from the first request to the answer for the caller.
 //!
-//! Every phase is one function, and the effects happen in the order of the phases.
+//! Start at `Exchange::fetch`. Every phase is one function, and the effects happen in the order of the phases. DESIGN.md
+//! follows them through the other modules.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,7 +21,8 @@ use crate::origin::{HostPattern, Origin};
 // To add a scope, change three places. The compiler and the tests find every spot in the first two:
 // 1. this file: the variants of `Scope` and `ScopeKind`, their `match`es, and `ScopeKind::SIMPLE`;
 // 2. `ledger/sql/scope.rs`: the SQL condition of the scope, and the index that SQLite reads it by;
-// 3. `policy/builder.rs`: the method that sets limits for the scope, and its key in a policy file.
+// 3. `policy/builder.rs`: the method that sets limits for the scope; and `config/schema.rs` with `config/policy.rs`: its
+//    table in a policy file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {

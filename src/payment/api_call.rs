@@ -1,4 +1,5 @@
-//! Calls by API key, in the same ledger and under the same dollar limits as payments.
+//! Calls by API key, in the same ledger and under the same dollar limits as payments; and `Payer::permit`, which checks
+//! any request against the permissions of the policy.
 
 use alloy::primitives::{Address, U256};
 
