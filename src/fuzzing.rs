@@ -205,7 +205,7 @@ fn reservation(wish: Wish) -> Reservation {
     }
 }
 
-/// Payee, value and `validBefore` of a payment header, as the books read it back.
+/// Payee, value and `validBefore` of a payment header, as the ledger reads it back.
 #[must_use]
 pub fn payment(header: &str) -> Option<(Address, U256, u64)> {
     x402::decode_authorization(header)

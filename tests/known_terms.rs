@@ -1,7 +1,5 @@
 //! Purchases in one round trip: terms that were settled at before are paid with the first request.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 

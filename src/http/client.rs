@@ -185,7 +185,7 @@ impl Client {
     /// How much of each limit is used and left.
     ///
     /// # Errors
-    /// When the client has no wallet or the books cannot be read.
+    /// Returns an error if the client has no wallet, or if the ledger cannot be read.
     pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
         self.wallet()?.budget().await
     }

@@ -99,7 +99,7 @@ impl Backend {
         dispatch!(self, database => database.purchases(filter))
     }
 
-    /// LimitCheck every event and every purchase.
+    /// Checks every event and every purchase.
     pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
         dispatch!(self, database => database.verify(noted))
     }

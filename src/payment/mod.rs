@@ -149,14 +149,14 @@ impl Payer {
         let stopped = |message: String| Denial::new(Rule::Frozen, message);
         if let Some(reason) = self.inner.switch.reason() {
             return Some(stopped(format!(
-                "paying is stopped by the program: {reason}"
+                "payments are frozen by the program: {reason}"
             )));
         }
         let file = self.inner.policy.freeze_switch()?;
         match file.try_exists() {
             Ok(false) => None,
             Ok(true) => Some(stopped(format!(
-                "paying is stopped: {} exists",
+                "payments are frozen: {} exists",
                 file.display()
             ))),
             Err(error) => Some(stopped(format!(
@@ -240,7 +240,7 @@ impl Payer {
     /// are left out: [`explain`](Self::explain) shows them for one request.
     ///
     /// # Errors
-    /// When the books cannot be read.
+    /// Returns an error if the ledger cannot be read.
     pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
         Ok(self.inner.policy.budget(&self.inner.ledger).await?)
     }

@@ -175,7 +175,7 @@ impl Postgres {
 }
 
 impl Database {
-    /// LimitCheck the schema the first time, and returns the statements that a writer begins with.
+    /// Checks the schema the first time, and returns the statements that a writer begins with.
     async fn write_settings(&self) -> Result<&String, LedgerError> {
         let check = || async {
             self.claim().await?;
@@ -189,7 +189,7 @@ impl Database {
         self.write_settings.get_or_try_init(check).await
     }
 
-    /// LimitCheck the schema, or creates it. If two clients create it at the same time, the server
+    /// Checks the schema, or creates it. If two clients create it at the same time, the server
     /// reports a conflict or a duplicate to one of them.
     async fn claim(&self) -> Result<(), LedgerError> {
         const LAST: u32 = 10;

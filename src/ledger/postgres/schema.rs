@@ -35,7 +35,7 @@ pub(super) fn quoted(schema: &str) -> Result<String, LedgerError> {
     }
 }
 
-/// LimitCheck the schema, or creates it if it is empty or missing. Refuses a schema of another program
+/// Checks the schema, or creates it if it is empty or missing. Refuses a schema of another program
 /// before it writes.
 pub(super) async fn claim(transaction: &Transaction<'_>, schema: &str) -> Result<(), Failure> {
     let exists = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1";

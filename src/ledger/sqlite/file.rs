@@ -16,7 +16,7 @@ use crate::ledger::{LedgerError, Purchase, PurchaseKey};
 /// The file under the write lock, with the cached part of its content.
 #[derive(Clone, Copy)]
 pub(super) struct File<'a> {
-    pub(super) books: &'a Connection,
+    pub(super) database: &'a Connection,
     pub(super) known: &'a RefCell<Known>,
 }
 
@@ -26,10 +26,10 @@ impl File<'_> {
         debug_assert!(
             known
                 .as_ref()
-                .is_none_or(|known| is_stored(self.books, known)),
+                .is_none_or(|known| is_stored(self.database, known)),
             "the file has the known purchase"
         );
-        known.map_or_else(|| find(self.books, key), |known| Ok(Some(known)))
+        known.map_or_else(|| find(self.database, key), |known| Ok(Some(known)))
     }
 
     /// Writes the purchase over its stored form `before`, and the event of the change.
@@ -47,8 +47,8 @@ impl File<'_> {
             None => query::write(columns.clone(), &event),
             Some(before) => query::rewrite(&self.columns(before)?, &columns, &event),
         };
-        execute(self.books, change)?;
-        execute(self.books, query::append(event))?;
+        execute(self.database, change)?;
+        execute(self.database, query::append(event))?;
         let mut known = self.known.borrow_mut();
         known.head = Some(head);
         if before.is_none() {
@@ -73,20 +73,20 @@ impl File<'_> {
     pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
         let known = self.known.borrow().last_seq;
         debug_assert!(
-            known.is_none_or(|known| last_seq(self.books).is_ok_and(|last| last == known)),
+            known.is_none_or(|known| last_seq(self.database).is_ok_and(|last| last == known)),
             "the file has the known number of purchases"
         );
-        let last = known.map_or_else(|| last_seq(self.books), Ok)?;
+        let last = known.map_or_else(|| last_seq(self.database), Ok)?;
         Ok(last.saturating_add(1))
     }
 
     fn head(self) -> Result<Head, LedgerError> {
         let known = self.known.borrow().head;
         debug_assert!(
-            known.is_none_or(|known| head(self.books).is_ok_and(|head| head == known)),
+            known.is_none_or(|known| head(self.database).is_ok_and(|head| head == known)),
             "the file has the known head"
         );
-        known.map_or_else(|| head(self.books), Ok)
+        known.map_or_else(|| head(self.database), Ok)
     }
 }
 

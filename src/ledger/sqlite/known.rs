@@ -36,8 +36,8 @@ pub(super) struct Version(i64);
 
 impl Known {
     /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote.
-    pub(super) fn begin(&mut self, books: &Connection) -> Result<Version, LedgerError> {
-        let mut statement = books
+    pub(super) fn begin(&mut self, database: &Connection) -> Result<Version, LedgerError> {
+        let mut statement = database
             .prepare_cached("PRAGMA data_version")
             .map_err(failed)?;
         let version = statement.query_row([], |row| row.get(0)).map_err(failed)?;

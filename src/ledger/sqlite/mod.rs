@@ -153,7 +153,7 @@ impl Sqlite {
     pub(super) async fn set_freeze(&self, freeze: Option<&Freeze>) -> Result<(), LedgerError> {
         let freeze = freeze.cloned();
         self.write(Sync::Now, move |file| {
-            file::execute(file.books, query::set_freeze(freeze.as_ref()))
+            file::execute(file.database, query::set_freeze(freeze.as_ref()))
         })
         .await
     }
@@ -232,7 +232,7 @@ fn record(
 }
 
 fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-    let Some((stored, resumed)) = resumable(file.books, wanted)? else {
+    let Some((stored, resumed)) = resumable(file.database, wanted)? else {
         return Ok(None);
     };
     file.write(&resumed, Some(&stored))?;
@@ -266,7 +266,7 @@ fn examine(
     let known = RefCell::default();
     checks.evaluate(&View::new(
         File {
-            books: &transaction,
+            database: &transaction,
             known: &known,
         },
         checks.now(),

@@ -81,7 +81,7 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
                SET after = excluded.after, next = excluded.next, sum = excluded.sum, used_at = excluded.used_at";
     let mut known = file.known.borrow_mut();
     let newest = known.write_totals(|scope, total| {
-        let mut statement = file.books.prepare_cached(sql).map_err(failed)?;
+        let mut statement = file.database.prepare_cached(sql).map_err(failed)?;
         let [after, next, used_at] =
             [total.after, total.next, total.used_at].map(Timestamp::millis);
         let (unit, window) = (total.unit.key(), total.window.key());
@@ -98,7 +98,7 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
     })?;
     if let Some(now) = newest {
         let mut statement = file
-            .books
+            .database
             .prepare_cached("DELETE FROM totals WHERE used_at < ?")
             .map_err(failed)?;
         let unused_since = now.millis().saturating_sub(UNUSED);
@@ -107,7 +107,7 @@ pub(super) fn write(file: File<'_>) -> Result<(), LedgerError> {
         }
     }
     debug_assert!(
-        known.agrees_with(&all(file.books)?),
+        known.agrees_with(&all(file.database)?),
         "the file has the totals that are known"
     );
     Ok(())
@@ -119,7 +119,7 @@ fn learn(file: File<'_>, scope: &Scope) -> Result<(), LedgerError> {
         return Ok(());
     }
     let mut statement = file
-        .books
+        .database
         .prepare_cached("SELECT * FROM totals WHERE scope = ?")
         .map_err(failed)?;
     let found = read(statement.query([scope.key()]).map_err(failed)?)?;
@@ -130,8 +130,8 @@ fn learn(file: File<'_>, scope: &Scope) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn all(books: &Connection) -> Result<Vec<(String, Total)>, LedgerError> {
-    let mut statement = books.prepare("SELECT * FROM totals").map_err(failed)?;
+fn all(database: &Connection) -> Result<Vec<(String, Total)>, LedgerError> {
+    let mut statement = database.prepare("SELECT * FROM totals").map_err(failed)?;
     read(statement.query([]).map_err(failed)?)
 }
 
@@ -180,9 +180,9 @@ struct Recounted {
 }
 
 impl Recount {
-    pub(super) fn begin(books: &Connection) -> Result<Self, LedgerError> {
+    pub(super) fn begin(database: &Connection) -> Result<Self, LedgerError> {
         let mut totals: HashMap<_, Vec<_>> = HashMap::new();
-        for (scope, total) in all(books)? {
+        for (scope, total) in all(database)? {
             let recounted = Recounted {
                 total,
                 sum: Sum::default(),

@@ -35,7 +35,7 @@ impl<'a> View<'a> {
         known: Option<&'a Purchase>,
     ) -> Result<Self, LedgerError> {
         let present = Present::new(now, known.map(|purchase| purchase.seq))?;
-        let lapsed = file::read(file.books, present.lapsed(UNDER_WAY))?;
+        let lapsed = file::read(file.database, present.lapsed(UNDER_WAY))?;
         Ok(Self {
             file,
             now,
@@ -56,7 +56,7 @@ impl<'a> View<'a> {
         scope: &Scope,
         visit: &mut dyn FnMut(Charge),
     ) -> Result<(), LedgerError> {
-        file::each(self.file.books, query, |line| {
+        file::each(self.file.database, query, |line| {
             charge(line, scope)?.into_iter().for_each(&mut *visit);
             Ok(())
         })
@@ -74,7 +74,7 @@ impl<'a> View<'a> {
         query: Query,
         read: impl FnOnce(&Cells<'_, Line<'_>>) -> Result<T, LedgerError>,
     ) -> Result<Option<T>, LedgerError> {
-        file::first(self.file.books, query, |line| read(&Cells::of(line)?))
+        file::first(self.file.database, query, |line| read(&Cells::of(line)?))
     }
 }
 
@@ -82,7 +82,7 @@ impl Usage for View<'_> {
     type Error = LedgerError;
 
     fn frozen(&self) -> Result<Option<Denial>, LedgerError> {
-        Ok(super::stopped(self.file.books)?
+        Ok(super::stopped(self.file.database)?
             .as_ref()
             .map(Freeze::denial))
     }

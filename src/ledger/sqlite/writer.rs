@@ -154,7 +154,7 @@ impl Writer {
             .map_err(failed)?;
         let version = self.known.borrow_mut().begin(&transaction)?;
         let file = File {
-            books: &transaction,
+            database: &transaction,
             known: &self.known,
         };
         for Write { change, .. } in writes {

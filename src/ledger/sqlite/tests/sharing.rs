@@ -145,7 +145,7 @@ fn every_question_is_a_range_of_an_index() {
     let known = RefCell::default();
     let view = View::new(
         File {
-            books: &database,
+            database: &database,
             known: &known,
         },
         at(NOW),

@@ -33,14 +33,14 @@ fn a_purchase_is_in_the_totals_of_the_scopes_that_cover_it() {
 
 fn open() -> (tempfile::TempDir, Ledger, Connection) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("books.db");
+    let path = directory.path().join("ledger.db");
     let ledger = Ledger::sqlite(&path).unwrap();
     let other = Connection::open(&path).unwrap();
     (directory, ledger, other)
 }
 
-fn rows(books: &Connection) -> Vec<(String, String)> {
-    let mut statement = books
+fn rows(database: &Connection) -> Vec<(String, String)> {
+    let mut statement = database
         .prepare("SELECT window, sum FROM totals ORDER BY window")
         .unwrap();
     let rows = statement
@@ -107,8 +107,8 @@ async fn what_changed_is_written_before_totals_are_forgotten() {
     );
     let both = move |file: File<'_>| reserve(file, &three).and_then(|_| reserve(file, &four));
     thread_of(&ledger).write(Sync::Now, both).await.unwrap();
-    let scopes = |books: &Connection| -> String {
-        books
+    let scopes = |database: &Connection| -> String {
+        database
             .query_row("SELECT group_concat(scope) FROM totals", [], |row| {
                 row.get(0)
             })
@@ -254,8 +254,8 @@ async fn a_total_that_no_limit_asks_for_is_dropped_after_a_month() {
         );
         ledger.reserve(&wish).await.unwrap();
     }
-    let kept = |books: &Connection| {
-        rows(books)
+    let kept = |database: &Connection| {
+        rows(database)
             .into_iter()
             .map(|(window, _)| window)
             .collect::<Vec<_>>()

@@ -22,7 +22,7 @@ fn new_writer() -> (tempfile::TempDir, Writer) {
 
 fn write(sync: Sync, name: &'static str, sql: &'static str, answers: &Sender<Answer>) -> Write {
     let answers = answers.clone();
-    let work = move |file: File<'_>| file.books.execute_batch(sql).map_err(failed);
+    let work = move |file: File<'_>| file.database.execute_batch(sql).map_err(failed);
     Write::new(sync, work, move |result| {
         answers.send((name, result)).unwrap()
     })
@@ -136,8 +136,8 @@ fn a_write_that_hides_the_end_of_its_transaction_fails() {
     let (_directory, mut writer) = new_writer();
     let (answers, received) = channel();
     let hidden = move |file: File<'_>| {
-        file.books.execute_batch(A).map_err(failed)?;
-        file.books.execute_batch(UNDOES_ALL).unwrap_err();
+        file.database.execute_batch(A).map_err(failed)?;
+        file.database.execute_batch(UNDOES_ALL).unwrap_err();
         Ok(())
     };
     let answer = answers.clone();
