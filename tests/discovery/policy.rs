@@ -105,7 +105,7 @@ async fn what_the_policy_does_not_permit_is_neither_asked_nor_payable() {
             .all(|service| denied_by(service) == Rule::Permission)
     );
 
-    // Of what has no price too.
+    // The rule also holds for services without a price.
     let bare = json!({ "resource": seller.url("/weather/fine").as_str() });
     let unpriced = Bazaar::builder().item(bare).start().await.unwrap();
     assert_eq!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a client is to do: `COUNT IN_FLIGHT`.
+/// The task of a client: `COUNT IN_FLIGHT`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub count: usize,

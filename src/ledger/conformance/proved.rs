@@ -144,7 +144,7 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases(ledgers: &Le
         .await
         .unwrap();
     assert_eq!(state(&ledger, &claimed).await.state, State::ReleasedByProof);
-    // What is claimed after the proof counts again.
+    // A receipt that arrives after the proof makes the purchase count again.
     ledger
         .record(&claimed, &settled(), at(NOW + 361))
         .await
