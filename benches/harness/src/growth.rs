@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bursar::{Ledger, LocalSigner, Payer, PurchaseRequest, signer_fn};
 use bursar::signer::SignerError;
 use bursar::x402::PaymentRequired;
+use bursar::{Ledger, LocalSigner, Payer, PurchaseRequest, signer_fn};
 use rusqlite::Connection;
 
 use crate::clients::KEY;

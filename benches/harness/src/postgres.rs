@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use bursar::{PurchaseRequest, Ledger, LocalSigner, Payer, Policy, usd};
 use bursar::payment::Outcome;
 use bursar::x402::PaymentRequired;
+use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseRequest, usd};
 use reqwest::StatusCode;
 
 use crate::clients::KEY;
@@ -15,7 +15,9 @@ use crate::pieces::{paid, terms};
 /// Reserved, signed and settled, `plan.count` times, under one limit that all processes share.
 pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failure> {
     let ledger = Ledger::postgres_in(url, schema).await?;
-    let policy = Policy::new().without_default_limits().allow_network("base-sepolia");
+    let policy = Policy::new()
+        .without_default_limits()
+        .allow_network("base-sepolia");
     let policy = policy.rolling(Duration::from_secs(3600), usd!("1000000"));
     let signer = LocalSigner::from_hex(&KEY.to_owned().into())?;
     let payer = Payer::builder()
@@ -28,8 +30,8 @@ pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failur
     drive(plan, move |_| {
         let (payer, required, answer) = (payer.clone(), required.clone(), answer.clone());
         async move {
-            let intent =
-                PurchaseRequest::new("GET", "https://api.example.com/report", b"")?.allow_duplicate();
+            let intent = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?
+                .allow_duplicate();
             let payment = payer.authorize(&required, &intent).await?;
             match payment.conclude(StatusCode::OK, &answer, None).await {
                 Outcome::Settled(_) => Ok(()),
