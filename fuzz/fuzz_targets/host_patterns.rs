@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use bursar::{Origin, Url};
 use bursar::origin::HostPattern;
+use bursar::{Origin, Url};
 use libfuzzer_sys::fuzz_target;
 
 // A pattern and a host, with a space between.

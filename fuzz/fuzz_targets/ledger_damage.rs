@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
 use bursar::fuzzing::{self, Answer, Change, PAYER, Wish};
-use bursar::{Ledger, PurchaseId, Timestamp};
 use bursar::ledger::{Filter, LedgerError, PurchaseKey};
 use bursar::policy::Scope;
+use bursar::{Ledger, PurchaseId, Timestamp};
 use libfuzzer_sys::fuzz_target;
 use rusqlite::Connection;
 use rusqlite::types::Value;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bursar::fuzzing::{self, Answer, Change, LEASE, Wish};
-use bursar::{Ledger, PurchaseId, Timestamp};
 use bursar::ledger::Filter;
 use bursar::policy::Scope;
+use bursar::{Ledger, PurchaseId, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: u64 = 1000;

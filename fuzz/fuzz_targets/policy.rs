@@ -15,7 +15,9 @@ fuzz_target!(|text: &str| {
     let url = "https://api.example.com/report?x=1";
     let request = PurchaseRequest::new("GET", url, b"").expect("a request");
     for now in [0, 1_800_000_000, u64::MAX] {
-        let Some(explanation) = policy.explain(&request, usd!("0.01"), None, Timestamp::from_secs(now)) else {
+        let Some(explanation) =
+            policy.explain(&request, usd!("0.01"), None, Timestamp::from_secs(now))
+        else {
             continue;
         };
         assert!(!explanation.answers.is_empty());

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use bursar::{Address, Asset, Network, TokenAmount, Usd};
 use bursar::primitives::U256;
+use bursar::{Address, Asset, Network, TokenAmount, Usd};
 use libfuzzer_sys::fuzz_target;
 
 // A number of decimals and an amount, with a space between.
