@@ -1,0 +1,1 @@
+//! Payments that were settled, refused or lost, and are presented again.

@@ -1,0 +1,1 @@
+//! Redirects before and after a payment.

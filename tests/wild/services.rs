@@ -1,0 +1,1 @@
+//! Networks, tokens, and lists of services.

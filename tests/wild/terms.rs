@@ -1,0 +1,1 @@
+//! Terms and receipts as sellers really write them.

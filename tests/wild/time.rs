@@ -1,0 +1,1 @@
+//! Slow sellers, and the caller's own timeout.
