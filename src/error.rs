@@ -122,16 +122,17 @@ pub enum ErrorKind {
     /// presented again. Money may have moved only for the purchase that the error names. Use another id, or
     /// wait.
     Purchase,
-    /// The seller answered the payment with another 402 and terms; see [`Error::reason`]. The seller can still
-    /// settle the payment, so it counts as spent. Send the request again, or accept the new terms with
+    /// The seller answered the payment with another 402; see [`Error::reason`]. The seller can still settle the
+    /// payment, so it counts as spent. The message says more: the wallet may be empty, or the seller may refuse
+    /// every such payment. Send the request again, or accept new terms with
     /// [`accept_new_terms`](crate::RequestBuilder::accept_new_terms).
     Rejected,
     /// The seller says that it could not settle the payment; see [`Error::reason`]. The payment counts as spent
     /// until the chain proves otherwise. Send the same request again, or
     /// [reconcile](crate::Ledger::reconcile) the ledger later.
     SettlementFailed,
-    /// The seller sent the transaction and has not seen it included. Money may have moved. Send the same request
-    /// again: bursar presents the same payment.
+    /// The seller does not know yet whether the payment settled: it has not seen the transaction included, or could
+    /// not ask the chain. Money may have moved. Send the same request again: bursar presents the same payment.
     SettlementPending,
     /// An MCP server answered with a JSON-RPC error. Before a payment no money moved; after it, look at the
     /// payment status. The message repeats the words of the server.
@@ -362,6 +363,13 @@ impl Error {
             self.inner.message
         );
         self.with_status(status)
+    }
+
+    /// With a further sentence.
+    pub(crate) fn and(mut self, rest: &str) -> Self {
+        self.inner.message.push_str("; ");
+        self.inner.message.push_str(rest);
+        self
     }
 
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {

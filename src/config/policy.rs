@@ -77,6 +77,9 @@ impl Builder<'_> {
         if let Some(limit) = content(file.approval_timeout.as_ref()) {
             policy = policy.approval_timeout(*limit);
         }
+        if let Some(pause) = content(file.refusal_pause.as_ref()) {
+            policy = policy.refusal_pause(*pause);
+        }
         for (_, freeze) in tables(&file.freeze) {
             if let Some(Text(path)) = &freeze.file.content {
                 policy = policy.freeze_file(path);

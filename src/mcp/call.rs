@@ -331,6 +331,7 @@ impl Transport for PaidToolCall<'_> {
         let failed = status.is_server_error();
         Ok(ReplyBody {
             digest: if failed { reply.digest() } else { None },
+            words: None,
             answer: terms.is_none().then_some(Answered { reply, terms: None }),
             terms,
         })

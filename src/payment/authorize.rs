@@ -175,6 +175,7 @@ impl Payer {
         if let Some(denial) = self.frozen_here() {
             return Err(Error::denied(Box::new(denial)));
         }
+        self.read_refusals().await?;
         let (quotes, reasons) = self.quotes(required);
         let purchase = match request.id()? {
             Some(id) => id.clone(),
@@ -216,7 +217,8 @@ impl Payer {
     async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(order.request.url());
         let facts = self.facts(order.required, order.request, quote, &path);
-        if let Some(denial) = self.inner.policy.deny(&facts) {
+        let denial = self.inner.policy.deny(&facts);
+        if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let checks = self.inner.policy.limit_check(&facts);
@@ -376,6 +378,7 @@ impl Payer {
                 payload,
                 again: false,
                 settled: None,
+                settled_early: false,
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),

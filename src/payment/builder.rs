@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::refusals::Refusals;
 use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
 use crate::clock::Clock;
@@ -145,6 +146,7 @@ impl PayerBuilder {
                 switch: self.switch,
                 observer: self.observer,
                 terms: TermsCache::default(),
+                refusals: Refusals::default(),
             }),
         })
     }

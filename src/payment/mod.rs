@@ -12,6 +12,7 @@ mod kept_terms;
 #[expect(clippy::module_inception, reason = "the file holds the type Payment")]
 mod payment;
 mod present;
+mod refusals;
 mod reply;
 mod resume;
 mod retry;
@@ -34,6 +35,7 @@ pub(crate) use reply::retry_after;
 pub use retry::RetryPolicy;
 pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 
+use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
@@ -87,6 +89,7 @@ struct Inner {
     switch: FreezeSwitch,
     observer: AnyObserver,
     terms: TermsCache,
+    refusals: Refusals,
 }
 
 impl fmt::Debug for Payer {

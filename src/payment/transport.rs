@@ -50,8 +50,22 @@ pub(crate) struct ReplyBody<A> {
     pub(crate) terms: Option<PaymentRequired>,
     /// The hash of the body of a failure.
     pub(crate) digest: Option<BodyDigest>,
+    /// The words of the seller in the body of a failure: untrusted, and maybe long.
+    pub(crate) words: Option<String>,
     /// The answer for the caller. `None` for a 402 whose terms were read or cannot be read.
     pub(crate) answer: Option<A>,
+}
+
+impl<A> ReplyBody<A> {
+    /// The body of an answer that is not a failure: the caller reads it.
+    pub(crate) const fn unread(answer: A) -> Self {
+        Self {
+            terms: None,
+            digest: None,
+            words: None,
+            answer: Some(answer),
+        }
+    }
 }
 
 /// An error that happened after a payment was signed.
@@ -79,6 +93,10 @@ impl AfterSigning {
 
     pub(crate) fn retry_after(&self) -> Option<std::time::Duration> {
         self.0.retry_after()
+    }
+
+    pub(super) fn and(self, rest: &str) -> Self {
+        Self(self.0.and(rest))
     }
 
     pub(super) fn of_payment(self, payment: &SignedPayment, receipt: Option<&Receipt>) -> Error {

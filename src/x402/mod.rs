@@ -5,14 +5,17 @@
 
 mod codec;
 mod extensions;
+mod failure;
 mod payload;
 mod quote;
 mod receipt;
 mod required;
 mod settlement;
+mod words;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
+pub(crate) use failure::Failure;
 pub(crate) use payload::{ExactPayload, decode_authorization, encode_payment};
 pub use quote::{Flow, Quote, Unpayable};
 pub(crate) use receipt::Claim;
@@ -20,6 +23,7 @@ pub use receipt::{Receipt, SignedPayment};
 pub(crate) use required::Terms;
 pub use required::{Offer, PaymentRequired};
 pub use settlement::SettlementResponse;
+pub(crate) use words::words;
 
 use http::HeaderName;
 

@@ -263,4 +263,18 @@ impl Claim {
         json.resize(unencoded(self.length).max(json.len()), b' ');
         (receipt_header(version), header_value(&json))
     }
+
+    /// Returns the receipt with the success and the transaction alone, or with empty strings for the rest.
+    pub(crate) fn short_header(&self, version: Version, empty: bool) -> (HeaderName, HeaderValue) {
+        let transaction = self.transaction.map(|hash| hash.to_string());
+        let mut claim = json!({ "success": self.success, "transaction": transaction });
+        if empty && let Some(claim) = claim.as_object_mut() {
+            claim.insert("network".to_owned(), "".into());
+            claim.insert("payer".to_owned(), "".into());
+        }
+        (
+            receipt_header(version),
+            header_value(claim.to_string().as_bytes()),
+        )
+    }
 }
