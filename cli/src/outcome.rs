@@ -97,7 +97,7 @@ impl Outcome {
             authorization: response.payment().map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
             api_call: response.api_call().map(ApiCall::from),
-            error: Problem::of_status(status, payment),
+            error: Problem::of_response(response),
             ..Self::empty(payment)
         }
     }

@@ -80,9 +80,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     };
     let failed = match &outcome {
         PriceOutcome::Priced(_) => false,
-        PriceOutcome::Unpriced(response) => {
-            Problem::of_status(response.status(), PaymentStatus::NotPaid).is_some()
-        }
+        PriceOutcome::Unpriced(response) => Problem::of_response(response).is_some(),
     };
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
@@ -143,9 +141,7 @@ pub(crate) fn dry_run_line(outcome: &Outcome) -> String {
 fn of_unpriced(outcome: &PriceOutcome<Response>) -> (Outcome, Verdict) {
     let quote = QuoteOutput::of(outcome);
     let error = match outcome {
-        PriceOutcome::Unpriced(response) => {
-            Problem::of_status(response.status(), PaymentStatus::NotPaid)
-        }
+        PriceOutcome::Unpriced(response) => Problem::of_response(response),
         PriceOutcome::Priced(_) => None,
     };
     let verdict = if error.is_some() {

@@ -123,7 +123,7 @@ pub(crate) async fn present<T: Transport>(
         };
         let settled = receipt.is_some() && status.is_success() && !payment.is_again();
         call.update_cache(&payment, settled);
-        let record = PaymentRecord::new(&payment, receipt);
+        let record = PaymentRecord::new(&payment, receipt, body.words.as_deref());
         return match body.answer {
             Some(answer) => Ok((answer, record)),
             None => {
@@ -350,6 +350,10 @@ fn refused(payment: &Payment, refusal: Refusal) -> Error {
         .with_reason(refusal.reason)
 }
 
+/// The way to the goods, and the way to buy again.
+pub(crate) const SAME_REQUEST: &str = "the same request presents this payment again until it expires; \
+    to buy again on purpose, use `allow_duplicate`";
+
 /// The rest of an error's message: whether the payment was taken, and the way to buy again on purpose.
 fn again_hint(payment: &Payment) -> String {
     let taken = match (&payment.settled, payment.is_again()) {
@@ -361,10 +365,7 @@ fn again_hint(payment: &Payment) -> String {
         (None, true) => "the payment was signed earlier, and may have been taken; ".to_owned(),
         (None, false) => String::new(),
     };
-    format!(
-        "{taken}the same request presents this payment again until it expires; to buy again on purpose, use \
-         `allow_duplicate`"
-    )
+    format!("{taken}{SAME_REQUEST}")
 }
 
 /// A 402 with a receipt that proves the payment. The caller does not receive it, because a client could pay its terms

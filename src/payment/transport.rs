@@ -8,6 +8,7 @@ use super::Payment;
 use super::reply::ReplyHead;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::ledger::BodyDigest;
+use crate::text;
 use crate::x402::PaymentRequired;
 use crate::x402::{Receipt, SignedPayment};
 
@@ -109,14 +110,25 @@ impl AfterSigning {
 pub(crate) struct PaymentRecord {
     payment: SignedPayment,
     receipt: Option<Box<Receipt>>,
+    /// The words of the seller in the body of a failure, cut and tamed.
+    words: Option<String>,
 }
 
 impl PaymentRecord {
-    pub(super) fn new(payment: &Payment, receipt: Option<Box<Receipt>>) -> Self {
+    pub(super) fn new(
+        payment: &Payment,
+        receipt: Option<Box<Receipt>>,
+        words: Option<&str>,
+    ) -> Self {
         Self {
             payment: payment.payment().clone(),
             receipt,
+            words: words.map(text::excerpt),
         }
+    }
+
+    pub(crate) fn words(&self) -> Option<&str> {
+        self.words.as_deref()
     }
 
     pub(crate) const fn payment(&self) -> &SignedPayment {

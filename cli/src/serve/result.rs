@@ -82,7 +82,7 @@ impl PayResult {
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
-            error: Problem::of_status(status, payment).map(|problem| with_next(problem, payment)),
+            error: Problem::of_response(&response).map(|problem| with_next(problem, payment)),
             ..Self::empty(payment)
         };
         let (untrusted, broken) = Untrusted::read(response, limit).await;
