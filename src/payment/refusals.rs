@@ -2,7 +2,8 @@
 //!
 //! A wallet without tokens is refused by every seller, and each signature counts as spent until it is proved unused. An
 //! agent that goes on would use up its daily limit without paying anything. After a few such refusals in a row, bursar
-//! signs nothing more for a while. Each further refusal doubles the time; a settled payment ends it.
+//! signs nothing more for a while. Each further refusal doubles the time; a settled payment ends it. While one seller
+//! alone says that the wallet is empty, bursar pauses for that seller only.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,6 +53,9 @@ struct Run {
     last: PurchaseId,
     at: Timestamp,
     words: String,
+    /// The seller of the first refusal, and whether another one agreed.
+    seller: Origin,
+    is_agreed: bool,
 }
 
 impl Run {
@@ -110,17 +114,23 @@ impl Refusals {
             Failure::Uncertain | Failure::Refused => return,
         };
         let mut runs = self.runs();
-        let count = match runs.get(&subject) {
+        let (count, seller, is_agreed) = match runs.get(&subject) {
             Some(run) if run.last == *refused.purchase => return,
-            Some(run) => run.count.saturating_add(1),
+            Some(run) => (
+                run.count.saturating_add(1),
+                run.seller.clone(),
+                run.is_agreed || run.seller != *refused.origin,
+            ),
             None if runs.len() >= REMEMBERED => return,
-            None => 1,
+            None => (1, refused.origin.clone(), false),
         };
         let run = Run {
             count,
             last: refused.purchase.clone(),
             at,
             words: words.to_owned(),
+            seller,
+            is_agreed,
         };
         runs.insert(subject, run);
     }
@@ -185,6 +195,10 @@ impl Payer {
         let seller = Subject::Seller(facts.request.origin().clone());
         let find = |subject: &Subject| {
             let run = runs.get(subject)?;
+            // One seller alone cannot stop the payments to all others by a lie.
+            if !run.is_agreed && run.seller != *facts.request.origin() {
+                return None;
+            }
             let until = run.until(pause).filter(|until| *until > facts.now)?;
             Some((run, until))
         };
@@ -228,6 +242,8 @@ mod tests {
             last: "order-1".parse().unwrap(),
             at: Timestamp::from_secs(1000),
             words: String::new(),
+            seller: "https://api.example.com".parse().unwrap(),
+            is_agreed: false,
         };
         let pause = Duration::from_secs(1200);
         let ends = [0, 2, 3, 4, 5, 40].map(|count| run(count).until(pause));

@@ -326,6 +326,41 @@ async fn the_next_process_knows_of_the_empty_wallet() {
 }
 
 #[tokio::test]
+async fn one_seller_alone_cannot_stop_the_payments_to_others() {
+    let fault = || Fault::FailureReason("insufficient_funds".to_owned());
+    let (liar, other) = (open(report().fault(fault())).await, open(report()).await);
+    let second = open(report().fault(fault())).await;
+    let signatures = SignatureLog::default();
+    let client = logged(&signatures).build().unwrap();
+    let buy = async |seller: &Paywall, number: usize| {
+        let url = seller.url(&format!("/report?n={number}"));
+        let answer = client.get(url).send().await;
+        answer
+            .err()
+            .and_then(|error| error.denial().map(|denial| denial.rule))
+    };
+    for number in 0..3 {
+        assert_eq!(buy(&liar, number).await, None);
+    }
+    assert_eq!(buy(&liar, 3).await, Some(Rule::WalletEmpty));
+    // A second seller agrees: now the pause is for all of them.
+    assert_eq!(buy(&second, 0).await, None);
+    assert_eq!(buy(&other, 0).await, Some(Rule::WalletEmpty));
+    assert_eq!(signatures.count(), 4);
+
+    let client = logged(&signatures).build().unwrap();
+    for number in 0..4 {
+        drop(
+            client
+                .get(liar.url(&format!("/report?n={number}")))
+                .send()
+                .await,
+        );
+    }
+    get(&client, &other).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_settled_payment_ends_the_pause() {
     let fault = || Fault::FailureReason("insufficient_funds".to_owned());
     let route = report().fault_once(fault()).fault_once(fault());
