@@ -95,7 +95,7 @@ pub enum ErrorKind {
     /// The time was up. As for [`Transport`](Self::Transport), money may have moved if a payment was signed.
     /// Allow more time, or send the same request again.
     Timeout,
-    /// The 402 claims to be x402 and cannot be read, contradicts itself, or a cache kept it; see [`Error::body`]. No
+    /// The 402 claims to be x402 and cannot be read, contradicts itself, or a cache kept it; see [`Error::reason`]. No
     /// money moved. Report it to the seller.
     Malformed,
     /// bursar can sign for none of the offers; see [`Error::unpayable`]. No money moved. Register the token, or
@@ -235,11 +235,7 @@ enum Detail {
     PriceCheck(Box<PriceCheck>),
     Unpayable(Vec<Unpayable>),
     Reason(String),
-    Body(Vec<u8>),
 }
-
-/// The number of reasons in a message, next to the last one.
-const MOST_REASONS: usize = 31;
 
 /// Making an error before a payment exists.
 impl Error {
@@ -269,13 +265,7 @@ impl Error {
     }
 
     pub(crate) fn not_payable(reasons: Vec<Unpayable>) -> Self {
-        let mut list: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        if let Some(last) = list.pop() {
-            let more = list.len().saturating_sub(MOST_REASONS);
-            list.truncate(MOST_REASONS);
-            list.extend((more > 0).then(|| format!("{more} more reasons")));
-            list.push(last);
-        }
+        let list: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let message = if list.is_empty() {
             "the seller makes no offer".to_owned()
         } else {
@@ -353,11 +343,6 @@ impl Error {
             Some(reason) => self.detail(Detail::Reason(reason)),
             None => self,
         }
-    }
-
-    /// With the body of an answer that cannot be read.
-    pub(crate) fn with_body(self, body: Vec<u8>) -> Self {
-        self.detail(Detail::Body(body))
     }
 
     pub(crate) fn at(mut self, url: &Url) -> Self {
@@ -488,22 +473,12 @@ impl Error {
         }
     }
 
-    /// Returns the seller's reason, such as `invalid_exact_evm_insufficient_balance`: untrusted text of at most
-    /// 160 characters.
+    /// Returns the seller's reason, such as `invalid_exact_evm_insufficient_balance`, or the body of a 402 whose terms
+    /// cannot be read: untrusted text of at most 160 characters.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match &self.inner.detail {
             Detail::Reason(reason) => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Returns the body of a 402 whose terms cannot be read, for [`ErrorKind::Malformed`]. It has at most 1 MiB and a
-    /// byte, and is untrusted.
-    #[must_use]
-    pub fn body(&self) -> Option<&[u8]> {
-        match &self.inner.detail {
-            Detail::Body(body) => Some(body),
             _ => None,
         }
     }

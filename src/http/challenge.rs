@@ -57,7 +57,7 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
         }
         (Some(error), _) | (None, Some(Err(error))) => error,
     };
-    Err(unreadable(error, body))
+    Err(unreadable(error, &body))
 }
 
 /// Returns the terms in the header. Several headers must be the same.
@@ -71,14 +71,14 @@ fn header_terms(headers: &HeaderMap) -> Option<Result<PaymentRequired, WireError
     Some(PaymentRequired::from_header(first.as_bytes()))
 }
 
-/// The error of a 402 that says x402 and cannot be read. It keeps the body for the caller.
-fn unreadable(error: WireError, body: Vec<u8>) -> Error {
-    let shown = text::excerpt(String::from_utf8_lossy(&body).trim());
+/// The error of a 402 that says x402 and cannot be read. It keeps the beginning of the body for the caller.
+fn unreadable(error: WireError, body: &[u8]) -> Error {
+    let shown = text::excerpt(String::from_utf8_lossy(body).trim());
     let message = format!("the terms of the 402 cannot be read: {error}; its body: {shown}");
     Error::new(ErrorKind::Malformed, message)
         .because(error)
         .with_status(StatusCode::PAYMENT_REQUIRED)
-        .with_body(body)
+        .with_reason(Some(shown))
 }
 
 /// Terms in a body are JSON, whatever its content type says. bursar does not read a page for people.

@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use percent_encoding::percent_decode;
+
 use super::WireError;
 
 /// The length of the longest header that bursar decodes, in bytes.
@@ -27,44 +29,26 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
             length: value.len(),
         });
     }
-    let value = value.trim_ascii();
-    if let Ok(json) = BASE64.decode(value) {
-        return Ok(unquoted(&json).into_owned());
+    let mut value = unquoted(value);
+    if !value.starts_with(b"{") {
+        let plain = Cow::<[u8]>::from(percent_decode(&value));
+        value = unquoted(&plain).into_owned().into();
     }
-    let value = unquoted(value);
     if value.starts_with(b"{") {
         return Ok(value.into_owned());
     }
-    let plain = percent_encoding::percent_decode(&value).collect::<Vec<u8>>();
-    let plain = unquoted(&plain);
-    if plain.starts_with(b"{") {
-        return Ok(plain.into_owned());
-    }
-    // Some proxies join two headers of one name.
-    let mut values = plain.split(|byte| *byte == b',').map(alphabet);
-    let first = values.next().unwrap_or_default();
-    if values.any(|other| other != first) {
-        return Err(WireError::Ambiguous(
-            "the header has two different values".to_owned(),
-        ));
-    }
-    let json = BASE64.decode(first);
-    let json = json.map_err(|error| WireError::Base64(error.to_string()))?;
-    Ok(unquoted(&json).into_owned())
-}
-
-/// Returns base64 in the standard alphabet, without white space and quotes.
-fn alphabet(base64: &[u8]) -> Vec<u8> {
-    let letters = base64
-        .iter()
-        .filter(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\''));
-    letters
-        .map(|byte| match byte {
+    let decoded = BASE64.decode(&*value).or_else(|_| {
+        let is_letter = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != b'\'';
+        let letters = value.iter().filter(is_letter);
+        let standard = letters.map(|byte| match byte {
             b'-' => b'+',
             b'_' => b'/',
             other => *other,
-        })
-        .collect()
+        });
+        BASE64.decode(standard.collect::<Vec<u8>>())
+    });
+    let json = decoded.map_err(|error| WireError::Base64(error.to_string()))?;
+    Ok(unquoted(&json).into_owned())
 }
 
 /// Returns JSON without a byte order mark, and the text of JSON that is a string.

@@ -8,10 +8,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::WireError;
 use crate::text::excerpt;
 
 /// A string that is borrowed from the JSON, unless it has escapes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 impl std::ops::Deref for Text<'_> {
@@ -25,15 +26,6 @@ impl std::ops::Deref for Text<'_> {
 /// The members of a JSON object, in the order of the JSON.
 #[derive(Debug, Default)]
 pub(super) struct Members<'a>(pub(super) Vec<(Text<'a>, &'a RawValue)>);
-
-/// The reason why a member cannot be used.
-#[derive(Debug)]
-pub(super) enum Unusable {
-    /// It occurs twice, with different values.
-    Contradiction(String),
-    /// It is neither a text nor a number.
-    NoText(String),
-}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,50 +50,52 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    pub(super) fn read(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+    pub(super) fn read(json: &'a [u8]) -> Result<Self, WireError> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    pub(super) fn of(object: &'a RawValue) -> Result<Self, WireError> {
+        Self::read(object.get().as_bytes())
+    }
+
+    pub(super) fn has(&self, wanted: &str) -> bool {
+        self.0.iter().any(|(name, _)| is_spelling(name, wanted))
     }
 
     /// Returns the value of a member. Each name is in lower case and without separators, and also finds `pay_to` and
     /// `PayTo`. A member that is `null` counts as absent.
-    pub(super) fn get(&self, names: &[&str]) -> Result<Option<&'a RawValue>, Unusable> {
+    pub(super) fn get(&self, names: &[&str]) -> Result<Option<&'a RawValue>, WireError> {
         Ok(self.find(names)?.map(|(_, value)| value))
     }
 
-    fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, Unusable> {
+    fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, WireError> {
         let mut found: Option<(&str, &'a RawValue)> = None;
         for (name, value) in &self.0 {
             if value.get() == "null" || !names.iter().any(|wanted| is_spelling(name, wanted)) {
                 continue;
             }
-            match found {
-                Some((first, other)) if !is_same(other, value) => {
-                    return Err(Unusable::Contradiction(if first == &**name {
-                        format!("`{}` occurs twice, with different values", excerpt(name))
-                    } else {
-                        format!("`{}` and `{}` differ", excerpt(first), excerpt(name))
-                    }));
-                }
-                Some(_) => {}
-                None => found = Some((name, value)),
+            let (first, other) = *found.get_or_insert((name, value));
+            if !is_same(other, value) {
+                let (first, second) = (excerpt(first), excerpt(name));
+                let message = format!("`{first}` and `{second}` have different values");
+                return Err(WireError::Ambiguous(message));
             }
         }
         Ok(found)
     }
 
     /// Returns a string, or a number as the seller wrote it.
-    pub(super) fn text(&self, names: &[&str]) -> Result<Option<Text<'a>>, Unusable> {
+    pub(super) fn text(&self, names: &[&str]) -> Result<Option<Text<'a>>, WireError> {
         let Some((name, value)) = self.find(names)? else {
             return Ok(None);
         };
-        let none = || Unusable::NoText(format!("`{}` is no text", excerpt(name)));
+        let none = || WireError::Unreadable(format!("`{}` is no text", excerpt(name)));
         scalar(value).map(Some).ok_or_else(none)
     }
 
     /// Returns a text, and `None` for everything that is none. A wrong description must not spoil an offer.
     pub(super) fn words(&self, names: &[&str]) -> Option<String> {
-        let text = self.text(names).ok().flatten()?;
-        Some(text.0.into_owned())
+        Some(self.text(names).ok()??.0.into_owned())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::Unpayable;
-use super::members::{Members, Text, Unusable};
+use super::members::{Members, Text};
+use super::{Unpayable, WireError};
 use crate::money::Network;
 use crate::text::excerpt;
 
@@ -23,23 +23,19 @@ pub(crate) struct Terms<'a> {
     pub(crate) asset: Text<'a>,
     pub(crate) pay_to: Text<'a>,
     pub(crate) max_timeout_seconds: Option<&'a RawValue>,
-    pub(crate) extra: Extra<'a>,
-}
-
-/// The fields of `extra` for an `exact` payment on an EVM chain.
-#[derive(Debug, Default)]
-pub(crate) struct Extra<'a> {
+    /// The name of the token's EIP-712 domain: the first of four fields of `extra`.
     pub(crate) name: Option<Text<'a>>,
     pub(crate) version: Option<Text<'a>>,
     pub(crate) asset_transfer_method: Option<Text<'a>>,
     pub(crate) payment_flow: Option<Text<'a>>,
 }
 
-impl From<Unusable> for Unpayable {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Contradiction(message) => Self::Contradiction(message),
-            Unusable::NoText(message) => Self::Malformed(message),
+impl From<WireError> for Unpayable {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Ambiguous(message) => Self::Contradiction(message),
+            WireError::Json(error) => Self::Malformed(excerpt(&error.to_string())),
+            other => Self::Malformed(other.to_string()),
         }
     }
 }
@@ -51,57 +47,54 @@ impl Offer {
     ///
     /// # Errors
     /// Returns the reason why the offer cannot be read. It names every missing field.
-    pub(crate) fn terms(&self) -> Result<Terms<'_>, Unpayable> {
-        let members = self.members()?;
-        let text = |name: &str| members.text(&[name]);
-        let scheme = text("scheme")?;
+    pub(crate) fn terms<'a>(&'a self) -> Result<Terms<'a>, Unpayable> {
+        let members = Members::of(&self.raw)?;
+        let (scheme, network) = (members.text(&["scheme"])?, members.text(&["network"])?);
         if let Some(other) = scheme.as_deref().filter(|scheme| *scheme != "exact") {
             return Err(Unpayable::Scheme(excerpt(other)));
         }
-        let network = text("network")?;
-        let chain = network.as_deref().map(|network| {
-            let unknown = |_| Unpayable::Network(excerpt(network));
-            network.parse::<Network>().map_err(unknown)
-        });
-        let chain = chain.transpose()?;
-        let (asset, pay_to) = (text("asset")?, text("payto")?);
+        let chain = network.as_deref().map(str::parse::<Network>).transpose();
+        let unknown = |_| Unpayable::Network(excerpt(network.as_deref().unwrap_or_default()));
+        let chain = chain.map_err(unknown)?;
         let amount = members.text(&["amount", "maxamountrequired"])?;
-        let (Some(scheme), Some(network), Some(chain), Some(asset), Some(pay_to)) =
-            (&scheme, &network, chain, &asset, &pay_to)
-        else {
-            let missing = [
-                ("scheme", scheme.is_none()),
-                ("network", network.is_none()),
-                ("asset", asset.is_none()),
-                ("payTo", pay_to.is_none()),
-                ("amount", amount.is_none()),
-            ];
-            let missing = missing.iter().filter(|(_, is_missing)| *is_missing);
-            let mut faults: Vec<String> = missing.map(|(name, _)| format!("no `{name}`")).collect();
-            let odd = amount.filter(|amount| super::quote::parse_canonical(amount).is_none());
-            faults.extend(odd.map(|amount| Unpayable::Amount(excerpt(&amount)).to_string()));
+        let mut faults = Vec::new();
+        let mut needed = |name: &str, text: Option<Text<'a>>| {
+            faults.extend(text.is_none().then(|| format!("no `{name}`")));
+            text.unwrap_or_default()
+        };
+        let (scheme, network) = (needed("scheme", scheme), needed("network", network));
+        let asset = needed("asset", members.text(&["asset"])?);
+        let pay_to = needed("payTo", members.text(&["payto"])?);
+        let Some(chain) = chain.filter(|_| faults.is_empty()) else {
+            faults.push(match amount.as_deref() {
+                None => "no `amount`".to_owned(),
+                Some(amount) => super::quote::read_amount(amount)
+                    .map_or_else(|odd| odd.to_string(), |_| String::new()),
+            });
+            faults.retain(|fault| !fault.is_empty());
             return Err(Unpayable::Malformed(faults.join(", ")));
         };
+        // An empty list is how PHP writes an empty object.
+        let extra = members.get(&["extra"])?.filter(|raw| raw.get() != "[]");
+        let extra = extra.map(Members::of).transpose()?.unwrap_or_default();
         Ok(Terms {
-            scheme: scheme.clone(),
-            network: network.clone(),
+            scheme,
+            network,
             chain,
             amount: amount.ok_or(Unpayable::NoAmount)?,
-            asset: asset.clone(),
-            pay_to: pay_to.clone(),
+            asset,
+            pay_to,
             max_timeout_seconds: members.get(&["maxtimeoutseconds"])?,
-            extra: Extra::read(members.get(&["extra"])?)?,
+            name: extra.text(&["name"])?,
+            version: extra.text(&["version"])?,
+            asset_transfer_method: extra.text(&["assettransfermethod"])?,
+            payment_flow: extra.text(&["paymentflow"])?,
         })
-    }
-
-    fn members(&self) -> Result<Members<'_>, Unpayable> {
-        Members::read(self.raw.get().as_bytes())
-            .map_err(|error| Unpayable::Malformed(excerpt(&error.to_string())))
     }
 
     /// Returns a text of version 1 that describes the resource in every offer.
     pub(super) fn described(&self, name: &str) -> Option<String> {
-        self.members().ok()?.words(&[name])
+        Members::of(&self.raw).ok()?.words(&[name])
     }
 
     /// Returns the JSON of the offer as received.
@@ -112,22 +105,5 @@ impl Offer {
 
     pub(crate) fn raw(&self) -> &RawValue {
         &self.raw
-    }
-}
-
-impl<'a> Extra<'a> {
-    /// An empty list is how PHP writes an empty object.
-    fn read(raw: Option<&'a RawValue>) -> Result<Self, Unpayable> {
-        let Some(raw) = raw.filter(|raw| raw.get() != "[]") else {
-            return Ok(Self::default());
-        };
-        let members = Members::read(raw.get().as_bytes())
-            .map_err(|_| Unpayable::Malformed("`extra` is no object".to_owned()))?;
-        Ok(Self {
-            name: members.text(&["name"])?,
-            version: members.text(&["version"])?,
-            asset_transfer_method: members.text(&["assettransfermethod"])?,
-            payment_flow: members.text(&["paymentflow"])?,
-        })
     }
 }

@@ -1,18 +1,20 @@
 //! The content of the header that carries a payment.
 
+use std::borrow::Cow;
+
 use alloy::primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::members::{Members, is_spelling};
+use super::members::Members;
 use super::required::LONGEST_DESCRIPTION;
 use super::{Carrier, Extensions, Offer, PaymentRequired, Version, codec};
 use crate::eip3009::{Signature, TransferAuthorization};
 use crate::money::checksummed;
 
-/// The length of the longest payment header, in bytes. Node.js, Tomcat and nginx refuse longer headers by default.
-pub(super) const MAX_PAYMENT: usize = 16 * 1024;
+/// The length of the longest payment header, in bytes. Many servers, such as Node.js, take 16 KiB of headers in sum.
+pub(super) const MAX_PAYMENT: usize = 15 * 1024;
 /// The length of a payment's JSON without the parts that the seller wrote, at most.
 const OWN_LENGTH: usize = 700;
 
@@ -138,33 +140,55 @@ pub(crate) fn encode_payment(
         let terms = offer.terms().map_err(serde::ser::Error::custom)?;
         return version_1(&terms.scheme, &terms.network, proof);
     }
-    let shortened = required.raw_resource().and_then(shortened);
-    let mut payment = V2 {
+    let repeated = repeated(required, offer);
+    let mut json = serde_json::to_vec(&V2 {
         x402_version: 2,
         payload: proof,
-        extensions: required.raw_extensions().map(|declared| Extensions {
+        extensions: repeated.extensions.map(|declared| Extensions {
             declared,
             identifier,
         }),
-        resource: shortened.as_deref().or(required.raw_resource()),
+        resource: repeated.resource.as_deref(),
         accepted: offer.raw(),
-    };
-    let mut json = serde_json::to_vec(&payment)?;
-    let is_long = |json: &[u8]| {
-        required.carrier() != Carrier::Json && header_length(json.len()) > MAX_PAYMENT
-    };
-    if is_long(&json) {
-        payment.resource = None;
-        json = serde_json::to_vec(&payment)?;
-    }
-    if is_long(&json) && may_leave_out(payment.extensions) {
-        payment.extensions = None;
-        json = serde_json::to_vec(&payment)?;
-    }
-    if required.carrier() == Carrier::Body {
+    })?;
+    if required.carrier == Carrier::Body {
         json.push(ALSO_VERSION_1);
     }
     Ok(json)
+}
+
+/// The parts of the terms that a payment of version 2 repeats next to the offer, and the length of its header.
+pub(super) struct Repeated<'a> {
+    resource: Option<Cow<'a, RawValue>>,
+    extensions: Option<&'a RawValue>,
+    pub(super) length: usize,
+}
+
+/// Returns as much as fits into a header that common servers take. A header of version 1 repeats nothing.
+pub(super) fn repeated<'a>(required: &'a PaymentRequired, offer: &Offer) -> Repeated<'a> {
+    let mut repeated = Repeated {
+        resource: required.raw_resource().map(shortened),
+        extensions: required.raw_extensions(),
+        length: 0,
+    };
+    if required.carrier == Carrier::Json || required.version() == Version::V1 {
+        return repeated;
+    }
+    let length = |repeated: &Repeated<'_>| {
+        let resource = repeated.resource.as_ref().map_or(0, |raw| raw.get().len());
+        let extensions = repeated.extensions.map_or(0, |raw| raw.get().len());
+        let parts = [resource, extensions, offer.json().len()];
+        let json = parts.into_iter().fold(OWN_LENGTH, usize::saturating_add);
+        json.div_ceil(3).saturating_mul(4)
+    };
+    if length(&repeated) > MAX_PAYMENT {
+        repeated.resource = None;
+    }
+    if length(&repeated) > MAX_PAYMENT && !repeated.extensions.is_some_and(are_required) {
+        repeated.extensions = None;
+    }
+    repeated.length = length(&repeated);
+    repeated
 }
 
 fn version_1(
@@ -194,77 +218,38 @@ pub(crate) fn version_1_header(header: &str) -> Option<String> {
     }
     let payment = Members::read(&json).ok()?;
     let payload = payment.get(&["payload"]).ok()??;
-    let accepted = payment.get(&["accepted"]).ok()??;
-    let accepted = Members::read(accepted.get().as_bytes()).ok()?;
+    let accepted = Members::of(payment.get(&["accepted"]).ok()??).ok()?;
     let text = |name: &str| accepted.words(&[name]);
     let json = version_1(&text("scheme")?, &text("network")?, &payload).ok()?;
     Some(codec::encode_header(&json))
 }
 
-/// Returns the length of the shortest header that pays the offer, if it is longer than common servers take.
-pub(super) fn excessive_length(required: &PaymentRequired, offer: &Offer) -> Option<usize> {
-    if required.carrier() == Carrier::Json || required.version() == Version::V1 {
-        return None;
-    }
-    let declared = required.raw_extensions().map(|declared| Extensions {
-        declared,
-        identifier: "",
-    });
-    let extensions = declared.map_or(0, |extensions| extensions.declared.get().len());
-    let own = OWN_LENGTH.saturating_add(offer.json().len());
-    let longest = header_length(own.saturating_add(extensions));
-    if longest <= MAX_PAYMENT {
-        return None;
-    }
-    let length = if may_leave_out(declared) {
-        header_length(own)
-    } else {
-        longest
-    };
-    (length > MAX_PAYMENT).then_some(length)
+/// Returns whether one of the extensions says that a payment needs it.
+fn are_required(extensions: &RawValue) -> bool {
+    let declared: Value = serde_json::from_str(extensions.get()).unwrap_or_default();
+    let mut declared = declared.as_object().into_iter().flat_map(Map::values);
+    declared.any(|extension| {
+        let places = ["/required", "/info/required"];
+        places
+            .iter()
+            .any(|place| extension.pointer(place) == Some(&Value::Bool(true)))
+    })
 }
 
-const fn header_length(json: usize) -> usize {
-    json.div_ceil(3).saturating_mul(4)
-}
-
-/// Returns whether a payment may leave out the extensions: none of them says that it is required.
-fn may_leave_out(extensions: Option<Extensions<'_>>) -> bool {
-    let required = |extension: &Value| {
-        [
-            extension.get("required"),
-            extension.pointer("/info/required"),
-        ]
-        .contains(&Some(&Value::Bool(true)))
-    };
-    let declared = extensions.map_or("{}", |extensions| extensions.declared.get());
-    let declared: Map<String, Value> = serde_json::from_str(declared).unwrap_or_default();
-    !declared.values().any(required)
-}
-
-/// Returns the resource with its description cut, if that is too long.
-fn shortened(resource: &RawValue) -> Option<Box<RawValue>> {
-    let members = Members::read(resource.get().as_bytes()).ok()?;
-    let description = members.words(&["description"])?;
-    if description.encode_utf16().count() <= LONGEST_DESCRIPTION {
-        return None;
-    }
-    let mut left = LONGEST_DESCRIPTION;
-    let fits = |character: &char| {
-        let rest = left.checked_sub(character.len_utf16());
-        left = rest.unwrap_or_default();
-        rest.is_some()
-    };
-    let cut: String = description.chars().take_while(fits).collect();
-    let cut = serde_json::value::to_raw_value(&cut).ok()?;
-    let members = members.0.iter().map(|(name, raw)| {
-        let raw = if is_spelling(name, "description") {
-            &cut
-        } else {
-            *raw
+/// Returns the resource with a description that Coinbase's facilitator takes.
+fn shortened(resource: &RawValue) -> Cow<'_, RawValue> {
+    let cut = || {
+        let mut fields: Map<String, Value> = serde_json::from_str(resource.get()).ok()?;
+        let Some(Value::String(description)) = fields.get_mut("description") else {
+            return None;
         };
-        Some(format!("{}:{raw}", serde_json::to_string(&**name).ok()?))
-    });
-    let members: Option<Vec<String>> = members.collect();
-    RawValue::from_string(format!("{{{}}}", members?.join(","))).ok()
+        let mut units = 0_usize;
+        let (end, _) = description.char_indices().find(|(_, character)| {
+            units = units.saturating_add(character.len_utf16());
+            units > LONGEST_DESCRIPTION
+        })?;
+        description.truncate(end);
+        to_raw_value(&fields).ok()
+    };
+    cut().map_or(Cow::Borrowed(resource), Cow::Owned)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use alloy::primitives::{Address, U256};
 use serde_json::value::RawValue;
 
-use super::payload::{MAX_PAYMENT, excessive_length};
-use super::{PaymentRequired, Terms, Version};
+use super::payload::{MAX_PAYMENT, repeated};
+use super::{Carrier, PaymentRequired, Terms, Version};
 use crate::money::{
     Asset, AssetRegistry, Network, TokenAmount, TransferMethod, Usd, parse_address,
 };
@@ -101,23 +101,24 @@ impl Quote {
         assets: &AssetRegistry,
     ) -> impl Iterator<Item = Result<Self, Unpayable>> {
         let mut earlier = Vec::new();
-        let left_out = Some(required.left_out()).filter(|count| *count > 0);
+        let left_out = Some(required.left_out).filter(|count| *count > 0);
         let offers = required.offers().iter().enumerate();
         let quotes = offers.map(move |(offer, written)| {
             let terms = written.terms()?;
-            if let Some(contradiction) = required.contradiction() {
-                return Err(Unpayable::Contradiction(contradiction.to_owned()));
+            if required.two_lists {
+                let message = "`accepts` and `paymentRequirements` differ";
+                return Err(Unpayable::Contradiction(message.to_owned()));
             }
             let mut is_first = true;
-            if required.version() == Version::V1 {
+            if required.version() == Version::V1 || required.carrier == Carrier::Body {
                 let route = (terms.scheme.clone(), terms.network.clone());
                 is_first = !earlier.contains(&route);
                 earlier.push(route);
             }
             let quote = Self::check(required.version(), offer, terms, is_first, assets)?;
-            match excessive_length(required, written) {
-                Some(length) => Err(Unpayable::HeaderTooLong { length }),
-                None => Ok(quote),
+            match repeated(required, written).length {
+                length if length > MAX_PAYMENT => Err(Unpayable::HeaderTooLong { length }),
+                _ => Ok(quote),
             }
         });
         quotes.chain(left_out.map(|count| Err(Unpayable::LeftOut(count))))
@@ -137,24 +138,22 @@ impl Quote {
         if !is_first {
             return Err(Unpayable::NotFirst);
         }
-        let extra = terms.extra;
-        if extra.name.as_deref() == Some(CIRCLE_GATEWAY) {
+        if terms.name.as_deref() == Some(CIRCLE_GATEWAY) {
             return Err(Unpayable::CircleGateway);
         }
         let asset = find_asset(assets, terms.chain, &terms.asset)?;
-        check_method(&asset, extra.asset_transfer_method.as_deref())?;
-        let domain = check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
+        check_method(&asset, terms.asset_transfer_method.as_deref())?;
+        let domain = check_domain(&asset, terms.name.as_deref(), terms.version.as_deref())?;
         Ok(Self {
             offer,
             version,
             pay_to: parse_address(&terms.pay_to)
                 .ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
-            value: parse_canonical(&terms.amount)
-                .ok_or_else(|| Unpayable::Amount(text::excerpt(&terms.amount)))?,
+            value: read_amount(&terms.amount)?,
             window: terms
                 .max_timeout_seconds
                 .map_or(Ok(DEFAULT_WINDOW), read_window)?,
-            flow: read_flow(extra.payment_flow.as_deref())?,
+            flow: read_flow(terms.payment_flow.as_deref())?,
             domain,
             asset,
         })
@@ -377,8 +376,12 @@ fn check_domain(
     })
 }
 
+pub(super) fn read_amount(written: &str) -> Result<U256, Unpayable> {
+    parse_canonical(written).ok_or_else(|| Unpayable::Amount(text::excerpt(written)))
+}
+
 /// Parses `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
-pub(super) fn parse_canonical(written: &str) -> Option<U256> {
+fn parse_canonical(written: &str) -> Option<U256> {
     let digits =
         (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = written.len() > 1 && written.starts_with('0');
@@ -465,7 +468,7 @@ mod tests {
         let twice = |second: &str| read("\"amount\":", &format!("\"{second},\"amount\":"));
         assert!(matches!(
             twice("maxAmountRequired\":\"1\""),
-            Err(Unpayable::Contradiction(words)) if words == "`maxAmountRequired` and `amount` differ"
+            Err(Unpayable::Contradiction(words)) if words == "`maxAmountRequired` and `amount` have different values"
         ));
         assert!(twice("max_amount_required\":10000").is_ok());
         assert_eq!(read("\"amount\":\"10000\",", ""), Err(Unpayable::NoAmount));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::members::{Members, Unusable, is_same, is_spelling};
+use super::members::{Members, is_same, is_spelling};
 use super::{Offer, Version, WireError, codec};
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -11,20 +11,7 @@ const MAX_OFFERS: usize = 256;
 /// The length of the longest description that the facilitator of Coinbase takes, in UTF-16 code units.
 pub(super) const LONGEST_DESCRIPTION: usize = 500;
 /// The members that can hold the terms, as `detail` does in an error of FastAPI.
-const ENVELOPES: [&str; 12] = [
-    "error",
-    "data",
-    "detail",
-    "details",
-    "paymentrequired",
-    "paymentrequirements",
-    "payment",
-    "x402",
-    "body",
-    "response",
-    "result",
-    "message",
-];
+const ENVELOPES: &str = "error data detail details payment paymentrequired paymentrequirements x402 body result response";
 /// The number of envelopes that bursar opens, one inside the other.
 const MOST_ENVELOPES: u8 = 3;
 
@@ -62,10 +49,11 @@ pub struct PaymentRequired {
     description: Option<String>,
     extensions: Option<Box<RawValue>>,
     offers: Vec<Offer>,
-    left_out: usize,
-    /// The members that name two different lists of offers.
-    contradiction: Option<&'static str>,
-    carrier: Carrier,
+    /// The number of offers that bursar did not read.
+    pub(super) left_out: usize,
+    /// Whether there is another list of other offers.
+    pub(super) two_lists: bool,
+    pub(super) carrier: Carrier,
 }
 
 impl PaymentRequired {
@@ -91,25 +79,15 @@ impl PaymentRequired {
         let json = codec::unquoted(json);
         let members = opened(Members::read(&json)?, MOST_ENVELOPES)?;
         let version = read_version(&members)?;
-        let (lists, others) = (
+        let (list, other) = (
             members.get(&["accepts"])?,
             members.get(&["paymentrequirements"])?,
         );
-        let contradiction = match (lists, others) {
-            (Some(list), Some(other)) if !is_same(list, other) => {
-                Some("`accepts` and `paymentRequirements` differ")
-            }
-            _ => None,
-        };
-        let mut offers = lists
-            .or(others)
-            .map(read_list)
-            .transpose()?
-            .unwrap_or_default();
+        let mut offers = list.or(other).map_or(Ok(Vec::new()), read_list)?;
         let left_out = offers.len().saturating_sub(MAX_OFFERS);
         offers.truncate(MAX_OFFERS);
         let resource = members.get(&["resource"])?;
-        let about = resource.and_then(|raw| Members::read(raw.get().as_bytes()).ok());
+        let about = resource.and_then(|raw| Members::of(raw).ok());
         let described = |name: &str, in_offer: &str| {
             let stated = about.as_ref().and_then(|about| about.words(&[name]));
             stated.or_else(|| offers.iter().find_map(|offer| offer.described(in_offer)))
@@ -123,7 +101,9 @@ impl PaymentRequired {
             extensions: members.get(&["extensions"])?.map(RawValue::to_owned),
             offers,
             left_out,
-            contradiction,
+            two_lists: list
+                .zip(other)
+                .is_some_and(|(list, other)| !is_same(list, other)),
             carrier: Carrier::Json,
         })
     }
@@ -131,19 +111,6 @@ impl PaymentRequired {
     pub(crate) const fn carried_by(mut self, carrier: Carrier) -> Self {
         self.carrier = carrier;
         self
-    }
-
-    pub(crate) const fn carrier(&self) -> Carrier {
-        self.carrier
-    }
-
-    /// Returns the number of offers that bursar did not read.
-    pub(super) const fn left_out(&self) -> usize {
-        self.left_out
-    }
-
-    pub(super) const fn contradiction(&self) -> Option<&'static str> {
-        self.contradiction
     }
 
     /// Returns remarks about terms that bursar pays but other software may not take.
@@ -159,17 +126,15 @@ impl PaymentRequired {
     /// ```
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let length = self
-            .description()
-            .map_or(0, |text| text.encode_utf16().count());
-        let is_long = length > LONGEST_DESCRIPTION;
-        let warning = is_long.then(|| {
-            format!(
-                "the description has {length} characters, and Coinbase's facilitator refuses payments that repeat more \
-                 than {LONGEST_DESCRIPTION}; bursar repeats the first {LONGEST_DESCRIPTION}"
-            )
-        });
-        warning.into_iter().collect()
+        let text = self.description().unwrap_or_default();
+        let length = text.encode_utf16().count();
+        if length <= LONGEST_DESCRIPTION {
+            return Vec::new();
+        }
+        vec![format!(
+            "the description has {length} characters, and Coinbase's facilitator refuses payments that repeat more than \
+             {LONGEST_DESCRIPTION}; bursar repeats the first {LONGEST_DESCRIPTION}"
+        )]
     }
 
     /// Returns the protocol version of the terms.
@@ -238,30 +203,32 @@ impl PaymentRequired {
 /// Returns the object that has the version and the offers: the whole message, or the one message in its envelopes.
 fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
     let is_terms = |members: &Members<'_>| {
-        let has = |wanted| members.0.iter().any(|(name, _)| is_spelling(name, wanted));
-        has("x402version") && (has("accepts") || has("paymentrequirements"))
+        members.has("x402version") && (members.has("accepts") || members.has("paymentrequirements"))
     };
     if depth == 0 || is_terms(&outer) {
         return Ok(outer);
     }
     let mut found: Option<(&RawValue, Members<'_>)> = None;
     for (name, raw) in &outer.0 {
-        if !ENVELOPES.iter().any(|envelope| is_spelling(name, envelope)) {
-            continue;
-        }
-        let Ok(inner) = Members::read(raw.get().as_bytes()) else {
+        let mut envelopes = ENVELOPES.split(' ');
+        let Some(Ok(inner)) = envelopes
+            .any(|envelope| is_spelling(name, envelope))
+            .then(|| Members::of(raw))
+        else {
             continue;
         };
         let inner = opened(inner, depth.saturating_sub(1))?;
-        match &found {
-            _ if !is_terms(&inner) => {}
-            Some((first, _)) if !is_same(first, raw) => {
-                return Err(WireError::Ambiguous(
-                    "the answer has two sets of terms".to_owned(),
-                ));
-            }
-            _ => found = Some((*raw, inner)),
+        if !is_terms(&inner) {
+            continue;
         }
+        if found
+            .as_ref()
+            .is_some_and(|(first, _)| !is_same(first, raw))
+        {
+            let message = "the answer has two sets of terms";
+            return Err(WireError::Ambiguous(message.to_owned()));
+        }
+        found = Some((*raw, inner));
     }
     Ok(found.map_or(outer, |(_, inner)| inner))
 }
@@ -269,43 +236,21 @@ fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
 /// Reads the version: a number, or a number in quotes.
 fn read_version(members: &Members<'_>) -> Result<Version, WireError> {
     let Some(version) = members.text(&["x402version"])? else {
-        let single_offer = members.0.iter().any(|(name, _)| is_spelling(name, "payto"));
+        let single_offer = members.has("payto");
         return Err(WireError::NoVersion { single_offer });
     };
-    match version.trim() {
-        "1" | "1.0" => Ok(Version::V1),
-        "2" | "2.0" => Ok(Version::V2),
-        other => Err(match other.parse() {
-            Ok(number) => WireError::Version(number),
-            Err(_) => WireError::Unreadable(format!(
-                "x402Version `{}` is no version",
-                crate::text::excerpt(other)
-            )),
-        }),
+    match version.trim().trim_end_matches(".0").parse() {
+        Ok(1) => Ok(Version::V1),
+        Ok(2) => Ok(Version::V2),
+        Ok(other) => Err(WireError::Version(other)),
+        Err(_) => Err(WireError::Unreadable("x402Version is no number".to_owned())),
     }
 }
 
-/// Reads a list of offers. One offer without its list is read too.
 fn read_list(raw: &RawValue) -> Result<Vec<Offer>, WireError> {
-    let offer = Members::read(raw.get().as_bytes());
-    let offers = match offer.is_ok_and(|offer| offer.words(&["scheme"]).is_some()) {
-        true => vec![raw],
-        false => serde_json::from_str(raw.get())
-            .map_err(|_| WireError::Unreadable("`accepts` is no list of offers".to_owned()))?,
-    };
-    let owned = |raw: &RawValue| Offer {
-        raw: raw.to_owned(),
-    };
-    Ok(offers.into_iter().map(owned).collect())
-}
-
-impl From<Unusable> for WireError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Contradiction(message) => Self::Ambiguous(message),
-            Unusable::NoText(message) => Self::Unreadable(message),
-        }
-    }
+    let offers: Vec<Box<RawValue>> = serde_json::from_str(raw.get())
+        .map_err(|_| WireError::Unreadable("`accepts` is no list".to_owned()))?;
+    Ok(offers.into_iter().map(|raw| Offer { raw }).collect())
 }
 
 #[cfg(test)]
@@ -360,7 +305,7 @@ mod tests {
         let required = PaymentRequired::from_json(json).unwrap();
         let terms = required.offers()[0].terms().unwrap();
         assert_eq!(
-            (&*terms.scheme, terms.extra.name.as_deref()),
+            (&*terms.scheme, terms.name.as_deref()),
             ("exact", Some("USDC"))
         );
     }
