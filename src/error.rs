@@ -237,6 +237,9 @@ enum Detail {
     Reason(String),
 }
 
+/// The number of reasons in a message, without the last one.
+const MOST_REASONS: usize = 31;
+
 /// Making an error before a payment exists.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -265,7 +268,12 @@ impl Error {
     }
 
     pub(crate) fn not_payable(reasons: Vec<Unpayable>) -> Self {
-        let list: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let last = reasons.len().saturating_sub(1);
+        let reasons_shown = reasons.iter().enumerate();
+        let list: Vec<String> = reasons_shown
+            .filter(|(place, _)| *place < MOST_REASONS || *place == last)
+            .map(|(_, reason)| reason.to_string())
+            .collect();
         let message = if list.is_empty() {
             "the seller makes no offer".to_owned()
         } else {

@@ -283,7 +283,7 @@ pub enum Unpayable {
     CircleGateway,
     /// The header of the payment would be longer than most servers take. The seller must shorten its terms.
     #[error(
-        "the payment header would have about {length} bytes; servers take at most {MAX_PAYMENT}"
+        "the payment header would have about {length} bytes; many servers take 16 KiB of headers"
     )]
     HeaderTooLong {
         /// The length of the shortest possible header, in bytes.
