@@ -95,7 +95,8 @@ pub enum ErrorKind {
     /// The time was up. As for [`Transport`](Self::Transport), money may have moved if a payment was signed.
     /// Allow more time, or send the same request again.
     Timeout,
-    /// The 402 claims to be x402 and cannot be read, or a cache kept it. No money moved. Report it to the seller.
+    /// The 402 claims to be x402 and cannot be read, contradicts itself, or a cache kept it; see [`Error::reason`]. No
+    /// money moved. Report it to the seller.
     Malformed,
     /// bursar can sign for none of the offers; see [`Error::unpayable`]. No money moved. Register the token, or
     /// ask the seller for another offer.
@@ -237,6 +238,9 @@ enum Detail {
     Reason(String),
 }
 
+/// The number of reasons in a message, without the last one.
+const MOST_REASONS: usize = 31;
+
 /// Making an error before a payment exists.
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -265,7 +269,12 @@ impl Error {
     }
 
     pub(crate) fn not_payable(reasons: Vec<Unpayable>) -> Self {
-        let list: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let last = reasons.len().saturating_sub(1);
+        let reasons_shown = reasons.iter().enumerate();
+        let list: Vec<String> = reasons_shown
+            .filter(|(place, _)| *place < MOST_REASONS || *place == last)
+            .map(|(_, reason)| reason.to_string())
+            .collect();
         let message = if list.is_empty() {
             "the seller makes no offer".to_owned()
         } else {
@@ -480,8 +489,8 @@ impl Error {
         }
     }
 
-    /// Returns the seller's reason, such as `invalid_exact_evm_insufficient_balance`: untrusted text of at most
-    /// 160 characters.
+    /// Returns the seller's reason, such as `invalid_exact_evm_insufficient_balance`, or the body of a 402 whose terms
+    /// cannot be read: untrusted text of at most 160 characters.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match &self.inner.detail {

@@ -13,6 +13,9 @@ pub(crate) struct Prices {
     /// The index of the offer that bursar would pay.
     pub(crate) best: Option<usize>,
     pub(crate) offers: Vec<Offer>,
+    /// Remarks about terms that other software may not take.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// One offer.
@@ -39,6 +42,7 @@ impl Prices {
         Self {
             best: price_check.best().map(bursar::x402::Quote::offer),
             offers: price_check.offers.iter().map(Offer::of).collect(),
+            warnings: price_check.required.warnings(),
         }
     }
 
@@ -61,7 +65,9 @@ impl Prices {
             };
             format!("offer {number}{best}: {}\n", offer.text)
         });
-        lines.collect()
+        let warnings = self.warnings.iter();
+        let warnings = warnings.map(|warning| format!("warning: {warning}\n"));
+        lines.chain(warnings).collect()
     }
 }
 

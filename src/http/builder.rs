@@ -232,8 +232,15 @@ impl ClientBuilder {
     }
 }
 
-/// Makes reqwest's settings safe for payments: a redirect would carry a payment header to another origin.
+/// The length of the headers that bursar takes over HTTP/2, in bytes: terms of 64 KiB, and other headers.
+#[cfg(feature = "http2")]
+const HTTP2_HEADERS: u32 = 128 * 1024;
+
+/// Makes reqwest's settings safe for payments: a redirect would carry a payment header to another origin. Makes room for
+/// long terms: reqwest takes 16 KiB of headers over HTTP/2.
 pub(crate) fn without_redirects(http: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    #[cfg(feature = "http2")]
+    let http = http.http2_max_header_list_size(HTTP2_HEADERS);
     http.redirect(reqwest::redirect::Policy::none())
         .referer(false)
 }

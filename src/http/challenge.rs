@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use reqwest::Response;
-use serde::Deserialize;
 
 use super::body::PartlyRead;
-use crate::error::Error;
-use crate::x402::{MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
+use crate::error::{Error, ErrorKind};
+use crate::text;
+use crate::x402::{Carrier, MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
+
+/// The number of bytes that show whether a body can be JSON.
+const BEGINNING: usize = 64;
 
 /// A 402 that was read.
 pub(super) enum Challenge {
@@ -18,25 +21,72 @@ pub(super) enum Challenge {
 }
 
 /// Reads the terms of a 402, within the bounds of header and body.
+///
+/// A header that cannot be read does not matter if the body has terms.
 pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
-    if let Some(header) = response.headers().get(PAYMENT_REQUIRED) {
-        let required = PaymentRequired::from_header(header.as_bytes())?;
-        dispose(response);
-        return Ok(Challenge::Required(Box::new(required)));
+    let header = match header_terms(response.headers()) {
+        Some(Ok(required)) => {
+            dispose(response);
+            return Ok(Challenge::Required(Box::new(required)));
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    let mut response = PartlyRead::new(response);
+    response.read(BEGINNING).await;
+    if header.is_none() && !may_hold_terms(&response.bytes()) {
+        return Ok(Challenge::NotX402(response.into_response()?));
     }
-    if !may_hold_terms(&response) {
-        return Ok(Challenge::NotX402(response));
+    response.read(MAX_BODY.saturating_add(1)).await;
+    if let Some(fault) = response.take_fault().filter(|_| header.is_none()) {
+        return Err(Error::http(fault));
     }
-    read_body(response).await
+    let body = response.bytes();
+    let terms = match &header {
+        Some(WireError::Ambiguous(_)) => None,
+        _ if response.length() > MAX_BODY => Some(Err(WireError::BodyTooLong)),
+        _ => Some(PaymentRequired::from_json(&body)),
+    };
+    let error = match (header, terms) {
+        (_, Some(Ok(required))) => {
+            let required = required.carried_by(Carrier::Body);
+            return Ok(Challenge::Required(Box::new(required)));
+        }
+        (None, Some(Err(WireError::Json(_) | WireError::NoVersion { .. })) | None) => {
+            return Ok(Challenge::NotX402(response.into_response()?));
+        }
+        (Some(error), _) | (None, Some(Err(error))) => error,
+    };
+    Err(unreadable(error, &body))
 }
 
-/// Terms in a body are JSON. bursar does not read a page for people.
-fn may_hold_terms(response: &Response) -> bool {
-    let content_type = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    content_type.is_none_or(|kind| kind.contains("json") || kind.starts_with("text/plain"))
+/// Returns the terms in the header. Several headers must be the same.
+fn header_terms(headers: &HeaderMap) -> Option<Result<PaymentRequired, WireError>> {
+    let mut values = headers.get_all(PAYMENT_REQUIRED).into_iter();
+    let first = values.next()?;
+    if values.any(|other| other != first) {
+        let message = "two PAYMENT-REQUIRED headers differ";
+        return Some(Err(WireError::Ambiguous(message.to_owned())));
+    }
+    Some(PaymentRequired::from_header(first.as_bytes()))
+}
+
+/// The error of a 402 that says x402 and cannot be read. It keeps the beginning of the body for the caller.
+fn unreadable(error: WireError, body: &[u8]) -> Error {
+    let shown = text::excerpt(String::from_utf8_lossy(body).trim());
+    let message = format!("the terms of the 402 cannot be read: {error}; its body: {shown}");
+    Error::new(ErrorKind::Malformed, message)
+        .because(error)
+        .with_status(StatusCode::PAYMENT_REQUIRED)
+        .with_reason(Some(shown))
+}
+
+/// Terms in a body are JSON, whatever its content type says. bursar does not read a page for people.
+fn may_hold_terms(beginning: &[u8]) -> bool {
+    let beginning = beginning.trim_ascii_start();
+    let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
+    let first = beginning.trim_ascii_start().first();
+    first.is_none_or(|first| matches!(first, b'{' | b'"'))
 }
 
 /// Reads an unused body to its end in the background, so that its connection can be used again. It takes at most a second
@@ -61,41 +111,4 @@ fn dispose(mut response: Response) {
         };
         drop(tokio::time::timeout(Duration::from_secs(1), drain).await);
     });
-}
-
-async fn read_body(response: Response) -> Result<Challenge, Error> {
-    let mut response = PartlyRead::new(response);
-    response.read(MAX_BODY.saturating_add(1)).await;
-    if let Some(fault) = response.take_fault() {
-        return Err(Error::http(fault));
-    }
-    if response.length() > MAX_BODY {
-        return Err(WireError::BodyTooLong.into());
-    }
-    match terms(&response.bytes()) {
-        Terms::Read(required) => Ok(Challenge::Required(required)),
-        Terms::Malformed(error) => Err(error.into()),
-        Terms::None => Ok(Challenge::NotX402(response.into_response()?)),
-    }
-}
-
-enum Terms {
-    Read(Box<PaymentRequired>),
-    /// The body claims to be x402 and cannot be read.
-    Malformed(WireError),
-    None,
-}
-
-fn terms(body: &[u8]) -> Terms {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Marked {
-        #[serde(rename = "x402Version")]
-        _version: serde::de::IgnoredAny,
-    }
-    match PaymentRequired::from_json(body) {
-        Ok(required) => Terms::Read(Box::new(required)),
-        Err(error) if serde_json::from_slice::<Marked>(body).is_ok() => Terms::Malformed(error),
-        Err(_) => Terms::None,
-    }
 }

@@ -46,6 +46,7 @@ impl<T: HttpTransport> PaidRequest<'_, '_, T> {
         let (name, value) = payment.header()?;
         let headers = request.headers_mut();
         headers.insert(name, value);
+        headers.extend(payment.version_1_header());
         // A shared cache must not give the paid answer to others.
         headers
             .entry(CACHE_CONTROL)

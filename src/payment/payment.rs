@@ -137,6 +137,14 @@ impl Payment {
         Ok((self.version.payment_header(), value))
     }
 
+    /// Returns the same payment in the form of version 1, for a seller that states terms of version 2 in a body.
+    pub(crate) fn version_1_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let header = x402::version_1_header(self.payload.expose_secret())?;
+        let mut value = HeaderValue::try_from(header).ok()?;
+        value.set_sensitive(true);
+        Some((Version::V1.payment_header(), value))
+    }
+
     /// Returns the payment as JSON, for transports without headers such as MCP. Keep it secret: it is as good as the
     /// money until it expires.
     ///

@@ -374,28 +374,28 @@ fn same_receipt(ours: &SettlementResponse, official: &Value) {
     }
 }
 
-/// `headers.json`: bursar accepts and refuses the same headers as the official decoder.
+/// `headers.json`: bursar accepts the headers of the official decoder, and also plain JSON, the URL-safe alphabet and
+/// white space, which sellers send.
 #[test]
 fn odd_headers() {
     let vectors = vectors!("headers");
     for row in rows(&vectors["decodeEdgeCases"]) {
         let read = PaymentRequired::from_header(text(row, "/value").as_bytes());
         match text(row, "/label") {
-            "base64url_chars" | "whitespace" | "plain_json" => {
-                assert!(matches!(read, Err(WireError::Base64(_))), "{row}")
+            // The alphabet and the white space are read. The JSON of these two is cut off.
+            "base64url_chars" | "whitespace" => {
+                assert!(matches!(read, Err(WireError::Json(_))), "{row}")
             }
             "empty" | "not_json" => assert!(matches!(read, Err(WireError::Json(_))), "{row}"),
-            "unpadded" => assert!(read.unwrap().offers().is_empty()),
+            "plain_json" | "unpadded" => assert!(read.unwrap().offers().is_empty()),
             unknown => panic!("{unknown}"),
         }
         let decoded = decode_header(text(row, "/value").as_bytes())
             .ok()
             .and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-        assert_eq!(
-            decoded.as_ref(),
-            row["officialTsResult"].get("value"),
-            "{row}"
-        );
+        let official = row["officialTsResult"].get("value");
+        let lenient = decoded.as_ref().filter(|_| row["label"] == "plain_json");
+        assert_eq!(decoded.as_ref(), official.or(lenient), "{row}");
     }
     assert_eq!(rows(&vectors["decodeEdgeCases"]).len(), 6);
 }

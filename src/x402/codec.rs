@@ -1,8 +1,12 @@
 //! Headers that hold base64 of JSON, with limits on their length.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use percent_encoding::percent_decode;
 
 use super::WireError;
 
@@ -17,15 +21,52 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Returns the JSON of a header: base64 in the standard or the URL-safe alphabet, also in percent-encoding or in quotes,
+/// or plain JSON.
 pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
     if value.len() > MAX_HEADER {
         return Err(WireError::HeaderTooLong {
             length: value.len(),
         });
     }
-    BASE64
-        .decode(value.trim_ascii())
-        .map_err(|error| WireError::Base64(error.to_string()))
+    let mut value = unquoted(value);
+    if !value.starts_with(b"{") {
+        let plain = Cow::<[u8]>::from(percent_decode(&value));
+        value = unquoted(&plain).into_owned().into();
+    }
+    if value.starts_with(b"{") {
+        return Ok(value.into_owned());
+    }
+    let decoded = BASE64.decode(&*value).or_else(|_| {
+        let is_letter = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != b'\'';
+        let letters = value.iter().filter(is_letter);
+        let standard = letters.map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => *other,
+        });
+        BASE64.decode(standard.collect::<Vec<u8>>())
+    });
+    let json = decoded.map_err(|error| WireError::Base64(error.to_string()))?;
+    Ok(unquoted(&json).into_owned())
+}
+
+/// Returns JSON without a byte order mark, and the text of JSON that is a string.
+pub(super) fn unquoted(json: &[u8]) -> Cow<'_, [u8]> {
+    let json = json.trim_ascii();
+    let json = json
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(json)
+        .trim_ascii();
+    match serde_json::from_slice::<String>(json) {
+        Ok(text) if json.starts_with(b"\"") => text.trim().as_bytes().to_vec().into(),
+        _ => json.into(),
+    }
+}
+
+/// Returns the bytes of a header that bursar wrote.
+pub(super) fn decode(header: &str) -> Option<Vec<u8>> {
+    BASE64.decode(header).ok()
 }
 
 pub(crate) fn encode_header(json: &[u8]) -> String {

@@ -1,11 +1,13 @@
 //! x402 version 1 and version 2: terms, quotes, payments and receipts. Nothing here sends anything.
 //!
-//! bursar accepts terms with missing, `null` and unknown fields. It skips an offer that it cannot
-//! read and keeps the others.
+//! bursar accepts terms with missing, `null` and unknown fields, and names in another spelling. It skips an offer that it
+//! cannot read and keeps the others. It refuses members that contradict each other.
 
 mod codec;
 mod extensions;
 mod failure;
+mod members;
+mod offer;
 mod payload;
 mod quote;
 mod receipt;
@@ -16,12 +18,14 @@ mod words;
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
 pub(crate) use failure::Failure;
-pub(crate) use payload::{ExactPayload, decode_authorization, encode_payment};
+pub use offer::Offer;
+pub(crate) use offer::Terms;
+pub(crate) use payload::{ExactPayload, decode_authorization, encode_payment, version_1_header};
 pub use quote::{Flow, Quote, Unpayable};
 pub(crate) use receipt::Claim;
 pub use receipt::{Receipt, SignedPayment};
-pub(crate) use required::Terms;
-pub use required::{Offer, PaymentRequired};
+pub(crate) use required::Carrier;
+pub use required::PaymentRequired;
 pub use settlement::SettlementResponse;
 pub(crate) use words::words;
 
@@ -81,12 +85,24 @@ pub enum WireError {
     /// The body of the 402 is longer than 1 MiB.
     #[error("the body is longer than {limit} bytes", limit = codec::MAX_BODY)]
     BodyTooLong,
-    /// The header is not standard base64 (RFC 4648, with `+` and `/`).
-    #[error("the header is not base64: {0}")]
+    /// The header is neither base64 nor JSON.
+    #[error("the header is neither base64 nor JSON: {0}")]
     Base64(String),
     /// The JSON is not an x402 message.
     #[error("the JSON is not an x402 message: {}", crate::text::excerpt(&.0.to_string()))]
     Json(#[from] serde_json::Error),
+    /// The JSON has no version, so it is not an x402 message.
+    #[error("no x402Version{}", if *.single_offer { "; it looks like a single offer" } else { "" })]
+    NoVersion {
+        /// Whether it has the members of an offer.
+        single_offer: bool,
+    },
+    /// A member of the message has the wrong form.
+    #[error("the x402 message cannot be read: {0}")]
+    Unreadable(String),
+    /// The message contradicts itself, or two messages contradict each other. bursar chooses none of them.
+    #[error("the x402 message is ambiguous: {0}")]
+    Ambiguous(String),
     /// The response has several receipts with different outcomes or transactions.
     #[error("the response has receipts that contradict each other")]
     Contradiction,

@@ -1,12 +1,22 @@
 //! The content of the header that carries a payment.
 
+use std::borrow::Cow;
+
 use alloy::primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 
-use super::{Extensions, PaymentRequired, Version, codec};
+use super::members::Members;
+use super::required::LONGEST_DESCRIPTION;
+use super::{Carrier, Extensions, Offer, PaymentRequired, Version, codec};
 use crate::eip3009::{Signature, TransferAuthorization};
 use crate::money::checksummed;
+
+/// The length of the longest payment header, in bytes. Many servers, such as Node.js, take 16 KiB of headers in sum.
+pub(super) const MAX_PAYMENT: usize = 15 * 1024;
+/// The length of a payment's JSON without the parts that the seller wrote, at most.
+const OWN_LENGTH: usize = 700;
 
 /// A signed authorization: the `payload` of a payment with the scheme `exact`.
 ///
@@ -94,11 +104,11 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct V1<'a> {
+struct V1<'a, P> {
     x402_version: u8,
     scheme: &'a str,
     network: &'a str,
-    payload: &'a ExactPayload,
+    payload: &'a P,
 }
 
 #[derive(Serialize)]
@@ -115,6 +125,9 @@ struct V2<'a> {
 
 /// Returns the JSON of a payment. It repeats the chosen offer, `resource` and `extensions` as the
 /// seller wrote them.
+///
+/// It leaves out `resource`, and then `extensions`, where the header would be too long for common servers. It cuts a
+/// description that is too long for Coinbase's facilitator. Sellers compare neither.
 pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
@@ -123,26 +136,120 @@ pub(crate) fn encode_payment(
 ) -> Result<Vec<u8>, serde_json::Error> {
     let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");
     let offer = required.offers().get(offer).ok_or_else(missing)?;
-    let x402_version = required.version().number();
-    match required.version() {
-        Version::V1 => {
-            let terms = offer.terms().map_err(serde::ser::Error::custom)?;
-            serde_json::to_vec(&V1 {
-                x402_version,
-                scheme: &terms.scheme,
-                network: &terms.network,
-                payload: proof,
-            })
-        }
-        Version::V2 => serde_json::to_vec(&V2 {
-            x402_version,
-            payload: proof,
-            extensions: required.raw_extensions().map(|declared| Extensions {
-                declared,
-                identifier,
-            }),
-            resource: required.raw_resource(),
-            accepted: offer.raw(),
-        }),
+    if required.version() == Version::V1 {
+        let terms = offer.terms().map_err(serde::ser::Error::custom)?;
+        return version_1(&terms.scheme, &terms.network, proof);
     }
+    let repeated = repeated(required, offer);
+    let mut json = serde_json::to_vec(&V2 {
+        x402_version: 2,
+        payload: proof,
+        extensions: repeated.extensions.map(|declared| Extensions {
+            declared,
+            identifier,
+        }),
+        resource: repeated.resource.as_deref(),
+        accepted: offer.raw(),
+    })?;
+    if required.carrier == Carrier::Body {
+        json.push(ALSO_VERSION_1);
+    }
+    Ok(json)
+}
+
+/// The parts of the terms that a payment of version 2 repeats next to the offer, and the length of its header.
+pub(super) struct Repeated<'a> {
+    resource: Option<Cow<'a, RawValue>>,
+    extensions: Option<&'a RawValue>,
+    pub(super) length: usize,
+}
+
+/// Returns as much as fits into a header that common servers take. A header of version 1 repeats nothing.
+pub(super) fn repeated<'a>(required: &'a PaymentRequired, offer: &Offer) -> Repeated<'a> {
+    let mut repeated = Repeated {
+        resource: required.raw_resource().map(shortened),
+        extensions: required.raw_extensions(),
+        length: 0,
+    };
+    if required.carrier == Carrier::Json || required.version() == Version::V1 {
+        return repeated;
+    }
+    let length = |repeated: &Repeated<'_>| {
+        let resource = repeated.resource.as_ref().map_or(0, |raw| raw.get().len());
+        let extensions = repeated.extensions.map_or(0, |raw| raw.get().len());
+        let parts = [resource, extensions, offer.json().len()];
+        let json = parts.into_iter().fold(OWN_LENGTH, usize::saturating_add);
+        json.div_ceil(3).saturating_mul(4)
+    };
+    if length(&repeated) > MAX_PAYMENT {
+        repeated.resource = None;
+    }
+    if length(&repeated) > MAX_PAYMENT && !repeated.extensions.is_some_and(are_required) {
+        repeated.extensions = None;
+    }
+    repeated.length = length(&repeated);
+    repeated
+}
+
+fn version_1(
+    scheme: &str,
+    network: &str,
+    payload: &impl Serialize,
+) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&V1 {
+        x402_version: 1,
+        scheme,
+        network,
+        payload,
+    })
+}
+
+/// White space at the end of a payment's JSON, for terms of version 2 in a body. It stays with the payment in the
+/// ledger, so that a payment that is sent again has the same headers.
+const ALSO_VERSION_1: u8 = b' ';
+
+/// Returns the same authorization as a payment of version 1, for a seller that states terms of version 2 in a body.
+///
+/// Such sellers often read `X-PAYMENT` only. The nonce is the same, so at most one of the two can settle.
+pub(crate) fn version_1_header(header: &str) -> Option<String> {
+    let json = codec::decode(header)?;
+    if json.last() != Some(&ALSO_VERSION_1) {
+        return None;
+    }
+    let payment = Members::read(&json).ok()?;
+    let payload = payment.get(&["payload"]).ok()??;
+    let accepted = Members::of(payment.get(&["accepted"]).ok()??).ok()?;
+    let text = |name: &str| accepted.words(&[name]);
+    let json = version_1(&text("scheme")?, &text("network")?, &payload).ok()?;
+    Some(codec::encode_header(&json))
+}
+
+/// Returns whether one of the extensions says that a payment needs it.
+fn are_required(extensions: &RawValue) -> bool {
+    let declared: Value = serde_json::from_str(extensions.get()).unwrap_or_default();
+    let mut declared = declared.as_object().into_iter().flat_map(Map::values);
+    declared.any(|extension| {
+        let places = ["/required", "/info/required"];
+        places
+            .iter()
+            .any(|place| extension.pointer(place) == Some(&Value::Bool(true)))
+    })
+}
+
+/// Returns the resource with a description that Coinbase's facilitator takes.
+fn shortened(resource: &RawValue) -> Cow<'_, RawValue> {
+    let cut = || {
+        let mut fields: Map<String, Value> = serde_json::from_str(resource.get()).ok()?;
+        let Some(Value::String(description)) = fields.get_mut("description") else {
+            return None;
+        };
+        let mut units = 0_usize;
+        let (end, _) = description.char_indices().find(|(_, character)| {
+            units = units.saturating_add(character.len_utf16());
+            units > LONGEST_DESCRIPTION
+        })?;
+        description.truncate(end);
+        to_raw_value(&fields).ok()
+    };
+    cut().map_or(Cow::Borrowed(resource), Cow::Owned)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use alloy::primitives::{Address, U256};
 use serde_json::value::RawValue;
 
-use super::{PaymentRequired, Terms, Version};
+use super::payload::{MAX_PAYMENT, repeated};
+use super::{Carrier, PaymentRequired, Terms, Version};
 use crate::money::{
     Asset, AssetRegistry, Network, TokenAmount, TransferMethod, Usd, parse_address,
 };
@@ -13,6 +14,10 @@ use crate::text;
 
 /// The shortest validity period that official facilitators accept, in seconds.
 const SHORTEST_WINDOW: u64 = 6;
+/// The validity period of an offer that names none, in seconds. It is the default of official sellers of version 1.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
+/// The name with which Circle's Gateway marks offers of its batched scheme.
+const CIRCLE_GATEWAY: &str = "GatewayWalletBatched";
 
 /// An offer that bursar can sign for.
 ///
@@ -96,20 +101,27 @@ impl Quote {
         assets: &AssetRegistry,
     ) -> impl Iterator<Item = Result<Self, Unpayable>> {
         let mut earlier = Vec::new();
-        required
-            .offers()
-            .iter()
-            .enumerate()
-            .map(move |(offer, written)| {
-                let terms = written.terms().map_err(Unpayable::Malformed)?;
-                let mut is_first = true;
-                if required.version() == Version::V1 {
-                    let route = (terms.scheme.clone(), terms.network.clone());
-                    is_first = !earlier.contains(&route);
-                    earlier.push(route);
-                }
-                Self::check(required.version(), offer, terms, is_first, assets)
-            })
+        let left_out = Some(required.left_out).filter(|count| *count > 0);
+        let offers = required.offers().iter().enumerate();
+        let quotes = offers.map(move |(offer, written)| {
+            let terms = written.terms()?;
+            if required.two_lists {
+                let message = "`accepts` and `paymentRequirements` differ";
+                return Err(Unpayable::Contradiction(message.to_owned()));
+            }
+            let mut is_first = true;
+            if required.version() == Version::V1 || required.carrier == Carrier::Body {
+                let route = (terms.scheme.clone(), terms.network.clone());
+                is_first = !earlier.contains(&route);
+                earlier.push(route);
+            }
+            let quote = Self::check(required.version(), offer, terms, is_first, assets)?;
+            match repeated(required, written).length {
+                length if length > MAX_PAYMENT => Err(Unpayable::HeaderTooLong { length }),
+                _ => Ok(quote),
+            }
+        });
+        quotes.chain(left_out.map(|count| Err(Unpayable::LeftOut(count))))
     }
 
     /// Verifies the terms of an offer.
@@ -123,31 +135,25 @@ impl Quote {
         is_first: bool,
         assets: &AssetRegistry,
     ) -> Result<Self, Unpayable> {
-        if &*terms.scheme != "exact" {
-            return Err(Unpayable::Scheme(text::excerpt(&terms.scheme)));
-        }
-        let network: Network = terms
-            .network
-            .parse()
-            .map_err(|_| Unpayable::Network(text::excerpt(&terms.network)))?;
         if !is_first {
             return Err(Unpayable::NotFirst);
         }
-        let asset = find_asset(assets, network, &terms.asset)?;
-        let extra = terms.extra.unwrap_or_default();
-        check_method(&asset, extra.asset_transfer_method.as_deref())?;
-        let domain = check_domain(&asset, extra.name.as_deref(), extra.version.as_deref())?;
+        if terms.name.as_deref() == Some(CIRCLE_GATEWAY) {
+            return Err(Unpayable::CircleGateway);
+        }
+        let asset = find_asset(assets, terms.chain, &terms.asset)?;
+        check_method(&asset, terms.asset_transfer_method.as_deref())?;
+        let domain = check_domain(&asset, terms.name.as_deref(), terms.version.as_deref())?;
         Ok(Self {
             offer,
             version,
             pay_to: parse_address(&terms.pay_to)
                 .ok_or_else(|| Unpayable::Payee(text::excerpt(&terms.pay_to)))?,
-            value: read_amount(
-                terms.amount.as_deref(),
-                terms.max_amount_required.as_deref(),
-            )?,
-            window: read_window(terms.max_timeout_seconds)?,
-            flow: read_flow(extra.payment_flow.as_deref())?,
+            value: read_amount(&terms.amount)?,
+            window: terms
+                .max_timeout_seconds
+                .map_or(Ok(DEFAULT_WINDOW), read_window)?,
+            flow: read_flow(terms.payment_flow.as_deref())?,
             domain,
             asset,
         })
@@ -220,7 +226,8 @@ impl Quote {
         self.asset.dollars(self.value)
     }
 
-    /// Returns the time for which the authorization must be valid (`maxTimeoutSeconds`).
+    /// Returns the time for which the authorization must be valid (`maxTimeoutSeconds`). It is 60 seconds if the offer
+    /// names none.
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.window
@@ -266,9 +273,25 @@ pub enum Unpayable {
     /// The offer has no amount.
     #[error("the offer names no amount")]
     NoAmount,
-    /// The offer has both `amount` and `maxAmountRequired`, which may differ.
-    #[error("the offer names both `amount` and `maxAmountRequired`")]
-    TwoAmounts,
+    /// The offer has a member twice, with different values, such as `amount` and `maxAmountRequired`.
+    #[error("the offer contradicts itself: {0}")]
+    Contradiction(String),
+    /// The offer belongs to the batched scheme of Circle's Gateway.
+    #[error(
+        "the offer is for Circle Gateway's batched scheme (`{CIRCLE_GATEWAY}`), which bursar does not sign"
+    )]
+    CircleGateway,
+    /// The header of the payment would be longer than most servers take. The seller must shorten its terms.
+    #[error(
+        "the payment header would have about {length} bytes; many servers take 16 KiB of headers"
+    )]
+    HeaderTooLong {
+        /// The length of the shortest possible header, in bytes.
+        length: usize,
+    },
+    /// The list has more offers than bursar reads.
+    #[error("{0} further offers were not read")]
+    LeftOut(usize),
     /// The token is not in the registry.
     #[error("token `{asset}` on {network} is not in the asset registry")]
     Asset {
@@ -353,12 +376,7 @@ fn check_domain(
     })
 }
 
-fn read_amount(amount: Option<&str>, max_amount_required: Option<&str>) -> Result<U256, Unpayable> {
-    let written = match (amount, max_amount_required) {
-        (Some(_), Some(_)) => return Err(Unpayable::TwoAmounts),
-        (Some(written), None) | (None, Some(written)) => written,
-        (None, None) => return Err(Unpayable::NoAmount),
-    };
+pub(super) fn read_amount(written: &str) -> Result<U256, Unpayable> {
     parse_canonical(written).ok_or_else(|| Unpayable::Amount(text::excerpt(written)))
 }
 
@@ -372,11 +390,11 @@ fn parse_canonical(written: &str) -> Option<U256> {
         .flatten()
 }
 
-/// Reads whole seconds, and drops a fraction.
+/// Reads whole seconds, also in quotes, and drops a fraction.
 fn read_window(written: &RawValue) -> Result<Duration, Unpayable> {
     let malformed = || Unpayable::Window(text::excerpt(written.get()));
-    let number: serde_json::Number =
-        serde_json::from_str(written.get()).map_err(|_| malformed())?;
+    let unquoted = written.get().trim_matches('"');
+    let number: serde_json::Number = serde_json::from_str(unquoted).map_err(|_| malformed())?;
     let seconds = match number.as_u64() {
         Some(whole) => whole,
         None => number
@@ -444,17 +462,15 @@ mod tests {
                 "{bad}"
             );
         }
+        for integer in ["1e4", "10000.0", "-1", "true", "{}"] {
+            assert!(read("\"10000\"", integer).is_err(), "{integer}");
+        }
+        let twice = |second: &str| read("\"amount\":", &format!("\"{second},\"amount\":"));
         assert!(matches!(
-            read("\"10000\"", "10000"),
-            Err(Unpayable::Malformed(_))
+            twice("maxAmountRequired\":\"1\""),
+            Err(Unpayable::Contradiction(words)) if words == "`maxAmountRequired` and `amount` have different values"
         ));
-        assert_eq!(
-            read(
-                "\"amount\":\"10000\"",
-                "\"amount\":\"1\",\"maxAmountRequired\":\"1\""
-            ),
-            Err(Unpayable::TwoAmounts)
-        );
+        assert!(twice("max_amount_required\":10000").is_ok());
         assert_eq!(read("\"amount\":\"10000\",", ""), Err(Unpayable::NoAmount));
     }
 
@@ -473,7 +489,10 @@ mod tests {
                 "{written}"
             );
         }
-        for bad in ["0", "-1", "\"60\"", "null", "-0.0"] {
+        for (lenient, seconds) in [("\"90\"", 90), ("null", 60)] {
+            assert_eq!(read("60", lenient).unwrap().window().as_secs(), seconds);
+        }
+        for bad in ["0", "-1", "\"-60\"", "\"\"", "[]", "-0.0"] {
             assert!(
                 matches!(
                     read("60", bad),

@@ -1,16 +1,30 @@
 //! A seller's terms: `PaymentRequired` and its offers.
 
-use std::borrow::Cow;
-use std::ops::Deref;
-
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Version, WireError, codec};
+use super::members::{Members, is_same, is_spelling};
+use super::{Offer, Version, WireError, codec};
 
-/// The number of offers that bursar reads. It ignores further offers.
-const MAX_OFFERS: usize = 32;
+/// The number of offers that bursar reads. A quote says how many offers it left out.
+const MAX_OFFERS: usize = 256;
+/// The length of the longest description that the facilitator of Coinbase takes, in UTF-16 code units.
+pub(super) const LONGEST_DESCRIPTION: usize = 500;
+/// The members that can hold the terms, as `detail` does in an error of FastAPI.
+const ENVELOPES: &str = "error data detail details payment paymentrequired paymentrequirements x402 body result response";
+/// The number of envelopes that bursar opens, one inside the other.
+const MOST_ENVELOPES: u8 = 3;
+
+/// The way on which terms came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// The terms came without headers, as in MCP.
+    Json,
+    /// The terms came in the `PAYMENT-REQUIRED` header.
+    Header,
+    /// The terms came in the body of a 402.
+    Body,
+}
 
 /// A seller's terms, from the `PAYMENT-REQUIRED` header (version 2) or the body of the 402.
 ///
@@ -35,85 +49,92 @@ pub struct PaymentRequired {
     description: Option<String>,
     extensions: Option<Box<RawValue>>,
     offers: Vec<Offer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WirePaymentRequired<'a> {
-    x402_version: u64,
-    #[serde(default, borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    resource: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    accepts: Option<Vec<&'a RawValue>>,
-    #[serde(default, borrow)]
-    extensions: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Resource {
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    url: Option<String>,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    description: Option<String>,
+    /// The number of offers that bursar did not read.
+    pub(super) left_out: usize,
+    /// Whether there is another list of other offers.
+    pub(super) two_lists: bool,
+    pub(super) carrier: Carrier,
 }
 
 impl PaymentRequired {
-    /// Reads the value of a `PAYMENT-REQUIRED` header: base64 of JSON.
+    /// Reads the value of a `PAYMENT-REQUIRED` header: base64 of JSON, in any of its alphabets and with or without
+    /// padding, or plain JSON.
     ///
     /// # Errors
-    /// Returns an error if the header is longer than 64 KiB, is not base64, or is not a message of
+    /// Returns an error if the header is longer than 64 KiB, is neither base64 nor JSON, or is not a message of
     /// version 1 or 2.
     pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
-        Self::from_json(&codec::decode_header(value)?)
+        let required = Self::from_json(&codec::decode_header(value)?)?;
+        Ok(required.carried_by(Carrier::Header))
     }
 
     /// Reads JSON: the body of a version 1 answer, or `structuredContent` of an MCP tool.
     ///
+    /// Names in snake case are read too, and terms inside `error`, `data`, `detail` and similar members.
+    ///
     /// # Errors
-    /// Returns an error if the JSON is not a message of version 1 or 2.
+    /// Returns an error if the JSON is not a message of version 1 or 2, or if a member occurs twice with different
+    /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        let wire: WirePaymentRequired<'_> = serde_json::from_slice(json)?;
-        let version = match wire.x402_version {
-            1 => Version::V1,
-            2 => Version::V2,
-            other => return Err(WireError::Version(other)),
+        let json = codec::unquoted(json);
+        let members = opened(Members::read(&json)?, MOST_ENVELOPES)?;
+        let version = read_version(&members)?;
+        let (list, other) = (
+            members.get(&["accepts"])?,
+            members.get(&["paymentrequirements"])?,
+        );
+        let mut offers = list.or(other).map_or(Ok(Vec::new()), read_list)?;
+        let left_out = offers.len().saturating_sub(MAX_OFFERS);
+        offers.truncate(MAX_OFFERS);
+        let resource = members.get(&["resource"])?;
+        let about = resource.and_then(|raw| Members::of(raw).ok());
+        let described = |name: &str, in_offer: &str| {
+            let stated = about.as_ref().and_then(|about| about.words(&[name]));
+            stated.or_else(|| offers.iter().find_map(|offer| offer.described(in_offer)))
         };
-        let resource: Resource = wire
-            .resource
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default();
-        let offers = wire
-            .accepts
-            .unwrap_or_default()
-            .into_iter()
-            .take(MAX_OFFERS);
-        let offers: Vec<Offer> = offers
-            .map(|raw| Offer {
-                raw: raw.to_owned(),
-            })
-            .collect();
-        let resource_url = resource
-            .url
-            .or_else(|| offers.iter().find_map(|offer| offer.described().resource));
-        let description = resource.description.or_else(|| {
-            offers
-                .iter()
-                .find_map(|offer| offer.described().description)
-        });
-        let error = wire
-            .error
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
         Ok(Self {
             version,
-            error,
-            resource: wire.resource.map(RawValue::to_owned),
-            resource_url,
-            description,
-            extensions: wire.extensions.map(RawValue::to_owned),
+            error: members.words(&["error"]),
+            resource_url: described("url", "resource"),
+            description: described("description", "description"),
+            resource: resource.map(RawValue::to_owned),
+            extensions: members.get(&["extensions"])?.map(RawValue::to_owned),
             offers,
+            left_out,
+            two_lists: list
+                .zip(other)
+                .is_some_and(|(list, other)| !is_same(list, other)),
+            carrier: Carrier::Json,
         })
+    }
+
+    pub(crate) const fn carried_by(mut self, carrier: Carrier) -> Self {
+        self.carrier = carrier;
+        self
+    }
+
+    /// Returns remarks about terms that bursar pays but other software may not take.
+    ///
+    /// ```
+    /// use bursar::x402::PaymentRequired;
+    ///
+    /// let description = "x".repeat(501);
+    /// let terms = format!(r#"{{"x402Version":2,"resource":{{"description":"{description}"}},"accepts":[]}}"#);
+    /// let warnings = PaymentRequired::from_json(terms.as_bytes())?.warnings();
+    /// assert!(warnings[0].starts_with("the description has 501 characters"));
+    /// # Ok::<(), bursar::x402::WireError>(())
+    /// ```
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let text = self.description().unwrap_or_default();
+        let length = text.encode_utf16().count();
+        if length <= LONGEST_DESCRIPTION {
+            return Vec::new();
+        }
+        vec![format!(
+            "the description has {length} characters, and Coinbase's facilitator refuses payments that repeat more than \
+             {LONGEST_DESCRIPTION}; bursar repeats the first {LONGEST_DESCRIPTION}"
+        )]
     }
 
     /// Returns the protocol version of the terms.
@@ -140,7 +161,7 @@ impl PaymentRequired {
         self.description.as_deref()
     }
 
-    /// Returns the offers in the seller's order, at most 32.
+    /// Returns the offers in the seller's order, at most 256.
     #[must_use]
     pub fn offers(&self) -> &[Offer] {
         &self.offers
@@ -179,98 +200,57 @@ impl PaymentRequired {
     }
 }
 
-/// One way to pay, as the seller wrote it: an element of `accepts`.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    raw: Box<RawValue>,
+/// Returns the object that has the version and the offers: the whole message, or the one message in its envelopes.
+fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
+    let is_terms = |members: &Members<'_>| {
+        members.has("x402version") && (members.has("accepts") || members.has("paymentrequirements"))
+    };
+    if depth == 0 || is_terms(&outer) {
+        return Ok(outer);
+    }
+    let mut found: Option<(&RawValue, Members<'_>)> = None;
+    for (name, raw) in &outer.0 {
+        let mut envelopes = ENVELOPES.split(' ');
+        let Some(Ok(inner)) = envelopes
+            .any(|envelope| is_spelling(name, envelope))
+            .then(|| Members::of(raw))
+        else {
+            continue;
+        };
+        let inner = opened(inner, depth.saturating_sub(1))?;
+        if !is_terms(&inner) {
+            continue;
+        }
+        if found
+            .as_ref()
+            .is_some_and(|(first, _)| !is_same(first, raw))
+        {
+            let message = "the answer has two sets of terms";
+            return Err(WireError::Ambiguous(message.to_owned()));
+        }
+        found = Some((*raw, inner));
+    }
+    Ok(found.map_or(outer, |(_, inner)| inner))
 }
 
-/// The fields of an offer that bursar uses, as text.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Terms<'a> {
-    #[serde(borrow)]
-    pub(crate) scheme: Text<'a>,
-    #[serde(borrow)]
-    pub(crate) network: Text<'a>,
-    #[serde(default, borrow)]
-    pub(crate) amount: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    pub(crate) max_amount_required: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(crate) asset: Text<'a>,
-    #[serde(borrow)]
-    pub(crate) pay_to: Text<'a>,
-    #[serde(borrow)]
-    pub(crate) max_timeout_seconds: &'a RawValue,
-    #[serde(default, borrow)]
-    pub(crate) extra: Option<Extra<'a>>,
-}
-
-/// A string that is borrowed from the JSON, unless it has escapes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Deref for Text<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
+/// Reads the version: a number, or a number in quotes.
+fn read_version(members: &Members<'_>) -> Result<Version, WireError> {
+    let Some(version) = members.text(&["x402version"])? else {
+        let single_offer = members.has("payto");
+        return Err(WireError::NoVersion { single_offer });
+    };
+    match version.trim().trim_end_matches(".0").parse() {
+        Ok(1) => Ok(Version::V1),
+        Ok(2) => Ok(Version::V2),
+        Ok(other) => Err(WireError::Version(other)),
+        Err(_) => Err(WireError::Unreadable("x402Version is no number".to_owned())),
     }
 }
 
-/// The fields of `extra` for an `exact` payment on an EVM chain.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Extra<'a> {
-    #[serde(default, borrow)]
-    pub(crate) name: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    pub(crate) version: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    pub(crate) asset_transfer_method: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    pub(crate) payment_flow: Option<Text<'a>>,
-}
-
-/// The fields of version 1 that describe the resource in every offer.
-#[derive(Deserialize, Default)]
-struct Described {
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    resource: Option<String>,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    description: Option<String>,
-}
-
-impl Offer {
-    /// Reads the fields of the offer.
-    ///
-    /// # Errors
-    /// Returns the parser's message, shortened.
-    pub(crate) fn terms(&self) -> Result<Terms<'_>, String> {
-        serde_json::from_str(self.raw.get())
-            .map_err(|error: serde_json::Error| crate::text::excerpt(&error.to_string()))
-    }
-
-    fn described(&self) -> Described {
-        serde_json::from_str(self.raw.get()).unwrap_or_default()
-    }
-
-    /// Returns the JSON of the offer as received.
-    #[must_use]
-    pub fn json(&self) -> &str {
-        self.raw.get()
-    }
-
-    pub(crate) fn raw(&self) -> &RawValue {
-        &self.raw
-    }
-}
-
-/// Reads a string, and `None` from any other value. A wrong description must not spoil an offer.
-fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let raw = Box::<RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_str(raw.get()).ok())
+fn read_list(raw: &RawValue) -> Result<Vec<Offer>, WireError> {
+    let offers: Vec<Box<RawValue>> = serde_json::from_str(raw.get())
+        .map_err(|_| WireError::Unreadable("`accepts` is no list".to_owned()))?;
+    Ok(offers.into_iter().map(|raw| Offer { raw }).collect())
 }
 
 #[cfg(test)]
@@ -298,7 +278,8 @@ mod tests {
             "[]",
             "{}",
             r#"{"x402Version":3,"accepts":[]}"#,
-            r#"{"x402Version":"2"}"#,
+            r#"{"x402Version":"3"}"#,
+            r#"{"x402Version":true}"#,
             r#"{"x402Version":2,"accepts":{}}"#,
         ] {
             assert!(
@@ -324,7 +305,7 @@ mod tests {
         let required = PaymentRequired::from_json(json).unwrap();
         let terms = required.offers()[0].terms().unwrap();
         assert_eq!(
-            (&*terms.scheme, terms.extra.unwrap().name.as_deref()),
+            (&*terms.scheme, terms.name.as_deref()),
             ("exact", Some("USDC"))
         );
     }

@@ -2,9 +2,10 @@
 
 use alloy::primitives::{Address, B256};
 use http::HeaderMap;
-use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::members::Members;
 use super::{Failure, RECEIPTS, WireError, codec};
 use crate::money::Network;
 
@@ -22,49 +23,37 @@ use crate::money::Network;
 /// assert_eq!(response.error_reason.as_deref(), Some("insufficient_funds"));
 /// # Ok::<(), bursar::x402::WireError>(())
 /// ```
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SettlementResponse {
     /// Whether the payment was settled, according to the seller.
     pub success: bool,
     /// The hash of the transaction, or an empty string. A pending settlement has a transaction without
     /// success.
-    #[serde(default, deserialize_with = "text")]
     pub transaction: String,
     /// The network of the transaction, in CAIP-2 or as a version 1 name.
-    #[serde(default, deserialize_with = "text")]
     pub network: String,
     /// The address that paid.
-    #[serde(default)]
     pub payer: Option<String>,
     /// The charged amount in atomic units, for a scheme in which it can differ from the signed amount.
-    #[serde(default)]
     pub amount: Option<String>,
     /// The machine-readable reason of a failure, such as `insufficient_funds`.
-    #[serde(default)]
     pub error_reason: Option<String>,
     /// The human-readable reason of a failure. It is untrusted text.
-    #[serde(default)]
     pub error_message: Option<String>,
     /// Extensions, such as a signed `offer-receipt`.
-    #[serde(default)]
     pub extensions: Option<Value>,
 }
 
-/// Reads a string, and an empty string from `null`.
-fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
-}
-
 impl SettlementResponse {
-    /// Reads the value of a receipt header.
+    /// Reads the value of a receipt header: base64 of JSON, as
+    /// [`PaymentRequired::from_header`](super::PaymentRequired::from_header) reads it, or plain JSON.
     ///
     /// # Errors
-    /// Returns an error if the header is longer than 64 KiB, is not base64, or is not a settlement
+    /// Returns an error if the header is longer than 64 KiB, is neither base64 nor JSON, or is not a settlement
     /// response.
     pub fn from_header(value: &[u8]) -> Result<Self, WireError> {
-        Ok(serde_json::from_slice(&codec::decode_header(value)?)?)
+        Self::read(&codec::decode_header(value)?)
     }
 
     /// Reads a receipt that is JSON, within the bounds of a header.
@@ -73,7 +62,38 @@ impl SettlementResponse {
         if json.len() > codec::MAX_HEADER {
             return Err(WireError::HeaderTooLong { length: json.len() });
         }
-        Ok(serde_json::from_slice(json)?)
+        Self::read(json)
+    }
+
+    /// Reads names in snake case and the older names of a transaction too. The texts of a failure may be anything.
+    fn read(json: &[u8]) -> Result<Self, WireError> {
+        let json = codec::unquoted(json);
+        let members = Members::read(&json)?;
+        let text = |names: &[&str]| -> Result<Option<String>, WireError> {
+            Ok(members.text(names)?.map(|text| text.to_string()))
+        };
+        let success = match members.get(&["success"])?.map(RawValue::get) {
+            Some("true" | "\"true\"") => true,
+            Some("false" | "\"false\"") => false,
+            _ => {
+                return Err(WireError::Unreadable(
+                    "the receipt does not say `success`".to_owned(),
+                ));
+            }
+        };
+        let extensions = members.get(&["extensions"])?;
+        Ok(Self {
+            success,
+            transaction: text(&["transaction", "txhash", "transactionhash"])?.unwrap_or_default(),
+            network: text(&["network", "networkid"])?.unwrap_or_default(),
+            payer: text(&["payer"])?,
+            amount: members.words(&["amount"]),
+            error_reason: members
+                .words(&["errorreason"])
+                .or_else(|| members.words(&["error"])),
+            error_message: members.words(&["errormessage"]),
+            extensions: extensions.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+        })
     }
 
     /// Returns the receipt in a response's headers, under either name.

@@ -82,6 +82,13 @@
 //! # }
 //! ```
 //!
+//! # Test against sellers with another dialect
+//!
+//! Honest sellers write the same things in different ways. [`Route::encoding`] changes how terms and receipts are written,
+//! [`Route::offers`] states offers byte for byte, [`Route::description`] and [`Route::extension`] make terms long.
+//! [`FalseTerms::ProtocolVersion`] with `2` on a route of version 1 is a seller that says version 2 in a body and reads
+//! `X-PAYMENT`.
+//!
 //! # Test discovery and reconciliation
 //!
 //! * [`Bazaar`] lists the [advertisements](Paywall::advertisement) of a paywall. It misbehaves with a [`BazaarFault`].
@@ -92,6 +99,7 @@ mod bazaar;
 mod body;
 mod breakage;
 mod chain;
+mod encoding;
 mod false_terms;
 mod fault;
 mod faulty_stream;
@@ -109,6 +117,7 @@ mod verify;
 pub use bazaar::{Bazaar, BazaarBuilder, BazaarFault};
 pub use breakage::Breakage;
 pub use chain::{CancelError, Cancellation, Settlement};
+pub use encoding::Encoding;
 pub use false_terms::FalseTerms;
 pub use fault::{Fault, Forgery};
 pub use node::{Node, NodeFault};

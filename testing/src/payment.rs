@@ -45,8 +45,10 @@ pub struct ReceivedRequest {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// The payment, if the request had a payment header.
+    /// The payment, if the request had a payment header. Of two payments, this is the one of version 2.
     pub payment: Option<PresentedPayment>,
+    /// The payment of version 1, if the request has payments of both versions.
+    pub(crate) version_1: Option<PresentedPayment>,
     /// The time at which the request had arrived.
     pub at: Timestamp,
 }
@@ -59,6 +61,11 @@ impl ReceivedRequest {
                 value.set_sensitive(true);
             }
         }
+        let version_1 = PresentedPayment::read(&headers, Version::V1);
+        let (payment, version_1) = match PresentedPayment::read(&headers, Version::V2) {
+            Some(payment) => (Some(payment), version_1),
+            None => (version_1, None),
+        };
         let target = head
             .uri
             .path_and_query()
@@ -66,11 +73,17 @@ impl ReceivedRequest {
         Self {
             method: head.method,
             target,
-            payment: PresentedPayment::find(&headers),
+            payment,
+            version_1,
             headers,
             body,
             at,
         }
+    }
+
+    /// Returns the payments of both versions.
+    pub(crate) fn payments(&self) -> impl Iterator<Item = &PresentedPayment> {
+        self.payment.iter().chain(&self.version_1)
     }
 
     /// Returns the path without the query.
@@ -114,9 +127,8 @@ impl fmt::Debug for PresentedPayment {
 }
 
 impl PresentedPayment {
-    fn find(headers: &HeaderMap) -> Option<Self> {
-        let of = |version: Version| Some((version, headers.get(version.payment_header())?));
-        let (version, value) = of(Version::V2).or_else(|| of(Version::V1))?;
+    fn read(headers: &HeaderMap, version: Version) -> Option<Self> {
+        let value = headers.get(version.payment_header())?;
         let json = decode(value.as_bytes());
         let authorization = json
             .as_ref()

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::payment::ReceivedRequest;
 use crate::terms::{Conditions, Price};
@@ -51,6 +52,8 @@ pub struct Route {
     pub(crate) content: Content,
     pub(crate) challenge_headers: HeaderMap,
     pub(crate) extensions: Map<String, Value>,
+    pub(crate) description: String,
+    pub(crate) encoding: Option<Encoding>,
     pub(crate) idempotent: bool,
     pub(crate) key: Option<AcceptedKey>,
     pub(crate) faults: Faults,
@@ -126,6 +129,8 @@ impl Route {
             content: Content::Bytes(Bytes::new()),
             challenge_headers: HeaderMap::new(),
             extensions: Map::new(),
+            description: String::new(),
+            encoding: None,
             idempotent: false,
             key: None,
             faults: Faults::default(),
@@ -298,6 +303,20 @@ impl Route {
     /// Redirects with 307 to a path or a URL. Call [`status`](Self::status) afterwards to set another status.
     pub fn redirect(self, to: &str) -> Self {
         self.status(307).header(LOCATION.as_str(), to)
+    }
+
+    /// Sets how terms and receipts are written. The default is standard base64.
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = Some(encoding);
+        self
+    }
+
+    /// Sets the description of the resource in version 2's terms.
+    ///
+    /// The paywall refuses a payment that repeats more than 500 characters of it, as Coinbase's facilitator does.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
     }
 
     /// Declares an extension in version 2's terms. A buyer that sends extensions must repeat it.

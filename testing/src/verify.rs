@@ -18,6 +18,9 @@ pub(crate) type Reason = &'static str;
 /// The time that facilitators need to settle, in seconds.
 const SETTLING_TIME: u64 = 6;
 
+/// The longest description that Coinbase's facilitator takes, in UTF-16 code units.
+const LONGEST_DESCRIPTION: usize = 500;
+
 /// Verifies a payment against the offers. Returns its token and authorization.
 ///
 /// The caller must check the nonce and the balance with the chain.
@@ -37,7 +40,12 @@ pub(crate) fn verify(
     if payment.version == Version::V2 {
         check_echo(extensions, json.get("extensions"))?;
     }
-    let offer = Requirements::deserialize(&offer).map_err(|_| "invalid_payment_requirements")?;
+    let description = json.pointer("/resource/description");
+    let description = description.and_then(Value::as_str).unwrap_or_default();
+    if description.encode_utf16().count() > LONGEST_DESCRIPTION {
+        return Err("invalid_payload");
+    }
+    let offer = Requirements::read(&offer).ok_or("invalid_payment_requirements")?;
     let authorization = payment.authorization.ok_or("invalid_payload")?;
     let token = check_signature(&offer, payment, &authorization)?;
     check_terms(&offer, payment.version, &authorization, now)?;
@@ -46,16 +54,12 @@ pub(crate) fn verify(
 }
 
 /// The fields of an offer that decide whether an `exact` payment matches it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Requirements {
     scheme: String,
     network: String,
-    #[serde(alias = "maxAmountRequired")]
     amount: String,
     asset: Address,
     pay_to: Address,
-    #[serde(default)]
     extra: Option<Extra>,
 }
 
@@ -66,6 +70,23 @@ struct Extra {
 }
 
 impl Requirements {
+    /// Reads an offer, also one with names in snake case or an amount that is a number.
+    fn read(offer: &Value) -> Option<Self> {
+        let first = |names: &[&str]| names.iter().find_map(|name| offer.get(name));
+        let text = |names: &[&str]| match first(names)? {
+            Value::String(text) => Some(text.clone()),
+            number => number.as_u64().map(|number| number.to_string()),
+        };
+        Some(Self {
+            scheme: text(&["scheme"])?,
+            network: text(&["network"])?,
+            amount: text(&["amount", "maxAmountRequired", "max_amount_required"])?,
+            asset: text(&["asset"])?.parse().ok()?,
+            pay_to: text(&["payTo", "pay_to"])?.parse().ok()?,
+            extra: first(&["extra"]).and_then(|extra| Extra::deserialize(extra).ok()),
+        })
+    }
+
     /// Returns name and version of the EIP-712 domain that the seller states.
     fn domain(&self) -> Option<(&str, &str)> {
         let extra = self.extra.as_ref()?;

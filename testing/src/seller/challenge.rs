@@ -155,7 +155,7 @@ impl Visit<'_> {
         let (url, description) = match self.falsehood() {
             Some(FalseTerms::Resource(url)) => (url.to_string(), ""),
             Some(FalseTerms::Text(text)) => (self.url(), text.as_str()),
-            _ => (self.url(), ""),
+            _ => (self.url(), self.route.description.as_str()),
         };
         json!({ "url": url, "description": description, "mimeType": "" })
     }

@@ -46,15 +46,26 @@ pub(super) struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    pub(super) fn answer(mut self) -> Reply {
+    pub(super) fn answer(self) -> Reply {
+        let encoding = self.route.encoding.clone();
+        let mut reply = self.reply();
+        if let (Some(encoding), Reply::Answer(response) | Reply::Broken(response, _)) =
+            (encoding, &mut reply)
+        {
+            encoding.apply(response);
+        }
+        reply
+    }
+
+    fn reply(mut self) -> Reply {
         if let Some(reply) = self.answer_by_key() {
             return reply;
         }
         if matches!(self.route.price, Price::Free) {
             return answer::content(self.route, self.received).into();
         }
-        let payment = self.received.payment.as_ref();
-        match payment.filter(|payment| self.route.supports(payment.version)) {
+        let mut payments = self.received.payments();
+        match payments.find(|payment| self.route.supports(payment.version)) {
             None => self.challenge("Payment required"),
             Some(payment) => self.answer_payment(payment),
         }

@@ -1,0 +1,129 @@
+//! The members of a JSON object as sellers write them: names in another spelling, names that occur twice.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::WireError;
+use crate::text::excerpt;
+
+/// A string that is borrowed from the JSON, unless it has escapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The members of a JSON object, in the order of the JSON.
+#[derive(Debug, Default)]
+pub(super) struct Members<'a>(pub(super) Vec<(Text<'a>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn read(json: &'a [u8]) -> Result<Self, WireError> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    pub(super) fn of(object: &'a RawValue) -> Result<Self, WireError> {
+        Self::read(object.get().as_bytes())
+    }
+
+    pub(super) fn has(&self, wanted: &str) -> bool {
+        self.0.iter().any(|(name, _)| is_spelling(name, wanted))
+    }
+
+    /// Returns the value of a member. Each name is in lower case and without separators, and also finds `pay_to` and
+    /// `PayTo`. A member that is `null` counts as absent.
+    pub(super) fn get(&self, names: &[&str]) -> Result<Option<&'a RawValue>, WireError> {
+        Ok(self.find(names)?.map(|(_, value)| value))
+    }
+
+    fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, WireError> {
+        let mut found: Option<(&str, &'a RawValue)> = None;
+        for (name, value) in &self.0 {
+            if value.get() == "null" || !names.iter().any(|wanted| is_spelling(name, wanted)) {
+                continue;
+            }
+            let (first, other) = *found.get_or_insert((name, value));
+            if !is_same(other, value) {
+                let (first, second) = (excerpt(first), excerpt(name));
+                let message = format!("`{first}` and `{second}` have different values");
+                return Err(WireError::Ambiguous(message));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns a string, or a number as the seller wrote it.
+    pub(super) fn text(&self, names: &[&str]) -> Result<Option<Text<'a>>, WireError> {
+        let Some((name, value)) = self.find(names)? else {
+            return Ok(None);
+        };
+        let none = || WireError::Unreadable(format!("`{}` is no text", excerpt(name)));
+        scalar(value).map(Some).ok_or_else(none)
+    }
+
+    /// Returns a text, and `None` for everything that is none. A wrong description must not spoil an offer.
+    pub(super) fn words(&self, names: &[&str]) -> Option<String> {
+        Some(self.text(names).ok()??.0.into_owned())
+    }
+}
+
+/// Returns whether a name is the wanted one, apart from its case, `_` and `-`.
+pub(super) fn is_spelling(name: &str, wanted: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+    letters
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(wanted.bytes())
+}
+
+/// Returns a string, or the digits of a number.
+fn scalar(value: &RawValue) -> Option<Text<'_>> {
+    match value.get().as_bytes().first()? {
+        b'"' => serde_json::from_str(value.get()).ok(),
+        b'-' | b'0'..=b'9' => Some(Text(value.get().into())),
+        _ => None,
+    }
+}
+
+/// Returns whether two values say the same: `"1"` and `1` do, and so does an address in another case.
+pub(super) fn is_same(one: &RawValue, other: &RawValue) -> bool {
+    match (scalar(one), scalar(other)) {
+        (Some(one), Some(other)) if one.starts_with("0x") => one.eq_ignore_ascii_case(&other),
+        (Some(one), Some(other)) => one == other,
+        _ => {
+            let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+            one.get() == other.get() || read(one).is_some_and(|one| Some(one) == read(other))
+        }
+    }
+}

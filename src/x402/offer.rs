@@ -1,0 +1,109 @@
+//! One offer of a seller, and the fields in it that bursar uses.
+
+use serde_json::value::RawValue;
+
+use super::members::{Members, Text};
+use super::{Unpayable, WireError};
+use crate::money::Network;
+use crate::text::excerpt;
+
+/// One way to pay, as the seller wrote it: an element of `accepts`.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub(super) raw: Box<RawValue>,
+}
+
+/// The fields of an offer that bursar uses.
+#[derive(Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) scheme: Text<'a>,
+    pub(crate) network: Text<'a>,
+    pub(crate) chain: Network,
+    pub(crate) amount: Text<'a>,
+    pub(crate) asset: Text<'a>,
+    pub(crate) pay_to: Text<'a>,
+    pub(crate) max_timeout_seconds: Option<&'a RawValue>,
+    /// The name of the token's EIP-712 domain: the first of four fields of `extra`.
+    pub(crate) name: Option<Text<'a>>,
+    pub(crate) version: Option<Text<'a>>,
+    pub(crate) asset_transfer_method: Option<Text<'a>>,
+    pub(crate) payment_flow: Option<Text<'a>>,
+}
+
+impl From<WireError> for Unpayable {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Ambiguous(message) => Self::Contradiction(message),
+            WireError::Json(error) => Self::Malformed(excerpt(&error.to_string())),
+            other => Self::Malformed(other.to_string()),
+        }
+    }
+}
+
+impl Offer {
+    /// Reads the fields of an `exact` offer on a known network.
+    ///
+    /// Names in snake case and amounts as JSON integers are read too.
+    ///
+    /// # Errors
+    /// Returns the reason why the offer cannot be read. It names every missing field.
+    pub(crate) fn terms<'a>(&'a self) -> Result<Terms<'a>, Unpayable> {
+        let members = Members::of(&self.raw)?;
+        let (scheme, network) = (members.text(&["scheme"])?, members.text(&["network"])?);
+        if let Some(other) = scheme.as_deref().filter(|scheme| *scheme != "exact") {
+            return Err(Unpayable::Scheme(excerpt(other)));
+        }
+        let chain = network.as_deref().map(str::parse::<Network>).transpose();
+        let unknown = |_| Unpayable::Network(excerpt(network.as_deref().unwrap_or_default()));
+        let chain = chain.map_err(unknown)?;
+        let amount = members.text(&["amount", "maxamountrequired"])?;
+        let mut faults = Vec::new();
+        let mut needed = |name: &str, text: Option<Text<'a>>| {
+            faults.extend(text.is_none().then(|| format!("no `{name}`")));
+            text.unwrap_or_default()
+        };
+        let (scheme, network) = (needed("scheme", scheme), needed("network", network));
+        let asset = needed("asset", members.text(&["asset"])?);
+        let pay_to = needed("payTo", members.text(&["payto"])?);
+        let Some(chain) = chain.filter(|_| faults.is_empty()) else {
+            faults.push(match amount.as_deref() {
+                None => "no `amount`".to_owned(),
+                Some(amount) => super::quote::read_amount(amount)
+                    .map_or_else(|odd| odd.to_string(), |_| String::new()),
+            });
+            faults.retain(|fault| !fault.is_empty());
+            return Err(Unpayable::Malformed(faults.join(", ")));
+        };
+        // An empty list is how PHP writes an empty object.
+        let extra = members.get(&["extra"])?.filter(|raw| raw.get() != "[]");
+        let extra = extra.map(Members::of).transpose()?.unwrap_or_default();
+        Ok(Terms {
+            scheme,
+            network,
+            chain,
+            amount: amount.ok_or(Unpayable::NoAmount)?,
+            asset,
+            pay_to,
+            max_timeout_seconds: members.get(&["maxtimeoutseconds"])?,
+            name: extra.text(&["name"])?,
+            version: extra.text(&["version"])?,
+            asset_transfer_method: extra.text(&["assettransfermethod"])?,
+            payment_flow: extra.text(&["paymentflow"])?,
+        })
+    }
+
+    /// Returns a text of version 1 that describes the resource in every offer.
+    pub(super) fn described(&self, name: &str) -> Option<String> {
+        Members::of(&self.raw).ok()?.words(&[name])
+    }
+
+    /// Returns the JSON of the offer as received.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        self.raw.get()
+    }
+
+    pub(crate) fn raw(&self) -> &RawValue {
+        &self.raw
+    }
+}
