@@ -11,6 +11,7 @@ use crate::ledger::{LedgerError, Purchase, PurchaseId, PurchaseIdError, State};
 use crate::policy::{Denial, PolicyError, PriceCheck};
 use crate::request::PurchaseRequestError;
 use crate::signer::{KeyError, SignerError};
+use crate::text::root_cause;
 use crate::x402::{Receipt, SignedPayment, Unpayable, WireError};
 
 /// Whether money moved.
@@ -294,14 +295,16 @@ impl Error {
     /// An error of the HTTP client. There is no public conversion, because an error while a paid body is read
     /// needs the payment.
     pub(crate) fn http(error: reqwest::Error) -> Self {
-        let (kind, message) = if error.is_timeout() {
-            (ErrorKind::Timeout, "no answer in time")
-        } else if error.is_builder() {
-            (ErrorKind::Builder, "the request cannot be built")
-        } else if error.is_connect() {
-            (ErrorKind::Transport, "no connection")
-        } else {
-            (ErrorKind::Transport, "the connection failed")
+        let late = |limit: &str| (ErrorKind::Timeout, format!("{limit} of the HTTP client"));
+        let failed = |kind, text: &str| (kind, format!("{text}: {}", root_cause(&error)));
+        let (kind, message) = match error.is_timeout() {
+            true if error.is_connect() => late("no connection within the `connect_timeout`"),
+            true => late("no answer within the `timeout`"),
+            false if error.is_builder() => {
+                failed(ErrorKind::Builder, "the request cannot be built")
+            }
+            false if error.is_connect() => failed(ErrorKind::Transport, "no connection"),
+            false => failed(ErrorKind::Transport, "the connection failed"),
         };
         let url = error.url().cloned();
         let error = Self::new(kind, message).because(error.without_url());
@@ -412,6 +415,11 @@ impl Error {
     pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
         self.inner.retry_after = wait;
         self
+    }
+
+    #[cfg(feature = "middleware")]
+    pub(crate) fn take_source(&mut self) -> Option<BoxError> {
+        self.inner.source.take()
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

@@ -30,6 +30,16 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
+/// Returns the text of the innermost cause of an error, without a URL, which may hold a key.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    let text = root.to_string();
+    excerpt(text.split(" for url (").next().unwrap_or_default())
+}
+
 fn long_excerpt(text: &str) -> String {
     let mut shown = String::new();
     let mut room = EXCERPT;

@@ -3,7 +3,7 @@
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, Purchase};
+use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
 use rmcp::model::Tool;
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -65,11 +65,7 @@ impl Session {
 
 /// `bursar mcp tools`.
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
-    // This command pays nothing, so any policy will do.
-    let payer = wallet::keyless(
-        Policy::new().allow_network(Network::from_chain_id(8453)),
-        None,
-    )?;
+    let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let mut rows = Vec::new();
     for tool in session.list().await? {
@@ -155,7 +151,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         ..
     } = allowance;
     let payer = if args.dry_run {
-        wallet::judging(&args.wallet, policy).await?
+        wallet::judging(&args.wallet, policy)?
     } else {
         wallet::paying(&args.wallet, policy).await?
     };

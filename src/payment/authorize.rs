@@ -156,6 +156,7 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
+        self.signer()?;
         self.inner.ledger.record_pending().await?;
         if let Some(payment) = self.resume_by_id(request).await? {
             return Ok(payment);
@@ -234,7 +235,7 @@ impl Payer {
                 "the call's time was up before anything was signed",
             ));
         }
-        let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
+        let lease = self.signer()?.time_limit().saturating_add(LEASE_MARGIN);
         let reservation = Reservation {
             purchase,
             checks: LimitCheck {
@@ -362,7 +363,7 @@ impl Payer {
             authorization,
             guard,
         };
-        let signature = match self.inner.signer.sign(&signing.authorization).await {
+        let signature = match self.signer()?.sign(&signing.authorization).await {
             Ok(signature) => signature,
             Err(error) => return Err(self.unsigned(error, signing).await),
         };

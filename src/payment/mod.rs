@@ -39,7 +39,7 @@ use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
@@ -80,7 +80,10 @@ pub struct Payer {
 }
 
 struct Inner {
-    signer: AnySigner,
+    /// `None` for a payer that only answers questions.
+    signer: Option<AnySigner>,
+    /// The address of a payer without a signer.
+    address: Address,
     policy: Policy,
     assets: AssetRegistry,
     ledger: Ledger,
@@ -108,10 +111,21 @@ impl Payer {
         PayerBuilder::default()
     }
 
-    /// Returns the address that pays.
+    /// Returns the address that pays, or the zero address for a payer that was
+    /// [built](PayerBuilder::build_read_only) without a signer.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.inner.signer.address()
+        let signer = self.inner.signer.as_ref();
+        signer.map_or(self.inner.address, AnySigner::address)
+    }
+
+    fn signer(&self) -> Result<&AnySigner, Error> {
+        self.inner.signer.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoWallet,
+                "payment is required, and this payer has no signer; it only answers questions",
+            )
+        })
     }
 
     /// Returns the policy.

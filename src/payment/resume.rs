@@ -62,7 +62,7 @@ impl Payer {
 
     /// The purchase that the ledger holds under the caller's id.
     async fn stored(&self, request: &PurchaseRequest) -> Result<Option<Purchase>, Error> {
-        let Some(id) = request.id()? else {
+        let Some(id) = request.id()?.filter(|_| self.inner.signer.is_some()) else {
             return Ok(None);
         };
         self.inner.ledger.record_pending().await?;

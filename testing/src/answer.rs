@@ -94,8 +94,15 @@ pub(crate) fn content(route: &Route, received: &ReceivedRequest) -> Response<Bod
             .entry(CONTENT_TYPE)
             .or_insert_with(|| kind.clone());
     }
+    if let Some(time) = route.delay {
+        response.extensions_mut().insert(Delay(time));
+    }
     response
 }
+
+/// The time that the seller needs for its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delay(pub(crate) std::time::Duration);
 
 pub(crate) fn redirect(status: u16, to: &Url) -> Response<Body> {
     let mut response = Response::new(Body::whole(Bytes::new()));
