@@ -82,6 +82,7 @@ pub struct Policy {
     approval_time: Duration,
     freeze_switch: Option<PathBuf>,
     refunds_make_room: bool,
+    mcp_methods: Vec<String>,
     errors: Vec<PolicyError>,
 }
 
@@ -156,6 +157,7 @@ impl Policy {
             approval_time: APPROVAL_TIME,
             freeze_switch: None,
             refunds_make_room: false,
+            mcp_methods: Vec::new(),
             errors: Vec::new(),
         }
     }
