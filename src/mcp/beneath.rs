@@ -1,6 +1,7 @@
 //! The HTTP requests beneath one call of a tool.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions};
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ pub(super) struct Beneath {
     pub(super) options: PurchaseOptions,
     /// Whether the endpoint is only asked for its price.
     pub(super) quotes: bool,
-    /// The end of the call, if the caller set one.
+    /// The end of this attempt at the call.
     pub(super) end: Option<Instant>,
     found: Arc<Mutex<Found>>,
 }
@@ -33,12 +34,20 @@ struct Found {
 }
 
 impl Beneath {
-    pub(super) fn new(options: PurchaseOptions, quotes: bool, end: Option<Instant>) -> Self {
+    pub(super) fn new(options: PurchaseOptions, quotes: bool) -> Self {
         Self {
             options,
             quotes,
-            end,
+            end: None,
             found: Arc::default(),
+        }
+    }
+
+    /// The same call, for an attempt that ends after this time.
+    pub(super) fn ending(&self, limit: Duration) -> Self {
+        Self {
+            end: Instant::now().checked_add(limit),
+            ..self.clone()
         }
     }
 

@@ -26,6 +26,9 @@ use crate::request::{PurchaseOptions, purchase_setters};
 use crate::text;
 use crate::x402::{PaymentRequired, Quote, SettlementResponse, WireError};
 
+/// How much later than the call its HTTP request ends.
+const SLACK: Duration = Duration::from_millis(250);
+
 /// A call of a tool, to be sent.
 ///
 /// It has the setters of [`PurchaseOptions`].
@@ -155,7 +158,7 @@ impl ToolCall {
     /// error. A tool that answers with `isError` is not an error here.
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let deadline = self.deadline();
-        let beneath = Beneath::new(self.options.clone(), false, deadline.end());
+        let beneath = Beneath::new(self.options.clone(), false);
         let sent = self.pay(deadline, &beneath).await;
         sent.map_err(|error| beneath.fail(error))
     }
@@ -201,7 +204,7 @@ impl ToolCall {
     /// When the server cannot be reached, its terms cannot be read, or the ledger cannot be read.
     pub async fn quote(self) -> Result<PriceOutcome<ToolAnswer>, Error> {
         let deadline = self.deadline();
-        let beneath = Beneath::new(self.options.clone(), true, deadline.end());
+        let beneath = Beneath::new(self.options.clone(), true);
         let request = self.purchase_request(&deadline)?;
         self.tools.payer.permit(&request)?;
         let reply = self.ask(&deadline, &beneath).await;
@@ -303,7 +306,14 @@ impl ToolCall {
         beneath: &Beneath,
     ) -> Result<ToolReply, Error> {
         let limit = deadline.at_most(self.answer_limit().saturating_add(extra));
-        let called = request::call_tool(&self.tools.peer, params, beneath.clone());
+        // A limit of bursar ends the call here, with an error that names it, before it ends the request beneath.
+        let slack = if limit < deadline.remaining().unwrap_or(Duration::MAX) {
+            SLACK
+        } else {
+            Duration::ZERO
+        };
+        let beneath = beneath.ending(limit.saturating_add(slack));
+        let called = request::call_tool(&self.tools.peer, params, beneath);
         match tokio::time::timeout(limit, called).await {
             Ok(Ok(result)) => Ok(ToolReply::Result(result)),
             Ok(Err(ServiceError::McpError(error))) => Ok(ToolReply::Error(error)),

@@ -82,6 +82,10 @@
 //! # }
 //! ```
 //!
+//! # Test tools of MCP
+//!
+//! [`Paywall::tools`] opens an MCP [`ToolServer`] that sells the routes as tools, in a [`Dialect`] of real servers.
+//!
 //! # Test discovery and reconciliation
 //!
 //! * [`Bazaar`] lists the [advertisements](Paywall::advertisement) of a paywall. It misbehaves with a [`BazaarFault`].
@@ -103,6 +107,7 @@ mod route;
 mod seller;
 mod server;
 mod terms;
+mod tools;
 mod typed_data;
 mod verify;
 
@@ -115,3 +120,4 @@ pub use node::{Node, NodeFault};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
 pub use route::Route;
+pub use tools::{Dialect, ToolServer};
