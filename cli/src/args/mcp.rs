@@ -15,7 +15,7 @@ use super::{PolicyArgs, WalletArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum McpCommand {
-    /// List the tools of a server; with --ask, also their prices
+    /// List the tools of a server with the prices that the list names; with --ask, also ask for the others
     #[cfg(feature = "mcp")]
     Tools(McpTools),
     /// Call a tool, and pay if needed and allowed
@@ -53,7 +53,8 @@ pub(crate) struct McpServer {
 pub(crate) struct McpTools {
     #[command(flatten)]
     pub(crate) server: McpServer,
-    /// Ask for the price of each tool with a call without arguments; this executes a free tool
+    /// Ask for each price that the list does not name with a call without arguments; this executes a free tool, and calls no
+    /// tool that says it destroys
     #[arg(long)]
     pub(crate) ask: bool,
     /// Print one JSON object for each tool
