@@ -8,10 +8,17 @@ mod agent;
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
 
+use std::sync::Arc;
+
+use agent::Session;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bursar::usd;
 use bursar_testing::{Dialect, Fault, Route, ToolServer};
 use serde_json::{Value, json};
 use support::{CliHarness, Ended, report};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Semaphore, watch};
 
 struct Shop {
     harness: CliHarness,
@@ -252,5 +259,258 @@ async fn a_time_limit_names_its_option() {
     assert!(
         error["message"].as_str().unwrap().contains("--timeout"),
         "{late:?}"
+    );
+}
+
+/// A seller that answers a paid request when the test says so.
+struct SlowSeller {
+    url: String,
+    /// The payment header of each request, or nothing.
+    requests: watch::Sender<Vec<Option<String>>>,
+    answers: Arc<Semaphore>,
+}
+
+impl SlowSeller {
+    async fn open() -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let url = format!("http://{}/report", listener.local_addr().unwrap());
+        let (requests, answers) = (watch::Sender::new(Vec::new()), Arc::new(Semaphore::new(0)));
+        let seller = Self {
+            url,
+            requests: requests.clone(),
+            answers: Arc::clone(&answers),
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (requests, answers) = (requests.clone(), Arc::clone(&answers));
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await.unwrap());
+                    }
+                    let head = String::from_utf8(head).unwrap();
+                    let payment = head.lines().find_map(|line| {
+                        let (name, value) = line.split_once(": ")?;
+                        name.eq_ignore_ascii_case("payment-signature")
+                            .then(|| value.to_owned())
+                    });
+                    requests.send_modify(|all| all.push(payment.clone()));
+                    let (status, header) = match payment {
+                        None => (
+                            "402 Payment Required",
+                            format!("payment-required: {}", encoded(&terms())),
+                        ),
+                        Some(payment) => {
+                            answers.acquire().await.unwrap().forget();
+                            let payment: Value =
+                                serde_json::from_slice(&STANDARD.decode(payment).unwrap()).unwrap();
+                            let receipt = json!({
+                                "success": true, "transaction": format!("0x{}", "ab".repeat(32)),
+                                "network": "eip155:84532",
+                                "payer": payment["payload"]["authorization"]["from"],
+                            });
+                            ("200 OK", format!("payment-response: {}", encoded(&receipt)))
+                        }
+                    };
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\n{header}\r\nconnection: close\r\ncontent-length: 4\r\n\r\ngood"
+                    );
+                    drop(stream.write_all(answer.as_bytes()).await);
+                });
+            }
+        });
+        seller
+    }
+
+    async fn wait_for(&self, count: usize) {
+        let mut requests = self.requests.subscribe();
+        requests.wait_for(|all| all.len() >= count).await.unwrap();
+    }
+
+    /// The number of requests without a payment, with one, and of different payments.
+    fn counts(&self) -> (usize, usize, usize) {
+        let requests = self.requests.borrow();
+        let paid: Vec<_> = requests.iter().flatten().collect();
+        let different: std::collections::BTreeSet<_> = paid.iter().collect();
+        (requests.len() - paid.len(), paid.len(), different.len())
+    }
+}
+
+fn encoded(json: &Value) -> String {
+    STANDARD.encode(json.to_string())
+}
+
+fn terms() -> Value {
+    json!({ "x402Version": 2, "resource": { "url": "http://127.0.0.1/report" }, "accepts": [{
+        "scheme": "exact", "network": "eip155:84532", "amount": "10000", "asset": support::USDC,
+        "payTo": support::PAYEE, "maxTimeoutSeconds": 60, "extra": { "name": "USDC", "version": "2" },
+    }] })
+}
+
+/// Arguments for a host that waits for no answer, so that each answer is late.
+const IMPATIENT: [&str; 2] = ["--host-timeout", "0.001"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_the_host_did_not_wait_for_is_returned_to_an_identical_call() {
+    let seller = SlowSeller::open().await;
+    seller.answers.add_permits(9);
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &IMPATIENT).await;
+    let pay = json!({ "url": seller.url });
+    let first = session.call("pay", pay.clone()).await;
+    assert_eq!(
+        (&first["payment"], first.get("replayed")),
+        (&json!("paid"), None),
+        "{first}"
+    );
+    // The order of the arguments and the form of the URL do not matter.
+    let again = session
+        .call("pay", json!({ "method": "GET", "url": seller.url }))
+        .await;
+    assert_eq!(
+        (
+            &again["payment"],
+            &again["replayed"],
+            &again["purchase_id"],
+            &again["untrusted"]["body"]
+        ),
+        (
+            &json!("paid"),
+            &json!(true),
+            &first["purchase_id"],
+            &json!("good")
+        ),
+        "{again}"
+    );
+    assert!(again["note"].as_str().unwrap().contains("allow_duplicate"));
+    assert_eq!(seller.counts(), (1, 1, 1));
+    for (other, paid) in [
+        (json!({ "url": format!("{}?x=1", seller.url) }), 2),
+        (json!({ "url": seller.url, "tag": "t" }), 3),
+        (json!({ "url": seller.url, "allow_duplicate": true }), 4),
+    ] {
+        let bought = session.call("pay", other).await;
+        assert_eq!(bought.get("replayed"), None, "{bought}");
+        assert_eq!(seller.counts().2, paid);
+    }
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_time_is_not_kept() {
+    let seller = SlowSeller::open().await;
+    seller.answers.add_permits(9);
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &[]).await;
+    for bought in 1..=2 {
+        let answer = session.call("pay", json!({ "url": seller.url })).await;
+        assert_eq!(
+            (&answer["payment"], answer.get("replayed")),
+            (&json!("paid"), None)
+        );
+        assert_eq!(seller.counts().2, bought);
+    }
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_repeats_a_running_one_waits_for_its_answer_and_pays_nothing() {
+    let seller = SlowSeller::open().await;
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &IMPATIENT).await;
+    let pay = json!({ "url": seller.url });
+    let release = async {
+        seller.wait_for(2).await;
+        // The second call is on its way or waits. Whichever it is, it must not pay.
+        session.call("budget", json!({})).await;
+        seller.answers.add_permits(9);
+    };
+    let second = async {
+        seller.wait_for(2).await;
+        session.call("pay", pay.clone()).await
+    };
+    let (first, second, ()) = tokio::join!(session.call("pay", pay.clone()), second, release);
+    assert_eq!(first["payment"], "paid", "{first}");
+    assert_eq!(
+        (&second["replayed"], &second["purchase_id"]),
+        (&json!(true), &first["purchase_id"]),
+        "{second}"
+    );
+    assert_eq!(seller.counts(), (1, 1, 1));
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_ends_by_the_time_limit_names_it_and_the_same_call_shows_the_same_payment() {
+    let seller = SlowSeller::open().await;
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &["--timeout", "1"]).await;
+    let pay = json!({ "url": seller.url });
+    let late = session.call("pay", pay.clone()).await;
+    assert_eq!(
+        (&late["payment"], &late["error"]["kind"]),
+        (&json!("maybe_paid"), &json!("timeout")),
+        "{late}"
+    );
+    assert!(
+        late["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("--timeout"),
+        "{late}"
+    );
+    assert!(
+        late["error"]["next"]
+            .as_str()
+            .unwrap()
+            .contains("same call again"),
+        "{late}"
+    );
+    seller.answers.add_permits(9);
+    let again = session.call("pay", pay).await;
+    assert_eq!(
+        (&again["payment"], &again["purchase_id"]),
+        (&json!("paid"), &late["purchase_id"]),
+        "{again}"
+    );
+    assert_eq!(seller.counts().2, 1);
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_the_host_cancels_is_continued_by_the_same_call() {
+    let seller = SlowSeller::open().await;
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &[]).await;
+    let pay = json!({ "url": seller.url });
+    {
+        let call = session.call("pay", pay.clone());
+        tokio::select! {
+            answer = call => panic!("{answer}"),
+            () = seller.wait_for(2) => {}
+        }
+    }
+    // The dropped call sent `notifications/cancelled`, and the next message comes after it.
+    seller.answers.add_permits(9);
+    let again = session.call("pay", pay).await;
+    assert_eq!(again["payment"], "paid", "{again}");
+    assert_eq!(seller.counts().2, 1);
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_time_limit_is_below_the_time_that_hosts_wait() {
+    let harness = CliHarness::new(report()).await;
+    let help = harness.run(&["mcp", "serve", "--help"]).await;
+    let defaults: Vec<&str> = help.text().split("[default: ").skip(1).collect();
+    assert!(
+        defaults.iter().any(|text| text.starts_with("50]")),
+        "{help:?}"
+    );
+    assert!(
+        defaults.iter().any(|text| text.starts_with("60]")),
+        "{help:?}"
     );
 }
