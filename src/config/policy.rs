@@ -74,6 +74,9 @@ impl Builder<'_> {
         if is_set(file.refunds_make_room.as_ref()) {
             policy = policy.refunds_make_room();
         }
+        for (_, Text(method)) in contents(&file.mcp_methods) {
+            policy = policy.pay_mcp_method(method);
+        }
         if let Some(limit) = content(file.approval_timeout.as_ref()) {
             policy = policy.approval_timeout(*limit);
         }

@@ -85,6 +85,7 @@ pub struct Policy {
     refusal_pause: Duration,
     freeze_switch: Option<PathBuf>,
     refunds_make_room: bool,
+    mcp_methods: Vec<String>,
     errors: Vec<PolicyError>,
 }
 
@@ -160,6 +161,7 @@ impl Policy {
             refusal_pause: REFUSAL_PAUSE,
             freeze_switch: None,
             refunds_make_room: false,
+            mcp_methods: Vec::new(),
             errors: Vec::new(),
         }
     }
