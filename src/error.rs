@@ -410,6 +410,13 @@ impl Error {
         }
     }
 
+    /// With more words.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn explained(mut self, words: &str) -> Self {
+        self.inner.message = format!("{}; {words}", self.inner.message);
+        self
+    }
+
     /// With the time after which the seller wants the request again.
     #[cfg(feature = "mcp")]
     pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {

@@ -15,10 +15,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bursar::usd;
 use bursar_testing::{Dialect, Fault, Route, ToolServer};
+use rmcp::model::{CallToolRequest, CancelledNotificationParam, ClientRequest};
+use rmcp::service::PeerRequestOptions;
 use serde_json::{Value, json};
 use support::{CliHarness, Ended, report};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 struct Shop {
     harness: CliHarness,
@@ -268,6 +270,8 @@ struct SlowSeller {
     /// The payment header of each request, or nothing.
     requests: watch::Sender<Vec<Option<String>>>,
     answers: Arc<Semaphore>,
+    /// A buyer disconnected from a paid request.
+    abandoned: Arc<Notify>,
 }
 
 impl SlowSeller {
@@ -281,10 +285,13 @@ impl SlowSeller {
             url,
             requests: requests.clone(),
             answers: Arc::clone(&answers),
+            abandoned: Arc::default(),
         };
+        let abandoned = Arc::clone(&seller.abandoned);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (requests, answers) = (requests.clone(), Arc::clone(&answers));
+                let abandoned = Arc::clone(&abandoned);
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
@@ -303,7 +310,10 @@ impl SlowSeller {
                             format!("payment-required: {}", encoded(&terms())),
                         ),
                         Some(payment) => {
-                            answers.acquire().await.unwrap().forget();
+                            tokio::select! {
+                                permit = answers.acquire() => permit.unwrap().forget(),
+                                _ = stream.read_u8() => return abandoned.notify_one(),
+                            }
                             let payment: Value =
                                 serde_json::from_slice(&STANDARD.decode(payment).unwrap()).unwrap();
                             let receipt = json!({
@@ -492,11 +502,36 @@ async fn a_call_that_the_host_cancels_is_continued_by_the_same_call() {
             () = seller.wait_for(2) => {}
         }
     }
-    // The dropped call sent `notifications/cancelled`, and the next message comes after it.
+    // The dropped call sent `notifications/cancelled`, and the server abandons the purchase.
+    seller.abandoned.notified().await;
     seller.answers.add_permits(9);
     let again = session.call("pay", pay).await;
     assert_eq!(again["payment"], "paid", "{again}");
     assert_eq!(seller.counts().2, 1);
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_crosses_its_cancellation_is_returned_to_an_identical_call() {
+    let seller = SlowSeller::open().await;
+    seller.answers.add_permits(9);
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &[]).await;
+    let pay = json!({ "url": seller.url });
+    let call = CallToolRequest::new(agent::params("pay", pay.clone()));
+    let sent = session.client.send_cancellable_request(
+        ClientRequest::CallToolRequest(call),
+        PeerRequestOptions::no_options(),
+    );
+    let handle = sent.await.unwrap();
+    let id = handle.id.clone();
+    handle.await_response().await.unwrap();
+    let cancelled = CancelledNotificationParam::new(Some(id), None);
+    session.client.notify_cancelled(cancelled).await.unwrap();
+    session.call("budget", json!({})).await;
+    let again = session.call("pay", pay).await;
+    assert_eq!(again["replayed"], json!(true), "{again}");
+    assert_eq!(seller.counts(), (1, 1, 1));
     session.close(&harness).await;
 }
 

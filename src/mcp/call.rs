@@ -26,8 +26,11 @@ use crate::request::{PurchaseOptions, purchase_setters};
 use crate::text;
 use crate::x402::{PaymentRequired, Quote, SettlementResponse, WireError};
 
-/// How much later than the call its HTTP request ends.
-const SLACK: Duration = Duration::from_millis(250);
+/// How much longer than its HTTP request a call waits.
+const SLACK: Duration = Duration::from_millis(100);
+/// The settings of the time that a call takes.
+const LIMITS: &str =
+    "`ToolCall::timeout`, `PaidTools::timeout` and `PaidTools::answer_timeout` set the time limit";
 
 /// A call of a tool, to be sent.
 ///
@@ -306,26 +309,21 @@ impl ToolCall {
         beneath: &Beneath,
     ) -> Result<ToolReply, Error> {
         let limit = deadline.at_most(self.answer_limit().saturating_add(extra));
-        // A limit of bursar ends the call here, with an error that names it, before it ends the request beneath.
-        let slack = if limit < deadline.remaining().unwrap_or(Duration::MAX) {
-            SLACK
-        } else {
-            Duration::ZERO
-        };
-        let beneath = beneath.ending(limit.saturating_add(slack));
-        let called = request::call_tool(&self.tools.peer, params, beneath);
-        match tokio::time::timeout(limit, called).await {
-            Ok(Ok(result)) => Ok(ToolReply::Result(result)),
-            Ok(Err(ServiceError::McpError(error))) => Ok(ToolReply::Error(error)),
-            Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(Error::new(
+        // The request beneath ends first, and notes its payment before this call returns.
+        let called = request::call_tool(&self.tools.peer, params, beneath.ending(limit));
+        let error = match tokio::time::timeout(limit.saturating_add(SLACK), called).await {
+            Ok(Ok(result)) => return Ok(ToolReply::Result(result)),
+            Ok(Err(ServiceError::McpError(error))) => return Ok(ToolReply::Error(error)),
+            Ok(Err(error)) => failed(error),
+            Err(_) => Error::new(
                 ErrorKind::Timeout,
-                format!(
-                    "no answer within {} s; `ToolCall::timeout` and `PaidTools::answer_timeout` set this limit",
-                    limit.as_secs_f32()
-                ),
-            )),
-        }
+                format!("no answer within {} s", limit.as_secs_f32()),
+            ),
+        };
+        Err(match error.kind() {
+            ErrorKind::Timeout => error.explained(LIMITS),
+            _ => error,
+        })
     }
 }
 

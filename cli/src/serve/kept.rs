@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rmcp::model::RequestId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -45,6 +46,10 @@ struct Entry {
 
 struct Answer {
     identity: Identity,
+    /// The request that it was written for.
+    request: RequestId,
+    /// Whether the client has taken it, as far as the server knows.
+    taken: bool,
     result: Box<PayResult>,
     bytes: usize,
     until: Instant,
@@ -93,7 +98,7 @@ impl Kept {
         let now = Instant::now();
         state.answers.retain(|answer| answer.until > now);
         let mut answers = state.answers.iter();
-        if let Some(at) = answers.position(|answer| answer.identity == *identity)
+        if let Some(at) = answers.position(|answer| !answer.taken && answer.identity == *identity)
             && let Some(answer) = state.answers.remove(at)
         {
             return Earlier::Answer(answer.result);
@@ -128,8 +133,16 @@ impl Kept {
         })
     }
 
-    /// Keeps an answer that nobody took.
-    pub(super) fn keep(&self, identity: Identity, result: Box<PayResult>, bytes: usize) {
+    /// Keeps a paid answer, also one that was taken: its cancellation may be on its way.
+    pub(super) fn keep(
+        &self,
+        identity: Identity,
+        request: RequestId,
+        taken: bool,
+        mut result: Box<PayResult>,
+    ) {
+        let bytes = result.bytes();
+        result.mark_replayed();
         let until = Instant::now().checked_add(KEPT);
         let Some(until) = until.filter(|_| bytes <= MOST_BYTES) else {
             return;
@@ -137,6 +150,8 @@ impl Kept {
         let mut state = self.state();
         state.answers.push_back(Answer {
             identity,
+            request,
+            taken,
             result,
             bytes,
             until,
@@ -144,7 +159,18 @@ impl Kept {
         let sum =
             |answers: &VecDeque<Answer>| answers.iter().map(|answer| answer.bytes).sum::<usize>();
         while state.answers.len() > MOST || sum(&state.answers) > MOST_BYTES {
-            state.answers.pop_front();
+            let mut answers = state.answers.iter();
+            let oldest = answers.position(|answer| answer.taken).unwrap_or(0);
+            state.answers.remove(oldest);
+        }
+    }
+
+    /// Notes that the client has cancelled a request. It does not take the answer, even if that is written already.
+    pub(super) fn cancelled(&self, request: &RequestId) {
+        let mut state = self.state();
+        let answers = state.answers.iter_mut();
+        for answer in answers.filter(|answer| answer.request == *request) {
+            answer.taken = false;
         }
     }
 }

@@ -39,7 +39,7 @@ use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
 use bursar::policy::LimitStatus;
 use bursar::{Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, Usd, reqwest};
-use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::{Transport, stdio_pipes};
@@ -257,6 +257,10 @@ impl Handler {
         self.conclude(call, arguments, arrived, context).await
     }
 
+    fn cancelled(&self, request: &RequestId) {
+        self.0.kept.cancelled(request);
+    }
+
     /// Returns the answer of an identical call that nobody took. Waits for it while that call runs and the host has given
     /// up on it.
     async fn earlier(
@@ -288,16 +292,16 @@ impl Handler {
     fn deliver(
         &self,
         identity: &Identity,
-        mut result: Box<PayResult>,
+        result: Box<PayResult>,
         arrived: Instant,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let answer = result.to_protocol()?;
         let lost = context.ct.is_cancelled() || self.0.disconnect.has_ended();
-        if result.is_paid_answer() && (lost || self.0.kept.is_late(arrived)) {
-            let bytes = result.bytes();
-            result.mark_replayed();
-            self.0.kept.keep(identity.clone(), result, bytes);
+        if result.is_paid_answer() {
+            let taken = !lost && !self.0.kept.is_late(arrived);
+            let kept = &self.0.kept;
+            kept.keep(identity.clone(), context.id.clone(), taken, result);
         }
         Ok(answer.into())
     }
