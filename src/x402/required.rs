@@ -86,7 +86,10 @@ impl PaymentRequired {
         let mut offers = list.or(other).map_or(Ok(Vec::new()), read_list)?;
         let left_out = offers.len().saturating_sub(MAX_OFFERS);
         offers.truncate(MAX_OFFERS);
-        let resource = members.get(&["resource"])?;
+        // Official software takes nothing but objects. A URL in place of the resource is read and not repeated.
+        let is_object = |raw: &&RawValue| raw.get().starts_with('{');
+        let resource = members.get(&["resource"])?.filter(is_object);
+        let extensions = members.get(&["extensions"])?.filter(is_object);
         let about = resource.and_then(|raw| Members::of(raw).ok());
         let described = |name: &str, in_offer: &str| {
             let stated = about.as_ref().and_then(|about| about.words(&[name]));
@@ -95,10 +98,10 @@ impl PaymentRequired {
         Ok(Self {
             version,
             error: members.words(&["error"]),
-            resource_url: described("url", "resource"),
+            resource_url: described("url", "resource").or_else(|| members.words(&["resource"])),
             description: described("description", "description"),
             resource: resource.map(RawValue::to_owned),
-            extensions: members.get(&["extensions"])?.map(RawValue::to_owned),
+            extensions: extensions.map(RawValue::to_owned),
             offers,
             left_out,
             two_lists: list

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bursar::ledger::State;
+use bursar::policy::Rule;
 use bursar::x402::Unpayable;
 use bursar::{Error, ErrorKind, PaymentStatus, ResponseExt, reqwest, usd};
 use bursar_testing::{Encoding, FalseTerms, Fault, Paywall, Route};
 use bursar_tests::paywall::{
-    client, distinct_payments, http, open, payments_sent, purchases, report,
+    client, distinct_payments, http, open, payments_sent, policy, purchases, report,
 };
 use serde_json::{Value, json};
 
@@ -213,6 +214,7 @@ async fn a_header_is_read_however_it_is_wrapped() {
         STANDARD_NO_PAD.encode(format!("\u{feff}{json}\n")),
         STANDARD.encode(json!(json).to_string()),
         json!(json).to_string(),
+        format!("b'{base64}'"),
         json.replace('"', "%22").replace('{', "%7B"),
         json.clone(),
     ] {
@@ -342,6 +344,26 @@ async fn the_offer_is_repeated_as_the_seller_wrote_it() {
         let sent = String::from_utf8(STANDARD.decode(sent.unwrap()).unwrap()).unwrap();
         assert!(sent.contains(&format!("\"accepted\":{offer}}}")), "{sent}");
     }
+}
+
+/// A URL in place of the resource is judged by the policy, and only objects are repeated.
+#[tokio::test]
+async fn a_resource_that_is_a_text_and_extensions_that_are_a_list_are_not_repeated() {
+    let json = terms(OFFER).replace(
+        r#"{"url":"https://shop.example/r"}"#,
+        r#""https://shop.example/r","extensions":[]"#,
+    );
+    let unpaid = challenge(&header(&STANDARD.encode(json)), "{}");
+    let payment = paid(unpaid.clone()).await.v2.unwrap();
+    assert!(payment.get("resource").is_none() && payment.get("extensions").is_none());
+    let seller = RawSeller::simple(unpaid);
+    let strict = client()
+        .policy(policy().refuse_foreign_resource())
+        .build()
+        .unwrap();
+    let error = strict.get(&seller.url).send().await.unwrap_err();
+    assert_eq!(error.denial().unwrap().rule, Rule::ResourceOrigin);
+    assert!(seller.payments().is_empty());
 }
 
 #[tokio::test]
