@@ -93,6 +93,10 @@ impl<'a> Members<'a> {
         scalar(value).map(Some).ok_or_else(none)
     }
 
+    pub(super) fn object(&self, name: &str) -> Option<Self> {
+        Self::of(self.get(&[name]).ok()??).ok()
+    }
+
     /// Returns a text, and `None` for everything that is none. A wrong description must not spoil an offer.
     pub(super) fn words(&self, names: &[&str]) -> Option<String> {
         Some(self.text(names).ok()??.0.into_owned())

@@ -1,4 +1,10 @@
 //! Terms and receipts as sellers really write them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
