@@ -31,6 +31,19 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
+/// The texts and numbers of a field, in any spelling of its name.
+fn texts(object: &Value, field: &str) -> Vec<String> {
+    let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let fields = object.as_object().into_iter().flatten();
+    let named = fields.filter(|(name, _)| plain(name) == field);
+    let texts = named.filter_map(|(_, value)| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    });
+    texts.collect()
+}
+
 /// All that is signed is what the offer says, and what the registry knows.
 fn agrees(quote: &Quote, offer: &Offer) {
     // What nests deeper than `Value` reads has only unknown fields so deep.
@@ -38,19 +51,8 @@ fn agrees(quote: &Quote, offer: &Offer) {
         return;
     };
     // A field may have another spelling. Every spelling of it says the same.
-    let fields = offer.as_object().expect("an offer is an object");
-    let texts = |field: &str| -> Vec<String> {
-        let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
-        let named = fields.iter().filter(|(name, _)| plain(name) == field);
-        let texts = named.filter_map(|(_, value)| match value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        });
-        texts.collect()
-    };
     let all = |field: &str, is_right: &dyn Fn(&str) -> bool| {
-        let texts = texts(field);
+        let texts = texts(&offer, field);
         assert!(
             texts.iter().all(|text| is_right(text)),
             "{field}: {texts:?}"
@@ -72,11 +74,13 @@ fn agrees(quote: &Quote, offer: &Offer) {
     let known = AssetRegistry::stablecoins().find(quote.network(), quote.asset().address());
     assert_eq!(known, Some(quote.asset()));
     assert!(quote.window().as_secs() >= 6);
-    let flow = offer
-        .pointer("/extra/paymentFlow")
-        .and_then(Value::as_str)
-        .unwrap_or("authorization");
-    assert_eq!(flow != "authorization", quote.flow() != Flow::Authorization);
+    let extra = offer.as_object().into_iter().flatten();
+    let extra = extra.filter(|(name, _)| name.eq_ignore_ascii_case("extra"));
+    let flows: Vec<String> = extra
+        .flat_map(|(_, extra)| texts(extra, "paymentflow"))
+        .collect();
+    let is_plain = flows.iter().all(|flow| flow == "authorization");
+    assert_eq!(is_plain, quote.flow() == Flow::Authorization);
     let dollars = quote
         .dollars()
         .map(|dollars| bursar::primitives::U256::from(dollars.micros()));

@@ -250,7 +250,12 @@ fn read_version(members: &Members<'_>) -> Result<Version, WireError> {
     }
 }
 
+/// Reads a list of offers, or one offer without its list.
 fn read_list(raw: &RawValue) -> Result<Vec<Offer>, WireError> {
+    if Members::of(raw).is_ok_and(|offer| offer.has("scheme")) {
+        let raw = raw.to_owned();
+        return Ok(vec![Offer { raw }]);
+    }
     let offers: Vec<Box<RawValue>> = serde_json::from_str(raw.get())
         .map_err(|_| WireError::Unreadable("`accepts` is no list".to_owned()))?;
     Ok(offers.into_iter().map(|raw| Offer { raw }).collect())
