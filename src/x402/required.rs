@@ -3,7 +3,7 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::members::{Members, is_same, is_spelling};
+use super::members::{Members, is_same};
 use super::{Offer, Version, WireError, codec};
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -86,7 +86,10 @@ impl PaymentRequired {
         let mut offers = list.or(other).map_or(Ok(Vec::new()), read_list)?;
         let left_out = offers.len().saturating_sub(MAX_OFFERS);
         offers.truncate(MAX_OFFERS);
-        let resource = members.get(&["resource"])?;
+        // Official software takes nothing but objects. A URL in place of the resource is read and not repeated.
+        let is_object = |raw: &&RawValue| raw.get().starts_with('{');
+        let resource = members.get(&["resource"])?.filter(is_object);
+        let extensions = members.get(&["extensions"])?.filter(is_object);
         let about = resource.and_then(|raw| Members::of(raw).ok());
         let described = |name: &str, in_offer: &str| {
             let stated = about.as_ref().and_then(|about| about.words(&[name]));
@@ -95,10 +98,10 @@ impl PaymentRequired {
         Ok(Self {
             version,
             error: members.words(&["error"]),
-            resource_url: described("url", "resource"),
+            resource_url: described("url", "resource").or_else(|| members.words(&["resource"])),
             description: described("description", "description"),
             resource: resource.map(RawValue::to_owned),
-            extensions: members.get(&["extensions"])?.map(RawValue::to_owned),
+            extensions: extensions.map(RawValue::to_owned),
             offers,
             left_out,
             two_lists: list
@@ -209,10 +212,11 @@ fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
         return Ok(outer);
     }
     let mut found: Option<(&RawValue, Members<'_>)> = None;
-    for (name, raw) in &outer.0 {
+    for member in &outer.0 {
+        let raw = member.value;
         let mut envelopes = ENVELOPES.split(' ');
         let Some(Ok(inner)) = envelopes
-            .any(|envelope| is_spelling(name, envelope))
+            .any(|envelope| member.is(envelope))
             .then(|| Members::of(raw))
         else {
             continue;
@@ -228,7 +232,7 @@ fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
             let message = "the answer has two sets of terms";
             return Err(WireError::Ambiguous(message.to_owned()));
         }
-        found = Some((*raw, inner));
+        found = Some((raw, inner));
     }
     Ok(found.map_or(outer, |(_, inner)| inner))
 }
@@ -247,7 +251,12 @@ fn read_version(members: &Members<'_>) -> Result<Version, WireError> {
     }
 }
 
+/// Reads a list of offers, or one offer without its list.
 fn read_list(raw: &RawValue) -> Result<Vec<Offer>, WireError> {
+    if Members::of(raw).is_ok_and(|offer| offer.has("scheme")) {
+        let raw = raw.to_owned();
+        return Ok(vec![Offer { raw }]);
+    }
     let offers: Vec<Box<RawValue>> = serde_json::from_str(raw.get())
         .map_err(|_| WireError::Unreadable("`accepts` is no list".to_owned()))?;
     Ok(offers.into_iter().map(|raw| Offer { raw }).collect())

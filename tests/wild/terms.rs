@@ -1,4 +1,10 @@
 //! Terms and receipts as sellers really write them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -7,11 +13,12 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bursar::ledger::State;
+use bursar::policy::Rule;
 use bursar::x402::Unpayable;
 use bursar::{Error, ErrorKind, PaymentStatus, ResponseExt, reqwest, usd};
 use bursar_testing::{Encoding, FalseTerms, Fault, Paywall, Route};
 use bursar_tests::paywall::{
-    client, distinct_payments, http, open, payments_sent, purchases, report,
+    client, distinct_payments, http, open, payments_sent, policy, purchases, report,
 };
 use serde_json::{Value, json};
 
@@ -213,14 +220,18 @@ async fn a_header_is_read_however_it_is_wrapped() {
         STANDARD_NO_PAD.encode(format!("\u{feff}{json}\n")),
         STANDARD.encode(json!(json).to_string()),
         json!(json).to_string(),
+        format!("b'{base64}'"),
         json.replace('"', "%22").replace('{', "%7B"),
         json.clone(),
     ] {
         let payment = paid(challenge(&header(&value), "{}")).await.v2.unwrap();
         assert_eq!(payment["accepted"].to_string(), OFFER, "{value}");
     }
-    let twice = header(&base64).repeat(2);
-    paid(challenge(&twice, "<html></html>")).await;
+    // The same terms twice are no contradiction, whatever their encoding.
+    for other in [&base64, &json] {
+        let twice = format!("{}{}", header(&base64), header(other));
+        paid(challenge(&twice, "<html></html>")).await;
+    }
 }
 
 /// R16: the header is plain JSON, and so is a receipt that says nothing.
@@ -296,6 +307,7 @@ async fn a_body_is_read_whatever_its_label_and_its_spelling() {
         format!(r#"{{"x402Version":1.0,{inner}}}"#),
         format!("\u{feff}\n {v1}"),
         v1.replace("accepts", "paymentRequirements"),
+        format!(r#"{{"x402Version":1,"paymentRequirements":{V1_OFFER}}}"#),
         format!(r#"{{"detail":{v1}}}"#),
         format!(r#"{{"error":{{"code":402,"data":{v1}}}}}"#),
         format!(r#"{{"status":"error","paymentRequired":{v1}}}"#),
@@ -342,6 +354,26 @@ async fn the_offer_is_repeated_as_the_seller_wrote_it() {
         let sent = String::from_utf8(STANDARD.decode(sent.unwrap()).unwrap()).unwrap();
         assert!(sent.contains(&format!("\"accepted\":{offer}}}")), "{sent}");
     }
+}
+
+/// A URL in place of the resource is judged by the policy, and only objects are repeated.
+#[tokio::test]
+async fn a_resource_that_is_a_text_and_extensions_that_are_a_list_are_not_repeated() {
+    let json = terms(OFFER).replace(
+        r#"{"url":"https://shop.example/r"}"#,
+        r#""https://shop.example/r","extensions":[]"#,
+    );
+    let unpaid = challenge(&header(&STANDARD.encode(json)), "{}");
+    let payment = paid(unpaid.clone()).await.v2.unwrap();
+    assert!(payment.get("resource").is_none() && payment.get("extensions").is_none());
+    let seller = RawSeller::simple(unpaid);
+    let strict = client()
+        .policy(policy().refuse_foreign_resource())
+        .build()
+        .unwrap();
+    let error = strict.get(&seller.url).send().await.unwrap_err();
+    assert_eq!(error.denial().unwrap().rule, Rule::ResourceOrigin);
+    assert!(seller.payments().is_empty());
 }
 
 #[tokio::test]
