@@ -30,7 +30,7 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
         });
     }
     let mut value = unquoted(value);
-    if !value.starts_with(b"{") {
+    if !value.starts_with(b"{") && value.contains(&b'%') {
         let plain = Cow::<[u8]>::from(percent_decode(&value));
         value = unquoted(&plain).into_owned().into();
     }

@@ -1,5 +1,7 @@
 //! One offer of a seller, and the fields in it that bursar uses.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::members::{Members, Text};
@@ -30,6 +32,74 @@ pub(crate) struct Terms<'a> {
     pub(crate) payment_flow: Option<Text<'a>>,
 }
 
+/// An offer as official sellers write it, which is quick to read. Every other or repeated member leaves it to [`Members`].
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Usual<'a> {
+    #[serde(borrow)]
+    scheme: Text<'a>,
+    #[serde(borrow)]
+    network: Text<'a>,
+    #[serde(borrow)]
+    amount: Option<Text<'a>>,
+    #[serde(borrow)]
+    max_amount_required: Option<Text<'a>>,
+    #[serde(borrow)]
+    asset: Text<'a>,
+    #[serde(borrow)]
+    pay_to: Text<'a>,
+    #[serde(borrow)]
+    max_timeout_seconds: Option<&'a RawValue>,
+    #[serde(borrow)]
+    extra: Option<UsualExtra<'a>>,
+    #[serde(default, rename = "resource")]
+    _resource: IgnoredAny,
+    #[serde(default, rename = "description")]
+    _description: IgnoredAny,
+    #[serde(default, rename = "mimeType")]
+    _mime_type: IgnoredAny,
+    #[serde(default, rename = "outputSchema")]
+    _output_schema: IgnoredAny,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UsualExtra<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    version: Option<Text<'a>>,
+    #[serde(borrow)]
+    asset_transfer_method: Option<Text<'a>>,
+    #[serde(borrow)]
+    payment_flow: Option<Text<'a>>,
+}
+
+impl<'a> Usual<'a> {
+    fn read(raw: &'a RawValue) -> Option<Terms<'a>> {
+        let usual: Usual<'a> = serde_json::from_str(raw.get()).ok()?;
+        let chain = usual.network.parse().ok()?;
+        let amount = match (usual.amount, usual.max_amount_required) {
+            (Some(amount), None) | (None, Some(amount)) => amount,
+            _ => return None,
+        };
+        let extra = usual.extra.unwrap_or_default();
+        (&*usual.scheme == "exact").then_some(Terms {
+            scheme: usual.scheme,
+            network: usual.network,
+            chain,
+            amount,
+            asset: usual.asset,
+            pay_to: usual.pay_to,
+            max_timeout_seconds: usual.max_timeout_seconds,
+            name: extra.name,
+            version: extra.version,
+            asset_transfer_method: extra.asset_transfer_method,
+            payment_flow: extra.payment_flow,
+        })
+    }
+}
+
 impl From<WireError> for Unpayable {
     fn from(error: WireError) -> Self {
         match error {
@@ -48,6 +118,9 @@ impl Offer {
     /// # Errors
     /// Returns the reason why the offer cannot be read. It names every missing field.
     pub(crate) fn terms<'a>(&'a self) -> Result<Terms<'a>, Unpayable> {
+        if let Some(terms) = Usual::read(&self.raw) {
+            return Ok(terms);
+        }
         let members = Members::of(&self.raw)?;
         let (scheme, network) = (members.text(&["scheme"])?, members.text(&["network"])?);
         if let Some(other) = scheme.as_deref().filter(|scheme| *scheme != "exact") {

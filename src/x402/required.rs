@@ -1,9 +1,11 @@
 //! A seller's terms: `PaymentRequired` and its offers.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::members::{Members, is_same};
+use super::members::{Members, Text, is_same};
 use super::{Offer, Version, WireError, codec};
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -77,6 +79,9 @@ impl PaymentRequired {
     /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
         let json = codec::unquoted(json);
+        if let Some(required) = Usual::read(&json) {
+            return Ok(required);
+        }
         let members = opened(Members::read(&json)?, MOST_ENVELOPES)?;
         let version = read_version(&members)?;
         let (list, other) = (
@@ -200,6 +205,58 @@ impl PaymentRequired {
 
     pub(crate) fn raw_extensions(&self) -> Option<&RawValue> {
         self.extensions.as_deref()
+    }
+}
+
+/// Terms as official sellers of version 2 write them, which is quick to read. Every other or repeated member leaves them to
+/// [`Members`].
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Usual<'a> {
+    x402_version: u8,
+    #[serde(borrow)]
+    error: Option<Text<'a>>,
+    #[serde(borrow)]
+    resource: &'a RawValue,
+    accepts: Vec<Box<RawValue>>,
+    #[serde(borrow)]
+    extensions: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UsualResource<'a> {
+    #[serde(borrow)]
+    url: Text<'a>,
+    #[serde(borrow)]
+    description: Text<'a>,
+    #[serde(rename = "mimeType")]
+    _mime_type: IgnoredAny,
+}
+
+impl Usual<'_> {
+    fn read(json: &[u8]) -> Option<PaymentRequired> {
+        let usual: Usual<'_> = serde_json::from_slice(json).ok()?;
+        let about: UsualResource<'_> = serde_json::from_str(usual.resource.get()).ok()?;
+        let extensions = usual.extensions.map(RawValue::get).unwrap_or("{}");
+        if usual.x402_version != 2
+            || usual.accepts.len() > MAX_OFFERS
+            || !extensions.starts_with('{')
+        {
+            return None;
+        }
+        Some(PaymentRequired {
+            version: Version::V2,
+            error: usual.error.map(|error| error.0.into_owned()),
+            resource: Some(usual.resource.to_owned()),
+            resource_url: Some(about.url.0.into_owned()),
+            description: Some(about.description.0.into_owned()),
+            extensions: usual.extensions.map(RawValue::to_owned),
+            offers: usual.accepts.into_iter().map(|raw| Offer { raw }).collect(),
+            left_out: 0,
+            two_lists: false,
+            carrier: Carrier::Json,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloy::primitives::{Address, B256};
 use http::HeaderMap;
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -45,6 +46,35 @@ pub struct SettlementResponse {
     pub extensions: Option<Value>,
 }
 
+/// A receipt as official sellers write it, which is quick to read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Usual {
+    success: bool,
+    transaction: Option<String>,
+    network: Option<String>,
+    payer: Option<String>,
+    amount: Option<String>,
+    error_reason: Option<String>,
+    error_message: Option<String>,
+    extensions: Option<Value>,
+}
+
+impl From<Usual> for SettlementResponse {
+    fn from(usual: Usual) -> Self {
+        Self {
+            success: usual.success,
+            transaction: usual.transaction.unwrap_or_default(),
+            network: usual.network.unwrap_or_default(),
+            payer: usual.payer,
+            amount: usual.amount,
+            error_reason: usual.error_reason,
+            error_message: usual.error_message,
+            extensions: usual.extensions,
+        }
+    }
+}
+
 impl SettlementResponse {
     /// Reads the value of a receipt header: base64 of JSON, as
     /// [`PaymentRequired::from_header`](super::PaymentRequired::from_header) reads it, or plain JSON.
@@ -68,6 +98,10 @@ impl SettlementResponse {
     /// Reads names in snake case and the older names of a transaction too. The texts of a failure may be anything.
     fn read(json: &[u8]) -> Result<Self, WireError> {
         let json = codec::unquoted(json);
+        // Other names, and a name that occurs twice, are read member by member.
+        if let Ok(usual) = serde_json::from_slice::<Usual>(&json) {
+            return Ok(usual.into());
+        }
         let members = Members::read(&json)?;
         let text = |names: &[&str]| -> Result<Option<String>, WireError> {
             Ok(members.text(names)?.map(|text| text.to_string()))
