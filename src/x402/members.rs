@@ -55,7 +55,7 @@ impl<'a> Members<'a> {
     }
 
     pub(super) fn of(object: &'a RawValue) -> Result<Self, WireError> {
-        Self::read(object.get().as_bytes())
+        Ok(serde_json::from_str(object.get())?)
     }
 
     pub(super) fn has(&self, wanted: &str) -> bool {
@@ -71,14 +71,17 @@ impl<'a> Members<'a> {
     fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, WireError> {
         let mut found: Option<(&str, &'a RawValue)> = None;
         for (name, value) in &self.0 {
-            if value.get() == "null" || !names.iter().any(|wanted| is_spelling(name, wanted)) {
+            if !names.iter().any(|wanted| is_spelling(name, wanted)) || value.get() == "null" {
                 continue;
             }
-            let (first, other) = *found.get_or_insert((name, value));
-            if !is_same(other, value) {
-                let (first, second) = (excerpt(first), excerpt(name));
-                let message = format!("`{first}` and `{second}` have different values");
-                return Err(WireError::Ambiguous(message));
+            match found {
+                Some((first, other)) if !is_same(other, value) => {
+                    let (first, second) = (excerpt(first), excerpt(name));
+                    let message = format!("`{first}` and `{second}` have different values");
+                    return Err(WireError::Ambiguous(message));
+                }
+                Some(_) => {}
+                None => found = Some((name, value)),
             }
         }
         Ok(found)
@@ -105,17 +108,23 @@ impl<'a> Members<'a> {
 
 /// Returns whether a name is the wanted one, apart from its case, `_` and `-`.
 pub(super) fn is_spelling(name: &str, wanted: &str) -> bool {
+    if name.eq_ignore_ascii_case(wanted) {
+        return true;
+    }
     let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-    letters
-        .map(|byte| byte.to_ascii_lowercase())
-        .eq(wanted.bytes())
+    name.len() > wanted.len()
+        && letters
+            .map(|byte| byte.to_ascii_lowercase())
+            .eq(wanted.bytes())
 }
 
 /// Returns a string, or the digits of a number.
 fn scalar(value: &RawValue) -> Option<Text<'_>> {
-    match value.get().as_bytes().first()? {
-        b'"' => serde_json::from_str(value.get()).ok(),
-        b'-' | b'0'..=b'9' => Some(Text(value.get().into())),
+    let json = value.get();
+    match json.as_bytes().first()? {
+        b'"' if json.contains('\\') => serde_json::from_str(json).ok(),
+        b'"' => Some(Text(json.trim_matches('"').into())),
+        b'-' | b'0'..=b'9' => Some(Text(json.into())),
         _ => None,
     }
 }
