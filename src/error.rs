@@ -11,6 +11,7 @@ use crate::ledger::{LedgerError, Purchase, PurchaseId, PurchaseIdError, State};
 use crate::policy::{Denial, PolicyError, PriceCheck};
 use crate::request::PurchaseRequestError;
 use crate::signer::{KeyError, SignerError};
+use crate::text::root_cause;
 use crate::x402::{Receipt, SignedPayment, Unpayable, WireError};
 
 /// Whether money moved.
@@ -123,16 +124,17 @@ pub enum ErrorKind {
     /// presented again. Money may have moved only for the purchase that the error names. Use another id, or
     /// wait.
     Purchase,
-    /// The seller answered the payment with another 402 and terms; see [`Error::reason`]. The seller can still
-    /// settle the payment, so it counts as spent. Send the request again, or accept the new terms with
+    /// The seller answered the payment with another 402; see [`Error::reason`]. The seller can still settle the
+    /// payment, so it counts as spent. The message says more: the wallet may be empty, or the seller may refuse
+    /// every such payment. Send the request again, or accept new terms with
     /// [`accept_new_terms`](crate::RequestBuilder::accept_new_terms).
     Rejected,
     /// The seller says that it could not settle the payment; see [`Error::reason`]. The payment counts as spent
     /// until the chain proves otherwise. Send the same request again, or
     /// [reconcile](crate::Ledger::reconcile) the ledger later.
     SettlementFailed,
-    /// The seller sent the transaction and has not seen it included. Money may have moved. Send the same request
-    /// again: bursar presents the same payment.
+    /// The seller does not know yet whether the payment settled: it has not seen the transaction included, or could
+    /// not ask the chain. Money may have moved. Send the same request again: bursar presents the same payment.
     SettlementPending,
     /// An MCP server answered with a JSON-RPC error. Before a payment no money moved; after it, look at the
     /// payment status. The message repeats the words of the server.
@@ -293,14 +295,16 @@ impl Error {
     /// An error of the HTTP client. There is no public conversion, because an error while a paid body is read
     /// needs the payment.
     pub(crate) fn http(error: reqwest::Error) -> Self {
-        let (kind, message) = if error.is_timeout() {
-            (ErrorKind::Timeout, "no answer in time")
-        } else if error.is_builder() {
-            (ErrorKind::Builder, "the request cannot be built")
-        } else if error.is_connect() {
-            (ErrorKind::Transport, "no connection")
-        } else {
-            (ErrorKind::Transport, "the connection failed")
+        let late = |limit: &str| (ErrorKind::Timeout, format!("{limit} of the HTTP client"));
+        let failed = |kind, text: &str| (kind, format!("{text}: {}", root_cause(&error)));
+        let (kind, message) = match error.is_timeout() {
+            true if error.is_connect() => late("no connection within the `connect_timeout`"),
+            true => late("no answer within the `timeout`"),
+            false if error.is_builder() => {
+                failed(ErrorKind::Builder, "the request cannot be built")
+            }
+            false if error.is_connect() => failed(ErrorKind::Transport, "no connection"),
+            false => failed(ErrorKind::Transport, "the connection failed"),
         };
         let url = error.url().cloned();
         let error = Self::new(kind, message).because(error.without_url());
@@ -373,6 +377,13 @@ impl Error {
         self.with_status(status)
     }
 
+    /// With a further sentence.
+    pub(crate) fn and(mut self, rest: &str) -> Self {
+        self.inner.message.push_str("; ");
+        self.inner.message.push_str(rest);
+        self
+    }
+
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.inner.status = Some(status);
         self
@@ -399,11 +410,23 @@ impl Error {
         }
     }
 
+    /// With more words.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn explained(mut self, words: &str) -> Self {
+        self.inner.message = format!("{}; {words}", self.inner.message);
+        self
+    }
+
     /// With the time after which the seller wants the request again.
     #[cfg(feature = "mcp")]
     pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
         self.inner.retry_after = wait;
         self
+    }
+
+    #[cfg(feature = "middleware")]
+    pub(crate) fn take_source(&mut self) -> Option<BoxError> {
+        self.inner.source.take()
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

@@ -1,4 +1,39 @@
-//! Numbers and hashes as JSON strings, so that every JSON reader keeps their exact value.
+//! Numbers and hashes as JSON strings, so that every JSON reader keeps their exact value, and one text for equal JSON.
+
+use serde_json::Value;
+
+/// Returns the same text for the same value, in any order of keys.
+pub(crate) fn canonical(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, &mut text);
+    text
+}
+
+fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut keys: Vec<&String> = members.keys().collect();
+            keys.sort_unstable();
+            out.push('{');
+            for key in keys {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write(members.get(key).unwrap_or(&Value::Null), out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                write(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
 
 /// A hash or an address in hexadecimal with `0x`.
 pub(crate) mod hash {

@@ -1,12 +1,10 @@
 //! The payer as a [`reqwest_middleware::Middleware`].
 //!
-//! Add it outside any retry middleware. One payment is then one purchase, however often the retry middleware sends its
-//! request. The HTTP client at the bottom must not follow redirects, because a redirect carries a payment header to
-//! another origin. Build it with [`http_client`].
+//! [`client`] begins a stack with it. Add your own middleware after it, such as a retry. One payment is then one purchase,
+//! however often the retry sends its request.
 //!
 //! ```
-//! use bursar::middleware::{PaymentMiddleware, http_client};
-//! use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseOptions};
+//! use bursar::{Ledger, LocalSigner, Payer, Policy, PurchaseOptions, middleware};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let payer = Payer::builder()
@@ -14,35 +12,68 @@
 //!     .policy(Policy::new().allow_network("base"))
 //!     .ledger(Ledger::memory())
 //!     .build()?;
-//! let client = reqwest_middleware::ClientBuilder::new(http_client(reqwest::Client::builder())?)
-//!     .with(PaymentMiddleware::new(payer))
-//!     .build();
+//! let client = middleware::client(reqwest::Client::builder(), payer)?.build();
 //! let request = client
 //!     .get("https://api.example.com/report")
 //!     .with_extension(PurchaseOptions::new().tag("research"));
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! In a stack that you have already, the HTTP client at the bottom must not follow redirects, because a redirect carries a
+//! payment header to another origin. Build it with [`http_client`]. A retry outside the payment works too: a request that
+//! fails before anything is signed fails with reqwest's own error, which the retry knows. bursar's own errors are final for
+//! it, and after a payment bursar itself sends again; see [`RetryPolicy`].
+
+use std::error::Error as StdError;
+use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
-use crate::error::{Error, ErrorKind};
-use crate::http::{ANSWER_TIMEOUT, Call, EgressRules, Exchange, HttpTransport, without_redirects};
+use crate::credential::Credentials;
+use crate::error::{Error, ErrorKind, PaymentStatus};
+use crate::http::{Call, EgressRules, Exchange, HttpTransport, without_redirects};
 use crate::payment::{Deadline, Payer, RetryPolicy};
 use crate::request::PurchaseOptions;
+use crate::text::{excerpt, root_cause};
 
 /// Pays 402 answers of the middleware beneath it.
 ///
 /// The rules are those of [`Client`](crate::Client): https only, one payment for a request, and a second 402 is an error.
-/// Give a request [`PurchaseOptions`] with [`with_extension`](reqwest_middleware::RequestBuilder::with_extension). bursar's
-/// errors come back as [`reqwest_middleware::Error::Middleware`]; call [`error`] to get them.
+/// Give a request [`PurchaseOptions`] with [`with_extension`](reqwest_middleware::RequestBuilder::with_extension), or all
+/// requests with [`default_options`](Self::default_options). bursar's errors come back as
+/// [`reqwest_middleware::Error::Middleware`]; call [`error`] to get them. A failed connection before a payment comes back as
+/// [`reqwest_middleware::Error::Reqwest`].
+///
+/// ```
+/// use bursar::middleware::{self, PaymentMiddleware};
+/// use bursar::{Payer, PurchaseOptions, usd};
+///
+/// # fn example(payer: Payer) -> Result<(), bursar::Error> {
+/// // A framework that makes its own requests offers no place for options.
+/// let options = PurchaseOptions::new().tag("research").max_price(usd!("0.02"));
+/// let payments = PaymentMiddleware::new(payer).default_options(options);
+/// let client = middleware::client(reqwest::Client::builder(), payments)?.build();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct PaymentMiddleware {
     payer: Payer,
+    keys: Credentials,
     egress: EgressRules,
     retry: RetryPolicy,
+    options: PurchaseOptions,
+    answer_timeout: Option<Duration>,
+    timeout: Option<Duration>,
+}
+
+impl From<Payer> for PaymentMiddleware {
+    fn from(payer: Payer) -> Self {
+        Self::new(payer)
+    }
 }
 
 impl PaymentMiddleware {
@@ -51,15 +82,56 @@ impl PaymentMiddleware {
     pub fn new(payer: Payer) -> Self {
         Self {
             payer,
+            keys: Credentials::new(),
             egress: EgressRules::default(),
             retry: RetryPolicy::default(),
+            options: PurchaseOptions::default(),
+            answer_timeout: None,
+            timeout: None,
         }
+    }
+
+    /// Sets the options of requests without options of their own.
+    #[must_use]
+    pub fn default_options(mut self, options: PurchaseOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
+    #[must_use]
+    pub fn credentials(mut self, keys: Credentials) -> Self {
+        self.keys = keys;
+        self
     }
 
     /// Allows plain http to the loopback of this machine.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
         self.egress.http_loopback = allow;
+        self
+    }
+
+    /// Refuses private addresses; see [`ClientBuilder::deny_private_networks`](crate::ClientBuilder::deny_private_networks).
+    ///
+    /// Names are checked only under an HTTP client that [`client`] builds.
+    #[must_use]
+    pub const fn deny_private_networks(mut self) -> Self {
+        self.egress.deny_private = true;
+        self
+    }
+
+    /// Sets how long the head of an answer may take; see [`ClientBuilder::answer_timeout`](crate::ClientBuilder::answer_timeout).
+    #[must_use]
+    pub const fn answer_timeout(mut self, limit: Duration) -> Self {
+        self.answer_timeout = Some(limit);
+        self
+    }
+
+    /// Sets how long a whole call may take, with payment and body. The timeout of a request replaces it.
+    #[must_use]
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
         self
     }
 
@@ -71,7 +143,25 @@ impl PaymentMiddleware {
     }
 }
 
-/// Returns reqwest's client without redirects and referers, for the bottom of the stack.
+/// Returns a builder of a stack that pays, with reqwest's client at the bottom. The client is built without redirects and
+/// referers. Give it a [`Payer`], or a [`PaymentMiddleware`] with its settings.
+///
+/// # Errors
+/// When reqwest cannot start, or an API key is not valid.
+pub fn client(
+    http: reqwest::ClientBuilder,
+    payments: impl Into<PaymentMiddleware>,
+) -> Result<reqwest_middleware::ClientBuilder, Error> {
+    let payments = payments.into();
+    payments.keys.check()?;
+    let http = match payments.egress.resolver() {
+        Some(resolver) => http.dns_resolver(resolver).no_proxy(),
+        None => http,
+    };
+    Ok(reqwest_middleware::ClientBuilder::new(http_client(http)?).with(payments))
+}
+
+/// Returns reqwest's client without redirects and referers, for the bottom of a stack.
 ///
 /// # Errors
 /// When reqwest cannot start.
@@ -79,7 +169,8 @@ pub fn http_client(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, E
     without_redirects(builder).build().map_err(Error::http)
 }
 
-/// Returns bursar's error inside an error of the stack, if it is one.
+/// Returns bursar's error inside an error of the stack, or of a framework above it, if there is one. Retry and tracing
+/// middleware may lie between.
 ///
 /// ```
 /// use bursar::middleware;
@@ -90,10 +181,50 @@ pub fn http_client(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, E
 /// }
 /// ```
 #[must_use]
-pub fn error(error: &reqwest_middleware::Error) -> Option<&Error> {
-    match error {
-        reqwest_middleware::Error::Middleware(inner) => inner.downcast_ref(),
-        reqwest_middleware::Error::Reqwest(_) => None,
+pub fn error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let inner = match cause.downcast_ref() {
+            // Its source leaves out the error that it holds.
+            Some(reqwest_middleware::Error::Middleware(held)) => held.downcast_ref(),
+            _ => cause.downcast_ref(),
+        };
+        if inner.is_some() {
+            return inner;
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// Makes an error of the stack. A failed connection stays an error of reqwest if nothing was signed, so that a retry above
+/// knows it.
+fn raise(mut error: Error) -> reqwest_middleware::Error {
+    let unreached = matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout);
+    if error.payment_status() != PaymentStatus::NotPaid || !unreached {
+        return held(error);
+    }
+    match error
+        .take_source()
+        .map(|source| source.downcast::<reqwest::Error>())
+    {
+        Some(Ok(failure)) => reqwest_middleware::Error::Reqwest(match error.url() {
+            Some(url) => failure.with_url(url.clone()),
+            None => *failure,
+        }),
+        Some(Err(source)) => held(error.because(source)),
+        None => held(error),
+    }
+}
+
+/// Middleware above may show only the source of its error, so the error is its own source.
+fn held(error: Error) -> reqwest_middleware::Error {
+    let text = error.to_string();
+    match reqwest_middleware::Error::middleware(error) {
+        reqwest_middleware::Error::Middleware(error) => {
+            reqwest_middleware::Error::Middleware(error.context(text))
+        }
+        error @ reqwest_middleware::Error::Reqwest(_) => error,
     }
 }
 
@@ -105,21 +236,21 @@ impl Middleware for PaymentMiddleware {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let options = extensions
-            .get::<PurchaseOptions>()
-            .cloned()
-            .unwrap_or_default();
+        let options = extensions.get::<PurchaseOptions>();
+        let own = request.timeout().copied();
         let call = Call {
-            options,
+            options: options.unwrap_or(&self.options).clone(),
             body_fn: None,
-            deadline: Deadline::new(request.timeout().copied(), ANSWER_TIMEOUT),
+            deadline: Deadline::of(own, self.timeout, self.answer_timeout),
             retry: self.retry,
         };
+        self.keys.check().map_err(held)?;
         let mut transport = MiddlewareTransport { next, extensions };
         Exchange::new(&mut transport, Some(&self.payer), &self.egress, call)
+            .with_keys(&self.keys)
             .run(request)
             .await
-            .map_err(reqwest_middleware::Error::middleware)
+            .map_err(raise)
     }
 }
 
@@ -131,15 +262,25 @@ struct MiddlewareTransport<'a> {
 
 impl HttpTransport for MiddlewareTransport<'_> {
     async fn send(&mut self, request: Request) -> Result<Response, Error> {
-        self.next
-            .clone()
-            .run(request, &mut *self.extensions)
-            .await
-            .map_err(|failure| match failure {
-                reqwest_middleware::Error::Reqwest(failure) => Error::http(failure),
-                reqwest_middleware::Error::Middleware(failure) => {
-                    Error::new(ErrorKind::Transport, "a middleware beneath failed").because(failure)
+        let sent = self.next.clone().run(request, &mut *self.extensions).await;
+        sent.map_err(|failure| match failure {
+            reqwest_middleware::Error::Reqwest(failure) => Error::http(failure),
+            reqwest_middleware::Error::Middleware(failure) => {
+                let timed_out = |cause: &(dyn StdError + 'static)| match cause.downcast_ref() {
+                    Some(reqwest_middleware::Error::Reqwest(failure)) => failure.is_timeout(),
+                    _ => cause.downcast_ref().is_some_and(reqwest::Error::is_timeout),
+                };
+                let kind = match failure.chain().any(timed_out) {
+                    true => ErrorKind::Timeout,
+                    false => ErrorKind::Transport,
+                };
+                let (text, root) = (excerpt(&failure.to_string()), root_cause(failure.as_ref()));
+                let mut message = format!("the middleware beneath bursar failed: {text}");
+                if !message.contains(&root) {
+                    message = format!("{message}: {root}");
                 }
-            })
+                Error::new(kind, message).because(failure)
+            }
+        })
     }
 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use alloy::primitives::{B256, KECCAK256_EMPTY, keccak256};
 use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use url::{Position, Url};
 
 use crate::eip3009::{PurchaseId, PurchaseIdError};
+use crate::json_text::canonical;
 use crate::limit::Amount;
 use crate::origin::Origin;
 
@@ -142,6 +145,11 @@ impl PurchaseOptions {
         self.tag.as_deref()
     }
 
+    #[cfg(feature = "mcp")]
+    pub(crate) const fn buys_again(&self) -> bool {
+        self.allow_duplicate
+    }
+
     pub(crate) const fn forbid_payment(&self) -> bool {
         self.no_payment
     }
@@ -182,12 +190,15 @@ pub(crate) struct RequestIdentity {
 
 impl RequestIdentity {
     /// Hashes method, URL without fragment, and body. `None` is a body that cannot be read, such as a stream.
+    ///
+    /// Of the body of an MCP tool call, only tool and arguments count. Its id, its `_meta` and the order of its keys
+    /// differ between two attempts at the same call.
     pub(crate) fn of(method: &Method, url: &Url, body: Option<&[u8]>) -> Self {
         let url = &url[..Position::AfterQuery];
         let hash = match body {
             None => B256::ZERO,
             Some([]) => KECCAK256_EMPTY,
-            Some(body) => keccak256(body),
+            Some(body) => tool_call(body).map_or_else(|| keccak256(body), keccak256),
         };
         let mut preimage = Vec::with_capacity(url.len().saturating_add(48));
         preimage.extend_from_slice(method.as_str().as_bytes());
@@ -200,6 +211,36 @@ impl RequestIdentity {
             complete: body.is_some(),
         }
     }
+}
+
+/// The method of an MCP tool call.
+pub(crate) const TOOL_CALL: &str = "tools/call";
+
+/// Returns the tool and the arguments of a JSON-RPC message that calls an MCP tool, as one text.
+fn tool_call(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Message {
+        #[serde(rename = "jsonrpc")]
+        _jsonrpc: serde::de::IgnoredAny,
+        method: String,
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        name: String,
+        #[serde(default)]
+        arguments: Option<serde_json::Map<String, Value>>,
+    }
+    // Most bodies are no JSON-RPC, and are not parsed.
+    let marked = |marker: &[u8]| body.windows(marker.len()).any(|part| part == marker);
+    if body.trim_ascii_start().first() != Some(&b'{') || !marked(b"\"jsonrpc\"") {
+        return None;
+    }
+    let Message { method, params, .. } = serde_json::from_slice(body).ok()?;
+    let Params { name, arguments } = params;
+    let arguments = Value::from(arguments.unwrap_or_default());
+    let call = canonical(&serde_json::json!([method, name, arguments]));
+    (method == TOOL_CALL).then_some(call)
 }
 
 impl PurchaseRequest {
@@ -360,6 +401,36 @@ mod tests {
         ] {
             assert_ne!(one, other);
         }
+    }
+
+    #[test]
+    fn a_tool_call_is_the_same_request_in_any_json_rpc_envelope() {
+        let call = |body: &str| identity("POST", "https://a.example/mcp", body.as_bytes());
+        let one = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":[2]}}}"#;
+        for same in [
+            r#"{"jsonrpc":"2.0","id":"z","method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":[2]}}}"#,
+            r#" { "params": { "arguments": { "y": [2], "x": 1 }, "_meta": { "progressToken": 7 }, "name": "a" },
+                 "method": "tools/call", "id": 9, "jsonrpc": "2.0" }"#,
+        ] {
+            assert_eq!(call(one), call(same), "{same}");
+        }
+        for other in [
+            one.replace("\"a\"", "\"b\""),
+            one.replace("\"x\":1", "\"x\":2"),
+            one.replace("tools/call", "prompts/get"),
+            one.replace("\"jsonrpc\":\"2.0\",", ""),
+        ] {
+            assert_ne!(call(one), call(&other), "{other}");
+        }
+        let empty = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#;
+        let none = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"a","arguments":{}}}"#;
+        assert_eq!(call(empty), call(none));
+        let ids = [1, 2].map(|id| {
+            call(&format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"eth_call","params":[]}}"#
+            ))
+        });
+        assert_ne!(ids[0], ids[1], "another JSON-RPC request is its bytes");
     }
 
     #[test]

@@ -30,6 +30,16 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
+/// Returns the text of the innermost cause of an error, without a URL, which may hold a key.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    let text = root.to_string();
+    excerpt(text.split(" for url (").next().unwrap_or_default())
+}
+
 fn long_excerpt(text: &str) -> String {
     let mut shown = String::new();
     let mut room = EXCERPT;
@@ -83,16 +93,25 @@ const fn is_of_word(byte: u8) -> bool {
 pub(crate) fn without_long_hex(text: String) -> String {
     let is_digit = |character: char| character.is_ascii_hexdigit();
     let is_long = |run: &str| run.len() > LONGEST_HEX && run.starts_with(is_digit);
-    if text
-        .as_bytes()
-        .split(|byte| !byte.is_ascii_hexdigit())
-        .all(|run| run.len() <= LONGEST_HEX)
-    {
+    if !has_long_hex(text.as_bytes()) {
         return text;
     }
     runs(&text, is_digit)
         .map(|run| if is_long(run) { "[hex]" } else { run })
         .collect()
+}
+
+/// Returns whether the text has a run of more than [`LONGEST_HEX`] hexadecimal digits. Such a run covers one of the
+/// positions that are looked at.
+fn has_long_hex(text: &[u8]) -> bool {
+    let step = LONGEST_HEX.saturating_add(1);
+    let is_digit = |byte: &&u8| byte.is_ascii_hexdigit();
+    (LONGEST_HEX..text.len()).step_by(step).any(|place| {
+        let (before, after) = text.split_at(place);
+        let left = before.iter().rev().take_while(is_digit).count();
+        let right = after.iter().take_while(is_digit).count();
+        right > 0 && left.saturating_add(right) > LONGEST_HEX
+    })
 }
 
 /// Splits the text into the longest pieces whose characters all satisfy `kind`, or all do not.
@@ -227,6 +246,23 @@ mod tests {
             safe += usize::from(is_safe(&text));
         }
         assert!(safe > 20, "{safe}");
+    }
+
+    #[test]
+    fn a_long_run_of_digits_is_found_at_every_place() {
+        for before in 0..140 {
+            for (length, long) in [(64, false), (65, true), (130, true)] {
+                let run = format!(
+                    "{}{}{}",
+                    "x".repeat(before),
+                    "a".repeat(length),
+                    "y".repeat(80)
+                );
+                assert_eq!(has_long_hex(run.as_bytes()), long, "{before}, {length}");
+                let end = &run[..before + length];
+                assert_eq!(has_long_hex(end.as_bytes()), long, "{before}, {length}");
+            }
+        }
     }
 
     #[test]

@@ -383,7 +383,7 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
         };
         let (path, status) = match route {
             None => ("/mcp://tool/report", PaymentStatus::Paid),
-            Some(_) => ("/mcp", PaymentStatus::NotPaid),
+            Some(_) => ("/mcp", PaymentStatus::Paid),
         };
         assert_eq!(
             (

@@ -275,7 +275,7 @@ async fn a_second_402_whose_body_breaks_may_be_paid() {
     let error = client.get(&url).send().await.unwrap_err();
     assert_eq!(
         (error.kind(), error.payment_status()),
-        (ErrorKind::SettlementFailed, PaymentStatus::MaybePaid),
+        (ErrorKind::Rejected, PaymentStatus::MaybePaid),
         "{error}"
     );
     let held = client

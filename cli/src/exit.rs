@@ -7,7 +7,7 @@ use bursar::ledger::LedgerError;
 use bursar::policy::PolicyError;
 use bursar::report::UnknownZone;
 use bursar::signer::KeyError;
-use bursar::{Error, ErrorKind};
+use bursar::{Error, ErrorKind, PaymentStatus};
 
 /// The exit codes. `--help` explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +56,12 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = if error.kind() == ErrorKind::Builder {
-            Exit::Usage
-        } else {
-            Exit::Failed
+        let exit = match (error.payment_status(), error.kind()) {
+            (PaymentStatus::MaybePaid, _) => Exit::Unknown,
+            (PaymentStatus::Paid, _) => Exit::PaidAndFailed,
+            (_, ErrorKind::Builder) => Exit::Usage,
+            (_, ErrorKind::Denied) => Exit::Denied,
+            _ => Exit::Failed,
         };
         Self {
             exit,

@@ -1,10 +1,10 @@
 //! `bursar mcp tools` and `bursar mcp call`: paid tools of MCP servers.
 
 use bursar::ledger::PurchaseKey;
-use bursar::mcp::{self, PaidTools, Server, ToolAnswer, ToolCall};
+use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::{Client, Credentials, Network, Payer, PaymentStatus, Policy, PriceOutcome, Purchase};
-use rmcp::model::Tool;
+use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
+use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{McpCall, McpServer, McpTools};
 use crate::exit::{Exit, Failure};
 use crate::ledger::table;
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::{OtherPayment, Outcome, Verdict};
 use crate::payment::{Authorization, Receipt, prefix};
 use crate::policies::{self, Allowance};
 use crate::problem::Problem;
@@ -39,10 +39,11 @@ impl Session {
         let transport = mcp::connect(&client.build()?, url)?;
         let service = ().serve(transport).await;
         let service = service.map_err(|error| {
-            Failure::failed(format!(
-                "bursar cannot open an MCP session with {}: {error}",
-                args.url.origin().ascii_serialization()
-            ))
+            let place = args.url.origin().ascii_serialization();
+            failure(
+                &error,
+                &format!("bursar cannot open an MCP session with {place}"),
+            )
         })?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
@@ -53,8 +54,7 @@ impl Session {
 
     async fn list(&self) -> Result<Vec<Tool>, Failure> {
         let listed = self.service.list_all_tools().await;
-        listed
-            .map_err(|error| Failure::failed(format!("the server cannot list its tools: {error}")))
+        listed.map_err(|error| failure(&error, "the server cannot list its tools"))
     }
 
     /// Ends the session. A server that does not answer is no failure.
@@ -63,20 +63,30 @@ impl Session {
     }
 }
 
+/// Describes an error of `rmcp`. An error of bursar's own client in it says more.
+fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
+    match mcp::error(error) {
+        Some(inner) => {
+            let failure = Failure::from(inner);
+            let message = format!("{}; {action}", failure.message);
+            Failure { message, ..failure }
+        }
+        None => Failure::failed(format!("{action}: {error}")),
+    }
+}
+
 /// `bursar mcp tools`.
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
-    // This command pays nothing, so any policy will do.
-    let payer = wallet::keyless(
-        Policy::new().allow_network(Network::from_chain_id(8453)),
-        None,
-    )?;
+    let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let mut rows = Vec::new();
     for tool in session.list().await? {
-        let price = if args.ask {
-            Some(price(&session.tools, &tool).await)
-        } else {
-            None
+        let price = match mcp::listed_price(&tool) {
+            ListedPrice::Unknown | ListedPrice::Paid if args.ask => {
+                Some(price(&session.tools, &tool).await)
+            }
+            ListedPrice::Unknown => None,
+            listed => Some(format!("{listed} (listed)")),
         };
         rows.push((tool, price));
     }
@@ -93,7 +103,7 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
             let description = tool.description.as_deref().unwrap_or_default();
             [
                 one_line(&tool.name, 40),
-                price.clone().unwrap_or_else(|| "not asked".to_owned()),
+                price.clone().unwrap_or_else(|| "unknown".to_owned()),
                 one_line(description, 60),
             ]
         });
@@ -120,9 +130,31 @@ fn one_line(text: &str, most: usize) -> String {
     }
 }
 
-/// Asks for the price with a call without arguments.
+/// Returns whether a tool says that it destroys. A tool that says `readOnlyHint: false` and no more destroys, by the
+/// default of the protocol. A tool without hints says nothing.
+fn destroys(tool: &Tool) -> bool {
+    let hints = tool.annotations.as_ref();
+    let hint = |hint: fn(&ToolAnnotations) -> Option<bool>| hints.and_then(hint);
+    let destructive = hint(|hints| hints.destructive_hint);
+    match hint(|hints| hints.read_only_hint) {
+        Some(true) => destructive == Some(true),
+        Some(false) => destructive != Some(false),
+        None => destructive == Some(true),
+    }
+}
+
+/// Asks for the price with a call without arguments, unless the tool says that it destroys.
 async fn price(tools: &PaidTools, tool: &Tool) -> String {
+    if destroys(tool) {
+        return "unknown: the tool says that it destroys, so it was not called".to_owned();
+    }
     match tools.call(tool.name.to_string()).quote().await {
+        Ok(PriceOutcome::Unpriced(answer)) if answer.result().is_error == Some(true) => {
+            "unknown: the tool needs arguments, or failed".to_owned()
+        }
+        Ok(PriceOutcome::Unpriced(_)) if matches!(mcp::listed_price(tool), ListedPrice::Paid) => {
+            "unknown: the list says that it costs money".to_owned()
+        }
         Ok(PriceOutcome::Unpriced(_)) => "free".to_owned(),
         Ok(PriceOutcome::Priced(price_check)) => {
             let cheapest = price_check
@@ -155,11 +187,17 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         ..
     } = allowance;
     let payer = if args.dry_run {
-        wallet::judging(&args.wallet, policy).await?
+        wallet::judging(&args.wallet, policy)?
     } else {
         wallet::paying(&args.wallet, policy).await?
     };
-    let session = Session::open(&args.server, payer.clone(), keys).await?;
+    let session = match Session::open(&args.server, payer.clone(), keys).await {
+        Err(failure) if args.json => {
+            drop(output::print_json(&Outcome::of_failure(&failure)));
+            return Err(failure);
+        }
+        opened => opened?,
+    };
     let mut call = session.tools.call(args.tool.clone()).arguments(arguments);
     if let Some(max) = max_price {
         call = call.max_price(max);
@@ -179,7 +217,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         Box::pin(buy(call, &payer)).await
     };
     session.close().await;
-    let exit = pay::exit_of(verdict, outcome.payment);
+    let exit = pay::exit_of(verdict, &outcome.statuses());
     let printed = if args.json {
         output::print_json(&outcome)
     } else {
@@ -199,12 +237,18 @@ async fn buy(call: ToolCall, payer: &Payer) -> (Outcome, Verdict) {
         Ok(answer) => of_answer(&answer),
         Err(error) => {
             let purchase = purchase(&error, payer).await;
-            (
-                Outcome::of_error(&error, purchase.as_ref()),
-                Verdict::of(&error),
-            )
+            (outcome_of(&error, purchase.as_ref()), Verdict::of(&error))
         }
     }
+}
+
+/// The outcome of an error. A time limit names the option that sets it.
+fn outcome_of(error: &bursar::Error, purchase: Option<&Purchase>) -> Outcome {
+    let mut outcome = Outcome::of_error(error, purchase);
+    if let Some(problem) = outcome.error.as_mut().filter(|_| error.is_timeout()) {
+        problem.message.push_str("; --timeout sets the time limit");
+    }
+    outcome
 }
 
 /// Returns the purchase of a call that failed after its signature.
@@ -220,8 +264,22 @@ async fn dry_run(call: ToolCall) -> (Outcome, Verdict) {
     match call.quote().await {
         Ok(PriceOutcome::Unpriced(answer)) => of_answer(&answer),
         Ok(PriceOutcome::Priced(price_check)) => quote::of_price_check(&price_check),
-        Err(error) => (Outcome::of_error(&error, None), Verdict::of(&error)),
+        Err(error) => (outcome_of(&error, None), Verdict::of(&error)),
     }
+}
+
+/// Returns the payments of an answer besides the main one. An endpoint and its tool can each ask for one.
+fn others(answer: &ToolAnswer) -> Vec<OtherPayment> {
+    let main = answer.payment().map(|payment| payment.nonce);
+    let others = answer
+        .payments()
+        .filter(|(payment, _)| Some(payment.nonce) != main);
+    others
+        .map(|(payment, receipt)| OtherPayment {
+            authorization: payment.into(),
+            receipt: receipt.map(Receipt::from),
+        })
+        .collect()
 }
 
 fn of_answer(answer: &ToolAnswer) -> (Outcome, Verdict) {
@@ -230,6 +288,7 @@ fn of_answer(answer: &ToolAnswer) -> (Outcome, Verdict) {
     let outcome = Outcome {
         authorization: answer.payment().map(Authorization::from),
         receipt: answer.receipt().map(Receipt::from),
+        others: others(answer),
         body: serde_json::to_string(answer.result()).unwrap_or_default(),
         error: failed.then(|| {
             let message = format!("{}: the tool returned an error", prefix(payment));

@@ -4,7 +4,7 @@ use bursar::reqwest::Response;
 use bursar::{Error, ErrorKind, PaymentStatus, Purchase, ResponseExt};
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::payment::{Authorization, Receipt, prefix, status_name};
 use crate::problem::Problem;
 use crate::quote::QuoteOutput;
@@ -17,6 +17,9 @@ pub(crate) struct Outcome {
     pub(crate) payment: PaymentStatus,
     pub(crate) authorization: Option<Authorization>,
     pub(crate) receipt: Option<Receipt>,
+    /// More payments of the same call.
+    #[serde(skip_serializing_if = "Vec::is_empty", rename = "other_payments")]
+    pub(crate) others: Vec<OtherPayment>,
     pub(crate) body: String,
     pub(crate) error: Option<Problem>,
     /// Set if the request used an API key.
@@ -25,6 +28,13 @@ pub(crate) struct Outcome {
     /// Set by a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quote: Option<QuoteOutput>,
+}
+
+/// A further payment of one call.
+#[derive(Debug, Serialize)]
+pub(crate) struct OtherPayment {
+    pub(crate) authorization: Authorization,
+    pub(crate) receipt: Option<Receipt>,
 }
 
 /// A call with an API key: `api_call` in JSON.
@@ -72,6 +82,7 @@ impl Outcome {
             payment,
             authorization: None,
             receipt: None,
+            others: Vec::new(),
             body: String::new(),
             error: None,
             api_call: None,
@@ -81,11 +92,20 @@ impl Outcome {
 
     /// The outcome of a request that bursar could not send, for example because the ledger is damaged.
     pub(crate) fn of_failure(failure: &Failure) -> Self {
-        let prefix = prefix(PaymentStatus::NotPaid);
-        let reason = failure.message.trim_start_matches("not paid: ");
+        let payment = match failure.exit {
+            Exit::Unknown => PaymentStatus::MaybePaid,
+            Exit::PaidAndFailed => PaymentStatus::Paid,
+            _ => PaymentStatus::NotPaid,
+        };
+        let prefix = prefix(payment);
+        let reason = failure
+            .message
+            .strip_prefix(prefix)
+            .map(|rest| rest.trim_start_matches(": "));
+        let reason = reason.unwrap_or(&failure.message);
         Self {
             error: Some(Problem::new(failure.kind, format!("{prefix}: {reason}"))),
-            ..Self::empty(PaymentStatus::NotPaid)
+            ..Self::empty(payment)
         }
     }
 
@@ -97,7 +117,7 @@ impl Outcome {
             authorization: response.payment().map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
             api_call: response.api_call().map(ApiCall::from),
-            error: Problem::of_status(status, payment),
+            error: Problem::of_response(response),
             ..Self::empty(payment)
         }
     }
@@ -112,6 +132,16 @@ impl Outcome {
             error: Some(Problem::of(error)),
             ..Self::empty(error.payment_status())
         }
+    }
+
+    /// Returns the status of each payment.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn statuses(&self) -> Vec<PaymentStatus> {
+        let others = self.others.iter().map(|other| match other.receipt {
+            Some(_) => PaymentStatus::Paid,
+            None => PaymentStatus::MaybePaid,
+        });
+        others.chain([self.payment]).collect()
     }
 
     /// Returns the line for people.
@@ -148,20 +178,24 @@ impl Outcome {
 
     /// The signed payment and its transaction as text, or an empty text if nothing was signed.
     fn payment_text(&self) -> String {
-        let payment = self
-            .authorization
-            .as_ref()
-            .map(|authorization| authorization.text().to_owned());
-        let transaction = self
-            .receipt
-            .as_ref()
-            .map(|receipt| format!("transaction {}", receipt.transaction()));
-        payment
-            .into_iter()
-            .chain(transaction)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut text = payment_text(self.authorization.as_ref(), self.receipt.as_ref());
+        for other in &self.others {
+            let status = match other.receipt {
+                Some(_) => PaymentStatus::Paid,
+                None => PaymentStatus::MaybePaid,
+            };
+            let more = payment_text(Some(&other.authorization), other.receipt.as_ref());
+            text.push_str(&format!("; also {} {more}", prefix(status)));
+        }
+        text
     }
+}
+
+fn payment_text(authorization: Option<&Authorization>, receipt: Option<&Receipt>) -> String {
+    let payment = authorization.map(|authorization| authorization.text().to_owned());
+    let transaction = receipt.map(|receipt| format!("transaction {}", receipt.transaction()));
+    let parts: Vec<_> = payment.into_iter().chain(transaction).collect();
+    parts.join(", ")
 }
 
 /// Returns the signed payment and the receipt of a failed request, from the error or else from the ledger.

@@ -175,13 +175,14 @@ fn undelivered(interruption: Interruption, payment: PaymentStatus) -> Option<Pro
     }
 }
 
-/// Returns the exit code of one request.
+/// Returns the exit code of one call with these payments, the main one last.
 #[cfg(feature = "mcp")]
-pub(crate) fn exit_of(verdict: Verdict, payment: PaymentStatus) -> Exit {
+pub(crate) fn exit_of(verdict: Verdict, payments: &[PaymentStatus]) -> Exit {
+    let last = payments.last().copied().unwrap_or(PaymentStatus::NotPaid);
     Run {
-        last: Some((verdict, payment)),
-        any_unknown: payment == PaymentStatus::MaybePaid,
-        any_paid: payment == PaymentStatus::Paid,
+        last: Some((verdict, last)),
+        any_unknown: payments.contains(&PaymentStatus::MaybePaid),
+        any_paid: payments.contains(&PaymentStatus::Paid),
     }
     .exit()
 }

@@ -6,11 +6,11 @@ use bursar::clock::{Clock, SystemClock};
 use bursar::config::Config;
 use bursar::discovery::Sources;
 use bursar::policy::{AskingPrice, Explanation, Rule};
-use bursar::{Credentials, Ledger, Network, Policy, PurchaseRequest, Usd, usd};
+use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd, usd};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
-use crate::{output, wallet};
+use crate::output;
 
 /// The default limit of the library for one payment. It stays if --budget removes the other defaults.
 const PER_PAYMENT: Usd = usd!("0.10");
@@ -151,7 +151,8 @@ async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Expl
             path.display()
         )));
     }
-    let payer = wallet::keyless(policy, Some(Ledger::open(path)?))?;
+    let payer = Payer::builder().policy(policy).ledger(Ledger::open(path)?);
+    let payer = payer.build_read_only()?;
     Ok(payer.explain(&request(args)?, price(args)).await?)
 }
 

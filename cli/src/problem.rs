@@ -5,11 +5,9 @@ use std::error::Error as StdError;
 use bursar::policy::Quantity;
 #[cfg(feature = "mcp-serve")]
 use bursar::policy::Rule;
-use bursar::reqwest::StatusCode;
-use bursar::{Denial, Error, ErrorKind, PaymentStatus};
+use bursar::reqwest::Response;
+use bursar::{Denial, Error, ErrorKind, ResponseExt};
 use serde::Serialize;
-
-use crate::payment::prefix;
 
 /// The reason why a call failed: `error` in JSON.
 #[derive(Debug, Serialize)]
@@ -52,12 +50,8 @@ impl Problem {
     }
 
     /// Describes an answer with an error status. Other answers are no problem.
-    pub(crate) fn of_status(status: StatusCode, payment: PaymentStatus) -> Option<Self> {
-        let failed = status.is_client_error() || status.is_server_error();
-        failed.then(|| {
-            let message = format!("{}: the answer is {status}", prefix(payment));
-            Self::new(ErrorKind::Status.name(), message)
-        })
+    pub(crate) fn of_response(response: &Response) -> Option<Self> {
+        response.status_error().map(|error| Self::of(&error))
     }
 }
 

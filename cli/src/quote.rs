@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let (payer, max_price) = if has_policy {
         let allowance = policies::allowance(&args.policy)?;
         (
-            Some(wallet::judging(&args.wallet, allowance.policy).await?),
+            Some(wallet::judging(&args.wallet, allowance.policy)?),
             allowance.max_price,
         )
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
@@ -80,9 +80,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     };
     let failed = match &outcome {
         PriceOutcome::Priced(_) => false,
-        PriceOutcome::Unpriced(response) => {
-            Problem::of_status(response.status(), PaymentStatus::NotPaid).is_some()
-        }
+        PriceOutcome::Unpriced(response) => Problem::of_response(response).is_some(),
     };
     output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
 }
@@ -93,7 +91,7 @@ pub(crate) async fn dry_run(
     prepared: Prepared,
     allowance: Allowance,
 ) -> Result<Exit, Failure> {
-    let payer = wallet::judging(&args.wallet, allowance.policy).await?;
+    let payer = wallet::judging(&args.wallet, allowance.policy)?;
     let client = request::client(&args.request, Some(payer), Credentials::new())?;
     let (outcome, verdict) = match ask(&client, &prepared, allowance.max_price).await {
         Ok(PriceOutcome::Priced(price_check)) => of_price_check(&price_check),
@@ -143,9 +141,7 @@ pub(crate) fn dry_run_line(outcome: &Outcome) -> String {
 fn of_unpriced(outcome: &PriceOutcome<Response>) -> (Outcome, Verdict) {
     let quote = QuoteOutput::of(outcome);
     let error = match outcome {
-        PriceOutcome::Unpriced(response) => {
-            Problem::of_status(response.status(), PaymentStatus::NotPaid)
-        }
+        PriceOutcome::Unpriced(response) => Problem::of_response(response),
         PriceOutcome::Priced(_) => None,
     };
     let verdict = if error.is_some() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bursar::approval::TerminalApprover;
 use bursar::payment::PayerBuilder;
-use bursar::signer::{KeyError, SignerError};
-use bursar::{Address, Ledger, LocalSigner, Payer, Policy, signer_fn};
+use bursar::signer::KeyError;
+use bursar::{Ledger, LocalSigner, Payer, Policy};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
@@ -49,32 +49,18 @@ pub(crate) async fn paying_as(
 
 /// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
 /// exists. It creates no file.
-pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
-    let payer = match signer(args)? {
-        Some(signer) => Payer::builder().signer(signer),
-        None => Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
-            Err(SignerError::rejected("no key"))
-        })),
-    };
-    let payer = match &args.agent {
-        Some(agent) => payer.agent(agent),
-        None => payer,
-    };
-    reading(payer, policy, existing(&args.ledger)?)
-}
-
-/// Opens a payer without a key, which only evaluates limits.
-pub(crate) fn keyless(policy: Policy, ledger: Option<Ledger>) -> Result<Payer, Failure> {
-    let payer = Payer::builder().signer(signer_fn(Address::ZERO, |_| async {
-        Err(SignerError::rejected("no key"))
-    }));
-    reading(payer, policy, ledger)
-}
-
-fn reading(payer: PayerBuilder, policy: Policy, ledger: Option<Ledger>) -> Result<Payer, Failure> {
-    let payer = payer.policy(policy);
-    let ledger = ledger.unwrap_or_else(Ledger::memory);
-    Ok(payer.ledger(ledger).build()?)
+pub(crate) fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+    let mut payer = Payer::builder().policy(policy);
+    if let Some(signer) = signer(args)? {
+        payer = payer.signer(signer);
+    }
+    if let Some(agent) = &args.agent {
+        payer = payer.agent(agent);
+    }
+    if let Some(ledger) = existing(&args.ledger)? {
+        payer = payer.ledger(ledger);
+    }
+    Ok(payer.build_read_only()?)
 }
 
 /// Returns true if a terminal is available to ask a person for an approval.

@@ -74,8 +74,14 @@ impl Builder<'_> {
         if is_set(file.refunds_make_room.as_ref()) {
             policy = policy.refunds_make_room();
         }
+        for (_, Text(method)) in contents(&file.mcp_methods) {
+            policy = policy.pay_mcp_method(method);
+        }
         if let Some(limit) = content(file.approval_timeout.as_ref()) {
             policy = policy.approval_timeout(*limit);
+        }
+        if let Some(pause) = content(file.refusal_pause.as_ref()) {
+            policy = policy.refusal_pause(*pause);
         }
         for (_, freeze) in tables(&file.freeze) {
             if let Some(Text(path)) = &freeze.file.content {

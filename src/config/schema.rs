@@ -26,6 +26,8 @@ pub(super) struct File {
     pub(super) mix_testnets: Option<Value<bool>>,
     pub(super) default_limits: Option<Value<bool>>,
     pub(super) approval_timeout: Option<Value<Duration>>,
+    pub(super) refusal_pause: Option<Value<Duration>>,
+    pub(super) mcp_methods: Vec<Value<Text>>,
     pub(super) store_queries: Option<Value<bool>>,
     pub(super) refunds_make_room: Option<Value<bool>>,
     pub(super) freeze: Option<Table<Freeze>>,

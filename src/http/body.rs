@@ -1,8 +1,9 @@
-//! Reading the beginning of a body without losing it.
+//! Reading the beginning of a body without losing it, and noticing that a body broke.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use alloy::primitives::keccak256;
@@ -97,17 +98,77 @@ impl PartlyRead {
             fault: self.fault,
             rest: self.body,
         });
-        let mut response = http::Response::builder()
-            .url(self.url)
-            .body(body)
-            .map_err(rebuild)?;
-        let extensions = std::mem::take(response.extensions_mut());
-        let (mut head, body) = response.into_parts();
-        (head.status, head.version, head.headers) =
-            (self.head.status, self.head.version, self.head.headers);
-        head.extensions = self.head.extensions;
-        head.extensions.extend(extensions);
-        Ok(http::Response::from_parts(head, body).into())
+        rebuilt(self.url, self.head, body)
+    }
+}
+
+/// Returns a response with another body.
+fn rebuilt(url: Url, old: http::response::Parts, body: Body) -> Result<Response, Error> {
+    let mut response = http::Response::builder()
+        .url(url)
+        .body(body)
+        .map_err(rebuild)?;
+    let extensions = std::mem::take(response.extensions_mut());
+    let (mut head, body) = response.into_parts();
+    (head.status, head.version, head.headers) = (old.status, old.version, old.headers);
+    head.extensions = old.extensions;
+    head.extensions.extend(extensions);
+    Ok(http::Response::from_parts(head, body).into())
+}
+
+/// Returns the response with a body that awaits `on_fault` before it reports that it broke.
+pub(super) fn watched(
+    response: Response,
+    on_fault: impl Future<Output = ()> + Send + 'static,
+) -> Result<Response, Error> {
+    let url = response.url().clone();
+    let (head, body) = http::Response::<Body>::from(response).into_parts();
+    let body = Body::wrap(Watched {
+        body,
+        fault: None,
+        on_fault: Some(Mutex::new(Box::pin(on_fault))),
+    });
+    rebuilt(url, head, body)
+}
+
+/// A body whose fault is recorded before the caller sees it.
+struct Watched {
+    body: Body,
+    fault: Option<reqwest::Error>,
+    /// The mutex makes the body `Sync`, as reqwest demands. It is never locked.
+    on_fault: Option<Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        if self.fault.is_none() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Err(fault))) => self.fault = Some(fault),
+                other => return other,
+            }
+        }
+        if let Some(on_fault) = &mut self.on_fault {
+            let on_fault = on_fault.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if on_fault.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.on_fault = None;
+        }
+        Poll::Ready(self.fault.take().map(Err))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.fault.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -15,9 +15,6 @@ use crate::policy::{Approver, Policy};
 use crate::signer::Signer;
 use crate::telemetry::Observer;
 
-/// How long an answer may take unless the client is built with another limit.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Builds a [`Client`].
 ///
 /// To pay, a client needs a signer, a policy and a ledger. If you set one of them, you must set all three. Without them
@@ -44,7 +41,7 @@ pub struct ClientBuilder {
     payer: Option<Payer>,
     keys: Credentials,
     egress: EgressRules,
-    answer_timeout: Duration,
+    answer_timeout: Option<Duration>,
     timeout: Option<Duration>,
     retry: RetryPolicy,
 }
@@ -57,7 +54,7 @@ impl Default for ClientBuilder {
             payer: None,
             keys: Credentials::new(),
             egress: EgressRules::default(),
-            answer_timeout: ANSWER_TIMEOUT,
+            answer_timeout: None,
             timeout: None,
             retry: RetryPolicy::default(),
         }
@@ -173,11 +170,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long the head of an answer may take. The default is 30 seconds. A paid answer may take longer by the
-    /// validity of its authorization, because the seller settles in that time.
+    /// Sets how long the head of an answer may take. A paid answer may take longer by the validity of its authorization,
+    /// because the seller settles in that time.
+    ///
+    /// Without any time limit the default is 600 seconds: enough for a model that answers in one piece. A
+    /// [`timeout`](Self::timeout) replaces this default. The [timeout of a request](crate::RequestBuilder::timeout) replaces
+    /// all bounds of the client, longer or shorter.
     #[must_use]
     pub const fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_timeout = limit;
+        self.answer_timeout = Some(limit);
         self
     }
 

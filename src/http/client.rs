@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) payer: Option<Payer>,
     pub(super) keys: Credentials,
     pub(super) egress: EgressRules,
-    pub(super) answer_timeout: Duration,
+    pub(super) answer_timeout: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) retry: RetryPolicy,
 }
@@ -132,7 +132,7 @@ impl Client {
         let call = Call {
             options: PurchaseOptions::new().no_payment(),
             body_fn: None,
-            deadline: Deadline::new(Some(limit), self.inner.answer_timeout),
+            deadline: Deadline::of(Some(limit), None, None),
             retry: self.inner.retry,
         };
         Exchange::new(&mut transport, self.payer(), &self.inner.egress, call)
@@ -152,11 +152,11 @@ impl Client {
             options,
             body_fn,
         } = request;
-        let timeout = request.timeout().copied().or(self.inner.timeout);
+        let (own, inner) = (request.timeout().copied(), &self.inner);
         let call = Call {
             options,
             body_fn,
-            deadline: Deadline::new(timeout, self.inner.answer_timeout),
+            deadline: Deadline::of(own, inner.timeout, inner.answer_timeout),
             retry: self.inner.retry,
         };
         (request, call)

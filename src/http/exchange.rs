@@ -13,6 +13,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 use url::Url;
 
+use super::body::watched;
 use super::challenge::{self, Challenge};
 use super::egress::EgressRules;
 use super::replay::{BodyFn, Replay};
@@ -22,7 +23,9 @@ use crate::credential::Credentials;
 use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
 use crate::origin::Origin;
-use crate::payment::{Deadline, PaidCall, Payer, Payment, RetryPolicy, SignedTerms, present};
+use crate::payment::{
+    Deadline, PaidCall, Payer, Payment, PaymentRecord, RetryPolicy, SignedTerms, present,
+};
 use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
 use crate::x402::PaymentRequired;
@@ -360,7 +363,19 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
-        Ok(attach(response, record))
+        self.watch(response, &record)
+            .map(|response| attach(response, record.clone()))
+            .map_err(|error| record.fail(error))
+    }
+
+    /// Has the ledger note that the body of a success broke: the goods did not come.
+    fn watch(&self, response: Response, record: &PaymentRecord) -> Result<Response, Error> {
+        match self.payer {
+            Some(payer) if response.status().is_success() => {
+                watched(response, payer.clone().body_lost(record.payment()))
+            }
+            _ => Ok(response),
+        }
     }
 
     /// Checks that requests may go there at all, and that the policy permits this one.

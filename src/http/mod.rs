@@ -14,7 +14,7 @@ mod transport;
 
 pub use builder::ClientBuilder;
 #[cfg(feature = "middleware")]
-pub(crate) use builder::{ANSWER_TIMEOUT, without_redirects};
+pub(crate) use builder::without_redirects;
 pub use client::Client;
 #[cfg(feature = "middleware")]
 pub(crate) use egress::EgressRules;

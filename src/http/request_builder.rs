@@ -163,7 +163,8 @@ impl RequestBuilder {
         self.map(|request| request.body(body))
     }
 
-    /// Sets how long the whole call may take, with payment and body.
+    /// Sets how long the whole call may take, with payment and body. It replaces all bounds of the client, longer or
+    /// shorter.
     ///
     /// The seller may still settle a payment whose answer came too late. The error then says `MaybePaid`.
     pub fn timeout(self, timeout: Duration) -> Self {

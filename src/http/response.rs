@@ -4,7 +4,7 @@ use reqwest::Response;
 
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
-use crate::payment::PaymentRecord;
+use crate::payment::{PaymentRecord, SAME_REQUEST};
 use crate::x402::{Receipt, SignedPayment};
 
 /// The call by API key that brought a response.
@@ -49,14 +49,6 @@ pub(crate) fn record(response: &Response) -> Option<&PaymentRecord> {
     response.extensions().get()
 }
 
-/// Attributes an error to the payment of the response, if there is one.
-fn attribute(response: &Response, error: Error) -> Error {
-    match record(response) {
-        Some(record) => record.fail(error),
-        None => error,
-    }
-}
-
 /// The payment of a [`reqwest::Response`].
 ///
 /// ```
@@ -86,6 +78,10 @@ pub trait ResponseExt: sealed::Sealed + Sized {
 
     /// Returns the call by API key that brought this response, if one did.
     fn api_call(&self) -> Option<&ApiCall>;
+
+    /// Returns the error of a status of 400 and above. It keeps the payment, and the seller's words if the seller failed
+    /// after a payment.
+    fn status_error(&self) -> Option<Error>;
 
     /// Returns the response, or an error for a status of 400 and above.
     ///
@@ -123,15 +119,31 @@ impl ResponseExt for Response {
         self.extensions().get()
     }
 
-    fn error_for_payment(self) -> Result<Self, Error> {
+    fn status_error(&self) -> Option<Error> {
         let status = self.status();
         if !status.is_client_error() && !status.is_server_error() {
-            return Ok(self);
+            return None;
         }
-        let error = Error::new(ErrorKind::Status, format!("the answer is {status}"))
+        let paid = record(self);
+        let words = paid.and_then(PaymentRecord::words);
+        let message = match words {
+            Some(words) => format!("the answer is {status}: {words}"),
+            None => format!("the answer is {status}"),
+        };
+        let error = Error::new(ErrorKind::Status, message)
             .with_status(status)
-            .at(self.url());
-        Err(attribute(&self, error))
+            .with_reason(words.map(ToOwned::to_owned));
+        Some(match paid {
+            Some(record) => record.fail(error.and(SAME_REQUEST)),
+            None => error,
+        })
+    }
+
+    fn error_for_payment(self) -> Result<Self, Error> {
+        match self.status_error() {
+            Some(error) => Err(error.at(self.url())),
+            None => Ok(self),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::exchange::Exchange;
 use super::replay::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::payment::{AfterSigning, Payment, Reply, ReplyBody, ReplyHead, Transport};
+use crate::x402::words;
 
 /// How much of the body of a failed paid call bursar reads for its hash, and how long it waits for it.
 const EVIDENCE: (usize, std::time::Duration) = (64 * 1024, std::time::Duration::from_secs(2));
@@ -70,39 +71,34 @@ impl<T: HttpTransport> Transport for PaidRequest<'_, '_, T> {
         status: StatusCode,
         answer: Response,
     ) -> Result<ReplyBody<Response>, AfterSigning> {
-        let answer = match status {
-            StatusCode::PAYMENT_REQUIRED => match self.exchange.read_challenge(answer).await {
-                Ok(Challenge::Required(terms)) => return Ok(without_answer(Some(*terms))),
-                Ok(Challenge::NotX402(answer)) => answer,
-                Err(_) => return Ok(without_answer(None)),
-            },
-            _ => answer,
-        };
         if !status.is_client_error() && !status.is_server_error() {
-            return Ok(ReplyBody {
-                terms: None,
-                digest: None,
-                answer: Some(answer),
-            });
+            return Ok(ReplyBody::unread(answer));
         }
         let (enough, soon) = EVIDENCE;
         let mut answer = PartlyRead::new(answer);
         let soon = self.exchange.deadline().at_most(soon);
         // If the body is late or breaks, the caller receives the part that came, and then the fault.
         drop(tokio::time::timeout(soon, answer.read(enough)).await);
+        let (digest, words) = (Some(answer.digest()), words(&answer.bytes()));
+        let answer = answer.into_response()?;
+        if status != StatusCode::PAYMENT_REQUIRED {
+            return Ok(ReplyBody {
+                terms: None,
+                digest,
+                words,
+                answer: Some(answer),
+            });
+        }
+        // A 402 is not for the caller: a client could pay its terms again.
+        let terms = match self.exchange.read_challenge(answer).await {
+            Ok(Challenge::Required(terms)) => Some(*terms),
+            Ok(Challenge::NotX402(_)) | Err(_) => None,
+        };
         Ok(ReplyBody {
-            terms: None,
-            digest: Some(answer.digest()),
-            answer: Some(answer.into_response()?),
+            terms,
+            digest,
+            words,
+            answer: None,
         })
-    }
-}
-
-/// A 402 that is not for the caller: a client could pay its terms again.
-const fn without_answer(terms: Option<crate::x402::PaymentRequired>) -> ReplyBody<Response> {
-    ReplyBody {
-        terms,
-        digest: None,
-        answer: None,
     }
 }

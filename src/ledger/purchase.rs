@@ -219,7 +219,10 @@ impl Purchase {
     }
 
     /// Returns whether the seller may have been paid and did not deliver: it gave no answer, or an
-    /// error. A refused payment is not a failure.
+    /// error.
+    ///
+    /// A refused payment is not a failure. Neither is an error about the request itself, such as 404 or
+    /// 422, while nothing shows that the payment settled: official sellers do not settle such a request.
     #[must_use]
     pub fn failed(&self) -> bool {
         failed(self.state, self.status)
@@ -230,6 +233,20 @@ impl Purchase {
     pub fn delivered(&self) -> bool {
         self.status
             .is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Returns whether bursar presents the payment again when the same request comes again: it was
+    /// signed, and the goods did not come. A redirect of a settled payment counts as delivered,
+    /// because the caller received its target.
+    #[must_use]
+    pub(crate) fn is_undelivered(&self) -> bool {
+        match self.state {
+            State::Signed | State::Rejected | State::Unresolved => !self.delivered(),
+            State::Settled => self
+                .status
+                .is_none_or(|status| !(200..400).contains(&status)),
+            State::Reserved | State::Voided | State::ReleasedByProof | State::ApiCall => false,
+        }
     }
 
     /// Returns whether this transaction is recorded as a refund of the purchase.
@@ -281,9 +298,15 @@ impl Purchase {
 pub(crate) const fn failed(state: State, status: Option<u16>) -> bool {
     match (state, status) {
         (State::Unresolved, None) => true,
-        (State::Unresolved | State::Settled, Some(status)) => status >= 300,
+        (State::Unresolved, Some(status)) => status >= 300 && !is_about_the_request(status),
+        (State::Settled, Some(status)) => status >= 400,
         _ => false,
     }
+}
+
+/// Returns whether the status is an error about the request that the same request would meet again.
+const fn is_about_the_request(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 402 | 408 | 409 | 425 | 429)
 }
 
 /// A purchase that is not in the ledger yet.

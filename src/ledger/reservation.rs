@@ -1,4 +1,4 @@
-//! Reserving the amount of a purchase, and resuming a purchase that is unresolved.
+//! Reserving the amount of a purchase, and resuming a purchase that was not delivered.
 
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl Reservation {
     }
 }
 
-/// A request to present an unresolved payment again instead of buying the same request again.
+/// A request to present a payment again whose goods did not come, instead of buying the same request again.
 #[derive(Clone, Debug)]
 pub(crate) struct Resumption {
     pub(crate) payer: Address,
@@ -125,18 +125,16 @@ pub(crate) struct Resumption {
 impl Resumption {
     /// Returns the purchase with a new presenter lease, if it can be resumed.
     ///
-    /// It can be resumed if it was signed for the same request, was not delivered, can still settle,
-    /// and no other call is presenting it.
+    /// It can be resumed if it was signed for the same request, was not delivered, has not expired, and
+    /// no other call is presenting it.
     pub(super) fn resume(&self, stored: &Purchase) -> Option<Purchase> {
         let is_same = stored.payer == self.payer
             && stored.fingerprint == self.fingerprint
             && stored.origin == self.origin
             && stored.tag == self.tag
             && stored.agent == self.agent;
-        let can_be_presented = stored.is_unresolved()
-            && !stored.delivered()
-            && stored.payload.is_some()
-            && stored.expires_at > self.now;
+        let can_be_presented =
+            stored.is_undelivered() && stored.payload.is_some() && stored.expires_at > self.now;
         let is_within = |max: &Amount| {
             let unit = Unit::of_amount(max, false);
             let charge = stored.charge(Moment::CountsAt);

@@ -60,6 +60,11 @@ pub(crate) enum Transition {
         /// The seller's answer, if there was one.
         answer: Option<SellerAnswer>,
     },
+    /// The answer to the payment began, and its body broke.
+    BodyLost {
+        /// The reason, for people.
+        reason: String,
+    },
     /// The chain shows that the nonce was used to pay.
     Confirmed {
         /// The nonce.
@@ -101,6 +106,7 @@ impl Transition {
             Self::Settled { .. } | Self::Confirmed { .. } => "settled",
             Self::Rejected { .. } => "rejected",
             Self::SignerTimedOut { .. } | Self::Unresolved { .. } => "unresolved",
+            Self::BodyLost { .. } => "body_lost",
             Self::ReleasedByProof { .. } => "released_by_proof",
             Self::Refunded(_) => "refunded",
             Self::Voided { .. } => "voided",
@@ -183,6 +189,10 @@ impl Purchase {
                 Transition::Rejected { .. } | Transition::Unresolved { .. },
                 Settled | ReleasedByProof,
             ) => self.presenter_lease_until = now,
+            (Transition::BodyLost { reason }, Signed | Rejected | Unresolved | Settled) => {
+                self.status = None;
+                self.reason = Some(reason.clone());
+            }
             (
                 Transition::Confirmed {
                     nonce,

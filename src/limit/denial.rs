@@ -73,12 +73,13 @@ impl Denial {
             .unwrap_or_default();
         let message = match kind {
             LimitKind::LoopGuard(window, _) => format!(
-                "the same request was bought {} within {}; this looks like a loop{returns}",
+                "the same request was bought {} within {}; this looks like a loop (`loop_guard` sets this limit){returns}",
                 times(&used),
                 ShortDuration(*window),
             ),
             LimitKind::CircuitBreaker(window, _) => format!(
-                "the seller took {used} within {} and did not deliver ({}){returns}",
+                "bursar signed {used} within {} that the seller did not deliver for ({}; `circuit_breaker` sets this \
+                 limit){returns}",
                 ShortDuration(*window),
                 limit.scope,
             ),
@@ -193,6 +194,10 @@ pub enum Rule {
     LoopGuard,
     /// The seller took too many payments without delivering.
     CircuitBreaker,
+    /// Sellers refused the last payments because the wallet has too few tokens.
+    WalletEmpty,
+    /// The seller refused the last payments, and refuses every payment like them.
+    RefusedBefore,
     /// The `max_price` of this request.
     MaxPrice,
     /// The networks that may be used.
@@ -237,6 +242,8 @@ impl Rule {
             Self::Frozen => "frozen",
             Self::LoopGuard => "loop_guard",
             Self::CircuitBreaker => "circuit_breaker",
+            Self::WalletEmpty => "wallet_empty",
+            Self::RefusedBefore => "refused_before",
             Self::MaxPrice => "max_price",
             Self::Network => "network",
             Self::Asset => "asset",

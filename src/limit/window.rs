@@ -25,11 +25,11 @@ pub(crate) enum Moment {
     ExpiresAt,
 }
 
-#[cfg(feature = "sqlite")]
 impl Moment {
     pub(crate) const ALL: [Self; 3] = [Self::CountsAt, Self::ReservedAt, Self::ExpiresAt];
 
     /// Returns the name of the moment in databases.
+    #[cfg(feature = "sqlite")]
     const fn key(self) -> &'static str {
         match self {
             Self::CountsAt => "counts_at",

@@ -8,11 +8,12 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResult, ErrorData, MetaObject, RequestMetaObject,
 };
 use rmcp::service::ServiceError;
-use rmcp::transport::streamable_http_client::StreamableHttpError;
-use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
-use super::{PaidTools, ToolAnswer, unpaid};
+use super::beneath::Beneath;
+use super::form::{self, Form};
+use super::unpaid::{self, Demand};
+use super::{ANSWER_TIMEOUT, PaidTools, ToolAnswer, request};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::BodyDigest;
 use crate::payment::{
@@ -23,12 +24,13 @@ use crate::policy::PriceOutcome;
 use crate::request::PurchaseRequest;
 use crate::request::{PurchaseOptions, purchase_setters};
 use crate::text;
-use crate::x402::{PaymentRequired, SettlementResponse, WireError};
+use crate::x402::{PaymentRequired, Quote, SettlementResponse, WireError};
 
-/// The place of a payment in `params._meta`.
-const PAYMENT: &str = "x402/payment";
-/// The place of a receipt in `result._meta`.
-const RECEIPT: &str = "x402/payment-response";
+/// How much longer than its HTTP request a call waits.
+const SLACK: Duration = Duration::from_millis(100);
+/// The settings of the time that a call takes.
+const LIMITS: &str =
+    "`ToolCall::timeout`, `PaidTools::timeout` and `PaidTools::answer_timeout` set the time limit";
 
 /// A call of a tool, to be sent.
 ///
@@ -60,7 +62,7 @@ pub struct ToolCall {
 }
 
 /// The server's answer to a call.
-enum ToolReply {
+pub(super) enum ToolReply {
     Result(CallToolResult),
     Error(ErrorData),
 }
@@ -72,21 +74,18 @@ struct Answered {
 }
 
 impl ToolReply {
-    /// The terms in it, if it demands a payment.
-    fn terms(&self, prose: bool) -> Result<Option<PaymentRequired>, Error> {
+    fn demand(&self, prose: bool) -> Result<Option<Demand>, Error> {
         match self {
-            Self::Result(result) => unpaid::terms(result, prose),
-            Self::Error(error) => unpaid::terms_of_error(error),
+            Self::Result(result) => unpaid::demand(result, prose),
+            Self::Error(error) => unpaid::demand_of_error(error),
         }
     }
 
     fn receipt(&self) -> Option<Result<SettlementResponse, WireError>> {
-        let Self::Result(result) = self else {
-            return None;
-        };
-        let receipt = result.meta.as_ref()?.0.get(RECEIPT)?;
-        let json = receipt.to_string();
-        (!receipt.is_null()).then(|| SettlementResponse::from_json(json.as_bytes()))
+        form::receipt(match self {
+            Self::Result(result) => Ok(result),
+            Self::Error(error) => Err(error),
+        })
     }
 
     /// The HTTP status that stands for it.
@@ -162,14 +161,23 @@ impl ToolCall {
     /// error. A tool that answers with `isError` is not an error here.
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let deadline = self.deadline();
+        let beneath = Beneath::new(self.options.clone(), false);
+        let sent = self.pay(deadline, &beneath).await;
+        sent.map_err(|error| beneath.fail(error))
+    }
+
+    async fn pay(&self, deadline: Deadline, beneath: &Beneath) -> Result<ToolAnswer, Error> {
         let request = self.purchase_request(&deadline)?;
         let payer = self.tools.payer.clone();
         payer.permit(&request)?;
+        let present = |payment, request, forms: &'static [Form], terms| {
+            self.present(payment, request, (deadline, beneath), forms, terms)
+        };
         if request.forbids_payment() {
-            return self.ask(&deadline).await?.into_answer();
+            return self.ask(&deadline, beneath).await?.into_answer(beneath);
         }
         if let Some(payment) = payer.resume_here(&request).await? {
-            return self.present(payment, request, deadline, None).await;
+            return present(payment, request, &form::STANDARD, None).await;
         }
         if payer.caches_terms(request.url())
             && let Some(terms) = payer.cached_terms(&request)
@@ -177,19 +185,19 @@ impl ToolCall {
             match payer.authorize_cached_terms(&terms, &request).await? {
                 Some(payment) => {
                     let terms = Some(SignedTerms::cached(terms));
-                    return self.present(payment, request, deadline, terms).await;
+                    return present(payment, request, &form::STANDARD, terms).await;
                 }
                 None => payer.remove_cached_terms(&request),
             }
         }
-        let reply = self.ask(&deadline).await?;
-        let Some(required) = reply.terms(self.tools.prose)? else {
-            return reply.into_answer();
+        let reply = self.ask(&deadline, beneath).await?;
+        let Some(demand) = reply.demand(self.tools.prose)? else {
+            return reply.into_answer(beneath);
         };
         let named = payer.now();
-        let payment = payer.authorize(&required, &request).await?;
-        let terms = Some(SignedTerms::named(required, named));
-        self.present(payment, request, deadline, terms).await
+        let payment = payer.authorize(&demand.terms, &request).await?;
+        let terms = Some(SignedTerms::named(demand.terms, named));
+        present(payment, request, demand.forms, terms).await
     }
 
     /// Returns the price of the call, and the answer of the policy and the ledger to it. Signs and reserves nothing.
@@ -199,20 +207,34 @@ impl ToolCall {
     /// When the server cannot be reached, its terms cannot be read, or the ledger cannot be read.
     pub async fn quote(self) -> Result<PriceOutcome<ToolAnswer>, Error> {
         let deadline = self.deadline();
+        let beneath = Beneath::new(self.options.clone(), true);
         let request = self.purchase_request(&deadline)?;
         self.tools.payer.permit(&request)?;
-        let reply = self.ask(&deadline).await?;
-        match reply.terms(self.tools.prose)? {
-            Some(required) => Ok(PriceOutcome::Priced(Box::new(
-                self.tools.payer.quote(required, &request).await?,
+        let reply = self.ask(&deadline, &beneath).await;
+        if let Some(price) = beneath.take_price() {
+            return Ok(PriceOutcome::Priced(price));
+        }
+        let reply = reply?;
+        match reply.demand(self.tools.prose)? {
+            Some(demand) => Ok(PriceOutcome::Priced(Box::new(
+                self.tools.payer.quote(demand.terms, &request).await?,
             ))),
-            None => reply.into_answer().map(PriceOutcome::Unpriced),
+            None => reply.into_answer(&beneath).map(PriceOutcome::Unpriced),
         }
     }
 
     fn deadline(&self) -> Deadline {
-        let whole = self.timeout.or(self.tools.timeout);
-        Deadline::new(whole, self.tools.answer_timeout)
+        Deadline::new(self.timeout.or(self.tools.timeout), self.answer_limit())
+    }
+
+    /// How long one answer may take. A time limit of the caller is never shortened by one of bursar.
+    fn answer_limit(&self) -> Duration {
+        let answer = self.tools.answer_timeout;
+        match (self.timeout, self.tools.timeout) {
+            (Some(call), _) => answer.unwrap_or(ANSWER_TIMEOUT).max(call),
+            (None, Some(whole)) => answer.unwrap_or_else(|| ANSWER_TIMEOUT.max(whole)),
+            (None, None) => answer.unwrap_or(ANSWER_TIMEOUT),
+        }
     }
 
     fn purchase_request(&self, deadline: &Deadline) -> Result<PurchaseRequest, Error> {
@@ -234,7 +256,8 @@ impl ToolCall {
         &self,
         payment: Payment,
         request: PurchaseRequest,
-        deadline: Deadline,
+        (deadline, beneath): (Deadline, &Beneath),
+        forms: &'static [Form],
         terms: Option<SignedTerms>,
     ) -> Result<ToolAnswer, Error> {
         let call = PaidCall {
@@ -246,25 +269,32 @@ impl ToolCall {
         let mut transport = PaidToolCall {
             call: self,
             deadline,
+            beneath,
+            forms: forms.to_vec(),
+            known: forms != form::STANDARD,
         };
         let (answered, record) = Box::pin(present(&mut transport, payment, call)).await?;
         match answered.reply.into_result() {
-            Ok(result) => Ok(ToolAnswer::new(result, Some(record))),
+            Ok(result) => {
+                let mut records = vec![record];
+                records.extend(beneath.payments());
+                Ok(ToolAnswer::new(result, records))
+            }
             Err(error) => Err(record.fail(error)),
         }
     }
 
     /// Calls the tool without a payment.
-    async fn ask(&self, deadline: &Deadline) -> Result<ToolReply, Error> {
+    async fn ask(&self, deadline: &Deadline, beneath: &Beneath) -> Result<ToolReply, Error> {
         let (params, _) = self.params();
-        self.call(params, deadline, Duration::ZERO).await
+        self.call(params, deadline, Duration::ZERO, beneath).await
     }
 
     /// The parameters without any payment, and their other `_meta`. Only bursar pays here.
     fn params(&self) -> (CallToolRequestParams, Map<String, Value>) {
         let mut params = self.params.clone();
         let RequestMetaObject(MetaObject(mut meta)) = params.meta.take().unwrap_or_default();
-        meta.remove(PAYMENT);
+        form::remove_payments(&mut meta);
         if !meta.is_empty() {
             params.meta = Some(RequestMetaObject(MetaObject(meta.clone())));
         }
@@ -276,22 +306,31 @@ impl ToolCall {
         params: CallToolRequestParams,
         deadline: &Deadline,
         extra: Duration,
+        beneath: &Beneath,
     ) -> Result<ToolReply, Error> {
-        let called = async {
-            match self.tools.peer.call_tool(params).await {
-                Ok(result) => Ok(ToolReply::Result(result)),
-                Err(ServiceError::McpError(error)) => Ok(ToolReply::Error(error)),
-                Err(error) => Err(failed(error)),
-            }
+        let limit = deadline.at_most(self.answer_limit().saturating_add(extra));
+        // The request beneath ends first, and notes its payment before this call returns.
+        let called = request::call_tool(&self.tools.peer, params, beneath.ending(limit));
+        let error = match tokio::time::timeout(limit.saturating_add(SLACK), called).await {
+            Ok(Ok(result)) => return Ok(ToolReply::Result(result)),
+            Ok(Err(ServiceError::McpError(error))) => return Ok(ToolReply::Error(error)),
+            Ok(Err(error)) => failed(error),
+            Err(_) => Error::new(
+                ErrorKind::Timeout,
+                format!("no answer within {} s", limit.as_secs_f32()),
+            ),
         };
-        deadline.bound(extra, called).await
+        Err(match error.kind() {
+            ErrorKind::Timeout => error.explained(LIMITS),
+            _ => error,
+        })
     }
 }
 
 impl ToolReply {
-    /// The answer of a call without a payment.
-    fn into_answer(self) -> Result<ToolAnswer, Error> {
-        Ok(ToolAnswer::new(self.into_result()?, None))
+    /// The answer of a call without a payment in its `_meta`.
+    fn into_answer(self, beneath: &Beneath) -> Result<ToolAnswer, Error> {
+        Ok(ToolAnswer::new(self.into_result()?, beneath.payments()))
     }
 }
 
@@ -299,27 +338,89 @@ impl ToolReply {
 struct PaidToolCall<'a> {
     call: &'a ToolCall,
     deadline: Deadline,
+    beneath: &'a Beneath,
+    /// The forms in which the payment is shown, until the server reads one.
+    forms: Vec<Form>,
+    /// Whether the forms come from the server's demand.
+    known: bool,
+}
+
+impl PaidToolCall<'_> {
+    /// Shows the payment in one form.
+    async fn show(&self, payment: &Payment, form: Form) -> Result<ToolReply, AfterSigning> {
+        let (mut params, mut meta) = self.call.params();
+        form.insert(payment, &mut meta)?;
+        params.meta = Some(RequestMetaObject(MetaObject(meta)));
+        let settles = payment.time_to_settle();
+        let reply = self
+            .call
+            .call(params, &self.deadline, settles, self.beneath)
+            .await?;
+        Ok(reply)
+    }
+
+    /// Whether the server still offers what the payment was signed for.
+    fn offers_again(&self, payment: &Payment, terms: &PaymentRequired) -> bool {
+        let signed = payment.payment();
+        let assets = self.call.tools.payer.policy().asset_registry();
+        let mut quotes = Quote::read_all(terms, &assets).into_iter().flatten();
+        quotes.any(|quote| quote.amount() == signed.amount && quote.pay_to() == signed.pay_to)
+    }
+
+    /// Takes the next form to show, if the answer repeats the demand as if there were no payment.
+    fn next_form(&mut self, payment: &Payment, reply: &ToolReply, demand: &Demand) -> bool {
+        let repeats = reply.receipt().is_none()
+            && form::saw_no_payment(&demand.terms)
+            && self.offers_again(payment, &demand.terms);
+        if !repeats {
+            return false;
+        }
+        let shown = self.forms.first().copied();
+        if !self.known {
+            // The payment was signed before this demand. Its forms are those of the demand, without the one shown.
+            self.known = true;
+            self.forms = shown
+                .into_iter()
+                .chain(demand.forms.iter().copied())
+                .collect();
+            let mut seen = Vec::new();
+            self.forms.retain(|form| {
+                let new = !seen.contains(form);
+                seen.push(*form);
+                new
+            });
+        }
+        if self.forms.len() > 1 {
+            self.forms.remove(0);
+            return true;
+        }
+        false
+    }
 }
 
 impl Transport for PaidToolCall<'_> {
     type Answer = Answered;
 
     async fn send_payment(&mut self, payment: &Payment) -> Result<Reply<Answered>, AfterSigning> {
-        let (mut params, mut meta) = self.call.params();
-        let json = payment.json()?;
-        let value = serde_json::from_str(json.expose_secret()).map_err(|_| payment.damaged())?;
-        meta.insert(PAYMENT.to_owned(), value);
-        params.meta = Some(RequestMetaObject(MetaObject(meta)));
-        let settles = payment.time_to_settle();
-        let reply = self.call.call(params, &self.deadline, settles).await?;
-        // Terms that cannot be read do not refuse this payment.
-        let terms = reply.terms(self.call.tools.prose).ok().flatten();
-        let status = reply.status(terms.is_some());
-        let head = ReplyHead::of_call(payment.payment(), status, reply.receipt());
-        Ok(Reply {
-            head,
-            answer: Answered { reply, terms },
-        })
+        let mut form = self.forms.first().copied().unwrap_or(Form::Object);
+        loop {
+            let reply = self.show(payment, form).await?;
+            // Terms that cannot be read do not refuse this payment.
+            let demand = reply.demand(self.call.tools.prose).ok().flatten();
+            if let Some(demand) = &demand
+                && self.next_form(payment, &reply, demand)
+            {
+                form = self.forms.first().copied().unwrap_or(form);
+                continue;
+            }
+            let terms = demand.map(|demand| demand.terms);
+            let status = reply.status(terms.is_some());
+            let head = ReplyHead::of_call(payment.payment(), status, reply.receipt());
+            return Ok(Reply {
+                head,
+                answer: Answered { reply, terms },
+            });
+        }
     }
 
     async fn read_body(
@@ -331,6 +432,7 @@ impl Transport for PaidToolCall<'_> {
         let failed = status.is_server_error();
         Ok(ReplyBody {
             digest: if failed { reply.digest() } else { None },
+            words: None,
             answer: terms.is_none().then_some(Answered { reply, terms: None }),
             terms,
         })
@@ -343,12 +445,8 @@ impl Transport for PaidToolCall<'_> {
 
 /// The error of a call without an answer. An error of bursar's own client says more than rmcp's.
 fn failed(error: ServiceError) -> Error {
-    if let ServiceError::TransportSend(sent) = &error
-        && let Some(StreamableHttpError::Client(inner)) = sent
-            .error
-            .downcast_ref::<StreamableHttpError<super::TransportError>>()
-    {
-        return inner.again();
+    if let Some(inner) = super::error(&error) {
+        return inner;
     }
     let kind = match &error {
         ServiceError::Timeout { .. } => ErrorKind::Timeout,

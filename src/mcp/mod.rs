@@ -34,14 +34,35 @@
 //!
 //! # Terms in a result
 //!
-//! bursar reads terms where the official clients read them: in `structuredContent` of a result with `isError`, otherwise in
-//! its first text if that is JSON and nothing else, or in the `data` of a JSON-RPC error with code 402 or -32042. It does not
-//! search prose for terms unless you call [`read_prose`](PaidTools::read_prose), because the words of a model are not an
-//! invoice. All terms pass the whole policy.
+//! bursar reads terms in these places: in `structuredContent` of a result with `isError`, in `_meta["x402/error"]`, in a text
+//! of a result with `isError` if that is JSON and nothing else, or in the `data` of a JSON-RPC error, itself or under a name
+//! such as `x402` or `paymentRequirements`. It does not search prose for terms unless you call
+//! [`read_prose`](PaidTools::read_prose), because the words of a model are not an invoice. All terms pass the whole policy.
+//!
+//! # Dialects
+//!
+//! | The server | bursar shows the payment as |
+//! |---|---|
+//! | follows x402's MCP transport | an object under `_meta["x402/payment"]` |
+//! | has its terms in `_meta["x402/error"]` alone, or a resource `x402://TOOL` (Cloudflare) | base64 text under `_meta["x402/payment"]` |
+//! | says `_meta.x402.payment is required` (the npm package `x402-mcp`) | base64 text under `_meta["x402.payment"]` |
+//! | answers with another JSON-RPC error than 402 and -32042 | an object, also under `_meta["x402.org/payment"]` |
+//! | has its terms in `data.payment[]` (the draft SEP-2007) | nothing: bursar refuses before it signs |
+//!
+//! If the server repeats its terms as if there were no payment, bursar shows the same authorization in the next form. It has
+//! one nonce, so it settles at most once. Receipts are read as an object and as base64 text, under each of these names.
+//!
+//! # Endpoints that answer 402
+//!
+//! Only `tools/call` is paid for at the endpoint. A 402 to another method is an error, unless
+//! [`Policy::pay_mcp_method`](crate::Policy::pay_mcp_method) names the method. Two calls of a tool are the same request if
+//! endpoint, tool and arguments are the same, in any session and with any id. If the server loses its session at the paid
+//! request, the call in the next session shows the same payment. [`ToolAnswer::payments`] has every payment of a call.
 //!
 //! # Asking for a price
 //!
-//! MCP has no way to ask for a price. [`ToolCall::quote`] calls the tool without a payment. **A tool that is free is executed
+//! MCP has no way to ask for a price. [`listed_price`] reads the price that some servers put into their list of tools.
+//! [`ToolCall::quote`] calls the tool without a payment. **A tool that is free is executed
 //! by that**, and you receive its answer.
 //!
 //! # In the ledger
@@ -52,7 +73,11 @@
 //! same, in any order of keys.
 
 mod answer;
+mod beneath;
 mod call;
+mod form;
+mod listed;
+mod request;
 mod server;
 mod transport;
 mod unpaid;
@@ -62,10 +87,12 @@ use std::time::Duration;
 
 use rmcp::RoleClient;
 use rmcp::model::CallToolRequestParams;
-use rmcp::service::Peer;
+use rmcp::service::{ClientInitializeError, Peer, ServiceError};
+use rmcp::transport::streamable_http_client::StreamableHttpError;
 
 pub use answer::ToolAnswer;
 pub use call::ToolCall;
+pub use listed::{ListedPrice, listed_price};
 pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
@@ -83,7 +110,7 @@ pub struct PaidTools {
     peer: Peer<RoleClient>,
     payer: Payer,
     server: Server,
-    answer_timeout: Duration,
+    answer_timeout: Option<Duration>,
     timeout: Option<Duration>,
     retry: RetryPolicy,
     prose: bool,
@@ -97,18 +124,20 @@ impl PaidTools {
             peer,
             payer,
             server,
-            answer_timeout: ANSWER_TIMEOUT,
+            answer_timeout: None,
             timeout: None,
             retry: RetryPolicy::default(),
             prose: false,
         }
     }
 
-    /// Sets how long a tool may take to answer. The default is 60 seconds. A paid answer may take longer by the validity of its
-    /// authorization, because the seller settles in that time.
+    /// Sets how long a tool may take to answer. The default is 60 seconds, or the longer time of [`timeout`](Self::timeout). A
+    /// paid answer may take longer by the validity of its authorization, because the seller settles in that time.
+    ///
+    /// The [timeout](ToolCall::timeout) of a call replaces it if that is longer.
     #[must_use]
     pub const fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_timeout = limit;
+        self.answer_timeout = Some(limit);
         self
     }
 
@@ -160,6 +189,32 @@ impl PaidTools {
     #[must_use]
     pub const fn server(&self) -> &Server {
         &self.server
+    }
+}
+
+/// Returns bursar's error inside an error of `rmcp`, if a request through [`connect`] failed with one.
+///
+/// ```
+/// use bursar::mcp;
+/// use rmcp::service::ServiceError;
+///
+/// fn was_denied(error: &ServiceError) -> bool {
+///     mcp::error(error).is_some_and(|error| error.is_denied())
+/// }
+/// ```
+#[must_use]
+pub fn error(error: &(dyn std::error::Error + 'static)) -> Option<crate::Error> {
+    type Http = StreamableHttpError<TransportError>;
+    let inner: &(dyn std::error::Error + 'static) = match error.downcast_ref() {
+        Some(ClientInitializeError::TransportError { error, .. }) => &*error.error,
+        _ => match error.downcast_ref() {
+            Some(ServiceError::TransportSend(error)) => &*error.error,
+            _ => error,
+        },
+    };
+    match inner.downcast_ref::<Http>() {
+        Some(StreamableHttpError::Client(error)) => Some(error.again()),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::error::Error;
+use crate::json_text::canonical;
 use crate::origin::Origin;
 use crate::request::PurchaseRequest;
 
@@ -71,8 +72,7 @@ impl Server {
         tool: &str,
         arguments: &Value,
     ) -> Result<PurchaseRequest, Error> {
-        let mut body = String::new();
-        canonical(arguments, &mut body);
+        let body = canonical(arguments);
         let call = Method::from_bytes(b"CALL").map_err(|_| Error::builder("not a method"))?;
         let url = self.url(tool);
         Ok(PurchaseRequest::from_parts(
@@ -89,33 +89,6 @@ impl Server {
         url.set_fragment(None);
         url.set_path(&crate::policy::tool_path(tool));
         url
-    }
-}
-
-/// Writes the same text for the same value, in any order of keys.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(members) => {
-            let mut keys: Vec<&String> = members.keys().collect();
-            keys.sort_unstable();
-            out.push('{');
-            for key in keys {
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                canonical(members.get(key).unwrap_or(&Value::Null), out);
-                out.push(',');
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for item in items {
-                canonical(item, out);
-                out.push(',');
-            }
-            out.push(']');
-        }
-        plain => out.push_str(&plain.to_string()),
     }
 }
 

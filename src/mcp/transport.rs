@@ -1,12 +1,13 @@
 //! MCP over streamable HTTP, sent by bursar's client, which pays an endpoint that answers 402.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use alloy::primitives::B256;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_core::stream::BoxStream;
@@ -23,15 +24,22 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::{Sse, SseStream};
+use tokio::time::Instant;
 
+use super::beneath::Beneath;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Client, RequestBuilder};
+use crate::ledger::PurchaseId;
 use crate::payment::{PaymentRecord, retry_after};
+use crate::policy::{Denial, PriceOutcome, Rule};
+use crate::request::{PurchaseOptions, PurchaseRequest, TOOL_CALL};
 
 /// The longest message, as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;
 /// The longest excerpt of an error body that is not a message.
 const EXCERPT: usize = 1024;
+/// The largest number of purchases that wait for their call in a new session.
+const MOST_LOST: usize = 64;
 const BOTH: &str = "application/json, text/event-stream";
 
 /// Returns an `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
@@ -44,10 +52,8 @@ pub fn connect(
 ) -> Result<StreamableHttpClientTransport<HttpClient>, Error> {
     super::Server::at(endpoint)?;
     let config = StreamableHttpClientTransportConfig::with_uri(endpoint);
-    Ok(StreamableHttpClientTransport::with_client(
-        HttpClient(client.clone()),
-        config,
-    ))
+    let client = HttpClient::from(client.clone());
+    Ok(StreamableHttpClientTransport::with_client(client, config))
 }
 
 /// bursar's client as `rmcp`'s HTTP client, for a transport with your own settings.
@@ -59,11 +65,18 @@ pub fn connect(
 /// # Ok::<(), bursar::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct HttpClient(Client);
+pub struct HttpClient {
+    client: Client,
+    /// The purchases whose session was lost at the paid request, by the fingerprint of the call.
+    lost: Arc<Mutex<VecDeque<(B256, PurchaseId)>>>,
+}
 
 impl From<Client> for HttpClient {
     fn from(client: Client) -> Self {
-        Self(client)
+        Self {
+            client,
+            lost: Arc::default(),
+        }
     }
 }
 
@@ -105,7 +118,7 @@ impl HttpClient {
         token: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> RequestBuilder {
-        let mut request = self.0.request(method, uri);
+        let mut request = self.client.request(method, uri);
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -117,6 +130,51 @@ impl HttpClient {
             None => request,
         }
     }
+}
+
+impl HttpClient {
+    /// The options of a message. A call whose session was lost continues its purchase.
+    fn options(&self, beneath: Option<&Beneath>, call: B256, pays: bool) -> PurchaseOptions {
+        if !pays {
+            return PurchaseOptions::new().no_payment();
+        }
+        let mut options = beneath.map_or_else(PurchaseOptions::new, |call| call.options.clone());
+        let own = beneath.and_then(Beneath::take_lost);
+        let earlier = self.found(call).filter(|_| !options.buys_again());
+        if let (Some(purchase), Ok(None)) = (own.or(earlier), options.id()) {
+            options = options.purchase_id(purchase.as_str());
+        }
+        options
+    }
+
+    /// Takes the purchase of an equal call whose session was lost.
+    fn found(&self, call: B256) -> Option<PurchaseId> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = lost.iter().position(|(known, _)| *known == call)?;
+        lost.remove(at).map(|(_, purchase)| purchase)
+    }
+
+    /// Notes that the session was lost at a paid request. `rmcp` sends the message again in a new session.
+    fn lose(&self, beneath: Option<&Beneath>, call: B256, purchase: &PurchaseId) {
+        if let Some(beneath) = beneath {
+            beneath.set_lost(purchase.clone());
+        }
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.push_back((call, purchase.clone()));
+        if lost.len() > MOST_LOST {
+            lost.pop_front();
+        }
+    }
+}
+
+/// The error of a 402 to a message that bursar does not pay for.
+fn not_paid(method: &str) -> Error {
+    let message = format!(
+        "the MCP server asks for a payment for `{method}`; bursar pays for `{TOOL_CALL}` only, unless the policy names \
+         the method with `mcp_methods` or `Policy::pay_mcp_method`"
+    );
+    Error::denied(Box::new(Denial::new(Rule::Permission, message)))
+        .with_status(StatusCode::PAYMENT_REQUIRED)
 }
 
 impl StreamableHttpClient for HttpClient {
@@ -131,17 +189,52 @@ impl StreamableHttpClient for HttpClient {
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let attached = session.is_some();
-        let waits = matches!(message, ClientJsonRpcMessage::Request(_));
+        let (waits, method) = match &message {
+            ClientJsonRpcMessage::Request(request) => (true, request.request.method().to_owned()),
+            ClientJsonRpcMessage::Notification(_) => (false, "a notification".to_owned()),
+            _ => (false, "an answer of the client".to_owned()),
+        };
+        let pays = match self.client.payer() {
+            Some(payer) => payer.policy().pays_mcp_method(&method),
+            None => method == TOOL_CALL,
+        };
+        let beneath = Beneath::of(&message);
+        let body = serde_json::to_vec(&message)?;
+        let call = PurchaseRequest::new("POST", &uri, &body)
+            .map_err(|error| client(error.into()))?
+            .fingerprint();
         let request = self.request(Method::POST, &uri, session, token, headers);
         let request = request
             .header(ACCEPT, BOTH)
-            .header(CONTENT_TYPE, JSON_MIME_TYPE);
-        let request = request.body(serde_json::to_vec(&message)?);
-        let response = request.send().await.map_err(client)?;
+            .header(CONTENT_TYPE, JSON_MIME_TYPE)
+            .body(body)
+            .options(self.options(beneath.as_ref(), call, pays));
+        let request = match beneath.as_ref().and_then(|beneath| beneath.end) {
+            Some(end) => request.timeout(end.saturating_duration_since(Instant::now())),
+            None => request,
+        };
+        let response = match &beneath {
+            Some(beneath) if beneath.quotes => match request.quote().await.map_err(client)? {
+                PriceOutcome::Unpriced(response) => response,
+                PriceOutcome::Priced(price) => {
+                    beneath.set_price(price);
+                    return Err(client(not_paid(&method)));
+                }
+            },
+            _ => request.send().await.map_err(client)?,
+        };
+        if !pays && response.status() == StatusCode::PAYMENT_REQUIRED {
+            return Err(client(not_paid(&method).at(response.url())));
+        }
         let record = crate::http::record(&response).cloned();
-        read_post(response, waits, attached)
-            .await
-            .map_err(|failure| attribute(record.as_ref(), failure))
+        if let (Some(beneath), Some(record)) = (&beneath, &record) {
+            beneath.add(record.clone());
+        }
+        let read = read_post(response, waits, attached).await;
+        if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record) {
+            self.lose(beneath.as_ref(), call, &record.payment().purchase);
+        }
+        read.map_err(|failure| attribute(record.as_ref(), failure))
     }
 
     async fn delete_session(
@@ -221,7 +314,7 @@ async fn read_post(
     }
     let json = is_type(&response, JSON_MIME_TYPE);
     if !status.is_success() {
-        return refused(response, json, session).await;
+        return refused(response, json, session, attached).await;
     }
     if !json {
         return Err(StreamableHttpError::UnexpectedContentType(content_type(
@@ -256,6 +349,7 @@ async fn refused(
     response: Response,
     json: bool,
     session: Option<String>,
+    attached: bool,
 ) -> Result<StreamableHttpPostResponse, Failure> {
     if let Some(denied) = denied(&response) {
         return Err(denied);
@@ -264,12 +358,16 @@ async fn refused(
     let body = read(response, if json { LONGEST } else { EXCERPT })
         .await
         .unwrap_or_default();
+    let words = String::from_utf8_lossy(&body);
+    // The official server examples answer 400 when they do not know the session.
+    if status == StatusCode::BAD_REQUEST && attached && names_session(&words) {
+        return Err(StreamableHttpError::SessionExpired);
+    }
     if let Ok(message @ JsonRpcMessage::Error(_)) =
         serde_json::from_slice::<ServerJsonRpcMessage>(&body)
     {
         return Ok(StreamableHttpPostResponse::Json(message, session));
     }
-    let words = String::from_utf8_lossy(&body);
     match wait {
         None => Err(unexpected(status, &words)),
         // `rmcp`'s own error has no place for the time to wait.
@@ -279,6 +377,22 @@ async fn refused(
             Err(client(error.with_retry_after(wait)))
         }
     }
+}
+
+/// Whether the words of an error say that the server does not know the session.
+fn names_session(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("session")
+        && [
+            "not found",
+            "unknown",
+            "expired",
+            "invalid",
+            "no valid",
+            "does not exist",
+        ]
+        .iter()
+        .any(|known| words.contains(known))
 }
 
 fn denied(response: &Response) -> Option<Failure> {

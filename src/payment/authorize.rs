@@ -156,6 +156,7 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
+        self.signer()?;
         self.inner.ledger.record_pending().await?;
         if let Some(payment) = self.resume_by_id(request).await? {
             return Ok(payment);
@@ -175,6 +176,7 @@ impl Payer {
         if let Some(denial) = self.frozen_here() {
             return Err(Error::denied(Box::new(denial)));
         }
+        self.read_refusals().await?;
         let (quotes, reasons) = self.quotes(required);
         let purchase = match request.id()? {
             Some(id) => id.clone(),
@@ -216,7 +218,8 @@ impl Payer {
     async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(order.request.url());
         let facts = self.facts(order.required, order.request, quote, &path);
-        if let Some(denial) = self.inner.policy.deny(&facts) {
+        let denial = self.inner.policy.deny(&facts);
+        if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let checks = self.inner.policy.limit_check(&facts);
@@ -232,7 +235,7 @@ impl Payer {
                 "the call's time was up before anything was signed",
             ));
         }
-        let lease = self.inner.signer.time_limit().saturating_add(LEASE_MARGIN);
+        let lease = self.signer()?.time_limit().saturating_add(LEASE_MARGIN);
         let reservation = Reservation {
             purchase,
             checks: LimitCheck {
@@ -360,7 +363,7 @@ impl Payer {
             authorization,
             guard,
         };
-        let signature = match self.inner.signer.sign(&signing.authorization).await {
+        let signature = match self.signer()?.sign(&signing.authorization).await {
             Ok(signature) => signature,
             Err(error) => return Err(self.unsigned(error, signing).await),
         };
@@ -376,6 +379,7 @@ impl Payer {
                 payload,
                 again: false,
                 settled: None,
+                settled_early: false,
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),

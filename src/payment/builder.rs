@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use alloy::primitives::Address;
+
+use super::refusals::Refusals;
 use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
 use crate::clock::Clock;
@@ -106,14 +109,44 @@ impl PayerBuilder {
         self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
     }
 
+    /// Returns a payer that answers questions and signs nothing.
+    ///
+    /// It needs no part. A signer gives its address and is never called. Without a policy, every payment is denied.
+    /// Without a ledger, the payer uses an empty one in memory. A call that has to pay fails with
+    /// [`ErrorKind::NoWallet`](crate::ErrorKind::NoWallet), and the ledger reserves nothing for it.
+    ///
+    /// ```
+    /// use bursar::{Payer, Policy, PurchaseRequest, usd};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let payer = Payer::builder().policy(Policy::new().allow_network("base")).build_read_only()?;
+    /// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;
+    /// println!("{}", payer.explain(&request, usd!("0.05")).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the policy is not valid.
+    pub fn build_read_only(self) -> Result<Payer, Error> {
+        if let Some(policy) = &self.policy {
+            policy.check()?;
+        }
+        let address = self.signer.as_ref().map(AnySigner::address);
+        let policy = self.policy.clone().unwrap_or_default();
+        let ledger = self.ledger.clone().unwrap_or_else(Ledger::memory);
+        Ok(self.assemble(None, address.unwrap_or_default(), policy, ledger))
+    }
+
     /// Returns the payer.
     ///
     /// # Errors
     /// When signer, policy or ledger is missing, or the policy is not valid.
-    pub fn build(self) -> Result<Payer, Error> {
+    pub fn build(mut self) -> Result<Payer, Error> {
         let missing =
             |part: &str, how: &str| Error::builder(format!("a wallet needs a {part}; add {how}"));
-        let signer = self.signer.ok_or_else(|| {
+        let signer = self.signer.take().ok_or_else(|| {
             missing(
                 "signer",
                 ".signer(LocalSigner::from_env(\"BURSAR_PRIVATE_KEY\")?)",
@@ -121,22 +154,35 @@ impl PayerBuilder {
         })?;
         let policy = self
             .policy
+            .take()
             .ok_or_else(|| missing("policy", ".policy(Policy::new().allow_network(\"base\"))"))?;
-        let ledger = self.ledger.ok_or_else(|| {
+        let ledger = self.ledger.take().ok_or_else(|| {
             missing(
                 "ledger",
                 ".ledger(Ledger::open(\"agent.db\")?), or .ledger(Ledger::memory())",
             )
         })?;
         policy.check()?;
+        let address = signer.address();
+        Ok(self.assemble(Some(signer), address, policy, ledger))
+    }
+
+    fn assemble(
+        self,
+        signer: Option<AnySigner>,
+        address: Address,
+        policy: Policy,
+        ledger: Ledger,
+    ) -> Payer {
         let assets = policy.asset_registry();
         let ledger = match self.clock {
             Some(clock) => ledger.with_clock(clock),
             None => ledger,
         };
-        Ok(Payer {
+        Payer {
             inner: Arc::new(Inner {
                 signer,
+                address,
                 policy,
                 assets,
                 ledger,
@@ -145,7 +191,8 @@ impl PayerBuilder {
                 switch: self.switch,
                 observer: self.observer,
                 terms: TermsCache::default(),
+                refusals: Refusals::default(),
             }),
-        })
+        }
     }
 }

@@ -34,7 +34,7 @@ impl Payer {
             .cloned()
             .ok_or_else(|| wrong("the purchase's token is no longer in the registry".to_owned()))?;
         let cancellation = CancelAuthorization::new(asset, purchase.payer, purchase.nonce);
-        let signature = self.inner.signer.cancel(&cancellation).await;
+        let signature = self.signer()?.cancel(&cancellation).await;
         let signature = signature.map_err(|error| Error::from(error).of_purchase(&purchase))?;
         Ok(SignedCancellation::new(cancellation, signature))
     }

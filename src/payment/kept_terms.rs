@@ -28,7 +28,7 @@ pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<St
 fn without_queries(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let json = raw.map_or("null", RawValue::get);
     // A question mark can also be escaped.
-    if !json.contains('?') && !json.contains("\\u") {
+    if !json.contains('?') && !json.contains('\\') {
         return Some(json.into());
     }
     let mut value = serde_json::from_str(json).ok()?;

@@ -12,6 +12,7 @@ mod kept_terms;
 #[expect(clippy::module_inception, reason = "the file holds the type Payment")]
 mod payment;
 mod present;
+mod refusals;
 mod reply;
 mod resume;
 mod retry;
@@ -27,17 +28,18 @@ pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
 pub use payment::{Outcome, Payment};
-pub(crate) use present::{PaidCall, SignedTerms, present};
+pub(crate) use present::{PaidCall, SAME_REQUEST, SignedTerms, present};
 pub(crate) use reply::ReplyHead;
 #[cfg(feature = "mcp")]
 pub(crate) use reply::retry_after;
 pub use retry::RetryPolicy;
 pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 
+use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
@@ -78,7 +80,10 @@ pub struct Payer {
 }
 
 struct Inner {
-    signer: AnySigner,
+    /// `None` for a payer that only answers questions.
+    signer: Option<AnySigner>,
+    /// The address of a payer without a signer.
+    address: Address,
     policy: Policy,
     assets: AssetRegistry,
     ledger: Ledger,
@@ -87,6 +92,7 @@ struct Inner {
     switch: FreezeSwitch,
     observer: AnyObserver,
     terms: TermsCache,
+    refusals: Refusals,
 }
 
 impl fmt::Debug for Payer {
@@ -105,10 +111,21 @@ impl Payer {
         PayerBuilder::default()
     }
 
-    /// Returns the address that pays.
+    /// Returns the address that pays, or the zero address for a payer that was
+    /// [built](PayerBuilder::build_read_only) without a signer.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.inner.signer.address()
+        let signer = self.inner.signer.as_ref();
+        signer.map_or(self.inner.address, AnySigner::address)
+    }
+
+    fn signer(&self) -> Result<&AnySigner, Error> {
+        self.inner.signer.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoWallet,
+                "payment is required, and this payer has no signer; it only answers questions",
+            )
+        })
     }
 
     /// Returns the policy.

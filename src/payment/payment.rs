@@ -10,7 +10,7 @@ use tracing::field::Empty;
 
 use super::Payer;
 use super::drop_guard::DropGuard;
-use super::reply::ReplyHead;
+use super::reply::{Refusal, ReplyHead};
 use super::transport::AfterSigning;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{BodyDigest, Transition};
@@ -48,8 +48,10 @@ pub struct Payment {
     pub(super) version: Version,
     pub(super) payload: SecretString,
     pub(super) again: bool,
-    /// The receipt that the seller gave earlier, by the ledger.
+    /// The receipt that the seller gave earlier: by the ledger, or within this call.
     pub(super) settled: Option<Box<Receipt>>,
+    /// Whether this call recorded the receipt before the final answer.
+    pub(super) settled_early: bool,
 }
 
 impl fmt::Debug for Payment {
@@ -67,11 +69,12 @@ impl fmt::Debug for Payment {
 pub enum Outcome {
     /// The seller named a transaction that matches the payment.
     Settled(Box<Receipt>),
-    /// The seller answered 402.
+    /// The seller answered 402, without a matching receipt.
     Refused {
         /// The seller's reason, if it gave one: untrusted text of at most 160 characters.
         reason: Option<String>,
-        /// Whether the seller sent the transaction and has not seen it included.
+        /// Whether the answer leaves open that the payment settles: the seller has not seen the transaction
+        /// included, or the 402 has neither terms nor a receipt of a failure.
         pending: bool,
     },
     /// The seller gave another answer, without a matching receipt.
@@ -173,37 +176,46 @@ impl Payment {
         terms: Option<&PaymentRequired>,
     ) -> Outcome {
         let head = ReplyHead::http(&self.signed, status, headers);
-        self.conclude_with(head, terms, None).await
+        let refusal = head.refusal(terms, None);
+        self.conclude_with(head, refusal.as_ref(), None).await
     }
 
-    /// Records an answer over any transport, with the hash of the body of a failure.
+    /// Records an answer over any transport: the refusal that it is, if it is one, and the hash of the body of a
+    /// failure.
     pub(super) async fn conclude_with(
         &self,
         head: ReplyHead,
-        terms: Option<&PaymentRequired>,
+        refusal: Option<&Refusal>,
         body: Option<BodyDigest>,
     ) -> Outcome {
         let status = head.status;
         let (claim, answer) = head.into_parts(body);
-        let outcome = match (claim, &self.settled) {
-            (Claim::Matching(receipt), _) => Outcome::Settled(receipt),
-            (claim, _) if status == StatusCode::PAYMENT_REQUIRED => refused(claim, terms),
-            (_, Some(receipt)) => Outcome::Settled(receipt.clone()),
-            (claim, None) => Outcome::Unresolved {
+        let outcome = match (claim, refusal, &self.settled) {
+            (Claim::Matching(receipt), ..) => Outcome::Settled(receipt),
+            (_, Some(refusal), _) => Outcome::Refused {
+                reason: refusal.reason.clone(),
+                pending: refusal.is_unresolved(),
+            },
+            (_, None, Some(receipt)) => Outcome::Settled(receipt.clone()),
+            (claim, None, None) => Outcome::Unresolved {
                 reason: unproven(claim, status),
             },
         };
+        let words = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "402".to_owned());
         let transition = match &outcome {
             Outcome::Settled(receipt) => Transition::Settled {
                 transaction: receipt.transaction(),
                 answer,
             },
-            Outcome::Refused { pending: true, .. } => Transition::Unresolved {
-                reason: "settlement_pending".to_owned(),
+            Outcome::Refused {
+                reason,
+                pending: true,
+            } => Transition::Unresolved {
+                reason: words(reason),
                 answer: Some(answer),
             },
             Outcome::Refused { reason, .. } => Transition::Rejected {
-                reason: reason.clone().unwrap_or_else(|| "402".to_owned()),
+                reason: words(reason),
                 answer,
             },
             Outcome::Unresolved { reason } => Transition::Unresolved {
@@ -211,8 +223,30 @@ impl Payment {
                 answer: Some(answer),
             },
         };
+        if let Some(refusal) = refusal {
+            self.payer()
+                .note_refusal(self, refusal.failure, refusal.reason.as_deref());
+        } else if matches!(outcome, Outcome::Settled(_)) {
+            self.payer().note_settled(self);
+        }
         self.record(&transition).await;
         outcome
+    }
+
+    /// Records a receipt whose goods did not come yet, so that it cannot be lost while bursar presents the payment
+    /// again.
+    pub(super) async fn settle_early(&mut self, head: &ReplyHead) {
+        if let Claim::Matching(receipt) = &head.claim
+            && self.settled.is_none()
+        {
+            self.settled = Some(receipt.clone());
+            let settled = Transition::Settled {
+                transaction: receipt.transaction(),
+                answer: head.record(),
+            };
+            self.record(&settled).await;
+            self.settled_early = true;
+        }
     }
 
     /// Records that no answer came.
@@ -251,28 +285,12 @@ impl Payment {
             tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
         }
         let kind = match transition {
+            Transition::Settled { .. } if self.settled_early => return,
             Transition::Settled { .. } => EventKind::Settled,
             Transition::Rejected { .. } => EventKind::Rejected,
             _ => EventKind::Unresolved,
         };
         payer.emit(&self.guard.events().timed(kind, payer.now()));
-    }
-}
-
-fn refused(claim: Claim, terms: Option<&PaymentRequired>) -> Outcome {
-    let pending = claim.is_pending();
-    let claimed = match claim {
-        Claim::Other(claim) => claim.error_reason.or(claim.error_message),
-        _ => None,
-    };
-    let reason = claimed.or_else(|| {
-        terms
-            .and_then(PaymentRequired::error)
-            .map(ToOwned::to_owned)
-    });
-    Outcome::Refused {
-        reason: reason.as_deref().map(text::excerpt),
-        pending,
     }
 }
 
@@ -286,8 +304,7 @@ fn unproven(claim: Claim, status: StatusCode) -> String {
         }
         Claim::Other(claim) => {
             let reason = claim
-                .error_reason
-                .as_deref()
+                .reason()
                 .map_or_else(|| "no reason".to_owned(), text::excerpt);
             format!("status {status} with a receipt of failure: {reason}")
         }

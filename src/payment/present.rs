@@ -9,13 +9,14 @@ use std::time::Duration;
 use http::StatusCode;
 use tracing::Instrument;
 
-use super::reply::ReplyHead;
-use super::transport::{AfterSigning, PaymentRecord, Reply, Transport};
+use super::reply::{Refusal, ReplyHead, Source};
+use super::transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 use super::{Deadline, Outcome, Payer, Payment, RetryPolicy};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::request::PurchaseRequest;
-use crate::x402::PaymentRequired;
+use crate::text;
+use crate::x402::{Failure, PaymentRequired, SignedPayment};
 
 /// The longest `Retry-After` that bursar waits for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ impl PaidCall {
     }
 }
 
-/// Presents a payment until the answer is certain or the retry policy ends, and records the outcome.
+/// Presents a payment until the goods are there or the retry policy ends, and records the outcome.
 ///
 /// Every error that this returns comes from the payment, so it knows whether money may have moved.
 pub(crate) async fn present<T: Transport>(
@@ -84,22 +85,25 @@ pub(crate) async fn present<T: Transport>(
     let mut payment = payment;
     let mut new_terms = u8::from(call.request.accepts_new_terms());
     loop {
-        let (head, body) = match answered(transport, &payment, &call).await {
+        let (answer, body) = match answered(transport, &mut payment, &call).await {
             Ok(answered) => answered,
             Err(error) => {
                 payment.lost(error.message()).await;
                 call.update_cache(&payment, false);
+                let error = error.and(&again_hint(&payment));
                 return Err(payment.fail(error).at(call.request.url()));
             }
         };
+        let Final { head, refusal } = answer;
         let status = head.status;
         let outcome = payment
-            .conclude_with(head, body.terms.as_ref(), body.digest)
+            .conclude_with(head, refusal.as_ref(), body.digest)
             .await;
-        match (outcome, body.terms) {
-            (Outcome::Refused { pending: false, .. }, Some(terms))
-                if new_terms > 0 || call.has_stale_terms(&terms) =>
-            {
+        if let Some(refusal) = refusal {
+            if let Some(terms) = body.terms.filter(|terms| {
+                refusal.failure != Failure::Uncertain
+                    && (new_terms > 0 || call.has_stale_terms(terms))
+            }) {
                 if call.has_stale_terms(&terms) {
                     payment.payer().block_cached_terms(&call.request);
                 } else {
@@ -107,28 +111,26 @@ pub(crate) async fn present<T: Transport>(
                 }
                 payment = sign_new_terms(&payment, &terms, &call.request).await?;
                 call.terms = Some(SignedTerms::named(terms, payment.payer().now()));
+                continue;
             }
-            (Outcome::Refused { reason, pending }, terms) => {
-                call.update_cache(&payment, false);
-                let error = refusal(&payment, reason, pending, terms.is_some());
-                return Err(payment
-                    .fail(error.with_status(status))
-                    .at(call.request.url()));
-            }
-            (outcome, _) => {
-                let receipt = match outcome {
-                    Outcome::Settled(receipt) => Some(receipt),
-                    _ => None,
-                };
-                let settled = receipt.is_some() && status.is_success() && !payment.is_again();
-                call.update_cache(&payment, settled);
-                let record = PaymentRecord::new(&payment, receipt);
-                return match body.answer {
-                    Some(answer) => Ok((answer, record)),
-                    None => Err(record.fail(asks_again(status)).at(call.request.url())),
-                };
-            }
+            call.update_cache(&payment, false);
+            let error = refused(&payment, refusal).with_status(status);
+            return Err(payment.fail(error).at(call.request.url()));
         }
+        let receipt = match outcome {
+            Outcome::Settled(receipt) => Some(receipt),
+            _ => None,
+        };
+        let settled = receipt.is_some() && status.is_success() && !payment.is_again();
+        call.update_cache(&payment, settled);
+        let record = PaymentRecord::new(&payment, receipt, body.words.as_deref());
+        return match body.answer {
+            Some(answer) => Ok((answer, record)),
+            None => {
+                let error = asks_again(status, body.words.as_deref()).and(&again_hint(&payment));
+                Err(record.fail(error).at(call.request.url()))
+            }
+        };
     }
 }
 
@@ -150,48 +152,107 @@ async fn sign_new_terms(
     signed.map_err(|error| payment.fail(error))
 }
 
+/// The final answer to a payment.
+struct Final {
+    head: ReplyHead,
+    refusal: Option<Refusal>,
+}
+
+/// An answer whose body is read if it is a 402: the reason can be there alone.
+struct Received<A> {
+    answer: Final,
+    body: Body<A>,
+}
+
+enum Body<A> {
+    Unread(A),
+    Read(ReplyBody<A>),
+}
+
+impl<A> Received<A> {
+    fn is_temporary(&self) -> bool {
+        let Final { head, refusal } = &self.answer;
+        head.is_temporary()
+            || refusal
+                .as_ref()
+                .is_some_and(|refusal| refusal.failure == Failure::Uncertain)
+    }
+
+    fn is_refusal(&self) -> bool {
+        self.answer.refusal.is_some() && !self.is_temporary()
+    }
+}
+
 /// The final answer, with its body.
 async fn answered<T: Transport>(
     transport: &mut T,
-    payment: &Payment,
+    payment: &mut Payment,
     call: &PaidCall,
-) -> Result<(ReplyHead, super::transport::ReplyBody<T::Answer>), AfterSigning> {
-    let Reply { head, answer } = deliver(transport, payment, call).await?;
-    let body = transport.read_body(head.status, answer).await?;
-    Ok((head, body))
+) -> Result<(Final, ReplyBody<T::Answer>), AfterSigning> {
+    let Received { answer, body } = deliver(transport, payment, call).await?;
+    let body = match body {
+        Body::Read(body) => body,
+        Body::Unread(unread) => transport.read_body(answer.head.status, unread).await?,
+    };
+    Ok((answer, body))
 }
 
-/// Sends the payment, and sends it again while the answer is uncertain and the retry policy allows it.
-///
-/// Most sellers refuse a payment that they have settled. A refusal after an uncertain answer therefore says nothing
-/// new, and the uncertain answer is the final one.
-async fn deliver<T: Transport>(
+/// Sends the payment once.
+async fn attempt<T: Transport>(
     transport: &mut T,
     payment: &Payment,
+) -> Result<Received<T::Answer>, AfterSigning> {
+    let Reply { head, answer } = transport.send_payment(payment).await?;
+    if head.status != StatusCode::PAYMENT_REQUIRED {
+        return Ok(Received {
+            answer: Final {
+                head,
+                refusal: None,
+            },
+            body: Body::Unread(answer),
+        });
+    }
+    let body = transport.read_body(head.status, answer).await?;
+    let refusal = head.refusal(body.terms.as_ref(), body.words.as_deref());
+    Ok(Received {
+        answer: Final { head, refusal },
+        body: Body::Read(body),
+    })
+}
+
+/// Sends the payment, and sends it again while the goods may still come and the retry policy allows it.
+///
+/// Most sellers refuse a payment that they have settled. A refusal after such an answer therefore says nothing new, and
+/// the earlier answer is the final one.
+async fn deliver<T: Transport>(
+    transport: &mut T,
+    payment: &mut Payment,
     call: &PaidCall,
-) -> Result<Reply<T::Answer>, AfterSigning> {
-    let mut earlier: Option<Result<Reply<T::Answer>, AfterSigning>> = None;
+) -> Result<Received<T::Answer>, AfterSigning> {
+    let mut earlier: Option<Result<Received<T::Answer>, AfterSigning>> = None;
     let mut attempts = 0_u32;
     loop {
         attempts = attempts.saturating_add(1);
         let span = payment.attempt_span(attempts);
-        let reply = while_leased(payment, transport.send_payment(payment))
+        let reply = while_leased(payment, attempt(transport, payment))
             .instrument(span.clone())
             .await;
         if let Ok(reply) = &reply {
-            span.record("status", reply.head.status.as_u16());
+            span.record("status", reply.answer.head.status.as_u16());
         }
         if let Some(earlier) = earlier.take()
-            && reply.as_ref().is_ok_and(|reply| reply.head.is_refusal())
+            && reply.as_ref().is_ok_and(Received::is_refusal)
         {
             return earlier;
         }
         let closed = transport.is_closed();
-        let head = reply.as_ref().map(|reply| &reply.head);
-        let wait = wait_before_retry(head, payment, call, attempts).await;
+        let wait = wait_before_retry(reply.as_ref(), payment, call, attempts).await;
         let Some(wait) = wait.filter(|_| !closed) else {
             return reply;
         };
+        if let Ok(reply) = &reply {
+            payment.settle_early(&reply.answer.head).await;
+        }
         if payment.renew_lease().await.is_err() {
             return reply;
         }
@@ -201,20 +262,20 @@ async fn deliver<T: Transport>(
 }
 
 /// The time to wait before the payment is sent again, if it is to be sent again.
-async fn wait_before_retry(
-    reply: Result<&ReplyHead, &AfterSigning>,
+async fn wait_before_retry<A>(
+    reply: Result<&Received<A>, &AfterSigning>,
     payment: &Payment,
     call: &PaidCall,
     attempts: u32,
 ) -> Option<Duration> {
-    let (uncertain, retry_after) = match reply {
+    let (temporary, retry_after) = match reply {
         Err(error) => (
             matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
             error.retry_after(),
         ),
-        Ok(head) => (head.is_uncertain(), head.retry_after),
+        Ok(reply) => (reply.is_temporary(), reply.answer.head.retry_after),
     };
-    if !uncertain {
+    if !temporary {
         return None;
     }
     let backoff = call.retry.backoff(attempts)?;
@@ -247,34 +308,75 @@ async fn while_leased<T>(
     }
 }
 
-/// A 402 that answers a payment.
-fn refusal(payment: &Payment, reason: Option<String>, pending: bool, new_terms: bool) -> Error {
-    let (kind, message) = if pending {
-        (
+/// The error of a payment that the seller refused.
+fn refused(payment: &Payment, refusal: Refusal) -> Error {
+    let words = refusal.reason.as_deref().unwrap_or("no reason given");
+    let kind = if refusal.tried_to_settle() {
+        ErrorKind::SettlementFailed
+    } else {
+        ErrorKind::Rejected
+    };
+    let (kind, message) = match (refusal.failure, refusal.source) {
+        (Failure::Uncertain, _) => (
             ErrorKind::SettlementPending,
-            "the seller sent the transaction and has not seen it included",
-        )
-    } else if new_terms {
-        (ErrorKind::Rejected, "the seller refused the payment")
-    } else {
-        (
-            ErrorKind::SettlementFailed,
-            "the seller says that it could not settle",
-        )
+            format!("the seller does not know yet whether the payment settled: {words}"),
+        ),
+        (Failure::WalletEmpty, _) => {
+            let SignedPayment { payer, amount, .. } = payment.payment();
+            let (symbol, network) = (amount.asset().symbol(), amount.asset().network());
+            let message = format!(
+                "the seller says that the wallet {payer} has too little {symbol} on {network}: {words}; send {symbol} to it, and try again"
+            );
+            (kind, message)
+        }
+        (Failure::Permanent, _) => (
+            kind,
+            format!(
+                "the seller refused the payment: {words}; it will refuse every payment like this one"
+            ),
+        ),
+        (Failure::Refused, Source::Other) => (
+            kind,
+            format!("the seller answered the payment with 402 and no terms: {words}"),
+        ),
+        (Failure::Refused, _) if kind == ErrorKind::SettlementFailed => (
+            kind,
+            format!("the seller says that it could not settle: {words}"),
+        ),
+        (Failure::Refused, _) => (kind, format!("the seller refused the payment: {words}")),
     };
-    // A seller may refuse a payment that it took before.
-    let earlier = if payment.is_again() {
-        "; the payment was signed earlier, and may have been taken"
-    } else {
-        ""
+    Error::new(kind, message)
+        .and(&again_hint(payment))
+        .with_reason(refusal.reason)
+}
+
+/// The way to the goods, and the way to buy again.
+pub(crate) const SAME_REQUEST: &str = "the same request presents this payment again until it expires; \
+    to buy again on purpose, use `allow_duplicate`";
+
+/// The rest of an error's message: whether the payment was taken, and the way to buy again on purpose.
+fn again_hint(payment: &Payment) -> String {
+    let taken = match (&payment.settled, payment.is_again()) {
+        (Some(receipt), _) => format!(
+            "the seller took this payment in {} and did not deliver; ",
+            receipt.transaction()
+        ),
+        // A seller may refuse a payment that it took before.
+        (None, true) => "the payment was signed earlier, and may have been taken; ".to_owned(),
+        (None, false) => String::new(),
     };
-    let words = reason.as_deref().unwrap_or("no reason given");
-    Error::new(kind, format!("{message}: {words}{earlier}")).with_reason(reason)
+    format!("{taken}{SAME_REQUEST}")
 }
 
 /// A 402 with a receipt that proves the payment. The caller does not receive it, because a client could pay its terms
 /// again.
-fn asks_again(status: StatusCode) -> Error {
-    let message = "the seller asks again for what its own receipt says is paid";
-    Error::new(ErrorKind::Rejected, message).with_status(status)
+fn asks_again(status: StatusCode, words: Option<&str>) -> Error {
+    let words = words.map(text::excerpt);
+    let message = match &words {
+        Some(words) => format!("the seller took the payment and answered {status}: {words}"),
+        None => format!("the seller took the payment and answered {status} without a reason"),
+    };
+    Error::new(ErrorKind::Rejected, message)
+        .with_status(status)
+        .with_reason(words)
 }

@@ -7,11 +7,50 @@ use http::{HeaderMap, StatusCode};
 
 use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
 use crate::text;
-use crate::x402::{Claim, SignedPayment};
-use crate::x402::{SettlementResponse, WireError};
+use crate::x402::{Claim, Failure, PaymentRequired, SettlementResponse, SignedPayment, WireError};
 
 /// Longest link that the ledger keeps.
 const LONGEST_LINK: usize = 2048;
+
+/// A 402 that answers a payment and has no matching receipt.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) source: Source,
+    pub(super) failure: Failure,
+    /// The seller's words, cut and tamed.
+    pub(super) reason: Option<String>,
+}
+
+/// The part of a 402 that holds the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A receipt of a failure: somebody tried to settle, or refused to.
+    Receipt,
+    /// New terms: the seller refuses the payment before it settles.
+    Terms,
+    /// Neither. The 402 can come from a gateway, or from the seller's own supplier.
+    Other,
+}
+
+impl Refusal {
+    /// Whether somebody tried to settle and failed, by the receipt's own words.
+    pub(super) fn tried_to_settle(&self) -> bool {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        self.source == Source::Receipt
+            && (!reason.starts_with("invalid_") || reason.contains("transaction"))
+    }
+
+    /// Whether the seller may have taken the payment all the same.
+    pub(super) fn is_unresolved(&self) -> bool {
+        self.failure == Failure::Uncertain || self.source == Source::Other
+    }
+}
+
+/// Whether the words only say that a payment is required, as every 402 does.
+fn is_generic(error: &str) -> bool {
+    let words = error.to_ascii_lowercase().replace(['_', '-'], " ");
+    words == "payment required" || words.ends_with("header is required")
+}
 
 /// The head of a seller's answer, over any transport. The receipt in it is decoded once.
 #[derive(Debug)]
@@ -45,9 +84,10 @@ impl ReplyHead {
             body: None,
         };
         let temporary = match status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                true
-            }
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::CONFLICT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS => true,
             status => status.is_server_error(),
         };
         Self {
@@ -73,28 +113,53 @@ impl ReplyHead {
         let claim = Claim::of(payment, receipt);
         Self {
             status,
-            temporary: claim.is_pending(),
+            temporary: false,
             claim,
             retry_after: None,
             record,
         }
     }
 
-    /// Whether the answer leaves open that the payment was settled, and the same bytes may bring the goods.
-    /// An answer with a matching receipt is certain, whatever its status.
-    pub(crate) fn is_uncertain(&self) -> bool {
-        let open = match self.status {
-            StatusCode::PAYMENT_REQUIRED => self.claim.is_pending(),
-            _ => self.temporary,
-        };
-        open && !self.claim.is_matching()
+    /// Whether the same bytes may bring the goods: the answer is temporary, or it leaves open that the payment
+    /// settles. A seller that settled the payment may deliver at the next attempt.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.temporary || self.claim.is_pending()
     }
 
-    /// Whether the seller refuses the payment.
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.status == StatusCode::PAYMENT_REQUIRED
-            && !self.claim.is_pending()
-            && !self.claim.is_matching()
+    /// Returns why the seller refuses the payment, if the answer is a 402 without a matching receipt.
+    pub(super) fn refusal(
+        &self,
+        terms: Option<&PaymentRequired>,
+        words: Option<&str>,
+    ) -> Option<Refusal> {
+        if self.status != StatusCode::PAYMENT_REQUIRED || self.claim.is_matching() {
+            return None;
+        }
+        let failed = self.claim.failed();
+        let (source, reason) = match (failed.and_then(SettlementResponse::reason), terms) {
+            (Some(reason), _) => (Source::Receipt, Some(reason)),
+            (None, Some(terms)) => {
+                let named = terms.error().filter(|error| !is_generic(error));
+                (Source::Terms, named.or(words).or_else(|| terms.error()))
+            }
+            (None, None) if failed.is_some() => (Source::Receipt, words),
+            (None, None) => (Source::Other, words),
+        };
+        let failure = match (source, reason) {
+            (_, None) => Failure::Refused,
+            (Source::Other, Some(text)) => Failure::of_foreign(text),
+            (_, Some(text)) => Failure::of(text),
+        };
+        Some(Refusal {
+            source,
+            failure,
+            reason: reason.map(text::excerpt),
+        })
+    }
+
+    /// Returns the answer as the ledger keeps it, without its body.
+    pub(super) fn record(&self) -> SellerAnswer {
+        self.record.clone()
     }
 
     /// Returns the receipt, and the answer as the ledger keeps it.

@@ -1,5 +1,7 @@
 //! Presenting a payment that an earlier call signed.
 
+use std::future::Future;
+
 use secrecy::ExposeSecret;
 
 use super::drop_guard::{DropGuard, Stage};
@@ -14,6 +16,24 @@ use crate::x402;
 use crate::x402::{Receipt, SignedPayment};
 
 impl Payer {
+    /// Records that the body of the answer to a payment broke. An identical request then presents the payment again.
+    pub(crate) fn body_lost(
+        self,
+        payment: &SignedPayment,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let key = PurchaseKey::new(payment.payer, payment.purchase.clone());
+        async move {
+            let lost = Transition::BodyLost {
+                reason: "the body of the answer broke".to_owned(),
+            };
+            let ledger = &self.inner.ledger;
+            if let Err(error) = ledger.record(&key, &lost, self.now()).await {
+                tracing::error!(%error, purchase = %key.id, "the ledger did not record a lost body yet");
+                ledger.add_pending(key, lost);
+            }
+        }
+    }
+
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.
     pub(super) async fn resume_by_id(
         &self,
@@ -42,7 +62,7 @@ impl Payer {
 
     /// The purchase that the ledger holds under the caller's id.
     async fn stored(&self, request: &PurchaseRequest) -> Result<Option<Purchase>, Error> {
-        let Some(id) = request.id()? else {
+        let Some(id) = request.id()?.filter(|_| self.inner.signer.is_some()) else {
             return Ok(None);
         };
         self.inner.ledger.record_pending().await?;
@@ -151,6 +171,7 @@ impl Payer {
         };
         let settled = purchase
             .transaction
+            .or(purchase.verified_transaction)
             .filter(|_| purchase.state == State::Settled);
         let settled =
             settled.map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction)));
@@ -162,6 +183,7 @@ impl Payer {
             payload,
             again: true,
             settled,
+            settled_early: false,
         })
     }
 }

@@ -8,6 +8,7 @@ use super::Payment;
 use super::reply::ReplyHead;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::ledger::BodyDigest;
+use crate::text;
 use crate::x402::PaymentRequired;
 use crate::x402::{Receipt, SignedPayment};
 
@@ -50,8 +51,22 @@ pub(crate) struct ReplyBody<A> {
     pub(crate) terms: Option<PaymentRequired>,
     /// The hash of the body of a failure.
     pub(crate) digest: Option<BodyDigest>,
+    /// The words of the seller in the body of a failure: untrusted, and maybe long.
+    pub(crate) words: Option<String>,
     /// The answer for the caller. `None` for a 402 whose terms were read or cannot be read.
     pub(crate) answer: Option<A>,
+}
+
+impl<A> ReplyBody<A> {
+    /// The body of an answer that is not a failure: the caller reads it.
+    pub(crate) const fn unread(answer: A) -> Self {
+        Self {
+            terms: None,
+            digest: None,
+            words: None,
+            answer: Some(answer),
+        }
+    }
 }
 
 /// An error that happened after a payment was signed.
@@ -81,6 +96,10 @@ impl AfterSigning {
         self.0.retry_after()
     }
 
+    pub(super) fn and(self, rest: &str) -> Self {
+        Self(self.0.and(rest))
+    }
+
     pub(super) fn of_payment(self, payment: &SignedPayment, receipt: Option<&Receipt>) -> Error {
         self.0.of_payment(payment, receipt)
     }
@@ -91,14 +110,25 @@ impl AfterSigning {
 pub(crate) struct PaymentRecord {
     payment: SignedPayment,
     receipt: Option<Box<Receipt>>,
+    /// The words of the seller in the body of a failure, cut and tamed.
+    words: Option<String>,
 }
 
 impl PaymentRecord {
-    pub(super) fn new(payment: &Payment, receipt: Option<Box<Receipt>>) -> Self {
+    pub(super) fn new(
+        payment: &Payment,
+        receipt: Option<Box<Receipt>>,
+        words: Option<&str>,
+    ) -> Self {
         Self {
             payment: payment.payment().clone(),
             receipt,
+            words: words.map(text::excerpt),
         }
+    }
+
+    pub(crate) fn words(&self) -> Option<&str> {
+        self.words.as_deref()
     }
 
     pub(crate) const fn payment(&self) -> &SignedPayment {

@@ -515,6 +515,24 @@ impl Policy {
         self
     }
 
+    /// Sets how long bursar signs nothing after three refusals in a row that another signature cannot change. The
+    /// default is 20 minutes; zero switches the pause off.
+    ///
+    /// The refusals are those of an empty wallet, for its network and token, and those of a seller that refuses every
+    /// such payment. Each further refusal doubles the time, up to six hours. A settled payment ends the pause.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use bursar::Policy;
+    ///
+    /// let policy = Policy::new().refusal_pause(Duration::from_secs(5 * 60));
+    /// ```
+    #[must_use]
+    pub const fn refusal_pause(mut self, pause: Duration) -> Self {
+        self.refusal_pause = pause;
+        self
+    }
+
     fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
         for kind in limits.kinds {
             match kind {

@@ -39,6 +39,8 @@ const MAX_VALIDITY: Duration = Duration::from_secs(300);
 pub(crate) const SHORTEST_VALIDITY: Duration = Duration::from_secs(6);
 /// The default of the time that an approver can take.
 const APPROVAL_TIME: Duration = Duration::from_secs(120);
+/// The default of the pause after refusals that another signature cannot change.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(20 * 60);
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Thirty days: a rolling window has a fixed length.
@@ -80,8 +82,10 @@ pub struct Policy {
     defaults: bool,
     queries_stored: bool,
     approval_time: Duration,
+    refusal_pause: Duration,
     freeze_switch: Option<PathBuf>,
     refunds_make_room: bool,
+    mcp_methods: Vec<String>,
     errors: Vec<PolicyError>,
 }
 
@@ -154,8 +158,10 @@ impl Policy {
             defaults: true,
             queries_stored: false,
             approval_time: APPROVAL_TIME,
+            refusal_pause: REFUSAL_PAUSE,
             freeze_switch: None,
             refunds_make_room: false,
+            mcp_methods: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -270,6 +276,11 @@ impl Policy {
     #[must_use]
     pub const fn time_to_approve(&self) -> Duration {
         self.approval_time
+    }
+
+    /// Returns how long bursar signs nothing after refusals that another signature cannot change.
+    pub(crate) const fn time_after_refusals(&self) -> Duration {
+        self.refusal_pause
     }
 
     /// Returns the longest validity of an authorization for this origin.

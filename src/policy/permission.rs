@@ -122,6 +122,30 @@ impl Policy {
         self
     }
 
+    /// Also pays for this method of MCP servers whose endpoint answers 402, such as `initialize` or `tools/list`.
+    ///
+    /// bursar pays for `tools/call` only, unless you name another method. This is about requests through
+    /// `bursar::mcp::connect`. All limits hold for them.
+    ///
+    /// ```
+    /// use bursar::Policy;
+    ///
+    /// let policy = Policy::new().allow_network("base").pay_mcp_method("initialize");
+    /// # policy.check()?;
+    /// # Ok::<(), bursar::policy::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn pay_mcp_method(mut self, method: impl Into<String>) -> Self {
+        self.mcp_methods.push(method.into());
+        self
+    }
+
+    /// Returns whether the policy pays for this method of an MCP server.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn pays_mcp_method(&self, method: &str) -> bool {
+        method == crate::request::TOOL_CALL || self.mcp_methods.iter().any(|named| named == method)
+    }
+
     pub(crate) const fn has_permissions(&self) -> bool {
         !self.permissions.is_empty()
     }

@@ -74,9 +74,15 @@ impl Facts<'_> {
         if self.request.origin().begins(claimed) {
             return None;
         }
-        // An MCP tool has its own URL, `mcp://tool/NAME`, on any origin.
-        if self.request.url().path().strip_prefix('/') == Some(claimed)
-            && claimed.starts_with("mcp://tool/")
+        // An MCP tool has a URL of its own on any origin: `mcp://tool/NAME` or `x402://NAME`.
+        let named = claimed
+            .strip_prefix("mcp://")
+            .or_else(|| claimed.strip_prefix("x402://"))
+            .and_then(|name| name.trim_end_matches('/').rsplit('/').next());
+        let path = self.request.url().path();
+        if let Some(name) = named
+            && let Some(tool) = path.strip_prefix("/mcp://tool/")
+            && (tool == name || path == super::tool_path(name))
         {
             return None;
         }

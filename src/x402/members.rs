@@ -25,7 +25,58 @@ impl std::ops::Deref for Text<'_> {
 
 /// The members of a JSON object, in the order of the JSON.
 #[derive(Debug, Default)]
-pub(super) struct Members<'a>(pub(super) Vec<(Text<'a>, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<Member<'a>>);
+
+/// A name and its value.
+#[derive(Debug)]
+pub(super) struct Member<'a> {
+    name: Text<'a>,
+    spelling: Spelling,
+    pub(super) value: &'a RawValue,
+}
+
+impl Member<'_> {
+    /// Returns whether the name is the wanted one, apart from its case, `_` and `-`.
+    pub(super) fn is(&self, wanted: &str) -> bool {
+        self.spelling.letters() == wanted.as_bytes()
+    }
+
+    fn is_any(&self, wanted: &[&str]) -> bool {
+        wanted.iter().any(|wanted| self.is(wanted))
+    }
+}
+
+/// The letters of a name in lower case, without `_` and `-`. A name that is longer than every wanted one has none.
+#[derive(Debug)]
+struct Spelling {
+    length: usize,
+    letters: [u8; LONGEST_NAME],
+}
+
+/// No wanted name is longer.
+const LONGEST_NAME: usize = 20;
+
+impl Spelling {
+    fn of(name: &str) -> Self {
+        let mut spelling = Self {
+            length: 0,
+            letters: [0; LONGEST_NAME],
+        };
+        for byte in name.bytes().filter(|byte| !matches!(byte, b'_' | b'-')) {
+            let Some(place) = spelling.letters.get_mut(spelling.length) else {
+                spelling.length = 0;
+                break;
+            };
+            *place = byte.to_ascii_lowercase();
+            spelling.length = spelling.length.saturating_add(1);
+        }
+        spelling
+    }
+
+    fn letters(&self) -> &[u8] {
+        self.letters.get(..self.length).unwrap_or_default()
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -39,8 +90,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Vec::with_capacity(8);
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
+                while let Some((name, value)) = map.next_entry::<Text<'_>, _>()? {
+                    let spelling = Spelling::of(&name);
+                    members.push(Member {
+                        name,
+                        spelling,
+                        value,
+                    });
                 }
                 Ok(Members(members))
             }
@@ -59,7 +115,7 @@ impl<'a> Members<'a> {
     }
 
     pub(super) fn has(&self, wanted: &str) -> bool {
-        self.0.iter().any(|(name, _)| is_spelling(name, wanted))
+        self.0.iter().any(|member| member.is(wanted))
     }
 
     /// Returns the value of a member. Each name is in lower case and without separators, and also finds `pay_to` and
@@ -69,22 +125,22 @@ impl<'a> Members<'a> {
     }
 
     fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, WireError> {
-        let mut found: Option<(&str, &'a RawValue)> = None;
-        for (name, value) in &self.0 {
-            if !names.iter().any(|wanted| is_spelling(name, wanted)) || value.get() == "null" {
+        let mut found: Option<&Member<'a>> = None;
+        for member in &self.0 {
+            if !member.is_any(names) || member.value.get() == "null" {
                 continue;
             }
             match found {
-                Some((first, other)) if !is_same(other, value) => {
-                    let (first, second) = (excerpt(first), excerpt(name));
+                None => found = Some(member),
+                Some(first) if is_same(first.value, member.value) => {}
+                Some(first) => {
+                    let (first, second) = (excerpt(&first.name), excerpt(&member.name));
                     let message = format!("`{first}` and `{second}` have different values");
                     return Err(WireError::Ambiguous(message));
                 }
-                Some(_) => {}
-                None => found = Some((name, value)),
             }
         }
-        Ok(found)
+        Ok(found.map(|member| (&*member.name, member.value)))
     }
 
     /// Returns a string, or a number as the seller wrote it.
@@ -104,18 +160,6 @@ impl<'a> Members<'a> {
     pub(super) fn words(&self, names: &[&str]) -> Option<String> {
         Some(self.text(names).ok()??.0.into_owned())
     }
-}
-
-/// Returns whether a name is the wanted one, apart from its case, `_` and `-`.
-pub(super) fn is_spelling(name: &str, wanted: &str) -> bool {
-    if name.eq_ignore_ascii_case(wanted) {
-        return true;
-    }
-    let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-    name.len() > wanted.len()
-        && letters
-            .map(|byte| byte.to_ascii_lowercase())
-            .eq(wanted.bytes())
 }
 
 /// Returns a string, or the digits of a number.

@@ -5,6 +5,7 @@
 
 mod codec;
 mod extensions;
+mod failure;
 mod members;
 mod offer;
 mod payload;
@@ -12,9 +13,11 @@ mod quote;
 mod receipt;
 mod required;
 mod settlement;
+mod words;
 
 pub(crate) use codec::{MAX_BODY, decode_header, encode_header};
 pub(crate) use extensions::Extensions;
+pub(crate) use failure::Failure;
 pub use offer::Offer;
 pub(crate) use offer::Terms;
 pub(crate) use payload::{ExactPayload, decode_authorization, encode_payment, version_1_header};
@@ -24,6 +27,7 @@ pub use receipt::{Receipt, SignedPayment};
 pub(crate) use required::Carrier;
 pub use required::PaymentRequired;
 pub use settlement::SettlementResponse;
+pub(crate) use words::words;
 
 use http::HeaderName;
 

@@ -120,7 +120,7 @@ pub(crate) fn encode_payment(
         return version_1(&terms.scheme, &terms.network, proof);
     }
     let repeated = repeated(required, offer);
-    let mut json = serde_json::to_vec(&V2 {
+    let payment = V2 {
         x402_version: 2,
         payload: proof,
         extensions: repeated.extensions.map(|declared| Extensions {
@@ -129,7 +129,9 @@ pub(crate) fn encode_payment(
         }),
         resource: repeated.resource.as_deref(),
         accepted: offer.raw(),
-    })?;
+    };
+    let mut json = Vec::with_capacity(repeated.length);
+    serde_json::to_writer(&mut json, &payment)?;
     if required.carrier == Carrier::Body {
         json.push(ALSO_VERSION_1);
     }

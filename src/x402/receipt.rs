@@ -111,12 +111,19 @@ impl Receipt {
         }
     }
 
-    /// Returns the transaction, if the claim is a success that names one, and the network and the payer of the payment.
+    /// Returns the transaction, if the claim is a success that names one.
+    ///
+    /// Sellers leave out the network and the payer, or write empty strings. A wrong network or payer is the receipt of
+    /// another payment.
     fn matching_transaction(payment: &SignedPayment, claim: &SettlementResponse) -> Option<B256> {
-        let network: Network = claim.network.parse().ok()?;
-        let payer: Address = claim.payer.as_deref()?.parse().ok()?;
-        let transaction: B256 = claim.transaction.strip_prefix("0x")?.parse().ok()?;
-        let ours = claim.success && network == payment.network() && payer == payment.payer;
+        let is_network = |name: &str| name.parse() == Ok(payment.network());
+        let is_payer = |payer: &str| payer.parse() == Ok(payment.payer);
+        let payer = claim.payer.as_deref().unwrap_or_default();
+        let ours = claim.success
+            && (claim.network.is_empty() || is_network(&claim.network))
+            && (payer.is_empty() || is_payer(payer));
+        let hash = &claim.transaction;
+        let transaction = hash.strip_prefix("0x").unwrap_or(hash).parse().ok()?;
         ours.then_some(transaction)
     }
 }
@@ -155,8 +162,16 @@ impl Claim {
         matches!(self, Self::Matching(_))
     }
 
-    /// Whether the seller sent the transaction and has not seen it included.
+    /// Returns the receipt of a failure.
+    pub(crate) fn failed(&self) -> Option<&SettlementResponse> {
+        match self {
+            Self::Other(claim) if !claim.success => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// Whether the receipt leaves open that the payment settles.
     pub(crate) fn is_pending(&self) -> bool {
-        matches!(self, Self::Other(claim) if claim.is_pending())
+        self.failed().is_some_and(SettlementResponse::is_pending)
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::members::{Members, is_same, is_spelling};
+use super::members::{Members, is_same};
 use super::{Offer, Version, WireError, codec};
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
@@ -212,10 +212,11 @@ fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
         return Ok(outer);
     }
     let mut found: Option<(&RawValue, Members<'_>)> = None;
-    for (name, raw) in &outer.0 {
+    for member in &outer.0 {
+        let raw = member.value;
         let mut envelopes = ENVELOPES.split(' ');
         let Some(Ok(inner)) = envelopes
-            .any(|envelope| is_spelling(name, envelope))
+            .any(|envelope| member.is(envelope))
             .then(|| Members::of(raw))
         else {
             continue;
@@ -231,7 +232,7 @@ fn opened(outer: Members<'_>, depth: u8) -> Result<Members<'_>, WireError> {
             let message = "the answer has two sets of terms";
             return Err(WireError::Ambiguous(message.to_owned()));
         }
-        found = Some((*raw, inner));
+        found = Some((raw, inner));
     }
     Ok(found.map_or(outer, |(_, inner)| inner))
 }

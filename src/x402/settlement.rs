@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::members::Members;
-use super::{RECEIPTS, WireError, codec};
+use super::{Failure, RECEIPTS, WireError, codec};
 use crate::money::Network;
 
 /// The decoded `PAYMENT-RESPONSE` or `X-PAYMENT-RESPONSE` header.
@@ -133,14 +133,27 @@ impl SettlementResponse {
         }
     }
 
-    /// Returns whether the seller has sent the transaction and has not seen it in a block.
+    /// Returns whether the receipt leaves open that the payment settles: the seller sent the transaction
+    /// and has not seen it in a block, or could not ask the chain.
     ///
     /// Such a payment has not failed. bursar presents the same payment again and signs no other.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.success
-            && self.error_reason.as_deref() == Some("settlement_pending")
-            && !self.transaction.is_empty()
+        self.failure() == Some(Failure::Uncertain)
+    }
+
+    /// Returns the consequence of the reason, unless the receipt reports a success.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        (!self.success).then(|| Failure::of(self.reason().unwrap_or_default()))
+    }
+
+    /// Returns the reason of a failure: the code, or else the text.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        [&self.error_reason, &self.error_message]
+            .into_iter()
+            .find(|text| given(text))?
+            .as_deref()
     }
 }
 

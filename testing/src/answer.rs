@@ -94,8 +94,15 @@ pub(crate) fn content(route: &Route, received: &ReceivedRequest) -> Response<Bod
             .entry(CONTENT_TYPE)
             .or_insert_with(|| kind.clone());
     }
+    if let Some(time) = route.delay {
+        response.extensions_mut().insert(Delay(time));
+    }
     response
 }
+
+/// The time that the seller needs for its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delay(pub(crate) std::time::Duration);
 
 pub(crate) fn redirect(status: u16, to: &Url) -> Response<Body> {
     let mut response = Response::new(Body::whole(Bytes::new()));
@@ -262,5 +269,19 @@ impl Claim {
         let mut json = claim.to_string().into_bytes();
         json.resize(unencoded(self.length).max(json.len()), b' ');
         (receipt_header(version), header_value(&json))
+    }
+
+    /// Returns the receipt with the success and the transaction alone, or with empty strings for the rest.
+    pub(crate) fn short_header(&self, version: Version, empty: bool) -> (HeaderName, HeaderValue) {
+        let transaction = self.transaction.map(|hash| hash.to_string());
+        let mut claim = json!({ "success": self.success, "transaction": transaction });
+        if empty && let Some(claim) = claim.as_object_mut() {
+            claim.insert("network".to_owned(), "".into());
+            claim.insert("payer".to_owned(), "".into());
+        }
+        (
+            receipt_header(version),
+            header_value(claim.to_string().as_bytes()),
+        )
     }
 }

@@ -113,6 +113,12 @@ pub enum Fault {
     QuotePayment,
     /// Does not settle. Redirects the payment to another URL with 307.
     RedirectAfterPayment(Url),
+    /// Does not settle. Answers 402 with a receipt of failure that has this reason, such as `insufficient_funds`.
+    FailureReason(String),
+    /// Does not settle. Answers 402 with the terms again, and this reason as their error.
+    RefusalInTerms(String),
+    /// Does not settle. Answers 402 with this JSON text, without terms and without a receipt, as a gateway does.
+    Foreign402(String),
 
     // These strike when a valid payment has come. The seller settles it: the money has moved.
     /// Settles, then closes the connection without an answer.
@@ -138,6 +144,15 @@ pub enum Fault {
     ForgedReceipt(Forgery),
     /// Settles, and answers 402 with `settlement_pending` and the hash of the transaction.
     SettlementPending,
+    /// Settles, and answers with this status, an honest receipt, and an error in JSON instead of the content.
+    StatusWithReceipt(u16),
+    /// Settles and delivers, with a receipt that leaves out the network and the payer, or has empty strings.
+    ShortReceipt {
+        /// Whether the members are empty instead of absent.
+        empty: bool,
+    },
+    /// Settles and delivers, with a receipt header that is JSON and not a receipt.
+    ForeignReceipt,
     /// Settles, and answers 402 with false terms and without a receipt.
     RequoteAfterSettle(FalseTerms),
     /// Settles, then redirects the payment.
@@ -189,9 +204,10 @@ names!(Fault:
     Terms, BreakTerms, HugeBody402, HangingBody402, HugeHeader, TermsWithStatus, StaleTerms, LongRetryAfter,
     TrackingCookie, RedirectBeforeTerms, StatusBeforeSettle, BreakBeforeSettle, SettleAfterDisconnect,
     DeliverUnsettled, InventedReceipt, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
-    RedirectAfterPayment, DropAfterSettle, HangAfterSettle, ServerErrorAfterSettle, StatusAfterSettle,
+    RedirectAfterPayment, FailureReason, RefusalInTerms, Foreign402, DropAfterSettle, HangAfterSettle,
+    ServerErrorAfterSettle, StatusAfterSettle,
     BrokenBodyAfterSettle, BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt,
-    SettlementPending, RequoteAfterSettle, RedirectAfterSettle,
+    SettlementPending, StatusWithReceipt, ShortReceipt, ForeignReceipt, RequoteAfterSettle, RedirectAfterSettle,
 );
 names!(Forgery:
     Payer, Network, NoTransaction, Transaction, OtherPurchase, Amount, Failure, FailureDelivered, WithTerms,
@@ -231,6 +247,9 @@ impl Fault {
             | Self::Requote(_)
             | Self::QuotePayment
             | Self::RedirectAfterPayment(_)
+            | Self::FailureReason(_)
+            | Self::RefusalInTerms(_)
+            | Self::Foreign402(_)
             | Self::DropAfterSettle
             | Self::HangAfterSettle
             | Self::ServerErrorAfterSettle
@@ -242,6 +261,9 @@ impl Fault {
             | Self::MalformedReceipt
             | Self::ForgedReceipt(_)
             | Self::SettlementPending
+            | Self::StatusWithReceipt(_)
+            | Self::ShortReceipt { .. }
+            | Self::ForeignReceipt
             | Self::RequoteAfterSettle(_)
             | Self::RedirectAfterSettle { .. } => Occasion::Payment,
         }

@@ -89,6 +89,9 @@
 //! [`FalseTerms::ProtocolVersion`] with `2` on a route of version 1 is a seller that says version 2 in a body and reads
 //! `X-PAYMENT`.
 //!
+//! # Test tools of MCP
+//! [`Paywall::tools`] opens an MCP [`ToolServer`] that sells the routes as tools, in a [`Dialect`] of real servers.
+//!
 //! # Test discovery and reconciliation
 //!
 //! * [`Bazaar`] lists the [advertisements](Paywall::advertisement) of a paywall. It misbehaves with a [`BazaarFault`].
@@ -111,6 +114,7 @@ mod route;
 mod seller;
 mod server;
 mod terms;
+mod tools;
 mod typed_data;
 mod verify;
 
@@ -124,3 +128,4 @@ pub use node::{Node, NodeFault};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
 pub use route::Route;
+pub use tools::{Dialect, ToolServer};

@@ -21,6 +21,7 @@ use crate::route::Route;
 use crate::seller::{self, Seller, State};
 use crate::server::Listener;
 use crate::terms::{Conditions, Price};
+use crate::tools::{Dialect, ToolServer};
 use crate::typed_data::Domain;
 
 /// The payee of a paywall that sets none.
@@ -166,6 +167,14 @@ impl Paywall {
     /// Returns an error if the operating system provides no port.
     pub async fn node(&self, network: Network) -> io::Result<Node> {
         Node::start(Arc::clone(&self.seller), network).await
+    }
+
+    /// Opens an MCP server over streamable HTTP that sells the routes as tools: the route `/square` is the tool `square`.
+    ///
+    /// # Errors
+    /// Returns an error if the operating system provides no port.
+    pub async fn tools(&self, dialect: Dialect) -> io::Result<ToolServer> {
+        ToolServer::start(Arc::clone(&self.seller), dialect).await
     }
 
     /// Sends a cancellation to the simulated chain, which checks its signature.

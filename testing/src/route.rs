@@ -1,6 +1,7 @@
 //! A route of a paywall: its price, its content and its faults.
 
 use std::fmt;
+use std::time::Duration;
 
 use alloy::primitives::Address;
 use bytes::Bytes;
@@ -50,6 +51,7 @@ pub struct Route {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) content: Content,
+    pub(crate) delay: Option<Duration>,
     pub(crate) challenge_headers: HeaderMap,
     pub(crate) extensions: Map<String, Value>,
     pub(crate) description: String,
@@ -127,6 +129,7 @@ impl Route {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             content: Content::Bytes(Bytes::new()),
+            delay: None,
             challenge_headers: HeaderMap::new(),
             extensions: Map::new(),
             description: String::new(),
@@ -272,6 +275,14 @@ impl Route {
     /// Sets the body of the answer.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.content = Content::Bytes(body.into());
+        self
+    }
+
+    /// Sends the head of the content, free or paid, only after this time. A 402 comes at once, and a payment settles at once.
+    ///
+    /// So does a model that answers in one piece.
+    pub fn delay(mut self, time: Duration) -> Self {
+        self.delay = Some(time);
         self
     }
 

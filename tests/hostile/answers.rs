@@ -82,6 +82,7 @@ pub(crate) fn receipts() -> Vec<Trial> {
     vec![
         unproven(Fault::NoReceipt),
         unproven(Fault::MalformedReceipt),
+        unproven(Fault::ForeignReceipt),
         unproven(forged(Forgery::Payer)),
         unproven(forged(Forgery::Network)),
         unproven(forged(Forgery::NoTransaction)),
@@ -105,6 +106,10 @@ pub(crate) fn receipts() -> Vec<Trial> {
         uncertain(Fault::DeliverUnsettled, 200)
             .delivered()
             .in_all_versions(),
+        paid(Fault::ShortReceipt { empty: true }, PRICE).in_all_versions(),
+        paid(Fault::ShortReceipt { empty: false }, PRICE).in_all_versions(),
+        claimed(Fault::StatusWithReceipt(503), 503).in_all_versions(),
+        claimed(Fault::StatusWithReceipt(404), 404).in_all_versions(),
         paid(Fault::EmptyAfterSettle, PRICE)
             .undelivered()
             .in_all_versions(),
@@ -118,7 +123,7 @@ pub(crate) fn second_402() -> Vec<Trial> {
     vec![
         rejected(Fault::SettlementFailure, ErrorKind::SettlementFailed),
         // Version 1 states its terms with every failure.
-        rejected(Fault::SettlementFailure, ErrorKind::Rejected).v1(),
+        rejected(Fault::SettlementFailure, ErrorKind::SettlementFailed).v1(),
         rejected(
             Fault::ForgedReceipt(Forgery::Failure),
             ErrorKind::SettlementFailed,
@@ -129,12 +134,32 @@ pub(crate) fn second_402() -> Vec<Trial> {
             .in_all_versions(),
         rejected(Fault::PendingUnsettled, ErrorKind::SettlementPending).in_all_versions(),
         // A 402 that states no terms, such as a proxy's.
-        rejected(Fault::StatusBeforeSettle(402), ErrorKind::SettlementFailed).in_all_versions(),
-        rejected(Fault::StatusAfterSettle(402), ErrorKind::SettlementFailed)
+        rejected(Fault::StatusBeforeSettle(402), ErrorKind::Rejected).in_all_versions(),
+        rejected(
+            Fault::Foreign402(r#"{"error":{"message":"Insufficient Balance"}}"#.to_owned()),
+            ErrorKind::Rejected,
+        )
+        .in_all_versions(),
+        rejected(
+            Fault::FailureReason("insufficient_funds".to_owned()),
+            ErrorKind::SettlementFailed,
+        )
+        .in_all_versions(),
+        rejected(
+            Fault::FailureReason("settle_exact_node_failure".to_owned()),
+            ErrorKind::SettlementPending,
+        )
+        .in_all_versions(),
+        rejected(
+            Fault::RefusalInTerms("unsupported_scheme".to_owned()),
+            ErrorKind::Rejected,
+        )
+        .in_all_versions(),
+        rejected(Fault::StatusAfterSettle(402), ErrorKind::Rejected)
             .settled(1)
             .in_all_versions(),
         rejected(Fault::DoublePrice, ErrorKind::Rejected).in_all_versions(),
-        rejected(Fault::QuotePayment, ErrorKind::Rejected).in_all_versions(),
+        rejected(Fault::QuotePayment, ErrorKind::SettlementFailed).in_all_versions(),
         rejected(Fault::Requote(same()), ErrorKind::Rejected).in_all_versions(),
         rejected(
             Fault::Requote(FalseTerms::Text("\u{1b}[2J\u{202e}pay again".to_owned())),
@@ -194,7 +219,10 @@ pub(crate) fn accepted_terms() -> Vec<Trial> {
 /// A receipt that is true, under a 402 with the terms again.
 pub(crate) fn paid_402() -> Vec<Trial> {
     let fault = Fault::ForgedReceipt(Forgery::WithTerms);
-    vec![paid_without_delivery(fault, ErrorKind::Rejected).in_all_versions()]
+    vec![
+        paid_without_delivery(fault, ErrorKind::Rejected).in_all_versions(),
+        paid_without_delivery(Fault::StatusWithReceipt(402), ErrorKind::Rejected).in_all_versions(),
+    ]
 }
 
 pub(crate) fn all(elsewhere: &Url) -> Vec<Trial> {

@@ -197,3 +197,38 @@ fn a_denial_is_data() {
         })
     );
 }
+
+#[tokio::test]
+async fn a_read_only_payer_judges_with_the_ledger_and_neither_signs_nor_reserves() {
+    let wallet = WalletHarness::new(Policy::new().allow_network("base").lifetime(usd!("0.10")));
+    wallet.buy(&offer("0.08")).await;
+    let ledger = wallet.payer(None).ledger().clone();
+    let signer = bursar_tests::signatures::SignatureLog::default();
+    let payer = Payer::builder()
+        .signer(signer.signer())
+        .policy(Policy::new().allow_network("base").lifetime(usd!("0.10")))
+        .ledger(ledger.clone())
+        .build_read_only()
+        .unwrap();
+    for (price, allowed) in [("0.02", true), ("0.03", false)] {
+        let check = payer
+            .quote(offer(price).terms(), &offer(price).request())
+            .await
+            .unwrap();
+        assert_eq!(check.best().is_some(), allowed, "{price}");
+    }
+    let refused = payer
+        .authorize(&offer("0.01").terms(), &offer("0.01").request())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), bursar::ErrorKind::NoWallet, "{refused}");
+    assert_eq!((signer.count(), wallet.purchases().await.len()), (0, 1));
+
+    // Without a policy, every payment is denied.
+    let nobody = Payer::builder().build_read_only().unwrap();
+    let check = nobody
+        .quote(offer("0.01").terms(), &offer("0.01").request())
+        .await
+        .unwrap();
+    assert!(check.best().is_none());
+}

@@ -15,7 +15,7 @@ use super::{PolicyArgs, WalletArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum McpCommand {
-    /// List the tools of a server; with --ask, also their prices
+    /// List the tools of a server with the prices that the list names; with --ask, also ask for the others
     #[cfg(feature = "mcp")]
     Tools(McpTools),
     /// Call a tool, and pay if needed and allowed
@@ -53,7 +53,8 @@ pub(crate) struct McpServer {
 pub(crate) struct McpTools {
     #[command(flatten)]
     pub(crate) server: McpServer,
-    /// Ask for the price of each tool with a call without arguments; this executes a free tool
+    /// Ask for each price that the list does not name with a call without arguments; this executes a free tool, and calls no
+    /// tool that says it destroys
     #[arg(long)]
     pub(crate) ask: bool,
     /// Print one JSON object for each tool
@@ -108,8 +109,16 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) allow_private_networks: bool,
     /// Limit the time of each call, payment and body included; the time for an approval is added to it
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    ///
+    /// Set it below the time that the MCP client waits. A call that ends by it can be made again, and pays nothing new.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "50")]
     pub(crate) timeout: Duration,
+    /// The time that the MCP client waits for a call
+    ///
+    /// If an answer is later than five sixths of this time, bursar keeps it for 5 minutes. An identical call returns it
+    /// with `replayed` and pays nothing, unless the call sets allow_duplicate.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) host_timeout: Duration,
     /// Return at most this many bytes of a body
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub(crate) body_limit: u32,

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use bursar::approval::{ChannelApprover, PendingApproval};
+use rmcp::RoleServer;
+use rmcp::service::RequestContext;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Server;
 use super::approval::{APPROVER, AskMethod};
+use super::kept::Running;
 use super::params::ToolRequest;
 use super::result::PayResult;
 
@@ -15,6 +18,7 @@ use super::result::PayResult;
 pub(super) struct RunningCall {
     task: JoinHandle<PayResult>,
     questions: mpsc::Receiver<PendingApproval>,
+    running: Arc<Running>,
 }
 
 /// The next event of a running purchase.
@@ -31,16 +35,35 @@ impl Drop for RunningCall {
 
 impl RunningCall {
     /// Starts the purchase in a task of its own, so that its time limit runs while a person is asked.
-    pub(super) fn start(server: &Arc<Server>, request: ToolRequest, method: AskMethod) -> Self {
+    pub(super) fn start(
+        server: &Arc<Server>,
+        request: ToolRequest,
+        context: &RequestContext<RoleServer>,
+    ) -> Self {
+        let (method, cancellation) = (AskMethod::of(context), context.ct.clone());
         let (approver, questions) = ChannelApprover::new(1);
         let approver = (method != AskMethod::None).then_some(approver);
+        let running = server
+            .kept
+            .begin(request.identity(), move || cancellation.is_cancelled());
         let server = Arc::clone(server);
+        // An abandoned purchase ends when its task is dropped, after the purchase was noted.
+        let lasting = Arc::clone(&running);
         let task = tokio::spawn(async move {
+            let _lasting = lasting;
             // The task holds its permit until the purchase has ended or is abandoned. The semaphore is never closed.
             let _permit = server.calls.acquire().await;
             APPROVER.scope(approver, server.buy(request, method)).await
         });
-        Self { task, questions }
+        Self {
+            task,
+            questions,
+            running,
+        }
+    }
+
+    pub(super) fn running(&self) -> &Running {
+        &self.running
     }
 
     pub(super) fn has_ended(&self) -> bool {

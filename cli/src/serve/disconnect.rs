@@ -49,6 +49,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
 }
 
 impl Disconnect {
+    /// Returns whether the client has disconnected.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until the client has disconnected and the time for its calls has passed.
     pub(super) async fn passed(&self) {
         let mut ended = self.0.clone();

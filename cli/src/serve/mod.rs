@@ -24,6 +24,7 @@
 mod approval;
 mod call;
 mod disconnect;
+mod kept;
 mod params;
 mod purchase;
 mod result;
@@ -38,7 +39,7 @@ use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
 use bursar::policy::LimitStatus;
 use bursar::{Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, Usd, reqwest};
-use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject};
+use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::{Transport, stdio_pipes};
@@ -46,6 +47,7 @@ use rmcp::{ErrorData, RoleServer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::args::Serve;
 use crate::discover::DiscoverOutput;
@@ -56,7 +58,8 @@ use crate::wallet;
 use approval::{AskMethod, CallerApprover, Waiting, WaitingCall};
 use call::{RunningCall, Step};
 use disconnect::{Disconnect, Watched};
-use params::{Pay, ToolRequest};
+use kept::{Earlier, Kept};
+use params::{Identity, Pay, ToolRequest};
 use purchase::PurchaseResult;
 use result::{PayResult, to_protocol};
 use tools::Tool;
@@ -112,6 +115,7 @@ struct Server {
     approval_timeout: Duration,
     calls: Semaphore,
     waiting: Waiting,
+    kept: Arc<Kept>,
     disconnect: Disconnect,
 }
 
@@ -144,6 +148,7 @@ impl Server {
             approval_timeout,
             calls: Semaphore::new(usize::try_from(MAX_CALLS).unwrap_or(1)),
             waiting: Waiting::default(),
+            kept: Arc::new(Kept::new(args.host_timeout)),
             disconnect,
         })
     }
@@ -228,6 +233,7 @@ impl Handler {
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let arrived = Instant::now();
         let arguments: Pay = match read(request.arguments) {
             Ok(arguments) => arguments,
             Err(message) => return wrong_arguments(&message).map(Into::into),
@@ -239,11 +245,65 @@ impl Handler {
                 Err(refused) => return refused.to_protocol().map(Into::into),
             },
             None => match ToolRequest::read(arguments.clone(), self.0.max_price) {
-                Ok(request) => RunningCall::start(&self.0, request, AskMethod::of(context)),
+                Ok(request) => {
+                    if let Some(answer) = self.earlier(&request, arrived, context).await {
+                        return answer;
+                    }
+                    RunningCall::start(&self.0, request, context)
+                }
                 Err(message) => return wrong_arguments(&message).map(Into::into),
             },
         };
-        self.conclude(call, arguments, context).await
+        self.conclude(call, arguments, arrived, context).await
+    }
+
+    fn cancelled(&self, request: &RequestId) {
+        self.0.kept.cancelled(request);
+    }
+
+    /// Returns the answer of an identical call that nobody took. Waits for it while that call runs and the host has given
+    /// up on it.
+    async fn earlier(
+        &self,
+        request: &ToolRequest,
+        arrived: Instant,
+        context: &RequestContext<RoleServer>,
+    ) -> Option<Result<CallToolResponse, ErrorData>> {
+        if request.allows_duplicate() {
+            return None;
+        }
+        let identity = request.identity();
+        loop {
+            match self.0.kept.find(&identity) {
+                Earlier::None => return None,
+                Earlier::Answer(result) => {
+                    return Some(self.deliver(&identity, result, arrived, context));
+                }
+                Earlier::Running(mut ended) => tokio::select! {
+                    // The sender lives as long as the server.
+                    _ = ended.changed() => {}
+                    () = self.abandoned(context) => return Some(Err(cancelled())),
+                },
+            }
+        }
+    }
+
+    /// Returns the result of a call. Keeps a paid answer if the client does not take it any more.
+    fn deliver(
+        &self,
+        identity: &Identity,
+        result: Box<PayResult>,
+        arrived: Instant,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let answer = result.to_protocol()?;
+        let lost = context.ct.is_cancelled() || self.0.disconnect.has_ended();
+        if result.is_paid_answer() {
+            let taken = !lost && !self.0.kept.is_late(arrived);
+            let kept = &self.0.kept;
+            kept.keep(identity.clone(), context.id.clone(), taken, result);
+        }
+        Ok(answer.into())
     }
 
     /// Returns the running purchase of a repeated call, and passes the answer to it.
@@ -272,15 +332,19 @@ impl Handler {
         &self,
         mut call: RunningCall,
         arguments: Pay,
+        arrived: Instant,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let ended = |call: &RunningCall, result| {
+            self.deliver(call.running().identity(), result, arrived, context)
+        };
         loop {
             let step = tokio::select! {
                 step = call.step() => step,
                 () = self.abandoned(context) => return Err(cancelled()),
             };
             let pending = match step {
-                Step::Ended(result) => return result.to_protocol().map(Into::into),
+                Step::Ended(result) => return ended(&call, result),
                 Step::Asks(pending) => *pending,
             };
             if AskMethod::of(context) == AskMethod::Repeat {
@@ -292,7 +356,7 @@ impl Handler {
                 // The purchase no longer waits for the answer.
                 step = call.step() => {
                     if let Step::Ended(result) = step {
-                        return result.to_protocol().map(Into::into);
+                        return ended(&call, result);
                     }
                 }
                 () = self.abandoned(context) => return Err(cancelled()),

@@ -59,8 +59,8 @@ pub(super) struct Pay {
     /// A label for the payment in the ledger.
     #[serde(default)]
     pub(super) tag: Option<String>,
-    /// Set it to true to buy again while an identical request is unresolved. Otherwise the server sends the same
-    /// payment again, and pays nothing new.
+    /// Set it to true to buy again. Otherwise the server sends the payment of an identical unresolved request again, or
+    /// returns an answer that you did not receive, and pays nothing new.
     #[serde(default)]
     pub(super) allow_duplicate: bool,
 }
@@ -170,6 +170,17 @@ impl From<Quote> for Pay {
     }
 }
 
+/// The identity of a call of `pay`. Two calls with the same one are the same request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<String>,
+    purchase_id: Option<PurchaseId>,
+    tag: Option<String>,
+}
+
 /// A request with checked arguments.
 #[derive(Debug)]
 pub(super) struct ToolRequest {
@@ -220,6 +231,21 @@ impl ToolRequest {
             tag,
             allow_duplicate,
         })
+    }
+
+    pub(super) const fn allows_duplicate(&self) -> bool {
+        self.allow_duplicate
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            purchase_id: self.purchase_id.clone(),
+            tag: self.tag.clone(),
+        }
     }
 
     /// Returns the request for the client.

@@ -18,6 +18,10 @@ pub(super) const ASK_AGAIN: &str = "The purchase is paid. To ask for the content
     call pay with the same arguments and this purchase_id.";
 const DENIED: &str = "Nothing was signed. The operator sets the limits, and you cannot change them. \
     If room_returns is set, wait until then. Otherwise choose something cheaper, or tell the user.";
+const REPLAYED: &str = "This is the answer of an earlier identical call, which was not received in time. Nothing was \
+    paid for it now. To buy again, call pay with allow_duplicate.";
+const TIMED_OUT: &str = "The payment may have happened. Make the same call again, with or without this \
+    purchase_id: it sends the same payment, and pays nothing new. The operator sets the time limit with --timeout.";
 const CALL_AGAIN: &str = "The payment may have happened. Make the same call again: it sends the same payment, \
     and pays nothing new.";
 
@@ -26,6 +30,11 @@ const CALL_AGAIN: &str = "The payment may have happened. Make the same call agai
 pub(super) struct PayResult {
     #[serde(serialize_with = "status_name")]
     payment: PaymentStatus,
+    /// Whether this is the answer of an earlier call, which nobody took.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
     status: Option<u16>,
     authorization: Option<Authorization>,
     receipt: Option<Receipt>,
@@ -41,6 +50,8 @@ impl PayResult {
     fn empty(payment: PaymentStatus) -> Self {
         Self {
             payment,
+            replayed: false,
+            note: None,
             status: None,
             authorization: None,
             receipt: None,
@@ -82,7 +93,7 @@ impl PayResult {
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
-            error: Problem::of_status(status, payment).map(|problem| with_next(problem, payment)),
+            error: Problem::of_response(&response).map(|problem| with_next(problem, payment)),
             ..Self::empty(payment)
         };
         let (untrusted, broken) = Untrusted::read(response, limit).await;
@@ -128,6 +139,29 @@ impl PayResult {
             untrusted: (!reasons.is_empty()).then(|| Untrusted::details(reasons.join("; "))),
             ..Self::empty(PaymentStatus::NotPaid)
         }
+    }
+
+    /// Returns whether it is the answer to a paid request, and an identical request would pay again.
+    pub(super) fn is_paid_answer(&self) -> bool {
+        let refused = self.status.is_some_and(|status| {
+            (400..500).contains(&status) && !matches!(status, 402 | 408 | 409 | 425 | 429)
+        });
+        match self.payment {
+            PaymentStatus::NotPaid => false,
+            PaymentStatus::MaybePaid => self.error.is_none(),
+            PaymentStatus::Paid => self.error.is_none() || refused,
+        }
+    }
+
+    /// Marks it as the answer of an earlier call.
+    pub(super) fn mark_replayed(&mut self) {
+        self.replayed = true;
+        self.note = Some(REPLAYED);
+    }
+
+    /// Returns the approximate number of bytes that it keeps in memory.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
     }
 
     /// Returns the result in the form of the protocol.
@@ -178,6 +212,9 @@ fn safe_problem(error: &Error) -> Problem {
         problem.next = problem.next.or(Some(DENIED));
         problem.denial = Some(Box::new(denial));
     }
+    if kind == ErrorKind::Timeout && payment == PaymentStatus::MaybePaid {
+        problem.next = Some(TIMED_OUT);
+    }
     problem
 }
 
@@ -187,7 +224,7 @@ const fn reason(kind: ErrorKind) -> &'static str {
         ErrorKind::Builder => "the request cannot be built",
         ErrorKind::Insecure => "the address is refused, because it is plain http or not public",
         ErrorKind::Transport => "the network failed",
-        ErrorKind::Timeout => "the time limit passed",
+        ErrorKind::Timeout => "the time limit passed (--timeout)",
         ErrorKind::Malformed => "the seller asks for a payment in a form that bursar cannot read",
         ErrorKind::NotPayable => "bursar can sign no offer of the seller",
         ErrorKind::Signer => "the signer returned no usable signature",

@@ -38,7 +38,10 @@ fn transition() -> impl Strategy<Value = Transition> {
         Just(settled()),
         Just(rejected()),
         Just(unknown()),
-        Just(given_up())
+        Just(given_up()),
+        Just(Transition::BodyLost {
+            reason: "broke".to_owned()
+        })
     ];
     let answers = prop::sample::select(vec![200, 299, 300, 404, 500]).prop_map(SellerAnswer::of);
     let answered = answers.prop_flat_map(|answer| {

@@ -318,6 +318,7 @@ conformance! {
     a_purchase_is_read_as_it_was_written
     what_is_not_allowed_is_not_recorded
     an_unresolved_purchase_is_taken_up_by_one
+    a_settled_purchase_is_resumed_until_it_is_delivered
     what_was_delivered_is_not_taken_up
     only_the_same_request_is_taken_up
     what_is_released_does_not_count_and_is_bought_anew

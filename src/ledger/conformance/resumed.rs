@@ -111,6 +111,44 @@ pub(super) async fn what_was_delivered_is_not_taken_up(ledgers: &Ledgers) {
     }
 }
 
+pub(super) async fn a_settled_purchase_is_resumed_until_it_is_delivered(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
+    let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+    let settled = |status| Transition::Settled {
+        transaction: B256::repeat_byte(7),
+        answer: SellerAnswer::of(status),
+    };
+    let lost = Transition::BodyLost {
+        reason: "the body of the answer broke".to_owned(),
+    };
+    let steps = [
+        (settled(500), true),
+        (settled(199), true),
+        (settled(404), true),
+        (settled(200), false),
+        (lost, true),
+        (settled(303), false),
+        (settled(402), true),
+        (rejected(), true),
+        (settled(299), false),
+    ];
+    for (number, (step, resumed)) in (50..).step_by(20).zip(steps) {
+        let now = NOW + number;
+        ledger.record(&key, &step, at(now)).await.unwrap();
+        let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+        assert_eq!(found.is_some(), resumed, "{step:?}");
+        assert_eq!(state(&ledger, &key).await.state, State::Settled);
+    }
+    ledger
+        .record(&key, &settled(500), at(NOW + 300))
+        .await
+        .unwrap();
+    for (now, resumed) in [(NOW + 359, true), (NOW + 400, false)] {
+        let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+        assert_eq!(found.is_some(), resumed, "{now}");
+    }
+}
+
 pub(super) async fn only_the_same_request_is_taken_up(ledgers: &Ledgers) {
     let ledger = ledgers.open().await;
     let mine = NewPurchase {

@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use crate::clock::Timestamp;
 use crate::ledger::{Purchase, State};
-use crate::limit::{Chargeable, LimitQuery, Moment, Scope, ScopeKind, Total, Totals};
+use crate::limit::{Charge, Chargeable, LimitQuery, Moment, Scope, ScopeKind, Total, Totals};
 
 #[derive(Debug, Default)]
 pub(super) struct Index(Vec<Tracked>);
@@ -43,7 +43,9 @@ impl Index {
             scopes: HashMap::new(),
         };
         for (place, purchase) in purchases.iter().enumerate() {
-            tracked.change(place, None, Some(purchase).filter(|known| Self::has(known)));
+            let next = Some(purchase).filter(|known| Self::has(known));
+            let charges = Charges::of(tracked.moment, None, next);
+            tracked.change(place, None, next, &charges);
         }
         self.0.push(tracked);
     }
@@ -55,12 +57,23 @@ impl Index {
         let is_moved = before
             .zip(next)
             .is_some_and(|(before, next)| before.payment() != next.payment());
-        for tracked in &mut self.0 {
-            if is_moved {
-                tracked.change(place, before, None);
-                tracked.change(place, None, next);
-            } else {
-                tracked.change(place, before, next);
+        if is_moved {
+            self.replace(place, before, None);
+            self.replace(place, None, next);
+        } else {
+            self.replace(place, before, next);
+        }
+    }
+
+    /// Replaces a purchase whose scope is the same before and after. Many kinds of scope share a moment.
+    fn replace(&mut self, place: usize, before: Option<&Purchase>, next: Option<&Purchase>) {
+        for moment in Moment::ALL {
+            let charges = Charges::of(moment, before, next);
+            if charges.was == charges.is {
+                continue;
+            }
+            for tracked in self.0.iter_mut().filter(|tracked| tracked.moment == moment) {
+                tracked.change(place, before, next, &charges);
             }
         }
     }
@@ -107,18 +120,36 @@ impl Scoped {
     }
 }
 
+/// The charges of a purchase before and after a change.
+struct Charges {
+    was: Option<Charge>,
+    is: Option<Charge>,
+}
+
+impl Charges {
+    fn of(moment: Moment, before: Option<&Purchase>, next: Option<&Purchase>) -> Self {
+        let charge = |purchase: Option<&Purchase>| purchase?.charge(moment);
+        Self {
+            was: charge(before),
+            is: charge(next),
+        }
+    }
+}
+
 impl Tracked {
     /// Replaces a purchase whose scope is the same before and after.
-    fn change(&mut self, place: usize, before: Option<&Purchase>, next: Option<&Purchase>) {
+    fn change(
+        &mut self,
+        place: usize,
+        before: Option<&Purchase>,
+        next: Option<&Purchase>,
+        charges: &Charges,
+    ) {
         let Some(either) = next.or(before) else {
             return;
         };
-        let charge = |purchase: Option<&Purchase>| purchase?.charge(self.moment);
-        let (was, is) = (charge(before), charge(next));
-        if was == is {
-            return;
-        }
-        let (was_at, is_at) = (was.map(|charge| charge.at), is.map(|charge| charge.at));
+        let at = |charge: Option<Charge>| charge.map(|charge| charge.at);
+        let (was_at, is_at) = (at(charges.was), at(charges.is));
         let Some(scope) = self.kind.scope_of(&either.payment()) else {
             return;
         };

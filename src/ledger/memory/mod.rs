@@ -84,7 +84,7 @@ impl Memory {
     pub(super) fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
         let mut store = self.lock();
         let resumed = store
-            .unresolved_of(wanted.fingerprint)
+            .undelivered_of(wanted.fingerprint)
             .find_map(|stored| wanted.resume(stored));
         if let Some(resumed) = &resumed {
             store.put(resumed.clone());

@@ -20,7 +20,7 @@ pub(super) struct Store {
     by_key: HashMap<PurchaseKey, usize>,
     /// Purchases that are reserved, including holds that lapsed.
     held: Places,
-    unresolved_by_request: HashMap<B256, Places>,
+    undelivered_by_request: HashMap<B256, Places>,
     /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     index: Index,
@@ -54,8 +54,8 @@ impl Store {
         self.at(&self.held)
     }
 
-    pub(super) fn unresolved_of(&self, fingerprint: B256) -> impl Iterator<Item = &Purchase> {
-        self.unresolved_by_request
+    pub(super) fn undelivered_of(&self, fingerprint: B256) -> impl Iterator<Item = &Purchase> {
+        self.undelivered_by_request
             .get(&fingerprint)
             .into_iter()
             .flat_map(|places| self.at(places))
@@ -104,13 +104,13 @@ impl Store {
             if known.state == State::Reserved {
                 self.held.remove(&place);
             }
-            if known.is_unresolved()
-                && !(purchase.is_unresolved() && known.fingerprint == purchase.fingerprint)
-                && let Some(places) = self.unresolved_by_request.get_mut(&known.fingerprint)
+            if known.is_undelivered()
+                && !(purchase.is_undelivered() && known.fingerprint == purchase.fingerprint)
+                && let Some(places) = self.undelivered_by_request.get_mut(&known.fingerprint)
             {
                 places.remove(&place);
                 if places.is_empty() {
-                    self.unresolved_by_request.remove(&known.fingerprint);
+                    self.undelivered_by_request.remove(&known.fingerprint);
                 }
             }
             if is_bought(known) && !(is_bought(&purchase) && same_seller(known, &purchase)) {
@@ -120,8 +120,8 @@ impl Store {
         if purchase.state == State::Reserved {
             self.held.insert(place);
         }
-        if purchase.is_unresolved() {
-            self.unresolved_by_request
+        if purchase.is_undelivered() {
+            self.undelivered_by_request
                 .entry(purchase.fingerprint)
                 .or_default()
                 .insert(place);

@@ -227,7 +227,7 @@ async fn look(transaction: &Transaction<'_>, change: &Change<'_>) -> Result<Seen
     let query = match change {
         Change::Reserve(reservation) => query::purchase(&reservation.key()),
         Change::Record(key, ..) => query::purchase(key),
-        Change::Resume(wanted) => query::unresolved("purchases", wanted),
+        Change::Resume(wanted) => query::undelivered("purchases", wanted),
     };
     let checked = async {
         match change {

@@ -132,7 +132,7 @@ impl Postgres {
         &self,
         wanted: &Resumption,
     ) -> Result<Option<Purchase>, LedgerError> {
-        let candidates = query::unresolved("purchases", wanted);
+        let candidates = query::undelivered("purchases", wanted);
         let rows = self.database.rows(candidates).await?;
         // There is nearly always nothing to resume, so the head is locked only if there is.
         if first_resumable(wanted, &rows)?.is_none() {

@@ -33,7 +33,13 @@ const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND 
 const UNPROVEN: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL))";
 /// The condition of [`failed`].
 #[cfg(feature = "postgres")]
-const FAILED: &str = "((state = 'unresolved' AND status IS NULL) OR ((state = 'unresolved' OR state = 'settled') AND status >= 300))";
+/// As [`Purchase::failed`](crate::ledger::Purchase::failed).
+const FAILED: &str = "((state = 'unresolved' AND (status IS NULL OR (status >= 300 AND NOT (status >= 400 AND status < 500 \
+    AND status <> 402 AND status <> 408 AND status <> 409 AND status <> 425 AND status <> 429)))) \
+    OR (state = 'settled' AND status >= 400))";
+/// The purchases among which [`Purchase::is_undelivered`](crate::ledger::Purchase::is_undelivered)
+/// selects. The condition of the index `undelivered` is the same.
+const UNDELIVERED: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400)))";
 /// The column that is not covered by the hash of the event.
 const LAST_EVENT: &str = "last_event";
 /// The number of no purchase. The first purchase has 1.
@@ -123,9 +129,9 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
 
 /// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
 /// index.
-pub(in crate::ledger) fn unresolved(table: &str, wanted: &Resumption) -> Query {
+pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE (state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND payer = ? AND expires_at > ? \
          ORDER BY seq"
     );
     let keys = [wanted.fingerprint.written(), wanted.payer.written()]

@@ -1,7 +1,7 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
 /// The version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 7;
+pub(in crate::ledger) const VERSION: i64 = 8;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
 /// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
@@ -76,8 +76,8 @@ CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credenti
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
-CREATE INDEX unresolved ON purchases (fingerprint, seq)
-    WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved';
+CREATE INDEX undelivered ON purchases (fingerprint, seq)
+    WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400));
 CREATE INDEX unproven ON purchases (seq)
     WHERE state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND proof IS NULL);
 

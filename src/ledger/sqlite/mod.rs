@@ -246,7 +246,7 @@ fn resumable(
 ) -> Result<Option<(Purchase, Purchase)>, LedgerError> {
     let candidates = file::read(
         connection,
-        query::unresolved("purchases INDEXED BY unresolved", wanted),
+        query::undelivered("purchases INDEXED BY undelivered", wanted),
     )?;
     Ok(candidates
         .into_iter()

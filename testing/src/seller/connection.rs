@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
 use super::Seller;
-use crate::answer::Reply;
+use crate::answer::{Delay, Reply};
 use crate::body::Body;
 use crate::breakage::Breakage;
 use crate::chain::Token;
@@ -39,7 +39,12 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = read_body(body, MAX_BODY).await?;
     match seller.answer(&ReceivedRequest::new(head, body, seller.now())) {
-        Reply::Answer(response) => Ok(response),
+        Reply::Answer(response) => {
+            if let Some(Delay(time)) = response.extensions().get() {
+                tokio::time::sleep(*time).await;
+            }
+            Ok(response)
+        }
         Reply::Broken(_, Breakage::Close) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
         Reply::Broken(_, Breakage::Silence) => pending().await,
         Reply::Broken(response, breakage) => {

@@ -60,6 +60,16 @@ impl Visit<'_> {
                 self.refuse_with_terms(&claim, version).into()
             }
             Fault::RedirectAfterPayment(to) => answer::redirect(307, to).into(),
+            Fault::FailureReason(reason) => {
+                let claim = Claim::failure(reason.clone(), network, authorization);
+                self.refuse(&claim, version).into()
+            }
+            Fault::RefusalInTerms(reason) => self.terms(reason, 0).into(),
+            Fault::Foreign402(json) => {
+                let mut response = answer::payment_required("");
+                *response.body_mut() = Body::whole(json.clone());
+                response.into()
+            }
             _ => return None,
         })
     }
@@ -93,6 +103,24 @@ impl Visit<'_> {
             Fault::SettlementPending => {
                 let claim = Claim::success(&settlement).pending();
                 return self.refuse(&claim, version).into();
+            }
+            Fault::StatusWithReceipt(status) => {
+                let claim = Claim::success(&settlement);
+                let mut response = answer::payment_required(
+                    r#"{"error":{"message":"the upstream failed","type":"unknown_error"}}"#,
+                );
+                *response.status_mut() =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                response.headers_mut().extend([claim.header(version)]);
+                return response.into();
+            }
+            Fault::ShortReceipt { empty } => {
+                let (name, value) = Claim::success(&settlement).short_header(version, empty);
+                answer.headers_mut().insert(name, value);
+            }
+            Fault::ForeignReceipt => {
+                let value = HeaderValue::from_static(r#"{"receiptId":"r1","nonce":"0x01"}"#);
+                answer.headers_mut().insert(receipt, value);
             }
             Fault::ForgedReceipt(forgery) => {
                 return self.forge(forgery, &settlement, answer, version).into();

@@ -113,7 +113,7 @@ impl Seller {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, received: &ReceivedRequest) -> Reply {
+    pub(crate) fn answer(&self, received: &ReceivedRequest) -> Reply {
         let reply = {
             let mut state = self.state();
             state.received.push(received.clone());

@@ -1,0 +1,191 @@
+//! Paid answers that nobody took. Hosts give up after a time, often without a word, and the model then asks again.
+//!
+//! An identical call returns such an answer, and pays nothing. While the first call still runs, it waits for its answer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rmcp::model::RequestId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::params::Identity;
+use super::result::PayResult;
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(300);
+/// The largest number of kept answers, and their largest size in bytes.
+const MOST: usize = 32;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The kept answers, and the calls that are running.
+pub(super) struct Kept {
+    /// A host has given up on a call that takes this long, or is about to.
+    late: Duration,
+    state: Mutex<State>,
+    /// Changes when a running call has ended.
+    ended: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    answers: VecDeque<Answer>,
+    running: Vec<Entry>,
+    /// The number of the next call.
+    next: u64,
+}
+
+/// A call that is running.
+struct Entry {
+    number: u64,
+    identity: Identity,
+    began: Instant,
+    is_cancelled: Box<dyn Fn() -> bool + Send>,
+}
+
+struct Answer {
+    identity: Identity,
+    /// The request that it was written for.
+    request: RequestId,
+    /// Whether the client has taken it, as far as the server knows.
+    taken: bool,
+    result: Box<PayResult>,
+    bytes: usize,
+    until: Instant,
+}
+
+/// An identical earlier call.
+pub(super) enum Earlier {
+    None,
+    /// An answer that nobody took.
+    Answer(Box<PayResult>),
+    /// A call that the host has given up on is still running, or is about to end. Look again after a change.
+    Running(watch::Receiver<()>),
+}
+
+/// A running call. It ends when the last clone is dropped.
+pub(super) struct Running {
+    kept: Arc<Kept>,
+    number: u64,
+    identity: Identity,
+}
+
+impl Kept {
+    /// `host` is the time that a host waits for an answer.
+    pub(super) fn new(host: Duration) -> Self {
+        Self {
+            // Five sixths of it: an answer needs some time on its way.
+            late: host.saturating_mul(5).checked_div(6).unwrap_or(host),
+            state: Mutex::default(),
+            ended: watch::Sender::new(()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a host has given up on a call that arrived at this time, or is about to.
+    pub(super) fn is_late(&self, arrived: Instant) -> bool {
+        arrived.elapsed() >= self.late
+    }
+
+    /// Looks for an identical call. An answer is given away.
+    pub(super) fn find(&self, identity: &Identity) -> Earlier {
+        let ended = self.ended.subscribe();
+        let mut state = self.state();
+        let now = Instant::now();
+        state.answers.retain(|answer| answer.until > now);
+        let mut answers = state.answers.iter();
+        if let Some(at) = answers.position(|answer| !answer.taken && answer.identity == *identity)
+            && let Some(answer) = state.answers.remove(at)
+        {
+            return Earlier::Answer(answer.result);
+        }
+        let mut running = state.running.iter();
+        let given_up = |call: &Entry| self.is_late(call.began) || (call.is_cancelled)();
+        if running.any(|call| call.identity == *identity && given_up(call)) {
+            return Earlier::Running(ended);
+        }
+        Earlier::None
+    }
+
+    /// Begins a call. `is_cancelled` tells whether the host has cancelled it.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        identity: Identity,
+        is_cancelled: impl Fn() -> bool + Send + 'static,
+    ) -> Arc<Running> {
+        let mut state = self.state();
+        let number = state.next;
+        state.next = number.wrapping_add(1);
+        state.running.push(Entry {
+            number,
+            identity: identity.clone(),
+            began: Instant::now(),
+            is_cancelled: Box::new(is_cancelled),
+        });
+        Arc::new(Running {
+            kept: Arc::clone(self),
+            number,
+            identity,
+        })
+    }
+
+    /// Keeps a paid answer, also one that was taken: its cancellation may be on its way.
+    pub(super) fn keep(
+        &self,
+        identity: Identity,
+        request: RequestId,
+        taken: bool,
+        mut result: Box<PayResult>,
+    ) {
+        let bytes = result.bytes();
+        result.mark_replayed();
+        let until = Instant::now().checked_add(KEPT);
+        let Some(until) = until.filter(|_| bytes <= MOST_BYTES) else {
+            return;
+        };
+        let mut state = self.state();
+        state.answers.push_back(Answer {
+            identity,
+            request,
+            taken,
+            result,
+            bytes,
+            until,
+        });
+        let sum =
+            |answers: &VecDeque<Answer>| answers.iter().map(|answer| answer.bytes).sum::<usize>();
+        while state.answers.len() > MOST || sum(&state.answers) > MOST_BYTES {
+            let mut answers = state.answers.iter();
+            let oldest = answers.position(|answer| answer.taken).unwrap_or(0);
+            state.answers.remove(oldest);
+        }
+    }
+
+    /// Notes that the client has cancelled a request. It does not take the answer, even if that is written already.
+    pub(super) fn cancelled(&self, request: &RequestId) {
+        let mut state = self.state();
+        let answers = state.answers.iter_mut();
+        for answer in answers.filter(|answer| answer.request == *request) {
+            answer.taken = false;
+        }
+    }
+}
+
+impl Running {
+    pub(super) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.kept.state();
+        state.running.retain(|entry| entry.number != self.number);
+        drop(state);
+        self.kept.ended.send_replace(());
+    }
+}
