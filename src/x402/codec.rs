@@ -29,6 +29,15 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
             length: value.len(),
         });
     }
+    let json = BASE64.decode(value).or_else(|_| decode_odd(value))?;
+    Ok(match unquoted(&json) {
+        Cow::Owned(text) => text,
+        Cow::Borrowed(same) if same.len() == json.len() => json,
+        Cow::Borrowed(part) => part.to_vec(),
+    })
+}
+
+fn decode_odd(value: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut value = unquoted(value);
     if !value.starts_with(b"{") && value.contains(&b'%') {
         let plain = Cow::<[u8]>::from(percent_decode(&value));
@@ -37,20 +46,17 @@ pub(crate) fn decode_header(value: &[u8]) -> Result<Vec<u8>, WireError> {
     if value.starts_with(b"{") {
         return Ok(value.into_owned());
     }
-    let decoded = BASE64.decode(&*value).or_else(|_| {
-        // `b'eyJ…'` is base64 as Python prints it.
-        let value = value.strip_prefix(b"b'").unwrap_or(&value);
-        let is_letter = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != b'\'';
-        let letters = value.iter().filter(is_letter);
-        let standard = letters.map(|byte| match byte {
-            b'-' => b'+',
-            b'_' => b'/',
-            other => *other,
-        });
-        BASE64.decode(standard.collect::<Vec<u8>>())
+    // `b'eyJ…'` is base64 as Python prints it.
+    let value = value.strip_prefix(b"b'").unwrap_or(&value);
+    let is_letter = |byte: &&u8| !byte.is_ascii_whitespace() && **byte != b'\'';
+    let letters = value.iter().filter(is_letter);
+    let standard = letters.map(|byte| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
     });
-    let json = decoded.map_err(|error| WireError::Base64(error.to_string()))?;
-    Ok(unquoted(&json).into_owned())
+    let json = BASE64.decode(standard.collect::<Vec<u8>>());
+    json.map_err(|error| WireError::Base64(error.to_string()))
 }
 
 /// Returns JSON without a byte order mark, and the text of JSON that is a string.

@@ -164,9 +164,11 @@ impl<'a> Members<'a> {
 
 /// Returns a string, or the digits of a number.
 fn scalar(value: &RawValue) -> Option<Text<'_>> {
-    match value.get().as_bytes().first()? {
-        b'"' => serde_json::from_str(value.get()).ok(),
-        b'-' | b'0'..=b'9' => Some(Text(value.get().into())),
+    let json = value.get();
+    match json.as_bytes().first()? {
+        b'"' if json.contains('\\') => serde_json::from_str(json).ok(),
+        b'"' => Some(Text(json.trim_matches('"').into())),
+        b'-' | b'0'..=b'9' => Some(Text(json.into())),
         _ => None,
     }
 }

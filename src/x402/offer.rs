@@ -167,6 +167,11 @@ impl Offer {
 
     /// Returns a text of version 1 that describes the resource in every offer.
     pub(super) fn described(&self, name: &str) -> Option<String> {
+        // Most offers of version 2 have none.
+        let may_have = self.json().contains(name.get(1..)?);
+        if !may_have {
+            return None;
+        }
         Members::of(&self.raw).ok()?.words(&[name])
     }
 

@@ -226,5 +226,7 @@ fn shortened(resource: &RawValue) -> Cow<'_, RawValue> {
         description.truncate(end);
         to_raw_value(&fields).ok()
     };
-    cut().map_or(Cow::Borrowed(resource), Cow::Owned)
+    let may_be_long = resource.get().len() > LONGEST_DESCRIPTION;
+    let cut = if may_be_long { cut() } else { None };
+    cut.map_or(Cow::Borrowed(resource), Cow::Owned)
 }
