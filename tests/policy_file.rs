@@ -749,7 +749,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
         (
             "\n  |lifetime = \"1 USD\"",
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
-             `default_limits`, `approval_timeout`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
+             `default_limits`, `approval_timeout`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
              `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
         ),
