@@ -145,11 +145,6 @@ impl PurchaseOptions {
         self.tag.as_deref()
     }
 
-    #[cfg(feature = "mcp")]
-    pub(crate) const fn buys_again(&self) -> bool {
-        self.allow_duplicate
-    }
-
     pub(crate) const fn forbid_payment(&self) -> bool {
         self.no_payment
     }

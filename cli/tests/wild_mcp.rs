@@ -344,7 +344,8 @@ impl SlowSeller {
         let requests = self.requests.borrow();
         let paid: Vec<_> = requests.iter().flatten().collect();
         let different: std::collections::BTreeSet<_> = paid.iter().collect();
-        (requests.len() - paid.len(), paid.len(), different.len())
+        let unpaid = requests.iter().filter(|payment| payment.is_none());
+        (unpaid.count(), paid.len(), different.len())
     }
 }
 

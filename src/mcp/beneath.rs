@@ -7,7 +7,6 @@ use rmcp::model::{ClientJsonRpcMessage, GetExtensions};
 use tokio::time::Instant;
 
 use crate::error::{Error, PaymentStatus};
-use crate::ledger::PurchaseId;
 use crate::payment::PaymentRecord;
 use crate::policy::PriceCheck;
 use crate::request::PurchaseOptions;
@@ -29,8 +28,6 @@ pub(super) struct Beneath {
 struct Found {
     payments: Vec<PaymentRecord>,
     price: Option<Box<PriceCheck>>,
-    /// The purchase of a payment whose session was lost.
-    lost: Option<PurchaseId>,
 }
 
 impl Beneath {
@@ -85,14 +82,6 @@ impl Beneath {
 
     pub(super) fn take_price(&self) -> Option<Box<PriceCheck>> {
         self.found(|found| found.price.take())
-    }
-
-    pub(super) fn set_lost(&self, purchase: PurchaseId) {
-        self.found(|found| found.lost = Some(purchase));
-    }
-
-    pub(super) fn take_lost(&self) -> Option<PurchaseId> {
-        self.found(|found| found.lost.take())
     }
 
     /// Attributes an error of the call to the payments, unless it knows of one.

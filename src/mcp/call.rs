@@ -375,20 +375,12 @@ impl PaidToolCall<'_> {
         if !repeats {
             return false;
         }
-        let shown = self.forms.first().copied();
         if !self.known {
-            // The payment was signed before this demand. Its forms are those of the demand, without the one shown.
+            // The payment was signed before this demand, which names other forms.
             self.known = true;
-            self.forms = shown
-                .into_iter()
-                .chain(demand.forms.iter().copied())
-                .collect();
-            let mut seen = Vec::new();
-            self.forms.retain(|form| {
-                let new = !seen.contains(form);
-                seen.push(*form);
-                new
-            });
+            let shown = self.forms.first().copied();
+            let others = demand.forms.iter().filter(|form| Some(**form) != shown);
+            self.forms = shown.into_iter().chain(others.copied()).collect();
         }
         if self.forms.len() > 1 {
             self.forms.remove(0);

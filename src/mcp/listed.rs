@@ -124,18 +124,14 @@ fn dollars(value: &Value) -> Option<Usd> {
             .parse()
             .ok(),
         Value::Object(members) => {
-            let member = |names: &[&str]| {
-                let mut found = members.iter();
-                found.find_map(|(key, value)| names.contains(&name(key).as_str()).then_some(value))
+            // The amount of an offer is in units of its token, and has no currency.
+            let in_usd = members.get("currency").and_then(Value::as_str) == Some("USD");
+            let names = if in_usd {
+                ["amount", "value", "price"]
+            } else {
+                ["usd", "priceUSD", "priceUsd"]
             };
-            let currency = member(&["currency"]).map(|text| text.as_str().unwrap_or_default());
-            let price = match currency {
-                Some(text) if text.eq_ignore_ascii_case("usd") => {
-                    member(&["priceusd", "usd", "price", "amount", "value"])
-                }
-                Some(_) => None,
-                None => member(&["priceusd", "usd"]),
-            };
+            let price = names.iter().find_map(|name| members.get(*name));
             price.filter(|price| !price.is_object()).and_then(dollars)
         }
         _ => None,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use alloy::primitives::B256;
@@ -133,33 +133,29 @@ impl HttpClient {
 }
 
 impl HttpClient {
+    fn lost(&self) -> MutexGuard<'_, VecDeque<(B256, PurchaseId)>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The options of a message. A call whose session was lost continues its purchase.
     fn options(&self, beneath: Option<&Beneath>, call: B256, pays: bool) -> PurchaseOptions {
         if !pays {
             return PurchaseOptions::new().no_payment();
         }
-        let mut options = beneath.map_or_else(PurchaseOptions::new, |call| call.options.clone());
-        let own = beneath.and_then(Beneath::take_lost);
-        let earlier = self.found(call).filter(|_| !options.buys_again());
-        if let (Some(purchase), Ok(None)) = (own.or(earlier), options.id()) {
-            options = options.purchase_id(purchase.as_str());
+        let options = beneath.map_or_else(PurchaseOptions::new, |call| call.options.clone());
+        let mut lost = self.lost();
+        let at = lost.iter().position(|(known, _)| *known == call);
+        match at.and_then(|at| lost.remove(at)) {
+            Some((_, purchase)) if matches!(options.id(), Ok(None)) => {
+                options.purchase_id(purchase.as_str())
+            }
+            _ => options,
         }
-        options
-    }
-
-    /// Takes the purchase of an equal call whose session was lost.
-    fn found(&self, call: B256) -> Option<PurchaseId> {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = lost.iter().position(|(known, _)| *known == call)?;
-        lost.remove(at).map(|(_, purchase)| purchase)
     }
 
     /// Notes that the session was lost at a paid request. `rmcp` sends the message again in a new session.
-    fn lose(&self, beneath: Option<&Beneath>, call: B256, purchase: &PurchaseId) {
-        if let Some(beneath) = beneath {
-            beneath.set_lost(purchase.clone());
-        }
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lose(&self, call: B256, purchase: &PurchaseId) {
+        let mut lost = self.lost();
         lost.push_back((call, purchase.clone()));
         if lost.len() > MOST_LOST {
             lost.pop_front();
@@ -232,7 +228,7 @@ impl StreamableHttpClient for HttpClient {
         }
         let read = read_post(response, waits, attached).await;
         if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record) {
-            self.lose(beneath.as_ref(), call, &record.payment().purchase);
+            self.lose(call, &record.payment().purchase);
         }
         read.map_err(|failure| attribute(record.as_ref(), failure))
     }

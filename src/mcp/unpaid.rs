@@ -91,11 +91,13 @@ pub(super) fn demand_of_error(error: &ErrorData) -> Result<Option<Demand>, Error
     let Some(data) = error.data.as_ref() else {
         return Ok(None);
     };
-    if let Some(list) = data.get("payment").and_then(Value::as_array)
-        && list
-            .iter()
-            .any(|entry| entry.get("paymentRequired").is_some())
-    {
+    let listed = match data.get("payment") {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(entry) => std::slice::from_ref(entry),
+        None => &[],
+    };
+    let elsewhere = |entry: &Value| entry.get("paymentRequired").is_some();
+    if listed.iter().any(elsewhere) {
         return Err(Error::new(
             ErrorKind::NotPayable,
             format!(
@@ -109,7 +111,7 @@ pub(super) fn demand_of_error(error: &ErrorData) -> Result<Option<Demand>, Error
         return Ok(None);
     };
     let mut demand = Demand::new(read(&terms)?, false);
-    if !CODES.contains(&error.code.0) {
+    if !CODES.contains(&error.code.0) && demand.forms.first() == Some(&Form::Object) {
         demand.forms = &ELSEWHERE;
     }
     Ok(Some(demand))

@@ -145,8 +145,8 @@ impl ToolServer {
     pub fn calls(&self) -> Vec<Value> {
         let calls = self.messages().into_iter();
         calls
-            .filter(|message| message["method"] == "tools/call")
-            .map(|message| message["params"].clone())
+            .filter(|message| at(message, "/method") == "tools/call")
+            .map(|message| at(&message, "/params").clone())
             .collect()
     }
 
@@ -212,7 +212,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
     }
     let body = read_body(body, MAX_MESSAGE).await?;
     let message: Value = serde_json::from_slice(&body)?;
-    let method = message["method"].as_str().unwrap_or_default().to_owned();
+    let method = at(&message, "/method")
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     shared.state().messages.push(message.clone());
     let session = head.headers.get(SESSION).cloned();
     if method != "initialize" && session != Some(shared.session()) {
@@ -220,7 +223,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
     }
     let mut receipt = None;
     if shared.dialect == Dialect::Http {
-        let path = match message["params"]["name"].as_str() {
+        let path = match at(&message, "/params/name").as_str() {
             Some(name) if method == "tools/call" => format!("/{name}"),
             _ => format!("/{method}"),
         };
@@ -254,9 +257,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<R
     }
     let mut response = match method.as_str() {
         "initialize" => {
-            shared.state().session += 1;
+            shared.new_session();
             let result = json!({
-                "protocolVersion": message["params"]["protocolVersion"],
+                "protocolVersion": at(&message, "/params/protocolVersion"),
                 "capabilities": { "tools": {} },
                 "serverInfo": { "name": "tools", "version": "1" },
             });
@@ -278,6 +281,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn new_session(&self) {
+        let mut state = self.state();
+        state.session = state.session.wrapping_add(1);
+    }
+
     fn session(&self) -> HeaderValue {
         HeaderValue::from(self.state().session)
     }
@@ -293,7 +301,7 @@ impl Shared {
     fn lost(&self, paid: bool) -> Option<u16> {
         let mut state = self.state();
         let status = if paid { state.loses.take() } else { None }?;
-        state.session += 1;
+        state.session = state.session.wrapping_add(1);
         Some(status)
     }
 
@@ -316,7 +324,7 @@ impl Shared {
         if let Some(payment) = payment {
             let version = STANDARD.decode(payment).ok();
             let version = version.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-            let first = version.is_some_and(|payment| payment["x402Version"] == 1);
+            let first = version.is_some_and(|payment| at(&payment, "/x402Version") == 1);
             let name = if first { X_PAYMENT } else { PAYMENT_SIGNATURE };
             let value = HeaderValue::from_str(payment).map_err(io::Error::other)?;
             request.headers_mut().insert(name, value);
@@ -337,11 +345,10 @@ impl Shared {
 
     /// Returns the payment of a call in base64, if it is where this dialect reads it.
     fn payment(&self, params: &Value) -> Option<String> {
-        let meta = &params["_meta"];
         let value = match self.dialect {
-            Dialect::X402Mcp => &meta["x402.payment"],
-            Dialect::Sep2007 => &params["payment"],
-            _ => &meta["x402/payment"],
+            Dialect::X402Mcp => at(params, "/_meta/x402.payment"),
+            Dialect::Sep2007 => at(params, "/payment"),
+            _ => at(params, "/_meta/x402~1payment"),
         };
         let reads_text = matches!(
             self.dialect,
@@ -359,8 +366,8 @@ impl Shared {
         if let Some(result) = fixed {
             return Ok(rpc(message, "result", result));
         }
-        let params = &message["params"];
-        let name = params["name"].as_str().unwrap_or_default();
+        let params = at(message, "/params");
+        let name = at(params, "/name").as_str().unwrap_or_default();
         let payment = self.payment(params);
         let sold = self
             .sell(head, &format!("/{name}"), payment.as_deref())
@@ -371,16 +378,18 @@ impl Shared {
         let (mut result, mut meta) = (json!({ "content": [text(&sold.body)] }), Map::new());
         if let Some(mut terms) = sold.terms() {
             if payment.is_none() {
-                terms["error"] = match self.dialect {
-                    Dialect::X402Mcp => "_meta.x402.payment is required".into(),
-                    Dialect::Cloudflare | Dialect::CloudflareText => "PAYMENT_REQUIRED".into(),
-                    _ => "Payment required".into(),
+                let words = match self.dialect {
+                    Dialect::X402Mcp => "_meta.x402.payment is required",
+                    Dialect::Cloudflare | Dialect::CloudflareText => "PAYMENT_REQUIRED",
+                    _ => "Payment required",
                 };
+                set(&mut terms, "error", words);
             }
             if self.dialect == Dialect::Cloudflare {
-                terms["resource"] = json!({
+                let resource = json!({
                     "url": format!("x402://{name}"), "description": name, "mimeType": "application/json",
                 });
+                set(&mut terms, "resource", resource);
                 meta.insert("x402/error".to_owned(), terms.clone());
             }
             match self.dialect {
@@ -397,10 +406,10 @@ impl Shared {
             }
             result = json!({ "isError": true, "content": [text(terms.to_string().as_bytes())] });
             if self.dialect == Dialect::Standard {
-                result["structuredContent"] = terms;
+                set(&mut result, "structuredContent", terms);
             }
         } else if !sold.status.is_success() {
-            result["isError"] = true.into();
+            set(&mut result, "isError", true);
         }
         if let Some(receipt) = sold.receipt() {
             let name = match self.dialect {
@@ -415,9 +424,21 @@ impl Shared {
             meta.insert(name.to_owned(), value);
         }
         if !meta.is_empty() {
-            result["_meta"] = meta.into();
+            set(&mut result, "_meta", meta);
         }
         Ok(rpc(message, "result", result))
+    }
+}
+
+/// Returns the value at a JSON pointer, or `null`.
+fn at<'v>(value: &'v Value, pointer: &str) -> &'v Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// Sets a member of an object.
+fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(key.to_owned(), value.into());
     }
 }
 
@@ -426,7 +447,7 @@ fn text(text: &[u8]) -> Value {
 }
 
 fn rpc(message: &Value, member: &str, value: Value) -> Response<Body> {
-    let answer = json!({ "jsonrpc": "2.0", "id": message["id"], member: value });
+    let answer = json!({ "jsonrpc": "2.0", "id": at(message, "/id"), member: value });
     let mut response = Response::new(Body::whole(answer.to_string()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

@@ -1,5 +1,7 @@
 //! Tools of MCP servers that follow another dialect.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
 use std::time::Duration;
 
 use bursar::ledger::State;

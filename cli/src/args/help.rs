@@ -40,6 +40,10 @@ Rules:
   by elicitation. The server trusts the answer of the client. If the client does
   not support elicitation, the server denies the payment.
 
+  If the client stops waiting before a paid answer comes, the server keeps the
+  answer for 5 minutes. An identical call returns it and pays nothing. A call
+  with allow_duplicate buys again.
+
   Standard output carries the protocol and nothing else.
 
   The server ends when its standard input ends. It abandons a call that is still

@@ -17,7 +17,8 @@
 //!
 //! Every result begins with `payment`: `not_paid`, `maybe_paid` or `paid`. Text of a seller is under `untrusted` and
 //! nowhere else. A cancelled call is abandoned like a dropped future: bursar signs nothing more for it. If bursar has
-//! signed already, the purchase is unresolved, and the same request resumes it.
+//! signed already, the purchase is unresolved, and the same request resumes it. A paid answer that nobody took is kept
+//! for the next identical call.
 //!
 //! The agent chooses the tag of a payment. To limit an agent, use limits for agents or global limits, not for tags.
 
