@@ -1,4 +1,5 @@
-//! Slow sellers, and the caller's own timeout.
+//! Slow sellers, and the caller's own timeout; the layers of a stack; and nodes of free plans.
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::time::Duration;
 
