@@ -373,7 +373,7 @@ pub enum PolicyError {
     NoNetwork,
     /// Test networks and networks with real money are mixed.
     #[error(
-        "the policy names {} with real money and the test network {}; if that is meant, set `mix_testnets`",
+        "the policy names {} with real money and the test network {}; if that is meant, say mix_testnets",
         named(real),
         named(test)
     )]
