@@ -22,12 +22,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .ledger(Ledger::memory())
         .build()?;
 
-    // Payments outermost: what stands beneath, such as a retry, then repeats one purchase.
-    let client = reqwest_middleware::ClientBuilder::new(middleware::http_client(
-        reqwest::Client::builder(),
-    )?)
-    .with(PaymentMiddleware::new(payer.clone()).allow_http_loopback(true))
-    .build();
+    // Payments outermost: a layer beneath, such as a retry, then repeats one purchase.
+    let payments = PaymentMiddleware::new(payer).allow_http_loopback(true);
+    let client = middleware::client(reqwest::Client::builder(), payments)?.build();
 
     let tagged = PurchaseOptions::new().tag("research");
     let response = client

@@ -162,14 +162,20 @@ async fn a_narrow_search_is_found_too() {
         .iter()
         .for_each(|node| node.fault(NodeFault::NarrowLogs(1000)));
     assert!(matches!(world.ask(&question).await, Answer::Settled(_)));
-    // Blocks one by one are more calls than are made.
     world
         .nodes
         .iter()
         .for_each(|node| node.fault(NodeFault::NarrowLogs(1)));
+    assert!(matches!(world.ask(&question).await, Answer::Settled(_)));
+    // An hour of blocks one by one is more calls than are made.
+    let signed_at = Timestamp::from_secs(question.signed_at.secs() - 3600);
+    let earlier = Question {
+        signed_at,
+        ..question
+    };
     assert_eq!(
-        world.ask(&question).await,
-        cannot_tell(Reason::UsedUnexplained)
+        world.ask(&earlier).await,
+        cannot_tell(Reason::NarrowLogs(1))
     );
 }
 

@@ -988,7 +988,7 @@ fn names_of_sellers_networks_and_tokens_are_checked() {
         ),
         (
             "networks = [\"base\",\n  |\"base-sepolia\"]",
-            "`networks`: the policy names eip155:8453 with real money and the test network eip155:84532; if that is meant, say mix_testnets",
+            "`networks`: the policy names base with real money and the test network base-sepolia; if that is meant, say mix_testnets",
         ),
         (
             "[[host]]\nmatch = |\"https://a.example\"",

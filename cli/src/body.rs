@@ -1,7 +1,7 @@
 //! The destination of the body: standard output, a file, or the JSON object.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use bursar::reqwest::{self, Response};
@@ -17,6 +17,8 @@ pub(crate) struct Sink {
     file: Option<File>,
     captures: bool,
     started: bool,
+    /// Whether the terminal shows an unfinished line.
+    open_line: bool,
 }
 
 /// The part of a body that arrived.
@@ -58,6 +60,7 @@ impl Sink {
             file: file.transpose()?,
             captures: args.json,
             started: false,
+            open_line: false,
         })
     }
 
@@ -97,6 +100,13 @@ impl Sink {
         }
     }
 
+    /// Ends the line of the body if standard output is a terminal, so that a note begins a new one.
+    pub(crate) fn end_line(&mut self) {
+        if std::mem::take(&mut self.open_line) && io::stdout().is_terminal() {
+            drop(io::stdout().lock().write_all(b"\n"));
+        }
+    }
+
     /// Empties the file for the first body.
     fn start(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.started, true) {
@@ -114,6 +124,7 @@ impl Sink {
             None if self.captures => Ok(()),
             None => {
                 let mut out = io::stdout().lock();
+                self.open_line = chunk.last().map_or(self.open_line, |last| *last != b'\n');
                 out.write_all(chunk)?;
                 out.flush()
             }

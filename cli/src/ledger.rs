@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use bursar::ledger::{Filter, write_csv, write_jsonl};
 use bursar::policy::LimitStatus;
-use bursar::{Ledger, Network, Purchase};
+use bursar::report::Zone;
+use bursar::{Network, Purchase};
+use serde::Serialize;
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
@@ -14,18 +16,15 @@ use crate::{output, wallet};
 
 /// `bursar ledger`.
 pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
-    let purchases = match wallet::existing(&args.ledger)? {
-        Some(ledger) => ledger.purchases(&Filter::all()).await?,
-        None if args
-            .ledger
-            .ledger
-            .as_deref()
-            .is_some_and(|path| path.as_os_str() != ":memory:") =>
-        {
-            return wallet::required(&args.ledger).map(|_| Exit::Done);
-        }
-        None => Vec::new(),
-    };
+    let purchases = wallet::readable(&args.ledger)?
+        .purchases(&filter(&args)?)
+        .await?;
+    let host = args.host.as_deref();
+    let of_host = |purchase: &Purchase| host.is_none_or(|host| purchase.origin.host() == host);
+    let mut purchases: Vec<_> = purchases.into_iter().filter(of_host).collect();
+    if let Some(last) = args.last {
+        purchases.drain(..purchases.len().saturating_sub(last));
+    }
     let mut out = io::stdout().lock();
     let written = match args.format {
         Format::Table => write!(out, "{}", purchase_table(&purchases)),
@@ -35,6 +34,20 @@ pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
     output::finish(written.and_then(|()| out.flush()), Exit::Done)
 }
 
+fn filter(args: &LedgerShow) -> Result<Filter, Failure> {
+    let mut filter = Filter::all();
+    if let Some(since) = &args.since {
+        let moment = Zone::named("UTC")?.moment(since);
+        filter.since = Some(moment.ok_or_else(|| {
+            Failure::usage(format!(
+                "--since {since}: expected a date such as 2026-11-23, or a time in RFC 3339"
+            ))
+        })?);
+    }
+    filter.state = args.state;
+    Ok(filter)
+}
+
 /// `bursar budget`.
 pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
     if args.policy.policy.is_none() && args.policy.network.is_empty() {
@@ -42,18 +55,30 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
-    let ledger = wallet::existing(&args.ledger)?.unwrap_or_else(Ledger::memory);
+    let ledger = wallet::readable(&args.ledger)?;
     let findings = policy.budget(&ledger).await?;
+    let place = policies::place(&args.policy);
     let printed = if args.json {
-        limits_as_json(&findings)
+        limits_as_json(&findings, &place)
     } else {
-        output::print(limits(&findings))
+        output::print(format_args!("limits: {place}\n{}", limits(&findings)))
     };
     output::finish(printed, Exit::Done)
 }
 
-fn limits_as_json(findings: &[LimitStatus]) -> io::Result<()> {
-    findings.iter().try_for_each(output::print_json)
+/// A limit, and the place that it comes from.
+#[derive(Serialize)]
+struct Limit<'a> {
+    policy: &'a str,
+    #[serde(flatten)]
+    status: &'a LimitStatus,
+}
+
+fn limits_as_json(findings: &[LimitStatus], policy: &str) -> io::Result<()> {
+    let limits = findings.iter().map(|status| Limit { policy, status });
+    limits
+        .into_iter()
+        .try_for_each(|limit| output::print_json(&limit))
 }
 
 fn limits(findings: &[LimitStatus]) -> String {
@@ -82,6 +107,7 @@ fn purchase_table(purchases: &[Purchase]) -> String {
         "AMOUNT",
         "NETWORK",
         "REQUEST",
+        "PURCHASE",
         "TRANSACTION",
     ]
     .map(ToOwned::to_owned);
@@ -92,6 +118,7 @@ fn purchase_table(purchases: &[Purchase]) -> String {
             amount(purchase),
             network_name(purchase.network),
             format!("{} {}{}", purchase.method, purchase.origin, purchase.path),
+            purchase.id.to_string(),
             purchase
                 .transaction
                 .map(|hash| hash.to_string())

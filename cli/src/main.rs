@@ -81,7 +81,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(*args)).await,
         #[cfg(feature = "mcp-serve")]
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
-        Command::Policy(PolicyCommand::Check { file }) => policies::check(&file),
+        Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
     }
 }

@@ -8,7 +8,7 @@ use crate::args::Pay;
 use crate::body::{Interruption, Sink};
 use crate::exit::{Exit, Failure};
 use crate::outcome::{Outcome, Verdict};
-use crate::payment::prefix;
+use crate::payment::{Sums, prefix};
 use crate::policies::{self, Allowance};
 use crate::problem::{Problem, root_cause};
 use crate::request::{self, Prepared};
@@ -73,13 +73,19 @@ impl Buyer {
 
     async fn run(mut self) -> Exit {
         let mut run = Run::default();
+        let (mut ended, mut is_read) = (None, true);
         for _ in 0..self.args.repeat {
             let call = self.buy().await;
             let printed = self.print(&call);
             run.add(&call);
-            if call.verdict != Verdict::Done || call.reader_gone || !printed {
+            ended = Some(call.outcome.line()).filter(|_| call.verdict != Verdict::Done);
+            is_read = printed && !call.reader_gone;
+            if call.verdict != Verdict::Done || !is_read {
                 break;
             }
+        }
+        if self.args.repeat > 1 && is_read {
+            output::note(run.summary(self.args.repeat, ended));
         }
         run.exit()
     }
@@ -141,11 +147,12 @@ impl Buyer {
     }
 
     /// Prints the outcome of a request. Returns false if the reader of standard output is gone.
-    fn print(&self, call: &Call) -> bool {
+    fn print(&mut self, call: &Call) -> bool {
         if self.args.json {
             return output::print_json(&call.outcome).is_ok();
         }
         if !call.reader_gone {
+            self.sink.end_line();
             output::note(call.outcome.line());
         }
         true
@@ -183,6 +190,7 @@ pub(crate) fn exit_of(verdict: Verdict, payments: &[PaymentStatus]) -> Exit {
         last: Some((verdict, last)),
         any_unknown: payments.contains(&PaymentStatus::MaybePaid),
         any_paid: payments.contains(&PaymentStatus::Paid),
+        ..Run::default()
     }
     .exit()
 }
@@ -193,14 +201,39 @@ struct Run {
     last: Option<(Verdict, PaymentStatus)>,
     any_unknown: bool,
     any_paid: bool,
+    /// The number of requests that succeeded.
+    done: u32,
+    paid: Sums,
+    maybe_paid: Sums,
 }
 
 impl Run {
     fn add(&mut self, call: &Call) {
+        if call.verdict == Verdict::Done {
+            self.done = self.done.saturating_add(1);
+        }
+        if let Some(payment) = &call.outcome.authorization {
+            match call.outcome.payment {
+                PaymentStatus::Paid => self.paid.add(payment),
+                _ => self.maybe_paid.add(payment),
+            }
+        }
         let payment = call.outcome.payment;
         self.last = Some((call.verdict, payment));
         self.any_unknown |= payment == PaymentStatus::MaybePaid;
         self.any_paid |= payment == PaymentStatus::Paid;
+    }
+
+    /// Returns the last line of a run of more than one request.
+    fn summary(&self, of: u32, ended: Option<String>) -> String {
+        let mut line = format!("{} of {of} requests done; paid {}", self.done, self.paid);
+        if !self.maybe_paid.is_empty() {
+            line.push_str(&format!(", may be paid {}", self.maybe_paid));
+        }
+        match ended {
+            Some(reason) => format!("{line}; stopped by: {reason}"),
+            None => line,
+        }
     }
 
     /// Returns the exit code, by the rule that `bursar pay --help` describes.

@@ -1,6 +1,9 @@
 //! The signed payment and the receipt in JSON, and amounts as text.
 
+use std::fmt;
+
 use bursar::ledger::State;
+use bursar::primitives::U256;
 use bursar::{Network, PaymentStatus, Purchase, SignedPayment};
 use serde::{Serialize, Serializer};
 
@@ -17,6 +20,72 @@ pub(crate) struct Authorization {
     /// The payment as text, such as `0.01 USDC to 0x… on base`.
     #[serde(skip)]
     text: String,
+    #[serde(skip)]
+    tokens: Tokens,
+}
+
+/// An amount of a token.
+#[derive(Clone, Debug)]
+struct Tokens {
+    units: U256,
+    decimals: u8,
+    symbol: String,
+}
+
+/// Sums of payments, one for each token.
+#[derive(Debug, Default)]
+pub(crate) struct Sums(Vec<Tokens>);
+
+impl Sums {
+    pub(crate) fn add(&mut self, payment: &Authorization) {
+        let tokens = &payment.tokens;
+        let same =
+            |sum: &&mut Tokens| (&sum.symbol, sum.decimals) == (&tokens.symbol, tokens.decimals);
+        match self.0.iter_mut().find(same) {
+            Some(sum) => sum.units = sum.units.saturating_add(tokens.units),
+            None => self.0.push(tokens.clone()),
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing");
+        }
+        let sums: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&sums.join(" and "))
+    }
+}
+
+impl fmt::Display for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = usize::from(self.decimals);
+        let digits = format!(
+            "{:0>width$}",
+            self.units.to_string(),
+            width = decimals.saturating_add(1)
+        );
+        let (whole, fraction) = digits.split_at(digits.len().saturating_sub(decimals));
+        match fraction.trim_end_matches('0') {
+            "" => write!(f, "{whole} {}", self.symbol),
+            fraction => write!(f, "{whole}.{fraction} {}", self.symbol),
+        }
+    }
+}
+
+impl From<&Purchase> for Tokens {
+    fn from(purchase: &Purchase) -> Self {
+        Self {
+            units: purchase.value,
+            decimals: purchase.decimals,
+            symbol: purchase.symbol.clone(),
+        }
+    }
 }
 
 /// A receipt that matches the signed payment: `receipt` in JSON.
@@ -60,6 +129,11 @@ impl From<&SignedPayment> for Authorization {
         let pay_to = payment.pay_to.to_string();
         Self {
             text: text(&payment.amount.to_string(), &pay_to, payment.network()),
+            tokens: Tokens {
+                units: payment.amount.units(),
+                decimals: payment.amount.asset().decimals(),
+                symbol: payment.amount.asset().symbol().to_owned(),
+            },
             amount: payment.amount.units().to_string(),
             asset: payment.amount.asset().address().to_string(),
             network: payment.network().to_string(),
@@ -75,6 +149,7 @@ impl From<&Purchase> for Authorization {
         let pay_to = purchase.payee.to_string();
         Self {
             text: text(&amount(purchase), &pay_to, purchase.network),
+            tokens: purchase.into(),
             amount: purchase.value.to_string(),
             asset: purchase.asset.to_string(),
             network: purchase.network.to_string(),
@@ -126,15 +201,5 @@ pub(crate) fn network_name(network: Network) -> String {
 
 /// Returns the amount of a purchase with the symbol of its token, such as `0.01 USDC`.
 pub(crate) fn amount(purchase: &Purchase) -> String {
-    let decimals = usize::from(purchase.decimals);
-    let digits = format!(
-        "{:0>width$}",
-        purchase.value.to_string(),
-        width = decimals.saturating_add(1)
-    );
-    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(decimals));
-    match fraction.trim_end_matches('0') {
-        "" => format!("{whole} {}", purchase.symbol),
-        fraction => format!("{whole}.{fraction} {}", purchase.symbol),
-    }
+    Tokens::from(purchase).to_string()
 }

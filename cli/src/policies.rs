@@ -6,14 +6,11 @@ use bursar::clock::{Clock, SystemClock};
 use bursar::config::Config;
 use bursar::discovery::Sources;
 use bursar::policy::{AskingPrice, Explanation, Rule};
-use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd, usd};
+use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
-
-/// The default limit of the library for one payment. It stays if --budget removes the other defaults.
-const PER_PAYMENT: Usd = usd!("0.10");
 
 /// The policy and the API keys of a command line.
 pub(crate) struct Allowance {
@@ -50,6 +47,22 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     })
 }
 
+/// Returns the place that the limits of a command line come from, for people.
+pub(crate) fn place(args: &PolicyArgs) -> String {
+    let options = if args.max_per_payment.is_some() || args.budget.is_some() {
+        " and the options"
+    } else {
+        ""
+    };
+    match &args.policy {
+        Some(file) => format!("{}{options}", file.display()),
+        None if args.no_default_limits => {
+            "the options, without the defaults (no --policy)".to_owned()
+        }
+        None => format!("the defaults{options} (no --policy)"),
+    }
+}
+
 fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     if args.network.is_empty() {
         let message = "no network is allowed; add --network base, --network base-sepolia or another network, \
@@ -59,14 +72,18 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     let mut policy = args.network.iter().fold(Policy::new(), |policy, network| {
         policy.allow_network(*network)
     });
+    if args.no_default_limits {
+        if args.max_per_payment.is_none() && args.budget.is_none() {
+            let message = "--no-default-limits would remove every limit; add --max-per-payment USD or --budget USD";
+            return Err(Failure::usage(message));
+        }
+        policy = policy.without_default_limits();
+    }
     if let Some(max) = args.max_per_payment {
         policy = policy.per_payment(max);
     }
     if let Some(budget) = args.budget {
-        policy = policy.without_default_limits().lifetime(budget);
-        if args.max_per_payment.is_none() {
-            policy = policy.per_payment(PER_PAYMENT);
-        }
+        policy = policy.lifetime(budget);
     }
     policy.check()?;
     Ok(policy)
@@ -102,9 +119,17 @@ fn with_networks(policy: Policy, selected: &[Network]) -> Result<Policy, Failure
 }
 
 /// `bursar policy check`.
-pub(crate) fn check(file: &Path) -> Result<Exit, Failure> {
-    let policy = Policy::from_file(file)?;
-    policy.check()?;
+pub(crate) async fn check(file: &Path) -> Result<Exit, Failure> {
+    let config = Config::from_file(file)?;
+    config.policy.check()?;
+    for warning in config.credentials.missing_keys().await {
+        output::note(format_args!("warning: {warning}"));
+    }
+    let limits = config.policy.budget(&Ledger::memory()).await?;
+    for limit in limits {
+        let most = limit.limit.map(|most| most.to_string()).unwrap_or_default();
+        output::note(format_args!("limit: {} {most}", limit.name));
+    }
     output::finish(
         output::print(format_args!("{}: ok\n", file.display())),
         Exit::Done,

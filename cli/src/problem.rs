@@ -79,17 +79,20 @@ impl Refusal {
     }
 }
 
-/// Returns the message of an error, with the innermost cause of a failed connection.
+/// Returns the message of an error. It names the options of the command in place of the settings of the library.
 pub(crate) fn message(error: &Error) -> String {
-    let explains = matches!(
-        error.kind(),
-        ErrorKind::Transport | ErrorKind::Builder | ErrorKind::Timeout
-    );
-    let (message, root) = (error.to_string(), root_cause(error));
-    if explains && !message.contains(&root) {
-        format!("{message}: {root}")
-    } else {
-        message
+    let message = error.to_string();
+    match error.kind() {
+        ErrorKind::Insecure => {
+            message.replace("call allow_http_loopback", "add --allow-http-loopback")
+        }
+        ErrorKind::Timeout => message
+            .replace(
+                "`answer_timeout`, or the `timeout` of the request",
+                "--timeout",
+            )
+            .replace("set `timeout`", "set --timeout"),
+        _ => message,
     }
 }
 

@@ -16,6 +16,12 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
         // The limits do not depend on the network.
         args.policy.network.push(Network::from_chain_id(8453));
     }
+    if matches!(args.format, ReportFormat::Html) && args.out.is_none() && io::stdout().is_terminal()
+    {
+        let message =
+            "the page does not fit on a terminal; add --out FILE, and open the file in a browser";
+        return Err(Failure::usage(message));
+    }
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
     let selection = selection(&args, zone)?;

@@ -70,6 +70,11 @@ pub(crate) fn can_ask_person() -> bool {
 
 fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     if let Some(file) = &args.keystore {
+        // A missing file is told before the password is asked for.
+        if let Err(error) = std::fs::File::open(file) {
+            let message = format!("--keystore {}: cannot be read: {error}", file.display());
+            return Err(Failure::usage(message));
+        }
         return Ok(Some(LocalSigner::from_keystore(file, &password::ask()?)?));
     }
     match LocalSigner::from_env(KEY) {
@@ -115,6 +120,19 @@ pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     } else {
         Ok(None)
     }
+}
+
+/// Opens the ledger to read it. The default ledger that does not exist yet is empty. Another one must exist.
+pub(crate) fn readable(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    let named = args.ledger.is_some() || std::env::var_os(LEDGER).is_some();
+    let in_memory = args
+        .ledger
+        .as_deref()
+        .is_some_and(|path| path.as_os_str() == ":memory:");
+    if named && !in_memory {
+        return required(args);
+    }
+    Ok(existing(args)?.unwrap_or_else(Ledger::memory))
 }
 
 /// Opens the ledger, or fails if it does not exist.

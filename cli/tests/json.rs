@@ -505,7 +505,14 @@ mod mcp_serve {
     #[tokio::test]
     async fn a_budget_has_every_limit() {
         let harness = CliHarness::new(report()).await;
-        let session = Session::open(&harness, &["--budget", "0.05"]).await;
+        let limits = [
+            "--no-default-limits",
+            "--max-per-payment",
+            "0.10",
+            "--budget",
+            "0.05",
+        ];
+        let session = Session::open(&harness, &limits).await;
         let budget = session.call("budget", json!({})).await;
         let limit = |name: &str, rule: &str, limit: &str| {
             json!({

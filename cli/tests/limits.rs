@@ -98,7 +98,7 @@ async fn a_run_within_its_budget_exits_with_0() {
         (ended.code, ended.text(), harness.settled()),
         (0, "the report".repeat(5).as_str(), 5)
     );
-    assert_eq!(ended.stderr.lines().count(), 5);
+    assert_eq!(ended.stderr.lines().count(), 6, "one for each, and the sum");
 }
 
 #[tokio::test]
@@ -146,8 +146,20 @@ async fn options_replace_the_default_limits_as_help_states() {
         (usd!("0.11"), &["--max-per-payment", "0.11"], 0),
         (usd!("0.11"), &["--budget", "1"], 3),
         (usd!("2"), &["--max-per-payment", "2"], 3),
-        (usd!("2"), &["--max-per-payment", "2", "--budget", "2"], 0),
-        (usd!("9"), &["--max-per-payment", "9", "--budget", "20"], 0),
+        // The limit for unresolved payments.
+        (usd!("2"), &["--max-per-payment", "2", "--budget", "2"], 3),
+        (usd!("9"), &["--no-default-limits", "--budget", "20"], 0),
+        (
+            usd!("9"),
+            &["--no-default-limits", "--max-per-payment", "9"],
+            0,
+        ),
+        (
+            usd!("9"),
+            &["--no-default-limits", "--max-per-payment", "8"],
+            3,
+        ),
+        (usd!("0.01"), &["--no-default-limits"], 2),
     ] {
         let harness = CliHarness::new(priced(price)).await;
         let ended = harness.buy(flags).await;
@@ -160,24 +172,21 @@ async fn options_replace_the_default_limits_as_help_states() {
 }
 
 #[tokio::test]
-async fn a_budget_removes_the_default_rate_limits() {
-    let harness = CliHarness::new(priced(usd!("0.0001"))).await;
-    assert_eq!(
-        (
-            harness.buy(&["--budget", "1", "--repeat", "65"]).await.code,
-            harness.settled()
-        ),
-        (0, 65)
-    );
-    let harness = CliHarness::new(priced(usd!("0.0001"))).await;
-    assert_eq!(
-        (
-            harness.buy(&["--repeat", "65"]).await.code,
-            harness.settled()
-        ),
-        (3, 30),
-        "the limit for identical requests"
-    );
+async fn a_budget_keeps_the_default_limits_and_an_option_of_its_own_removes_them() {
+    for (flags, code, settled) in [
+        (&["--budget", "1", "--no-default-limits"][..], 0, 65),
+        (&["--budget", "1"], 3, 30),
+        (&[], 3, 30),
+    ] {
+        let harness = CliHarness::new(priced(usd!("0.0001"))).await;
+        let ended = harness.buy(&[flags, &["--repeat", "65"]].concat()).await;
+        assert_eq!(
+            (ended.code, harness.settled()),
+            (code, settled),
+            "{flags:?}: {}",
+            ended.stderr
+        );
+    }
 }
 
 const POLICY: &str =

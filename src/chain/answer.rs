@@ -126,8 +126,16 @@ pub enum Reason {
     /// The nonce is used and no log shows by which event.
     ///
     /// A transfer and a cancellation both use the nonce. Another endpoint may still have the logs.
-    #[error("the nonce is used, but no log shows by which event")]
+    #[error(
+        "the nonce is used, but no log shows by which event; ask another endpoint, which keeps the logs"
+    )]
     UsedUnexplained,
+    /// The nonce is used, and the endpoint searches so few blocks at once that the search for the event was given up.
+    #[error(
+        "the nonce is used, and the endpoint searches only {0} blocks at once for the event; \
+         ask an endpoint that searches more"
+    )]
+    NarrowLogs(u64),
     /// The transaction that used the nonce does not contain the signed transfer.
     #[error("the transaction that used the nonce does not contain the signed transfer")]
     OtherTransfer,

@@ -17,10 +17,18 @@ use super::{Question, Rules};
 
 /// The largest number of blocks in one request for logs.
 const MAX_RANGE: u64 = 10_000;
-/// The largest number of requests for logs.
-const MAX_SEARCHES: usize = 64;
-/// The time before the signature at which the search begins, in seconds. Clocks differ.
-const SEARCH_MARGIN: u64 = 3600;
+/// The largest number of requests for logs. Ten minutes of two-second blocks take 30 requests of ten blocks.
+const MAX_SEARCHES: u32 = 256;
+/// The time before the signature at which the search begins, in seconds, and the most that it goes back. Clocks differ.
+const SKEW: u64 = 60;
+const MOST_SKEW: u64 = 3600;
+/// A place in time is found when it lies between two known blocks with this distance.
+const NEAR: u64 = 16;
+/// The time limit of the search, as a multiple of the time limit of one call.
+const CALLS_TO_EXPLAIN: u32 = 10;
+/// How often a call is repeated that the endpoint refused because of its rate, and the longest wait before that.
+const RATE_RETRIES: u32 = 6;
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// The report of one endpoint.
 #[derive(Clone, Debug)]
@@ -30,13 +38,13 @@ pub(super) struct EndpointReport {
 }
 
 /// The state of an authorization at a final block, as one endpoint reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Observation {
     pub(super) head: Head,
     pub(super) state: State,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Unused,
     Canceled {
@@ -52,11 +60,13 @@ pub(super) enum State {
 }
 
 /// The reason why a used nonce is not explained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
     NoLog,
     OtherTransfer,
     Reorged,
+    /// The endpoint did not let bursar look.
+    Unsearched(Box<Reason>),
 }
 
 /// Asks an endpoint. `limit` is the time limit of each call.
@@ -76,7 +86,11 @@ pub(super) async fn observe(
     node.check_controls(&head).await?;
     let used = node.is_used(question.nonce, &head).await?;
     let state = if used {
-        node.explain(&head).await?
+        // An endpoint that says "used" stays a witness, even if it cannot say by which transaction.
+        let time = limit.saturating_mul(CALLS_TO_EXPLAIN);
+        let explained = tokio::time::timeout(time, node.explain(&head)).await;
+        let explained = explained.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout)));
+        explained.unwrap_or_else(|reason| State::Used(Gap::Unsearched(Box::new(reason))))
     } else {
         State::Unused
     };
@@ -95,6 +109,15 @@ impl Node<'_> {
         method: &'static str,
         params: Value,
     ) -> Result<T, RpcError> {
+        for retry in 0..RATE_RETRIES {
+            match self.endpoint.call(method, params.clone(), self.limit).await {
+                Err(RpcError::RateLimited(wait)) if wait <= LONGEST_WAIT => {
+                    let backoff = Duration::from_millis(100).saturating_mul(1 << retry);
+                    tokio::time::sleep(wait.max(backoff)).await;
+                }
+                answer => return answer,
+            }
+        }
         self.endpoint.call(method, params, self.limit).await
     }
 
@@ -228,17 +251,34 @@ impl Node<'_> {
             .is_some_and(|block| block.hash == hash))
     }
 
-    /// Searches the logs for the event that used or canceled the nonce.
+    /// Searches the logs for the event that used or canceled the nonce. The blocks in which the authorization could settle
+    /// come first: from its signature to its expiry. A cancellation can come later.
     async fn find(&self, head: &Head) -> Result<Option<Log>, Reason> {
+        let signed = self.question.signed_at.secs();
+        let start = self.around(signed.saturating_sub(SKEW), head).await?.0;
+        let end = self.around(self.question.valid_before, head).await?.1;
         let mut search = Search {
-            from: self.first_block(head).await?,
-            last: head.number,
+            from: start,
+            last: end,
             span: MAX_RANGE,
         };
-        for _ in 0..MAX_SEARCHES {
-            let Some((from, to)) = search.range() else {
-                return Ok(None);
-            };
+        let mut left = MAX_SEARCHES;
+        if let Some(log) = self.search(&mut search, &mut left).await? {
+            return Ok(Some(log));
+        }
+        let earlier = self.around(signed.saturating_sub(MOST_SKEW), head).await?.0;
+        for (from, last) in [(earlier, start), (end, head.number)] {
+            (search.from, search.last) = (from, last);
+            if let Some(log) = self.search(&mut search, &mut left).await? {
+                return Ok(Some(log));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn search(&self, search: &mut Search, left: &mut u32) -> Result<Option<Log>, Reason> {
+        while let Some((from, to)) = search.range() {
+            *left = left.checked_sub(1).ok_or(Reason::NarrowLogs(search.span))?;
             let found = self.logs(from, to).await;
             if let ControlFlow::Break(outcome) = search.step(found, to) {
                 return outcome.map_err(Reason::from);
@@ -272,23 +312,53 @@ impl Node<'_> {
         }))
     }
 
-    /// Finds the first block that can hold the transaction, by bisection over the blocks' times.
-    async fn first_block(&self, head: &Head) -> Result<u64, Reason> {
-        let since = self.question.signed_at.secs().saturating_sub(SEARCH_MARGIN);
-        let (mut low, mut high) = (0, head.number);
-        while low < high {
-            let middle = low.midpoint(high);
-            let block = self
-                .block_at(middle)
-                .await?
-                .ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
-            if block.timestamp < since {
-                low = middle.saturating_add(1);
-            } else {
-                high = middle;
-            }
+    /// Returns the numbers of a block before this time and of one that is not before it. They are near each other.
+    ///
+    /// It estimates the place by the times of known blocks. Every third step halves the distance, so it always ends.
+    async fn around(&self, time: u64, head: &Head) -> Result<(u64, u64), Reason> {
+        if head.timestamp < time {
+            return Ok((head.number, head.number));
         }
-        Ok(low)
+        let (mut low, mut high): (Option<Head>, Head) = (None, *head);
+        // The seconds that a number of blocks take. Most chains with stablecoins have a block every two seconds.
+        let (mut seconds, mut blocks) = (2, 1);
+        let mut step = 0_u32;
+        loop {
+            let floor = low.map_or(0, |low| low.number);
+            if high.number.saturating_sub(floor) <= NEAR {
+                return Ok((floor, high.number));
+            }
+            let distance = |time: u64| {
+                time.saturating_mul(blocks)
+                    .checked_div(seconds)
+                    .unwrap_or(0)
+            };
+            let aim = NEAR / 4;
+            let guess = match low {
+                _ if step % 3 == 2 => floor.midpoint(high.number),
+                // Aim a little past the place, on the side that is not near yet.
+                Some(low) if step % 3 == 1 => low
+                    .number
+                    .saturating_add(distance(time.saturating_sub(low.timestamp)))
+                    .saturating_add(aim),
+                _ => high
+                    .number
+                    .saturating_sub(distance(high.timestamp.saturating_sub(time)))
+                    .saturating_sub(aim),
+            };
+            let last = high.number.saturating_sub(1);
+            let guess = guess.clamp(floor.saturating_add(1), last);
+            let block = self.block_at(guess).await?;
+            let block = block.ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
+            seconds = high.timestamp.saturating_sub(block.timestamp).max(1);
+            blocks = high.number.saturating_sub(block.number).max(1);
+            if block.timestamp < time {
+                low = Some(block);
+            } else {
+                high = block;
+            }
+            step = step.saturating_add(1);
+        }
     }
 }
 
@@ -309,26 +379,64 @@ impl Search {
         (self.from <= self.last).then_some((self.from, to))
     }
 
-    /// Moves on, or halves the range. Providers limit ranges and report that in different ways, so each
-    /// refusal halves the range.
+    /// Moves on, or makes the range smaller. Providers limit ranges and report that in different ways, so each refusal makes
+    /// it smaller: to the size that the provider names, or by half.
     fn step(
         &mut self,
         found: Result<Option<Log>, RpcError>,
         to: u64,
     ) -> ControlFlow<Result<Option<Log>, RpcError>> {
+        // The last range may be smaller than the others.
+        let span = to.saturating_sub(self.from).saturating_add(1);
         match found {
             Ok(Some(log)) => ControlFlow::Break(Ok(Some(log))),
             Ok(None) => {
                 self.from = to.saturating_add(1);
                 ControlFlow::Continue(())
             }
-            Err(RpcError::Node { .. } | RpcError::Status(400 | 413)) if self.span > 1 => {
-                self.span = self.span.div_ceil(2);
+            Err(RpcError::Node { message, .. }) if span > 1 => {
+                self.span = suggested(&message, span).unwrap_or(span.div_ceil(2));
+                ControlFlow::Continue(())
+            }
+            Err(RpcError::Status(400 | 413) | RpcError::TooLong) if span > 1 => {
+                self.span = span.div_ceil(2);
                 ControlFlow::Continue(())
             }
             Err(error) => ControlFlow::Break(Err(error)),
         }
     }
+}
+
+/// Returns the range that a provider names in its refusal, such as `[0x10, 0x19]`, `1,000 blocks` or `2K block range`, if it
+/// is smaller than the refused one.
+fn suggested(message: &str, refused: u64) -> Option<u64> {
+    let hexadecimal = |text: &str| {
+        let digits = text.trim().strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let pair = || {
+        let (_, rest) = message.split_once('[')?;
+        let (from, to) = rest.split_once(']')?.0.split_once(',')?;
+        let span = hexadecimal(to)?.checked_sub(hexadecimal(from)?)?;
+        span.checked_add(1)
+    };
+    let number = |word: &str| {
+        let word = word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
+        let (digits, unit) = match word.strip_suffix(['k', 'K']) {
+            Some(digits) => (digits, 1000),
+            None => (word, 1),
+        };
+        let digits: String = digits.chars().filter(|digit| *digit != ',').collect();
+        digits.parse::<u64>().ok()?.checked_mul(unit)
+    };
+    let fits = |span: &u64| (1..refused).contains(span);
+    pair().filter(fits).or_else(|| {
+        message
+            .split_whitespace()
+            .filter_map(number)
+            .filter(fits)
+            .max()
+    })
 }
 
 fn is_about(log: &Log, event: B256, question: &Question) -> bool {
@@ -353,4 +461,30 @@ fn transferred(logs: &[Log], question: &Question) -> Option<U256> {
     ];
     let value = U256::from_be_bytes(<[u8; 32]>::try_from(transfer.data.0.as_slice()).ok()?);
     (transfer.topics == parties && value <= question.value).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::suggested;
+
+    #[test]
+    fn a_provider_names_the_range_that_it_accepts() {
+        for (message, span) in [
+            (
+                "up to a 10 block range. this block range should work: [0x64, 0x6d]",
+                Some(10),
+            ),
+            ("eth_getLogs is limited to a 1,000 range", Some(1000)),
+            (
+                "You can make eth_getLogs requests with up to a 2K block range",
+                Some(2000),
+            ),
+            ("exceed maximum block range: 500", Some(500)),
+            ("query returned more than 10000 results", None),
+            ("block range is too wide", None),
+            ("try [0x64, 0x1]", None),
+        ] {
+            assert_eq!(suggested(message, 5000), span, "{message}");
+        }
+    }
 }

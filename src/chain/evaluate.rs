@@ -67,9 +67,9 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
 /// used in all later ones.
 fn contradict(one: &Observation, other: &Observation) -> bool {
     let fork = one.head.number == other.head.number && one.head != other.head;
-    let denial = match (one.state, other.state) {
+    let denial = match (&one.state, &other.state) {
         (State::Unused, State::Settled { block, .. } | State::Canceled { block }) => {
-            one.head.number >= block
+            one.head.number >= *block
         }
         (State::Unused, State::Used(_)) => one.head.number >= other.head.number,
         (State::Settled { .. }, State::Canceled { .. }) => true,
@@ -111,7 +111,7 @@ fn not_settled(
 ) -> Result<Answer, Reason> {
     if let Some(gap) = seen
         .iter()
-        .find_map(|(_, observation)| gap(observation.state))
+        .find_map(|(_, observation)| gap(&observation.state))
     {
         return Err(gap);
     }
@@ -142,13 +142,16 @@ fn not_settled(
     Err(doubt.unwrap_or(Reason::TooFewEndpoints { found, required }))
 }
 
-const fn gap(state: State) -> Option<Reason> {
-    match state {
-        State::Used(Gap::NoLog) => Some(Reason::UsedUnexplained),
-        State::Used(Gap::OtherTransfer) => Some(Reason::OtherTransfer),
-        State::Used(Gap::Reorged) => Some(Reason::Reorged),
-        _ => None,
-    }
+fn gap(state: &State) -> Option<Reason> {
+    let State::Used(gap) = state else {
+        return None;
+    };
+    Some(match gap {
+        Gap::NoLog => Reason::UsedUnexplained,
+        Gap::OtherTransfer => Reason::OtherTransfer,
+        Gap::Reorged => Reason::Reorged,
+        Gap::Unsearched(reason) => (**reason).clone(),
+    })
 }
 
 /// Returns whether an observation confirms a proof of this kind.
@@ -160,7 +163,7 @@ fn supports(
     now: Timestamp,
 ) -> Result<(), Reason> {
     let dead = question.valid_before.saturating_add(rules.margin);
-    match (kind, observation.state) {
+    match (kind, &observation.state) {
         (ProofKind::Canceled, State::Canceled { .. }) => Ok(()),
         // The endpoint's final block is older than the cancellation.
         (ProofKind::Canceled, _) => Err(Reason::BlockTooOld),

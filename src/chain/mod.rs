@@ -50,7 +50,7 @@ use evaluate::evaluate;
 use rpc::RpcClient;
 
 /// The total time limit of an endpoint, as a multiple of the time limit of one call.
-const CALLS_PER_ENDPOINT: u32 = 6;
+const CALLS_PER_ENDPOINT: u32 = 16;
 
 /// The authorization that a [`ChainReader`] looks for.
 ///
@@ -74,7 +74,8 @@ pub struct Question {
     pub valid_before: u64,
     /// The transaction that the seller claims, if any.
     pub claimed: Option<B256>,
-    /// The time of the first signature. The search for the transaction begins an hour earlier.
+    /// The time of the first signature. The search for the transaction begins a minute
+    /// earlier, and then an hour earlier, because clocks differ.
     pub signed_at: Timestamp,
 }
 
@@ -179,8 +180,8 @@ impl ChainReader {
         self
     }
 
-    /// Sets the time limit of one call. The default is 10 seconds. An endpoint has six times as long in
-    /// total.
+    /// Sets the time limit of one call. The default is 10 seconds. An endpoint has sixteen times as long in
+    /// total, with all waits that its rate limit asks for.
     pub const fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

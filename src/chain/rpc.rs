@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -50,6 +50,12 @@ pub enum RpcError {
     /// The HTTP status is not 200. bursar does not follow redirects.
     #[error("the endpoint answered with status {0}")]
     Status(u16),
+    /// The endpoint refuses so many requests in so short a time. bursar waited and asked again. The endpoint wants to wait
+    /// for this time.
+    #[error(
+        "the endpoint limits the rate of requests; ask again later, or ask an endpoint with a higher limit"
+    )]
+    RateLimited(Duration),
     /// The answer is longer than 1 MiB.
     #[error("the endpoint's answer is too long")]
     TooLong,
@@ -117,9 +123,17 @@ impl RpcClient {
     ) -> Result<T, RpcError> {
         let request =
             json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let body = tokio::time::timeout(limit, self.post(request))
+        let (status, body) = tokio::time::timeout(limit, self.post(request))
             .await
             .map_err(|_| RpcError::Timeout)??;
+        if status != 200 {
+            // Some providers refuse a range of blocks with status 400, and name a smaller one in the body.
+            return Err(match failure(&body, method) {
+                error @ RpcError::Node { .. } if matches!(status, 400..=499) => error,
+                error @ RpcError::RateLimited(_) => error,
+                _ => RpcError::Status(status),
+            });
+        }
         let reply: Reply<T> = serde_json::from_slice(&body).map_err(|_| failure(&body, method))?;
         match (reply.error, reply.result) {
             (Some(error), _) => Err(error.into()),
@@ -128,7 +142,7 @@ impl RpcClient {
         }
     }
 
-    async fn post(&self, request: String) -> Result<Vec<u8>, RpcError> {
+    async fn post(&self, request: String) -> Result<(u16, Vec<u8>), RpcError> {
         let request = self
             .http
             .post(self.url.clone())
@@ -136,8 +150,13 @@ impl RpcClient {
             .header(ACCEPT, JSON)
             .body(request);
         let mut response = request.send().await.map_err(|_| RpcError::Unreachable)?;
-        if response.status() != 200 {
-            return Err(RpcError::Status(response.status().as_u16()));
+        let status = response.status().as_u16();
+        if status == 429 {
+            let wait = response.headers().get(RETRY_AFTER);
+            let seconds = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
+            return Err(RpcError::RateLimited(Duration::from_secs(
+                seconds.unwrap_or(0),
+            )));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|_| RpcError::Unreachable)? {
@@ -146,7 +165,7 @@ impl RpcClient {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((status, body))
     }
 }
 
@@ -162,6 +181,18 @@ fn failure(body: &[u8], method: &'static str) -> RpcError {
 
 impl From<Failure> for RpcError {
     fn from(failure: Failure) -> Self {
+        let text = failure.message.to_ascii_lowercase();
+        let rate = [
+            "rate limit",
+            "request rate",
+            "too many requests",
+            "per second",
+            "compute units",
+            "throughput",
+        ];
+        if failure.code == 429 || rate.iter().any(|words| text.contains(words)) {
+            return Self::RateLimited(Duration::ZERO);
+        }
         Self::Node {
             code: failure.code,
             message: excerpt(&failure.message),

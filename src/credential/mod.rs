@@ -87,6 +87,20 @@ impl Credentials {
         self.shared(origin).map(AsRef::as_ref)
     }
 
+    /// Returns a sentence for each key that is missing or cannot be read at present, such as one whose environment variable is
+    /// not set.
+    pub async fn missing_keys(&self) -> Vec<Error> {
+        let mut missing = Vec::new();
+        for (_, credential) in &self.keys {
+            match credential.key().await {
+                Ok(Some(_)) => {}
+                Ok(None) => missing.push(credential.missing()),
+                Err(error) => missing.push(error),
+            }
+        }
+        missing
+    }
+
     pub(crate) fn shared(&self, origin: &Origin) -> Option<&Arc<Credential>> {
         let matching = self.keys.iter().filter(|(host, _)| host.matches(origin));
         // `max_by_key` returns the last of equals, so go backwards to get the first.

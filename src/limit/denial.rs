@@ -84,6 +84,11 @@ impl Denial {
                 limit.scope,
             ),
             _ if is_too_large => format!("{asked} is above the limit of {max} ({limit})"),
+            // A payment leaves this limit when its outcome is final, often much earlier than room returns by time.
+            LimitKind::Exposure(_) => format!(
+                "{asked} does not fit: {used} of {max} are in payments without a final outcome ({limit}); \
+                 wait until they settle, or raise `exposure`{returns}"
+            ),
             _ => format!("{asked} does not fit: {used} of {max} used ({limit}){returns}"),
         };
         Self {

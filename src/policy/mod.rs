@@ -369,6 +369,12 @@ fn domain(text: &str) -> Result<String, PolicyError> {
     Ok(registrable.to_owned())
 }
 
+/// Returns the name of a network, as people write it.
+fn named(network: &Network) -> String {
+    let name = network.name().map(ToOwned::to_owned);
+    name.unwrap_or_else(|| network.to_string())
+}
+
 /// An error in a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -378,7 +384,9 @@ pub enum PolicyError {
     NoNetwork,
     /// Test networks and networks with real money are mixed.
     #[error(
-        "the policy names {real} with real money and the test network {test}; if that is meant, say mix_testnets"
+        "the policy names {} with real money and the test network {}; if that is meant, say mix_testnets",
+        named(real),
+        named(test)
     )]
     Mixed {
         /// A network with real money.

@@ -1,4 +1,5 @@
-//! Slow sellers, and the caller's own timeout.
+//! Slow sellers, and the caller's own timeout; the layers of a stack; and nodes of free plans.
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::time::Duration;
 
@@ -115,6 +116,129 @@ async fn an_error_of_the_connection_says_its_cause() {
         error,
         "not paid: the request cannot be built: relative URL without a base"
     );
+}
+
+mod reconcile {
+    use bursar::chain::ChainReader;
+    use bursar::ledger::{Reconciled, State};
+    use bursar::{Ledger, Network};
+    use bursar_testing::{Node, NodeFault};
+    use bursar_tests::clock::{HOUR, MINUTE, TestClock};
+
+    use super::*;
+
+    const NETWORK: Network = Network::from_chain_id(84_532);
+
+    /// A purchase whose answer was lost, and the endpoints that are asked about it.
+    struct Lost {
+        clock: TestClock,
+        seller: Paywall,
+        ledger: Ledger,
+        nodes: Vec<Node>,
+    }
+
+    impl Lost {
+        /// The seller takes the payment only if it `settles`.
+        async fn new(settles: bool, faults: &[NodeFault]) -> Self {
+            let clock = TestClock::default();
+            let fault = if settles {
+                Fault::NoReceipt
+            } else {
+                Fault::StatusBeforeSettle(500)
+            };
+            let seller = Paywall::builder()
+                .route(report().fault(fault))
+                .clock(clock.clone())
+                .start()
+                .await
+                .unwrap();
+            let ledger = Ledger::memory();
+            let buyer = client()
+                .ledger(ledger.clone())
+                .clock(clock.clone())
+                .build()
+                .unwrap();
+            drop(buyer.get(seller.url("/report")).send().await);
+            assert_eq!(seller.settlements().len(), usize::from(settles));
+            let mut nodes = Vec::new();
+            for fault in faults {
+                let node = seller.node(NETWORK).await.unwrap();
+                node.fault(*fault);
+                nodes.push(node);
+            }
+            clock.advance(HOUR * 24);
+            let ledger = ledger.with_clock(std::sync::Arc::new(clock.clone()));
+            Self {
+                clock,
+                seller,
+                ledger,
+                nodes,
+            }
+        }
+
+        async fn reconcile(&self) -> Reconciled {
+            let mut chain = ChainReader::new();
+            for node in &self.nodes {
+                chain = chain.endpoint(NETWORK, node.url().as_str()).unwrap();
+            }
+            self.ledger.reconcile(&chain).await.unwrap().remove(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn every_free_plan_shows_a_payment_within_a_bound_of_calls() {
+        for (fault, most) in [
+            (NodeFault::FreePlan(10), 70),
+            (NodeFault::FreePlan(5), 100),
+            (NodeFault::NarrowLogs(10), 80),
+            (NodeFault::NarrowLogs(500), 50),
+            (NodeFault::NarrowLogs(10_000), 40),
+            (NodeFault::ShortAnswers(10), 80),
+            (NodeFault::Throttled, 100),
+            (NodeFault::SoftThrottled, 100),
+        ] {
+            let lost = Lost::new(true, &[fault]).await;
+            let reconciled = lost.reconcile().await;
+            assert_eq!(
+                reconciled.after,
+                State::Settled,
+                "{fault:?}: {}",
+                reconciled.answer
+            );
+            let calls = lost.nodes[0].calls();
+            assert!(calls <= most, "{fault:?}: {calls} calls");
+        }
+    }
+
+    #[tokio::test]
+    async fn free_plans_release_a_payment_that_nobody_took() {
+        let lost = Lost::new(false, &[NodeFault::FreePlan(10), NodeFault::Throttled]).await;
+        let reconciled = lost.reconcile().await;
+        assert_eq!(
+            reconciled.after,
+            State::ReleasedByProof,
+            "{}",
+            reconciled.answer
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_cannot_search_says_so_and_still_stops_a_release() {
+        let unused = NodeFault::SaysUnused;
+        let lost = Lost::new(true, &[NodeFault::NarrowLogs(0), unused, unused]).await;
+        let reconciled = lost.reconcile().await;
+        assert_eq!(reconciled.after, reconciled.before);
+        assert!(
+            reconciled.answer.to_string().contains("contradict"),
+            "{}",
+            reconciled.answer
+        );
+        let lost = Lost::new(true, &[NodeFault::NarrowLogs(0)]).await;
+        let text = lost.reconcile().await.answer.to_string();
+        assert!(text.contains("query exceeds max block range"), "{text}");
+        lost.clock.advance(MINUTE);
+        assert_eq!(lost.seller.settlements().len(), 1);
+    }
 }
 
 #[cfg(feature = "middleware")]

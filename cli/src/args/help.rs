@@ -62,9 +62,10 @@ Limits without --policy:
   payments a minute, and 30 identical requests a minute. bursar stops paying an
   origin that took 3 payments within 10 minutes and did not deliver.
 
-  --max-per-payment replaces the limit for one payment. --budget limits the sum
-  of everything in the ledger. It removes the other default limits, except the
-  limit for one payment.
+  --budget is one limit more, for the sum of everything in the ledger: the
+  default limits stay unless you add --no-default-limits. --max-per-payment
+  replaces the limit for one payment. With --no-default-limits, only the limits
+  of --max-per-payment and --budget hold.
 
 Limits with --policy:
   All limits of the file hold, and the options can only make it stricter.
@@ -115,7 +116,8 @@ Exit codes:
   After a signature has left the process, a failed call exits with 4 or 5, even
   if the seller claims that it took no money.
 
-  --repeat stops at the first failure. It exits with 3 if the policy denied that
+  --repeat stops at the first failure. Its last line on standard error says how
+  many requests were done, how much was paid and why it stopped. It exits with 3 if the policy denied that
   request, even if earlier requests were paid. Otherwise it exits with 4 if any
   payment has an unknown result, and with 5 instead of 1 if any request was
   paid.";

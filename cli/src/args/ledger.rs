@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use bursar::credential::CallPlan;
+use bursar::ledger::State;
 use bursar::primitives::{B256, U256};
 use bursar::{Network, PurchaseId};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::parse::endpoint;
+use super::parse::{endpoint, state};
 use super::{LedgerArgs, PolicyArgs, WalletArgs};
 
 #[derive(Args, Debug)]
@@ -25,6 +26,18 @@ pub(crate) struct LedgerShow {
     /// The format of the list
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    /// Show purchases since this date (UTC), or since this time in RFC 3339
+    #[arg(long, value_name = "DATE")]
+    pub(crate) since: Option<String>,
+    /// Show purchases from this host, such as api.example.com
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Show purchases in this state, such as unresolved
+    #[arg(long, value_parser = state)]
+    pub(crate) state: Option<State>,
+    /// Show the last N of these purchases
+    #[arg(long, value_name = "N")]
+    pub(crate) last: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -92,9 +92,12 @@ pub(crate) struct PolicyArgs {
     /// Limit one payment
     #[arg(long, value_name = "USD")]
     pub(crate) max_per_payment: Option<Usd>,
-    /// Limit the sum of everything in the ledger
+    /// Limit the sum of everything in the ledger, in addition to all other limits
     #[arg(long, value_name = "USD")]
     pub(crate) budget: Option<Usd>,
+    /// Remove the default limits, which hold without --policy; needs --max-per-payment or --budget
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) no_default_limits: bool,
     /// Pay on this network, such as base or eip155:8453; can be repeated
     #[arg(long, value_name = "NAME|CAIP2")]
     pub(crate) network: Vec<Network>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bursar::ledger::State;
 use bursar::{Network, Url};
 
 /// Parses an absolute URL with the scheme http or https.
@@ -36,4 +37,23 @@ pub(super) fn endpoint(text: &str) -> Result<(Network, String), String> {
             .map_err(|error: bursar::money::ParseNetworkError| error.to_string())?,
         url.to_owned(),
     ))
+}
+
+/// Parses the state of a purchase.
+pub(super) fn state(text: &str) -> Result<State, String> {
+    let states = [
+        State::Reserved,
+        State::Voided,
+        State::Signed,
+        State::Settled,
+        State::Rejected,
+        State::Unresolved,
+        State::ReleasedByProof,
+        State::ApiCall,
+    ];
+    let named = states.into_iter().find(|state| state.to_string() == text);
+    named.ok_or_else(|| {
+        let names = states.map(|state| state.to_string()).join(", ");
+        format!("expected one of {names}")
+    })
 }

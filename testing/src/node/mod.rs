@@ -80,6 +80,15 @@ pub enum NodeFault {
     NoReceipts,
     /// Refuses to search this many blocks or more for logs.
     NarrowLogs(u64),
+    /// Searches at most this many blocks for logs, as the free plan of a provider: it refuses more with status 400, and
+    /// names a range that it accepts.
+    FreePlan(u64),
+    /// As [`NarrowLogs`](Self::NarrowLogs), with status 413 and no word.
+    ShortAnswers(u64),
+    /// Refuses every second call because of its rate, with status 429 and `Retry-After: 0`.
+    Throttled,
+    /// Refuses every second call because of its rate, with a JSON-RPC error.
+    SoftThrottled,
 }
 
 /// A JSON-RPC node of the simulated chain, on `127.0.0.1`. Open it with [`Paywall::node`](crate::Paywall::node).
@@ -195,20 +204,57 @@ impl Shared {
 
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
         let body = read_body(request.into_body(), MAX_BODY).await?;
-        let fault = {
+        let (fault, calls) = {
             let mut progress = self.progress();
             progress.calls = progress.calls.saturating_add(1);
-            progress.fault
+            (progress.fault, progress.calls)
         };
         if fault == Some(NodeFault::Hangs) {
             return pending().await;
         }
         let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-        Ok(response(self.reply(&request, fault).to_string(), fault))
+        if calls % 2 == 0 && fault == Some(NodeFault::Throttled) {
+            let mut refusal = Response::new(Body::whole("slow down"));
+            *refusal.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            refusal
+                .headers_mut()
+                .insert(http::header::RETRY_AFTER, http::HeaderValue::from(0));
+            return Ok(refusal);
+        }
+        let reply = if calls % 2 == 0 && fault == Some(NodeFault::SoftThrottled) {
+            Err((
+                -32005,
+                "Your app has exceeded its compute units per second capacity".into(),
+            ))
+        } else {
+            self.reply(&request, fault)
+        };
+        let refused = reply.is_err()
+            && request
+                .get("method")
+                .is_some_and(|name| name == "eth_getLogs");
+        let id = request.get("id").cloned().unwrap_or_default();
+        let reply = match reply {
+            Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
+            Err((code, message)) => {
+                json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
+            }
+        };
+        let mut response = response(reply.to_string(), fault);
+        match fault {
+            Some(NodeFault::FreePlan(_)) if refused => {
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+            }
+            Some(NodeFault::ShortAnswers(_)) if refused => {
+                response = Response::new(Body::whole(""));
+                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            }
+            _ => {}
+        }
+        Ok(response)
     }
 
-    fn reply(&self, request: &Value, fault: Option<NodeFault>) -> Value {
-        let id = request.get("id").cloned().unwrap_or_default();
+    fn reply(&self, request: &Value, fault: Option<NodeFault>) -> Result<Value, view::Refusal> {
         let method = request
             .get("method")
             .and_then(Value::as_str)
@@ -221,12 +267,7 @@ impl Shared {
             now: self.seller.now(),
             fault,
         };
-        match view.call(method, params) {
-            Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
-            Err((code, message)) => {
-                json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
-            }
-        }
+        view.call(method, params)
     }
 }
 

@@ -3,6 +3,8 @@
 //! There is one block for each second, and its number is its Unix time. So a block does not change while the paywall
 //! sells. Every block is final at once.
 
+use std::borrow::Cow;
+
 use alloy::primitives::{Address, B256, U256, hex, keccak256};
 use bursar::{Network, Timestamp};
 use serde_json::{Value, json};
@@ -14,10 +16,10 @@ use crate::chain::Chain;
 const LAG: u64 = 30 * 86_400;
 
 /// A JSON-RPC error: code and message.
-pub(super) type Refusal = (i64, &'static str);
+pub(super) type Refusal = (i64, Cow<'static, str>);
 
-const INVALID: Refusal = (-32602, "invalid params");
-const UNKNOWN_BLOCK: Refusal = (-39001, "Unknown block");
+const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
+const UNKNOWN_BLOCK: Refusal = (-39001, Cow::Borrowed("Unknown block"));
 
 /// A settlement or a cancellation: it used a nonce.
 struct Event {
@@ -42,7 +44,7 @@ impl View<'_> {
     /// Returns the result of a JSON-RPC call.
     pub(super) fn call(&self, method: &str, params: &Value) -> Result<Value, Refusal> {
         if self.fault == Some(NodeFault::SoftError) {
-            return Err((-32603, "upstream is gone"));
+            return Err((-32603, "upstream is gone".into()));
         }
         let parameter = |index: usize| params.get(index).ok_or(INVALID);
         match method {
@@ -63,7 +65,7 @@ impl View<'_> {
             "eth_call" => self.eth_call(parameter(0)?, self.at(parameter(1)?)?),
             "eth_getTransactionReceipt" => self.receipt(word(parameter(0)?)?),
             "eth_getLogs" => self.logs(parameter(0)?),
-            _ => Err((-32601, "the method does not exist")),
+            _ => Err((-32601, "the method does not exist".into())),
         }
     }
 
@@ -203,7 +205,7 @@ impl View<'_> {
                     .copied()
                     .unwrap_or(U256::MAX)
             }
-            _ => return Err((3, "execution reverted")),
+            _ => return Err((3, "execution reverted".into())),
         };
         Ok(json!(if self.fault == Some(NodeFault::EmptyWord) {
             "0x".into()
@@ -284,8 +286,18 @@ impl View<'_> {
             .min(self.head());
         match self.fault {
             Some(NodeFault::NoLogs) => return Ok(json!([])),
-            Some(NodeFault::NarrowLogs(limit)) if to.saturating_sub(from) >= limit => {
-                return Err((-32005, "query exceeds max block range"));
+            Some(NodeFault::FreePlan(limit)) if to.saturating_sub(from) >= limit => {
+                let last = from.saturating_add(limit.saturating_sub(1));
+                let text = format!(
+                    "Under the Free tier plan, you can make eth_getLogs requests with up to a {limit} block range. \
+                     Based on your parameters, this block range should work: [{from:#x}, {last:#x}]."
+                );
+                return Err((-32600, text.into()));
+            }
+            Some(NodeFault::NarrowLogs(limit) | NodeFault::ShortAnswers(limit))
+                if to.saturating_sub(from) >= limit =>
+            {
+                return Err((-32005, "query exceeds max block range".into()));
             }
             _ => {}
         }
