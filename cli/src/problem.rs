@@ -5,8 +5,8 @@ use std::error::Error as StdError;
 use bursar::policy::Quantity;
 #[cfg(feature = "mcp-serve")]
 use bursar::policy::Rule;
-use bursar::reqwest::StatusCode;
-use bursar::{Denial, Error, ErrorKind, PaymentStatus};
+use bursar::reqwest::{Response, StatusCode};
+use bursar::{Denial, Error, ErrorKind, PaymentStatus, ResponseExt, Url};
 use serde::Serialize;
 
 use crate::payment::prefix;
@@ -43,12 +43,41 @@ impl Problem {
         }
     }
 
+    /// Replaces the payment status at the beginning of the message.
+    pub(crate) fn after(mut self, payment: PaymentStatus) -> Self {
+        let words = self
+            .message
+            .strip_prefix(prefix(PaymentStatus::NotPaid))
+            .map_or(self.message.as_str(), |words| {
+                words.trim_start_matches(": ")
+            });
+        self.message = format!("{}, but the redirect failed: {words}", prefix(payment));
+        self
+    }
+
     /// Describes an error of the library. The message can quote the seller.
     pub(crate) fn of(error: &Error) -> Self {
         Self {
             denial: error.denial().map(|denial| Box::new(denial.into())),
             ..Self::new(error.kind().name(), message(error))
         }
+    }
+
+    /// Describes an answer with an error status, or a redirect that bursar did not follow.
+    pub(crate) fn of_response(response: &Response) -> Option<Self> {
+        let (status, payment) = (response.status(), response.payment_status());
+        let Some(target) = redirect_target(response) else {
+            return Self::of_status(status, payment);
+        };
+        let message = match payment {
+            PaymentStatus::NotPaid => format!(
+                "not paid: the answer is {status}, a redirect that bursar does not follow: GET {target}"
+            ),
+            _ => format!("{}, delivered elsewhere: GET {target}", prefix(payment)),
+        };
+        let message =
+            format!("{message} (add --location to fetch it without any header of this request)");
+        Some(Self::new(ErrorKind::Status.name(), message))
     }
 
     /// Describes an answer with an error status. Other answers are no problem.
@@ -59,6 +88,15 @@ impl Problem {
             Self::new(ErrorKind::Status.name(), message)
         })
     }
+}
+
+/// Returns the target of a redirect that bursar did not follow. The answer to an API key can repeat the key in it.
+pub(crate) fn redirect_target(response: &Response) -> Option<Url> {
+    let mut target = response.redirect_target()?;
+    if response.api_call().is_some() {
+        target.set_query(None);
+    }
+    Some(target)
 }
 
 impl From<&Denial> for Refusal {

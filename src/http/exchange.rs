@@ -15,6 +15,7 @@ use url::Url;
 
 use super::challenge::{self, Challenge};
 use super::egress::EgressRules;
+use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
@@ -235,8 +236,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         for _ in 0..MAX_HOPS {
             let response = self.send(request, Duration::ZERO).await?;
             match replay.redirected(&response) {
-                None => return Ok(response),
+                None => return redirect::refuse_downgrade(&response).map(|()| response),
                 Some((next, following)) => {
+                    // The same request again: its https is a redirect to its own plain http.
+                    if next.url() == response.url() && next.method() == replay.head().method() {
+                        redirect::refuse_downgrade(&response)?;
+                    }
                     if self.identity.is_none() {
                         drop(self.replayed(replay)?);
                     }
@@ -360,7 +365,26 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
-        Ok(attach(response, record))
+        let response = Box::pin(self.follow_paid(response, replay)).await;
+        match redirect::refuse_downgrade(&response) {
+            Ok(()) => Ok(attach(response, record)),
+            Err(error) => Err(record.fail(error)),
+        }
+    }
+
+    /// Follows the redirect of a paid answer within its origin, as a `GET` without the payment. Nothing more is paid:
+    /// returns the redirect if it leads elsewhere, or if its target demands a payment or cannot be read.
+    async fn follow_paid(&mut self, response: Response, replay: &Replay) -> Response {
+        let Some((next, mut following)) = replay.redirected(&response) else {
+            return response;
+        };
+        if !next.method().is_safe() || self.admit(&next).is_err() {
+            return response;
+        }
+        match self.ask(next, &mut following).await {
+            Ok(found) if found.status() != StatusCode::PAYMENT_REQUIRED => found,
+            _ => response,
+        }
     }
 
     /// Checks that requests may go there at all, and that the policy permits this one.

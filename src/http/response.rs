@@ -1,7 +1,9 @@
 //! The payment of a response.
 
 use reqwest::Response;
+use url::Url;
 
+use super::redirect;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
 use crate::payment::PaymentRecord;
@@ -87,7 +89,24 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     /// Returns the call by API key that brought this response, if one did.
     fn api_call(&self) -> Option<&ApiCall>;
 
-    /// Returns the response, or an error for a status of 400 and above.
+    /// Returns the URL of a redirect that bursar did not follow, because it leads to another origin.
+    ///
+    /// After a payment, the goods may be there. bursar sends the payment nowhere else. Send a request without
+    /// the headers of the first one if you trust the target. The query can hold a secret.
+    ///
+    /// ```
+    /// use bursar::ResponseExt;
+    ///
+    /// async fn goods(response: bursar::reqwest::Response) -> bursar::reqwest::Result<String> {
+    ///     match response.redirect_target() {
+    ///         Some(url) => bursar::reqwest::get(url).await?.text().await,
+    ///         None => response.text().await,
+    ///     }
+    /// }
+    /// ```
+    fn redirect_target(&self) -> Option<Url>;
+
+    /// Returns the response, or an error for a status of 400 and above, and for a redirect that bursar did not follow.
     ///
     /// Use it in place of [`reqwest::Response::error_for_status`]: this error keeps the payment.
     ///
@@ -123,12 +142,18 @@ impl ResponseExt for Response {
         self.extensions().get()
     }
 
+    fn redirect_target(&self) -> Option<Url> {
+        redirect::target(self)
+    }
+
     fn error_for_payment(self) -> Result<Self, Error> {
         let status = self.status();
-        if !status.is_client_error() && !status.is_server_error() {
+        let advice = redirect::advice(&self);
+        if !status.is_client_error() && !status.is_server_error() && advice.is_none() {
             return Ok(self);
         }
-        let error = Error::new(ErrorKind::Status, format!("the answer is {status}"))
+        let advice = advice.map_or_else(String::new, |advice| format!(", {advice}"));
+        let error = Error::new(ErrorKind::Status, format!("the answer is {status}{advice}"))
             .with_status(status)
             .at(self.url());
         Err(attribute(&self, error))
