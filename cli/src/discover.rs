@@ -208,7 +208,10 @@ fn table(findings: &Findings) -> String {
 fn description(service: &Service) -> Option<String> {
     let texts = &service.untrusted;
     let quoted = [&texts.name, &texts.description];
-    let quoted = quoted.into_iter().flatten().map(|text| format!("{text:?}"));
+    let quoted = quoted
+        .into_iter()
+        .flatten()
+        .map(|text| format!("\"{text}\""));
     let usage = &service.usage;
     let payers = usage
         .payers

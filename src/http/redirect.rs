@@ -29,9 +29,10 @@ pub(crate) fn target(response: &Response) -> Option<Url> {
 /// Returns an error for a redirect to plain http of the same host. bursar follows it neither as it is nor by https.
 pub(super) fn refuse_downgrade(response: &Response) -> Result<(), Error> {
     match written(response) {
-        Some(mut url) if is_downgrade(response.url(), &url) => {
+        Some(url) if is_downgrade(response.url(), &url) => {
+            let mut url = target(response).unwrap_or(url);
             let _ = url.set_scheme("https");
-            let advice = shown(&target(response).unwrap_or(url));
+            let advice = shown(&url);
             let message = format!("redirected to plain http of the same host; try {advice}");
             Err(Error::new(ErrorKind::Insecure, message)
                 .with_status(response.status())

@@ -28,7 +28,10 @@ const REDIRECTED: &str = "bursar did not follow the redirect. untrusted.headers.
 fn redirected(response: &Response) -> Option<Problem> {
     response.redirect_target()?;
     let (status, payment) = (response.status(), response.payment_status());
-    let message = format!("{}: the answer is {status}, a redirect to another origin", prefix(payment));
+    let message = format!(
+        "{}: the answer is {status}, a redirect to another origin",
+        prefix(payment)
+    );
     Some(Problem {
         next: Some(REDIRECTED),
         ..Problem::new(ErrorKind::Status.name(), message)
