@@ -286,6 +286,30 @@ impl Subscriber for Log {
 }
 
 #[tokio::test]
+async fn the_query_of_the_target_of_a_redirect_is_not_logged() {
+    let log = Log::default();
+    let _installed = tracing::subscriber::set_default(log.clone());
+    let paid = Route::get("/report").price(usd!("0.01")).status(303);
+    let seller = open_all([
+        paid.header("location", "https://bucket.example/obj?sig=s3cret"),
+        Route::get("/away").redirect("https://bucket.example/obj?sig=s3cret"),
+    ])
+    .await;
+    let client = client().build().unwrap();
+    for path in ["/report", "/away"] {
+        let response = client.get(seller.url(path)).send().await.unwrap();
+        assert!(response.redirect_target().is_some());
+        let error = format!("{:?}", response.error_for_payment().unwrap_err());
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    let logged = format!("{:?} {:?}", log.lines.lock(), log.spans.lock());
+    assert!(
+        logged.contains("303") && !logged.contains("s3cret"),
+        "{logged}"
+    );
+}
+
+#[tokio::test]
 async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
     let log = Log::default();
     let _installed = tracing::subscriber::set_default(log.clone());

@@ -298,10 +298,10 @@ impl Reader<'_> {
     /// Reads one of a bazaar's two lists.
     ///
     /// A bazaar compares networks as text, so this asks for the CAIP-2 identifier and for the name.
-    async fn resources<'q>(
+    async fn resources(
         &mut self,
         url: Url,
-        query: Vec<(&'static str, &'q str)>,
+        query: Vec<(&'static str, &str)>,
         limit: usize,
     ) -> Result<(), Error> {
         let network = self.criteria.network;

@@ -30,10 +30,12 @@ pub(crate) fn target(response: &Response) -> Option<Url> {
 pub(super) fn refuse_downgrade(response: &Response) -> Result<(), Error> {
     match written(response) {
         Some(url) if is_downgrade(response.url(), &url) => {
-            let mut url = target(response).unwrap_or(url);
-            let _ = url.set_scheme("https");
-            let advice = shown(&url);
-            let message = format!("redirected to plain http of the same host; try {advice}");
+            let advice = shown(&target(response).unwrap_or(url));
+            let advice = advice
+                .trim_start_matches("https://")
+                .trim_start_matches("http://");
+            let message =
+                format!("redirected to plain http of the same host; try https://{advice}");
             Err(Error::new(ErrorKind::Insecure, message)
                 .with_status(response.status())
                 .at(response.url()))
