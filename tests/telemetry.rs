@@ -12,7 +12,9 @@ use bursar::policy::Rule;
 use bursar::secrecy::SecretString;
 use bursar::signer::SignerError;
 use bursar::telemetry::{Counts, Event};
-use bursar::{ClientBuilder, Credential, Credentials, PaymentStatus, RetryPolicy, signer_fn, usd};
+use bursar::{
+    ClientBuilder, Credential, Credentials, PaymentStatus, ResponseExt, RetryPolicy, signer_fn, usd,
+};
 use bursar_testing::{Fault, Route};
 use bursar_tests::paywall::{self, open, open_all, purchases, report};
 use tracing::field::{Field, Visit};

@@ -1,4 +1,5 @@
 //! Redirects before and after a payment.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use bursar::{ErrorKind, Ledger, PaymentStatus, ResponseExt, usd};
 use bursar_testing::Route;

@@ -1,4 +1,5 @@
 //! Networks, tokens, and lists of services.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 
