@@ -570,7 +570,7 @@ impl fmt::Display for Error {
 }
 
 /// Origin and path. User, password, query and fragment may be secret.
-fn without_secrets(url: &Url) -> String {
+pub(crate) fn without_secrets(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 

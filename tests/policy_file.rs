@@ -699,7 +699,7 @@ bazaar = |"x402.org"
             "`match`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, \
              without scheme or port",
             "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`",
-            "`per_day`: no token of the registry is `USD@base`; did you mean `USDC`?; add one with a [[token]] table",
+            "`per_day`: no token of the registry is `USD@base`; did you mean `USDC@base`?",
             "[[credential]] needs one of `bearer`, `header`, `basic` and `query`",
             "`prefer`: `key first` is not \"key\", \"pay\", \"never pay\", \"never key\" or \"cheapest\"",
             "`bazaar`: relative URL without a base",
@@ -1017,7 +1017,7 @@ fn names_of_sellers_networks_and_tokens_are_checked() {
         ),
         (
             "[deny]\nassets = |\"USCD@base\"",
-            "`assets`: no token of the registry is `USCD@base`; did you mean `USDC`?; add one with a [[token]] table",
+            "`assets`: no token of the registry is `USCD@base`; did you mean `USDC@base`?",
         ),
         (
             "[[permit]]\nmethod = [\"GET\", |\"get\"]",

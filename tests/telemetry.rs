@@ -12,7 +12,9 @@ use bursar::policy::Rule;
 use bursar::secrecy::SecretString;
 use bursar::signer::SignerError;
 use bursar::telemetry::{Counts, Event};
-use bursar::{ClientBuilder, Credential, Credentials, PaymentStatus, RetryPolicy, signer_fn, usd};
+use bursar::{
+    ClientBuilder, Credential, Credentials, PaymentStatus, ResponseExt, RetryPolicy, signer_fn, usd,
+};
 use bursar_testing::{Fault, Route};
 use bursar_tests::paywall::{self, open, open_all, purchases, report};
 use tracing::field::{Field, Visit};
@@ -283,6 +285,30 @@ impl Subscriber for Log {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn the_query_of_the_target_of_a_redirect_is_not_logged() {
+    let log = Log::default();
+    let _installed = tracing::subscriber::set_default(log.clone());
+    let paid = Route::get("/report").price(usd!("0.01")).status(303);
+    let seller = open_all([
+        paid.header("location", "https://bucket.example/obj?sig=s3cret"),
+        Route::get("/away").redirect("https://bucket.example/obj?sig=s3cret"),
+    ])
+    .await;
+    let client = client().build().unwrap();
+    for path in ["/report", "/away"] {
+        let response = client.get(seller.url(path)).send().await.unwrap();
+        assert!(response.redirect_target().is_some());
+        let error = format!("{:?}", response.error_for_payment().unwrap_err());
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    let logged = format!("{:?} {:?}", log.lines.lock(), log.spans.lock());
+    assert!(
+        logged.contains("303") && !logged.contains("s3cret"),
+        "{logged}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `bursar discover`: services in lists, with the decision of the policy.
 
 use bursar::discovery::{
-    Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources,
+    Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources, Usage,
 };
 use bursar::reqwest::Method;
 use bursar::x402::Quote;
@@ -38,6 +38,9 @@ struct FoundService {
     network: Option<String>,
     pay_to: Option<String>,
     untrusted: Advertisement,
+    /// Set if the list reports the use of its services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<ReportedUsage>,
     sources: Vec<usize>,
 }
 
@@ -50,6 +53,16 @@ struct Advertisement {
     tags: Vec<String>,
     mime_type: Option<String>,
     input: Option<String>,
+}
+
+/// The use of a service in the last 30 days, as the list reports it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportedUsage {
+    calls: Option<u64>,
+    payers: Option<u64>,
+    last_called: Option<String>,
+    curated: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,8 +111,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         notes(&findings).into_iter().for_each(output::note);
         printed
     };
-    let failed = findings.sources.iter().all(|source| source.error.is_some());
-    output::finish(printed, if failed { Exit::Failed } else { Exit::Done })
+    // Like grep: a script must not take an empty result for a success.
+    let found = !findings.services.is_empty();
+    output::finish(printed, if found { Exit::Done } else { Exit::Failed })
 }
 
 /// Returns whether the command line names places to look for services.
@@ -183,8 +197,29 @@ fn table(findings: &Findings) -> String {
         if let Some(reason) = service.standing.reason() {
             text.push_str(&format!("    {reason}\n"));
         }
+        if let Some(description) = description(service) {
+            text.push_str(&format!("    {description}\n"));
+        }
     }
     text
+}
+
+/// Returns the description in the list, as a quotation, and the use that the list reports.
+fn description(service: &Service) -> Option<String> {
+    let texts = &service.untrusted;
+    let quoted = [&texts.name, &texts.description];
+    let quoted = quoted
+        .into_iter()
+        .flatten()
+        .map(|text| format!("\"{text}\""));
+    let usage = &service.usage;
+    let payers = usage
+        .payers
+        .map(|payers| format!("{payers} payers in 30 days"));
+    let calls = usage.calls.map(|calls| format!("{calls} calls in 30 days"));
+    let curated = usage.curated.then(|| "curated".to_owned());
+    let parts: Vec<String> = quoted.chain(calls).chain(payers).chain(curated).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Returns the arguments for `bursar pay` or `bursar mcp call`. They are quoted for a shell, because a stranger wrote the
@@ -211,7 +246,18 @@ fn quoted(text: &str) -> String {
 fn notes(findings: &Findings) -> Vec<String> {
     let mut notes: Vec<String> = findings.sources.iter().flat_map(notes_on).collect();
     if findings.services.is_empty() {
-        notes.push("no service was found".to_owned());
+        let read = findings
+            .sources
+            .iter()
+            .filter(|source| source.error.is_none());
+        let (lists, items) = read.fold((0_usize, 0_usize), |(lists, items), source| {
+            (lists.saturating_add(1), items.saturating_add(source.items))
+        });
+        notes.push(match (lists, items) {
+            (0, _) => "no service was found".to_owned(),
+            (_, 0) => "no service was found: the lists name none; try other words or another list".to_owned(),
+            _ => format!("no service was found: none of {items} listed items fits; try other words or another list"),
+        });
     }
     if findings.left_out > 0 {
         notes.push(format!(
@@ -290,8 +336,20 @@ impl From<&Service> for FoundService {
                 .map(Quote::pay_to)
                 .map(|payee| payee.to_string()),
             untrusted: Advertisement::from(&service.untrusted),
+            usage: ReportedUsage::of(&service.usage),
             sources: service.sources.clone(),
         }
+    }
+}
+
+impl ReportedUsage {
+    fn of(usage: &Usage) -> Option<Self> {
+        (*usage != Usage::default()).then(|| Self {
+            calls: usage.calls,
+            payers: usage.payers,
+            last_called: usage.last_called.clone(),
+            curated: usage.curated,
+        })
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) enum Exit {
     Denied = 3,
     Unknown = 4,
     PaidAndFailed = 5,
+    PaidElsewhere = 6,
 }
 
 impl From<Exit> for ExitCode {

@@ -10,6 +10,7 @@ mod ledger;
 mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod networks;
 mod outcome;
 mod output;
 mod password;
@@ -64,6 +65,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Pay(args) => pay::run(args).await,
         Command::Quote(args) => quote::run(args).await,
         Command::Discover(args) => discover::run(args).await,
+        Command::Networks(args) => networks::run(&args),
         Command::Ledger(LedgerCommandArgs {
             command: Some(command),
             ..

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::payment::{Authorization, Receipt, prefix, status_name};
-use crate::problem::Problem;
+use crate::problem::{Problem, redirect_target};
 use crate::quote::QuoteOutput;
 
 /// One request, as `--json` prints it.
@@ -21,6 +21,9 @@ pub(crate) struct Outcome {
     #[serde(skip_serializing_if = "Vec::is_empty", rename = "other_payments")]
     pub(crate) others: Vec<OtherPayment>,
     pub(crate) body: String,
+    /// Set if the answer redirects elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) location: Option<String>,
     pub(crate) error: Option<Problem>,
     /// Set if the request used an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +65,8 @@ pub(crate) enum Verdict {
     Failed,
     Usage,
     Denied,
+    /// The goods are elsewhere.
+    Elsewhere,
 }
 
 impl Verdict {
@@ -84,6 +89,7 @@ impl Outcome {
             receipt: None,
             others: Vec::new(),
             body: String::new(),
+            location: None,
             error: None,
             api_call: None,
             quote: None,
@@ -111,14 +117,14 @@ impl Outcome {
 
     /// The outcome of an answer, without its body.
     pub(crate) fn of_response(response: &Response) -> Self {
-        let (status, payment) = (response.status(), response.payment_status());
         Self {
-            status: Some(status.as_u16()),
+            status: Some(response.status().as_u16()),
+            location: redirect_target(response).map(String::from),
             authorization: response.payment().map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
             api_call: response.api_call().map(ApiCall::from),
             error: Problem::of_response(response),
-            ..Self::empty(payment)
+            ..Self::empty(response.payment_status())
         }
     }
 
@@ -166,9 +172,7 @@ impl Outcome {
     /// The line for an answer that needed no payment.
     fn unpaid_line(&self) -> String {
         match (self.status, &self.api_call) {
-            (Some(status @ 300..=399), _) => {
-                format!("not paid: the answer is {status}, a redirect that bursar does not follow")
-            }
+            (Some(status @ 300..=399), _) => format!("not paid: the answer is {status}"),
             (_, Some(ApiCall { credential, usd })) => format!(
                 "not paid: bursar used the API key `{credential}`; the declared cost is {usd} USD"
             ),

@@ -2,7 +2,8 @@
 
 use bursar::ledger::PurchaseKey;
 use bursar::reqwest::Response;
-use bursar::{Client, Error, ErrorKind, PaymentStatus, Purchase};
+use bursar::reqwest::header::USER_AGENT;
+use bursar::{Client, Credentials, Error, ErrorKind, PaymentStatus, Purchase, ResponseExt, Url};
 
 use crate::args::Pay;
 use crate::body::{Interruption, Sink};
@@ -55,6 +56,16 @@ struct Call {
     outcome: Outcome,
     verdict: Verdict,
     reader_gone: bool,
+}
+
+impl Call {
+    const fn without_body(outcome: Outcome, verdict: Verdict) -> Self {
+        Self {
+            outcome,
+            verdict,
+            reader_gone: false,
+        }
+    }
 }
 
 impl Buyer {
@@ -116,6 +127,22 @@ impl Buyer {
 
     async fn receive(&mut self, response: Response) -> Call {
         let mut outcome = Outcome::of_response(&response);
+        let response = match response.redirect_target() {
+            None => response,
+            Some(target) if self.args.location => match self.fetch(target).await {
+                Ok(found) => {
+                    outcome.status = Some(found.status().as_u16());
+                    outcome.error =
+                        Problem::of_response(&found).map(|problem| problem.after(outcome.payment));
+                    found
+                }
+                Err(problem) => {
+                    outcome.error = Some(problem.after(outcome.payment));
+                    return Call::without_body(outcome, Verdict::Failed);
+                }
+            },
+            Some(_) => return Call::without_body(outcome, Verdict::Elsewhere),
+        };
         let delivered = self.sink.deliver(response).await;
         outcome.body = delivered.shown;
         let reader_gone = matches!(delivered.interruption, Some(Interruption::ReaderGone));
@@ -134,6 +161,24 @@ impl Buyer {
             verdict,
             reader_gone,
         }
+    }
+
+    /// Fetches the target of a redirect: a plain `GET` without a payment, an API key or a header of the request.
+    async fn fetch(&self, mut target: Url) -> Result<Response, Problem> {
+        const MAX_HOPS: usize = 10;
+        let client = request::client(&self.args.request, None, Credentials::new());
+        let client = client.map_err(|failure| Problem::new(failure.kind, failure.message))?;
+        for _ in 0..MAX_HOPS {
+            let request = client.get(target).header(USER_AGENT, request::AGENT);
+            let answer = request.no_payment().send().await;
+            let answer = answer.map_err(|error| Problem::of(&error))?;
+            match answer.redirect_target() {
+                Some(next) => target = next,
+                None => return Ok(answer),
+            }
+        }
+        let message = format!("more than {MAX_HOPS} redirects");
+        Err(Problem::new(ErrorKind::Transport.name(), message))
     }
 
     /// Returns the purchase of a request that failed after its signature.
@@ -242,6 +287,7 @@ impl Run {
             Some((Verdict::Denied, PaymentStatus::NotPaid)) => Exit::Denied,
             _ if self.any_unknown => Exit::Unknown,
             Some((Verdict::Done, _)) | None => Exit::Done,
+            Some((Verdict::Elsewhere, PaymentStatus::Paid)) => Exit::PaidElsewhere,
             _ if self.any_paid => Exit::PaidAndFailed,
             Some((Verdict::Usage, _)) => Exit::Usage,
             Some(_) => Exit::Failed,
@@ -256,7 +302,7 @@ mod tests {
     #[test]
     fn a_run_with_a_signature_exits_with_3_only_if_its_last_request_was_denied_and_never_with_1() {
         use PaymentStatus::{MaybePaid, NotPaid, Paid};
-        use Verdict::{Denied, Done, Failed, Usage};
+        use Verdict::{Denied, Done, Elsewhere, Failed, Usage};
         let run = |calls: &[(Verdict, PaymentStatus)]| {
             let mut run = Run::default();
             for (verdict, payment) in calls {
@@ -278,6 +324,9 @@ mod tests {
             (&[(Denied, MaybePaid)], Exit::Unknown),
             (&[(Failed, MaybePaid)], Exit::Unknown),
             (&[(Failed, Paid)], Exit::PaidAndFailed),
+            (&[(Elsewhere, Paid)], Exit::PaidElsewhere),
+            (&[(Elsewhere, MaybePaid)], Exit::Unknown),
+            (&[(Elsewhere, NotPaid)], Exit::Failed),
             (&[(Done, Paid), (Failed, NotPaid)], Exit::PaidAndFailed),
             (&[(Done, MaybePaid), (Failed, NotPaid)], Exit::Unknown),
             (&[(Done, MaybePaid), (Failed, Paid)], Exit::Unknown),

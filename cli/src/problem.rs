@@ -6,8 +6,10 @@ use bursar::policy::Quantity;
 #[cfg(feature = "mcp-serve")]
 use bursar::policy::Rule;
 use bursar::reqwest::Response;
-use bursar::{Denial, Error, ErrorKind, ResponseExt};
+use bursar::{Denial, Error, ErrorKind, PaymentStatus, ResponseExt, Url};
 use serde::Serialize;
+
+use crate::payment::prefix;
 
 /// The reason why a call failed: `error` in JSON.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,18 @@ impl Problem {
         }
     }
 
+    /// Replaces the payment status at the beginning of the message.
+    pub(crate) fn after(mut self, payment: PaymentStatus) -> Self {
+        let words = self
+            .message
+            .strip_prefix(prefix(PaymentStatus::NotPaid))
+            .map_or(self.message.as_str(), |words| {
+                words.trim_start_matches(": ")
+            });
+        self.message = format!("{}, but the redirect failed: {words}", prefix(payment));
+        self
+    }
+
     /// Describes an error of the library. The message can quote the seller.
     pub(crate) fn of(error: &Error) -> Self {
         Self {
@@ -49,10 +63,31 @@ impl Problem {
         }
     }
 
-    /// Describes an answer with an error status. Other answers are no problem.
+    /// Describes an answer with an error status, or a redirect that bursar did not follow.
     pub(crate) fn of_response(response: &Response) -> Option<Self> {
-        response.status_error().map(|error| Self::of(&error))
+        let (status, payment) = (response.status(), response.payment_status());
+        let Some(target) = redirect_target(response) else {
+            return response.status_error().map(|error| Self::of(&error));
+        };
+        let message = match payment {
+            PaymentStatus::NotPaid => format!(
+                "not paid: the answer is {status}, a redirect that bursar does not follow: GET {target}"
+            ),
+            _ => format!("{}, delivered elsewhere: GET {target}", prefix(payment)),
+        };
+        let message =
+            format!("{message} (add --location to fetch it without any header of this request)");
+        Some(Self::new(ErrorKind::Status.name(), message))
     }
+}
+
+/// Returns the target of a redirect that bursar did not follow. The answer to an API key can repeat the key in it.
+pub(crate) fn redirect_target(response: &Response) -> Option<Url> {
+    let mut target = response.redirect_target()?;
+    if response.api_call().is_some() {
+        target.set_query(None);
+    }
+    Some(target)
 }
 
 impl From<&Denial> for Refusal {

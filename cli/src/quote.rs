@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure};
 use crate::outcome::{Outcome, Verdict};
 use crate::policies::{self, Allowance};
 use crate::prices::Prices;
-use crate::problem::Problem;
+use crate::problem::{Problem, redirect_target};
 use crate::request::{self, Prepared};
 use crate::{output, wallet};
 
@@ -18,6 +18,9 @@ use crate::{output, wallet};
 #[derive(Debug, Serialize)]
 pub(crate) struct QuoteOutput {
     status: u16,
+    /// Set if the answer redirects elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
     #[serde(flatten)]
     prices: Prices,
 }
@@ -27,6 +30,7 @@ impl QuoteOutput {
         match outcome {
             PriceOutcome::Unpriced(response) => Self {
                 status: response.status().as_u16(),
+                location: redirect_target(response).map(String::from),
                 prices: Prices::default(),
             },
             PriceOutcome::Priced(price_check) => Self::of_price_check(price_check),
@@ -36,6 +40,7 @@ impl QuoteOutput {
     fn of_price_check(price_check: &PriceCheck) -> Self {
         Self {
             status: 402,
+            location: None,
             prices: Prices::of(price_check),
         }
     }
@@ -44,10 +49,12 @@ impl QuoteOutput {
         if !self.prices.offers.is_empty() {
             return self.prices.text();
         }
-        let request = if self.status == 402 {
-            "the server asks for a payment, but not by x402"
-        } else {
-            "the server asks for no payment"
+        let request = match &self.location {
+            Some(target) => format!("the server redirects to {target}, which bursar does not ask"),
+            None if self.status == 402 => {
+                "the server asks for a payment, but not by x402".to_owned()
+            }
+            None => "the server asks for no payment".to_owned(),
         };
         format!("{request}; the answer is {}\n", self.status)
     }
@@ -108,7 +115,7 @@ pub(crate) async fn dry_run(
     };
     let exit = match verdict {
         Verdict::Done => Exit::Done,
-        Verdict::Failed => Exit::Failed,
+        Verdict::Failed | Verdict::Elsewhere => Exit::Failed,
         Verdict::Usage => Exit::Usage,
         Verdict::Denied => Exit::Denied,
     };
@@ -151,6 +158,7 @@ fn of_unpriced(outcome: &PriceOutcome<Response>) -> (Outcome, Verdict) {
     };
     let outcome = Outcome {
         status: Some(quote.status),
+        location: quote.location.clone(),
         error,
         quote: Some(quote),
         ..Outcome::empty(PaymentStatus::NotPaid)

@@ -65,16 +65,17 @@ async fn a_found_service_can_be_passed_to_pay() {
         ],
         "{ended:?}"
     );
+    assert_eq!(lines[2], "    \"a daily report\"");
     assert!(
-        lines[2].ends_with(r"POST    -X POST 'https://odd.example/report'\'';reboot;'\''?a=1&b=2'"),
+        lines[3].ends_with(r"POST    -X POST 'https://odd.example/report'\'';reboot;'\''?a=1&b=2'"),
         "{}",
-        lines[2]
+        lines[3]
     );
-    assert!(lines[3].contains("denied") && lines[3].ends_with("https://expensive.example/report"));
+    assert!(lines[5].contains("denied") && lines[5].ends_with("https://expensive.example/report"));
     assert!(
-        lines[4].contains("5.00 USD is above the limit of 0.10 USD"),
+        lines[6].contains("5.00 USD is above the limit of 0.10 USD"),
         "{}",
-        lines[4]
+        lines[6]
     );
     assert!(harness.paywall.requests().is_empty() && !harness.path("state").exists());
 

@@ -202,11 +202,12 @@ async fn a_redirect_to_another_origin_is_not_followed() {
     let ended = harness.buy(&[]).await;
     assert_eq!(
         (ended.code, harness.paywall.requests().len()),
-        (0, 1),
+        (1, 1),
         "{ended:?}"
     );
     assert_eq!(
         ended.stderr,
-        "not paid: the answer is 307, a redirect that bursar does not follow\n"
+        "not paid: the answer is 307 Temporary Redirect, a redirect that bursar does not follow: GET \
+         http://127.0.0.1:1/elsewhere (add --location to fetch it without any header of this request)\n"
     );
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
+use crate::text::closest;
 
 /// An error that occurs when a configuration file is read.
 ///
@@ -189,48 +190,9 @@ pub(super) fn did_you_mean<'n>(written: &str, names: impl IntoIterator<Item = &'
     closest(written, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
-/// Returns the name that is closest to the one that was written, if one is close.
-pub(super) fn closest<'n>(
-    written: &str,
-    names: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
-    /// Longer names are not compared: the time of a comparison grows with the square of the length.
-    const LONGEST: usize = 64;
-    if written.len() > LONGEST {
-        return None;
-    }
-    let written = written.to_ascii_lowercase();
-    let distances = names.into_iter().map(|name| {
-        let distance = strsim::damerau_levenshtein(&written, &name.to_ascii_lowercase());
-        (distance, name)
-    });
-    // A third of the letters may be wrong.
-    let near = distances.filter(|(distance, name)| {
-        let longer = written.chars().count().max(name.chars().count());
-        distance.saturating_mul(3) <= longer
-    });
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_near_name_is_suggested_and_a_far_one_is_not() {
-        let names = ["rolling", "calendar", "lifetime"];
-        for (written, expected) in [
-            ("roling", Some("rolling")),
-            ("Calender", Some("calendar")),
-            ("lifetmie", Some("lifetime")),
-            ("exposure", None),
-            ("", None),
-        ] {
-            assert_eq!(closest(written, names), expected, "{written}");
-        }
-        assert_eq!(closest(&"x".repeat(65), ["x"]), None);
-    }
 
     #[test]
     fn places_are_counted_in_characters() {

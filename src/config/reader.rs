@@ -18,7 +18,7 @@ use serde::forward_to_deserialize_any;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Mistakes, closest};
+use super::error::Mistakes;
 use crate::text;
 
 /// A scalar of the file.
@@ -349,7 +349,7 @@ fn unknown_keys(
             .iter()
             .copied()
             .filter(|field| !table.contains_key(*field));
-        let near = closest(key.get_ref(), absent);
+        let near = text::closest(key.get_ref(), absent);
         misspelled.extend(near);
         let advice = match near {
             Some(field) => format!("; did you mean `{field}`?"),

@@ -1,16 +1,14 @@
 //! Networks, tokens and amounts in a file.
 
-use super::error::did_you_mean;
 use super::scalar::dollars;
 use crate::limit::Amount;
 use crate::money::{Asset, AssetRegistry, Network, ParseNetworkError, TokenAmount, parse_address};
-use crate::text::excerpt;
+use crate::text::{closest, excerpt};
 
 /// Reads a name such as `base` or an identifier such as `eip155:8453`.
 pub(super) fn network(name: &str) -> Result<Network, String> {
-    name.parse().map_err(|error: ParseNetworkError| {
-        format!("{error}{}", did_you_mean(name, Network::names()))
-    })
+    name.parse()
+        .map_err(|error: ParseNetworkError| error.to_string())
 }
 
 /// Reads `USDC@base` or `0x…@base`.
@@ -28,8 +26,11 @@ pub(super) fn asset(text: &str, assets: &AssetRegistry) -> Result<Asset, String>
     };
     found.cloned().ok_or_else(|| {
         let here = assets.iter().filter(|asset| asset.network() == network);
-        let advice = did_you_mean(token, here.map(Asset::symbol));
-        format!("no token of the registry is `{shown}`{advice}; add one with a [[token]] table")
+        let advice = match closest(token, here.map(Asset::symbol)) {
+            Some(symbol) => format!("did you mean `{symbol}@{name}`?"),
+            None => "add one with a [[token]] table".to_owned(),
+        };
+        format!("no token of the registry is `{shown}`; {advice}")
     })
 }
 

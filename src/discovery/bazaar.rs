@@ -8,8 +8,9 @@ use url::Url;
 use super::listing::{Listing, Texts, locate, method, text_at, texts_at};
 use super::page::{Capped, Next, Page, item, json};
 use super::price::AdvertisedPrice;
-use super::service::Kind;
+use super::service::{Kind, Usage};
 use crate::error::{Error, ErrorKind};
+use crate::text;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -79,11 +80,30 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
     let tool = input
         .and_then(|input| text_at(input, "/toolName"))
         .or_else(|| first("/toolName"));
-    let listing = Listing::new(kind, url, asked, &texts);
+    let mut listing = Listing::new(kind, url, asked, &texts);
+    listing.usage = usage(item);
     Ok(match kind {
         Kind::Http => listing.method(listed_method.and_then(method)),
         Kind::Mcp => listing.tool(tool),
     })
+}
+
+/// Reads the use of a service: the members that CDP's bazaar writes.
+fn usage(item: &Value) -> Usage {
+    let at = |name: &str| {
+        let nested = item.pointer(&format!("/quality/{name}"));
+        nested.or_else(|| item.get(name))
+    };
+    let last_called = at("lastCalledAt").map(|time| match time {
+        Value::String(time) => text::excerpt(time),
+        time => text::excerpt(&time.to_string()),
+    });
+    Usage {
+        calls: at("l30DaysTotalCalls").and_then(Value::as_u64),
+        payers: at("l30DaysUniquePayers").and_then(Value::as_u64),
+        last_called: last_called.filter(|time| !matches!(time.as_str(), "" | "null")),
+        curated: at("curated").and_then(Value::as_bool).unwrap_or_default(),
+    }
 }
 
 /// Returns `x402Version`, or derives it from the form of the offers if it is missing.

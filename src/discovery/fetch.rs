@@ -9,11 +9,15 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::Client;
+use crate::text;
 
 /// The length of the longest page, in bytes after decompression.
 const MAX_PAGE: usize = 4 * 1024 * 1024;
 /// The length of all pages of a source, in bytes.
 const MAX_SOURCE: usize = 16 * 1024 * 1024;
+
+/// The length of the longest refusal that bursar reads, in bytes.
+const MAX_REFUSAL: usize = 4 * 1024;
 
 /// The client and the remaining limits of one source.
 pub(super) struct Fetcher<'a> {
@@ -51,6 +55,12 @@ impl<'a> Fetcher<'a> {
             .look(url.clone(), left)
             .await
             .map_err(|error| error.at(url))?;
+        if matches!(
+            response.status(),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+        ) {
+            return Err(refusal(response).await.at(url));
+        }
         check(response.status()).map_err(|error| error.at(url))?;
         let most = MAX_PAGE.min(self.room);
         let bytes = read(response, most).await.map_err(|error| error.at(url))?;
@@ -72,6 +82,15 @@ fn check(status: StatusCode) -> Result<(), Error> {
         (ErrorKind::Status, format!("the list answers {status}"))
     };
     Err(Error::new(kind, message).with_status(status))
+}
+
+/// Returns the error of a request that the list refuses, with its words.
+async fn refusal(response: Response) -> Error {
+    let status = response.status();
+    let words = read(response, MAX_REFUSAL).await.unwrap_or_default();
+    let words = text::excerpt(&String::from_utf8_lossy(&words));
+    let message = format!("the list answers {status}: {words}");
+    Error::new(ErrorKind::Status, message).with_status(status)
 }
 
 async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Error> {

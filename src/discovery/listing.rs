@@ -5,7 +5,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::price::AdvertisedPrice;
-use super::service::{Advertised, Kind};
+use super::service::{Advertised, Kind, Usage};
 use crate::text;
 
 /// The length of the longest URL, in bytes.
@@ -35,6 +35,7 @@ pub(crate) struct Listing {
     pub(super) tool: Option<String>,
     pub(super) asked: AdvertisedPrice,
     pub(super) advertised: Advertised,
+    pub(super) usage: Usage,
     /// The searched text in lower case: names in `named`, descriptions in `described`.
     pub(super) named: String,
     pub(super) described: String,
@@ -65,6 +66,7 @@ impl Listing {
             tool: None,
             asked,
             advertised: Advertised::default(),
+            usage: Usage::default(),
             named: String::new(),
             described: String::new(),
             searched: false,
@@ -130,6 +132,9 @@ impl Listing {
             self.asked = other.asked;
         }
         self.advertised.complete(other.advertised);
+        if self.usage == Usage::default() {
+            self.usage = other.usage;
+        }
         self.searched |= other.searched;
         self.named = cut(&format!("{} {}", self.named, other.named), MAX_SEARCHED).to_owned();
         self.described = cut(

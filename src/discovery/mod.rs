@@ -65,7 +65,7 @@ use url::Url;
 pub use assess::Standing;
 pub use page::Skipped;
 pub use price::Price;
-pub use service::{Advertised, Kind, Service};
+pub use service::{Advertised, Kind, Service, Usage};
 pub use source::{SourceKind, SourceReport};
 
 use crate::error::Error;
@@ -114,7 +114,8 @@ impl Discovery {
     /// Adds the bazaar of a facilitator, by a URL such as `https://x402.org/facilitator`.
     ///
     /// bursar reads `/discovery/search`. It reads `/discovery/resources` if there is no search or the
-    /// query has no words.
+    /// query has no words. It keeps to the limits of the largest bazaar, that of CDP: a search returns at most
+    /// 20 services, and its text is cut to 400 characters.
     pub fn bazaar<U: IntoUrl>(self, facilitator: U) -> Self {
         self.source(SourceKind::Bazaar, facilitator)
     }
@@ -347,7 +348,7 @@ async fn read(
 #[non_exhaustive]
 pub struct Findings {
     /// The services that match, most useful first: by [`Standing`], then by the number of matching
-    /// words, then by price.
+    /// words, then by [`Usage`], then by price.
     pub services: Vec<Service>,
     /// A report on each source, in the order of the sources.
     pub sources: Vec<SourceReport>,

@@ -77,8 +77,8 @@ fn occurs(word: &str, text: &str) -> bool {
     }
 }
 
-/// Returns the listings that match: first by words, then by words in their names, then in the order
-/// of the sources.
+/// Returns the listings that match: first by words, then by use, then by words in their names, then in
+/// the order of the sources.
 pub(super) fn fitting(listings: Vec<Listing>, criteria: &Criteria) -> Vec<Listing> {
     let wanted = |listing: &Listing| {
         let fit = criteria.words.fit(listing);
@@ -90,7 +90,13 @@ pub(super) fn fitting(listings: Vec<Listing>, criteria: &Criteria) -> Vec<Listin
         .into_iter()
         .filter_map(|listing| wanted(&listing).map(|fit| (fit, listing)))
         .collect();
-    fitting.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
+    fitting.sort_by_key(|(fit, listing)| {
+        (
+            std::cmp::Reverse(fit.words),
+            listing.usage.rank(),
+            std::cmp::Reverse(fit.named),
+        )
+    });
     fitting.into_iter().map(|(_, listing)| listing).collect()
 }
 

@@ -80,6 +80,8 @@ pub struct Service {
     pub words: usize,
     /// The texts in the list. They are untrusted.
     pub untrusted: Advertised,
+    /// The use of the service as its list reports it.
+    pub usage: Usage,
     /// The positions of the sources that list it in [`Findings::sources`](super::Findings::sources).
     pub sources: Vec<usize>,
     named: usize,
@@ -125,6 +127,43 @@ impl Advertised {
     }
 }
 
+/// The use of a service in the last 30 days, as its list reports it. CDP's bazaar does.
+///
+/// It is advertising: it orders services, and it widens no limit.
+///
+/// ```
+/// use bursar::discovery::Usage;
+///
+/// assert_eq!(Usage::default().payers, None); // most lists report no use
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The number of paid calls.
+    pub calls: Option<u64>,
+    /// The number of different payers.
+    pub payers: Option<u64>,
+    /// The time of the last call: untrusted text of at most 160 characters.
+    pub last_called: Option<String>,
+    /// Whether the list recommends the service.
+    pub curated: bool,
+}
+
+impl Usage {
+    /// Returns the position in the order of usefulness: services in use, then services without a report, then services
+    /// that nobody calls.
+    pub(super) fn rank(&self) -> u8 {
+        let counts = [self.calls, self.payers];
+        if self.curated || counts.iter().flatten().any(|count| *count > 0) {
+            0
+        } else if counts.iter().any(Option::is_some) {
+            2
+        } else {
+            1
+        }
+    }
+}
+
 impl Service {
     pub(super) fn new(listing: Listing, assessment: Assessment, criteria: &Criteria) -> Self {
         let fit = criteria.words.fit(&listing);
@@ -148,6 +187,7 @@ impl Service {
             words: fit.words,
             named: fit.named,
             untrusted: listing.advertised,
+            usage: listing.usage,
             sources: listing.sources,
         }
     }
@@ -168,7 +208,7 @@ impl Service {
         }
     }
 
-    /// Returns a key that sorts services: by standing, words, price and words in names, and then by
+    /// Returns a key that sorts services: by standing, words, use, price, payers and words in names, and then by
     /// name, so that the same lists have the same order.
     pub(super) fn place(&self) -> impl Ord + use<> {
         let price = self.price.dollars().unwrap_or(Usd::MAX);
@@ -180,7 +220,9 @@ impl Service {
         (
             self.standing.rank(),
             Reverse(self.words),
+            self.usage.rank(),
             price,
+            Reverse((self.usage.payers, self.usage.calls)),
             Reverse(self.named),
             name,
         )

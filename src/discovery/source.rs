@@ -15,7 +15,11 @@ use crate::error::Error;
 use crate::http::Client;
 
 /// The number of items to ask for in one page. Bazaars and registries return at most 100.
-const PAGE: &str = "100";
+const PAGE: usize = 100;
+/// The number of items to ask a search for, and the length of its query in UTF-16 units. The largest bazaar, that of CDP,
+/// refuses more.
+const SEARCH_PAGE: usize = 20;
+const SEARCH_QUERY: usize = 400;
 /// The number of words that bursar asks a registry for, one by one. A registry searches names for one
 /// text.
 const REGISTRY_WORDS: usize = 3;
@@ -155,6 +159,7 @@ impl Source {
             criteria,
             left: bounds.pages,
             seen: HashSet::new(),
+            unfiltered: false,
             read,
         };
         let read = match kind {
@@ -176,6 +181,8 @@ struct Reader<'a> {
     left: usize,
     /// The hashes of the pages. A list that returns the same page again has ended.
     seen: HashSet<u64>,
+    /// Whether the list refuses to be filtered by network.
+    unfiltered: bool,
     read: SourceContents,
 }
 
@@ -183,6 +190,8 @@ struct Reader<'a> {
 struct Series<'a> {
     url: Url,
     query: Vec<(&'static str, &'a str)>,
+    /// The number of items of one page.
+    limit: usize,
     read: fn(&[u8]) -> Result<Page, Error>,
 }
 
@@ -197,7 +206,9 @@ impl Series<'_> {
     fn page(&self, place: &Place) -> Url {
         let mut url = self.url.clone();
         let mut query = url.query_pairs_mut();
-        query.extend_pairs(&self.query).append_pair("limit", PAGE);
+        query
+            .extend_pairs(&self.query)
+            .append_pair("limit", &self.limit.to_string());
         match place {
             Place::Start => {}
             Place::Offset(offset) => drop(query.append_pair("offset", &offset.to_string())),
@@ -206,27 +217,82 @@ impl Series<'_> {
         drop(query);
         url
     }
+
+    /// Removes the part of the request that the list refuses: a part of its items, or the filter by network. Returns false
+    /// if there is no such part.
+    fn ask_for_less(&mut self, error: &Error) -> bool {
+        if !is_refusal(error) {
+            return false;
+        }
+        if let Some(limit) = smaller_limit(error.message(), self.limit) {
+            self.limit = limit;
+            return true;
+        }
+        let before = self.query.len();
+        self.query.retain(|(name, _)| *name != "network");
+        self.query.len() < before
+    }
+}
+
+/// Returns the largest number below `limit` that a refusal names as the limit of a page, or half of `limit`.
+fn smaller_limit(refusal: &str, limit: usize) -> Option<usize> {
+    let words = refusal.split_once(": ")?.1.to_lowercase();
+    if !words.contains("limit") {
+        return None;
+    }
+    let numbers = words.split(|character: char| !character.is_ascii_digit());
+    let named = numbers.filter_map(|number| number.parse().ok());
+    named
+        .filter(|number| (1..limit).contains(number))
+        .max()
+        .or_else(|| limit.checked_div(2).filter(|half| *half > 0))
+}
+
+/// Returns the first words of a text, at most `most` UTF-16 units long. A first word that is longer is cut.
+fn cut_words(text: &str, most: usize) -> &str {
+    let mut length = 0_usize;
+    let longer = text.char_indices().find(|(_, character)| {
+        length = length.saturating_add(character.len_utf16());
+        length > most
+    });
+    let Some((end, next)) = longer else {
+        return text;
+    };
+    let cut = text.get(..end).unwrap_or_default();
+    match cut.rfind(char::is_whitespace) {
+        Some(border) if !next.is_whitespace() => cut.get(..border).unwrap_or(cut).trim_end(),
+        _ => cut.trim_end(),
+    }
 }
 
 impl Reader<'_> {
     /// Reads the search, or the list if there is no search or the query has no words.
+    ///
+    /// If the search refuses the query, this reads the list and reports the refusal.
     async fn bazaar(&mut self, url: &Url) -> Result<(), Error> {
-        if !self.criteria.words.is_empty() {
-            let text = self.criteria.text.as_str();
+        let criteria = self.criteria;
+        let mut refusal = Ok(());
+        if !criteria.words.is_empty() {
+            // `type` is no parameter of CDP's search.
+            let query = vec![("query", cut_words(&criteria.text, SEARCH_QUERY))];
             let searched = self
-                .resources(below(url, "/discovery/search"), Some(("query", text)))
+                .resources(below(url, "/discovery/search"), query, SEARCH_PAGE)
                 .await;
             self.read
                 .listings
                 .iter_mut()
                 .for_each(|listing| listing.searched = true);
             match searched {
+                Err(error) if is_refusal(&error) => refusal = Err(error),
                 Err(error) if is_missing(&error) => {}
                 searched => return searched,
             }
         }
-        self.resources(below(url, "/discovery/resources"), None)
+        let query = criteria.kind.map(|kind| ("type", kind.name()));
+        let query = query.into_iter().collect();
+        self.resources(below(url, "/discovery/resources"), query, PAGE)
             .await
+            .and(refusal)
     }
 
     /// Reads one of a bazaar's two lists.
@@ -235,33 +301,25 @@ impl Reader<'_> {
     async fn resources(
         &mut self,
         url: Url,
-        query: Option<(&'static str, &str)>,
+        query: Vec<(&'static str, &str)>,
+        limit: usize,
     ) -> Result<(), Error> {
-        let criteria = self.criteria;
-        let mut query: Vec<(&'static str, &str)> = query.into_iter().collect();
-        query.extend(criteria.kind.map(|kind| ("type", kind.name())));
-        let Some(network) = criteria.network else {
-            return self
-                .series(&Series {
-                    url,
-                    query,
-                    read: bazaar::read,
-                })
-                .await;
-        };
-        let caip2 = network.to_string();
-        for written in [Some(caip2.as_str()), network.name()].into_iter().flatten() {
-            let query = query
-                .iter()
-                .copied()
-                .chain([("network", written)])
-                .collect();
-            self.series(&Series {
+        let network = self.criteria.network;
+        let caip2 = network.map(|network| network.to_string());
+        let name = network.and_then(|network| network.name());
+        let written: Vec<&str> = caip2.as_deref().into_iter().chain(name).collect();
+        for place in 0..written.len().max(1) {
+            if place > 0 && self.unfiltered {
+                break;
+            }
+            let network = written.get(place).map(|written| ("network", *written));
+            let series = Series {
                 url: url.clone(),
-                query,
+                query: query.iter().copied().chain(network).collect(),
+                limit,
                 read: bazaar::read,
-            })
-            .await?;
+            };
+            self.series(series).await?;
         }
         Ok(())
     }
@@ -306,28 +364,42 @@ impl Reader<'_> {
             let new = Series {
                 url: below(url, "/v0.1/servers"),
                 query: query.clone(),
+                limit: PAGE,
                 read: mcp_registry::read,
             };
-            match self.series(&new).await {
+            match self.series(new).await {
                 Err(error) if is_missing(&error) => {}
                 done => return done,
             }
         }
-        self.series(&Series {
+        self.series(Series {
             url: below(url, "/v0/servers"),
             query,
+            limit: PAGE,
             read: mcp_registry::read,
         })
         .await
     }
 
-    /// Reads pages until the list ends or repeats itself, or the limit is reached.
-    async fn series(&mut self, series: &Series<'_>) -> Result<(), Error> {
+    /// Reads pages until the list ends or repeats itself, or the limit is reached. Asks for less, once, if the list refuses
+    /// the first request.
+    async fn series(&mut self, mut series: Series<'_>) -> Result<(), Error> {
+        let mut asked_for_less = false;
         let mut place = Place::Start;
         let mut offset = 0_usize;
         while self.left > 0 {
             let url = series.page(&place);
-            let bytes = self.fetcher.get(&url).await?;
+            let bytes = match self.fetcher.get(&url).await {
+                Err(error)
+                    if matches!(place, Place::Start)
+                        && !std::mem::replace(&mut asked_for_less, true)
+                        && series.ask_for_less(&error) =>
+                {
+                    self.unfiltered |= !series.query.iter().any(|(name, _)| *name == "network");
+                    continue;
+                }
+                answer => answer?,
+            };
             let page = (series.read)(&bytes).map_err(|error| error.at(&url))?;
             let next = page.next.clone();
             let items = page.items;
@@ -371,6 +443,14 @@ impl Reader<'_> {
         listings.extend(page.listings);
         true
     }
+}
+
+/// Returns whether the list exists and does not take the request as it is.
+fn is_refusal(error: &Error) -> bool {
+    let refusals = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY];
+    error
+        .status()
+        .is_some_and(|status| refusals.contains(&status))
 }
 
 /// Returns whether the answer means that there is no such list, so that another path may work.
@@ -417,4 +497,36 @@ pub(crate) fn read_page(kind: SourceKind, bytes: &[u8]) -> Option<crate::fuzzing
         skipped: page.skipped,
         services: services.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_cut_at_a_word() {
+        assert_eq!(cut_words("weather", 7), "weather");
+        assert_eq!(cut_words("weather forecast", 15), "weather");
+        assert_eq!(cut_words("weather forecast", 7), "weather");
+        assert_eq!(cut_words("weather forecast", 8), "weather");
+        assert_eq!(cut_words("weather", 3), "wea");
+        assert_eq!(cut_words("天気予報", 2), "天気");
+        assert_eq!(cut_words("a🌧🌧", 4), "a🌧");
+        let long = "é".repeat(401);
+        assert_eq!(cut_words(&long, 400).chars().count(), 400);
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_of_a_page() {
+        for (words, smaller) in [
+            ("limit must be at most 20", Some(20)),
+            ("\"limit\" must be between 1 and 50", Some(50)),
+            ("Limit too large", Some(50)),
+            ("unknown parameter `network`", None),
+        ] {
+            let message = format!("the list answers 400 Bad Request: {words}");
+            assert_eq!(smaller_limit(&message, 100), smaller, "{words}");
+        }
+        assert_eq!(smaller_limit("the list answers 400: limit", 1), None);
+    }
 }

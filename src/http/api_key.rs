@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::body::PartlyRead;
 use super::exchange::{Demand, Exchange, MAX_HOPS, too_many_redirects};
+use super::redirect;
 use super::replay::Replay;
 use super::response::{ApiCall, ResponseExt};
 use super::transport::HttpTransport;
@@ -236,6 +237,7 @@ impl<T: HttpTransport> Exchange<'_, T> {
                 .map_err(|error| error.instead_at(&bare))?;
             match replay.redirected(&answer) {
                 None => {
+                    redirect::refuse_downgrade(&answer).map_err(|error| error.instead_at(&bare))?;
                     return if sent == bare {
                         Ok(answer)
                     } else {

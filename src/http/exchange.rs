@@ -16,6 +16,7 @@ use url::Url;
 use super::body::watched;
 use super::challenge::{self, Challenge};
 use super::egress::EgressRules;
+use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
@@ -238,8 +239,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         for _ in 0..MAX_HOPS {
             let response = self.send(request, Duration::ZERO).await?;
             match replay.redirected(&response) {
-                None => return Ok(response),
+                None => return redirect::refuse_downgrade(&response).map(|()| response),
                 Some((next, following)) => {
+                    // The same request again: its https is a redirect to its own plain http.
+                    if next.url() == response.url() && next.method() == replay.head().method() {
+                        redirect::refuse_downgrade(&response)?;
+                    }
                     if self.identity.is_none() {
                         drop(self.replayed(replay)?);
                     }
@@ -363,7 +368,9 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
-        self.watch(response, &record)
+        let response = Box::pin(self.follow_paid(response, replay)).await;
+        redirect::refuse_downgrade(&response)
+            .and_then(|()| self.watch(response, &record))
             .map(|response| attach(response, record.clone()))
             .map_err(|error| record.fail(error))
     }
@@ -375,6 +382,21 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
                 watched(response, payer.clone().body_lost(record.payment()))
             }
             _ => Ok(response),
+        }
+    }
+
+    /// Follows the redirect of a paid answer within its origin, as a `GET` without the payment. Nothing more is paid:
+    /// returns the redirect if it leads elsewhere, or if its target demands a payment or cannot be read.
+    async fn follow_paid(&mut self, response: Response, replay: &Replay) -> Response {
+        let Some((next, mut following)) = replay.redirected(&response) else {
+            return response;
+        };
+        if !next.method().is_safe() || self.admit(&next).is_err() {
+            return response;
+        }
+        match self.ask(next, &mut following).await {
+            Ok(found) if found.status() != StatusCode::PAYMENT_REQUIRED => found,
+            _ => response,
         }
     }
 

@@ -7,6 +7,7 @@ mod challenge;
 mod client;
 mod egress;
 mod exchange;
+mod redirect;
 mod replay;
 mod request_builder;
 mod response;
@@ -20,6 +21,8 @@ pub use client::Client;
 pub(crate) use egress::EgressRules;
 #[cfg(feature = "middleware")]
 pub(crate) use exchange::{Call, Exchange};
+#[cfg(feature = "mcp")]
+pub(crate) use redirect::advice as redirect_advice;
 pub use request_builder::{Request, RequestBuilder};
 #[cfg(feature = "mcp")]
 pub(crate) use response::record;

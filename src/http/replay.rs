@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use reqwest::{Request, Response};
 
+use super::redirect;
 use crate::origin::Origin;
 
 /// Adds a new body to a request that has none.
@@ -115,15 +116,12 @@ impl Replay {
 
     /// Returns the request that a redirect within the origin asks for. The caller receives other redirects: they must not
     /// carry the caller's headers to another origin, and the policy was asked about this one.
+    /// A redirect from https to plain http of the same host and port stays within the origin, by https.
     pub(super) fn redirected(&self, response: &Response) -> Option<(Request, Self)> {
         let method = self.redirected_method(response.status())?;
-        let location = response.headers().get(LOCATION)?.to_str().ok()?;
-        let mut url = response.url().join(location).ok()?;
+        let url = redirect::target(response)?;
         if Origin::of(&url)? != Origin::of(response.url())? {
             return None;
-        }
-        if url.fragment().is_none() {
-            url.set_fragment(response.url().fragment());
         }
         let same_method = method == *self.template.method();
         let mut template = if same_method {

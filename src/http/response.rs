@@ -1,7 +1,9 @@
 //! The payment of a response.
 
 use reqwest::Response;
+use url::Url;
 
+use super::redirect;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
 use crate::payment::{PaymentRecord, SAME_REQUEST};
@@ -79,11 +81,28 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     /// Returns the call by API key that brought this response, if one did.
     fn api_call(&self) -> Option<&ApiCall>;
 
-    /// Returns the error of a status of 400 and above. It keeps the payment, and the seller's words if the seller failed
-    /// after a payment.
+    /// Returns the URL of a redirect that bursar did not follow, because it leads to another origin.
+    ///
+    /// After a payment, the goods may be there. bursar sends the payment nowhere else. Send a request without
+    /// the headers of the first one if you trust the target. The query can hold a secret.
+    ///
+    /// ```
+    /// use bursar::ResponseExt;
+    ///
+    /// async fn goods(response: bursar::reqwest::Response) -> bursar::reqwest::Result<String> {
+    ///     match response.redirect_target() {
+    ///         Some(url) => bursar::reqwest::get(url).await?.text().await,
+    ///         None => response.text().await,
+    ///     }
+    /// }
+    /// ```
+    fn redirect_target(&self) -> Option<Url>;
+
+    /// Returns the error of a status of 400 and above, and of a redirect that bursar did not follow. It keeps the payment,
+    /// and the seller's words if the seller failed after a payment.
     fn status_error(&self) -> Option<Error>;
 
-    /// Returns the response, or an error for a status of 400 and above.
+    /// Returns the response, or an error for a status of 400 and above, and for a redirect that bursar did not follow.
     ///
     /// Use it in place of [`reqwest::Response::error_for_status`]: this error keeps the payment.
     ///
@@ -119,22 +138,34 @@ impl ResponseExt for Response {
         self.extensions().get()
     }
 
+    fn redirect_target(&self) -> Option<Url> {
+        redirect::target(self)
+    }
+
     fn status_error(&self) -> Option<Error> {
         let status = self.status();
-        if !status.is_client_error() && !status.is_server_error() {
+        let failed = status.is_client_error() || status.is_server_error();
+        let advice = redirect::advice(self);
+        if !failed && advice.is_none() {
             return None;
         }
         let paid = record(self);
         let words = paid.and_then(PaymentRecord::words);
-        let message = match words {
-            Some(words) => format!("the answer is {status}: {words}"),
-            None => format!("the answer is {status}"),
-        };
+        let mut message = format!("the answer is {status}");
+        if let Some(words) = words {
+            message.push_str(": ");
+            message.push_str(words);
+        }
+        if let Some(advice) = advice {
+            message.push_str(", ");
+            message.push_str(&advice);
+        }
         let error = Error::new(ErrorKind::Status, message)
             .with_status(status)
             .with_reason(words.map(ToOwned::to_owned));
         Some(match paid {
-            Some(record) => record.fail(error.and(SAME_REQUEST)),
+            Some(record) if failed => record.fail(error.and(SAME_REQUEST)),
+            Some(record) => record.fail(error),
             None => error,
         })
     }

@@ -351,6 +351,12 @@ async fn refused(
         return Err(denied);
     }
     let (status, wait) = (response.status(), retry_after(response.headers()));
+    if let Some(advice) = crate::http::redirect_advice(&response) {
+        let message = format!("the answer is {status}, {advice}");
+        return Err(client(
+            Error::new(ErrorKind::Transport, message).with_status(status),
+        ));
+    }
     let body = read(response, if json { LONGEST } else { EXCERPT })
         .await
         .unwrap_or_default();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::{closest, excerpt};
+
 /// An EVM chain, identified by its chain id.
 ///
 /// Parse it from CAIP-2 (`eip155:8453`) or from a name of x402 version 1 (`base`). `Display` writes
@@ -22,8 +24,8 @@ pub struct Network(u64);
 
 /// Chain id, name, and whether the chain's money is real.
 ///
-/// The names are those of x402 version 1 (`EVM_NETWORK_CHAIN_ID_MAP` of `@x402/evm` 2.27.0). Some
-/// chains have no name there. bursar has its own name for these and never sends it to a seller.
+/// The names are those of x402 version 1 (`EVM_NETWORK_CHAIN_ID_MAP` of `@x402/evm` 2.27.0), and of
+/// facilitators for chains that have no name there. bursar never sends its own name to a seller.
 const KNOWN: &[(u64, &str, Money)] = &[
     (1, "ethereum", Money::Real),
     (11_155_111, "sepolia", Money::Test),
@@ -64,6 +66,39 @@ const KNOWN: &[(u64, &str, Money)] = &[
     (38_833, "igra", Money::Real),
     (5042, "arc", Money::Real),
     (5_042_002, "arc-testnet", Money::Test),
+    (480, "world", Money::Real),
+    (4801, "world-sepolia", Money::Test),
+    (10, "optimism", Money::Real),
+    (11_155_420, "optimism-sepolia", Money::Test),
+    (130, "unichain", Money::Real),
+    (1301, "unichain-sepolia", Money::Test),
+    (59_144, "linea", Money::Real),
+    (59_141, "linea-sepolia", Money::Test),
+    (146, "sonic", Money::Real),
+    (57_073, "ink", Money::Real),
+    (763_373, "ink-sepolia", Money::Test),
+    (999, "hyperevm", Money::Real),
+    (998, "hyperevm-testnet", Money::Test),
+];
+
+/// Other names in use for the same chains. bursar reads them and writes none of them.
+const ALIASES: &[(&str, u64)] = &[
+    ("world-chain", 480),
+    ("worldchain", 480),
+    ("world-chain-sepolia", 4801),
+    ("worldchain-sepolia", 4801),
+    ("op", 10),
+    ("op-mainnet", 10),
+    ("optimism-mainnet", 10),
+    ("op-sepolia", 11_155_420),
+    ("ethereum-mainnet", 1),
+    ("ethereum-sepolia", 11_155_111),
+    ("base-mainnet", 8453),
+    ("polygon-mainnet", 137),
+    ("arbitrum-one", 42_161),
+    ("avalanche-mainnet", 43_114),
+    ("unichain-mainnet", 130),
+    ("linea-mainnet", 59_144),
 ];
 
 const NO_CHAIN: &str = "off-chain";
@@ -109,10 +144,24 @@ impl Network {
             .map(|known| known.1)
     }
 
-    /// Returns all short names.
-    #[cfg(feature = "toml")]
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        KNOWN.iter().map(|known| known.1)
+    /// Returns the chains that have a short name. `bursar networks` prints them with their tokens.
+    ///
+    /// ```
+    /// use bursar::Network;
+    ///
+    /// assert!(Network::known().any(|network| network.name() == Some("base")));
+    /// ```
+    pub fn known() -> impl Iterator<Item = Self> {
+        KNOWN.iter().map(|known| Self(known.0))
+    }
+
+    /// Returns the chain with this name in lower case.
+    fn from_name(name: &str) -> Option<Self> {
+        let known = KNOWN.iter().map(|known| (known.1, known.0));
+        let mut names = known.chain(ALIASES.iter().copied());
+        names
+            .find(|known| known.0 == name)
+            .map(|known| Self(known.1))
     }
 
     /// Returns whether the chain is a known test network.
@@ -152,15 +201,8 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
         Self::from_caip2(text)
-            .or_else(|| {
-                KNOWN
-                    .iter()
-                    .find(|known| known.1 == text)
-                    .map(|known| Self(known.0))
-            })
-            .ok_or_else(|| ParseNetworkError {
-                text: crate::text::excerpt(text),
-            })
+            .or_else(|| Self::from_name(text))
+            .ok_or_else(|| ParseNetworkError::new(text))
     }
 }
 
@@ -178,11 +220,39 @@ impl serde::Serialize for Network {
     }
 }
 
-/// The error of parsing a [`Network`].
+/// The error of parsing a [`Network`]. It suggests the closest name, if one is close.
+///
+/// ```
+/// use bursar::Network;
+///
+/// let error = "bsae".parse::<Network>().unwrap_err();
+/// assert!(error.to_string().ends_with("did you mean `base`?"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`")]
+#[error(
+    "`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`{advice}"
+)]
 pub struct ParseNetworkError {
     text: String,
+    advice: String,
+}
+
+impl ParseNetworkError {
+    fn new(text: &str) -> Self {
+        let written = text.trim().to_lowercase().replace(['_', ' '], "-");
+        let id = written.strip_prefix("eip155:").unwrap_or(&written);
+        let near = Network::from_caip2(&format!("eip155:{id}"))
+            .map(|network| network.to_string())
+            .or_else(|| {
+                let names = KNOWN.iter().map(|known| known.1);
+                let names = names.chain(ALIASES.iter().map(|alias| alias.0));
+                closest(&written, names).map(ToOwned::to_owned)
+            });
+        Self {
+            text: excerpt(text),
+            advice: near.map_or_else(String::new, |near| format!("; did you mean `{near}`?")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +261,10 @@ mod tests {
 
     #[test]
     fn every_name_and_id_occurs_once_and_parses() {
+        for (name, id) in ALIASES {
+            assert_eq!(name.parse::<Network>().unwrap().chain_id(), *id);
+            assert!(KNOWN.iter().any(|known| known.0 == *id && known.1 != *name));
+        }
         for (index, (id, name, _)) in KNOWN.iter().enumerate() {
             let network: Network = name.parse().unwrap();
             assert_eq!(network.chain_id(), *id);
@@ -200,6 +274,31 @@ mod tests {
                     .iter()
                     .all(|other| other.0 != *id && other.1 != *name)
             );
+        }
+    }
+
+    #[test]
+    fn a_mistyped_network_gets_a_suggestion() {
+        for (written, near) in [
+            ("bse", Some("base")),
+            ("Base", Some("base")),
+            ("base_sepolia", Some("base-sepolia")),
+            ("wrold", Some("world")),
+            ("optimsm", Some("optimism")),
+            ("polygn-amoy", Some("polygon-amoy")),
+            ("8453", Some("eip155:8453")),
+            ("EIP155:8453", Some("eip155:8453")),
+            ("solana", None),
+            ("*", None),
+        ] {
+            let error = written.parse::<Network>().unwrap_err().to_string();
+            match near {
+                Some(near) => assert!(
+                    error.ends_with(&format!("did you mean `{near}`?")),
+                    "{error}"
+                ),
+                None => assert!(!error.contains("did you mean"), "{error}"),
+            }
         }
     }
 

@@ -28,7 +28,8 @@ impl AssetRegistry {
     /// Returns the stablecoins of the official x402 SDKs.
     ///
     /// The list joins `DEFAULT_ASSETS` of `@x402/evm` 2.27.0, the additions of the Python SDK 2.25.0
-    /// and the USDC table of x402 version 1 (1.2.0). Each token has a dollar peg.
+    /// and the USDC table of x402 version 1 (1.2.0). It adds Circle's native USDC on further chains.
+    /// Each token has a dollar peg.
     #[must_use]
     pub fn stablecoins() -> &'static Self {
         static BUILT_IN: OnceLock<AssetRegistry> = OnceLock::new();
@@ -140,4 +141,108 @@ const STABLECOINS: &[Row] = &[
     Row(1514, address!("F1815bd50389c46847f0Bda824eC8da914045D14"), "USDC", 6, "Bridged USDC", "2", TransferMethod::Eip3009),
     Row(41_923, address!("12a272A581feE5577A5dFa371afEB4b2F3a8C2F8"), "USDC", 6, "Bridged USDC (Stargate)", "2", TransferMethod::Eip3009),
     Row(324_705_682, address!("2e08028E3C4c2356572E096d8EF835cD5C6030bD"), "USDC", 6, "Bridged USDC (SKALE Bridge)", "2", TransferMethod::Eip3009),
+    // Circle's native USDC. The addresses are those of Circle's list of USDC contracts and of its Bridge Kit. At least
+    // two tables that were read from the chains agree on each domain.
+    Row(480, address!("79A02482A880bCE3F13e09Da970dC34db4CD24d1"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(4801, address!("66145f38cBAC35Ca6F1Dfb4914dF98F1614aeA88"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(10, address!("0b2C639c533813f4Aa9D7837CAf62653d097Ff85"), "USDC", 6, "USD Coin", "2", TransferMethod::Eip3009),
+    Row(11_155_420, address!("5fd84259d66Cd46123540766Be93DFE6D43130D7"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(130, address!("078D782b760474a361dDA0AF3839290b0EF57AD6"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(1301, address!("31d0220469e10c4E71834a79b1f276d740d3768F"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(59_144, address!("176211869cA2b568f2A7D4EE941E073a821EE1ff"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(146, address!("29219dd400f2Bf60E5a23d13Be72B486D4038894"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(57_073, address!("2D270e6886d130D724215A266106e6832161EAEd"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(999, address!("b88339CB7199b77E23DB6E890353E22632Ba630f"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
+    Row(11_155_111, address!("1c7D4B196Cb0C7B01d743Fbc6116a902379C7238"), "USDC", 6, "USDC", "2", TransferMethod::Eip3009),
 ];
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{B256, b256};
+
+    use super::*;
+
+    /// `DOMAIN_SEPARATOR()` as the contracts return it.
+    const SEPARATORS: &[(u64, B256)] = &[
+        (
+            480,
+            b256!("936533d5f85622a8261854e20bb87f4e849dde486f429bc1fb66202b7cde09ec"),
+        ),
+        (
+            10,
+            b256!("26d9c34bb1a1c312f69c53b2d93b8be20faafba63af2438c6811713c9b1f933f"),
+        ),
+        (
+            130,
+            b256!("565b4c4095d739dada6adeb9a89bc6dc4d102500ebd4a88bef1ec1d0f69d83b8"),
+        ),
+        (
+            146,
+            b256!("47ff53f4cb866f027068ac56dedd98f6818c3ea4f1f60a1850d746944543ac12"),
+        ),
+        (
+            999,
+            b256!("70a72998ad787d1a9152a8f88ccfe0766b1cb293b6b4011b34523035da10b0a3"),
+        ),
+        (
+            1,
+            b256!("06c37168a7db5138defc7866392bb87a741f9b3d104deb5094588ce041cae335"),
+        ),
+        (
+            137,
+            b256!("caa2ce1a5703ccbe253a34eb3166df60a705c561b44b192061e28f2a985be2ca"),
+        ),
+        (
+            42_161,
+            b256!("08d11903f8419e68b1b8721bcbe2e9fc68569122a77ef18c216f10b3b5112c78"),
+        ),
+        (
+            43_114,
+            b256!("bbea200329a938bc3438984a49cb0732e66d66d7bd59c127abacc1710e77f7b3"),
+        ),
+        (
+            143,
+            b256!("fe22123edc0dd4aeb912eb7948c5f0e531592c2053b3067612f427db342c93c6"),
+        ),
+        (
+            42_220,
+            b256!("b2ce31d2838445fa765a491f550e7c78ac7280ab0f3bc9d6063a86df9c3fb578"),
+        ),
+        (
+            1329,
+            b256!("0a19136106ae98d2c245cbbd451f3cb2bbbb1670e1ee191abacb5a5e255c0255"),
+        ),
+        (
+            84_532,
+            b256!("71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818"),
+        ),
+        (
+            80_002,
+            b256!("5cddc98319864e897e4469bd1d13c2288c677047b54b8cca12bd342adb6be9eb"),
+        ),
+        (
+            10_143,
+            b256!("f1090f5a61ddee19528cecc447be0f91c7205fc2b34dd271fc0de87809a0a48d"),
+        ),
+    ];
+
+    #[test]
+    fn domains_are_those_of_the_contracts() {
+        for (chain, separator) in SEPARATORS {
+            let network = Network::from_chain_id(*chain);
+            let usdc = AssetRegistry::stablecoins()
+                .find_symbol(network, "USDC")
+                .unwrap();
+            assert_eq!(usdc.domain_separator(), *separator, "{network}");
+        }
+    }
+
+    #[test]
+    fn each_token_is_listed_once_on_a_known_network() {
+        let mut seen = std::collections::HashSet::new();
+        for row in STABLECOINS {
+            assert!(seen.insert((row.0, row.1)), "{} {}", row.0, row.1);
+            assert!(Network::from_chain_id(row.0).name().is_some(), "{}", row.0);
+        }
+    }
+}

@@ -21,6 +21,23 @@ use bursar::clock::{Clock, SystemClock};
 use bursar::money::AssetRegistry;
 use bursar::x402::{PaymentRequired, Quote};
 
+/// The parameters of CDP's search and of its list.
+const CDP_SEARCH: &[&str] = &[
+    "query",
+    "network",
+    "asset",
+    "scheme",
+    "payTo",
+    "urlSubstring",
+    "maxUsdPrice",
+    "extensions",
+    "tags",
+    "bundleSlugs",
+    "curatedOnly",
+    "limit",
+];
+const CDP_LIST: &[&str] = &["type", "limit", "offset"];
+
 /// A server of lists of services on `127.0.0.1`, on a port that the operating system chooses.
 ///
 /// It answers like these lists:
@@ -143,6 +160,8 @@ pub struct BazaarBuilder {
     servers: Vec<Value>,
     page: usize,
     search: bool,
+    search_limit: Option<usize>,
+    like_cdp: bool,
     fault: Option<BazaarFault>,
 }
 
@@ -153,6 +172,8 @@ impl Default for BazaarBuilder {
             servers: Vec::new(),
             page: 100,
             search: true,
+            search_limit: None,
+            like_cdp: false,
             fault: None,
         }
     }
@@ -191,6 +212,23 @@ impl BazaarBuilder {
     pub fn without_search(mut self) -> Self {
         self.search = false;
         self
+    }
+
+    /// Refuses a search that asks for more items on a page, with 400.
+    pub fn search_limit(mut self, items: usize) -> Self {
+        self.search_limit = Some(items);
+        self
+    }
+
+    /// Refuses all that the bazaar of CDP refuses, the largest one, with 400.
+    ///
+    /// A search returns at most 20 items and takes a text of at most 400 characters. Neither list takes a parameter that
+    /// it does not know. For the search, these are `query`, `network`, `asset`, `scheme`, `payTo`, `urlSubstring`,
+    /// `maxUsdPrice`, `extensions`, `tags`, `bundleSlugs`, `curatedOnly` and `limit`. For the list, these are `type`,
+    /// `limit` and `offset`.
+    pub fn like_cdp(mut self) -> Self {
+        self.like_cdp = true;
+        self.search_limit(20)
     }
 
     /// Sets the fault. A second fault replaces the first.
@@ -280,7 +318,44 @@ impl Shared {
         }
     }
 
+    /// Returns the reason to refuse a request.
+    fn refusal(&self, wanted: &PageRequest) -> Option<String> {
+        let (search, known) = match wanted.path.as_str() {
+            "/discovery/search" => (true, CDP_SEARCH),
+            "/discovery/resources" => (false, CDP_LIST),
+            _ => return None,
+        };
+        let limit = wanted
+            .query
+            .get("limit")
+            .and_then(|limit| limit.parse().ok());
+        let asked: usize = limit.unwrap_or_default();
+        if let Some(most) = self
+            .listed
+            .search_limit
+            .filter(|most| search && asked > *most)
+        {
+            return Some(format!("limit must be at most {most}"));
+        }
+        if !self.listed.like_cdp {
+            return None;
+        }
+        let text = wanted.query.get("query").map_or("", String::as_str);
+        if text.chars().count() > 400 {
+            return Some("query must have at most 400 characters".to_owned());
+        }
+        let mut names = wanted.query.keys();
+        let unknown = names.find(|name| !known.contains(&name.as_str()))?;
+        Some(format!("unknown parameter {unknown}"))
+    }
+
     fn page(&self, wanted: &PageRequest, fault: Option<&BazaarFault>) -> Response<Body> {
+        if let Some(reason) = self.refusal(wanted) {
+            let body = json!({ "errorType": "invalid_request", "errorMessage": reason });
+            let mut response = Response::new(Body::whole(body.to_string()));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            return response;
+        }
         let list = match wanted.path.as_str() {
             "/discovery/resources" => self.resources(wanted),
             "/discovery/search" if self.listed.search => self.search(wanted),

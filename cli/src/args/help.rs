@@ -8,7 +8,8 @@ Exit codes:
   3  the policy denied the payment; nothing was signed
   4  a signature left the process, and the result is unknown; the amount
      counts against the limits
-  5  paid, but the call failed";
+  5  paid, but the call failed
+  6  paid, and the goods are at another origin, which the output names";
 
 #[cfg(feature = "mcp-serve")]
 pub(super) const SERVE: &str = "\
@@ -98,6 +99,7 @@ Output:
                  transaction
   body           the first 64 KiB; bursar reads the rest only if --output
                  stores it
+  location       present if the answer redirects to another origin: the target
   error.denial   present if the policy denied the payment:
                  {\"rule\",\"scope\",\"limit\",\"used\",\"asked\",\"left\",
                  \"room_returns\",\"message\"}
@@ -112,6 +114,8 @@ Exit codes:
   4  a signature left the process, and the result is unknown; this includes an
      answer without a matching receipt
   5  paid, but the call failed: an error status, or a body that broke off
+  6  paid, and delivered elsewhere: the answer redirects to another origin, which
+     the output names; --location fetches it, with a plain GET
 
   After a signature has left the process, a failed call exits with 4 or 5, even
   if the seller claims that it took no money.

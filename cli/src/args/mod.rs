@@ -53,8 +53,14 @@ pub(crate) enum Command {
     /// The lists contain advertisements. The real price is the price that a service asks for when you call it. With
     /// --policy or --network, the policy evaluates each advertised price against the current ledger. If you name no
     /// list, bursar reads the lists of the policy file. Pass the column ARGUMENTS to `bursar pay`, or to
-    /// `bursar mcp call` if the column METHOD is mcp. The exit code is 1 if bursar can read no list.
+    /// `bursar mcp call` if the column METHOD is mcp. The exit code is 1 if no service was found, or if bursar can read no
+    /// list.
     Discover(Discover),
+    /// Show the networks that bursar knows by name, with their tokens
+    ///
+    /// Every EVM network can be named by its CAIP-2 identifier. Add a token of another network with a [[token]] table of
+    /// a policy file.
+    Networks(Networks),
     /// Show all purchases in the ledger, oldest first; or check and maintain the ledger
     #[command(args_conflicts_with_subcommands = true)]
     Ledger(LedgerCommandArgs),
@@ -81,6 +87,13 @@ pub(crate) enum Command {
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Networks {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The limits and the networks.

@@ -21,6 +21,11 @@ pub(crate) struct Pay {
     /// Write the body to FILE, or to standard output if FILE is `-`
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Follow a redirect to another origin: a plain GET there, without a payment and without the headers of the request
+    ///
+    /// Without this option, bursar prints the target of the redirect. A paid request then exits with 6.
+    #[arg(long)]
+    pub(crate) location: bool,
     /// Name the purchase; all requests with the same id are one purchase, which is paid once
     #[arg(long, value_name = "ID")]
     pub(crate) purchase_id: Option<PurchaseId>,

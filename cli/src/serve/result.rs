@@ -25,6 +25,23 @@ const TIMED_OUT: &str = "The payment may have happened. Make the same call again
 const CALL_AGAIN: &str = "The payment may have happened. Make the same call again: it sends the same payment, \
     and pays nothing new.";
 
+const REDIRECTED: &str = "bursar did not follow the redirect. untrusted.headers.location names its target. \
+    To fetch it, call pay with that URL if you trust it.";
+
+/// Describes a redirect to another origin. The target is text of the seller.
+fn redirected(response: &Response) -> Option<Problem> {
+    response.redirect_target()?;
+    let (status, payment) = (response.status(), response.payment_status());
+    let message = format!(
+        "{}: the answer is {status}, a redirect to another origin",
+        prefix(payment)
+    );
+    Some(Problem {
+        next: Some(REDIRECTED),
+        ..Problem::new(ErrorKind::Status.name(), message)
+    })
+}
+
 /// The result of `pay` and `quote`.
 #[derive(Debug, Serialize)]
 pub(super) struct PayResult {
@@ -93,7 +110,9 @@ impl PayResult {
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
-            error: Problem::of_response(&response).map(|problem| with_next(problem, payment)),
+            error: redirected(&response).or_else(|| {
+                Problem::of_response(&response).map(|problem| with_next(problem, payment))
+            }),
             ..Self::empty(payment)
         };
         let (untrusted, broken) = Untrusted::read(response, limit).await;
