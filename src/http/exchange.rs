@@ -368,7 +368,16 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
+        let was_redirect = response.status().is_redirection();
         let response = Box::pin(self.follow_paid(response, replay)).await;
+        let status = response.status();
+        if let Some(payer) = self.payer
+            && was_redirect
+            && !status.is_success()
+            && !status.is_redirection()
+        {
+            payer.clone().body_lost(record.payment()).await;
+        }
         redirect::refuse_downgrade(&response)
             .and_then(|()| self.watch(response, &record))
             .map(|response| attach(response, record.clone()))

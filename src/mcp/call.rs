@@ -321,7 +321,7 @@ impl ToolCall {
             ),
         };
         Err(match error.kind() {
-            ErrorKind::Timeout => error.explained(LIMITS),
+            ErrorKind::Timeout => error.and(LIMITS),
             _ => error,
         })
     }
@@ -359,7 +359,7 @@ impl PaidToolCall<'_> {
         Ok(reply)
     }
 
-    /// Whether the server still offers what the payment was signed for.
+    /// Whether the server still offers the offer that the payment was signed for.
     fn offers_again(&self, payment: &Payment, terms: &PaymentRequired) -> bool {
         let signed = payment.payment();
         let assets = self.call.tools.payer.policy().asset_registry();

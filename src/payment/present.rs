@@ -166,7 +166,7 @@ struct Received<A> {
 
 enum Body<A> {
     Unread(A),
-    Read(ReplyBody<A>),
+    Read(Box<ReplyBody<A>>),
 }
 
 impl<A> Received<A> {
@@ -191,7 +191,7 @@ async fn answered<T: Transport>(
 ) -> Result<(Final, ReplyBody<T::Answer>), AfterSigning> {
     let Received { answer, body } = deliver(transport, payment, call).await?;
     let body = match body {
-        Body::Read(body) => body,
+        Body::Read(body) => *body,
         Body::Unread(unread) => transport.read_body(answer.head.status, unread).await?,
     };
     Ok((answer, body))
@@ -216,7 +216,7 @@ async fn attempt<T: Transport>(
     let refusal = head.refusal(body.terms.as_ref(), body.words.as_deref());
     Ok(Received {
         answer: Final { head, refusal },
-        body: Body::Read(body),
+        body: Body::Read(Box::new(body)),
     })
 }
 
@@ -246,8 +246,17 @@ async fn deliver<T: Transport>(
             return earlier;
         }
         let closed = transport.is_closed();
-        let wait = wait_before_retry(reply.as_ref(), payment, call, attempts).await;
-        let Some(wait) = wait.filter(|_| !closed) else {
+        let (is_temporary, retry_after) = match &reply {
+            Err(error) => (
+                matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
+                error.retry_after(),
+            ),
+            Ok(reply) => (reply.is_temporary(), reply.answer.head.retry_after),
+        };
+        if closed || !is_temporary {
+            return reply;
+        }
+        let Some(wait) = wait_before_retry(retry_after, payment, call, attempts).await else {
             return reply;
         };
         if let Ok(reply) = &reply {
@@ -262,22 +271,12 @@ async fn deliver<T: Transport>(
 }
 
 /// The time to wait before the payment is sent again, if it is to be sent again.
-async fn wait_before_retry<A>(
-    reply: Result<&Received<A>, &AfterSigning>,
+async fn wait_before_retry(
+    retry_after: Option<Duration>,
     payment: &Payment,
     call: &PaidCall,
     attempts: u32,
 ) -> Option<Duration> {
-    let (temporary, retry_after) = match reply {
-        Err(error) => (
-            matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
-            error.retry_after(),
-        ),
-        Ok(reply) => (reply.is_temporary(), reply.answer.head.retry_after),
-    };
-    if !temporary {
-        return None;
-    }
     let backoff = call.retry.backoff(attempts)?;
     let wait = match retry_after {
         Some(wait) if wait > LONGEST_WAIT => return None,

@@ -256,8 +256,8 @@ fn other_schemes() {
     assert_eq!(vectors.as_object().unwrap().len(), 5);
 }
 
-/// Every token that can be paid with has the domain separator of the vectors, or, for tokens that the
-/// vectors leave out, the one that viem 2.57.20 computes.
+/// Every token of the vectors can be paid with, and has their domain separator. Tokens that the vectors leave out have the
+/// one that viem 2.57.20 computes, or are held against Circle's contracts in `money::registry`.
 #[test]
 fn registry() {
     let (v2, v1) = (vectors!("exact_v2_default_assets"), vectors!("exact_v1"));
@@ -325,8 +325,9 @@ fn registry() {
         })
         .collect();
     found.sort_unstable();
-    assert_eq!(found, expected);
-    assert_eq!(found.len(), 34);
+    let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).collect();
+    assert_eq!(missing, [&(0, Address::ZERO, B256::ZERO); 0]);
+    assert_eq!((expected.len(), found.len()), (34, 45));
 }
 
 /// `headers.json`: receipts.

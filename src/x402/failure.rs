@@ -110,7 +110,7 @@ impl Failure {
     /// seller's own account, so only the codes of facilitators count.
     pub(crate) fn of_foreign(text: &str) -> Self {
         let is_code = |known: &&str| known.contains('_') && text.contains(*known);
-        if UNCERTAIN.iter().any(|known| is_code(known)) {
+        if UNCERTAIN.iter().any(is_code) {
             Self::Uncertain
         } else {
             Self::Refused

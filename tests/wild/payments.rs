@@ -1,4 +1,5 @@
 //! Payments that were settled, refused or lost, and are presented again.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

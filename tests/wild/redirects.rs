@@ -73,6 +73,24 @@ async fn a_paid_answer_that_redirects_within_the_origin_is_fetched_without_the_p
 }
 
 #[tokio::test]
+async fn a_paid_redirect_whose_target_fails_is_presented_again() {
+    let seller = open_all([
+        sold("/buy", 303, "/files/1").idempotent(),
+        Route::any("/files/1").status(503),
+    ])
+    .await;
+    let client = client().build().unwrap();
+    for _ in 0..2 {
+        let response = client.post(seller.url("/buy")).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.payment_status()),
+            (503, PaymentStatus::Paid)
+        );
+    }
+    assert_eq!((payments_sent(&seller), seller.settlements().len()), (2, 1));
+}
+
+#[tokio::test]
 async fn the_target_of_a_paid_redirect_is_not_paid_too() {
     let seller = open_all([
         sold("/buy", 303, "/report"),
