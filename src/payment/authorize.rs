@@ -379,6 +379,7 @@ impl Payer {
                 payload,
                 again: false,
                 settled: None,
+                delivered: false,
                 settled_early: false,
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.

@@ -50,6 +50,8 @@ pub struct Payment {
     pub(super) again: bool,
     /// The receipt that the seller gave earlier: by the ledger, or within this call.
     pub(super) settled: Option<Box<Receipt>>,
+    /// Whether the goods came earlier, by the ledger.
+    pub(super) delivered: bool,
     /// Whether this call recorded the receipt before the final answer.
     pub(super) settled_early: bool,
 }

@@ -356,6 +356,10 @@ pub(crate) const SAME_REQUEST: &str = "the same request presents this payment ag
 /// The rest of an error's message: whether the payment was taken, and the way to buy again on purpose.
 fn again_hint(payment: &Payment) -> String {
     let taken = match (&payment.settled, payment.is_again()) {
+        (Some(receipt), _) if payment.delivered => format!(
+            "the seller took this payment in {} and delivered before; ",
+            receipt.transaction()
+        ),
         (Some(receipt), _) => format!(
             "the seller took this payment in {} and did not deliver; ",
             receipt.transaction()

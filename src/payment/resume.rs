@@ -160,6 +160,7 @@ impl Payer {
         let latest = latest.ok_or_else(|| unusable("the stored payment is damaged"))?;
         let amount = TokenAmount::from_units(asset, latest.value);
         let events = PurchaseEvents::new(&purchase, amount.clone(), self.now());
+        let delivered = !purchase.is_undelivered();
         let key = purchase.key();
         let signed = SignedPayment {
             amount,
@@ -183,6 +184,7 @@ impl Payer {
             payload,
             again: true,
             settled,
+            delivered,
             settled_early: false,
         })
     }

@@ -438,3 +438,16 @@ async fn a_connection_lost_after_a_receipt_is_paid_and_presented_again() {
     assert_eq!(second.status(), 200);
     assert_eq!((signatures.count(), seller.settlements().len()), (1, 1));
 }
+
+#[tokio::test]
+async fn a_delivered_purchase_that_is_asked_for_again_accuses_nobody() {
+    let seller = open(report()).await;
+    let client = client().build().unwrap();
+    let order = || client.get(seller.url("/report")).purchase_id("order-7");
+    order().send().await.unwrap();
+    let error = order().send().await.unwrap_err();
+    assert_eq!(error.payment_status(), PaymentStatus::Paid);
+    let text = error.to_string();
+    assert!(text.contains("delivered before"), "{text}");
+    assert!(!text.contains("did not deliver"), "{text}");
+}
