@@ -1,6 +1,6 @@
 //! The way of one HTTP request: from the first request to the answer for the caller.
 //!
-//! Start at `Exchange::fetch`. Every phase is one function, and the effects happen in the order of the phases. DESIGN.md
+//! Start at `Exchange::fetch`. Every step is one function, and the effects happen in the order of the steps. DESIGN.md
 //! follows them through the other modules.
 
 use std::sync::Arc;
@@ -228,7 +228,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             .map(Some)
     }
 
-    /// Phase 1: sends the request, which was admitted, without a payment, and follows redirects within its origin.
+    /// Sends the request, which was admitted, without a payment, and follows redirects within its origin.
     /// `replay` follows them too.
     pub(super) async fn ask(
         &mut self,
@@ -256,7 +256,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         Err(too_many_redirects())
     }
 
-    /// Phase 1, with a second request if a cache kept the 402. The terms of such a 402 may be old.
+    /// As [`ask`](Self::ask), with a second request if a cache kept the 402. The terms of such a 402 may be old.
     pub(super) async fn ask_fresh(
         &mut self,
         first: Request,
@@ -286,7 +286,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         }
     }
 
-    /// Phase 2: whether the answer demands a payment, and whether it is to be paid at all.
+    /// Returns whether the answer demands a payment, and whether the call pays at all.
     pub(super) async fn demand(&self, response: Response) -> Result<Demand, Error> {
         if self.no_payment() || response.status() != StatusCode::PAYMENT_REQUIRED {
             return Ok(Demand::None(response));
@@ -306,7 +306,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             .await
     }
 
-    /// Phases 3 to 5: the body, the policy, the ledger and the signer, and the way of the payment to the seller.
+    /// Checks the body, has the payment authorized, and presents it to the seller.
     pub(super) async fn buy(
         &mut self,
         required: Box<PaymentRequired>,
@@ -330,7 +330,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         self.present(payment, replay, request, Some(terms)).await
     }
 
-    /// Phase 3, before any money: checks that the request can be sent a second time.
+    /// Checks, before any money, that the request can be sent a second time.
     async fn replayable(
         &mut self,
         payer: &Payer,
@@ -349,7 +349,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         )
     }
 
-    /// Phase 5: the request with its payment, to its origin alone.
+    /// Presents the request with its payment, to its origin alone.
     async fn present(
         &mut self,
         payment: Payment,
