@@ -113,7 +113,8 @@ impl ReplyHead {
         let claim = Claim::of(payment, receipt);
         Self {
             status,
-            temporary: false,
+            // A failure without a receipt may have executed the tool. With one, the seller owes the goods.
+            temporary: claim.is_matching() && status.is_server_error(),
             claim,
             retry_after: None,
             record,

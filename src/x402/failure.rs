@@ -17,7 +17,7 @@ pub(crate) enum Failure {
 }
 
 /// A transaction may be on its way, or a node did not answer.
-const UNCERTAIN: [&str; 24] = [
+const UNCERTAIN: [&str; 28] = [
     "settlement_pending",
     "transaction_pending",
     "payment_pending",
@@ -25,7 +25,11 @@ const UNCERTAIN: [&str; 24] = [
     "duplicate_settlement",
     "already_processing",
     "timed_out",
-    "timeout",
+    "confirmation_timeout",
+    "settlement_timeout",
+    "transaction_timeout",
+    "facilitator_timeout",
+    "gateway_timeout",
     "deadline_exceeded",
     "did_not_confirm",
     "not_confirmed",
@@ -141,6 +145,8 @@ mod tests {
             ),
             ("unexpected_settle_error", Failure::Uncertain),
             ("Transaction timed out", Failure::Uncertain),
+            ("Facilitator timeout", Failure::Uncertain),
+            ("maxTimeoutSeconds is too small", Failure::Refused),
             ("insufficient_funds", Failure::WalletEmpty),
             (
                 "invalid_exact_evm_insufficient_balance",

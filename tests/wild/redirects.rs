@@ -1,7 +1,7 @@
 //! Redirects before and after a payment.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use bursar::{ErrorKind, Ledger, PaymentStatus, ResponseExt, usd};
+use bursar::{ErrorKind, PaymentStatus, ResponseExt, usd};
 use bursar_testing::Route;
 use bursar_tests::paywall::{client, open, open_all, payments_sent, purchases, report};
 
@@ -151,6 +151,7 @@ async fn an_mcp_endpoint_that_moved_away_is_named() {
 mod behind_a_proxy {
     use std::sync::{Arc, Mutex};
 
+    use bursar::Ledger;
     use bursar::middleware::{PaymentMiddleware, error, http_client};
     use bursar_testing::Paywall;
     use reqwest::{Request, Response, ResponseBuilderExt, Url};

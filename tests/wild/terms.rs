@@ -15,7 +15,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use bursar::ledger::State;
 use bursar::policy::Rule;
 use bursar::x402::Unpayable;
-use bursar::{Error, ErrorKind, PaymentStatus, ResponseExt, reqwest, usd};
+use bursar::{Error, ErrorKind, PaymentStatus, ResponseExt, usd};
 use bursar_testing::{Encoding, FalseTerms, Fault, Paywall, Route};
 use bursar_tests::paywall::{
     client, distinct_payments, http, open, payments_sent, policy, purchases, report,
@@ -825,6 +825,7 @@ async fn long_terms_are_read_over_http_2() {
 #[tokio::test]
 async fn long_terms_are_read_over_http_2_by_middleware() {
     use bursar::middleware::{PaymentMiddleware, http_client};
+    use bursar::reqwest;
 
     let url = http2_seller(long_terms(18_000)).await;
     let payer = client().build().unwrap().payer().unwrap().clone();

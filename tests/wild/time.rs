@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use bursar::{Error, ErrorKind, LocalSigner, PaymentStatus, ResponseExt};
+use bursar::{Error, ErrorKind, PaymentStatus};
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::paywall::{client, open_all, payment_status, payments_sent, report};
+use bursar_tests::paywall::{client, open_all, payment_status, report};
 
 /// A bound that the seller's slow answers exceed.
 const SHORT: Duration = Duration::from_millis(30);
@@ -248,7 +248,7 @@ mod middleware {
 
     use bursar::middleware::{self, PaymentMiddleware};
     use bursar::policy::Rule;
-    use bursar::{Ledger, Payer, PurchaseOptions, usd};
+    use bursar::{Ledger, LocalSigner, Payer, PurchaseOptions, ResponseExt, usd};
     use bursar_tests::paywall::{http, policy};
     use reqwest::{Request, Response};
     use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
@@ -399,6 +399,8 @@ mod middleware {
     #[cfg(feature = "multipart")]
     #[tokio::test]
     async fn a_multipart_body_is_refused_before_any_signature() {
+        use bursar_tests::paywall::payments_sent;
+
         let route = Route::post("/audio").price(usd!("0.01")).echo();
         let seller = open_all([route]).await;
         let form = reqwest::multipart::Form::new().text("file", "sound");
