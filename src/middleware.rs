@@ -274,7 +274,10 @@ impl HttpTransport for MiddlewareTransport<'_> {
                     true => ErrorKind::Timeout,
                     false => ErrorKind::Transport,
                 };
-                let (text, root) = (excerpt(&failure.to_string()), root_cause(failure.as_ref()));
+                // reqwest ends its text with the URL, whose query may be secret.
+                let text = failure.to_string();
+                let text = excerpt(text.split(" for url (").next().unwrap_or_default());
+                let root = root_cause(failure.as_ref());
                 let mut message = format!("the middleware beneath bursar failed: {text}");
                 if !message.contains(&root) {
                     message = format!("{message}: {root}");

@@ -105,11 +105,17 @@ impl Refusal {
         &self.denial.message
     }
 
-    /// Replaces the one message that quotes the seller.
+    /// Replaces the messages that quote the seller.
     pub(crate) fn without_seller_text(mut self) -> Self {
-        if self.denial.rule == Rule::ResourceOrigin {
-            "the seller claims to sell for another origin".clone_into(&mut self.denial.message);
-        }
+        let message = match self.denial.rule {
+            Rule::ResourceOrigin => "the seller claims to sell for another origin",
+            Rule::WalletEmpty => "sellers refused the last payments: the wallet has too few tokens",
+            Rule::RefusedBefore => {
+                "the seller refused the last payments, and will refuse others like them"
+            }
+            _ => return self,
+        };
+        message.clone_into(&mut self.denial.message);
         self
     }
 }

@@ -270,6 +270,10 @@ struct SlowSeller {
     /// The payment header of each request, or nothing.
     requests: watch::Sender<Vec<Option<String>>>,
     answers: Arc<Semaphore>,
+    /// The body of each paid answer takes a permit.
+    bodies: Arc<Semaphore>,
+    /// The head of a paid answer was sent.
+    begun: Arc<Notify>,
     /// A buyer disconnected from a paid request.
     abandoned: Arc<Notify>,
 }
@@ -285,13 +289,17 @@ impl SlowSeller {
             url,
             requests: requests.clone(),
             answers: Arc::clone(&answers),
+            bodies: Arc::new(Semaphore::new(99)),
+            begun: Arc::default(),
             abandoned: Arc::default(),
         };
+        let (bodies, begun) = (Arc::clone(&seller.bodies), Arc::clone(&seller.begun));
         let abandoned = Arc::clone(&seller.abandoned);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (requests, answers) = (requests.clone(), Arc::clone(&answers));
                 let abandoned = Arc::clone(&abandoned);
+                let (bodies, begun) = (Arc::clone(&bodies), Arc::clone(&begun));
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
@@ -304,6 +312,7 @@ impl SlowSeller {
                             .then(|| value.to_owned())
                     });
                     requests.send_modify(|all| all.push(payment.clone()));
+                    let is_paid = payment.is_some();
                     let (status, header) = match payment {
                         None => (
                             "402 Payment Required",
@@ -325,9 +334,14 @@ impl SlowSeller {
                         }
                     };
                     let answer = format!(
-                        "HTTP/1.1 {status}\r\n{header}\r\nconnection: close\r\ncontent-length: 4\r\n\r\ngood"
+                        "HTTP/1.1 {status}\r\n{header}\r\nconnection: close\r\ncontent-length: 4\r\n\r\n"
                     );
                     drop(stream.write_all(answer.as_bytes()).await);
+                    if is_paid {
+                        begun.notify_one();
+                        bodies.acquire().await.unwrap().forget();
+                    }
+                    drop(stream.write_all(b"good").await);
                 });
             }
         });
@@ -509,6 +523,36 @@ async fn a_call_that_the_host_cancels_is_continued_by_the_same_call() {
     let again = session.call("pay", pay).await;
     assert_eq!(again["payment"], "paid", "{again}");
     assert_eq!(seller.counts().2, 1);
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_cancelled_while_its_paid_body_comes_is_paid_once() {
+    let seller = SlowSeller::open().await;
+    seller.answers.add_permits(9);
+    seller.bodies.forget_permits(99);
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &[]).await;
+    let pay = json!({ "url": seller.url });
+    {
+        let call = session.call("pay", pay.clone());
+        tokio::select! {
+            answer = call => panic!("{answer}"),
+            () = async {
+                seller.begun.notified().await;
+                // The server reads the head meanwhile.
+                for _ in 0..5 {
+                    session.call("budget", json!({})).await;
+                }
+            } => {}
+        }
+    }
+    // The dropped call sent `notifications/cancelled`. The seller has begun its answer, so the server reads it.
+    session.call("budget", json!({})).await;
+    seller.bodies.add_permits(9);
+    let again = session.call("pay", pay).await;
+    assert_eq!(again["payment"], "paid", "{again}");
+    assert_eq!(seller.counts(), (1, 1, 1));
     session.close(&harness).await;
 }
 

@@ -368,15 +368,18 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
-        let was_redirect = response.status().is_redirection();
-        let response = Box::pin(self.follow_paid(response, replay)).await;
-        let status = response.status();
-        if let Some(payer) = self.payer
-            && was_redirect
-            && !status.is_success()
-            && !status.is_redirection()
-        {
+        // The goods are behind a redirect within the origin. Until they come, the purchase is not delivered.
+        let behind = replay.redirected(&response).is_some()
+            || redirect::refuse_downgrade(&response).is_err();
+        if let Some(payer) = self.payer.filter(|_| behind) {
             payer.clone().body_lost(record.payment()).await;
+        }
+        let response = Box::pin(self.follow_paid(response, replay)).await;
+        if let Some(payer) = self.payer
+            && behind
+            && response.status().is_success()
+        {
+            payer.delivered(&record, response.status()).await;
         }
         redirect::refuse_downgrade(&response)
             .and_then(|()| self.watch(response, &record))

@@ -40,6 +40,8 @@ const LONGEST: usize = 4 * 1024 * 1024;
 const EXCERPT: usize = 1024;
 /// The largest number of purchases that wait for their call in a new session.
 const MOST_LOST: usize = 64;
+/// How long such a purchase waits: no longer than a payment is valid.
+const KEPT_LOST: std::time::Duration = std::time::Duration::from_secs(600);
 const BOTH: &str = "application/json, text/event-stream";
 
 /// Returns an `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
@@ -68,7 +70,7 @@ pub fn connect(
 pub struct HttpClient {
     client: Client,
     /// The purchases whose session was lost at the paid request, by the fingerprint of the call.
-    lost: Arc<Mutex<VecDeque<(B256, PurchaseId)>>>,
+    lost: Arc<Mutex<VecDeque<(B256, PurchaseId, Instant)>>>,
 }
 
 impl From<Client> for HttpClient {
@@ -133,7 +135,7 @@ impl HttpClient {
 }
 
 impl HttpClient {
-    fn lost(&self) -> MutexGuard<'_, VecDeque<(B256, PurchaseId)>> {
+    fn lost(&self) -> MutexGuard<'_, VecDeque<(B256, PurchaseId, Instant)>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,19 +146,23 @@ impl HttpClient {
         }
         let options = beneath.map_or_else(PurchaseOptions::new, |call| call.options.clone());
         let mut lost = self.lost();
-        let at = lost.iter().position(|(known, _)| *known == call);
+        lost.retain(|(.., since)| since.elapsed() < KEPT_LOST);
+        let at = lost.iter().position(|(known, ..)| *known == call);
         match at.and_then(|at| lost.remove(at)) {
-            Some((_, purchase)) if matches!(options.id(), Ok(None)) => {
+            Some((_, purchase, _)) if matches!(options.id(), Ok(None)) => {
                 options.purchase_id(purchase.as_str())
             }
-            _ => options,
+            Some(_) => options,
+            // A server that asks for money with every message gets it once for a call.
+            None if beneath.is_some_and(|call| !call.payments().is_empty()) => options.no_payment(),
+            None => options,
         }
     }
 
     /// Notes that the session was lost at a paid request. `rmcp` sends the message again in a new session.
     fn lose(&self, call: B256, purchase: &PurchaseId) {
         let mut lost = self.lost();
-        lost.push_back((call, purchase.clone()));
+        lost.push_back((call, purchase.clone(), Instant::now()));
         if lost.len() > MOST_LOST {
             lost.pop_front();
         }

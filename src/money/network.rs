@@ -230,16 +230,23 @@ impl serde::Serialize for Network {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`{advice}"
+    "`{text}` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`{}",
+    self.advice()
 )]
 pub struct ParseNetworkError {
     text: String,
-    advice: String,
 }
 
 impl ParseNetworkError {
     fn new(text: &str) -> Self {
-        let written = text.trim().to_lowercase().replace(['_', ' '], "-");
+        Self {
+            text: excerpt(text),
+        }
+    }
+
+    /// Suggests a name. Only a text that is shown needs it.
+    fn advice(&self) -> String {
+        let written = self.text.trim().to_lowercase().replace(['_', ' '], "-");
         let id = written.strip_prefix("eip155:").unwrap_or(&written);
         let near = Network::from_caip2(&format!("eip155:{id}"))
             .map(|network| network.to_string())
@@ -248,10 +255,7 @@ impl ParseNetworkError {
                 let names = names.chain(ALIASES.iter().map(|alias| alias.0));
                 closest(&written, names).map(ToOwned::to_owned)
             });
-        Self {
-            text: excerpt(text),
-            advice: near.map_or_else(String::new, |near| format!("; did you mean `{near}`?")),
-        }
+        near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
     }
 }
 

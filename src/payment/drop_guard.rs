@@ -92,6 +92,11 @@ impl DropGuard {
         &self.key
     }
 
+    /// The call goes on after an outcome: a dropped call must give up its lease.
+    pub(super) fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+    }
+
     /// The ledger holds the outcome.
     pub(super) fn disarm(&self) {
         self.armed.store(false, Ordering::Relaxed);

@@ -225,7 +225,7 @@ impl Payment {
                 answer: Some(answer),
             },
         };
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = refusal.filter(|_| !self.again) {
             self.payer()
                 .note_refusal(self, refusal.failure, refusal.reason.as_deref());
         } else if matches!(outcome, Outcome::Settled(_)) {
@@ -247,6 +247,7 @@ impl Payment {
                 answer: head.record(),
             };
             self.record(&settled).await;
+            self.guard.arm();
             self.settled_early = true;
         }
     }

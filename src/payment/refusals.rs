@@ -102,6 +102,15 @@ impl<'a> Refused<'a> {
     }
 }
 
+/// Whether two origins may belong to one seller: they have one registrable domain. Hosts without a domain, such as those of
+/// a local network, are told apart by their ports too.
+fn is_one_owner(one: &Origin, other: &Origin) -> bool {
+    if one.address().is_some() || other.address().is_some() {
+        return one == other;
+    }
+    one.registrable_domain() == other.registrable_domain()
+}
+
 impl Refusals {
     fn runs(&self) -> MutexGuard<'_, HashMap<Subject, Run>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,7 +128,7 @@ impl Refusals {
             Some(run) => (
                 run.count.saturating_add(1),
                 run.seller.clone(),
-                run.is_agreed || run.seller != *refused.origin,
+                run.is_agreed || !is_one_owner(&run.seller, refused.origin),
             ),
             None if runs.len() >= REMEMBERED => return,
             None => (1, refused.origin.clone(), false),

@@ -194,7 +194,9 @@ fn claimed(receipt: Option<&Result<SettlementResponse, WireError>>) -> Option<Cl
         transaction: claim
             .transaction
             .strip_prefix("0x")
-            .and_then(|hash| hash.parse().ok()),
+            .unwrap_or(&claim.transaction)
+            .parse()
+            .ok(),
         network: text::excerpt(&claim.network),
         payer: claim.payer.as_deref().map(text::excerpt),
         error_reason: claim.error_reason.as_deref().map(text::excerpt),

@@ -2,13 +2,15 @@
 
 use std::future::Future;
 
+use http::StatusCode;
 use secrecy::ExposeSecret;
 
 use super::drop_guard::{DropGuard, Stage};
 use super::payment::PRESENTER_LEASE;
+use super::transport::PaymentRecord;
 use super::{Payer, Payment};
 use crate::error::{Error, ErrorKind};
-use crate::ledger::{Purchase, PurchaseKey, Resumption, State, Transition};
+use crate::ledger::{Purchase, PurchaseKey, Resumption, SellerAnswer, State, Transition};
 use crate::money::TokenAmount;
 use crate::request::PurchaseRequest;
 use crate::telemetry::{EventKind, PurchaseEvents};
@@ -31,6 +33,28 @@ impl Payer {
                 tracing::error!(%error, purchase = %key.id, "the ledger did not record a lost body yet");
                 ledger.add_pending(key, lost);
             }
+        }
+    }
+
+    /// Records that the goods came from the target of a redirect.
+    pub(crate) async fn delivered(&self, record: &PaymentRecord, status: StatusCode) {
+        let payment = record.payment();
+        let answer = SellerAnswer::of(status.as_u16());
+        let delivered = match record.receipt() {
+            Some(receipt) => Transition::Settled {
+                transaction: receipt.transaction(),
+                answer,
+            },
+            None => Transition::Unresolved {
+                reason: "the answer redirected, without a receipt".to_owned(),
+                answer: Some(answer),
+            },
+        };
+        let key = PurchaseKey::new(payment.payer, payment.purchase.clone());
+        let ledger = &self.inner.ledger;
+        if let Err(error) = ledger.record(&key, &delivered, self.now()).await {
+            tracing::error!(%error, purchase = %key.id, "the ledger did not record a delivery yet");
+            ledger.add_pending(key, delivered);
         }
     }
 

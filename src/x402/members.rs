@@ -53,6 +53,8 @@ struct Spelling {
     letters: [u8; LONGEST_NAME],
 }
 
+/// How often a member may occur. Each repeat is compared with the first, which may be long.
+const MOST_REPEATS: u8 = 4;
 /// No wanted name is longer.
 const LONGEST_NAME: usize = 20;
 
@@ -126,12 +128,18 @@ impl<'a> Members<'a> {
 
     fn find(&self, names: &[&str]) -> Result<Option<(&str, &'a RawValue)>, WireError> {
         let mut found: Option<&Member<'a>> = None;
+        let mut repeats = 0_u8;
         for member in &self.0 {
             if !member.is_any(names) || member.value.get() == "null" {
                 continue;
             }
+            repeats = repeats.saturating_add(1);
             match found {
                 None => found = Some(member),
+                Some(_) if repeats > MOST_REPEATS => {
+                    let name = excerpt(&member.name);
+                    return Err(WireError::Ambiguous(format!("`{name}` is repeated")));
+                }
                 Some(first) if is_same(first.value, member.value) => {}
                 Some(first) => {
                     let (first, second) = (excerpt(&first.name), excerpt(&member.name));

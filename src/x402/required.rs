@@ -190,7 +190,9 @@ impl PaymentRequired {
 
     /// Returns whether both have equal offers. White space and the order of keys do not matter.
     pub(crate) fn offers_alike(&self, other: &Self) -> bool {
-        let read = |offer: &Offer| serde_json::from_str::<Value>(offer.json()).ok();
+        let read = |offer: &Offer| {
+            serde_json::from_str::<Value>(offer.json()).map_err(|_| offer.json().to_owned())
+        };
         self.version == other.version
             && self
                 .offers

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bursar::ledger::{Filter, State};
 use bursar::policy::Rule;
-use bursar::{Client, ClientBuilder, Error, ErrorKind, Ledger, PaymentStatus, ResponseExt};
+use bursar::{
+    Client, ClientBuilder, Error, ErrorKind, Ledger, PaymentStatus, ResponseExt, RetryPolicy,
+};
 use bursar_testing::{Breakage, Fault, Paywall, Route};
 use bursar_tests::clock::{MONDAY_NOON, TestClock};
 use bursar_tests::paywall::{client, distinct_payments, open, payments_sent, policy, report};
@@ -450,4 +452,31 @@ async fn a_delivered_purchase_that_is_asked_for_again_accuses_nobody() {
     let text = error.to_string();
     assert!(text.contains("delivered before"), "{text}");
     assert!(!text.contains("did not deliver"), "{text}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_between_two_presentations_is_resumed() {
+    let route = patient(report()).fault_once(Fault::StatusWithReceipt(500));
+    let seller = open(route).await;
+    let signatures = SignatureLog::default();
+    let slow = RetryPolicy {
+        initial_backoff: Duration::from_secs(20),
+        ..RetryPolicy::default()
+    };
+    let client = logged(&signatures).retry_policy(slow).build().unwrap();
+    {
+        let call = get(&client, &seller);
+        let settled = async {
+            while states(&client).await != [State::Settled] {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            answer = call => panic!("{answer:?}"),
+            () = settled => {}
+        }
+    }
+    let second = get(&client, &seller).await.unwrap();
+    assert_eq!(second.status(), 200);
+    assert_eq!((signatures.count(), seller.settlements().len()), (1, 1));
 }

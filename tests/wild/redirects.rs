@@ -108,6 +108,12 @@ async fn the_target_of_a_paid_redirect_is_not_paid_too() {
         assert_eq!(response.redirect_target().unwrap().path(), "/report");
     }
     assert_eq!((payments_sent(&seller), seller.settlements().len()), (2, 2));
+
+    // The goods did not come, so the same request presents the same payment.
+    let buy = client.post(seller.url("/buy"));
+    let error = buy.send().await.unwrap_err();
+    assert_eq!(error.payment_status(), PaymentStatus::Paid);
+    assert_eq!(seller.settlements().len(), 2);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::kept::Running;
 use super::params::ToolRequest;
 use super::result::PayResult;
 
-/// A running purchase. Dropping it abandons the purchase.
+/// A running purchase. Dropping it abandons the purchase, unless the seller has begun a paid answer.
 pub(super) struct RunningCall {
     task: JoinHandle<PayResult>,
     questions: mpsc::Receiver<PendingApproval>,
@@ -29,7 +29,9 @@ pub(super) enum Step {
 
 impl Drop for RunningCall {
     fn drop(&mut self) {
-        self.task.abort();
+        if !self.running.detach() {
+            self.task.abort();
+        }
     }
 }
 
@@ -46,14 +48,15 @@ impl RunningCall {
         let running = server
             .kept
             .begin(request.identity(), move || cancellation.is_cancelled());
-        let server = Arc::clone(server);
+        let (server, id) = (Arc::clone(server), context.id.clone());
         // An abandoned purchase ends when its task is dropped, after the purchase was noted.
         let lasting = Arc::clone(&running);
         let task = tokio::spawn(async move {
-            let _lasting = lasting;
             // The task holds its permit until the purchase has ended or is abandoned. The semaphore is never closed.
             let _permit = server.calls.acquire().await;
-            APPROVER.scope(approver, server.buy(request, method)).await
+            let bought = server.buy(request, method, &lasting);
+            let result = APPROVER.scope(approver, bought).await;
+            lasting.finish(id, result)
         });
         Self {
             task,

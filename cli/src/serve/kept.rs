@@ -3,6 +3,7 @@
 //! An identical call returns such an answer, and pays nothing. While the first call still runs, it waits for its answer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,10 @@ pub(super) struct Running {
     kept: Arc<Kept>,
     number: u64,
     identity: Identity,
+    /// Whether the seller has begun a paid answer. The call then runs to its end, because the answer cannot be had again.
+    answered: AtomicBool,
+    /// Whether nobody waits for the call any more.
+    detached: AtomicBool,
 }
 
 impl Kept {
@@ -130,6 +135,8 @@ impl Kept {
             kept: Arc::clone(self),
             number,
             identity,
+            answered: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
         })
     }
 
@@ -178,6 +185,28 @@ impl Kept {
 impl Running {
     pub(super) const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Notes that the seller has begun a paid answer.
+    pub(super) fn set_answered(&self) {
+        self.answered.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes that nobody waits any more. Returns whether the call runs to its end all the same.
+    pub(super) fn detach(&self) -> bool {
+        self.detached.store(true, Ordering::SeqCst);
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Returns the result for the caller. Keeps a paid answer that nobody waits for.
+    pub(super) fn finish(&self, request: RequestId, result: PayResult) -> PayResult {
+        if !self.detached.load(Ordering::SeqCst) || !result.is_paid_answer() {
+            return result;
+        }
+        let result = Box::new(result);
+        self.kept
+            .keep(self.identity.clone(), request, false, result);
+        PayResult::broken()
     }
 }
 

@@ -39,7 +39,9 @@ use bursar::approval::PendingApproval;
 use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
 use bursar::policy::LimitStatus;
-use bursar::{Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, Usd, reqwest};
+use bursar::{
+    Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd, reqwest,
+};
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -59,7 +61,7 @@ use crate::wallet;
 use approval::{AskMethod, CallerApprover, Waiting, WaitingCall};
 use call::{RunningCall, Step};
 use disconnect::{Disconnect, Watched};
-use kept::{Earlier, Kept};
+use kept::{Earlier, Kept, Running};
 use params::{Identity, Pay, ToolRequest};
 use purchase::PurchaseResult;
 use result::{PayResult, to_protocol};
@@ -165,7 +167,7 @@ impl Server {
     }
 
     /// Sends a request, and pays if needed and allowed.
-    async fn buy(&self, request: ToolRequest, method: AskMethod) -> PayResult {
+    async fn buy(&self, request: ToolRequest, method: AskMethod, running: &Running) -> PayResult {
         let request = request.on(&self.client);
         let request = if method == AskMethod::None {
             request
@@ -173,7 +175,12 @@ impl Server {
             request.timeout(self.approval_timeout)
         };
         match request.send().await {
-            Ok(response) => PayResult::of_response(response, self.body_limit).await,
+            Ok(response) => {
+                if response.payment().is_some() {
+                    running.set_answered();
+                }
+                PayResult::of_response(response, self.body_limit).await
+            }
             Err(error) => {
                 let purchase = self.purchase(&error).await;
                 PayResult::of_error(&error, purchase.as_ref())
