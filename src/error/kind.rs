@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// The cause of an [`Error`].
+/// The cause of an [`Error`](crate::Error).
 ///
-/// Most kinds can happen before a payment and after it. [`Error::payment_status`] tells the two apart.
+/// Most kinds can happen before a payment and after it. [`Error::payment_status`](crate::Error::payment_status) tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -25,20 +25,20 @@ pub enum ErrorKind {
     /// The time was up. As for [`Transport`](Self::Transport), money may have moved if a payment was signed.
     /// Allow more time, or send the same request again.
     Timeout,
-    /// The 402 claims to be x402 and cannot be read, contradicts itself, or a cache kept it; see [`Error::reason`]. No
+    /// The 402 claims to be x402 and cannot be read, contradicts itself, or a cache kept it; see [`Error::reason`](crate::Error::reason). No
     /// money moved. Report it to the seller.
     Malformed,
-    /// bursar can sign for none of the offers; see [`Error::unpayable`]. No money moved. Register the token, or
+    /// bursar can sign for none of the offers; see [`Error::unpayable`](crate::Error::unpayable). No money moved. Register the token, or
     /// ask the seller for another offer.
     NotPayable,
-    /// The seller requires a payment and the client has no wallet; see [`Error::price_check`]. No money moved.
+    /// The seller requires a payment and the client has no wallet; see [`Error::price_check`](crate::Error::price_check). No money moved.
     /// Build the client with a signer, a policy and a ledger.
     NoWallet,
     /// The seller requires a payment, and the body is a stream that cannot be sent twice; see
-    /// [`Error::price_check`]. No money moved. Give the body as bytes, or with
+    /// [`Error::price_check`](crate::Error::price_check). No money moved. Give the body as bytes, or with
     /// [`body_fn`](crate::RequestBuilder::body_fn).
     NotReplayable,
-    /// The policy, an approver or a freeze refused the payment; see [`Error::denial`]. bursar signed nothing for
+    /// The policy, an approver or a freeze refused the payment; see [`Error::denial`](crate::Error::denial). bursar signed nothing for
     /// this call. If the call resumed an earlier purchase, that purchase may be paid. Change the policy, or wait
     /// until the limit has room.
     Denied,
@@ -53,12 +53,12 @@ pub enum ErrorKind {
     /// presented again. Money may have moved only for the purchase that the error names. Use another id, or
     /// wait.
     Purchase,
-    /// The seller answered the payment with another 402; see [`Error::reason`]. The seller can still settle the
+    /// The seller answered the payment with another 402; see [`Error::reason`](crate::Error::reason). The seller can still settle the
     /// payment, so it counts as spent. The message says more: the wallet may be empty, or the seller may refuse
     /// every such payment. Send the request again, or accept new terms with
     /// [`accept_new_terms`](crate::RequestBuilder::accept_new_terms).
     Rejected,
-    /// The seller says that it could not settle the payment; see [`Error::reason`]. The payment counts as spent
+    /// The seller says that it could not settle the payment; see [`Error::reason`](crate::Error::reason). The payment counts as spent
     /// until the chain proves otherwise. Send the same request again, or
     /// [reconcile](crate::Ledger::reconcile) the ledger later.
     SettlementFailed,
