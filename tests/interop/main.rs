@@ -347,28 +347,32 @@ async fn a_purchase_presented_twice_is_paid_once() {
 #[ignore = "run it with tests/interop/run"]
 async fn a_wallet_without_funds_is_told_so() {
     let world = World::load();
-    let signer = LocalSigner::random().unwrap();
-    let client = Client::builder()
-        .signer(signer)
-        .policy(Policy::new().allow_network("base-sepolia"))
-        .ledger(Ledger::memory())
-        .allow_http_loopback(true)
-        .build()
-        .unwrap();
+    let client = || {
+        Client::builder()
+            .signer(LocalSigner::random().unwrap())
+            .policy(Policy::new().allow_network("base-sepolia"))
+            .ledger(Ledger::memory())
+            .allow_http_loopback(true)
+            .build()
+            .unwrap()
+    };
+    let same = client();
+    let mut denial = None;
     for (name, seller) in world.sellers.iter().filter(|(name, _)| *name != "mcp") {
         println!("{name}");
-        let error = client
-            .get(format!("{}/report", seller.url))
-            .send()
-            .await
-            .unwrap_err();
+        let url = format!("{}/report", seller.url);
+        let error = client().get(&url).send().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.payment_status()),
             (ErrorKind::Rejected, PaymentStatus::MaybePaid),
             "{error}"
         );
         assert!(error.reason().unwrap().contains("insufficient"), "{error}");
+        // One wallet is refused by three sellers, and then signs nothing more.
+        let error = same.get(&url).send().await.unwrap_err();
+        denial = error.denial().cloned();
     }
+    assert_eq!(denial.unwrap().rule, Rule::WalletEmpty);
 }
 
 #[tokio::test]
