@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use alloy::primitives::{Address, U256};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
@@ -63,21 +63,38 @@ pub(crate) struct Presented {
     pub(crate) valid_before: u64,
 }
 
-/// Decodes a payment header that bursar wrote.
+/// Decodes a payment header that bursar wrote, so the names are exactly its own.
 pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
+    #[derive(Deserialize)]
+    struct Payment {
+        #[serde(rename = "x402Version")]
+        version: u8,
+        payload: Payload,
+    }
+    #[derive(Deserialize)]
+    struct Payload {
+        authorization: Signed,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Signed {
+        to: String,
+        value: String,
+        valid_before: String,
+    }
     let json = codec::decode(header)?;
-    let payment = Members::read(&json).ok()?;
-    let signed = payment.object("payload")?.object("authorization")?;
-    let text = |name: &str| signed.words(&[name]);
-    let version = match payment.words(&["x402version"])?.as_str() {
-        "1" => Version::V1,
-        _ => Version::V2,
+    let Payment { version, payload } = serde_json::from_slice(&json).ok()?;
+    let signed = payload.authorization;
+    let version = if version == Version::V1.number() {
+        Version::V1
+    } else {
+        Version::V2
     };
     Some(Presented {
         version,
-        to: text("to")?.parse().ok()?,
-        value: text("value")?.parse().ok()?,
-        valid_before: text("validbefore")?.parse().ok()?,
+        to: signed.to.parse().ok()?,
+        value: signed.value.parse().ok()?,
+        valid_before: signed.valid_before.parse().ok()?,
     })
 }
 
