@@ -1,4 +1,4 @@
-//! A seller's receipt: only a success that names our payer, our network and a transaction settles.
+//! A seller's receipt: only a success that names a transaction, and no other payer or network, settles.
 
 #![no_main]
 
@@ -19,14 +19,10 @@ fn check(paid: &bursar::SignedPayment, header: &[u8]) {
     };
     let claim = claim.expect("what settles can be read");
     assert!(claim.success && !claim.is_pending());
-    assert_eq!(claim.network.parse().ok(), Some(paid.network()));
-    assert_eq!(
-        claim.payer.and_then(|payer| payer.parse().ok()),
-        Some(paid.payer)
-    );
-    assert!(
-        claim
-            .transaction
-            .eq_ignore_ascii_case(&transaction.to_string())
-    );
+    // Sellers leave out the network and the payer, and some the prefix of the transaction.
+    assert!(claim.network.is_empty() || claim.network.parse().ok() == Some(paid.network()));
+    let payer = claim.payer.unwrap_or_default();
+    assert!(payer.is_empty() || payer.parse().ok() == Some(paid.payer));
+    let hash = claim.transaction.trim_start_matches("0x");
+    assert!(format!("0x{hash}").eq_ignore_ascii_case(&transaction.to_string()));
 }
