@@ -38,6 +38,14 @@ impl Ledger {
         self.pending.outcomes().push((purchase, outcome));
     }
 
+    /// Records an outcome. Keeps it if that fails, and records it before the next purchase.
+    pub(crate) async fn record_or_keep(&self, purchase: &PurchaseKey, outcome: Transition) {
+        if let Err(error) = self.record(purchase, &outcome, self.now()).await {
+            tracing::error!(%error, purchase = %purchase.id, outcome = outcome.name(), "the ledger did not record an outcome; until it does, the purchase counts as before");
+            self.add_pending(purchase.clone(), outcome);
+        }
+    }
+
     /// Records the outcomes that are pending.
     ///
     /// While this fails, nothing may be bought: the ledger does not know of a payment that may

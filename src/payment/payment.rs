@@ -231,7 +231,7 @@ impl Payment {
         } else if matches!(outcome, Outcome::Settled(_)) {
             self.payer().note_settled(self);
         }
-        self.record(&transition).await;
+        self.record(transition).await;
         outcome
     }
 
@@ -246,7 +246,7 @@ impl Payment {
                 transaction: receipt.transaction(),
                 answer: head.record(),
             };
-            self.record(&settled).await;
+            self.record(settled).await;
             self.guard.arm();
             self.settled_early = true;
         }
@@ -258,7 +258,7 @@ impl Payment {
             reason: text::excerpt(reason),
             answer: None,
         };
-        self.record(&lost).await;
+        self.record(lost).await;
     }
 
     /// Returns the span of one attempt to present the payment, and emits its event.
@@ -274,26 +274,21 @@ impl Payment {
         )
     }
 
-    async fn record(&self, transition: &Transition) {
-        let (key, payer) = (self.guard.key(), self.payer());
-        let recorded = payer.inner.ledger.record(key, transition, payer.now());
-        let recorded = recorded.await;
+    async fn record(&self, transition: Transition) {
+        let payer = self.payer();
+        let kind = match &transition {
+            Transition::Settled { .. } if self.settled_early => None,
+            Transition::Settled { .. } => Some(EventKind::Settled),
+            Transition::Rejected { .. } => Some(EventKind::Rejected),
+            _ => Some(EventKind::Unresolved),
+        };
+        let ledger = &payer.inner.ledger;
+        ledger.record_or_keep(self.guard.key(), transition).await;
         // Until here, a dropped call would have lost the answer.
         self.guard.disarm();
-        if let Err(error) = recorded {
-            payer
-                .inner
-                .ledger
-                .add_pending(key.clone(), transition.clone());
-            tracing::error!(%error, purchase = %key.id, "the ledger did not record an outcome; the purchase stays signed and counts as spent");
+        if let Some(kind) = kind {
+            payer.emit(&self.guard.events().timed(kind, payer.now()));
         }
-        let kind = match transition {
-            Transition::Settled { .. } if self.settled_early => return,
-            Transition::Settled { .. } => EventKind::Settled,
-            Transition::Rejected { .. } => EventKind::Rejected,
-            _ => EventKind::Unresolved,
-        };
-        payer.emit(&self.guard.events().timed(kind, payer.now()));
     }
 }
 

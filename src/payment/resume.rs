@@ -28,11 +28,7 @@ impl Payer {
             let lost = Transition::BodyLost {
                 reason: "the body of the answer broke".to_owned(),
             };
-            let ledger = &self.inner.ledger;
-            if let Err(error) = ledger.record(&key, &lost, self.now()).await {
-                tracing::error!(%error, purchase = %key.id, "the ledger did not record a lost body yet");
-                ledger.add_pending(key, lost);
-            }
+            self.inner.ledger.record_or_keep(&key, lost).await;
         }
     }
 
@@ -51,11 +47,7 @@ impl Payer {
             },
         };
         let key = PurchaseKey::new(payment.payer, payment.purchase.clone());
-        let ledger = &self.inner.ledger;
-        if let Err(error) = ledger.record(&key, &delivered, self.now()).await {
-            tracing::error!(%error, purchase = %key.id, "the ledger did not record a delivery yet");
-            ledger.add_pending(key, delivered);
-        }
+        self.inner.ledger.record_or_keep(&key, delivered).await;
     }
 
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.
