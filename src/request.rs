@@ -234,8 +234,7 @@ fn tool_call(body: &[u8]) -> Option<String> {
     let Message { method, params, .. } = serde_json::from_slice(body).ok()?;
     let Params { name, arguments } = params;
     let arguments = Value::from(arguments.unwrap_or_default());
-    let call = canonical(&serde_json::json!([method, name, arguments]));
-    (method == TOOL_CALL).then_some(call)
+    (method == TOOL_CALL).then(|| canonical(&serde_json::json!([method, name, arguments])))
 }
 
 impl PurchaseRequest {

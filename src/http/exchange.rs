@@ -368,23 +368,15 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             replay,
         };
         let (response, record) = present(&mut paid, payment, call).await?;
-        // The goods are behind a redirect within the origin. Until they come, the purchase is not delivered.
-        let behind = replay.redirected(&response).is_some()
-            || redirect::refuse_downgrade(&response).is_err();
-        if let Some(payer) = self.payer.filter(|_| behind) {
-            payer.clone().body_lost(record.payment()).await;
+        let response = if response.status().is_redirection() {
+            Box::pin(self.follow_paid(response, replay, &record)).await
+        } else {
+            Ok(response)
+        };
+        match response.and_then(|response| self.watch(response, &record)) {
+            Ok(response) => Ok(attach(response, record)),
+            Err(error) => Err(record.fail(error)),
         }
-        let response = Box::pin(self.follow_paid(response, replay)).await;
-        if let Some(payer) = self.payer
-            && behind
-            && response.status().is_success()
-        {
-            payer.delivered(&record, response.status()).await;
-        }
-        redirect::refuse_downgrade(&response)
-            .and_then(|()| self.watch(response, &record))
-            .map(|response| attach(response, record.clone()))
-            .map_err(|error| record.fail(error))
     }
 
     /// Has the ledger note that the body of a success broke: the goods did not come.
@@ -399,17 +391,35 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
 
     /// Follows the redirect of a paid answer within its origin, as a `GET` without the payment. Nothing more is paid:
     /// returns the redirect if it leads elsewhere, or if its target demands a payment or cannot be read.
-    async fn follow_paid(&mut self, response: Response, replay: &Replay) -> Response {
-        let Some((next, mut following)) = replay.redirected(&response) else {
-            return response;
-        };
-        if !next.method().is_safe() || self.admit(&next).is_err() {
-            return response;
+    async fn follow_paid(
+        &mut self,
+        response: Response,
+        replay: &Replay,
+        record: &PaymentRecord,
+    ) -> Result<Response, Error> {
+        let next = replay.redirected(&response);
+        if next.is_none() && redirect::refuse_downgrade(&response).is_ok() {
+            return Ok(response);
         }
-        match self.ask(next, &mut following).await {
-            Ok(found) if found.status() != StatusCode::PAYMENT_REQUIRED => found,
+        // Until the goods come from the target, the purchase is not delivered.
+        if let Some(payer) = self.payer {
+            payer.clone().body_lost(record.payment()).await;
+        }
+        let response = match next {
+            Some((next, mut following)) if next.method().is_safe() && self.admit(&next).is_ok() => {
+                match self.ask(next, &mut following).await {
+                    Ok(found) if found.status() != StatusCode::PAYMENT_REQUIRED => found,
+                    _ => response,
+                }
+            }
             _ => response,
+        };
+        if let Some(payer) = self.payer
+            && response.status().is_success()
+        {
+            payer.delivered(record, response.status()).await;
         }
+        redirect::refuse_downgrade(&response).map(|()| response)
     }
 
     /// Checks that requests may go there at all, and that the policy permits this one.

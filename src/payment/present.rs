@@ -85,7 +85,7 @@ pub(crate) async fn present<T: Transport>(
     let mut payment = payment;
     let mut new_terms = u8::from(call.request.accepts_new_terms());
     loop {
-        let (answer, body) = match answered(transport, &mut payment, &call).await {
+        let (head, refusal, body) = match answered(transport, &mut payment, &call).await {
             Ok(answered) => answered,
             Err(error) => {
                 payment.lost(error.message()).await;
@@ -94,7 +94,6 @@ pub(crate) async fn present<T: Transport>(
                 return Err(payment.fail(error).at(call.request.url()));
             }
         };
-        let Final { head, refusal } = answer;
         let status = head.status;
         let outcome = payment
             .conclude_with(head, refusal.as_ref(), body.digest)
@@ -152,15 +151,10 @@ async fn sign_new_terms(
     signed.map_err(|error| payment.fail(error))
 }
 
-/// The final answer to a payment.
-struct Final {
-    head: ReplyHead,
-    refusal: Option<Refusal>,
-}
-
 /// An answer whose body is read if it is a 402: the reason can be there alone.
 struct Received<A> {
-    answer: Final,
+    head: ReplyHead,
+    refusal: Option<Refusal>,
     body: Body<A>,
 }
 
@@ -171,15 +165,15 @@ enum Body<A> {
 
 impl<A> Received<A> {
     fn is_temporary(&self) -> bool {
-        let Final { head, refusal } = &self.answer;
-        head.is_temporary()
-            || refusal
+        self.head.is_temporary()
+            || self
+                .refusal
                 .as_ref()
                 .is_some_and(|refusal| refusal.failure == Failure::Uncertain)
     }
 
     fn is_refusal(&self) -> bool {
-        self.answer.refusal.is_some() && !self.is_temporary()
+        self.refusal.is_some() && !self.is_temporary()
     }
 }
 
@@ -188,13 +182,17 @@ async fn answered<T: Transport>(
     transport: &mut T,
     payment: &mut Payment,
     call: &PaidCall,
-) -> Result<(Final, ReplyBody<T::Answer>), AfterSigning> {
-    let Received { answer, body } = deliver(transport, payment, call).await?;
+) -> Result<(ReplyHead, Option<Refusal>, ReplyBody<T::Answer>), AfterSigning> {
+    let Received {
+        head,
+        refusal,
+        body,
+    } = deliver(transport, payment, call).await?;
     let body = match body {
         Body::Read(body) => *body,
-        Body::Unread(unread) => transport.read_body(answer.head.status, unread).await?,
+        Body::Unread(unread) => transport.read_body(head.status, unread).await?,
     };
-    Ok((answer, body))
+    Ok((head, refusal, body))
 }
 
 /// Sends the payment once.
@@ -205,17 +203,16 @@ async fn attempt<T: Transport>(
     let Reply { head, answer } = transport.send_payment(payment).await?;
     if head.status != StatusCode::PAYMENT_REQUIRED {
         return Ok(Received {
-            answer: Final {
-                head,
-                refusal: None,
-            },
+            head,
+            refusal: None,
             body: Body::Unread(answer),
         });
     }
     let body = transport.read_body(head.status, answer).await?;
     let refusal = head.refusal(body.terms.as_ref(), body.words.as_deref());
     Ok(Received {
-        answer: Final { head, refusal },
+        head,
+        refusal,
         body: Body::Read(Box::new(body)),
     })
 }
@@ -238,7 +235,7 @@ async fn deliver<T: Transport>(
             .instrument(span.clone())
             .await;
         if let Ok(reply) = &reply {
-            span.record("status", reply.answer.head.status.as_u16());
+            span.record("status", reply.head.status.as_u16());
         }
         if let Some(earlier) = earlier.take()
             && reply.as_ref().is_ok_and(Received::is_refusal)
@@ -251,7 +248,7 @@ async fn deliver<T: Transport>(
                 matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout),
                 error.retry_after(),
             ),
-            Ok(reply) => (reply.is_temporary(), reply.answer.head.retry_after),
+            Ok(reply) => (reply.is_temporary(), reply.head.retry_after),
         };
         if closed || !is_temporary {
             return reply;
@@ -260,7 +257,7 @@ async fn deliver<T: Transport>(
             return reply;
         };
         if let Ok(reply) = &reply {
-            payment.settle_early(&reply.answer.head).await;
+            payment.settle_early(&reply.head).await;
         }
         if payment.renew_lease().await.is_err() {
             return reply;
