@@ -224,17 +224,10 @@ impl ToolCall {
     }
 
     fn deadline(&self) -> Deadline {
-        Deadline::new(self.timeout.or(self.tools.timeout), self.answer_limit())
-    }
-
-    /// How long one answer may take. A time limit of the caller is never shortened by one of bursar.
-    fn answer_limit(&self) -> Duration {
-        let answer = self.tools.answer_timeout;
-        match (self.timeout, self.tools.timeout) {
-            (Some(call), _) => answer.unwrap_or(ANSWER_TIMEOUT).max(call),
-            (None, Some(whole)) => answer.unwrap_or_else(|| ANSWER_TIMEOUT.max(whole)),
-            (None, None) => answer.unwrap_or(ANSWER_TIMEOUT),
-        }
+        // The default of an answer is for calls without any time limit.
+        let default = || self.tools.timeout.is_none().then_some(ANSWER_TIMEOUT);
+        let answer = self.tools.answer_timeout.or_else(default);
+        Deadline::of(self.timeout, self.tools.timeout, answer)
     }
 
     fn purchase_request(&self, deadline: &Deadline) -> Result<PurchaseRequest, Error> {
@@ -308,7 +301,7 @@ impl ToolCall {
         extra: Duration,
         beneath: &Beneath,
     ) -> Result<ToolReply, Error> {
-        let limit = deadline.at_most(self.answer_limit().saturating_add(extra));
+        let limit = deadline.answer_limit(extra);
         // The request beneath ends first, and notes its payment before this call returns.
         let called = request::call_tool(&self.tools.peer, params, beneath.ending(limit));
         let error = match tokio::time::timeout(limit.saturating_add(SLACK), called).await {

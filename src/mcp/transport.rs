@@ -140,14 +140,20 @@ impl HttpClient {
     }
 
     /// The options of a message. A call whose session was lost continues its purchase.
-    fn options(&self, beneath: Option<&Beneath>, call: B256, pays: bool) -> PurchaseOptions {
+    fn options(
+        &self,
+        beneath: Option<&Beneath>,
+        call: impl FnOnce() -> Option<B256>,
+        pays: bool,
+    ) -> PurchaseOptions {
         if !pays {
             return PurchaseOptions::new().no_payment();
         }
         let options = beneath.map_or_else(PurchaseOptions::new, |call| call.options.clone());
         let mut lost = self.lost();
         lost.retain(|(.., since)| since.elapsed() < KEPT_LOST);
-        let at = lost.iter().position(|(known, ..)| *known == call);
+        let call = if lost.is_empty() { None } else { call() };
+        let at = lost.iter().position(|(known, ..)| Some(*known) == call);
         match at.and_then(|at| lost.remove(at)) {
             Some((_, purchase, _)) if matches!(options.id(), Ok(None)) => {
                 options.purchase_id(purchase.as_str())
@@ -201,15 +207,18 @@ impl StreamableHttpClient for HttpClient {
             None => method == TOOL_CALL,
         };
         let beneath = Beneath::of(&message);
-        let body = serde_json::to_vec(&message)?;
-        let call = PurchaseRequest::new("POST", &uri, &body)
-            .map_err(|error| client(error.into()))?
-            .fingerprint();
+        let body = Bytes::from(serde_json::to_vec(&message)?);
+        // Only a call whose session was lost needs it.
+        let call = || {
+            PurchaseRequest::new("POST", &uri, &body)
+                .ok()
+                .map(|request| request.fingerprint())
+        };
         let request = self.request(Method::POST, &uri, session, token, headers);
         let request = request
             .header(ACCEPT, BOTH)
             .header(CONTENT_TYPE, JSON_MIME_TYPE)
-            .body(body)
+            .body(body.clone())
             .options(self.options(beneath.as_ref(), call, pays));
         let request = match beneath.as_ref().and_then(|beneath| beneath.end) {
             Some(end) => request.timeout(end.saturating_duration_since(Instant::now())),
@@ -233,7 +242,9 @@ impl StreamableHttpClient for HttpClient {
             beneath.add(record.clone());
         }
         let read = read_post(response, waits, attached).await;
-        if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record) {
+        if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record)
+            && let Some(call) = call()
+        {
             self.lose(call, &record.payment().purchase);
         }
         read.map_err(|failure| attribute(record.as_ref(), failure))

@@ -38,7 +38,7 @@ impl Deadline {
         }
     }
 
-    pub(crate) fn new(whole: Option<Duration>, answer: Duration) -> Self {
+    fn new(whole: Option<Duration>, answer: Duration) -> Self {
         Self {
             whole: whole.and_then(|limit| Instant::now().checked_add(limit)),
             limit: whole,
@@ -61,6 +61,11 @@ impl Deadline {
         self.remaining().map_or(limit, |left| left.min(limit))
     }
 
+    /// The time of one answer and `extra`, and not beyond the end of the call.
+    pub(crate) fn answer_limit(&self, extra: Duration) -> Duration {
+        self.at_most(self.answer.saturating_add(extra))
+    }
+
     /// Awaits `work` for the time of one answer and `extra`, and not beyond the end of the call. The error of a bound names
     /// its setting.
     pub(crate) async fn bound<T>(
@@ -68,8 +73,7 @@ impl Deadline {
         extra: Duration,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let answer = self.answer.saturating_add(extra);
-        match tokio::time::timeout(self.at_most(answer), work).await {
+        match tokio::time::timeout(self.answer_limit(extra), work).await {
             // reqwest has the same end of the call, and may notice it first.
             Ok(Err(error)) if error.is_timeout() && self.is_over() => {
                 Err(self.late().because(error))
@@ -80,7 +84,7 @@ impl Deadline {
                 ErrorKind::Timeout,
                 format!(
                     "no answer within {} s; to wait longer, set `answer_timeout`, or the `timeout` of the request",
-                    answer.as_secs_f32()
+                    self.answer.saturating_add(extra).as_secs_f32()
                 ),
             )),
         }
