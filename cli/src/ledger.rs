@@ -75,10 +75,8 @@ struct Limit<'a> {
 }
 
 fn limits_as_json(findings: &[LimitStatus], policy: &str) -> io::Result<()> {
-    let limits = findings.iter().map(|status| Limit { policy, status });
-    limits
-        .into_iter()
-        .try_for_each(|limit| output::print_json(&limit))
+    let mut limits = findings.iter().map(|status| Limit { policy, status });
+    limits.try_for_each(|limit| output::print_json(&limit))
 }
 
 fn limits(findings: &[LimitStatus]) -> String {

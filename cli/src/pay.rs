@@ -116,11 +116,8 @@ impl Buyer {
             Ok(response) => self.receive(response).await,
             Err(error) => {
                 let purchase = self.purchase(&error).await;
-                Call {
-                    outcome: Outcome::of_error(&error, purchase.as_ref()),
-                    verdict: Verdict::of(&error),
-                    reader_gone: false,
-                }
+                let outcome = Outcome::of_error(&error, purchase.as_ref());
+                Call::without_body(outcome, Verdict::of(&error))
             }
         }
     }

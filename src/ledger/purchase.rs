@@ -41,7 +41,8 @@ pub enum State {
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 8] = [
+    /// Every state.
+    pub const ALL: [Self; 8] = [
         Self::Reserved,
         Self::Signed,
         Self::Settled,

@@ -32,6 +32,12 @@ async fn states(client: &Client) -> Vec<State> {
     purchases.iter().map(|purchase| purchase.state).collect()
 }
 
+/// Starts a paywall that shows the time of this clock.
+async fn open_at(clock: &TestClock, route: Route) -> Paywall {
+    let builder = Paywall::builder().route(route).clock(clock.clone());
+    builder.start().await.unwrap()
+}
+
 /// Returns a report of a seller that delivers for a payment that it settled before.
 fn patient(route: Route) -> Route {
     route.idempotent()
@@ -108,12 +114,11 @@ async fn a_refusal_of_a_settled_payment_names_the_purchase_and_the_way_to_buy_ag
 #[tokio::test]
 async fn a_settled_payment_that_is_too_old_is_not_presented() {
     let clock = TestClock::starting_at(MONDAY_NOON);
-    let seller = Paywall::builder()
-        .route(patient(report()).fault(Fault::StatusWithReceipt(500)))
-        .clock(clock.clone())
-        .start()
-        .await
-        .unwrap();
+    let seller = open_at(
+        &clock,
+        patient(report()).fault(Fault::StatusWithReceipt(500)),
+    )
+    .await;
     let signatures = SignatureLog::default();
     let client = logged(&signatures).clock(clock.clone()).build().unwrap();
     get(&client, &seller).await.unwrap();
@@ -265,12 +270,7 @@ async fn a_402_without_terms_and_receipt_stays_unresolved_and_counts_as_undelive
 /// Each request comes 30 seconds after the last, for an hour.
 async fn an_hour_of_refusals(fault: Fault) -> (usize, Error, Client) {
     let clock = TestClock::starting_at(MONDAY_NOON);
-    let seller = Paywall::builder()
-        .route(report().price(bursar::usd!("0.05")).fault(fault))
-        .clock(clock.clone())
-        .start()
-        .await
-        .unwrap();
+    let seller = open_at(&clock, report().price(bursar::usd!("0.05")).fault(fault)).await;
     let signatures = SignatureLog::default();
     let client = logged(&signatures).clock(clock.clone()).build().unwrap();
     let mut last = None;

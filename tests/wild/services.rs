@@ -3,12 +3,19 @@
 
 use std::collections::HashMap;
 
-use bursar::discovery::{Kind, Standing};
+use bursar::discovery::{Findings, Kind, Standing};
 use bursar::money::AssetRegistry;
 use bursar::{Network, PaymentStatus, Policy, ResponseExt, Url, usd};
 use bursar_testing::{Bazaar, BazaarBuilder, Paywall, Route};
 use bursar_tests::paywall::{client, open_all};
 use serde_json::{Value, json};
+
+/// Looks for the weather in one bazaar.
+async fn weather(bazaar: &Bazaar) -> Findings {
+    let client = client().build().unwrap();
+    let search = client.discover().bazaar(bazaar.url("/")).find("weather");
+    search.run().await.unwrap()
+}
 
 #[tokio::test]
 async fn usdc_of_the_networks_that_facilitators_list_is_payable() {
@@ -169,13 +176,7 @@ async fn a_bazaar_that_takes_fewer_items_is_asked_for_fewer() {
         .start()
         .await
         .unwrap();
-    let client = client().build().unwrap();
-    let findings = client
-        .discover()
-        .bazaar(bazaar.url("/"))
-        .find("weather")
-        .run();
-    let findings = findings.await.unwrap();
+    let findings = weather(&bazaar).await;
     assert_eq!(findings.services.len(), 1);
     let limits: Vec<_> = asked(&bazaar)
         .into_iter()
@@ -239,13 +240,7 @@ async fn use_orders_services_and_widens_no_limit() {
         .start()
         .await
         .unwrap();
-    let client = client().build().unwrap();
-    let findings = client
-        .discover()
-        .bazaar(bazaar.url("/"))
-        .find("weather")
-        .run();
-    let findings = findings.await.unwrap();
+    let findings = weather(&bazaar).await;
     let paths: Vec<_> = findings
         .services
         .iter()

@@ -41,19 +41,9 @@ pub(super) fn endpoint(text: &str) -> Result<(Network, String), String> {
 
 /// Parses the state of a purchase.
 pub(super) fn state(text: &str) -> Result<State, String> {
-    let states = [
-        State::Reserved,
-        State::Voided,
-        State::Signed,
-        State::Settled,
-        State::Rejected,
-        State::Unresolved,
-        State::ReleasedByProof,
-        State::ApiCall,
-    ];
-    let named = states.into_iter().find(|state| state.to_string() == text);
+    let named = State::ALL.into_iter().find(|state| state.name() == text);
     named.ok_or_else(|| {
-        let names = states.map(|state| state.to_string()).join(", ");
+        let names = State::ALL.map(State::name).join(", ");
         format!("expected one of {names}")
     })
 }
