@@ -48,11 +48,17 @@ pub struct SettlementResponse {
 
 /// A receipt as official sellers write it, which is quick to read.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "SettlementResponse",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 struct Usual {
     success: bool,
-    transaction: Option<String>,
-    network: Option<String>,
+    #[serde(default)]
+    transaction: String,
+    #[serde(default)]
+    network: String,
     payer: Option<String>,
     amount: Option<String>,
     error_reason: Option<String>,
@@ -60,18 +66,11 @@ struct Usual {
     extensions: Option<Value>,
 }
 
-impl From<Usual> for SettlementResponse {
-    fn from(usual: Usual) -> Self {
-        Self {
-            success: usual.success,
-            transaction: usual.transaction.unwrap_or_default(),
-            network: usual.network.unwrap_or_default(),
-            payer: usual.payer,
-            amount: usual.amount,
-            error_reason: usual.error_reason,
-            error_message: usual.error_message,
-            extensions: usual.extensions,
-        }
+impl Usual {
+    fn read(json: &[u8]) -> Option<SettlementResponse> {
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let receipt = Self::deserialize(&mut json).ok()?;
+        json.end().ok().map(|()| receipt)
     }
 }
 
@@ -99,8 +98,8 @@ impl SettlementResponse {
     fn read(json: &[u8]) -> Result<Self, WireError> {
         let json = codec::unquoted(json);
         // Other names, and a name that occurs twice, are read member by member.
-        if let Ok(usual) = serde_json::from_slice::<Usual>(&json) {
-            return Ok(usual.into());
+        if let Some(receipt) = Usual::read(&json) {
+            return Ok(receipt);
         }
         let members = Members::read(&json)?;
         let text = |names: &[&str]| -> Result<Option<String>, WireError> {
@@ -135,17 +134,18 @@ impl SettlementResponse {
     /// The first readable receipt counts. Several receipts that contradict each other are an error.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Result<Self, WireError>> {
         let values = RECEIPTS.into_iter().flat_map(|name| headers.get_all(name));
-        let (claims, errors): (Vec<_>, Vec<_>) = values
-            .map(|value| Self::from_header(value.as_bytes()))
-            .partition(Result::is_ok);
-        let mut claims = claims.into_iter().flatten();
-        let Some(first) = claims.next() else {
-            return errors.into_iter().next();
-        };
-        if claims.any(|other| first.contradicts(&other)) {
-            return Some(Err(WireError::Contradiction));
+        let (mut first, mut error) = (None::<Self>, None);
+        for value in values {
+            match (Self::from_header(value.as_bytes()), &first) {
+                (Ok(claim), None) => first = Some(claim),
+                (Ok(claim), Some(first)) if first.contradicts(&claim) => {
+                    return Some(Err(WireError::Contradiction));
+                }
+                (Ok(_), Some(_)) => {}
+                (Err(failure), _) => error = error.or(Some(failure)),
+            }
         }
-        Some(Ok(first))
+        first.map(Ok).or(error.map(Err))
     }
 
     /// Returns whether the other receipt reports another outcome or another transaction.

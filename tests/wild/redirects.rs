@@ -1,5 +1,4 @@
 //! Redirects before and after a payment.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use bursar::{ErrorKind, PaymentStatus, ResponseExt, usd};
 use bursar_testing::Route;
@@ -154,6 +153,7 @@ async fn an_mcp_endpoint_that_moved_away_is_named() {
 /// Sellers behind a proxy that ends TLS, as reports describe them. `Front` is the network: it carries each request for
 /// `https://shop.example` to a paywall.
 #[cfg(feature = "middleware")]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod behind_a_proxy {
     use std::sync::{Arc, Mutex};
 
