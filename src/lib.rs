@@ -74,6 +74,7 @@
 //! | `alloy-signer` | no | signers of the alloy crates, such as KMS and Ledger |
 //! | `secp256k1` | no | signatures by libsecp256k1, which is faster and written in C |
 //! | `middleware` | no | payments in a `reqwest-middleware` stack |
+//! | `tower` | no | the client as a `tower` service, and payments for any HTTP service |
 //! | `mcp` | no | paid tools of MCP servers |
 //!
 //! # Not supported
@@ -113,6 +114,8 @@ pub mod request;
 pub mod signer;
 pub mod telemetry;
 pub mod text;
+#[cfg(feature = "tower")]
+pub mod tower;
 #[cfg(test)]
 mod vectors;
 pub mod x402;

@@ -11,6 +11,8 @@ mod redirect;
 mod replay;
 mod request_builder;
 mod response;
+#[cfg(any(feature = "middleware", feature = "tower"))]
+mod settings;
 mod transport;
 
 pub use builder::ClientBuilder;
@@ -20,12 +22,16 @@ pub use client::Client;
 #[cfg(feature = "middleware")]
 pub(crate) use egress::EgressRules;
 #[cfg(feature = "middleware")]
-pub(crate) use exchange::{Call, Exchange};
+pub(crate) use exchange::Call;
+#[cfg(any(feature = "middleware", feature = "tower"))]
+pub(crate) use exchange::Exchange;
 #[cfg(feature = "mcp")]
 pub(crate) use redirect::advice as redirect_advice;
 pub use request_builder::{Request, RequestBuilder};
 #[cfg(feature = "mcp")]
 pub(crate) use response::record;
 pub use response::{ApiCall, ResponseExt};
-#[cfg(feature = "middleware")]
+#[cfg(any(feature = "middleware", feature = "tower"))]
+pub(crate) use settings::{CallSettings, call_setters};
+#[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use transport::HttpTransport;

@@ -3,7 +3,6 @@
 //! A limit for a domain or for each domain groups hosts by this table. `tests/suffixes/run` brings the list.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     reason = "tests"
