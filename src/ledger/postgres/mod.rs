@@ -129,10 +129,15 @@ impl Postgres {
         if !self.database.is_head_newest().await? {
             audit.fault(LedgerFault::HeadChanged);
         }
-        if let Some(lost) = self.database.lost_event().await? {
-            audit.fault(LedgerFault::HeadMissing(lost.hash));
+        let mut report = audit.close();
+        // Other faults already show that events are missing.
+        if report.is_sound()
+            && let Some(lost) = self.database.lost_event().await?
+        {
+            report.faults.push(LedgerFault::HeadMissing(lost.hash));
+            report.fault_count = 1;
         }
-        Ok(audit.close())
+        Ok(report)
     }
 
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
