@@ -277,6 +277,10 @@ fn assert_no_secret(context: &str, secrets: &Secrets, seller: &Paywall) {
         }
     }
     assert!(payments > 0, "{context}");
+    assert_not_logged(context, &secrets);
+}
+
+fn assert_not_logged(context: &str, secrets: &[Vec<u8>]) {
     let logged = logged();
     let spellings: Vec<String> = secrets
         .iter()
@@ -376,26 +380,27 @@ async fn every_ending_over_mcp(name: &str, ledger: &Ledger) {
     })
     .await;
     let pipe = ().serve(here).await.unwrap();
-    // Over HTTP, where the endpoint asks for money too.
-    let shop = ToolServer::new(Arc::clone(&seller), Style::Structured);
-    let (address, _server) =
-        as_seller(async move { tool_server::open(shop, Some("/report")).await }).await;
-    let url = format!("http://{address}/mcp");
-    let web = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
-    for (service, server) in [
-        (&pipe, Server::local("shop").unwrap()),
-        (&web, Server::at(&url).unwrap()),
-    ] {
-        let tools = PaidTools::new(
-            service.peer().clone(),
-            client.payer().unwrap().clone(),
-            server,
-        )
-        .retry_policy(RetryPolicy::once())
-        .timeout(Duration::from_secs(5));
-        for tool in ["report", "refused", "lost", "free"] {
-            let answer = tools.call(tool).arguments(json!({ "city": "Paris" }));
-            drop(answer.send().await);
+    let mut services = vec![(pipe, Server::local("shop").unwrap())];
+    // Over HTTP, where the tool or the endpoint asks for money.
+    for route in [None, Some("/report")] {
+        let shop = ToolServer::new(Arc::clone(&seller), Style::Structured);
+        let (address, _) = as_seller(async move { tool_server::open(shop, route).await }).await;
+        let url = format!("http://{address}/mcp?token={}", secrets.query);
+        let web = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
+        services.push((web, Server::at(&url).unwrap()));
+    }
+    for (number, (service, server)) in services.iter().enumerate() {
+        let payer = client.payer().unwrap().clone();
+        let tools = PaidTools::new(service.peer().clone(), payer, server.clone())
+            .retry_policy(RetryPolicy::once())
+            .timeout(Duration::from_secs(5));
+        let paid = if number == 2 { "free" } else { "report" };
+        for tool in [paid, "refused", "lost", "free"] {
+            let call = tools.call(tool).arguments(json!({ "city": "Paris" }));
+            let answer = call.send().await;
+            if tool == paid {
+                assert_eq!(answer.unwrap().payment_status(), PaymentStatus::Paid);
+            }
         }
     }
     assert_heard("rmcp");
@@ -427,9 +432,17 @@ async fn no_crate_logs_a_secret_of_a_tool_call() {
 #[ignore = "needs a PostgreSQL: tests/postgres/run"]
 async fn no_crate_logs_a_secret_with_a_ledger_in_postgres() {
     listen();
-    let url = std::env::var("BURSAR_TEST_POSTGRES").expect("run by tests/postgres/run");
-    let ledger = Ledger::postgres_in(&url, "logs").await.unwrap();
-    every_ending_over_http("PostgreSQL", &ledger).await;
+    let var = |name: &str| std::env::var(name).expect("run by tests/postgres/run");
+    let tls = format!("{} host=localhost", var("BURSAR_TEST_POSTGRES_TLS"));
+    for url in [var("BURSAR_TEST_POSTGRES"), tls] {
+        // The server trusts everybody, and the driver holds the password all the same.
+        let secrets = Secrets::new();
+        let url = format!("{url} password={}", secrets.api_key);
+        let ledger = Ledger::postgres_in(&url, "logs").await.unwrap();
+        every_ending_over_http("PostgreSQL", &ledger).await;
+        every_ending_over_mcp("PostgreSQL", &ledger).await;
+        assert_not_logged("PostgreSQL", &[secrets.api_key.into_bytes()]);
+    }
     assert_heard("tokio_postgres");
-    every_ending_over_mcp("PostgreSQL", &ledger).await;
+    assert_heard("rustls");
 }

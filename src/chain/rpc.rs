@@ -117,7 +117,7 @@ impl RpcClient {
         Ok(Self {
             url,
             host: format!("{}:{}", origin.host(), origin.port()),
-            party: operator.map_or_else(|| party(&origin), |name| format!("operator {name}")),
+            party: operator.map_or_else(|| party(&origin), named),
             origin,
             http: http.build().map_err(|_| EndpointError::Client)?,
         })
@@ -204,6 +204,10 @@ fn party(origin: &Origin) -> String {
         }
         None => origin.registrable_domain().to_owned(),
     }
+}
+
+fn named(operator: &str) -> String {
+    format!("operator {}", operator.trim().to_lowercase())
 }
 
 /// A resolver for names of this machine's loopback. It refuses a name that has any other address.
@@ -312,6 +316,7 @@ mod tests {
         let named =
             |name| RpcClient::new("http://127.0.0.1:1".parse().unwrap(), Some(name)).unwrap();
         assert_ne!(named("a").party, named("b").party);
+        assert_eq!(named("Node A").party, named(" node a").party);
         assert_ne!(
             named("loopback").party,
             client("http://127.0.0.1:1").unwrap().party
