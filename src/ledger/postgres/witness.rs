@@ -225,7 +225,7 @@ pub(super) fn split(url: &str) -> (String, Option<PathBuf>) {
         '&' => format!("{before}?{rest}"),
         _ => rest,
     };
-    (url, path.map(PathBuf::from))
+    (url, path.filter(|path| !path.is_empty()).map(PathBuf::from))
 }
 
 #[cfg(test)]
@@ -240,6 +240,11 @@ mod tests {
                 "postgresql://h/db?sslmode=require&bursar_witness=/a%20b&port=1",
                 "postgresql://h/db?sslmode=require&port=1",
                 Some("/a b"),
+            ),
+            (
+                "postgresql://h/db?bursar_witness=",
+                "postgresql://h/db",
+                None,
             ),
             (
                 "postgres://a,b/db?bursar_witness=head",
