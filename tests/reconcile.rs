@@ -50,8 +50,9 @@ impl World {
             seller.node(NETWORK).await.unwrap(),
         ];
         let mut chain = ChainReader::new();
-        for node in &nodes[..endpoints] {
-            chain = chain.endpoint(NETWORK, node.url().as_str()).unwrap();
+        for (node, operator) in nodes[..endpoints].iter().zip(["one", "another"]) {
+            let url = node.url().as_str();
+            chain = chain.endpoint_operated_by(NETWORK, url, operator).unwrap();
         }
         let client = paywall::client()
             .policy(

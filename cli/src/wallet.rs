@@ -169,7 +169,7 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
         .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
     let location = match location.as_ref().and_then(|location| location.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            return Ok(Place::Server(url.to_owned()));
+            return Ok(Place::Server(witnessed(url)));
         }
         _ => location,
     };
@@ -179,6 +179,48 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
     let state = state_directory()
         .ok_or_else(|| Failure::usage("no home directory is set; add --ledger PATH"))?;
     Ok(Place::File(state.join("bursar").join("ledger.db")))
+}
+
+/// Adds the option that notes the newest event of the database in the user's state directory, unless the URL has it.
+///
+/// Each command is a process of its own, so only a file can show that the database lost events since the last one.
+fn witnessed(url: &str) -> String {
+    if url.contains("bursar_witness=") {
+        return url.to_owned();
+    }
+    let directory = state_directory().map(|state| state.join("bursar"));
+    let directory = directory.filter(|directory| create_private(directory).is_ok());
+    let file = directory.map(|directory| directory.join(witness_name(url)));
+    let Some(file) = file.as_deref().and_then(Path::to_str) else {
+        eprintln!(
+            "bursar: there is no state directory, so a database that lost events is not noticed; \
+             add bursar_witness=FILE to its URL"
+        );
+        return url.to_owned();
+    };
+    let file = file.replace('%', "%25").replace('&', "%26");
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}bursar_witness={file}")
+}
+
+/// Returns the name of the file for a database: its host, port and name, without user and password.
+fn witness_name(url: &str) -> String {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let names = ["host=", "hostaddr=", "port=", "dbname="];
+    let mut name = format!("postgres-{place}");
+    for option in options.split('&') {
+        if names.iter().any(|name| option.starts_with(name)) {
+            name = format!("{name}-{option}");
+        }
+    }
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
+    let name = name.chars().take(200);
+    let name: String = name
+        .map(|letter| if plain(letter) { letter } else { '_' })
+        .collect();
+    format!("{name}.head")
 }
 
 /// Returns the directory in which programs keep their state.
@@ -204,4 +246,30 @@ fn create_private(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::witness_name;
+
+    #[test]
+    fn the_witness_of_a_database_is_named_without_its_password() {
+        for (url, name) in [
+            ("postgres://h/db", "postgres-h_db.head"),
+            (
+                "postgresql://me:s3cret@h.example:5432/db?sslmode=require",
+                "postgres-h.example_5432_db.head",
+            ),
+            (
+                "postgresql://me:s3@cret@h/db?password=s3cret",
+                "postgres-h_db.head",
+            ),
+            (
+                "postgres:///db?host=/run/pg&port=1&user=me",
+                "postgres-_db-host__run_pg-port_1.head",
+            ),
+        ] {
+            assert_eq!(witness_name(url), name, "{url}");
+        }
+    }
 }

@@ -187,14 +187,21 @@ impl Ledger {
     /// cannot ask, the call returns an error and nothing is paid. Dropping the future of a call
     /// leaves the whole change in the database, or nothing of it.
     ///
+    /// Each process remembers the newest event that it saw committed. A write to a database that does not
+    /// contain it returns [`LedgerError::Damaged`]: a backup was restored, a failover lost commits, or the URL
+    /// leads to another database. To remember it across restarts, add `bursar_witness=FILE` to `url`. bursar
+    /// creates the file, and the processes of one machine can share it. It must be on a local disk, and each
+    /// ledger needs one of its own. To accept an older database, stop all programs that use it and delete the file.
+    ///
     /// Once the schema exists, a role needs `USAGE` on it, `SELECT` on all its tables, `INSERT` on
     /// `purchases` and `events`, and `UPDATE` on `purchases` and `chain_head`. Freezing needs
     /// `INSERT`, `UPDATE` and `DELETE` on `frozen`. A pooler in transaction mode works if it supports
     /// prepared statements. A text with a NUL character cannot be stored and is an error.
     ///
     /// # Errors
-    /// Returns an error if the server cannot be reached or written, or if the schema belongs to
-    /// another program or to a newer bursar.
+    /// Returns an error if the server cannot be reached or written, if the schema belongs to
+    /// another program or to a newer bursar, or if the witness file cannot be used. Returns
+    /// [`LedgerError::Damaged`] if the database does not contain the event in the witness file.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bursar::ledger::LedgerError> {

@@ -91,7 +91,7 @@ pub(crate) enum LedgerCommand {
 pub(crate) struct Reconcile {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
-    /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, two hosts must agree
+    /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, endpoints of two domains must agree
     #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
     pub(crate) rpc: Vec<(Network, String)>,
     /// Release money if one endpoint alone proves it; use this only with your own node

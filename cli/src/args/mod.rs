@@ -135,7 +135,8 @@ pub(crate) struct LedgerArgs {
     ///
     /// A URL such as postgres://user:password@host/database names a PostgreSQL database (feature `postgres`). Without
     /// this option, bursar reads the path or URL from the environment variable BURSAR_LEDGER. Use the variable to keep a
-    /// password off the command line.
+    /// password off the command line. bursar notes the newest purchase of a database in the state directory, and refuses
+    /// a database that lost it. Add bursar_witness=FILE to the URL to note it elsewhere.
     ///
     /// The default is $XDG_STATE_HOME/bursar/ledger.db or ~/.local/state/bursar/ledger.db; on macOS
     /// ~/Library/Application Support/bursar/ledger.db, on Windows %LOCALAPPDATA%\bursar\ledger.db.

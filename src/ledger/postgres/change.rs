@@ -1,5 +1,6 @@
 //! Changes of a ledger in PostgreSQL: one transaction each, repeated after a conflict.
 
+use alloy::primitives::B256;
 use deadpool_postgres::{Object, Transaction};
 use futures_util::future::{try_join, try_join_all, try_join3};
 use tokio::time::{Instant, timeout};
@@ -54,6 +55,8 @@ struct UnansweredCommit {
 struct Place {
     head: Head,
     purchases: u64,
+    /// The stored hash of the event that the database must contain.
+    witnessed: Option<B256>,
 }
 
 impl Database {
@@ -92,10 +95,12 @@ impl Database {
         change: &Change<'_>,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Changed, Failure> {
+        let expected = self.witness.expected(self.timeout).await?;
         let mut client = self.pool.get().await?;
         let changed = async {
             let transaction = self.timed(begin(&mut client, settings)).await?;
-            self.attempt_in(transaction, change, unanswered).await
+            self.attempt_in(transaction, change, expected, unanswered)
+                .await
         }
         .await;
         discard_if_lost(client, &changed);
@@ -106,13 +111,16 @@ impl Database {
         &self,
         transaction: Transaction<'_>,
         change: &Change<'_>,
+        expected: Head,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Changed, Failure> {
         let Seen {
             mut place,
             stored,
             checked,
-        } = self.timed(look(&transaction, change)).await?;
+        } = self.timed(look(&transaction, change, expected)).await?;
+        self.witness.check(expected, place.witnessed)?;
+        self.witness.note(place.head);
         if let Some(purchase) = self.timed(committed(&transaction, unanswered)).await? {
             return Ok(Changed::Written(purchase));
         }
@@ -136,7 +144,10 @@ impl Database {
             }
         };
         match timeout(self.timeout, transaction.commit()).await {
-            Ok(Ok(())) => Ok(Changed::Written(purchase)),
+            Ok(Ok(())) => {
+                self.witness.committed(head, self.timeout).await;
+                Ok(Changed::Written(purchase))
+            }
             Ok(Err(error)) if pool::rolled_back(&error) => Err(error.into()),
             no_answer => {
                 unanswered.push(UnansweredCommit { head, purchase });
@@ -169,23 +180,33 @@ async fn begin<'a>(client: &'a mut Object, settings: &str) -> Result<Transaction
 ///
 /// On servers that do not hold such locks (CockroachDB), the write to the same row makes one of two
 /// transactions fail.
-async fn place(transaction: &Transaction<'_>) -> Result<Place, Failure> {
-    let sql = "SELECT seq, purchases, hash FROM chain_head FOR UPDATE".into();
-    let rows = fetch(
-        transaction,
-        &Query {
-            sql,
-            values: Vec::new(),
-        },
-    )
-    .await?;
+async fn place(transaction: &Transaction<'_>, expected: Head) -> Result<Place, Failure> {
+    let rows = fetch(transaction, &head_query(expected, true)?).await?;
     let [row] = rows.as_slice() else {
         return Err(LedgerError::Damaged("chain_head does not have one row".to_owned()).into());
     };
     Ok(Place {
         head: Head::read(row)?,
         purchases: Cells::of_event(row)?.integer("purchases")?,
+        witnessed: witnessed(row)?,
     })
+}
+
+/// Returns the query for the end of the chain, with the stored hash of the event that the database must contain.
+pub(super) fn head_query(expected: Head, lock: bool) -> Result<Query, LedgerError> {
+    let lock = if lock { "FOR UPDATE" } else { "" };
+    Ok(Query {
+        sql: format!(
+            "SELECT seq, purchases, hash, (SELECT hash FROM events WHERE seq = ?) AS witnessed FROM chain_head {lock}"
+        )
+        .into(),
+        values: vec![integer(expected.events, "seq")?.into()],
+    })
+}
+
+/// Returns the stored hash in an answer to [`head_query`].
+pub(super) fn witnessed(row: &Row) -> Result<Option<B256>, LedgerError> {
+    Cells::of_event(row)?.optional_text("witnessed")
 }
 
 /// Returns the purchase of an unanswered commit that took effect.
@@ -223,7 +244,11 @@ struct Checked {
     lapsed: Vec<Row>,
 }
 
-async fn look(transaction: &Transaction<'_>, change: &Change<'_>) -> Result<Seen, Failure> {
+async fn look(
+    transaction: &Transaction<'_>,
+    change: &Change<'_>,
+    expected: Head,
+) -> Result<Seen, Failure> {
     let query = match change {
         Change::Reserve(reservation) => query::purchase(&reservation.key()),
         Change::Record(key, ..) => query::purchase(key),
@@ -239,8 +264,12 @@ async fn look(transaction: &Transaction<'_>, change: &Change<'_>) -> Result<Seen
         }
     };
     // The query that locks the row comes first.
-    let (place, stored, checked) =
-        try_join3(place(transaction), fetch(transaction, &query), checked).await?;
+    let (place, stored, checked) = try_join3(
+        place(transaction, expected),
+        fetch(transaction, &query),
+        checked,
+    )
+    .await?;
     Ok(Seen {
         place,
         stored,

@@ -7,6 +7,7 @@ mod schema;
 #[cfg(test)]
 pub(super) mod tests;
 mod view;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,10 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, Row};
 
-use self::change::{Change, Changed, first_resumable, view};
+use self::change::{Change, Changed, first_resumable, head_query, view, witnessed};
 use self::pool::Failure;
 use self::rows::{answer, fetch};
+use self::witness::Witness;
 use super::hash_chain::{Audit, Head};
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
@@ -55,15 +57,34 @@ struct Database {
     write_settings: OnceCell<String>,
     /// Writers of this process wait here, which is cheaper than conflicts on the server.
     turn: Mutex<()>,
+    /// The event that the database must contain.
+    witness: Witness,
+    /// Whether an empty schema becomes a new ledger.
+    may_begin: bool,
 }
 
 impl Postgres {
     /// Returns a handle that connects when it is first used.
     pub(super) fn new(url: &str, schema: &str) -> Result<Self, LedgerError> {
-        Self::with_timeout(url, schema, TIMEOUT)
+        Self::with_settings(url, schema, TIMEOUT, true)
     }
 
-    fn with_timeout(url: &str, schema: &str, timeout: Duration) -> Result<Self, LedgerError> {
+    /// Returns a handle that does not begin a ledger in an empty schema.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "`Ledger::open_existing` will call it")
+    )]
+    pub(super) fn open_existing(url: &str, schema: &str) -> Result<Self, LedgerError> {
+        Self::with_settings(url, schema, TIMEOUT, false)
+    }
+
+    fn with_settings(
+        url: &str,
+        schema: &str,
+        timeout: Duration,
+        may_begin: bool,
+    ) -> Result<Self, LedgerError> {
+        let (url, witness) = witness::split(url);
         let millis = timeout.as_millis();
         // Temporary tables come last, so that none of them hides a table of the ledger.
         let settings = format!(
@@ -72,12 +93,14 @@ impl Postgres {
             schema::quoted(schema)?
         );
         let database = Database {
-            pool: pool::new(url, timeout)?,
+            pool: pool::new(&url, timeout)?,
             schema: schema.to_owned(),
             timeout,
             settings,
             write_settings: OnceCell::new(),
             turn: Mutex::new(()),
+            witness: Witness::open(witness)?,
+            may_begin,
         };
         Ok(Self {
             database: Arc::new(database),
@@ -106,7 +129,15 @@ impl Postgres {
         if !self.database.is_head_newest().await? {
             audit.fault(LedgerFault::HeadChanged);
         }
-        Ok(audit.close())
+        let mut report = audit.close();
+        // Other faults already show that events are missing.
+        if report.is_sound()
+            && let Some(lost) = self.database.lost_event().await?
+        {
+            report.faults.push(LedgerFault::HeadMissing(lost.hash));
+            report.fault_count = 1;
+        }
+        Ok(report)
     }
 
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
@@ -179,6 +210,9 @@ impl Database {
     async fn write_settings(&self) -> Result<&String, LedgerError> {
         let check = || async {
             self.claim().await?;
+            if let Some(lost) = self.lost_event().await? {
+                return Err(self.witness.lost(lost));
+            }
             let can_queue = self.can_queue().await.map_err(Failure::into_error)?;
             Ok(if can_queue {
                 format!("{}; LOCK TABLE chain_head IN EXCLUSIVE MODE", self.settings)
@@ -218,9 +252,46 @@ impl Database {
         let transaction = self
             .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
             .await?;
-        self.timed(schema::claim(&transaction, &self.schema))
+        let expected = self.witness.expected(self.timeout).await?;
+        let refusal = if expected != Head::EMPTY {
+            Some(self.witness.lost(expected))
+        } else if self.may_begin {
+            None
+        } else {
+            let text = format!("the database has no ledger in the schema `{}`", self.schema);
+            Some(LedgerError::store(text))
+        };
+        let begins = self
+            .timed(schema::claim(&transaction, &self.schema, refusal))
             .await?;
-        self.timed(async { Ok(transaction.commit().await?) }).await
+        self.timed(async { Ok(transaction.commit().await?) })
+            .await?;
+        if begins {
+            tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
+        }
+        Ok(())
+    }
+
+    /// Returns the event that the database must contain, if it does not contain it. Remembers the newest event else.
+    async fn lost_event(&self) -> Result<Option<Head>, LedgerError> {
+        let expected = self.witness.expected(self.timeout).await?;
+        let query = head_query(expected, false)?;
+        let rows = match self.try_rows(&query).await {
+            Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_rows(&query).await,
+            answer => answer,
+        }
+        .map_err(Failure::into_error)?;
+        // `verify` reports a wrong number of rows, and a write is refused.
+        let [row] = rows.as_slice() else {
+            return Ok(None);
+        };
+        if self.witness.check(expected, witnessed(row)?).is_err() {
+            return Ok(Some(expected));
+        }
+        if let Ok(head) = Head::read(row) {
+            self.witness.note(head);
+        }
+        Ok(None)
     }
 
     /// Returns whether writers can wait for each other before they read.
