@@ -124,16 +124,21 @@ impl Origin {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
     }
 
+    /// Whether the host is a loopback address, or a name that should have one. The connection decides for a name.
     pub(crate) fn is_loopback(&self) -> bool {
-        let name = &*self.host == "localhost" || self.host.ends_with(".localhost");
-        name || self
-            .address()
-            .is_some_and(|address| address.to_canonical().is_loopback())
+        let address = self.address().map(|address| address.to_canonical());
+        is_loopback_name(&self.host) || address.is_some_and(|address| address.is_loopback())
     }
 
     fn default_port(&self) -> bool {
         matches!((self.scheme, self.port), ("https", 443) | ("http", 80))
     }
+}
+
+/// Whether this is a name of the loopback of this machine (RFC 6761, 6.3), with or without the dot of the root.
+pub(crate) fn is_loopback_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Returns the host without the trailing dot of the root.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, CACHE_CONTROL};
+use http::header::{AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tracing::Instrument;
@@ -441,10 +441,19 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         }
         let url = request.url().clone();
         let deadline = self.deadline();
+        if self.egress.may_have_proxy && url.scheme() == "http" {
+            // reqwest would add the password of the proxy, for a seller that is reached without it.
+            let none = HeaderValue::from_static("");
+            request
+                .headers_mut()
+                .entry(PROXY_AUTHORIZATION)
+                .or_insert(none);
+        }
         let response = deadline
             .bound(extra, self.transport.send(request))
             .await
             .map_err(|error| error.at(&url))?;
+        EgressRules::check_answer(&url, response.remote_addr())?;
         // The other origin may have the signature by now. bursar does not believe its answer.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
             return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));
