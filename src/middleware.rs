@@ -101,6 +101,7 @@ impl PaymentMiddleware {
     /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
     #[must_use]
     pub fn credentials(mut self, keys: Credentials) -> Self {
+        self.payer = self.payer.with_keys(&keys);
         self.keys = keys;
         self
     }

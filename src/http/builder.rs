@@ -218,6 +218,7 @@ impl ClientBuilder {
             (None, wallet) => Some(wallet.build()?),
         };
         self.keys.check()?;
+        let payer = payer.map(|payer| payer.with_keys(&self.keys));
         let http = self.egress.apply(without_redirects(self.http))?;
         let http = http.build().map_err(Error::http)?;
         let inner = Inner {

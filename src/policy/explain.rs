@@ -188,6 +188,7 @@ impl Policy {
             request,
             path: &path,
             agent,
+            never_pay: None,
             payer: Address::ZERO,
             quote: &quote,
             resource_url: None,

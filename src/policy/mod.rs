@@ -31,7 +31,7 @@ pub use builder::{HostRules, Limits};
 pub use explain::{Answer, AskingPrice, Explanation};
 pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
-pub(crate) use rules::Facts;
+pub(crate) use rules::{Facts, never_paid};
 
 /// The default of the longest validity of an authorization.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
