@@ -163,7 +163,7 @@ impl Payer {
             value,
             std::time::Duration::ZERO,
         );
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = Facts {
             now,
             // The key makes this call, and pays nothing to the seller.

@@ -220,7 +220,7 @@ impl Payer {
 
     /// Takes one offer through policy, approval, ledger and signer.
     async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
-        let path = self.inner.policy.stored_path(order.request.url());
+        let path = self.inner.policy.stored_path(order.request);
         let facts = self.facts(order.required, order.request, quote, &path);
         let denial = self.inner.policy.deny(&facts);
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {

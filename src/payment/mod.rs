@@ -222,7 +222,7 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
                 Ok(quote) => {
@@ -264,7 +264,7 @@ impl Payer {
         let quote = self.inner.policy.asking_quote(&price.into());
         let quote =
             quote.ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = self.facts_of(request, &quote, &path);
         self.explain_facts(&facts).await
     }

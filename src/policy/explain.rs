@@ -183,7 +183,7 @@ impl Policy {
         now: Timestamp,
     ) -> Option<Explanation> {
         let quote = self.asking_quote(&price.into())?;
-        let path = self.stored_path(request.url());
+        let path = self.stored_path(request);
         let facts = Facts {
             request,
             path: &path,

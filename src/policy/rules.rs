@@ -60,7 +60,10 @@ impl Facts<'_> {
     fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: self.request.origin(),
-            path: self.request.url().path(),
+            path: self
+                .path
+                .split_once('?')
+                .map_or(self.path, |(path, _)| path),
             network: self.quote.network(),
             asset: self.quote.asset().address(),
             payee: self.quote.pay_to(),
