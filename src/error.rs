@@ -202,6 +202,9 @@ impl Error {
             false if error.is_builder() => {
                 failed(ErrorKind::Builder, "the request cannot be built")
             }
+            false if InsecureConnection::caused(&error) => {
+                failed(ErrorKind::Insecure, "no connection")
+            }
             false if error.is_connect() => failed(ErrorKind::Transport, "no connection"),
             false => failed(ErrorKind::Transport, "the connection failed"),
         };
@@ -211,6 +214,22 @@ impl Error {
             Some(url) => error.at(&url),
             None => error,
         }
+    }
+}
+
+/// The reason why a connection is not safe to use. [`Error::http`] finds it below reqwest's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InsecureConnection(String);
+
+impl InsecureConnection {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+
+    fn caused(error: &(dyn StdError + 'static)) -> bool {
+        std::iter::successors(Some(error), |error| StdError::source(*error))
+            .any(|error| error.is::<Self>())
     }
 }
 

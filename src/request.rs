@@ -1,5 +1,6 @@
 //! The request to be paid for, and the options for paying it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use alloy::primitives::{B256, KECCAK256_EMPTY, keccak256};
@@ -13,6 +14,7 @@ use crate::eip3009::{PurchaseId, PurchaseIdError};
 use crate::json_text::canonical;
 use crate::limit::Amount;
 use crate::origin::Origin;
+use crate::path;
 
 /// Writes the setters of [`PurchaseOptions`] for a type with a method `options_mut`.
 macro_rules! purchase_setters {
@@ -188,17 +190,23 @@ impl RequestIdentity {
     ///
     /// Of the body of an MCP tool call, only tool and arguments count. Its id, its `_meta` and the order of its keys
     /// differ between two attempts at the same call.
+    /// The URL counts in one spelling: its origin, and its escapes as [`path::normalized`] writes them.
     pub(crate) fn of(method: &Method, url: &Url, body: Option<&[u8]>) -> Self {
-        let url = &url[..Position::AfterQuery];
+        let origin = Origin::of(url).map(|origin| origin.to_string());
+        let origin = origin.as_deref().unwrap_or_default();
+        let rest = &url[Position::BeforePath..Position::AfterQuery];
+        let rest = path::normalized(rest.strip_suffix('?').unwrap_or(rest));
         let hash = match body {
             None => B256::ZERO,
             Some([]) => KECCAK256_EMPTY,
             Some(body) => tool_call(body).map_or_else(|| keccak256(body), keccak256),
         };
-        let mut preimage = Vec::with_capacity(url.len().saturating_add(48));
+        let length = origin.len().saturating_add(rest.len());
+        let mut preimage = Vec::with_capacity(length.saturating_add(48));
         preimage.extend_from_slice(method.as_str().as_bytes());
         preimage.push(0);
-        preimage.extend_from_slice(url.as_bytes());
+        preimage.extend_from_slice(origin.as_bytes());
+        preimage.extend_from_slice(rest.as_bytes());
         preimage.push(0);
         preimage.extend_from_slice(hash.as_slice());
         Self {
@@ -298,6 +306,26 @@ impl PurchaseRequest {
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Whether this is the call of an MCP tool by its URL.
+    pub(crate) fn is_tool_call(&self) -> bool {
+        self.method.as_str() == "CALL" && self.url.path().starts_with(path::TOOL)
+    }
+
+    /// Returns the path in the spelling of limits and of the ledger. A tool has one spelling.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        let path = self.url.path();
+        if self.is_tool_call() {
+            path.into()
+        } else {
+            path::resource(path)
+        }
+    }
+
+    /// Returns the path with its escapes in one spelling, and everything else as it is sent.
+    pub(crate) fn normalized_path(&self) -> Cow<'_, str> {
+        path::normalized(self.url.path())
     }
 
     const fn options_mut(&mut self) -> &mut PurchaseOptions {

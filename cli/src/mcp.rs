@@ -2,7 +2,6 @@
 
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
-use bursar::reqwest;
 use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
 use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
@@ -26,17 +25,16 @@ struct Session {
 
 impl Session {
     async fn open(args: &McpServer, payer: Payer, keys: Credentials) -> Result<Self, Failure> {
-        let mut client = Client::builder()
-            .http(reqwest::Client::builder())
-            .credentials(keys);
+        let mut client = Client::builder().credentials(keys);
         client = client
             .allow_http_loopback(args.allow_http_loopback)
-            .payer(payer.clone());
+            .payer(payer);
         if let Some(limit) = args.timeout {
             client = client.timeout(limit).answer_timeout(limit);
         }
         let url = args.url.as_str();
-        let transport = mcp::connect(&client.build()?, url)?;
+        let client = client.build()?;
+        let transport = mcp::connect(&client, url)?;
         let service = ().serve(transport).await;
         let service = service.map_err(|error| {
             let place = args.url.origin().ascii_serialization();
@@ -45,6 +43,9 @@ impl Session {
                 &format!("bursar cannot open an MCP session with {place}"),
             )
         })?;
+        // The payer of the client knows the hosts that are never paid.
+        let payer = client.payer().cloned();
+        let payer = payer.ok_or_else(|| Failure::failed("the client has no payer"))?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
             tools = tools.timeout(limit).answer_timeout(limit);

@@ -10,6 +10,7 @@ use super::token::{amount, asset, network};
 use crate::money::parse_address;
 use crate::money::{Asset, AssetRegistry, Network};
 use crate::origin::{HostPattern, Origin};
+use crate::path::limited;
 use crate::policy::{
     Amount, HostRules, Limits, Permission, Policy, PolicyError, SHORTEST_VALIDITY,
 };
@@ -335,7 +336,7 @@ impl Builder<'_> {
             Kind::Origin => name.parse().ok().map(|origin: Origin| origin.to_string()),
             Kind::Resource => {
                 let url = name.parse::<Url>().ok();
-                url.and_then(|url| Some(format!("{}{}", Origin::of(&url)?, url.path())))
+                url.and_then(|url| Some(format!("{}{}", Origin::of(&url)?, limited(url.path()))))
             }
             Kind::Payee => parse_address(name).map(|payee| payee.to_string()),
             Kind::Asset => {

@@ -101,6 +101,41 @@ impl Credentials {
         missing
     }
 
+    /// Describes the place of the key of the request's host, such as ``the header `authorization` ``, if the request has a
+    /// value there already. bursar sends such a request as it is, without the key.
+    ///
+    /// Refuse such a request if a stranger wrote it, such as a model. A password in the URL counts as a header, because
+    /// reqwest sends it as one.
+    ///
+    /// ```
+    /// use bursar::credential::EnvKey;
+    /// use bursar::{Credential, Credentials, reqwest};
+    ///
+    /// let key = Credential::header("weather", "x-api-key", EnvKey::new("WEATHER_KEY"));
+    /// let keys = Credentials::new().host("api.example.com", key);
+    /// let url = "https://api.example.com/report".parse()?;
+    /// let mut request = reqwest::Request::new(reqwest::Method::GET, url);
+    /// assert_eq!(keys.taken_place(&request), None);
+    /// request.headers_mut().insert("X-API-Key", "mine".parse()?);
+    /// assert_eq!(keys.taken_place(&request).as_deref(), Some("the header `x-api-key`"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn taken_place(&self, request: &Request) -> Option<String> {
+        let key = self.find(&Origin::of(request.url())?)?;
+        let url = request.url();
+        let in_url = !url.username().is_empty() || url.password().is_some();
+        let taken = match &key.placement {
+            Placement::Bearer | Placement::Basic { .. } if in_url => true,
+            _ => key.is_taken(request),
+        };
+        taken.then(|| match &key.placement {
+            Placement::Bearer | Placement::Basic { .. } => "the header `authorization`".to_owned(),
+            Placement::Header(name) => format!("the header `{name}`"),
+            Placement::Query(parameter) => format!("the query parameter `{parameter}`"),
+        })
+    }
+
     pub(crate) fn shared(&self, origin: &Origin) -> Option<&Arc<Credential>> {
         let matching = self.keys.iter().filter(|(host, _)| host.matches(origin));
         // `max_by_key` returns the last of equals, so go backwards to get the first.
@@ -177,6 +212,9 @@ pub enum Preference {
     PayFirst,
     /// Sends the key and never pays. Without a key it sends nothing and returns an error. Returns a
     /// 402 as it is.
+    ///
+    /// This is a rule of the host. bursar also denies the payment of a request that brings its own `Authorization`, and
+    /// of a tool that the [payer](crate::Client::payer) of the client calls on this host.
     NeverPay,
     /// Never sends the key.
     NeverKey,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, CACHE_CONTROL};
+use http::header::{AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tracing::Instrument;
@@ -33,6 +33,9 @@ use crate::x402::PaymentRequired;
 
 /// The most redirects that bursar follows before a payment, as many as reqwest follows.
 pub(super) const MAX_HOPS: usize = 10;
+
+/// The headers that carry a payment. A payment that the caller made would be under no policy and in no ledger.
+const PAYMENT_HEADERS: [&str; 2] = ["payment-signature", "x-payment"];
 
 const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
     build it with bursar::middleware::http_client";
@@ -119,7 +122,8 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             && self.call.options.id()?.is_some()
         {
             let request = self.purchase_request(&first)?;
-            if let Some(payment) = Box::pin(payer.resume_here(&request)).await? {
+            let paid_for = payer.never_pays(request.origin()).is_none();
+            if paid_for && let Some(payment) = Box::pin(payer.resume_here(&request)).await? {
                 return Box::pin(self.present(payment, &replay, request, None)).await;
             }
         }
@@ -153,6 +157,11 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     /// Checks the options and the destination, and prepares the request to be sent more than once.
     fn begin(&mut self, request: Request) -> Result<(Replay, Request), Error> {
         self.call.options.id()?;
+        let set = |name: &&str| request.headers().contains_key(*name);
+        if let Some(name) = PAYMENT_HEADERS.into_iter().find(set) {
+            let message = format!("the request has the header `{name}`, which only bursar sets");
+            return Err(Error::builder(message).at(request.url()));
+        }
         let body_fn = self.call.body_fn.take();
         let (replay, first) = Replay::new(request, body_fn).map_err(Error::http)?;
         self.admit(&first)?;
@@ -199,6 +208,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let Some(payer) = self
             .paying()
             .filter(|payer| payer.caches_terms(first.url()))
+            .filter(|payer| {
+                let origin = Origin::of(first.url());
+                origin.is_some_and(|origin| payer.never_pays(&origin).is_none())
+            })
         else {
             return Ok(None);
         };
@@ -441,10 +454,19 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         }
         let url = request.url().clone();
         let deadline = self.deadline();
+        if self.egress.may_have_proxy && url.scheme() == "http" {
+            // reqwest would add the password of the proxy, for a seller that is reached without it.
+            let none = HeaderValue::from_static("");
+            request
+                .headers_mut()
+                .entry(PROXY_AUTHORIZATION)
+                .or_insert(none);
+        }
         let response = deadline
             .bound(extra, self.transport.send(request))
             .await
             .map_err(|error| error.at(&url))?;
+        EgressRules::check_answer(&url, response.remote_addr())?;
         // The other origin may have the signature by now. bursar does not believe its answer.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
             return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));

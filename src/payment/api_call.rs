@@ -163,9 +163,11 @@ impl Payer {
             value,
             std::time::Duration::ZERO,
         );
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = Facts {
             now,
+            // The key makes this call, and pays nothing to the seller.
+            never_pay: None,
             ..self.facts_of(request, &quote, &path)
         };
         if let Some(denial) = self.inner.policy.deny_call(&facts) {

@@ -20,7 +20,7 @@ use crate::ledger::{
 };
 use crate::limit::LimitCheck;
 use crate::origin::Origin;
-use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
+use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict, never_paid};
 use crate::request::PurchaseRequest;
 use crate::signer::{Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
@@ -157,6 +157,10 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
         self.signer()?;
+        if let Some(key) = self.never_pays(request.origin()) {
+            let denial = never_paid(request.origin().host(), key);
+            return Err(Error::denied(Box::new(denial)));
+        }
         self.inner.ledger.record_pending().await?;
         if let Some(payment) = self.resume_by_id(request).await? {
             return Ok(payment);
@@ -216,7 +220,7 @@ impl Payer {
 
     /// Takes one offer through policy, approval, ledger and signer.
     async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
-        let path = self.inner.policy.stored_path(order.request.url());
+        let path = self.inner.policy.stored_path(order.request);
         let facts = self.facts(order.required, order.request, quote, &path);
         let denial = self.inner.policy.deny(&facts);
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {

@@ -180,6 +180,7 @@ impl PayerBuilder {
             None => ledger,
         };
         Payer {
+            keys: Arc::default(),
             inner: Arc::new(Inner {
                 signer,
                 address,

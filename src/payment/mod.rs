@@ -39,10 +39,12 @@ use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
+use crate::credential::{Credentials, Preference};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
+use crate::origin::Origin;
 use crate::policy::{
     AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
 };
@@ -77,6 +79,8 @@ use crate::x402::Quote;
 #[derive(Clone)]
 pub struct Payer {
     inner: Arc<Inner>,
+    /// The API keys of the client. Some of them say that their host is never paid.
+    keys: Arc<Credentials>,
 }
 
 struct Inner {
@@ -144,6 +148,18 @@ impl Payer {
         self.inner.ledger.now()
     }
 
+    /// Returns the same payer, which pays no host whose API key says [`Preference::NeverPay`].
+    pub(crate) fn with_keys(mut self, keys: &Credentials) -> Self {
+        self.keys = Arc::new(keys.clone());
+        self
+    }
+
+    /// Returns the name of the API key that says that this origin is never paid. Nothing in a request changes that.
+    pub(crate) fn never_pays(&self, origin: &Origin) -> Option<&str> {
+        let key = self.keys.find(origin)?;
+        (key.preference() == Preference::NeverPay).then(|| key.name())
+    }
+
     fn emit(&self, event: &Event<'_>) {
         self.inner.observer.emit(&Event {
             agent: self.inner.agent.as_deref(),
@@ -206,7 +222,7 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
                 Ok(quote) => {
@@ -248,7 +264,7 @@ impl Payer {
         let quote = self.inner.policy.asking_quote(&price.into());
         let quote =
             quote.ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = self.facts_of(request, &quote, &path);
         self.explain_facts(&facts).await
     }
@@ -285,6 +301,7 @@ impl Payer {
             request,
             path,
             agent: self.inner.agent.as_deref(),
+            never_pay: self.never_pays(request.origin()),
             payer: self.address(),
             quote,
             resource_url: None,

@@ -68,7 +68,7 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<Option<Payment>, Error> {
         match self.stored(request).await? {
-            Some(purchase) if purchase.path == self.inner.policy.stored_path(request.url()) => self
+            Some(purchase) if purchase.path == self.inner.policy.stored_path(request) => self
                 .resume_stored(request, purchase)
                 .await
                 .map_err(|error| self.report_denial(request, error)),

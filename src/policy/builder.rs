@@ -346,6 +346,10 @@ impl Policy {
     }
 
     /// Sets limits on one resource such as `https://api.example.com/report`, with any query.
+    ///
+    /// The limits also hold for everything below the path, such as `/report/2026`, and for other spellings that a server may
+    /// take for the same path: escapes, capitals, `;parameters` and repeated slashes. bursar pays for no path that hides
+    /// `..` or a control character.
     #[must_use]
     pub fn resource_limits(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::resource(url) {

@@ -183,11 +183,12 @@ impl Policy {
         now: Timestamp,
     ) -> Option<Explanation> {
         let quote = self.asking_quote(&price.into())?;
-        let path = self.stored_path(request.url());
+        let path = self.stored_path(request);
         let facts = Facts {
             request,
             path: &path,
             agent,
+            never_pay: None,
             payer: Address::ZERO,
             quote: &quote,
             resource_url: None,

@@ -20,6 +20,8 @@ use crate::money::{Asset, AssetRegistry};
 use crate::money::{Network, ParseNetworkError};
 pub(crate) use crate::origin::HostMatch;
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
+use crate::path;
+use crate::request::PurchaseRequest;
 
 pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
 pub(crate) use approval::AnyApprover;
@@ -31,7 +33,7 @@ pub use builder::{HostRules, Limits};
 pub use explain::{Answer, AskingPrice, Explanation};
 pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
-pub(crate) use rules::Facts;
+pub(crate) use rules::{Facts, never_paid};
 
 /// The default of the longest validity of an authorization.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
@@ -258,12 +260,12 @@ impl Policy {
             .fold(registry, AssetRegistry::with)
     }
 
-    /// Returns the path of a URL as the ledger stores it, without the query unless the policy stores
+    /// Returns the path of a request as the ledger stores it, without the query unless the policy stores
     /// queries.
-    pub(crate) fn stored_path(&self, url: &Url) -> String {
-        match url.query() {
-            Some(query) if self.queries_stored => format!("{}?{query}", url.path()),
-            _ => url.path().to_owned(),
+    pub(crate) fn stored_path(&self, request: &PurchaseRequest) -> String {
+        match request.url().query() {
+            Some(query) if self.queries_stored => format!("{}?{query}", request.path()),
+            _ => request.path().into_owned(),
         }
     }
 
@@ -322,8 +324,11 @@ impl Policy {
 fn resource(text: &str) -> Result<Scope, PolicyError> {
     let origin: Origin = text.parse()?;
     let url: Option<Url> = text.parse().ok();
-    let bare = url.filter(|url| url.query().is_none() && url.fragment().is_none());
-    let path = bare.map(|url| url.path().to_owned());
+    let bare = url.filter(|url| {
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        is_plain && !path::hides_a_step(url.path())
+    });
+    let path = bare.map(|url| path::limited(url.path()));
     let path = path.ok_or_else(|| PolicyError::Resource {
         text: crate::text::excerpt(text),
     })?;
@@ -350,7 +355,7 @@ pub(crate) fn tool_path(name: &str) -> String {
         .add(b'/')
         .add(b'%')
         .add(b'\\');
-    format!("/mcp://tool/{}", utf8_percent_encode(name, OTHER))
+    format!("{}{}", path::TOOL, utf8_percent_encode(name, OTHER))
 }
 
 /// Returns the scope of a registrable domain, in canonical form.

@@ -46,6 +46,8 @@ pub(crate) struct Facts<'a> {
     /// The path of the URL, as the ledger stores it.
     pub(crate) path: &'a str,
     pub(crate) agent: Option<&'a str>,
+    /// The name of the API key that says that its host is never paid.
+    pub(crate) never_pay: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
     /// The `resource.url` that the seller claims.
@@ -58,7 +60,10 @@ impl Facts<'_> {
     fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: self.request.origin(),
-            path: self.request.url().path(),
+            path: self
+                .path
+                .split_once('?')
+                .map_or(self.path, |(path, _)| path),
             network: self.quote.network(),
             asset: self.quote.asset().address(),
             payee: self.quote.pay_to(),
@@ -269,6 +274,9 @@ impl Policy {
 
     fn host_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.request.origin().host();
+        if let Some(key) = facts.never_pay {
+            return Some(never_paid(host, key));
+        }
         if let Some(pattern) = self
             .lists
             .denied_hosts
@@ -382,6 +390,13 @@ impl Policy {
         );
         Some(Denial::new(Rule::ResourceOrigin, message))
     }
+}
+
+/// Returns the denial of a payment to a host that has an API key with
+/// [`Preference::NeverPay`](crate::credential::Preference::NeverPay).
+pub(crate) fn never_paid(host: &str, key: &str) -> Denial {
+    let message = format!("host {host} is never paid, because its API key `{key}` says never pay");
+    Denial::new(Rule::Host, message)
 }
 
 fn no_userinfo(facts: &Facts<'_>) -> Refusal {

@@ -15,6 +15,7 @@ mod properties;
 mod rules;
 mod scopes;
 mod several_limits;
+mod spellings;
 
 use bursar::policy::{Quantity, Rule};
 use bursar::{Denial, Policy, Timestamp};

@@ -21,6 +21,7 @@
 pub mod clock;
 pub mod imagined_payment;
 pub mod paywall;
+pub mod recorder;
 pub mod signatures;
 pub mod test_offer;
 pub mod tokens;

@@ -365,6 +365,33 @@ pub(super) fn scopes() -> Vec<(Scope, Vec<usize>)> {
         (origin("https://api.example.com:8443"), vec![1]),
         (resource("https://api.example.com", "/report"), vec![0]),
         (resource("https://api.example.com", "/repor"), vec![]),
+        (resource("https://api.example.com", "/"), vec![0]),
+        (resource("https://api.example.com:8443", "/"), vec![1]),
+        (resource("https://api.example.com:8443", "/report"), vec![1]),
+        (
+            resource("https://api.example.com:8443", "/report/a"),
+            vec![1],
+        ),
+        (
+            resource("https://api.example.com:8443", "/report/a/b"),
+            vec![],
+        ),
+        (
+            resource("https://api.example.com:8443", "/report/b"),
+            vec![],
+        ),
+        (
+            resource("https://x.api.example.com", "/mcp://tool/A"),
+            vec![2],
+        ),
+        (
+            resource("https://x.api.example.com", "/mcp://tool/a"),
+            vec![],
+        ),
+        (resource("https://x.api.example.com", "/mcp:"), vec![]),
+        (resource("https://x.api.example.com", "/"), vec![]),
+        (resource("http://example.com", "/"), vec![3]),
+        (resource("http://example.com", "/x"), vec![]),
         (host("api.example.com"), vec![0, 1]),
         (host("*.example.com"), vec![0, 1, 2]),
         (host("*.api.example.com"), vec![2]),
@@ -395,6 +422,10 @@ pub(super) fn at_place(place: usize, mut purchase: NewPurchase) -> NewPurchase {
     purchase.origin = origin.parse().unwrap();
     purchase.asset = usdc(network);
     purchase.payee = Address::repeat_byte(payee);
+    let paths = ["/report", "/Report/A?x=1", "/mcp://tool/A", "/"];
+    if let Some(path) = paths.get(place) {
+        purchase.path = (*path).to_owned();
+    }
     (purchase.tag, purchase.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
     purchase
 }

@@ -196,5 +196,5 @@ fn same_seller(known: &Purchase, next: &Purchase) -> bool {
 }
 
 fn resource(method: &str, path: &str) -> String {
-    [method, path].join(" ")
+    [method, &path.to_ascii_lowercase()].join(" ")
 }

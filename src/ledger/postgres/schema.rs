@@ -100,12 +100,13 @@ async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` is compared by bytes and not by the
+/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` and `path` are compared by bytes and not by the
 /// alphabet of a language.
 fn tables() -> String {
     TABLES
         .replace("INTEGER", "BIGINT")
         .replace("host_reversed TEXT", "host_reversed TEXT COLLATE \"C\"")
+        .replace(" path TEXT", " path TEXT COLLATE \"C\"")
         .replace(" CHECK (json_valid(detail))", "")
         .replace(") STRICT", ")")
 }

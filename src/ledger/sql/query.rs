@@ -422,9 +422,9 @@ impl Present {
     ) -> Query {
         let sql = format!(
             "SELECT seq, value FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
-             AND method = ? AND path = ? ORDER BY seq DESC LIMIT 1"
+             AND method = ? AND lower(path) = ? ORDER BY seq DESC LIMIT 1"
         );
-        let request = vec![method.to_owned().into(), path.to_owned().into()];
+        let request = vec![method.to_owned().into(), path.to_ascii_lowercase().into()];
         Query {
             sql: sql.into(),
             values: [self.counting(), seller(origin, asset), request].concat(),

@@ -1,7 +1,7 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
 /// The version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 8;
+pub(in crate::ledger) const VERSION: i64 = 9;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
 /// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
