@@ -4,7 +4,7 @@ mod query;
 mod shown;
 
 pub(crate) use query::{
-    OwnQuery, current, guarding, guarding_again, strike_json, struck, struck_path,
+    OwnQuery, current, guarded, guarding, guarding_again, strike_json, struck, struck_path,
 };
 use shown::{Reader, braced};
 pub use shown::{json, visible, visible_lines};
@@ -46,7 +46,12 @@ pub fn excerpt(text: &str) -> String {
 }
 
 /// Returns an excerpt in quotation marks. No character of the text looks like a closing mark.
-pub(crate) fn quoted(text: &str) -> String {
+///
+/// ```
+/// assert_eq!(bursar::text::quoted("so \"cheap\""), r#""so 'cheap'""#);
+/// ```
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let inside = |character| {
         if shown::is_quotation_mark(character) {
             '\''

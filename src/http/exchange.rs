@@ -29,7 +29,7 @@ use crate::payment::{
 };
 use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
-use crate::text::{guarding, struck_path};
+use crate::text::{current, guarding, struck_path};
 use crate::x402::PaymentRequired;
 
 /// The most redirects that bursar follows before a payment, as many as reqwest follows.
@@ -104,7 +104,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         );
         // The future is boxed: callers hold a small one, which is cheap to move.
         let url = request.url().clone();
-        let answer = guarding(&url, Box::pin(self.fetch(request)));
+        let answer = guarding(&url, Box::pin(self.fetch_marked(request)));
         let answer = answer.instrument(span.clone()).await;
         match &answer {
             Ok(response) => {
@@ -117,6 +117,15 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             }
         }
         answer
+    }
+
+    /// Lets the answer know the query, for the texts that the caller asks it for.
+    async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
+        let mut answer = Box::pin(self.fetch(request)).await?;
+        if let Some(own) = current() {
+            answer.extensions_mut().insert(own);
+        }
+        Ok(answer)
     }
 
     async fn fetch(mut self, request: Request) -> Result<Response, Error> {

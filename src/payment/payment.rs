@@ -310,7 +310,7 @@ fn unproven(claim: Claim, status: StatusCode) -> String {
         Claim::Other(claim) => {
             let reason = claim
                 .reason()
-                .map_or_else(|| "no reason".to_owned(), text::excerpt);
+                .map_or_else(|| "no reason".to_owned(), text::quoted);
             format!("status {status} with a receipt of failure: {reason}")
         }
         Claim::Absent | Claim::Matching(_) => format!("status {status} without a receipt"),

@@ -66,6 +66,14 @@ pub(crate) async fn guarding_again<T>(
     }
 }
 
+/// As [`guarding_again`], for work that does not wait.
+pub(crate) fn guarded<T>(own: Option<Arc<OwnQuery>>, work: impl FnOnce() -> T) -> T {
+    match own {
+        Some(own) => OWN.sync_scope(own, work),
+        None => work(),
+    }
+}
+
 /// The query that is struck at present.
 pub(crate) fn current() -> Option<Arc<OwnQuery>> {
     OWN.try_with(Arc::clone).ok()
