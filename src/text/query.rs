@@ -146,20 +146,28 @@ impl OwnQuery {
             if !name.is_empty() && !value.is_empty() {
                 own.add(folded(pair), true);
             }
-            let bytes: Vec<u8> = decoded(value).iter().map(|unit| unit.byte).collect();
-            if bytes.len() < SHORTEST {
+            let plain: Vec<u8> = decoded(value).iter().map(|unit| unit.byte).collect();
+            if plain.len() < SHORTEST {
                 continue;
             }
             own.add(folded(value), false);
-            let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
-            own.add(hex.collect::<String>().into_bytes(), false);
-            for shift in 0..3 {
-                for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-                    own.add(in_base64(&bytes, shift, alphabet), false);
-                }
+            own.add_encoded(&plain);
+            if plain != value.as_bytes() {
+                own.add_encoded(value.as_bytes());
             }
         }
         Some(own)
+    }
+
+    /// Adds a value in hexadecimal and in base64, as a part of a longer text too.
+    fn add_encoded(&mut self, value: &[u8]) {
+        let hex = value.iter().map(|byte| format!("{byte:02x}"));
+        self.add(hex.collect::<String>().into_bytes(), false);
+        for shift in 0..3 {
+            for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+                self.add(in_base64(value, shift, alphabet), false);
+            }
+        }
     }
 
     fn add(&mut self, bytes: Vec<u8>, is_word: bool) {
