@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(help) => return output::usage(&help),
     };
+    output::note_panics();
     diagnostics::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

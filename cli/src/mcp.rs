@@ -2,11 +2,12 @@
 
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
+use bursar::text::{json, quoted, visible};
 use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
 use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::args::{McpCall, McpServer, McpTools};
 use crate::exit::{Exit, Failure};
@@ -72,7 +73,7 @@ fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
             let message = format!("{}; {action}", failure.message);
             Failure { message, ..failure }
         }
-        None => Failure::failed(format!("{action}: {error}")),
+        None => Failure::failed(format!("{action}: {}", quoted(&error.to_string()))),
     }
 }
 
@@ -95,7 +96,7 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let printed = if args.json {
         rows.iter().try_for_each(|(tool, price)| {
             output::print_json(
-                &json!({ "name": tool.name, "description": tool.description, "price": price }),
+                &serde_json::json!({ "name": tool.name, "description": tool.description, "price": price }),
             )
         })
     } else {
@@ -115,16 +116,8 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
 
 /// Returns a text of the seller on one line, shortened to a number of characters.
 fn one_line(text: &str, most: usize) -> String {
-    let line: String = text
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect();
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = visible(&line);
     match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default().trim_end()),
         None => line.trim().to_owned(),
@@ -290,7 +283,7 @@ fn of_answer(answer: &ToolAnswer) -> (Outcome, Verdict) {
         authorization: answer.payment().map(Authorization::from),
         receipt: answer.receipt().map(Receipt::from),
         others: others(answer),
-        body: serde_json::to_string(answer.result()).unwrap_or_default(),
+        body: json(answer.result()).unwrap_or_default(),
         error: failed.then(|| {
             let message = format!("{}: the tool returned an error", prefix(payment));
             Problem::new("tool", message)

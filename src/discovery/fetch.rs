@@ -88,7 +88,7 @@ fn check(status: StatusCode) -> Result<(), Error> {
 async fn refusal(response: Response) -> Error {
     let status = response.status();
     let words = read(response, MAX_REFUSAL).await.unwrap_or_default();
-    let words = text::excerpt(&String::from_utf8_lossy(&words));
+    let words = text::quoted(&String::from_utf8_lossy(&words));
     let message = format!("the list answers {status}: {words}");
     Error::new(ErrorKind::Status, message).with_status(status)
 }

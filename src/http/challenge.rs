@@ -77,7 +77,8 @@ fn header_terms(headers: &HeaderMap) -> Option<Result<PaymentRequired, WireError
 /// The error of a 402 that says x402 and cannot be read. It keeps the beginning of the body for the caller.
 fn unreadable(error: WireError, body: &[u8]) -> Error {
     let shown = text::excerpt(String::from_utf8_lossy(body).trim());
-    let message = format!("the terms of the 402 cannot be read: {error}; its body: {shown}");
+    let quoted = text::quoted(&shown);
+    let message = format!("the terms of the 402 cannot be read: {error}; its body: {quoted}");
     Error::new(ErrorKind::Malformed, message)
         .because(error)
         .with_status(StatusCode::PAYMENT_REQUIRED)

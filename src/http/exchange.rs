@@ -29,6 +29,7 @@ use crate::payment::{
 };
 use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
+use crate::text::{current, guarding, struck_path};
 use crate::x402::PaymentRequired;
 
 /// The most redirects that bursar follows before a payment, as many as reqwest follows.
@@ -39,6 +40,9 @@ const PAYMENT_HEADERS: [&str; 2] = ["payment-signature", "x-payment"];
 
 const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
     build it with bursar::middleware::http_client";
+
+const REPEATS_QUERY: &str = "the seller redirected to a path that repeats the query of the request, and the ledger stores \
+    paths; send the request to that path if you trust it";
 
 /// The demand of an answer.
 pub(super) enum Demand {
@@ -102,7 +106,9 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             error = Empty,
         );
         // The future is boxed: callers hold a small one, which is cheap to move.
-        let answer = Box::pin(self.fetch(request)).instrument(span.clone()).await;
+        let url = request.url().clone();
+        let answer = guarding(&url, Box::pin(self.fetch_marked(request)));
+        let answer = answer.instrument(span.clone()).await;
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16())
@@ -114,6 +120,15 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             }
         }
         answer
+    }
+
+    /// Lets the answer know the query, for the texts that the caller asks it for.
+    async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
+        let mut answer = Box::pin(self.fetch(request)).await?;
+        if let Some(own) = current() {
+            answer.extensions_mut().insert(own);
+        }
+        Ok(answer)
     }
 
     async fn fetch(mut self, request: Request) -> Result<Response, Error> {
@@ -134,7 +149,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     }
 
     /// Returns the price of the request. A request that is free is executed.
-    pub(crate) async fn quote(mut self, request: Request) -> Result<PriceOutcome<Response>, Error> {
+    pub(crate) async fn quote(self, request: Request) -> Result<PriceOutcome<Response>, Error> {
+        let url = request.url().clone();
+        guarding(&url, Box::pin(self.ask_price(request))).await
+    }
+
+    async fn ask_price(mut self, request: Request) -> Result<PriceOutcome<Response>, Error> {
         let (mut replay, first) = self.begin(request)?;
         let response = self.ask(first, &mut replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
@@ -351,6 +371,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         required: &PaymentRequired,
     ) -> Result<PurchaseRequest, Error> {
         let (request, again) = self.replayed(replay)?;
+        let path = request.url().path();
+        if struck_path(path) != path {
+            return Err(Error::new(ErrorKind::Insecure, REPEATS_QUERY).at(request.url()));
+        }
         if again {
             return Ok(request);
         }

@@ -212,7 +212,7 @@ pub(super) fn words(error: &ErrorData) -> String {
     let asks = code == CODES[0] || OTHER_CODES.contains(&code);
     format!(
         "the MCP server answered with error {code}: {}{}",
-        text::excerpt(&error.message),
+        text::quoted(&error.message),
         if asks {
             "; it asks for a payment in a form that bursar does not know"
         } else {

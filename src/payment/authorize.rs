@@ -78,6 +78,7 @@ impl Payer {
             request.tag_name(),
         ));
         let obtained = Box::pin(self.resume_or_buy(required, request));
+        let obtained = text::guarding(request.url(), obtained);
         self.in_span(request, obtained)
             .await
             .map_err(|error| self.report_denial(request, error).at(request.url()))
@@ -385,6 +386,7 @@ impl Payer {
                 settled: None,
                 delivered: false,
                 settled_early: false,
+                query: text::current(),
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),

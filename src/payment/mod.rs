@@ -221,6 +221,15 @@ impl Payer {
         required: PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<PriceCheck, Error> {
+        let priced = Box::pin(self.price(required, request));
+        crate::text::guarding(request.url(), priced).await
+    }
+
+    async fn price(
+        &self,
+        required: PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
         let path = self.inner.policy.stored_path(request);
         for quote in Quote::read_all(&required, &self.inner.assets) {

@@ -306,7 +306,8 @@ async fn while_leased<T>(
 
 /// The error of a payment that the seller refused.
 fn refused(payment: &Payment, refusal: Refusal) -> Error {
-    let words = refusal.reason.as_deref().unwrap_or("no reason given");
+    let words = refusal.reason.as_deref();
+    let words = words.map_or_else(|| "no reason given".to_owned(), text::quoted);
     let kind = if refusal.tried_to_settle() {
         ErrorKind::SettlementFailed
     } else {
@@ -373,7 +374,10 @@ fn again_hint(payment: &Payment) -> String {
 fn asks_again(status: StatusCode, words: Option<&str>) -> Error {
     let words = words.map(text::excerpt);
     let message = match &words {
-        Some(words) => format!("the seller took the payment and answered {status}: {words}"),
+        Some(words) => {
+            let words = text::quoted(words);
+            format!("the seller took the payment and answered {status}: {words}")
+        }
         None => format!("the seller took the payment and answered {status} without a reason"),
     };
     Error::new(ErrorKind::Rejected, message)

@@ -217,7 +217,8 @@ fn refund_request(headers: &HeaderMap) -> Option<String> {
                 .any(is_refund_request)
                 .then_some(target)
         })?;
-    (target.len() <= LONGEST_LINK).then(|| text::without_long_hex(target.to_owned()))
+    (target.len() <= LONGEST_LINK)
+        .then(|| text::without_long_hex(text::struck(target).into_owned()))
 }
 
 fn is_refund_request(parameter: &str) -> bool {

@@ -14,6 +14,7 @@ use crate::ledger::{Purchase, PurchaseKey, Resumption, SellerAnswer, State, Tran
 use crate::money::TokenAmount;
 use crate::request::PurchaseRequest;
 use crate::telemetry::{EventKind, PurchaseEvents};
+use crate::text;
 use crate::x402;
 use crate::x402::{Receipt, SignedPayment};
 
@@ -202,6 +203,7 @@ impl Payer {
             settled,
             delivered,
             settled_early: false,
+            query: text::current(),
         })
     }
 }

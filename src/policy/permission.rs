@@ -174,7 +174,7 @@ impl Policy {
             "no permission of the policy covers {} {}{} ({}, {})",
             request.method(),
             request.origin(),
-            request.url().path(),
+            crate::text::shown_path(request.url().path()),
             by("agent", agent),
             by("tag", request.tag_name()),
         );

@@ -2,6 +2,7 @@
 //!
 //! * [`paywall`]: a seller with one report for sale, and a client that buys it.
 //! * [`wallet_harness`]: a wallet under a policy, without a seller and without HTTP.
+//! * [`scripted`]: a seller whose answers a test writes byte by byte.
 //! * [`tool_server`]: an MCP server with paid tools.
 
 #![expect(
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod imagined_payment;
 pub mod paywall;
 pub mod recorder;
+pub mod scripted;
 pub mod signatures;
 pub mod test_offer;
 pub mod tokens;
