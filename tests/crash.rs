@@ -158,7 +158,7 @@ fn child() {
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
-                    .without_default_limits()
+                    .unlimited()
                     .lifetime(limit),
             )
             .ledger(ledger)

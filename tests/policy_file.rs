@@ -23,10 +23,10 @@ use bursar_tests::wallet_harness::{WalletHarness, settle};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 
-/// A policy for Base with this text, and without the default limits.
+/// A policy for Base with this text, without the default limits and without the need for others.
 fn bare(text: &str) -> Policy {
     policy(&format!(
-        "version = 1\nnetworks = [\"base\"]\ndefault_limits = false\n{text}"
+        "version = 1\nnetworks = [\"base\"]\nunlimited = true\n{text}"
     ))
 }
 
@@ -190,6 +190,7 @@ fn defaults_stand_unless_replaced_or_dropped() {
     assert_eq!(file("")[..3], defaults);
     assert_eq!(file("default_limits = true")[..3], defaults);
     assert!(file("default_limits = false").is_empty());
+    assert!(file("unlimited = true").is_empty());
     let replaced = file("global.per_payment = \"0.01 USD\"");
     assert!(replaced.contains(&"global per payment: 0.01 USD".to_owned()));
     assert!(!replaced.contains(&"global per payment: 0.10 USD".to_owned()));
@@ -749,7 +750,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
         (
             "\n  |lifetime = \"1 USD\"",
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
-             `default_limits`, `approval_timeout`, `refusal_pause`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
+             `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
              `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
         ),

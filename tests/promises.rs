@@ -335,7 +335,7 @@ async fn a_stop_does_not_make_failures_of_refusals() {
 async fn one_transaction_makes_room_once() {
     let limited = Policy::new()
         .allow_network("base-sepolia")
-        .without_default_limits()
+        .unlimited()
         .lifetime(usd!("0.02"))
         .refunds_make_room();
     let client = client()

@@ -58,7 +58,7 @@ impl World {
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
-                    .without_default_limits()
+                    .unlimited()
                     .lifetime(usd!("0.01")),
             )
             .clock(clock.clone())
@@ -315,7 +315,7 @@ async fn the_evidence_of_a_failed_purchase_is_whole_and_holds_no_signature() {
         .policy(
             Policy::new()
                 .allow_network("base-sepolia")
-                .without_default_limits()
+                .unlimited()
                 .lifetime(usd!("0.01")),
         )
         .build()

@@ -69,6 +69,16 @@ impl Builder<'_> {
         if content(file.default_limits.as_ref()) == Some(&false) {
             policy = policy.without_default_limits();
         }
+        if is_set(file.unlimited.as_ref()) {
+            if is_set(file.default_limits.as_ref()) {
+                let at = place(file.unlimited.as_ref()).unwrap_or_default();
+                self.mistakes.add(
+                    at,
+                    "`unlimited` removes the default limits; delete `default_limits`",
+                );
+            }
+            policy = policy.unlimited();
+        }
         if is_set(file.store_queries.as_ref()) {
             policy = policy.store_queries();
         }

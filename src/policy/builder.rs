@@ -187,7 +187,7 @@ macro_rules! setting_methods {
 
         /// Limits how often the same request (method, URL and body) is bought in a rolling window.
         ///
-        /// More purchases look like a loop in the program. The default is 30 per minute.
+        /// More purchases look like a loop in the program. The default is 30 per minute. Only this method changes it.
         #[must_use]
         pub fn loop_guard(mut self, window: Duration, max: u32) -> Self {
             self.settings_mut().repeats = Some((window, max));
@@ -197,7 +197,7 @@ macro_rules! setting_methods {
         /// Stops paying an origin after this number of failures in a rolling window.
         ///
         /// A failure is a payment that is settled or unresolved and was answered by an error status or not
-        /// at all. The default is 3 failures in 10 minutes.
+        /// at all. The default is 3 failures in 10 minutes. Only this method changes it.
         #[must_use]
         pub fn circuit_breaker(mut self, window: Duration, failures: u32) -> Self {
             self.settings_mut().breaker = Some((window, failures));
@@ -317,10 +317,37 @@ impl Policy {
         self
     }
 
-    /// Removes the default limits. Only the limits that you set remain.
+    /// Removes the default limits on amounts and on the number of payments. Set a limit for one payment and one
+    /// over time in their place.
+    ///
+    /// Without these two, [`check`](Self::check) returns [`PolicyError::Unlimited`]. If they are set for some
+    /// scopes only, such as one tag, bursar denies the payments of other scopes. The
+    /// [loop guard](Self::loop_guard) and the [circuit breaker](Self::circuit_breaker) remain; they have settings
+    /// of their own.
+    ///
+    /// ```
+    /// use bursar::policy::PolicyError;
+    /// use bursar::{Policy, usd};
+    ///
+    /// let policy = Policy::new().allow_network("base").without_default_limits();
+    /// assert_eq!(policy.check(), Err(PolicyError::Unlimited));
+    /// policy.per_payment(usd!("1")).per_month(usd!("200")).check()?;
+    /// # Ok::<(), PolicyError>(())
+    /// ```
     #[must_use]
     pub const fn without_default_limits(mut self) -> Self {
         self.defaults = false;
+        self
+    }
+
+    /// Removes the default limits, and allows payments in dollars that no limit holds.
+    ///
+    /// The loop guard and the circuit breaker remain. A token without a dollar value still needs limits in its own
+    /// units.
+    #[must_use]
+    pub const fn unlimited(mut self) -> Self {
+        self.defaults = false;
+        self.unlimited = true;
         self
     }
 

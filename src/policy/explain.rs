@@ -106,10 +106,13 @@ impl Explanation {
         let rules = policy
             .judge(facts)
             .into_iter()
+            // This rule is about policies without the default limits.
+            .filter(|(rule, _)| *rule != Rule::Unlimited || !policy.defaults)
             .map(|(rule, denial)| Answer {
                 name: rule.name().to_owned(),
                 rule,
-                detail: None,
+                detail: (rule == Rule::Unlimited && policy.unlimited)
+                    .then(|| "the policy is unlimited".to_owned()),
                 denial,
             });
         let limits = statuses.into_iter().map(Answer::from);

@@ -55,7 +55,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// payments. The defaults are $0.10 per payment, $5 per rolling day, $1 of unresolved payments, 60
 /// payments per minute, 30 identical requests per minute, and no more payments to an origin after 3
 /// undelivered payments within 10 minutes. A limit of the same kind on all payments, in dollars,
-/// replaces its default. [`without_default_limits`](Self::without_default_limits) removes all defaults.
+/// replaces its default. [`without_default_limits`](Self::without_default_limits) removes the default limits
+/// on amounts and on the number of payments.
 /// bursar pays on no network until you allow one.
 ///
 /// ```
@@ -82,6 +83,7 @@ pub struct Policy {
     hosts: Vec<(HostMatch, HostSettings)>,
     everywhere: HostSettings,
     defaults: bool,
+    unlimited: bool,
     queries_stored: bool,
     approval_time: Duration,
     refusal_pause: Duration,
@@ -158,6 +160,7 @@ impl Policy {
             hosts: Vec::new(),
             everywhere: HostSettings::default(),
             defaults: true,
+            unlimited: false,
             queries_stored: false,
             approval_time: APPROVAL_TIME,
             refusal_pause: REFUSAL_PAUSE,
@@ -174,7 +177,9 @@ impl Policy {
     /// # Errors
     /// Returns the first mistake of the builder. Also returns an error if no network is allowed, if test
     /// networks and networks with real money are mixed without [`mix_testnets`](Self::mix_testnets), if a
-    /// validity is too short to settle, or if a token of a limit is not registered.
+    /// validity is too short to settle, if a token of a limit is not registered, if the loop guard or the circuit
+    /// breaker has a window of no length, or if there are no default limits, no limit per payment and over time, and
+    /// no [`unlimited`](Self::unlimited).
     pub fn check(&self) -> Result<(), PolicyError> {
         if let Some(error) = self.errors.first() {
             return Err(error.clone());
@@ -182,16 +187,20 @@ impl Policy {
         if self.networks.is_empty() {
             return Err(PolicyError::NoNetwork);
         }
-        let settings = self
-            .hosts
-            .iter()
-            .map(|(_, settings)| settings)
-            .chain([&self.everywhere]);
-        if settings
-            .filter_map(|settings| settings.max_validity)
-            .any(|validity| validity < SHORTEST_VALIDITY)
-        {
-            return Err(PolicyError::Validity);
+        for settings in self.all_settings() {
+            if settings
+                .max_validity
+                .is_some_and(|validity| validity < SHORTEST_VALIDITY)
+            {
+                return Err(PolicyError::Validity);
+            }
+            let mut brakes = [settings.repeats, settings.breaker].into_iter().flatten();
+            if brakes.any(|(window, _)| window.is_zero()) {
+                return Err(PolicyError::EmptyWindow);
+            }
+        }
+        if !self.defaults && !self.unlimited && !rules::limits_both(self.limits.iter()) {
+            return Err(PolicyError::Unlimited);
         }
         self.mixture()
             .or_else(|| self.stranger())
@@ -293,12 +302,13 @@ impl Policy {
 
     /// Returns whether the terms of any origin are remembered.
     pub(crate) fn remembers_terms(&self) -> bool {
-        let mut all = self
-            .hosts
-            .iter()
-            .map(|(_, settings)| settings)
-            .chain([&self.everywhere]);
-        all.any(|settings| settings.remember_terms.is_some())
+        self.all_settings()
+            .any(|settings| settings.remember_terms.is_some())
+    }
+
+    fn all_settings(&self) -> impl Iterator<Item = &HostSettings> {
+        let hosts = self.hosts.iter().map(|(_, settings)| settings);
+        hosts.chain([&self.everywhere])
     }
 
     /// Returns how long the terms of this origin are used for a first request, or `None` if never.
@@ -414,6 +424,12 @@ pub enum PolicyError {
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,
+    /// The policy has no default limits and limits nothing in their place.
+    #[error(
+        "without the default limits, a policy needs a limit for one payment (`per_payment`) and one over time \
+         (such as `per_day` or `lifetime`), or `unlimited`"
+    )]
+    Unlimited,
     /// An amount in a token that is not in the policy's registry.
     #[error("the policy has an amount of {asset} ({}), which its registry does not hold so; register the token with it", asset.address())]
     Asset {

@@ -22,7 +22,7 @@ use bursar::{Denial, Policy, Timestamp};
 
 /// Returns a policy that permits Base and has no limits.
 fn bare() -> Policy {
-    Policy::new().allow_network("base").without_default_limits()
+    Policy::new().allow_network("base").unlimited()
 }
 
 /// Checks every field of a denial by a limit. `amounts` are the limit, the used part of it and the asked amount.

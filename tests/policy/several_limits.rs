@@ -154,7 +154,7 @@ async fn a_default_is_replaced_by_its_kind_on_everything_in_dollars_alone() {
         "0.10 USD"
     );
 
-    let wallet = WalletHarness::new(Policy::new().allow_network("base").without_default_limits());
+    let wallet = WalletHarness::new(Policy::new().allow_network("base").unlimited());
     wallet.hold(&offer("1000000")).await;
 }
 
