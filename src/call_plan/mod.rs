@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::money::Usd;
 
-pub(crate) use comparison::{CallCost, RecordedCall};
+pub(crate) use comparison::{CallCost, Calls, RecordedCall};
 pub use comparison::{Comparison, Month};
 
 /// The prices of an API key's provider for one calendar month (UTC).
@@ -83,6 +83,13 @@ impl CallPlan {
     /// Returns whether every call has the same price.
     pub(crate) fn is_flat(&self) -> bool {
         self.included == 0 && self.tiers.is_empty()
+    }
+
+    /// Returns the number of calls in a month after which the price does not change any more.
+    pub(crate) fn last_change(&self) -> u64 {
+        self.stretches()
+            .next_back()
+            .map_or(0, |stretch| stretch.after)
     }
 
     /// Returns the price of the next call after `calls` calls in a month, without the fee.

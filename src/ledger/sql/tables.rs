@@ -1,7 +1,7 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
 /// The version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 8;
+pub(in crate::ledger) const VERSION: i64 = 9;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
 /// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
@@ -72,7 +72,7 @@ CREATE TABLE purchases (
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
     WHERE live = 1 AND state <> 'settled' AND state <> 'api_call';
-CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
+CREATE INDEX by_credential ON purchases (credential, live, reserved_at, seq) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;
