@@ -294,6 +294,11 @@ mod tests {
         }
 
         #[test]
+        fn no_price_changes_after_the_last_change(plan in plans(), calls in 0_u64..60) {
+            prop_assert_eq!(plan.next_call(calls.min(plan.last_change())), plan.next_call(calls));
+        }
+
+        #[test]
         fn the_plan_wins_from_the_first_smaller_bill(plan in plans(), paid in 0_u64..400, payments in 1_u64..20) {
             let cheaper = |calls: u64| bill(&plan, calls) * payments < calls * paid;
             let naive = (1..300).find(|calls| cheaper(*calls));

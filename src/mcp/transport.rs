@@ -568,7 +568,7 @@ mod tests {
             (error.kind(), error.retry_after(), error.status()),
             (
                 ErrorKind::Transport,
-                Some(std::time::Duration::from_secs(7)),
+                Some(Duration::from_secs(7)),
                 Some(StatusCode::SERVICE_UNAVAILABLE)
             )
         );

@@ -3,6 +3,7 @@
 //! * [`paywall`]: a seller with one report for sale, and a client that buys it.
 //! * [`wallet_harness`]: a wallet under a policy, without a seller and without HTTP.
 //! * [`tool_server`]: an MCP server with paid tools.
+//! * [`endless_tools`]: an MCP server whose lists have no end.
 
 #![expect(
     missing_docs,
@@ -19,6 +20,9 @@
 )]
 
 pub mod clock;
+#[cfg(feature = "mcp")]
+#[expect(clippy::exhaustive_enums, reason = "only tests use it")]
+pub mod endless_tools;
 pub mod imagined_payment;
 pub mod paywall;
 pub mod signatures;
