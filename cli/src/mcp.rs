@@ -1,5 +1,7 @@
 //! `bursar mcp tools` and `bursar mcp call`: paid tools of MCP servers.
 
+use std::time::Duration;
+
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::text::{json, quoted, visible};
@@ -17,6 +19,11 @@ use crate::payment::{Authorization, Receipt, prefix};
 use crate::policies::{self, Allowance};
 use crate::problem::Problem;
 use crate::{output, pay, quote, wallet};
+
+/// How long a server may take to open a session, unless --timeout is set.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most tools whose prices --ask asks for.
+const MOST_ASKED: usize = 100;
 
 /// A session with an MCP server.
 struct Session {
@@ -36,8 +43,15 @@ impl Session {
         let url = args.url.as_str();
         let client = client.build()?;
         let transport = mcp::connect(&client, url)?;
-        let service = ().serve(transport).await;
-        let service = service.map_err(|error| {
+        let limit = args.timeout.unwrap_or(OPEN_TIMEOUT);
+        let opened = tokio::time::timeout(limit, ().serve(transport)).await;
+        let opened = opened.map_err(|_| {
+            let seconds = limit.as_secs_f32();
+            Failure::failed(format!(
+                "the server opens no MCP session within {seconds} s"
+            ))
+        })?;
+        let service = opened.map_err(|error| {
             let place = args.url.origin().ascii_serialization();
             failure(
                 &error,
@@ -55,8 +69,11 @@ impl Session {
     }
 
     async fn list(&self) -> Result<Vec<Tool>, Failure> {
-        let listed = self.service.list_all_tools().await;
-        listed.map_err(|error| failure(&error, "the server cannot list its tools"))
+        self.tools.list_tools().await.map_err(|error| {
+            let failure = Failure::from(error);
+            let message = format!("{}; bursar cannot list the tools", failure.message);
+            Failure { message, ..failure }
+        })
     }
 
     /// Ends the session. A server that does not answer is no failure.
@@ -81,10 +98,14 @@ fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
-    let mut rows = Vec::new();
+    let (mut rows, mut asked) = (Vec::new(), 0_usize);
     for tool in session.list().await? {
         let price = match mcp::listed_price(&tool) {
+            ListedPrice::Unknown | ListedPrice::Paid if args.ask && asked >= MOST_ASKED => {
+                Some(format!("unknown: --ask asks for {MOST_ASKED} prices"))
+            }
             ListedPrice::Unknown | ListedPrice::Paid if args.ask => {
+                asked = asked.saturating_add(1);
                 Some(price(&session.tools, &tool).await)
             }
             ListedPrice::Unknown => None,

@@ -10,7 +10,7 @@ use super::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite::Sqlite;
 use super::{
-    Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
+    Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
     Transition, Verification,
 };
 use crate::clock::Timestamp;
@@ -94,9 +94,23 @@ impl Backend {
         dispatch!(self, database => database.purchase(purchase))
     }
 
-    /// Returns the purchases that pass the filter, oldest first.
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        dispatch!(self, database => database.purchases(filter))
+    /// Returns the oldest purchases that pass the filter, at most [`PAGE`](super::filter::PAGE).
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        dispatch!(self, database => database.page(filter))
+    }
+
+    /// Returns the number of the purchase before the `last` newest ones that pass the filter.
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        dispatch!(self, database => database.before_last(filter, last))
+    }
+
+    /// Counts the calls with an API key.
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        dispatch!(self, database => database.calls(calls))
     }
 
     /// Checks every event and every purchase.

@@ -67,6 +67,32 @@ pub fn write_csv<'a>(
     mut out: impl Write,
 ) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
+    write_csv_rows(purchases, out)
+}
+
+/// Writes purchases as CSV without the header line. Use it after [`write_csv`] for the next
+/// [pages](super::Ledger::pages).
+///
+/// # Errors
+/// Returns the error of `out`.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use bursar::ledger::{Filter, write_csv, write_csv_rows};
+/// use bursar::Ledger;
+///
+/// write_csv([], std::io::stdout())?;
+/// let mut pages = Ledger::memory().pages(&Filter::all());
+/// while let Some(purchases) = pages.next().await? {
+///     write_csv_rows(&purchases, std::io::stdout())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn write_csv_rows<'a>(
+    purchases: impl IntoIterator<Item = &'a Purchase>,
+    mut out: impl Write,
+) -> io::Result<()> {
     for purchase in purchases {
         out.write_all(line(&fields(purchase)).as_bytes())?;
     }

@@ -49,8 +49,8 @@ pub(crate) use crate::eip3009::{nonce, random_hex};
 pub use error::LedgerError;
 pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
 pub(crate) use export::line as csv_line;
-pub use export::{write_csv, write_jsonl};
-pub use filter::Filter;
+pub use export::{write_csv, write_csv_rows, write_jsonl};
+pub use filter::{Filter, Pages};
 pub use freeze::Freeze;
 pub use key::PurchaseKey;
 pub(crate) use purchase::NewPurchase;
@@ -60,6 +60,7 @@ pub use refund::Refund;
 pub(crate) use reservation::{Reservation, Reserved, Resumption, Terms};
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
+pub(crate) use usage::Calls;
 pub use verification::{LedgerFault, Verification};
 
 use backend::Backend;
@@ -344,6 +345,8 @@ impl Ledger {
 
     /// Returns the purchases that pass the filter, oldest first.
     ///
+    /// All of them are in memory then. Use [`pages`](Self::pages) if there can be many.
+    ///
     /// # Errors
     /// Returns an error if the ledger cannot be read.
     ///
@@ -361,8 +364,18 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let mut pages = self.pages(filter);
+        let mut purchases = Vec::new();
+        while let Some(page) = pages.next().await? {
+            purchases.extend(page);
+        }
+        Ok(purchases)
+    }
+
+    /// Counts the calls with an API key that the seller did not turn away.
+    pub(crate) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
         self.record_pending().await?;
-        self.backend.purchases(filter).await
+        self.backend.calls(calls).await
     }
 
     /// Looks the purchase up, checks every limit and holds the amount, in one atomic step.

@@ -434,7 +434,7 @@ impl Transport for PaidToolCall<'_> {
 }
 
 /// The error of a call without an answer. An error of bursar's own client says more than rmcp's.
-fn failed(error: ServiceError) -> Error {
+pub(super) fn failed(error: ServiceError) -> Error {
     if let Some(inner) = super::error(&error) {
         return inner;
     }

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::Credential;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{
-    Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+    Calls, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, Terms, Transition,
 };
 use crate::money::Usd;
 use crate::money::{Asset, TokenAmount};
@@ -88,15 +88,13 @@ impl Payer {
         if plan.is_flat() {
             return Ok(plan.next_call(0));
         }
-        let calls = Filter {
-            since: Some(now.start_of_month()),
-            credential: Some(credential.name().to_owned()),
-            state: Some(State::ApiCall),
-            ..Filter::all()
+        let calls = Calls {
+            credential: credential.name(),
+            since: now.start_of_month(),
+            before: seq,
+            most: plan.last_change(),
         };
-        let calls = self.inner.ledger.purchases(&calls).await?;
-        let before = calls.iter().filter(|call| call.seq < seq).count();
-        Ok(plan.next_call(u64::try_from(before).unwrap_or(u64::MAX)))
+        Ok(plan.next_call(self.inner.ledger.calls(&calls).await?))
     }
 
     /// Records a call before it is made, because it costs as soon as it reaches the seller.

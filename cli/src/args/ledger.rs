@@ -29,7 +29,7 @@ pub(crate) struct LedgerShow {
     /// Show purchases since this date (UTC), or since this time in RFC 3339
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
-    /// Show purchases from this host, such as api.example.com
+    /// Show purchases from this host, or from a pattern such as *.example.com
     #[arg(long)]
     pub(crate) host: Option<String>,
     /// Show purchases in this state, such as unresolved

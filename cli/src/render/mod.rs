@@ -7,6 +7,9 @@ mod table;
 use bursar::report::{Group, Report, Sum};
 use bursar::text::visible_lines;
 
+/// The name of the sums of all groups that a report does not list.
+const OTHERS: &str = "(others)";
+
 /// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped.
 pub(crate) fn table(report: &Report, columns: Option<u16>) -> String {
     table::write(report, columns)

@@ -8,6 +8,7 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
+mod pages;
 mod proved;
 mod purchases;
 mod resumed;
@@ -21,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
 use self::limits::*;
+use self::pages::*;
 use self::proved::*;
 use self::purchases::*;
 use self::resumed::*;
@@ -329,6 +331,10 @@ conformance! {
     refunds_are_booked_once_and_make_room_if_they_may
     repeats_and_failures_are_counted
     what_the_chain_must_be_asked_about_is_found
+    pages_name_each_purchase_once_and_in_order
+    a_host_or_a_pattern_selects_purchases
+    an_id_is_found_under_each_payer
+    calls_of_a_key_are_counted_without_the_refused_ones
 }
 
 /// Origin, network, payee, tag, agent.

@@ -14,9 +14,10 @@ use alloy::primitives::{Address, B256, U256};
 
 use self::index::{Index, Scoped};
 use self::store::Store;
+use super::filter::PAGE;
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{
@@ -111,18 +112,34 @@ impl Memory {
         Ok(self.lock().find(purchase).cloned())
     }
 
-    pub(super) fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+    pub(super) fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let store = self.lock();
-        let mut found: Vec<Purchase> = store
-            .purchases()
-            .iter()
-            .filter(|purchase| filter.passes(purchase))
-            .cloned()
-            .collect();
-        if let Some(last) = filter.last {
-            found.drain(..found.len().saturating_sub(last));
-        }
-        Ok(found)
+        let found = store
+            .after(filter.after)
+            .filter(|purchase| filter.passes(purchase));
+        Ok(found.take(PAGE).cloned().collect())
+    }
+
+    pub(super) fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        let store = self.lock();
+        let mut newest_first = store
+            .after(None)
+            .rev()
+            .filter(|purchase| filter.passes(purchase));
+        Ok(newest_first.nth(last).map(|purchase| purchase.seq))
+    }
+
+    pub(super) fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let store = self.lock();
+        let counted = store
+            .calls(calls.credential, calls.since)
+            .filter(|call| call.seq < calls.before)
+            .take(usize::try_from(calls.most).unwrap_or(usize::MAX));
+        Ok(u64::try_from(counted.count()).unwrap_or(u64::MAX))
     }
 
     /// There are no events, so the chain of hashes is empty.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use alloy::primitives::{Address, B256};
 
 use super::index::Index;
+use crate::clock::Timestamp;
 use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
 use crate::limit::LimitCheck;
 use crate::money::Network;
@@ -21,6 +22,8 @@ pub(super) struct Store {
     /// Purchases that are reserved, including holds that lapsed.
     held: Places,
     undelivered_by_request: HashMap<B256, Places>,
+    /// The calls by the name of their API key and their time, without those that were turned away.
+    calls: HashMap<String, BTreeSet<(Timestamp, usize)>>,
     /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     index: Index,
@@ -36,6 +39,24 @@ struct Bought {
 impl Store {
     pub(super) fn purchases(&self) -> &[Purchase] {
         &self.purchases
+    }
+
+    /// Returns the purchases with a higher number, oldest first.
+    pub(super) fn after(&self, seq: Option<u64>) -> impl DoubleEndedIterator<Item = &Purchase> {
+        let place = usize::try_from(seq.unwrap_or(0)).unwrap_or(usize::MAX);
+        self.purchases.get(place..).unwrap_or_default().iter()
+    }
+
+    /// Returns the calls with an API key since this time.
+    pub(super) fn calls(
+        &self,
+        credential: &str,
+        since: Timestamp,
+    ) -> impl Iterator<Item = &Purchase> {
+        let calls = self.calls.get(credential).into_iter();
+        calls
+            .flat_map(move |calls| calls.range((since, 0)..))
+            .filter_map(|(_, place)| self.purchases.get(*place))
     }
 
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
@@ -117,6 +138,7 @@ impl Store {
                 self.unlist(place);
             }
         }
+        self.list_call(place, &purchase);
         if purchase.state == State::Reserved {
             self.held.insert(place);
         }
@@ -147,6 +169,19 @@ impl Store {
                 self.by_key.insert(purchase.key(), place);
                 self.purchases.push(purchase);
             }
+        }
+    }
+
+    fn list_call(&mut self, place: usize, purchase: &Purchase) {
+        let Some(credential) = &purchase.credential else {
+            return;
+        };
+        let calls = self.calls.entry(credential.clone()).or_default();
+        if let Some(known) = self.purchases.get(place) {
+            calls.remove(&(known.reserved_at, place));
+        }
+        if is_bought(purchase) {
+            calls.insert((purchase.reserved_at, place));
         }
     }
 

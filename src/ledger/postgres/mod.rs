@@ -27,7 +27,7 @@ use super::hash_chain::{Audit, Head};
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
     Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
@@ -199,9 +199,29 @@ impl Postgres {
         rows.first().map(row::purchase).transpose()
     }
 
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let rows = self.database.rows(query::purchases(filter)).await?;
-        rows.iter().rev().map(row::purchase).collect()
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let rows = self.database.rows(query::page(filter)).await?;
+        rows.iter().map(row::purchase).collect()
+    }
+
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        self.number(query::before_last(filter, last)).await
+    }
+
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let counted = self.number(query::calls("purchases", calls)).await?;
+        Ok(counted.unwrap_or(0))
+    }
+
+    /// Returns the `seq` of the first row of a query.
+    async fn number(&self, query: Query) -> Result<Option<u64>, LedgerError> {
+        let rows = self.database.rows(query).await?;
+        let first = rows.first();
+        first.map(|row| Cells::of(row)?.integer("seq")).transpose()
     }
 }
 

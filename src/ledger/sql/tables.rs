@@ -72,7 +72,7 @@ CREATE TABLE purchases (
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
     WHERE live = 1 AND state <> 'settled' AND state <> 'api_call';
-CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
+CREATE INDEX by_credential ON purchases (credential, live, reserved_at, seq) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;

@@ -2,6 +2,7 @@
 
 mod file;
 mod known;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod writer;
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -19,14 +21,15 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use self::file::{File, Line};
+use self::reader::Reader;
 use self::view::View;
 use self::writer::{Job, Read, Sync, Write};
 use super::hash_chain::Audit;
 use super::sql::query::{self, Query};
-use super::sql::row;
+use super::sql::row::{self, Cells};
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -34,6 +37,8 @@ use crate::limit::{LimitCheck, LimitStatus};
 /// A handle on the thread that reads and writes the file.
 #[derive(Clone)]
 pub(super) struct Sqlite {
+    /// The thread for long reads. `None` for a database in memory.
+    reader: Option<Arc<Reader>>,
     jobs: Sender<Job>,
 }
 
@@ -45,16 +50,17 @@ impl Sqlite {
         worker
             .spawn(move || writer::serve(connection, &queue))
             .map_err(LedgerError::store)?;
-        Ok(Self { jobs })
+        let reader = Reader::new(path).map(Arc::new);
+        Ok(Self { reader, jobs })
     }
 
-    /// Clients can pay meanwhile, except during the last step, which adds up all totals again.
+    /// Clients can pay meanwhile.
     pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
         let mut audit = Audit::new(noted);
         let mut last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .read(move |connection| {
+                .read_long(move |connection| {
                     let events = query::events_after(seq);
                     let last = inspect(connection, events, |row| audit.event(row))?;
                     Ok((audit, last))
@@ -64,14 +70,14 @@ impl Sqlite {
         last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .read(move |connection| {
+                .read_long(move |connection| {
                     let purchases = query::purchases_after(seq);
                     let last = inspect(connection, purchases, |row| audit.purchase(row))?;
                     Ok((audit, last))
                 })
                 .await?;
         }
-        for total in self.read(recount).await? {
+        for total in self.read_long(recount).await? {
             audit.fault(LedgerFault::TotalChanged { total });
         }
         Ok(audit.close())
@@ -87,6 +93,23 @@ impl Sqlite {
         self.jobs
             .send(Job::Read(job))
             .map_err(|_| thread_stopped())?;
+        answered.await.map_err(|_| thread_stopped())?
+    }
+
+    /// Runs `work` on the thread for long reads, so that no payment waits for it.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let Some(reader) = &self.reader else {
+            return self.read(work).await;
+        };
+        let (answer, answered) = oneshot::channel();
+        reader.send(Box::new(move |connection| {
+            if !answer.is_closed() {
+                drop(answer.send(connection.and_then(work)));
+            }
+        }))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -180,10 +203,36 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let filter = filter.clone();
-        self.read(move |connection| select(connection, &filter))
-            .await
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let page = query::page(filter);
+        let work = move |connection: &mut Connection| file::read(connection, page);
+        if filter.is_short() {
+            self.read(work).await
+        } else {
+            self.read_long(work).await
+        }
+    }
+
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        let before_last = query::before_last(filter, last);
+        let work = move |connection: &mut Connection| number(connection, before_last);
+        if filter.is_short() {
+            self.read(work).await
+        } else {
+            self.read_long(work).await
+        }
+    }
+
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let calls = query::calls("purchases INDEXED BY by_credential", calls);
+        let counted = self
+            .read(move |connection| number(connection, calls))
+            .await?;
+        Ok(counted.unwrap_or(0))
     }
 }
 
@@ -274,10 +323,9 @@ fn examine(
     )?)
 }
 
-fn select(connection: &Connection, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-    let mut purchases = file::read(connection, query::purchases(filter))?;
-    purchases.reverse();
-    Ok(purchases)
+/// Returns the `seq` of the first row of a query.
+fn number(connection: &Connection, query: Query) -> Result<Option<u64>, LedgerError> {
+    file::first(connection, query, |line| Cells::of(line)?.integer("seq"))
 }
 
 /// Returns the names of the totals that differ from the sums of their purchases. Reads all of them

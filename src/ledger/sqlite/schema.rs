@@ -17,13 +17,13 @@ use crate::ledger::sql::scope::create_indices;
 use crate::ledger::sql::tables::{TABLES, VERSION};
 
 /// The time that a call waits for another process that is writing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Identifies a SQLite file as a ledger of bursar: `burs` in ASCII.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Every scope with every window has a statement of its own.
 const STATEMENTS_KEPT: usize = 128;
-const IN_MEMORY: &str = ":memory:";
+pub(super) const IN_MEMORY: &str = ":memory:";
 
 /// The database itself refuses to delete rows and to change events.
 const TRIGGERS: &str = "

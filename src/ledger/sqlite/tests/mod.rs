@@ -3,6 +3,7 @@
 mod damage;
 mod events;
 mod opening;
+mod reading;
 mod sharing;
 
 use std::fs;

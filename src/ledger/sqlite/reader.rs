@@ -1,0 +1,122 @@
+//! A second connection to the file for long reads, on a thread of its own. No payment waits for them.
+//!
+//! The connection is open while it is used, and for a moment after that.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
+
+use super::failed;
+use super::schema::{IN_MEMORY, WRITE_TIMEOUT};
+use crate::ledger::LedgerError;
+
+/// How long an unused connection stays open.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A read, which gets the connection or the error of opening it.
+pub(super) type LongRead = Box<dyn FnOnce(Result<&mut Connection, LedgerError>) + Send>;
+
+/// A handle on the thread, which starts with the first read. Dropping it ends a read that runs, and waits for the thread.
+pub(super) struct Reader {
+    path: PathBuf,
+    thread: Mutex<Option<(Sender<LongRead>, JoinHandle<()>)>>,
+    running: Running,
+}
+
+/// Ends the read that runs.
+type Running = Arc<Mutex<Option<InterruptHandle>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reader {
+    /// Returns a reader of the file. A database in memory has one connection only.
+    pub(super) fn new(path: &Path) -> Option<Self> {
+        (path != Path::new(IN_MEMORY)).then(|| Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            thread: Mutex::default(),
+            running: Arc::default(),
+        })
+    }
+
+    pub(super) fn send(&self, read: LongRead) -> Result<(), LedgerError> {
+        let mut thread = lock(&self.thread);
+        let unsent = match &*thread {
+            Some((reads, _)) => match reads.send(read) {
+                Ok(()) => return Ok(()),
+                // The thread ended by a panic.
+                Err(unsent) => unsent.0,
+            },
+            None => read,
+        };
+        let (reads, queue) = channel();
+        let (path, running) = (self.path.clone(), Arc::clone(&self.running));
+        let handle = thread::Builder::new()
+            .name("bursar-ledger-reads".to_owned())
+            .spawn(move || serve(&path, &queue, &running))
+            .map_err(LedgerError::store)?;
+        reads.send(unsent).map_err(|_| super::thread_stopped())?;
+        *thread = Some((reads, handle));
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let Some((reads, handle)) = lock(&self.thread).take() else {
+            return;
+        };
+        drop(reads);
+        // Nobody waits for the reads that are left: each caller has a handle of the ledger.
+        if let Some(running) = &*lock(&self.running) {
+            running.interrupt();
+        }
+        if handle.thread().id() != thread::current().id() {
+            drop(handle.join());
+        }
+    }
+}
+
+fn serve(path: &Path, queue: &Receiver<LongRead>, running: &Running) {
+    while let Ok(first) = queue.recv() {
+        let mut connection = match open(path) {
+            Ok(connection) => connection,
+            Err(error) => {
+                first(Err(error));
+                continue;
+            }
+        };
+        *lock(running) = Some(connection.get_interrupt_handle());
+        first(Ok(&mut connection));
+        let ended = loop {
+            match queue.recv_timeout(IDLE) {
+                Ok(read) => read(Ok(&mut connection)),
+                Err(ended) => break ended,
+            }
+        };
+        *lock(running) = None;
+        if ended == RecvTimeoutError::Disconnected {
+            return;
+        }
+    }
+}
+
+/// Opens the file that the ledger has open. The connection could write, so that SQLite writes the log back if this is
+/// the last connection.
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(WRITE_TIMEOUT).map_err(failed)?;
+    connection
+        .execute_batch(
+            "PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048; \
+             PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;",
+        )
+        .map_err(failed)?;
+    Ok(connection)
+}
