@@ -10,7 +10,7 @@ use super::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite::Sqlite;
 use super::{
-    Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
+    Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption,
     Transition, Verification,
 };
 use crate::clock::Timestamp;
@@ -61,10 +61,7 @@ impl Backend {
     }
 
     /// Gives the oldest purchase that can be resumed to one of the callers that ask for it.
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         dispatch!(self, database => database.resume(wanted))
     }
 

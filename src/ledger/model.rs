@@ -304,7 +304,9 @@ impl World {
         let proved = valid_before <= self.now && !self.used().contains(&nonce);
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
-            let (valid_before, proof) = (Some(valid_before), "{}".to_owned());
+            // Bought again under the same nonce.
+            let proof = r#"{"not_settled":{"kind":"expired"}}"#;
+            let (valid_before, proof) = (Some(valid_before), proof.to_owned());
             let released = Transition::ReleasedByProof {
                 nonce,
                 valid_before,
@@ -396,9 +398,6 @@ impl World {
                     payer,
                     fingerprint,
                     origin,
-                    tag: None,
-                    agent: None,
-                    max: None,
                     now,
                     until,
                 };

@@ -71,8 +71,7 @@ impl Ledger {
         };
         let mut purchases = self.purchases(&unproven).await?;
         let now = self.now();
-        purchases
-            .retain(|purchase| purchase.presenter_lease_until <= now || !purchase.is_unresolved());
+        purchases.retain(|purchase| !purchase.is_leased(now) || !purchase.is_unresolved());
         let mut reconciled = Vec::with_capacity(purchases.len());
         for purchases in purchases.chunks(AT_ONCE) {
             for (purchase, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {

@@ -1,7 +1,7 @@
 //! Building a payer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use alloy::primitives::Address;
 
@@ -192,6 +192,7 @@ impl PayerBuilder {
                 observer: self.observer,
                 terms: TermsCache::default(),
                 refusals: Refusals::default(),
+                approved: Mutex::default(),
             }),
         }
     }

@@ -19,16 +19,17 @@ mod retry;
 mod terms_cache;
 mod transport;
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 
 pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
 pub use payment::{Outcome, Payment};
-pub(crate) use present::{PaidCall, SAME_REQUEST, SignedTerms, present};
+pub(crate) use present::{PaidCall, SignedTerms, present, same_request};
 pub(crate) use reply::ReplyHead;
 #[cfg(feature = "mcp")]
 pub(crate) use reply::retry_after;
@@ -93,6 +94,8 @@ struct Inner {
     observer: AnyObserver,
     terms: TermsCache,
     refusals: Refusals,
+    /// The nonces of payments that were approved.
+    approved: Mutex<VecDeque<B256>>,
 }
 
 impl fmt::Debug for Payer {

@@ -16,7 +16,7 @@ use self::index::{Index, Scoped};
 use self::store::Store;
 use super::{
     Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{
@@ -40,8 +40,9 @@ impl Memory {
 
     pub(super) fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         let mut store = self.lock();
-        let stored = store.find(&reservation.key()).cloned();
-        let mut purchase = match reservation.plan(stored.clone()) {
+        let known = store.with_id(&reservation.purchase.id).cloned().collect();
+        let (stored, plan) = reservation.plan(known);
+        let mut purchase = match plan {
             Plan::Hold(purchase) => purchase,
             Plan::Answer(answer) => return Ok(answer),
         };
@@ -81,13 +82,12 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let mut store = self.lock();
-        let resumed = store
-            .undelivered_of(wanted.fingerprint)
-            .find_map(|stored| wanted.resume(stored));
-        if let Some(resumed) = &resumed {
-            store.put(resumed.clone());
+        let mut resumed = wanted.choose(store.undelivered_of(wanted.fingerprint).cloned());
+        if let Resumed::Again(purchase) = &mut resumed {
+            **purchase = wanted.leased(purchase);
+            store.put((**purchase).clone());
         }
         Ok(resumed)
     }
@@ -113,12 +113,11 @@ impl Memory {
 
     pub(super) fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let store = self.lock();
-        let mut found: Vec<Purchase> = store
-            .purchases()
-            .iter()
-            .filter(|purchase| filter.passes(purchase))
-            .cloned()
-            .collect();
+        let passes = |purchase: &&Purchase| filter.passes(purchase);
+        let mut found: Vec<Purchase> = match &filter.id {
+            Some(id) => store.with_id(id).filter(passes).cloned().collect(),
+            None => store.purchases().iter().filter(passes).cloned().collect(),
+        };
         if let Some(last) = filter.last {
             found.drain(..found.len().saturating_sub(last));
         }

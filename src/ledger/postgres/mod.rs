@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, Row};
 
-use self::change::{Change, Changed, first_resumable, view};
+use self::change::{Answer, Change, Changed, resumable, view};
 use self::pool::Failure;
 use self::rows::{answer, fetch};
 use super::hash_chain::{Audit, Head};
@@ -26,7 +26,7 @@ use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
     Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -112,7 +112,8 @@ impl Postgres {
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         match self.database.change(&Change::Reserve(reservation)).await? {
             Changed::Written(purchase) => Ok(Reserved::Held(purchase)),
-            Changed::Nothing(answer) => Ok(answer.unwrap_or(Reserved::InFlight)),
+            Changed::Nothing(Answer::Reserved(answer)) => Ok(answer),
+            Changed::Nothing(Answer::Resumed(_)) => Ok(Reserved::InFlight),
         }
     }
 
@@ -128,19 +129,18 @@ impl Postgres {
             .map(drop)
     }
 
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let candidates = query::undelivered("purchases", wanted);
         let rows = self.database.rows(candidates).await?;
         // There is nearly always nothing to resume, so the head is locked only if there is.
-        if first_resumable(wanted, &rows)?.is_none() {
-            return Ok(None);
+        let found = resumable(wanted, &rows)?;
+        if !matches!(found, Resumed::Again(_)) {
+            return Ok(found);
         }
         match self.database.change(&Change::Resume(wanted)).await? {
-            Changed::Written(purchase) => Ok(Some(*purchase)),
-            Changed::Nothing(_) => Ok(None),
+            Changed::Written(purchase) => Ok(Resumed::Again(purchase)),
+            Changed::Nothing(Answer::Resumed(other)) => Ok(other),
+            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight),
         }
     }
 

@@ -10,7 +10,7 @@ use super::scope::condition;
 use super::{Row, Value};
 use crate::clock::Timestamp;
 use crate::ledger::purchase::failed;
-use crate::ledger::{Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
+use crate::ledger::{Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
@@ -80,6 +80,14 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
+/// Selects the purchases with this id, of every payer. The index begins with the id.
+pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
+    Query {
+        sql: "SELECT * FROM purchases WHERE purchase = ?".into(),
+        values: vec![id.written().into()],
+    }
+}
+
 /// Selects the purchases that pass the filter, newest first.
 pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     let conditions: [(&str, Option<Value>); 9] = [
@@ -127,19 +135,19 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
     }
 }
 
-/// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
-/// index.
+/// Selects purchases of the same request that [`Resumption::choose`] chooses from, oldest first.
+/// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND expires_at > ? \
          ORDER BY seq"
     );
-    let keys = [wanted.fingerprint.written(), wanted.payer.written()]
-        .into_iter()
-        .map(Value::from);
     Query {
         sql: sql.into(),
-        values: keys.chain([wanted.now.millis().into()]).collect(),
+        values: vec![
+            wanted.fingerprint.written().into(),
+            wanted.now.millis().into(),
+        ],
     }
 }
 
