@@ -293,6 +293,15 @@ impl Ledger {
         self
     }
 
+    /// Returns the number of a ledger in memory, which no other ledger of this process has.
+    pub(crate) fn memory_number(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Memory(memory) => Some(memory.number()),
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            _ => None,
+        }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -11,7 +11,7 @@ use tracing::{Instrument, Span};
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
-use super::resume::{Earlier, of_other_payer};
+use super::resume::{Earlier, note_approved, of_other_payer};
 use super::transport::AfterSigning;
 use super::{Payer, Payment};
 use crate::clock::Timestamp;
@@ -322,7 +322,7 @@ impl Payer {
         let limit = request.time_left().map_or(limit, |left| left.min(limit));
         match approver.decide(question, limit).await {
             Verdict::Approve => {
-                self.note_approved(question.nonce);
+                note_approved(question.nonce, question.amount.units());
                 None
             }
             Verdict::Deny { reason } => Some(Denial::new(

@@ -19,11 +19,10 @@ mod retry;
 mod terms_cache;
 mod transport;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::Address;
 
 pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
@@ -94,8 +93,6 @@ struct Inner {
     observer: AnyObserver,
     terms: TermsCache,
     refusals: Refusals,
-    /// The nonces of payments that were approved.
-    approved: Mutex<VecDeque<B256>>,
 }
 
 impl fmt::Debug for Payer {

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use http::StatusCode;
 use secrecy::ExposeSecret;
 
@@ -25,8 +25,11 @@ use crate::telemetry::{EventKind, PurchaseEvents};
 use crate::x402;
 use crate::x402::{Quote, Receipt, SignedPayment};
 
-/// How many approvals a payer remembers. A payment that was approved is presented again without another question.
+/// How many approvals a process remembers.
 const MOST_APPROVALS: usize = 256;
+/// The nonce and the amount of each authorization that this process had approved. An approval is for one authorization, so
+/// the same bytes are presented again without another question.
+static APPROVED: Mutex<VecDeque<(B256, U256)>> = Mutex::new(VecDeque::new());
 
 /// An earlier purchase of the same request.
 pub(super) enum Earlier {
@@ -289,7 +292,8 @@ impl Payer {
         if let Some(denial) = denial.or_else(|| policy.deny(facts)) {
             return Ok(Some(denial));
         }
-        match policy.ask(facts).filter(|_| !self.is_approved(nonce)) {
+        let is_approved = || approved().contains(&(nonce, facts.quote.value()));
+        match policy.ask(facts).filter(|_| !is_approved()) {
             None => Ok(None),
             Some(why) => {
                 let why = format!("{why}; it was signed earlier, and is presented again");
@@ -298,24 +302,19 @@ impl Payer {
             }
         }
     }
+}
 
-    /// Remembers that the payment with this nonce was approved.
-    pub(super) fn note_approved(&self, nonce: B256) {
-        let mut approved = self.approved();
-        if approved.len() >= MOST_APPROVALS {
-            approved.pop_front();
-        }
-        approved.push_back(nonce);
-    }
+fn approved() -> MutexGuard<'static, VecDeque<(B256, U256)>> {
+    APPROVED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn is_approved(&self, nonce: B256) -> bool {
-        self.approved().contains(&nonce)
+/// Remembers that an authorization was approved.
+pub(super) fn note_approved(nonce: B256, value: U256) {
+    let mut approved = approved();
+    if approved.len() >= MOST_APPROVALS {
+        approved.pop_front();
     }
-
-    fn approved(&self) -> MutexGuard<'_, VecDeque<B256>> {
-        let approved = self.inner.approved.lock();
-        approved.unwrap_or_else(PoisonError::into_inner)
-    }
+    approved.push_back((nonce, value));
 }
 
 /// The error of a purchase that another payer began, and this payer cannot continue.

@@ -1,5 +1,6 @@
 //! Callers that try again in every way: the chain sees one transfer.
 
+mod accidents;
 mod brakes;
 mod layers;
 mod requests;

@@ -4,6 +4,7 @@ mod index;
 mod store;
 
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(all(test, bursar_shuttle)))]
 use std::sync::{Mutex, MutexGuard};
 
@@ -27,12 +28,28 @@ use crate::money::Network;
 use crate::origin::Origin;
 
 /// The purchases of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
+    number: u64,
     store: Mutex<Store>,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+            store: Mutex::default(),
+        }
+    }
+}
+
 impl Memory {
+    /// Returns the number of this ledger among those of the process.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// A panic in another thread cannot leave a purchase half written: [`Store::put`] does not panic.
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
