@@ -457,7 +457,9 @@ impl World {
             let with_receipt = purchases
                 .iter()
                 .filter(|known| known.state == State::Settled);
-            with_receipt.for_each(|known| drop(open.remove(&known.nonce)));
+            for known in with_receipt {
+                open.remove(&known.nonce);
+            }
             return open.values().sum();
         }
         moved + open.values().sum::<u64>()

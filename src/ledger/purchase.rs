@@ -194,7 +194,8 @@ pub struct Purchase {
     pub proof: Option<String>,
     /// The seller's last answer.
     pub answer: Option<SellerAnswer>,
-    /// The seller's offer and resource for the signed payment, as JSON.
+    /// The seller's offer and resource for the signed payment, as JSON of at most 4 KiB. Of longer
+    /// ones, their length and their keccak256 hash.
     pub terms: Option<String>,
     /// The refunds, oldest first.
     pub refunds: Vec<Refund>,

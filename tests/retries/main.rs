@@ -2,6 +2,7 @@
 
 mod accidents;
 mod brakes;
+mod growth;
 mod layers;
 mod requests;
 
