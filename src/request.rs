@@ -30,9 +30,10 @@ macro_rules! purchase_setters {
         /// Names the purchase with an id of your own: 1 to 128 printable ASCII characters without spaces.
         ///
         /// A second request with the same id is the same purchase, also in another process on the same
-        /// ledger: bursar presents the same payment again, and you pay once. The id with a different
-        /// request is an error of the kind [`Purchase`](crate::ErrorKind::Purchase). bursar reports an
-        /// invalid id when the request is sent.
+        /// ledger, later, and with another key: bursar presents the same payment again, and you pay once.
+        /// The id with a different request is an error of the kind
+        /// [`Purchase`](crate::ErrorKind::Purchase). Identical requests with different ids are different
+        /// purchases. bursar reports an invalid id when the request is sent.
         pub fn purchase_id(mut self, id: impl Into<String>) -> Self {
             self.options_mut().set_purchase_id(&id.into());
             self
@@ -47,7 +48,10 @@ macro_rules! purchase_setters {
         /// Buys again even while an identical purchase is unresolved.
         ///
         /// Without it, a request with the same method, URL and body as an unresolved purchase presents the
-        /// payment of that purchase again. A retry therefore pays once.
+        /// payment of that purchase again, whatever its other options, headers, tag and agent are. A retry
+        /// therefore pays once. This ends [`CLOCK_BOUND`](crate::clock::CLOCK_BOUND) after the payment has
+        /// expired, or when [`Ledger::reconcile`](crate::Ledger::reconcile) proves that it did not settle.
+        /// If another wallet on the same ledger signed the payment, the request fails meanwhile.
         pub const fn allow_duplicate(mut self) -> Self {
             self.options_mut().set_allow_duplicate();
             self

@@ -6,7 +6,7 @@ use url::Url;
 use super::redirect;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
-use crate::payment::{PaymentRecord, SAME_REQUEST};
+use crate::payment::{PaymentRecord, same_request};
 use crate::text::{guarded, quoted, struck};
 use crate::x402::{Receipt, SignedPayment};
 
@@ -179,7 +179,7 @@ impl ResponseExt for Response {
             .with_status(status)
             .with_reason(words.map(ToOwned::to_owned));
         Some(match paid {
-            Some(record) if failed => record.fail(error.and(SAME_REQUEST)),
+            Some(record) if failed => record.fail(error.and(&same_request(record.payment()))),
             Some(record) => record.fail(error),
             None => error,
         })

@@ -10,8 +10,8 @@ use super::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite::Sqlite;
 use super::{
-    Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
-    Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumed,
+    Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -61,10 +61,7 @@ impl Backend {
     }
 
     /// Gives the oldest purchase that can be resumed to one of the callers that ask for it.
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         dispatch!(self, database => database.resume(wanted))
     }
 

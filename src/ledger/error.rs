@@ -35,7 +35,7 @@ pub enum LedgerError {
     /// The ledger has no such purchase.
     #[error("the ledger has no purchase `{0}`")]
     UnknownPurchase(PurchaseId),
-    /// Several payers have a purchase with this id. Name the payer, with
+    /// Several payers have a purchase with this id, and none of them counts. Name the payer, with
     /// [`Ledger::purchase`](super::Ledger::purchase).
     #[error("several payers have a purchase `{0}` in this ledger")]
     AmbiguousPurchase(PurchaseId),

@@ -57,7 +57,7 @@ pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
 pub use reconcile::Reconciled;
 pub use refund::Refund;
-pub(crate) use reservation::{Reservation, Reserved, Resumption, Terms};
+pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
 pub(crate) use usage::Calls;
@@ -301,6 +301,15 @@ impl Ledger {
         self
     }
 
+    /// Returns the number of a ledger in memory, which no other ledger of this process has.
+    pub(crate) fn memory_number(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Memory(memory) => Some(memory.number()),
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            _ => None,
+        }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -314,10 +323,11 @@ impl Ledger {
         self.backend.purchase(purchase).await
     }
 
-    /// Returns the purchase with this id, or `None` if the ledger does not have it.
+    /// Returns the purchase with this id, or `None` if the ledger does not have it. Of several payers
+    /// who used the id, at most one has a purchase that was not voided or released: that one.
     ///
     /// # Errors
-    /// Returns [`LedgerError::AmbiguousPurchase`] if several payers have a purchase with this id, and
+    /// Returns [`LedgerError::AmbiguousPurchase`] if several payers used the id and bought nothing, and
     /// another error if the ledger cannot be read.
     ///
     /// ```no_run
@@ -337,6 +347,10 @@ impl Ledger {
             ..Filter::all()
         };
         let mut found = self.purchases(&of_any_payer).await?;
+        // At most one payer has a purchase under the id that is not voided or released.
+        if found.iter().any(|purchase| !purchase.is_void()) {
+            found.retain(|purchase| !purchase.is_void());
+        }
         if found.len() > 1 {
             return Err(LedgerError::AmbiguousPurchase(id.clone()));
         }
@@ -393,12 +407,9 @@ impl Ledger {
         self.backend.record(purchase, transition, now).await
     }
 
-    /// Takes the oldest unresolved purchase of the same request that no other call presents. Of two
-    /// callers, one gets it.
-    pub(crate) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    /// Looks for the oldest undelivered payment for the same request that no other call presents. Of
+    /// two callers, one gets it.
+    pub(crate) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         self.backend.resume(wanted).await
     }
 

@@ -206,7 +206,10 @@ impl Payer {
                 entry.seq,
             )),
             Reserved::Denied(denial) => Err(Error::denied(denial).at(request.url())),
-            Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => Err(Error::new(
+            Reserved::Known(_)
+            | Reserved::InFlight
+            | Reserved::Mismatch
+            | Reserved::OtherPayer(_) => Err(Error::new(
                 ErrorKind::Ledger,
                 "the ledger holds a fresh random id already",
             )),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use alloy::primitives::keccak256;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -9,10 +10,11 @@ use crate::text;
 use crate::x402::Quote;
 use crate::x402::{Offer, PaymentRequired};
 
-/// Longest terms that the ledger keeps.
-const LONGEST: usize = 16 * 1024;
+/// Longest terms that the ledger keeps, so that a seller cannot fill the disk.
+const LONGEST: usize = 4 * 1024;
 
-/// Returns the offer and the resource in the seller's own words, unless they are too long or too deep.
+/// Returns the offer and the resource in the seller's own words, unless they are too deep. Of longer ones, it returns
+/// length and hash.
 ///
 /// Queries are cut off URLs: the ledger keeps none, and sellers repeat the query of the request. It is struck from all
 /// other texts, except from the members that bursar checked.
@@ -23,7 +25,13 @@ pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<St
         without_queries(required.raw_resource())?,
     );
     let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
-    (terms.len() <= LONGEST).then(|| text::without_long_hex(terms))
+    if terms.len() > LONGEST {
+        let (bytes, hash) = (terms.len(), keccak256(terms));
+        return Some(format!(
+            r#"{{"omitted":{{"bytes":{bytes},"keccak256":"{hash}"}}}}"#
+        ));
+    }
+    Some(text::without_long_hex(terms))
 }
 
 /// The members of an offer that bursar checked.

@@ -28,7 +28,7 @@ pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
 pub use payment::{Outcome, Payment};
-pub(crate) use present::{PaidCall, SAME_REQUEST, SignedTerms, present};
+pub(crate) use present::{PaidCall, SignedTerms, present, same_request};
 pub(crate) use reply::ReplyHead;
 #[cfg(feature = "mcp")]
 pub(crate) use reply::retry_after;

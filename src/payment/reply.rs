@@ -5,10 +5,13 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, DATE, HeaderName, LINK, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
+use crate::clock::Timestamp;
 use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
 use crate::text;
 use crate::x402::{Claim, Failure, PaymentRequired, SettlementResponse, SignedPayment, WireError};
 
+/// The difference to the seller's clock that is no reason for a refusal.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Longest link that the ledger keeps.
 const LONGEST_LINK: usize = 2048;
 
@@ -156,6 +159,26 @@ impl ReplyHead {
             failure,
             reason: reason.map(text::excerpt),
         })
+    }
+
+    /// Describes the difference between the seller's clock and this one, if it can be the reason of a refusal.
+    pub(super) fn clock_error(&self, now: Timestamp) -> Option<String> {
+        let date =
+            jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(self.record.date.as_deref()?);
+        let seller = Timestamp::from_millis(date.ok()?.as_millisecond());
+        let (behind, ahead) = (now.until(seller), seller.until(now));
+        if behind.max(ahead) <= CLOCK_TOLERANCE {
+            return None;
+        }
+        let side = if ahead.is_zero() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        Some(format!(
+            "the clock of this machine is {} s {side} the seller's, which can be the reason: correct it",
+            behind.max(ahead).as_secs()
+        ))
     }
 
     /// Returns the answer as the ledger keeps it, without its body.

@@ -502,7 +502,7 @@ impl Policy {
         )
     }
 
-    /// Sets the same limits for each tag.
+    /// Sets the same limits for each tag. They do not hold payments without a tag; set limits on all payments too.
     #[must_use]
     pub fn each_tag(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Tag), limits(Limits::default()))

@@ -301,6 +301,7 @@ conformance! {
     calls_by_key_count_in_dollars_and_are_no_payments
     a_denial_holds_nothing_and_says_what_is_used
     a_lapsed_hold_frees_its_room
+    a_clock_ahead_ends_a_hold_which_can_then_not_be_signed
     a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder
     new_terms_cannot_name_another_payee
     what_is_signed_counts_until_proof
@@ -309,6 +310,8 @@ conformance! {
     a_hold_lies_in_every_window
     a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it
     a_known_purchase_is_not_bought_again
+    an_id_is_bought_once_whatever_key_signs
+    an_id_that_was_not_bought_is_free_for_another_key
     changed_terms_hold_the_largest
     changed_terms_are_held_in_windows_that_the_purchase_had_left
     the_first_payee_is_remembered
@@ -323,7 +326,11 @@ conformance! {
     a_settled_purchase_is_resumed_until_it_is_delivered
     what_was_delivered_is_not_taken_up
     only_the_same_request_is_taken_up
+    a_payment_excludes_an_identical_request_until_no_clock_takes_it_for_valid
+    a_lease_of_a_clock_that_was_ahead_does_not_block_a_payment
+    a_signer_that_did_not_answer_is_asked_for_the_same_nonce_by_the_same_request
     what_is_released_does_not_count_and_is_bought_anew
+    what_expired_is_bought_again_under_its_nonce
     only_proof_of_the_latest_authorization_releases
     what_the_chain_confirms_is_kept_beside_the_claim
     a_signer_that_did_not_answer_is_asked_again

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 
 use super::index::Index;
 use crate::clock::Timestamp;
-use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
+use crate::ledger::{Freeze, Purchase, PurchaseId, PurchaseKey, State};
 use crate::limit::LimitCheck;
 use crate::money::Network;
 use crate::origin::Origin;
@@ -18,7 +18,8 @@ type Places = BTreeSet<usize>;
 pub(super) struct Store {
     pub(super) freeze: Option<Freeze>,
     purchases: Vec<Purchase>,
-    by_key: HashMap<PurchaseKey, usize>,
+    /// Nearly always one position: of each payer that used the id.
+    by_id: HashMap<PurchaseId, Vec<usize>>,
     /// Purchases that are reserved, including holds that lapsed.
     held: Places,
     undelivered_by_request: HashMap<B256, Places>,
@@ -60,9 +61,14 @@ impl Store {
     }
 
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
-        self.by_key
-            .get(key)
-            .and_then(|place| self.purchases.get(*place))
+        self.with_id(&key.id)
+            .find(|purchase| purchase.payer == key.payer)
+    }
+
+    /// Returns the purchases with this id, of every payer.
+    pub(super) fn with_id(&self, id: &PurchaseId) -> impl Iterator<Item = &Purchase> {
+        let places = self.by_id.get(id).into_iter().flatten();
+        places.filter_map(|place| self.purchases.get(*place))
     }
 
     pub(super) fn next_seq(&self) -> u64 {
@@ -166,7 +172,8 @@ impl Store {
         match self.purchases.get_mut(place) {
             Some(known) => *known = purchase,
             None => {
-                self.by_key.insert(purchase.key(), place);
+                let places = self.by_id.entry(purchase.id.clone()).or_default();
+                places.push(place);
                 self.purchases.push(purchase);
             }
         }

@@ -15,7 +15,8 @@ use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::query::{self, Present, Query};
 use crate::ledger::sql::row::{self, Cells, Stored, integer};
 use crate::ledger::{
-    LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumption, State, Transition,
+    LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption, State,
+    Transition,
 };
 use crate::limit::LimitCheck;
 
@@ -30,8 +31,14 @@ pub(super) enum Change<'a> {
 pub(super) enum Changed {
     /// The purchase was written.
     Written(Box<Purchase>),
-    /// Nothing was written. A reservation has this answer.
-    Nothing(Option<Reserved>),
+    /// Nothing was written.
+    Nothing(Answer),
+}
+
+/// The answer to a change that writes nothing.
+pub(super) enum Answer {
+    Reserved(Reserved),
+    Resumed(Resumed),
 }
 
 /// The decision for a change, given the stored purchases.
@@ -42,7 +49,7 @@ enum Decision {
         purchase: Box<Purchase>,
         before: Option<State>,
     },
-    Nothing(Option<Reserved>),
+    Nothing(Answer),
 }
 
 /// A change whose commit was not answered. The hash of its event identifies it.
@@ -232,7 +239,7 @@ async fn committed(
 /// one round trip.
 struct Seen {
     place: Place,
-    /// The row of the purchase, or the rows of those that can be resumed.
+    /// The rows of the purchase, of those with its id, or of those that can be resumed.
     stored: Vec<Row>,
     /// The answers for the checks of a reservation.
     checked: Option<Checked>,
@@ -250,7 +257,7 @@ async fn look(
     expected: Head,
 ) -> Result<Seen, Failure> {
     let query = match change {
-        Change::Reserve(reservation) => query::purchase(&reservation.key()),
+        Change::Reserve(reservation) => query::with_id(&reservation.purchase.id),
         Change::Record(key, ..) => query::purchase(key),
         Change::Resume(wanted) => query::undelivered("purchases", wanted),
     };
@@ -301,11 +308,12 @@ async fn decide(
     let first = || stored.first().map(row::purchase).transpose();
     match change {
         Change::Reserve(reservation) => {
-            let stored = first()?;
+            let known = stored.iter().map(row::purchase).collect::<Result<_, _>>()?;
+            let (stored, plan) = reservation.plan(known);
             let before = stored.as_ref().map(|stored| (stored.seq, stored.state));
-            let mut purchase = match reservation.plan(stored) {
+            let mut purchase = match plan {
                 Plan::Hold(purchase) => purchase,
-                Plan::Answer(answer) => return Ok(Decision::Nothing(Some(answer))),
+                Plan::Answer(answer) => return Ok(Decision::Nothing(Answer::Reserved(answer))),
             };
             let except = before.map(|(seq, _)| seq);
             let Checked { view, lapsed } = match checked.filter(|_| except.is_none()) {
@@ -314,7 +322,8 @@ async fn decide(
             };
             let denial = answer(transaction, view, |view| reservation.checks.deny(view)).await?;
             if let Some(denial) = denial {
-                return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
+                let denied = Reserved::Denied(Box::new(denial));
+                return Ok(Decision::Nothing(Answer::Reserved(denied)));
             }
             purchase.seq = before.map_or(0, |(seq, _)| seq);
             let lapsed: Vec<Purchase> =
@@ -340,31 +349,21 @@ async fn decide(
                 before: Some(before),
             })
         }
-        Change::Resume(wanted) => Ok(match first_resumable(wanted, stored)? {
-            Some(purchase) => {
-                let before = Some(purchase.state);
-                Decision::Write {
-                    lapsed: Vec::new(),
-                    purchase: Box::new(purchase),
-                    before,
-                }
-            }
-            None => Decision::Nothing(None),
+        Change::Resume(wanted) => Ok(match resumable(wanted, stored)? {
+            Resumed::Again(purchase) => Decision::Write {
+                lapsed: Vec::new(),
+                before: Some(purchase.state),
+                purchase: Box::new(wanted.leased(&purchase)),
+            },
+            other => Decision::Nothing(Answer::Resumed(other)),
         }),
     }
 }
 
-/// Returns the first purchase that can be resumed, as it will be written.
-pub(super) fn first_resumable(
-    wanted: &Resumption,
-    rows: &[Row],
-) -> Result<Option<Purchase>, LedgerError> {
-    for row in rows {
-        if let Some(resumed) = wanted.resume(&row::purchase(row)?) {
-            return Ok(Some(resumed));
-        }
-    }
-    Ok(None)
+/// Chooses among the stored purchases of the same request.
+pub(super) fn resumable(wanted: &Resumption, rows: &[Row]) -> Result<Resumed, LedgerError> {
+    let stored: Vec<Purchase> = rows.iter().map(row::purchase).collect::<Result<_, _>>()?;
+    Ok(wanted.choose(stored))
 }
 
 /// Writes the purchase over its stored form, the event of the change, and the new head.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, Row};
 
-use self::change::{Change, Changed, first_resumable, head_query, view, witnessed};
+use self::change::{Answer, Change, Changed, head_query, resumable, view, witnessed};
 use self::pool::Failure;
 use self::rows::{answer, fetch};
 use self::witness::Witness;
@@ -28,7 +28,7 @@ use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
     Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -143,7 +143,8 @@ impl Postgres {
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         match self.database.change(&Change::Reserve(reservation)).await? {
             Changed::Written(purchase) => Ok(Reserved::Held(purchase)),
-            Changed::Nothing(answer) => Ok(answer.unwrap_or(Reserved::InFlight)),
+            Changed::Nothing(Answer::Reserved(answer)) => Ok(answer),
+            Changed::Nothing(Answer::Resumed(_)) => Ok(Reserved::InFlight),
         }
     }
 
@@ -159,19 +160,18 @@ impl Postgres {
             .map(drop)
     }
 
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let candidates = query::undelivered("purchases", wanted);
         let rows = self.database.rows(candidates).await?;
         // There is nearly always nothing to resume, so the head is locked only if there is.
-        if first_resumable(wanted, &rows)?.is_none() {
-            return Ok(None);
+        let found = resumable(wanted, &rows)?;
+        if !matches!(found, Resumed::Again(_)) {
+            return Ok(found);
         }
         match self.database.change(&Change::Resume(wanted)).await? {
-            Changed::Written(purchase) => Ok(Some(*purchase)),
-            Changed::Nothing(_) => Ok(None),
+            Changed::Written(purchase) => Ok(Resumed::Again(purchase)),
+            Changed::Nothing(Answer::Resumed(other)) => Ok(other),
+            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight),
         }
     }
 

@@ -11,7 +11,9 @@ use super::{Row, Value};
 use crate::clock::Timestamp;
 use crate::ledger::filter::PAGE;
 use crate::ledger::purchase::failed;
-use crate::ledger::{Calls, Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
+use crate::ledger::{
+    Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
+};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
@@ -81,6 +83,14 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
+/// Selects the purchases with this id, of every payer. The index begins with the id.
+pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
+    Query {
+        sql: "SELECT * FROM purchases WHERE purchase = ?".into(),
+        values: vec![id.written().into()],
+    }
+}
+
 /// Selects the oldest purchases that pass the filter, at most [`PAGE`].
 pub(in crate::ledger) fn page(filter: &Filter) -> Query {
     let (conditions, values) = conditions(filter);
@@ -125,12 +135,6 @@ pub(in crate::ledger) fn calls(table: &str, calls: &Calls<'_>) -> Query {
     }
 }
 
-/// Finds an id of any payer by the unique index, which begins with the payer: one step for each payer.
-const BY_ID: &str = "seq IN (WITH RECURSIVE payers (payer) AS (SELECT min(payer) FROM purchases UNION ALL \
-    SELECT (SELECT min(later.payer) FROM purchases later WHERE later.payer > payers.payer) FROM payers \
-    WHERE payers.payer IS NOT NULL) \
-    SELECT found.seq FROM payers JOIN purchases found ON found.payer = payers.payer WHERE found.purchase = ?)";
-
 /// Returns the conditions of the filter except `last`, and their values.
 fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     let conditions: [(&str, Option<Value>); 10] = [
@@ -139,7 +143,10 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
             filter.since.map(|at| at.millis().into()),
         ),
         ("reserved_at < ?", filter.until.map(|at| at.millis().into())),
-        (BY_ID, filter.id.as_ref().map(|id| id.written().into())),
+        (
+            "purchase = ?",
+            filter.id.as_ref().map(|id| id.written().into()),
+        ),
         (
             "seq > ?",
             filter
@@ -178,19 +185,19 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     (terms.join(" AND "), values)
 }
 
-/// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
-/// index.
+/// Selects purchases of the same request that [`Resumption::choose`] chooses from, oldest first.
+/// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND expires_at > ? \
          ORDER BY seq"
     );
-    let keys = [wanted.fingerprint.written(), wanted.payer.written()]
-        .into_iter()
-        .map(Value::from);
     Query {
         sql: sql.into(),
-        values: keys.chain([wanted.now.millis().into()]).collect(),
+        values: vec![
+            wanted.fingerprint.written().into(),
+            wanted.now.millis().into(),
+        ],
     }
 }
 

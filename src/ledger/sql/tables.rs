@@ -11,6 +11,7 @@ pub(in crate::ledger) const VERSION: i64 = 9;
 ///   the maximum time, which is the `counts_at` of a hold. The condition is `live` and not `state`,
 ///   so that a purchase keeps its place in an index when its state changes.
 /// * An index that ends in `seq` finds one row: the first or the last.
+/// * Every payer can use an id, and `reserve` looks an id up for all of them. Their index begins with it.
 /// * Rows are never deleted, so no `seq` is used twice.
 /// * A purchase names its last event. Events therefore need no second index, in which every write
 ///   would touch another page.
@@ -62,7 +63,7 @@ CREATE TABLE purchases (
     refunded TEXT NOT NULL,
     payload TEXT,
     last_event INTEGER NOT NULL,
-    UNIQUE (payer, purchase),
+    UNIQUE (purchase, payer),
     UNIQUE (payer, network, asset, nonce),
     CHECK (state <> 'api_call' OR credential IS NOT NULL),
     CHECK (credential IS NULL OR state = 'api_call' OR state = 'voided'),

@@ -29,7 +29,7 @@ use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
     Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumption, Transition, Verification,
+    Reserved, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -155,19 +155,15 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let wanted = wanted.clone();
         let looked_for = wanted.clone();
         // There is nearly always nothing to resume, so the write lock is taken only if there is.
-        if self
+        let found = self
             .read(move |connection| resumable(connection, &looked_for))
-            .await?
-            .is_none()
-        {
-            return Ok(None);
+            .await?;
+        if !matches!(found, Resumed::Again(_)) {
+            return Ok(found);
         }
         self.write(Sync::WithTheNext, move |file| resume(file, &wanted))
             .await
@@ -243,8 +239,9 @@ fn thread_stopped() -> LedgerError {
 /// The transaction takes the write lock before it reads, so no other hold is written between the
 /// checks and this one.
 fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-    let stored = file.find(&reservation.key())?;
-    let mut purchase = match reservation.plan(stored.clone()) {
+    let known = file::read(file.database, query::with_id(&reservation.purchase.id))?;
+    let (stored, plan) = reservation.plan(known);
+    let mut purchase = match plan {
         Plan::Hold(purchase) => purchase,
         Plan::Answer(answer) => return Ok(answer),
     };
@@ -280,26 +277,20 @@ fn record(
     file.write(&next, Some(&stored))
 }
 
-fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-    let Some((stored, resumed)) = resumable(file.database, wanted)? else {
-        return Ok(None);
+fn resume(file: File<'_>, wanted: &Resumption) -> Result<Resumed, LedgerError> {
+    let found = resumable(file.database, wanted)?;
+    let Resumed::Again(stored) = found else {
+        return Ok(found);
     };
+    let resumed = wanted.leased(&stored);
     file.write(&resumed, Some(&stored))?;
-    Ok(Some(resumed))
+    Ok(Resumed::Again(Box::new(resumed)))
 }
 
-/// Returns the oldest purchase that can be resumed, as it is stored and as it will be written.
-fn resumable(
-    connection: &Connection,
-    wanted: &Resumption,
-) -> Result<Option<(Purchase, Purchase)>, LedgerError> {
-    let candidates = file::read(
-        connection,
-        query::undelivered("purchases INDEXED BY undelivered", wanted),
-    )?;
-    Ok(candidates
-        .into_iter()
-        .find_map(|stored| wanted.resume(&stored).map(|resumed| (stored, resumed))))
+/// Chooses among the stored purchases of the same request.
+fn resumable(connection: &Connection, wanted: &Resumption) -> Result<Resumed, LedgerError> {
+    let candidates = query::undelivered("purchases INDEXED BY undelivered", wanted);
+    Ok(wanted.choose(file::read(connection, candidates)?))
 }
 
 fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {
