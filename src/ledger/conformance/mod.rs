@@ -8,7 +8,7 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
-mod proved;
+pub(super) mod proved;
 mod purchases;
 mod resumed;
 mod sellers;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::failed;
@@ -46,9 +47,12 @@ pub(super) fn open(files: Files, create: bool) -> Result<(Connection, Watch), Le
     files.check_names()?;
     check_presence(&files, create)?;
     let mut connection = connect(&files.database)?;
+    // A ledger that is refused stays as it is.
+    keep_log_on_close(&connection, true)?;
     let note = claim(&mut connection, Some(&files))?;
     keep_log(&connection)?;
     check_length(&connection, &files.database)?;
+    keep_log_on_close(&connection, false)?;
     files.check_modes()?;
     // This opens the log, if the step above has just turned it on.
     number(&connection, "PRAGMA schema_version")?;
@@ -292,6 +296,15 @@ pub(super) fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
             "the file system allows only journal mode `{other}`"
         ))),
     }
+}
+
+/// Sets whether closing the last connection leaves the log, and does not write it back.
+pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> Result<(), LedgerError> {
+    let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection
+        .set_db_config(setting, keep)
+        .map(drop)
+        .map_err(failed)
 }
 
 /// Refuses a file that ends inside a page. SQLite would read the missing part as zeros, and the sums

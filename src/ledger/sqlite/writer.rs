@@ -8,7 +8,6 @@ use std::iter::once;
 use std::slice::from_mut;
 use std::sync::mpsc::Receiver;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::file::{self, File};
@@ -199,8 +198,7 @@ impl Writer {
         };
         if !watch.is_intact() {
             // The names are those of another file by now. SQLite would write an old log back, or delete a new one.
-            let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-            drop(self.connection.set_db_config(setting, true));
+            drop(schema::keep_log_on_close(&self.connection, true));
             return;
         }
         if self.wrote
@@ -247,6 +245,10 @@ fn strictest(writes: &[Write]) -> Sync {
 fn same(done: &Result<Made, LedgerError>) -> Result<Made, LedgerError> {
     done.as_ref().copied().map_err(|error| match error {
         LedgerError::Damaged(message) => LedgerError::Damaged(message.clone()),
+        LedgerError::SecondName { path, how } => LedgerError::SecondName {
+            path: path.clone(),
+            how,
+        },
         LedgerError::Store(source) => LedgerError::store(source.to_string()),
         other => LedgerError::store(other.to_string()),
     })
