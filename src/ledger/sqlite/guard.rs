@@ -35,6 +35,16 @@ impl Files {
         })
     }
 
+    /// Returns the files of a ledger whose directory exists.
+    pub(super) fn existing(path: &Path) -> Result<Self, LedgerError> {
+        match path.parent() {
+            Some(parent) if parent != Path::new("") && parent.try_exists().is_ok_and(|is| !is) => {
+                Err(LedgerError::Missing(path.to_owned()))
+            }
+            _ => Self::at(path),
+        }
+    }
+
     pub(super) fn all(&self) -> [&Path; 4] {
         [&self.database, &self.log, &self.index, &self.witness]
     }

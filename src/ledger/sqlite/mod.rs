@@ -81,7 +81,12 @@ impl Sqlite {
         let (connection, watch, guard) = if path == Path::new(IN_MEMORY) {
             (schema::in_memory()?, None, None)
         } else {
-            let (connection, watch) = schema::open(Files::at(path)?, create)?;
+            let files = if create {
+                Files::at(path)?
+            } else {
+                Files::existing(path)?
+            };
+            let (connection, watch) = schema::open(files, create)?;
             let guard = watch.guard();
             (connection, Some(watch), Some(guard))
         };
