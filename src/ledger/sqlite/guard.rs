@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crate::ledger::LedgerError;
 
@@ -123,6 +124,7 @@ struct Seen {
     identity: (u64, u64),
     links: u64,
     length: u64,
+    modified: Option<SystemTime>,
     mode: u32,
     is_file: bool,
 }
@@ -144,6 +146,7 @@ impl Seen {
             identity: (file.dev(), file.ino()),
             links: file.nlink(),
             length: file.len(),
+            modified: file.modified().ok(),
             mode: file.mode() & 0o777,
             is_file: file.is_file(),
         }
@@ -155,6 +158,7 @@ impl Seen {
             identity: (0, 0),
             links: 1,
             length: file.len(),
+            modified: file.modified().ok(),
             mode: 0o600,
             is_file: file.is_file(),
         }
@@ -221,6 +225,15 @@ const fn is_on_another_device(_: &Path, _: &Seen) -> bool {
     false
 }
 
+/// The properties of the files that change while the ledger is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The length of the log.
+    pub(super) log: u64,
+    /// The time at which the database was last written.
+    pub(super) modified: Option<SystemTime>,
+}
+
 /// The files of an open ledger. Three calls of `stat` tell whether they are still the same.
 #[derive(Debug)]
 pub(super) struct Guard {
@@ -246,12 +259,18 @@ impl Guard {
         })
     }
 
-    /// Returns the length of the log, if all files are still the same.
-    pub(super) fn check(&self) -> Result<u64, LedgerError> {
+    /// Looks at the files, and refuses them unless all are still the same.
+    pub(super) fn check(&self) -> Result<Look, LedgerError> {
         if let Some(reason) = self.lost.get() {
             return Err(LedgerError::Damaged(reason.clone()));
         }
         self.look().map_err(|error| self.lose(error))
+    }
+
+    /// Returns the time at which the database was last written.
+    pub(super) fn modified(&self) -> Result<Option<SystemTime>, LedgerError> {
+        let seen = Seen::at(&self.files.database)?;
+        Ok(seen.and_then(|seen| seen.modified))
     }
 
     /// Refuses every later use if this is damage.
@@ -262,35 +281,34 @@ impl Guard {
         error
     }
 
-    fn look(&self) -> Result<u64, LedgerError> {
+    fn look(&self) -> Result<Look, LedgerError> {
         let Files {
             database,
             log,
             witness,
             ..
         } = &self.files;
-        let mut lengths = [0; 3];
         let files = [database, log, witness].into_iter().zip(self.identities);
-        for ((path, identity), length) in files.zip(&mut lengths) {
-            let damaged = |reason| LedgerError::Damaged(reason);
-            let seen = Seen::at(path)?.ok_or_else(|| damaged(gone(path)))?;
+        let mut seen = files.map(|(path, identity)| {
+            let seen = Seen::at(path)?.ok_or_else(|| LedgerError::Damaged(gone(path)))?;
             if seen.identity != identity {
-                return Err(damaged(format!(
+                return Err(LedgerError::Damaged(format!(
                     "{} was replaced while the ledger was open; open it again",
                     path.display()
                 )));
             }
             seen.check_links(path)?;
-            *length = seen.length;
-        }
-        let [length, log_length, _] = lengths;
+            Ok((seen.length, seen.modified))
+        });
+        let mut next = || seen.next().unwrap_or(Ok((0, None)));
+        let ((length, modified), (log, _), _) = (next()?, next()?, next()?);
         if self.length.fetch_max(length, Ordering::Relaxed) > length {
             return Err(LedgerError::Damaged(format!(
                 "{} was cut off while the ledger was open",
                 database.display()
             )));
         }
-        Ok(log_length)
+        Ok(Look { log, modified })
     }
 }
 

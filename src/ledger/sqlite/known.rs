@@ -39,14 +39,19 @@ pub(super) struct Version {
 }
 
 impl Known {
-    /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote.
-    pub(super) fn begin(&mut self, database: &Connection) -> Result<Version, LedgerError> {
+    /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote, or if the file
+    /// was written in another way.
+    pub(super) fn begin(
+        &mut self,
+        database: &Connection,
+        file_written: bool,
+    ) -> Result<Version, LedgerError> {
         let mut statement = database
             .prepare_cached("PRAGMA data_version")
             .map_err(failed)?;
         let number = statement.query_row([], |row| row.get(0)).map_err(failed)?;
         let is_full = self.purchases.len() > MOST || self.totals.len() > MOST;
-        let others_wrote = self.version.take() != Some(number);
+        let others_wrote = self.version.take() != Some(number) || file_written;
         if others_wrote || is_full {
             *self = Self::default();
         }

@@ -175,8 +175,8 @@ impl Sqlite {
         let (answer, answered) = oneshot::channel();
         let guard = self.thread.guard.clone();
         let job: Read = Box::new(move |connection| {
-            let intact = guard.map_or(Ok(0), |guard| guard.check());
-            drop(answer.send(intact.and_then(|_| work(connection))));
+            let intact = guard.map_or(Ok(()), |guard| guard.check().map(drop));
+            drop(answer.send(intact.and_then(|()| work(connection))));
         });
         self.send(Job::Read(job))?;
         answered.await.map_err(|_| thread_stopped())?

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::failed;
 use super::file;
-use super::guard::{Files, Guard, with_suffix};
+use super::guard::{Files, Guard, Look, with_suffix};
 use super::writer::Sync;
 use crate::ledger::LedgerError;
 use crate::ledger::hash_chain::Head;
@@ -243,8 +243,8 @@ pub(super) struct Watch {
     guard: Arc<Guard>,
     file: File,
     noted: Note,
-    /// The length of the log after the last commit.
-    log: u64,
+    /// The files after the last commit.
+    last: Look,
     /// A head that could not be written.
     behind: Option<(Head, u64)>,
 }
@@ -267,7 +267,7 @@ impl Watch {
         Ok(Self {
             file,
             noted,
-            log: 0,
+            last: Look::default(),
             behind: None,
             guard,
         })
@@ -281,6 +281,16 @@ impl Watch {
         self.guard.check().is_ok()
     }
 
+    /// Returns whether the database was written since the last commit, by a checkpoint or by a program that is not
+    /// SQLite. SQLite then has to read it again, because it notices only the writes of SQLite.
+    pub(super) fn is_written(&self, database: &Connection) -> Result<bool, LedgerError> {
+        let is_written = self.guard.modified()? != self.last.modified;
+        if is_written {
+            database.release_memory().map_err(failed)?;
+        }
+        Ok(is_written)
+    }
+
     /// Checks the files under the write lock, before a change. `others_wrote` says whether another connection may have
     /// changed the database since the last commit.
     pub(super) fn before(
@@ -288,13 +298,14 @@ impl Watch {
         database: &Connection,
         others_wrote: bool,
     ) -> Result<(), LedgerError> {
-        let log = self.guard.check()?;
+        let log = self.guard.check()?.log;
         let files = &self.guard.files;
         if others_wrote {
             let known = Note::read_from(&mut self.file, &files.witness)
-                .and_then(|note| contains(database, &note, files));
+                .and_then(|note| contains(database, &note, files))
+                .and_then(|()| contains(database, &self.noted, files));
             known.map_err(|error| self.guard.lose(error))?;
-        } else if log < self.log {
+        } else if log < self.last.log {
             return Err(self.guard.lose(LedgerError::Damaged(format!(
                 "the log {} was cut off while the ledger was open",
                 files.log.display()
@@ -312,7 +323,7 @@ impl Watch {
         sync: Sync,
         head: Option<(Head, u64)>,
     ) -> Result<(), LedgerError> {
-        self.log = self.guard.check()?;
+        self.last = self.guard.check()?;
         if sync == Sync::Now
             && let Some((head, purchases)) = head
             && self.note(head, purchases).is_err()
@@ -351,4 +362,31 @@ impl Watch {
         self.note(head, purchases)?;
         self.file.sync_data()
     }
+}
+
+/// Returns the time of one overwrite of the witness at `path`.
+#[cfg(test)]
+pub(super) fn measure(path: &Path, count: u32) -> Duration {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let noted = Note::read(path).unwrap().unwrap();
+    let start = std::time::Instant::now();
+    for number in 0..count {
+        let mut text = String::new();
+        file.rewind().unwrap();
+        (&mut file).take(LONGEST).read_to_string(&mut text).unwrap();
+        assert!(Note::parse(&text).is_some());
+        let purchases = u64::from(number);
+        let line = Note {
+            purchases,
+            ..noted.clone()
+        }
+        .line();
+        file.rewind().unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+    start.elapsed() / count
 }

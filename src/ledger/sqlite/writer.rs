@@ -154,11 +154,15 @@ impl Writer {
     /// There is no savepoint for each change: SQLite would copy every page that the change touches,
     /// and almost no change is rolled back.
     fn transact(&mut self, writes: &mut [Write]) -> Result<Made, LedgerError> {
+        let file_written = match &self.watch {
+            Some(watch) => watch.is_written(&self.connection)?,
+            None => false,
+        };
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let version = self.known.borrow_mut().begin(&transaction)?;
+        let version = self.known.borrow_mut().begin(&transaction, file_written)?;
         if let Some(watch) = &mut self.watch {
             watch.before(&transaction, version.others_wrote)?;
         }

@@ -421,6 +421,46 @@ async fn an_open_ledger_whose_files_were_cut_stops() {
     }
 }
 
+/// `cp` writes into the file that is there. SQLite does not notice it.
+#[tokio::test]
+async fn an_older_copy_that_is_written_over_an_open_ledger_stops_it() {
+    for with_witness in [false, true] {
+        let (_directory, path) = new_path();
+        sign(&Ledger::sqlite(&path).unwrap(), "one").await.unwrap();
+        let older = [&path, &witness_of(&path)].map(|path| fs::read(path).unwrap());
+        sign(&Ledger::sqlite(&path).unwrap(), "two").await.unwrap();
+        assert_eq!(length(&path), older[0].len() as u64);
+        let ledger = Ledger::sqlite(&path).unwrap();
+        sign(&ledger, "three").await.unwrap();
+        let write_back = |connection: &mut Connection| schema::write_back(connection);
+        assert!(thread_of(&ledger).read(write_back).await.unwrap());
+        drop(ledger);
+        // One has it in its cache, the other has not.
+        for warm in [false, true] {
+            let ledger = Ledger::sqlite(&path).unwrap();
+            if warm {
+                assert!(is_denied(&ledger).await);
+                assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 3);
+            }
+            let newest = [&path, &witness_of(&path)].map(|path| fs::read(path).unwrap());
+            put(&path, &older[0]);
+            if with_witness {
+                put(&witness_of(&path), &older[1]);
+            }
+            let error = sign(&ledger, "more").await.unwrap_err();
+            assert!(
+                matches!(error, LedgerError::Damaged(_)),
+                "{warm}: {error:?}"
+            );
+            is_stopped(&ledger, "set back").await;
+            drop(ledger);
+            put(&path, &newest[0]);
+            put(&witness_of(&path), &newest[1]);
+        }
+        assert!(is_denied(&Ledger::sqlite(&path).unwrap()).await);
+    }
+}
+
 #[tokio::test]
 async fn an_open_ledger_whose_database_was_set_back_by_another_program_stops() {
     let (_directory, path) = new_path();
