@@ -87,6 +87,9 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
 
 /// Opens the ledger, and creates it if it does not exist.
 fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    if args.no_new_ledger {
+        return required(args);
+    }
     let path = match place(args)? {
         Place::Server(url) => return Ok(Ledger::open(url)?),
         Place::File(path) => path,

@@ -64,6 +64,12 @@ pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
 pub use verification::{LedgerFault, Verification};
 
+/// The target of the `tracing` warning that a new ledger begins in a file.
+///
+/// The warning names the absolute path. A program that must not begin a ledger calls
+/// [`Ledger::open_existing`].
+pub const NEW_LEDGER: &str = "bursar::ledger::new";
+
 use backend::Backend;
 use memory::Memory;
 use pending::Pending;

@@ -59,7 +59,7 @@ pub(super) fn open(files: Files, create: bool) -> Result<(Connection, Watch), Le
     let note = match note {
         Claimed::Found(note) => note,
         Claimed::Created(note) => {
-            tracing::warn!("begins a new ledger at {}", files.database.display());
+            tracing::warn!(target: crate::ledger::NEW_LEDGER, "begins a new ledger at {}", files.database.display());
             note
         }
     };
