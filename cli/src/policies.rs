@@ -5,6 +5,7 @@ use std::path::Path;
 use bursar::clock::{Clock, SystemClock};
 use bursar::config::Config;
 use bursar::discovery::Sources;
+use bursar::ledger::LedgerError;
 use bursar::policy::{AskingPrice, Explanation, Rule};
 use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd};
 
@@ -170,13 +171,11 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
 }
 
 async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
-    if !path.exists() {
-        return Err(Failure::usage(format!(
-            "there is no ledger at {}",
-            path.display()
-        )));
-    }
-    let payer = Payer::builder().policy(policy).ledger(Ledger::open(path)?);
+    let ledger = match Ledger::open_existing(path) {
+        Err(error @ LedgerError::Missing(_)) => return Err(Failure::usage(error.to_string())),
+        opened => opened?,
+    };
+    let payer = Payer::builder().policy(policy).ledger(ledger);
     let payer = payer.build_read_only()?;
     Ok(payer.explain(&request(args)?, price(args)).await?)
 }

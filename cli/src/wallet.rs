@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::approval::TerminalApprover;
+use bursar::ledger::LedgerError;
 use bursar::payment::PayerBuilder;
 use bursar::signer::KeyError;
 use bursar::{Ledger, LocalSigner, Payer, Policy};
@@ -86,6 +87,9 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
 
 /// Opens the ledger, and creates it if it does not exist.
 fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    if args.no_new_ledger {
+        return required(args);
+    }
     let path = match place(args)? {
         Place::Server(url) => return Ok(Ledger::open(url)?),
         Place::File(path) => path,
@@ -103,22 +107,15 @@ fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     Ok(Ledger::open(&path)?)
 }
 
-/// Opens the ledger if it exists. In a database, it creates missing tables.
+/// Opens the ledger if it exists. It creates no file.
 pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
-    let path = match place(args)? {
-        Place::Server(url) => return Ok(Some(Ledger::open(url)?)),
-        Place::File(path) => path,
+    let opened = match place(args)? {
+        Place::Server(url) => Ledger::open_existing(url),
+        Place::File(path) => Ledger::open_existing(path),
     };
-    let exists = path.try_exists().map_err(|error| {
-        Failure::failed(format!(
-            "the ledger {} cannot be read: {error}",
-            path.display()
-        ))
-    })?;
-    if exists {
-        Ok(Some(Ledger::open(&path)?))
-    } else {
-        Ok(None)
+    match opened {
+        Err(LedgerError::Missing(_)) => Ok(None),
+        opened => Ok(Some(opened?)),
     }
 }
 
@@ -146,6 +143,16 @@ pub(crate) fn required(args: &LedgerArgs) -> Result<Ledger, Failure> {
     }
 }
 
+/// Returns the path of the ledger, which must be a file.
+pub(crate) fn file(args: &LedgerArgs) -> Result<PathBuf, Failure> {
+    match place(args)? {
+        Place::File(path) => Ok(path),
+        Place::Server(_) => Err(Failure::usage(
+            "this command needs a ledger in a file; use the backups of your database",
+        )),
+    }
+}
+
 /// The location of the ledger.
 enum Place {
     File(PathBuf),
@@ -156,7 +163,11 @@ enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(f),
+            // A job may run in another directory than its author thought.
+            Self::File(path) => std::path::absolute(path)
+                .unwrap_or_else(|_| path.clone())
+                .display()
+                .fmt(f),
             Self::Server(_) => f.write_str("the PostgreSQL database"),
         }
     }

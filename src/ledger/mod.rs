@@ -27,6 +27,7 @@ mod reconcile;
 mod refund;
 pub mod report;
 mod reservation;
+mod restore;
 #[cfg(all(test, bursar_shuttle))]
 mod schedules;
 mod seller_answer;
@@ -58,10 +59,17 @@ pub use purchase::{Purchase, State};
 pub use reconcile::Reconciled;
 pub use refund::Refund;
 pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};
+pub use restore::Restored;
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
 pub(crate) use usage::Calls;
 pub use verification::{LedgerFault, Verification};
+
+/// The target of the `tracing` warning that a new ledger begins in a file.
+///
+/// The warning names the absolute path. A program that must not begin a ledger calls
+/// [`Ledger::open_existing`].
+pub const NEW_LEDGER: &str = "bursar::ledger::new";
 
 use backend::Backend;
 use memory::Memory;
@@ -106,6 +114,10 @@ pub struct Ledger {
     pending: Arc<Pending>,
 }
 
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Ledger").field(&self.backend.name()).finish()
@@ -141,23 +153,35 @@ impl Ledger {
         Self::new(Backend::Memory(Arc::new(Memory::default())))
     }
 
-    /// Opens the ledger in the SQLite file at `path`. Creates the file if it is missing.
+    /// Opens the ledger in the SQLite file at `path`. Creates the file if it is missing, and logs the
+    /// new path as a warning. [`open_existing`](Self::open_existing) creates nothing.
     ///
     /// All clients and processes on this machine can share the file. It must be on a local disk:
     /// network file systems do not lock reliably. A new file can be read by its owner only (mode
     /// 0600). The directory must exist, so that a mistyped path is an error and not an empty ledger.
     /// The path `:memory:` opens a private database that ends with its last handle.
     ///
-    /// One thread of its own reads and writes the file, so no task waits for the disk. The thread
-    /// ends when the last handle is dropped. A signed or paid purchase is on disk before the call
-    /// returns. Dropping the future of a call does not undo its change.
+    /// A ledger has up to four files: `agent.db`, its log `agent.db-wal` with the index `agent.db-shm`,
+    /// and its witness `agent.db-head`. Share their directory with other programs and containers, never
+    /// a single file. Copy a ledger with [`backup`](Self::backup). Your program must not open these files
+    /// in another way: closing any of them drops the locks of SQLite in the whole process.
+    ///
+    /// One thread of its own reads and writes the file, so no task waits for the disk. Dropping the
+    /// last handle waits until the thread has written the log back and closed the file, for some
+    /// milliseconds. A signed or paid purchase is on disk before the call returns. Dropping the future
+    /// of a call does not undo its change. A process that was forked must open the ledger again.
     ///
     /// This function blocks on the disk, and up to 10 seconds on another process that is writing.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read and written, is not a SQLite database, belongs to
     /// another program, was written by a newer bursar, is cut off, or has tables or indices that
-    /// bursar did not make. The file is not changed then.
+    /// bursar did not make. The file is not changed then. Returns [`LedgerError::Damaged`] if the file lacks
+    /// purchases that its witness has seen or has no witness, [`LedgerError::SecondName`] if one of the
+    /// files has a second name, and [`LedgerError::Exposed`] if other users can read one of them.
+    ///
+    /// Each call on the open ledger returns [`LedgerError::Damaged`] after one of the files was replaced,
+    /// deleted, renamed or cut, until you open the ledger again.
     ///
     /// ```no_run
     /// use bursar::Ledger;
@@ -167,7 +191,7 @@ impl Ledger {
     /// ```
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        sqlite::Sqlite::open(path.as_ref()).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
+        sqlite::Sqlite::open(path.as_ref(), true).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
     }
 
     /// Connects to the ledger in the schema `bursar` of the PostgreSQL database at `url`. Creates
@@ -253,10 +277,33 @@ impl Ledger {
         let path = url_or_path.as_ref();
         match path.to_str() {
             Some(":memory:") => Ok(Self::memory()),
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Self::lazy_postgres(url)
-            }
-            _ => Self::at_path(path),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            _ => Self::at_path(path, true),
+        }
+    }
+
+    /// Opens a ledger that exists, at a URL or a path as [`open`](Self::open) takes them. Creates none.
+    ///
+    /// Use it where a new ledger would be a mistake: a relative path in a job that runs in another
+    /// directory, or a mistyped name, would otherwise begin all limits again.
+    ///
+    /// # Errors
+    /// Returns [`LedgerError::Missing`] if there is no ledger at the path, or if the path is `:memory:`,
+    /// and the errors of [`open`](Self::open).
+    ///
+    /// ```
+    /// use bursar::Ledger;
+    /// use bursar::ledger::LedgerError;
+    ///
+    /// let error = Ledger::open_existing("no-such-agent.db").unwrap_err();
+    /// assert!(matches!(error, LedgerError::Missing(_)));
+    /// ```
+    pub fn open_existing(url_or_path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        let path = url_or_path.as_ref();
+        match path.to_str() {
+            Some(":memory:") => Err(LedgerError::Missing(path.to_owned())),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            _ => Self::at_path(path, false),
         }
     }
 
@@ -274,12 +321,12 @@ impl Ledger {
     }
 
     #[cfg(feature = "sqlite")]
-    fn at_path(path: &Path) -> Result<Self, LedgerError> {
-        Self::sqlite(path)
+    fn at_path(path: &Path, create: bool) -> Result<Self, LedgerError> {
+        sqlite::Sqlite::open(path, create).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
     }
 
     #[cfg(not(feature = "sqlite"))]
-    fn at_path(_: &Path) -> Result<Self, LedgerError> {
+    fn at_path(_: &Path, _: bool) -> Result<Self, LedgerError> {
         Err(LedgerError::MissingFeature { feature: "sqlite" })
     }
 

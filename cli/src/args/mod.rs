@@ -142,4 +142,7 @@ pub(crate) struct LedgerArgs {
     /// ~/Library/Application Support/bursar/ledger.db, on Windows %LOCALAPPDATA%\bursar\ledger.db.
     #[arg(long, value_name = "PATH")]
     pub(crate) ledger: Option<PathBuf>,
+    /// Fail if the ledger does not exist yet; use this in jobs, where a mistyped path would begin all limits again
+    #[arg(long)]
+    pub(crate) no_new_ledger: bool,
 }

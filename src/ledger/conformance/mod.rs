@@ -9,7 +9,7 @@
 mod differential;
 mod limits;
 mod pages;
-mod proved;
+pub(super) mod proved;
 mod purchases;
 mod resumed;
 mod sellers;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::ledger::Freeze;
 
-pub(super) async fn released(
+pub(in crate::ledger) async fn released(
     ledger: &Ledger,
     key: &PurchaseKey,
     valid_before: u64,

@@ -1,6 +1,8 @@
 //! A ledger in a SQLite file, which all processes of a host can share.
 
+mod copy;
 mod file;
+mod guard;
 mod known;
 mod reader;
 mod schema;
@@ -8,50 +10,139 @@ mod schema;
 mod tests;
 mod totals;
 mod view;
+mod witness;
 mod writer;
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use alloy::primitives::B256;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use self::file::{File, Line};
+use self::guard::{Files, Guard};
 use self::reader::Reader;
 use self::view::View;
-use self::writer::{Job, Read, Sync, Write};
+use self::writer::{Job, Read, Sync, Write, Writer};
 use super::hash_chain::Audit;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
     Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumed, Resumption, Transition, Verification,
+    Reserved, Restored, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
+/// The path of a private database.
+const IN_MEMORY: &str = ":memory:";
+
+/// Makes a copy the ledger at `to`, though its witness is missing or has seen more.
+pub(super) fn restore(copy: &Path, to: &Path) -> Result<Restored, LedgerError> {
+    copy::restore(copy, to)
+}
+
 /// A handle on the thread that reads and writes the file.
 #[derive(Clone)]
 pub(super) struct Sqlite {
+    // Dropped first, so that the thread below closes the last connection, and SQLite writes the log back.
     /// The thread for long reads. `None` for a database in memory.
     reader: Option<Arc<Reader>>,
-    jobs: Sender<Job>,
+    thread: Arc<Thread>,
+}
+
+/// The thread that has the file open. The last handle waits until it has closed the file.
+struct Thread {
+    jobs: Option<Sender<Job>>,
+    handle: Option<JoinHandle<()>>,
+    /// The process that the thread runs in. A fork of it has no such thread.
+    process: u32,
+    /// `None` for a database in memory.
+    guard: Option<Arc<Guard>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
+        let is_own = handle.thread().id() == thread::current().id();
+        if self.process == process::id() && !is_own {
+            // The thread ends also after a panic.
+            drop(handle.join());
+        }
+    }
 }
 
 impl Sqlite {
-    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
-        let connection = schema::open(path)?;
+    /// Opens the file. Creates it if it is missing and `create` says so.
+    pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
+        let (connection, watch, guard) = if path == Path::new(IN_MEMORY) {
+            (schema::in_memory()?, None, None)
+        } else {
+            let files = if create {
+                Files::at(path)?
+            } else {
+                Files::existing(path)?
+            };
+            let (connection, watch) = schema::open(files, create)?;
+            let guard = watch.guard();
+            (connection, Some(watch), Some(guard))
+        };
         let (jobs, queue) = channel();
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
-        worker
-            .spawn(move || writer::serve(connection, &queue))
+        let handle = worker
+            .spawn(move || writer::serve(Writer::new(connection, watch), &queue))
             .map_err(LedgerError::store)?;
-        let reader = Reader::new(path).map(Arc::new);
-        Ok(Self { reader, jobs })
+        let reader = guard.clone().map(|guard| Arc::new(Reader::new(guard)));
+        let thread = Thread {
+            jobs: Some(jobs),
+            handle: Some(handle),
+            process: process::id(),
+            guard,
+        };
+        Ok(Self {
+            reader,
+            thread: Arc::new(thread),
+        })
+    }
+
+    /// Copies the ledger to a new file, on a thread of its own, so that clients can pay meanwhile.
+    pub(super) async fn backup(&self, to: &Path) -> Result<(), LedgerError> {
+        let guard = self
+            .thread
+            .guard
+            .clone()
+            .ok_or_else(|| LedgerError::store("a ledger in memory has no backup"))?;
+        let (answer, answered) = oneshot::channel();
+        let to = to.to_owned();
+        let backup = move || {
+            guard.check()?;
+            copy::backup(&guard.files, &to)?;
+            guard.check().map(drop)
+        };
+        thread::Builder::new()
+            .name("bursar-backup".to_owned())
+            .spawn(move || drop(answer.send(backup())))
+            .map_err(LedgerError::store)?;
+        answered.await.map_err(|_| thread_stopped())?
+    }
+
+    fn send(&self, job: Job) -> Result<(), LedgerError> {
+        if self.thread.process != process::id() {
+            return Err(LedgerError::store(
+                "the process was forked after it had opened the ledger; open it in the new process",
+            ));
+        }
+        let jobs = self.thread.jobs.as_ref();
+        let sent = jobs.and_then(|jobs| jobs.send(job).ok());
+        sent.ok_or_else(thread_stopped)
     }
 
     /// Clients can pay meanwhile.
@@ -89,10 +180,12 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        let job: Read = Box::new(move |connection| drop(answer.send(work(connection))));
-        self.jobs
-            .send(Job::Read(job))
-            .map_err(|_| thread_stopped())?;
+        let guard = self.thread.guard.clone();
+        let job: Read = Box::new(move |connection| {
+            let intact = guard.map_or(Ok(()), |guard| guard.check().map(drop));
+            drop(answer.send(intact.and_then(|()| work(connection))));
+        });
+        self.send(Job::Read(job))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -121,9 +214,7 @@ impl Sqlite {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job = Write::new(sync, work, move |result| drop(answer.send(result)));
-        self.jobs
-            .send(Job::Write(job))
-            .map_err(|_| thread_stopped())?;
+        self.send(Job::Write(job))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 

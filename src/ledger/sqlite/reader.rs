@@ -2,7 +2,6 @@
 //!
 //! The connection is open while it is used, and for a moment after that.
 
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,7 +10,8 @@ use std::time::Duration;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
 use super::failed;
-use super::schema::{IN_MEMORY, WRITE_TIMEOUT};
+use super::guard::Guard;
+use super::schema::WRITE_TIMEOUT;
 use crate::ledger::LedgerError;
 
 /// How long an unused connection stays open.
@@ -22,7 +22,7 @@ pub(super) type LongRead = Box<dyn FnOnce(Result<&mut Connection, LedgerError>) 
 
 /// A handle on the thread, which starts with the first read. Dropping it ends a read that runs, and waits for the thread.
 pub(super) struct Reader {
-    path: PathBuf,
+    guard: Arc<Guard>,
     thread: Mutex<Option<(Sender<LongRead>, JoinHandle<()>)>>,
     running: Running,
 }
@@ -35,13 +35,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Reader {
-    /// Returns a reader of the file. A database in memory has one connection only.
-    pub(super) fn new(path: &Path) -> Option<Self> {
-        (path != Path::new(IN_MEMORY)).then(|| Self {
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+    pub(super) fn new(guard: Arc<Guard>) -> Self {
+        Self {
+            guard,
             thread: Mutex::default(),
             running: Arc::default(),
-        })
+        }
     }
 
     pub(super) fn send(&self, read: LongRead) -> Result<(), LedgerError> {
@@ -55,10 +54,10 @@ impl Reader {
             None => read,
         };
         let (reads, queue) = channel();
-        let (path, running) = (self.path.clone(), Arc::clone(&self.running));
+        let (guard, running) = (Arc::clone(&self.guard), Arc::clone(&self.running));
         let handle = thread::Builder::new()
             .name("bursar-ledger-reads".to_owned())
-            .spawn(move || serve(&path, &queue, &running))
+            .spawn(move || serve(&guard, &queue, &running))
             .map_err(LedgerError::store)?;
         reads.send(unsent).map_err(|_| super::thread_stopped())?;
         *thread = Some((reads, handle));
@@ -82,9 +81,9 @@ impl Drop for Reader {
     }
 }
 
-fn serve(path: &Path, queue: &Receiver<LongRead>, running: &Running) {
+fn serve(guard: &Guard, queue: &Receiver<LongRead>, running: &Running) {
     while let Ok(first) = queue.recv() {
-        let mut connection = match open(path) {
+        let mut connection = match open(guard) {
             Ok(connection) => connection,
             Err(error) => {
                 first(Err(error));
@@ -95,7 +94,10 @@ fn serve(path: &Path, queue: &Receiver<LongRead>, running: &Running) {
         first(Ok(&mut connection));
         let ended = loop {
             match queue.recv_timeout(IDLE) {
-                Ok(read) => read(Ok(&mut connection)),
+                Ok(read) => match guard.check() {
+                    Ok(_) => read(Ok(&mut connection)),
+                    Err(error) => read(Err(error)),
+                },
                 Err(ended) => break ended,
             }
         };
@@ -108,9 +110,10 @@ fn serve(path: &Path, queue: &Receiver<LongRead>, running: &Running) {
 
 /// Opens the file that the ledger has open. The connection could write, so that SQLite writes the log back if this is
 /// the last connection.
-fn open(path: &Path) -> Result<Connection, LedgerError> {
+fn open(guard: &Guard) -> Result<Connection, LedgerError> {
+    guard.check()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let connection = Connection::open_with_flags(&guard.files.database, flags).map_err(failed)?;
     connection.busy_timeout(WRITE_TIMEOUT).map_err(failed)?;
     connection
         .execute_batch(

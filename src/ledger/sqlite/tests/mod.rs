@@ -1,5 +1,7 @@
 //! Tests of ledgers in a file.
 
+mod accidents;
+mod copies;
 mod damage;
 mod events;
 mod opening;
@@ -9,7 +11,7 @@ mod sharing;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::{Connection, params_from_iter};
 
@@ -43,10 +45,48 @@ pub(super) fn thread_of(ledger: &Ledger) -> &Sqlite {
 
 /// Returns the path of the write-ahead log.
 fn log_of(path: &Path) -> PathBuf {
-    path.with_file_name(format!(
-        "{}-wal",
-        path.file_name().unwrap().to_str().unwrap()
-    ))
+    guard::with_suffix(path, "-wal")
+}
+
+fn witness_of(path: &Path) -> PathBuf {
+    guard::with_suffix(path, "-head")
+}
+
+/// Returns the sorted names of the files in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let files = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Writes a file that only its owner can read.
+fn put(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    set_mode(path, 0o600);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    #[cfg(not(unix))]
+    let _ = (path, mode);
+}
+
+/// Runs an ignored test of this module in another process. `BURSAR_TEST_PATH` is the path.
+fn in_another_process(test: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            &format!("ledger::sqlite::tests::{test}"),
+            "--ignored",
+        ])
+        .env("BURSAR_TEST_PATH", path)
+        .stdout(process::Stdio::null());
+    command
 }
 
 /// Holds `count` purchases.

@@ -73,7 +73,7 @@ fn processes_hold_exactly_as_many_as_fit() {
         ]);
         command
             .env(RACE, &path)
-            .stdout(std::process::Stdio::null())
+            .stdout(process::Stdio::null())
             .spawn()
             .unwrap()
     };
@@ -96,7 +96,7 @@ async fn one_process_of_the_race() {
     };
     let ledger = Ledger::sqlite(path).unwrap();
     for number in 0..40 {
-        let id = format!("{}-{number}", std::process::id());
+        let id = format!("{}-{number}", process::id());
         ledger
             .reserve(&wish(order(&id, 10), at(NOW), lifetime(500)))
             .await
@@ -236,6 +236,22 @@ async fn measure() {
             start.elapsed() / 200
         );
     }
+    let guard = thread_of(&ledger).thread.guard.clone().unwrap();
+    let start = Instant::now();
+    for _ in 0..10_000 {
+        guard.check().unwrap();
+    }
+    println!("the files are checked in {:?}", start.elapsed() / 10_000);
+    let (directory, note) = (
+        tempfile::tempdir().unwrap(),
+        witness::Note::new("5".repeat(32)),
+    );
+    let noted = directory.path().join("head");
+    note.create(&noted).unwrap();
+    println!(
+        "the witness is written in {:?}",
+        witness::measure(&noted, 10_000)
+    );
     let start = Instant::now();
     let report = ledger.verify(None).await.unwrap();
     println!("{} events verified in {:?}", report.events, start.elapsed());
