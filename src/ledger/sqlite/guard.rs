@@ -267,12 +267,6 @@ impl Guard {
         self.look().map_err(|error| self.lose(error))
     }
 
-    /// Returns the time at which the database was last written.
-    pub(super) fn modified(&self) -> Result<Option<SystemTime>, LedgerError> {
-        let seen = Seen::at(&self.files.database)?;
-        Ok(seen.and_then(|seen| seen.modified))
-    }
-
     /// Refuses every later use if this is damage.
     pub(super) fn lose(&self, error: LedgerError) -> LedgerError {
         if let LedgerError::Damaged(reason) = &error {

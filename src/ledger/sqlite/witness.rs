@@ -245,6 +245,8 @@ pub(super) struct Watch {
     noted: Note,
     /// The files after the last commit.
     last: Look,
+    /// The files before this transaction.
+    seen: Look,
     /// A head that could not be written.
     behind: Option<(Head, u64)>,
 }
@@ -268,6 +270,7 @@ impl Watch {
             file,
             noted,
             last: Look::default(),
+            seen: Look::default(),
             behind: None,
             guard,
         })
@@ -281,31 +284,31 @@ impl Watch {
         self.guard.check().is_ok()
     }
 
-    /// Returns whether the database was written since the last commit, by a checkpoint or by a program that is not
-    /// SQLite. SQLite then has to read it again, because it notices only the writes of SQLite.
-    pub(super) fn is_written(&self, database: &Connection) -> Result<bool, LedgerError> {
-        let is_written = self.guard.modified()? != self.last.modified;
+    /// Checks the files before a transaction. Returns whether the database was written since the last commit, by a
+    /// checkpoint or by a program that is not SQLite. SQLite then has to read it again: it notices only its own writes.
+    pub(super) fn look(&mut self, database: &Connection) -> Result<bool, LedgerError> {
+        self.seen = self.guard.check()?;
+        let is_written = self.seen.modified != self.last.modified;
         if is_written {
             database.release_memory().map_err(failed)?;
         }
         Ok(is_written)
     }
 
-    /// Checks the files under the write lock, before a change. `others_wrote` says whether another connection may have
-    /// changed the database since the last commit.
+    /// Checks the database under the write lock, before a change. `others_wrote` says whether another program may have
+    /// changed it since the last commit.
     pub(super) fn before(
         &mut self,
         database: &Connection,
         others_wrote: bool,
     ) -> Result<(), LedgerError> {
-        let log = self.guard.check()?.log;
         let files = &self.guard.files;
         if others_wrote {
             let known = Note::read_from(&mut self.file, &files.witness)
                 .and_then(|note| contains(database, &note, files))
                 .and_then(|()| contains(database, &self.noted, files));
             known.map_err(|error| self.guard.lose(error))?;
-        } else if log < self.last.log {
+        } else if self.seen.log < self.last.log {
             return Err(self.guard.lose(LedgerError::Damaged(format!(
                 "the log {} was cut off while the ledger was open",
                 files.log.display()
@@ -362,31 +365,4 @@ impl Watch {
         self.note(head, purchases)?;
         self.file.sync_data()
     }
-}
-
-/// Returns the time of one overwrite of the witness at `path`.
-#[cfg(test)]
-pub(super) fn measure(path: &Path, count: u32) -> Duration {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let noted = Note::read(path).unwrap().unwrap();
-    let start = std::time::Instant::now();
-    for number in 0..count {
-        let mut text = String::new();
-        file.rewind().unwrap();
-        (&mut file).take(LONGEST).read_to_string(&mut text).unwrap();
-        assert!(Note::parse(&text).is_some());
-        let purchases = u64::from(number);
-        let line = Note {
-            purchases,
-            ..noted.clone()
-        }
-        .line();
-        file.rewind().unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
-    start.elapsed() / count
 }

@@ -154,8 +154,8 @@ impl Writer {
     /// There is no savepoint for each change: SQLite would copy every page that the change touches,
     /// and almost no change is rolled back.
     fn transact(&mut self, writes: &mut [Write]) -> Result<Made, LedgerError> {
-        let file_written = match &self.watch {
-            Some(watch) => watch.is_written(&self.connection)?,
+        let file_written = match &mut self.watch {
+            Some(watch) => watch.look(&self.connection)?,
             None => false,
         };
         let transaction = self

@@ -4,6 +4,7 @@ mod accidents;
 mod copies;
 mod damage;
 mod events;
+mod open_files;
 mod opening;
 mod reading;
 mod sharing;
@@ -108,4 +109,77 @@ async fn closed(path: &Path, purchases: usize) -> Vec<u8> {
 /// Executes SQL on the file as another program.
 fn meddle(path: &Path, sql: &str) {
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+/// The limit of the tests, in micro-dollars. [`spend`] uses all of it.
+const LIMIT: u64 = 30;
+
+/// Signs three purchases of 10 micro-dollars each, and settles the first.
+async fn spend(ledger: &Ledger) {
+    for id in ["one", "two", "three"] {
+        sign(ledger, id).await.unwrap();
+    }
+    let first = order("one", 10).key();
+    ledger.record(&first, &settled(), at(NOW)).await.unwrap();
+}
+
+/// Holds and signs a purchase under the limit.
+async fn sign(ledger: &Ledger, id: &str) -> Result<(), LedgerError> {
+    let wish = wish(order(id, 10), at(NOW), lifetime(LIMIT));
+    match ledger.reserve(&wish).await? {
+        Reserved::Held(held) => {
+            let signed = signed(NOW + 300);
+            ledger.record(&held.key(), &signed, at(NOW)).await
+        }
+        denied => panic!("{denied:?}"),
+    }
+}
+
+/// Whether one more purchase is denied, as the limit demands.
+async fn is_denied(ledger: &Ledger) -> bool {
+    let wish = wish(order("more", 1), at(NOW), lifetime(LIMIT));
+    matches!(ledger.reserve(&wish).await.unwrap(), Reserved::Denied(_))
+}
+
+/// Asserts that the ledger refuses to pay, to record and to report.
+async fn is_stopped(ledger: &Ledger, about: &str) {
+    let damaged = |error: LedgerError| {
+        assert!(
+            matches!(
+                error,
+                LedgerError::Damaged(_) | LedgerError::SecondName { .. }
+            ),
+            "{about}: {error:?}"
+        );
+    };
+    damaged(sign(ledger, "more").await.unwrap_err());
+    let key = order("two", 10).key();
+    damaged(ledger.record(&key, &settled(), at(NOW)).await.unwrap_err());
+    damaged(ledger.purchases(&Filter::all()).await.unwrap_err());
+    damaged(ledger.verify(None).await.unwrap_err());
+}
+
+/// Writes a full ledger and closes it.
+async fn full(path: &Path) {
+    spend(&Ledger::sqlite(path).unwrap()).await;
+}
+
+/// Copies what a crash of this moment would leave.
+fn crash(path: &Path) -> (tempfile::TempDir, PathBuf) {
+    let (directory, copy) = new_path();
+    for of in [Path::to_owned, log_of, witness_of] {
+        if let Ok(bytes) = fs::read(of(path)) {
+            put(&of(&copy), &bytes);
+        }
+    }
+    (directory, copy)
+}
+
+fn cut(path: &Path, length: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(length).unwrap();
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
 }

@@ -236,22 +236,6 @@ async fn measure() {
             start.elapsed() / 200
         );
     }
-    let guard = thread_of(&ledger).thread.guard.clone().unwrap();
-    let start = Instant::now();
-    for _ in 0..10_000 {
-        guard.check().unwrap();
-    }
-    println!("the files are checked in {:?}", start.elapsed() / 10_000);
-    let (directory, note) = (
-        tempfile::tempdir().unwrap(),
-        witness::Note::new("5".repeat(32)),
-    );
-    let noted = directory.path().join("head");
-    note.create(&noted).unwrap();
-    println!(
-        "the witness is written in {:?}",
-        witness::measure(&noted, 10_000)
-    );
     let start = Instant::now();
     let report = ledger.verify(None).await.unwrap();
     println!("{} events verified in {:?}", report.events, start.elapsed());
