@@ -89,6 +89,25 @@ async fn neither_remembered_terms_nor_a_signed_payment_reach_a_host_that_is_neve
 }
 
 #[tokio::test]
+async fn a_client_with_the_payer_of_another_keeps_its_rule_never_to_pay() {
+    let seller = open(report()).await;
+    let keys = keys(bearer("right").prefer(Preference::NeverPay));
+    let never = client().credentials(keys).build().unwrap();
+    let other = Credentials::new().host("b.example", bearer("right"));
+    for keys in [Credentials::new(), other] {
+        let second = bursar::Client::builder()
+            .payer(never.payer().unwrap().clone())
+            .allow_http_loopback(true)
+            .credentials(keys)
+            .build()
+            .unwrap();
+        let error = second.get(seller.url("/report")).send().await.unwrap_err();
+        assert_eq!(error.denial().unwrap().rule, Rule::Host);
+    }
+    assert_eq!(seller.settlements().len(), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_brings_a_payment_header_is_not_sent() {
     let seller = open(report()).await;
     let client = client().build().unwrap();
@@ -96,6 +115,8 @@ async fn a_request_that_brings_a_payment_header_is_not_sent() {
         "PAYMENT-SIGNATURE",
         "payment-signature",
         "X-Payment",
+        "PAYMENT_SIGNATURE",
+        "X_payment",
         "x-PAYMENT",
     ] {
         let request = client.get(seller.url("/report")).header(name, "e30=");
