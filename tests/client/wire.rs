@@ -4,7 +4,8 @@ use bursar::credential::Preference;
 use bursar::policy::Rule;
 use bursar::secrecy::SecretString;
 use bursar::{
-    ClientBuilder, Credential, Credentials, ErrorKind, PaymentStatus, ResponseExt, RetryPolicy, usd,
+    ClientBuilder, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, ResponseExt,
+    RetryPolicy, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::paywall::{
@@ -69,6 +70,22 @@ async fn an_api_key_for_loopback_goes_through_no_proxy() {
         let response = client.get(seller.url("/report")).send().await.unwrap();
         assert_eq!(response.status(), 200);
         never_a_password(&seller);
+    }
+    assert_eq!(proxy.heads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn prices_and_lists_on_loopback_are_read_through_no_proxy() {
+    let proxy = Recorder::start().await;
+    for client in behind(&proxy) {
+        let (seller, list) = (open(report()).await, Recorder::start().await);
+        let client = client.build().unwrap();
+        let price = client.get(seller.url("/report")).quote().await.unwrap();
+        assert!(matches!(price, PriceOutcome::Priced(_)));
+        let list_url = list.url();
+        let found = client.discover().bazaar(&*list_url).find("").run().await;
+        drop(found);
+        assert!(!list.heads().is_empty());
     }
     assert_eq!(proxy.heads(), [""; 0]);
 }
