@@ -43,7 +43,7 @@ pub(crate) fn resource(path: &str) -> Cow<'_, str> {
 /// servers do not distinguish them.
 pub(crate) fn limited(path: &str) -> String {
     if path.starts_with(TOOL) {
-        path.to_owned()
+        normalized(path).into_owned()
     } else {
         resource(path).to_ascii_lowercase()
     }
@@ -60,19 +60,23 @@ pub(crate) fn is_within(limit: &str, path: &str) -> bool {
     head.eq_ignore_ascii_case(limit) && (rest.is_empty() || rest.starts_with('/') || limit == "/")
 }
 
-/// Returns every [`limited`] path that `path` lies at or below.
+/// Returns every [`limited`] path that `path`, a [`resource`] or a tool, lies at or below: each path once.
 #[cfg(feature = "sqlite")]
-pub(crate) fn all_around(path: &str) -> impl Iterator<Item = String> {
-    let is_tool = path.starts_with(TOOL);
-    let path = limited(path);
-    let ends: Vec<usize> = if is_tool || path == "/" {
-        vec![path.len()]
-    } else {
-        let slashes = path.match_indices('/').map(|(at, _)| at.max(1));
-        slashes.chain([path.len()]).collect()
-    };
-    ends.into_iter()
-        .filter_map(move |end| path.get(..end).map(ToOwned::to_owned))
+pub(crate) fn all_around(path: &str) -> Vec<String> {
+    if path.starts_with(TOOL) {
+        return vec![path.to_owned()];
+    }
+    let path = path.to_ascii_lowercase();
+    let above = path.match_indices('/').filter_map(|(at, _)| match at {
+        0 => path.get(..1),
+        1 => None,
+        at => path.get(..at),
+    });
+    let mut around: Vec<String> = above.map(ToOwned::to_owned).collect();
+    if path != "/" {
+        around.push(path);
+    }
+    around
 }
 
 /// Whether an escape in the path hides a slash or a backslash. Servers disagree about such a path.
@@ -153,7 +157,30 @@ const fn is_unreserved(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "sqlite")]
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[cfg(feature = "sqlite")]
+    proptest! {
+        #[test]
+        fn a_path_is_within_exactly_the_limits_around_it(
+            path in "/[abA/%;.25fF]{0,12}", limit in "/[abA/%;.25fF]{0,4}",
+        ) {
+            let around = all_around(&resource(&path));
+            let limit = limited(&limit);
+            prop_assert_eq!(around.contains(&limit), is_within(&limit, &resource(&path)));
+            let once: std::collections::BTreeSet<_> = around.iter().collect();
+            prop_assert_eq!(once.len(), around.len());
+        }
+
+        #[test]
+        fn no_path_makes_these_functions_panic(path in "\\PC{0,40}") {
+            let known = (normalized(&path), resource(&path), hides_a_slash(&path), hides_a_step(&path));
+            prop_assert!(known.1.starts_with('/') || known.1 == path);
+        }
+    }
 
     #[test]
     fn every_spelling_of_a_path_is_one_resource() {
@@ -230,7 +257,7 @@ mod tests {
     #[cfg(feature = "sqlite")]
     #[test]
     fn all_limits_around_a_path_are_those_that_it_is_within() {
-        let around = |path: &str| all_around(path).collect::<Vec<_>>();
+        let around = all_around;
         assert_eq!(around("/A/b/c"), ["/", "/a", "/a/b", "/a/b/c"]);
         assert_eq!(around("/"), ["/"]);
         assert_eq!(around("/mcp://tool/A"), ["/mcp://tool/A"]);

@@ -319,11 +319,10 @@ impl PurchaseRequest {
 
     /// Returns the path in the spelling of limits and of the ledger. A tool has one spelling.
     pub(crate) fn path(&self) -> Cow<'_, str> {
-        let path = self.url.path();
         if self.is_tool_call() {
-            path.into()
+            self.normalized_path()
         } else {
-            path::resource(path)
+            path::resource(self.url.path())
         }
     }
 

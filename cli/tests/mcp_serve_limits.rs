@@ -50,6 +50,7 @@ async fn a_model_cannot_set_a_header_that_a_key_of_the_host_fills() {
         (&with_password, json!({}), "`authorization`"),
         (&by_name, json!({ "X-Api-Key": "x" }), "`x-api-key`"),
         (&by_name, json!({ "x-api-key": "" }), "`x-api-key`"),
+        (&by_name, json!({ "X_API_KEY": "x" }), "`x-api-key`"),
     ] {
         for tool in ["pay", "quote"] {
             let result = session

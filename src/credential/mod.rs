@@ -5,6 +5,7 @@
 
 mod key_source;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -127,6 +128,10 @@ impl Credentials {
         let in_url = !url.username().is_empty() || url.password().is_some();
         let taken = match &key.placement {
             Placement::Bearer | Placement::Basic { .. } if in_url => true,
+            Placement::Header(name) => {
+                let mut names = request.headers().keys();
+                names.any(|other| dashed(other) == dashed(name))
+            }
             _ => key.is_taken(request),
         };
         taken.then(|| match &key.placement {
@@ -165,6 +170,15 @@ impl Credentials {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the name of a header with dashes in place of underscores. Many servers take the two for one.
+pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    if name.as_str().contains('_') {
+        name.as_str().replace('_', "-").into()
+    } else {
+        name.as_str().into()
     }
 }
 

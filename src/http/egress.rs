@@ -107,7 +107,11 @@ impl Resolve for PublicOnly {
                 return Err(InsecureConnection::new(format!(
                     "`{}` has no {} address, and the client denies private networks",
                     name.as_str(),
-                    if local { "allowed loopback" } else { "public" },
+                    if local && loopback {
+                        "loopback"
+                    } else {
+                        "public"
+                    },
                 ))
                 .into());
             }

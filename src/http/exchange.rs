@@ -20,7 +20,7 @@ use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
-use crate::credential::Credentials;
+use crate::credential::{Credentials, dashed};
 use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
 use crate::origin::Origin;
@@ -177,8 +177,11 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     /// Checks the options and the destination, and prepares the request to be sent more than once.
     fn begin(&mut self, request: Request) -> Result<(Replay, Request), Error> {
         self.call.options.id()?;
-        let set = |name: &&str| request.headers().contains_key(*name);
-        if let Some(name) = PAYMENT_HEADERS.into_iter().find(set) {
+        let carries = |name: &&http::HeaderName| {
+            let name = dashed(name);
+            PAYMENT_HEADERS.contains(&&*name)
+        };
+        if let Some(name) = request.headers().keys().find(carries) {
             let message = format!("the request has the header `{name}`, which only bursar sets");
             return Err(Error::builder(message).at(request.url()));
         }

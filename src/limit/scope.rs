@@ -80,8 +80,9 @@ impl Scope {
             .iter()
             .filter_map(|kind| kind.scope_of(payment));
         let hosts = HostPattern::all_matching(payment.origin.host()).map(Self::Host);
-        let resources =
-            path::all_around(payment.path).map(|path| Self::Resource(payment.origin.clone(), path));
+        let resources = path::all_around(payment.path)
+            .into_iter()
+            .map(|path| Self::Resource(payment.origin.clone(), path));
         simple
             .chain(hosts)
             .chain(resources)

@@ -203,7 +203,7 @@ impl PayerBuilder {
             None => ledger,
         };
         Payer {
-            keys: Arc::default(),
+            keys: Arc::from([]),
             inner: Arc::new(Inner {
                 signer,
                 address,

@@ -39,7 +39,7 @@ use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
-use crate::credential::{Credentials, Preference};
+use crate::credential::{Credential, Credentials, Preference};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
@@ -79,8 +79,8 @@ use crate::x402::Quote;
 #[derive(Clone)]
 pub struct Payer {
     inner: Arc<Inner>,
-    /// The API keys of the client. Some of them say that their host is never paid.
-    keys: Arc<Credentials>,
+    /// The API keys of the clients that use this payer. Some of them say that their host is never paid.
+    keys: Arc<[Credentials]>,
 }
 
 struct Inner {
@@ -148,16 +148,19 @@ impl Payer {
         self.inner.ledger.now()
     }
 
-    /// Returns the same payer, which pays no host whose API key says [`Preference::NeverPay`].
+    /// Returns the same payer, which also pays no host whose API key says [`Preference::NeverPay`].
     pub(crate) fn with_keys(mut self, keys: &Credentials) -> Self {
-        self.keys = Arc::new(keys.clone());
+        if !keys.is_empty() {
+            self.keys = self.keys.iter().chain([keys]).cloned().collect();
+        }
         self
     }
 
     /// Returns the name of the API key that says that this origin is never paid. Nothing in a request changes that.
     pub(crate) fn never_pays(&self, origin: &Origin) -> Option<&str> {
-        let key = self.keys.find(origin)?;
-        (key.preference() == Preference::NeverPay).then(|| key.name())
+        let mut keys = self.keys.iter().filter_map(|keys| keys.find(origin));
+        let key = keys.find(|key| key.preference() == Preference::NeverPay);
+        key.map(Credential::name)
     }
 
     fn emit(&self, event: &Event<'_>) {

@@ -1,9 +1,16 @@
 //! The way of plain http: to loopback addresses only, and through no proxy.
 
-use bursar::{ClientBuilder, Credential, Credentials, ErrorKind, PaymentStatus, ResponseExt};
-use bursar::{credential::Preference, secrecy::SecretString};
-use bursar_testing::Paywall;
-use bursar_tests::paywall::{http, open, payments_sent, purchases, report};
+use bursar::credential::Preference;
+use bursar::policy::Rule;
+use bursar::secrecy::SecretString;
+use bursar::{
+    ClientBuilder, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, ResponseExt,
+    RetryPolicy, usd,
+};
+use bursar_testing::{Fault, Paywall, Route};
+use bursar_tests::paywall::{
+    distinct_payments, http, open, payment_status, payments_sent, policy, purchases, report,
+};
 use bursar_tests::recorder::{Recorder, outer_address};
 use reqwest::Proxy;
 
@@ -63,6 +70,22 @@ async fn an_api_key_for_loopback_goes_through_no_proxy() {
         let response = client.get(seller.url("/report")).send().await.unwrap();
         assert_eq!(response.status(), 200);
         never_a_password(&seller);
+    }
+    assert_eq!(proxy.heads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn prices_and_lists_on_loopback_are_read_through_no_proxy() {
+    let proxy = Recorder::start().await;
+    for client in behind(&proxy) {
+        let (seller, list) = (open(report()).await, Recorder::start().await);
+        let client = client.build().unwrap();
+        let price = client.get(seller.url("/report")).quote().await.unwrap();
+        assert!(matches!(price, PriceOutcome::Priced(_)));
+        let list_url = list.url();
+        let found = client.discover().bazaar(&*list_url).find("").run().await;
+        drop(found);
+        assert!(!list.heads().is_empty());
     }
     assert_eq!(proxy.heads(), [""; 0]);
 }
@@ -152,4 +175,80 @@ async fn every_spelling_of_a_loopback_address_is_loopback() {
         let response = client.get(url).send().await.unwrap();
         assert_eq!(response.payment_status(), PaymentStatus::Paid, "{host}");
     }
+}
+
+/// Returns the target of each request, as it was sent.
+async fn targets(paths: &[&str]) -> Vec<String> {
+    let server = Recorder::start().await;
+    let client = builder().build().unwrap();
+    for path in paths {
+        let url = format!("{}{path}", server.url());
+        drop(client.get(url).send().await);
+    }
+    let target = |head: String| head.split(' ').nth(1).unwrap().to_owned();
+    server.heads().into_iter().map(target).collect()
+}
+
+#[tokio::test]
+async fn a_path_is_sent_as_the_caller_wrote_it() {
+    let paths = [
+        "/%72eport;v=1",
+        "//report/",
+        "/caf%c3%a9?q=%72",
+        "/a%2Fb",
+        "/REPORT",
+    ];
+    assert_eq!(targets(&paths).await, paths);
+}
+
+#[tokio::test]
+async fn a_limit_on_a_resource_holds_on_the_wire_and_the_ledger_has_one_path() {
+    let seller = open(Route::get("/*").price(usd!("0.01")).body("the report")).await;
+    let limited = policy().resource_limits(seller.url("/report").as_str(), |report| {
+        report.lifetime(usd!("0.01"))
+    });
+    let client = builder().policy(limited).build().unwrap();
+    let base = seller.url("/").to_string();
+    let get = |path: &str| client.get(format!("{base}{path}")).send();
+    assert_eq!(
+        payment_status(get("%72eport;v=1").await),
+        PaymentStatus::Paid
+    );
+    for path in [
+        "report",
+        "repor%74",
+        "report/",
+        "report;v=1",
+        "%2Freport",
+        "REPORT",
+        "/report",
+    ] {
+        let error = get(path).await.unwrap_err();
+        assert_eq!(error.denial().unwrap().rule, Rule::Lifetime, "{path}");
+    }
+    let bought = purchases(&client).await;
+    assert_eq!((bought.len(), payments_sent(&seller)), (1, 1));
+    assert_eq!(bought.first().unwrap().path, "/report");
+}
+
+#[tokio::test]
+async fn a_request_in_another_spelling_presents_the_same_payment() {
+    let seller = open(
+        Route::get("/*")
+            .price(usd!("0.01"))
+            .fault(Fault::DropAfterSettle),
+    )
+    .await;
+    let client = builder().retry_policy(RetryPolicy::once()).build().unwrap();
+    let port = seller.url("/").port().unwrap();
+    for url in [
+        format!("http://127.0.0.1:{port}/%72eport?a=%62"),
+        format!("http://127.0.0.1:{port}/report?a=b"),
+        format!("http://127.1:{port}/repor%74?a=b#part"),
+        format!("http://2130706433:{port}/r%65port?a=b"),
+    ] {
+        let error = client.get(url).send().await.unwrap_err();
+        assert_eq!(error.payment_status(), PaymentStatus::MaybePaid, "{error}");
+    }
+    assert_eq!(distinct_payments(&seller), 1);
 }

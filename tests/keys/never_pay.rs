@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bursar::credential::Preference;
 use bursar::policy::Rule;
-use bursar::{ErrorKind, PaymentStatus, PriceOutcome};
+use bursar::{Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome};
 use bursar_tests::paywall::{client, open, payment_status, policy, purchases, report};
 
-use crate::{bearer, keys, ways};
+use crate::{bearer, key, keys, ways};
 
 #[tokio::test]
 async fn no_header_of_a_request_makes_a_host_payable_that_is_never_paid() {
@@ -89,6 +89,25 @@ async fn neither_remembered_terms_nor_a_signed_payment_reach_a_host_that_is_neve
 }
 
 #[tokio::test]
+async fn a_client_with_the_payer_of_another_keeps_its_rule_never_to_pay() {
+    let seller = open(report()).await;
+    let keys = keys(bearer("right").prefer(Preference::NeverPay));
+    let never = client().credentials(keys).build().unwrap();
+    let other = Credentials::new().host("b.example", bearer("right"));
+    for keys in [Credentials::new(), other] {
+        let second = bursar::Client::builder()
+            .payer(never.payer().unwrap().clone())
+            .allow_http_loopback(true)
+            .credentials(keys)
+            .build()
+            .unwrap();
+        let error = second.get(seller.url("/report")).send().await.unwrap_err();
+        assert_eq!(error.denial().unwrap().rule, Rule::Host);
+    }
+    assert_eq!(seller.settlements().len(), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_brings_a_payment_header_is_not_sent() {
     let seller = open(report()).await;
     let client = client().build().unwrap();
@@ -96,6 +115,8 @@ async fn a_request_that_brings_a_payment_header_is_not_sent() {
         "PAYMENT-SIGNATURE",
         "payment-signature",
         "X-Payment",
+        "PAYMENT_SIGNATURE",
+        "X_payment",
         "x-PAYMENT",
     ] {
         let request = client.get(seller.url("/report")).header(name, "e30=");
@@ -106,4 +127,76 @@ async fn a_request_that_brings_a_payment_header_is_not_sent() {
         assert!(request.quote().await.is_err());
     }
     assert!(seller.requests().is_empty());
+}
+
+#[test]
+fn the_place_of_a_key_that_a_request_fills_is_named() {
+    let keys = || Credentials::new();
+    let header = |name| Credential::header("example", name, key("right"));
+    let query = Credential::query("example", "api_key", key("right"));
+    let basic = Credential::basic("example", "me", key("right"));
+    for (keys, url, name, place) in [
+        (
+            keys().host("a.example", bearer("right")),
+            "https://a.example/",
+            "AUTHORIZATION",
+            Some("the header `authorization`"),
+        ),
+        (
+            keys().host("a.example", bearer("right")),
+            "https://me@A.example./",
+            "accept",
+            Some("the header `authorization`"),
+        ),
+        (
+            keys().host("a.example", bearer("right")),
+            "https://a.example/",
+            "x-api-key",
+            None,
+        ),
+        (
+            keys().host("a.example", bearer("right")),
+            "https://b.example/",
+            "authorization",
+            None,
+        ),
+        (
+            keys().host("*.example", basic),
+            "https://a.example/",
+            "Authorization",
+            Some("the header `authorization`"),
+        ),
+        (
+            keys().host("a.example", header("x-api-key")),
+            "https://a.example/",
+            "X-Api-Key",
+            Some("the header `x-api-key`"),
+        ),
+        (
+            keys().host(
+                "a.example",
+                header("x-api-key").prefer(Preference::NeverKey),
+            ),
+            "https://a.example/",
+            "X-API-KEY",
+            Some("the header `x-api-key`"),
+        ),
+        (
+            keys().host("a.example", query.clone()),
+            "https://a.example/?api%5Fkey=",
+            "accept",
+            Some("the query parameter `api_key`"),
+        ),
+        (
+            keys().host("a.example", query),
+            "https://a.example/?key=1",
+            "accept",
+            None,
+        ),
+    ] {
+        let mut request = reqwest::Request::new(reqwest::Method::GET, url.parse().unwrap());
+        let name: reqwest::header::HeaderName = name.parse().unwrap();
+        request.headers_mut().insert(name, "".parse().unwrap());
+        assert_eq!(keys.taken_place(&request).as_deref(), place, "{url}");
+    }
 }

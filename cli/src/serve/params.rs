@@ -12,13 +12,14 @@ use crate::request::AGENT;
 
 /// Headers about the connection or the framing of the message, headers that bursar sets itself, and headers by which a server
 /// takes the request for one with another method, path or client, which the permissions of the policy would not see.
-const REFUSED_HEADERS: [&str; 21] = [
+const REFUSED_HEADERS: [&str; 22] = [
     "accept-encoding",
     "connection",
     "content-length",
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "te",
     "trailer",
@@ -39,7 +40,7 @@ const REFUSED_HEADERS: [&str; 21] = [
 const REFUSED_PREFIXES: [&str; 6] = [
     "payment-",
     "x-payment",
-    "x-402",
+    "x402",
     "proxy-",
     "sec-",
     "x-forwarded-",
@@ -360,11 +361,13 @@ fn checked(given: &BTreeMap<String, String>, has_body: bool) -> Result<HeaderMap
     Ok(headers)
 }
 
+/// Many servers take an underscore for a dash.
 fn is_refused(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
     REFUSED_HEADERS.contains(&name.as_str())
         || REFUSED_PREFIXES
             .iter()
-            .any(|prefix| name.as_str().starts_with(prefix))
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -407,6 +410,9 @@ mod tests {
             "X-HTTP-Method-Override",
             "x-original-url",
             "Transfer-Encoding",
+            "PAYMENT_SIGNATURE",
+            "x_payment",
+            "X_Forwarded_For",
         ] {
             let refused = pay(&format!(
                 r#"{{"url": "https://a.example", "headers": {{"{name}": "secret"}}}}"#
