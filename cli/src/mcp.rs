@@ -3,8 +3,8 @@
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::reqwest;
-use bursar::text::{json, quoted, visible};
-use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
+use bursar::text::{json, quoted, visible, without_query};
+use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase, Url};
 use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -41,10 +41,8 @@ impl Session {
         let service = ().serve(transport).await;
         let service = service.map_err(|error| {
             let place = args.url.origin().ascii_serialization();
-            failure(
-                &error,
-                &format!("bursar cannot open an MCP session with {place}"),
-            )
+            let action = format!("bursar cannot open an MCP session with {place}");
+            failure(&error, &args.url, &action)
         })?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
@@ -53,9 +51,9 @@ impl Session {
         Ok(Self { tools, service })
     }
 
-    async fn list(&self) -> Result<Vec<Tool>, Failure> {
+    async fn list(&self, url: &Url) -> Result<Vec<Tool>, Failure> {
         let listed = self.service.list_all_tools().await;
-        listed.map_err(|error| failure(&error, "the server cannot list its tools"))
+        listed.map_err(|error| failure(&error, url, "the server cannot list its tools"))
     }
 
     /// Ends the session. A server that does not answer is no failure.
@@ -65,14 +63,18 @@ impl Session {
 }
 
 /// Describes an error of `rmcp`. An error of bursar's own client in it says more.
-fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
+fn failure(error: &(dyn std::error::Error + 'static), url: &Url, action: &str) -> Failure {
     match mcp::error(error) {
         Some(inner) => {
             let failure = Failure::from(inner);
             let message = format!("{}; {action}", failure.message);
             Failure { message, ..failure }
         }
-        None => Failure::failed(format!("{action}: {}", quoted(&error.to_string()))),
+        None => {
+            let words = error.to_string();
+            let words = quoted(&without_query(&words, url));
+            Failure::failed(format!("{action}: {words}"))
+        }
     }
 }
 
@@ -81,7 +83,7 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let mut rows = Vec::new();
-    for tool in session.list().await? {
+    for tool in session.list(&args.server.url).await? {
         let price = match mcp::listed_price(&tool) {
             ListedPrice::Unknown | ListedPrice::Paid if args.ask => {
                 Some(price(&session.tools, &tool).await)

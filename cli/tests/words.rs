@@ -300,6 +300,113 @@ async fn no_hidden_character_of_an_mcp_server_is_in_the_output_of_a_command() {
     }
 }
 
+/// A URL of an MCP server often has a key in its query. The server knows it.
+#[tokio::test]
+async fn an_mcp_server_brings_no_key_of_its_url_into_errors_or_the_ledger() {
+    const KEY: &str = "MCPSECRET-77";
+    let harness = CliHarness::new(report()).await;
+    for failing in [
+        "server/discover",
+        "initialize",
+        "tools/list",
+        "tools/call",
+        "status",
+        "paid",
+    ] {
+        let words = format!("no session for /mcp?key={KEY}, {}", KEY.to_lowercase());
+        let origin = scripted(move |request| {
+            let Ok(message) = serde_json::from_str::<Value>(&request.body) else {
+                return answer(405, &[], "");
+            };
+            let (method, id) = (message["method"].as_str().unwrap(), &message["id"]);
+            let json = [("content-type", "application/json")];
+            let paid = !message["params"]["_meta"]["x402/payment"].is_null();
+            let reply = match method {
+                method if method == failing || (paid && failing == "paid") => {
+                    json!({ "error": { "code": -32000, "message": words, "data": words } })
+                }
+                "initialize" => json!({ "result": {
+                    "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
+                    "serverInfo": { "name": "shop", "version": "1" },
+                } }),
+                "tools/list" => json!({ "result": { "tools": [] } }),
+                "tools/call" if failing == "status" => return answer(500, &[], &words),
+                "tools/call" => {
+                    json!({ "result": { "isError": true, "content": [], "structuredContent": {
+                    "x402Version": 2, "error": words, "accepts": [offer(&words)],
+                    "resource": { "url": words, "description": words, "mimeType": words },
+                } } })
+                }
+                _ => return answer(202, &[], ""),
+            };
+            let mut message = reply;
+            message["jsonrpc"] = json!("2.0");
+            message["id"] = id.clone();
+            answer(200, &json, &message.to_string())
+        })
+        .await;
+        let url = format!("{origin}/mcp?key={KEY}");
+        let usual = ["--allow-http-loopback", "--timeout", "3"];
+        let tools = harness
+            .run(&[&["mcp", "tools", &url], &usual[..]].concat())
+            .await;
+        let call = [
+            "mcp",
+            "call",
+            &url,
+            "report",
+            "--network",
+            "base-sepolia",
+            "--ledger",
+            "ledger.db",
+        ];
+        let call = harness.run(&[&call[..], &usual].concat()).await;
+        assert_ne!(call.code, 0, "{call:?}");
+        for ended in [tools, call] {
+            let told = ended.stderr.to_lowercase();
+            assert!(!told.contains("mcpsecret"), "{failing}: {ended:?}");
+        }
+    }
+    let kept = harness
+        .run(&["ledger", "--format", "jsonl", "--ledger", "ledger.db"])
+        .await;
+    assert!(
+        !kept.lines().is_empty() && !kept.text().to_lowercase().contains("mcpsecret"),
+        "{kept:?}"
+    );
+}
+
+/// A node of a chain is a stranger too.
+#[tokio::test]
+async fn no_hidden_character_of_a_node_is_in_the_output_of_a_command() {
+    let node = scripted(|_| {
+        let error =
+            json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": -32000, "message": nasty() } });
+        answer(
+            200,
+            &[("content-type", "application/json")],
+            &error.to_string(),
+        )
+    })
+    .await;
+    let (origin, harness) = (seller().await, CliHarness::new(report()).await);
+    assert_eq!(harness.pay(&[&format!("{origin}/broken")]).await.code, 4);
+    let rpc = format!("base-sepolia={node}");
+    for args in [&[][..], &["--json"]] {
+        let usual = [
+            "ledger",
+            "reconcile",
+            "--ledger",
+            "ledger.db",
+            "--rpc",
+            &rpc,
+        ];
+        let ended = harness.run(&[&usual[..], args].concat()).await;
+        assert_clean_end("reconcile", &ended);
+        assert!(ended.text().contains(MARK), "{ended:?}");
+    }
+}
+
 /// A list whose texts are all nasty, at the paths of all kinds of lists.
 async fn list() -> String {
     let words = nasty();
@@ -427,6 +534,10 @@ foreign_resource = \"record\"
                 }
             }
         }
+        let bought = json!({ "url": format!("{origin}/report"), "allow_duplicate": true });
+        let bought = session.call("pay", bought).await;
+        let body = bought["untrusted"]["body"].as_str();
+        assert!(body.is_some_and(|body| body.contains(MARK)), "{bought}");
         for tool in ["budget", "discover"] {
             let arguments = match tool {
                 "budget" => json!({}),

@@ -241,7 +241,9 @@ impl StreamableHttpClient for HttpClient {
         if let (Some(beneath), Some(record)) = (&beneath, &record) {
             beneath.add(record.clone());
         }
-        let read = read_post(response, waits, attached).await;
+        let own = response.extensions().get().cloned();
+        let reading = Box::pin(read_post(response, waits, attached));
+        let read = crate::text::guarding_again(own, reading).await;
         if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record)
             && let Some(call) = call()
         {
