@@ -101,7 +101,7 @@ fn terms(path: &str) -> String {
 async fn seller() -> String {
     scripted(|request: &ScriptedRequest| {
         let words = nasty();
-        let body = json!({ "error": words, "plain": words }).to_string().replace("\\u001b", "\\u001b");
+        let body = json!({ "error": words, "plain": words }).to_string();
         let path = request.target.trim_start_matches('/');
         match (path, request.is_paid()) {
             ("moved", _) => answer(302, &[("location", &format!("/{MARK}-call-pay-again"))], ""),
