@@ -3,8 +3,10 @@
 mod query;
 mod shown;
 
+pub use query::without_query;
 pub(crate) use query::{
-    OwnQuery, current, guarded, guarding, guarding_again, strike_json, struck, struck_path,
+    OwnQuery, current, guarded, guarding, guarding_again, guarding_secret, strike_json, struck,
+    struck_path,
 };
 use shown::{Reader, braced};
 pub use shown::{json, visible, visible_lines};

@@ -154,6 +154,18 @@ fn on_terminal(begun: &mut Vec<u8>, chunk: &[u8]) -> String {
     shown
 }
 
+/// Returns bytes as text that is not longer than the limit. Invalid UTF-8 is replaced, and an incomplete last
+/// character is left out.
+fn text(bytes: &[u8]) -> String {
+    let whole = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    };
+    let mut text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or(bytes)).into_owned();
+    text.truncate(text.floor_char_boundary(SHOWN));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::on_terminal;
@@ -166,16 +178,4 @@ mod tests {
         let shown: String = parts.map(|part| on_terminal(&mut begun, part)).concat();
         assert_eq!(shown, "a\\u{1b}[2J\u{fffd}🦀\r\n\tb\u{fffd}\\u{d}");
     }
-}
-
-/// Returns bytes as text that is not longer than the limit. Invalid UTF-8 is replaced, and an incomplete last
-/// character is left out.
-fn text(bytes: &[u8]) -> String {
-    let whole = match std::str::from_utf8(bytes) {
-        Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        _ => bytes.len(),
-    };
-    let mut text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or(bytes)).into_owned();
-    text.truncate(text.floor_char_boundary(SHOWN));
-    text
 }

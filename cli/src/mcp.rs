@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
-use bursar::text::{json, quoted, visible};
-use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
+use bursar::text::{json, quoted, visible, without_query};
+use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase, Url};
 use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -53,10 +53,8 @@ impl Session {
         })?;
         let service = opened.map_err(|error| {
             let place = args.url.origin().ascii_serialization();
-            failure(
-                &error,
-                &format!("bursar cannot open an MCP session with {place}"),
-            )
+            let action = format!("bursar cannot open an MCP session with {place}");
+            failure(&error, &args.url, &action)
         })?;
         // The payer of the client knows the hosts that are never paid.
         let payer = client.payer().cloned();
@@ -68,12 +66,9 @@ impl Session {
         Ok(Self { tools, service })
     }
 
-    async fn list(&self) -> Result<Vec<Tool>, Failure> {
-        self.tools.list_tools().await.map_err(|error| {
-            let failure = Failure::from(error);
-            let message = format!("{}; bursar cannot list the tools", failure.message);
-            Failure { message, ..failure }
-        })
+    async fn list(&self, url: &Url) -> Result<Vec<Tool>, Failure> {
+        let listed = self.tools.list_tools().await;
+        listed.map_err(|error| failure(&error, url, "bursar cannot list the tools"))
     }
 
     /// Ends the session. A server that does not answer is no failure.
@@ -83,14 +78,18 @@ impl Session {
 }
 
 /// Describes an error of `rmcp`. An error of bursar's own client in it says more.
-fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
+fn failure(error: &(dyn std::error::Error + 'static), url: &Url, action: &str) -> Failure {
     match mcp::error(error) {
         Some(inner) => {
             let failure = Failure::from(inner);
             let message = format!("{}; {action}", failure.message);
             Failure { message, ..failure }
         }
-        None => Failure::failed(format!("{action}: {}", quoted(&error.to_string()))),
+        None => {
+            let words = error.to_string();
+            let words = quoted(&without_query(&words, url));
+            Failure::failed(format!("{action}: {words}"))
+        }
     }
 }
 
@@ -99,7 +98,7 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
     let (mut rows, mut asked) = (Vec::new(), 0_usize);
-    for tool in session.list().await? {
+    for tool in session.list(&args.server.url).await? {
         let price = match mcp::listed_price(&tool) {
             ListedPrice::Unknown | ListedPrice::Paid if args.ask && asked >= MOST_ASKED => {
                 Some(format!("unknown: --ask asks for {MOST_ASKED} prices"))

@@ -67,7 +67,10 @@ pub enum RpcError {
     #[error("the endpoint's answer is too long")]
     TooLong,
     /// The node answered with an error.
-    #[error("the endpoint answered with error {code}: {message}")]
+    #[error(
+        "the endpoint answered with error {code}: {}",
+        crate::text::quoted(message)
+    )]
     Node {
         /// The JSON-RPC error code.
         code: i64,

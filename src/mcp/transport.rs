@@ -244,13 +244,16 @@ impl StreamableHttpClient for HttpClient {
         if let (Some(beneath), Some(record)) = (&beneath, &record) {
             beneath.add(record.clone());
         }
+        let own = response.extensions().get().cloned();
         // The answer to a call of `PaidTools` ends with that call.
         let limit = match &beneath {
             Some(_) => Duration::MAX,
             None => super::ANSWER_TIMEOUT,
         };
-        let read = tokio::time::timeout(limit, read_post(response, waits, attached));
-        let read = read.await.unwrap_or_else(|_| {
+        let reading = read_post(response, waits, attached);
+        let reading = Box::pin(tokio::time::timeout(limit, reading));
+        let read = crate::text::guarding_again(own, reading).await;
+        let read = read.unwrap_or_else(|_| {
             let message = format!("the answer is not complete after {} s", limit.as_secs());
             Err(client(Error::new(ErrorKind::Timeout, message)))
         });

@@ -81,8 +81,8 @@ pub struct ApprovalRequest {
 
 /// Writes the question in lines: first the verified facts, then the seller's text in quotation marks.
 ///
-/// Nobody can push the facts out of sight: a line ends after at most 300 characters, and no text can close its quotation
-/// marks or begin a line. A redirect of the seller can choose the path, so its end is left out.
+/// Nobody can push the facts out of sight: the whole question has at most 2000 characters, and no text can close its quotation
+/// marks or begin a line. A redirect of the seller can choose the path, so the end of a long one is left out.
 impl fmt::Display for ApprovalRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (method, path) = (excerpt(&self.method), shown_path(&self.path));

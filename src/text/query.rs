@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -26,7 +27,7 @@ const STRUCK: &str = "[query]";
 const DEPTH: usize = 3;
 
 /// The query of the caller's URL, in the forms in which others repeat it.
-#[derive(Debug, Default)]
+/// It can hold keys, so it has no `Debug`.
 pub(crate) struct OwnQuery {
     /// The caller's own path. It stays in the caller's errors and in the ledger.
     path: String,
@@ -35,10 +36,9 @@ pub(crate) struct OwnQuery {
     outer: Option<Arc<Self>>,
 }
 
-#[derive(Debug)]
 struct Needle {
     /// Decoded and in lower case.
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     /// Whether a letter or a digit next to it makes it another word.
     is_word: bool,
 }
@@ -53,6 +53,28 @@ pub(crate) async fn guarding<T>(url: &Url, work: impl Future<Output = T> + Unpin
         Some(own) => OWN.scope(Arc::new(own), work).await,
         None => work.await,
     }
+}
+
+/// As [`guarding`], for a secret that the seller knows, such as an API key.
+pub(crate) async fn guarding_secret<T>(secret: &str, work: impl Future<Output = T> + Unpin) -> T {
+    let mut own = OwnQuery::inside("");
+    own.add_value(secret);
+    OWN.scope(Arc::new(own), work).await
+}
+
+/// Returns a text without the query of a URL: neither the whole query nor a value of at least six bytes, in plain or encoded.
+///
+/// bursar does this to all texts of a seller while your request runs. Call it for other texts of the same server.
+///
+/// ```
+/// let url = "https://tools.example/mcp?key=k-4f09a2".parse()?;
+/// assert_eq!(bursar::text::without_query("no such key: K-4F09A2", &url), "no such key: [query]");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn without_query<'t>(text: &'t str, url: &Url) -> Cow<'t, str> {
+    let struck = OwnQuery::of(url).and_then(|own| own.strike(text));
+    struck.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// Runs work that belongs to a request whose query was kept with [`current`].
@@ -130,33 +152,41 @@ pub(crate) fn strike_json(value: &mut Value, kept: &[&str]) -> bool {
 impl OwnQuery {
     fn of(url: &Url) -> Option<Self> {
         let query = url.query().filter(|query| !query.is_empty())?;
-        let outer = current();
-        let mut own = Self {
-            path: outer
-                .as_ref()
-                .map_or(url.path(), |outer| &outer.path)
-                .to_owned(),
-            query: query.to_owned(),
-            needles: Vec::new(),
-            outer: outer.clone(),
-        };
+        let mut own = Self::inside(url.path());
+        query.clone_into(&mut own.query);
         own.add(folded(&format!("?{query}")), true);
         for pair in query.split(['&', ';']) {
             let (name, value) = pair.split_once('=').unwrap_or(("", pair));
             if !name.is_empty() && !value.is_empty() {
                 own.add(folded(pair), true);
             }
-            let plain: Vec<u8> = decoded(value).iter().map(|unit| unit.byte).collect();
-            if plain.len() < SHORTEST {
-                continue;
-            }
-            own.add(folded(value), false);
-            own.add_encoded(&plain);
-            if plain != value.as_bytes() {
-                own.add_encoded(value.as_bytes());
-            }
+            own.add_value(value);
         }
         Some(own)
+    }
+
+    /// Strikes nothing yet, but all that is struck already.
+    fn inside(path: &str) -> Self {
+        let outer = current();
+        Self {
+            path: outer.as_ref().map_or(path, |outer| &outer.path).to_owned(),
+            query: String::new(),
+            needles: Vec::new(),
+            outer,
+        }
+    }
+
+    /// Adds a value and its encodings, unless it is short.
+    fn add_value(&mut self, value: &str) {
+        let plain: Vec<u8> = decoded(value).iter().map(|unit| unit.byte).collect();
+        if plain.len() < SHORTEST {
+            return;
+        }
+        self.add(folded(value), false);
+        self.add_encoded(&plain);
+        if plain != value.as_bytes() {
+            self.add_encoded(value.as_bytes());
+        }
     }
 
     /// Adds a value in hexadecimal and in base64, as a part of a longer text too.
@@ -171,6 +201,7 @@ impl OwnQuery {
     }
 
     fn add(&mut self, bytes: Vec<u8>, is_word: bool) {
+        let bytes = Zeroizing::new(bytes);
         self.needles.push(Needle { bytes, is_word });
     }
 
