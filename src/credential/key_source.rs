@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// The length of the longest key file, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -38,6 +38,11 @@ pub trait KeySource: Send + Sync + 'static {
     /// Returns where the key is missing, for error messages. It must not contain the key.
     fn place(&self) -> String {
         "its source has none".to_owned()
+    }
+
+    /// Returns the environment variable that the key is in, if it is in one.
+    fn variable(&self) -> Option<&str> {
+        None
     }
 }
 
@@ -86,6 +91,10 @@ impl KeySource for EnvKey {
 
     fn place(&self) -> String {
         format!("the environment variable {} is not set", self.variable)
+    }
+
+    fn variable(&self) -> Option<&str> {
+        Some(&self.variable)
     }
 }
 
@@ -157,6 +166,7 @@ type Read<'a> =
 trait DynSource: Send + Sync {
     fn key(&self) -> Read<'_>;
     fn place(&self) -> String;
+    fn variable(&self) -> Option<&str>;
 }
 
 impl<S: KeySource> DynSource for S {
@@ -166,6 +176,10 @@ impl<S: KeySource> DynSource for S {
 
     fn place(&self) -> String {
         KeySource::place(self)
+    }
+
+    fn variable(&self) -> Option<&str> {
+        KeySource::variable(self)
     }
 }
 
@@ -184,6 +198,14 @@ impl AnySource {
 
     pub(super) fn place(&self) -> String {
         self.0.place()
+    }
+
+    /// Replaces a source in the environment by the value of its variable, if `values` has one.
+    pub(super) fn supply(&mut self, values: &mut impl FnMut(&str) -> Option<SecretString>) {
+        let value = self.0.variable().and_then(values);
+        if let Some(value) = value.and_then(|value| trimmed(value.expose_secret())) {
+            *self = Self::new(value);
+        }
     }
 }
 

@@ -287,6 +287,12 @@ impl Policy {
         self.approval_time
     }
 
+    /// Returns whether payments need no limit; see [`unlimited`](Self::unlimited).
+    #[must_use]
+    pub const fn is_unlimited(&self) -> bool {
+        self.unlimited
+    }
+
     /// Returns how long bursar signs nothing after refusals that another signature cannot change.
     pub(crate) const fn time_after_refusals(&self) -> Duration {
         self.refusal_pause
