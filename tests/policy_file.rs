@@ -887,6 +887,10 @@ fn a_table_without_a_required_key_is_a_mistake() {
             "`payments` needs a key `max`",
         ),
         ("|[freeze]", "[freeze] needs a key `file`"),
+        (
+            "[freeze]\nfile = |\"run/STOP\"",
+            "`file` must be an absolute path: a relative one depends on the directory in which the program starts",
+        ),
         ("freeze = |{}", "`freeze` needs a key `file`"),
     ]);
     assert_mistakes(

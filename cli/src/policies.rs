@@ -141,6 +141,16 @@ fn with_networks(policy: Policy, selected: &[Network]) -> Result<Policy, Failure
 pub(crate) async fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::from_file(file)?;
     config.policy.check()?;
+    if let Some(directory) = config
+        .policy
+        .freeze_directory()
+        .filter(|path| !path.is_dir())
+    {
+        output::note(format_args!(
+            "warning: the directory of the freeze file, {}, does not exist",
+            directory.display()
+        ));
+    }
     for warning in config.credentials.missing_keys().await {
         output::note(format_args!("warning: {warning}"));
     }

@@ -181,6 +181,11 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
         _ => location,
     };
     if let Some(path) = location {
+        // SQLite takes an empty name for a temporary database.
+        if path.as_os_str().is_empty() {
+            let message = format!("the path of the ledger is empty; check --ledger and {LEDGER}");
+            return Err(Failure::usage(message));
+        }
         return Ok(Place::File(path));
     }
     let state = state_directory()

@@ -1,9 +1,10 @@
 //! Sources of API keys. A client asks for the key at every call, so a change needs no restart.
 
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -108,7 +109,8 @@ pub struct FileKey {
 }
 
 impl FileKey {
-    /// Uses the key in this file. The file may have at most 64 KiB.
+    /// Uses the key in this file. The file may have at most 64 KiB. On Unix, it may not be writable for every
+    /// user.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
@@ -118,18 +120,17 @@ impl FileKey {
         let failed = |error: std::io::Error| {
             KeySourceError::new(format!("{}: {error}", self.path.display()))
         };
-        match std::fs::metadata(&self.path) {
+        let file = match open_trusted(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-            Ok(found) if found.len() > LONGEST => {
-                return Err(KeySourceError::new(format!(
-                    "{} is longer than any key",
-                    self.path.display()
-                )));
-            }
-            Ok(_) => {}
+            opened => opened.map_err(failed)?,
+        };
+        if file.metadata().map_err(failed)?.len() > LONGEST {
+            return Err(KeySourceError::new(format!(
+                "{} is longer than any key",
+                self.path.display()
+            )));
         }
-        std::fs::read_to_string(&self.path)
+        std::io::read_to_string(file)
             .map(|key| trimmed(&key))
             .map_err(failed)
     }
@@ -152,6 +153,23 @@ impl KeySource for SecretString {
     async fn key(&self) -> Result<Option<Self>, KeySourceError> {
         Ok(Some(self.clone()))
     }
+}
+
+/// Opens a file to read it. On Unix, a file that every user can write is an error.
+pub(crate) fn open_trusted(path: &Path) -> std::io::Result<File> {
+    let file = File::open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+
+        let found = file.metadata()?;
+        let mode = found.permissions().mode() & 0o777;
+        if found.is_file() && mode & 0o002 != 0 {
+            let reason = format!("every user can write it (mode {mode:03o}); run chmod o-w on it");
+            return Err(std::io::Error::new(ErrorKind::PermissionDenied, reason));
+        }
+    }
+    Ok(file)
 }
 
 fn trimmed(key: &str) -> Option<SecretString> {

@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
+pub(crate) use key_source::open_trusted;
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 
 use crate::error::{Error, ErrorKind};

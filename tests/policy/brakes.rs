@@ -206,3 +206,12 @@ fn explain_shows_a_policy_that_is_unlimited() {
     assert!(denied.contains("deny  unlimited"), "{denied}");
     assert!(!text(&Policy::new().allow_network("base")).contains("unlimited"));
 }
+
+#[test]
+fn the_path_of_a_freeze_file_does_not_depend_on_the_working_directory_later() {
+    let policy = Policy::new().allow_network("base").freeze_file("run/STOP");
+    let directory = std::env::current_dir().unwrap().join("run");
+    assert_eq!(policy.freeze_directory(), Some(directory.as_path()));
+    let empty = Policy::new().allow_network("base").freeze_file("");
+    assert!(matches!(empty.check(), Err(PolicyError::FreezeFile { .. })));
+}
