@@ -159,6 +159,8 @@ fn child() {
                 Policy::new()
                     .allow_network("base-sepolia")
                     .unlimited()
+                    .loop_guard(Duration::from_secs(60), u32::MAX)
+                    .circuit_breaker(Duration::from_secs(60), u32::MAX)
                     .lifetime(limit),
             )
             .ledger(ledger)

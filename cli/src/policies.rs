@@ -12,6 +12,7 @@ use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd};
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::secrets;
 
 /// The policy and the API keys of a command line.
 pub(crate) struct Allowance {
@@ -43,9 +44,23 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     Ok(Allowance {
         policy,
         max_price: args.max_per_payment,
-        keys: config.credentials,
+        keys: secrets::supply(config.credentials),
         sources: config.sources,
     })
+}
+
+/// Returns the environment variables that hold the API keys of the policy file.
+#[cfg(feature = "mcp-serve")]
+pub(crate) fn key_variables(args: &PolicyArgs) -> Vec<String> {
+    let mut names = Vec::new();
+    // `allowance` reports a file with mistakes.
+    if let Some(Ok(config)) = args.policy.as_ref().map(Config::from_file) {
+        drop(config.credentials.environment(|name| {
+            names.push(name.to_owned());
+            None
+        }));
+    }
+    names
 }
 
 /// Returns the place that the limits of a command line come from, for people.
@@ -57,7 +72,7 @@ pub(crate) fn place(args: &PolicyArgs) -> String {
     };
     match &args.policy {
         Some(file) => format!("{}{options}", file.display()),
-        None if args.no_default_limits => {
+        None if args.no_default_limits || args.unlimited => {
             "the options, without the defaults (no --policy)".to_owned()
         }
         None => format!("the defaults{options} (no --policy)"),
@@ -73,14 +88,18 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     let mut policy = args.network.iter().fold(Policy::new(), |policy, network| {
         policy.allow_network(*network)
     });
-    if args.no_default_limits {
-        if args.max_per_payment.is_none() && args.budget.is_none() {
-            let message = "--no-default-limits would remove every limit; add --max-per-payment USD or --budget USD";
+    if args.unlimited {
+        policy = policy.unlimited();
+    } else if args.no_default_limits {
+        if args.budget.is_none() {
+            let message = "--no-default-limits would remove every limit over time; add --budget USD, or --unlimited";
             return Err(Failure::usage(message));
         }
         policy = policy.without_default_limits();
     }
-    if let Some(max) = args.max_per_payment {
+    // The budget is also the limit of one payment if nothing else is.
+    let single = args.budget.filter(|_| args.no_default_limits);
+    if let Some(max) = args.max_per_payment.or(single) {
         policy = policy.per_payment(max);
     }
     if let Some(budget) = args.budget {
@@ -123,8 +142,21 @@ fn with_networks(policy: Policy, selected: &[Network]) -> Result<Policy, Failure
 pub(crate) async fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::from_file(file)?;
     config.policy.check()?;
+    if let Some(directory) = config
+        .policy
+        .freeze_directory()
+        .filter(|path| !path.is_dir())
+    {
+        output::note(format_args!(
+            "warning: the directory of the freeze file, {}, does not exist",
+            directory.display()
+        ));
+    }
     for warning in config.credentials.missing_keys().await {
         output::note(format_args!("warning: {warning}"));
+    }
+    if config.policy.is_unlimited() {
+        output::note("limit: none is required; the policy is unlimited");
     }
     let limits = config.policy.budget(&Ledger::memory()).await?;
     for limit in limits {

@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use bursar::approval::TerminalApprover;
 use bursar::ledger::LedgerError;
 use bursar::payment::PayerBuilder;
-use bursar::signer::KeyError;
+use bursar::secrecy::ExposeSecret;
 use bursar::{Ledger, LocalSigner, Payer, Policy};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
 use crate::password;
-
-const KEY: &str = "BURSAR_PRIVATE_KEY";
-const LEDGER: &str = "BURSAR_LEDGER";
+use crate::secrets::{self, KEY, LEDGER};
 
 /// Opens a payer that can sign.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
@@ -36,7 +34,9 @@ pub(crate) async fn paying_as(
     customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
     let signer = signer(args)?.ok_or_else(|| {
-        Failure::usage(format!("no key is set; set {KEY} or add --keystore FILE"))
+        Failure::usage(format!(
+            "no key is set; set {KEY}, or add --key-fd N or --keystore FILE"
+        ))
     })?;
     let mut payer = Payer::builder()
         .signer(signer)
@@ -78,11 +78,15 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
         }
         return Ok(Some(LocalSigner::from_keystore(file, &password::ask()?)?));
     }
-    match LocalSigner::from_env(KEY) {
-        Ok(signer) => Ok(Some(signer)),
-        Err(KeyError::NotSet(_)) => Ok(None),
-        Err(error) => Err(Failure::usage(format!("{KEY}: {error}"))),
+    if let Some(fd) = args.key_fd {
+        return secrets::key_from(fd).map(Some);
     }
+    let Some(digits) = secrets::variable(KEY) else {
+        return Ok(None);
+    };
+    LocalSigner::from_hex(&digits)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("{KEY}: {error}")))
 }
 
 /// Opens the ledger, and creates it if it does not exist.
@@ -121,7 +125,7 @@ pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
 
 /// Opens the ledger to read it. The default ledger that does not exist yet is empty. Another one must exist.
 pub(crate) fn readable(args: &LedgerArgs) -> Result<Ledger, Failure> {
-    let named = args.ledger.is_some() || std::env::var_os(LEDGER).is_some();
+    let named = args.ledger.is_some() || ledger_variable().is_some();
     let in_memory = args
         .ledger
         .as_deref()
@@ -173,11 +177,14 @@ impl fmt::Display for Place {
     }
 }
 
+/// Returns the path or the URL in the environment.
+fn ledger_variable() -> Option<PathBuf> {
+    let moved = secrets::variable(LEDGER).map(|url| PathBuf::from(url.expose_secret()));
+    moved.or_else(|| std::env::var_os(LEDGER).map(PathBuf::from))
+}
+
 fn place(args: &LedgerArgs) -> Result<Place, Failure> {
-    let location = args
-        .ledger
-        .clone()
-        .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
+    let location = args.ledger.clone().or_else(ledger_variable);
     let location = match location.as_ref().and_then(|location| location.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             return Ok(Place::Server(witnessed(url)));
@@ -185,6 +192,11 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
         _ => location,
     };
     if let Some(path) = location {
+        // SQLite takes an empty name for a temporary database.
+        if path.as_os_str().is_empty() {
+            let message = format!("the path of the ledger is empty; check --ledger and {LEDGER}");
+            return Err(Failure::usage(message));
+        }
         return Ok(Place::File(path));
     }
     let state = state_directory()

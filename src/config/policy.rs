@@ -1,5 +1,7 @@
 //! The policy of a configuration file, built as a program would build it.
 
+use std::path::Path;
+
 use url::Url;
 
 use super::error::Mistakes;
@@ -96,6 +98,11 @@ impl Builder<'_> {
         }
         for (_, freeze) in tables(&file.freeze) {
             if let Some(Text(path)) = &freeze.file.content {
+                if !Path::new(path).has_root() {
+                    let message = "`file` must be an absolute path: a relative one depends on the directory in which \
+                                   the program starts";
+                    self.mistakes.add(freeze.file.at, message);
+                }
                 policy = policy.freeze_file(path);
             }
         }

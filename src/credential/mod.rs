@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
+pub(crate) use key_source::open_trusted;
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 
 use crate::error::{Error, ErrorKind};
@@ -65,6 +66,32 @@ impl Credentials {
         match host.parse::<HostMatch>() {
             Ok(host) => self.keys.push((host, Arc::new(credential))),
             Err(error) => self.mistake = self.mistake.or(Some(error.into())),
+        }
+        self
+    }
+
+    /// Takes the keys in environment variables from `values`, which gets the name of each variable.
+    ///
+    /// Use this if your program reads and removes secrets at its start. A key stays in the environment if `values`
+    /// returns `None`.
+    ///
+    /// ```
+    /// use bursar::{Credential, Credentials};
+    /// use bursar::credential::EnvKey;
+    ///
+    /// let mut names = Vec::new();
+    /// let keys = Credentials::new()
+    ///     .host("api.example.com", Credential::bearer("example", EnvKey::new("EXAMPLE_API_KEY")))
+    ///     .environment(|name| {
+    ///         names.push(name.to_owned());
+    ///         Some("from a vault".into())
+    ///     });
+    /// assert_eq!(names, ["EXAMPLE_API_KEY"]);
+    /// ```
+    #[must_use]
+    pub fn environment(mut self, mut values: impl FnMut(&str) -> Option<SecretString>) -> Self {
+        for (_, credential) in &mut self.keys {
+            Arc::make_mut(credential).source.supply(&mut values);
         }
         self
     }

@@ -508,7 +508,7 @@ impl Policy {
         self.scope(&Selector::Each(ScopeKind::Tag), limits(Limits::default()))
     }
 
-    /// Sets the same limits for each agent.
+    /// Sets the same limits for each agent. They do not hold clients without an agent.
     #[must_use]
     pub fn each_agent(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Agent), limits(Limits::default()))
@@ -524,9 +524,15 @@ impl Policy {
     }
 
     /// Freezes all payments while this file exists, or while bursar cannot check whether it exists.
+    ///
+    /// A relative path is meant in the present working directory, also if the program changes it later.
     #[must_use]
     pub fn freeze_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.freeze_switch = Some(path.into());
+        let path = path.into();
+        match std::path::absolute(&path) {
+            Ok(path) => self.freeze_switch = Some(path),
+            Err(_) => return self.mistake(PolicyError::FreezeFile { path }),
+        }
         self
     }
 

@@ -283,10 +283,22 @@ impl Policy {
         self.freeze_switch.as_deref()
     }
 
+    /// Returns the directory of the [freeze file](Self::freeze_file).
+    #[must_use]
+    pub fn freeze_directory(&self) -> Option<&Path> {
+        self.freeze_switch()?.parent()
+    }
+
     /// Returns the time that an approver can take.
     #[must_use]
     pub const fn time_to_approve(&self) -> Duration {
         self.approval_time
+    }
+
+    /// Returns whether payments need no limit; see [`unlimited`](Self::unlimited).
+    #[must_use]
+    pub const fn is_unlimited(&self) -> bool {
+        self.unlimited
     }
 
     /// Returns how long bursar signs nothing after refusals that another signature cannot change.
@@ -430,6 +442,12 @@ pub enum PolicyError {
          (such as `per_day` or `lifetime`), or `unlimited`"
     )]
     Unlimited,
+    /// The path of a freeze file is empty, or relative to a working directory that cannot be read.
+    #[error("`{}` is not the path of a freeze file; write an absolute path", path.display())]
+    FreezeFile {
+        /// The path given.
+        path: PathBuf,
+    },
     /// An amount in a token that is not in the policy's registry.
     #[error("the policy has an amount of {asset} ({}), which its registry does not hold so; register the token with it", asset.address())]
     Asset {

@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod brakes;
 mod builder;
 mod explanations;
 mod limits;
@@ -19,10 +20,15 @@ mod spellings;
 
 use bursar::policy::{Quantity, Rule};
 use bursar::{Denial, Policy, Timestamp};
+use bursar_tests::clock::DAY;
 
-/// Returns a policy that permits Base and has no limits.
+/// Returns a policy that permits Base, has no limits and brakes at nothing.
 fn bare() -> Policy {
-    Policy::new().allow_network("base").unlimited()
+    Policy::new()
+        .allow_network("base")
+        .unlimited()
+        .loop_guard(DAY, u32::MAX)
+        .circuit_breaker(DAY, u32::MAX)
 }
 
 /// Checks every field of a denial by a limit. `amounts` are the limit, the used part of it and the asked amount.

@@ -24,7 +24,7 @@ pub(crate) enum McpCommand {
     /// as JSON, and status is null. A tool that returns an error is a failed call.
     #[cfg(feature = "mcp")]
     Call(Box<McpCall>),
-    /// Run an MCP server on standard input and output that pays for an agent; the agent never has the key
+    /// Run an MCP server on standard input and output that pays for an agent; the protocol never shows the key
     #[cfg(feature = "mcp-serve")]
     #[command(
         after_long_help = help::SERVE,

@@ -108,9 +108,12 @@ pub(crate) struct PolicyArgs {
     /// Limit the sum of everything in the ledger, in addition to all other limits
     #[arg(long, value_name = "USD")]
     pub(crate) budget: Option<Usd>,
-    /// Remove the default limits, which hold without --policy; needs --max-per-payment or --budget
+    /// Remove the default limits, which hold without --policy; needs --budget, or --unlimited
     #[arg(long, conflicts_with = "policy")]
     pub(crate) no_default_limits: bool,
+    /// Remove the default limits, and need no other limits; the brakes against loops and failing sellers remain
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) unlimited: bool,
     /// Pay on this network, such as base or eip155:8453; can be repeated
     #[arg(long, value_name = "NAME|CAIP2")]
     pub(crate) network: Vec<Network>,
@@ -122,6 +125,11 @@ pub(crate) struct WalletArgs {
     /// Read the key from an encrypted keystore file instead of BURSAR_PRIVATE_KEY
     #[arg(long, value_name = "FILE")]
     pub(crate) keystore: Option<PathBuf>,
+    /// Read the key from this inherited file descriptor, to its end: 64 hexadecimal digits
+    ///
+    /// With a shell: bursar mcp serve --key-fd 3 3< <(pass show wallet)
+    #[arg(long, value_name = "N", conflicts_with = "keystore", value_parser = clap::value_parser!(u16).range(3..))]
+    pub(crate) key_fd: Option<u16>,
     /// Record purchases under this name of an agent; the policy can limit and permit agents
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<String>,

@@ -1,6 +1,6 @@
 //! `bursar mcp serve`: an MCP server on standard input and output that pays for an agent.
 //!
-//! The model of the agent sees five tools, and never the key. The command line fixes the key, the policy and the ledger.
+//! The model of the agent sees five tools, and no message shows the key. The command line fixes the key, the policy and the ledger.
 //! Add the server to the configuration of an MCP client in any language:
 //!
 //! ```json
