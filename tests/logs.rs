@@ -3,7 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::panic,
+    clippy::arithmetic_side_effects,
     reason = "tests"
 )]
 
@@ -176,6 +176,7 @@ async fn seller(secrets: &Secrets) -> Arc<Paywall> {
         at("/refused").fault(Fault::DoublePrice),
         at("/lost").fault(Fault::DropAfterSettle),
         at("/keyed").accepts_key("authorization", &format!("Bearer {}", secrets.api_key)),
+        at("/queried").accepts_key("?key", &secrets.api_key),
         Route::get("/free").body("free"),
     ];
     as_seller(async { Arc::new(open_all(routes).await) }).await
@@ -349,19 +350,24 @@ async fn every_ending_over_http(name: &str, ledger: &Ledger) {
             let answer = client.get(url(path)).send().await;
             assert_eq!(payment_status(answer), status, "{path}");
         }
-        let api_key = SecretString::from(secrets.api_key.clone());
-        let credential = Credential::bearer("example", api_key);
-        let with_key = secrets
-            .client(ledger)
-            .http(http())
-            .credentials(Credentials::new().host("127.0.0.1", credential))
-            .build()
-            .unwrap();
-        let answer = with_key.get(url("/keyed")).send().await.unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), answer.payment_status()),
-            (200, PaymentStatus::NotPaid)
-        );
+        let api_key = || SecretString::from(secrets.api_key.clone());
+        for (path, credential) in [
+            ("/keyed", Credential::bearer("example", api_key())),
+            ("/queried", Credential::query("example", "key", api_key())),
+        ] {
+            let with_key = secrets
+                .client(ledger)
+                .http(http())
+                .credentials(Credentials::new().host("127.0.0.1", credential))
+                .build()
+                .unwrap();
+            let answer = with_key.get(url(path)).send().await.unwrap();
+            assert_eq!(
+                (answer.status().as_u16(), answer.payment_status()),
+                (200, PaymentStatus::NotPaid),
+                "{path}"
+            );
+        }
         assert_heard(if http2 { "h2" } else { "hyper_util" });
         assert_heard("bursar");
         assert_no_secret(&format!("{name}, HTTP/2: {http2}"), &secrets, &seller);

@@ -215,9 +215,9 @@ fn witnessed(url: &str) -> String {
     let directory = directory.filter(|directory| create_private(directory).is_ok());
     let file = directory.map(|directory| directory.join(witness_name(url)));
     let Some(file) = file.as_deref().and_then(Path::to_str) else {
-        eprintln!(
+        crate::output::note(
             "bursar: there is no state directory, so a database that lost events is not noticed; \
-             add bursar_witness=FILE to its URL"
+             add bursar_witness=FILE to its URL",
         );
         return url.to_owned();
     };

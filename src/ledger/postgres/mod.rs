@@ -309,7 +309,7 @@ impl Database {
             return Ok(Some(expected));
         }
         if let Ok(head) = Head::read(row) {
-            self.witness.note(head);
+            self.witness.committed(head, self.timeout).await;
         }
         Ok(None)
     }

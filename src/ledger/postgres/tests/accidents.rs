@@ -140,6 +140,7 @@ async fn a_database_that_becomes_empty_is_damaged() {
         [
             format!("TRUNCATE {}", TABLES.join(", ")),
             format!("DROP SCHEMA {schema} CASCADE"),
+            format!("ALTER SCHEMA {schema} RENAME TO {schema}_"),
             "DROP TABLE chain_head".to_owned(),
             "DROP TABLE purchases".to_owned(),
             "TRUNCATE purchases, events; UPDATE chain_head SET seq = 0, purchases = 0, hash = repeat('0', 64)"
