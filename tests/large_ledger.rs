@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bursar::credential::CallPlan;
 use bursar::ledger::{Filter, State, write_jsonl};
 use bursar::report::Selection;
-use bursar::{Client, Ledger, usd};
+use bursar::{Client, Ledger};
 use bursar_tests::paywall::{client, open, report};
 use rusqlite::Connection;
 

@@ -17,7 +17,7 @@ async fn the_command_ends_a_list_of_tools_without_end() {
         (Endless::Tools, "60", "more than 5000 tools"),
         (Endless::Descriptions, "60", "more than 8388608 bytes"),
         (Endless::Silence, "1", "1 s"),
-        (Endless::Handshake, "1", "1 s"),
+        (Endless::Handshake, "1", "MCP session"),
     ] {
         let (_, address) = EndlessTools::open(how).await;
         let url = format!("http://{address}/mcp");

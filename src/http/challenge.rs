@@ -34,7 +34,7 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
     };
     let mut response = PartlyRead::new(response);
     response.read(BEGINNING).await;
-    if header.is_none() && !may_hold_terms(&response.bytes()) {
+    if header.is_none() && !may_hold_terms(response.bytes()) {
         return Ok(Challenge::NotX402(response.into_response()?));
     }
     response.read(MAX_BODY.saturating_add(1)).await;
@@ -44,8 +44,8 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
     let body = response.bytes();
     let terms = match &header {
         Some(WireError::Ambiguous(_)) => None,
-        _ if response.length() > MAX_BODY => Some(Err(WireError::BodyTooLong)),
-        _ => Some(PaymentRequired::from_json(&body)),
+        _ if body.len() > MAX_BODY => Some(Err(WireError::BodyTooLong)),
+        _ => Some(PaymentRequired::from_json(body)),
     };
     let error = match (header, terms) {
         (_, Some(Ok(required))) => {
@@ -57,7 +57,7 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
         }
         (Some(error), _) | (None, Some(Err(error))) => error,
     };
-    Err(unreadable(error, &body))
+    Err(unreadable(error, body))
 }
 
 /// Returns the terms in the header. Several headers must be the same.

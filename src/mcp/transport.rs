@@ -38,7 +38,7 @@ use crate::request::{PurchaseOptions, PurchaseRequest, TOOL_CALL};
 /// The longest message, as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;
 /// The most bytes of all events in the answer to one message.
-const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 /// The longest excerpt of an error body that is not a message.
 const EXCERPT: usize = 1024;
 /// The largest number of purchases that wait for their call in a new session.

@@ -28,7 +28,7 @@ pub enum Endless {
     Descriptions,
     /// Each page has a tool with a schema of 2 MiB.
     Schemas,
-    /// The list is one body of spaces, byte by byte.
+    /// The list is one body of spaces.
     Bytes,
     /// The list is a stream of notifications.
     Notifications,
@@ -190,9 +190,10 @@ struct Drip {
 }
 
 impl Drip {
-    fn endless(text: &'static str) -> Self {
+    /// Repeats a text for ever, in chunks of 100 of them.
+    fn endless(text: &str) -> Self {
         Self {
-            chunks: Box::new(std::iter::repeat(Bytes::from_static(text.as_bytes()))),
+            chunks: Box::new(std::iter::repeat(Bytes::from(text.repeat(100)))),
             hangs: false,
         }
     }
