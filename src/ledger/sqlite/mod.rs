@@ -66,6 +66,17 @@ struct Thread {
     guard: Option<Arc<Guard>>,
 }
 
+impl Thread {
+    fn check_process(&self) -> Result<(), LedgerError> {
+        if self.process == process::id() {
+            return Ok(());
+        }
+        Err(LedgerError::store(
+            "the process was forked after it had opened the ledger; open it in the new process",
+        ))
+    }
+}
+
 impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.jobs.take());
@@ -135,11 +146,7 @@ impl Sqlite {
     }
 
     fn send(&self, job: Job) -> Result<(), LedgerError> {
-        if self.thread.process != process::id() {
-            return Err(LedgerError::store(
-                "the process was forked after it had opened the ledger; open it in the new process",
-            ));
-        }
+        self.thread.check_process()?;
         let jobs = self.thread.jobs.as_ref();
         let sent = jobs.and_then(|jobs| jobs.send(job).ok());
         sent.ok_or_else(thread_stopped)
@@ -197,6 +204,7 @@ impl Sqlite {
         let Some(reader) = &self.reader else {
             return self.read(work).await;
         };
+        self.thread.check_process()?;
         let (answer, answered) = oneshot::channel();
         reader.send(Box::new(move |connection| {
             if !answer.is_closed() {

@@ -1,6 +1,7 @@
 //! Long reads, and reads of one purchase among many.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
