@@ -548,7 +548,7 @@ async fn endless(start: &'static [u8], again: &'static [u8]) -> String {
         while let Ok((mut stream, _)) = socket.accept().await {
             tokio::spawn(async move {
                 let mut request = [0; 4096];
-                stream.read(&mut request).await.unwrap();
+                assert!(stream.read(&mut request).await.unwrap() > 0);
                 let mut sent = stream.write_all(start).await;
                 while sent.is_ok() && !again.is_empty() {
                     sent = stream.write_all(again).await;
