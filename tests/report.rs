@@ -433,7 +433,7 @@ fn csv_has_every_group_and_no_formula() {
         .collect();
     assert_eq!(tags.len(), 6);
     assert!(
-        tags.contains(&&"a,\"b\"\r\nc".to_owned())
+        tags.contains(&&r#"a,"b"\u{d}\u{a}c"#.to_owned())
             && tags.contains(&&"'=cmd|' /C calc'!A0".to_owned()),
         "{tags:?}"
     );

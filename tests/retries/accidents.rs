@@ -496,9 +496,17 @@ async fn a_purchase_that_was_released_and_bought_again_excludes_an_older_ledger(
         seller.node(network).await.unwrap(),
         seller.node(network).await.unwrap(),
     ];
-    let chain = nodes.iter().fold(ChainReader::new(), |chain, node| {
-        chain.endpoint(network, node.url().as_str()).unwrap()
-    });
+    // Both nodes are on loopback, which is one party unless the program says more.
+    let operators = ["one", "other"];
+    let chain = nodes
+        .iter()
+        .zip(operators)
+        .fold(ChainReader::new(), |chain, (node, operator)| {
+            let url = node.url();
+            chain
+                .endpoint_operated_by(network, url.as_str(), operator)
+                .unwrap()
+        });
     let signed = SignatureLog::default();
     let on = |ledger: Ledger| {
         let client = client(&signed).clock(truth.clone()).ledger(ledger);
