@@ -38,6 +38,7 @@
 
 mod credentials;
 mod error;
+mod kind;
 mod policy;
 mod reader;
 mod scalar;

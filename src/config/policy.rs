@@ -5,6 +5,7 @@ use std::path::Path;
 use url::Url;
 
 use super::error::Mistakes;
+use super::kind::Kind;
 use super::reader::{Table, Value};
 use super::scalar::{AmountText, AssetText, ForeignResource, Payee, Percent, Text, Zone, address};
 use super::schema;
@@ -541,40 +542,6 @@ impl Builder<'_> {
             policy = policy.permit(permission);
         }
         policy
-    }
-}
-
-/// The scopes that have tables of their own.
-#[derive(Clone, Copy)]
-enum Kind {
-    Origin,
-    Host,
-    Resource,
-    Domain,
-    Payee,
-    Asset,
-    Network,
-    Tag,
-    Agent,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Origin => "origin",
-            Self::Host => "host",
-            Self::Resource => "resource",
-            Self::Domain => "domain",
-            Self::Payee => "payee",
-            Self::Asset => "asset",
-            Self::Network => "network",
-            Self::Tag => "tag",
-            Self::Agent => "agent",
-        }
-    }
-
-    fn title(self) -> String {
-        format!("[[{}]]", self.name())
     }
 }
 

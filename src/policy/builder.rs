@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
+use super::limits::Limits;
 use super::{
     DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
 };
@@ -80,39 +81,13 @@ macro_rules! limit_methods {
         }
     };
 }
+pub(super) use limit_methods;
 
-const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
+pub(super) const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
     if window.is_zero() {
         Err(PolicyError::EmptyWindow)
     } else {
         Ok(window)
-    }
-}
-
-/// The limits of one scope; see [`Policy::tag_limits`].
-///
-/// ```
-/// use bursar::{Policy, usd};
-///
-/// let policy = Policy::new().tag_limits("research", |tag| tag.per_day(usd!("1")).lifetime(usd!("20")));
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Limits {
-    kinds: Vec<Result<LimitKind, PolicyError>>,
-    asks: Vec<Amount>,
-}
-
-impl Limits {
-    limit_methods!();
-
-    fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
-        self.kinds.push(kind);
-        self
-    }
-
-    fn asked(mut self, threshold: Amount) -> Self {
-        self.asks.push(threshold);
-        self
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod approval;
 mod builder;
 mod explain;
+mod limits;
 mod lists;
 mod permission;
 mod price_check;
@@ -29,8 +30,9 @@ pub use approval::{
     ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,
     Untrusted, Verdict, approve_fn,
 };
-pub use builder::{HostRules, Limits};
+pub use builder::HostRules;
 pub use explain::{Answer, AskingPrice, Explanation};
+pub use limits::Limits;
 pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::{Facts, never_paid};
