@@ -60,6 +60,25 @@ async fn an_answer_without_end_ends_a_list_of_tools() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loses_every_session_gets_no_session_without_end() {
+    let (server, address) = EndlessTools::open(Endless::Sessions).await;
+    let client = client().build().unwrap();
+    let url = format!("http://{address}/mcp");
+    let service = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
+    let payer = client.payer().unwrap().clone();
+    let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&url).unwrap());
+    let error = tools.list_tools().await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(
+        server.sessions() <= 4 && server.lists() <= 4,
+        "{} {}",
+        server.sessions(),
+        server.lists()
+    );
+    drop(service.cancel().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_tools_in_single_bytes_is_read() {
     let (listed, _) = list(Endless::Nothing, None).await;
     let names: Vec<_> = listed.unwrap().into_iter().map(|tool| tool.name).collect();

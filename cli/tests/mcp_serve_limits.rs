@@ -351,3 +351,53 @@ async fn what_a_seller_writes_stays_under_untrusted() {
     );
     session.close(&harness).await;
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_without_end_takes_no_memory_and_the_server_goes_on() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+
+    let harness = CliHarness::new(report()).await;
+    let mut server = harness
+        .command(&[
+            "mcp",
+            "serve",
+            "--network",
+            "base-sepolia",
+            "--ledger",
+            "ledger.db",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = server.stdin.take().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut ask = |line: &[u8]| {
+        stdin.write_all(line).unwrap();
+        stdin.write_all(b"\n").unwrap();
+    };
+    let client = r#"{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+    ask(
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{client}}}"#).as_bytes(),
+    );
+    assert!(lines.next().unwrap().unwrap().contains(r#""id":1"#));
+    ask(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    ask(&vec![b'x'; 256 * 1024 * 1024]);
+    ask(br#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#);
+    let mut listed = lines.map(Result::unwrap);
+    let listed = listed.find(|line| line.contains(r#""id":2"#));
+    assert!(listed.unwrap().contains("pay"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak: u64 = peak
+        .unwrap()
+        .trim_matches([' ', '\t', 'k', 'B'])
+        .parse()
+        .unwrap();
+    assert!(peak < 120_000, "{peak} KiB");
+    drop(stdin);
+    assert!(server.wait().unwrap().success());
+}

@@ -27,5 +27,5 @@ pub(crate) use sum::Sum;
 #[cfg(feature = "sqlite")]
 pub(crate) use totals::same_usage;
 pub(crate) use totals::{Total, TotalStore, Totals, running_total};
-pub(crate) use usage::{Charge, Chargeable, LimitQuery, NoUsage, Unit, Usage, leaves_at};
+pub(crate) use usage::{Charge, Chargeable, LimitQuery, NoUsage, Unit, Usage, leaves_at, sum};
 pub(crate) use window::{BEGINNING, Moment, ShortDuration, Since, Window};

@@ -36,6 +36,8 @@ pub enum Endless {
     Silence,
     /// The answer to `initialize` stops and does not end.
     Handshake,
+    /// Every session is lost at its first list.
+    Sessions,
     /// It lists one tool, in one byte for each chunk, and ends.
     Nothing,
 }
@@ -45,6 +47,7 @@ pub enum Endless {
 pub struct EndlessTools {
     how: Endless,
     lists: Arc<AtomicUsize>,
+    sessions: Arc<AtomicUsize>,
 }
 
 impl EndlessTools {
@@ -57,6 +60,7 @@ impl EndlessTools {
         let server = Self {
             how,
             lists: Arc::default(),
+            sessions: Arc::default(),
         };
         let answering = server.clone();
         tokio::spawn(async move {
@@ -76,6 +80,11 @@ impl EndlessTools {
         self.lists.load(Ordering::SeqCst)
     }
 
+    /// Returns the number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::SeqCst)
+    }
+
     async fn answer(
         self,
         request: Request<Incoming>,
@@ -92,7 +101,11 @@ impl EndlessTools {
             *accepted.status_mut() = StatusCode::ACCEPTED;
             return Ok(accepted);
         };
-        let result = match message["method"].as_str() {
+        let method = message["method"].as_str();
+        if method == Some("initialize") {
+            self.sessions.fetch_add(1, Ordering::SeqCst);
+        }
+        let result = match method {
             Some("initialize") if self.how == Endless::Handshake => {
                 return Ok(json_body(Drip::silent()));
             }
@@ -113,6 +126,11 @@ impl EndlessTools {
                             Drip::endless(progress).boxed(),
                         ));
                     }
+                    Endless::Sessions => {
+                        let mut lost = Response::new(whole(""));
+                        *lost.status_mut() = StatusCode::NOT_FOUND;
+                        return Ok(lost);
+                    }
                     how => page(how, number),
                 }
             }
@@ -123,10 +141,16 @@ impl EndlessTools {
             }
         };
         let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
-        Ok(match self.how {
+        let mut response = match self.how {
             Endless::Nothing => json_body(Drip::of(answer)),
             _ => response("application/json", whole(&answer)),
-        })
+        };
+        if self.how == Endless::Sessions {
+            let name = format!("session-{}", self.sessions());
+            let headers = response.headers_mut();
+            headers.insert("mcp-session-id", name.parse().unwrap());
+        }
+        Ok(response)
     }
 }
 
