@@ -1,6 +1,6 @@
 //! `bursar mcp tools` with servers whose lists have no end.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;

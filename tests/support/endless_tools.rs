@@ -232,7 +232,11 @@ impl Drip {
     fn of(text: String) -> Self {
         let bytes = Bytes::from(text);
         Self {
-            chunks: Box::new((0..bytes.len()).map(move |at| bytes.slice(at..at + 1))),
+            chunks: Box::new(
+                bytes
+                    .into_iter()
+                    .map(|byte| Bytes::copy_from_slice(&[byte])),
+            ),
             hangs: false,
         }
     }

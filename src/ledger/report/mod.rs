@@ -335,9 +335,11 @@ impl Report {
 /// A report while purchases are added, oldest first.
 struct Adding {
     report: Report,
-    /// The groups of each dimension, and the sums of the purchases in no group.
-    sections: [(BTreeMap<Option<String>, Tally>, Option<Tally>); Dimension::ALL.len()],
+    sections: [Groups; Dimension::ALL.len()],
 }
+
+/// The groups of a dimension, and the sums of the purchases in no group.
+type Groups = (BTreeMap<Option<String>, Tally>, Option<Tally>);
 
 impl Adding {
     fn new(selection: &Selection, now: Timestamp) -> Self {

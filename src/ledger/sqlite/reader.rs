@@ -14,6 +14,8 @@ use super::guard::Guard;
 use super::schema::WRITE_TIMEOUT;
 use crate::ledger::LedgerError;
 
+/// The pause between two interrupts.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long an unused connection stays open.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -71,13 +73,18 @@ impl Drop for Reader {
             return;
         };
         drop(reads);
-        // Nobody waits for the reads that are left: each caller has a handle of the ledger.
-        if let Some(running) = &*lock(&self.running) {
-            running.interrupt();
+        if handle.thread().id() == thread::current().id() {
+            return;
         }
-        if handle.thread().id() != thread::current().id() {
-            drop(handle.join());
+        // Nobody waits for the reads that are left: each caller has a handle of the ledger. SQLite ignores an interrupt
+        // before a statement begins, so one is not enough.
+        while !handle.is_finished() {
+            if let Some(running) = &*lock(&self.running) {
+                running.interrupt();
+            }
+            thread::sleep(PAUSE);
         }
+        drop(handle.join());
     }
 }
 
