@@ -12,7 +12,7 @@ mod redirect;
 mod replay;
 mod request_builder;
 mod response;
-#[cfg(any(feature = "middleware", feature = "tower"))]
+#[cfg(feature = "tower")]
 mod settings;
 mod transport;
 
@@ -32,7 +32,7 @@ pub use request_builder::{Request, RequestBuilder};
 #[cfg(feature = "mcp")]
 pub(crate) use response::record;
 pub use response::{ApiCall, ResponseExt};
-#[cfg(any(feature = "middleware", feature = "tower"))]
+#[cfg(feature = "tower")]
 pub(crate) use settings::{CallSettings, call_setters};
 #[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use transport::HttpTransport;
