@@ -3,6 +3,21 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// The largest error of a clock under which no request is paid for twice: ten minutes.
+///
+/// The clocks of machines differ from each other and from the time of a chain, and they jump. A payment whose goods
+/// did not come can settle until its `validBefore`, by the time of the chain. bursar counts it as unresolved, and signs
+/// no other payment for the same request, until this much later by its own clock.
+/// [`Ledger::reconcile`](crate::Ledger::reconcile) ends the wait earlier: it proves by the time of the chain that the
+/// payment did not settle.
+///
+/// ```
+/// use bursar::clock::CLOCK_BOUND;
+///
+/// assert_eq!(CLOCK_BOUND.as_secs(), 600);
+/// ```
+pub const CLOCK_BOUND: Duration = Duration::from_secs(600);
+
 /// A point in time, in milliseconds since the Unix epoch.
 ///
 /// ```

@@ -15,7 +15,7 @@ use crate::ledger::{LedgerError, Purchase, PurchaseId, PurchaseIdError, State};
 use crate::policy::{Denial, PolicyError, PriceCheck};
 use crate::request::PurchaseRequestError;
 use crate::signer::{KeyError, SignerError};
-use crate::text::root_cause;
+use crate::text::{root_cause, shown_path};
 use crate::x402::{Receipt, SignedPayment, Unpayable, WireError};
 
 /// Whether money moved.
@@ -108,6 +108,8 @@ struct Inner {
     money: Money,
     message: String,
     url: Option<Url>,
+    /// The URL for people.
+    place: String,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
     detail: Detail,
@@ -149,6 +151,7 @@ impl Error {
             money: Money::Unsigned(None),
             message: message.into(),
             url: None,
+            place: String::new(),
             status: None,
             retry_after: None,
             detail: Detail::Nothing,
@@ -202,6 +205,9 @@ impl Error {
             false if error.is_builder() => {
                 failed(ErrorKind::Builder, "the request cannot be built")
             }
+            false if InsecureConnection::caused(&error) => {
+                failed(ErrorKind::Insecure, "no connection")
+            }
             false if error.is_connect() => failed(ErrorKind::Transport, "no connection"),
             false => failed(ErrorKind::Transport, "the connection failed"),
         };
@@ -211,6 +217,22 @@ impl Error {
             Some(url) => error.at(&url),
             None => error,
         }
+    }
+}
+
+/// The reason why a connection is not safe to use. [`Error::http`] finds it below reqwest's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InsecureConnection(String);
+
+impl InsecureConnection {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+
+    fn caused(error: &(dyn StdError + 'static)) -> bool {
+        std::iter::successors(Some(error), |error| StdError::source(*error))
+            .any(|error| error.is::<Self>())
     }
 }
 
@@ -256,14 +278,17 @@ impl Error {
         }
     }
 
-    pub(crate) fn at(mut self, url: &Url) -> Self {
-        self.inner.url.get_or_insert_with(|| url.clone());
-        self
+    pub(crate) fn at(self, url: &Url) -> Self {
+        match self.inner.url {
+            Some(_) => self,
+            None => self.instead_at(url),
+        }
     }
 
     /// Replaces the URL that was sent, which may hold a key.
     pub(crate) fn instead_at(mut self, url: &Url) -> Self {
         self.inner.url = Some(url.clone());
+        self.inner.place = without_secrets(url);
         self
     }
 
@@ -300,6 +325,7 @@ impl Error {
             money: self.inner.money.clone(),
             message: self.inner.message.clone(),
             url: self.inner.url.clone(),
+            place: self.inner.place.clone(),
             detail: self.inner.detail.clone(),
             source: None,
             ..*self.inner
@@ -454,16 +480,17 @@ impl fmt::Display for Error {
         if let Some(purchase) = self.purchase_id() {
             write!(f, " (purchase {purchase})")?;
         }
-        match &self.inner.url {
-            Some(url) => write!(f, " [{}]", without_secrets(url)),
-            None => Ok(()),
+        match self.inner.place.as_str() {
+            "" => Ok(()),
+            place => write!(f, " [{place}]"),
         }
     }
 }
 
 /// Origin and path. User, password, query and fragment may be secret.
 pub(crate) fn without_secrets(url: &Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
+    let path = shown_path(url.path());
+    format!("{}{path}", url.origin().ascii_serialization())
 }
 
 impl fmt::Debug for Error {
@@ -475,8 +502,8 @@ impl fmt::Debug for Error {
         if let Some(purchase) = self.purchase_id() {
             out.field("purchase", &purchase.as_str());
         }
-        if let Some(url) = &self.inner.url {
-            out.field("url", &without_secrets(url));
+        if self.inner.url.is_some() {
+            out.field("url", &self.inner.place);
         }
         if let Some(source) = &self.inner.source {
             out.field("source", source);

@@ -111,7 +111,7 @@ pub async fn reserve(ledger: &Ledger, wish: Wish) -> Result<Answer, LedgerError>
     Ok(match ledger.reserve(&reservation(wish)).await? {
         Reserved::Held(purchase) => Answer::Held(purchase),
         Reserved::Denied(denial) => Answer::Denied(denial.to_string()),
-        Reserved::Known(_) => Answer::Known,
+        Reserved::Known(_) | Reserved::OtherPayer(_) => Answer::Known,
         Reserved::InFlight => Answer::InFlight,
         Reserved::Mismatch => Answer::Mismatch,
     })

@@ -1,4 +1,4 @@
-//! The guide: sixteen short chapters, to be read from front to back.
+//! The guide: seventeen short chapters, to be read from front to back.
 //!
 //! | | Chapter | Read it to |
 //! |---|---|---|
@@ -18,6 +18,7 @@
 //! | 14 | [Operating for months](chapter_14_operating) | reconcile, report, freeze, and rotate keys |
 //! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
+//! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
 //!
 //! Every Rust example in the guide is compiled by the tests. Many of them also run, against a seller
 //! on loopback.
@@ -72,3 +73,6 @@ pub mod chapter_15_command {}
 
 #[doc = include_str!("guide/16_glossary.md")]
 pub mod chapter_16_glossary {}
+
+#[doc = include_str!("guide/17_paying_twice.md")]
+pub mod chapter_17_paying_twice {}

@@ -106,6 +106,7 @@ pub mod mcp;
 pub mod middleware;
 pub mod money;
 pub mod origin;
+mod path;
 pub mod payment;
 pub mod policy;
 pub mod prelude;

@@ -101,11 +101,16 @@ impl PaymentMiddleware {
     /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
     #[must_use]
     pub fn credentials(mut self, keys: Credentials) -> Self {
+        self.payer = self.payer.with_keys(&keys);
         self.keys = keys;
         self
     }
 
-    /// Allows plain http to the loopback of this machine.
+    /// Allows plain http to the loopback of this machine; see
+    /// [`ClientBuilder::allow_http_loopback`](crate::ClientBuilder::allow_http_loopback).
+    ///
+    /// bursar does not see the proxies of an HTTP client that it did not build. It refuses the answer of another machine,
+    /// but the first request has left by then. Build the client with [`client`] or [`http_client`].
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
         self.egress.http_loopback = allow;
@@ -152,21 +157,25 @@ pub fn client(
     http: reqwest::ClientBuilder,
     payments: impl Into<PaymentMiddleware>,
 ) -> Result<reqwest_middleware::ClientBuilder, Error> {
-    let payments = payments.into();
+    let mut payments = payments.into();
     payments.keys.check()?;
-    let http = match payments.egress.resolver() {
-        Some(resolver) => http.dns_resolver(resolver).no_proxy(),
-        None => http,
-    };
-    Ok(reqwest_middleware::ClientBuilder::new(http_client(http)?).with(payments))
+    let http = payments.egress.apply(without_redirects(http))?;
+    let http = http.build().map_err(Error::http)?;
+    Ok(reqwest_middleware::ClientBuilder::new(http).with(payments))
 }
 
-/// Returns reqwest's client without redirects and referers, for the bottom of a stack.
+/// Returns reqwest's client without redirects and referers, for the bottom of a stack. It sends plain http to loopback
+/// addresses only, and through no proxy.
 ///
 /// # Errors
 /// When reqwest cannot start.
 pub fn http_client(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
-    without_redirects(builder).build().map_err(Error::http)
+    let mut egress = EgressRules {
+        http_loopback: true,
+        ..EgressRules::default()
+    };
+    let http = egress.apply(without_redirects(builder))?;
+    http.build().map_err(Error::http)
 }
 
 /// Returns bursar's error inside an error of the stack, or of a framework above it, if there is one. Retry and tracing

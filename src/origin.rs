@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -36,11 +36,7 @@ impl Origin {
             .find(|scheme| *scheme == url.scheme())?;
         let port = url.port_or_known_default()?;
         let host = match url.host()? {
-            // `[::ffff:192.0.2.1]` and `192.0.2.1` are one address, so they share limits and lists.
-            Host::Ipv6(address) => match address.to_canonical() {
-                IpAddr::V4(address) => address.to_string().into(),
-                IpAddr::V6(address) => format!("[{address}]").into(),
-            },
+            Host::Ipv6(address) => spelled(address).into(),
             // The URL has parsed and normalized the address.
             Host::Ipv4(_) => url.host_str()?.into(),
             Host::Domain(name) => without_root(name)?.into(),
@@ -124,16 +120,29 @@ impl Origin {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
     }
 
+    /// Whether the host is a loopback address, or a name that should have one. The connection decides for a name.
     pub(crate) fn is_loopback(&self) -> bool {
-        let name = &*self.host == "localhost" || self.host.ends_with(".localhost");
-        name || self
-            .address()
-            .is_some_and(|address| address.to_canonical().is_loopback())
+        let address = self.address().map(|address| address.to_canonical());
+        is_loopback_name(&self.host) || address.is_some_and(|address| address.is_loopback())
     }
 
     fn default_port(&self) -> bool {
         matches!((self.scheme, self.port), ("https", 443) | ("http", 80))
     }
+}
+
+/// Returns the host of an IPv6 address. `[::ffff:192.0.2.1]` and `192.0.2.1` are one address, so they share limits and lists.
+fn spelled(address: Ipv6Addr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Whether this is a name of the loopback of this machine (RFC 6761, 6.3), with or without the dot of the root.
+pub(crate) fn is_loopback_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Returns the host without the trailing dot of the root.
@@ -165,10 +174,10 @@ impl FromStr for Origin {
         let malformed = || ParseOriginError {
             text: crate::text::excerpt(text),
         };
-        Url::parse(text)
-            .ok()
-            .as_ref()
-            .and_then(Self::of)
+        let origin = Url::parse(text).ok().as_ref().and_then(Self::of);
+        // No host has a star, and an origin is no pattern.
+        origin
+            .filter(|origin| !origin.host.contains('*'))
             .ok_or_else(malformed)
     }
 }
@@ -188,7 +197,8 @@ pub struct ParseOriginError {
 
 /// A pattern for hosts: `api.example.com` alone, or `*.example.com` for every host below it.
 ///
-/// `*.example.com` does not match `example.com`. A pattern matches any scheme and any port.
+/// `*.example.com` does not match `example.com`. A pattern matches any scheme and any port. As in an [`Origin`], a host
+/// has one spelling, and nothing is below an address.
 ///
 /// ```
 /// use bursar::origin::HostPattern;
@@ -257,12 +267,17 @@ impl FromStr for HostPattern {
         let (below, name) = text
             .strip_prefix("*.")
             .map_or((false, text), |rest| (true, rest));
-        let host = Host::parse(name).map_err(|_| malformed())?.to_string();
-        // Check the parsed host, because `%2A` is also a star.
-        let host = without_root(&host)
-            .filter(|host| !host.contains('*'))
-            .ok_or_else(malformed)?
-            .to_owned();
+        let host = match Host::parse(name).map_err(|_| malformed())? {
+            // Nothing is below an address.
+            Host::Ipv4(_) | Host::Ipv6(_) if below => return Err(malformed()),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => spelled(address),
+            // Check the parsed host, because `%2A` is also a star.
+            Host::Domain(name) => without_root(&name)
+                .filter(|host| !host.contains('*'))
+                .ok_or_else(malformed)?
+                .to_owned(),
+        };
         Ok(Self { below, host })
     }
 }
@@ -307,10 +322,20 @@ impl FromStr for HostMatch {
     type Err = ParseHostMatchError;
 
     fn from_str(text: &str) -> Result<Self, ParseHostMatchError> {
-        if text.contains("://") {
-            Ok(Self::Origin(text.parse()?))
+        if !text.contains("://") {
+            return Ok(Self::Host(text.parse()?));
+        }
+        let origin: Origin = text.parse()?;
+        // A selection of one path would select the whole origin.
+        let bare = Url::parse(text).is_ok_and(|url| {
+            let secret = !url.username().is_empty() || url.password().is_some();
+            url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !secret
+        });
+        if bare {
+            Ok(Self::Origin(origin))
         } else {
-            Ok(Self::Host(text.parse()?))
+            let text = crate::text::excerpt(text);
+            Err(ParseOriginError { text }.into())
         }
     }
 }
@@ -379,6 +404,44 @@ mod tests {
     }
 
     #[test]
+    fn all_spellings_of_a_host_are_one_pattern() {
+        for (pattern, url) in [
+            ("[::ffff:127.0.0.1]", "https://127.0.0.1/"),
+            ("[::FFFF:7f00:1]", "https://127.0.0.1/"),
+            ("127.0.0.1", "https://[::ffff:7f00:1]/"),
+            ("0x7f.1", "https://127.0.0.1/"),
+            ("2130706433", "https://127.0.0.1/"),
+            ("0177.0.0.1", "https://127.0.0.1/"),
+            ("[0:0:0:0:0:0:0:1]", "https://[::1]/"),
+            ("[2001:DB8::0:1]", "https://[2001:db8:0::1]/"),
+            ("API.example.com.", "https://api.example.com/"),
+            ("ＡＰＩ.example。com", "https://api.example.com/"),
+            ("bücher.example", "https://xn--bcher-kva.example/"),
+            ("XN--BCHER-KVA.example", "https://bücher.example:443/"),
+            ("*.BÜCHER.example.", "https://a.xn--bcher-kva.example/"),
+        ] {
+            let matched: HostMatch = pattern.parse().unwrap();
+            assert!(matched.matches(&url.parse().unwrap()), "{pattern} {url}");
+            let origin = format!("https://{pattern}:443");
+            if !pattern.contains('*') {
+                let matched: HostMatch = origin.parse().unwrap();
+                assert!(matched.matches(&url.parse().unwrap()), "{origin} {url}");
+            }
+        }
+        for mistake in [
+            "https://*.example.com",
+            "https://%2a.example.com",
+            "https://api.example.com/v1",
+            "https://api.example.com/?x",
+            "https://api.example.com/#x",
+            "https://me@api.example.com",
+            "ftp://api.example.com",
+        ] {
+            assert!(mistake.parse::<HostMatch>().is_err(), "{mistake}");
+        }
+    }
+
+    #[test]
     fn patterns_match_on_label_boundaries() {
         let below: HostPattern = "*.Example.com.".parse().unwrap();
         assert!(below.matches("a.example.com") && below.matches("a.b.example.com"));
@@ -400,6 +463,14 @@ mod tests {
             "https://a.example",
             "a.example:443",
             "%2a.example.com",
+            "*.127.0.0.1",
+            "*.0x7f.1",
+            "*.[::1]",
+            "::1",
+            "[::1]:443",
+            "127.0.0.1:80",
+            "a.example/report",
+            "me@a.example",
         ] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }

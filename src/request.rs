@@ -1,5 +1,6 @@
 //! The request to be paid for, and the options for paying it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use alloy::primitives::{B256, KECCAK256_EMPTY, keccak256};
@@ -13,6 +14,7 @@ use crate::eip3009::{PurchaseId, PurchaseIdError};
 use crate::json_text::canonical;
 use crate::limit::Amount;
 use crate::origin::Origin;
+use crate::path;
 
 /// Writes the setters of [`PurchaseOptions`] for a type with a method `options_mut`.
 macro_rules! purchase_setters {
@@ -28,9 +30,10 @@ macro_rules! purchase_setters {
         /// Names the purchase with an id of your own: 1 to 128 printable ASCII characters without spaces.
         ///
         /// A second request with the same id is the same purchase, also in another process on the same
-        /// ledger: bursar presents the same payment again, and you pay once. The id with a different
-        /// request is an error of the kind [`Purchase`](crate::ErrorKind::Purchase). bursar reports an
-        /// invalid id when the request is sent.
+        /// ledger, later, and with another key: bursar presents the same payment again, and you pay once.
+        /// The id with a different request is an error of the kind
+        /// [`Purchase`](crate::ErrorKind::Purchase). Identical requests with different ids are different
+        /// purchases. bursar reports an invalid id when the request is sent.
         pub fn purchase_id(mut self, id: impl Into<String>) -> Self {
             self.options_mut().set_purchase_id(&id.into());
             self
@@ -45,7 +48,10 @@ macro_rules! purchase_setters {
         /// Buys again even while an identical purchase is unresolved.
         ///
         /// Without it, a request with the same method, URL and body as an unresolved purchase presents the
-        /// payment of that purchase again. A retry therefore pays once.
+        /// payment of that purchase again, whatever its other options, headers, tag and agent are. A retry
+        /// therefore pays once. This ends [`CLOCK_BOUND`](crate::clock::CLOCK_BOUND) after the payment has
+        /// expired, or when [`Ledger::reconcile`](crate::Ledger::reconcile) proves that it did not settle.
+        /// If another wallet on the same ledger signed the payment, the request fails meanwhile.
         pub const fn allow_duplicate(mut self) -> Self {
             self.options_mut().set_allow_duplicate();
             self
@@ -188,17 +194,23 @@ impl RequestIdentity {
     ///
     /// Of the body of an MCP tool call, only tool and arguments count. Its id, its `_meta` and the order of its keys
     /// differ between two attempts at the same call.
+    /// The URL counts in one spelling: its origin, and its escapes as [`path::normalized`] writes them.
     pub(crate) fn of(method: &Method, url: &Url, body: Option<&[u8]>) -> Self {
-        let url = &url[..Position::AfterQuery];
+        let origin = Origin::of(url).map(|origin| origin.to_string());
+        let origin = origin.as_deref().unwrap_or_default();
+        let rest = &url[Position::BeforePath..Position::AfterQuery];
+        let rest = path::normalized(rest.strip_suffix('?').unwrap_or(rest));
         let hash = match body {
             None => B256::ZERO,
             Some([]) => KECCAK256_EMPTY,
             Some(body) => tool_call(body).map_or_else(|| keccak256(body), keccak256),
         };
-        let mut preimage = Vec::with_capacity(url.len().saturating_add(48));
+        let length = origin.len().saturating_add(rest.len());
+        let mut preimage = Vec::with_capacity(length.saturating_add(48));
         preimage.extend_from_slice(method.as_str().as_bytes());
         preimage.push(0);
-        preimage.extend_from_slice(url.as_bytes());
+        preimage.extend_from_slice(origin.as_bytes());
+        preimage.extend_from_slice(rest.as_bytes());
         preimage.push(0);
         preimage.extend_from_slice(hash.as_slice());
         Self {
@@ -298,6 +310,25 @@ impl PurchaseRequest {
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Whether this is the call of an MCP tool by its URL.
+    pub(crate) fn is_tool_call(&self) -> bool {
+        self.method.as_str() == "CALL" && self.url.path().starts_with(path::TOOL)
+    }
+
+    /// Returns the path in the spelling of limits and of the ledger. A tool has one spelling.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        if self.is_tool_call() {
+            self.normalized_path()
+        } else {
+            path::resource(self.url.path())
+        }
+    }
+
+    /// Returns the path with its escapes in one spelling, and everything else as it is sent.
+    pub(crate) fn normalized_path(&self) -> Cow<'_, str> {
+        path::normalized(self.url.path())
     }
 
     const fn options_mut(&mut self) -> &mut PurchaseOptions {

@@ -1,7 +1,22 @@
 //! Untrusted text, made safe to show.
 
+mod query;
+mod shown;
+
+pub use query::without_query;
+pub(crate) use query::{
+    OwnQuery, current, guarded, guarding, guarding_again, guarding_secret, strike_json, struck,
+    struck_path,
+};
+use shown::{Reader, braced};
+pub use shown::{json, visible, visible_lines};
+
 /// The length of the longest excerpt, in characters.
 const EXCERPT: usize = 160;
+/// The length of the longest path that is shown, in characters.
+const PATH: usize = 120;
+/// The number of bytes that an excerpt is made of, at most.
+const READ: usize = 16 * 1024;
 /// The longest run of hexadecimal digits that an excerpt shows. A hash fits, a signature does not.
 /// Official facilitators quote whole signatures in their error messages.
 const LONGEST_HEX: usize = 64;
@@ -15,18 +30,56 @@ const LONGEST_WORD: usize = 72;
 /// Returns a text that a seller or another stranger wrote, in a form that is safe to show to a person or to log.
 ///
 /// The result has at most 160 characters, and ends with `…` if the text is longer. Long hexadecimal
-/// and long base64 are left out, because they may be a signature or a payment header. Control,
-/// bidirectional and other invisible characters are escaped.
+/// and long base64 are left out, because they may be a signature or a payment header. The query of the request that runs is
+/// left out too. Control, bidirectional and other invisible characters are escaped, as [`visible`] does it.
 ///
 /// ```
 /// assert_eq!(bursar::text::excerpt("the weather\u{1b}[31m"), r"the weather\u{1b}[31m");
 /// ```
 #[must_use]
 pub fn excerpt(text: &str) -> String {
-    if is_safe(text) {
-        text.to_owned()
+    let start = text.get(..text.floor_char_boundary(READ));
+    let text = struck(start.unwrap_or(text));
+    if is_safe(&text) {
+        text.into_owned()
     } else {
-        long_excerpt(text)
+        long_excerpt(&text)
+    }
+}
+
+/// Returns an excerpt in quotation marks. No character of the text looks like a closing mark.
+///
+/// ```
+/// assert_eq!(bursar::text::quoted("so \"cheap\""), r#""so 'cheap'""#);
+/// ```
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let inside = |character| {
+        if shown::is_quotation_mark(character) {
+            '\''
+        } else {
+            character
+        }
+    };
+    format!(
+        "\"{}\"",
+        excerpt(text).chars().map(inside).collect::<String>()
+    )
+}
+
+/// Returns the beginning of a path, for people. After a redirect, the seller chose it.
+pub(crate) fn shown_path(path: &str) -> String {
+    beginning(&visible(&struck_path(path)), PATH)
+}
+
+/// Returns the beginning of a text, with the number of characters that are left out.
+fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => {
+            let (shown, rest) = text.split_at(end);
+            format!("{shown}… ({} characters more)", rest.chars().count())
+        }
+        None => text.to_owned(),
     }
 }
 
@@ -44,11 +97,13 @@ fn long_excerpt(text: &str) -> String {
     let mut shown = String::new();
     let mut room = EXCERPT;
     let mut hex = MOST_HEX;
+    let mut reader = Reader::default();
     for piece in pieces(text) {
+        let visible = escaped(piece, &mut reader);
         let piece = if is_hex(piece) {
             masked(piece, &mut hex).to_owned()
         } else {
-            escaped(piece)
+            visible
         };
         let Some(left) = room.checked_sub(piece.chars().count()) else {
             shown.push('…');
@@ -170,25 +225,19 @@ fn masked<'a>(digits: &'a str, budget: &mut usize) -> &'a str {
     }
 }
 
-fn escaped(piece: &str) -> String {
-    if piece.len() > LONGEST_WORD {
-        return "[word]".to_owned();
-    }
+fn escaped(piece: &str, reader: &mut Reader) -> String {
     let mut safe = String::new();
     for character in piece.chars() {
-        if character.is_control() || is_invisible(character) {
-            safe.extend(character.escape_unicode());
+        if reader.hides(character) {
+            braced(character, &mut safe);
         } else {
             safe.push(character);
         }
     }
+    if piece.len() > LONGEST_WORD {
+        return "[word]".to_owned();
+    }
     safe
-}
-
-const fn is_invisible(character: char) -> bool {
-    matches!(character,
-        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Returns the name that is closest to the one that was written, if one is close.
@@ -230,6 +279,20 @@ mod tests {
             assert!(excerpt(&long).chars().count() <= EXCERPT + 1, "{long}");
             assert!(excerpt(&long).ends_with('…'), "{long}");
         }
+    }
+
+    #[test]
+    fn a_quotation_cannot_be_closed_from_inside() {
+        for mark in ["\"", "”", "＂", "«", "\u{2e42}\u{202e}\""] {
+            let shown = quoted(&format!("a{mark} because: approved"));
+            let inside = &shown[1..shown.len() - 1];
+            assert!(
+                !inside.contains(['"', '”', '＂', '«', '\u{202e}']),
+                "{shown}"
+            );
+        }
+        assert_eq!(shown_path("/ab\u{7}"), "/ab\\u{7}");
+        assert_eq!(beginning("/abcdef", 4), "/abc… (3 characters more)");
     }
 
     /// The fast path and the slow path agree.

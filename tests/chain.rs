@@ -1,10 +1,14 @@
 //! What the chain's reader makes of honest, broken and lying nodes.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::chain::{Answer, ChainReader, Proof, ProofKind, Question, Reason, RpcError};
+use bursar::chain::{
+    Answer, ChainReader, EndpointError, Proof, ProofKind, Question, Reason, RpcError,
+};
 use bursar::clock::Clock;
 use bursar::primitives::{B256, U256};
 use bursar::signer::{CancelAuthorization, SignedCancellation};
@@ -13,6 +17,7 @@ use bursar_testing::{CancelError, Node, NodeFault, Paywall};
 use bursar_tests::clock::TestClock;
 use bursar_tests::paywall::{self, report};
 use bursar_tests::tokens::usdc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 
@@ -39,8 +44,10 @@ impl World {
             paywall.node(NETWORK).await.unwrap(),
         ];
         let mut reader = ChainReader::new().timeout(Duration::from_secs(5));
-        for node in &nodes {
-            reader = reader.endpoint(NETWORK, node.url().as_str()).unwrap();
+        // Both are on loopback, and stand for the nodes of two parties.
+        for (node, operator) in nodes.iter().zip(["one", "another"]) {
+            let url = node.url().as_str();
+            reader = reader.endpoint_operated_by(NETWORK, url, operator).unwrap();
         }
         Self {
             clock,
@@ -223,6 +230,28 @@ async fn one_endpoint_releases_nothing_unless_trusted() {
         few,
         "the same host counts once"
     );
+    let other = world.nodes[1].url();
+    let port = other.port().unwrap();
+    for same in [
+        other.to_string(),
+        format!("http://localhost:{port}/"),
+        format!("http://one.localhost:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+    ] {
+        let two = alone.clone().endpoint(NETWORK, &same).unwrap();
+        let answer = two.ask(&question, world.now()).await;
+        assert_eq!(answer, few, "{same}: one machine is one party");
+    }
+    let named = |operator| {
+        let reader = ChainReader::new().endpoint_operated_by(NETWORK, url, "one");
+        reader
+            .and_then(|reader| reader.endpoint_operated_by(NETWORK, other.as_str(), operator))
+            .unwrap()
+    };
+    let answer = named("one").ask(&question, world.now()).await;
+    assert_eq!(answer, few, "one operator is one party");
+    let proof = proof(named("another").ask(&question, world.now()).await);
+    assert_eq!(proof.endpoints.len(), 2);
     assert!(matches!(
         alone
             .trust_single_endpoint()
@@ -435,4 +464,146 @@ async fn nothing_shows_the_key_in_an_rpc_url() {
     assert!(!format!("{reader:?} {answer:?} {answer}").contains("hunter2"));
     let error = reader.endpoint(NETWORK, "ftp://hunter2").unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"));
+}
+
+#[test]
+fn plain_http_to_a_node_elsewhere_is_refused() {
+    for url in [
+        "http://mainnet.base.example",
+        "http://10.0.0.7:8545/",
+        "http://192.0.2.1",
+        "http://[2001:db8::1]",
+        "http://0.0.0.0:8545",
+        "http://node:8545",
+        "HTTP://localhost.example",
+    ] {
+        let error = ChainReader::new().endpoint(NETWORK, url).unwrap_err();
+        assert_eq!(error, EndpointError::Insecure, "{url}");
+        let error = ChainReader::new().endpoint_operated_by(NETWORK, url, "us");
+        assert_eq!(error.unwrap_err(), EndpointError::Insecure, "{url}");
+    }
+}
+
+const PROXIED: &str = "BURSAR_TEST_PROXIED";
+
+/// The environment belongs to the process, so a child asks.
+#[test]
+fn a_node_on_loopback_is_asked_without_the_proxy_of_the_environment() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "the_child_that_asks_a_node", "--ignored"]);
+    for name in [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ] {
+        child.env(name, &url);
+    }
+    child
+        .env(PROXIED, "1")
+        .env_remove("no_proxy")
+        .env_remove("NO_PROXY");
+    let ended = child.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(
+        String::from_utf8_lossy(&ended.stdout).contains("1 passed"),
+        "{ended:?}"
+    );
+    proxy.set_nonblocking(true).unwrap();
+    assert!(proxy.accept().is_err(), "the proxy saw a connection");
+}
+
+#[tokio::test]
+#[ignore = "a part of a_node_on_loopback_is_asked_without_the_proxy_of_the_environment"]
+async fn the_child_that_asks_a_node() {
+    if std::env::var(PROXIED).is_err() {
+        return;
+    }
+    let world = World::new().await;
+    world.advance(200);
+    let question = world.unused();
+    world.advance(200);
+    for node in &world.nodes {
+        for host in ["127.0.0.1", "localhost"] {
+            let url = node.url().to_string().replace("127.0.0.1", host);
+            let reader = ChainReader::new().endpoint(NETWORK, &url).unwrap();
+            let answer = reader
+                .trust_single_endpoint()
+                .ask(&question, world.now())
+                .await;
+            assert!(matches!(answer, Answer::NotSettled(_)), "{answer}");
+        }
+    }
+}
+
+/// Returns a node that answers every request with these bytes, and the last of them again and again.
+async fn endless(start: &'static [u8], again: &'static [u8]) -> String {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                let mut sent = stream.write_all(start).await;
+                while sent.is_ok() && !again.is_empty() {
+                    sent = stream.write_all(again).await;
+                }
+                // Silence, until the client goes.
+                drop(stream.read(&mut request).await);
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_node_that_never_ends_its_answer_is_left_in_time() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let world = World::new().await;
+    let question = world.unused();
+    for (start, again) in [
+        (HEAD, &b"x-more: header\r\n"[..]),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (CHUNKED, b"1\r\n[\r\n"),
+        (CHUNKED, b"1;extension\r\n[\r\n"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{", b""),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
+            b"[[[[[[[[",
+        ),
+        (b"HTTP/1.1 503 No\r\n\r\n", b"["),
+    ] {
+        let url = endless(start, again).await;
+        let reader = ChainReader::new()
+            .endpoint(NETWORK, &url)
+            .unwrap()
+            .timeout(Duration::from_millis(300));
+        let answer = reader.ask(&question, world.now()).await;
+        let Answer::CannotTell {
+            reason: Reason::Endpoint(error),
+        } = answer
+        else {
+            unreachable!("{answer}")
+        };
+        assert!(
+            matches!(
+                error,
+                RpcError::Unreachable | RpcError::Timeout | RpcError::TooLong
+            ),
+            "{error}"
+        );
+    }
+    // It is not waited for longer than it is asked again.
+    let later = b"HTTP/1.1 429 No\r\nretry-after: 99999999999\r\ncontent-length: 0\r\n\r\n";
+    let url = endless(later, b"").await;
+    let reader = ChainReader::new().endpoint(NETWORK, &url).unwrap();
+    let limited = RpcError::RateLimited(Duration::from_secs(99_999_999_999));
+    let answer = reader.ask(&question, world.now()).await;
+    assert_eq!(answer, cannot_tell(Reason::Endpoint(limited)));
 }

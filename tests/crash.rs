@@ -158,7 +158,9 @@ fn child() {
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
-                    .without_default_limits()
+                    .unlimited()
+                    .loop_guard(Duration::from_secs(60), u32::MAX)
+                    .circuit_breaker(Duration::from_secs(60), u32::MAX)
                     .lifetime(limit),
             )
             .ledger(ledger)

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::keccak256;
+use bursar::credential::Preference;
 use bursar::ledger::State;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
 use bursar::policy::{Permission, Rule};
-use bursar::{Client, ErrorKind, PaymentStatus, PriceOutcome, RetryPolicy, usd};
+use bursar::secrecy::SecretString;
+use bursar::{
+    Client, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, RetryPolicy, usd,
+};
 use bursar_testing::{Fault, Forgery, Paywall, Route};
-use bursar_tests::paywall::{client, open_all, payments_sent, policy, purchases, report};
+use bursar_tests::paywall::{client, http, open_all, payments_sent, policy, purchases, report};
+use bursar_tests::recorder::Recorder;
 use bursar_tests::tool_server::{self, Style, ToolServer};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -161,6 +166,35 @@ async fn asking_a_price_buys_nothing_and_executes_what_is_free() {
         (paywall.settlements().len(), purchases(&client).await.len()),
         (0, 0)
     );
+}
+
+#[tokio::test]
+async fn a_tool_of_a_host_that_is_never_paid_is_not_paid() {
+    let paywall = paywall(report()).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let key = SecretString::from("right".to_owned());
+    let key = Credential::bearer("example", key).prefer(Preference::NeverPay);
+    let keys = Credentials::new().host("shop.mcp-stdio.invalid", key);
+    let client = client().credentials(keys).build().unwrap();
+    let error = tools(&service, &client).call("report").send().await;
+    let error = error.unwrap_err();
+    assert_eq!(
+        (error.denial().unwrap().rule, error.payment_status()),
+        (Rule::Host, PaymentStatus::NotPaid)
+    );
+    assert_eq!(payments_sent(&paywall), 0);
+}
+
+#[tokio::test]
+async fn an_mcp_endpoint_on_loopback_is_reached_through_no_proxy() {
+    let proxy = Recorder::start().await;
+    let endpoint = Recorder::start().await;
+    let http = http().proxy(reqwest::Proxy::all(proxy.url()).unwrap());
+    let client = client().http(http).build().unwrap();
+    let url = format!("{}/mcp", endpoint.url());
+    let served = ().serve(mcp::connect(&client, &url).unwrap()).await;
+    assert!(served.is_err(), "the endpoint answers 503");
+    assert_eq!((proxy.heads().len(), endpoint.heads().len()), (0, 1));
 }
 
 #[tokio::test]

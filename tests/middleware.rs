@@ -4,14 +4,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bursar::credential::Preference;
 use bursar::ledger::Filter;
 use bursar::middleware::{self, PaymentMiddleware, http_client};
 use bursar::policy::Rule;
+use bursar::secrecy::SecretString;
 use bursar::{
-    ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions, ResponseExt, usd,
+    Credential, Credentials, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy,
+    PurchaseOptions, ResponseExt, usd,
 };
 use bursar_testing::{Fault, Route};
 use bursar_tests::paywall::{open, payments_sent, report};
+use bursar_tests::recorder::Recorder;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientWithMiddleware, Middleware, Next};
 
@@ -89,6 +93,51 @@ async fn pays_with_the_options_of_the_request() {
         (PaymentStatus::NotPaid, Rule::MaxPrice)
     );
     assert_eq!(paywall.settlements().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stack_sends_plain_http_through_no_proxy() {
+    let proxy = Recorder::start().await;
+    let paywall = open(report()).await;
+    let behind = || reqwest::Client::builder().proxy(reqwest::Proxy::all(proxy.url()).unwrap());
+    let payments = || PaymentMiddleware::new(payer()).allow_http_loopback(true);
+    let built = middleware::client(behind(), payments()).unwrap().build();
+    let safe = stack(&payer(), http_client(behind()).unwrap());
+    for client in [built, safe] {
+        let response = client.get(paywall.url("/report")).send().await.unwrap();
+        assert_eq!(response.payment_status(), PaymentStatus::Paid);
+    }
+    assert_eq!(proxy.heads(), [""; 0]);
+
+    // bursar did not build this client, and sees the proxy only in the answer.
+    let strange = stack(&payer(), behind().build().unwrap());
+    let failure = strange.get(paywall.url("/report")).send().await;
+    let failure = failure.unwrap_err();
+    let error = middleware::error(&failure).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Insecure, "{error}");
+    assert_eq!(proxy.heads().len(), 1, "only the request without a payment");
+}
+
+#[tokio::test]
+async fn a_stack_pays_no_host_whose_key_says_never_pay() {
+    let paywall = open(report()).await;
+    let key = SecretString::from("wrong".to_owned());
+    let key = Credential::bearer("example", key).prefer(Preference::NeverPay);
+    let payments = PaymentMiddleware::new(payer())
+        .allow_http_loopback(true)
+        .credentials(Credentials::new().host("127.0.0.1", key));
+    let client = middleware::client(reqwest::Client::builder(), payments);
+    let client = client.unwrap().build();
+    let own = client
+        .get(paywall.url("/report"))
+        .header("authorization", "Bearer own");
+    let failure = own.send().await.unwrap_err();
+    let error = middleware::error(&failure).unwrap();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Denied, PaymentStatus::NotPaid)
+    );
+    assert_eq!(payments_sent(&paywall), 0);
 }
 
 #[tokio::test]

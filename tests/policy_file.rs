@@ -23,10 +23,10 @@ use bursar_tests::wallet_harness::{WalletHarness, settle};
 
 const SAMPLE: &str = include_str!("../examples/policy.toml");
 
-/// A policy for Base with this text, and without the default limits.
+/// A policy for Base with this text, without the default limits and without the need for others.
 fn bare(text: &str) -> Policy {
     policy(&format!(
-        "version = 1\nnetworks = [\"base\"]\ndefault_limits = false\n{text}"
+        "version = 1\nnetworks = [\"base\"]\nunlimited = true\n{text}"
     ))
 }
 
@@ -53,8 +53,24 @@ fn at_url(url: &str) -> ImaginedPayment {
     ImaginedPayment::new(url, usd!("0.01"))
 }
 
-/// The limits that apply to a payment, with what is left of them.
+/// The brakes that hold whatever the limits are.
+const BRAKES: [&str; 2] = [
+    "origin https://api.example.com:8443 failures per 10m: 3 payments",
+    "same request repeats per 1m: 30 payments",
+];
+
+/// The limits that apply to a payment without the default brakes, with what is left of them.
 fn limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
+    let mut limits = all_limits(policy, payment);
+    limits.retain(|line| {
+        let brake = line.ends_with("failures per 10m: 3 payments") || line == BRAKES[1];
+        !brake && !line.starts_with("unlimited")
+    });
+    limits
+}
+
+/// The limits that apply to a payment, with what is left of them.
+fn all_limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
     let said = payment.explain(policy, at("2025-03-10T12:00:00Z")).unwrap();
     let left = said
         .answers
@@ -182,14 +198,15 @@ fn defaults_stand_unless_replaced_or_dropped() {
         "global exposure: 1.00 USD",
     ];
     let file = |text: &str| {
-        limits(
+        all_limits(
             &policy(&format!("version = 1\nnetworks = [\"base\"]\n{text}")),
             &payment(),
         )
     };
     assert_eq!(file("")[..3], defaults);
     assert_eq!(file("default_limits = true")[..3], defaults);
-    assert!(file("default_limits = false").is_empty());
+    assert_eq!(file("default_limits = false"), BRAKES);
+    assert_eq!(file("unlimited = true")[1..], BRAKES);
     let replaced = file("global.per_payment = \"0.01 USD\"");
     assert!(replaced.contains(&"global per payment: 0.01 USD".to_owned()));
     assert!(!replaced.contains(&"global per payment: 0.10 USD".to_owned()));
@@ -515,7 +532,7 @@ async fn the_example_is_a_policy() {
         .unwrap();
     assert_eq!(said.denial(), None);
     // Ten on everything, seven of [each], six of the tables that match, and the two brakes.
-    assert_eq!(limits(&policy, &payment).len(), 25, "{said}");
+    assert_eq!(all_limits(&policy, &payment).len(), 25, "{said}");
     let wallet = WalletHarness::new(policy.clone());
     let euros = TokenAmount::parse("0.08", euro()).unwrap();
     let told = |payment: ImaginedPayment| {
@@ -749,7 +766,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
         (
             "\n  |lifetime = \"1 USD\"",
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
-             `default_limits`, `approval_timeout`, `refusal_pause`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
+             `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
              `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
         ),
@@ -870,6 +887,10 @@ fn a_table_without_a_required_key_is_a_mistake() {
             "`payments` needs a key `max`",
         ),
         ("|[freeze]", "[freeze] needs a key `file`"),
+        (
+            "[freeze]\nfile = |\"run/STOP\"",
+            "`file` must be an absolute path: a relative one depends on the directory in which the program starts",
+        ),
         ("freeze = |{}", "`freeze` needs a key `file`"),
     ]);
     assert_mistakes(

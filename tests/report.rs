@@ -433,7 +433,7 @@ fn csv_has_every_group_and_no_formula() {
         .collect();
     assert_eq!(tags.len(), 6);
     assert!(
-        tags.contains(&&"a,\"b\"\r\nc".to_owned())
+        tags.contains(&&r#"a,"b"\u{d}\u{a}c"#.to_owned())
             && tags.contains(&&"'=cmd|' /C calc'!A0".to_owned()),
         "{tags:?}"
     );
@@ -512,4 +512,60 @@ fn any_ledger_can_be_reported() {
         .map(|section| (section.by.name(), section.groups.len()))
         .collect();
     assert_eq!(names.len(), 6);
+}
+
+#[tokio::test]
+async fn a_report_sums_up_the_groups_that_it_does_not_list() {
+    const MANY: u64 = 2100;
+    let seller = paywall::open(paywall::report()).await;
+    let client = client(Ledger::memory());
+    client.get(seller.url("/report")).send().await.unwrap();
+    let purchase = purchases(&client).await.remove(0);
+    let cent = Usd::from_micros(10_000);
+    let many: Vec<Purchase> = (1..=MANY)
+        .map(|seq| {
+            with(purchase.clone(), |purchase| {
+                purchase.seq = seq;
+                purchase.tag = Some(format!("tag-{seq}"));
+                purchase.state = State::Unresolved;
+            })
+        })
+        .collect();
+    let again = with(many[0].clone(), |purchase| purchase.seq = MANY + 1);
+    let report = everything(&[many, vec![again]].concat());
+    let tags = report
+        .sections
+        .iter()
+        .find(|section| section.by == Dimension::Tag)
+        .unwrap();
+    assert_eq!(tags.groups.len(), 2000);
+    // A group that is listed has all of its purchases, also those after the last new group.
+    let first = group(&report, Dimension::Tag, "tag-1");
+    assert_eq!(first.tally.spent.count, 2);
+    let others = &tags.others.as_ref().unwrap().spent;
+    assert_eq!(
+        (others.count, others.usd),
+        (100, Usd::from_micros(100 * cent.micros()))
+    );
+    assert_eq!(report.total.spent.count, MANY + 1);
+    assert_eq!(
+        (report.unresolved.len(), report.more_unresolved),
+        (1000, MANY + 1 - 1000)
+    );
+    let host = report
+        .sections
+        .iter()
+        .find(|section| section.by == Dimension::Host);
+    assert!(host.unwrap().others.is_none());
+    let csv = report.to_csv();
+    let lines: Vec<&str> = csv
+        .lines()
+        .filter(|line| line.starts_with("others,"))
+        .collect();
+    assert!(
+        matches!(lines.as_slice(), [line] if line.starts_with("others,tag,100,1.00,")),
+        "{lines:?}"
+    );
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["more_unresolved"], MANY + 1 - 1000);
 }

@@ -13,7 +13,8 @@ use bursar::secrecy::SecretString;
 use bursar::signer::SignerError;
 use bursar::telemetry::{Counts, Event};
 use bursar::{
-    ClientBuilder, Credential, Credentials, PaymentStatus, ResponseExt, RetryPolicy, signer_fn, usd,
+    ClientBuilder, Credential, Credentials, Ledger, LocalSigner, PaymentStatus, ResponseExt,
+    RetryPolicy, signer_fn, usd,
 };
 use bursar_testing::{Fault, Route};
 use bursar_tests::paywall::{self, open, open_all, purchases, report};
@@ -425,4 +426,60 @@ async fn spans_and_events_have_their_names_and_fields_and_no_secret() {
             .any(long_hex),
         "{everything}"
     );
+}
+
+impl Log {
+    /// Returns the number of messages that contain these words.
+    fn count(&self, words: &str) -> usize {
+        let lines = self.lines.lock().unwrap();
+        let messages = lines
+            .iter()
+            .filter_map(|(_, fields)| fields.0.get("message"));
+        messages.filter(|message| message.contains(words)).count()
+    }
+}
+
+#[tokio::test]
+async fn an_identical_request_in_flight_is_warned_of() {
+    let log = Log::default();
+    let _installed = tracing::subscriber::set_default(log.clone());
+    let seller = open(report().fault_once(Fault::HangAfterSettle)).await;
+    let client = client().build().unwrap();
+    let first = tokio::spawn(client.get(seller.url("/report")).send());
+    seller.wait_for_settlements(1).await;
+    let warned = "an identical request is in flight";
+    assert_eq!(log.count(warned), 0);
+    client.get(seller.url("/report")).send().await.unwrap();
+    assert_eq!(log.count(warned), 1);
+    // It pays on purpose.
+    let again = client.get(seller.url("/report")).allow_duplicate();
+    again.send().await.unwrap();
+    assert_eq!(log.count(warned), 1);
+    first.abort();
+}
+
+#[test]
+fn a_second_ledger_in_memory_for_one_wallet_is_warned_of_once() {
+    let log = Log::default();
+    let _installed = tracing::subscriber::set_default(log.clone());
+    let warned = "a second ledger in memory";
+    let key = |digit: char| SecretString::from(digit.to_string().repeat(64));
+    let build = |digit, ledger: &Ledger| {
+        let signer = LocalSigner::from_hex(&key(digit)).unwrap();
+        let client = paywall::client().signer(signer).ledger(ledger.clone());
+        client.build().unwrap()
+    };
+    let shared = Ledger::memory();
+    for _ in 0..3 {
+        build('7', &shared);
+        build('8', &shared);
+    }
+    assert_eq!(log.count(warned), 0);
+    // The first one is gone: a client for each request has no limits.
+    for expected in [1, 1, 1] {
+        build('7', &Ledger::memory());
+        assert_eq!(log.count(warned), expected);
+    }
+    build('8', &Ledger::memory());
+    assert_eq!(log.count(warned), 2);
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use bursar::reqwest::{self, Response};
+use bursar::text::visible_lines;
 
 use crate::args::Pay;
 use crate::exit::Failure;
@@ -17,6 +18,8 @@ pub(crate) struct Sink {
     file: Option<File>,
     captures: bool,
     started: bool,
+    /// The beginning of a character that the terminal cannot show yet.
+    begun: Vec<u8>,
     /// Whether the terminal shows an unfinished line.
     open_line: bool,
 }
@@ -60,6 +63,7 @@ impl Sink {
             file: file.transpose()?,
             captures: args.json,
             started: false,
+            begun: Vec::new(),
             open_line: false,
         })
     }
@@ -125,11 +129,29 @@ impl Sink {
             None => {
                 let mut out = io::stdout().lock();
                 self.open_line = chunk.last().map_or(self.open_line, |last| *last != b'\n');
-                out.write_all(chunk)?;
+                if out.is_terminal() {
+                    out.write_all(on_terminal(&mut self.begun, chunk).as_bytes())?;
+                } else {
+                    out.write_all(chunk)?;
+                }
                 out.flush()
             }
         }
     }
+}
+
+/// Returns the next part of a body as a terminal shows it: hidden characters are escaped, so that a seller moves no cursor.
+/// `begun` keeps the beginning of a character whose rest has not arrived.
+fn on_terminal(begun: &mut Vec<u8>, chunk: &[u8]) -> String {
+    begun.extend_from_slice(chunk);
+    let whole = match std::str::from_utf8(begun) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => begun.len(),
+    };
+    let rest = begun.split_off(whole);
+    let shown = visible_lines(&String::from_utf8_lossy(begun)).into_owned();
+    *begun = rest;
+    shown
 }
 
 /// Returns bytes as text that is not longer than the limit. Invalid UTF-8 is replaced, and an incomplete last
@@ -142,4 +164,18 @@ fn text(bytes: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or(bytes)).into_owned();
     text.truncate(text.floor_char_boundary(SHOWN));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::on_terminal;
+
+    #[test]
+    fn a_body_on_a_terminal_has_no_hidden_character_and_no_cut_one() {
+        let mut begun = Vec::new();
+        let crab = "🦀\r\n".as_bytes();
+        let parts = [&b"a\x1b[2J\x9b"[..], &crab[..2], &crab[2..], b"\tb\xff\r"];
+        let shown: String = parts.map(|part| on_terminal(&mut begun, part)).concat();
+        assert_eq!(shown, "a\\u{1b}[2J\u{fffd}🦀\r\n\tb\u{fffd}\\u{d}");
+    }
 }

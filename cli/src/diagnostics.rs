@@ -1,6 +1,7 @@
 //! Warnings of the library on standard error, such as a ledger that cannot record a result.
 
 use std::fmt;
+use std::io::{self, IsTerminal};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -32,6 +33,10 @@ impl Subscriber for Warnings {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
+        // A script reads standard error as a problem. It can say --no-new-ledger.
+        if event.metadata().target() == bursar::ledger::NEW_LEDGER && !io::stderr().is_terminal() {
+            return;
+        }
         output::note(format_args!("bursar: {}{}", line.message, line.fields));
     }
 

@@ -1,9 +1,10 @@
 //! `bursar discover`: services in lists, with the decision of the policy.
 
 use bursar::discovery::{
-    Advertised, Discovery, Findings, Kind, Query, Service, SourceReport, Sources, Usage,
+    Discovery, Findings, Kind, Query, Service, SourceReport, Sources, Standing, Usage,
 };
 use bursar::reqwest::Method;
+use bursar::text::quoted;
 use bursar::x402::Quote;
 use bursar::{Client, Error};
 use serde::Serialize;
@@ -28,11 +29,10 @@ pub(crate) struct DiscoverOutput {
 #[serde(rename_all = "camelCase")]
 struct FoundService {
     standing: &'static str,
-    reason: Option<String>,
+    /// The rule that denies.
+    rule: Option<&'static str>,
     kind: &'static str,
     method: String,
-    url: String,
-    tool: Option<String>,
     price: String,
     usd: Option<String>,
     network: Option<String>,
@@ -44,10 +44,13 @@ struct FoundService {
     sources: Vec<usize>,
 }
 
-/// Texts that the service wrote.
+/// Texts that the service wrote, or that quote it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Advertisement {
+    url: String,
+    tool: Option<String>,
+    reason: Option<String>,
     name: Option<String>,
     description: Option<String>,
     tags: Vec<String>,
@@ -73,9 +76,18 @@ struct SearchedSource {
     pages: usize,
     items: usize,
     skipped: usize,
-    reasons: Vec<String>,
     more: bool,
     error: Option<Problem>,
+    untrusted: ListTexts,
+}
+
+/// Texts that quote a list.
+#[derive(Debug, Serialize)]
+struct ListTexts {
+    /// Why bursar skipped items.
+    reasons: Vec<String>,
+    /// The full message of the error.
+    error: Option<String>,
 }
 
 /// `bursar discover`.
@@ -195,7 +207,8 @@ fn table(findings: &Findings) -> String {
     for (line, service) in lines.zip(&findings.services) {
         text.push_str(&format!("{line}\n"));
         if let Some(reason) = service.standing.reason() {
-            text.push_str(&format!("    {reason}\n"));
+            let why = rule(service).unwrap_or(service.standing.name());
+            text.push_str(&format!("    {why}: {}\n", quoted(&reason)));
         }
         if let Some(description) = description(service) {
             text.push_str(&format!("    {description}\n"));
@@ -204,30 +217,35 @@ fn table(findings: &Findings) -> String {
     text
 }
 
+/// Returns the rule that denies a service.
+const fn rule(service: &Service) -> Option<&'static str> {
+    match &service.standing {
+        Standing::Denied(denial) => Some(denial.rule.name()),
+        _ => None,
+    }
+}
+
 /// Returns the description in the list, as a quotation, and the use that the list reports.
 fn description(service: &Service) -> Option<String> {
     let texts = &service.untrusted;
-    let quoted = [&texts.name, &texts.description];
-    let quoted = quoted
-        .into_iter()
-        .flatten()
-        .map(|text| format!("\"{text}\""));
+    let texts = [&texts.name, &texts.description];
+    let texts = texts.into_iter().flatten().map(|text| quoted(text));
     let usage = &service.usage;
     let payers = usage
         .payers
         .map(|payers| format!("{payers} payers in 30 days"));
     let calls = usage.calls.map(|calls| format!("{calls} calls in 30 days"));
     let curated = usage.curated.then(|| "curated".to_owned());
-    let parts: Vec<String> = quoted.chain(calls).chain(payers).chain(curated).collect();
+    let parts: Vec<String> = texts.chain(calls).chain(payers).chain(curated).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Returns the arguments for `bursar pay` or `bursar mcp call`. They are quoted for a shell, because a stranger wrote the
 /// URL.
 fn arguments(service: &Service) -> String {
-    let url = quoted(service.url.as_str());
+    let url = argument(service.url.as_str());
     match (service.kind, &service.tool) {
-        (Kind::Mcp, Some(tool)) => format!("{url} {}", quoted(tool)),
+        (Kind::Mcp, Some(tool)) => format!("{url} {}", argument(tool)),
         (Kind::Mcp, None) => url,
         _ if service.method == Method::GET => url,
         _ => format!("-X {} {url}", service.method),
@@ -235,7 +253,7 @@ fn arguments(service: &Service) -> String {
 }
 
 /// Quotes a text as one argument for a POSIX shell that cannot be read as an option.
-fn quoted(text: &str) -> String {
+fn argument(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._%=+,@-".contains(&byte);
     if text.bytes().all(plain) && !text.starts_with('-') && !text.is_empty() {
         return text.to_owned();
@@ -281,7 +299,9 @@ fn notes_on(source: &SourceReport) -> Vec<String> {
         notes.push(format!("{place}: {}", short_message(error)));
     }
     if source.skipped.count > 0 {
-        let reasons = source.skipped.reasons.join("; ");
+        let reasons = source.skipped.reasons.iter();
+        let reasons: Vec<String> = reasons.map(|reason| quoted(reason)).collect();
+        let reasons = reasons.join("; ");
         notes.push(format!(
             "{place}: skipped {} of {} items: {reasons}",
             source.skipped.count, source.items
@@ -319,11 +339,9 @@ impl From<&Service> for FoundService {
     fn from(service: &Service) -> Self {
         Self {
             standing: service.standing.name(),
-            reason: service.standing.reason(),
+            rule: rule(service),
             kind: service.kind.name(),
             method: service.method.to_string(),
-            url: service.url.to_string(),
-            tool: service.tool.clone(),
             price: service.price.to_string(),
             usd: service.price.dollars().map(|usd| usd.to_string()),
             network: service
@@ -335,7 +353,7 @@ impl From<&Service> for FoundService {
                 .as_ref()
                 .map(Quote::pay_to)
                 .map(|payee| payee.to_string()),
-            untrusted: Advertisement::from(&service.untrusted),
+            untrusted: Advertisement::from(service),
             usage: ReportedUsage::of(&service.usage),
             sources: service.sources.clone(),
         }
@@ -353,9 +371,13 @@ impl ReportedUsage {
     }
 }
 
-impl From<&Advertised> for Advertisement {
-    fn from(texts: &Advertised) -> Self {
+impl From<&Service> for Advertisement {
+    fn from(service: &Service) -> Self {
+        let texts = &service.untrusted;
         Self {
+            url: service.url.to_string(),
+            tool: service.tool.clone(),
+            reason: service.standing.reason(),
             name: texts.name.clone(),
             description: texts.description.clone(),
             tags: texts.tags.clone(),
@@ -367,38 +389,47 @@ impl From<&Advertised> for Advertisement {
 
 impl From<&SourceReport> for SearchedSource {
     fn from(source: &SourceReport) -> Self {
-        let problem = |error: &Error| Problem::new(error.kind().name(), short_message(error));
+        let problem = |error: &Error| {
+            let message = match error.status() {
+                Some(status) => format!("the list answers {status}"),
+                None => "the list cannot be read".to_owned(),
+            };
+            Problem::new(error.kind().name(), message)
+        };
         Self {
             kind: source.kind.name(),
             url: source.url.to_string(),
             pages: source.pages,
             items: source.items,
             skipped: source.skipped.count,
-            reasons: source.skipped.reasons.clone(),
             more: source.more,
             error: source.error.as_ref().map(problem),
+            untrusted: ListTexts {
+                reasons: source.skipped.reasons.clone(),
+                error: source.error.as_ref().map(short_message),
+            },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::argument;
 
     #[test]
     fn a_text_of_a_stranger_is_one_shell_argument() {
         assert_eq!(
-            quoted("https://a.example/report-1.json"),
+            argument("https://a.example/report-1.json"),
             "https://a.example/report-1.json"
         );
         assert_eq!(
-            quoted("https://a.example/?a=1&b=$(date)"),
+            argument("https://a.example/?a=1&b=$(date)"),
             "'https://a.example/?a=1&b=$(date)'"
         );
         assert_eq!(
-            quoted("https://a.example/';date;'"),
+            argument("https://a.example/';date;'"),
             "'https://a.example/'\\'';date;'\\'''"
         );
-        assert_eq!(quoted("--policy"), "'--policy'");
+        assert_eq!(argument("--policy"), "'--policy'");
     }
 }

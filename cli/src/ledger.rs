@@ -1,8 +1,8 @@
 //! `bursar ledger` and `bursar budget`.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
-use bursar::ledger::{Filter, write_csv, write_jsonl};
+use bursar::ledger::{Filter, write_csv, write_csv_rows, write_jsonl};
 use bursar::policy::LimitStatus;
 use bursar::report::Zone;
 use bursar::{Network, Purchase};
@@ -14,23 +14,45 @@ use crate::payment::{amount, network_name};
 use crate::policies;
 use crate::{output, wallet};
 
+/// The head of the table of purchases.
+const HEAD: [&str; 7] = [
+    "TIME",
+    "STATE",
+    "AMOUNT",
+    "NETWORK",
+    "REQUEST",
+    "PURCHASE",
+    "TRANSACTION",
+];
+
 /// `bursar ledger`.
 pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
-    let purchases = wallet::readable(&args.ledger)?
-        .purchases(&filter(&args)?)
-        .await?;
-    let host = args.host.as_deref();
-    let of_host = |purchase: &Purchase| host.is_none_or(|host| purchase.origin.host() == host);
-    let mut purchases: Vec<_> = purchases.into_iter().filter(of_host).collect();
-    if let Some(last) = args.last {
-        purchases.drain(..purchases.len().saturating_sub(last));
-    }
-    let mut out = io::stdout().lock();
-    let written = match args.format {
-        Format::Table => write!(out, "{}", purchase_table(&purchases)),
-        Format::Csv => write_csv(&purchases, &mut out),
-        Format::Jsonl => write_jsonl(&purchases, &mut out),
+    let mut pages = wallet::readable(&args.ledger)?.pages(&filter(&args)?);
+    let mut out = BufWriter::new(io::stdout());
+    let mut table = Table::default();
+    let mut rows = vec![HEAD.map(ToOwned::to_owned)];
+    let mut written = match args.format {
+        Format::Csv => write_csv([], &mut out),
+        Format::Table | Format::Jsonl => Ok(()),
     };
+    while written.is_ok()
+        && let Some(purchases) = pages.next().await?
+    {
+        written = match args.format {
+            Format::Table => {
+                rows.extend(purchases.into_iter().map(row));
+                let text = table.text(&rows);
+                rows.clear();
+                out.write_all(text.as_bytes())
+            }
+            Format::Csv => write_csv_rows(&purchases, &mut out),
+            Format::Jsonl => write_jsonl(&purchases, &mut out),
+        };
+    }
+    if written.is_ok() && matches!(args.format, Format::Table) {
+        // The head, if there was no purchase.
+        written = out.write_all(table.text(&rows).as_bytes());
+    }
     output::finish(written.and_then(|()| out.flush()), Exit::Done)
 }
 
@@ -44,7 +66,12 @@ fn filter(args: &LedgerShow) -> Result<Filter, Failure> {
             ))
         })?);
     }
+    if let Some(host) = &args.host {
+        let host = host.parse();
+        filter.host = Some(host.map_err(|error| Failure::usage(format!("--host: {error}")))?);
+    }
     filter.state = args.state;
+    filter.last = args.last;
     Ok(filter)
 }
 
@@ -98,32 +125,19 @@ fn limits(findings: &[LimitStatus]) -> String {
     table(head, rows)
 }
 
-fn purchase_table(purchases: &[Purchase]) -> String {
-    let head = [
-        "TIME",
-        "STATE",
-        "AMOUNT",
-        "NETWORK",
-        "REQUEST",
-        "PURCHASE",
-        "TRANSACTION",
+fn row(purchase: Purchase) -> [String; 7] {
+    [
+        purchase.reserved_at.to_string(),
+        purchase.state.to_string(),
+        amount(&purchase),
+        network_name(purchase.network),
+        format!("{} {}{}", purchase.method, purchase.origin, purchase.path),
+        purchase.id.to_string(),
+        purchase
+            .transaction
+            .map(|hash| hash.to_string())
+            .unwrap_or_default(),
     ]
-    .map(ToOwned::to_owned);
-    let rows = purchases.iter().map(|purchase| {
-        [
-            purchase.reserved_at.to_string(),
-            purchase.state.to_string(),
-            amount(purchase),
-            network_name(purchase.network),
-            format!("{} {}{}", purchase.method, purchase.origin, purchase.path),
-            purchase.id.to_string(),
-            purchase
-                .transaction
-                .map(|hash| hash.to_string())
-                .unwrap_or_default(),
-        ]
-    });
-    table(head, rows)
 }
 
 /// Returns a table whose columns are as wide as their widest cells.
@@ -132,21 +146,37 @@ pub(crate) fn table<const N: usize>(
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0; N];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+    Table::default().text(&rows)
+}
+
+/// A table that is written in parts. A column is as wide as its widest cell so far.
+struct Table<const N: usize> {
+    widths: [usize; N],
+}
+
+impl<const N: usize> Default for Table<N> {
+    fn default() -> Self {
+        Self { widths: [0; N] }
+    }
+}
+
+impl<const N: usize> Table<N> {
+    fn text(&mut self, rows: &[[String; N]]) -> String {
+        for row in rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
         }
+        let mut text = String::new();
+        for row in rows {
+            let cells: Vec<_> = row
+                .iter()
+                .zip(self.widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
     }
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }

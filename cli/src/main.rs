@@ -22,6 +22,7 @@ mod problem;
 mod quote;
 mod render;
 mod request;
+mod secrets;
 #[cfg(feature = "mcp-serve")]
 mod serve;
 mod spending;
@@ -37,10 +38,16 @@ use args::{Cli, Command, LedgerCommandArgs, PolicyCommand};
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
+    secrets::protect();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(help) => return output::usage(&help),
     };
+    output::note_panics();
+    #[cfg(feature = "mcp-serve")]
+    if let Command::Mcp(McpCommand::Serve(args)) = &cli.command {
+        secrets::wipe(|| policies::key_variables(&args.policy));
+    }
     diagnostics::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,5 +1,7 @@
 //! `bursar ledger COMMAND`: check the ledger, compare it with the chain, and correct it.
 
+use std::path::Path;
+
 use bursar::chain::{Answer, ChainReader};
 use bursar::ledger::Evidence;
 use bursar::{Ledger, Policy, Purchase, PurchaseId};
@@ -17,6 +19,8 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Evidence { purchase, ledger } => evidence(&purchase, &ledger).await,
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
+        LedgerCommand::Backup { file, ledger } => backup(&file, &ledger).await,
+        LedgerCommand::Restore { file, ledger } => restore(&file, &ledger),
         LedgerCommand::Freeze { reason, ledger } => {
             wallet::required(&ledger)?.freeze(reason).await?;
             output::finish(output::print("all payments are stopped\n"), Exit::Done)
@@ -26,6 +30,32 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
             output::finish(output::print("payments are allowed again\n"), Exit::Done)
         }
     }
+}
+
+async fn backup(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
+    let ledger = wallet::required(ledger)?;
+    ledger.backup(file).await?;
+    let done = format_args!("the ledger is copied to {}\n", file.display());
+    output::finish(output::print(done), Exit::Done)
+}
+
+fn restore(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
+    let place = wallet::file(ledger)?;
+    let restored = Ledger::restore(file, &place)?;
+    let lost = match (restored.lost_purchases, restored.lost_events) {
+        (Some(purchases), Some(changes)) => {
+            format!("Purchases of the lost ledger that it lacks: {purchases} (changes: {changes}).")
+        }
+        _ => "bursar cannot tell how many purchases it lacks, because no witness was found."
+            .to_owned(),
+    };
+    let done = format_args!(
+        "{} is restored with {} purchases. {lost}\nLimits do not count what is lacking. Run `bursar ledger freeze` until \
+         every lost payment has expired (five minutes by default), and lower the limits.\n",
+        place.display(),
+        restored.purchases,
+    );
+    output::finish(output::print(done), Exit::Done)
 }
 
 async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {

@@ -1,13 +1,15 @@
 //! `bursar mcp tools` and `bursar mcp call`: paid tools of MCP servers.
 
+use std::time::Duration;
+
 use bursar::ledger::PurchaseKey;
 use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
-use bursar::reqwest;
-use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase};
+use bursar::text::{json, quoted, visible, without_query};
+use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase, Url};
 use rmcp::model::{Tool, ToolAnnotations};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::args::{McpCall, McpServer, McpTools};
 use crate::exit::{Exit, Failure};
@@ -18,6 +20,11 @@ use crate::policies::{self, Allowance};
 use crate::problem::Problem;
 use crate::{output, pay, quote, wallet};
 
+/// How long a server may take to open a session, unless --timeout is set.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most tools whose prices --ask asks for.
+const MOST_ASKED: usize = 100;
+
 /// A session with an MCP server.
 struct Session {
     tools: PaidTools,
@@ -26,25 +33,32 @@ struct Session {
 
 impl Session {
     async fn open(args: &McpServer, payer: Payer, keys: Credentials) -> Result<Self, Failure> {
-        let mut client = Client::builder()
-            .http(reqwest::Client::builder())
-            .credentials(keys);
+        let mut client = Client::builder().credentials(keys);
         client = client
             .allow_http_loopback(args.allow_http_loopback)
-            .payer(payer.clone());
+            .payer(payer);
         if let Some(limit) = args.timeout {
             client = client.timeout(limit).answer_timeout(limit);
         }
         let url = args.url.as_str();
-        let transport = mcp::connect(&client.build()?, url)?;
-        let service = ().serve(transport).await;
-        let service = service.map_err(|error| {
-            let place = args.url.origin().ascii_serialization();
-            failure(
-                &error,
-                &format!("bursar cannot open an MCP session with {place}"),
-            )
+        let client = client.build()?;
+        let transport = mcp::connect(&client, url)?;
+        let limit = args.timeout.unwrap_or(OPEN_TIMEOUT);
+        let opened = tokio::time::timeout(limit, ().serve(transport)).await;
+        let opened = opened.map_err(|_| {
+            let seconds = limit.as_secs_f32();
+            Failure::failed(format!(
+                "the server opens no MCP session within {seconds} s"
+            ))
         })?;
+        let service = opened.map_err(|error| {
+            let place = args.url.origin().ascii_serialization();
+            let action = format!("bursar cannot open an MCP session with {place}");
+            failure(&error, &args.url, &action)
+        })?;
+        // The payer of the client knows the hosts that are never paid.
+        let payer = client.payer().cloned();
+        let payer = payer.ok_or_else(|| Failure::failed("the client has no payer"))?;
         let mut tools = PaidTools::new(service.peer().clone(), payer, Server::at(url)?);
         if let Some(limit) = args.timeout {
             tools = tools.timeout(limit).answer_timeout(limit);
@@ -52,9 +66,9 @@ impl Session {
         Ok(Self { tools, service })
     }
 
-    async fn list(&self) -> Result<Vec<Tool>, Failure> {
-        let listed = self.service.list_all_tools().await;
-        listed.map_err(|error| failure(&error, "the server cannot list its tools"))
+    async fn list(&self, url: &Url) -> Result<Vec<Tool>, Failure> {
+        let listed = self.tools.list_tools().await;
+        listed.map_err(|error| failure(&error, url, "bursar cannot list the tools"))
     }
 
     /// Ends the session. A server that does not answer is no failure.
@@ -64,14 +78,18 @@ impl Session {
 }
 
 /// Describes an error of `rmcp`. An error of bursar's own client in it says more.
-fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
+fn failure(error: &(dyn std::error::Error + 'static), url: &Url, action: &str) -> Failure {
     match mcp::error(error) {
         Some(inner) => {
             let failure = Failure::from(inner);
             let message = format!("{}; {action}", failure.message);
             Failure { message, ..failure }
         }
-        None => Failure::failed(format!("{action}: {error}")),
+        None => {
+            let words = error.to_string();
+            let words = quoted(&without_query(&words, url));
+            Failure::failed(format!("{action}: {words}"))
+        }
     }
 }
 
@@ -79,10 +97,14 @@ fn failure(error: &(dyn std::error::Error + 'static), action: &str) -> Failure {
 pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let payer = Payer::builder().build_read_only()?;
     let session = Session::open(&args.server, payer, Credentials::new()).await?;
-    let mut rows = Vec::new();
-    for tool in session.list().await? {
+    let (mut rows, mut asked) = (Vec::new(), 0_usize);
+    for tool in session.list(&args.server.url).await? {
         let price = match mcp::listed_price(&tool) {
+            ListedPrice::Unknown | ListedPrice::Paid if args.ask && asked >= MOST_ASKED => {
+                Some(format!("unknown: --ask asks for {MOST_ASKED} prices"))
+            }
             ListedPrice::Unknown | ListedPrice::Paid if args.ask => {
+                asked = asked.saturating_add(1);
                 Some(price(&session.tools, &tool).await)
             }
             ListedPrice::Unknown => None,
@@ -94,7 +116,7 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
     let printed = if args.json {
         rows.iter().try_for_each(|(tool, price)| {
             output::print_json(
-                &json!({ "name": tool.name, "description": tool.description, "price": price }),
+                &serde_json::json!({ "name": tool.name, "description": tool.description, "price": price }),
             )
         })
     } else {
@@ -114,16 +136,8 @@ pub(crate) async fn tools(args: McpTools) -> Result<Exit, Failure> {
 
 /// Returns a text of the seller on one line, shortened to a number of characters.
 fn one_line(text: &str, most: usize) -> String {
-    let line: String = text
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect();
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = visible(&line);
     match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default().trim_end()),
         None => line.trim().to_owned(),
@@ -289,7 +303,7 @@ fn of_answer(answer: &ToolAnswer) -> (Outcome, Verdict) {
         authorization: answer.payment().map(Authorization::from),
         receipt: answer.receipt().map(Receipt::from),
         others: others(answer),
-        body: serde_json::to_string(answer.result()).unwrap_or_default(),
+        body: json(answer.result()).unwrap_or_default(),
         error: failed.then(|| {
             let message = format!("{}: the tool returned an error", prefix(payment));
             Problem::new("tool", message)

@@ -4,25 +4,33 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use bursar::text::{json, visible_lines};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 
 /// Prints one line on standard error. If standard error is closed, the line is lost.
 pub(crate) fn note(line: impl Display) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    let line = line.to_string();
+    drop(writeln!(io::stderr().lock(), "{}", visible_lines(&line)));
 }
 
-/// Prints text on standard output without changes.
+/// Has a panic printed as every other note.
+pub(crate) fn note_panics() {
+    std::panic::set_hook(Box::new(|fault| note(format_args!("bursar: {fault}"))));
+}
+
+/// Prints text on standard output. Hidden characters are escaped.
 pub(crate) fn print(text: impl Display) -> io::Result<()> {
+    let text = text.to_string();
     let mut out = io::stdout().lock();
-    write!(out, "{text}")?;
+    out.write_all(visible_lines(&text).as_bytes())?;
     out.flush()
 }
 
-/// Prints one JSON object on one line of standard output.
+/// Prints one JSON object on one line of standard output. Hidden characters are escaped as JSON escapes them.
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
-    print(format_args!("{}\n", serde_json::to_string(value)?))
+    print(json(value)? + "\n")
 }
 
 /// Returns the exit code, or a failure if standard output cannot be written. A closed pipe is no failure: the reader

@@ -6,17 +6,16 @@ use std::process::{Command, Stdio};
 use bursar::secrecy::SecretString;
 
 use crate::exit::Failure;
-
-const VARIABLE: &str = "BURSAR_KEYSTORE_PASSWORD";
+use crate::secrets::{self, PASSWORD};
 
 /// Returns the password from the environment, or asks for it on the terminal.
 pub(crate) fn ask() -> Result<SecretString, Failure> {
-    if let Ok(password) = std::env::var(VARIABLE) {
-        return Ok(SecretString::from(password));
+    if let Some(password) = secrets::variable(PASSWORD) {
+        return Ok(password);
     }
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(format!(
-            "the keystore needs a password; set {VARIABLE}, or run bursar on a terminal, which asks for it"
+            "the keystore needs a password; set {PASSWORD}, or run bursar on a terminal, which asks for it"
         )));
     }
     let typed =
@@ -52,8 +51,12 @@ impl Drop for HiddenInput {
 }
 
 fn stty(setting: &str) -> bool {
+    // The environment has the key.
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let ran = Command::new("stty")
         .arg(setting)
+        .env_clear()
+        .env("PATH", path)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();

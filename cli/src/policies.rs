@@ -5,12 +5,14 @@ use std::path::Path;
 use bursar::clock::{Clock, SystemClock};
 use bursar::config::Config;
 use bursar::discovery::Sources;
+use bursar::ledger::LedgerError;
 use bursar::policy::{AskingPrice, Explanation, Rule};
 use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::secrets;
 
 /// The policy and the API keys of a command line.
 pub(crate) struct Allowance {
@@ -42,9 +44,23 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
     Ok(Allowance {
         policy,
         max_price: args.max_per_payment,
-        keys: config.credentials,
+        keys: secrets::supply(config.credentials),
         sources: config.sources,
     })
+}
+
+/// Returns the environment variables that hold the API keys of the policy file.
+#[cfg(feature = "mcp-serve")]
+pub(crate) fn key_variables(args: &PolicyArgs) -> Vec<String> {
+    let mut names = Vec::new();
+    // `allowance` reports a file with mistakes.
+    if let Some(Ok(config)) = args.policy.as_ref().map(Config::from_file) {
+        drop(config.credentials.environment(|name| {
+            names.push(name.to_owned());
+            None
+        }));
+    }
+    names
 }
 
 /// Returns the place that the limits of a command line come from, for people.
@@ -56,7 +72,7 @@ pub(crate) fn place(args: &PolicyArgs) -> String {
     };
     match &args.policy {
         Some(file) => format!("{}{options}", file.display()),
-        None if args.no_default_limits => {
+        None if args.no_default_limits || args.unlimited => {
             "the options, without the defaults (no --policy)".to_owned()
         }
         None => format!("the defaults{options} (no --policy)"),
@@ -72,14 +88,18 @@ fn from_flags(args: &PolicyArgs) -> Result<Policy, Failure> {
     let mut policy = args.network.iter().fold(Policy::new(), |policy, network| {
         policy.allow_network(*network)
     });
-    if args.no_default_limits {
-        if args.max_per_payment.is_none() && args.budget.is_none() {
-            let message = "--no-default-limits would remove every limit; add --max-per-payment USD or --budget USD";
+    if args.unlimited {
+        policy = policy.unlimited();
+    } else if args.no_default_limits {
+        if args.budget.is_none() {
+            let message = "--no-default-limits would remove every limit over time; add --budget USD, or --unlimited";
             return Err(Failure::usage(message));
         }
         policy = policy.without_default_limits();
     }
-    if let Some(max) = args.max_per_payment {
+    // The budget is also the limit of one payment if nothing else is.
+    let single = args.budget.filter(|_| args.no_default_limits);
+    if let Some(max) = args.max_per_payment.or(single) {
         policy = policy.per_payment(max);
     }
     if let Some(budget) = args.budget {
@@ -122,8 +142,21 @@ fn with_networks(policy: Policy, selected: &[Network]) -> Result<Policy, Failure
 pub(crate) async fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::from_file(file)?;
     config.policy.check()?;
+    if let Some(directory) = config
+        .policy
+        .freeze_directory()
+        .filter(|path| !path.is_dir())
+    {
+        output::note(format_args!(
+            "warning: the directory of the freeze file, {}, does not exist",
+            directory.display()
+        ));
+    }
     for warning in config.credentials.missing_keys().await {
         output::note(format_args!("warning: {warning}"));
+    }
+    if config.policy.is_unlimited() {
+        output::note("limit: none is required; the policy is unlimited");
     }
     let limits = config.policy.budget(&Ledger::memory()).await?;
     for limit in limits {
@@ -170,13 +203,11 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
 }
 
 async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
-    if !path.exists() {
-        return Err(Failure::usage(format!(
-            "there is no ledger at {}",
-            path.display()
-        )));
-    }
-    let payer = Payer::builder().policy(policy).ledger(Ledger::open(path)?);
+    let ledger = match Ledger::open_existing(path) {
+        Err(error @ LedgerError::Missing(_)) => return Err(Failure::usage(error.to_string())),
+        opened => opened?,
+    };
+    let payer = Payer::builder().policy(policy).ledger(ledger);
     let payer = payer.build_read_only()?;
     Ok(payer.explain(&request(args)?, price(args)).await?)
 }

@@ -112,11 +112,17 @@ impl Offer {
             self.reason = Some(denial.message().to_owned());
             self.denial = Some(denial);
         }
+        // A threshold for each resource names the path, which a redirect of the seller can choose.
+        let names_path = |reason: &String| reason.contains("(resource ");
+        if self.verdict == ASK && self.reason.as_ref().is_some_and(names_path) {
+            return self.reason.replace(Rule::Approval.to_string());
+        }
         self.reason.take_if(|_| self.verdict == UNPAYABLE)
     }
 }
 
 const UNPAYABLE: &str = "unpayable";
+const ASK: &str = "ask";
 
 /// Returns the verdict of the policy: its stable name, the reason and the refusal.
 fn verdict(explanation: Option<&Explanation>) -> (&'static str, Option<String>, Option<Refusal>) {
@@ -125,7 +131,7 @@ fn verdict(explanation: Option<&Explanation>) -> (&'static str, Option<String>, 
     };
     match (explanation.denial(), &explanation.ask) {
         (Some(denial), _) => ("denied", Some(denial.to_string()), Some(denial.into())),
-        (None, Some(why)) => ("ask", Some(format!("{} {why}", Rule::Approval)), None),
+        (None, Some(why)) => (ASK, Some(format!("{} {why}", Rule::Approval)), None),
         (None, None) => ("allowed", None, None),
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use bursar::policy::Quantity;
 #[cfg(feature = "mcp-serve")]
-use bursar::policy::Rule;
+use bursar::policy::{Rule, Scope};
 use bursar::reqwest::Response;
 use bursar::{Denial, Error, ErrorKind, PaymentStatus, ResponseExt, Url};
 use serde::Serialize;
@@ -66,7 +66,7 @@ impl Problem {
     /// Describes an answer with an error status, or a redirect that bursar did not follow.
     pub(crate) fn of_response(response: &Response) -> Option<Self> {
         let (status, payment) = (response.status(), response.payment_status());
-        let Some(target) = redirect_target(response) else {
+        let Some(target) = response.redirect_place() else {
             return response.status_error().map(|error| Self::of(&error));
         };
         let message = match payment {
@@ -105,10 +105,15 @@ impl Refusal {
         &self.denial.message
     }
 
-    /// Replaces the messages that quote the seller.
+    /// Replaces the messages that quote the seller, who can choose the path with a redirect.
     pub(crate) fn without_seller_text(mut self) -> Self {
         let message = match self.denial.rule {
             Rule::ResourceOrigin => "the seller claims to sell for another origin",
+            Rule::Permission => "no permission of the policy covers this request",
+            _ if matches!(self.denial.scope, Some(Scope::Resource(..))) => {
+                self.denial.scope = None;
+                "a limit on this resource has no room for the payment"
+            }
             Rule::WalletEmpty => "sellers refused the last payments: the wallet has too few tokens",
             Rule::RefusedBefore => {
                 "the seller refused the last payments, and will refuse others like them"

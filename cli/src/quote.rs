@@ -2,7 +2,9 @@
 
 use bursar::policy::Explanation;
 use bursar::reqwest::Response;
-use bursar::{Client, Credentials, ErrorKind, PaymentStatus, PriceCheck, PriceOutcome};
+use bursar::{
+    Client, Credentials, ErrorKind, PaymentStatus, PriceCheck, PriceOutcome, ResponseExt,
+};
 use serde::Serialize;
 
 use crate::args::{Pay, Quote};
@@ -21,6 +23,9 @@ pub(crate) struct QuoteOutput {
     /// Set if the answer redirects elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<String>,
+    /// The target for people, without the query of the request.
+    #[serde(skip)]
+    place: Option<String>,
     #[serde(flatten)]
     prices: Prices,
 }
@@ -31,6 +36,7 @@ impl QuoteOutput {
             PriceOutcome::Unpriced(response) => Self {
                 status: response.status().as_u16(),
                 location: redirect_target(response).map(String::from),
+                place: response.redirect_place(),
                 prices: Prices::default(),
             },
             PriceOutcome::Priced(price_check) => Self::of_price_check(price_check),
@@ -41,6 +47,7 @@ impl QuoteOutput {
         Self {
             status: 402,
             location: None,
+            place: None,
             prices: Prices::of(price_check),
         }
     }
@@ -49,7 +56,7 @@ impl QuoteOutput {
         if !self.prices.offers.is_empty() {
             return self.prices.text();
         }
-        let request = match &self.location {
+        let request = match &self.place {
             Some(target) => format!("the server redirects to {target}, which bursar does not ask"),
             None if self.status == 402 => {
                 "the server asks for a payment, but not by x402".to_owned()

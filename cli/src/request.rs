@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
+use bursar::reqwest::Method;
 use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use bursar::reqwest::{self, Method};
 use bursar::{Client, Credentials, Payer, RequestBuilder, Url};
 use bytes::Bytes;
 
@@ -64,7 +64,6 @@ pub(crate) fn client(
 ) -> Result<Client, Failure> {
     let mut client = Client::builder()
         .credentials(keys)
-        .http(reqwest::Client::builder())
         .allow_http_loopback(args.allow_http_loopback);
     if let Some(limit) = args.timeout {
         client = client.timeout(limit).answer_timeout(limit);

@@ -82,7 +82,7 @@ fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<
         ReportFormat::Csv => report.to_csv(),
         ReportFormat::Html => render::html(report),
         ReportFormat::Json => {
-            let json = serde_json::to_string(report);
+            let json = bursar::text::json(report);
             json.map_err(|error| {
                 Failure::failed(format!("the report cannot be written as JSON: {error}"))
             })? + "\n"

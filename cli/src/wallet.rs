@@ -5,16 +5,15 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::approval::TerminalApprover;
+use bursar::ledger::LedgerError;
 use bursar::payment::PayerBuilder;
-use bursar::signer::KeyError;
+use bursar::secrecy::ExposeSecret;
 use bursar::{Ledger, LocalSigner, Payer, Policy};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
 use crate::password;
-
-const KEY: &str = "BURSAR_PRIVATE_KEY";
-const LEDGER: &str = "BURSAR_LEDGER";
+use crate::secrets::{self, KEY, LEDGER};
 
 /// Opens a payer that can sign.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
@@ -35,7 +34,9 @@ pub(crate) async fn paying_as(
     customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
     let signer = signer(args)?.ok_or_else(|| {
-        Failure::usage(format!("no key is set; set {KEY} or add --keystore FILE"))
+        Failure::usage(format!(
+            "no key is set; set {KEY}, or add --key-fd N or --keystore FILE"
+        ))
     })?;
     let mut payer = Payer::builder()
         .signer(signer)
@@ -77,15 +78,22 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
         }
         return Ok(Some(LocalSigner::from_keystore(file, &password::ask()?)?));
     }
-    match LocalSigner::from_env(KEY) {
-        Ok(signer) => Ok(Some(signer)),
-        Err(KeyError::NotSet(_)) => Ok(None),
-        Err(error) => Err(Failure::usage(format!("{KEY}: {error}"))),
+    if let Some(fd) = args.key_fd {
+        return secrets::key_from(fd).map(Some);
     }
+    let Some(digits) = secrets::variable(KEY) else {
+        return Ok(None);
+    };
+    LocalSigner::from_hex(&digits)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("{KEY}: {error}")))
 }
 
 /// Opens the ledger, and creates it if it does not exist.
 fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    if args.no_new_ledger {
+        return required(args);
+    }
     let path = match place(args)? {
         Place::Server(url) => return Ok(Ledger::open(url)?),
         Place::File(path) => path,
@@ -103,28 +111,21 @@ fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     Ok(Ledger::open(&path)?)
 }
 
-/// Opens the ledger if it exists. In a database, it creates missing tables.
+/// Opens the ledger if it exists. It creates no file.
 pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
-    let path = match place(args)? {
-        Place::Server(url) => return Ok(Some(Ledger::open(url)?)),
-        Place::File(path) => path,
+    let opened = match place(args)? {
+        Place::Server(url) => Ledger::open_existing(url),
+        Place::File(path) => Ledger::open_existing(path),
     };
-    let exists = path.try_exists().map_err(|error| {
-        Failure::failed(format!(
-            "the ledger {} cannot be read: {error}",
-            path.display()
-        ))
-    })?;
-    if exists {
-        Ok(Some(Ledger::open(&path)?))
-    } else {
-        Ok(None)
+    match opened {
+        Err(LedgerError::Missing(_)) => Ok(None),
+        opened => Ok(Some(opened?)),
     }
 }
 
 /// Opens the ledger to read it. The default ledger that does not exist yet is empty. Another one must exist.
 pub(crate) fn readable(args: &LedgerArgs) -> Result<Ledger, Failure> {
-    let named = args.ledger.is_some() || std::env::var_os(LEDGER).is_some();
+    let named = args.ledger.is_some() || ledger_variable().is_some();
     let in_memory = args
         .ledger
         .as_deref()
@@ -146,6 +147,16 @@ pub(crate) fn required(args: &LedgerArgs) -> Result<Ledger, Failure> {
     }
 }
 
+/// Returns the path of the ledger, which must be a file.
+pub(crate) fn file(args: &LedgerArgs) -> Result<PathBuf, Failure> {
+    match place(args)? {
+        Place::File(path) => Ok(path),
+        Place::Server(_) => Err(Failure::usage(
+            "this command needs a ledger in a file; use the backups of your database",
+        )),
+    }
+}
+
 /// The location of the ledger.
 enum Place {
     File(PathBuf),
@@ -156,29 +167,83 @@ enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(f),
+            // A job may run in another directory than its author thought.
+            Self::File(path) => std::path::absolute(path)
+                .unwrap_or_else(|_| path.clone())
+                .display()
+                .fmt(f),
             Self::Server(_) => f.write_str("the PostgreSQL database"),
         }
     }
 }
 
+/// Returns the path or the URL in the environment.
+fn ledger_variable() -> Option<PathBuf> {
+    let moved = secrets::variable(LEDGER).map(|url| PathBuf::from(url.expose_secret()));
+    moved.or_else(|| std::env::var_os(LEDGER).map(PathBuf::from))
+}
+
 fn place(args: &LedgerArgs) -> Result<Place, Failure> {
-    let location = args
-        .ledger
-        .clone()
-        .or_else(|| std::env::var_os(LEDGER).map(PathBuf::from));
+    let location = args.ledger.clone().or_else(ledger_variable);
     let location = match location.as_ref().and_then(|location| location.to_str()) {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-            return Ok(Place::Server(url.to_owned()));
+            return Ok(Place::Server(witnessed(url)));
         }
         _ => location,
     };
     if let Some(path) = location {
+        // SQLite takes an empty name for a temporary database.
+        if path.as_os_str().is_empty() {
+            let message = format!("the path of the ledger is empty; check --ledger and {LEDGER}");
+            return Err(Failure::usage(message));
+        }
         return Ok(Place::File(path));
     }
     let state = state_directory()
         .ok_or_else(|| Failure::usage("no home directory is set; add --ledger PATH"))?;
     Ok(Place::File(state.join("bursar").join("ledger.db")))
+}
+
+/// Adds the option that notes the newest event of the database in the user's state directory, unless the URL has it.
+///
+/// Each command is a process of its own, so only a file can show that the database lost events since the last one.
+fn witnessed(url: &str) -> String {
+    if url.contains("bursar_witness=") {
+        return url.to_owned();
+    }
+    let directory = state_directory().map(|state| state.join("bursar"));
+    let directory = directory.filter(|directory| create_private(directory).is_ok());
+    let file = directory.map(|directory| directory.join(witness_name(url)));
+    let Some(file) = file.as_deref().and_then(Path::to_str) else {
+        crate::output::note(
+            "bursar: there is no state directory, so a database that lost events is not noticed; \
+             add bursar_witness=FILE to its URL",
+        );
+        return url.to_owned();
+    };
+    let file = file.replace('%', "%25").replace('&', "%26");
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}bursar_witness={file}")
+}
+
+/// Returns the name of the file for a database: its host, port and name, without user and password.
+fn witness_name(url: &str) -> String {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let names = ["host=", "hostaddr=", "port=", "dbname="];
+    let mut name = format!("postgres-{place}");
+    for option in options.split('&') {
+        if names.iter().any(|name| option.starts_with(name)) {
+            name = format!("{name}-{option}");
+        }
+    }
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
+    let name = name.chars().take(200);
+    let name: String = name
+        .map(|letter| if plain(letter) { letter } else { '_' })
+        .collect();
+    format!("{name}.head")
 }
 
 /// Returns the directory in which programs keep their state.
@@ -204,4 +269,30 @@ fn create_private(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::witness_name;
+
+    #[test]
+    fn the_witness_of_a_database_is_named_without_its_password() {
+        for (url, name) in [
+            ("postgres://h/db", "postgres-h_db.head"),
+            (
+                "postgresql://me:s3cret@h.example:5432/db?sslmode=require",
+                "postgres-h.example_5432_db.head",
+            ),
+            (
+                "postgresql://me:s3@cret@h/db?password=s3cret",
+                "postgres-h_db.head",
+            ),
+            (
+                "postgres:///db?host=/run/pg&port=1&user=me",
+                "postgres-_db-host__run_pg-port_1.head",
+            ),
+        ] {
+            assert_eq!(witness_name(url), name, "{url}");
+        }
+    }
 }

@@ -107,14 +107,17 @@ async fn the_json_of_found_services_has_these_keys() {
     );
     let expected = json!({
         "services": [{
-            "standing": "payable", "reason": null, "kind": "http", "method": "GET", "url": harness.url(), "tool": null,
+            "standing": "payable", "rule": null, "kind": "http", "method": "GET",
             "price": "0.01 USDC", "usd": "0.01", "network": "eip155:84532", "payTo": PAYEE,
-            "untrusted": { "name": null, "description": "a daily report", "tags": [], "mimeType": null, "input": null },
+            "untrusted": {
+                "url": harness.url(), "tool": null, "reason": null, "name": null, "description": "a daily report",
+                "tags": [], "mimeType": null, "input": null,
+            },
             "sources": [0],
         }],
         "sources": [{
             "kind": "bazaar", "url": bazaar.url("/").as_str(), "pages": 1, "items": 4, "skipped": 1,
-            "reasons": ["an item names no URL"], "more": false, "error": null,
+            "more": false, "error": null, "untrusted": { "reasons": ["an item names no URL"], "error": null },
         }],
         "leftOut": 2,
     });

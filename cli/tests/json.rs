@@ -555,11 +555,11 @@ mod mcp_serve {
         assert_eq!(keys(&found), "payment services sources leftOut");
         assert_eq!(
             keys(&found["services"][0]),
-            "standing reason kind method url tool price usd network payTo untrusted sources"
+            "standing rule kind method price usd network payTo untrusted sources"
         );
         assert_eq!(
             keys(&found["sources"][0]),
-            "kind url pages items skipped reasons more error"
+            "kind url pages items skipped more error untrusted"
         );
         session.close(&harness).await;
     }

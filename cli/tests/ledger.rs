@@ -335,3 +335,191 @@ async fn the_budget_shows_the_used_and_the_remaining_amount() {
     assert!(text.contains("global rolling 1d"), "{text}");
     assert_eq!(harness.distinct_payments(), 3, "asking signs nothing");
 }
+
+/// The files of the ledger in the directory of a test.
+fn files(harness: &CliHarness) -> Vec<String> {
+    let files = std::fs::read_dir(harness.path("")).unwrap();
+    let mut names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("ledger.db"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn nothing_stays_in_the_log_alone_when_the_command_ends() {
+    let harness = CliHarness::new(report()).await;
+    let first = harness
+        .buy(&["--budget", "0.02", "--allow-duplicate"])
+        .await;
+    assert_eq!(first.code, 0, "{first:?}");
+    assert_eq!(files(&harness), ["ledger.db", "ledger.db-head"]);
+    let second = harness
+        .buy(&["--budget", "0.02", "--allow-duplicate"])
+        .await;
+    assert_eq!(second.code, 0, "{second:?}");
+    assert_eq!(
+        harness
+            .buy(&["--budget", "0.02", "--allow-duplicate"])
+            .await
+            .code,
+        3
+    );
+    assert_eq!(files(&harness), ["ledger.db", "ledger.db-head"]);
+}
+
+#[tokio::test]
+async fn a_ledger_that_shrank_pays_nothing_and_no_command_begins_a_new_one() {
+    let harness = CliHarness::new(report()).await;
+    let buy = async || {
+        harness
+            .buy(&["--budget", "0.03", "--allow-duplicate"])
+            .await
+    };
+    assert_eq!(buy().await.code, 0);
+    let (ledger, witness) = (harness.path("ledger.db"), harness.path("ledger.db-head"));
+    let older = std::fs::read(&ledger).unwrap();
+    assert_eq!(buy().await.code, 0);
+    let newest = [&ledger, &witness].map(|path| std::fs::read(path).unwrap());
+    let paid = harness.paywall.requests().len();
+    for (about, file, head) in [
+        ("an older copy", Some(&older), Some(&newest[1])),
+        ("no witness", Some(&newest[0]), None),
+        ("an empty file", Some(&Vec::new()), Some(&newest[1])),
+        ("no file", None, Some(&newest[1])),
+    ] {
+        for (path, bytes) in [(&ledger, file), (&witness, head)] {
+            drop(std::fs::remove_file(path));
+            if let Some(bytes) = bytes {
+                harness.file(path.file_name().unwrap().to_str().unwrap(), bytes);
+                private(path);
+            }
+        }
+        let refused = buy().await;
+        assert!(
+            refused.code == 1 && refused.stderr.contains("damaged"),
+            "{about}: {refused:?}"
+        );
+        for command in [&["verify"][..], &[], &["freeze", "audit"]] {
+            let refused = harness.ledger(command).await;
+            assert!(
+                refused.code == 1 && refused.stderr.contains("damaged"),
+                "{about}: {refused:?}"
+            );
+        }
+        assert_eq!(harness.paywall.requests().len(), paid, "{about}");
+    }
+    // The default ledger is no exception.
+    let state = harness.path("state/bursar");
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::write(state.join("ledger.db-head"), &newest[1]).unwrap();
+    private(&state.join("ledger.db-head"));
+    for command in [&["ledger"][..], &["budget"], &["report"]] {
+        let refused = harness.run(command).await;
+        assert!(
+            refused.code == 1 && refused.stderr.contains("damaged"),
+            "{refused:?}"
+        );
+    }
+}
+
+fn private(path: &std::path::Path) {
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+#[tokio::test]
+async fn a_ledger_is_backed_up_and_restored_by_the_command() {
+    let harness = CliHarness::new(report()).await;
+    let buy = async || {
+        harness
+            .buy(&["--budget", "0.03", "--allow-duplicate"])
+            .await
+    };
+    assert_eq!(buy().await.code, 0);
+    let copy = harness.path("copy.db").to_str().unwrap().to_owned();
+    let backup = harness.ledger(&["backup", &copy]).await;
+    assert!(
+        backup.code == 0 && backup.text().contains("copy.db"),
+        "{backup:?}"
+    );
+    assert_eq!(
+        harness.ledger(&["backup", &copy]).await.code,
+        1,
+        "it overwrites nothing"
+    );
+    let verified = harness.run(&["ledger", "verify", "--ledger", &copy]).await;
+    assert!(
+        verified.code == 0 && verified.text().starts_with("sound: "),
+        "{verified:?}"
+    );
+    assert_eq!(buy().await.code, 0);
+
+    std::fs::copy(&copy, harness.path("ledger.db")).unwrap();
+    assert_eq!(
+        buy().await.code,
+        1,
+        "an older copy is not taken by accident"
+    );
+    let restored = harness.ledger(&["restore", &copy]).await;
+    assert!(
+        restored.code == 0 && restored.text().contains("that it lacks: 1 (changes: 3)"),
+        "{restored:?}"
+    );
+    assert_eq!(
+        harness.ledger(&["--format", "jsonl"]).await.lines().len(),
+        1
+    );
+    assert_eq!(buy().await.code, 0);
+    let missing = harness.ledger(&["restore", "missing.db"]).await;
+    assert!(
+        missing.code == 1 && missing.stderr.contains("missing.db"),
+        "{missing:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_payment_that_may_not_begin_a_ledger_needs_one() {
+    let harness = CliHarness::new(report()).await;
+    let (may, must) = (
+        &["--budget", "0.02"],
+        &["--budget", "0.02", "--no-new-ledger"],
+    );
+    let refused = harness.buy(must).await;
+    assert!(
+        refused.code == 1 && refused.stderr.contains("there is no ledger at /"),
+        "{refused:?}"
+    );
+    assert!(files(&harness).is_empty() && harness.paywall.requests().is_empty());
+    assert_eq!(harness.buy(may).await.code, 0);
+    assert_eq!(harness.buy(must).await.code, 0);
+}
+
+#[tokio::test]
+async fn commands_that_read_create_no_ledger() {
+    let harness = CliHarness::new(report()).await;
+    for command in [
+        &["ledger"][..],
+        &["ledger", "verify"],
+        &["ledger", "evidence", "order"],
+        &["ledger", "freeze", "audit"],
+        &["ledger", "unfreeze"],
+        &["ledger", "backup", "copy.db"],
+        &["budget"],
+        &["report"],
+        &["compare", "api.example.com", "--plan", "monthly=1"],
+    ] {
+        let args = [command, &["--ledger", "missing.db"]].concat();
+        let refused = harness.run(&args).await;
+        assert!(
+            refused.code == 1
+                && refused.stderr.contains("there is no ledger at /")
+                && refused.stderr.contains("missing.db"),
+            "{command:?}: {refused:?}"
+        );
+    }
+    assert!(!harness.path("missing.db").exists() && !harness.path("copy.db").exists());
+}

@@ -149,17 +149,29 @@ async fn options_replace_the_default_limits_as_help_states() {
         // The limit for unresolved payments.
         (usd!("2"), &["--max-per-payment", "2", "--budget", "2"], 3),
         (usd!("9"), &["--no-default-limits", "--budget", "20"], 0),
+        (usd!("21"), &["--no-default-limits", "--budget", "20"], 3),
+        (
+            usd!("9"),
+            &[
+                "--no-default-limits",
+                "--budget",
+                "20",
+                "--max-per-payment",
+                "8",
+            ],
+            3,
+        ),
+        // Nothing would limit the sum.
         (
             usd!("9"),
             &["--no-default-limits", "--max-per-payment", "9"],
-            0,
-        ),
-        (
-            usd!("9"),
-            &["--no-default-limits", "--max-per-payment", "8"],
-            3,
+            2,
         ),
         (usd!("0.01"), &["--no-default-limits"], 2),
+        (usd!("9"), &["--unlimited"], 0),
+        (usd!("9"), &["--unlimited", "--no-default-limits"], 0),
+        (usd!("9"), &["--unlimited", "--max-per-payment", "8"], 3),
+        (usd!("9"), &["--unlimited", "--budget", "8"], 3),
     ] {
         let harness = CliHarness::new(priced(price)).await;
         let ended = harness.buy(flags).await;
@@ -173,18 +185,120 @@ async fn options_replace_the_default_limits_as_help_states() {
 
 #[tokio::test]
 async fn a_budget_keeps_the_default_limits_and_an_option_of_its_own_removes_them() {
-    for (flags, code, settled) in [
-        (&["--budget", "1", "--no-default-limits"][..], 0, 65),
-        (&["--budget", "1"], 3, 30),
-        (&[], 3, 30),
+    for (price, flags, code) in [
+        (
+            usd!("0.11"),
+            &["--budget", "1", "--no-default-limits"][..],
+            0,
+        ),
+        (usd!("0.11"), &["--budget", "1"], 3),
+        (usd!("0.11"), &[], 3),
     ] {
-        let harness = CliHarness::new(priced(usd!("0.0001"))).await;
-        let ended = harness.buy(&[flags, &["--repeat", "65"]].concat()).await;
+        let harness = CliHarness::new(priced(price)).await;
+        let ended = harness.buy(flags).await;
         assert_eq!(
             (ended.code, harness.settled()),
-            (code, settled),
+            (code, usize::from(code == 0)),
             "{flags:?}: {}",
             ended.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_option_removes_the_brake_against_loops() {
+    for flags in [
+        &[][..],
+        &["--budget", "100"],
+        &["--budget", "100", "--no-default-limits"],
+        &["--unlimited"],
+    ] {
+        let harness = CliHarness::new(priced(usd!("0.0001"))).await;
+        let ended = harness
+            .buy(&[flags, &["--repeat", "80", "--json"]].concat())
+            .await;
+        let last = ended.lines().pop().unwrap();
+        assert_eq!(
+            (
+                ended.code,
+                harness.settled(),
+                &last["error"]["denial"]["rule"]
+            ),
+            (3, 30, &json!("loop_guard")),
+            "{flags:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_option_removes_the_brake_against_failing_sellers() {
+    for flags in [
+        &[][..],
+        &["--budget", "100"],
+        &["--budget", "100", "--no-default-limits"],
+        &["--unlimited"],
+    ] {
+        let harness = CliHarness::new(report().fault(Fault::StatusAfterSettle(500))).await;
+        for number in 0..6 {
+            let url = format!("{}?{number}", harness.url());
+            harness.pay(&[flags, &[&url]].concat()).await;
+        }
+        assert_eq!(harness.settled(), 3, "{flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_file_without_limits_must_state_that_it_is_unlimited() {
+    let harness = CliHarness::new(priced(usd!("9"))).await;
+    for (keys, checks, pays) in [
+        ("default_limits = false", 2, 2),
+        (
+            "default_limits = false\n[global]\nlifetime = \"20 USD\"",
+            2,
+            2,
+        ),
+        (
+            "default_limits = false\n[global]\npayments = { window = \"1m\", max = 1 }",
+            2,
+            2,
+        ),
+        (
+            "default_limits = false\n[global]\nper_payment = \"9 USD\"\nlifetime = \"20 USD\"",
+            0,
+            0,
+        ),
+        ("unlimited = true", 0, 0),
+        ("unlimited = true\ndefault_limits = true", 2, 2),
+        (
+            "default_limits = false\n[each.tag]\nper_payment = \"9 USD\"\nlifetime = \"20 USD\"",
+            0,
+            3,
+        ),
+    ] {
+        let text = format!("version = 1\nnetworks = [\"base-sepolia\"]\n{keys}\n");
+        let policy = harness.file("policy.toml", text);
+        let ended = harness.run(&["policy", "check", &policy]).await;
+        assert_eq!(ended.code, checks, "{keys}: {ended:?}");
+        assert_eq!(
+            ended.stderr.contains("unlimited"),
+            keys.contains("unlimited") || checks == 2,
+            "{ended:?}"
+        );
+        let before = harness.settled();
+        let args = [
+            "pay",
+            "--policy",
+            &policy,
+            "--allow-http-loopback",
+            "--ledger",
+            ":memory:",
+        ];
+        let ended = harness.run(&[&args[..], &[&harness.url()]].concat()).await;
+        assert_eq!(
+            (ended.code, harness.settled() - before),
+            (pays, usize::from(pays == 0)),
+            "{keys}: {ended:?}"
         );
     }
 }

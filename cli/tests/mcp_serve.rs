@@ -446,14 +446,14 @@ async fn only_services_in_the_lists_of_the_operator_are_found() {
     let found = session.call("discover", json!({ "query": "report" })).await;
     let service = &found["services"][0];
     assert_eq!(
-        (&service["standing"], &service["url"]),
+        (&service["standing"], &service["untrusted"]["url"]),
         (&json!("payable"), &json!(paywall.url("/report").as_str())),
         "{found}"
     );
     let bought = session
         .call(
             "pay",
-            json!({ "url": service["url"], "max_price": service["usd"] }),
+            json!({ "url": service["untrusted"]["url"], "max_price": service["usd"] }),
         )
         .await;
     assert_eq!(bought["payment"], "paid", "{bought}");

@@ -112,3 +112,119 @@ async fn the_answer_of_each_rule_is_explained() {
         2
     );
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_policy_file_that_every_user_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let harness = CliHarness::new(report()).await;
+    let policy = harness.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n",
+    );
+    for (mode, code) in [
+        (0o600, 0),
+        (0o644, 0),
+        (0o664, 0),
+        (0o646, 2),
+        (0o602, 2),
+        (0o666, 2),
+    ] {
+        std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ended = harness.run(&["policy", "check", &policy]).await;
+        assert_eq!(ended.code, code, "{mode:o}: {ended:?}");
+        let before = harness.settled();
+        let args = [
+            "pay",
+            "--policy",
+            &policy,
+            "--allow-http-loopback",
+            "--ledger",
+            ":memory:",
+        ];
+        let ended = harness.run(&[&args[..], &[&harness.url()]].concat()).await;
+        assert_eq!(
+            (ended.code, harness.settled() - before),
+            (code, usize::from(code == 0)),
+            "{mode:o}: {ended:?}"
+        );
+        assert_eq!(ended.stderr.contains("chmod o-w"), code == 2, "{ended:?}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_api_key_file_that_every_user_can_write_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let harness = CliHarness::new(report()).await;
+    let key = harness.file("api.key", "secret");
+    let text = format!(
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[[credential]]\nname = \"example\"\nhost = \"127.0.0.1\"\n\
+         bearer = {{ file = \"{key}\" }}\n"
+    );
+    let policy = harness.file("policy.toml", text);
+    for (mode, warns) in [(0o600, false), (0o444, false), (0o646, true)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ended = harness.run(&["policy", "check", &policy]).await;
+        assert_eq!(
+            ended.stderr.contains("chmod o-w"),
+            warns,
+            "{mode:o}: {ended:?}"
+        );
+    }
+    let args = [
+        "pay",
+        "--policy",
+        &policy,
+        "--allow-http-loopback",
+        "--ledger",
+        ":memory:",
+    ];
+    let ended = harness.run(&[&args[..], &[&harness.url()]].concat()).await;
+    assert!(
+        ended.code == 1 && harness.paywall.requests().is_empty(),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_freeze_file_that_cannot_work_is_found() {
+    let harness = CliHarness::new(report()).await;
+    for (path, code, words) in [
+        ("STOP", 2, "must be an absolute path"),
+        ("", 2, "the string is empty"),
+        (
+            "/nowhere/at/all/STOP",
+            0,
+            "warning: the directory of the freeze file, /nowhere/at/all,",
+        ),
+    ] {
+        let text = format!("version = 1\nnetworks = [\"base\"]\n[freeze]\nfile = \"{path}\"\n");
+        let policy = harness.file("policy.toml", text);
+        let ended = harness.run(&["policy", "check", &policy]).await;
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_path_of_a_ledger_is_a_usage_error() {
+    let harness = CliHarness::new(report()).await;
+    let args = [
+        "pay",
+        "--network",
+        "base-sepolia",
+        "--allow-http-loopback",
+        &harness.url(),
+    ];
+    let mut command = harness.command(&args);
+    command.env("BURSAR_LEDGER", "");
+    let by_variable = harness.end(command, b"").await;
+    let by_option = harness.run(&[&args[..], &["--ledger", ""]].concat()).await;
+    for ended in [by_variable, by_option] {
+        assert_eq!(ended.code, 2, "{ended:?}");
+    }
+    assert!(harness.paywall.requests().is_empty());
+}

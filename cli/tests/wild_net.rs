@@ -23,6 +23,69 @@ async fn storage() -> (Paywall, String) {
 }
 
 #[tokio::test]
+async fn proxies_of_the_environment_see_nothing_of_loopback() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://me:PROXYPASSWORD@{}", proxy.local_addr().unwrap());
+    proxy.set_nonblocking(true).unwrap();
+    for variable in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        let harness = CliHarness::new(report()).await;
+        let by_name = harness.url().replace("127.0.0.1", "localhost");
+        for url in [harness.url(), by_name] {
+            let mut command = harness.command(&[
+                "pay",
+                "--network",
+                "base-sepolia",
+                "--allow-http-loopback",
+                "--ledger",
+                "ledger.db",
+                "--allow-duplicate",
+                &url,
+            ]);
+            command.env(variable, &address);
+            let ended = harness.end(command, b"").await;
+            assert_eq!(ended.code, 0, "{variable} {url}: {ended:?}");
+        }
+        assert_eq!(harness.settled(), 2);
+        for request in harness.paywall.requests() {
+            let password = request.header("proxy-authorization").unwrap_or_default();
+            assert_eq!(password, "", "{variable}");
+        }
+    }
+    let connection = proxy.accept();
+    assert!(connection.is_err(), "the proxy got a connection");
+}
+
+#[tokio::test]
+async fn bursar_pay_pays_no_host_that_is_never_paid_with_any_header() {
+    let harness = CliHarness::new(report()).await;
+    harness.file("the.key", "k-123");
+    let rules = "[[credential]]\nname = \"reports\"\nhost = \"127.0.0.1\"\n\
+                 bearer = { file = \"the.key\" }\nprefer = \"never pay\"";
+    let policy = support::policy(&harness, rules);
+    for header in [
+        "Authorization: Bearer nonsense",
+        "authorization;",
+        "AUTHORIZATION: x",
+    ] {
+        let ended = harness
+            .run(&[
+                "pay",
+                "--policy",
+                &policy,
+                "--allow-http-loopback",
+                "--ledger",
+                "ledger.db",
+                "-H",
+                header,
+                &harness.url(),
+            ])
+            .await;
+        assert_eq!(ended.code, 3, "{header}: {ended:?}");
+    }
+    assert_eq!((harness.settled(), harness.payments()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_paid_download_that_redirects_is_named_and_has_its_own_exit_code() {
     let (storage, target) = storage().await;
     let harness = CliHarness::new(moved(&target)).await;

@@ -2,8 +2,7 @@
 //! cut off are an error, or have no more room than before.
 //!
 //! Changed bytes and cells are not held to the second: rows and indices carry no checksum yet, so
-//! that one bit in an index hides a purchase from its limit. A file of no bytes is how new books
-//! begin.
+//! that one bit in an index hides a purchase from its limit. The witness is whole.
 
 #![no_main]
 
@@ -64,14 +63,13 @@ fuzz_target!(|damages: Vec<Damage<'_>>| {
         .expect("a runtime");
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("books.db");
-    let mut bytes = intact().clone();
+    let (bytes, witness) = intact();
+    let mut bytes = bytes.clone();
     for damage in damages.iter().take(16) {
         hurt(&mut bytes, damage);
     }
-    if bytes.is_empty() {
-        return;
-    }
-    fs::write(&path, &bytes).expect("a file");
+    private(&path, &bytes);
+    private(&directory.path().join("books.db-head"), witness);
     for damage in damages.iter().take(16) {
         rewrite(&path, damage);
     }
@@ -207,9 +205,16 @@ fn rewrite(path: &Path, damage: &Damage<'_>) -> Option<usize> {
         .ok()
 }
 
-/// The bytes of books with purchases in every state.
-fn intact() -> &'static Vec<u8> {
-    static BOOKS: OnceLock<Vec<u8>> = OnceLock::new();
+/// Writes a file that only its owner can read.
+fn private(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).expect("a file");
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
+}
+
+/// The bytes of books with purchases in every state, and those of their witness.
+fn intact() -> &'static (Vec<u8>, Vec<u8>) {
+    static BOOKS: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     BOOKS.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -221,7 +226,8 @@ fn intact() -> &'static Vec<u8> {
         books
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
             .expect("a checkpoint");
-        let bytes = fs::read(&path).expect("a file");
+        let bytes = [&path, &directory.path().join("books.db-head")]
+            .map(|path| fs::read(path).expect("a file"));
         assert!(runtime.block_on(async {
             let ledger = Ledger::sqlite(&path).expect("books");
             for number in 0..7 {
@@ -234,7 +240,7 @@ fn intact() -> &'static Vec<u8> {
             let fits = wish(PURCHASES, LIMIT - SPENT, Scope::Global);
             matches!(fuzzing::reserve(&ledger, fits).await, Ok(Answer::Held(_)))
         }));
-        bytes
+        bytes.into()
     })
 }
 

@@ -79,35 +79,42 @@ pub struct Month {
     pub planned: Option<Usd>,
 }
 
-impl Comparison {
-    /// Adds up the calls to one host and the cost of the same calls with `plan`.
-    pub(crate) fn new(
-        host: &str,
-        plan: &CallPlan,
-        recorded: impl IntoIterator<Item = RecordedCall>,
-    ) -> Self {
-        let (mut payments, mut paid, mut calls, mut declared, mut left_out) =
-            (0_u64, Usd::ZERO, 0_u64, Usd::ZERO, 0_u64);
-        let mut months: BTreeMap<(i16, i8), (u64, Usd)> = BTreeMap::new();
+/// The calls to one host, added up.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    payments: u64,
+    paid: Usd,
+    calls: u64,
+    declared: Usd,
+    left_out: u64,
+    /// The number of calls and their cost, by year and month.
+    months: BTreeMap<(i16, i8), (u64, Usd)>,
+}
+
+impl Extend<RecordedCall> for Calls {
+    fn extend<T: IntoIterator<Item = RecordedCall>>(&mut self, recorded: T) {
         for call in recorded {
-            let cost = match call.cost {
-                CallCost::Paid(usd) => {
-                    (payments, paid) = (payments.saturating_add(1), paid.saturating_add(usd));
-                    usd
-                }
-                CallCost::ApiKey(usd) => {
-                    (calls, declared) = (calls.saturating_add(1), declared.saturating_add(usd));
-                    usd
-                }
+            let (count, sum, cost) = match call.cost {
+                CallCost::Paid(usd) => (&mut self.payments, &mut self.paid, usd),
+                CallCost::ApiKey(usd) => (&mut self.calls, &mut self.declared, usd),
                 CallCost::Unknown => {
-                    left_out = left_out.saturating_add(1);
+                    self.left_out = self.left_out.saturating_add(1);
                     continue;
                 }
             };
-            let month = months.entry(month_of(call.at)).or_default();
-            *month = (month.0.saturating_add(1), month.1.saturating_add(cost));
+            let month = self.months.entry(month_of(call.at)).or_default();
+            for (count, sum) in [(count, sum), (&mut month.0, &mut month.1)] {
+                *count = count.saturating_add(1);
+                *sum = sum.saturating_add(cost);
+            }
         }
-        let months: Vec<Month> = with_gaps(&months)
+    }
+}
+
+impl Calls {
+    /// Compares the calls with the cost of the same calls with `plan`.
+    pub(crate) fn compare(self, host: &str, plan: &CallPlan) -> Comparison {
+        let months: Vec<Month> = with_gaps(&self.months)
             .map(|((year, month), (calls, cost))| Month {
                 name: format!("{year:04}-{month:02}"),
                 calls,
@@ -118,22 +125,22 @@ impl Comparison {
         let planned = months
             .iter()
             .try_fold(Usd::ZERO, |sum, month| sum.checked_add(month.planned?));
-        let wins_from = plan.wins_from(paid, payments);
-        let (host, plan) = (host.to_owned(), plan.to_string());
-        Self {
-            host,
-            plan,
-            payments,
-            paid,
-            calls,
-            declared,
-            left_out,
+        Comparison {
+            host: host.to_owned(),
+            plan: plan.to_string(),
+            payments: self.payments,
+            paid: self.paid,
+            calls: self.calls,
+            declared: self.declared,
+            left_out: self.left_out,
             months,
             planned,
-            wins_from,
+            wins_from: plan.wins_from(self.paid, self.payments),
         }
     }
+}
 
+impl Comparison {
     /// Returns the total cost, by payment and by API key.
     #[must_use]
     pub const fn spent(&self) -> Usd {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::money::Usd;
 
-pub(crate) use comparison::{CallCost, RecordedCall};
+pub(crate) use comparison::{CallCost, Calls, RecordedCall};
 pub use comparison::{Comparison, Month};
 
 /// The prices of an API key's provider for one calendar month (UTC).
@@ -83,6 +83,13 @@ impl CallPlan {
     /// Returns whether every call has the same price.
     pub(crate) fn is_flat(&self) -> bool {
         self.included == 0 && self.tiers.is_empty()
+    }
+
+    /// Returns the number of calls in a month after which the price does not change any more.
+    pub(crate) fn last_change(&self) -> u64 {
+        self.stretches()
+            .next_back()
+            .map_or(0, |stretch| stretch.after)
     }
 
     /// Returns the price of the next call after `calls` calls in a month, without the fee.
@@ -284,6 +291,11 @@ mod tests {
         fn the_cost_of_a_month_is_the_sum_of_its_calls(plan in plans(), calls in 0_u64..60) {
             prop_assert_eq!(plan.cost(calls).unwrap().micros(), bill(&plan, calls));
             prop_assert_eq!(plan.next_call(calls).micros(), bill(&plan, calls + 1) - bill(&plan, calls));
+        }
+
+        #[test]
+        fn no_price_changes_after_the_last_change(plan in plans(), calls in 0_u64..60) {
+            prop_assert_eq!(plan.next_call(calls.min(plan.last_change())), plan.next_call(calls));
         }
 
         #[test]

@@ -47,7 +47,7 @@ pub struct Settlement {
 pub struct Proof {
     /// The reason why a settlement is impossible.
     pub kind: ProofKind,
-    /// The endpoints that confirm it. Each has another host or port.
+    /// The endpoints that confirm it, one of each party.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -139,13 +139,15 @@ pub enum Reason {
     /// The transaction that used the nonce does not contain the signed transfer.
     #[error("the transaction that used the nonce does not contain the signed transfer")]
     OtherTransfer,
-    /// Fewer endpoints confirm the proof than
+    /// Endpoints of fewer parties confirm the proof than
     /// [required](super::ChainReader::required_endpoints).
-    #[error("{found} of {required} required endpoints confirm that the payment was not settled")]
+    #[error(
+        "{found} of {required} required endpoints of different parties confirm that the payment was not settled"
+    )]
     TooFewEndpoints {
-        /// The number of different hosts that confirm it.
+        /// The number of different parties that confirm it.
         found: usize,
-        /// The number of hosts that are required.
+        /// The number of parties that are required.
         required: usize,
     },
     /// Two endpoints contradict each other. At least one of them is wrong.

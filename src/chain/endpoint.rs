@@ -34,6 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub(super) struct EndpointReport {
     pub(super) host: String,
+    pub(super) party: String,
     pub(super) observation: Result<Observation, Reason>,
 }
 

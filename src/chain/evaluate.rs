@@ -8,8 +8,8 @@ use crate::clock::Timestamp;
 /// The time that a block may be ahead of the local clock, in seconds.
 const AHEAD: u64 = 900;
 
-/// An endpoint's host and its observation.
-type Seen<'a> = (&'a str, &'a Observation);
+/// An endpoint's report and its observation.
+type Seen<'a> = (&'a EndpointReport, &'a Observation);
 
 pub(super) fn evaluate(
     question: &Question,
@@ -41,12 +41,12 @@ const fn cannot_tell(reason: Reason) -> Answer {
     Answer::CannotTell { reason }
 }
 
-/// Returns all observations. A host can occur twice.
+/// Returns all observations. A party can occur twice.
 fn observations(reports: &[EndpointReport]) -> Vec<Seen<'_>> {
     let seen = |report: &'_ EndpointReport| report.observation.is_ok();
     let pairs = reports.iter().filter(|report| seen(report));
     pairs
-        .filter_map(|report| Some((report.host.as_str(), report.observation.as_ref().ok()?)))
+        .filter_map(|report| Some((report, report.observation.as_ref().ok()?)))
         .collect()
 }
 
@@ -58,7 +58,8 @@ fn contradiction<'a>(seen: &[Seen<'a>]) -> Option<(&'a str, &'a str)> {
     });
     let mut wrong =
         pairs.filter(|(one, other)| contradict(one.1, other.1) || contradict(other.1, one.1));
-    wrong.next().map(|(one, other)| (one.0, other.0))
+    let (one, other) = wrong.next()?;
+    Some((&one.0.host, &other.0.host))
 }
 
 /// Returns whether `one` contradicts `other`.
@@ -85,7 +86,7 @@ fn contradict(one: &Observation, other: &Observation) -> bool {
     fork || denial
 }
 
-fn settlement((host, observation): &Seen<'_>) -> Option<Settlement> {
+fn settlement((report, observation): &Seen<'_>) -> Option<Settlement> {
     match observation.state {
         State::Settled {
             transaction,
@@ -95,7 +96,7 @@ fn settlement((host, observation): &Seen<'_>) -> Option<Settlement> {
             transaction,
             block,
             value,
-            host: (*host).to_owned(),
+            host: report.host.clone(),
         }),
         _ => None,
     }
@@ -124,14 +125,18 @@ fn not_settled(
         ProofKind::Expired
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut parties = Vec::new();
     let mut doubt = None;
-    for (host, observation) in seen {
+    for (report, observation) in seen {
         match supports(question, observation, kind, rules, now) {
-            Ok(()) if endpoints.iter().any(|endpoint| endpoint.host == *host) => {}
-            Ok(()) => endpoints.push(Endpoint {
-                host: (*host).to_owned(),
-                head: observation.head,
-            }),
+            Ok(()) if parties.contains(&&report.party) => {}
+            Ok(()) => {
+                parties.push(&report.party);
+                endpoints.push(Endpoint {
+                    host: report.host.clone(),
+                    head: observation.head,
+                });
+            }
             Err(reason) => doubt = doubt.or(Some(reason)),
         }
     }

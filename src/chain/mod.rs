@@ -18,8 +18,8 @@
 //! A wrong `Settled` only takes room under a limit. A wrong `NotSettled` can break a limit.
 //!
 //! * `Settled` needs the transaction and the logs of one endpoint.
-//! * `NotSettled` needs the [required number](ChainReader::required_endpoints) of endpoints, two by
-//!   default. No endpoint may contradict them.
+//! * `NotSettled` needs the [required number](ChainReader::required_endpoints) of endpoints of different
+//!   parties, two by default. No endpoint may contradict them.
 //!
 //! One endpoint can show a settlement while another one reports the nonce as unused. The answer is
 //! `Settled` if the final block of the other one is older than the settlement. Otherwise it is
@@ -133,21 +133,61 @@ impl ChainReader {
         }
     }
 
-    /// Adds an endpoint over https or http.
+    /// Adds an endpoint over https, or over plain http on this machine's loopback.
     ///
-    /// Two endpoints count as two only if they differ in host or port.
+    /// Two endpoints count as two only if they belong to two parties, because one party can answer falsely at both. These are
+    /// one party: all hosts below one registrable domain, such as `base.provider.com` and `eth.provider.com`; all addresses in
+    /// one network (a /24 of IPv4, a /48 of IPv6); all endpoints on loopback. Scheme, port and path make no difference.
+    ///
+    /// An endpoint on loopback is asked without a proxy, and its name must resolve to loopback addresses only.
     ///
     /// # Errors
-    /// Returns an error if the URL is not http or https, or if the HTTP client cannot be built. The
-    /// error does not repeat the URL.
-    pub fn endpoint(mut self, network: Network, url: &str) -> Result<Self, EndpointError> {
+    /// Returns an error if the URL is not http or https, if it has plain http and another host than loopback, or if the HTTP
+    /// client cannot be built. The error does not repeat the URL.
+    pub fn endpoint(self, network: Network, url: &str) -> Result<Self, EndpointError> {
+        self.with_endpoint(network, url, None)
+    }
+
+    /// Adds an endpoint whose operator you know better than bursar: a node of your own, or a tunnel on loopback that leads
+    /// to a provider. Endpoints with the same `operator` count as one.
+    ///
+    /// Name two operators only if no single party can make both endpoints answer falsely.
+    ///
+    /// # Errors
+    /// Returns the errors of [`endpoint`](Self::endpoint).
+    ///
+    /// ```
+    /// use bursar::Network;
+    /// use bursar::chain::ChainReader;
+    ///
+    /// let base: Network = "base".parse()?;
+    /// let reader = ChainReader::new()
+    ///     .endpoint_operated_by(base, "http://localhost:8545", "our node")?
+    ///     .endpoint_operated_by(base, "http://localhost:9545", "tunnel to provider.example")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn endpoint_operated_by(
+        self,
+        network: Network,
+        url: &str,
+        operator: &str,
+    ) -> Result<Self, EndpointError> {
+        self.with_endpoint(network, url, Some(operator))
+    }
+
+    fn with_endpoint(
+        mut self,
+        network: Network,
+        url: &str,
+        operator: Option<&str>,
+    ) -> Result<Self, EndpointError> {
         let url = Url::parse(url).map_err(|_| EndpointError::NotHttp)?;
-        self.endpoints
-            .push((network, Arc::new(RpcClient::new(url)?)));
+        let client = RpcClient::new(url, operator)?;
+        self.endpoints.push((network, Arc::new(client)));
         Ok(self)
     }
 
-    /// Sets the number of hosts that must agree before money is released. The default is 2, the
+    /// Sets the number of parties that must agree before money is released. The default is 2, the
     /// minimum is 1.
     pub const fn required_endpoints(mut self, count: usize) -> Self {
         self.rules.required_endpoints = if count == 0 { 1 } else { count };
@@ -232,6 +272,7 @@ impl ChainReader {
                     order,
                     EndpointReport {
                         host: endpoint.host().to_owned(),
+                        party: endpoint.party().to_owned(),
                         observation,
                     },
                 )

@@ -128,6 +128,13 @@ impl KeySource for Source {
             Self::File(source) => source.place(),
         }
     }
+
+    fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Env(source) => source.variable(),
+            Self::File(_) => None,
+        }
+    }
 }
 
 fn source(

@@ -38,6 +38,7 @@
 
 mod credentials;
 mod error;
+mod kind;
 mod policy;
 mod reader;
 mod scalar;
@@ -51,7 +52,7 @@ use toml::de::DeTable;
 
 pub use error::{ConfigError, Mistake};
 
-use crate::credential::Credentials;
+use crate::credential::{Credentials, open_trusted};
 use crate::discovery::{SourceKind, Sources};
 use crate::policy::Policy;
 use error::Mistakes;
@@ -98,14 +99,16 @@ impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// Returns [`ConfigError::Unreadable`] if the file cannot be read, and [`ConfigError::Invalid`] with every
+    /// Returns [`ConfigError::Unreadable`] if the file cannot be read or, on Unix, every user can write it, and [`ConfigError::Invalid`] with every
     /// mistake if the file has mistakes.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let text = open_trusted(path)
+            .and_then(std::io::read_to_string)
+            .map_err(|error| ConfigError::Unreadable {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
         Self::from_toml(&text).map_err(|error| error.in_file(path))
     }
 

@@ -1,8 +1,11 @@
 //! The policy of a configuration file, built as a program would build it.
 
+use std::path::Path;
+
 use url::Url;
 
 use super::error::Mistakes;
+use super::kind::Kind;
 use super::reader::{Table, Value};
 use super::scalar::{AmountText, AssetText, ForeignResource, Payee, Percent, Text, Zone, address};
 use super::schema;
@@ -10,6 +13,7 @@ use super::token::{amount, asset, network};
 use crate::money::parse_address;
 use crate::money::{Asset, AssetRegistry, Network};
 use crate::origin::{HostPattern, Origin};
+use crate::path::limited;
 use crate::policy::{
     Amount, HostRules, Limits, Permission, Policy, PolicyError, SHORTEST_VALIDITY,
 };
@@ -68,6 +72,16 @@ impl Builder<'_> {
         if content(file.default_limits.as_ref()) == Some(&false) {
             policy = policy.without_default_limits();
         }
+        if is_set(file.unlimited.as_ref()) {
+            if is_set(file.default_limits.as_ref()) {
+                let at = place(file.unlimited.as_ref()).unwrap_or_default();
+                self.mistakes.add(
+                    at,
+                    "`unlimited` removes the default limits; delete `default_limits`",
+                );
+            }
+            policy = policy.unlimited();
+        }
         if is_set(file.store_queries.as_ref()) {
             policy = policy.store_queries();
         }
@@ -85,6 +99,11 @@ impl Builder<'_> {
         }
         for (_, freeze) in tables(&file.freeze) {
             if let Some(Text(path)) = &freeze.file.content {
+                if !Path::new(path).has_root() {
+                    let message = "`file` must be an absolute path: a relative one depends on the directory in which \
+                                   the program starts";
+                    self.mistakes.add(freeze.file.at, message);
+                }
                 policy = policy.freeze_file(path);
             }
         }
@@ -335,7 +354,7 @@ impl Builder<'_> {
             Kind::Origin => name.parse().ok().map(|origin: Origin| origin.to_string()),
             Kind::Resource => {
                 let url = name.parse::<Url>().ok();
-                url.and_then(|url| Some(format!("{}{}", Origin::of(&url)?, url.path())))
+                url.and_then(|url| Some(format!("{}{}", Origin::of(&url)?, limited(url.path()))))
             }
             Kind::Payee => parse_address(name).map(|payee| payee.to_string()),
             Kind::Asset => {
@@ -523,40 +542,6 @@ impl Builder<'_> {
             policy = policy.permit(permission);
         }
         policy
-    }
-}
-
-/// The scopes that have tables of their own.
-#[derive(Clone, Copy)]
-enum Kind {
-    Origin,
-    Host,
-    Resource,
-    Domain,
-    Payee,
-    Asset,
-    Network,
-    Tag,
-    Agent,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Origin => "origin",
-            Self::Host => "host",
-            Self::Resource => "resource",
-            Self::Domain => "domain",
-            Self::Payee => "payee",
-            Self::Asset => "asset",
-            Self::Network => "network",
-            Self::Tag => "tag",
-            Self::Agent => "agent",
-        }
-    }
-
-    fn title(self) -> String {
-        format!("[[{}]]", self.name())
     }
 }
 

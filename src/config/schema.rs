@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) networks: Vec<Value<Text>>,
     pub(super) mix_testnets: Option<Value<bool>>,
     pub(super) default_limits: Option<Value<bool>>,
+    pub(super) unlimited: Option<Value<bool>>,
     pub(super) approval_timeout: Option<Value<Duration>>,
     pub(super) refusal_pause: Option<Value<Duration>>,
     pub(super) mcp_methods: Vec<Value<Text>>,

@@ -1,13 +1,14 @@
 //! Sources of API keys. A client asks for the key at every call, so a change needs no restart.
 
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// The length of the longest key file, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -38,6 +39,11 @@ pub trait KeySource: Send + Sync + 'static {
     /// Returns where the key is missing, for error messages. It must not contain the key.
     fn place(&self) -> String {
         "its source has none".to_owned()
+    }
+
+    /// Returns the environment variable that the key is in, if it is in one.
+    fn variable(&self) -> Option<&str> {
+        None
     }
 }
 
@@ -87,6 +93,10 @@ impl KeySource for EnvKey {
     fn place(&self) -> String {
         format!("the environment variable {} is not set", self.variable)
     }
+
+    fn variable(&self) -> Option<&str> {
+        Some(&self.variable)
+    }
 }
 
 /// A key in a file, which is read at every call.
@@ -99,7 +109,8 @@ pub struct FileKey {
 }
 
 impl FileKey {
-    /// Uses the key in this file. The file may have at most 64 KiB.
+    /// Uses the key in this file. The file may have at most 64 KiB. On Unix, it may not be writable for every
+    /// user.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
@@ -109,18 +120,17 @@ impl FileKey {
         let failed = |error: std::io::Error| {
             KeySourceError::new(format!("{}: {error}", self.path.display()))
         };
-        match std::fs::metadata(&self.path) {
+        let file = match open_trusted(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-            Ok(found) if found.len() > LONGEST => {
-                return Err(KeySourceError::new(format!(
-                    "{} is longer than any key",
-                    self.path.display()
-                )));
-            }
-            Ok(_) => {}
+            opened => opened.map_err(failed)?,
+        };
+        if file.metadata().map_err(failed)?.len() > LONGEST {
+            return Err(KeySourceError::new(format!(
+                "{} is longer than any key",
+                self.path.display()
+            )));
         }
-        std::fs::read_to_string(&self.path)
+        std::io::read_to_string(file)
             .map(|key| trimmed(&key))
             .map_err(failed)
     }
@@ -145,6 +155,23 @@ impl KeySource for SecretString {
     }
 }
 
+/// Opens a file to read it. On Unix, a file that every user can write is an error.
+pub(crate) fn open_trusted(path: &Path) -> std::io::Result<File> {
+    let file = File::open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+
+        let found = file.metadata()?;
+        let mode = found.permissions().mode() & 0o777;
+        if found.is_file() && mode & 0o002 != 0 {
+            let reason = format!("every user can write it (mode {mode:03o}); run chmod o-w on it");
+            return Err(std::io::Error::new(ErrorKind::PermissionDenied, reason));
+        }
+    }
+    Ok(file)
+}
+
 fn trimmed(key: &str) -> Option<SecretString> {
     let key = key.trim();
     (!key.is_empty()).then(|| SecretString::from(key.to_owned()))
@@ -157,6 +184,7 @@ type Read<'a> =
 trait DynSource: Send + Sync {
     fn key(&self) -> Read<'_>;
     fn place(&self) -> String;
+    fn variable(&self) -> Option<&str>;
 }
 
 impl<S: KeySource> DynSource for S {
@@ -166,6 +194,10 @@ impl<S: KeySource> DynSource for S {
 
     fn place(&self) -> String {
         KeySource::place(self)
+    }
+
+    fn variable(&self) -> Option<&str> {
+        KeySource::variable(self)
     }
 }
 
@@ -184,6 +216,14 @@ impl AnySource {
 
     pub(super) fn place(&self) -> String {
         self.0.place()
+    }
+
+    /// Replaces a source in the environment by the value of its variable, if `values` has one.
+    pub(super) fn supply(&mut self, values: &mut impl FnMut(&str) -> Option<SecretString>) {
+        let value = self.0.variable().and_then(values);
+        if let Some(value) = value.and_then(|value| trimmed(value.expose_secret())) {
+            *self = Self::new(value);
+        }
     }
 }
 

@@ -4,7 +4,10 @@
 //! redirect to another origin with a key. No log, error or ledger contains a key.
 
 mod key_source;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
+pub(crate) use key_source::open_trusted;
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 
 use crate::error::{Error, ErrorKind};
@@ -68,6 +72,32 @@ impl Credentials {
         self
     }
 
+    /// Takes the keys in environment variables from `values`, which gets the name of each variable.
+    ///
+    /// Use this if your program reads and removes secrets at its start. A key stays in the environment if `values`
+    /// returns `None`.
+    ///
+    /// ```
+    /// use bursar::{Credential, Credentials};
+    /// use bursar::credential::EnvKey;
+    ///
+    /// let mut names = Vec::new();
+    /// let keys = Credentials::new()
+    ///     .host("api.example.com", Credential::bearer("example", EnvKey::new("EXAMPLE_API_KEY")))
+    ///     .environment(|name| {
+    ///         names.push(name.to_owned());
+    ///         Some("from a vault".into())
+    ///     });
+    /// assert_eq!(names, ["EXAMPLE_API_KEY"]);
+    /// ```
+    #[must_use]
+    pub fn environment(mut self, mut values: impl FnMut(&str) -> Option<SecretString>) -> Self {
+        for (_, credential) in &mut self.keys {
+            Arc::make_mut(credential).source.supply(&mut values);
+        }
+        self
+    }
+
     /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -101,6 +131,45 @@ impl Credentials {
         missing
     }
 
+    /// Describes the place of the key of the request's host, such as ``the header `authorization` ``, if the request has a
+    /// value there already. bursar sends such a request as it is, without the key.
+    ///
+    /// Refuse such a request if a stranger wrote it, such as a model. A password in the URL counts as a header, because
+    /// reqwest sends it as one.
+    ///
+    /// ```
+    /// use bursar::credential::EnvKey;
+    /// use bursar::{Credential, Credentials, reqwest};
+    ///
+    /// let key = Credential::header("weather", "x-api-key", EnvKey::new("WEATHER_KEY"));
+    /// let keys = Credentials::new().host("api.example.com", key);
+    /// let url = "https://api.example.com/report".parse()?;
+    /// let mut request = reqwest::Request::new(reqwest::Method::GET, url);
+    /// assert_eq!(keys.taken_place(&request), None);
+    /// request.headers_mut().insert("X-API-Key", "mine".parse()?);
+    /// assert_eq!(keys.taken_place(&request).as_deref(), Some("the header `x-api-key`"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn taken_place(&self, request: &Request) -> Option<String> {
+        let key = self.find(&Origin::of(request.url())?)?;
+        let url = request.url();
+        let in_url = !url.username().is_empty() || url.password().is_some();
+        let taken = match &key.placement {
+            Placement::Bearer | Placement::Basic { .. } if in_url => true,
+            Placement::Header(name) => {
+                let mut names = request.headers().keys();
+                names.any(|other| dashed(other) == dashed(name))
+            }
+            _ => key.is_taken(request),
+        };
+        taken.then(|| match &key.placement {
+            Placement::Bearer | Placement::Basic { .. } => "the header `authorization`".to_owned(),
+            Placement::Header(name) => format!("the header `{name}`"),
+            Placement::Query(parameter) => format!("the query parameter `{parameter}`"),
+        })
+    }
+
     pub(crate) fn shared(&self, origin: &Origin) -> Option<&Arc<Credential>> {
         let matching = self.keys.iter().filter(|(host, _)| host.matches(origin));
         // `max_by_key` returns the last of equals, so go backwards to get the first.
@@ -130,6 +199,15 @@ impl Credentials {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the name of a header with dashes in place of underscores. Many servers take the two for one.
+pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    if name.as_str().contains('_') {
+        name.as_str().replace('_', "-").into()
+    } else {
+        name.as_str().into()
     }
 }
 
@@ -177,6 +255,9 @@ pub enum Preference {
     PayFirst,
     /// Sends the key and never pays. Without a key it sends nothing and returns an error. Returns a
     /// 402 as it is.
+    ///
+    /// This is a rule of the host. bursar also denies the payment of a request that brings its own `Authorization`, and
+    /// of a tool that the [payer](crate::Client::payer) of the client calls on this host.
     NeverPay,
     /// Never sends the key.
     NeverKey,
@@ -427,111 +508,5 @@ impl fmt::Debug for Credential {
             .field("preference", &self.preference)
             .field("plan", &self.plan)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> SecretString {
-        SecretString::from("s3cret".to_owned())
-    }
-
-    fn sent(credential: &Credential, url: &str) -> Request {
-        let mut request = Request::new(http::Method::GET, url.parse().unwrap());
-        credential.attach(&key(), &mut request).unwrap();
-        request
-    }
-
-    #[test]
-    fn a_key_is_sent_in_its_place_and_never_shown() {
-        let bearer = Credential::bearer("b", key());
-        let request = sent(&bearer, "https://a.example/x");
-        assert_eq!(request.headers()["authorization"], "Bearer s3cret");
-        assert!(request.headers()["authorization"].is_sensitive());
-        assert!(!format!("{request:?} {bearer:?}").contains("s3cret"));
-        let request = sent(
-            &Credential::header("h", "x-api-key", key()),
-            "https://a.example/x",
-        );
-        assert_eq!(request.headers()["x-api-key"], "s3cret");
-        // RFC 7617: `user:s3cret`.
-        let request = sent(
-            &Credential::basic("c", "user", key()),
-            "https://a.example/x",
-        );
-        assert_eq!(request.headers()["authorization"], "Basic dXNlcjpzM2NyZXQ=");
-        let query = Credential::query("q", "key", key());
-        assert_eq!(
-            sent(&query, "https://a.example/x?a=1").url().as_str(),
-            "https://a.example/x?a=1&key=s3cret"
-        );
-        assert_eq!(
-            sent(&query, "https://a.example/x?key=old&a=1")
-                .url()
-                .query(),
-            Some("a=1&key=s3cret")
-        );
-        assert_eq!(
-            sent(&query, "https://a.example/x?a=%20b+c").url().query(),
-            Some("a=%20b+c&key=s3cret")
-        );
-    }
-
-    #[test]
-    fn the_most_specific_key_is_used_and_other_hosts_get_none() {
-        let keys = Credentials::new()
-            .host("*.example.com", Credential::bearer("all", key()))
-            .host("*.eu.example.com", Credential::bearer("eu", key()))
-            .host("api.example.com", Credential::bearer("host", key()))
-            .host("api.example.com", Credential::bearer("second", key()))
-            .host(
-                "https://api.example.com:8443",
-                Credential::bearer("origin", key()),
-            );
-        keys.check().unwrap();
-        let name = |origin: &str| keys.find(&origin.parse().unwrap()).map(Credential::name);
-        assert_eq!(name("https://api.example.com"), Some("host"));
-        assert_eq!(name("https://api.example.com:8443"), Some("origin"));
-        assert_eq!(name("https://b.eu.example.com"), Some("eu"));
-        assert_eq!(name("https://b.example.com"), Some("all"));
-        for other in [
-            "https://example.com",
-            "https://api.example.com.evil.example",
-            "https://notexample.com",
-        ] {
-            assert_eq!(name(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_reported_when_the_client_is_built() {
-        let mistakes = [
-            Credentials::new().host("not a host", Credential::bearer("x", key())),
-            Credentials::new().host("a.example", Credential::bearer("", key())),
-            Credentials::new().host("a.example", Credential::header("x", "not a header", key())),
-            Credentials::new().host("a.example", Credential::bearer("x", key()).pay_when([4])),
-            Credentials::new()
-                .host("a.example", Credential::bearer("x", key()))
-                .host(
-                    "b.example",
-                    Credential::bearer("x", key()).plan(CallPlan::per_call(crate::usd!("1"))),
-                ),
-        ];
-        for mistake in mistakes {
-            assert_eq!(
-                mistake.check().unwrap_err().kind(),
-                ErrorKind::Builder,
-                "{mistake:?}"
-            );
-        }
-        let lines = Credential::bearer("x", SecretString::from("a\nb".to_owned()));
-        let mut request = Request::new(http::Method::GET, "https://a.example".parse().unwrap());
-        let broken = lines
-            .attach(&SecretString::from("a\nb".to_owned()), &mut request)
-            .unwrap_err();
-        assert_eq!(broken.kind(), ErrorKind::Credential);
-        assert!(!request.headers().contains_key(AUTHORIZATION));
     }
 }

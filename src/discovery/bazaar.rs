@@ -10,7 +10,6 @@ use super::page::{Capped, Next, Page, item, json};
 use super::price::AdvertisedPrice;
 use super::service::{Kind, Usage};
 use crate::error::{Error, ErrorKind};
-use crate::text;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -88,6 +87,9 @@ pub(super) fn resource(item: &Value, base: Option<&Url>) -> Result<Listing, Stri
     })
 }
 
+/// The length of the longest time, in bytes.
+const LONGEST_TIME: usize = 40;
+
 /// Reads the use of a service: the members that CDP's bazaar writes.
 fn usage(item: &Value) -> Usage {
     let at = |name: &str| {
@@ -95,13 +97,18 @@ fn usage(item: &Value) -> Usage {
         nested.or_else(|| item.get(name))
     };
     let last_called = at("lastCalledAt").map(|time| match time {
-        Value::String(time) => text::excerpt(time),
-        time => text::excerpt(&time.to_string()),
+        Value::String(time) => time.clone(),
+        time => time.to_string(),
     });
+    // A time has no words.
+    let is_time = |time: &String| {
+        let plain = |byte: u8| byte.is_ascii_digit() || b"-:.+TZ ".contains(&byte);
+        (1..=LONGEST_TIME).contains(&time.len()) && time.bytes().all(plain)
+    };
     Usage {
         calls: at("l30DaysTotalCalls").and_then(Value::as_u64),
         payers: at("l30DaysUniquePayers").and_then(Value::as_u64),
-        last_called: last_called.filter(|time| !matches!(time.as_str(), "" | "null")),
+        last_called: last_called.filter(is_time),
         curated: at("curated").and_then(Value::as_bool).unwrap_or_default(),
     }
 }

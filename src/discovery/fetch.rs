@@ -86,9 +86,9 @@ fn check(status: StatusCode) -> Result<(), Error> {
 
 /// Returns the error of a request that the list refuses, with its words.
 async fn refusal(response: Response) -> Error {
-    let status = response.status();
+    let (status, own) = (response.status(), response.extensions().get().cloned());
     let words = read(response, MAX_REFUSAL).await.unwrap_or_default();
-    let words = text::excerpt(&String::from_utf8_lossy(&words));
+    let words = text::guarded(own, || text::quoted(&String::from_utf8_lossy(&words)));
     let message = format!("the list answers {status}: {words}");
     Error::new(ErrorKind::Status, message).with_status(status)
 }

@@ -143,7 +143,7 @@ pub struct Usage {
     pub calls: Option<u64>,
     /// The number of different payers.
     pub payers: Option<u64>,
-    /// The time of the last call: untrusted text of at most 160 characters.
+    /// The time of the last call, as the list writes it: at most 40 digits, signs, `T` and `Z`.
     pub last_called: Option<String>,
     /// Whether the list recommends the service.
     pub curated: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use reqwest::{Request, Response};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::body::PartlyRead;
 use super::exchange::{Demand, Exchange, MAX_HOPS, too_many_redirects};
@@ -16,6 +16,7 @@ use crate::credential::{Credential, Preference};
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
 use crate::origin::Origin;
+use crate::text::guarding_secret;
 use crate::x402::PaymentRequired;
 
 impl<T: HttpTransport> Exchange<'_, T> {
@@ -77,7 +78,8 @@ impl<T: HttpTransport> Exchange<'_, T> {
         let Some(again) = replay.make() else {
             return Ok(answer);
         };
-        let paid = self.by_payment(again, &mut replay).await;
+        let paid = Box::pin(self.by_payment(again, &mut replay));
+        let paid = guarding_secret(key.expose_secret(), paid).await;
         either(credential, answer, paid)
     }
 
@@ -147,7 +149,8 @@ impl<T: HttpTransport> Exchange<'_, T> {
             if !credential.pays_for(answer.status()) {
                 return Ok(answer);
             }
-            let paid = self.buy(required, &asked, &url).await;
+            let paid = Box::pin(self.buy(required, &asked, &url));
+            let paid = guarding_secret(key.expose_secret(), paid).await;
             either(credential, answer, paid)
         }
     }

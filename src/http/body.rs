@@ -1,6 +1,5 @@
 //! Reading the beginning of a body without losing it, and noticing that a body broke.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +7,7 @@ use std::task::{Context, Poll};
 
 use alloy::primitives::keccak256;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::{Body, Response, ResponseBuilderExt};
 use url::Url;
@@ -15,13 +15,13 @@ use url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::BodyDigest;
 
-/// A response whose body was read in part.
+/// A response whose body was read in part. A body in small pieces takes no more memory than one in large pieces.
 pub(super) struct PartlyRead {
     url: Url,
     head: http::response::Parts,
     body: Body,
-    read: VecDeque<Frame<Bytes>>,
-    length: usize,
+    read: Vec<u8>,
+    trailers: Option<HeaderMap>,
     ended: bool,
     fault: Option<reqwest::Error>,
 }
@@ -34,8 +34,8 @@ impl PartlyRead {
             url,
             head,
             body,
-            read: VecDeque::new(),
-            length: 0,
+            read: Vec::new(),
+            trailers: None,
             ended: false,
             fault: None,
         }
@@ -43,14 +43,12 @@ impl PartlyRead {
 
     /// Reads until the given number of bytes is there, or the body ends or breaks. May be dropped at any time.
     pub(super) async fn read(&mut self, enough: usize) {
-        while !self.ended && self.fault.is_none() && self.length < enough {
+        while !self.ended && self.fault.is_none() && self.read.len() < enough {
             match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
-                Some(Ok(frame)) => {
-                    self.length = self
-                        .length
-                        .saturating_add(frame.data_ref().map_or(0, Bytes::len));
-                    self.read.push_back(frame);
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.read.extend_from_slice(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
                 Some(Err(error)) => self.fault = Some(error),
                 None => self.ended = true,
             }
@@ -62,26 +60,13 @@ impl PartlyRead {
         self.fault.take()
     }
 
-    pub(super) const fn length(&self) -> usize {
-        self.length
-    }
-
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.read
-            .iter()
-            .filter_map(Frame::data_ref)
-            .flatten()
-            .copied()
-            .collect()
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.read
     }
 
     pub(super) fn digest(&self) -> BodyDigest {
-        let bytes = self.bytes();
-        BodyDigest::new(
-            keccak256(&bytes),
-            u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            self.ended,
-        )
+        let length = u64::try_from(self.read.len()).unwrap_or(u64::MAX);
+        BodyDigest::new(keccak256(&self.read), length, self.ended)
     }
 
     /// Replaces the URL.
@@ -94,7 +79,8 @@ impl PartlyRead {
     /// broke never looks complete.
     pub(super) fn into_response(self) -> Result<Response, Error> {
         let body = Body::wrap(Prefixed {
-            read: self.read,
+            read: self.read.into(),
+            trailers: self.trailers,
             fault: self.fault,
             rest: self.body,
         });
@@ -182,7 +168,8 @@ fn rebuild(error: http::Error) -> Error {
 
 /// A body whose beginning was read.
 struct Prefixed {
-    read: VecDeque<Frame<Bytes>>,
+    read: Bytes,
+    trailers: Option<HeaderMap>,
     fault: Option<reqwest::Error>,
     rest: Body,
 }
@@ -195,8 +182,12 @@ impl HttpBody for Prefixed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        if let Some(frame) = self.read.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        if !self.read.is_empty() {
+            let read = std::mem::take(&mut self.read);
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         match self.fault.take() {
             Some(fault) => Poll::Ready(Some(Err(fault))),
@@ -205,10 +196,66 @@ impl HttpBody for Prefixed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.fault.is_none() && self.rest.is_end_stream()
+        self.read.is_empty()
+            && self.trailers.is_none()
+            && self.fault.is_none()
+            && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of single bytes, and then of trailers.
+    struct Drip(usize);
+
+    impl HttpBody for Drip {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            let Some(left) = self.0.checked_sub(1) else {
+                return Poll::Ready(None);
+            };
+            self.0 = left;
+            Poll::Ready(Some(Ok(match left {
+                0 => Frame::trailers(HeaderMap::from_iter([(
+                    http::header::ETAG,
+                    http::HeaderValue::from_static("end"),
+                )])),
+                _ => Frame::data(Bytes::from_static(b"x")),
+            })))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_single_bytes_is_kept_as_one_piece() {
+        let body = http::Response::builder()
+            .url("https://a.example".parse().unwrap())
+            .body(Body::wrap(Drip(10_002)))
+            .unwrap();
+        let mut partly = PartlyRead::new(body.into());
+        partly.read(64).await;
+        assert_eq!(partly.bytes().len(), 64);
+        partly.read(20_000).await;
+        assert_eq!(partly.bytes().len(), 10_001);
+        let mut rest = http::Response::<Body>::from(partly.into_response().unwrap()).into_body();
+        let mut frames = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+            frames.push(frame.unwrap());
+        }
+        let [data, trailers] = frames.as_slice() else {
+            panic!("{} frames", frames.len())
+        };
+        assert_eq!(data.data_ref().map(Bytes::len), Some(10_001));
+        assert!(trailers.trailers_ref().is_some());
     }
 }

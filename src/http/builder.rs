@@ -147,14 +147,19 @@ impl ClientBuilder {
     ///
     /// bursar takes a builder instead of a finished client because it must set the redirect policy: reqwest would send a
     /// payment header to any origin. With [`deny_private_networks`](Self::deny_private_networks), bursar also replaces the
-    /// DNS resolver.
+    /// DNS resolver. An https request goes through your proxies, which see the host and not the request. Plain http goes
+    /// through no proxy; see [`allow_http_loopback`](Self::allow_http_loopback).
     #[must_use]
     pub fn http(mut self, http: reqwest::ClientBuilder) -> Self {
         self.http = http;
         self
     }
 
-    /// Allows plain http to the loopback of this machine: 127.0.0.0/8, `[::1]` and `localhost`.
+    /// Allows plain http to the loopback of this machine: 127.0.0.0/8, `[::1]`, and `localhost` and the names below it
+    /// if their address is one of these.
+    ///
+    /// Such a request goes through no proxy, neither of the environment nor of [`http`](Self::http). If there may be a proxy,
+    /// bursar asks the resolver of the system for the name, and connects without the connector settings of `http`.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
         self.egress.http_loopback = allow;
@@ -201,7 +206,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// When one of signer, policy and ledger is missing, the policy is not valid, or reqwest cannot start.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
         let payer = match (self.payer, self.wallet) {
             (Some(_), wallet) if !wallet.is_empty() => {
                 return Err(Error::builder(
@@ -213,10 +218,8 @@ impl ClientBuilder {
             (None, wallet) => Some(wallet.build()?),
         };
         self.keys.check()?;
-        let mut http = without_redirects(self.http);
-        if let Some(resolver) = self.egress.resolver() {
-            http = http.dns_resolver(resolver).no_proxy();
-        }
+        let payer = payer.map(|payer| payer.with_keys(&self.keys));
+        let http = self.egress.apply(without_redirects(self.http))?;
         let http = http.build().map_err(Error::http)?;
         let inner = Inner {
             http,

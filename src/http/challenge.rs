@@ -34,7 +34,7 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
     };
     let mut response = PartlyRead::new(response);
     response.read(BEGINNING).await;
-    if header.is_none() && !may_hold_terms(&response.bytes()) {
+    if header.is_none() && !may_hold_terms(response.bytes()) {
         return Ok(Challenge::NotX402(response.into_response()?));
     }
     response.read(MAX_BODY.saturating_add(1)).await;
@@ -44,8 +44,8 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
     let body = response.bytes();
     let terms = match &header {
         Some(WireError::Ambiguous(_)) => None,
-        _ if response.length() > MAX_BODY => Some(Err(WireError::BodyTooLong)),
-        _ => Some(PaymentRequired::from_json(&body)),
+        _ if body.len() > MAX_BODY => Some(Err(WireError::BodyTooLong)),
+        _ => Some(PaymentRequired::from_json(body)),
     };
     let error = match (header, terms) {
         (_, Some(Ok(required))) => {
@@ -57,7 +57,7 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
         }
         (Some(error), _) | (None, Some(Err(error))) => error,
     };
-    Err(unreadable(error, &body))
+    Err(unreadable(error, body))
 }
 
 /// Returns the terms in the header. Several headers must be the same.
@@ -77,7 +77,8 @@ fn header_terms(headers: &HeaderMap) -> Option<Result<PaymentRequired, WireError
 /// The error of a 402 that says x402 and cannot be read. It keeps the beginning of the body for the caller.
 fn unreadable(error: WireError, body: &[u8]) -> Error {
     let shown = text::excerpt(String::from_utf8_lossy(body).trim());
-    let message = format!("the terms of the 402 cannot be read: {error}; its body: {shown}");
+    let quoted = text::quoted(&shown);
+    let message = format!("the terms of the 402 cannot be read: {error}; its body: {quoted}");
     Error::new(ErrorKind::Malformed, message)
         .because(error)
         .with_status(StatusCode::PAYMENT_REQUIRED)

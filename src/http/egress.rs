@@ -1,19 +1,22 @@
 //! The destinations that requests may have.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 
+use reqwest::ClientBuilder;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
-use crate::error::{Error, ErrorKind};
-use crate::origin::Origin;
+use super::loopback::{guarded, is_loopback};
+use crate::error::{Error, ErrorKind, InsecureConnection};
+use crate::origin::{Origin, is_loopback_name};
 
 /// The client's own rules for destinations, checked before every request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EgressRules {
     pub(crate) http_loopback: bool,
     pub(crate) deny_private: bool,
+    /// Whether reqwest may add the password of a proxy to plain http, which goes through no proxy.
+    pub(crate) may_have_proxy: bool,
 }
 
 impl EgressRules {
@@ -47,17 +50,44 @@ impl EgressRules {
         Ok(())
     }
 
-    /// Returns a resolver of public addresses only. The connector uses it, so a name cannot resolve to another address
-    /// between the check and the connection.
-    pub(crate) fn resolver(self) -> Option<Arc<dyn Resolve>> {
-        self.deny_private.then(|| {
-            Arc::new(PublicOnly {
-                loopback: self.http_loopback,
-            }) as Arc<dyn Resolve>
-        })
+    /// Applies the rules to the connections of a client, so that a name cannot have another address between the check
+    /// and the connection.
+    ///
+    /// # Errors
+    /// When reqwest cannot start.
+    pub(crate) fn apply(&mut self, http: ClientBuilder) -> Result<ClientBuilder, Error> {
+        let http = if self.deny_private {
+            let loopback = self.http_loopback;
+            http.dns_resolver(PublicOnly { loopback }).no_proxy()
+        } else {
+            http
+        };
+        if !self.http_loopback {
+            return Ok(http);
+        }
+        let (http, may_have_proxy) = guarded(http)?;
+        self.may_have_proxy = may_have_proxy;
+        Ok(http)
+    }
+
+    /// Checks the sender of an answer. This finds a client that bursar did not build, and that sent plain http elsewhere.
+    ///
+    /// # Errors
+    /// When plain http was answered from another machine, or by a proxy.
+    pub(super) fn check_answer(url: &Url, peer: Option<SocketAddr>) -> Result<(), Error> {
+        let other = |peer: SocketAddr| {
+            !is_loopback(peer.ip()) || url.port().is_some_and(|port| port != peer.port())
+        };
+        if url.scheme() == "https" || !peer.is_some_and(other) {
+            return Ok(());
+        }
+        let message = "the HTTP client beneath bursar sent plain http to another machine or to a proxy; \
+            build it with bursar::middleware::http_client";
+        Err(Error::new(ErrorKind::Insecure, message).at(url))
     }
 }
 
+/// Resolves to public addresses only. A name of the loopback resolves to loopback addresses only, if they are allowed.
 struct PublicOnly {
     loopback: bool,
 }
@@ -67,18 +97,25 @@ impl Resolve for PublicOnly {
         let loopback = self.loopback;
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = |address: &SocketAddr| {
-                is_public(address.ip()) || (loopback && address.ip().to_canonical().is_loopback())
+            let local = is_loopback_name(name.as_str());
+            let allowed = |address: &SocketAddr| match local {
+                true => loopback && is_loopback(address.ip()),
+                false => is_public(address.ip()),
             };
-            let public: Vec<SocketAddr> = found.filter(allowed).collect();
-            if public.is_empty() {
-                return Err(format!(
-                    "`{}` has no public address, and the client denies private networks",
-                    name.as_str()
-                )
+            let allowed: Vec<SocketAddr> = found.filter(allowed).collect();
+            if allowed.is_empty() {
+                return Err(InsecureConnection::new(format!(
+                    "`{}` has no {} address, and the client denies private networks",
+                    name.as_str(),
+                    if local && loopback {
+                        "loopback"
+                    } else {
+                        "public"
+                    },
+                ))
                 .into());
             }
-            Ok(Box::new(public.into_iter()) as Addrs)
+            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
@@ -190,6 +227,7 @@ mod tests {
             EgressRules {
                 http_loopback: true,
                 deny_private: true,
+                may_have_proxy: false,
             },
         );
         assert!(closed.check(&url("https://a.example")).is_ok());

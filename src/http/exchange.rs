@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, CACHE_CONTROL};
+use http::header::{AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tracing::Instrument;
@@ -20,7 +20,7 @@ use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
 use super::transport::{HttpTransport, PaidRequest};
-use crate::credential::Credentials;
+use crate::credential::{Credentials, dashed};
 use crate::error::{Error, ErrorKind};
 use crate::money::AssetRegistry;
 use crate::origin::Origin;
@@ -29,13 +29,20 @@ use crate::payment::{
 };
 use crate::policy::{PriceCheck, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest, RequestIdentity};
+use crate::text::{current, guarding, struck_path};
 use crate::x402::PaymentRequired;
 
 /// The most redirects that bursar follows before a payment, as many as reqwest follows.
 pub(super) const MAX_HOPS: usize = 10;
 
+/// The headers that carry a payment. A payment that the caller made would be under no policy and in no ledger.
+const PAYMENT_HEADERS: [&str; 2] = ["payment-signature", "x-payment"];
+
 const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
     build it with bursar::middleware::http_client";
+
+const REPEATS_QUERY: &str = "the seller redirected to a path that repeats the query of the request, and the ledger stores \
+    paths; send the request to that path if you trust it";
 
 /// The demand of an answer.
 pub(super) enum Demand {
@@ -99,7 +106,9 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             error = Empty,
         );
         // The future is boxed: callers hold a small one, which is cheap to move.
-        let answer = Box::pin(self.fetch(request)).instrument(span.clone()).await;
+        let url = request.url().clone();
+        let answer = guarding(&url, Box::pin(self.fetch_marked(request)));
+        let answer = answer.instrument(span.clone()).await;
         match &answer {
             Ok(response) => {
                 span.record("status", response.status().as_u16())
@@ -113,13 +122,23 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         answer
     }
 
+    /// Lets the answer know the query, for the texts that the caller asks it for.
+    async fn fetch_marked(self, request: Request) -> Result<Response, Error> {
+        let mut answer = Box::pin(self.fetch(request)).await?;
+        if let Some(own) = current() {
+            answer.extensions_mut().insert(own);
+        }
+        Ok(answer)
+    }
+
     async fn fetch(mut self, request: Request) -> Result<Response, Error> {
         let (mut replay, first) = self.begin(request)?;
         if let Some(payer) = self.paying()
             && self.call.options.id()?.is_some()
         {
             let request = self.purchase_request(&first)?;
-            if let Some(payment) = Box::pin(payer.resume_here(&request)).await? {
+            let paid_for = payer.never_pays(request.origin()).is_none();
+            if paid_for && let Some(payment) = Box::pin(payer.resume_here(&request)).await? {
                 return Box::pin(self.present(payment, &replay, request, None)).await;
             }
         }
@@ -130,7 +149,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     }
 
     /// Returns the price of the request. A request that is free is executed.
-    pub(crate) async fn quote(mut self, request: Request) -> Result<PriceOutcome<Response>, Error> {
+    pub(crate) async fn quote(self, request: Request) -> Result<PriceOutcome<Response>, Error> {
+        let url = request.url().clone();
+        guarding(&url, Box::pin(self.ask_price(request))).await
+    }
+
+    async fn ask_price(mut self, request: Request) -> Result<PriceOutcome<Response>, Error> {
         let (mut replay, first) = self.begin(request)?;
         let response = self.ask(first, &mut replay).await?;
         if response.status() != StatusCode::PAYMENT_REQUIRED {
@@ -153,6 +177,14 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     /// Checks the options and the destination, and prepares the request to be sent more than once.
     fn begin(&mut self, request: Request) -> Result<(Replay, Request), Error> {
         self.call.options.id()?;
+        let carries = |name: &&http::HeaderName| {
+            let name = dashed(name);
+            PAYMENT_HEADERS.contains(&&*name)
+        };
+        if let Some(name) = request.headers().keys().find(carries) {
+            let message = format!("the request has the header `{name}`, which only bursar sets");
+            return Err(Error::builder(message).at(request.url()));
+        }
         let body_fn = self.call.body_fn.take();
         let (replay, first) = Replay::new(request, body_fn).map_err(Error::http)?;
         self.admit(&first)?;
@@ -199,6 +231,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let Some(payer) = self
             .paying()
             .filter(|payer| payer.caches_terms(first.url()))
+            .filter(|payer| {
+                let origin = Origin::of(first.url());
+                origin.is_some_and(|origin| payer.never_pays(&origin).is_none())
+            })
         else {
             return Ok(None);
         };
@@ -338,6 +374,10 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         required: &PaymentRequired,
     ) -> Result<PurchaseRequest, Error> {
         let (request, again) = self.replayed(replay)?;
+        let path = request.url().path();
+        if struck_path(path) != path {
+            return Err(Error::new(ErrorKind::Insecure, REPEATS_QUERY).at(request.url()));
+        }
         if again {
             return Ok(request);
         }
@@ -441,10 +481,19 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         }
         let url = request.url().clone();
         let deadline = self.deadline();
+        if self.egress.may_have_proxy && url.scheme() == "http" {
+            // reqwest would add the password of the proxy, for a seller that is reached without it.
+            let none = HeaderValue::from_static("");
+            request
+                .headers_mut()
+                .entry(PROXY_AUTHORIZATION)
+                .or_insert(none);
+        }
         let response = deadline
             .bound(extra, self.transport.send(request))
             .await
             .map_err(|error| error.at(&url))?;
+        EgressRules::check_answer(&url, response.remote_addr())?;
         // The other origin may have the signature by now. bursar does not believe its answer.
         if *response.url() != url && Origin::of(response.url()) != Origin::of(&url) {
             return Err(Error::new(ErrorKind::Insecure, FOLLOWED_REDIRECT).at(response.url()));

@@ -7,6 +7,7 @@ mod challenge;
 mod client;
 mod egress;
 mod exchange;
+mod loopback;
 mod redirect;
 mod replay;
 mod request_builder;

@@ -1,11 +1,13 @@
 //! The targets of redirects.
 
+use std::sync::Arc;
+
 use http::header::LOCATION;
 use reqwest::Response;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, without_secrets};
-use crate::text::excerpt;
+use crate::text::{OwnQuery, excerpt, guarded};
 
 /// Returns the URL that an answer redirects to.
 ///
@@ -49,8 +51,13 @@ pub(crate) fn advice(response: &Response) -> Option<String> {
     let target = target(response)?;
     Some(format!(
         "a redirect to {}, which bursar does not follow; send a request there if you trust it",
-        shown(&target)
+        guarded(own_query(response), || shown(&target))
     ))
+}
+
+/// The query of the request, which its answer must not bring back.
+pub(super) fn own_query(response: &Response) -> Option<Arc<OwnQuery>> {
+    response.extensions().get().cloned()
 }
 
 /// Returns the URL as the seller wrote it, relative to the URL of the answer.

@@ -6,7 +6,8 @@ use url::Url;
 use super::redirect;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
-use crate::payment::{PaymentRecord, SAME_REQUEST};
+use crate::payment::{PaymentRecord, same_request};
+use crate::text::{guarded, quoted, struck};
 use crate::x402::{Receipt, SignedPayment};
 
 /// The call by API key that brought a response.
@@ -98,6 +99,10 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     /// ```
     fn redirect_target(&self) -> Option<Url>;
 
+    /// Returns the URL of [`redirect_target`](Self::redirect_target) for people. The seller wrote it. It does not repeat the
+    /// query of the request, and after a call with an API key it has no query at all.
+    fn redirect_place(&self) -> Option<String>;
+
     /// Returns the error of a status of 400 and above, and of a redirect that bursar did not follow. It keeps the payment,
     /// and the seller's words if the seller failed after a payment.
     fn status_error(&self) -> Option<Error>;
@@ -142,6 +147,16 @@ impl ResponseExt for Response {
         redirect::target(self)
     }
 
+    fn redirect_place(&self) -> Option<String> {
+        let mut target = redirect::target(self)?;
+        if self.api_call().is_some() {
+            target.set_query(None);
+        }
+        Some(guarded(redirect::own_query(self), || {
+            struck(target.as_str()).into_owned()
+        }))
+    }
+
     fn status_error(&self) -> Option<Error> {
         let status = self.status();
         let failed = status.is_client_error() || status.is_server_error();
@@ -154,7 +169,7 @@ impl ResponseExt for Response {
         let mut message = format!("the answer is {status}");
         if let Some(words) = words {
             message.push_str(": ");
-            message.push_str(words);
+            message.push_str(&quoted(words));
         }
         if let Some(advice) = advice {
             message.push_str(", ");
@@ -164,7 +179,7 @@ impl ResponseExt for Response {
             .with_status(status)
             .with_reason(words.map(ToOwned::to_owned));
         Some(match paid {
-            Some(record) if failed => record.fail(error.and(SAME_REQUEST)),
+            Some(record) if failed => record.fail(error.and(&same_request(record.payment()))),
             Some(record) => record.fail(error),
             None => error,
         })
@@ -172,7 +187,10 @@ impl ResponseExt for Response {
 
     fn error_for_payment(self) -> Result<Self, Error> {
         match self.status_error() {
-            Some(error) => Err(error.at(self.url())),
+            Some(error) => {
+                let own = redirect::own_query(&self);
+                Err(guarded(own, || error.at(self.url())))
+            }
             None => Ok(self),
         }
     }

@@ -35,7 +35,7 @@ impl CallSettings {
     }
 }
 
-/// Writes the setters of [`CallSettings`] for a type with a field `settings`.
+/// Writes the setters of [`CallSettings`] for a type with the fields `payer` and `settings`.
 macro_rules! call_setters {
     () => {
         /// Sets the options of requests without options of their own.
@@ -48,11 +48,16 @@ macro_rules! call_setters {
         /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
         #[must_use]
         pub fn credentials(mut self, keys: crate::Credentials) -> Self {
+            self.payer = self.payer.with_keys(&keys);
             self.settings.keys = keys;
             self
         }
 
-        /// Allows plain http to the loopback of this machine.
+        /// Allows plain http to the loopback of this machine; see
+        /// [`ClientBuilder::allow_http_loopback`](crate::ClientBuilder::allow_http_loopback).
+        ///
+        /// bursar does not see the proxies of an HTTP client that it did not build. It refuses the answer of another
+        /// machine, but the first request has left by then.
         #[must_use]
         pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
             self.settings.egress.http_loopback = allow;

@@ -79,7 +79,7 @@ impl<T: HttpTransport> Transport for PaidRequest<'_, '_, T> {
         let soon = self.exchange.deadline().at_most(soon);
         // If the body is late or breaks, the caller receives the part that came, and then the fault.
         drop(tokio::time::timeout(soon, answer.read(enough)).await);
-        let (digest, words) = (Some(answer.digest()), words(&answer.bytes()));
+        let (digest, words) = (Some(answer.digest()), words(answer.bytes()));
         let answer = answer.into_response()?;
         if status != StatusCode::PAYMENT_REQUIRED {
             return Ok(ReplyBody {

@@ -10,8 +10,8 @@ use super::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite::Sqlite;
 use super::{
-    Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumption,
-    Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumed,
+    Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -61,10 +61,7 @@ impl Backend {
     }
 
     /// Gives the oldest purchase that can be resumed to one of the callers that ask for it.
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         dispatch!(self, database => database.resume(wanted))
     }
 
@@ -94,9 +91,23 @@ impl Backend {
         dispatch!(self, database => database.purchase(purchase))
     }
 
-    /// Returns the purchases that pass the filter, oldest first.
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        dispatch!(self, database => database.purchases(filter))
+    /// Returns the oldest purchases that pass the filter, at most [`PAGE`](super::filter::PAGE).
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        dispatch!(self, database => database.page(filter))
+    }
+
+    /// Returns the number of the purchase before the `last` newest ones that pass the filter.
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        dispatch!(self, database => database.before_last(filter, last))
+    }
+
+    /// Counts the calls with an API key.
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        dispatch!(self, database => database.calls(calls))
     }
 
     /// Checks every event and every purchase.

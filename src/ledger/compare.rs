@@ -1,7 +1,7 @@
 //! Comparing the cost of payments with the plan of an API key.
 
 use super::{Filter, Ledger, LedgerError, Purchase, State};
-use crate::call_plan::{CallCost, CallPlan, Comparison, RecordedCall};
+use crate::call_plan::{CallCost, CallPlan, Calls, Comparison, RecordedCall};
 use crate::origin::HostMatch;
 
 impl Ledger {
@@ -30,15 +30,17 @@ impl Ledger {
         let hosts: HostMatch = host
             .parse()
             .map_err(|_| LedgerError::Host(crate::text::excerpt(host)))?;
-        let purchases = self.purchases(&Filter::all()).await?;
-        let matching = purchases
-            .iter()
-            .filter(|purchase| hosts.matches(&purchase.origin));
-        Ok(Comparison::new(
-            host,
-            plan,
-            matching.filter_map(recorded_call),
-        ))
+        let mut filter = Filter::all();
+        match hosts {
+            HostMatch::Origin(origin) => filter.origin = Some(origin),
+            HostMatch::Host(host) => filter.host = Some(host),
+        }
+        let mut calls = Calls::default();
+        let mut pages = self.pages(&filter);
+        while let Some(purchases) = pages.next().await? {
+            calls.extend(purchases.iter().filter_map(recorded_call));
+        }
+        Ok(calls.compare(host, plan))
     }
 }
 

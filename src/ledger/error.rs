@@ -1,6 +1,7 @@
 //! Errors of the ledger.
 
 use std::error::Error as StdError;
+use std::path::PathBuf;
 
 use alloy::primitives::B256;
 
@@ -15,9 +16,31 @@ pub enum LedgerError {
     /// The database cannot be reached, is full, is read-only or is locked.
     #[error("the ledger cannot be used: {0}")]
     Store(#[source] Box<dyn StdError + Send + Sync>),
-    /// The database holds a value that bursar did not write. Restore a backup.
+    /// The database holds a value that bursar did not write, lacks purchases that it had, or is no
+    /// longer the file that was opened. Open the ledger again, or restore a backup.
     #[error("the ledger is damaged: {0}")]
     Damaged(String),
+    /// There is no ledger at this path, and bursar was told not to begin one.
+    #[error("there is no ledger at {}", .0.display())]
+    Missing(PathBuf),
+    /// A file of the ledger has a second name: it is mounted as a single file, or has hard links. Each name would have
+    /// a log and a limit of its own. Share the directory of the ledger instead.
+    #[error("{} is {how}, so programs that use another name of it would not share its limits; \
+        share the directory, never the file", path.display())]
+    SecondName {
+        /// The file.
+        path: PathBuf,
+        /// The kind of the second name.
+        how: &'static str,
+    },
+    /// Other users can read or write a file of the ledger, which holds signed payments. Run `chmod 600` on it.
+    #[error("other users can read or write {0} (mode {mode:o}); run `chmod 600 {0}`", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// The permissions of the file.
+        mode: u32,
+    },
     /// A newer version of bursar wrote the database. Update bursar.
     #[error("the ledger has schema version {found}; this bursar reads up to {known}")]
     Newer {
@@ -35,7 +58,7 @@ pub enum LedgerError {
     /// The ledger has no such purchase.
     #[error("the ledger has no purchase `{0}`")]
     UnknownPurchase(PurchaseId),
-    /// Several payers have a purchase with this id. Name the payer, with
+    /// Several payers have a purchase with this id, and none of them counts. Name the payer, with
     /// [`Ledger::purchase`](super::Ledger::purchase).
     #[error("several payers have a purchase `{0}` in this ledger")]
     AmbiguousPurchase(PurchaseId),

@@ -20,7 +20,8 @@ pub struct Evidence {
     pub purchase: PurchaseId,
     pub state: State,
     pub request: EvidenceRequest,
-    /// The seller's offer and resource, as it sent them.
+    /// The seller's offer and resource, as it sent them. Of terms beyond 4 KiB: `omitted`, with their
+    /// length and their keccak256 hash.
     pub terms: Option<Box<RawValue>>,
     pub authorization: EvidenceAuthorization,
     /// The seller's last answer, which is its claim.

@@ -3,6 +3,10 @@
 use std::io::{self, Write};
 
 use super::Purchase;
+use crate::text::{json, visible};
+
+/// The characters that can begin a formula, also full-width and small.
+const FORMULAS: &str = "=+-@＝＋－＠﹦﹢﹣﹫−";
 
 /// The columns of the CSV export, in order.
 const COLUMNS: [&str; 29] = [
@@ -41,7 +45,8 @@ const COLUMNS: [&str; 29] = [
 ///
 /// `claimed_transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
 /// `value` and `refunded` are in atomic units of the token. Payment headers are not exported. A
-/// field that a spreadsheet would read as a formula begins with an apostrophe.
+/// field that a spreadsheet would read as a formula begins with an apostrophe. Hidden characters are escaped, as
+/// [`visible`](crate::text::visible) does it.
 ///
 /// # Errors
 /// Returns the error of `out`.
@@ -62,13 +67,40 @@ pub fn write_csv<'a>(
     mut out: impl Write,
 ) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
+    write_csv_rows(purchases, out)
+}
+
+/// Writes purchases as CSV without the header line. Use it after [`write_csv`] for the next
+/// [pages](super::Ledger::pages).
+///
+/// # Errors
+/// Returns the error of `out`.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use bursar::ledger::{Filter, write_csv, write_csv_rows};
+/// use bursar::Ledger;
+///
+/// write_csv([], std::io::stdout())?;
+/// let mut pages = Ledger::memory().pages(&Filter::all());
+/// while let Some(purchases) = pages.next().await? {
+///     write_csv_rows(&purchases, std::io::stdout())?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn write_csv_rows<'a>(
+    purchases: impl IntoIterator<Item = &'a Purchase>,
+    mut out: impl Write,
+) -> io::Result<()> {
     for purchase in purchases {
         out.write_all(line(&fields(purchase)).as_bytes())?;
     }
     Ok(())
 }
 
-/// Writes purchases as JSON, one object per line. Payment headers are not exported.
+/// Writes purchases as JSON, one object per line. Payment headers are not exported. Hidden characters are escaped, as
+/// [`json`](crate::text::json()) does it.
 ///
 /// # Errors
 /// Returns the error of `out`.
@@ -77,8 +109,7 @@ pub fn write_jsonl<'a>(
     mut out: impl Write,
 ) -> io::Result<()> {
     for purchase in purchases {
-        serde_json::to_writer(&mut out, purchase)?;
-        out.write_all(b"\n")?;
+        writeln!(out, "{}", json(purchase)?)?;
     }
     Ok(())
 }
@@ -126,15 +157,52 @@ pub(crate) fn line(fields: &[String]) -> String {
     format!("{}\r\n", fields.join(","))
 }
 
+/// Escapes hidden characters, and puts an apostrophe before each character that can begin a formula: at the beginning, and
+/// after a semicolon or a bar, at which some spreadsheets split a line too.
 fn quote(field: &str) -> String {
-    let guarded = if field.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{field}")
-    } else {
-        field.to_owned()
-    };
-    if guarded.contains([',', '"', '\r', '\n']) {
+    let (mut guarded, mut begins) = (String::with_capacity(field.len()), true);
+    for character in visible(field).chars() {
+        if begins && FORMULAS.contains(character) {
+            guarded.push('\'');
+        }
+        guarded.push(character);
+        begins =
+            matches!(character, ';' | '|') || (begins && matches!(character, ' ' | '"' | '\''));
+    }
+    if guarded.contains([',', '"', ';', '|']) {
         format!("\"{}\"", guarded.replace('"', "\"\""))
     } else {
         guarded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_a_formula_in_any_spreadsheet() {
+        for (field, cell) in [
+            ("plain, text", "\"plain, text\""),
+            ("=1+1", "'=1+1"),
+            ("＝1", "'＝1"),
+            ("＋1", "'＋1"),
+            ("－1", "'－1"),
+            ("＠x", "'＠x"),
+            ("﹦1", "'﹦1"),
+            ("  @x", "  '@x"),
+            ("\"=1", "\"\"\"'=1\""),
+            ("'=1", "''=1"),
+            ("\t=1", "\\u{9}=1"),
+            ("\r\n=1", "\\u{d}\\u{a}=1"),
+            ("\u{feff}=1", "\\u{feff}=1"),
+            ("\u{a0}=1", "\\u{a0}=1"),
+            ("a;=1", "\"a;'=1\""),
+            ("a|-1", "\"a|'-1\""),
+            ("a=1", "a=1"),
+            ("2026-11-26", "2026-11-26"),
+        ] {
+            assert_eq!(quote(field), cell, "{field}");
+        }
     }
 }

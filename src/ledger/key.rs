@@ -6,7 +6,8 @@ use crate::eip3009::PurchaseId;
 
 /// The full name of a purchase in a ledger: the payer and the id.
 ///
-/// Two payers that share a ledger can use the same id for different purchases.
+/// An id is bought once, whatever payer signs: while the purchase of one payer counts, another payer
+/// that shares the ledger cannot buy under its id. After a purchase was voided or released, it can.
 ///
 /// ```
 /// use bursar::Address;
@@ -22,7 +23,7 @@ use crate::eip3009::PurchaseId;
 pub struct PurchaseKey {
     /// The address that pays.
     pub payer: Address,
-    /// The id, which is unique among the payer's purchases.
+    /// The id.
     pub id: PurchaseId,
 }
 

@@ -27,6 +27,7 @@ mod reconcile;
 mod refund;
 pub mod report;
 mod reservation;
+mod restore;
 #[cfg(all(test, bursar_shuttle))]
 mod schedules;
 mod seller_answer;
@@ -49,18 +50,26 @@ pub(crate) use crate::eip3009::{nonce, random_hex};
 pub use error::LedgerError;
 pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
 pub(crate) use export::line as csv_line;
-pub use export::{write_csv, write_jsonl};
-pub use filter::Filter;
+pub use export::{write_csv, write_csv_rows, write_jsonl};
+pub use filter::{Filter, Pages};
 pub use freeze::Freeze;
 pub use key::PurchaseKey;
 pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
 pub use reconcile::Reconciled;
 pub use refund::Refund;
-pub(crate) use reservation::{Reservation, Reserved, Resumption, Terms};
+pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};
+pub use restore::Restored;
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
+pub(crate) use usage::Calls;
 pub use verification::{LedgerFault, Verification};
+
+/// The target of the `tracing` warning that a new ledger begins in a file.
+///
+/// The warning names the absolute path. A program that must not begin a ledger calls
+/// [`Ledger::open_existing`].
+pub const NEW_LEDGER: &str = "bursar::ledger::new";
 
 use backend::Backend;
 use memory::Memory;
@@ -105,6 +114,10 @@ pub struct Ledger {
     pending: Arc<Pending>,
 }
 
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Ledger").field(&self.backend.name()).finish()
@@ -140,23 +153,35 @@ impl Ledger {
         Self::new(Backend::Memory(Arc::new(Memory::default())))
     }
 
-    /// Opens the ledger in the SQLite file at `path`. Creates the file if it is missing.
+    /// Opens the ledger in the SQLite file at `path`. Creates the file if it is missing, and logs the
+    /// new path as a warning. [`open_existing`](Self::open_existing) creates nothing.
     ///
     /// All clients and processes on this machine can share the file. It must be on a local disk:
     /// network file systems do not lock reliably. A new file can be read by its owner only (mode
     /// 0600). The directory must exist, so that a mistyped path is an error and not an empty ledger.
     /// The path `:memory:` opens a private database that ends with its last handle.
     ///
-    /// One thread of its own reads and writes the file, so no task waits for the disk. The thread
-    /// ends when the last handle is dropped. A signed or paid purchase is on disk before the call
-    /// returns. Dropping the future of a call does not undo its change.
+    /// A ledger has up to four files: `agent.db`, its log `agent.db-wal` with the index `agent.db-shm`,
+    /// and its witness `agent.db-head`. Share their directory with other programs and containers, never
+    /// a single file. Copy a ledger with [`backup`](Self::backup). Your program must not open these files
+    /// in another way: closing any of them drops the locks of SQLite in the whole process.
+    ///
+    /// One thread of its own reads and writes the file, so no task waits for the disk. Dropping the
+    /// last handle waits until the thread has written the log back and closed the file, for some
+    /// milliseconds. A signed or paid purchase is on disk before the call returns. Dropping the future
+    /// of a call does not undo its change. A process that was forked must open the ledger again.
     ///
     /// This function blocks on the disk, and up to 10 seconds on another process that is writing.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read and written, is not a SQLite database, belongs to
     /// another program, was written by a newer bursar, is cut off, or has tables or indices that
-    /// bursar did not make. The file is not changed then.
+    /// bursar did not make. The file is not changed then. Returns [`LedgerError::Damaged`] if the file lacks
+    /// purchases that its witness has seen or has no witness, [`LedgerError::SecondName`] if one of the
+    /// files has a second name, and [`LedgerError::Exposed`] if other users can read one of them.
+    ///
+    /// Each call on the open ledger returns [`LedgerError::Damaged`] after one of the files was replaced,
+    /// deleted, renamed or cut, until you open the ledger again.
     ///
     /// ```no_run
     /// use bursar::Ledger;
@@ -166,7 +191,7 @@ impl Ledger {
     /// ```
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        sqlite::Sqlite::open(path.as_ref()).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
+        sqlite::Sqlite::open(path.as_ref(), true).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
     }
 
     /// Connects to the ledger in the schema `bursar` of the PostgreSQL database at `url`. Creates
@@ -187,14 +212,21 @@ impl Ledger {
     /// cannot ask, the call returns an error and nothing is paid. Dropping the future of a call
     /// leaves the whole change in the database, or nothing of it.
     ///
+    /// Each process remembers the newest event that it saw committed. A write to a database that does not
+    /// contain it returns [`LedgerError::Damaged`]: a backup was restored, a failover lost commits, or the URL
+    /// leads to another database. To remember it across restarts, add `bursar_witness=FILE` to `url`. bursar
+    /// creates the file, and the processes of one machine can share it. It must be on a local disk, and each
+    /// ledger needs one of its own. To accept an older database, stop all programs that use it and delete the file.
+    ///
     /// Once the schema exists, a role needs `USAGE` on it, `SELECT` on all its tables, `INSERT` on
     /// `purchases` and `events`, and `UPDATE` on `purchases` and `chain_head`. Freezing needs
     /// `INSERT`, `UPDATE` and `DELETE` on `frozen`. A pooler in transaction mode works if it supports
     /// prepared statements. A text with a NUL character cannot be stored and is an error.
     ///
     /// # Errors
-    /// Returns an error if the server cannot be reached or written, or if the schema belongs to
-    /// another program or to a newer bursar.
+    /// Returns an error if the server cannot be reached or written, if the schema belongs to
+    /// another program or to a newer bursar, or if the witness file cannot be used. Returns
+    /// [`LedgerError::Damaged`] if the database does not contain the event in the witness file.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bursar::ledger::LedgerError> {
@@ -245,10 +277,33 @@ impl Ledger {
         let path = url_or_path.as_ref();
         match path.to_str() {
             Some(":memory:") => Ok(Self::memory()),
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Self::lazy_postgres(url)
-            }
-            _ => Self::at_path(path),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            _ => Self::at_path(path, true),
+        }
+    }
+
+    /// Opens a ledger that exists, at a URL or a path as [`open`](Self::open) takes them. Creates none.
+    ///
+    /// Use it where a new ledger would be a mistake: a relative path in a job that runs in another
+    /// directory, or a mistyped name, would otherwise begin all limits again.
+    ///
+    /// # Errors
+    /// Returns [`LedgerError::Missing`] if there is no ledger at the path, or if the path is `:memory:`,
+    /// and the errors of [`open`](Self::open).
+    ///
+    /// ```
+    /// use bursar::Ledger;
+    /// use bursar::ledger::LedgerError;
+    ///
+    /// let error = Ledger::open_existing("no-such-agent.db").unwrap_err();
+    /// assert!(matches!(error, LedgerError::Missing(_)));
+    /// ```
+    pub fn open_existing(url_or_path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+        let path = url_or_path.as_ref();
+        match path.to_str() {
+            Some(":memory:") => Err(LedgerError::Missing(path.to_owned())),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            _ => Self::at_path(path, false),
         }
     }
 
@@ -266,12 +321,12 @@ impl Ledger {
     }
 
     #[cfg(feature = "sqlite")]
-    fn at_path(path: &Path) -> Result<Self, LedgerError> {
-        Self::sqlite(path)
+    fn at_path(path: &Path, create: bool) -> Result<Self, LedgerError> {
+        sqlite::Sqlite::open(path, create).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
     }
 
     #[cfg(not(feature = "sqlite"))]
-    fn at_path(_: &Path) -> Result<Self, LedgerError> {
+    fn at_path(_: &Path, _: bool) -> Result<Self, LedgerError> {
         Err(LedgerError::MissingFeature { feature: "sqlite" })
     }
 
@@ -293,6 +348,15 @@ impl Ledger {
         self
     }
 
+    /// Returns the number of a ledger in memory, which no other ledger of this process has.
+    pub(crate) fn memory_number(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Memory(memory) => Some(memory.number()),
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            _ => None,
+        }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -306,10 +370,11 @@ impl Ledger {
         self.backend.purchase(purchase).await
     }
 
-    /// Returns the purchase with this id, or `None` if the ledger does not have it.
+    /// Returns the purchase with this id, or `None` if the ledger does not have it. Of several payers
+    /// who used the id, at most one has a purchase that was not voided or released: that one.
     ///
     /// # Errors
-    /// Returns [`LedgerError::AmbiguousPurchase`] if several payers have a purchase with this id, and
+    /// Returns [`LedgerError::AmbiguousPurchase`] if several payers used the id and bought nothing, and
     /// another error if the ledger cannot be read.
     ///
     /// ```no_run
@@ -329,6 +394,10 @@ impl Ledger {
             ..Filter::all()
         };
         let mut found = self.purchases(&of_any_payer).await?;
+        // At most one payer has a purchase under the id that is not voided or released.
+        if found.iter().any(|purchase| !purchase.is_void()) {
+            found.retain(|purchase| !purchase.is_void());
+        }
         if found.len() > 1 {
             return Err(LedgerError::AmbiguousPurchase(id.clone()));
         }
@@ -336,6 +405,8 @@ impl Ledger {
     }
 
     /// Returns the purchases that pass the filter, oldest first.
+    ///
+    /// All of them are in memory then. Use [`pages`](Self::pages) if there can be many.
     ///
     /// # Errors
     /// Returns an error if the ledger cannot be read.
@@ -354,8 +425,18 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let mut pages = self.pages(filter);
+        let mut purchases = Vec::new();
+        while let Some(page) = pages.next().await? {
+            purchases.extend(page);
+        }
+        Ok(purchases)
+    }
+
+    /// Counts the calls with an API key that the seller did not turn away.
+    pub(crate) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
         self.record_pending().await?;
-        self.backend.purchases(filter).await
+        self.backend.calls(calls).await
     }
 
     /// Looks the purchase up, checks every limit and holds the amount, in one atomic step.
@@ -373,12 +454,9 @@ impl Ledger {
         self.backend.record(purchase, transition, now).await
     }
 
-    /// Takes the oldest unresolved purchase of the same request that no other call presents. Of two
-    /// callers, one gets it.
-    pub(crate) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    /// Looks for the oldest undelivered payment for the same request that no other call presents. Of
+    /// two callers, one gets it.
+    pub(crate) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         self.backend.resume(wanted).await
     }
 

@@ -23,7 +23,7 @@ use super::{
     Filter, Ledger, Purchase, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State,
     Terms, Transition,
 };
-use crate::clock::Timestamp;
+use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::limit::{Limit, LimitKind, Scope};
 use crate::money::Usd;
 
@@ -34,10 +34,13 @@ const WINDOW: u64 = 120;
 /// A step, which changes one of a few purchases.
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    /// By a process whose clock is `ahead` seconds ahead, unless the limit is on a window: a window is
+    /// measured by the clock of the process.
     Reserve {
         id: u8,
         value: u64,
         changed: bool,
+        ahead: u64,
     },
     /// Two reservations at the same time.
     ReserveBoth {
@@ -85,7 +88,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let id = 0..6_u8;
     prop_oneof![
-        5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3)).prop_map(|(id, value, changed)| Step::Reserve { id, value, changed }),
+        5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), prop_oneof![Just(0), 0..CLOCK_BOUND.as_secs()])
+            .prop_map(|(id, value, changed, ahead)| Step::Reserve { id, value, changed, ahead }),
         1 => ((id.clone(), id.clone()), 30..90_u64).prop_map(|(ids, value)| Step::ReserveBoth { ids, value }),
         6 => (id.clone(), 60..300_u64, 0..90_u64).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
         1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
@@ -122,6 +126,8 @@ enum Bug {
     HoldLatest,
     /// Releases a purchase when it expires, without a proof.
     ReleaseByClock,
+    /// Believes every clock: a payment is no exposure a minute after its expiry.
+    BelieveClock,
 }
 
 /// A signed authorization.
@@ -168,13 +174,17 @@ impl World {
         order(&id.to_string(), 0).key()
     }
 
-    fn wish(&self, id: u8, value: u64, changed: bool) -> Reservation {
+    fn wish(&self, id: u8, value: u64, changed: bool, ahead: u64) -> Reservation {
+        let ahead = match self.kind {
+            LimitKind::Rolling(..) => 0,
+            _ => ahead,
+        };
         let meters = vec![Limit {
             scope: Scope::Global,
             kind: self.kind.clone(),
         }];
         let mut wish =
-            super::conformance::wish(order(&id.to_string(), value), at(self.now), meters);
+            super::conformance::wish(order(&id.to_string(), value), at(self.now + ahead), meters);
         wish.terms = if changed {
             Terms::Changed
         } else {
@@ -241,6 +251,13 @@ impl World {
             if self.bug == Bug::CountAcknowledged {
                 self.give_back(id);
             }
+            if self.bug == Bug::BelieveClock {
+                self.corrupt(|purchase| {
+                    if let Some(valid_before) = purchase.valid_before {
+                        purchase.expires_at = at(valid_before + 60);
+                    }
+                });
+            }
         }
     }
 
@@ -304,7 +321,9 @@ impl World {
         let proved = valid_before <= self.now && !self.used().contains(&nonce);
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
-            let (valid_before, proof) = (Some(valid_before), "{}".to_owned());
+            // Bought again under the same nonce.
+            let proof = r#"{"not_settled":{"kind":"expired"}}"#;
+            let (valid_before, proof) = (Some(valid_before), proof.to_owned());
             let released = Transition::ReleasedByProof {
                 nonce,
                 valid_before,
@@ -317,14 +336,19 @@ impl World {
 
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Reserve { id, value, changed } => {
-                let wish = self.wish(id, value, changed);
+            Step::Reserve {
+                id,
+                value,
+                changed,
+                ahead,
+            } => {
+                let wish = self.wish(id, value, changed, ahead);
                 self.reserve(id, value, &wish).await;
             }
             Step::ReserveBoth { ids, value } => {
                 let mut wishes = [
-                    self.wish(ids.0, value, false),
-                    self.wish(ids.1, value, false),
+                    self.wish(ids.0, value, false, 0),
+                    self.wish(ids.1, value, false, 0),
                 ];
                 if self.bug == Bug::CheckThenAct {
                     for wish in &mut wishes {
@@ -396,9 +420,6 @@ impl World {
                     payer,
                     fingerprint,
                     origin,
-                    tag: None,
-                    agent: None,
-                    max: None,
                     now,
                     until,
                 };
@@ -411,7 +432,8 @@ impl World {
     }
 
     /// Returns the amount that the chain settled in the window, and the most that it can still settle.
-    fn spent(&self) -> u64 {
+    /// For a limit on exposure: the most that it can still settle of payments without a receipt.
+    async fn spent(&self) -> u64 {
         let since = match self.kind {
             LimitKind::Rolling(..) => self.now - WINDOW,
             _ => 0,
@@ -430,6 +452,16 @@ impl World {
                 *largest = signed.value.max(*largest);
             }
         }
+        if matches!(self.kind, LimitKind::Exposure(_)) {
+            let purchases = self.ledger.purchases(&Filter::all()).await.unwrap();
+            let with_receipt = purchases
+                .iter()
+                .filter(|known| known.state == State::Settled);
+            for known in with_receipt {
+                open.remove(&known.nonce);
+            }
+            return open.values().sum();
+        }
         moved + open.values().sum::<u64>()
     }
 }
@@ -442,7 +474,7 @@ fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCa
         let mut world = World::new(bug, kind.clone());
         for step in steps {
             world.take(*step).await;
-            let spent = world.spent();
+            let spent = world.spent().await;
             prop_assert!(
                 spent <= LIMIT,
                 "{spent} of {LIMIT} after {step:?}: {:?}",
@@ -456,11 +488,12 @@ fn live_through(bug: Bug, kind: &LimitKind, steps: &[Step]) -> Result<(), TestCa
     })
 }
 
-fn kinds() -> [LimitKind; 2] {
+fn kinds() -> [LimitKind; 3] {
     let limit = Usd::from_micros(LIMIT);
     [
         LimitKind::Lifetime(limit.into()),
         LimitKind::Rolling(Duration::from_secs(WINDOW), limit.into()),
+        LimitKind::Exposure(limit.into()),
     ]
 }
 
@@ -504,6 +537,7 @@ fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
             id: 4,
             value: 23,
             changed: false,
+            ahead: 0,
         },
         Step::Sign {
             id: 4,
@@ -515,6 +549,7 @@ fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
             id: 2,
             value: 87,
             changed: false,
+            ahead: 0,
         },
         Step::Sign {
             id: 2,
@@ -552,4 +587,5 @@ bugs! {
     the_suite_catches_counting_at_the_receipt: CountAtReceipt;
     the_suite_catches_holding_the_latest: HoldLatest;
     the_suite_catches_release_by_the_clock: ReleaseByClock;
+    the_suite_catches_belief_in_every_clock: BelieveClock;
 }

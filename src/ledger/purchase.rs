@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256};
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
 use crate::clock::Timestamp;
@@ -14,6 +16,9 @@ use crate::limit::{Denial, Rule};
 use crate::money::Asset;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
+
+/// The difference between two clocks under which one believes the leases of the other.
+const LEASE_SKEW: Duration = Duration::from_secs(20);
 
 /// The state of a purchase.
 ///
@@ -121,7 +126,8 @@ pub struct Purchase {
     /// The id. Exports call it `purchase`.
     #[serde(rename = "purchase")]
     pub id: PurchaseId,
-    /// How often the purchase was released by proof and then bought again.
+    /// How often the purchase was cancelled on the chain and then bought again, which needs another
+    /// nonce. A purchase that was released because it expired is bought again under its nonce.
     pub generation: u32,
     #[serde(serialize_with = "hash::serialize")]
     pub payer: Address,
@@ -165,7 +171,8 @@ pub struct Purchase {
     pub presenter_lease_until: Timestamp,
     /// The latest time at which the money can move or moved. Limits of spending over time use it.
     pub counts_at: Timestamp,
-    /// The time after which an unresolved authorization can no longer settle.
+    /// The time until which an unresolved payment counts as exposure, and an identical request
+    /// presents it again: [`CLOCK_BOUND`](crate::clock::CLOCK_BOUND) after `valid_before`.
     pub expires_at: Timestamp,
     pub updated_at: Timestamp,
     /// The `validBefore` of the latest authorization, in Unix seconds.
@@ -187,7 +194,8 @@ pub struct Purchase {
     pub proof: Option<String>,
     /// The seller's last answer.
     pub answer: Option<SellerAnswer>,
-    /// The seller's offer and resource for the signed payment, as JSON.
+    /// The seller's offer and resource for the signed payment, as JSON of at most 4 KiB. Of longer
+    /// ones, their length and their keccak256 hash.
     pub terms: Option<String>,
     /// The refunds, oldest first.
     pub refunds: Vec<Refund>,
@@ -210,6 +218,11 @@ impl Purchase {
             self.state,
             State::Signed | State::Rejected | State::Unresolved
         )
+    }
+
+    /// Returns whether the purchase never counts again: it was voided or released.
+    pub(crate) const fn is_void(&self) -> bool {
+        matches!(self.state, State::Voided | State::ReleasedByProof)
     }
 
     /// Returns whether the chain must still confirm the outcome: the purchase is unresolved, or
@@ -248,6 +261,27 @@ impl Purchase {
                 .is_none_or(|status| !(200..400).contains(&status)),
             State::Reserved | State::Voided | State::ReleasedByProof | State::ApiCall => false,
         }
+    }
+
+    /// Returns whether another call is presenting or signing the payment.
+    ///
+    /// A lease that was written by a clock ahead of `now` does not show how long it still holds. It
+    /// is ignored, so that it cannot block the purchase for long. Two calls may then present one
+    /// payment, which settles once.
+    #[must_use]
+    pub(crate) fn is_leased(&self, now: Timestamp) -> bool {
+        self.presenter_lease_until > now && self.updated_at <= now.after(LEASE_SKEW)
+    }
+
+    /// Returns whether the chain may have used up the nonce of a purchase that was released. A
+    /// proof of expiry shows that it did not.
+    pub(crate) fn is_nonce_used(&self) -> bool {
+        let proof = self.proof.as_deref();
+        let proof: Option<Value> = proof.and_then(|proof| serde_json::from_str(proof).ok());
+        let kind = proof
+            .as_ref()
+            .and_then(|proof| proof.pointer("/not_settled/kind"));
+        kind.and_then(Value::as_str) != Some("expired")
     }
 
     /// Returns whether this transaction is recorded as a refund of the purchase.

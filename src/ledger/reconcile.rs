@@ -69,14 +69,15 @@ impl Ledger {
             unproven: true,
             ..Filter::all()
         };
-        let mut purchases = self.purchases(&unproven).await?;
         let now = self.now();
-        purchases
-            .retain(|purchase| purchase.presenter_lease_until <= now || !purchase.is_unresolved());
-        let mut reconciled = Vec::with_capacity(purchases.len());
-        for purchases in purchases.chunks(AT_ONCE) {
-            for (purchase, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {
-                reconciled.push(self.apply_answer(purchase, answer).await?);
+        let mut reconciled = Vec::new();
+        let mut pages = self.pages(&unproven);
+        while let Some(mut purchases) = pages.next().await? {
+            purchases.retain(|purchase| !purchase.is_leased(now) || !purchase.is_unresolved());
+            for purchases in purchases.chunks(AT_ONCE) {
+                for (purchase, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {
+                    reconciled.push(self.apply_answer(purchase, answer).await?);
+                }
             }
         }
         Ok(reconciled)

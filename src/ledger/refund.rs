@@ -74,15 +74,19 @@ impl Ledger {
         transaction: B256,
         value: U256,
     ) -> Result<(), LedgerError> {
-        let recorded = self.purchases(&Filter::all()).await?;
-        let elsewhere = recorded
-            .into_iter()
-            .find(|other| other.key() != *purchase && other.was_refunded_by(transaction));
-        if let Some(other) = elsewhere {
-            return Err(LedgerError::RefundedElsewhere {
-                transaction,
-                purchase: other.id,
-            });
+        let mut refunded = Filter::all();
+        refunded.refunded = true;
+        let mut pages = self.pages(&refunded);
+        while let Some(purchases) = pages.next().await? {
+            let mut others = purchases
+                .into_iter()
+                .filter(|other| other.key() != *purchase);
+            if let Some(other) = others.find(|other| other.was_refunded_by(transaction)) {
+                return Err(LedgerError::RefundedElsewhere {
+                    transaction,
+                    purchase: other.id,
+                });
+            }
         }
         let now = self.now();
         let refund = Refund::new(transaction, value, now, false);

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 
 use super::{NewPurchase, Purchase, PurchaseKey, State};
 use crate::clock::Timestamp;
-use crate::limit::{Amount, Chargeable, Denial, LimitCheck, Moment, Unit};
+use crate::limit::{Denial, LimitCheck};
 use crate::origin::Origin;
 
 /// A request to reserve the amount of a purchase.
@@ -39,6 +39,8 @@ pub(crate) enum Reserved {
     InFlight,
     /// The id belongs to another request, or the new terms could be paid in addition to the old ones.
     Mismatch,
+    /// Another payer began the purchase, and this payer cannot continue it.
+    OtherPayer(Box<Purchase>),
 }
 
 /// The next step for a reservation, given the stored state of its purchase.
@@ -67,8 +69,36 @@ impl Reservation {
             .then_some(voided)
     }
 
-    /// Decides the next step from the stored purchase, if there is one.
-    pub(super) fn plan(&self, stored: Option<Purchase>) -> Plan {
+    /// Returns the stored purchase of this payer, and the next step. `known` are the purchases with
+    /// this id, of every payer.
+    pub(super) fn plan(&self, known: Vec<Purchase>) -> (Option<Purchase>, Plan) {
+        let (own, others): (Vec<_>, Vec<_>) = known
+            .into_iter()
+            .partition(|known| known.payer == self.purchase.payer);
+        let stored = own.into_iter().next();
+        let now = self.checks.now();
+        let plan = match others.into_iter().find(|other| other.counts(now)) {
+            Some(other) => Plan::Answer(self.begun_by(other)),
+            None => self.plan_own(stored.clone()),
+        };
+        (stored, plan)
+    }
+
+    /// Returns the answer for an id under which another payer bought. Two payers have two nonces, so
+    /// this payer must not sign.
+    fn begun_by(&self, other: Purchase) -> Reserved {
+        match other.state {
+            _ if other.fingerprint != self.purchase.fingerprint => Reserved::Mismatch,
+            State::ApiCall => Reserved::Mismatch,
+            State::Reserved => Reserved::InFlight,
+            _ if self.terms == Terms::First && other.payload.is_some() => {
+                Reserved::Known(Box::new(other))
+            }
+            _ => Reserved::OtherPayer(Box::new(other)),
+        }
+    }
+
+    fn plan_own(&self, stored: Option<Purchase>) -> Plan {
         use State::{ApiCall, Rejected, ReleasedByProof, Settled, Signed, Unresolved, Voided};
         let now = self.checks.now();
         let lease = now.after(self.lease);
@@ -83,8 +113,12 @@ impl Reservation {
         let sign_again = self.terms == Terms::Changed || stored.payload.is_none();
         match stored.state {
             Voided => first(stored.generation),
-            // The chain proved that the nonce is used up, and would refuse it.
-            ReleasedByProof => first(stored.generation.saturating_add(1)),
+            // The chain refuses a nonce that was cancelled. After an expiry the same nonce is signed: an
+            // older copy of this ledger would sign it too, and at most one of both settles.
+            ReleasedByProof => {
+                let used = u32::from(stored.is_nonce_used());
+                first(stored.generation.saturating_add(used))
+            }
             State::Reserved if stored.lease_until <= now => first(stored.generation),
             State::Reserved => Plan::Answer(Reserved::InFlight),
             ApiCall => Plan::Answer(Reserved::Mismatch),
@@ -92,7 +126,7 @@ impl Reservation {
             Signed | Rejected | Unresolved if !sign_again => {
                 Plan::Answer(Reserved::Known(Box::new(stored)))
             }
-            Signed | Rejected | Unresolved if stored.presenter_lease_until > now => {
+            Signed | Rejected | Unresolved if stored.is_leased(now) => {
                 Plan::Answer(Reserved::InFlight)
             }
             Signed | Rejected | Unresolved if !self.purchase.excludes(&stored) => {
@@ -114,42 +148,68 @@ pub(crate) struct Resumption {
     pub(crate) payer: Address,
     pub(crate) fingerprint: B256,
     pub(crate) origin: Origin,
-    pub(crate) tag: Option<String>,
-    pub(crate) agent: Option<String>,
-    /// The most that the caller pays.
-    pub(crate) max: Option<Amount>,
     pub(crate) now: Timestamp,
     pub(crate) until: Timestamp,
 }
 
+/// The answer of a ledger to a [`Resumption`].
+#[derive(Debug)]
+pub(crate) enum Resumed {
+    /// Every payment for the same request was delivered, or can no longer settle.
+    Nothing,
+    /// Other calls are presenting all payments for the same request.
+    InFlight,
+    /// This payment must be presented again. The caller has the lease on it.
+    Again(Box<Purchase>),
+    /// The signer did not answer for this purchase. It must be asked again for the same nonce.
+    Unsigned(Box<Purchase>),
+    /// A payment of another payer for the same request can still settle.
+    OtherPayer(Box<Purchase>),
+}
+
 impl Resumption {
-    /// Returns the purchase with a new presenter lease, if it can be resumed.
+    /// Chooses among the stored purchases with the same fingerprint, oldest first. Whoever gets
+    /// [`Resumed::Again`] must store [`leased`](Self::leased) in the same step.
     ///
-    /// It can be resumed if it was signed for the same request, was not delivered, has not expired, and
-    /// no other call is presenting it.
-    pub(super) fn resume(&self, stored: &Purchase) -> Option<Purchase> {
-        let is_same = stored.payer == self.payer
-            && stored.fingerprint == self.fingerprint
+    /// A purchase can be resumed if it was signed for the same request, was not delivered, has not expired by
+    /// any clock, and no other call is presenting it. Tags, agents and other options do not matter.
+    pub(super) fn choose(&self, stored: impl IntoIterator<Item = Purchase>) -> Resumed {
+        let (mut unsigned, mut foreign, mut in_flight) = (None, None, false);
+        for stored in stored {
+            if !self.is_open(&stored) {
+                continue;
+            }
+            if stored.is_leased(self.now) {
+                in_flight = true;
+            } else if stored.payer != self.payer {
+                foreign.get_or_insert(stored);
+            } else if stored.payload.is_none() {
+                unsigned.get_or_insert(stored);
+            } else {
+                return Resumed::Again(Box::new(stored));
+            }
+        }
+        match (unsigned, foreign) {
+            (Some(unsigned), _) => Resumed::Unsigned(Box::new(unsigned)),
+            (None, Some(foreign)) => Resumed::OtherPayer(Box::new(foreign)),
+            (None, None) if in_flight => Resumed::InFlight,
+            (None, None) => Resumed::Nothing,
+        }
+    }
+
+    fn is_open(&self, stored: &Purchase) -> bool {
+        stored.fingerprint == self.fingerprint
             && stored.origin == self.origin
-            && stored.tag == self.tag
-            && stored.agent == self.agent;
-        let can_be_presented =
-            stored.is_undelivered() && stored.payload.is_some() && stored.expires_at > self.now;
-        let is_within = |max: &Amount| {
-            let unit = Unit::of_amount(max, false);
-            let charge = stored.charge(Moment::CountsAt);
-            charge
-                .and_then(|charge| unit.measure(&charge))
-                .is_some_and(|units| units <= max.units())
-        };
-        (is_same
-            && can_be_presented
-            && self.max.as_ref().is_none_or(is_within)
-            && stored.presenter_lease_until <= self.now)
-            .then(|| Purchase {
-                presenter_lease_until: self.until,
-                updated_at: self.now,
-                ..stored.clone()
-            })
+            && stored.is_undelivered()
+            && stored.expires_at > self.now
+    }
+
+    /// Returns the purchase with a new presenter lease.
+    pub(super) fn leased(&self, stored: &Purchase) -> Purchase {
+        Purchase {
+            presenter_lease_until: self.until,
+            updated_at: self.now,
+            ..stored.clone()
+        }
     }
 }

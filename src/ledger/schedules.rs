@@ -6,7 +6,7 @@ use shuttle::future::block_on;
 use shuttle::thread;
 
 use super::conformance::{NOW, at, lifetime, order, signed_under, wish};
-use super::{Ledger, Reserved, Resumption, Terms};
+use super::{Ledger, Reserved, Resumed, Resumption, Terms};
 
 const LEASE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 2000;
@@ -89,13 +89,10 @@ fn an_unresolved_purchase_is_resumed_by_one() {
                         payer,
                         fingerprint,
                         origin,
-                        tag: None,
-                        agent: None,
-                        max: None,
                         now,
                         until,
                     };
-                    block_on(ledger.resume(&wanted)).unwrap().is_some()
+                    matches!(block_on(ledger.resume(&wanted)).unwrap(), Resumed::Again(_))
                 })
             })
             .collect();

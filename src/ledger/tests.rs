@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, U256};
 
-use super::conformance::{NOW, at, hold, order, settled, signed};
+use super::conformance::{NOW, at, given_up, hold, order, settled, signed};
 use super::*;
 
 fn memory() -> Ledger {
@@ -55,7 +55,7 @@ async fn a_url_is_used_when_the_ledger_is_first_read() {
 }
 
 #[tokio::test]
-async fn an_id_of_two_payers_is_ambiguous() {
+async fn an_id_of_two_payers_who_bought_nothing_is_ambiguous() {
     let ledger = memory();
     let mine = hold(&ledger, order("order", 10), NOW).await;
     let found = ledger.purchase_by_id(&mine.id).await.unwrap();
@@ -64,7 +64,15 @@ async fn an_id_of_two_payers_is_ambiguous() {
         payer: Address::repeat_byte(0xEE),
         ..order("order", 10)
     };
-    hold(&ledger, other, NOW).await;
+    let free = |key: PurchaseKey| {
+        let ledger = ledger.clone();
+        async move { ledger.record(&key, &given_up(), at(NOW)).await.unwrap() }
+    };
+    free(mine.clone()).await;
+    let other = hold(&ledger, other, NOW).await;
+    let found = ledger.purchase_by_id(&mine.id).await.unwrap();
+    assert_eq!(found.unwrap().key(), other, "the one that counts");
+    free(other).await;
     let answer = ledger.purchase_by_id(&mine.id).await;
     assert!(
         matches!(&answer, Err(LedgerError::AmbiguousPurchase(id)) if *id == mine.id),

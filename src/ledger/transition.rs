@@ -6,10 +6,10 @@ use alloy::primitives::B256;
 use secrecy::SecretString;
 
 use super::{LedgerError, Purchase, Refund, SellerAnswer, State};
-use crate::clock::Timestamp;
+use crate::clock::{CLOCK_BOUND, Timestamp};
 
-/// The time after `validBefore` during which bursar still expects an authorization to settle. Block
-/// times on a chain differ from the clock of this machine.
+/// The time after `validBefore` before which bursar believes no proof of expiry. Block times on a
+/// chain differ from the clock of this machine.
 const CHAIN_CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// A change of a purchase that the ledger records.
@@ -216,10 +216,12 @@ impl Purchase {
             ) if self.is_unproven()
                 && self.nonce == *nonce
                 && self.valid_before == *valid_before
-                && (*cancelled || self.expires_at <= now) =>
+                && (*cancelled || self.counts_at.after(CHAIN_CLOCK_MARGIN) <= now) =>
             {
                 self.state = ReleasedByProof;
                 self.proof = Some(proof.clone());
+                // It is never presented again.
+                self.payload = None;
                 self.presenter_lease_until = now;
             }
             (Transition::Refunded(refund), Signed | Rejected | Unresolved | Settled) => {
@@ -296,7 +298,7 @@ impl Purchase {
             .map_or(valid_before, |earlier| earlier.max(valid_before));
         self.valid_before = Some(valid_before);
         self.counts_at = Timestamp::from_secs(valid_before).max(self.lease_until);
-        self.expires_at = self.counts_at.after(CHAIN_CLOCK_MARGIN);
+        self.expires_at = self.counts_at.after(CLOCK_BOUND);
     }
 }
 
@@ -388,8 +390,8 @@ mod tests {
             )
             .unwrap();
         assert!(purchase.counts(Timestamp::MAX));
-        assert!(purchase.is_outstanding(Timestamp::from_secs(1159)));
-        assert!(!purchase.is_outstanding(Timestamp::from_secs(1160)));
+        assert!(purchase.is_outstanding(Timestamp::from_secs(1699)));
+        assert!(!purchase.is_outstanding(Timestamp::from_secs(1700)));
     }
 
     #[test]

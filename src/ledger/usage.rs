@@ -1,7 +1,21 @@
 //! Purchases as limits see them.
 
 use super::{Freeze, Purchase, State};
+use crate::clock::Timestamp;
 use crate::limit::{Charge, Chargeable, Denial, Moment, PaymentView};
+
+/// The calls with an API key that a count includes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls<'a> {
+    /// The name of the key.
+    pub(crate) credential: &'a str,
+    /// Made at or after this time.
+    pub(crate) since: Timestamp,
+    /// With a lower number in the ledger.
+    pub(crate) before: u64,
+    /// Counting ends at this number.
+    pub(crate) most: u64,
+}
 
 impl Chargeable for Purchase {
     fn payment(&self) -> PaymentView<'_> {

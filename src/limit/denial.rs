@@ -211,6 +211,8 @@ pub enum Rule {
     Asset,
     /// The token has no dollar value, and the policy has no limit in its own units.
     UnpricedAsset,
+    /// No limit of the policy holds the payment, and the policy is not [`unlimited`](crate::Policy::unlimited).
+    Unlimited,
     /// The requests that may be paid for.
     Permission,
     /// The hosts that may be paid.
@@ -253,6 +255,7 @@ impl Rule {
             Self::Network => "network",
             Self::Asset => "asset",
             Self::UnpricedAsset => "unpriced_asset",
+            Self::Unlimited => "unlimited",
             Self::Permission => "permission",
             Self::Host => "host",
             Self::Payee => "payee",

@@ -65,6 +65,14 @@ impl LimitKind {
         std::mem::discriminant(self) == std::mem::discriminant(default) && measures_dollars
     }
 
+    /// Whether this limits a sum over time.
+    pub(crate) const fn is_total(&self) -> bool {
+        matches!(
+            self,
+            Self::Rolling(..) | Self::Calendar(..) | Self::Lifetime(_)
+        )
+    }
+
     /// Returns the maximum, if it is an amount.
     pub(crate) const fn amount(&self) -> Option<&Amount> {
         match self {

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::money::Asset;
 use crate::money::Network;
 use crate::origin::{HostPattern, Origin};
+use crate::path;
 
 /// The payments that a limit adds up.
 ///
@@ -30,7 +31,8 @@ pub enum Scope {
     Global,
     /// Payments to one origin.
     Origin(Origin),
-    /// Payments for one path of an origin, with any query. The path of an MCP tool is its URL, `/mcp://tool/NAME`.
+    /// Payments for one path of an origin and everything below it, in any spelling and with any query. The path has small
+    /// letters. The path of an MCP tool is its URL, `/mcp://tool/NAME`, as it is.
     Resource(Origin, String),
     /// Payments to the hosts that match a pattern.
     Host(HostPattern),
@@ -54,7 +56,7 @@ pub enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PaymentView<'a> {
     pub(crate) origin: &'a Origin,
-    /// The path of the URL, without the query.
+    /// The path of the URL in the spelling of [`path::resource`], without the query.
     pub(crate) path: &'a str,
     pub(crate) network: Network,
     pub(crate) asset: Address,
@@ -78,7 +80,14 @@ impl Scope {
             .iter()
             .filter_map(|kind| kind.scope_of(payment));
         let hosts = HostPattern::all_matching(payment.origin.host()).map(Self::Host);
-        simple.chain(hosts).filter(Self::is_stable).collect()
+        let resources = path::all_around(payment.path)
+            .into_iter()
+            .map(|path| Self::Resource(payment.origin.clone(), path));
+        simple
+            .chain(hosts)
+            .chain(resources)
+            .filter(Self::is_stable)
+            .collect()
     }
 
     /// Whether the payment belongs to the scope.
@@ -86,7 +95,9 @@ impl Scope {
         match self {
             Self::Global => true,
             Self::Origin(origin) => origin == payment.origin,
-            Self::Resource(origin, path) => origin == payment.origin && path == payment.path,
+            Self::Resource(origin, path) => {
+                origin == payment.origin && path::is_within(path, payment.path)
+            }
             Self::Host(pattern) => pattern.matches(payment.origin.host()),
             Self::Domain(domain) => domain == payment.origin.registrable_domain(),
             Self::Payee(payee) => *payee == payment.payee,
@@ -164,12 +175,12 @@ impl Serialize for Scope {
 
 /// A kind of scope, such as "origin" without saying which one. A payment belongs to at most one scope of a kind.
 ///
-/// Host patterns overlap, so each pattern is a kind of its own.
+/// Host patterns and resources overlap, so each of them is a kind of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ScopeKind {
     Global,
     Origin,
-    Resource,
+    Resource(Origin, String),
     Host(HostPattern),
     Domain,
     Payee,
@@ -181,12 +192,11 @@ pub(crate) enum ScopeKind {
 }
 
 impl ScopeKind {
-    /// All kinds except hosts.
+    /// All kinds except hosts and resources.
     #[cfg(feature = "sqlite")]
-    const SIMPLE: [Self; 10] = [
+    const SIMPLE: [Self; 9] = [
         Self::Global,
         Self::Origin,
-        Self::Resource,
         Self::Domain,
         Self::Payee,
         Self::Asset,
@@ -201,7 +211,7 @@ impl ScopeKind {
         match scope {
             Scope::Global => Self::Global,
             Scope::Origin(_) => Self::Origin,
-            Scope::Resource(..) => Self::Resource,
+            Scope::Resource(origin, path) => Self::Resource(origin.clone(), path.clone()),
             Scope::Host(pattern) => Self::Host(pattern.clone()),
             Scope::Domain(_) => Self::Domain,
             Scope::Payee(_) => Self::Payee,
@@ -218,7 +228,9 @@ impl ScopeKind {
         match self {
             Self::Global => matches!(scope, Scope::Global),
             Self::Origin => matches!(scope, Scope::Origin(_)),
-            Self::Resource => matches!(scope, Scope::Resource(..)),
+            Self::Resource(origin, path) => {
+                matches!(scope, Scope::Resource(other, below) if (other, below) == (origin, path))
+            }
             Self::Host(pattern) => matches!(scope, Scope::Host(other) if other == pattern),
             Self::Domain => matches!(scope, Scope::Domain(_)),
             Self::Payee => matches!(scope, Scope::Payee(_)),
@@ -236,7 +248,8 @@ impl ScopeKind {
         Some(match self {
             Self::Global => Scope::Global,
             Self::Origin => Scope::Origin(origin.clone()),
-            Self::Resource => Scope::Resource(origin.clone(), payment.path.to_owned()),
+            Self::Resource(seller, path) => Some(Scope::Resource(seller.clone(), path.clone()))
+                .filter(|scope| scope.covers(payment))?,
             Self::Host(pattern) if pattern.matches(origin.host()) => Scope::Host(pattern.clone()),
             Self::Host(_) => return None,
             Self::Domain => Scope::Domain(origin.registrable_domain().to_owned()),

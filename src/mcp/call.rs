@@ -162,7 +162,8 @@ impl ToolCall {
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let deadline = self.deadline();
         let beneath = Beneath::new(self.options.clone(), false);
-        let sent = self.pay(deadline, &beneath).await;
+        let paying = Box::pin(self.pay(deadline, &beneath));
+        let sent = text::guarding(self.tools.server.endpoint(), paying).await;
         sent.map_err(|error| beneath.fail(error))
     }
 
@@ -206,6 +207,10 @@ impl ToolCall {
     /// # Errors
     /// When the server cannot be reached, its terms cannot be read, or the ledger cannot be read.
     pub async fn quote(self) -> Result<PriceOutcome<ToolAnswer>, Error> {
+        text::guarding(self.tools.server.endpoint(), Box::pin(self.ask_price())).await
+    }
+
+    async fn ask_price(&self) -> Result<PriceOutcome<ToolAnswer>, Error> {
         let deadline = self.deadline();
         let beneath = Beneath::new(self.options.clone(), true);
         let request = self.purchase_request(&deadline)?;
@@ -429,7 +434,7 @@ impl Transport for PaidToolCall<'_> {
 }
 
 /// The error of a call without an answer. An error of bursar's own client says more than rmcp's.
-fn failed(error: ServiceError) -> Error {
+pub(super) fn failed(error: ServiceError) -> Error {
     if let Some(inner) = super::error(&error) {
         return inner;
     }

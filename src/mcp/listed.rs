@@ -1,14 +1,102 @@
 //! Prices in a server's list of tools.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::io;
 
-use rmcp::model::Tool;
+use rmcp::model::{PaginatedRequestParams, Tool};
+use rmcp::service::ServiceError;
 use serde_json::{Value, json};
 
-use super::unpaid;
+use super::call::failed;
+use super::{ANSWER_TIMEOUT, PaidTools, unpaid};
+use crate::error::{Error, ErrorKind};
 use crate::money::{AssetRegistry, Usd};
 use crate::policy::PriceCheck;
 use crate::x402::PaymentRequired;
+
+/// The most pages, tools and bytes of a list of tools.
+const PAGES: usize = 100;
+const TOOLS: usize = 5000;
+const BYTES: usize = 8 * 1024 * 1024;
+
+impl PaidTools {
+    /// Returns the tools that the server lists, from all pages of its list.
+    ///
+    /// A list has at most 100 pages, 5,000 tools and 8 MiB. It must be complete within the time of
+    /// [`timeout`](Self::timeout), otherwise of [`answer_timeout`](Self::answer_timeout), otherwise 60 seconds.
+    ///
+    /// # Errors
+    /// Returns [`ErrorKind::Malformed`] if the list is longer or comes to a page again, [`ErrorKind::Timeout`] if it takes
+    /// longer, [`ErrorKind::Rpc`] for the server's own error, and the error of the transport.
+    pub async fn list_tools(&self) -> Result<Vec<Tool>, Error> {
+        let limit = self
+            .timeout
+            .or(self.answer_timeout)
+            .unwrap_or(ANSWER_TIMEOUT);
+        let listed = tokio::time::timeout(limit, self.all_pages()).await;
+        listed.unwrap_or_else(|_| {
+            let message = format!(
+                "the list of tools takes longer than {} s",
+                limit.as_secs_f32()
+            );
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
+    }
+
+    async fn all_pages(&self) -> Result<Vec<Tool>, Error> {
+        let too_long = |most: String| {
+            let message = format!("the server lists more than {most}");
+            Error::new(ErrorKind::Malformed, message)
+        };
+        let (mut tools, mut size) = (Vec::new(), Size::default());
+        let (mut cursor, mut seen) = (None, HashSet::new());
+        for _ in 0..PAGES {
+            let asked = PaginatedRequestParams::default().with_cursor(cursor);
+            let page = self.peer.list_tools(Some(asked)).await;
+            let page = page.map_err(|error| match error {
+                ServiceError::McpError(error) => Error::new(ErrorKind::Rpc, unpaid::words(&error)),
+                error => failed(error),
+            })?;
+            tools.extend(page.tools);
+            if tools.len() > TOOLS {
+                return Err(too_long(format!("{TOOLS} tools")));
+            }
+            let new = tools.get(size.tools..).unwrap_or_default();
+            if serde_json::to_writer(&mut size, new).is_err() || size.bytes > BYTES {
+                return Err(too_long(format!("{BYTES} bytes of tools")));
+            }
+            size.tools = tools.len();
+            let Some(next) = page.next_cursor else {
+                return Ok(tools);
+            };
+            if !seen.insert(next.clone()) {
+                let message = "the server's list of tools comes to the same page again";
+                return Err(Error::new(ErrorKind::Malformed, message));
+            }
+            cursor = Some(next);
+        }
+        Err(too_long(format!("{PAGES} pages of tools")))
+    }
+}
+
+/// The number of the tools and of their bytes so far.
+#[derive(Default)]
+struct Size {
+    tools: usize,
+    bytes: usize,
+}
+
+impl io::Write for Size {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.bytes = self.bytes.saturating_add(part.len());
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The price of a tool in the server's list. It is advertising: the server names the real price when you call the tool.
 ///

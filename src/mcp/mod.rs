@@ -118,6 +118,9 @@ pub struct PaidTools {
 
 impl PaidTools {
     /// Returns the tools behind `peer`, an initialized `rmcp` client. The policy and the ledger know the server as `server`.
+    ///
+    /// Take the payer from [`Client::payer`](crate::Client::payer). It knows the hosts whose API key says
+    /// [`NeverPay`](crate::credential::Preference::NeverPay).
     #[must_use]
     pub fn new(peer: Peer<RoleClient>, payer: Payer, server: Server) -> Self {
         Self {

@@ -14,10 +14,15 @@ use super::beneath::Beneath;
 /// As `Peer::call_tool` does, it tells the server to stop if the caller stops waiting.
 pub(super) async fn call_tool(
     peer: &Peer<RoleClient>,
-    params: CallToolRequestParams,
+    mut params: CallToolRequestParams,
     beneath: Beneath,
 ) -> Result<CallToolResult, ServiceError> {
+    let meta = params.meta.take();
     let mut request = CallToolRequest::new(params);
+    // `rmcp` logs parameters, and a payment is among them. It sends the metadata of the extensions, and does not log it.
+    if let Some(meta) = meta {
+        request.extensions.insert(meta);
+    }
     request.extensions.insert(beneath);
     let request = ClientRequest::CallToolRequest(request);
     let sent = peer.send_request_with_option(request, PeerRequestOptions::no_options());

@@ -66,6 +66,11 @@ impl Server {
         &self.origin
     }
 
+    /// Returns the URL of the endpoint. Its query may hold a key.
+    pub(super) const fn endpoint(&self) -> &Url {
+        &self.base
+    }
+
     /// Returns a call of a tool as a request to be paid for.
     pub(super) fn purchase_request(
         &self,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use alloy::primitives::B256;
 use bytes::Bytes;
@@ -36,12 +37,14 @@ use crate::request::{PurchaseOptions, PurchaseRequest, TOOL_CALL};
 
 /// The longest message, as a body or as an event.
 const LONGEST: usize = 4 * 1024 * 1024;
+/// The most bytes of all events in the answer to one message.
+const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 /// The longest excerpt of an error body that is not a message.
 const EXCERPT: usize = 1024;
 /// The largest number of purchases that wait for their call in a new session.
 const MOST_LOST: usize = 64;
 /// How long such a purchase waits: no longer than a payment is valid.
-const KEPT_LOST: std::time::Duration = std::time::Duration::from_secs(600);
+const KEPT_LOST: Duration = Duration::from_secs(600);
 const BOTH: &str = "application/json, text/event-stream";
 
 /// Returns an `rmcp` transport to the endpoint, whose requests `client` sends and pays for.
@@ -241,7 +244,19 @@ impl StreamableHttpClient for HttpClient {
         if let (Some(beneath), Some(record)) = (&beneath, &record) {
             beneath.add(record.clone());
         }
-        let read = read_post(response, waits, attached).await;
+        let own = response.extensions().get().cloned();
+        // The answer to a call of `PaidTools` ends with that call.
+        let limit = match &beneath {
+            Some(_) => Duration::MAX,
+            None => super::ANSWER_TIMEOUT,
+        };
+        let reading = read_post(response, waits, attached);
+        let reading = Box::pin(tokio::time::timeout(limit, reading));
+        let read = crate::text::guarding_again(own, reading).await;
+        let read = read.unwrap_or_else(|_| {
+            let message = format!("the answer is not complete after {} s", limit.as_secs());
+            Err(client(Error::new(ErrorKind::Timeout, message)))
+        });
         if let (Err(StreamableHttpError::SessionExpired), Some(record)) = (&read, &record)
             && let Some(call) = call()
         {
@@ -298,7 +313,8 @@ impl StreamableHttpClient for HttpClient {
                 &response,
             )));
         }
-        Ok(events(response))
+        // Notifications may come as long as the session lasts.
+        Ok(events(response, usize::MAX))
     }
 }
 
@@ -323,7 +339,10 @@ async fn read_post(
         .and_then(|id| id.to_str().ok())
         .map(ToOwned::to_owned);
     if status.is_success() && is_type(&response, EVENT_STREAM_MIME_TYPE) {
-        return Ok(StreamableHttpPostResponse::Sse(events(response), session));
+        return Ok(StreamableHttpPostResponse::Sse(
+            events(response, LONGEST_ANSWER),
+            session,
+        ));
     }
     let json = is_type(&response, JSON_MIME_TYPE);
     if !status.is_success() {
@@ -464,11 +483,12 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-fn events(response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
+fn events(response: Response, left: usize) -> BoxStream<'static, Result<Sse, SseError>> {
     let record = crate::http::record(&response).cloned();
     let bounded = Bounded {
         record,
         bytes: Box::pin(response.bytes_stream()),
+        left,
         event: 0,
         last: 0,
     };
@@ -480,6 +500,8 @@ struct Bounded<S> {
     /// The payment of the response, for the errors of the stream.
     record: Option<PaymentRecord>,
     bytes: Pin<Box<S>>,
+    /// The bytes that may still come.
+    left: usize,
     /// The bytes of the present event.
     event: usize,
     /// The byte before. An empty line ends an event.
@@ -510,17 +532,17 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Stream for Bounded<S> {
                     };
                     self.last = *byte;
                 }
-                let long = || {
-                    Error::new(
-                        ErrorKind::Malformed,
-                        format!("an event is longer than {LONGEST} bytes"),
-                    )
+                let left = self.left.checked_sub(chunk.len());
+                self.left = left.unwrap_or(0);
+                let message = match left {
+                    _ if self.event > LONGEST => format!("an event is longer than {LONGEST} bytes"),
+                    None => {
+                        format!("the events of an answer are longer than {LONGEST_ANSWER} bytes")
+                    }
+                    Some(_) => return Poll::Ready(Some(Ok(chunk))),
                 };
-                Some(if self.event > LONGEST {
-                    Err(attributed(long(), &self.record))
-                } else {
-                    Ok(chunk)
-                })
+                let long = Error::new(ErrorKind::Malformed, message);
+                Some(Err(attributed(long, &self.record)))
             }
         })
     }
@@ -549,7 +571,7 @@ mod tests {
             (error.kind(), error.retry_after(), error.status()),
             (
                 ErrorKind::Transport,
-                Some(std::time::Duration::from_secs(7)),
+                Some(Duration::from_secs(7)),
                 Some(StatusCode::SERVICE_UNAVAILABLE)
             )
         );

@@ -169,9 +169,10 @@ pub(super) fn offered(value: &Value) -> Option<Value> {
 /// whose name the first offer has for its amount.
 fn around(outer: &Value, found: &Value) -> Option<Value> {
     let offers = match found {
-        Value::Array(offers) => offers.clone(),
-        offer => vec![offer.clone()],
+        Value::Array(offers) => offers.as_slice(),
+        offer => std::slice::from_ref(offer),
     };
+    // Before anything is copied: this is tried on every level of a value.
     let first = offers
         .first()
         .filter(|offer| offer.get("scheme").is_some())?;
@@ -186,7 +187,7 @@ fn around(outer: &Value, found: &Value) -> Option<Value> {
     let version = named.cloned().unwrap_or_else(|| number.into());
     let mut terms = Map::from_iter([
         ("x402Version".to_owned(), version),
-        ("accepts".to_owned(), offers.into()),
+        ("accepts".to_owned(), offers.to_vec().into()),
     ]);
     for member in ["error", "resource", "extensions"] {
         if let Some(value) = outer.get(member) {
@@ -212,7 +213,7 @@ pub(super) fn words(error: &ErrorData) -> String {
     let asks = code == CODES[0] || OTHER_CODES.contains(&code);
     format!(
         "the MCP server answered with error {code}: {}{}",
-        text::excerpt(&error.message),
+        text::quoted(&error.message),
         if asks {
             "; it asks for a payment in a form that bursar does not know"
         } else {

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::Credential;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{
-    Filter, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, State, Terms, Transition,
+    Calls, NewPurchase, PurchaseId, PurchaseKey, Reservation, Reserved, Terms, Transition,
 };
 use crate::money::Usd;
 use crate::money::{Asset, TokenAmount};
@@ -88,15 +88,13 @@ impl Payer {
         if plan.is_flat() {
             return Ok(plan.next_call(0));
         }
-        let calls = Filter {
-            since: Some(now.start_of_month()),
-            credential: Some(credential.name().to_owned()),
-            state: Some(State::ApiCall),
-            ..Filter::all()
+        let calls = Calls {
+            credential: credential.name(),
+            since: now.start_of_month(),
+            before: seq,
+            most: plan.last_change(),
         };
-        let calls = self.inner.ledger.purchases(&calls).await?;
-        let before = calls.iter().filter(|call| call.seq < seq).count();
-        Ok(plan.next_call(u64::try_from(before).unwrap_or(u64::MAX)))
+        Ok(plan.next_call(self.inner.ledger.calls(&calls).await?))
     }
 
     /// Records a call before it is made, because it costs as soon as it reaches the seller.
@@ -163,9 +161,11 @@ impl Payer {
             value,
             std::time::Duration::ZERO,
         );
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = Facts {
             now,
+            // The key makes this call, and pays nothing to the seller.
+            never_pay: None,
             ..self.facts_of(request, &quote, &path)
         };
         if let Some(denial) = self.inner.policy.deny_call(&facts) {
@@ -206,7 +206,10 @@ impl Payer {
                 entry.seq,
             )),
             Reserved::Denied(denial) => Err(Error::denied(denial).at(request.url())),
-            Reserved::Known(_) | Reserved::InFlight | Reserved::Mismatch => Err(Error::new(
+            Reserved::Known(_)
+            | Reserved::InFlight
+            | Reserved::Mismatch
+            | Reserved::OtherPayer(_) => Err(Error::new(
                 ErrorKind::Ledger,
                 "the ledger holds a fresh random id already",
             )),

@@ -11,6 +11,7 @@ use tracing::{Instrument, Span};
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
+use super::resume::{Earlier, note_approved, of_other_payer};
 use super::transport::AfterSigning;
 use super::{Payer, Payment};
 use crate::clock::Timestamp;
@@ -20,7 +21,7 @@ use crate::ledger::{
 };
 use crate::limit::LimitCheck;
 use crate::origin::Origin;
-use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
+use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict, never_paid};
 use crate::request::PurchaseRequest;
 use crate::signer::{Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
@@ -78,6 +79,7 @@ impl Payer {
             request.tag_name(),
         ));
         let obtained = Box::pin(self.resume_or_buy(required, request));
+        let obtained = text::guarding(request.url(), obtained);
         self.in_span(request, obtained)
             .await
             .map_err(|error| self.report_denial(request, error).at(request.url()))
@@ -157,14 +159,19 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
         self.signer()?;
+        if let Some(key) = self.never_pays(request.origin()) {
+            let denial = never_paid(request.origin().host(), key);
+            return Err(Error::denied(Box::new(denial)));
+        }
         self.inner.ledger.record_pending().await?;
         if let Some(payment) = self.resume_by_id(request).await? {
             return Ok(payment);
         }
-        if let Some(payment) = self.resume_identical(request).await? {
-            return Ok(payment);
+        match self.resume_identical(request).await? {
+            Earlier::Payment(payment) => Ok(*payment),
+            Earlier::Unsigned(request) => self.buy(required, &request, Terms::First).await,
+            Earlier::Nothing => self.buy(required, request, Terms::First).await,
         }
-        self.buy(required, request, Terms::First).await
     }
 
     async fn buy(
@@ -216,7 +223,7 @@ impl Payer {
 
     /// Takes one offer through policy, approval, ledger and signer.
     async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
-        let path = self.inner.policy.stored_path(order.request.url());
+        let path = self.inner.policy.stored_path(order.request);
         let facts = self.facts(order.required, order.request, quote, &path);
         let denial = self.inner.policy.deny(&facts);
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
@@ -251,19 +258,21 @@ impl Payer {
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
-            other => self.not_reserved(order, other),
+            other => self.not_reserved(order, other).await,
         }
     }
 
     /// A reservation that the ledger did not make.
-    fn not_reserved(&self, order: Order<'_>, reserved: Reserved) -> Result<Attempt, Error> {
+    async fn not_reserved(&self, order: Order<'_>, reserved: Reserved) -> Result<Attempt, Error> {
         let wrong =
             |message: &str| Err(Error::new(ErrorKind::Purchase, message).naming(order.purchase));
         match reserved {
             Reserved::Denied(denial) => Ok(Attempt::Denied(denial)),
             Reserved::Known(purchase) => {
-                Ok(Attempt::Signed(Box::new(self.present_again(*purchase)?)))
+                let payment = self.present_stored(order.request, *purchase).await?;
+                Ok(Attempt::Signed(Box::new(payment)))
             }
+            Reserved::OtherPayer(purchase) => Err(of_other_payer(&purchase)),
             Reserved::Mismatch if order.terms == Terms::Changed => {
                 let message =
                     "the new terms are in another token, and could be paid beside the old ones";
@@ -292,28 +301,49 @@ impl Payer {
                 return Ok(Some(denial));
             }
         }
+        let nonce = ledger::nonce(facts.payer, facts.quote.asset(), order.purchase, 0);
+        let untrusted = Untrusted {
+            description: order.required.description().map(text::excerpt),
+            resource_url: order.required.resource_url().map(text::excerpt),
+        };
+        let question = self.question(facts, why, nonce, untrusted);
+        Ok(self.ask_approver(order.request, &question).await)
+    }
+
+    /// Asks the approver. Returns the denial if it does not approve.
+    pub(super) async fn ask_approver(
+        &self,
+        request: &PurchaseRequest,
+        question: &ApprovalRequest,
+    ) -> Option<Denial> {
         let Some(approver) = &self.inner.approver else {
-            return Ok(Some(Denial::new(
+            let why = &question.why;
+            return Some(Denial::new(
                 Rule::Approval,
                 format!("needs approval ({why}), and the client has no approver"),
-            )));
+            ));
         };
-        let question = self.question(order, facts, why);
         let limit = self.inner.policy.time_to_approve();
-        let limit = order
-            .request
-            .time_left()
-            .map_or(limit, |left| left.min(limit));
-        Ok(match approver.decide(&question, limit).await {
-            Verdict::Approve => None,
+        let limit = request.time_left().map_or(limit, |left| left.min(limit));
+        match approver.decide(question, limit).await {
+            Verdict::Approve => {
+                note_approved(question.nonce, question.amount.units());
+                None
+            }
             Verdict::Deny { reason } => Some(Denial::new(
                 Rule::Approval,
                 format!("not approved: {reason}"),
             )),
-        })
+        }
     }
 
-    fn question(&self, order: Order<'_>, facts: &Facts<'_>, why: String) -> ApprovalRequest {
+    pub(super) fn question(
+        &self,
+        facts: &Facts<'_>,
+        why: String,
+        nonce: B256,
+        untrusted: Untrusted,
+    ) -> ApprovalRequest {
         let quote = facts.quote;
         ApprovalRequest {
             why,
@@ -326,11 +356,8 @@ impl Payer {
             payer: facts.payer,
             payee: quote.pay_to(),
             validity: self.validity(facts.request.origin(), quote),
-            nonce: ledger::nonce(facts.payer, quote.asset(), order.purchase, 0),
-            untrusted: Untrusted {
-                description: order.required.description().map(text::excerpt),
-                resource_url: order.required.resource_url().map(text::excerpt),
-            },
+            nonce,
+            untrusted,
         }
     }
 
@@ -381,6 +408,7 @@ impl Payer {
                 settled: None,
                 delivered: false,
                 settled_early: false,
+                query: text::current(),
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),

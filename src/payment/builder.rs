@@ -1,7 +1,8 @@
 //! Building a payer.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::primitives::Address;
 
@@ -48,6 +49,24 @@ impl fmt::Debug for PayerBuilder {
     }
 }
 
+/// Warns once for each wallet that has two ledgers in the memory of this process. Each of them allows the whole budget,
+/// and a client for each request has no limits at all.
+fn warn_of_second_memory(wallet: Address, number: u64) {
+    const MOST_WALLETS: usize = 256;
+    /// The ledger of each wallet, or `None` after the warning.
+    static LEDGERS: Mutex<BTreeMap<Address, Option<u64>>> = Mutex::new(BTreeMap::new());
+    let mut ledgers = LEDGERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_full = ledgers.len() >= MOST_WALLETS;
+    match ledgers.get_mut(&wallet) {
+        Some(known) if known.is_some_and(|known| known != number) => {
+            *known = None;
+            tracing::warn!(%wallet, "a second ledger in memory for the same wallet: each ledger allows the whole budget again; share one client, one `Ledger`, or a file");
+        }
+        None if !is_full => drop(ledgers.insert(wallet, Some(number))),
+        _ => {}
+    }
+}
+
 impl PayerBuilder {
     /// Sets the signer: the key that pays.
     #[must_use]
@@ -63,7 +82,8 @@ impl PayerBuilder {
         self
     }
 
-    /// Sets the ledger, which records every purchase.
+    /// Sets the ledger, which records every purchase. Limits hold within one ledger: give all payers of a wallet the
+    /// same one.
     #[must_use]
     pub fn ledger(mut self, ledger: Ledger) -> Self {
         self.ledger = Some(ledger);
@@ -164,6 +184,9 @@ impl PayerBuilder {
         })?;
         policy.check()?;
         let address = signer.address();
+        if let Some(number) = ledger.memory_number() {
+            warn_of_second_memory(address, number);
+        }
         Ok(self.assemble(Some(signer), address, policy, ledger))
     }
 
@@ -180,6 +203,7 @@ impl PayerBuilder {
             None => ledger,
         };
         Payer {
+            keys: Arc::from([]),
             inner: Arc::new(Inner {
                 signer,
                 address,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use alloy::primitives::keccak256;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -9,12 +10,14 @@ use crate::text;
 use crate::x402::Quote;
 use crate::x402::{Offer, PaymentRequired};
 
-/// Longest terms that the ledger keeps.
-const LONGEST: usize = 16 * 1024;
+/// Longest terms that the ledger keeps, so that a seller cannot fill the disk.
+const LONGEST: usize = 4 * 1024;
 
-/// Returns the offer and the resource in the seller's own words, unless they are too long or too deep.
+/// Returns the offer and the resource in the seller's own words, unless they are too deep. Of longer ones, it returns
+/// length and hash.
 ///
-/// Queries are cut off URLs: the ledger keeps none, and sellers repeat the query of the request.
+/// Queries are cut off URLs: the ledger keeps none, and sellers repeat the query of the request. It is struck from all
+/// other texts, except from the members that bursar checked.
 pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<String> {
     let offer = required.offers().get(quote.offer()).map(Offer::raw);
     let (offer, resource) = (
@@ -22,24 +25,42 @@ pub(super) fn kept_terms(required: &PaymentRequired, quote: &Quote) -> Option<St
         without_queries(required.raw_resource())?,
     );
     let terms = format!(r#"{{"offer":{offer},"resource":{resource}}}"#);
-    (terms.len() <= LONGEST).then(|| text::without_long_hex(terms))
+    if terms.len() > LONGEST {
+        let (bytes, hash) = (terms.len(), keccak256(terms));
+        return Some(format!(
+            r#"{{"omitted":{{"bytes":{bytes},"keccak256":"{hash}"}}}}"#
+        ));
+    }
+    Some(text::without_long_hex(terms))
 }
+
+/// The members of an offer that bursar checked.
+const CHECKED: [&str; 7] = [
+    "scheme",
+    "network",
+    "amount",
+    "maxAmountRequired",
+    "asset",
+    "payTo",
+    "maxTimeoutSeconds",
+];
 
 fn without_queries(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let json = raw.map_or("null", RawValue::get);
     // A question mark can also be escaped.
-    if !json.contains('?') && !json.contains('\\') {
+    if !json.contains('?') && !json.contains('\\') && text::current().is_none() {
         return Some(json.into());
     }
     let mut value = serde_json::from_str(json).ok()?;
     cut_queries(&mut value);
+    text::strike_json(&mut value, &CHECKED);
     Some(value.to_string().into())
 }
 
 /// Recursion is bounded: serde_json reads no value that is deeper than its limit.
 fn cut_queries(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains("://") => {
+        Value::String(text) if text.contains("://") || !text.contains(' ') => {
             if let Some(query) = text.find('?') {
                 text.truncate(query);
             }

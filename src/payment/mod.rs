@@ -28,7 +28,7 @@ pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;
 pub use payment::{Outcome, Payment};
-pub(crate) use present::{PaidCall, SAME_REQUEST, SignedTerms, present};
+pub(crate) use present::{PaidCall, SignedTerms, present, same_request};
 pub(crate) use reply::ReplyHead;
 #[cfg(feature = "mcp")]
 pub(crate) use reply::retry_after;
@@ -39,10 +39,12 @@ use refusals::Refusals;
 use terms_cache::TermsCache;
 
 use crate::clock::Timestamp;
+use crate::credential::{Credential, Credentials, Preference};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
 use crate::money::AssetRegistry;
+use crate::origin::Origin;
 use crate::policy::{
     AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
 };
@@ -77,6 +79,8 @@ use crate::x402::Quote;
 #[derive(Clone)]
 pub struct Payer {
     inner: Arc<Inner>,
+    /// The API keys of the clients that use this payer. Some of them say that their host is never paid.
+    keys: Arc<[Credentials]>,
 }
 
 struct Inner {
@@ -144,6 +148,21 @@ impl Payer {
         self.inner.ledger.now()
     }
 
+    /// Returns the same payer, which also pays no host whose API key says [`Preference::NeverPay`].
+    pub(crate) fn with_keys(mut self, keys: &Credentials) -> Self {
+        if !keys.is_empty() {
+            self.keys = self.keys.iter().chain([keys]).cloned().collect();
+        }
+        self
+    }
+
+    /// Returns the name of the API key that says that this origin is never paid. Nothing in a request changes that.
+    pub(crate) fn never_pays(&self, origin: &Origin) -> Option<&str> {
+        let mut keys = self.keys.iter().filter_map(|keys| keys.find(origin));
+        let key = keys.find(|key| key.preference() == Preference::NeverPay);
+        key.map(Credential::name)
+    }
+
     fn emit(&self, event: &Event<'_>) {
         self.inner.observer.emit(&Event {
             agent: self.inner.agent.as_deref(),
@@ -205,8 +224,17 @@ impl Payer {
         required: PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<PriceCheck, Error> {
+        let priced = Box::pin(self.price(required, request));
+        crate::text::guarding(request.url(), priced).await
+    }
+
+    async fn price(
+        &self,
+        required: PaymentRequired,
+        request: &PurchaseRequest,
+    ) -> Result<PriceCheck, Error> {
         let mut offers = Vec::with_capacity(required.offers().len());
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         for quote in Quote::read_all(&required, &self.inner.assets) {
             let explanation = match &quote {
                 Ok(quote) => {
@@ -248,7 +276,7 @@ impl Payer {
         let quote = self.inner.policy.asking_quote(&price.into());
         let quote =
             quote.ok_or_else(|| Error::builder("no dollar token is known on the network"))?;
-        let path = self.inner.policy.stored_path(request.url());
+        let path = self.inner.policy.stored_path(request);
         let facts = self.facts_of(request, &quote, &path);
         self.explain_facts(&facts).await
     }
@@ -285,6 +313,7 @@ impl Payer {
             request,
             path,
             agent: self.inner.agent.as_deref(),
+            never_pay: self.never_pays(request.origin()),
             payer: self.address(),
             quote,
             resource_url: None,

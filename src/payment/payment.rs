@@ -1,6 +1,7 @@
 //! A signed payment, from its signature until its outcome is recorded.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -54,6 +55,8 @@ pub struct Payment {
     pub(super) delivered: bool,
     /// Whether this call recorded the receipt before the final answer.
     pub(super) settled_early: bool,
+    /// The query of the request, which no text of the seller may bring back.
+    pub(super) query: Option<Arc<text::OwnQuery>>,
 }
 
 impl fmt::Debug for Payment {
@@ -177,9 +180,12 @@ impl Payment {
         headers: &HeaderMap,
         terms: Option<&PaymentRequired>,
     ) -> Outcome {
-        let head = ReplyHead::http(&self.signed, status, headers);
-        let refusal = head.refusal(terms, None);
-        self.conclude_with(head, refusal.as_ref(), None).await
+        let concluding = async {
+            let head = ReplyHead::http(&self.signed, status, headers);
+            let refusal = head.refusal(terms, None);
+            self.conclude_with(head, refusal.as_ref(), None).await
+        };
+        text::guarding_again(self.query.clone(), Box::pin(concluding)).await
     }
 
     /// Records an answer over any transport: the refusal that it is, if it is one, and the hash of the body of a
@@ -254,11 +260,12 @@ impl Payment {
 
     /// Records that no answer came.
     pub async fn lost(&self, reason: &str) {
-        let lost = Transition::Unresolved {
-            reason: text::excerpt(reason),
-            answer: None,
+        let recording = async {
+            let reason = text::excerpt(reason);
+            let answer = None;
+            self.record(Transition::Unresolved { reason, answer }).await;
         };
-        self.record(lost).await;
+        text::guarding_again(self.query.clone(), Box::pin(recording)).await;
     }
 
     /// Returns the span of one attempt to present the payment, and emits its event.
@@ -303,7 +310,7 @@ fn unproven(claim: Claim, status: StatusCode) -> String {
         Claim::Other(claim) => {
             let reason = claim
                 .reason()
-                .map_or_else(|| "no reason".to_owned(), text::excerpt);
+                .map_or_else(|| "no reason".to_owned(), text::quoted);
             format!("status {status} with a receipt of failure: {reason}")
         }
         Claim::Absent | Claim::Matching(_) => format!("status {status} without a receipt"),

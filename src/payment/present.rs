@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::reply::{Refusal, ReplyHead, Source};
 use super::transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 use super::{Deadline, Outcome, Payer, Payment, RetryPolicy};
-use crate::clock::Timestamp;
+use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::request::PurchaseRequest;
 use crate::text;
@@ -95,6 +95,7 @@ pub(crate) async fn present<T: Transport>(
             }
         };
         let status = head.status;
+        let clocks = head.clock_error(payment.payer().now());
         let outcome = payment
             .conclude_with(head, refusal.as_ref(), body.digest)
             .await;
@@ -113,7 +114,7 @@ pub(crate) async fn present<T: Transport>(
                 continue;
             }
             call.update_cache(&payment, false);
-            let error = refused(&payment, refusal).with_status(status);
+            let error = refused(&payment, refusal, clocks).with_status(status);
             return Err(payment.fail(error).at(call.request.url()));
         }
         let receipt = match outcome {
@@ -305,8 +306,9 @@ async fn while_leased<T>(
 }
 
 /// The error of a payment that the seller refused.
-fn refused(payment: &Payment, refusal: Refusal) -> Error {
-    let words = refusal.reason.as_deref().unwrap_or("no reason given");
+fn refused(payment: &Payment, refusal: Refusal, clocks: Option<String>) -> Error {
+    let words = refusal.reason.as_deref();
+    let words = words.map_or_else(|| "no reason given".to_owned(), text::quoted);
     let kind = if refusal.tried_to_settle() {
         ErrorKind::SettlementFailed
     } else {
@@ -341,14 +343,23 @@ fn refused(payment: &Payment, refusal: Refusal) -> Error {
         ),
         (Failure::Refused, _) => (kind, format!("the seller refused the payment: {words}")),
     };
+    let message = match clocks {
+        Some(clocks) => format!("{message}; {clocks}"),
+        None => message,
+    };
     Error::new(kind, message)
         .and(&again_hint(payment))
         .with_reason(refusal.reason)
 }
 
 /// The way to the goods, and the way to buy again.
-pub(crate) const SAME_REQUEST: &str = "the same request presents this payment again until it expires; \
-    to buy again on purpose, use `allow_duplicate`";
+pub(crate) fn same_request(payment: &SignedPayment) -> String {
+    let until = Timestamp::from_secs(payment.valid_before).after(CLOCK_BOUND);
+    format!(
+        "the same request presents this payment again until {until}, or until `Ledger::reconcile` proves that it did not settle; \
+         to buy again on purpose, use `allow_duplicate`"
+    )
+}
 
 /// The rest of an error's message: whether the payment was taken, and the way to buy again on purpose.
 fn again_hint(payment: &Payment) -> String {
@@ -365,7 +376,7 @@ fn again_hint(payment: &Payment) -> String {
         (None, true) => "the payment was signed earlier, and may have been taken; ".to_owned(),
         (None, false) => String::new(),
     };
-    format!("{taken}{SAME_REQUEST}")
+    format!("{taken}{}", same_request(payment.payment()))
 }
 
 /// A 402 with a receipt that proves the payment. The caller does not receive it, because a client could pay its terms
@@ -373,7 +384,10 @@ fn again_hint(payment: &Payment) -> String {
 fn asks_again(status: StatusCode, words: Option<&str>) -> Error {
     let words = words.map(text::excerpt);
     let message = match &words {
-        Some(words) => format!("the seller took the payment and answered {status}: {words}"),
+        Some(words) => {
+            let words = text::quoted(words);
+            format!("the seller took the payment and answered {status}: {words}")
+        }
         None => format!("the seller took the payment and answered {status} without a reason"),
     };
     Error::new(ErrorKind::Rejected, message)

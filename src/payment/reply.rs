@@ -5,10 +5,13 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, DATE, HeaderName, LINK, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
+use crate::clock::Timestamp;
 use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
 use crate::text;
 use crate::x402::{Claim, Failure, PaymentRequired, SettlementResponse, SignedPayment, WireError};
 
+/// The difference to the seller's clock that is no reason for a refusal.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// Longest link that the ledger keeps.
 const LONGEST_LINK: usize = 2048;
 
@@ -158,6 +161,26 @@ impl ReplyHead {
         })
     }
 
+    /// Describes the difference between the seller's clock and this one, if it can be the reason of a refusal.
+    pub(super) fn clock_error(&self, now: Timestamp) -> Option<String> {
+        let date =
+            jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(self.record.date.as_deref()?);
+        let seller = Timestamp::from_millis(date.ok()?.as_millisecond());
+        let (behind, ahead) = (now.until(seller), seller.until(now));
+        if behind.max(ahead) <= CLOCK_TOLERANCE {
+            return None;
+        }
+        let side = if ahead.is_zero() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        Some(format!(
+            "the clock of this machine is {} s {side} the seller's, which can be the reason: correct it",
+            behind.max(ahead).as_secs()
+        ))
+    }
+
     /// Returns the answer as the ledger keeps it, without its body.
     pub(super) fn record(&self) -> SellerAnswer {
         self.record.clone()
@@ -217,7 +240,8 @@ fn refund_request(headers: &HeaderMap) -> Option<String> {
                 .any(is_refund_request)
                 .then_some(target)
         })?;
-    (target.len() <= LONGEST_LINK).then(|| text::without_long_hex(target.to_owned()))
+    (target.len() <= LONGEST_LINK)
+        .then(|| text::without_long_hex(text::struck(target).into_owned()))
 }
 
 fn is_refund_request(parameter: &str) -> bool {

@@ -1,7 +1,10 @@
 //! Presenting a payment that an earlier call signed.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use alloy::primitives::{B256, U256};
 use http::StatusCode;
 use secrecy::ExposeSecret;
 
@@ -9,13 +12,35 @@ use super::drop_guard::{DropGuard, Stage};
 use super::payment::PRESENTER_LEASE;
 use super::transport::PaymentRecord;
 use super::{Payer, Payment};
+use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::error::{Error, ErrorKind};
-use crate::ledger::{Purchase, PurchaseKey, Resumption, SellerAnswer, State, Transition};
+use crate::ledger::{
+    Filter, Purchase, PurchaseKey, Resumed, Resumption, SellerAnswer, State, Transition,
+};
+use crate::limit::{Denial, LimitCheck, LimitKind};
 use crate::money::TokenAmount;
+use crate::policy::{Facts, Untrusted};
 use crate::request::PurchaseRequest;
 use crate::telemetry::{EventKind, PurchaseEvents};
+use crate::text;
 use crate::x402;
-use crate::x402::{Receipt, SignedPayment};
+use crate::x402::{Quote, Receipt, SignedPayment};
+
+/// How many approvals a process remembers.
+const MOST_APPROVALS: usize = 256;
+/// The nonce and the amount of each authorization that this process had approved. An approval is for one authorization, so
+/// the same bytes are presented again without another question.
+static APPROVED: Mutex<VecDeque<(B256, U256)>> = Mutex::new(VecDeque::new());
+
+/// An earlier purchase of the same request.
+pub(super) enum Earlier {
+    /// There is none, so bursar buys.
+    Nothing,
+    /// This payment is presented again.
+    Payment(Box<Payment>),
+    /// The signer did not answer. The request continues this purchase, so that the same nonce is signed.
+    Unsigned(Box<PurchaseRequest>),
+}
 
 impl Payer {
     /// Records that the body of the answer to a payment broke. An identical request then presents the payment again.
@@ -51,6 +76,7 @@ impl Payer {
     }
 
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.
+    /// Another payer may have signed it.
     pub(super) async fn resume_by_id(
         &self,
         request: &PurchaseRequest,
@@ -68,7 +94,7 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<Option<Payment>, Error> {
         match self.stored(request).await? {
-            Some(purchase) if purchase.path == self.inner.policy.stored_path(request.url()) => self
+            Some(purchase) if purchase.path == self.inner.policy.stored_path(request) => self
                 .resume_stored(request, purchase)
                 .await
                 .map_err(|error| self.report_denial(request, error)),
@@ -76,14 +102,21 @@ impl Payer {
         }
     }
 
-    /// The purchase that the ledger holds under the caller's id.
+    /// The purchase that the ledger holds under the caller's id: the one that counts, or this payer's.
     async fn stored(&self, request: &PurchaseRequest) -> Result<Option<Purchase>, Error> {
         let Some(id) = request.id()?.filter(|_| self.inner.signer.is_some()) else {
             return Ok(None);
         };
-        self.inner.ledger.record_pending().await?;
-        let key = PurchaseKey::new(self.address(), id.clone());
-        Ok(self.inner.ledger.purchase(&key).await?)
+        let with_id = Filter {
+            id: Some(id.clone()),
+            ..Filter::all()
+        };
+        let found = self.inner.ledger.purchases(&with_id).await?;
+        let (now, payer) = (self.now(), self.address());
+        let mine = found
+            .into_iter()
+            .filter(|known| known.counts(now) || known.payer == payer);
+        Ok(mine.max_by_key(|known| known.counts(now)))
     }
 
     async fn resume_stored(
@@ -104,68 +137,83 @@ impl Payer {
             // A signer that did not answer left no payment to present. It is asked again.
             State::Unresolved if purchase.payload.is_none() => Ok(None),
             State::Signed | State::Settled | State::Rejected | State::Unresolved => {
-                self.not_frozen(&purchase).await?;
-                let payment = self.present_again(purchase)?;
-                match payment.renew_lease().await {
-                    Ok(()) => Ok(Some(payment)),
-                    Err(error) => Err(payment.fail(error)),
-                }
+                self.present_stored(request, purchase).await.map(Some)
             }
         }
     }
 
-    /// Returns the payment of an unresolved purchase of an identical request, which is presented again instead of
-    /// buying twice.
+    /// Presents a payment that the ledger holds under the caller's id.
+    pub(super) async fn present_stored(
+        &self,
+        request: &PurchaseRequest,
+        purchase: Purchase,
+    ) -> Result<Payment, Error> {
+        let payment = self.present_again(request, purchase).await?;
+        match payment.renew_lease().await {
+            Ok(()) => Ok(payment),
+            Err(error) => Err(payment.fail(error)),
+        }
+    }
+
+    /// Returns the earlier purchase of an identical request that must be continued, so that bursar does not buy twice.
+    ///
+    /// # Errors
+    /// The policy of today denies its payment, or another payer signed it. Both can still settle.
     pub(super) async fn resume_identical(
         &self,
         request: &PurchaseRequest,
-    ) -> Result<Option<Payment>, Error> {
+    ) -> Result<Earlier, Error> {
         if request.id()?.is_some() || !request.resumes_identical() {
-            return Ok(None);
+            return Ok(Earlier::Nothing);
         }
         let now = self.now();
         let wanted = Resumption {
             payer: self.address(),
             fingerprint: request.fingerprint(),
             origin: request.origin().clone(),
-            tag: request.tag_name().map(ToOwned::to_owned),
-            agent: self.inner.agent.clone(),
-            max: request.price_ceiling().cloned(),
             now,
             until: now.after(PRESENTER_LEASE),
         };
-        let Some(purchase) = self.inner.ledger.resume(&wanted).await? else {
-            return Ok(None);
+        let purchase = match self.inner.ledger.resume(&wanted).await? {
+            Resumed::Nothing => return Ok(Earlier::Nothing),
+            Resumed::InFlight => {
+                tracing::warn!(
+                    origin = %request.origin(),
+                    "an identical request is in flight, and this one pays too; to pay once, wait for the first, or give both one purchase_id"
+                );
+                return Ok(Earlier::Nothing);
+            }
+            Resumed::Unsigned(purchase) => {
+                return Ok(Earlier::Unsigned(Box::new(
+                    request.continuing(&purchase.id),
+                )));
+            }
+            Resumed::OtherPayer(purchase) => return Err(of_other_payer(&purchase)),
+            Resumed::Again(purchase) => *purchase,
         };
-        if let Err(frozen) = self.not_frozen(&purchase).await {
-            // The purchase keeps its state, and no call is presenting it.
-            let released = Transition::Presented { until: now };
-            let ledger = &self.inner.ledger;
-            ledger
-                .record(&purchase.key(), &released, now)
-                .await
-                .map_err(|error| Error::from(error).of_purchase(&purchase))?;
-            return Err(frozen);
-        }
-        self.present_again(purchase).map(Some)
-    }
-
-    /// A freeze also holds for payments that were signed before.
-    async fn not_frozen(&self, purchase: &Purchase) -> Result<(), Error> {
-        match self.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(denial)) => Err(Error::denied(Box::new(denial)).of_purchase(purchase)),
-            Err(error) => Err(error.of_purchase(purchase)),
+        let key = purchase.key();
+        match self.present_again(request, purchase).await {
+            Ok(payment) => Ok(Earlier::Payment(Box::new(payment))),
+            Err(denied) => {
+                // The purchase keeps its state, and no call is presenting it.
+                let released = Transition::Presented { until: now };
+                let ledger = &self.inner.ledger;
+                ledger.record_or_keep(&key, released).await;
+                Err(denied)
+            }
         }
     }
 
-    pub(super) fn present_again(&self, purchase: Purchase) -> Result<Payment, Error> {
+    /// Checks a stored payment against the policy of today, and makes it ready to be presented.
+    async fn present_again(
+        &self,
+        request: &PurchaseRequest,
+        purchase: Purchase,
+    ) -> Result<Payment, Error> {
         let unusable =
             |reason: &str| Error::new(ErrorKind::Purchase, reason).of_purchase(&purchase);
         let payload = purchase.payload.clone().ok_or_else(|| {
-            unusable(
-                "the signer may have signed this purchase, but bursar has no signature to present",
-            )
+            unusable("the ledger has no payment to present for this purchase; the signer did not answer, or the chain proved its outcome")
         })?;
         let assets = &self.inner.assets;
         let asset = assets.find(purchase.network, purchase.asset).cloned();
@@ -174,8 +222,26 @@ impl Payer {
         // The ledger holds the largest of the signed amounts. The payment that is presented is the latest.
         let latest = x402::decode_authorization(payload.expose_secret());
         let latest = latest.ok_or_else(|| unusable("the stored payment is damaged"))?;
+        let now = self.now();
+        let left = now.until(Timestamp::from_secs(latest.valid_before));
+        let quote = Quote::imagined(asset.clone(), latest.to, latest.value, left);
+        let facts = Facts {
+            payer: purchase.payer,
+            resource_url: purchase.foreign_resource.as_deref(),
+            ..self.facts_of(request, &quote, &purchase.path)
+        };
+        let denial = self.denied_today(&facts, purchase.nonce).await;
+        if let Some(denial) = denial.map_err(|error| error.of_purchase(&purchase))? {
+            let rest = format!(
+                "the payment was signed earlier and is not presented; it can settle until {}",
+                Timestamp::from_secs(latest.valid_before)
+            );
+            return Err(Error::denied(Box::new(denial))
+                .of_purchase(&purchase)
+                .and(&rest));
+        }
         let amount = TokenAmount::from_units(asset, latest.value);
-        let events = PurchaseEvents::new(&purchase, amount.clone(), self.now());
+        let events = PurchaseEvents::new(&purchase, amount.clone(), now);
         let delivered = !purchase.is_undelivered();
         let key = purchase.key();
         let signed = SignedPayment {
@@ -202,6 +268,66 @@ impl Payer {
             settled,
             delivered,
             settled_early: false,
+            query: text::current(),
         })
     }
+
+    /// Returns the denial of a payment that was signed earlier, by the rules of today.
+    ///
+    /// These are the freezes, all rules that do not need the ledger, the limits on one payment, and approvals. The limits
+    /// over time count the payment already.
+    async fn denied_today(&self, facts: &Facts<'_>, nonce: B256) -> Result<Option<Denial>, Error> {
+        if let Some(denial) = self.frozen_here() {
+            return Ok(Some(denial));
+        }
+        let policy = &self.inner.policy;
+        let mut limits = policy.limit_check(facts).limits;
+        limits.retain(|limit| matches!(limit.kind, LimitKind::PerPayment(_)));
+        let check = LimitCheck {
+            limits,
+            payee: None,
+            price: None,
+            ..policy.limit_check(facts)
+        };
+        let statuses = self.inner.ledger.examine(&check).await?;
+        let denial = statuses.into_iter().find_map(|status| status.denial);
+        if let Some(denial) = denial.or_else(|| policy.deny(facts)) {
+            return Ok(Some(denial));
+        }
+        let is_approved = || approved().contains(&(nonce, facts.quote.value()));
+        match policy.ask(facts).filter(|_| !is_approved()) {
+            None => Ok(None),
+            Some(why) => {
+                let why = format!("{why}; it was signed earlier, and is presented again");
+                let question = self.question(facts, why, nonce, Untrusted::default());
+                Ok(self.ask_approver(facts.request, &question).await)
+            }
+        }
+    }
+}
+
+fn approved() -> MutexGuard<'static, VecDeque<(B256, U256)>> {
+    APPROVED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Remembers that an authorization was approved.
+pub(super) fn note_approved(nonce: B256, value: U256) {
+    let mut approved = approved();
+    if approved.len() >= MOST_APPROVALS {
+        approved.pop_front();
+    }
+    approved.push_back((nonce, value));
+}
+
+/// The error of a purchase that another payer began, and this payer cannot continue.
+pub(super) fn of_other_payer(purchase: &Purchase) -> Error {
+    let payer = purchase.payer;
+    let until = Timestamp::from_secs(purchase.valid_before.unwrap_or(u64::MAX));
+    let message = format!(
+        "the payer {payer} signed for the same purchase, and its payment can settle until {until}; \
+         a payment by this payer would be a second one; use the key of {payer}, or wait until {}, or prove by `Ledger::reconcile` that the first did not settle; \
+         to buy twice on purpose, use `allow_duplicate` and another purchase id",
+        until.after(CLOCK_BOUND)
+    );
+    Error::new(ErrorKind::Purchase, message).of_purchase(purchase)
 }

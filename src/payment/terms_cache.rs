@@ -9,6 +9,7 @@ use url::Url;
 use super::Payer;
 use crate::clock::Timestamp;
 use crate::origin::Origin;
+use crate::path;
 use crate::request::PurchaseRequest;
 use crate::x402::PaymentRequired;
 
@@ -31,7 +32,7 @@ impl Key {
         Self {
             origin: request.origin().clone(),
             method: request.method().clone(),
-            path: request.url().path().to_owned(),
+            path: path::normalized(request.url().path()).into_owned(),
         }
     }
 }

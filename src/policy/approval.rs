@@ -14,6 +14,7 @@ use crate::limit::ShortDuration;
 use crate::money::TokenAmount;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
+use crate::text::{excerpt, quoted, shown_path};
 
 /// Decides about payments that need an approval; see [`Policy::ask_above`](crate::Policy::ask_above).
 ///
@@ -78,20 +79,33 @@ pub struct ApprovalRequest {
     pub untrusted: Untrusted,
 }
 
-/// Writes the question in lines: first the verified facts, then the seller's text in a fence.
+/// Writes the question in lines: first the verified facts, then the seller's text in quotation marks.
+///
+/// Nobody can push the facts out of sight: the whole question has at most 2000 characters, and no text can close its quotation
+/// marks or begin a line. A redirect of the seller can choose the path, so the end of a long one is left out.
 impl fmt::Display for ApprovalRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Pay {} to {}?", self.amount, self.payee)?;
-        writeln!(f, "  for     {} {}{}", self.method, self.origin, self.path)?;
+        let (method, path) = (excerpt(&self.method), shown_path(&self.path));
+        writeln!(
+            f,
+            "Pay {} to {}?",
+            excerpt(&self.amount.to_string()),
+            self.payee
+        )?;
+        writeln!(f, "  for     {method} {}{path}", self.origin)?;
         writeln!(f, "  on      {}", self.network)?;
-        writeln!(f, "  because {}", self.why)?;
+        writeln!(f, "  because {}", excerpt(&self.why))?;
         let Untrusted {
             description,
             resource_url,
         } = &self.untrusted;
         for (label, words) in [("description", description), ("resource", resource_url)] {
             if let Some(words) = words {
-                writeln!(f, "  the seller's words, unverified ({label}): \"{words}\"")?;
+                writeln!(
+                    f,
+                    "  the seller's words, unverified ({label}): {}",
+                    quoted(words)
+                )?;
             }
         }
         Ok(())
@@ -247,7 +261,7 @@ pub struct TerminalApprover;
 static TERMINAL: Mutex<()> = Mutex::new(());
 
 impl TerminalApprover {
-    /// Returns the text of the question: first the verified facts, then the seller's text in a fence.
+    /// Returns the text of the question: first the verified facts, then the seller's text in quotation marks.
     #[must_use]
     pub fn question(request: &ApprovalRequest) -> String {
         format!("{request}Type yes to pay: ")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
+use super::limits::Limits;
 use super::{
     DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
 };
@@ -80,39 +81,13 @@ macro_rules! limit_methods {
         }
     };
 }
+pub(super) use limit_methods;
 
-const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
+pub(super) const fn not_empty(window: Duration) -> Result<Duration, PolicyError> {
     if window.is_zero() {
         Err(PolicyError::EmptyWindow)
     } else {
         Ok(window)
-    }
-}
-
-/// The limits of one scope; see [`Policy::tag_limits`].
-///
-/// ```
-/// use bursar::{Policy, usd};
-///
-/// let policy = Policy::new().tag_limits("research", |tag| tag.per_day(usd!("1")).lifetime(usd!("20")));
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Limits {
-    kinds: Vec<Result<LimitKind, PolicyError>>,
-    asks: Vec<Amount>,
-}
-
-impl Limits {
-    limit_methods!();
-
-    fn limit(mut self, kind: Result<LimitKind, PolicyError>) -> Self {
-        self.kinds.push(kind);
-        self
-    }
-
-    fn asked(mut self, threshold: Amount) -> Self {
-        self.asks.push(threshold);
-        self
     }
 }
 
@@ -187,7 +162,7 @@ macro_rules! setting_methods {
 
         /// Limits how often the same request (method, URL and body) is bought in a rolling window.
         ///
-        /// More purchases look like a loop in the program. The default is 30 per minute.
+        /// More purchases look like a loop in the program. The default is 30 per minute. Only this method changes it.
         #[must_use]
         pub fn loop_guard(mut self, window: Duration, max: u32) -> Self {
             self.settings_mut().repeats = Some((window, max));
@@ -197,7 +172,7 @@ macro_rules! setting_methods {
         /// Stops paying an origin after this number of failures in a rolling window.
         ///
         /// A failure is a payment that is settled or unresolved and was answered by an error status or not
-        /// at all. The default is 3 failures in 10 minutes.
+        /// at all. The default is 3 failures in 10 minutes. Only this method changes it.
         #[must_use]
         pub fn circuit_breaker(mut self, window: Duration, failures: u32) -> Self {
             self.settings_mut().breaker = Some((window, failures));
@@ -317,10 +292,37 @@ impl Policy {
         self
     }
 
-    /// Removes the default limits. Only the limits that you set remain.
+    /// Removes the default limits on amounts and on the number of payments. Set a limit for one payment and one
+    /// over time in their place.
+    ///
+    /// Without these two, [`check`](Self::check) returns [`PolicyError::Unlimited`]. If they are set for some
+    /// scopes only, such as one tag, bursar denies the payments of other scopes. The
+    /// [loop guard](Self::loop_guard) and the [circuit breaker](Self::circuit_breaker) remain; they have settings
+    /// of their own.
+    ///
+    /// ```
+    /// use bursar::policy::PolicyError;
+    /// use bursar::{Policy, usd};
+    ///
+    /// let policy = Policy::new().allow_network("base").without_default_limits();
+    /// assert_eq!(policy.check(), Err(PolicyError::Unlimited));
+    /// policy.per_payment(usd!("1")).per_month(usd!("200")).check()?;
+    /// # Ok::<(), PolicyError>(())
+    /// ```
     #[must_use]
     pub const fn without_default_limits(mut self) -> Self {
         self.defaults = false;
+        self
+    }
+
+    /// Removes the default limits, and allows payments in dollars that no limit holds.
+    ///
+    /// The loop guard and the circuit breaker remain. A token without a dollar value still needs limits in its own
+    /// units.
+    #[must_use]
+    pub const fn unlimited(mut self) -> Self {
+        self.defaults = false;
+        self.unlimited = true;
         self
     }
 
@@ -346,6 +348,10 @@ impl Policy {
     }
 
     /// Sets limits on one resource such as `https://api.example.com/report`, with any query.
+    ///
+    /// The limits also hold for everything below the path, such as `/report/2026`, and for other spellings that a server may
+    /// take for the same path: escapes, capitals, `;parameters` and repeated slashes. bursar pays for no path that hides
+    /// `..` or a control character.
     #[must_use]
     pub fn resource_limits(self, url: &str, limits: impl FnOnce(Limits) -> Limits) -> Self {
         match super::resource(url) {
@@ -471,13 +477,13 @@ impl Policy {
         )
     }
 
-    /// Sets the same limits for each tag.
+    /// Sets the same limits for each tag. They do not hold payments without a tag; set limits on all payments too.
     #[must_use]
     pub fn each_tag(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Tag), limits(Limits::default()))
     }
 
-    /// Sets the same limits for each agent.
+    /// Sets the same limits for each agent. They do not hold clients without an agent.
     #[must_use]
     pub fn each_agent(self, limits: impl FnOnce(Limits) -> Limits) -> Self {
         self.scope(&Selector::Each(ScopeKind::Agent), limits(Limits::default()))
@@ -493,9 +499,15 @@ impl Policy {
     }
 
     /// Freezes all payments while this file exists, or while bursar cannot check whether it exists.
+    ///
+    /// A relative path is meant in the present working directory, also if the program changes it later.
     #[must_use]
     pub fn freeze_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.freeze_switch = Some(path.into());
+        let path = path.into();
+        match std::path::absolute(&path) {
+            Ok(path) => self.freeze_switch = Some(path),
+            Err(_) => return self.mistake(PolicyError::FreezeFile { path }),
+        }
         self
     }
 

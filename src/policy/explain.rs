@@ -106,10 +106,13 @@ impl Explanation {
         let rules = policy
             .judge(facts)
             .into_iter()
+            // This rule is about policies without the default limits.
+            .filter(|(rule, _)| *rule != Rule::Unlimited || !policy.defaults)
             .map(|(rule, denial)| Answer {
                 name: rule.name().to_owned(),
                 rule,
-                detail: None,
+                detail: (rule == Rule::Unlimited && policy.unlimited)
+                    .then(|| "the policy is unlimited".to_owned()),
                 denial,
             });
         let limits = statuses.into_iter().map(Answer::from);
@@ -183,11 +186,12 @@ impl Policy {
         now: Timestamp,
     ) -> Option<Explanation> {
         let quote = self.asking_quote(&price.into())?;
-        let path = self.stored_path(request.url());
+        let path = self.stored_path(request);
         let facts = Facts {
             request,
             path: &path,
             agent,
+            never_pay: None,
             payer: Address::ZERO,
             quote: &quote,
             resource_url: None,

@@ -3,6 +3,7 @@
 pub mod approval;
 mod builder;
 mod explain;
+mod limits;
 mod lists;
 mod permission;
 mod price_check;
@@ -20,6 +21,8 @@ use crate::money::{Asset, AssetRegistry};
 use crate::money::{Network, ParseNetworkError};
 pub(crate) use crate::origin::HostMatch;
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
+use crate::path;
+use crate::request::PurchaseRequest;
 
 pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
 pub(crate) use approval::AnyApprover;
@@ -27,11 +30,12 @@ pub use approval::{
     ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,
     Untrusted, Verdict, approve_fn,
 };
-pub use builder::{HostRules, Limits};
+pub use builder::HostRules;
 pub use explain::{Answer, AskingPrice, Explanation};
+pub use limits::Limits;
 pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
-pub(crate) use rules::Facts;
+pub(crate) use rules::{Facts, never_paid};
 
 /// The default of the longest validity of an authorization.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
@@ -53,7 +57,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// payments. The defaults are $0.10 per payment, $5 per rolling day, $1 of unresolved payments, 60
 /// payments per minute, 30 identical requests per minute, and no more payments to an origin after 3
 /// undelivered payments within 10 minutes. A limit of the same kind on all payments, in dollars,
-/// replaces its default. [`without_default_limits`](Self::without_default_limits) removes all defaults.
+/// replaces its default. [`without_default_limits`](Self::without_default_limits) removes the default limits
+/// on amounts and on the number of payments.
 /// bursar pays on no network until you allow one.
 ///
 /// ```
@@ -80,6 +85,7 @@ pub struct Policy {
     hosts: Vec<(HostMatch, HostSettings)>,
     everywhere: HostSettings,
     defaults: bool,
+    unlimited: bool,
     queries_stored: bool,
     approval_time: Duration,
     refusal_pause: Duration,
@@ -156,6 +162,7 @@ impl Policy {
             hosts: Vec::new(),
             everywhere: HostSettings::default(),
             defaults: true,
+            unlimited: false,
             queries_stored: false,
             approval_time: APPROVAL_TIME,
             refusal_pause: REFUSAL_PAUSE,
@@ -172,7 +179,9 @@ impl Policy {
     /// # Errors
     /// Returns the first mistake of the builder. Also returns an error if no network is allowed, if test
     /// networks and networks with real money are mixed without [`mix_testnets`](Self::mix_testnets), if a
-    /// validity is too short to settle, or if a token of a limit is not registered.
+    /// validity is too short to settle, if a token of a limit is not registered, if the loop guard or the circuit
+    /// breaker has a window of no length, or if there are no default limits, no limit per payment and over time, and
+    /// no [`unlimited`](Self::unlimited).
     pub fn check(&self) -> Result<(), PolicyError> {
         if let Some(error) = self.errors.first() {
             return Err(error.clone());
@@ -180,16 +189,20 @@ impl Policy {
         if self.networks.is_empty() {
             return Err(PolicyError::NoNetwork);
         }
-        let settings = self
-            .hosts
-            .iter()
-            .map(|(_, settings)| settings)
-            .chain([&self.everywhere]);
-        if settings
-            .filter_map(|settings| settings.max_validity)
-            .any(|validity| validity < SHORTEST_VALIDITY)
-        {
-            return Err(PolicyError::Validity);
+        for settings in self.all_settings() {
+            if settings
+                .max_validity
+                .is_some_and(|validity| validity < SHORTEST_VALIDITY)
+            {
+                return Err(PolicyError::Validity);
+            }
+            let mut brakes = [settings.repeats, settings.breaker].into_iter().flatten();
+            if brakes.any(|(window, _)| window.is_zero()) {
+                return Err(PolicyError::EmptyWindow);
+            }
+        }
+        if !self.defaults && !self.unlimited && !rules::limits_both(self.limits.iter()) {
+            return Err(PolicyError::Unlimited);
         }
         self.mixture()
             .or_else(|| self.stranger())
@@ -258,12 +271,12 @@ impl Policy {
             .fold(registry, AssetRegistry::with)
     }
 
-    /// Returns the path of a URL as the ledger stores it, without the query unless the policy stores
+    /// Returns the path of a request as the ledger stores it, without the query unless the policy stores
     /// queries.
-    pub(crate) fn stored_path(&self, url: &Url) -> String {
-        match url.query() {
-            Some(query) if self.queries_stored => format!("{}?{query}", url.path()),
-            _ => url.path().to_owned(),
+    pub(crate) fn stored_path(&self, request: &PurchaseRequest) -> String {
+        match request.url().query() {
+            Some(query) if self.queries_stored => format!("{}?{query}", request.path()),
+            _ => request.path().into_owned(),
         }
     }
 
@@ -272,10 +285,22 @@ impl Policy {
         self.freeze_switch.as_deref()
     }
 
+    /// Returns the directory of the [freeze file](Self::freeze_file).
+    #[must_use]
+    pub fn freeze_directory(&self) -> Option<&Path> {
+        self.freeze_switch()?.parent()
+    }
+
     /// Returns the time that an approver can take.
     #[must_use]
     pub const fn time_to_approve(&self) -> Duration {
         self.approval_time
+    }
+
+    /// Returns whether payments need no limit; see [`unlimited`](Self::unlimited).
+    #[must_use]
+    pub const fn is_unlimited(&self) -> bool {
+        self.unlimited
     }
 
     /// Returns how long bursar signs nothing after refusals that another signature cannot change.
@@ -291,12 +316,13 @@ impl Policy {
 
     /// Returns whether the terms of any origin are remembered.
     pub(crate) fn remembers_terms(&self) -> bool {
-        let mut all = self
-            .hosts
-            .iter()
-            .map(|(_, settings)| settings)
-            .chain([&self.everywhere]);
-        all.any(|settings| settings.remember_terms.is_some())
+        self.all_settings()
+            .any(|settings| settings.remember_terms.is_some())
+    }
+
+    fn all_settings(&self) -> impl Iterator<Item = &HostSettings> {
+        let hosts = self.hosts.iter().map(|(_, settings)| settings);
+        hosts.chain([&self.everywhere])
     }
 
     /// Returns how long the terms of this origin are used for a first request, or `None` if never.
@@ -322,8 +348,11 @@ impl Policy {
 fn resource(text: &str) -> Result<Scope, PolicyError> {
     let origin: Origin = text.parse()?;
     let url: Option<Url> = text.parse().ok();
-    let bare = url.filter(|url| url.query().is_none() && url.fragment().is_none());
-    let path = bare.map(|url| url.path().to_owned());
+    let bare = url.filter(|url| {
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        is_plain && !path::hides_a_step(url.path())
+    });
+    let path = bare.map(|url| path::limited(url.path()));
     let path = path.ok_or_else(|| PolicyError::Resource {
         text: crate::text::excerpt(text),
     })?;
@@ -350,7 +379,7 @@ pub(crate) fn tool_path(name: &str) -> String {
         .add(b'/')
         .add(b'%')
         .add(b'\\');
-    format!("/mcp://tool/{}", utf8_percent_encode(name, OTHER))
+    format!("{}{}", path::TOOL, utf8_percent_encode(name, OTHER))
 }
 
 /// Returns the scope of a registrable domain, in canonical form.
@@ -409,6 +438,18 @@ pub enum PolicyError {
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,
+    /// The policy has no default limits and limits nothing in their place.
+    #[error(
+        "without the default limits, a policy needs a limit for one payment (`per_payment`) and one over time \
+         (such as `per_day` or `lifetime`), or `unlimited`"
+    )]
+    Unlimited,
+    /// The path of a freeze file is empty, or relative to a working directory that cannot be read.
+    #[error("`{}` is not the path of a freeze file; write an absolute path", path.display())]
+    FreezeFile {
+        /// The path given.
+        path: PathBuf,
+    },
     /// An amount in a token that is not in the policy's registry.
     #[error("the policy has an amount of {asset} ({}), which its registry does not hold so; register the token with it", asset.address())]
     Asset {

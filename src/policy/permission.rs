@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::{Denial, HostMatch, Policy, PolicyError, Rule};
+use crate::path::{hides_a_slash, hides_a_step, normalized};
 use crate::request::PurchaseRequest;
 
 /// A set of requests that are allowed: by agent, tag, host, method and path.
@@ -76,8 +77,8 @@ impl Permission {
 
     /// Allows requests to a path such as `/search`, or to a pattern of paths.
     ///
-    /// `*` matches any characters except a slash, and `**` matches any characters. bursar compares paths
-    /// as it sends them. No pattern matches a path that hides a slash (`%2F`, `%5C`).
+    /// `*` matches any characters except a slash, and `**` matches any characters. An escape of a letter, a digit or one
+    /// of `-._~` is the same as the character. No pattern matches a path that hides a slash (`%2F`, `%5C`).
     #[must_use]
     pub fn path(mut self, pattern: &str) -> Self {
         match PathPattern::parse(pattern) {
@@ -106,7 +107,7 @@ impl Permission {
                 || self
                     .paths
                     .iter()
-                    .any(|path| path.matches(request.url().path())))
+                    .any(|path| path.matches(&request.normalized_path())))
     }
 }
 
@@ -150,8 +151,13 @@ impl Policy {
         !self.permissions.is_empty()
     }
 
-    /// Returns the denial of a request that no permission covers.
+    /// Returns the denial of a request that no permission covers, or whose path hides a step to another path.
     pub(crate) fn forbids(&self, request: &PurchaseRequest, agent: Option<&str>) -> Option<Denial> {
+        if !request.is_tool_call() && hides_a_step(request.url().path()) {
+            let message =
+                "the path hides `..` or a control character, and servers disagree about it";
+            return Some(Denial::new(Rule::Permission, message));
+        }
         if self.permissions.is_empty()
             || self
                 .permissions
@@ -168,7 +174,7 @@ impl Policy {
             "no permission of the policy covers {} {}{} ({}, {})",
             request.method(),
             request.origin(),
-            request.url().path(),
+            crate::text::shown_path(request.url().path()),
             by("agent", agent),
             by("tag", request.tag_name()),
         );
@@ -207,6 +213,7 @@ impl PathPattern {
         if !text.starts_with('/') || !plain {
             return None;
         }
+        let text = normalized(text);
         let mut pieces = Vec::with_capacity(text.len());
         let mut bytes = text.bytes().peekable();
         while let Some(byte) = bytes.next() {
@@ -254,11 +261,6 @@ impl PathPattern {
         }
         reached.last() == Some(&true)
     }
-}
-
-fn hides_a_slash(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase();
-    lower.contains("%2f") || lower.contains("%5c")
 }
 
 #[cfg(test)]

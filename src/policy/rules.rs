@@ -46,6 +46,8 @@ pub(crate) struct Facts<'a> {
     /// The path of the URL, as the ledger stores it.
     pub(crate) path: &'a str,
     pub(crate) agent: Option<&'a str>,
+    /// The name of the API key that says that its host is never paid.
+    pub(crate) never_pay: Option<&'a str>,
     pub(crate) payer: Address,
     pub(crate) quote: &'a Quote,
     /// The `resource.url` that the seller claims.
@@ -58,7 +60,10 @@ impl Facts<'_> {
     fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: self.request.origin(),
-            path: self.request.url().path(),
+            path: self
+                .path
+                .split_once('?')
+                .map_or(self.path, |(path, _)| path),
             network: self.quote.network(),
             asset: self.quote.asset().address(),
             payee: self.quote.pay_to(),
@@ -98,7 +103,7 @@ type Refusal = Option<Denial>;
 type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
 
 /// The rules that do not need the ledger, in the order in which they are applied.
-const RULES: [Check; 11] = [
+const RULES: [Check; 12] = [
     (Rule::Permission, |policy, facts| {
         policy.forbids(facts.request, facts.agent)
     }),
@@ -109,6 +114,7 @@ const RULES: [Check; 11] = [
     (Rule::ZeroAmount, |_, facts| not_zero(facts)),
     (Rule::MaxPrice, |_, facts| within_max_price(facts)),
     (Rule::UnpricedAsset, Policy::limited_in_its_unit),
+    (Rule::Unlimited, Policy::limited_in_dollars),
     (Rule::PayeeImpossible, |_, facts| payee_possible(facts)),
     (Rule::Payee, Policy::payee_allowed),
     (Rule::ResourceOrigin, Policy::resource_allowed),
@@ -202,22 +208,22 @@ impl Policy {
         let limits = self
             .effective_limits()
             .filter_map(|limit| limit.for_payment(&payment));
-        let default = |default| self.defaults.then_some(default);
-        let circuit_breaker = self
-            .setting(facts.request.origin(), |settings| settings.breaker)
-            .or(default(CIRCUIT_BREAKER))
-            .map(|(window, max)| Limit {
-                scope: Scope::Origin(facts.request.origin().clone()),
-                kind: LimitKind::CircuitBreaker(window, max),
-            });
-        let loop_guard = self
-            .setting(facts.request.origin(), |settings| settings.repeats)
-            .or(default(LOOP_GUARD))
-            .map(|(window, max)| Limit {
-                scope: Scope::Request(facts.request.fingerprint()),
-                kind: LimitKind::LoopGuard(window, max),
-            });
-        limits.chain(circuit_breaker).chain(loop_guard).collect()
+        let origin = facts.request.origin();
+        let (window, max) = self
+            .setting(origin, |settings| settings.breaker)
+            .unwrap_or(CIRCUIT_BREAKER);
+        let circuit_breaker = Limit {
+            scope: Scope::Origin(origin.clone()),
+            kind: LimitKind::CircuitBreaker(window, max),
+        };
+        let (window, max) = self
+            .setting(origin, |settings| settings.repeats)
+            .unwrap_or(LOOP_GUARD);
+        let loop_guard = Limit {
+            scope: Scope::Request(facts.request.fingerprint()),
+            kind: LimitKind::LoopGuard(window, max),
+        };
+        limits.chain([circuit_breaker, loop_guard]).collect()
     }
 
     /// Returns the limits of the policy, and the defaults that it does not replace.
@@ -269,6 +275,9 @@ impl Policy {
 
     fn host_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.request.origin().host();
+        if let Some(key) = facts.never_pay {
+            return Some(never_paid(host, key));
+        }
         if let Some(pattern) = self
             .lists
             .denied_hosts
@@ -326,29 +335,37 @@ impl Policy {
                 "the amount is above what dollars can count",
             ));
         }
-        let payment = facts.payment();
-        let in_units = |limit: &&Limit<Selector>| {
-            let unit = limit.kind.amount();
-            matches!(unit, Some(Amount::Token(amount)) if amount.asset() == asset)
-                && limit.scope.select(&payment).is_some()
-        };
-        let kinds = || {
-            self.effective_limits()
-                .filter(in_units)
-                .map(|limit| &limit.kind)
-        };
-        let single = kinds().any(|kind| matches!(kind, LimitKind::PerPayment(_)));
-        let total = kinds().any(|kind| {
-            matches!(
-                kind,
-                LimitKind::Rolling(..) | LimitKind::Calendar(..) | LimitKind::Lifetime(_)
-            )
-        });
-        deny_unless(single && total, Rule::UnpricedAsset, || {
+        deny_unless(self.measures(facts, false), Rule::UnpricedAsset, || {
             format!(
                 "{asset} has no dollar value; the policy must limit it in its own units, per payment and over time"
             )
         })
+    }
+
+    /// A token with a dollar value must be limited per payment and over time. The default limits do this for every
+    /// payment; without them, the policy can have limits on some scopes only.
+    fn limited_in_dollars(&self, facts: &Facts<'_>) -> Refusal {
+        if self.defaults || self.unlimited || facts.quote.dollars().is_none() {
+            return None;
+        }
+        deny_unless(self.measures(facts, true), Rule::Unlimited, || {
+            "no limit of the policy holds this payment; set one per payment and one over time, or `unlimited`"
+                .to_owned()
+        })
+    }
+
+    /// Returns whether a limit per payment and one over time hold this payment: in its token, or also in `dollars`.
+    fn measures(&self, facts: &Facts<'_>, dollars: bool) -> bool {
+        let payment = facts.payment();
+        let measuring = |limit: &&Limit<Selector>| {
+            let measures = match limit.kind.amount() {
+                Some(Amount::Token(amount)) => amount.asset() == facts.quote.asset(),
+                Some(Amount::Usd(_)) => dollars,
+                None => false,
+            };
+            measures && limit.scope.select(&payment).is_some()
+        };
+        limits_both(self.effective_limits().filter(measuring))
     }
 
     fn payee_allowed(&self, facts: &Facts<'_>) -> Refusal {
@@ -382,6 +399,23 @@ impl Policy {
         );
         Some(Denial::new(Rule::ResourceOrigin, message))
     }
+}
+
+/// Returns the denial of a payment to a host that has an API key with
+/// [`Preference::NeverPay`](crate::credential::Preference::NeverPay).
+pub(crate) fn never_paid(host: &str, key: &str) -> Denial {
+    let message = format!("host {host} is never paid, because its API key `{key}` says never pay");
+    Denial::new(Rule::Host, message)
+}
+
+/// Returns whether there is a limit per payment, and one over time.
+pub(super) fn limits_both<'a>(limits: impl Iterator<Item = &'a Limit<Selector>>) -> bool {
+    let (mut single, mut total) = (false, false);
+    for Limit { kind, .. } in limits {
+        single |= matches!(kind, LimitKind::PerPayment(_));
+        total |= kind.is_total();
+    }
+    single && total
 }
 
 fn no_userinfo(facts: &Facts<'_>) -> Refusal {

@@ -156,7 +156,7 @@ fn refusal(error: &Error) -> Choice {
 /// The official client's settings in our words. Its defaults are $1 a payment and the tokens of the
 /// registry; it knows no limits over time, so ours are dropped.
 pub(super) fn equivalent_policy(row: &Value) -> Policy {
-    let mut policy = Policy::new().without_default_limits().mix_testnets();
+    let mut policy = Policy::new().unlimited().mix_testnets();
     for network in rows(&row["registeredNetworks"])
         .iter()
         .filter_map(Value::as_str)

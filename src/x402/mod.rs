@@ -61,6 +61,13 @@ impl Version {
     }
 }
 
+/// The error of `serde_json` can quote the seller, so its text is made safe here and not when it is shown.
+impl From<serde_json::Error> for WireError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(crate::text::excerpt(&error.to_string()))
+    }
+}
+
 /// The response header with the terms of version 2.
 pub(crate) const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 pub(crate) const PAYMENT_SIGNATURE: HeaderName = HeaderName::from_static("payment-signature");
@@ -89,8 +96,8 @@ pub enum WireError {
     #[error("the header is neither base64 nor JSON: {0}")]
     Base64(String),
     /// The JSON is not an x402 message.
-    #[error("the JSON is not an x402 message: {}", crate::text::excerpt(&.0.to_string()))]
-    Json(#[from] serde_json::Error),
+    #[error("the JSON is not an x402 message: {0}")]
+    Json(String),
     /// The JSON has no version, so it is not an x402 message.
     #[error("no x402Version{}", if *.single_offer { "; it looks like a single offer" } else { "" })]
     NoVersion {

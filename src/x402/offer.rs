@@ -104,7 +104,7 @@ impl From<WireError> for Unpayable {
     fn from(error: WireError) -> Self {
         match error {
             WireError::Ambiguous(message) => Self::Contradiction(message),
-            WireError::Json(error) => Self::Malformed(excerpt(&error.to_string())),
+            WireError::Json(error) => Self::Malformed(error),
             other => Self::Malformed(other.to_string()),
         }
     }

@@ -15,6 +15,9 @@ use crate::money::checksummed;
 
 /// The length of the longest payment header, in bytes. Many servers, such as Node.js, take 16 KiB of headers in sum.
 pub(super) const MAX_PAYMENT: usize = 15 * 1024;
+/// The length of the longest `resource`, and of the longest `extensions`, that a payment repeats. The ledger keeps each
+/// payment, and a seller could otherwise fill the disk.
+const LONGEST_REPEATED: usize = 4 * 1024;
 /// The length of a payment's JSON without the parts that the seller wrote, at most.
 const OWN_LENGTH: usize = 700;
 
@@ -122,8 +125,8 @@ struct V2<'a> {
 /// Returns the JSON of a payment. It repeats the chosen offer, `resource` and `extensions` as the
 /// seller wrote them.
 ///
-/// It leaves out `resource`, and then `extensions`, where the header would be too long for common servers. It cuts a
-/// description that is too long for Coinbase's facilitator. Sellers compare neither.
+/// It leaves out a long `resource` and long `extensions`, unless an extension is required. It cuts a description that is
+/// too long for Coinbase's facilitator. Sellers compare neither.
 pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
@@ -162,16 +165,22 @@ pub(super) struct Repeated<'a> {
     pub(super) length: usize,
 }
 
-/// Returns as much as fits into a header that common servers take. A header of version 1 repeats nothing.
+/// Returns as much as fits into a header that common servers take. A payment of version 1 repeats nothing.
 pub(super) fn repeated<'a>(required: &'a PaymentRequired, offer: &Offer) -> Repeated<'a> {
     let mut repeated = Repeated {
         resource: required.raw_resource().map(shortened),
         extensions: required.raw_extensions(),
         length: 0,
     };
-    if required.carrier == Carrier::Json || required.version() == Version::V1 {
+    if required.version() == Version::V1 {
         return repeated;
     }
+    repeated.resource = repeated
+        .resource
+        .filter(|resource| resource.get().len() <= LONGEST_REPEATED);
+    repeated.extensions = repeated.extensions.filter(|extensions| {
+        extensions.get().len() <= LONGEST_REPEATED || are_required(extensions)
+    });
     let length = |repeated: &Repeated<'_>| {
         let resource = repeated.resource.as_ref().map_or(0, |raw| raw.get().len());
         let extensions = repeated.extensions.map_or(0, |raw| raw.get().len());

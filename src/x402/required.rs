@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::members::{Members, Text, is_same};
 use super::{Offer, Version, WireError, codec};
+use crate::text;
 
 /// The number of offers that bursar reads. A quote says how many offers it left out.
 const MAX_OFFERS: usize = 256;
@@ -78,6 +79,35 @@ impl PaymentRequired {
     /// Returns an error if the JSON is not a message of version 1 or 2, or if a member occurs twice with different
     /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
+        Self::parse(json).map(Self::without_query)
+    }
+
+    /// Strikes the query of the request from everything that is not an offer. A payment repeats the offer as it is.
+    fn without_query(mut self) -> Self {
+        if text::current().is_none() {
+            return self;
+        }
+        for text in [
+            &mut self.error,
+            &mut self.resource_url,
+            &mut self.description,
+        ] {
+            *text = text.take().map(|text| text::struck(&text).into_owned());
+        }
+        for raw in [&mut self.resource, &mut self.extensions]
+            .into_iter()
+            .flatten()
+        {
+            let struck = serde_json::from_str(raw.get()).ok().and_then(|mut value| {
+                let changed = text::strike_json(&mut value, &[]);
+                changed.then(|| RawValue::from_string(value.to_string()).ok())?
+            });
+            *raw = struck.unwrap_or_else(|| raw.clone());
+        }
+        self
+    }
+
+    fn parse(json: &[u8]) -> Result<Self, WireError> {
         let json = codec::unquoted(json);
         if let Some(required) = Usual::read(&json) {
             return Ok(required);

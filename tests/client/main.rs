@@ -6,6 +6,7 @@ mod protection;
 mod requests;
 mod signing;
 mod terms;
+mod wire;
 
 use bursar::{Client, ClientBuilder};
 use bursar_tests::paywall;

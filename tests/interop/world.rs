@@ -136,13 +136,14 @@ impl World {
 /// facilitator, because it counts its own transactions.
 pub(crate) const SENDER: Address = address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc");
 
-/// Returns a reader that asks the chain by two names of its host. The reader takes them for two endpoints.
+/// Returns a reader that asks the chain's node twice, as if two parties operated it.
 pub(crate) fn reader(world: &World) -> ChainReader {
     let network = Network::from_chain_id(84_532);
-    let other = world.rpc.replace("127.0.0.1", "localhost");
-    ChainReader::new()
-        .endpoint(network, &world.rpc)
-        .unwrap()
-        .endpoint(network, &other)
-        .unwrap()
+    ["one", "another"]
+        .iter()
+        .fold(ChainReader::new(), |reader, operator| {
+            reader
+                .endpoint_operated_by(network, &world.rpc, operator)
+                .unwrap()
+        })
 }

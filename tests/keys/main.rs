@@ -4,6 +4,7 @@
 
 mod failures;
 mod limits;
+mod never_pay;
 mod preference;
 mod secrecy;
 

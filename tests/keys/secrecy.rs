@@ -6,6 +6,8 @@ use bursar::policy::{Permission, Rule};
 use bursar::{Credential, Credentials, ErrorKind, PaymentStatus, usd};
 use bursar_testing::{Paywall, Route};
 use bursar_tests::paywall::{client, client_without_wallet, open, policy, purchases};
+use bursar_tests::scripted::{answer, offer, payment_required, scripted};
+use serde_json::json;
 
 use crate::{bearer, client_with, key, keyed_report, keys, recorded, ways};
 
@@ -158,4 +160,37 @@ async fn a_key_that_cannot_be_sent_costs_nothing_and_is_not_shown() {
     assert!(!format!("{error} {error:?}").contains("s3c"));
     assert_eq!(recorded(&client).await, [(State::Voided, usd!("0.002"))]);
     assert!(seller.requests().is_empty());
+}
+
+/// A seller that refuses a key knows it, and can write it into the terms for a payment in its place.
+#[tokio::test]
+async fn a_key_that_a_seller_repeats_in_its_terms_is_not_kept() {
+    const KEY: &str = "s3cret-KEY-9";
+    let origin = scripted(|request| {
+        let words = format!("the quota of Bearer {KEY} is used, also s3cret%2DKEY-9");
+        let terms = json!({
+            "x402Version": 2, "error": words, "accepts": [offer("")],
+            "resource": { "url": words, "description": words, "mimeType": "" },
+        });
+        match request.is_paid() {
+            true => answer(402, &[], &json!({ "error": words }).to_string()),
+            false => payment_required(&terms),
+        }
+    })
+    .await;
+    let credential = bearer(KEY).prefer(Preference::KeyFirst);
+    let client = client_with(credential).build().unwrap();
+    let error = client
+        .get(format!("{origin}/report"))
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(error.payment_status(), PaymentStatus::MaybePaid);
+    let told = format!(
+        "{error} {error:?} {:?} {:?}",
+        error.reason(),
+        purchases(&client).await
+    );
+    assert!(!told.to_lowercase().contains("key-9"), "{told}");
+    assert!(told.contains("[query]"), "{told}");
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bursar::clock::CLOCK_BOUND;
 use bursar::policy::{Period, Rule};
 use bursar::usd;
 use bursar_tests::clock::{DAY, HOUR, MINUTE, SECOND, at};
@@ -164,8 +165,8 @@ async fn exposure() {
     wallet.hold(&offer("0.04").max_timeout_seconds(120)).await;
 
     let denial = wallet.deny(&offer("0.01")).await;
-    // A minute of validity, and one more for the chain's clock.
-    let expires = start.after(2 * MINUTE);
+    // A minute of validity, and the bound of clocks.
+    let expires = start.after(MINUTE + CLOCK_BOUND);
     refused(
         &denial,
         Rule::Exposure,

@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod brakes;
 mod builder;
 mod explanations;
 mod limits;
@@ -15,13 +16,19 @@ mod properties;
 mod rules;
 mod scopes;
 mod several_limits;
+mod spellings;
 
 use bursar::policy::{Quantity, Rule};
 use bursar::{Denial, Policy, Timestamp};
+use bursar_tests::clock::DAY;
 
-/// Returns a policy that permits Base and has no limits.
+/// Returns a policy that permits Base, has no limits and brakes at nothing.
 fn bare() -> Policy {
-    Policy::new().allow_network("base").without_default_limits()
+    Policy::new()
+        .allow_network("base")
+        .unlimited()
+        .loop_guard(DAY, u32::MAX)
+        .circuit_breaker(DAY, u32::MAX)
 }
 
 /// Checks every field of a denial by a limit. `amounts` are the limit, the used part of it and the asked amount.

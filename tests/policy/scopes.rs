@@ -1,5 +1,6 @@
 //! Each kind of limit in each scope: payments inside the scope count together, payments outside do not count.
 
+use bursar::clock::CLOCK_BOUND;
 use bursar::policy::{HostRules, Limits, Period, Rule};
 use bursar::{Policy, usd};
 use bursar_tests::clock::{HOUR, MINUTE, at};
@@ -93,7 +94,7 @@ impl Kind {
             Self::PerPayment | Self::Lifetime => None,
             Self::Rolling => Some(start.after(HOUR + MINUTE)), // valid for a minute
             Self::Calendar => Some(at("2025-03-11T00:00:00Z")),
-            Self::Exposure => Some(start.after(2 * MINUTE)),
+            Self::Exposure => Some(start.after(MINUTE + CLOCK_BOUND)),
             Self::Payments => Some(start.after(HOUR)),
         };
         assert_eq!(denial.room_returns, room, "{what}");

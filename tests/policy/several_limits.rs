@@ -1,5 +1,6 @@
 //! Limits that hold together, and the default limits.
 
+use bursar::clock::CLOCK_BOUND;
 use bursar::policy::Rule;
 use bursar::{ErrorKind, Policy, usd};
 use bursar_tests::clock::{DAY, HOUR, MINUTE, MONDAY_NOON};
@@ -75,7 +76,7 @@ async fn the_defaults() {
         (denial.rule, denial.limit.unwrap().to_string()),
         (Rule::Exposure, "1.00 USD".to_owned())
     );
-    wallet.advance(2 * MINUTE);
+    wallet.advance(MINUTE + CLOCK_BOUND);
     for number in 0..40 {
         wallet
             .buy(&offer("0.10").url(&format!("https://h.example/{number}")))
@@ -154,7 +155,7 @@ async fn a_default_is_replaced_by_its_kind_on_everything_in_dollars_alone() {
         "0.10 USD"
     );
 
-    let wallet = WalletHarness::new(Policy::new().allow_network("base").without_default_limits());
+    let wallet = WalletHarness::new(Policy::new().allow_network("base").unlimited());
     wallet.hold(&offer("1000000")).await;
 }
 

@@ -1,6 +1,8 @@
 //! Callers that try again in every way: the chain sees one transfer.
 
+mod accidents;
 mod brakes;
+mod growth;
 mod layers;
 mod requests;
 

@@ -2,7 +2,9 @@
 //!
 //! * [`paywall`]: a seller with one report for sale, and a client that buys it.
 //! * [`wallet_harness`]: a wallet under a policy, without a seller and without HTTP.
+//! * [`scripted`]: a seller whose answers a test writes byte by byte.
 //! * [`tool_server`]: an MCP server with paid tools.
+//! * [`endless_tools`]: an MCP server whose lists have no end.
 
 #![expect(
     missing_docs,
@@ -19,8 +21,13 @@
 )]
 
 pub mod clock;
+#[cfg(feature = "mcp")]
+#[expect(clippy::exhaustive_enums, reason = "only tests use it")]
+pub mod endless_tools;
 pub mod imagined_payment;
 pub mod paywall;
+pub mod recorder;
+pub mod scripted;
 pub mod signatures;
 pub mod test_offer;
 pub mod tokens;

@@ -9,3 +9,4 @@ mod terms;
 mod time;
 #[cfg(feature = "mcp")]
 mod tool_calls;
+mod words;

@@ -178,8 +178,9 @@ mod reconcile {
 
         async fn reconcile(&self) -> Reconciled {
             let mut chain = ChainReader::new();
-            for node in &self.nodes {
-                chain = chain.endpoint(NETWORK, node.url().as_str()).unwrap();
+            for (number, node) in self.nodes.iter().enumerate() {
+                let (url, operator) = (node.url().as_str(), number.to_string());
+                chain = chain.endpoint_operated_by(NETWORK, url, &operator).unwrap();
             }
             self.ledger.reconcile(&chain).await.unwrap().remove(0)
         }

@@ -16,7 +16,8 @@ use crate::pieces::{paid, terms};
 pub async fn buy(url: &str, schema: &str, plan: Plan) -> Result<Measured, Failure> {
     let ledger = Ledger::postgres_in(url, schema).await?;
     let policy = Policy::new()
-        .without_default_limits()
+        .unlimited()
+        .loop_guard(Duration::from_secs(3600), u32::MAX)
         .allow_network("base-sepolia");
     let policy = policy.rolling(Duration::from_secs(3600), usd!("1000000"));
     let signer = LocalSigner::from_hex(&KEY.to_owned().into())?;

@@ -24,7 +24,13 @@ Configuration of an MCP client, with the key in the environment:
       }
     }
   }
-With --keystore FILE, set BURSAR_KEYSTORE_PASSWORD instead of the key.
+With --keystore FILE, set BURSAR_KEYSTORE_PASSWORD instead of the key. With
+--key-fd N, the key comes from an inherited file descriptor.
+
+The key:
+  A message of the protocol cannot reach the key. A process of the same user
+  can: it reads this configuration, the keystore and the ledger. If your agent
+  has a shell, run the server as another user (guide, chapter 5).
 
 Tools:
   pay       fetch a URL, and pay if needed and allowed
@@ -56,7 +62,8 @@ Key:
   bursar reads the private key from the environment variable BURSAR_PRIVATE_KEY
   (64 hexadecimal digits), or from the file of --keystore. The password of a
   keystore comes from BURSAR_KEYSTORE_PASSWORD, or bursar asks for it on the
-  terminal. The key is never an argument.
+  terminal. --key-fd N reads the key from an inherited file descriptor instead.
+  The key is never an argument.
 
 Limits without --policy:
   $0.10 for one payment, $5 in any 24 hours, $1 of unresolved payments, 60
@@ -65,8 +72,10 @@ Limits without --policy:
 
   --budget is one limit more, for the sum of everything in the ledger: the
   default limits stay unless you add --no-default-limits. --max-per-payment
-  replaces the limit for one payment. With --no-default-limits, only the limits
-  of --max-per-payment and --budget hold.
+  replaces the limit for one payment. With --no-default-limits, only --budget
+  and --max-per-payment hold; without the latter, the budget also limits one
+  payment. With --unlimited, no limit is needed. The limit on identical requests
+  and the stop after 3 undelivered payments remain in any case.
 
 Limits with --policy:
   All limits of the file hold, and the options can only make it stricter.

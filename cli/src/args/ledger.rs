@@ -29,7 +29,7 @@ pub(crate) struct LedgerShow {
     /// Show purchases since this date (UTC), or since this time in RFC 3339
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
-    /// Show purchases from this host, such as api.example.com
+    /// Show purchases from this host, or from a pattern such as *.example.com
     #[arg(long)]
     pub(crate) host: Option<String>,
     /// Show purchases in this state, such as unresolved
@@ -73,6 +73,27 @@ pub(crate) enum LedgerCommand {
         #[command(flatten)]
         wallet: WalletArgs,
     },
+    /// Copy the ledger to FILE while programs pay; do not copy a ledger with cp
+    ///
+    /// The copy has two files, FILE and FILE-head. You can read it with the other commands. Do not pay from it: each copy
+    /// of a ledger allows the whole budget.
+    Backup {
+        /// The new file, which must not exist
+        file: PathBuf,
+        #[command(flatten)]
+        ledger: LedgerArgs,
+    },
+    /// Make FILE the ledger on purpose, although it is an older copy or its witness is missing
+    ///
+    /// Stop all programs that use the ledger first. The files of the present ledger are renamed to end in .replaced. If FILE
+    /// is the ledger itself, it is accepted as it is. A restored ledger does not know of the purchases after the copy, so
+    /// its limits count too little: freeze it until these payments have expired, and lower the limits.
+    Restore {
+        /// A copy that `bursar ledger backup` made, or the ledger itself
+        file: PathBuf,
+        #[command(flatten)]
+        ledger: LedgerArgs,
+    },
     /// Stop all payments of every program that uses this ledger
     Freeze {
         /// The reason, which every denied payment shows
@@ -91,7 +112,7 @@ pub(crate) enum LedgerCommand {
 pub(crate) struct Reconcile {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
-    /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, two hosts must agree
+    /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, endpoints of two domains must agree
     #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
     pub(crate) rpc: Vec<(Network, String)>,
     /// Release money if one endpoint alone proves it; use this only with your own node

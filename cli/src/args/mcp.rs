@@ -24,7 +24,7 @@ pub(crate) enum McpCommand {
     /// as JSON, and status is null. A tool that returns an error is a failed call.
     #[cfg(feature = "mcp")]
     Call(Box<McpCall>),
-    /// Run an MCP server on standard input and output that pays for an agent; the agent never has the key
+    /// Run an MCP server on standard input and output that pays for an agent; the protocol never shows the key
     #[cfg(feature = "mcp-serve")]
     #[command(
         after_long_help = help::SERVE,
@@ -43,7 +43,7 @@ pub(crate) struct McpServer {
     /// Allow plain http to the loopback addresses of this machine
     #[arg(long)]
     pub(crate) allow_http_loopback: bool,
-    /// Limit the time for each answer of the server
+    /// Limit the time to open the session, to list the tools, and for each other answer of the server
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct McpTools {
     #[command(flatten)]
     pub(crate) server: McpServer,
     /// Ask for each price that the list does not name with a call without arguments; this executes a free tool, and calls no
-    /// tool that says it destroys
+    /// tool that says it destroys, and at most 100 tools
     #[arg(long)]
     pub(crate) ask: bool,
     /// Print one JSON object for each tool

@@ -108,9 +108,12 @@ pub(crate) struct PolicyArgs {
     /// Limit the sum of everything in the ledger, in addition to all other limits
     #[arg(long, value_name = "USD")]
     pub(crate) budget: Option<Usd>,
-    /// Remove the default limits, which hold without --policy; needs --max-per-payment or --budget
+    /// Remove the default limits, which hold without --policy; needs --budget, or --unlimited
     #[arg(long, conflicts_with = "policy")]
     pub(crate) no_default_limits: bool,
+    /// Remove the default limits, and need no other limits; the brakes against loops and failing sellers remain
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) unlimited: bool,
     /// Pay on this network, such as base or eip155:8453; can be repeated
     #[arg(long, value_name = "NAME|CAIP2")]
     pub(crate) network: Vec<Network>,
@@ -122,6 +125,11 @@ pub(crate) struct WalletArgs {
     /// Read the key from an encrypted keystore file instead of BURSAR_PRIVATE_KEY
     #[arg(long, value_name = "FILE")]
     pub(crate) keystore: Option<PathBuf>,
+    /// Read the key from this inherited file descriptor, to its end: 64 hexadecimal digits
+    ///
+    /// With a shell: bursar mcp serve --key-fd 3 3< <(pass show wallet)
+    #[arg(long, value_name = "N", conflicts_with = "keystore", value_parser = clap::value_parser!(u16).range(3..))]
+    pub(crate) key_fd: Option<u16>,
     /// Record purchases under this name of an agent; the policy can limit and permit agents
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<String>,
@@ -135,10 +143,14 @@ pub(crate) struct LedgerArgs {
     ///
     /// A URL such as postgres://user:password@host/database names a PostgreSQL database (feature `postgres`). Without
     /// this option, bursar reads the path or URL from the environment variable BURSAR_LEDGER. Use the variable to keep a
-    /// password off the command line.
+    /// password off the command line. bursar notes the newest purchase of a database in the state directory, and refuses
+    /// a database that lost it. Add bursar_witness=FILE to the URL to note it elsewhere.
     ///
     /// The default is $XDG_STATE_HOME/bursar/ledger.db or ~/.local/state/bursar/ledger.db; on macOS
     /// ~/Library/Application Support/bursar/ledger.db, on Windows %LOCALAPPDATA%\bursar\ledger.db.
     #[arg(long, value_name = "PATH")]
     pub(crate) ledger: Option<PathBuf>,
+    /// Fail if the ledger does not exist yet; use this in jobs, where a mistyped path would begin all limits again
+    #[arg(long)]
+    pub(crate) no_new_ledger: bool,
 }

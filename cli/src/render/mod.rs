@@ -5,6 +5,10 @@ mod page;
 mod table;
 
 use bursar::report::{Group, Report, Sum};
+use bursar::text::visible_lines;
+
+/// The name of the sums of all groups that a report does not list.
+const OTHERS: &str = "(others)";
 
 /// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped.
 pub(crate) fn table(report: &Report, columns: Option<u16>) -> String {
@@ -13,7 +17,7 @@ pub(crate) fn table(report: &Report, columns: Option<u16>) -> String {
 
 /// Returns one HTML page with charts. It loads nothing and runs no script.
 pub(crate) fn html(report: &Report) -> String {
-    page::write(report)
+    visible_lines(&page::write(report)).into_owned()
 }
 
 /// Returns the name of a group for people.

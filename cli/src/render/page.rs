@@ -3,14 +3,16 @@
 
 use bursar::policy::{Amount, LimitStatus, Quantity};
 use bursar::primitives::U256;
-use bursar::report::{Dimension, Group, Report, Section, Sum};
+use bursar::report::{Dimension, Group, Report, Section, Sum, Tally};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
 use super::table::{has_names, quantities, sums, tokens};
-use super::{dollars, name_of};
+use super::{OTHERS, dollars, name_of};
 
 const STYLE: &str = include_str!("page.css");
+/// The most rows of a table. A browser is slow with more, and people do not read them.
+const ROWS: usize = 500;
 /// The steps of a meter.
 const WHOLE: u32 = 1000;
 const SECURITY: &str =
@@ -156,20 +158,34 @@ fn by(section: &Section) -> Markup {
                             th scope="col" class="number" { (head) }
                         }
                     } }
-                    tbody { @for group in groups { (row(name, group)) } }
+                    tbody {
+                        @for group in groups.iter().take(ROWS) {
+                            (row(name, group.name.as_deref().unwrap_or_default(), &name_of(group), &group.tally))
+                        }
+                        @if let Some(others) = &section.others { (row(name, OTHERS, OTHERS, others)) }
+                    }
                 }
             }
+            (more(groups.len()))
         }
     }
 }
 
-fn row(by: &str, group: &Group) -> Markup {
-    let name = format!("{by}/{}", group.name.as_deref().unwrap_or_default());
-    let tally = &group.tally;
+/// Says how many rows of a table are left out.
+fn more(rows: usize) -> Markup {
+    html! {
+        @if rows > ROWS {
+            p { "and " (rows.saturating_sub(ROWS)) " more: see " code { "bursar report --format csv" } "." }
+        }
+    }
+}
+
+fn row(by: &str, key: &str, title: &str, tally: &Tally) -> Markup {
+    let name = format!("{by}/{key}");
     let open = tally.outstanding.count.saturating_add(tally.expired.count);
     html! {
         tr {
-            th scope="row" { (name_of(group)) }
+            th scope="row" { (title) }
             (count_cell(&format!("{name}/spent"), tally.spent.count))
             (money_cell(&format!("{name}/spent"), &tally.spent))
             (count_cell(&format!("{name}/unresolved"), open))
@@ -221,6 +237,8 @@ fn drawn(section: &Section, title: &str) -> Markup {
 }
 
 fn unresolved(report: &Report) -> Markup {
+    let listed = u64::try_from(report.unresolved.len()).unwrap_or(u64::MAX);
+    let open = usize::try_from(listed.saturating_add(report.more_unresolved)).unwrap_or(usize::MAX);
     html! {
         @if !report.unresolved.is_empty() {
             section aria-labelledby="unresolved-heading" {
@@ -231,7 +249,7 @@ fn unresolved(report: &Report) -> Markup {
                         thead { tr { @for head in ["Purchase", "State", "Amount", "Seller", "Reserved", "Validity"] {
                             th scope="col" { (head) }
                         } } }
-                        tbody { @for open in &report.unresolved { tr {
+                        tbody { @for open in report.unresolved.iter().take(ROWS) { tr {
                             th scope="row" { code { (open.purchase) } }
                             td { (open.state) }
                             td { (open.amount) }
@@ -241,6 +259,7 @@ fn unresolved(report: &Report) -> Markup {
                         } } }
                     }
                 }
+                @if open > ROWS { p { "and " (open.saturating_sub(ROWS)) " more" } }
             }
         }
     }

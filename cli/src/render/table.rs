@@ -8,7 +8,7 @@ use bursar::policy::LimitStatus;
 use bursar::report::{Group, Report, Section, Sum, Tally};
 use bursar::text::excerpt;
 
-use super::{dollars, name_of};
+use super::{OTHERS, dollars, name_of};
 
 pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
     let about = format!(
@@ -89,11 +89,14 @@ fn parts(tally: &Tally, columns: Option<u16>) -> String {
 
 fn by(section: &Section, columns: Option<u16>) -> String {
     let name = section.by.name().to_uppercase();
-    let rows = section.groups.iter().map(|group| {
-        let tally = &group.tally;
+    let groups = section.groups.iter();
+    let groups = groups.map(|group| (name_of(group), &group.tally));
+    let others = section.others.iter();
+    let rows = groups.chain(others.map(|others| (OTHERS.to_owned(), others)));
+    let rows = rows.map(|(name, tally)| {
         let open = tally.outstanding.count.saturating_add(tally.expired.count);
         [
-            name_of(group),
+            name,
             tally.spent.count.to_string(),
             dollars(&tally.spent),
             blank(open),
@@ -148,12 +151,16 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
             format!("{until} {}", open.expires_at),
         ]
     });
-    grid(
+    let mut text = grid(
         ["UNRESOLVED", "STATE", "AMOUNT", "SELLER", ""],
         &[],
         rows,
         columns,
-    )
+    );
+    if report.more_unresolved > 0 {
+        text.push_str(&format!("and {} more\n", report.more_unresolved));
+    }
+    text
 }
 
 fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {

@@ -1,6 +1,6 @@
 //! `bursar mcp serve`: an MCP server on standard input and output that pays for an agent.
 //!
-//! The model of the agent sees five tools, and never the key. The command line fixes the key, the policy and the ledger.
+//! The model of the agent sees five tools, and no message shows the key. The command line fixes the key, the policy and the ledger.
 //! Add the server to the configuration of an MCP client in any language:
 //!
 //! ```json
@@ -40,7 +40,7 @@ use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
 use bursar::policy::LimitStatus;
 use bursar::{
-    Client, Error, Network, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd, reqwest,
+    Client, Credentials, Error, Network, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
@@ -109,6 +109,8 @@ async fn serve(
 /// The parts that all calls share. They do not change while the server runs.
 struct Server {
     client: Client,
+    /// The API keys. A call cannot set the headers that they fill.
+    keys: Credentials,
     /// The limit of --max-per-payment, in addition to the policy.
     max_price: Option<Usd>,
     body_limit: usize,
@@ -134,8 +136,7 @@ impl Server {
         let with_approver = |payer: bursar::payment::PayerBuilder| payer.approver(CallerApprover);
         let payer = wallet::paying_as(&args.wallet, allowance.policy, with_approver).await?;
         let mut client = Client::builder()
-            .http(reqwest::Client::builder())
-            .credentials(allowance.keys)
+            .credentials(allowance.keys.clone())
             .allow_http_loopback(args.allow_http_loopback)
             .timeout(args.timeout)
             .answer_timeout(args.timeout)
@@ -145,6 +146,7 @@ impl Server {
         }
         Ok(Self {
             client: client.build()?,
+            keys: allowance.keys,
             max_price: allowance.max_price,
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
             sources: allowance.sources,
@@ -164,6 +166,11 @@ impl Server {
         // A query of the ledger first records the abandoned purchases.
         self.client.budget().await?;
         Ok(())
+    }
+
+    /// Checks the arguments of a call.
+    fn read(&self, arguments: Pay) -> Result<ToolRequest, String> {
+        ToolRequest::read(arguments, self.max_price, &self.keys)
     }
 
     /// Sends a request, and pays if needed and allowed.
@@ -252,7 +259,7 @@ impl Handler {
                 Ok(call) => call,
                 Err(refused) => return refused.to_protocol().map(Into::into),
             },
-            None => match ToolRequest::read(arguments.clone(), self.0.max_price) {
+            None => match self.0.read(arguments.clone()) {
                 Ok(request) => {
                     if let Some(answer) = self.earlier(&request, arrived, context).await {
                         return answer;
@@ -408,8 +415,7 @@ impl Handler {
         arguments: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
-        let request = read::<params::Quote>(arguments)
-            .and_then(|quote| ToolRequest::read(quote.into(), self.0.max_price));
+        let request = read::<params::Quote>(arguments).and_then(|quote| self.0.read(quote.into()));
         match request {
             Ok(request) => tokio::select! {
                 result = self.0.price(request) => result.to_protocol(),

@@ -4,28 +4,47 @@ use std::collections::BTreeMap;
 
 use bursar::reqwest::Method;
 use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use bursar::{Client, PurchaseId, RequestBuilder, Url, Usd};
+use bursar::{Client, Credentials, PurchaseId, RequestBuilder, Url, Usd, reqwest};
 use rmcp::schemars;
 use serde::Deserialize;
 
 use crate::request::AGENT;
 
-/// Headers about the connection or the framing of the message, and headers that bursar sets itself.
-const REFUSED_HEADERS: [&str; 11] = [
+/// Headers about the connection or the framing of the message, headers that bursar sets itself, and headers by which a server
+/// takes the request for one with another method, path or client, which the permissions of the policy would not see.
+const REFUSED_HEADERS: [&str; 22] = [
     "accept-encoding",
     "connection",
     "content-length",
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-uri",
+    "x-rewrite-url",
 ];
 /// The prefixes of headers about payments, proxies and browsers.
-const REFUSED_PREFIXES: [&str; 5] = ["payment-", "x-payment", "proxy-", "sec-", "x-forwarded-"];
+const REFUSED_PREFIXES: [&str; 6] = [
+    "payment-",
+    "x-payment",
+    "x402",
+    "proxy-",
+    "sec-",
+    "x-forwarded-",
+];
 /// The largest number of headers, and the largest size of their names and values in bytes.
 const MAX_HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
@@ -195,12 +214,17 @@ pub(super) struct ToolRequest {
 }
 
 impl ToolRequest {
-    /// Checks the arguments. `ceiling` is the limit of the operator, which a call can only lower.
+    /// Checks the arguments. `ceiling` is the limit of the operator, which a call can only lower. `keys` are the API keys of
+    /// the operator, whose places a call cannot fill.
     ///
     /// # Errors
     ///
     /// Returns a message that names the wrong argument and the expected form.
-    pub(super) fn read(arguments: Pay, ceiling: Option<Usd>) -> Result<Self, String> {
+    pub(super) fn read(
+        arguments: Pay,
+        ceiling: Option<Usd>,
+        keys: &Credentials,
+    ) -> Result<Self, String> {
         let Pay {
             url,
             method,
@@ -221,10 +245,19 @@ impl ToolRequest {
             return Err(format!("tag: expected at most {TAG} bytes"));
         }
         let purchase_id = purchase_id.map(|id| purchase(&id)).transpose()?;
+        let method = method.unwrap_or(default_method).into();
+        let (url, headers) = (address(&url)?, checked(&headers, body.is_some())?);
+        let mut request = reqwest::Request::new(method, url);
+        *request.headers_mut() = headers;
+        if let Some(place) = keys.taken_place(&request) {
+            return Err(format!(
+                "{place} cannot be set for this host, because the operator has an API key for it"
+            ));
+        }
         Ok(Self {
-            method: method.unwrap_or(default_method).into(),
-            url: address(&url)?,
-            headers: checked(&headers, body.is_some())?,
+            method: request.method().clone(),
+            url: request.url().clone(),
+            headers: std::mem::take(request.headers_mut()),
             body,
             max_price: max_price.into_iter().chain(ceiling).min(),
             purchase_id,
@@ -328,11 +361,13 @@ fn checked(given: &BTreeMap<String, String>, has_body: bool) -> Result<HeaderMap
     Ok(headers)
 }
 
+/// Many servers take an underscore for a dash.
 fn is_refused(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
     REFUSED_HEADERS.contains(&name.as_str())
         || REFUSED_PREFIXES
             .iter()
-            .any(|prefix| name.as_str().starts_with(prefix))
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -343,6 +378,7 @@ mod tests {
         ToolRequest::read(
             serde_json::from_str(arguments).unwrap(),
             Some(bursar::usd!("0.10")),
+            &Credentials::new(),
         )
     }
 
@@ -369,6 +405,14 @@ mod tests {
             "Host",
             "Content-Length",
             "Proxy-Authorization",
+            "X-Payment-Response",
+            "X-Forwarded-Host",
+            "X-HTTP-Method-Override",
+            "x-original-url",
+            "Transfer-Encoding",
+            "PAYMENT_SIGNATURE",
+            "x_payment",
+            "X_Forwarded_For",
         ] {
             let refused = pay(&format!(
                 r#"{{"url": "https://a.example", "headers": {{"{name}": "secret"}}}}"#

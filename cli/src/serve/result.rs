@@ -6,7 +6,7 @@ use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde::Serialize;
 
-use super::untrusted::Untrusted;
+use super::untrusted::{Untrusted, visible_json};
 use crate::outcome;
 use crate::payment::{Authorization, Receipt, prefix, status_name};
 use crate::prices::Prices;
@@ -110,9 +110,8 @@ impl PayResult {
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
-            error: redirected(&response).or_else(|| {
-                Problem::of_response(&response).map(|problem| with_next(problem, payment))
-            }),
+            error: redirected(&response)
+                .or_else(|| response.status_error().as_ref().map(safe_problem)),
             ..Self::empty(payment)
         };
         let (untrusted, broken) = Untrusted::read(response, limit).await;
@@ -197,8 +196,8 @@ pub(super) fn to_protocol(
     let unserializable =
         |_| ErrorData::internal_error("the result cannot be written as JSON", None);
     // The text keeps the order of the members: the payment status comes first.
-    let text = serde_json::to_string(value).map_err(unserializable)?;
-    let structure = serde_json::to_value(value).map_err(unserializable)?;
+    let text = visible_json(value).map_err(unserializable)?;
+    let structure = serde_json::from_str(&text).map_err(unserializable)?;
     let mut result = if failed {
         CallToolResult::structured_error(structure)
     } else {

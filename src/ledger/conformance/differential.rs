@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::Calls;
 use crate::limit::{Calendar, Period};
 
 #[derive(Clone, Debug)]
@@ -241,10 +242,26 @@ async fn survey(ledger: &Ledger, now: u64) -> String {
         ledger.purchases(&Filter::all()).await.unwrap(),
         ledger.purchases(&called).await.unwrap(),
     );
+    let mut counted = Vec::new();
+    for (before, most) in [(u64::MAX, u64::MAX), (4, u64::MAX), (u64::MAX, 2)] {
+        let calls = Calls {
+            credential: "key",
+            since: at(NOW + 20),
+            before,
+            most,
+        };
+        let count = ledger.calls(&calls).await.unwrap();
+        let live = called
+            .iter()
+            .filter(|call| call.state == State::ApiCall && call.seq < before);
+        let live = u64::try_from(live.count()).unwrap();
+        assert_eq!(count, live.min(most));
+        counted.push(count);
+    }
     let gross = ledger.examine(&checks).await.unwrap();
     checks.refunds_make_room = true;
     format!(
-        "{gross:?} {:?} {all:?} {called:?}",
+        "{gross:?} {:?} {all:?} {called:?} {counted:?}",
         ledger.examine(&checks).await.unwrap()
     )
 }

@@ -220,6 +220,28 @@ pub(super) async fn a_lapsed_hold_frees_its_room(ledgers: &Ledgers) {
     );
 }
 
+pub(super) async fn a_clock_ahead_ends_a_hold_which_can_then_not_be_signed(ledgers: &Ledgers) {
+    // The other process is ahead by minutes, and takes the live hold for lapsed.
+    for ahead in [60, 365, 600] {
+        let ledger = ledgers.open().await;
+        let key = hold(&ledger, order("first", 10), NOW).await;
+        hold(&ledger, order("second", 10), NOW + ahead).await;
+        let signed = signed(NOW + 300);
+        let late = ledger.record(&key, &signed, at(NOW + 1)).await;
+        assert!(
+            matches!(
+                late,
+                Err(LedgerError::Transition {
+                    state: State::Voided,
+                    ..
+                })
+            ),
+            "{late:?}"
+        );
+        assert_eq!(used(&ledger, NOW + 1, lifetime(10)[0].clone()).await, 10);
+    }
+}
+
 pub(super) async fn what_is_signed_counts_until_proof(ledgers: &Ledgers) {
     let expiry = NOW + 300;
     let doubtful = Transition::SignerTimedOut {
@@ -244,7 +266,7 @@ pub(super) async fn what_is_signed_counts_until_proof(ledgers: &Ledgers) {
                 .is_some(),
             "{history:?}"
         );
-        // The rolling window starts when the money may move last; exposure ends a minute after.
+        // The rolling window starts when the money may move last; exposure ends ten minutes after.
         assert!(
             denied(&ledger, order("second", 1), expiry + 3599, rolling(10))
                 .await
@@ -252,13 +274,13 @@ pub(super) async fn what_is_signed_counts_until_proof(ledgers: &Ledgers) {
             "{history:?}"
         );
         assert!(
-            denied(&ledger, order("second", 1), expiry + 59, exposure(10))
+            denied(&ledger, order("second", 1), expiry + 599, exposure(10))
                 .await
                 .is_some(),
             "{history:?}"
         );
         assert!(
-            denied(&ledger, order("second", 1), expiry + 60, exposure(10))
+            denied(&ledger, order("second", 1), expiry + 600, exposure(10))
                 .await
                 .is_none(),
             "{history:?}"

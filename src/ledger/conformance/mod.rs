@@ -8,7 +8,8 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
-mod proved;
+mod pages;
+pub(super) mod proved;
 mod purchases;
 mod resumed;
 mod sellers;
@@ -21,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
 use self::limits::*;
+use self::pages::*;
 use self::proved::*;
 use self::purchases::*;
 use self::resumed::*;
@@ -299,6 +301,7 @@ conformance! {
     calls_by_key_count_in_dollars_and_are_no_payments
     a_denial_holds_nothing_and_says_what_is_used
     a_lapsed_hold_frees_its_room
+    a_clock_ahead_ends_a_hold_which_can_then_not_be_signed
     a_hold_that_was_taken_over_cannot_be_signed_by_its_first_holder
     new_terms_cannot_name_another_payee
     what_is_signed_counts_until_proof
@@ -307,6 +310,8 @@ conformance! {
     a_hold_lies_in_every_window
     a_charge_at_the_edge_of_a_window_is_outside_whatever_becomes_of_it
     a_known_purchase_is_not_bought_again
+    an_id_is_bought_once_whatever_key_signs
+    an_id_that_was_not_bought_is_free_for_another_key
     changed_terms_hold_the_largest
     changed_terms_are_held_in_windows_that_the_purchase_had_left
     the_first_payee_is_remembered
@@ -321,7 +326,11 @@ conformance! {
     a_settled_purchase_is_resumed_until_it_is_delivered
     what_was_delivered_is_not_taken_up
     only_the_same_request_is_taken_up
+    a_payment_excludes_an_identical_request_until_no_clock_takes_it_for_valid
+    a_lease_of_a_clock_that_was_ahead_does_not_block_a_payment
+    a_signer_that_did_not_answer_is_asked_for_the_same_nonce_by_the_same_request
     what_is_released_does_not_count_and_is_bought_anew
+    what_expired_is_bought_again_under_its_nonce
     only_proof_of_the_latest_authorization_releases
     what_the_chain_confirms_is_kept_beside_the_claim
     a_signer_that_did_not_answer_is_asked_again
@@ -329,6 +338,10 @@ conformance! {
     refunds_are_booked_once_and_make_room_if_they_may
     repeats_and_failures_are_counted
     what_the_chain_must_be_asked_about_is_found
+    pages_name_each_purchase_once_and_in_order
+    a_host_or_a_pattern_selects_purchases
+    an_id_is_found_under_each_payer
+    calls_of_a_key_are_counted_without_the_refused_ones
 }
 
 /// Origin, network, payee, tag, agent.
@@ -365,6 +378,33 @@ pub(super) fn scopes() -> Vec<(Scope, Vec<usize>)> {
         (origin("https://api.example.com:8443"), vec![1]),
         (resource("https://api.example.com", "/report"), vec![0]),
         (resource("https://api.example.com", "/repor"), vec![]),
+        (resource("https://api.example.com", "/"), vec![0]),
+        (resource("https://api.example.com:8443", "/"), vec![1]),
+        (resource("https://api.example.com:8443", "/report"), vec![1]),
+        (
+            resource("https://api.example.com:8443", "/report/a"),
+            vec![1],
+        ),
+        (
+            resource("https://api.example.com:8443", "/report/a/b"),
+            vec![],
+        ),
+        (
+            resource("https://api.example.com:8443", "/report/b"),
+            vec![],
+        ),
+        (
+            resource("https://x.api.example.com", "/mcp://tool/A"),
+            vec![2],
+        ),
+        (
+            resource("https://x.api.example.com", "/mcp://tool/a"),
+            vec![],
+        ),
+        (resource("https://x.api.example.com", "/mcp:"), vec![]),
+        (resource("https://x.api.example.com", "/"), vec![]),
+        (resource("http://example.com", "/"), vec![3]),
+        (resource("http://example.com", "/x"), vec![]),
         (host("api.example.com"), vec![0, 1]),
         (host("*.example.com"), vec![0, 1, 2]),
         (host("*.api.example.com"), vec![2]),
@@ -395,6 +435,10 @@ pub(super) fn at_place(place: usize, mut purchase: NewPurchase) -> NewPurchase {
     purchase.origin = origin.parse().unwrap();
     purchase.asset = usdc(network);
     purchase.payee = Address::repeat_byte(payee);
+    let paths = ["/report", "/Report/A?x=1", "/mcp://tool/A", "/"];
+    if let Some(path) = paths.get(place) {
+        purchase.path = (*path).to_owned();
+    }
     (purchase.tag, purchase.agent) = (tag.map(str::to_owned), agent.map(str::to_owned));
     purchase
 }

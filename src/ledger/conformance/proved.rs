@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::ledger::Freeze;
 
-pub(super) async fn released(
+pub(in crate::ledger) async fn released(
     ledger: &Ledger,
     key: &PurchaseKey,
     valid_before: u64,
@@ -44,13 +44,10 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew(ledgers: 
     for meters in [lifetime(10), rolling(10), exposure(10)] {
         assert_eq!(used(&ledger, NOW + 360, meters[0].clone()).await, 0);
     }
-    assert!(
-        ledger
-            .resume(&wanted(&order("x", 10), NOW + 360))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    let found = taken_up(&ledger, &wanted(&order("x", 10), NOW + 360)).await;
+    assert!(found.is_none());
+    let released = state(&ledger, &key).await;
+    assert!(released.payload.is_none(), "it is never presented again");
     let answer = ledger
         .reserve(&wish(order("first", 10), at(NOW + 361), lifetime(10)))
         .await
@@ -75,6 +72,45 @@ pub(super) async fn what_is_released_does_not_count_and_is_bought_anew(ledgers: 
         matches!(&answer, Reserved::Held(again) if again.nonce == purchase.nonce),
         "{answer:?}"
     );
+}
+
+pub(super) async fn what_expired_is_bought_again_under_its_nonce(ledgers: &Ledgers) {
+    let proof = |kind: &str| format!(r#"{{"not_settled":{{"kind":"{kind}"}}}}"#);
+    for (kind, is_same) in [
+        ("expired", true),
+        ("canceled", false),
+        ("unheard_of", false),
+    ] {
+        let ledger = ledgers.open().await;
+        let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+        let nonce = state(&ledger, &key).await.nonce;
+        let release = Transition::ReleasedByProof {
+            nonce,
+            valid_before: Some(NOW + 300),
+            cancelled: kind == "canceled",
+            proof: proof(kind),
+        };
+        ledger.record(&key, &release, at(NOW + 360)).await.unwrap();
+        let again = hold(&ledger, order("first", 10), NOW + 361).await;
+        let again = state(&ledger, &again).await;
+        assert_eq!(again.nonce == nonce, is_same, "{kind}");
+        assert_eq!(again.generation, u32::from(!is_same), "{kind}");
+        // A copy of the ledger from before the release signs the same nonce at most.
+        let copy = ledgers.open().await;
+        let copied = hold(&copy, order("first", 10), NOW + 361).await;
+        assert_eq!(state(&copy, &copied).await.nonce, nonce);
+        // The proof of the first authorization does not release the second one.
+        let lease = at(NOW + 361).after(LEASE);
+        ledger
+            .record(&key, &signed_under(lease, NOW + 700), at(NOW + 361))
+            .await
+            .unwrap();
+        let late = ledger.record(&key, &release, at(NOW + 2000)).await;
+        assert!(
+            matches!(late, Err(LedgerError::Transition { .. })),
+            "{late:?}"
+        );
+    }
 }
 
 pub(super) async fn only_proof_of_the_latest_authorization_releases(ledgers: &Ledgers) {

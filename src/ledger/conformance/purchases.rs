@@ -36,15 +36,105 @@ pub(super) async fn a_known_purchase_is_not_bought_again(ledgers: &Ledgers) {
             other => panic!("{transition:?}: {other:?}"),
         }
     }
-    let mut stranger = order("order", 10);
-    stranger.payer = Address::repeat_byte(0xEE);
-    assert!(
-        denied(&ledger, stranger, NOW + 60, lifetime(20))
-            .await
-            .is_none(),
-        "an id belongs to its payer"
-    );
-    assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 2);
+    assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 1);
+}
+
+pub(super) async fn an_id_is_bought_once_whatever_key_signs(ledgers: &Ledgers) {
+    let stranger = NewPurchase {
+        payer: Address::repeat_byte(0xEE),
+        ..order("order", 10)
+    };
+    let elsewhere = NewPurchase {
+        asset: usdc(SEPOLIA),
+        ..stranger.clone()
+    };
+    let ask = |purchase: &NewPurchase, now| wish(purchase.clone(), at(now), lifetime(100));
+    let timed_out = Transition::SignerTimedOut {
+        valid_before: NOW + 300,
+        reason: "the signer hung".to_owned(),
+    };
+    for (last, is_known) in [
+        (signed(NOW + 300), true),
+        (rejected(), true),
+        (unknown(), true),
+        (settled(), true),
+        (timed_out, false),
+    ] {
+        let ledger = ledgers.open().await;
+        let key = hold(&ledger, order("order", 10), NOW).await;
+        let in_flight = ledger.reserve(&ask(&stranger, NOW)).await.unwrap();
+        assert!(matches!(in_flight, Reserved::InFlight), "{in_flight:?}");
+        if is_known {
+            let signed = signed(NOW + 300);
+            ledger.record(&key, &signed, at(NOW)).await.unwrap();
+        }
+        ledger.record(&key, &last, at(NOW)).await.unwrap();
+        // Also years later: an id has no end.
+        for (wanted, now) in [
+            (&stranger, NOW + 1),
+            (&elsewhere, NOW + 1),
+            (&stranger, NOW + 100_000_000),
+        ] {
+            let answer = ledger.reserve(&ask(wanted, now)).await.unwrap();
+            let found = match &answer {
+                Reserved::Known(found) if is_known => found,
+                Reserved::OtherPayer(found) if !is_known => found,
+                other => panic!("{last:?}: {other:?}"),
+            };
+            assert_eq!(found.key(), key);
+            let changed = Reservation {
+                terms: Terms::Changed,
+                ..ask(wanted, now)
+            };
+            let answer = ledger.reserve(&changed).await.unwrap();
+            assert!(matches!(answer, Reserved::OtherPayer(_)), "{answer:?}");
+            let other_request = NewPurchase {
+                fingerprint: B256::repeat_byte(2),
+                ..wanted.clone()
+            };
+            let answer = ledger.reserve(&ask(&other_request, now)).await.unwrap();
+            assert!(matches!(answer, Reserved::Mismatch), "{answer:?}");
+        }
+        assert_eq!(ledger.purchases(&Filter::all()).await.unwrap().len(), 1);
+    }
+}
+
+pub(super) async fn an_id_that_was_not_bought_is_free_for_another_key(ledgers: &Ledgers) {
+    let stranger = NewPurchase {
+        payer: Address::repeat_byte(0xEE),
+        ..order("order", 10)
+    };
+    // Voided, released, and a hold that lapsed, which can then not be signed.
+    for released in [false, true] {
+        let ledger = ledgers.open().await;
+        let key = hold(&ledger, order("order", 10), NOW).await;
+        let now = if released {
+            let signed = signed(NOW + 300);
+            ledger.record(&key, &signed, at(NOW)).await.unwrap();
+            let release = super::released(&ledger, &key, NOW + 300, false).await;
+            ledger.record(&key, &release, at(NOW + 360)).await.unwrap();
+            NOW + 361
+        } else {
+            ledger.record(&key, &given_up(), at(NOW)).await.unwrap();
+            NOW + 1
+        };
+        hold(&ledger, stranger.clone(), now).await;
+        let found = ledger.purchase_by_id(&key.id).await.unwrap().unwrap();
+        assert_eq!(found.payer, stranger.payer);
+        let again = wish(order("order", 10), at(now), Vec::new());
+        let answer = ledger.reserve(&again).await.unwrap();
+        assert!(matches!(answer, Reserved::InFlight), "{answer:?}");
+    }
+    let ledger = ledgers.open().await;
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    hold(&ledger, stranger, NOW + 60).await;
+    for now in [NOW + 61, NOW + 1] {
+        let late = ledger.record(&key, &signed(NOW + 300), at(now)).await;
+        assert!(
+            matches!(late, Err(LedgerError::Transition { .. })),
+            "{late:?}"
+        );
+    }
 }
 
 pub(super) async fn changed_terms_hold_the_largest(ledgers: &Ledgers) {

@@ -1,18 +1,24 @@
 //! Resuming unresolved purchases.
 
 use super::*;
-use crate::ledger::Resumption;
+use crate::clock::CLOCK_BOUND;
+use crate::ledger::{Resumed, Resumption};
 
 pub(super) fn wanted(purchase: &NewPurchase, now: u64) -> Resumption {
     Resumption {
         payer: purchase.payer,
         fingerprint: purchase.fingerprint,
         origin: purchase.origin.clone(),
-        tag: purchase.tag.clone(),
-        agent: purchase.agent.clone(),
-        max: None,
         now: at(now),
         until: at(now + 20),
+    }
+}
+
+/// Returns the purchase whose payment is presented again.
+pub(super) async fn taken_up(ledger: &Ledger, wanted: &Resumption) -> Option<Purchase> {
+    match ledger.resume(wanted).await.unwrap() {
+        Resumed::Again(purchase) => Some(*purchase),
+        _ => None,
     }
 }
 
@@ -24,10 +30,8 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one(ledgers: &Ledgers)
             ledger.record(&key, last, at(NOW)).await.unwrap();
         }
         let later = sign(&ledger, order("second", 10), NOW, NOW + 300).await;
-        let taken = ledger
-            .resume(&wanted(&order("x", 10), NOW + 1))
+        let taken = taken_up(&ledger, &wanted(&order("x", 10), NOW + 1))
             .await
-            .unwrap()
             .unwrap();
         assert_eq!(
             (taken.key(), taken.presenter_lease_until),
@@ -35,23 +39,17 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one(ledgers: &Ledgers)
             "the oldest first"
         );
         assert_eq!(taken.payload.unwrap().expose_secret(), PAYLOAD);
-        let next = ledger
-            .resume(&wanted(&order("x", 10), NOW + 1))
+        let next = taken_up(&ledger, &wanted(&order("x", 10), NOW + 1))
             .await
-            .unwrap()
             .unwrap();
         assert_eq!(next.key(), later, "somebody is at the first");
         assert!(
-            ledger
-                .resume(&wanted(&order("x", 10), NOW + 20))
+            taken_up(&ledger, &wanted(&order("x", 10), NOW + 20))
                 .await
-                .unwrap()
                 .is_none()
         );
-        let again = ledger
-            .resume(&wanted(&order("x", 10), NOW + 21))
+        let again = taken_up(&ledger, &wanted(&order("x", 10), NOW + 21))
             .await
-            .unwrap()
             .unwrap();
         assert_eq!(again.key(), key, "its time was up");
         ledger
@@ -65,17 +63,13 @@ pub(super) async fn an_unresolved_purchase_is_taken_up_by_one(ledgers: &Ledgers)
             .await
             .unwrap();
         assert!(
-            ledger
-                .resume(&wanted(&order("x", 10), NOW + 99))
+            taken_up(&ledger, &wanted(&order("x", 10), NOW + 99))
                 .await
-                .unwrap()
                 .is_some_and(|other| other.key() == later)
         );
         ledger.record(&key, &unknown(), at(NOW + 30)).await.unwrap();
-        let left = ledger
-            .resume(&wanted(&order("x", 10), NOW + 30))
+        let left = taken_up(&ledger, &wanted(&order("x", 10), NOW + 30))
             .await
-            .unwrap()
             .unwrap();
         assert_eq!(
             left.key(),
@@ -103,10 +97,7 @@ pub(super) async fn what_was_delivered_is_not_taken_up(ledgers: &Ledgers) {
             .record(&key, &silent(status), at(NOW + 50))
             .await
             .unwrap();
-        let taken = ledger
-            .resume(&wanted(&order("x", 10), NOW + 50))
-            .await
-            .unwrap();
+        let taken = taken_up(&ledger, &wanted(&order("x", 10), NOW + 50)).await;
         assert_eq!(taken.is_none(), delivered, "{status}");
     }
 }
@@ -135,7 +126,7 @@ pub(super) async fn a_settled_purchase_is_resumed_until_it_is_delivered(ledgers:
     for (number, (step, resumed)) in (50..).step_by(20).zip(steps) {
         let now = NOW + number;
         ledger.record(&key, &step, at(now)).await.unwrap();
-        let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+        let found = taken_up(&ledger, &wanted(&order("x", 10), now)).await;
         assert_eq!(found.is_some(), resumed, "{step:?}");
         assert_eq!(state(&ledger, &key).await.state, State::Settled);
     }
@@ -143,8 +134,8 @@ pub(super) async fn a_settled_purchase_is_resumed_until_it_is_delivered(ledgers:
         .record(&key, &settled(500), at(NOW + 300))
         .await
         .unwrap();
-    for (now, resumed) in [(NOW + 359, true), (NOW + 400, false)] {
-        let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+    for (now, resumed) in [(NOW + 899, true), (NOW + 900, false)] {
+        let found = taken_up(&ledger, &wanted(&order("x", 10), now)).await;
         assert_eq!(found.is_some(), resumed, "{now}");
     }
 }
@@ -159,10 +150,6 @@ pub(super) async fn only_the_same_request_is_taken_up(ledgers: &Ledgers) {
     let key = sign(&ledger, mine.clone(), NOW, NOW + 300).await;
     let others = [
         NewPurchase {
-            payer: Address::repeat_byte(0xEE),
-            ..mine.clone()
-        },
-        NewPurchase {
             fingerprint: B256::repeat_byte(2),
             ..mine.clone()
         },
@@ -170,58 +157,150 @@ pub(super) async fn only_the_same_request_is_taken_up(ledgers: &Ledgers) {
             origin: "https://other.example.com".parse().unwrap(),
             ..mine.clone()
         },
-        NewPurchase {
-            tag: None,
-            ..mine.clone()
-        },
-        NewPurchase {
-            agent: Some("b".to_owned()),
-            ..mine.clone()
-        },
     ];
     for other in &others {
-        assert!(
-            ledger
-                .resume(&wanted(other, NOW + 1))
-                .await
-                .unwrap()
-                .is_none(),
-            "{other:?}"
-        );
+        let found = ledger.resume(&wanted(other, NOW + 1)).await.unwrap();
+        assert!(matches!(found, Resumed::Nothing), "{other:?}: {found:?}");
+    }
+    // Another payer must neither buy nor present the payment.
+    let stranger = NewPurchase {
+        payer: Address::repeat_byte(0xEE),
+        ..mine.clone()
+    };
+    let found = ledger.resume(&wanted(&stranger, NOW + 1)).await.unwrap();
+    assert!(
+        matches!(&found, Resumed::OtherPayer(known) if known.key() == key),
+        "{found:?}"
+    );
+    assert_eq!(
+        state(&ledger, &key).await.presenter_lease_until,
+        at(0),
+        "the stranger took no lease"
+    );
+    // Tag, agent and price are not part of a request.
+    let same = NewPurchase {
+        tag: None,
+        agent: Some("b".to_owned()),
+        value: U256::from(3),
+        ..mine.clone()
+    };
+    let found = taken_up(&ledger, &wanted(&same, NOW + 1)).await.unwrap();
+    assert_eq!(found.key(), key);
+    for payer in [&mine, &stranger] {
+        let found = ledger.resume(&wanted(payer, NOW + 2)).await.unwrap();
+        assert!(matches!(found, Resumed::InFlight), "{found:?}");
     }
     assert!(
-        ledger
-            .resume(&wanted(&mine, NOW + 360))
-            .await
-            .unwrap()
-            .is_none(),
-        "nobody can cash it any more"
+        taken_up(&ledger, &wanted(&mine, NOW + 900)).await.is_none(),
+        "no clock within the bound takes it for valid"
     );
     ledger.record(&key, &settled(), at(NOW + 2)).await.unwrap();
+    for payer in [&mine, &stranger] {
+        let found = ledger.resume(&wanted(payer, NOW + 3)).await.unwrap();
+        assert!(
+            matches!(found, Resumed::Nothing),
+            "it is delivered: {found:?}"
+        );
+    }
+    let held = NewPurchase {
+        id: "held".parse().unwrap(),
+        ..mine.clone()
+    };
+    hold(&ledger, held, NOW).await;
     assert!(
-        ledger
-            .resume(&wanted(&mine, NOW + 3))
-            .await
-            .unwrap()
-            .is_none(),
-        "it is settled"
-    );
-    hold(
-        &ledger,
-        NewPurchase {
-            id: "held".parse().unwrap(),
-            ..mine.clone()
-        },
-        NOW,
-    )
-    .await;
-    assert!(
-        ledger
-            .resume(&wanted(&mine, NOW + 3))
-            .await
-            .unwrap()
-            .is_none(),
+        taken_up(&ledger, &wanted(&mine, NOW + 3)).await.is_none(),
         "nothing is signed"
+    );
+}
+
+pub(super) async fn a_payment_excludes_an_identical_request_until_no_clock_takes_it_for_valid(
+    ledgers: &Ledgers,
+) {
+    let bound = CLOCK_BOUND.as_secs();
+    for last in [None, Some(unknown()), Some(rejected())] {
+        let ledger = ledgers.open().await;
+        // The clock was wrong by the whole bound while it signed: the expiry is a time of the chain.
+        for (id, signed_at) in [("ahead", NOW + bound), ("behind", NOW - bound)] {
+            let key = sign(&ledger, order(id, 10), signed_at, signed_at + 300).await;
+            if let Some(last) = &last {
+                ledger.record(&key, last, at(signed_at)).await.unwrap();
+            }
+            let expiry = signed_at + 300;
+            // By a clock that is ahead by less than the bound, the payment can still settle.
+            for ahead in [0, 59, 60, 365, bound - 1] {
+                let now = expiry + ahead;
+                let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+                let Resumed::Again(found) = found else {
+                    panic!("{ahead}: {found:?}")
+                };
+                assert_eq!(found.key(), key, "{ahead}");
+                ledger.record(&key, &unknown(), at(now)).await.unwrap();
+                assert_eq!(used(&ledger, now, exposure(10)[0].clone()).await, 10);
+                let second = denied(&ledger, order("second", 1), now, exposure(10)).await;
+                assert!(
+                    second.is_some(),
+                    "the exposure doubled {ahead} s after the expiry"
+                );
+            }
+            let now = expiry + bound;
+            let found = ledger.resume(&wanted(&order("x", 10), now)).await.unwrap();
+            assert!(matches!(found, Resumed::Nothing), "{found:?}");
+            assert_eq!(used(&ledger, now, exposure(10)[0].clone()).await, 0);
+            ledger.record(&key, &settled(), at(now)).await.unwrap();
+        }
+    }
+}
+
+pub(super) async fn a_lease_of_a_clock_that_was_ahead_does_not_block_a_payment(ledgers: &Ledgers) {
+    let presented = |until: u64| Transition::Presented { until: at(until) };
+    for ahead in [40, 365, 7200] {
+        let ledger = ledgers.open().await;
+        let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+        let wrong = NOW + ahead;
+        ledger
+            .record(&key, &presented(wrong + 20), at(wrong))
+            .await
+            .unwrap();
+        let found = taken_up(&ledger, &wanted(&order("x", 10), NOW + 1)).await;
+        assert_eq!(found.map(|found| found.key()), Some(key), "{ahead}");
+    }
+    // Clocks that differ by seconds believe each other.
+    let ledger = ledgers.open().await;
+    let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
+    ledger
+        .record(&key, &presented(NOW + 35), at(NOW + 15))
+        .await
+        .unwrap();
+    let found = ledger.resume(&wanted(&order("x", 10), NOW)).await.unwrap();
+    assert!(matches!(found, Resumed::InFlight), "{found:?}");
+    // Neither does it block a change of terms.
+    ledger
+        .record(&key, &presented(NOW + 7220), at(NOW + 7200))
+        .await
+        .unwrap();
+    let changed = Reservation {
+        terms: Terms::Changed,
+        ..wish(order("first", 12), at(NOW + 1), Vec::new())
+    };
+    let answer = ledger.reserve(&changed).await.unwrap();
+    assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
+}
+
+pub(super) async fn a_signer_that_did_not_answer_is_asked_for_the_same_nonce_by_the_same_request(
+    ledgers: &Ledgers,
+) {
+    let ledger = ledgers.open().await;
+    let key = hold(&ledger, order("first", 10), NOW).await;
+    let timed_out = Transition::SignerTimedOut {
+        valid_before: NOW + 300,
+        reason: "the signer hung".to_owned(),
+    };
+    ledger.record(&key, &timed_out, at(NOW + 30)).await.unwrap();
+    let found = ledger.resume(&wanted(&order("x", 10), NOW + 31)).await;
+    let found = found.unwrap();
+    assert!(
+        matches!(&found, Resumed::Unsigned(known) if known.key() == key),
+        "{found:?}"
     );
 }
 

@@ -192,7 +192,7 @@ pub(super) async fn room_returns_when_enough_has_left(ledgers: &Ledgers) {
     assert_eq!(returns(1, payments(2)).await, Some(at(reserved + 3600)));
     assert_eq!(returns(1, payments(0)).await, None);
     sign(&ledger, order("live", 10), NOW + 300, NOW + 900).await;
-    assert_eq!(returns(10, exposure(10)).await, Some(at(NOW + 960)));
+    assert_eq!(returns(10, exposure(10)).await, Some(at(NOW + 1500)));
 }
 
 pub(super) async fn the_largest_value_neither_wraps_nor_fits(ledgers: &Ledgers) {

@@ -4,6 +4,7 @@ mod index;
 mod store;
 
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(all(test, bursar_shuttle)))]
 use std::sync::{Mutex, MutexGuard};
 
@@ -14,9 +15,10 @@ use alloy::primitives::{Address, B256, U256};
 
 use self::index::{Index, Scoped};
 use self::store::Store;
+use super::filter::PAGE;
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{
@@ -27,12 +29,28 @@ use crate::money::Network;
 use crate::origin::Origin;
 
 /// The purchases of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
+    number: u64,
     store: Mutex<Store>,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+            store: Mutex::default(),
+        }
+    }
+}
+
 impl Memory {
+    /// Returns the number of this ledger among those of the process.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// A panic in another thread cannot leave a purchase half written: [`Store::put`] does not panic.
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,8 +58,9 @@ impl Memory {
 
     pub(super) fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         let mut store = self.lock();
-        let stored = store.find(&reservation.key()).cloned();
-        let mut purchase = match reservation.plan(stored.clone()) {
+        let known = store.with_id(&reservation.purchase.id).cloned().collect();
+        let (stored, plan) = reservation.plan(known);
+        let mut purchase = match plan {
             Plan::Hold(purchase) => purchase,
             Plan::Answer(answer) => return Ok(answer),
         };
@@ -81,13 +100,12 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let mut store = self.lock();
-        let resumed = store
-            .undelivered_of(wanted.fingerprint)
-            .find_map(|stored| wanted.resume(stored));
-        if let Some(resumed) = &resumed {
-            store.put(resumed.clone());
+        let mut resumed = wanted.choose(store.undelivered_of(wanted.fingerprint).cloned());
+        if let Resumed::Again(purchase) = &mut resumed {
+            **purchase = wanted.leased(purchase);
+            store.put((**purchase).clone());
         }
         Ok(resumed)
     }
@@ -111,18 +129,34 @@ impl Memory {
         Ok(self.lock().find(purchase).cloned())
     }
 
-    pub(super) fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+    pub(super) fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
         let store = self.lock();
-        let mut found: Vec<Purchase> = store
-            .purchases()
-            .iter()
-            .filter(|purchase| filter.passes(purchase))
-            .cloned()
-            .collect();
-        if let Some(last) = filter.last {
-            found.drain(..found.len().saturating_sub(last));
-        }
-        Ok(found)
+        let found = store
+            .after(filter.after)
+            .filter(|purchase| filter.passes(purchase));
+        Ok(found.take(PAGE).cloned().collect())
+    }
+
+    pub(super) fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        let store = self.lock();
+        let mut newest_first = store
+            .after(None)
+            .rev()
+            .filter(|purchase| filter.passes(purchase));
+        Ok(newest_first.nth(last).map(|purchase| purchase.seq))
+    }
+
+    pub(super) fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let store = self.lock();
+        let counted = store
+            .calls(calls.credential, calls.since)
+            .filter(|call| call.seq < calls.before)
+            .take(usize::try_from(calls.most).unwrap_or(usize::MAX));
+        Ok(u64::try_from(counted.count()).unwrap_or(u64::MAX))
     }
 
     /// There are no events, so the chain of hashes is empty.

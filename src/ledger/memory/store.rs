@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use alloy::primitives::{Address, B256};
 
 use super::index::Index;
-use crate::ledger::{Freeze, Purchase, PurchaseKey, State};
+use crate::clock::Timestamp;
+use crate::ledger::{Freeze, Purchase, PurchaseId, PurchaseKey, State};
 use crate::limit::LimitCheck;
 use crate::money::Network;
 use crate::origin::Origin;
@@ -17,10 +18,13 @@ type Places = BTreeSet<usize>;
 pub(super) struct Store {
     pub(super) freeze: Option<Freeze>,
     purchases: Vec<Purchase>,
-    by_key: HashMap<PurchaseKey, usize>,
+    /// Nearly always one position: of each payer that used the id.
+    by_id: HashMap<PurchaseId, Vec<usize>>,
     /// Purchases that are reserved, including holds that lapsed.
     held: Places,
     undelivered_by_request: HashMap<B256, Places>,
+    /// The calls by the name of their API key and their time, without those that were turned away.
+    calls: HashMap<String, BTreeSet<(Timestamp, usize)>>,
     /// All purchases that are not voided or released.
     sellers: HashMap<Origin, HashMap<(Network, Address), Bought>>,
     index: Index,
@@ -38,10 +42,33 @@ impl Store {
         &self.purchases
     }
 
+    /// Returns the purchases with a higher number, oldest first.
+    pub(super) fn after(&self, seq: Option<u64>) -> impl DoubleEndedIterator<Item = &Purchase> {
+        let place = usize::try_from(seq.unwrap_or(0)).unwrap_or(usize::MAX);
+        self.purchases.get(place..).unwrap_or_default().iter()
+    }
+
+    /// Returns the calls with an API key since this time.
+    pub(super) fn calls(
+        &self,
+        credential: &str,
+        since: Timestamp,
+    ) -> impl Iterator<Item = &Purchase> {
+        let calls = self.calls.get(credential).into_iter();
+        calls
+            .flat_map(move |calls| calls.range((since, 0)..))
+            .filter_map(|(_, place)| self.purchases.get(*place))
+    }
+
     pub(super) fn find(&self, key: &PurchaseKey) -> Option<&Purchase> {
-        self.by_key
-            .get(key)
-            .and_then(|place| self.purchases.get(*place))
+        self.with_id(&key.id)
+            .find(|purchase| purchase.payer == key.payer)
+    }
+
+    /// Returns the purchases with this id, of every payer.
+    pub(super) fn with_id(&self, id: &PurchaseId) -> impl Iterator<Item = &Purchase> {
+        let places = self.by_id.get(id).into_iter().flatten();
+        places.filter_map(|place| self.purchases.get(*place))
     }
 
     pub(super) fn next_seq(&self) -> u64 {
@@ -117,6 +144,7 @@ impl Store {
                 self.unlist(place);
             }
         }
+        self.list_call(place, &purchase);
         if purchase.state == State::Reserved {
             self.held.insert(place);
         }
@@ -144,9 +172,23 @@ impl Store {
         match self.purchases.get_mut(place) {
             Some(known) => *known = purchase,
             None => {
-                self.by_key.insert(purchase.key(), place);
+                let places = self.by_id.entry(purchase.id.clone()).or_default();
+                places.push(place);
                 self.purchases.push(purchase);
             }
+        }
+    }
+
+    fn list_call(&mut self, place: usize, purchase: &Purchase) {
+        let Some(credential) = &purchase.credential else {
+            return;
+        };
+        let calls = self.calls.entry(credential.clone()).or_default();
+        if let Some(known) = self.purchases.get(place) {
+            calls.remove(&(known.reserved_at, place));
+        }
+        if is_bought(purchase) {
+            calls.insert((purchase.reserved_at, place));
         }
     }
 
@@ -196,5 +238,5 @@ fn same_seller(known: &Purchase, next: &Purchase) -> bool {
 }
 
 fn resource(method: &str, path: &str) -> String {
-    [method, path].join(" ")
+    [method, &path.to_ascii_lowercase()].join(" ")
 }

@@ -1,5 +1,6 @@
 //! Changes of a ledger in PostgreSQL: one transaction each, repeated after a conflict.
 
+use alloy::primitives::B256;
 use deadpool_postgres::{Object, Transaction};
 use futures_util::future::{try_join, try_join_all, try_join3};
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,8 @@ use crate::ledger::hash_chain::Head;
 use crate::ledger::sql::query::{self, Present, Query};
 use crate::ledger::sql::row::{self, Cells, Stored, integer};
 use crate::ledger::{
-    LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumption, State, Transition,
+    LedgerError, Plan, Purchase, PurchaseKey, Reservation, Reserved, Resumed, Resumption, State,
+    Transition,
 };
 use crate::limit::LimitCheck;
 
@@ -29,8 +31,14 @@ pub(super) enum Change<'a> {
 pub(super) enum Changed {
     /// The purchase was written.
     Written(Box<Purchase>),
-    /// Nothing was written. A reservation has this answer.
-    Nothing(Option<Reserved>),
+    /// Nothing was written.
+    Nothing(Answer),
+}
+
+/// The answer to a change that writes nothing.
+pub(super) enum Answer {
+    Reserved(Reserved),
+    Resumed(Resumed),
 }
 
 /// The decision for a change, given the stored purchases.
@@ -41,7 +49,7 @@ enum Decision {
         purchase: Box<Purchase>,
         before: Option<State>,
     },
-    Nothing(Option<Reserved>),
+    Nothing(Answer),
 }
 
 /// A change whose commit was not answered. The hash of its event identifies it.
@@ -54,6 +62,8 @@ struct UnansweredCommit {
 struct Place {
     head: Head,
     purchases: u64,
+    /// The stored hash of the event that the database must contain.
+    witnessed: Option<B256>,
 }
 
 impl Database {
@@ -92,10 +102,12 @@ impl Database {
         change: &Change<'_>,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Changed, Failure> {
+        let expected = self.witness.expected(self.timeout).await?;
         let mut client = self.pool.get().await?;
         let changed = async {
             let transaction = self.timed(begin(&mut client, settings)).await?;
-            self.attempt_in(transaction, change, unanswered).await
+            self.attempt_in(transaction, change, expected, unanswered)
+                .await
         }
         .await;
         discard_if_lost(client, &changed);
@@ -106,13 +118,16 @@ impl Database {
         &self,
         transaction: Transaction<'_>,
         change: &Change<'_>,
+        expected: Head,
         unanswered: &mut Vec<UnansweredCommit>,
     ) -> Result<Changed, Failure> {
         let Seen {
             mut place,
             stored,
             checked,
-        } = self.timed(look(&transaction, change)).await?;
+        } = self.timed(look(&transaction, change, expected)).await?;
+        self.witness.check(expected, place.witnessed)?;
+        self.witness.note(place.head);
         if let Some(purchase) = self.timed(committed(&transaction, unanswered)).await? {
             return Ok(Changed::Written(purchase));
         }
@@ -136,7 +151,10 @@ impl Database {
             }
         };
         match timeout(self.timeout, transaction.commit()).await {
-            Ok(Ok(())) => Ok(Changed::Written(purchase)),
+            Ok(Ok(())) => {
+                self.witness.committed(head, self.timeout).await;
+                Ok(Changed::Written(purchase))
+            }
             Ok(Err(error)) if pool::rolled_back(&error) => Err(error.into()),
             no_answer => {
                 unanswered.push(UnansweredCommit { head, purchase });
@@ -169,23 +187,33 @@ async fn begin<'a>(client: &'a mut Object, settings: &str) -> Result<Transaction
 ///
 /// On servers that do not hold such locks (CockroachDB), the write to the same row makes one of two
 /// transactions fail.
-async fn place(transaction: &Transaction<'_>) -> Result<Place, Failure> {
-    let sql = "SELECT seq, purchases, hash FROM chain_head FOR UPDATE".into();
-    let rows = fetch(
-        transaction,
-        &Query {
-            sql,
-            values: Vec::new(),
-        },
-    )
-    .await?;
+async fn place(transaction: &Transaction<'_>, expected: Head) -> Result<Place, Failure> {
+    let rows = fetch(transaction, &head_query(expected, true)?).await?;
     let [row] = rows.as_slice() else {
         return Err(LedgerError::Damaged("chain_head does not have one row".to_owned()).into());
     };
     Ok(Place {
         head: Head::read(row)?,
         purchases: Cells::of_event(row)?.integer("purchases")?,
+        witnessed: witnessed(row)?,
     })
+}
+
+/// Returns the query for the end of the chain, with the stored hash of the event that the database must contain.
+pub(super) fn head_query(expected: Head, lock: bool) -> Result<Query, LedgerError> {
+    let lock = if lock { "FOR UPDATE" } else { "" };
+    Ok(Query {
+        sql: format!(
+            "SELECT seq, purchases, hash, (SELECT hash FROM events WHERE seq = ?) AS witnessed FROM chain_head {lock}"
+        )
+        .into(),
+        values: vec![integer(expected.events, "seq")?.into()],
+    })
+}
+
+/// Returns the stored hash in an answer to [`head_query`].
+pub(super) fn witnessed(row: &Row) -> Result<Option<B256>, LedgerError> {
+    Cells::of_event(row)?.optional_text("witnessed")
 }
 
 /// Returns the purchase of an unanswered commit that took effect.
@@ -211,7 +239,7 @@ async fn committed(
 /// one round trip.
 struct Seen {
     place: Place,
-    /// The row of the purchase, or the rows of those that can be resumed.
+    /// The rows of the purchase, of those with its id, or of those that can be resumed.
     stored: Vec<Row>,
     /// The answers for the checks of a reservation.
     checked: Option<Checked>,
@@ -223,9 +251,13 @@ struct Checked {
     lapsed: Vec<Row>,
 }
 
-async fn look(transaction: &Transaction<'_>, change: &Change<'_>) -> Result<Seen, Failure> {
+async fn look(
+    transaction: &Transaction<'_>,
+    change: &Change<'_>,
+    expected: Head,
+) -> Result<Seen, Failure> {
     let query = match change {
-        Change::Reserve(reservation) => query::purchase(&reservation.key()),
+        Change::Reserve(reservation) => query::with_id(&reservation.purchase.id),
         Change::Record(key, ..) => query::purchase(key),
         Change::Resume(wanted) => query::undelivered("purchases", wanted),
     };
@@ -239,8 +271,12 @@ async fn look(transaction: &Transaction<'_>, change: &Change<'_>) -> Result<Seen
         }
     };
     // The query that locks the row comes first.
-    let (place, stored, checked) =
-        try_join3(place(transaction), fetch(transaction, &query), checked).await?;
+    let (place, stored, checked) = try_join3(
+        place(transaction, expected),
+        fetch(transaction, &query),
+        checked,
+    )
+    .await?;
     Ok(Seen {
         place,
         stored,
@@ -272,11 +308,12 @@ async fn decide(
     let first = || stored.first().map(row::purchase).transpose();
     match change {
         Change::Reserve(reservation) => {
-            let stored = first()?;
+            let known = stored.iter().map(row::purchase).collect::<Result<_, _>>()?;
+            let (stored, plan) = reservation.plan(known);
             let before = stored.as_ref().map(|stored| (stored.seq, stored.state));
-            let mut purchase = match reservation.plan(stored) {
+            let mut purchase = match plan {
                 Plan::Hold(purchase) => purchase,
-                Plan::Answer(answer) => return Ok(Decision::Nothing(Some(answer))),
+                Plan::Answer(answer) => return Ok(Decision::Nothing(Answer::Reserved(answer))),
             };
             let except = before.map(|(seq, _)| seq);
             let Checked { view, lapsed } = match checked.filter(|_| except.is_none()) {
@@ -285,7 +322,8 @@ async fn decide(
             };
             let denial = answer(transaction, view, |view| reservation.checks.deny(view)).await?;
             if let Some(denial) = denial {
-                return Ok(Decision::Nothing(Some(Reserved::Denied(Box::new(denial)))));
+                let denied = Reserved::Denied(Box::new(denial));
+                return Ok(Decision::Nothing(Answer::Reserved(denied)));
             }
             purchase.seq = before.map_or(0, |(seq, _)| seq);
             let lapsed: Vec<Purchase> =
@@ -311,31 +349,21 @@ async fn decide(
                 before: Some(before),
             })
         }
-        Change::Resume(wanted) => Ok(match first_resumable(wanted, stored)? {
-            Some(purchase) => {
-                let before = Some(purchase.state);
-                Decision::Write {
-                    lapsed: Vec::new(),
-                    purchase: Box::new(purchase),
-                    before,
-                }
-            }
-            None => Decision::Nothing(None),
+        Change::Resume(wanted) => Ok(match resumable(wanted, stored)? {
+            Resumed::Again(purchase) => Decision::Write {
+                lapsed: Vec::new(),
+                before: Some(purchase.state),
+                purchase: Box::new(wanted.leased(&purchase)),
+            },
+            other => Decision::Nothing(Answer::Resumed(other)),
         }),
     }
 }
 
-/// Returns the first purchase that can be resumed, as it will be written.
-pub(super) fn first_resumable(
-    wanted: &Resumption,
-    rows: &[Row],
-) -> Result<Option<Purchase>, LedgerError> {
-    for row in rows {
-        if let Some(resumed) = wanted.resume(&row::purchase(row)?) {
-            return Ok(Some(resumed));
-        }
-    }
-    Ok(None)
+/// Chooses among the stored purchases of the same request.
+pub(super) fn resumable(wanted: &Resumption, rows: &[Row]) -> Result<Resumed, LedgerError> {
+    let stored: Vec<Purchase> = rows.iter().map(row::purchase).collect::<Result<_, _>>()?;
+    Ok(wanted.choose(stored))
 }
 
 /// Writes the purchase over its stored form, the event of the change, and the new head.

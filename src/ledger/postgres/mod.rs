@@ -7,6 +7,7 @@ mod schema;
 #[cfg(test)]
 pub(super) mod tests;
 mod view;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +19,16 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{IsolationLevel, Row};
 
-use self::change::{Change, Changed, first_resumable, view};
+use self::change::{Answer, Change, Changed, head_query, resumable, view, witnessed};
 use self::pool::Failure;
 use self::rows::{answer, fetch};
+use self::witness::Witness;
 use super::hash_chain::{Audit, Head};
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -55,15 +57,34 @@ struct Database {
     write_settings: OnceCell<String>,
     /// Writers of this process wait here, which is cheaper than conflicts on the server.
     turn: Mutex<()>,
+    /// The event that the database must contain.
+    witness: Witness,
+    /// Whether an empty schema becomes a new ledger.
+    may_begin: bool,
 }
 
 impl Postgres {
     /// Returns a handle that connects when it is first used.
     pub(super) fn new(url: &str, schema: &str) -> Result<Self, LedgerError> {
-        Self::with_timeout(url, schema, TIMEOUT)
+        Self::with_settings(url, schema, TIMEOUT, true)
     }
 
-    fn with_timeout(url: &str, schema: &str, timeout: Duration) -> Result<Self, LedgerError> {
+    /// Returns a handle that does not begin a ledger in an empty schema.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "`Ledger::open_existing` will call it")
+    )]
+    pub(super) fn open_existing(url: &str, schema: &str) -> Result<Self, LedgerError> {
+        Self::with_settings(url, schema, TIMEOUT, false)
+    }
+
+    fn with_settings(
+        url: &str,
+        schema: &str,
+        timeout: Duration,
+        may_begin: bool,
+    ) -> Result<Self, LedgerError> {
+        let (url, witness) = witness::split(url);
         let millis = timeout.as_millis();
         // Temporary tables come last, so that none of them hides a table of the ledger.
         let settings = format!(
@@ -72,12 +93,14 @@ impl Postgres {
             schema::quoted(schema)?
         );
         let database = Database {
-            pool: pool::new(url, timeout)?,
+            pool: pool::new(&url, timeout)?,
             schema: schema.to_owned(),
             timeout,
             settings,
             write_settings: OnceCell::new(),
             turn: Mutex::new(()),
+            witness: Witness::open(witness)?,
+            may_begin,
         };
         Ok(Self {
             database: Arc::new(database),
@@ -106,13 +129,22 @@ impl Postgres {
         if !self.database.is_head_newest().await? {
             audit.fault(LedgerFault::HeadChanged);
         }
-        Ok(audit.close())
+        let mut report = audit.close();
+        // Other faults already show that events are missing.
+        if report.is_sound()
+            && let Some(lost) = self.database.lost_event().await?
+        {
+            report.faults.push(LedgerFault::HeadMissing(lost.hash));
+            report.fault_count = 1;
+        }
+        Ok(report)
     }
 
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         match self.database.change(&Change::Reserve(reservation)).await? {
             Changed::Written(purchase) => Ok(Reserved::Held(purchase)),
-            Changed::Nothing(answer) => Ok(answer.unwrap_or(Reserved::InFlight)),
+            Changed::Nothing(Answer::Reserved(answer)) => Ok(answer),
+            Changed::Nothing(Answer::Resumed(_)) => Ok(Reserved::InFlight),
         }
     }
 
@@ -128,19 +160,18 @@ impl Postgres {
             .map(drop)
     }
 
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let candidates = query::undelivered("purchases", wanted);
         let rows = self.database.rows(candidates).await?;
         // There is nearly always nothing to resume, so the head is locked only if there is.
-        if first_resumable(wanted, &rows)?.is_none() {
-            return Ok(None);
+        let found = resumable(wanted, &rows)?;
+        if !matches!(found, Resumed::Again(_)) {
+            return Ok(found);
         }
         match self.database.change(&Change::Resume(wanted)).await? {
-            Changed::Written(purchase) => Ok(Some(*purchase)),
-            Changed::Nothing(_) => Ok(None),
+            Changed::Written(purchase) => Ok(Resumed::Again(purchase)),
+            Changed::Nothing(Answer::Resumed(other)) => Ok(other),
+            Changed::Nothing(Answer::Reserved(_)) => Ok(Resumed::InFlight),
         }
     }
 
@@ -168,9 +199,29 @@ impl Postgres {
         rows.first().map(row::purchase).transpose()
     }
 
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let rows = self.database.rows(query::purchases(filter)).await?;
-        rows.iter().rev().map(row::purchase).collect()
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let rows = self.database.rows(query::page(filter)).await?;
+        rows.iter().map(row::purchase).collect()
+    }
+
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        self.number(query::before_last(filter, last)).await
+    }
+
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let counted = self.number(query::calls("purchases", calls)).await?;
+        Ok(counted.unwrap_or(0))
+    }
+
+    /// Returns the `seq` of the first row of a query.
+    async fn number(&self, query: Query) -> Result<Option<u64>, LedgerError> {
+        let rows = self.database.rows(query).await?;
+        let first = rows.first();
+        first.map(|row| Cells::of(row)?.integer("seq")).transpose()
     }
 }
 
@@ -179,6 +230,9 @@ impl Database {
     async fn write_settings(&self) -> Result<&String, LedgerError> {
         let check = || async {
             self.claim().await?;
+            if let Some(lost) = self.lost_event().await? {
+                return Err(self.witness.lost(lost));
+            }
             let can_queue = self.can_queue().await.map_err(Failure::into_error)?;
             Ok(if can_queue {
                 format!("{}; LOCK TABLE chain_head IN EXCLUSIVE MODE", self.settings)
@@ -218,9 +272,46 @@ impl Database {
         let transaction = self
             .timed(self.begin(&mut client, IsolationLevel::Serializable, false))
             .await?;
-        self.timed(schema::claim(&transaction, &self.schema))
+        let expected = self.witness.expected(self.timeout).await?;
+        let refusal = if expected != Head::EMPTY {
+            Some(self.witness.lost(expected))
+        } else if self.may_begin {
+            None
+        } else {
+            let text = format!("the database has no ledger in the schema `{}`", self.schema);
+            Some(LedgerError::store(text))
+        };
+        let begins = self
+            .timed(schema::claim(&transaction, &self.schema, refusal))
             .await?;
-        self.timed(async { Ok(transaction.commit().await?) }).await
+        self.timed(async { Ok(transaction.commit().await?) })
+            .await?;
+        if begins {
+            tracing::warn!(schema = self.schema, "begins a new ledger in PostgreSQL");
+        }
+        Ok(())
+    }
+
+    /// Returns the event that the database must contain, if it does not contain it. Remembers the newest event else.
+    async fn lost_event(&self) -> Result<Option<Head>, LedgerError> {
+        let expected = self.witness.expected(self.timeout).await?;
+        let query = head_query(expected, false)?;
+        let rows = match self.try_rows(&query).await {
+            Err(Failure::Conflict(_) | Failure::Lost(_)) => self.try_rows(&query).await,
+            answer => answer,
+        }
+        .map_err(Failure::into_error)?;
+        // `verify` reports a wrong number of rows, and a write is refused.
+        let [row] = rows.as_slice() else {
+            return Ok(None);
+        };
+        if self.witness.check(expected, witnessed(row)?).is_err() {
+            return Ok(Some(expected));
+        }
+        if let Ok(head) = Head::read(row) {
+            self.witness.committed(head, self.timeout).await;
+        }
+        Ok(None)
     }
 
     /// Returns whether writers can wait for each other before they read.

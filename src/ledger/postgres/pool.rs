@@ -182,7 +182,10 @@ fn ledger_error(error: &Error) -> LedgerError {
         answer.message(),
         answer.code().code()
     );
-    if answer.code().code().starts_with("XX00") {
+    let code = answer.code();
+    // bursar made its tables before it used them.
+    let gone = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code);
+    if gone || code.code().starts_with("XX00") {
         LedgerError::Damaged(text)
     } else {
         LedgerError::store(text)

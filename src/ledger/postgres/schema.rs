@@ -36,20 +36,28 @@ pub(super) fn quoted(schema: &str) -> Result<String, LedgerError> {
 }
 
 /// Checks the schema, or creates it if it is empty or missing. Refuses a schema of another program
-/// before it writes.
-pub(super) async fn claim(transaction: &Transaction<'_>, schema: &str) -> Result<(), Failure> {
+/// before it writes. Returns whether a new ledger begins, which `refusal` forbids.
+pub(super) async fn claim(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    refusal: Option<LedgerError>,
+) -> Result<bool, Failure> {
     let exists = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1";
     let tables = "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
                   ON n.oid = c.relnamespace WHERE n.nspname = $1";
-    if transaction.query_opt(exists, &[&schema]).await?.is_none() {
-        transaction
-            .batch_execute(&format!("CREATE SCHEMA {}", quoted(schema)?))
-            .await?;
-    }
     let found = transaction.query(tables, &[&schema]).await?;
     let names: Vec<&str> = found.iter().filter_map(|row| row.try_get(0).ok()).collect();
     if found.is_empty() {
-        return create_tables(transaction).await;
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        if transaction.query_opt(exists, &[&schema]).await?.is_none() {
+            transaction
+                .batch_execute(&format!("CREATE SCHEMA {}", quoted(schema)?))
+                .await?;
+        }
+        create_tables(transaction).await?;
+        return Ok(true);
     }
     if !names.contains(&"bursar_schema") {
         return Err(
@@ -69,7 +77,7 @@ pub(super) async fn claim(transaction: &Transaction<'_>, schema: &str) -> Result
         }
     };
     match version {
-        VERSION => Ok(()),
+        VERSION => Ok(false),
         newer if newer > VERSION => Err(LedgerError::Newer {
             found: newer,
             known: VERSION,
@@ -92,12 +100,13 @@ async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` is compared by bytes and not by the
+/// Returns [`TABLES`] in the SQL of PostgreSQL. `host_reversed` and `path` are compared by bytes and not by the
 /// alphabet of a language.
 fn tables() -> String {
     TABLES
         .replace("INTEGER", "BIGINT")
         .replace("host_reversed TEXT", "host_reversed TEXT COLLATE \"C\"")
+        .replace(" path TEXT", " path TEXT COLLATE \"C\"")
         .replace(" CHECK (json_valid(detail))", "")
         .replace(") STRICT", ")")
 }

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use crate::ledger::sql::query::{self, Part, Present, Query, can_total, charge};
 use crate::ledger::sql::row::{Cells, freeze};
 use crate::ledger::{Freeze, LedgerError};
-use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage, sum};
+use crate::limit::{Charge, Denial, LimitCheck, LimitQuery, Scope, Since, Sum, Unit, Usage};
 use crate::money::Network;
 use crate::origin::Origin;
 
@@ -19,6 +19,8 @@ use crate::origin::Origin;
 enum Question {
     Frozen,
     Total(Scope, Since, Unit),
+    /// A total that the server cannot compute.
+    Sum(Scope, Since, Unit),
     Charges(Scope, Since),
     FirstPayee(Origin, (Network, Address)),
     LastPrice(Origin, String, String, (Network, Address)),
@@ -149,6 +151,10 @@ impl Asked {
     pub(super) fn take(&mut self, row: &Row) -> Result<(), LedgerError> {
         match self {
             Self(_, Answer::Frozen(found)) => *found = Some(freeze(row)?),
+            Self(Question::Sum(scope, _, unit), Answer::Total(total)) => {
+                let part = charge(row, scope)?.and_then(|charge| unit.measure(&charge));
+                *total = total.saturating_add(part.unwrap_or_default());
+            }
             Self(_, Answer::Total(total)) => {
                 *total = Cells::of(row)?.text::<Sum>("total")?.amount()
             }
@@ -164,13 +170,13 @@ impl Asked {
 }
 
 impl Question {
-    /// The server computes the sum. If it cannot, the charges are read one by one.
+    /// The server computes the sum. If it cannot, the charges are added up as they come.
     fn of(query: &LimitQuery<'_>) -> Self {
         let scope = query.scope().clone();
         if can_total(&scope, query.unit) {
             Self::Total(scope, query.since, query.unit)
         } else {
-            Self::Charges(scope, query.since)
+            Self::Sum(scope, query.since, query.unit)
         }
     }
 
@@ -178,7 +184,9 @@ impl Question {
         match self {
             Self::Frozen => query::frozen(),
             Self::Total(scope, since, unit) => present.total(scope, *since, *unit),
-            Self::Charges(scope, since) => present.charges("purchases", Part::All, scope, *since),
+            Self::Charges(scope, since) | Self::Sum(scope, since, _) => {
+                present.charges("purchases", Part::All, scope, *since)
+            }
             Self::FirstPayee(origin, asset) => present.first_payee("purchases", origin, *asset),
             Self::LastPrice(origin, method, path, asset) => {
                 present.last_price("purchases", origin, (method, path), *asset)
@@ -189,7 +197,7 @@ impl Question {
     fn unanswered(self) -> Asked {
         let answer = match &self {
             Self::Frozen => Answer::Frozen(None),
-            Self::Total(..) => Answer::Total(U256::ZERO),
+            Self::Total(..) | Self::Sum(..) => Answer::Total(U256::ZERO),
             Self::Charges(..) => Answer::Charges(Vec::new()),
             Self::FirstPayee(..) => Answer::FirstPayee(None),
             Self::LastPrice(..) => Answer::LastPrice(None),
@@ -243,7 +251,6 @@ impl Usage for View {
     fn total(&self, query: &LimitQuery<'_>) -> Result<U256, LedgerError> {
         match self.answer(&Question::of(query))? {
             Answer::Total(total) => Ok(*total),
-            Answer::Charges(_) => sum(self, query),
             _ => Err(not_asked()),
         }
     }

@@ -29,10 +29,11 @@ const HEAD: [&str; 21] = [
 
 pub(super) fn write(report: &Report) -> String {
     let groups = report.sections.iter().flat_map(|section| {
-        section
-            .groups
-            .iter()
-            .map(|group| fields(section.by.name(), group.name.as_deref(), &group.tally))
+        let by = section.by.name();
+        let groups = section.groups.iter();
+        let groups = groups.map(move |group| fields(by, group.name.as_deref(), &group.tally));
+        let others = section.others.iter();
+        groups.chain(others.map(move |others| fields("others", Some(by), others)))
     });
     let head = HEAD.map(ToOwned::to_owned);
     let total = fields("total", None, &report.total);

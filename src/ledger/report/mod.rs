@@ -42,6 +42,12 @@
 //! Sums are integers. Dollars are in micro-dollars, rounded up for each purchase. Tokens are in
 //! atomic units. A token without a dollar value is only in `tokens`, and `unpriced` counts it. If a
 //! sum is too large, it stays at the largest amount and `exact` is false.
+//!
+//! # Large ledgers
+//!
+//! A report reads the ledger page by page, and payments do not wait for it. It has at most 2,000 groups of each
+//! dimension: those whose first purchases are the oldest. The purchases of all other groups are together in
+//! [`Section::others`]. It lists the 1,000 oldest unresolved purchases, and counts the others.
 
 mod csv;
 mod selection;
@@ -63,6 +69,11 @@ use crate::money::format_units;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
 
+/// The most groups of a dimension.
+const GROUPS: usize = 2000;
+/// The most unresolved purchases that are listed.
+const UNRESOLVED: usize = 1000;
+
 /// The purchases of a period, added up.
 ///
 /// Serialized as JSON, amounts are decimal strings: dollars, and atomic units of tokens.
@@ -77,8 +88,11 @@ pub struct Report {
     pub total: Tally,
     /// The sums by each dimension.
     pub sections: Vec<Section>,
-    /// The unresolved purchases, oldest first.
+    /// The unresolved purchases, oldest first; at most 1,000.
     pub unresolved: Vec<Unresolved>,
+    /// The number of unresolved purchases that are not listed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_unresolved: u64,
     /// The limits and their use by the whole ledger. Empty unless set by
     /// [`with_budget`](Self::with_budget).
     pub budget: Vec<LimitStatus>,
@@ -182,8 +196,11 @@ pub struct Section {
     /// The dimension.
     pub by: Dimension,
     /// The groups. Days are in order of time. Others are in order of dollars spent, largest first, and
-    /// then of names.
+    /// then of names. At most 2,000.
     pub groups: Vec<Group>,
+    /// The sums of all purchases in no group, if there are more groups than that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others: Option<Tally>,
 }
 
 /// The purchases of one group.
@@ -259,8 +276,12 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn report(&self, selection: &Selection) -> Result<Report, LedgerError> {
-        let purchases = self.purchases(&selection.filter()).await?;
-        Ok(Report::of(&purchases, selection, self.now()))
+        let mut adding = Adding::new(selection, self.now());
+        let mut pages = self.pages(&selection.filter());
+        while let Some(purchases) = pages.next().await? {
+            purchases.iter().for_each(|purchase| adding.add(purchase));
+        }
+        Ok(adding.report())
     }
 }
 
@@ -277,22 +298,11 @@ impl Report {
             .filter(|purchase| selection.selects(purchase))
             .collect();
         selected.sort_by_key(|purchase| purchase.seq);
-        let section = |by| Section {
-            by,
-            groups: grouped(&selected, by, selection.zone_of_days(), now),
-        };
-        Self {
-            at: now,
-            total: Tally::of(selected.iter().copied(), now),
-            sections: Dimension::ALL.map(section).into(),
-            unresolved: selected
-                .iter()
-                .filter(|purchase| purchase.is_unresolved())
-                .map(|purchase| Unresolved::of(purchase, now))
-                .collect(),
-            budget: Vec::new(),
-            selection: selection.clone(),
-        }
+        let mut adding = Adding::new(selection, now);
+        selected
+            .into_iter()
+            .for_each(|purchase| adding.add(purchase));
+        adding.report()
     }
 
     /// Adds the limits of a policy and their use, from [`Payer::budget`](crate::Payer::budget).
@@ -312,8 +322,8 @@ impl Report {
     }
 
     /// Returns the sums as CSV (RFC 4180) with a header line. The line `total` is for all purchases,
-    /// and each group has a line of its own. Amounts are in dollars. `tokens` has the amount of each
-    /// token.
+    /// and each group has a line of its own. The line `others` with the name of a dimension is for all groups
+    /// beyond 2,000. Amounts are in dollars. `tokens` has the amount of each token.
     ///
     /// A field that a spreadsheet would read as a formula begins with an apostrophe.
     #[must_use]
@@ -322,21 +332,71 @@ impl Report {
     }
 }
 
-fn grouped(purchases: &[&Purchase], by: Dimension, zone: &Zone, now: Timestamp) -> Vec<Group> {
-    let mut tallies: BTreeMap<Option<String>, Tally> = BTreeMap::new();
-    for purchase in purchases {
-        tallies
-            .entry(by.group(purchase, zone))
-            .or_default()
-            .add(purchase, now);
+/// A report while purchases are added, oldest first.
+struct Adding {
+    report: Report,
+    sections: [Groups; Dimension::ALL.len()],
+}
+
+/// The groups of a dimension, and the sums of the purchases in no group.
+type Groups = (BTreeMap<Option<String>, Tally>, Option<Tally>);
+
+impl Adding {
+    fn new(selection: &Selection, now: Timestamp) -> Self {
+        let report = Report {
+            at: now,
+            selection: selection.clone(),
+            total: Tally::default(),
+            sections: Vec::new(),
+            unresolved: Vec::new(),
+            more_unresolved: 0,
+            budget: Vec::new(),
+        };
+        Self {
+            report,
+            sections: Default::default(),
+        }
     }
-    let mut groups: Vec<Group> = tallies
-        .into_iter()
-        .map(|(name, tally)| Group { name, tally })
-        .collect();
-    if by != Dimension::Day {
-        // The sort is stable: groups with the same amount stay in the order of their names.
-        groups.sort_by_key(|group| Reverse(group.tally.spent.usd));
+
+    fn add(&mut self, purchase: &Purchase) {
+        let report = &mut self.report;
+        report.total.add(purchase, report.at);
+        for (by, (groups, others)) in Dimension::ALL.into_iter().zip(&mut self.sections) {
+            let name = by.group(purchase, report.selection.zone_of_days());
+            let tally = if groups.len() < GROUPS || groups.contains_key(&name) {
+                groups.entry(name).or_default()
+            } else {
+                others.get_or_insert_default()
+            };
+            tally.add(purchase, report.at);
+        }
+        if purchase.is_unresolved() && report.unresolved.len() < UNRESOLVED {
+            report.unresolved.push(Unresolved::of(purchase, report.at));
+        } else if purchase.is_unresolved() {
+            report.more_unresolved = report.more_unresolved.saturating_add(1);
+        }
     }
-    groups
+
+    fn report(self) -> Report {
+        let sections = Dimension::ALL.into_iter().zip(self.sections);
+        let sections = sections.map(|(by, (tallies, others))| {
+            let groups = tallies.into_iter();
+            let mut groups: Vec<Group> =
+                groups.map(|(name, tally)| Group { name, tally }).collect();
+            if by != Dimension::Day {
+                // The sort is stable: groups with the same amount stay in the order of their names.
+                groups.sort_by_key(|group| Reverse(group.tally.spent.usd));
+            }
+            Section { by, groups, others }
+        });
+        Report {
+            sections: sections.collect(),
+            ..self.report
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -98,6 +98,7 @@ impl Selection {
         Filter {
             since: self.since,
             until: self.until,
+            host: self.host.clone(),
             tag: self.tag.clone(),
             agent: self.agent.clone(),
             ..Filter::all()
@@ -106,10 +107,6 @@ impl Selection {
 
     pub(super) fn selects(&self, purchase: &Purchase) -> bool {
         self.filter().passes(purchase)
-            && self
-                .host
-                .as_ref()
-                .is_none_or(|host| host.matches(purchase.origin.host()))
     }
 }
 

@@ -126,12 +126,6 @@ impl Sum {
 }
 
 impl Tally {
-    pub(super) fn of<'a>(purchases: impl Iterator<Item = &'a Purchase>, now: Timestamp) -> Self {
-        let mut tally = Self::default();
-        purchases.for_each(|purchase| tally.add(purchase, now));
-        tally
-    }
-
     pub(super) fn add(&mut self, purchase: &Purchase, now: Timestamp) {
         let (value, usd) = (purchase.value, purchase.usd);
         let (part, is_spent) = match purchase.state {

@@ -9,8 +9,11 @@ use super::row::{Cells, Columns, Event, Stored, integer};
 use super::scope::condition;
 use super::{Row, Value};
 use crate::clock::Timestamp;
+use crate::ledger::filter::PAGE;
 use crate::ledger::purchase::failed;
-use crate::ledger::{Filter, Freeze, LedgerError, PurchaseKey, Resumption, State};
+use crate::ledger::{
+    Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
+};
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
 use crate::limit::{Charge, Moment, Scope, Since};
@@ -80,9 +83,61 @@ pub(in crate::ledger) fn purchase(key: &PurchaseKey) -> Query {
     }
 }
 
-/// Selects the purchases that pass the filter, newest first.
-pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
-    let conditions: [(&str, Option<Value>); 9] = [
+/// Selects the purchases with this id, of every payer. The index begins with the id.
+pub(in crate::ledger) fn with_id(id: &PurchaseId) -> Query {
+    Query {
+        sql: "SELECT * FROM purchases WHERE purchase = ?".into(),
+        values: vec![id.written().into()],
+    }
+}
+
+/// Selects the oldest purchases that pass the filter, at most [`PAGE`].
+pub(in crate::ledger) fn page(filter: &Filter) -> Query {
+    let (conditions, values) = conditions(filter);
+    let sql = format!("SELECT * FROM purchases WHERE {conditions} ORDER BY seq LIMIT {PAGE}");
+    Query {
+        sql: sql.into(),
+        values,
+    }
+}
+
+/// Selects the number of the purchase before the `last` newest ones that pass the filter.
+pub(in crate::ledger) fn before_last(filter: &Filter, last: usize) -> Query {
+    let (conditions, mut values) = conditions(filter);
+    values.push(i64::try_from(last).unwrap_or(i64::MAX).into());
+    let sql =
+        format!("SELECT seq FROM purchases WHERE {conditions} ORDER BY seq DESC LIMIT 1 OFFSET ?");
+    Query {
+        sql: sql.into(),
+        values,
+    }
+}
+
+/// Selects the number of calls with an API key since a time and before a purchase, as `seq`. Counts at most `most`.
+/// `table` may name an index.
+///
+/// The index has all of these columns. A call that the seller turned away is not live.
+pub(in crate::ledger) fn calls(table: &str, calls: &Calls<'_>) -> Query {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).into();
+    let sql = format!(
+        "SELECT count(*) AS seq FROM (SELECT 1 FROM {table} WHERE credential = ? AND live = 1 \
+         AND reserved_at >= ? AND seq < ? LIMIT ?) AS calls"
+    );
+    let values = vec![
+        calls.credential.to_owned().into(),
+        calls.since.millis().into(),
+        number(calls.before),
+        number(calls.most),
+    ];
+    Query {
+        sql: sql.into(),
+        values,
+    }
+}
+
+/// Returns the conditions of the filter except `last`, and their values.
+fn conditions(filter: &Filter) -> (String, Vec<Value>) {
+    let conditions: [(&str, Option<Value>); 10] = [
         (
             "reserved_at >= ?",
             filter.since.map(|at| at.millis().into()),
@@ -91,6 +146,12 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
         (
             "purchase = ?",
             filter.id.as_ref().map(|id| id.written().into()),
+        ),
+        (
+            "seq > ?",
+            filter
+                .after
+                .map(|after| i64::try_from(after).unwrap_or(i64::MAX).into()),
         ),
         (
             "origin = ?",
@@ -113,33 +174,30 @@ pub(in crate::ledger) fn purchases(filter: &Filter) -> Query {
         .filter_map(|(sql, value)| Some((sql, value?)));
     let (mut terms, mut values): (Vec<_>, Vec<_>) = set.unzip();
     terms.push(if filter.unproven { UNPROVEN } else { "true" });
-    let rows = filter
-        .last
-        .map_or(i64::MAX, |last| i64::try_from(last).unwrap_or(i64::MAX));
-    values.push(rows.into());
-    let sql = format!(
-        "SELECT * FROM purchases WHERE {} ORDER BY seq DESC LIMIT ?",
-        terms.join(" AND ")
-    );
-    Query {
-        sql: sql.into(),
-        values,
+    if filter.refunded {
+        terms.push("refunded <> '0'");
     }
+    if let Some(host) = &filter.host {
+        let (of_host, hosts) = condition(&Scope::Host(host.clone()));
+        terms.push(of_host);
+        values.extend(hosts);
+    }
+    (terms.join(" AND "), values)
 }
 
-/// Selects purchases of the same request that can be resumed, oldest first. `table` can name an
-/// index.
+/// Selects purchases of the same request that [`Resumption::choose`] chooses from, oldest first.
+/// `table` can name an index.
 pub(in crate::ledger) fn undelivered(table: &str, wanted: &Resumption) -> Query {
     let sql = format!(
-        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND payer = ? AND expires_at > ? \
+        "SELECT * FROM {table} WHERE {UNDELIVERED} AND fingerprint = ? AND expires_at > ? \
          ORDER BY seq"
     );
-    let keys = [wanted.fingerprint.written(), wanted.payer.written()]
-        .into_iter()
-        .map(Value::from);
     Query {
         sql: sql.into(),
-        values: keys.chain([wanted.now.millis().into()]).collect(),
+        values: vec![
+            wanted.fingerprint.written().into(),
+            wanted.now.millis().into(),
+        ],
     }
 }
 
@@ -422,9 +480,9 @@ impl Present {
     ) -> Query {
         let sql = format!(
             "SELECT seq, value FROM {table} WHERE {COUNTS} AND origin = ? AND network = ? AND asset = ? \
-             AND method = ? AND path = ? ORDER BY seq DESC LIMIT 1"
+             AND method = ? AND lower(path) = ? ORDER BY seq DESC LIMIT 1"
         );
-        let request = vec![method.to_owned().into(), path.to_owned().into()];
+        let request = vec![method.to_owned().into(), path.to_ascii_lowercase().into()];
         Query {
             sql: sql.into(),
             values: [self.counting(), seller(origin, asset), request].concat(),

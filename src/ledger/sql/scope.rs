@@ -11,6 +11,7 @@ use super::row::{Stored, reversed};
 #[cfg(feature = "sqlite")]
 use crate::limit::Moment;
 use crate::limit::Scope;
+use crate::path::TOOL;
 
 /// The indices of purchases by scope, in the order of `counts_at`: name, columns of the scope, and further condition.
 const INDICES: [(&str, &str, &str); 8] = [
@@ -44,7 +45,26 @@ pub(super) fn condition(scope: &Scope) -> Clause {
     match scope {
         Scope::Global => ("true", Vec::new()),
         Scope::Origin(origin) => ("origin = ?", vec![origin.written().into()]),
-        // A policy may store paths with their query.
+        // As `path::is_within`. A policy may store paths with their query.
+        Scope::Resource(origin, path) if !path.starts_with(TOOL) => {
+            let (query, below) = (
+                format!("{path}?"),
+                format!("{}/", path.trim_end_matches('/')),
+            );
+            let prefixes = [query.clone(), query, below.clone(), below].map(Value::from);
+            let mut values = vec![
+                origin.written().into(),
+                TOOL.to_owned().into(),
+                path.clone().into(),
+            ];
+            values.extend(prefixes);
+            (
+                "origin = ? AND substr(path, 1, 12) <> ? AND (lower(path) = ? \
+                 OR substr(lower(path), 1, length(CAST(? AS TEXT))) = ? \
+                 OR substr(lower(path), 1, length(CAST(? AS TEXT))) = ?)",
+                values,
+            )
+        }
         Scope::Resource(origin, path) => {
             let query = format!("{path}?");
             let values = vec![

@@ -1,7 +1,7 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
 /// The version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 8;
+pub(in crate::ledger) const VERSION: i64 = 9;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
 /// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
@@ -11,6 +11,7 @@ pub(in crate::ledger) const VERSION: i64 = 8;
 ///   the maximum time, which is the `counts_at` of a hold. The condition is `live` and not `state`,
 ///   so that a purchase keeps its place in an index when its state changes.
 /// * An index that ends in `seq` finds one row: the first or the last.
+/// * Every payer can use an id, and `reserve` looks an id up for all of them. Their index begins with it.
 /// * Rows are never deleted, so no `seq` is used twice.
 /// * A purchase names its last event. Events therefore need no second index, in which every write
 ///   would touch another page.
@@ -62,7 +63,7 @@ CREATE TABLE purchases (
     refunded TEXT NOT NULL,
     payload TEXT,
     last_event INTEGER NOT NULL,
-    UNIQUE (payer, purchase),
+    UNIQUE (purchase, payer),
     UNIQUE (payer, network, asset, nonce),
     CHECK (state <> 'api_call' OR credential IS NOT NULL),
     CHECK (credential IS NULL OR state = 'api_call' OR state = 'voided'),
@@ -72,7 +73,7 @@ CREATE TABLE purchases (
 CREATE INDEX by_reserved_at ON purchases (reserved_at) WHERE live = 1;
 CREATE INDEX by_expires_at ON purchases (expires_at)
     WHERE live = 1 AND state <> 'settled' AND state <> 'api_call';
-CREATE INDEX by_credential ON purchases (credential, reserved_at) WHERE credential IS NOT NULL;
+CREATE INDEX by_credential ON purchases (credential, live, reserved_at, seq) WHERE credential IS NOT NULL;
 CREATE INDEX by_seller ON purchases (origin, network, asset, seq) WHERE live = 1;
 
 CREATE INDEX by_request ON purchases (fingerprint, reserved_at) WHERE live = 1;

@@ -70,14 +70,17 @@ impl File<'_> {
         known.map_or_else(|| row::columns(purchase), Ok)
     }
 
-    pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
+    pub(super) fn last_seq(self) -> Result<u64, LedgerError> {
         let known = self.known.borrow().last_seq;
         debug_assert!(
             known.is_none_or(|known| last_seq(self.database).is_ok_and(|last| last == known)),
             "the file has the known number of purchases"
         );
-        let last = known.map_or_else(|| last_seq(self.database), Ok)?;
-        Ok(last.saturating_add(1))
+        known.map_or_else(|| last_seq(self.database), Ok)
+    }
+
+    pub(super) fn next_seq(self) -> Result<u64, LedgerError> {
+        Ok(self.last_seq()?.saturating_add(1))
     }
 
     fn head(self) -> Result<Head, LedgerError> {
@@ -97,7 +100,7 @@ fn is_stored(connection: &Connection, purchase: &Purchase) -> bool {
 }
 
 /// Returns the number of the last purchase.
-fn last_seq(connection: &Connection) -> Result<u64, LedgerError> {
+pub(super) fn last_seq(connection: &Connection) -> Result<u64, LedgerError> {
     let sql = "SELECT coalesce(max(seq), 0) FROM purchases";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let last: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
@@ -105,7 +108,7 @@ fn last_seq(connection: &Connection) -> Result<u64, LedgerError> {
 }
 
 /// Returns the end of the chain of hashes.
-fn head(connection: &Connection) -> Result<Head, LedgerError> {
+pub(super) fn head(connection: &Connection) -> Result<Head, LedgerError> {
     let newest = Query {
         sql: "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1".into(),
         values: Vec::new(),

@@ -32,25 +32,38 @@ pub(super) struct Known {
 }
 
 /// The version of the file that a transaction sees.
-pub(super) struct Version(i64);
+pub(super) struct Version {
+    number: i64,
+    /// Whether another connection may have written since the last commit.
+    pub(super) others_wrote: bool,
+}
 
 impl Known {
-    /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote.
-    pub(super) fn begin(&mut self, database: &Connection) -> Result<Version, LedgerError> {
+    /// Begins a transaction that holds the write lock. Clears the cache if another connection wrote, or if the file
+    /// was written in another way.
+    pub(super) fn begin(
+        &mut self,
+        database: &Connection,
+        file_written: bool,
+    ) -> Result<Version, LedgerError> {
         let mut statement = database
             .prepare_cached("PRAGMA data_version")
             .map_err(failed)?;
-        let version = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+        let number = statement.query_row([], |row| row.get(0)).map_err(failed)?;
         let is_full = self.purchases.len() > MOST || self.totals.len() > MOST;
-        if self.version.take() != Some(version) || is_full {
+        let others_wrote = self.version.take() != Some(number) || file_written;
+        if others_wrote || is_full {
             *self = Self::default();
         }
-        Ok(Version(version))
+        Ok(Version {
+            number,
+            others_wrote,
+        })
     }
 
     /// Ends a transaction that was committed.
-    pub(super) const fn keep(&mut self, Version(version): Version) {
-        self.version = Some(version);
+    pub(super) const fn keep(&mut self, version: &Version) {
+        self.version = Some(version.number);
     }
 
     pub(super) fn purchase(&self, key: &PurchaseKey) -> Option<&Purchase> {

@@ -1,60 +1,164 @@
 //! A ledger in a SQLite file, which all processes of a host can share.
 
+mod copy;
 mod file;
+mod guard;
 mod known;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod totals;
 mod view;
+mod witness;
 mod writer;
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::process;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use alloy::primitives::B256;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use self::file::{File, Line};
+use self::guard::{Files, Guard};
+use self::reader::Reader;
 use self::view::View;
-use self::writer::{Job, Read, Sync, Write};
+use self::writer::{Job, Read, Sync, Write, Writer};
 use super::hash_chain::Audit;
 use super::sql::query::{self, Query};
-use super::sql::row;
+use super::sql::row::{self, Cells};
 use super::{
-    Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
+    Reserved, Restored, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
 
+/// The path of a private database.
+const IN_MEMORY: &str = ":memory:";
+
+/// Makes a copy the ledger at `to`, though its witness is missing or has seen more.
+pub(super) fn restore(copy: &Path, to: &Path) -> Result<Restored, LedgerError> {
+    copy::restore(copy, to)
+}
+
 /// A handle on the thread that reads and writes the file.
 #[derive(Clone)]
 pub(super) struct Sqlite {
-    jobs: Sender<Job>,
+    // Dropped first, so that the thread below closes the last connection, and SQLite writes the log back.
+    /// The thread for long reads. `None` for a database in memory.
+    reader: Option<Arc<Reader>>,
+    thread: Arc<Thread>,
+}
+
+/// The thread that has the file open. The last handle waits until it has closed the file.
+struct Thread {
+    jobs: Option<Sender<Job>>,
+    handle: Option<JoinHandle<()>>,
+    /// The process that the thread runs in. A fork of it has no such thread.
+    process: u32,
+    /// `None` for a database in memory.
+    guard: Option<Arc<Guard>>,
+}
+
+impl Thread {
+    fn check_process(&self) -> Result<(), LedgerError> {
+        if self.process == process::id() {
+            return Ok(());
+        }
+        Err(LedgerError::store(
+            "the process was forked after it had opened the ledger; open it in the new process",
+        ))
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
+        let is_own = handle.thread().id() == thread::current().id();
+        if self.process == process::id() && !is_own {
+            // The thread ends also after a panic.
+            drop(handle.join());
+        }
+    }
 }
 
 impl Sqlite {
-    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
-        let connection = schema::open(path)?;
+    /// Opens the file. Creates it if it is missing and `create` says so.
+    pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
+        let (connection, watch, guard) = if path == Path::new(IN_MEMORY) {
+            (schema::in_memory()?, None, None)
+        } else {
+            let files = if create {
+                Files::at(path)?
+            } else {
+                Files::existing(path)?
+            };
+            let (connection, watch) = schema::open(files, create)?;
+            let guard = watch.guard();
+            (connection, Some(watch), Some(guard))
+        };
         let (jobs, queue) = channel();
         let worker = thread::Builder::new().name("bursar-ledger".to_owned());
-        worker
-            .spawn(move || writer::serve(connection, &queue))
+        let handle = worker
+            .spawn(move || writer::serve(Writer::new(connection, watch), &queue))
             .map_err(LedgerError::store)?;
-        Ok(Self { jobs })
+        let reader = guard.clone().map(|guard| Arc::new(Reader::new(guard)));
+        let thread = Thread {
+            jobs: Some(jobs),
+            handle: Some(handle),
+            process: process::id(),
+            guard,
+        };
+        Ok(Self {
+            reader,
+            thread: Arc::new(thread),
+        })
     }
 
-    /// Clients can pay meanwhile, except during the last step, which adds up all totals again.
+    /// Copies the ledger to a new file, on a thread of its own, so that clients can pay meanwhile.
+    pub(super) async fn backup(&self, to: &Path) -> Result<(), LedgerError> {
+        let guard = self
+            .thread
+            .guard
+            .clone()
+            .ok_or_else(|| LedgerError::store("a ledger in memory has no backup"))?;
+        let (answer, answered) = oneshot::channel();
+        let to = to.to_owned();
+        let backup = move || {
+            guard.check()?;
+            copy::backup(&guard.files, &to)?;
+            guard.check().map(drop)
+        };
+        thread::Builder::new()
+            .name("bursar-backup".to_owned())
+            .spawn(move || drop(answer.send(backup())))
+            .map_err(LedgerError::store)?;
+        answered.await.map_err(|_| thread_stopped())?
+    }
+
+    fn send(&self, job: Job) -> Result<(), LedgerError> {
+        self.thread.check_process()?;
+        let jobs = self.thread.jobs.as_ref();
+        let sent = jobs.and_then(|jobs| jobs.send(job).ok());
+        sent.ok_or_else(thread_stopped)
+    }
+
+    /// Clients can pay meanwhile.
     pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
         let mut audit = Audit::new(noted);
         let mut last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .read(move |connection| {
+                .read_long(move |connection| {
                     let events = query::events_after(seq);
                     let last = inspect(connection, events, |row| audit.event(row))?;
                     Ok((audit, last))
@@ -64,14 +168,14 @@ impl Sqlite {
         last = Some(i64::MIN);
         while let Some(seq) = last {
             (audit, last) = self
-                .read(move |connection| {
+                .read_long(move |connection| {
                     let purchases = query::purchases_after(seq);
                     let last = inspect(connection, purchases, |row| audit.purchase(row))?;
                     Ok((audit, last))
                 })
                 .await?;
         }
-        for total in self.read(recount).await? {
+        for total in self.read_long(recount).await? {
             audit.fault(LedgerFault::TotalChanged { total });
         }
         Ok(audit.close())
@@ -83,10 +187,30 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        let job: Read = Box::new(move |connection| drop(answer.send(work(connection))));
-        self.jobs
-            .send(Job::Read(job))
-            .map_err(|_| thread_stopped())?;
+        let guard = self.thread.guard.clone();
+        let job: Read = Box::new(move |connection| {
+            let intact = guard.map_or(Ok(()), |guard| guard.check().map(drop));
+            drop(answer.send(intact.and_then(|()| work(connection))));
+        });
+        self.send(Job::Read(job))?;
+        answered.await.map_err(|_| thread_stopped())?
+    }
+
+    /// Runs `work` on the thread for long reads, so that no payment waits for it.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let Some(reader) = &self.reader else {
+            return self.read(work).await;
+        };
+        self.thread.check_process()?;
+        let (answer, answered) = oneshot::channel();
+        reader.send(Box::new(move |connection| {
+            if !answer.is_closed() {
+                drop(answer.send(connection.and_then(work)));
+            }
+        }))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -98,9 +222,7 @@ impl Sqlite {
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let job = Write::new(sync, work, move |result| drop(answer.send(result)));
-        self.jobs
-            .send(Job::Write(job))
-            .map_err(|_| thread_stopped())?;
+        self.send(Job::Write(job))?;
         answered.await.map_err(|_| thread_stopped())?
     }
 
@@ -132,19 +254,15 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn resume(
-        &self,
-        wanted: &Resumption,
-    ) -> Result<Option<Purchase>, LedgerError> {
+    pub(super) async fn resume(&self, wanted: &Resumption) -> Result<Resumed, LedgerError> {
         let wanted = wanted.clone();
         let looked_for = wanted.clone();
         // There is nearly always nothing to resume, so the write lock is taken only if there is.
-        if self
+        let found = self
             .read(move |connection| resumable(connection, &looked_for))
-            .await?
-            .is_none()
-        {
-            return Ok(None);
+            .await?;
+        if !matches!(found, Resumed::Again(_)) {
+            return Ok(found);
         }
         self.write(Sync::WithTheNext, move |file| resume(file, &wanted))
             .await
@@ -180,10 +298,36 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn purchases(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-        let filter = filter.clone();
-        self.read(move |connection| select(connection, &filter))
-            .await
+    pub(super) async fn page(&self, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
+        let page = query::page(filter);
+        let work = move |connection: &mut Connection| file::read(connection, page);
+        if filter.is_short() {
+            self.read(work).await
+        } else {
+            self.read_long(work).await
+        }
+    }
+
+    pub(super) async fn before_last(
+        &self,
+        filter: &Filter,
+        last: usize,
+    ) -> Result<Option<u64>, LedgerError> {
+        let before_last = query::before_last(filter, last);
+        let work = move |connection: &mut Connection| number(connection, before_last);
+        if filter.is_short() {
+            self.read(work).await
+        } else {
+            self.read_long(work).await
+        }
+    }
+
+    pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
+        let calls = query::calls("purchases INDEXED BY by_credential", calls);
+        let counted = self
+            .read(move |connection| number(connection, calls))
+            .await?;
+        Ok(counted.unwrap_or(0))
     }
 }
 
@@ -194,8 +338,9 @@ fn thread_stopped() -> LedgerError {
 /// The transaction takes the write lock before it reads, so no other hold is written between the
 /// checks and this one.
 fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, LedgerError> {
-    let stored = file.find(&reservation.key())?;
-    let mut purchase = match reservation.plan(stored.clone()) {
+    let known = file::read(file.database, query::with_id(&reservation.purchase.id))?;
+    let (stored, plan) = reservation.plan(known);
+    let mut purchase = match plan {
         Plan::Hold(purchase) => purchase,
         Plan::Answer(answer) => return Ok(answer),
     };
@@ -231,26 +376,20 @@ fn record(
     file.write(&next, Some(&stored))
 }
 
-fn resume(file: File<'_>, wanted: &Resumption) -> Result<Option<Purchase>, LedgerError> {
-    let Some((stored, resumed)) = resumable(file.database, wanted)? else {
-        return Ok(None);
+fn resume(file: File<'_>, wanted: &Resumption) -> Result<Resumed, LedgerError> {
+    let found = resumable(file.database, wanted)?;
+    let Resumed::Again(stored) = found else {
+        return Ok(found);
     };
+    let resumed = wanted.leased(&stored);
     file.write(&resumed, Some(&stored))?;
-    Ok(Some(resumed))
+    Ok(Resumed::Again(Box::new(resumed)))
 }
 
-/// Returns the oldest purchase that can be resumed, as it is stored and as it will be written.
-fn resumable(
-    connection: &Connection,
-    wanted: &Resumption,
-) -> Result<Option<(Purchase, Purchase)>, LedgerError> {
-    let candidates = file::read(
-        connection,
-        query::undelivered("purchases INDEXED BY undelivered", wanted),
-    )?;
-    Ok(candidates
-        .into_iter()
-        .find_map(|stored| wanted.resume(&stored).map(|resumed| (stored, resumed))))
+/// Chooses among the stored purchases of the same request.
+fn resumable(connection: &Connection, wanted: &Resumption) -> Result<Resumed, LedgerError> {
+    let candidates = query::undelivered("purchases INDEXED BY undelivered", wanted);
+    Ok(wanted.choose(file::read(connection, candidates)?))
 }
 
 fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {
@@ -274,10 +413,9 @@ fn examine(
     )?)
 }
 
-fn select(connection: &Connection, filter: &Filter) -> Result<Vec<Purchase>, LedgerError> {
-    let mut purchases = file::read(connection, query::purchases(filter))?;
-    purchases.reverse();
-    Ok(purchases)
+/// Returns the `seq` of the first row of a query.
+fn number(connection: &Connection, query: Query) -> Result<Option<u64>, LedgerError> {
+    file::first(connection, query, |line| Cells::of(line)?.integer("seq"))
 }
 
 /// Returns the names of the totals that differ from the sums of their purchases. Reads all of them

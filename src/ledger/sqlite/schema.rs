@@ -3,27 +3,29 @@
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::failed;
+use super::guard::{self, Files, Guard};
 use super::totals::TABLE as TOTALS;
+use super::witness::{self, Note, Watch};
 use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Part;
 use crate::ledger::sql::scope::create_indices;
 use crate::ledger::sql::tables::{TABLES, VERSION};
 
 /// The time that a call waits for another process that is writing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Identifies a SQLite file as a ledger of bursar: `burs` in ASCII.
 pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 /// Every scope with every window has a statement of its own.
 const STATEMENTS_KEPT: usize = 128;
-const IN_MEMORY: &str = ":memory:";
 
 /// The database itself refuses to delete rows and to change events.
 const TRIGGERS: &str = "
@@ -32,18 +34,53 @@ CREATE TRIGGER keep_events BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'ev
 CREATE TRIGGER fix_events BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 ";
 
-/// Opens a connection to a ledger of bursar that is complete and can be written.
-pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
-    if path != Path::new(IN_MEMORY) {
-        touch(path)?;
-    }
+/// Opens a private database that ends with its connection.
+pub(super) fn in_memory() -> Result<Connection, LedgerError> {
+    let mut connection = Connection::open_in_memory().map_err(failed)?;
+    configure(&connection)?;
+    claim(&mut connection, None)?;
+    Ok(connection)
+}
+
+/// Opens a connection to a ledger of bursar that is complete and can be written. Creates it if `create` says so.
+pub(super) fn open(files: Files, create: bool) -> Result<(Connection, Watch), LedgerError> {
+    files.check_names()?;
+    check_presence(&files, create)?;
+    let mut connection = connect(&files.database)?;
+    // A ledger that is refused stays as it is.
+    keep_log_on_close(&connection, true)?;
+    let note = claim(&mut connection, Some(&files))?;
+    keep_log(&connection)?;
+    check_length(&connection, &files.database)?;
+    keep_log_on_close(&connection, false)?;
+    files.check_modes()?;
+    // This opens the log, if the step above has just turned it on.
+    number(&connection, "PRAGMA schema_version")?;
+    let note = match note {
+        Claimed::Found(note) => note,
+        Claimed::Created(note) => {
+            tracing::warn!(target: crate::ledger::NEW_LEDGER, "begins a new ledger at {}", files.database.display());
+            note
+        }
+    };
+    let watch = Watch::new(Arc::new(Guard::new(files)?), note)?;
+    Ok((connection, watch))
+}
+
+/// Opens a connection to a file that exists, without a check of its content.
+pub(super) fn connect(path: &Path) -> Result<Connection, LedgerError> {
     // Without CREATE and URI, SQLite opens the file that was just checked, by its literal name.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     if connection.is_readonly("main").map_err(failed)? {
         return Err(read_only(path));
     }
     connection.busy_timeout(WRITE_TIMEOUT).map_err(failed)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), LedgerError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     // A small cache: SQLite reads all of it at the commit of a transaction that split a page. A long
     // log: SQLite writes a page back once, however often it changed.
@@ -56,17 +93,36 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA cell_size_check = ON;",
         )
-        .map_err(failed)?;
-    claim(&mut connection)?;
-    keep_log(&connection)?;
-    if path != Path::new(IN_MEMORY) {
-        check_length(&connection, path)?;
+        .map_err(failed)
+}
+
+/// Refuses a ledger that lost its database. Creates an empty file where no ledger was, if `create` says so.
+///
+/// Another process may be creating the ledger. It writes the log and the note that the ledger has begun after the
+/// database, so this function reads them before the database.
+fn check_presence(files: &Files, create: bool) -> Result<(), LedgerError> {
+    let log = guard::length(&files.log)?.unwrap_or_default();
+    let note = Note::read(&files.witness)?;
+    if guard::length(&files.database)?.unwrap_or_default() > 0 {
+        return touch(&files.database);
     }
-    Ok(connection)
+    match note {
+        Some(note) if note.begun => Err(witness::empty(files, &note)),
+        _ if log > 0 => Err(LedgerError::Damaged(format!(
+            "{} is empty or missing, but its log {} is not",
+            files.database.display(),
+            files.log.display()
+        ))),
+        _ if create => touch(&files.database),
+        _ => Err(LedgerError::Missing(files.database.clone())),
+    }
 }
 
 /// Creates the file if it is missing, readable by its owner only. SQLite gives its log the same mode.
-fn touch(path: &Path) -> Result<(), LedgerError> {
+pub(super) fn touch(path: &Path) -> Result<(), LedgerError> {
+    // Closing a file drops the locks that this process has on it. A second thread opens it after that.
+    static CREATING: Mutex<()> = Mutex::new(());
+    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -97,14 +153,20 @@ fn read_only(path: &Path) -> LedgerError {
 /// Creates the tables in an empty file. Refuses a file of another program before writing to it.
 ///
 /// The write lock comes first: if two processes find an empty file, one waits for the other.
-fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
+fn claim(connection: &mut Connection, files: Option<&Files>) -> Result<Claimed, LedgerError> {
     let file = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
     let application = number(&file, "PRAGMA application_id")?;
     let version = number(&file, "PRAGMA user_version")?;
-    match (application, version) {
-        (APPLICATION_ID, VERSION) => check_layout(&file)?,
+    let claimed = match (application, version) {
+        (APPLICATION_ID, VERSION) => {
+            check_layout(&file)?;
+            Claimed::Found(match files {
+                Some(files) => witness::check(&file, files)?,
+                None => Note::new(String::new()),
+            })
+        }
         (APPLICATION_ID, newer) if newer > VERSION => {
             return Err(LedgerError::Newer {
                 found: newer,
@@ -117,15 +179,45 @@ fn claim(connection: &mut Connection) -> Result<(), LedgerError> {
             )));
         }
         (0, 0) if number(&file, "SELECT count(*) FROM sqlite_schema")? == 0 => {
-            create_tables(&file)?
+            let note = match files {
+                Some(files) => {
+                    files.check_modes()?;
+                    witness::begin(files)?
+                }
+                None => Note::new(String::new()),
+            };
+            create_tables(&file)?;
+            witness::ensure_id(&file, note.id.clone())?;
+            Claimed::Created(note)
         }
         _ => {
             return Err(LedgerError::Damaged(
                 "the file is a database of another program".to_owned(),
             ));
         }
+    };
+    file.commit().map_err(failed)?;
+    Ok(claimed)
+}
+
+/// The note of the witness of a ledger that was there, or of a new one.
+enum Claimed {
+    Found(Note),
+    Created(Note),
+}
+
+/// Refuses a copy that is not a complete ledger of this version.
+pub(super) fn check_copy(copy: &Connection) -> Result<(), LedgerError> {
+    let identity = (
+        number(copy, "PRAGMA application_id")?,
+        number(copy, "PRAGMA user_version")?,
+    );
+    if identity != (APPLICATION_ID, VERSION) {
+        return Err(LedgerError::Damaged(format!(
+            "the file is not a ledger of schema version {VERSION}"
+        )));
     }
-    file.commit().map_err(failed)
+    check_layout(copy)
 }
 
 fn create_tables(file: &Connection) -> Result<(), LedgerError> {
@@ -185,7 +277,7 @@ fn layout(file: &Connection) -> Result<Vec<Object>, LedgerError> {
 /// keeps the setting; a database in memory has no log.
 ///
 /// While another process opens the file, SQLite refuses the change at once and ignores the timeout.
-fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
+pub(super) fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
     let start = Instant::now();
     let mode: String = loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
@@ -204,6 +296,15 @@ fn keep_log(connection: &Connection) -> Result<(), LedgerError> {
             "the file system allows only journal mode `{other}`"
         ))),
     }
+}
+
+/// Sets whether closing the last connection leaves the log, and does not write it back.
+pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> Result<(), LedgerError> {
+    let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection
+        .set_db_config(setting, keep)
+        .map(drop)
+        .map_err(failed)
 }
 
 /// Refuses a file that ends inside a page. SQLite would read the missing part as zeros, and the sums
@@ -226,16 +327,21 @@ fn check_length(connection: &Connection, path: &Path) -> Result<(), LedgerError>
                 "the file was cut off inside a page".to_owned(),
             ));
         }
-        let checkpoint = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
-        let [others_write, in_log, written]: [i64; 3] = connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], checkpoint)
-            .map_err(failed)?;
-        is_written_back = others_write == 0 && in_log == written;
+        is_written_back = write_back(connection)?;
         if !is_written_back {
             thread::sleep(PAUSE);
         }
     }
     Ok(())
+}
+
+/// Writes the log back to the database as far as no other program uses it. Returns whether this was all of it.
+pub(super) fn write_back(connection: &Connection) -> Result<bool, LedgerError> {
+    let checkpoint = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let [others_write, in_log, written]: [i64; 3] = connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], checkpoint)
+        .map_err(failed)?;
+    Ok(others_write == 0 && in_log == written)
 }
 
 fn number(file: &Connection, sql: &str) -> Result<i64, LedgerError> {

@@ -10,10 +10,11 @@ use std::sync::mpsc::Receiver;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::failed;
-use super::file::File;
+use super::file::{self, File};
 use super::known::Known;
 use super::totals;
+use super::witness::Watch;
+use super::{failed, schema};
 use crate::ledger::LedgerError;
 
 /// The most jobs that are done together, so that none of them waits long.
@@ -90,9 +91,8 @@ impl Write {
     }
 }
 
-/// Serves the queue until the last handle of the ledger is dropped.
-pub(super) fn serve(connection: Connection, queue: &Receiver<Job>) {
-    let mut writer = Writer::new(connection);
+/// Serves the queue until the last handle of the ledger is dropped. Then closes the file.
+pub(super) fn serve(mut writer: Writer, queue: &Receiver<Job>) {
     while let Ok(job) = queue.recv() {
         let (mut writes, mut reads) = (Vec::new(), Vec::new());
         for job in once(job).chain(queue.try_iter()).take(BATCH) {
@@ -108,22 +108,28 @@ pub(super) fn serve(connection: Connection, queue: &Receiver<Job>) {
             .into_iter()
             .for_each(|read| read(&mut writer.connection));
     }
+    writer.close();
 }
 
-struct Writer {
+pub(super) struct Writer {
     connection: Connection,
+    /// `None` for a database in memory.
+    watch: Option<Watch>,
     known: RefCell<Known>,
     /// The setting of the connection.
     synced: Sync,
+    wrote: bool,
 }
 
 impl Writer {
     /// The connection must have the setting [`Sync::Now`].
-    fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, watch: Option<Watch>) -> Self {
         Self {
             connection,
+            watch,
             known: RefCell::default(),
             synced: Sync::Now,
+            wrote: false,
         }
     }
 
@@ -148,11 +154,18 @@ impl Writer {
     /// There is no savepoint for each change: SQLite would copy every page that the change touches,
     /// and almost no change is rolled back.
     fn transact(&mut self, writes: &mut [Write]) -> Result<Made, LedgerError> {
+        let file_written = match &mut self.watch {
+            Some(watch) => watch.look(&self.connection)?,
+            None => false,
+        };
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        let version = self.known.borrow_mut().begin(&transaction)?;
+        let version = self.known.borrow_mut().begin(&transaction, file_written)?;
+        if let Some(watch) = &mut self.watch {
+            watch.before(&transaction, version.others_wrote)?;
+        }
         let file = File {
             database: &transaction,
             known: &self.known,
@@ -167,9 +180,39 @@ impl Writer {
             }
         }
         totals::write(file)?;
+        let head = self.known.borrow().head;
+        let head = match (&self.watch, head) {
+            (Some(_), Some(head)) => Some((head, file.last_seq()?)),
+            _ => None,
+        };
         transaction.commit().map_err(failed)?;
-        self.known.borrow_mut().keep(version);
+        self.wrote = true;
+        if let Some(watch) = &mut self.watch {
+            watch.after(self.synced, head)?;
+        }
+        self.known.borrow_mut().keep(&version);
         Ok(Made::Committed)
+    }
+
+    /// Writes the log back and notes the head, so that the file alone is the ledger. SQLite then removes the log, unless
+    /// another program has the file open.
+    fn close(mut self) {
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        if !watch.is_intact() {
+            // The names are those of another file by now. SQLite would write an old log back, or delete a new one.
+            drop(schema::keep_log_on_close(&self.connection, true));
+            return;
+        }
+        if self.wrote
+            && let Ok(head) = file::head(&self.connection)
+            && let Ok(purchases) = file::last_seq(&self.connection)
+            && schema::write_back(&self.connection).unwrap_or_default()
+        {
+            // A witness that is behind is not wrong.
+            drop(watch.close(head, purchases));
+        }
     }
 
     /// Changes the setting of the connection. SQLite allows this only outside of a transaction.
@@ -206,6 +249,10 @@ fn strictest(writes: &[Write]) -> Sync {
 fn same(done: &Result<Made, LedgerError>) -> Result<Made, LedgerError> {
     done.as_ref().copied().map_err(|error| match error {
         LedgerError::Damaged(message) => LedgerError::Damaged(message.clone()),
+        LedgerError::SecondName { path, how } => LedgerError::SecondName {
+            path: path.clone(),
+            how,
+        },
         LedgerError::Store(source) => LedgerError::store(source.to_string()),
         other => LedgerError::store(other.to_string()),
     })

@@ -1,5 +1,6 @@
 //! Tests of ledgers on a server.
 
+mod accidents;
 mod connecting;
 mod events;
 mod lost_connections;
@@ -39,7 +40,7 @@ fn database_of(ledger: &Ledger) -> &Database {
 
 /// Returns a ledger that waits only a short time for the server.
 async fn short_of_time(url: &str, schema: &str) -> Ledger {
-    let postgres = Postgres::with_timeout(url, schema, SHORT).unwrap();
+    let postgres = Postgres::with_settings(url, schema, SHORT, true).unwrap();
     postgres.connect().await.unwrap();
     Ledger::new(Backend::Postgres(postgres))
 }

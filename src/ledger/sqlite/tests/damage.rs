@@ -140,12 +140,14 @@ async fn a_page_that_was_half_written_back_is_in_the_log() {
     };
     thread_of(&ledger).read(checkpoint).await.unwrap();
     let (file, log) = (fs::read(&path).unwrap(), fs::read(log_of(&path)).unwrap());
+    let witness = fs::read(witness_of(&path)).unwrap();
     let laid_out = usize::try_from(laid_out).unwrap();
     assert!(laid_out + 4096 < file.len());
     for written in (laid_out..file.len()).step_by(1000) {
         let (_copy, copy) = new_path();
-        fs::write(&copy, &file[..written]).unwrap();
-        fs::write(log_of(&copy), &log).unwrap();
+        put(&copy, &file[..written]);
+        put(&log_of(&copy), &log);
+        put(&witness_of(&copy), &witness);
         let ledger = Ledger::sqlite(&copy).unwrap();
         assert_eq!(
             ledger.purchases(&Filter::all()).await.unwrap().len(),
@@ -256,6 +258,7 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
     let acknowledged = fs::metadata(&log).unwrap().len();
     hold(&ledger, order("second", 10), NOW).await;
     let (file, whole) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
+    let witness = fs::read(witness_of(&path)).unwrap();
     let acknowledged = usize::try_from(acknowledged).unwrap();
     assert!(whole.len() > acknowledged);
     for cut in (acknowledged..=whole.len())
@@ -263,8 +266,9 @@ async fn a_log_that_was_cut_anywhere_keeps_what_was_acknowledged_before() {
         .chain([whole.len()])
     {
         let (_copy, copy) = new_path();
-        fs::write(&copy, &file).unwrap();
-        fs::write(log_of(&copy), &whole[..cut]).unwrap();
+        put(&copy, &file);
+        put(&log_of(&copy), &whole[..cut]);
+        put(&witness_of(&copy), &witness);
         let ledger = Ledger::sqlite(&copy).unwrap();
         let purchases = ledger.purchases(&Filter::all()).await.unwrap();
         let expected = if cut == whole.len() { 2 } else { 1 };

@@ -73,7 +73,7 @@ fn processes_hold_exactly_as_many_as_fit() {
         ]);
         command
             .env(RACE, &path)
-            .stdout(std::process::Stdio::null())
+            .stdout(process::Stdio::null())
             .spawn()
             .unwrap()
     };
@@ -96,7 +96,7 @@ async fn one_process_of_the_race() {
     };
     let ledger = Ledger::sqlite(path).unwrap();
     for number in 0..40 {
-        let id = format!("{}-{number}", std::process::id());
+        let id = format!("{}-{number}", process::id());
         ledger
             .reserve(&wish(order(&id, 10), at(NOW), lifetime(500)))
             .await

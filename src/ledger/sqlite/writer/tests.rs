@@ -17,7 +17,7 @@ fn new_writer() -> (tempfile::TempDir, Writer) {
     connection
         .execute_batch(&format!("{schema} {}", totals::TABLE))
         .unwrap();
-    (directory, Writer::new(connection))
+    (directory, Writer::new(connection, None))
 }
 
 fn write(sync: Sync, name: &'static str, sql: &'static str, answers: &Sender<Answer>) -> Write {
@@ -219,7 +219,7 @@ fn waiting_jobs_are_done_together_and_none_is_left() {
         .unwrap();
     jobs.send(read("last", 2)).unwrap();
     drop(jobs);
-    serve(writer.connection, &queue);
+    serve(writer, &queue);
     let received: Vec<_> = received
         .try_iter()
         .map(|(name, result)| (name, result.is_ok()))

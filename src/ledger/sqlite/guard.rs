@@ -1,0 +1,337 @@
+//! The files of a ledger, and the check that an open ledger still has them.
+//!
+//! SQLite names the log after the path of the database. One file under two names therefore has two logs, and two
+//! programs that share no lock. A file that was replaced or unlocked while it is open is another file for the next
+//! program.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::ledger::LedgerError;
+
+/// The canonical paths of the files of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    pub(super) database: PathBuf,
+    pub(super) log: PathBuf,
+    /// The index of the log, in shared memory.
+    index: PathBuf,
+    pub(super) witness: PathBuf,
+}
+
+impl Files {
+    /// Returns the files of the ledger at `path`, which may be missing or a symbolic link.
+    pub(super) fn at(path: &Path) -> Result<Self, LedgerError> {
+        let database = canonical(path)
+            .map_err(|error| LedgerError::store(format!("{}: {error}", path.display())))?;
+        Ok(Self {
+            log: with_suffix(&database, "-wal"),
+            index: with_suffix(&database, "-shm"),
+            witness: with_suffix(&database, "-head"),
+            database,
+        })
+    }
+
+    /// Returns the files of a ledger whose directory exists.
+    pub(super) fn existing(path: &Path) -> Result<Self, LedgerError> {
+        match path.parent() {
+            Some(parent) if parent != Path::new("") && parent.try_exists().is_ok_and(|is| !is) => {
+                Err(LedgerError::Missing(path.to_owned()))
+            }
+            _ => Self::at(path),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Path; 4] {
+        [&self.database, &self.log, &self.index, &self.witness]
+    }
+
+    /// Refuses files that have a second name: hard links, and mounts of a single file.
+    pub(super) fn check_names(&self) -> Result<(), LedgerError> {
+        let mounts = mount_points();
+        for path in self.all() {
+            let Some(seen) = Seen::at(path)? else {
+                continue;
+            };
+            if !seen.is_file {
+                return Err(LedgerError::store(format!(
+                    "{} is not a file",
+                    path.display()
+                )));
+            }
+            seen.check_links(path)?;
+            if mounts.iter().any(|mount| mount == path) || is_on_another_device(path, &seen) {
+                return Err(LedgerError::SecondName {
+                    path: path.to_owned(),
+                    how: "a mount point",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses files that other users can read or write.
+    pub(super) fn check_modes(&self) -> Result<(), LedgerError> {
+        for path in self.all() {
+            if let Some(seen) = Seen::at(path)?
+                && seen.mode & 0o077 != 0
+            {
+                return Err(LedgerError::Exposed {
+                    path: path.to_owned(),
+                    mode: seen.mode,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Resolves symbolic links, also for a file that is missing. SQLite does the same.
+fn canonical(path: &Path) -> io::Result<PathBuf> {
+    if !cfg!(unix) {
+        return std::path::absolute(path);
+    }
+    match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            let name = path.file_name().ok_or(error)?;
+            let directory = match path.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            Ok(directory.canonicalize()?.join(name))
+        }
+        found => found,
+    }
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Returns the length of a file, or `None` if it is missing.
+pub(super) fn length(path: &Path) -> Result<Option<u64>, LedgerError> {
+    Ok(Seen::at(path)?.map(|seen| seen.length))
+}
+
+/// The properties of a file that tell whether it is still the same one.
+struct Seen {
+    identity: (u64, u64),
+    links: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+    mode: u32,
+    is_file: bool,
+}
+
+impl Seen {
+    fn at(path: &Path) -> Result<Option<Self>, LedgerError> {
+        match fs::symlink_metadata(path) {
+            Ok(file) => Ok(Some(Self::of(&file))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LedgerError::store(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    #[cfg(unix)]
+    fn of(file: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+
+        Self {
+            identity: (file.dev(), file.ino()),
+            links: file.nlink(),
+            length: file.len(),
+            modified: file.modified().ok(),
+            mode: file.mode() & 0o777,
+            is_file: file.is_file(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn of(file: &fs::Metadata) -> Self {
+        Self {
+            identity: (0, 0),
+            links: 1,
+            length: file.len(),
+            modified: file.modified().ok(),
+            mode: 0o600,
+            is_file: file.is_file(),
+        }
+    }
+
+    fn check_links(&self, path: &Path) -> Result<(), LedgerError> {
+        if self.links > 1 {
+            return Err(LedgerError::SecondName {
+                path: path.to_owned(),
+                how: "one of several hard links",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Returns the mount points that this process sees.
+#[cfg(target_os = "linux")]
+fn mount_points() -> Vec<PathBuf> {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = table.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|point| OsString::from_vec(unescaped(point)).into())
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mount_points() -> Vec<PathBuf> {
+    Vec::new()
+}
+
+/// Replaces `\040` and the like, which are a space, a tab, a line feed and a backslash.
+#[cfg(target_os = "linux")]
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| *first == b'\\');
+        let code = code.and_then(|code| std::str::from_utf8(code).ok());
+        let escaped = code.and_then(|code| u8::from_str_radix(code, 8).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = match escaped {
+            Some(_) => after.get(3..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    bytes
+}
+
+/// Where the mount points cannot be listed, a mounted file is on another device than its directory.
+#[cfg(not(target_os = "linux"))]
+fn is_on_another_device(path: &Path, seen: &Seen) -> bool {
+    let directory = path
+        .parent()
+        .and_then(|parent| Seen::at(parent).ok().flatten());
+    directory.is_some_and(|directory| directory.identity.0 != seen.identity.0)
+}
+
+#[cfg(target_os = "linux")]
+const fn is_on_another_device(_: &Path, _: &Seen) -> bool {
+    false
+}
+
+/// The properties of the files that change while the ledger is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The length of the log.
+    pub(super) log: u64,
+    /// The time at which the database was last written.
+    pub(super) modified: Option<SystemTime>,
+}
+
+/// The files of an open ledger. Three calls of `stat` tell whether they are still the same.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) files: Files,
+    identities: [(u64, u64); 3],
+    /// The largest length of the database so far. It never shrinks.
+    length: AtomicU64,
+    /// Why the ledger cannot be used until it is opened again.
+    lost: OnceLock<String>,
+}
+
+impl Guard {
+    /// Remembers the files. The caller has the database open, so that no other program removes the log.
+    pub(super) fn new(files: Files) -> Result<Self, LedgerError> {
+        let [database, log, witness] = [&files.database, &files.log, &files.witness]
+            .map(|path| Seen::at(path)?.ok_or_else(|| LedgerError::Damaged(gone(path))));
+        let (database, log, witness) = (database?, log?, witness?);
+        Ok(Self {
+            identities: [database.identity, log.identity, witness.identity],
+            length: AtomicU64::new(database.length),
+            lost: OnceLock::new(),
+            files,
+        })
+    }
+
+    /// Looks at the files, and refuses them unless all are still the same.
+    pub(super) fn check(&self) -> Result<Look, LedgerError> {
+        if let Some(reason) = self.lost.get() {
+            return Err(LedgerError::Damaged(reason.clone()));
+        }
+        self.look().map_err(|error| self.lose(error))
+    }
+
+    /// Refuses every later use if this is damage.
+    pub(super) fn lose(&self, error: LedgerError) -> LedgerError {
+        if let LedgerError::Damaged(reason) = &error {
+            drop(self.lost.set(reason.clone()));
+        }
+        error
+    }
+
+    fn look(&self) -> Result<Look, LedgerError> {
+        let Files {
+            database,
+            log,
+            witness,
+            ..
+        } = &self.files;
+        let files = [database, log, witness].into_iter().zip(self.identities);
+        let mut seen = files.map(|(path, identity)| {
+            let seen = Seen::at(path)?.ok_or_else(|| LedgerError::Damaged(gone(path)))?;
+            if seen.identity != identity {
+                return Err(LedgerError::Damaged(format!(
+                    "{} was replaced while the ledger was open; open it again",
+                    path.display()
+                )));
+            }
+            seen.check_links(path)?;
+            Ok((seen.length, seen.modified))
+        });
+        let mut next = || seen.next().unwrap_or(Ok((0, None)));
+        let ((length, modified), (log, _), _) = (next()?, next()?, next()?);
+        if self.length.fetch_max(length, Ordering::Relaxed) > length {
+            return Err(LedgerError::Damaged(format!(
+                "{} was cut off while the ledger was open",
+                database.display()
+            )));
+        }
+        Ok(Look { log, modified })
+    }
+}
+
+fn gone(path: &Path) -> String {
+    format!(
+        "{} was deleted or renamed while the ledger was open; open it again",
+        path.display()
+    )
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        for (written, expected) in [
+            ("/data/agent.db", "/data/agent.db"),
+            ("/my\\040data/a\\134b", "/my data/a\\b"),
+            ("/tab\\011", "/tab\t"),
+            ("/odd\\0", "/odd\\0"),
+            ("\\040", " "),
+            ("", ""),
+        ] {
+            assert_eq!(
+                unescaped(written.as_bytes()),
+                expected.as_bytes(),
+                "{written}"
+            );
+        }
+    }
+}
