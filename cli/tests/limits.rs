@@ -296,7 +296,7 @@ async fn a_policy_file_without_limits_must_state_that_it_is_unlimited() {
         ];
         let ended = harness.run(&[&args[..], &[&harness.url()]].concat()).await;
         assert_eq!(
-            (ended.code, harness.settled() - before),
+            (ended.code, harness.settled().saturating_sub(before)),
             (pays, usize::from(pays == 0)),
             "{keys}: {ended:?}"
         );
