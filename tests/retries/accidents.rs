@@ -1,5 +1,7 @@
 //! Clocks that jump, keys that change, options that are added, and policies that were tightened meanwhile.
 
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -45,7 +47,12 @@ impl WrongClock {
 impl Clock for WrongClock {
     fn now(&self) -> Timestamp {
         let error = self.error.load(Ordering::SeqCst);
-        Timestamp::from_millis(self.truth.now().millis() + error * 1000)
+        Timestamp::from_millis(
+            self.truth
+                .now()
+                .millis()
+                .saturating_add(error.saturating_mul(1000)),
+        )
     }
 }
 

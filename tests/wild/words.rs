@@ -1,5 +1,7 @@
 //! Sellers that repeat the query of the caller's URL, as servers do that write `req.originalUrl` into their terms.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::error::Error as StdError;
 
 use base64::Engine;

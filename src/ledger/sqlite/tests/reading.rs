@@ -117,9 +117,8 @@ async fn an_id_and_the_calls_of_a_key_are_found_by_an_index() {
     };
     let found = plan(query::page(&filter));
     assert!(
-        found.contains("INDEX sqlite_autoindex_purchases_1 (purchase=?)")
-            && found.contains("SEARCH purchases USING INTEGER PRIMARY KEY")
-            && !found.contains("SCAN purchases\n"),
+        found.contains("SEARCH purchases USING INDEX sqlite_autoindex_purchases_1 (purchase=?)")
+            && !found.contains("SCAN"),
         "{found}"
     );
 }
