@@ -20,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 pub use crate::call_plan::{CallPlan, Comparison, Month, ParsePlanError};
+#[cfg(feature = "toml")]
 pub(crate) use key_source::open_trusted;
 pub use key_source::{EnvKey, FileKey, KeySource, KeySourceError};
 

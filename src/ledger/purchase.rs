@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
-use crate::clock::Timestamp;
+use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::json_text::{hash, optional_hash};
 use crate::limit::{Denial, Rule};
 use crate::money::Asset;
@@ -172,7 +172,7 @@ pub struct Purchase {
     /// The latest time at which the money can move or moved. Limits of spending over time use it.
     pub counts_at: Timestamp,
     /// The time until which an unresolved payment counts as exposure, and an identical request
-    /// presents it again: [`CLOCK_BOUND`](crate::clock::CLOCK_BOUND) after `valid_before`.
+    /// presents it again: [`CLOCK_BOUND`] after `valid_before`.
     pub expires_at: Timestamp,
     pub updated_at: Timestamp,
     /// The `validBefore` of the latest authorization, in Unix seconds.
@@ -438,7 +438,8 @@ impl NewPurchase {
     /// Returns the hold for a signed purchase whose seller changed its terms.
     ///
     /// At most one of its authorizations can settle, so the largest amount counts. The purchase may
-    /// have left every window, so it counts again at least until the new lease ends.
+    /// have left every window, so it counts again at least until the new lease ends, by any clock: the process that
+    /// checks a limit may be ahead by [`CLOCK_BOUND`], and the process that signs under the lease may be behind by it.
     pub(crate) fn requote(
         &self,
         known: Purchase,
@@ -456,7 +457,9 @@ impl NewPurchase {
             lease_until,
             presenter_lease_until: lease_until,
             counts_at: known.counts_at.max(lease_until),
-            expires_at: known.expires_at.max(lease_until),
+            expires_at: known
+                .expires_at
+                .max(lease_until.after(CLOCK_BOUND).after(CLOCK_BOUND)),
             updated_at: now,
             ..known
         }

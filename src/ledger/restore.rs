@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+#[cfg(feature = "sqlite")]
 use super::backend::Backend;
 use super::{Ledger, LedgerError};
 

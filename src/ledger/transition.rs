@@ -145,7 +145,7 @@ impl Purchase {
                 self.state = Signed;
                 self.payload = Some(payload.clone());
                 self.presenter_lease_until = *presenter_lease_until;
-                self.outlive(*valid_before);
+                self.outlive(*valid_before, now);
             }
             (
                 Transition::SignerTimedOut {
@@ -157,7 +157,7 @@ impl Purchase {
                 self.state = Unresolved;
                 self.reason = Some(reason.clone());
                 self.presenter_lease_until = now;
-                self.outlive(*valid_before);
+                self.outlive(*valid_before, now);
             }
             (Transition::Presented { until }, Signed | Rejected | Unresolved | Settled) => {
                 self.presenter_lease_until = *until
@@ -290,15 +290,16 @@ impl Purchase {
         Ok(())
     }
 
-    /// Makes the purchase count until its latest authorization has expired and its lease has ended.
-    /// Until the lease ends, a process whose clock is behind can sign the purchase again.
-    fn outlive(&mut self, valid_before: u64) {
+    /// Makes the purchase count until its latest authorization has expired, and ends its lease. Another signature needs
+    /// another hold, so a process whose clock is behind cannot sign under a lease that others take for ended.
+    fn outlive(&mut self, valid_before: u64, now: Timestamp) {
         let valid_before = self
             .valid_before
             .map_or(valid_before, |earlier| earlier.max(valid_before));
         self.valid_before = Some(valid_before);
-        self.counts_at = Timestamp::from_secs(valid_before).max(self.lease_until);
+        self.counts_at = Timestamp::from_secs(valid_before);
         self.expires_at = self.counts_at.after(CLOCK_BOUND);
+        self.lease_until = self.lease_until.min(now);
     }
 }
 
@@ -400,6 +401,8 @@ mod tests {
         purchase
             .apply(&signed(1300), Timestamp::from_secs(1000))
             .unwrap();
+        // A new hold at other terms.
+        purchase.lease_until = Timestamp::from_secs(1060);
         purchase
             .apply(&signed(1100), Timestamp::from_secs(1000))
             .unwrap();

@@ -6,7 +6,7 @@ use super::builder::{limit_methods, not_empty};
 use super::{DAY, HOUR, MONTH, PolicyError};
 use crate::limit::{Amount, Calendar, LimitKind, Period};
 
-/// The limits of one scope; see [`Policy::tag_limits`].
+/// The limits of one scope; see [`Policy::tag_limits`](crate::Policy::tag_limits).
 ///
 /// ```
 /// use bursar::{Policy, usd};

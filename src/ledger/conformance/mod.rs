@@ -6,6 +6,8 @@
 )]
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod accidents;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
 mod pages;

@@ -141,6 +141,14 @@ pub(super) async fn only_proof_of_the_latest_authorization_releases(ledgers: &Le
         .await
         .unwrap();
     let key = sign(&ledger, order("again", 10), NOW, NOW + 300).await;
+    // Nothing is signed twice under one hold.
+    refuses(&key, signed(NOW + 400), NOW).await;
+    let again = Reservation {
+        terms: Terms::Changed,
+        ..wish(order("again", 10), at(NOW), Vec::new())
+    };
+    let answer = ledger.reserve(&again).await.unwrap();
+    assert!(matches!(answer, Reserved::Held(_)), "{answer:?}");
     ledger
         .record(&key, &signed(NOW + 400), at(NOW))
         .await

@@ -13,7 +13,7 @@ const TABLES: [&str; 5] = [
 ];
 
 /// Copies the database, as a backup or a replica does.
-async fn copy(schema: &str) -> String {
+pub(in crate::ledger) async fn copy(schema: &str) -> String {
     let copy = self::schema();
     let tables = TABLES.map(|table| format!("CREATE TABLE {copy}.{table} AS TABLE {table}"));
     let sql = format!("CREATE SCHEMA {copy}; {}", tables.join("; "));
@@ -22,7 +22,7 @@ async fn copy(schema: &str) -> String {
 }
 
 /// Puts a copy in the place of the database.
-async fn restore(schema: &str, copy: &str) {
+pub(in crate::ledger) async fn restore(schema: &str, copy: &str) {
     let tables = TABLES
         .map(|table| format!("TRUNCATE {table}; INSERT INTO {table} SELECT * FROM {copy}.{table}"));
     meddle(schema, &format!("BEGIN; {}; COMMIT", tables.join("; "))).await;
@@ -57,7 +57,7 @@ fn directory() -> PathBuf {
     path
 }
 
-fn url_with(file: &Path) -> String {
+pub(in crate::ledger) fn url_with(file: &Path) -> String {
     format!("{} bursar_witness={}", url(), file.display())
 }
 

@@ -1,6 +1,6 @@
 //! Tests of ledgers on a server.
 
-mod accidents;
+pub(in crate::ledger) mod accidents;
 mod connecting;
 mod events;
 mod lost_connections;
@@ -26,7 +26,7 @@ pub(in crate::ledger) fn url() -> String {
     std::env::var("BURSAR_TEST_POSTGRES").expect("run by tests/postgres/run")
 }
 
-fn schema() -> String {
+pub(in crate::ledger) fn schema() -> String {
     format!("t_{}", random_hex().unwrap())
 }
 
@@ -61,7 +61,7 @@ async fn other(schema: &str) -> tokio_postgres::Client {
     client
 }
 
-async fn meddle(schema: &str, sql: &str) {
+pub(in crate::ledger) async fn meddle(schema: &str, sql: &str) {
     other(schema).await.batch_execute(sql).await.unwrap();
 }
 

@@ -61,6 +61,7 @@ async fn processes_hold_exactly_as_many_as_fit() {
             "--exact",
             "ledger::postgres::tests::sharing::one_process_of_the_race",
             "--ignored",
+            "--nocapture",
         ]);
         command
             .env(RACE, &schema)

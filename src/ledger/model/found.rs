@@ -1,0 +1,88 @@
+//! Steps that exceeded a limit once. The random tests of the model found them.
+
+use super::*;
+
+/// Found by chance.
+#[test]
+fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
+    let steps = [
+        Step::Reserve {
+            id: 4,
+            value: 23,
+            changed: false,
+            ahead: 0,
+        },
+        Step::Sign {
+            id: 4,
+            validity: 74,
+            behind: 52,
+        },
+        Step::Wait { seconds: 145 },
+        Step::Reserve {
+            id: 2,
+            value: 87,
+            changed: false,
+            ahead: 0,
+        },
+        Step::Sign {
+            id: 2,
+            validity: 247,
+            behind: 14,
+        },
+        Step::Sign {
+            id: 4,
+            validity: 200,
+            behind: 89,
+        },
+    ];
+    for kind in kinds() {
+        live_through(Bug::None, &kind, &steps).unwrap();
+    }
+}
+
+/// Found by chance: a process that is ahead takes the new hold of a signed purchase for ended, and the
+/// process that has the hold signs.
+#[test]
+fn the_hold_of_a_signed_purchase_counts_until_no_clock_can_sign_under_it() {
+    let steps = [
+        Step::Reserve {
+            id: 3,
+            value: 38,
+            changed: false,
+            ahead: 0,
+        },
+        Step::Sign {
+            id: 3,
+            validity: 173,
+            behind: 27,
+        },
+        Step::Reject { id: 3 },
+        Step::Reserve {
+            id: 3,
+            value: 56,
+            changed: true,
+            ahead: 590,
+        },
+        Step::Wait { seconds: 396 },
+        Step::Reserve {
+            id: 2,
+            value: 53,
+            changed: false,
+            ahead: 489,
+        },
+        Step::Wait { seconds: 145 },
+        Step::Sign {
+            id: 3,
+            validity: 242,
+            behind: 12,
+        },
+        Step::Sign {
+            id: 2,
+            validity: 172,
+            behind: 0,
+        },
+    ];
+    for kind in kinds() {
+        live_through(Bug::None, &kind, &steps).unwrap();
+    }
+}
