@@ -277,7 +277,7 @@ impl Ledger {
         let path = url_or_path.as_ref();
         match path.to_str() {
             Some(":memory:") => Ok(Self::memory()),
-            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url, true),
             _ => Self::at_path(path, true),
         }
     }
@@ -286,6 +286,9 @@ impl Ledger {
     ///
     /// Use it where a new ledger would be a mistake: a relative path in a job that runs in another
     /// directory, or a mistyped name, would otherwise begin all limits again.
+    ///
+    /// A PostgreSQL ledger connects when it is first used. If the database has no ledger, each method of this handle
+    /// returns [`LedgerError::Missing`], and nothing is created or paid.
     ///
     /// # Errors
     /// Returns [`LedgerError::Missing`] if there is no ledger at the path, or if the path is `:memory:`,
@@ -302,19 +305,23 @@ impl Ledger {
         let path = url_or_path.as_ref();
         match path.to_str() {
             Some(":memory:") => Err(LedgerError::Missing(path.to_owned())),
-            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
+            Some(url) if is_postgres(url) => Self::lazy_postgres(url, false),
             _ => Self::at_path(path, false),
         }
     }
 
     #[cfg(feature = "postgres")]
-    fn lazy_postgres(url: &str) -> Result<Self, LedgerError> {
-        postgres::Postgres::new(url, postgres::SCHEMA)
-            .map(|postgres| Self::new(Backend::Postgres(postgres)))
+    fn lazy_postgres(url: &str, create: bool) -> Result<Self, LedgerError> {
+        let open = if create {
+            postgres::Postgres::new
+        } else {
+            postgres::Postgres::open_existing
+        };
+        open(url, postgres::SCHEMA).map(|postgres| Self::new(Backend::Postgres(postgres)))
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn lazy_postgres(_: &str) -> Result<Self, LedgerError> {
+    fn lazy_postgres(_: &str, _: bool) -> Result<Self, LedgerError> {
         Err(LedgerError::MissingFeature {
             feature: "postgres",
         })
