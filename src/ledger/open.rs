@@ -64,7 +64,7 @@ impl OpenOptions {
     /// Opens the ledger at a URL or a path, as [`Ledger::open`] takes them.
     ///
     /// # Errors
-    /// Returns the errors of [`Ledger::open`], and [`LedgerError::Missing`] if there is no ledger and it
+    /// Returns the errors of [`Ledger::open`], an error for another URL, and [`LedgerError::Missing`] if there is no ledger and it
     /// [must exist](Self::must_exist).
     pub fn open(&self, url_or_path: impl AsRef<Path>) -> Result<Ledger, LedgerError> {
         let path = url_or_path.as_ref();
@@ -72,6 +72,12 @@ impl OpenOptions {
             Some(":memory:") if self.must_exist => Err(LedgerError::Missing(path.to_owned())),
             Some(":memory:") => Ok(Ledger::memory()),
             Some(url) if is_postgres(url) => self.lazy_postgres(url),
+            // It can hold a password, which an error about a missing file would show.
+            Some(url) if url.contains("://") => Err(LedgerError::Store(
+                "the place of the ledger is a URL that does not begin with `postgres://` or `postgresql://`; name a \
+                 PostgreSQL database by such a URL, and a file by its path"
+                    .into(),
+            )),
             _ => self.at_path(path),
         }
     }
