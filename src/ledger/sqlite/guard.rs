@@ -158,6 +158,7 @@ impl Mark {
         created: 0,
     };
 
+    #[cfg(unix)]
     fn of(number: u64, file: &fs::Metadata) -> Self {
         let created = file.created().ok();
         let created = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
