@@ -86,6 +86,14 @@ pub(crate) fn can_ask_person() -> bool {
 
 fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     if let Some(file) = &args.keystore {
+        if file
+            .to_str()
+            .is_some_and(|text| LocalSigner::from_hex(&text.into()).is_ok())
+        {
+            return Err(Failure::usage(
+                "--keystore: expected a file, and this is a key; set it as BURSAR_PRIVATE_KEY",
+            ));
+        }
         // A missing file is told before the password is asked for.
         if let Err(error) = std::fs::File::open(file) {
             let message = format!("--keystore {}: cannot be read: {error}", file.display());

@@ -267,6 +267,25 @@ async fn a_mistake_on_the_command_line_repeats_no_secret() {
             "{about}: {ended:?}"
         );
     }
+    // The harness looks for its key in the output.
+    let key = KEY.trim_start_matches("0x");
+    let keystore = ["pay", "--network", "base", "--keystore", key, &url];
+    assert_eq!(harness.run(&keystore).await.code, 2);
+    assert_eq!(harness.buy(&["--budget", "1"]).await.code, 0);
+    let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
+    for host in ["https://me:s3cret@h/x?k=s3cret", "h?k=s3cret"] {
+        let args = ["compare", host, "--plan", "monthly=1", "--ledger", &ledger];
+        let ended = harness.run(&args).await;
+        assert!(
+            ended.code != 0 && !ended.stderr.contains("s3cret"),
+            "{ended:?}"
+        );
+        let ended = harness.run(&["ledger", "--host", host]).await;
+        assert!(
+            ended.code == 2 && !ended.stderr.contains("s3cret"),
+            "{ended:?}"
+        );
+    }
     let ended = harness.run(&["pay", "htps://api.example.com/a"]).await;
     assert!(
         ended.stderr.contains("htps://api.example.com/…"),
