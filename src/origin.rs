@@ -172,7 +172,7 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, ParseOriginError> {
         let malformed = || ParseOriginError {
-            text: crate::text::excerpt(text),
+            text: crate::text::shown_place(text),
         };
         let origin = Url::parse(text).ok().as_ref().and_then(Self::of);
         // No host has a star, and an origin is no pattern.
@@ -262,7 +262,7 @@ impl FromStr for HostPattern {
 
     fn from_str(text: &str) -> Result<Self, ParseHostError> {
         let malformed = || ParseHostError {
-            text: crate::text::excerpt(text),
+            text: crate::text::shown_place(text),
         };
         let (below, name) = text
             .strip_prefix("*.")
@@ -334,7 +334,7 @@ impl FromStr for HostMatch {
         if bare {
             Ok(Self::Origin(origin))
         } else {
-            let text = crate::text::excerpt(text);
+            let text = crate::text::shown_place(text);
             Err(ParseOriginError { text }.into())
         }
     }
@@ -499,5 +499,40 @@ mod tests {
         ] {
             assert_eq!(url.parse::<Origin>().unwrap().registrable_domain(), domain);
         }
+    }
+
+    #[test]
+    fn an_error_about_a_host_repeats_no_password_and_no_query() {
+        for text in [
+            "https://me:s3cret@h.example/x?key=s3cret",
+            "me:s3cret@h.example",
+            "https://me:s3?cret@h.example",
+            "h.example?key=s3cret",
+            "https://h.example/#s3cret",
+        ] {
+            let errors = [
+                text.parse::<HostPattern>()
+                    .map_err(|error| error.to_string())
+                    .err(),
+                format!("ftp{text}")
+                    .parse::<Origin>()
+                    .map_err(|error| error.to_string())
+                    .err(),
+                format!("{text} ")
+                    .parse::<HostMatch>()
+                    .map_err(|error| error.to_string())
+                    .err(),
+            ];
+            for error in errors.into_iter().flatten() {
+                assert!(!error.contains("s3"), "{error}");
+                assert!(!error.contains("cret"), "{error}");
+            }
+        }
+        let error = "https://h.example/v1".parse::<HostPattern>().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("`https://h.example/v1` is not")
+        );
     }
 }

@@ -72,6 +72,23 @@ pub(crate) fn shown_path(path: &str) -> String {
     beginning(&visible(&struck_path(path)), PATH)
 }
 
+/// Returns a text that is not a host or an origin, for an error: without the password and the query of a URL.
+pub(crate) fn shown_place(text: &str) -> String {
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    let (place, rest) = text.split_at(end);
+    // A password can have a question mark.
+    let last = if rest.contains('@') { "" } else { place };
+    let shown = last.rsplit('@').next().unwrap_or_default();
+    let is_cut = shown.len() < text.len();
+    format!("{}{}", excerpt(shown), if is_cut { "…" } else { "" })
+}
+
+/// Returns a short text of bursar and of the operator. The query of the request is not struck from it, because a
+/// model that chooses the URL could then hide an amount.
+pub(crate) fn own_text(text: &str) -> String {
+    beginning(&visible(text), EXCERPT)
+}
+
 /// Returns the beginning of a text, with the number of characters that are left out.
 fn beginning(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {

@@ -27,7 +27,7 @@ const HEAD: [&str; 7] = [
 
 /// `bursar ledger`.
 pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
-    let mut pages = wallet::readable(&args.ledger)?.pages(&filter(&args)?);
+    let mut pages = wallet::readable(&args.ledger).await?.pages(&filter(&args)?);
     let mut out = BufWriter::new(io::stdout());
     let mut table = Table::default();
     let mut rows = vec![HEAD.map(ToOwned::to_owned)];
@@ -82,7 +82,7 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
         args.policy.network.push(Network::from_chain_id(8453));
     }
     let policy = policies::allowance(&args.policy)?.policy;
-    let ledger = wallet::readable(&args.ledger)?;
+    let ledger = wallet::readable(&args.ledger).await?;
     let findings = policy.budget(&ledger).await?;
     let place = policies::place(&args.policy);
     let printed = if args.json {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     secrets::protect();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(help) => return output::usage(&help),
+        Err(help) => return output::usage(help),
     };
     output::note_panics();
     #[cfg(feature = "mcp-serve")]

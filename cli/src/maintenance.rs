@@ -22,18 +22,18 @@ pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
         LedgerCommand::Backup { file, ledger } => backup(&file, &ledger).await,
         LedgerCommand::Restore { file, ledger } => restore(&file, &ledger),
         LedgerCommand::Freeze { reason, ledger } => {
-            wallet::required(&ledger)?.freeze(reason).await?;
+            wallet::required(&ledger).await?.freeze(reason).await?;
             output::finish(output::print("all payments are stopped\n"), Exit::Done)
         }
         LedgerCommand::Unfreeze { ledger } => {
-            wallet::required(&ledger)?.unfreeze().await?;
+            wallet::required(&ledger).await?.unfreeze().await?;
             output::finish(output::print("payments are allowed again\n"), Exit::Done)
         }
     }
 }
 
 async fn backup(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
-    let ledger = wallet::required(ledger)?;
+    let ledger = wallet::required(ledger).await?;
     ledger.backup(file).await?;
     let done = format_args!("the ledger is copied to {}\n", file.display());
     output::finish(output::print(done), Exit::Done)
@@ -71,7 +71,10 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let done = wallet::required(&args.ledger)?.reconcile(&chain).await?;
+    let done = wallet::required(&args.ledger)
+        .await?
+        .reconcile(&chain)
+        .await?;
     let open = done
         .iter()
         .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
@@ -94,7 +97,10 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::required(&args.ledger)?.verify(args.head).await?;
+    let report = wallet::required(&args.ledger)
+        .await?
+        .verify(args.head)
+        .await?;
     let sound = report.is_sound();
     let mut text: String = report
         .faults
@@ -153,7 +159,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Returns the ledger and its purchase with this id, of any payer.
 async fn find(purchase: &PurchaseId, args: &LedgerArgs) -> Result<(Ledger, Purchase), Failure> {
-    let ledger = wallet::required(args)?;
+    let ledger = wallet::required(args).await?;
     let found = ledger.purchase_by_id(purchase).await?;
     let found =
         found.ok_or_else(|| Failure::failed(format!("the ledger has no purchase `{purchase}`")))?;

@@ -201,7 +201,7 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         ..
     } = allowance;
     let payer = if args.dry_run {
-        wallet::judging(&args.wallet, policy)?
+        wallet::judging(&args.wallet, policy).await?
     } else {
         wallet::paying(&args.wallet, policy).await?
     };

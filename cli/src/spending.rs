@@ -25,7 +25,7 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
     let selection = selection(&args, zone)?;
-    let ledger = wallet::required(&args.ledger)?;
+    let ledger = wallet::required(&args.ledger).await?;
     let report = ledger
         .report(&selection)
         .await?

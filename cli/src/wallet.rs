@@ -5,26 +5,41 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use bursar::approval::TerminalApprover;
-use bursar::ledger::LedgerError;
+use bursar::ledger::{LedgerError, OpenOptions};
 use bursar::payment::PayerBuilder;
 use bursar::secrecy::ExposeSecret;
 use bursar::{Ledger, LocalSigner, Payer, Policy};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
-use crate::password;
 use crate::secrets::{self, KEY, LEDGER};
+use crate::{output, password};
 
 /// Opens a payer that can sign.
 pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
-    paying_as(args, policy, |payer| {
+    let relative = match place(&args.ledger)? {
+        Place::File(path) if path.is_relative() && !path.exists() => Some(path),
+        _ => None,
+    };
+    let payer = paying_as(args, policy, |payer| {
         if can_ask_person() {
             payer.approver(TerminalApprover::default())
         } else {
             payer
         }
     })
-    .await
+    .await?;
+    // A terminal shows the library's warning. A job often runs in another directory than its author thought.
+    if let Some(path) = relative.filter(|path| path.exists())
+        && !io::stderr().is_terminal()
+    {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        output::note(format_args!(
+            "bursar: begins a new ledger at {}; use an absolute path, or add --no-new-ledger",
+            path.display()
+        ));
+    }
+    Ok(payer)
 }
 
 /// Opens a payer that can sign. `customize` can set an approver.
@@ -41,7 +56,7 @@ pub(crate) async fn paying_as(
     let mut payer = Payer::builder()
         .signer(signer)
         .policy(policy)
-        .ledger(open(&args.ledger)?);
+        .ledger(open(&args.ledger).await?);
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
@@ -50,7 +65,7 @@ pub(crate) async fn paying_as(
 
 /// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
 /// exists. It creates no file.
-pub(crate) fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let mut payer = Payer::builder().policy(policy);
     if let Some(signer) = signer(args)? {
         payer = payer.signer(signer);
@@ -58,7 +73,7 @@ pub(crate) fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failur
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    if let Some(ledger) = existing(&args.ledger)? {
+    if let Some(ledger) = existing(&args.ledger).await? {
         payer = payer.ledger(ledger);
     }
     Ok(payer.build_read_only()?)
@@ -71,6 +86,14 @@ pub(crate) fn can_ask_person() -> bool {
 
 fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
     if let Some(file) = &args.keystore {
+        if file
+            .to_str()
+            .is_some_and(|text| LocalSigner::from_hex(&text.into()).is_ok())
+        {
+            return Err(Failure::usage(
+                "--keystore: expected a file, and this is a key; set it as BURSAR_PRIVATE_KEY",
+            ));
+        }
         // A missing file is told before the password is asked for.
         if let Err(error) = std::fs::File::open(file) {
             let message = format!("--keystore {}: cannot be read: {error}", file.display());
@@ -90,9 +113,9 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
 }
 
 /// Opens the ledger, and creates it if it does not exist.
-fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
+async fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
     if args.no_new_ledger {
-        return required(args);
+        return required(args).await;
     }
     let path = match place(args)? {
         Place::Server(url) => return Ok(Ledger::open(url)?),
@@ -108,14 +131,27 @@ fn open(args: &LedgerArgs) -> Result<Ledger, Failure> {
             ))
         })?;
     }
-    Ok(Ledger::open(&path)?)
+    Ok(options(args).open(&path)?)
+}
+
+fn options(args: &LedgerArgs) -> OpenOptions {
+    let options = OpenOptions::new();
+    if args.allow_shared_file_system {
+        options.allow_shared_file_system()
+    } else {
+        options
+    }
 }
 
 /// Opens the ledger if it exists. It creates no file.
-pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
+pub(crate) async fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
     let opened = match place(args)? {
-        Place::Server(url) => Ledger::open_existing(url),
-        Place::File(path) => Ledger::open_existing(path),
+        Place::Server(url) => {
+            let ledger = Ledger::open_existing(url)?;
+            // A handle on a database connects when it is first used.
+            ledger.frozen().await.map(|_| ledger)
+        }
+        Place::File(path) => options(args).must_exist().open(path),
     };
     match opened {
         Err(LedgerError::Missing(_)) => Ok(None),
@@ -124,21 +160,21 @@ pub(crate) fn existing(args: &LedgerArgs) -> Result<Option<Ledger>, Failure> {
 }
 
 /// Opens the ledger to read it. The default ledger that does not exist yet is empty. Another one must exist.
-pub(crate) fn readable(args: &LedgerArgs) -> Result<Ledger, Failure> {
+pub(crate) async fn readable(args: &LedgerArgs) -> Result<Ledger, Failure> {
     let named = args.ledger.is_some() || ledger_variable().is_some();
     let in_memory = args
         .ledger
         .as_deref()
         .is_some_and(|path| path.as_os_str() == ":memory:");
     if named && !in_memory {
-        return required(args);
+        return required(args).await;
     }
-    Ok(existing(args)?.unwrap_or_else(Ledger::memory))
+    Ok(existing(args).await?.unwrap_or_else(Ledger::memory))
 }
 
 /// Opens the ledger, or fails if it does not exist.
-pub(crate) fn required(args: &LedgerArgs) -> Result<Ledger, Failure> {
-    match existing(args)? {
+pub(crate) async fn required(args: &LedgerArgs) -> Result<Ledger, Failure> {
+    match existing(args).await? {
         Some(ledger) => Ok(ledger),
         None => Err(Failure::failed(format!(
             "there is no ledger at {}",
@@ -189,6 +225,12 @@ fn place(args: &LedgerArgs) -> Result<Place, Failure> {
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             return Ok(Place::Server(witnessed(url)));
         }
+        // The library refuses it without repeating it. A message about a path would show a password.
+        Some(url) if url.contains("://") => {
+            return Err(Failure::usage(
+                "--ledger or BURSAR_LEDGER is a URL that does not begin with postgres:// or postgresql://",
+            ));
+        }
         _ => location,
     };
     if let Some(path) = location {
@@ -215,7 +257,7 @@ fn witnessed(url: &str) -> String {
     let directory = directory.filter(|directory| create_private(directory).is_ok());
     let file = directory.map(|directory| directory.join(witness_name(url)));
     let Some(file) = file.as_deref().and_then(Path::to_str) else {
-        crate::output::note(
+        output::note(
             "bursar: there is no state directory, so a database that lost events is not noticed; \
              add bursar_witness=FILE to its URL",
         );
@@ -230,6 +272,10 @@ fn witnessed(url: &str) -> String {
 fn witness_name(url: &str) -> String {
     let (_, rest) = url.split_once("://").unwrap_or_default();
     let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    if !place.contains('@') && options.contains('@') {
+        // A question mark in the password, which the driver allows. All parts may be parts of it.
+        return "postgres.head".to_owned();
+    }
     let place = place.rsplit('@').next().unwrap_or_default();
     let names = ["host=", "hostaddr=", "port=", "dbname="];
     let mut name = format!("postgres-{place}");
@@ -286,6 +332,10 @@ mod tests {
             (
                 "postgresql://me:s3@cret@h/db?password=s3cret",
                 "postgres-h_db.head",
+            ),
+            (
+                "postgresql://me:s3cr?et@h/db?sslmode=require",
+                "postgres.head",
             ),
             (
                 "postgres:///db?host=/run/pg&port=1&user=me",

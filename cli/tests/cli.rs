@@ -213,3 +213,84 @@ async fn help_is_printed_and_exits_with_0() {
         assert!(help.text().contains(word), "{word}");
     }
 }
+
+#[tokio::test]
+async fn a_mistake_on_the_command_line_repeats_no_secret() {
+    let harness = CliHarness::new(report()).await;
+    let url = harness.url();
+    let word = "s3cret".repeat(8);
+    for (about, args) in [
+        (
+            "a query",
+            vec!["pay", "htps://api.example.com/a?key=s3cret"],
+        ),
+        ("a path", vec!["quote", "ftp://api.example.com/v3/s3cret"]),
+        (
+            "a password",
+            vec!["pay", "htps://me:s3cret@api.example.com"],
+        ),
+        (
+            "a password with marks",
+            vec!["pay", "htps://me:s3cret?/s3cret@api.example.com"],
+        ),
+        ("no host", vec!["pay", "https://:s3cret@/a"]),
+        (
+            "a port",
+            vec!["pay", "https://api.example.com:99999/?token=s3cret"],
+        ),
+        (
+            "an endpoint",
+            vec![
+                "ledger",
+                "reconcile",
+                "--rpc",
+                "base:https://node.example/v3/s3cret",
+            ],
+        ),
+        (
+            "an endpoint without network",
+            vec![
+                "ledger",
+                "reconcile",
+                "--rpc",
+                "https://node.example/s3cret?x=1",
+            ],
+        ),
+        ("a key in the wrong place", vec!["pay", &url, &word]),
+        ("a key for a network", vec!["pay", &url, "--network", &word]),
+        ("a key as a command", vec![&word]),
+        ("a key for a number", vec!["pay", &url, "--key-fd", &word]),
+    ] {
+        let ended = harness.run(&args).await;
+        assert!(
+            ended.code == 2 && !ended.stderr.contains("s3cret"),
+            "{about}: {ended:?}"
+        );
+    }
+    // The harness looks for its key in the output.
+    let key = KEY.trim_start_matches("0x");
+    let keystore = ["pay", "--network", "base", "--keystore", key, &url];
+    assert_eq!(harness.run(&keystore).await.code, 2);
+    assert_eq!(harness.buy(&["--budget", "1"]).await.code, 0);
+    let ledger = harness.path("ledger.db").to_str().unwrap().to_owned();
+    for host in ["https://me:s3cret@h/x?k=s3cret", "h?k=s3cret"] {
+        let args = ["compare", host, "--plan", "monthly=1", "--ledger", &ledger];
+        let ended = harness.run(&args).await;
+        assert!(
+            ended.code != 0 && !ended.stderr.contains("s3cret"),
+            "{ended:?}"
+        );
+        let ended = harness.run(&["ledger", "--host", host]).await;
+        assert!(
+            ended.code == 2 && !ended.stderr.contains("s3cret"),
+            "{ended:?}"
+        );
+    }
+    let ended = harness.run(&["pay", "htps://api.example.com/a"]).await;
+    assert!(
+        ended.stderr.contains("htps://api.example.com/…"),
+        "{ended:?}"
+    );
+    let ended = harness.run(&["ledger", "--format", "xml"]).await;
+    assert!(ended.stderr.contains("'xml'"), "{ended:?}");
+}

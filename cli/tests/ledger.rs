@@ -523,3 +523,100 @@ async fn commands_that_read_create_no_ledger() {
     }
     assert!(!harness.path("missing.db").exists() && !harness.path("copy.db").exists());
 }
+
+#[tokio::test]
+async fn a_new_ledger_at_a_relative_path_is_told_without_a_terminal() {
+    let harness = CliHarness::new(report()).await;
+    let url = harness.url();
+    let buy = async |ledger: &str| {
+        let usual = [
+            "pay",
+            &url,
+            "--network",
+            "base-sepolia",
+            "--allow-http-loopback",
+        ];
+        let more = ["--budget", "1", "--allow-duplicate", "--ledger", ledger];
+        harness.run(&[&usual[..], &more].concat()).await
+    };
+    let first = buy("jobs.db").await;
+    let told = format!(
+        "bursar: begins a new ledger at {};",
+        harness.path("jobs.db").canonicalize().unwrap().display()
+    );
+    assert!(first.code == 0 && first.stderr.contains(&told), "{first:?}");
+    let second = buy("jobs.db").await;
+    assert!(
+        second.code == 0 && !second.stderr.contains("a new ledger"),
+        "{second:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_url_of_another_database_is_refused_and_not_repeated() {
+    let harness = CliHarness::new(report()).await;
+    for url in [
+        "POSTGRES://me:s3cret@h/db",
+        "postgresql+psycopg://me:s3cret@h/db",
+    ] {
+        for command in [&["ledger"][..], &["budget"], &["ledger", "verify"]] {
+            let refused = harness.run(&[command, &["--ledger", url]].concat()).await;
+            assert!(
+                refused.code == 2 && !refused.stderr.contains("s3cret"),
+                "{refused:?}"
+            );
+        }
+        let paid = harness.buy(&["--budget", "1"]).await;
+        assert_eq!(paid.code, 0, "{paid:?}");
+        let mut by_variable = harness.command(&["ledger"]);
+        by_variable.env("BURSAR_LEDGER", url);
+        let refused = harness.end(by_variable, b"").await;
+        assert!(
+            refused.code == 2 && !refused.stderr.contains("s3cret"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_copied_ledger_is_read_by_the_command_and_pays_when_it_is_accepted() {
+    let harness = CliHarness::new(report()).await;
+    assert_eq!(harness.buy(&["--budget", "0.02"]).await.code, 0);
+    let copied = harness.path("copied");
+    std::fs::create_dir(&copied).unwrap();
+    for name in ["ledger.db", "ledger.db-head"] {
+        std::fs::copy(harness.path(name), copied.join(name)).unwrap();
+    }
+    let copy = copied.join("ledger.db").to_str().unwrap().to_owned();
+    let sent = harness.payments();
+    let url = harness.url();
+    let buy = async || {
+        let usual = [
+            "pay",
+            &url,
+            "--network",
+            "base-sepolia",
+            "--allow-http-loopback",
+        ];
+        let more = ["--budget", "0.02", "--allow-duplicate", "--ledger", &copy];
+        harness.run(&[&usual[..], &more].concat()).await
+    };
+    let refused = buy().await;
+    let run = format!("bursar ledger restore {copy} --ledger {copy}");
+    assert!(
+        refused.code == 1 && refused.stderr.contains(&run),
+        "{refused:?}"
+    );
+    assert_eq!(harness.payments(), sent, "nothing was signed");
+    let verified = harness.run(&["ledger", "verify", "--ledger", &copy]).await;
+    assert!(verified.text().starts_with("sound: "), "{verified:?}");
+    let words: Vec<&str> = run.split(' ').skip(1).collect();
+    let accepted = harness.run(&words).await;
+    assert_eq!(accepted.code, 0, "{accepted:?}");
+    assert_eq!(buy().await.code, 0);
+    assert_eq!(
+        buy().await.code,
+        3,
+        "the budget counts the purchases of the copy"
+    );
+}

@@ -29,7 +29,7 @@ impl Ledger {
     pub async fn compare(&self, host: &str, plan: &CallPlan) -> Result<Comparison, LedgerError> {
         let hosts: HostMatch = host
             .parse()
-            .map_err(|_| LedgerError::Host(crate::text::excerpt(host)))?;
+            .map_err(|_| LedgerError::Host(crate::text::shown_place(host)))?;
         let mut filter = Filter::all();
         match hosts {
             HostMatch::Origin(origin) => filter.origin = Some(origin),

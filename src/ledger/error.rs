@@ -33,6 +33,28 @@ pub enum LedgerError {
         /// The kind of the second name.
         how: &'static str,
     },
+    /// The file is on a file system that other machines can use, such as NFS, or that gives the same files other names.
+    /// SQLite cannot share a log there, so each machine would have a limit of its own. Use a local disk or PostgreSQL.
+    ///
+    /// Allow it with [`OpenOptions::allow_shared_file_system`](super::OpenOptions::allow_shared_file_system) if only one
+    /// machine uses the ledger.
+    #[error("{} is on a file system that other machines can use ({kind}), and each machine would have limits of its own; \
+        put the ledger on a local disk, or use PostgreSQL; if only one machine uses it, add --allow-shared-file-system \
+        or `OpenOptions::allow_shared_file_system`", path.display())]
+    SharedFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The kind of the file system, such as `nfs4`.
+        kind: String,
+    },
+    /// The file is a backup, or a copy that was made without bursar. It can be read. bursar does not pay from it, because
+    /// each copy would allow the whole budget. [`Ledger::restore`](super::Ledger::restore) accepts it.
+    #[error("{0} is a copy of a ledger, and each copy would allow the whole budget; if no other copy is used any more, \
+        accept it with `bursar ledger restore {0} --ledger {0}` or `Ledger::restore`", path.display())]
+    Copied {
+        /// The file.
+        path: PathBuf,
+    },
     /// Other users can read or write a file of the ledger, which holds signed payments. Run `chmod 600` on it.
     #[error("other users can read or write {0} (mode {mode:o}); run `chmod 600 {0}`", path.display())]
     Exposed {

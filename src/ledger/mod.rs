@@ -19,6 +19,7 @@ mod key;
 mod memory;
 #[cfg(test)]
 mod model;
+mod open;
 mod pending;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -54,6 +55,7 @@ pub use export::{write_csv, write_csv_rows, write_jsonl};
 pub use filter::{Filter, Pages};
 pub use freeze::Freeze;
 pub use key::PurchaseKey;
+pub use open::OpenOptions;
 pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
 pub use reconcile::Reconciled;
@@ -114,10 +116,6 @@ pub struct Ledger {
     pending: Arc<Pending>,
 }
 
-fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Ledger").field(&self.backend.name()).finish()
@@ -156,9 +154,9 @@ impl Ledger {
     /// Opens the ledger in the SQLite file at `path`. Creates the file if it is missing, and logs the
     /// new path as a warning. [`open_existing`](Self::open_existing) creates nothing.
     ///
-    /// All clients and processes on this machine can share the file. It must be on a local disk:
-    /// network file systems do not lock reliably. A new file can be read by its owner only (mode
-    /// 0600). The directory must exist, so that a mistyped path is an error and not an empty ledger.
+    /// All clients and processes on this machine can share the file. It must be on a local disk: on Linux, a file system
+    /// that other machines can use is [refused](LedgerError::SharedFileSystem). A new file can be read by its owner only
+    /// (mode 0600). The directory must exist, so that a mistyped path is an error and not an empty ledger.
     /// The path `:memory:` opens a private database that ends with its last handle.
     ///
     /// A ledger has up to four files: `agent.db`, its log `agent.db-wal` with the index `agent.db-shm`,
@@ -191,7 +189,8 @@ impl Ledger {
     /// ```
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        sqlite::Sqlite::open(path.as_ref(), true).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
+        sqlite::Sqlite::open(path.as_ref(), &OpenOptions::new())
+            .map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
     }
 
     /// Connects to the ledger in the schema `bursar` of the PostgreSQL database at `url`. Creates
@@ -274,18 +273,16 @@ impl Ledger {
     /// # Ok::<(), bursar::ledger::LedgerError>(())
     /// ```
     pub fn open(url_or_path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        let path = url_or_path.as_ref();
-        match path.to_str() {
-            Some(":memory:") => Ok(Self::memory()),
-            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
-            _ => Self::at_path(path, true),
-        }
+        OpenOptions::new().open(url_or_path)
     }
 
     /// Opens a ledger that exists, at a URL or a path as [`open`](Self::open) takes them. Creates none.
     ///
     /// Use it where a new ledger would be a mistake: a relative path in a job that runs in another
     /// directory, or a mistyped name, would otherwise begin all limits again.
+    ///
+    /// A PostgreSQL ledger connects when it is first used. If the database has no ledger, each method of this handle
+    /// returns [`LedgerError::Missing`], and nothing is created or paid.
     ///
     /// # Errors
     /// Returns [`LedgerError::Missing`] if there is no ledger at the path, or if the path is `:memory:`,
@@ -299,35 +296,7 @@ impl Ledger {
     /// assert!(matches!(error, LedgerError::Missing(_)));
     /// ```
     pub fn open_existing(url_or_path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        let path = url_or_path.as_ref();
-        match path.to_str() {
-            Some(":memory:") => Err(LedgerError::Missing(path.to_owned())),
-            Some(url) if is_postgres(url) => Self::lazy_postgres(url),
-            _ => Self::at_path(path, false),
-        }
-    }
-
-    #[cfg(feature = "postgres")]
-    fn lazy_postgres(url: &str) -> Result<Self, LedgerError> {
-        postgres::Postgres::new(url, postgres::SCHEMA)
-            .map(|postgres| Self::new(Backend::Postgres(postgres)))
-    }
-
-    #[cfg(not(feature = "postgres"))]
-    fn lazy_postgres(_: &str) -> Result<Self, LedgerError> {
-        Err(LedgerError::MissingFeature {
-            feature: "postgres",
-        })
-    }
-
-    #[cfg(feature = "sqlite")]
-    fn at_path(path: &Path, create: bool) -> Result<Self, LedgerError> {
-        sqlite::Sqlite::open(path, create).map(|sqlite| Self::new(Backend::Sqlite(sqlite)))
-    }
-
-    #[cfg(not(feature = "sqlite"))]
-    fn at_path(_: &Path, _: bool) -> Result<Self, LedgerError> {
-        Err(LedgerError::MissingFeature { feature: "sqlite" })
+        OpenOptions::new().must_exist().open(url_or_path)
     }
 
     /// Returns this ledger with another clock. The default is the machine's clock.

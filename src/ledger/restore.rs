@@ -26,8 +26,8 @@ impl Ledger {
     /// before the call.
     ///
     /// Do not copy the file in another way: a copy without its log lacks purchases, and bursar refuses it. The copy
-    /// can be opened, to read it. Do not pay from it while the ledger is in use: each of the two would allow
-    /// the whole budget. See [`restore`](Self::restore).
+    /// can be opened, to read it. Nothing is paid from it ([`LedgerError::Copied`]), because each of the two would allow
+    /// the whole budget, until you [`restore`](Self::restore) it.
     ///
     /// # Errors
     /// Returns an error if a file at `to` exists, if the copy cannot be written, or if the ledger is not in a
@@ -56,7 +56,7 @@ impl Ledger {
         }
     }
 
-    /// Makes the file `copy` the ledger at `path`, although it is old or its witness is missing.
+    /// Makes the file `copy` the ledger at `path`, although it is a copy, is old, or lacks its witness.
     ///
     /// Stop all programs that use the ledger first. bursar renames the files at `path`: `agent.db` becomes
     /// `agent.db.replaced`. If `copy` and `path` are the same file, bursar accepts the file where it is.

@@ -149,3 +149,25 @@ async fn a_memory_ledger_has_no_events() {
     let verification = ledger.verify(Some(head)).await.unwrap();
     assert_eq!(verification.faults, [LedgerFault::HeadMissing(head)]);
 }
+
+/// A URL of another program holds the same password, and an error about a missing file would show it.
+#[test]
+fn a_url_that_is_not_of_postgres_is_refused_and_not_repeated() {
+    for url in [
+        "POSTGRES://me:s3cret@h/db",
+        " postgres://me:s3cret@h/db",
+        "postgre://me:s3cret@h/db",
+        "postgresql+asyncpg://me:s3cret@h/db",
+        "mysql://me:s3cret@h/db",
+        "sqlite://agent-s3cret.db",
+    ] {
+        for error in [Ledger::open(url), Ledger::open_existing(url)].map(Result::unwrap_err) {
+            let text = format!("{error} {error:?}");
+            assert!(
+                matches!(error, LedgerError::Store(_)) && !text.contains("s3cret"),
+                "{text}"
+            );
+            assert!(text.contains("postgres://"), "{text}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::limit::ShortDuration;
 use crate::money::TokenAmount;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
-use crate::text::{excerpt, quoted, shown_path};
+use crate::text::{excerpt, own_text, quoted, shown_path};
 
 /// Decides about payments that need an approval; see [`Policy::ask_above`](crate::Policy::ask_above).
 ///
@@ -89,12 +89,12 @@ impl fmt::Display for ApprovalRequest {
         writeln!(
             f,
             "Pay {} to {}?",
-            excerpt(&self.amount.to_string()),
+            own_text(&self.amount.to_string()),
             self.payee
         )?;
         writeln!(f, "  for     {method} {}{path}", self.origin)?;
         writeln!(f, "  on      {}", self.network)?;
-        writeln!(f, "  because {}", excerpt(&self.why))?;
+        writeln!(f, "  because {}", own_text(&self.why))?;
         let Untrusted {
             description,
             resource_url,

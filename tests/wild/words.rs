@@ -297,3 +297,40 @@ async fn a_question_is_short_whatever_the_seller_writes() {
         );
     }
 }
+
+/// A model or another program can choose the URL, and the query of a URL is struck from texts.
+#[tokio::test]
+async fn a_question_shows_its_amount_and_its_reason_whatever_the_url_has() {
+    let origin = scripted(|_| {
+        payment_required(&json!({
+            "x402Version": 2, "resource": { "url": "/", "description": "only 0.01 USDC", "mimeType": "" },
+            "accepts": [offer("")],
+        }))
+    })
+    .await;
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let questions = std::sync::Arc::clone(&asked);
+    let approver = approve_fn(move |request| {
+        *questions.lock().unwrap() = TerminalApprover::question(&request);
+        async { Verdict::deny("no") }
+    });
+    let builder = client().policy(policy().ask_above(usd!("0.001")));
+    let client = builder.approver(approver).build().unwrap();
+    for query in [
+        "a=0.01+USDC&b=above+0.001+USD",
+        "a=only%200.01%20USDC&b=0.001+USD",
+    ] {
+        let request = client.get(format!("{origin}/report?{query}"));
+        request.send().await.unwrap_err();
+        let question = asked.lock().unwrap().clone();
+        assert!(
+            question.starts_with("Pay 0.01 USDC to 0x2096"),
+            "{question}"
+        );
+        assert!(
+            question.contains("\n  because above 0.001 USD"),
+            "{question}"
+        );
+        assert!(question.contains("[query]\"\n"), "{question}");
+    }
+}

@@ -75,8 +75,8 @@ pub(crate) enum LedgerCommand {
     },
     /// Copy the ledger to FILE while programs pay; do not copy a ledger with cp
     ///
-    /// The copy has two files, FILE and FILE-head. You can read it with the other commands. Do not pay from it: each copy
-    /// of a ledger allows the whole budget.
+    /// The copy has two files, FILE and FILE-head. You can read it with the other commands. bursar pays nothing from it
+    /// until it is restored, because each copy of a ledger would allow the whole budget.
     Backup {
         /// The new file, which must not exist
         file: PathBuf,

@@ -153,4 +153,7 @@ pub(crate) struct LedgerArgs {
     /// Fail if the ledger does not exist yet; use this in jobs, where a mistyped path would begin all limits again
     #[arg(long)]
     pub(crate) no_new_ledger: bool,
+    /// Use a ledger on a file system that other machines can use, such as NFS; only if this machine alone uses it
+    #[arg(long)]
+    pub(crate) allow_shared_file_system: bool,
 }

@@ -28,8 +28,10 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Parses `NETWORK=URL`, a JSON-RPC endpoint of a network.
 pub(super) fn endpoint(text: &str) -> Result<(Network, String), String> {
+    // Without a network, the text before an equals sign is a URL, which can hold a key.
     let (network, url) = text
         .split_once('=')
+        .filter(|(network, _)| !network.contains("://"))
         .ok_or("expected a network and a URL such as base=https://mainnet.base.org")?;
     Ok((
         network

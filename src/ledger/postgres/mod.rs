@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use alloy::primitives::B256;
 use deadpool_postgres::{Object, Pool, Transaction};
+use futures_util::future::try_join;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -70,10 +71,6 @@ impl Postgres {
     }
 
     /// Returns a handle that does not begin a ledger in an empty schema.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "`Ledger::open_existing` will call it")
-    )]
     pub(super) fn open_existing(url: &str, schema: &str) -> Result<Self, LedgerError> {
         Self::with_settings(url, schema, TIMEOUT, false)
     }
@@ -252,7 +249,9 @@ impl Database {
                 Ok(()) => return Ok(()),
                 Err(failure @ Failure::Lost(_)) => return Err(failure.into_error()),
                 Err(Failure::Final(
-                    error @ (LedgerError::Damaged(_) | LedgerError::Newer { .. }),
+                    error @ (LedgerError::Damaged(_)
+                    | LedgerError::Missing(_)
+                    | LedgerError::Newer { .. }),
                 )) => {
                     return Err(error);
                 }
@@ -278,8 +277,8 @@ impl Database {
         } else if self.may_begin {
             None
         } else {
-            let text = format!("the database has no ledger in the schema `{}`", self.schema);
-            Some(LedgerError::store(text))
+            let place = format!("the schema `{}` of the PostgreSQL database", self.schema);
+            Some(LedgerError::Missing(place.into()))
         };
         let begins = self
             .timed(schema::claim(&transaction, &self.schema, refusal))
@@ -428,10 +427,20 @@ impl Database {
     }
 
     async fn overwrite_by(&self, client: &mut Object, query: &Query) -> Result<(), Failure> {
+        let expected = self.witness.expected(self.timeout).await?;
         let transaction = self
             .timed(self.begin(client, IsolationLevel::Serializable, false))
             .await?;
-        self.timed(fetch(&transaction, query)).await?;
+        let head = head_query(expected, false)?;
+        let (rows, _) = self
+            .timed(try_join(
+                fetch(&transaction, &head),
+                fetch(&transaction, query),
+            ))
+            .await?;
+        // A freeze of another database than that of the programs would stop nothing.
+        let found = rows.first().map(witnessed).transpose()?.flatten();
+        self.witness.check(expected, found)?;
         self.timed(async { Ok(transaction.commit().await?) }).await
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::guard::{Files, with_suffix};
+use super::guard::{Files, Mark, with_suffix};
 use super::witness::{self, Note};
 use super::{failed, schema};
 use crate::ledger::{LedgerError, Restored};
@@ -13,11 +13,20 @@ use crate::ledger::{LedgerError, Restored};
 /// Copies the database of `from` to a new ledger at `to`. One read transaction sees the whole of it.
 pub(super) fn backup(from: &Files, to: &Path) -> Result<(), LedgerError> {
     let to = Files::at(to)?;
-    copy(&schema::connect(&from.database)?, &to).map(drop)
+    copy(&schema::connect(&from.database)?, &to, Purpose::Backup).map(drop)
+}
+
+/// The use of a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The copy is read, and nothing is paid from it until it is restored.
+    Backup,
+    /// The copy is the ledger from now on.
+    Ledger,
 }
 
 /// Copies to files that do not exist yet. The witness comes last: without it, the copy is not complete.
-fn copy(from: &Connection, to: &Files) -> Result<Note, LedgerError> {
+fn copy(from: &Connection, to: &Files, purpose: Purpose) -> Result<Note, LedgerError> {
     if let Some(path) = to.all().into_iter().find(|path| path.exists()) {
         return Err(LedgerError::store(format!("{} exists", path.display())));
     }
@@ -29,7 +38,7 @@ fn copy(from: &Connection, to: &Files) -> Result<Note, LedgerError> {
     let copied = from
         .execute("VACUUM INTO ?", [name])
         .map_err(failed)
-        .and_then(|_| seal(to));
+        .and_then(|_| seal(to, purpose));
     if copied.is_err() {
         // It is an incomplete copy. Its absence is no loss.
         drop(fs::remove_file(&to.database));
@@ -38,11 +47,15 @@ fn copy(from: &Connection, to: &Files) -> Result<Note, LedgerError> {
 }
 
 /// Writes the witness of a database that lacks one, or has one that is wrong.
-fn seal(files: &Files) -> Result<Note, LedgerError> {
+fn seal(files: &Files, purpose: Purpose) -> Result<Note, LedgerError> {
     let database = schema::connect(&files.database)?;
     let id = crate::ledger::random_hex().map_err(LedgerError::store)?;
     let id = witness::ensure_id(&database, id)?;
-    let note = Note::of(&database, id)?;
+    let mark = match purpose {
+        Purpose::Backup => Some(Mark::BACKUP),
+        Purpose::Ledger => files.mark()?,
+    };
+    let note = Note::of(&database, id, mark)?;
     schema::write_back(&database)?;
     drop(database);
     let sync = fs::File::open(&files.database).and_then(|file| file.sync_all());
@@ -68,10 +81,10 @@ pub(super) fn restore(copy_path: &Path, to: &Path) -> Result<Restored, LedgerErr
         schema::keep_log(&database)?;
         schema::write_back(&database)?;
         drop(database);
-        seal(&to)?
+        seal(&to, Purpose::Ledger)?
     } else {
         set_aside(&to)?;
-        copy(&database, &to)?
+        copy(&database, &to, Purpose::Ledger)?
     };
     Ok(Restored {
         purchases: note.purchases,

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use super::mounts;
 use crate::ledger::LedgerError;
 
 /// The canonical paths of the files of a ledger.
@@ -52,7 +53,7 @@ impl Files {
 
     /// Refuses files that have a second name: hard links, and mounts of a single file.
     pub(super) fn check_names(&self) -> Result<(), LedgerError> {
-        let mounts = mount_points();
+        let mounts = mounts::mounts();
         for path in self.all() {
             let Some(seen) = Seen::at(path)? else {
                 continue;
@@ -64,7 +65,7 @@ impl Files {
                 )));
             }
             seen.check_links(path)?;
-            if mounts.iter().any(|mount| mount == path) || is_on_another_device(path, &seen) {
+            if mounts.iter().any(|mount| mount.point == path) || is_on_another_device(path, &seen) {
                 return Err(LedgerError::SecondName {
                     path: path.to_owned(),
                     how: "a mount point",
@@ -72,6 +73,28 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a file system that other machines can write.
+    pub(super) fn check_file_system(&self) -> Result<(), LedgerError> {
+        let mounts = mounts::mounts();
+        match mounts::kind_of(&mounts, &self.database) {
+            Some(kind) if mounts::is_shared(kind) => Err(LedgerError::SharedFileSystem {
+                path: self.database.clone(),
+                kind: kind.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the mark of the database, or `None` where a file has no lasting one.
+    pub(super) fn mark(&self) -> Result<Option<Mark>, LedgerError> {
+        let mounts = mounts::mounts();
+        let is_lasting = mounts::kind_of(&mounts, &self.database).is_none_or(mounts::keeps_numbers);
+        if !cfg!(unix) || !is_lasting {
+            return Ok(None);
+        }
+        Ok(Seen::at(&self.database)?.map(|seen| seen.mark))
     }
 
     /// Refuses files that other users can read or write.
@@ -119,9 +142,45 @@ pub(super) fn length(path: &Path) -> Result<Option<u64>, LedgerError> {
     Ok(Seen::at(path)?.map(|seen| seen.length))
 }
 
+/// Distinguishes a file from its copies: its number in the file system, and the time of its creation. Both stay if the
+/// file is renamed, written or mounted elsewhere. The number of the device does not: it can change when the machine starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) number: u64,
+    /// In nanoseconds. 0 if the system does not tell it.
+    pub(super) created: u64,
+}
+
+impl Mark {
+    /// The mark of a backup, which no file has.
+    pub(super) const BACKUP: Self = Self {
+        number: 0,
+        created: 0,
+    };
+
+    #[cfg(unix)]
+    fn of(number: u64, file: &fs::Metadata) -> Self {
+        let created = file.created().ok();
+        let created = created.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Self {
+            number,
+            created: created
+                .and_then(|since| u64::try_from(since.as_nanos()).ok())
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn is_same_file(self, other: Self) -> bool {
+        let created_together =
+            self.created == other.created || self.created == 0 || other.created == 0;
+        self.number == other.number && created_together
+    }
+}
+
 /// The properties of a file that tell whether it is still the same one.
 struct Seen {
     identity: (u64, u64),
+    mark: Mark,
     links: u64,
     length: u64,
     modified: Option<SystemTime>,
@@ -144,6 +203,7 @@ impl Seen {
 
         Self {
             identity: (file.dev(), file.ino()),
+            mark: Mark::of(file.ino(), file),
             links: file.nlink(),
             length: file.len(),
             modified: file.modified().ok(),
@@ -156,6 +216,7 @@ impl Seen {
     fn of(file: &fs::Metadata) -> Self {
         Self {
             identity: (0, 0),
+            mark: Mark::BACKUP,
             links: 1,
             length: file.len(),
             modified: file.modified().ok(),
@@ -173,42 +234,6 @@ impl Seen {
         }
         Ok(())
     }
-}
-
-/// Returns the mount points that this process sees.
-#[cfg(target_os = "linux")]
-fn mount_points() -> Vec<PathBuf> {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt;
-
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let lines = table.split(|byte| *byte == b'\n');
-    lines
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(|point| OsString::from_vec(unescaped(point)).into())
-        .collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn mount_points() -> Vec<PathBuf> {
-    Vec::new()
-}
-
-/// Replaces `\040` and the like, which are a space, a tab, a line feed and a backslash.
-#[cfg(target_os = "linux")]
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text);
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|code| std::str::from_utf8(code).ok());
-        let escaped = code.and_then(|code| u8::from_str_radix(code, 8).ok());
-        bytes.push(escaped.unwrap_or(*first));
-        rest = match escaped {
-            Some(_) => after.get(3..).unwrap_or_default(),
-            None => after,
-        };
-    }
-    bytes
 }
 
 /// Where the mount points cannot be listed, a mounted file is on another device than its directory.
@@ -311,27 +336,4 @@ fn gone(path: &Path) -> String {
         "{} was deleted or renamed while the ledger was open; open it again",
         path.display()
     )
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::unescaped;
-
-    #[test]
-    fn mount_points_are_read_with_their_escapes() {
-        for (written, expected) in [
-            ("/data/agent.db", "/data/agent.db"),
-            ("/my\\040data/a\\134b", "/my data/a\\b"),
-            ("/tab\\011", "/tab\t"),
-            ("/odd\\0", "/odd\\0"),
-            ("\\040", " "),
-            ("", ""),
-        ] {
-            assert_eq!(
-                unescaped(written.as_bytes()),
-                expected.as_bytes(),
-                "{written}"
-            );
-        }
-    }
 }

@@ -4,6 +4,7 @@ mod copy;
 mod file;
 mod guard;
 mod known;
+mod mounts;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -33,8 +34,8 @@ use super::hash_chain::Audit;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Restored, Resumed, Resumption, Transition, Verification,
+    Calls, Filter, Freeze, LedgerError, LedgerFault, OpenOptions, Plan, Purchase, PurchaseKey,
+    Reservation, Reserved, Restored, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -92,17 +93,17 @@ impl Drop for Thread {
 }
 
 impl Sqlite {
-    /// Opens the file. Creates it if it is missing and `create` says so.
-    pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
+    /// Opens the file.
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self, LedgerError> {
         let (connection, watch, guard) = if path == Path::new(IN_MEMORY) {
             (schema::in_memory()?, None, None)
         } else {
-            let files = if create {
-                Files::at(path)?
-            } else {
+            let files = if options.must_exist {
                 Files::existing(path)?
+            } else {
+                Files::at(path)?
             };
-            let (connection, watch) = schema::open(files, create)?;
+            let (connection, watch) = schema::open(files, options)?;
             let guard = watch.guard();
             (connection, Some(watch), Some(guard))
         };

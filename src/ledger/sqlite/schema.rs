@@ -1,6 +1,6 @@
 //! Opening the file: its permissions, its owner and its tables.
 
-use std::fs::OpenOptions;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,10 +14,10 @@ use super::failed;
 use super::guard::{self, Files, Guard};
 use super::totals::TABLE as TOTALS;
 use super::witness::{self, Note, Watch};
-use crate::ledger::LedgerError;
 use crate::ledger::sql::query::Part;
 use crate::ledger::sql::scope::create_indices;
 use crate::ledger::sql::tables::{TABLES, VERSION};
+use crate::ledger::{LedgerError, OpenOptions};
 
 /// The time that a call waits for another process that is writing.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,8 +43,15 @@ pub(super) fn in_memory() -> Result<Connection, LedgerError> {
 }
 
 /// Opens a connection to a ledger of bursar that is complete and can be written. Creates it if `create` says so.
-pub(super) fn open(files: Files, create: bool) -> Result<(Connection, Watch), LedgerError> {
+pub(super) fn open(
+    files: Files,
+    options: &OpenOptions,
+) -> Result<(Connection, Watch), LedgerError> {
     files.check_names()?;
+    if !options.may_be_shared {
+        files.check_file_system()?;
+    }
+    let create = !options.must_exist;
     check_presence(&files, create)?;
     let mut connection = connect(&files.database)?;
     // A ledger that is refused stays as it is.
@@ -123,7 +130,7 @@ pub(super) fn touch(path: &Path) -> Result<(), LedgerError> {
     // Closing a file drops the locks that this process has on it. A second thread opens it after that.
     static CREATING: Mutex<()> = Mutex::new(());
     let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut options = OpenOptions::new();
+    let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::failed;
 use super::file;
-use super::guard::{Files, Guard, Look, with_suffix};
+use super::guard::{Files, Guard, Look, Mark, with_suffix};
 use super::writer::Sync;
 use crate::ledger::LedgerError;
 use crate::ledger::hash_chain::Head;
@@ -41,6 +41,8 @@ pub(super) struct Note {
     pub(super) head: Head,
     /// The number of purchases.
     pub(super) purchases: u64,
+    /// The file that the witness belongs to. A copy of both is another file. `None` if the file system has no marks.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Note {
@@ -50,13 +52,19 @@ impl Note {
             begun: false,
             head: Head::EMPTY,
             purchases: 0,
+            mark: None,
         }
     }
 
     /// Returns what a database says about itself.
-    pub(super) fn of(database: &Connection, id: String) -> Result<Self, LedgerError> {
+    pub(super) fn of(
+        database: &Connection,
+        id: String,
+        mark: Option<Mark>,
+    ) -> Result<Self, LedgerError> {
         Ok(Self {
             id,
+            mark,
             begun: true,
             head: file::head(database)?,
             purchases: file::last_seq(database)?,
@@ -93,8 +101,13 @@ impl Note {
     fn line(&self) -> String {
         let begun = if self.begun { "begun" } else { "empty" };
         let Head { events, hash } = self.head;
+        let mark = self
+            .mark
+            .map_or_else(String::new, |Mark { number, created }| {
+                format!(" {number}:{created}")
+            });
         let text = format!(
-            "bursar-head 1 {} {begun} {events:020} {hash:#x} {:020}",
+            "bursar-head 1 {} {begun} {events:020} {hash:#x} {:020}{mark}",
             self.id, self.purchases
         );
         let check = B256::new(Sha256::digest(&text).into());
@@ -113,6 +126,13 @@ impl Note {
                 hash: B256::read(next()?)?,
             },
             purchases: next()?.parse().ok()?,
+            mark: next().and_then(|word| {
+                let (number, created) = word.split_once(':')?;
+                Some(Mark {
+                    number: number.parse().ok()?,
+                    created: created.parse().ok()?,
+                })
+            }),
         };
         (note.line() == text).then_some(note)
     }
@@ -148,16 +168,20 @@ const ACCEPT: &str = "put the newest files back together, or accept this copy on
 
 /// Returns the note for a database that is about to get its tables. The caller has the write lock.
 pub(super) fn begin(files: &Files) -> Result<Note, LedgerError> {
-    match Note::read(&files.witness)? {
+    let mark = files.mark()?;
+    let id = match Note::read(&files.witness)? {
+        Some(note) if note.begun => return Err(empty(files, &note)),
         // A program ended before it had created the tables.
-        Some(note) if !note.begun => Ok(note),
-        Some(note) => Err(empty(files, &note)),
-        None => {
-            let note = Note::new(crate::ledger::random_hex().map_err(LedgerError::store)?);
-            note.create(&files.witness)?;
-            Ok(note)
-        }
-    }
+        Some(note) if note.mark == mark => return Ok(note),
+        Some(note) => note.id,
+        None => crate::ledger::random_hex().map_err(LedgerError::store)?,
+    };
+    let note = Note {
+        mark,
+        ..Note::new(id)
+    };
+    note.create(&files.witness)?;
+    Ok(note)
 }
 
 /// Names a database that is empty or missing, though its witness knows of a ledger.
@@ -249,6 +273,8 @@ pub(super) struct Watch {
     seen: Look,
     /// A head that could not be written.
     behind: Option<(Head, u64)>,
+    /// Whether the database and its witness are a backup, or were copied together. They can be read.
+    is_copy: bool,
 }
 
 impl Watch {
@@ -266,9 +292,15 @@ impl Watch {
         };
         let file =
             open().map_err(|error| LedgerError::store(format!("{}: {error}", path.display())))?;
+        let is_copy = match (noted.mark, guard.files.mark()?) {
+            (Some(noted), Some(found)) => !noted.is_same_file(found),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
         Ok(Self {
             file,
             noted,
+            is_copy,
             last: Look::default(),
             seen: Look::default(),
             behind: None,
@@ -303,6 +335,11 @@ impl Watch {
         others_wrote: bool,
     ) -> Result<(), LedgerError> {
         let files = &self.guard.files;
+        if self.is_copy {
+            return Err(LedgerError::Copied {
+                path: files.database.clone(),
+            });
+        }
         if others_wrote {
             let known = Note::read_from(&mut self.file, &files.witness)
                 .and_then(|note| contains(database, &note, files))

@@ -249,6 +249,7 @@ fn strictest(writes: &[Write]) -> Sync {
 fn same(done: &Result<Made, LedgerError>) -> Result<Made, LedgerError> {
     done.as_ref().copied().map_err(|error| match error {
         LedgerError::Damaged(message) => LedgerError::Damaged(message.clone()),
+        LedgerError::Copied { path } => LedgerError::Copied { path: path.clone() },
         LedgerError::SecondName { path, how } => LedgerError::SecondName {
             path: path.clone(),
             how,

@@ -299,7 +299,7 @@ async fn a_ledger_that_must_exist_is_not_begun_in_postgres() {
     let exists = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{schema}'");
     let answer = existing().connect().await;
     assert!(
-        matches!(&answer, Err(LedgerError::Store(error)) if error.to_string().contains("has no ledger")),
+        matches!(&answer, Err(LedgerError::Missing(place)) if place.to_str().unwrap().contains(&schema)),
         "{answer:?}"
     );
     assert_eq!(number("public", &exists).await, 0);
@@ -309,4 +309,64 @@ async fn a_ledger_that_must_exist_is_not_begun_in_postgres() {
     buy(&ledger, "one").await.unwrap();
     let ledger = Ledger::new(Backend::Postgres(existing()));
     buy(&ledger, "two").await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_postgres_url_that_must_lead_to_a_ledger_begins_none() {
+    let database = schema();
+    meddle("public", &format!("CREATE DATABASE {database}")).await;
+    let options = url().replace(' ', "&").replace("dbname=postgres", "");
+    let url = format!("postgres:///{database}?{options}");
+    let ledger = Ledger::open_existing(&url).unwrap();
+    let missing = |answer: Result<_, LedgerError>| {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, LedgerError::Missing(_)), "{error:?}");
+    };
+    missing(ledger.frozen().await.map(drop));
+    missing(ledger.purchases(&Filter::all()).await.map(drop));
+    missing(buy(&ledger, "one").await.map(drop));
+    missing(ledger.freeze("no ledger").await);
+    // Nothing was created, so it is still missing for the next program.
+    missing(
+        Ledger::open_existing(&url)
+            .unwrap()
+            .verify(None)
+            .await
+            .map(drop),
+    );
+    let created = Ledger::open(&url).unwrap();
+    buy(&created, "one").await.unwrap();
+    buy(&ledger, "two").await.unwrap();
+    assert_eq!(created.purchases(&Filter::all()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_database_that_lost_events_is_neither_frozen_nor_unfrozen() {
+    let (schema, ledger) = new_schema().await;
+    buy(&ledger, "one").await.unwrap();
+    let older = copy(&schema).await;
+    let frozen = "SELECT count(*) FROM frozen";
+    buy(&ledger, "two").await.unwrap();
+    let newest = copy(&schema).await;
+    restore(&schema, &older).await;
+    // "All payments are stopped" would be false for the programs of the database that has the events.
+    assert_damaged(ledger.freeze("stop").await);
+    assert_eq!(number(&schema, frozen).await, 0);
+    restore(&schema, &newest).await;
+    ledger.freeze("stop").await.unwrap();
+    assert_eq!(number(&schema, frozen).await, 1);
+    let frozen_newest = copy(&schema).await;
+    restore(&schema, &older).await;
+    meddle(
+        &schema,
+        "INSERT INTO frozen (id, reason, since) VALUES (1, 'x', 0)",
+    )
+    .await;
+    assert_damaged(ledger.unfreeze().await);
+    assert_eq!(number(&schema, frozen).await, 1);
+    restore(&schema, &frozen_newest).await;
+    ledger.unfreeze().await.unwrap();
+    assert_eq!(number(&schema, frozen).await, 0);
 }

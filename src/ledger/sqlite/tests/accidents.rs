@@ -67,6 +67,7 @@ async fn a_ledger_that_lost_its_end_in_a_crash_is_damaged() {
     // A witness that is behind, as a power cut leaves it, is right.
     let (_copy, copy) = crash(&path);
     put(&witness_of(&copy), &fresh);
+    adopt(&copy);
     assert!(is_denied(&Ledger::sqlite(&copy).unwrap()).await);
 }
 
@@ -133,6 +134,7 @@ async fn a_closed_ledger_that_was_cut_or_lost_is_damaged() {
     let (_copy, copy) = new_path();
     put(&copy, &whole);
     put(&witness_of(&copy), &witness);
+    adopt(&copy);
     assert!(is_denied(&Ledger::sqlite(&copy).unwrap()).await);
 }
 
@@ -336,4 +338,165 @@ async fn a_copy_of_the_file_and_its_witness_after_the_end_is_complete() {
     let (_copy, copy) = crash(&path);
     let copied = Ledger::open_existing(&copy).unwrap();
     assert_eq!(copied.purchases(&Filter::all()).await.unwrap().len(), 3);
+}
+
+/// Asserts that nothing is paid from a copy, and that it can be read.
+async fn is_only_read(path: &Path, purchases: usize) {
+    let ledger = Ledger::open(path).unwrap();
+    let copied = |error: LedgerError| {
+        let LedgerError::Copied { path: of } = &error else {
+            panic!("{error:?}")
+        };
+        let place = of.display().to_string();
+        let run = format!("bursar ledger restore {place} --ledger {place}");
+        assert!(error.to_string().contains(&run), "{error}");
+    };
+    let stored = ledger.purchases(&Filter::all()).await.unwrap();
+    assert_eq!(stored.len(), purchases);
+    assert!(ledger.verify(None).await.unwrap().is_sound());
+    copied(sign(&ledger, "more").await.unwrap_err());
+    let one = stored[0].key();
+    let again = Transition::Presented {
+        until: at(NOW + 20),
+    };
+    copied(ledger.record(&one, &again, at(NOW)).await.unwrap_err());
+    copied(ledger.freeze("a copy").await.unwrap_err());
+    drop(ledger);
+    let again = Ledger::open_existing(path).unwrap();
+    assert_eq!(
+        again.purchases(&Filter::all()).await.unwrap().len(),
+        purchases
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_directory_that_was_copied_with_its_ledger_pays_nothing_until_it_is_accepted() {
+    let (directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    sign(&ledger, "one").await.unwrap();
+    drop(ledger);
+    let (_other, copy) = new_path();
+    for of in [Path::to_owned, witness_of] {
+        fs::copy(of(&path), of(&copy)).unwrap();
+    }
+    is_only_read(&copy, 1).await;
+    // The ledger itself goes on, also under another name and in another directory.
+    sign(&Ledger::sqlite(&path).unwrap(), "two").await.unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let moved = elsewhere.join("agent.db");
+    for of in [Path::to_owned, witness_of] {
+        fs::rename(of(&path), of(&moved)).unwrap();
+    }
+    sign(&Ledger::sqlite(&moved).unwrap(), "three")
+        .await
+        .unwrap();
+    assert!(is_denied(&Ledger::sqlite(&moved).unwrap()).await);
+    // A directory that was renamed, too.
+    let renamed = directory.path().join("renamed");
+    fs::rename(&elsewhere, &renamed).unwrap();
+    assert!(is_denied(&Ledger::sqlite(renamed.join("agent.db")).unwrap()).await);
+    // Accepted on purpose.
+    let restored = Ledger::restore(&copy, &copy).unwrap();
+    assert_eq!(restored.lost_purchases, Some(0));
+    sign(&Ledger::sqlite(&copy).unwrap(), "two").await.unwrap();
+    // A copy of a ledger that is open, with its log.
+    let open = Ledger::sqlite(&copy).unwrap();
+    sign(&open, "three").await.unwrap();
+    let (_third, third) = new_path();
+    for of in [Path::to_owned, log_of, witness_of] {
+        fs::copy(of(&copy), of(&third)).unwrap();
+    }
+    is_only_read(&third, 3).await;
+    assert!(is_denied(&open).await);
+}
+
+#[tokio::test]
+async fn a_backup_is_read_and_pays_nothing_until_it_is_restored() {
+    let (directory, path) = new_path();
+    let copy = directory.path().join("copy.db");
+    let ledger = Ledger::sqlite(&path).unwrap();
+    sign(&ledger, "one").await.unwrap();
+    ledger.backup(&copy).await.unwrap();
+    is_only_read(&copy, 1).await;
+    // Also in the place of the ledger, and also a backup of a backup.
+    let second = directory.path().join("second.db");
+    let backup = Ledger::open_existing(&copy).unwrap();
+    backup.backup(&second).await.unwrap();
+    drop((ledger, backup));
+    is_only_read(&second, 1).await;
+    for of in [Path::to_owned, witness_of] {
+        fs::rename(of(&copy), of(&path)).unwrap();
+    }
+    is_only_read(&path, 1).await;
+    fs::remove_file(&path).unwrap();
+    Ledger::restore(&second, &path).unwrap();
+    sign(&Ledger::sqlite(&path).unwrap(), "two").await.unwrap();
+    is_only_read(&second, 1).await;
+}
+
+#[test]
+fn a_file_is_known_by_its_number_and_the_time_of_its_creation() {
+    let mark = |number, created| guard::Mark { number, created };
+    let file = mark(12, 1_790_000_000_000_000_000);
+    for (other, is_same) in [
+        (file, true),
+        // A kernel that does not tell the time.
+        (mark(12, 0), true),
+        // A file that got the number of a deleted one, or that of another new disk.
+        (mark(12, 1_790_000_000_000_000_001), false),
+        (mark(13, 1_790_000_000_000_000_000), false),
+        (guard::Mark::BACKUP, false),
+    ] {
+        assert_eq!(file.is_same_file(other), is_same, "{other:?}");
+        assert_eq!(other.is_same_file(file), is_same, "{other:?}");
+    }
+}
+
+/// Opens with another table of mounts, which says that the directory has this kind of file system.
+fn open_on(kind: &str, path: &Path, options: &OpenOptions) -> Result<Ledger, LedgerError> {
+    let point = path.parent().unwrap().canonicalize().unwrap();
+    let table = format!(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:9 / {} rw - {kind} source rw\n",
+        point.display()
+    );
+    mounts::tests::TABLE.set(Some(table));
+    let opened = options.open(path);
+    mounts::tests::TABLE.set(None);
+    opened
+}
+
+#[tokio::test]
+async fn a_ledger_on_a_file_system_that_machines_share_is_refused() {
+    let (create, shared) = (
+        OpenOptions::new(),
+        OpenOptions::new().allow_shared_file_system(),
+    );
+    for kind in ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs"] {
+        let (directory, path) = new_path();
+        for options in [create.clone(), create.clone().must_exist()] {
+            let error = open_on(kind, &path, &options).unwrap_err();
+            assert!(
+                matches!(&error, LedgerError::SharedFileSystem { kind: found, .. } if found == kind),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("local disk"), "{error}");
+            assert!(names(directory.path()).is_empty(), "nothing is created");
+        }
+        let ledger = open_on(kind, &path, &shared).unwrap();
+        spend(&ledger).await;
+        drop(ledger);
+        assert!(is_denied(&open_on(kind, &path, &shared).unwrap()).await);
+        open_on(kind, &path, &create).unwrap_err();
+    }
+    for kind in ["ext4", "overlay", "tmpfs", "fuse.fuse-overlayfs", "vfat"] {
+        let (_directory, path) = new_path();
+        sign(&open_on(kind, &path, &create).unwrap(), "one")
+            .await
+            .unwrap();
+        sign(&open_on(kind, &path, &create).unwrap(), "two")
+            .await
+            .unwrap();
+    }
 }

@@ -22,7 +22,7 @@ use crate::ledger::conformance::{
     HOUR, NOW, PAYLOAD, at, given_up, hold, lifetime, meter, order, settled, signed, unknown, wish,
 };
 use crate::ledger::sql::tables::VERSION;
-use crate::ledger::{Ledger, State};
+use crate::ledger::{Ledger, OpenOptions, State};
 use crate::limit::{BEGINNING, LimitKind, Moment, Scope, Since};
 use crate::money::Usd;
 
@@ -164,7 +164,16 @@ async fn full(path: &Path) {
     spend(&Ledger::sqlite(path).unwrap()).await;
 }
 
-/// Copies what a crash of this moment would leave.
+/// Makes the witness at `path` that of the file there, as if the file was no copy.
+fn adopt(path: &Path) {
+    if let Ok(Some(note)) = witness::Note::read(&witness_of(path)) {
+        let mark = Files::at(path).unwrap().mark().unwrap();
+        let note = witness::Note { mark, ..note };
+        note.create(&witness_of(path)).unwrap();
+    }
+}
+
+/// Copies what a crash of this moment would leave. The copy counts as the file itself.
 fn crash(path: &Path) -> (tempfile::TempDir, PathBuf) {
     let (directory, copy) = new_path();
     for of in [Path::to_owned, log_of, witness_of] {
@@ -172,6 +181,7 @@ fn crash(path: &Path) -> (tempfile::TempDir, PathBuf) {
             put(&of(&copy), &bytes);
         }
     }
+    adopt(&copy);
     (directory, copy)
 }
 
