@@ -196,7 +196,10 @@ impl Session {
             ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"),
             "{ended:?}"
         );
-        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+        // Calls at once may be identical, which bursar warns of.
+        let mut told = ended.stderr.lines();
+        let only_duplicates = told.all(|line| line.contains("an identical request is in flight"));
+        assert!(ended.code == 0 && only_duplicates, "{ended:?}");
         ended
     }
 }
