@@ -21,7 +21,8 @@ macro_rules! purchase_setters {
     () => {
         /// Pays at most this price for the request, whatever the policy allows.
         ///
-        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice) and signs nothing.
+        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice) and signs nothing. If the
+        /// client has a maximum too, the lower one holds.
         pub fn max_price(mut self, max: impl Into<crate::limit::Amount>) -> Self {
             self.options_mut().set_max_price(max.into());
             self
@@ -42,6 +43,14 @@ macro_rules! purchase_setters {
         /// Records the payment under a tag. The policy can set limits for it.
         pub fn tag(mut self, tag: impl Into<String>) -> Self {
             self.options_mut().set_tag(tag.into());
+            self
+        }
+
+        /// Names the agent that buys. The ledger records it, and the policy can set limits and permissions for it.
+        ///
+        /// It replaces the agent of the wallet; see [`ClientBuilder::agent`](crate::ClientBuilder::agent).
+        pub fn agent(mut self, name: impl Into<String>) -> Self {
+            self.options_mut().set_agent(name.into());
             self
         }
 
@@ -78,8 +87,9 @@ pub(crate) use purchase_setters;
 
 /// How one request is to be paid.
 ///
-/// [`RequestBuilder`](crate::RequestBuilder), [`PurchaseRequest`] and `mcp::ToolCall` have the same setters, and
-/// take a whole set of options with `options`. The middleware takes the options as an extension of a request.
+/// [`RequestBuilder`](crate::RequestBuilder), [`Request`](crate::Request), [`PurchaseRequest`] and `mcp::ToolCall` have the same
+/// setters, and take a whole set of options with `options`. The middleware and the layer take the options as an extension of
+/// a request. Clients, middleware and layers have options for all of their requests; see [`with_defaults`](Self::with_defaults).
 ///
 /// ```
 /// use bursar::{Client, PurchaseOptions, usd};
@@ -94,9 +104,11 @@ pub(crate) use purchase_setters;
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a request has them"]
 pub struct PurchaseOptions {
-    max_price: Option<Amount>,
+    /// Each in another unit. All of them hold.
+    max_prices: Vec<Amount>,
     purchase_id: Option<Result<PurchaseId, PurchaseIdError>>,
     tag: Option<String>,
+    agent: Option<String>,
     allow_duplicate: bool,
     accept_new_terms: bool,
     no_payment: bool,
@@ -110,12 +122,51 @@ impl PurchaseOptions {
 
     purchase_setters!();
 
+    /// Returns these options, with the members of `defaults` where these have none.
+    ///
+    /// bursar merges the options of a request with those of its client, middleware or layer in this way:
+    ///
+    /// | Option | Result |
+    /// |---|---|
+    /// | `tag`, `agent`, `purchase_id`, `wait_for_room` | the request's own, or the default |
+    /// | `max_price` | the lower of the two; maxima in different tokens hold both |
+    /// | `no_payment`, `allow_duplicate`, `accept_new_terms` | set if one of the two sets it |
+    ///
+    /// So a request cannot exceed the maximum of its client, and cannot pay where the client says `no_payment`.
+    ///
+    /// ```
+    /// use bursar::{PurchaseOptions, PurchaseRequest, usd};
+    ///
+    /// let of_client = PurchaseOptions::new().max_price(usd!("0.02")).tag("research");
+    /// let of_request = PurchaseOptions::new().max_price(usd!("5")).tag("news");
+    /// // Pays at most 0.02 USD, under the tag "news".
+    /// let options = of_request.with_defaults(&of_client);
+    /// # drop(PurchaseRequest::new("GET", "https://api.example.com", b"").unwrap().options(options));
+    /// ```
+    pub fn with_defaults(mut self, defaults: &Self) -> Self {
+        for default in &defaults.max_prices {
+            let is_same_unit = |own: &&mut Amount| own.is_in_unit_of(default);
+            match self.max_prices.iter_mut().find(is_same_unit) {
+                Some(own) if own.units() > default.units() => *own = default.clone(),
+                Some(_) => {}
+                None => self.max_prices.push(default.clone()),
+            }
+        }
+        self.purchase_id = self.purchase_id.or_else(|| defaults.purchase_id.clone());
+        self.tag = self.tag.or_else(|| defaults.tag.clone());
+        self.agent = self.agent.or_else(|| defaults.agent.clone());
+        self.allow_duplicate |= defaults.allow_duplicate;
+        self.accept_new_terms |= defaults.accept_new_terms;
+        self.no_payment |= defaults.no_payment;
+        self
+    }
+
     const fn options_mut(&mut self) -> &mut Self {
         self
     }
 
     pub(crate) fn set_max_price(&mut self, max: Amount) {
-        self.max_price = Some(max);
+        self.max_prices = vec![max];
     }
 
     pub(crate) fn set_purchase_id(&mut self, id: &str) {
@@ -124,6 +175,10 @@ impl PurchaseOptions {
 
     pub(crate) fn set_tag(&mut self, tag: String) {
         self.tag = Some(tag);
+    }
+
+    pub(crate) fn set_agent(&mut self, agent: String) {
+        self.agent = Some(agent);
     }
 
     pub(crate) const fn set_allow_duplicate(&mut self) {
@@ -149,6 +204,10 @@ impl PurchaseOptions {
 
     pub(crate) fn tag_name(&self) -> Option<&str> {
         self.tag.as_deref()
+    }
+
+    pub(crate) fn agent_name(&self) -> Option<&str> {
+        self.agent.as_deref()
     }
 
     pub(crate) const fn forbid_payment(&self) -> bool {
@@ -366,8 +425,13 @@ impl PurchaseRequest {
         self.options.tag_name()
     }
 
-    pub(crate) const fn price_ceiling(&self) -> Option<&Amount> {
-        self.options.max_price.as_ref()
+    pub(crate) fn agent_name(&self) -> Option<&str> {
+        self.options.agent_name()
+    }
+
+    /// The maxima of the request. A price must be below each of them.
+    pub(crate) fn price_ceilings(&self) -> &[Amount] {
+        &self.options.max_prices
     }
 
     pub(crate) const fn accepts_new_terms(&self) -> bool {

@@ -73,11 +73,7 @@ impl Payer {
                     .at(request.url()),
             );
         }
-        self.emit(&Event::new(
-            EventKind::Challenged,
-            request.origin(),
-            request.tag_name(),
-        ));
+        self.emit(&self.event(EventKind::Challenged, request));
         let obtained = Box::pin(self.resume_or_buy(required, request));
         let obtained = text::guarding(request.url(), obtained);
         self.in_span(request, obtained)
@@ -146,7 +142,7 @@ impl Payer {
             method = request.method().as_str(),
             origin = %request.origin(),
             tag = request.tag_name(),
-            agent = self.inner.agent.as_deref(),
+            agent = self.agent_of(request),
             purchase = Empty,
             amount = Empty,
             payee = Empty,
@@ -377,7 +373,12 @@ impl Payer {
         quote: &Quote,
         purchase: Purchase,
     ) -> Result<Payment, Error> {
-        let events = PurchaseEvents::new(&purchase, quote.amount(), self.now());
+        let events = PurchaseEvents::new(
+            &purchase,
+            quote.amount(),
+            self.agent_of(order.request),
+            self.now(),
+        );
         self.emit(&events.event(EventKind::Reserved));
         let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events);
         let authorization = self.authorization(quote, &purchase.origin, purchase.nonce);
@@ -441,7 +442,12 @@ impl Payer {
         ledger.record(guard.key(), &transition, now).await?;
         guard.disarm();
         purchase.apply(&transition, now)?;
-        let events = PurchaseEvents::new(&purchase, authorization.amount(), now);
+        let events = PurchaseEvents::new(
+            &purchase,
+            authorization.amount(),
+            self.agent_of(order.request),
+            now,
+        );
         self.emit(&Event {
             elapsed: Some(asked.until(now)),
             ..events.event(EventKind::Signed)
@@ -535,7 +541,7 @@ impl Payer {
             payee: facts.quote.pay_to(),
             value: facts.quote.value(),
             tag: facts.request.tag_name().map(ToOwned::to_owned),
-            agent: self.inner.agent.clone(),
+            agent: facts.agent.map(ToOwned::to_owned),
             credential: None,
             terms: kept_terms(order.required, facts.quote),
         })

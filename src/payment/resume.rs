@@ -241,7 +241,7 @@ impl Payer {
                 .and(&rest));
         }
         let amount = TokenAmount::from_units(asset, latest.value);
-        let events = PurchaseEvents::new(&purchase, amount.clone(), now);
+        let events = PurchaseEvents::new(&purchase, amount.clone(), self.agent_of(request), now);
         let delivered = !purchase.is_undelivered();
         let key = purchase.key();
         let signed = SignedPayment {

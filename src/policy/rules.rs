@@ -433,11 +433,11 @@ fn not_zero(facts: &Facts<'_>) -> Refusal {
 }
 
 fn within_max_price(facts: &Facts<'_>) -> Refusal {
-    let max = facts.request.price_ceiling()?;
-    let units = max.measure(facts.quote.asset(), facts.quote.value());
-    if units.is_some_and(|units| units <= max.units()) {
-        return None;
-    }
+    let measure = |max: &Amount| max.measure(facts.quote.asset(), facts.quote.value());
+    let fits = |max: &&Amount| measure(max).is_some_and(|units| units <= max.units());
+    let mut ceilings = facts.request.price_ceilings().iter();
+    let max = ceilings.find(|max| !fits(max))?;
+    let units = measure(max);
     let price = facts.quote.amount();
     let message = format!("{price} is above this request's max_price of {max}");
     let asked = units.map_or_else(|| price.into(), |units| max.with_units(units));
