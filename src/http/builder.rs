@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::client::{Client, Inner};
 use super::settings::CallSettings;
 use crate::clock::Clock;
@@ -37,10 +39,12 @@ use crate::telemetry::Observer;
 /// # }
 /// ```
 pub struct ClientBuilder {
-    http: reqwest::ClientBuilder,
+    pub(super) http: reqwest::ClientBuilder,
     wallet: PayerBuilder,
     payer: Option<Payer>,
     settings: CallSettings,
+    /// A header for all requests that only bursar may set.
+    pub(super) payment_header: Option<HeaderName>,
 }
 
 impl Default for ClientBuilder {
@@ -50,6 +54,7 @@ impl Default for ClientBuilder {
             wallet: PayerBuilder::default(),
             payer: None,
             settings: CallSettings::default(),
+            payment_header: None,
         }
     }
 }
@@ -136,7 +141,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets reqwest's own settings: TLS, proxies, connection pools and default headers.
+    /// Sets reqwest's own settings, for those that this builder does not have. It replaces all settings of the HTTP client that
+    /// were made before, such as [`user_agent`](Self::user_agent).
     ///
     /// bursar takes a builder instead of a finished client because it must set the redirect policy: reqwest would send a
     /// payment header to any origin. With [`deny_private_networks`](Self::deny_private_networks), bursar also replaces the
@@ -145,6 +151,7 @@ impl ClientBuilder {
     #[must_use]
     pub fn http(mut self, http: reqwest::ClientBuilder) -> Self {
         self.http = http;
+        self.payment_header = None;
         self
     }
 
@@ -210,6 +217,10 @@ impl ClientBuilder {
     /// # Errors
     /// When one of signer, policy and ledger is missing, the policy is not valid, or reqwest cannot start.
     pub fn build(mut self) -> Result<Client, Error> {
+        if let Some(name) = self.payment_header {
+            let message = format!("the default headers have `{name}`, which only bursar sets");
+            return Err(Error::builder(message));
+        }
         let payer = match (self.payer, self.wallet) {
             (Some(_), wallet) if !wallet.is_empty() => {
                 return Err(Error::builder(

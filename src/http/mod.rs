@@ -11,6 +11,7 @@ mod loopback;
 mod redirect;
 mod replay;
 mod request_builder;
+mod reqwest_settings;
 mod response;
 mod settings;
 mod transport;

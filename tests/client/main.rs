@@ -1,6 +1,7 @@
 //! The client and a seller on loopback: what reached the wire, the simulated chain and the ledger.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod from_reqwest;
 mod handles;
 mod outcomes;
 mod protection;
