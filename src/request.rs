@@ -66,6 +66,20 @@ macro_rules! purchase_setters {
             self
         }
 
+        /// Waits at most this long for room under a limit, before the payment is denied.
+        ///
+        /// The call waits while other calls can give room back: those of this process and of other processes on the
+        /// ledger, or because a window moves on. Calls of this process that wait for the same limit take turns in the
+        /// order in which they came. No limit is exceeded. The default is not to wait; `Duration::ZERO` restores it.
+        ///
+        /// bursar does not wait where it knows of no room that can return in time, for `loop_guard` and `circuit_breaker`,
+        /// and for API keys. The time limits of the call hold meanwhile. A call without this option does not queue, and can
+        /// take the room first.
+        pub const fn wait_for_room(mut self, limit: std::time::Duration) -> Self {
+            self.options_mut().set_wait_for_room(limit);
+            self
+        }
+
         /// Accepts changed terms once.
         ///
         /// When the seller answers the payment with another 402, bursar checks the new terms against the
@@ -112,6 +126,7 @@ pub struct PurchaseOptions {
     allow_duplicate: bool,
     accept_new_terms: bool,
     no_payment: bool,
+    wait_for_room: Option<Duration>,
 }
 
 impl PurchaseOptions {
@@ -155,6 +170,7 @@ impl PurchaseOptions {
         self.purchase_id = self.purchase_id.or_else(|| defaults.purchase_id.clone());
         self.tag = self.tag.or_else(|| defaults.tag.clone());
         self.agent = self.agent.or_else(|| defaults.agent.clone());
+        self.wait_for_room = self.wait_for_room.or(defaults.wait_for_room);
         self.allow_duplicate |= defaults.allow_duplicate;
         self.accept_new_terms |= defaults.accept_new_terms;
         self.no_payment |= defaults.no_payment;
@@ -187,6 +203,10 @@ impl PurchaseOptions {
 
     pub(crate) const fn set_accept_new_terms(&mut self) {
         self.accept_new_terms = true;
+    }
+
+    pub(crate) const fn set_wait_for_room(&mut self, limit: Duration) {
+        self.wait_for_room = Some(limit);
     }
 
     pub(crate) const fn set_no_payment(&mut self) {
@@ -436,6 +456,10 @@ impl PurchaseRequest {
 
     pub(crate) const fn accepts_new_terms(&self) -> bool {
         self.options.accept_new_terms
+    }
+
+    pub(crate) const fn longest_wait(&self) -> Option<Duration> {
+        self.options.wait_for_room
     }
 
     pub(crate) const fn forbids_payment(&self) -> bool {

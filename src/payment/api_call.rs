@@ -195,6 +195,7 @@ impl Payer {
             checks,
             lease: std::time::Duration::ZERO,
             terms: Terms::First,
+            flight: None,
         };
         match self.inner.ledger.reserve(&reservation).await? {
             Reserved::Held(entry) => Ok((

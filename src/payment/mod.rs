@@ -18,6 +18,7 @@ mod resume;
 mod retry;
 mod terms_cache;
 mod transport;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use url::Url;
 use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
 use crate::clock::Timestamp;
 use crate::limit::{
-    Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
-    Rule, Scope, Selector,
+    Amount, Denial, InFlight, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling,
+    Quantity, Rule, Scope, Selector,
 };
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -162,6 +162,7 @@ impl Policy {
             payee,
             price,
             refunds_make_room: self.refunds_make_room,
+            in_flight: InFlight::default(),
         }
     }
 
@@ -199,6 +200,7 @@ impl Policy {
             payee: None,
             price: None,
             refunds_make_room: self.refunds_make_room,
+            in_flight: InFlight::default(),
         }
     }
 

@@ -8,6 +8,7 @@ mod protection;
 mod requests;
 mod signing;
 mod terms;
+mod waiting;
 mod wire;
 
 use bursar::{Client, ClientBuilder};
