@@ -1,12 +1,13 @@
 //! Code that was written for reqwest: a client without a wallet, its builder, and bodies that break.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bursar::ledger::State;
 use bursar::reqwest::header::{HeaderMap, HeaderValue};
 use bursar::{Client, Error, ErrorKind, PaymentStatus, PurchaseOptions, ResponseExt, reqwest, usd};
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::paywall::{client, client_without_wallet, open, purchases, report};
+use bursar_tests::paywall::{client, client_without_wallet, open, open_all, purchases, report};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -194,4 +195,79 @@ async fn whole_bodies_are_read_as_reqwest_reads_them() {
         read.extend_from_slice(&chunk);
     }
     assert_eq!(read, text.as_bytes());
+}
+
+/// A module as it was written for reqwest.
+#[path = "../../examples/from_reqwest/before.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is code of a user")]
+mod before;
+
+/// The same module with bursar.
+#[path = "../../examples/from_reqwest/after.rs"]
+#[expect(unreachable_pub, reason = "it is code of a user")]
+mod after;
+
+async fn weather_seller(price: Option<bursar::Usd>) -> Paywall {
+    let priced = |route: Route| match price {
+        Some(price) => route.price(price),
+        None => route,
+    };
+    let forecast = r#"{"city":"Paris","degrees":[21,23]}"#;
+    open_all([
+        priced(Route::get("/forecast").body(forecast)),
+        priced(Route::post("/describe").body("warm")),
+    ])
+    .await
+}
+
+#[tokio::test]
+async fn a_module_for_reqwest_works_the_same_and_pays_after_it_has_moved() {
+    let free = weather_seller(None).await;
+    let base = |paywall: &Paywall| paywall.url("").as_str().trim_end_matches('/').to_owned();
+    let old = before::Weather::with_client(reqwest::Client::new(), &base(&free));
+    let expected = old.forecast("Paris").await.unwrap();
+    assert_eq!(old.describe(&expected).await.unwrap(), "warm");
+
+    let plain = client_without_wallet().build().unwrap();
+    let new = after::Weather::with_client(plain, &base(&free));
+    let forecast = new.forecast("Paris").await.unwrap();
+    assert_eq!(
+        (&forecast.city, &forecast.degrees),
+        (&expected.city, &expected.degrees)
+    );
+    assert_eq!(new.describe(&forecast).await.unwrap(), "warm");
+    assert!(after::Weather::new("https://api.example.com").is_ok());
+
+    let paid = weather_seller(Some(usd!("0.01"))).await;
+    let wallet = client().build().unwrap();
+    let new = after::Weather::with_client(wallet, &base(&paid));
+    let forecast = new.forecast("Paris").await.unwrap();
+    assert_eq!(new.describe(&forecast).await.unwrap(), "warm");
+    assert_eq!(paid.settlements().len(), 2);
+
+    let without = client_without_wallet().build().unwrap();
+    let without = after::Weather::with_client(without, &base(&paid));
+    match without.forecast("Paris").await.unwrap_err() {
+        after::WeatherError::Payment(error) => assert_eq!(error.kind(), ErrorKind::NoWallet),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn moving_a_module_changes_its_imports_and_adds_one_variant_of_its_error() {
+    let before = include_str!("../../examples/from_reqwest/before.rs");
+    let after = include_str!("../../examples/from_reqwest/after.rs");
+    assert!((60..80).contains(&before.lines().count()));
+    let lines = |text: &'static str| text.lines().collect::<BTreeSet<&str>>();
+    let (old, new) = (lines(before), lines(after));
+    let removed: Vec<_> = old.difference(&new).collect();
+    let added: Vec<_> = new.difference(&old).collect();
+    assert!(
+        removed.iter().all(|line| line.starts_with("use ")),
+        "{removed:?}"
+    );
+    let (imports, variants): (Vec<&&str>, Vec<&&str>) =
+        added.into_iter().partition(|line| line.starts_with("use "));
+    assert_eq!(imports.len(), 3);
+    assert_eq!(variants, [&"    Payment(#[from] bursar::Error),"]);
 }
