@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bursar::policy::Rule;
-use bursar::{Client, Ledger, PaymentStatus, Policy, PurchaseOptions, ResponseExt, usd};
-use bursar_testing::{Paywall, Route};
+use bursar::{Client, ErrorKind, Ledger, PaymentStatus, Policy, PurchaseOptions, ResponseExt, usd};
+use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::clock::{DAY, MINUTE};
 use bursar_tests::paywall::{client, open, policy, purchases};
 use tokio::task::JoinSet;
@@ -27,7 +27,7 @@ async fn crowd(client: &Client, paywall: &Paywall, calls: usize) -> (usize, Vec<
                 assert_eq!(response.payment_status(), PaymentStatus::Paid);
                 paid = paid.saturating_add(1);
             }
-            Err(error) => rules.push(error.denial().unwrap_or_else(|| panic!("{error}")).rule),
+            Err(error) => rules.push(error.denial().unwrap().rule),
         }
     }
     (paid, rules)
@@ -80,4 +80,25 @@ async fn a_crowd_that_waits_never_exceeds_the_limit_of_the_day() {
     assert_eq!((paid, rules.len()), (30, 30));
     assert!(rules.iter().all(|rule| *rule == Rule::Rolling), "{rules:?}");
     assert_eq!(paywall.settlements().len(), 30);
+}
+
+#[tokio::test]
+async fn the_time_limit_of_a_call_ends_its_wait_and_nothing_is_signed() {
+    let hanging = Route::get("/page/*").price(usd!("0.01"));
+    let paywall = open(hanging.fault(Fault::HangAfterSettle)).await;
+    let client = client().policy(policy().exposure(usd!("0.01")));
+    let client = client.default_options(waiting()).build().unwrap();
+    let first = tokio::spawn(client.get(paywall.url("/page/1")).send());
+    paywall.wait_for_settlements(1).await;
+    let second = client.get(paywall.url("/page/2"));
+    let second = second.timeout(Duration::from_millis(300)).send().await;
+    let error = second.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Timeout, PaymentStatus::NotPaid),
+        "{error}"
+    );
+    assert!(error.to_string().contains("waited for room"), "{error}");
+    first.abort();
+    assert_eq!(paywall.settlements().len(), 1);
 }
