@@ -456,6 +456,24 @@ impl Error {
         self.inner.status
     }
 
+    /// Returns bursar's error inside another error, if there is one: the error itself, or the first of its sources.
+    ///
+    /// An error of reqwest while the body of a paid response is read has one, so the payment is not lost. An error of
+    /// `reqwest-middleware` needs `bursar::middleware::error`.
+    ///
+    /// ```
+    /// use bursar::{Error, PaymentStatus};
+    ///
+    /// fn may_be_paid(error: &bursar::reqwest::Error) -> bool {
+    ///     Error::find_in(error).is_some_and(|error| error.payment_status() != PaymentStatus::NotPaid)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| StdError::source(*error))
+            .find_map(|error| error.downcast_ref())
+    }
+
     /// Returns whether the kind is [`ErrorKind::Denied`].
     #[must_use]
     pub fn is_denied(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::eip3009::PurchaseId;
 use crate::ledger::{Ledger, LedgerError, Purchase, PurchaseKey};
 use crate::ledger::{NewPurchase, Reservation, Reserved, SellerAnswer, Terms, Transition};
 use crate::limit::Scope;
-use crate::limit::{Limit, LimitCheck, LimitKind};
+use crate::limit::{InFlight, Limit, LimitCheck, LimitKind};
 use crate::money::Usd;
 use crate::money::{Asset, AssetRegistry, Network, TokenAmount};
 #[cfg(feature = "keystore")]
@@ -180,6 +180,7 @@ fn reservation(wish: Wish) -> Reservation {
         agent: Some("ada".to_owned()),
         credential: None,
         terms: None,
+        flight: None,
     };
     let checks = LimitCheck {
         now: wish.now,
@@ -191,6 +192,7 @@ fn reservation(wish: Wish) -> Reservation {
         payee: None,
         price: None,
         refunds_make_room: false,
+        in_flight: InFlight::default(),
     };
     let terms = if wish.changed {
         Terms::Changed

@@ -54,6 +54,11 @@ pub mod chapter_08_retries {}
 pub mod chapter_09_testing {}
 
 #[doc = include_str!("guide/10_reqwest.md")]
+#[doc = "# The module before\n\n```rust,no_run"]
+#[doc = include_str!("../examples/from_reqwest/before.rs")]
+#[doc = "```\n\n# The module after\n\n```rust,no_run"]
+#[doc = include_str!("../examples/from_reqwest/after.rs")]
+#[doc = "```"]
 pub mod chapter_10_reqwest {}
 
 #[doc = include_str!("guide/11_mcp.md")]

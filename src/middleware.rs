@@ -23,19 +23,19 @@
 //! In a stack that you have already, the HTTP client at the bottom must not follow redirects, because a redirect carries a
 //! payment header to another origin. Build it with [`http_client`]. A retry outside the payment works too: a request that
 //! fails before anything is signed fails with reqwest's own error, which the retry knows. bursar's own errors are final for
-//! it, and after a payment bursar itself sends again; see [`RetryPolicy`].
+//! it, and after a payment bursar itself sends again; see [`RetryPolicy`](crate::RetryPolicy).
 
 use std::error::Error as StdError;
-use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
-use crate::credential::Credentials;
 use crate::error::{Error, ErrorKind, PaymentStatus};
-use crate::http::{Call, EgressRules, Exchange, HttpTransport, without_redirects};
-use crate::payment::{Deadline, Payer, RetryPolicy};
+use crate::http::{
+    CallSettings, EgressRules, Exchange, HttpTransport, call_setters, without_redirects,
+};
+use crate::payment::Payer;
 use crate::request::PurchaseOptions;
 use crate::text::{excerpt, root_cause};
 
@@ -43,7 +43,7 @@ use crate::text::{excerpt, root_cause};
 ///
 /// The rules are those of [`Client`](crate::Client): https only, one payment for a request, and a second 402 is an error.
 /// Give a request [`PurchaseOptions`] with [`with_extension`](reqwest_middleware::RequestBuilder::with_extension), or all
-/// requests with [`default_options`](Self::default_options). bursar's errors come back as
+/// requests with [`default_options`](Self::default_options); the two are merged. bursar's errors come back as
 /// [`reqwest_middleware::Error::Middleware`]; call [`error`] to get them. A failed connection before a payment comes back as
 /// [`reqwest_middleware::Error::Reqwest`].
 ///
@@ -62,12 +62,7 @@ use crate::text::{excerpt, root_cause};
 #[derive(Clone, Debug)]
 pub struct PaymentMiddleware {
     payer: Payer,
-    keys: Credentials,
-    egress: EgressRules,
-    retry: RetryPolicy,
-    options: PurchaseOptions,
-    answer_timeout: Option<Duration>,
-    timeout: Option<Duration>,
+    settings: CallSettings,
 }
 
 impl From<Payer> for PaymentMiddleware {
@@ -78,74 +73,18 @@ impl From<Payer> for PaymentMiddleware {
 
 impl PaymentMiddleware {
     /// Returns a middleware that pays with this payer.
+    ///
+    /// Give it to [`client`], which builds the HTTP client too. In a stack of your own, build the HTTP client at the bottom
+    /// with [`http_client`].
     #[must_use]
     pub fn new(payer: Payer) -> Self {
         Self {
             payer,
-            keys: Credentials::new(),
-            egress: EgressRules::default(),
-            retry: RetryPolicy::default(),
-            options: PurchaseOptions::default(),
-            answer_timeout: None,
-            timeout: None,
+            settings: CallSettings::default(),
         }
     }
 
-    /// Sets the options of requests without options of their own.
-    #[must_use]
-    pub fn default_options(mut self, options: PurchaseOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
-    #[must_use]
-    pub fn credentials(mut self, keys: Credentials) -> Self {
-        self.payer = self.payer.with_keys(&keys);
-        self.keys = keys;
-        self
-    }
-
-    /// Allows plain http to the loopback of this machine; see
-    /// [`ClientBuilder::allow_http_loopback`](crate::ClientBuilder::allow_http_loopback).
-    ///
-    /// bursar does not see the proxies of an HTTP client that it did not build. It refuses the answer of another machine,
-    /// but the first request has left by then. Build the client with [`client`] or [`http_client`].
-    #[must_use]
-    pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
-        self.egress.http_loopback = allow;
-        self
-    }
-
-    /// Refuses private addresses; see [`ClientBuilder::deny_private_networks`](crate::ClientBuilder::deny_private_networks).
-    ///
-    /// Names are checked only under an HTTP client that [`client`] builds.
-    #[must_use]
-    pub const fn deny_private_networks(mut self) -> Self {
-        self.egress.deny_private = true;
-        self
-    }
-
-    /// Sets how long the head of an answer may take; see [`ClientBuilder::answer_timeout`](crate::ClientBuilder::answer_timeout).
-    #[must_use]
-    pub const fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_timeout = Some(limit);
-        self
-    }
-
-    /// Sets how long a whole call may take, with payment and body. The timeout of a request replaces it.
-    #[must_use]
-    pub const fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
-        self
-    }
-
-    /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
-    #[must_use]
-    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
-        self
-    }
+    call_setters!();
 }
 
 /// Returns a builder of a stack that pays, with reqwest's client at the bottom. The client is built without redirects and
@@ -158,8 +97,8 @@ pub fn client(
     payments: impl Into<PaymentMiddleware>,
 ) -> Result<reqwest_middleware::ClientBuilder, Error> {
     let mut payments = payments.into();
-    payments.keys.check()?;
-    let http = payments.egress.apply(without_redirects(http))?;
+    payments.settings.keys.check()?;
+    let http = payments.settings.egress.apply(without_redirects(http))?;
     let http = http.build().map_err(Error::http)?;
     Ok(reqwest_middleware::ClientBuilder::new(http).with(payments))
 }
@@ -245,18 +184,13 @@ impl Middleware for PaymentMiddleware {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let options = extensions.get::<PurchaseOptions>();
-        let own = request.timeout().copied();
-        let call = Call {
-            options: options.unwrap_or(&self.options).clone(),
-            body_fn: None,
-            deadline: Deadline::of(own, self.timeout, self.answer_timeout),
-            retry: self.retry,
-        };
-        self.keys.check().map_err(held)?;
+        let Self { payer, settings } = self;
+        settings.keys.check().map_err(held)?;
+        let options = extensions.get::<PurchaseOptions>().cloned();
+        let call = settings.call(options, request.timeout().copied());
         let mut transport = MiddlewareTransport { next, extensions };
-        Exchange::new(&mut transport, Some(&self.payer), &self.egress, call)
-            .with_keys(&self.keys)
+        Exchange::new(&mut transport, Some(payer), &settings.egress, call)
+            .with_keys(&settings.keys)
             .run(request)
             .await
             .map_err(raise)

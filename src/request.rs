@@ -21,7 +21,8 @@ macro_rules! purchase_setters {
     () => {
         /// Pays at most this price for the request, whatever the policy allows.
         ///
-        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice) and signs nothing.
+        /// bursar denies a higher price with [`Rule::MaxPrice`](crate::policy::Rule::MaxPrice) and signs nothing. If the
+        /// client has a maximum too, the lower one holds.
         pub fn max_price(mut self, max: impl Into<crate::limit::Amount>) -> Self {
             self.options_mut().set_max_price(max.into());
             self
@@ -45,6 +46,14 @@ macro_rules! purchase_setters {
             self
         }
 
+        /// Names the agent that buys. The ledger records it, and the policy can set limits and permissions for it.
+        ///
+        /// It replaces the agent of the wallet; see [`ClientBuilder::agent`](crate::ClientBuilder::agent).
+        pub fn agent(mut self, name: impl Into<String>) -> Self {
+            self.options_mut().set_agent(name.into());
+            self
+        }
+
         /// Buys again even while an identical purchase is unresolved.
         ///
         /// Without it, a request with the same method, URL and body as an unresolved purchase presents the
@@ -54,6 +63,20 @@ macro_rules! purchase_setters {
         /// If another wallet on the same ledger signed the payment, the request fails meanwhile.
         pub const fn allow_duplicate(mut self) -> Self {
             self.options_mut().set_allow_duplicate();
+            self
+        }
+
+        /// Waits at most this long for room under a limit, before the payment is denied.
+        ///
+        /// The call waits while other calls can give room back: those of this process and of other processes on the
+        /// ledger, or because a window moves on. Calls of this process that wait for the same limit take turns in the
+        /// order in which they came. No limit is exceeded. The default is not to wait; `Duration::ZERO` restores it.
+        ///
+        /// bursar does not wait where it knows of no room that can return in time, for `loop_guard` and `circuit_breaker`,
+        /// and for API keys. The time limits of the call hold meanwhile. A call without this option does not queue, and can
+        /// take the room first.
+        pub const fn wait_for_room(mut self, limit: std::time::Duration) -> Self {
+            self.options_mut().set_wait_for_room(limit);
             self
         }
 
@@ -78,8 +101,9 @@ pub(crate) use purchase_setters;
 
 /// How one request is to be paid.
 ///
-/// [`RequestBuilder`](crate::RequestBuilder), [`PurchaseRequest`] and `mcp::ToolCall` have the same setters, and
-/// take a whole set of options with `options`. The middleware takes the options as an extension of a request.
+/// [`RequestBuilder`](crate::RequestBuilder), [`Request`](crate::Request), [`PurchaseRequest`] and `mcp::ToolCall` have the same
+/// setters, and take a whole set of options with `options`. The middleware and the layer take the options as an extension of
+/// a request. Clients, middleware and layers have options for all of their requests; see [`with_defaults`](Self::with_defaults).
 ///
 /// ```
 /// use bursar::{Client, PurchaseOptions, usd};
@@ -94,12 +118,15 @@ pub(crate) use purchase_setters;
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until a request has them"]
 pub struct PurchaseOptions {
-    max_price: Option<Amount>,
+    /// Each in another unit. All of them hold.
+    max_prices: Vec<Amount>,
     purchase_id: Option<Result<PurchaseId, PurchaseIdError>>,
     tag: Option<String>,
+    agent: Option<String>,
     allow_duplicate: bool,
     accept_new_terms: bool,
     no_payment: bool,
+    wait_for_room: Option<Duration>,
 }
 
 impl PurchaseOptions {
@@ -110,12 +137,52 @@ impl PurchaseOptions {
 
     purchase_setters!();
 
+    /// Returns these options, with the members of `defaults` where these have none.
+    ///
+    /// bursar merges the options of a request with those of its client, middleware or layer in this way:
+    ///
+    /// | Option | Result |
+    /// |---|---|
+    /// | `tag`, `agent`, `purchase_id`, `wait_for_room` | the request's own, or the default |
+    /// | `max_price` | the lower of the two; maxima in different tokens hold both |
+    /// | `no_payment`, `allow_duplicate`, `accept_new_terms` | set if one of the two sets it |
+    ///
+    /// So a request cannot exceed the maximum of its client, and cannot pay where the client says `no_payment`.
+    ///
+    /// ```
+    /// use bursar::{PurchaseOptions, PurchaseRequest, usd};
+    ///
+    /// let of_client = PurchaseOptions::new().max_price(usd!("0.02")).tag("research");
+    /// let of_request = PurchaseOptions::new().max_price(usd!("5")).tag("news");
+    /// // Pays at most 0.02 USD, under the tag "news".
+    /// let options = of_request.with_defaults(&of_client);
+    /// # drop(PurchaseRequest::new("GET", "https://api.example.com", b"").unwrap().options(options));
+    /// ```
+    pub fn with_defaults(mut self, defaults: &Self) -> Self {
+        for default in &defaults.max_prices {
+            let is_same_unit = |own: &&mut Amount| own.is_in_unit_of(default);
+            match self.max_prices.iter_mut().find(is_same_unit) {
+                Some(own) if own.units() > default.units() => *own = default.clone(),
+                Some(_) => {}
+                None => self.max_prices.push(default.clone()),
+            }
+        }
+        self.purchase_id = self.purchase_id.or_else(|| defaults.purchase_id.clone());
+        self.tag = self.tag.or_else(|| defaults.tag.clone());
+        self.agent = self.agent.or_else(|| defaults.agent.clone());
+        self.wait_for_room = self.wait_for_room.or(defaults.wait_for_room);
+        self.allow_duplicate |= defaults.allow_duplicate;
+        self.accept_new_terms |= defaults.accept_new_terms;
+        self.no_payment |= defaults.no_payment;
+        self
+    }
+
     const fn options_mut(&mut self) -> &mut Self {
         self
     }
 
     pub(crate) fn set_max_price(&mut self, max: Amount) {
-        self.max_price = Some(max);
+        self.max_prices = vec![max];
     }
 
     pub(crate) fn set_purchase_id(&mut self, id: &str) {
@@ -126,12 +193,20 @@ impl PurchaseOptions {
         self.tag = Some(tag);
     }
 
+    pub(crate) fn set_agent(&mut self, agent: String) {
+        self.agent = Some(agent);
+    }
+
     pub(crate) const fn set_allow_duplicate(&mut self) {
         self.allow_duplicate = true;
     }
 
     pub(crate) const fn set_accept_new_terms(&mut self) {
         self.accept_new_terms = true;
+    }
+
+    pub(crate) const fn set_wait_for_room(&mut self, limit: Duration) {
+        self.wait_for_room = Some(limit);
     }
 
     pub(crate) const fn set_no_payment(&mut self) {
@@ -149,6 +224,10 @@ impl PurchaseOptions {
 
     pub(crate) fn tag_name(&self) -> Option<&str> {
         self.tag.as_deref()
+    }
+
+    pub(crate) fn agent_name(&self) -> Option<&str> {
+        self.agent.as_deref()
     }
 
     pub(crate) const fn forbid_payment(&self) -> bool {
@@ -366,12 +445,21 @@ impl PurchaseRequest {
         self.options.tag_name()
     }
 
-    pub(crate) const fn price_ceiling(&self) -> Option<&Amount> {
-        self.options.max_price.as_ref()
+    pub(crate) fn agent_name(&self) -> Option<&str> {
+        self.options.agent_name()
+    }
+
+    /// The maxima of the request. A price must be below each of them.
+    pub(crate) fn price_ceilings(&self) -> &[Amount] {
+        &self.options.max_prices
     }
 
     pub(crate) const fn accepts_new_terms(&self) -> bool {
         self.options.accept_new_terms
+    }
+
+    pub(crate) const fn longest_wait(&self) -> Option<Duration> {
+        self.options.wait_for_room
     }
 
     pub(crate) const fn forbids_payment(&self) -> bool {

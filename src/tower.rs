@@ -82,7 +82,8 @@ impl<R: Into<Request>> Service<R> for &Client {
 /// uncertain, and bounds on every answer. The service beneath must not follow redirects, because a redirect carries a
 /// payment header to another origin.
 ///
-/// Give a request [`PurchaseOptions`] in its extensions, or all requests with [`default_options`](Self::default_options).
+/// Give a request [`PurchaseOptions`] in its extensions, or all requests with [`default_options`](Self::default_options); the
+/// two are merged.
 /// The request needs an absolute URL. Its body must be bytes: a stream cannot be sent a second time, and bursar refuses to
 /// pay for it.
 ///
@@ -134,6 +135,14 @@ pub struct PaymentService<S> {
     layer: Arc<PaymentLayer>,
 }
 
+impl<S: Clone> PaymentService<S> {
+    /// Returns a handle with these options for all of its requests; see [`PaymentLayer::with_options`].
+    #[must_use]
+    pub fn with_options(&self, options: PurchaseOptions) -> Self {
+        self.layer.with_options(options).layer(self.inner.clone())
+    }
+}
+
 impl<S> fmt::Debug for PaymentService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PaymentService").field(&self.layer).finish()
@@ -166,7 +175,7 @@ where
         Box::pin(async move {
             let PaymentLayer { payer, settings } = &*layer;
             settings.keys.check()?;
-            let call = settings.call(options.as_ref(), None);
+            let call = settings.call(options, None);
             let mut transport = ServiceTransport(inner);
             let answer = Exchange::new(&mut transport, Some(payer), &settings.egress, call)
                 .with_keys(&settings.keys)

@@ -12,7 +12,8 @@ use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
 use bursar::policy::{Permission, Rule};
 use bursar::secrecy::SecretString;
 use bursar::{
-    Client, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, RetryPolicy, usd,
+    Client, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, PurchaseOptions,
+    RetryPolicy, usd,
 };
 use bursar_testing::{Fault, Forgery, Paywall, Route};
 use bursar_tests::paywall::{client, http, open_all, payments_sent, policy, purchases, report};
@@ -566,4 +567,33 @@ async fn a_call_that_must_not_pay_brings_the_terms_as_they_came() {
         (paid(&paywall).0, purchases(&client).await.len()),
         (vec![false], 0)
     );
+}
+
+#[tokio::test]
+async fn handles_of_paid_tools_have_options_for_all_calls() {
+    let paywall = paywall(report().idempotent()).await;
+    let service = pipe(ToolServer::new(Arc::clone(&paywall), Style::Structured)).await;
+    let client = client().agent("agent").build().unwrap();
+    let careful = PurchaseOptions::new().max_price(usd!("0.001"));
+    let tools = tools(&service, &client)
+        .default_options(PurchaseOptions::new().tag("tools"))
+        .with_options(PurchaseOptions::new().agent("researcher"));
+    let call = |tools: &PaidTools| {
+        let call = tools.call("report");
+        call.arguments(json!({ "topic": "x" })).allow_duplicate()
+    };
+    call(&tools).send().await.unwrap();
+    call(&tools).tag("own").send().await.unwrap();
+    let names: Vec<_> = purchases(&client)
+        .await
+        .into_iter()
+        .map(|purchase| (purchase.agent, purchase.tag))
+        .collect();
+    let name = |tag: &str| (Some("researcher".to_owned()), Some(tag.to_owned()));
+    assert_eq!(names, [name("tools"), name("own")]);
+
+    let careful = tools.with_options(careful);
+    let error = call(&careful).max_price(usd!("5")).send().await;
+    assert_eq!(error.unwrap_err().denial().unwrap().rule, Rule::MaxPrice);
+    assert_eq!(paywall.settlements().len(), 2);
 }

@@ -210,3 +210,43 @@ async fn a_retry_beneath_repeats_one_payment() {
         (2, 1)
     );
 }
+
+#[tokio::test]
+async fn handles_of_the_middleware_have_options_and_a_policy_of_their_own() {
+    let paywall = open(report()).await;
+    let payer = payer();
+    let payments = PaymentMiddleware::new(payer.clone())
+        .allow_http_loopback(true)
+        .default_options(PurchaseOptions::new().max_price(usd!("0.05")).tag("llm"));
+    let researcher = payments.with_options(PurchaseOptions::new().agent("researcher"));
+    let built = |payments: &PaymentMiddleware| {
+        let client = middleware::client(reqwest::Client::builder(), payments.clone());
+        client.unwrap().build()
+    };
+    let get = |client: &ClientWithMiddleware| client.get(paywall.url("/report"));
+    let stack = built(&researcher);
+    get(&stack).send().await.unwrap();
+    let own = PurchaseOptions::new().tag("news").max_price(usd!("9"));
+    get(&stack).with_extension(own).send().await.unwrap();
+    let purchases = payer.ledger().purchases(&Filter::all()).await.unwrap();
+    let names: Vec<_> = purchases
+        .iter()
+        .map(|purchase| (purchase.agent.as_deref(), purchase.tag.as_deref()))
+        .collect();
+    let agent = Some("researcher");
+    assert_eq!(names, [(agent, Some("llm")), (agent, Some("news"))]);
+
+    let tight = Policy::new()
+        .allow_network("base-sepolia")
+        .per_day(usd!("0.02"));
+    let tight = researcher.with_policy(tight).unwrap();
+    let failure = get(&built(&tight)).send().await.unwrap_err();
+    let error = middleware::error(&failure).unwrap();
+    assert_eq!(error.denial().unwrap().rule, Rule::Rolling);
+
+    let key = LocalSigner::random().unwrap();
+    let address = key.address();
+    let response = get(&built(&researcher.with_signer(key))).send().await;
+    assert_eq!(response.unwrap().payment().unwrap().payer, address);
+    assert_eq!(paywall.settlements().len(), 3);
+}

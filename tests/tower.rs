@@ -1,12 +1,14 @@
 //! The client as a service, and the payer as a layer around any HTTP service.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use bursar::credential::Preference;
 use bursar::ledger::Filter;
 use bursar::policy::Rule;
+use bursar::secrecy::SecretString;
 use bursar::tower::{PaymentLayer, PaymentService};
 use bursar::{
-    Client, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy, PurchaseOptions, Request,
-    ResponseExt, usd,
+    Client, Credential, Credentials, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy,
+    PurchaseOptions, Request, ResponseExt, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::paywall::{open, payments_sent, report};
@@ -89,24 +91,85 @@ async fn the_layer_presents_the_same_payment_again_after_a_lost_answer() {
 }
 
 #[tokio::test]
-async fn the_default_options_of_the_layer_hold_for_requests_without_options() {
+async fn the_options_of_a_request_are_merged_with_those_of_the_layer() {
     let paywall = open(report()).await;
-    let cheap = PurchaseOptions::new().max_price(usd!("0.001"));
-    let service = over_hyper(layer().default_options(cheap));
+    let payer = payer();
+    let layer = PaymentLayer::new(payer.clone()).allow_http_loopback(true);
+    let cheap = PurchaseOptions::new().max_price(usd!("0.001")).tag("cheap");
+    let service = over_hyper(layer.clone().default_options(cheap));
+    let send = |service: PaymentService<Hyper>, options: Option<PurchaseOptions>| {
+        let mut request = get(&paywall, "/report");
+        request.extensions_mut().extend(
+            options
+                .map(|options| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(options);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
+        service.oneshot(request)
+    };
+    // Neither without options, nor with a maximum of its own, does a request exceed the maximum of the layer.
+    let generous = PurchaseOptions::new().max_price(usd!("5"));
+    for options in [None, Some(PurchaseOptions::new()), Some(generous)] {
+        let error = send(service.clone(), options).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.denial().unwrap().rule),
+            (ErrorKind::Denied, Rule::MaxPrice)
+        );
+    }
+
+    let handle = over_hyper(layer.default_options(PurchaseOptions::new().tag("cheap")))
+        .with_options(PurchaseOptions::new().agent("researcher"));
+    let own = PurchaseOptions::new().tag("news");
+    for options in [None, Some(own)] {
+        let answer = send(handle.clone(), options).await.unwrap();
+        assert_eq!(Response::from(answer).payment_status(), PaymentStatus::Paid);
+    }
+    let purchases = payer.ledger().purchases(&Filter::all()).await.unwrap();
+    let names: Vec<_> = purchases
+        .iter()
+        .map(|purchase| (purchase.agent.as_deref(), purchase.tag.as_deref()))
+        .collect();
+    let researcher = Some("researcher");
+    assert_eq!(
+        names,
+        [(researcher, Some("cheap")), (researcher, Some("news"))]
+    );
+    assert_eq!(paywall.settlements().len(), 2);
+}
+
+#[tokio::test]
+async fn the_layer_pays_no_host_whose_key_says_never_pay() {
+    let paywall = open(report()).await;
+    let key = SecretString::from("wrong".to_owned());
+    let key = Credential::bearer("example", key).prefer(Preference::NeverPay);
+    let keys = Credentials::new().host("127.0.0.1", key);
+    let service = over_hyper(layer().credentials(keys));
+    let mut request = get(&paywall, "/report");
+    let own = "Bearer own".parse().unwrap();
+    request.headers_mut().insert("authorization", own);
+    let error = service.oneshot(request).await.unwrap_err();
+    assert_eq!(
+        (
+            error.kind(),
+            error.payment_status(),
+            payments_sent(&paywall)
+        ),
+        (ErrorKind::Denied, PaymentStatus::NotPaid, 0)
+    );
+}
+
+#[tokio::test]
+async fn the_layer_refuses_private_addresses_if_it_is_told_so() {
+    let service = over_hyper(PaymentLayer::new(payer()).deny_private_networks());
+    let request = http::Request::get("https://10.0.0.1/report");
     let error = service
-        .clone()
-        .oneshot(get(&paywall, "/report"))
+        .oneshot(request.body(Body::default()).unwrap())
         .await
         .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.denial().unwrap().rule),
-        (ErrorKind::Denied, Rule::MaxPrice)
-    );
-
-    let mut request = get(&paywall, "/report");
-    request.extensions_mut().insert(PurchaseOptions::new());
-    let answer = service.oneshot(request).await.unwrap();
-    assert_eq!(Response::from(answer).payment_status(), PaymentStatus::Paid);
+    assert_eq!(error.kind(), ErrorKind::Insecure, "{error}");
 }
 
 #[tokio::test]

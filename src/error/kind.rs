@@ -68,6 +68,10 @@ pub enum ErrorKind {
     /// An MCP server answered with a JSON-RPC error. Before a payment no money moved; after it, look at the
     /// payment status. The message repeats the words of the server.
     Rpc,
+    /// The body of the answer broke, or is not the JSON that you asked for. The error keeps the payment status of the
+    /// response. If the body of a paid answer broke, send the same request again: bursar presents the same payment. If the
+    /// JSON does not fit, the goods came, and the same request would buy them again.
+    Body,
     /// The answer has an error status, and you called
     /// [`error_for_payment`](crate::ResponseExt::error_for_payment). The error keeps the payment status of the
     /// response.
@@ -96,6 +100,7 @@ impl ErrorKind {
             Self::SettlementFailed => "settlement_failed",
             Self::SettlementPending => "settlement_pending",
             Self::Rpc => "rpc",
+            Self::Body => "body",
             Self::Status => "status",
         }
     }

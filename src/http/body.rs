@@ -14,6 +14,8 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind};
 use crate::ledger::BodyDigest;
+use crate::payment::PaymentRecord;
+use crate::text::{excerpt, root_cause};
 
 /// A response whose body was read in part. A body in small pieces takes no more memory than one in large pieces.
 pub(super) struct PartlyRead {
@@ -102,41 +104,67 @@ fn rebuilt(url: Url, old: http::response::Parts, body: Body) -> Result<Response,
     Ok(http::Response::from_parts(head, body).into())
 }
 
-/// Returns the response with a body that awaits `on_fault` before it reports that it broke.
+/// Returns the response with a body whose fault carries the payment. Awaits `on_fault` before the fault is reported.
 pub(super) fn watched(
     response: Response,
-    on_fault: impl Future<Output = ()> + Send + 'static,
+    record: PaymentRecord,
+    on_fault: Option<impl Future<Output = ()> + Send + 'static>,
 ) -> Result<Response, Error> {
     let url = response.url().clone();
     let (head, body) = http::Response::<Body>::from(response).into_parts();
+    let on_fault = on_fault.map(|on_fault| Mutex::new(Box::pin(on_fault) as OnFault));
     let body = Body::wrap(Watched {
         body,
         fault: None,
-        on_fault: Some(Mutex::new(Box::pin(on_fault))),
+        on_fault,
+        record,
+        url: url.clone(),
     });
     rebuilt(url, head, body)
 }
+
+/// Makes bursar's error of the fault of a body.
+pub(super) fn broken(fault: reqwest::Error) -> Error {
+    let late = fault.is_timeout();
+    let (kind, message) = match late {
+        true => (
+            ErrorKind::Timeout,
+            "the body of the answer did not come in time".to_owned(),
+        ),
+        false => {
+            let cause = excerpt(&root_cause(&fault));
+            let message = format!("the body of the answer broke: {cause}");
+            (ErrorKind::Body, message)
+        }
+    };
+    Error::new(kind, message).because(fault.without_url())
+}
+
+type OnFault = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A body whose fault is recorded before the caller sees it.
 struct Watched {
     body: Body,
     fault: Option<reqwest::Error>,
     /// The mutex makes the body `Sync`, as reqwest demands. It is never locked.
-    on_fault: Option<Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    on_fault: Option<Mutex<OnFault>>,
+    record: PaymentRecord,
+    url: Url,
 }
 
 impl HttpBody for Watched {
     type Data = Bytes;
-    type Error = reqwest::Error;
+    /// reqwest's error of the body has this one as its source, so the payment is not lost.
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.fault.is_none() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Err(fault))) => self.fault = Some(fault),
-                other => return other,
+                other => return other.map_err(broken),
             }
         }
         if let Some(on_fault) = &mut self.on_fault {
@@ -146,7 +174,8 @@ impl HttpBody for Watched {
             }
             self.on_fault = None;
         }
-        Poll::Ready(self.fault.take().map(Err))
+        let fault = self.fault.take().map(broken);
+        Poll::Ready(fault.map(|fault| Err(self.record.fail(fault).at(&self.url))))
     }
 
     fn is_end_stream(&self) -> bool {

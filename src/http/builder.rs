@@ -4,14 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::client::{Client, Inner};
-use super::egress::EgressRules;
+use super::settings::CallSettings;
 use crate::clock::Clock;
 use crate::credential::Credentials;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::payment::{FreezeSwitch, Payer, PayerBuilder, RetryPolicy};
 use crate::policy::{Approver, Policy};
+use crate::request::PurchaseOptions;
 use crate::signer::Signer;
 use crate::telemetry::Observer;
 
@@ -36,14 +39,12 @@ use crate::telemetry::Observer;
 /// # }
 /// ```
 pub struct ClientBuilder {
-    http: reqwest::ClientBuilder,
+    pub(super) http: reqwest::ClientBuilder,
     wallet: PayerBuilder,
     payer: Option<Payer>,
-    keys: Credentials,
-    egress: EgressRules,
-    answer_timeout: Option<Duration>,
-    timeout: Option<Duration>,
-    retry: RetryPolicy,
+    settings: CallSettings,
+    /// A header for all requests that only bursar may set.
+    pub(super) payment_header: Option<HeaderName>,
 }
 
 impl Default for ClientBuilder {
@@ -52,11 +53,8 @@ impl Default for ClientBuilder {
             http: reqwest::Client::builder(),
             wallet: PayerBuilder::default(),
             payer: None,
-            keys: Credentials::new(),
-            egress: EgressRules::default(),
-            answer_timeout: None,
-            timeout: None,
-            retry: RetryPolicy::default(),
+            settings: CallSettings::default(),
+            payment_header: None,
         }
     }
 }
@@ -65,7 +63,7 @@ impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("wallet", &self.wallet)
-            .field("egress", &self.egress)
+            .field("egress", &self.settings.egress)
             .finish_non_exhaustive()
     }
 }
@@ -104,7 +102,7 @@ impl ClientBuilder {
     /// against the dollar limits of the policy.
     #[must_use]
     pub fn credentials(mut self, keys: Credentials) -> Self {
-        self.keys = keys;
+        self.settings.keys = keys;
         self
     }
 
@@ -143,7 +141,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets reqwest's own settings: TLS, proxies, connection pools and default headers.
+    /// Sets reqwest's own settings, for those that this builder does not have. It replaces all settings of the HTTP client that
+    /// were made before, such as [`user_agent`](Self::user_agent).
     ///
     /// bursar takes a builder instead of a finished client because it must set the redirect policy: reqwest would send a
     /// payment header to any origin. With [`deny_private_networks`](Self::deny_private_networks), bursar also replaces the
@@ -152,6 +151,7 @@ impl ClientBuilder {
     #[must_use]
     pub fn http(mut self, http: reqwest::ClientBuilder) -> Self {
         self.http = http;
+        self.payment_header = None;
         self
     }
 
@@ -162,7 +162,7 @@ impl ClientBuilder {
     /// bursar asks the resolver of the system for the name, and connects without the connector settings of `http`.
     #[must_use]
     pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
-        self.egress.http_loopback = allow;
+        self.settings.egress.http_loopback = allow;
         self
     }
 
@@ -171,7 +171,7 @@ impl ClientBuilder {
     /// bursar then uses no proxy, because a proxy resolves names itself. An allowed loopback stays allowed.
     #[must_use]
     pub const fn deny_private_networks(mut self) -> Self {
-        self.egress.deny_private = true;
+        self.settings.egress.deny_private = true;
         self
     }
 
@@ -183,14 +183,24 @@ impl ClientBuilder {
     /// all bounds of the client, longer or shorter.
     #[must_use]
     pub const fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_timeout = Some(limit);
+        self.settings.answer_timeout = Some(limit);
+        self
+    }
+
+    /// Sets the options of all requests, for example a tag or the highest price of one request. The options of a request
+    /// win, member by member; see [`PurchaseOptions::with_defaults`].
+    ///
+    /// [`Client::with_options`] returns further handles with other options.
+    #[must_use]
+    pub fn default_options(mut self, options: PurchaseOptions) -> Self {
+        self.settings.options = options;
         self
     }
 
     /// Sets how often a call sends a payment whose outcome is uncertain; see [`RetryPolicy`].
     #[must_use]
     pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
+        self.settings.retry = policy;
         self
     }
 
@@ -198,7 +208,7 @@ impl ClientBuilder {
     /// nothing after it. A request can have a [timeout](crate::RequestBuilder::timeout) of its own.
     #[must_use]
     pub const fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
+        self.settings.timeout = Some(limit);
         self
     }
 
@@ -207,6 +217,10 @@ impl ClientBuilder {
     /// # Errors
     /// When one of signer, policy and ledger is missing, the policy is not valid, or reqwest cannot start.
     pub fn build(mut self) -> Result<Client, Error> {
+        if let Some(name) = self.payment_header {
+            let message = format!("the default headers have `{name}`, which only bursar sets");
+            return Err(Error::builder(message));
+        }
         let payer = match (self.payer, self.wallet) {
             (Some(_), wallet) if !wallet.is_empty() => {
                 return Err(Error::builder(
@@ -217,18 +231,13 @@ impl ClientBuilder {
             (None, wallet) if wallet.is_empty() => None,
             (None, wallet) => Some(wallet.build()?),
         };
-        self.keys.check()?;
-        let payer = payer.map(|payer| payer.with_keys(&self.keys));
-        let http = self.egress.apply(without_redirects(self.http))?;
-        let http = http.build().map_err(Error::http)?;
+        self.settings.keys.check()?;
+        let payer = payer.map(|payer| payer.with_keys(&self.settings.keys));
+        let http = self.settings.egress.apply(without_redirects(self.http))?;
         let inner = Inner {
-            http,
+            http: Ok(http.build().map_err(Error::http)?),
             payer,
-            keys: self.keys,
-            egress: self.egress,
-            answer_timeout: self.answer_timeout,
-            timeout: self.timeout,
-            retry: self.retry,
+            settings: self.settings,
         };
         Ok(Client {
             inner: Arc::new(inner),

@@ -13,15 +13,15 @@ use super::builder::ClientBuilder;
 use super::egress::EgressRules;
 use super::exchange::{Call, Exchange};
 use super::request_builder::{Request, RequestBuilder};
+use super::settings::CallSettings;
 use super::transport::ReqwestTransport;
-use crate::credential::Credentials;
 use crate::error::Error;
 use crate::ledger::{Ledger, PurchaseId};
 use crate::limit::LimitStatus;
-use crate::payment::{Deadline, Payer, RetryPolicy};
-use crate::policy::{AskingPrice, Explanation, PriceOutcome};
+use crate::payment::{Deadline, Payer};
+use crate::policy::{AskingPrice, Explanation, Policy, PriceOutcome};
 use crate::request::{PurchaseOptions, PurchaseRequest};
-use crate::signer::SignedCancellation;
+use crate::signer::{SignedCancellation, Signer};
 
 /// An HTTP client that pays when a seller demands it and the policy allows it.
 ///
@@ -51,20 +51,27 @@ pub struct Client {
 }
 
 pub(super) struct Inner {
-    pub(super) http: reqwest::Client,
+    pub(super) http: Http,
     pub(super) payer: Option<Payer>,
-    pub(super) keys: Credentials,
-    pub(super) egress: EgressRules,
-    pub(super) answer_timeout: Option<Duration>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) retry: RetryPolicy,
+    pub(super) settings: CallSettings,
+}
+
+/// reqwest's client, or the reason why it did not start.
+pub(super) type Http = Result<reqwest::Client, String>;
+
+impl Inner {
+    pub(super) fn http(&self) -> Result<&reqwest::Client, Error> {
+        self.http
+            .as_ref()
+            .map_err(|reason| Error::builder(reason.clone()))
+    }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("payer", &self.inner.payer)
-            .field("egress", &self.inner.egress)
+            .field("egress", &self.inner.settings.egress)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +85,46 @@ macro_rules! verbs {
     )+};
 }
 
+/// The client of [`Client::new`].
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Client {
+    /// Returns a client without a wallet, with all defaults. It sends requests as any client does, and cannot pay.
+    ///
+    /// A 402 with terms becomes an error of the kind [`NoWallet`](crate::ErrorKind::NoWallet) that has the price. To receive
+    /// the 402 itself, use [`no_payment`](RequestBuilder::no_payment). To pay, use [`builder`](Self::builder).
+    ///
+    /// This function does not panic. If reqwest cannot start, for example without a TLS library, each request fails with
+    /// an error of the kind [`Builder`](crate::ErrorKind::Builder).
+    ///
+    /// ```no_run
+    /// use bursar::{Client, ErrorKind};
+    ///
+    /// # async fn example() -> Result<(), bursar::Error> {
+    /// let client = Client::new();
+    /// match client.get("https://api.example.com/report").send().await {
+    ///     Err(error) if error.kind() == ErrorKind::NoWallet => println!("{:?}", error.price_check()),
+    ///     answer => println!("{}", answer?.status()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        let built = Self::builder().build();
+        built.unwrap_or_else(|error| Self {
+            inner: Arc::new(Inner {
+                http: Err(error.message().to_owned()),
+                payer: None,
+                settings: CallSettings::default(),
+            }),
+        })
+    }
+
     /// Returns a builder.
     #[must_use]
     pub fn builder() -> ClientBuilder {
@@ -89,7 +135,8 @@ impl Client {
 
     /// Begins a request. An error in its parts is reported when you send it.
     pub fn request<U: IntoUrl>(&self, method: Method, url: U) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), self.inner.http.request(method, url))
+        let http = self.inner.http();
+        RequestBuilder::new(self.clone(), http.map(|http| http.request(method, url)))
     }
 
     /// Sends a request, and pays if the seller demands it and the policy allows it.
@@ -98,7 +145,7 @@ impl Client {
     /// Any [`Error`]. Look at its [`payment_status`](Error::payment_status) first.
     pub async fn execute(&self, request: impl Into<Request>) -> Result<Response, Error> {
         let request = request.into();
-        let mut transport = ReqwestTransport(&self.inner.http);
+        let mut transport = ReqwestTransport(self.inner.http()?);
         let (request, call) = self.call(request);
         self.exchange(&mut transport, call).run(request).await
     }
@@ -115,7 +162,7 @@ impl Client {
         request: impl Into<Request>,
     ) -> Result<PriceOutcome<Response>, Error> {
         let request = request.into();
-        let mut transport = ReqwestTransport(&self.inner.http);
+        let mut transport = ReqwestTransport(self.inner.http()?);
         let (request, call) = self.call(request);
         self.exchange(&mut transport, call).quote(request).await
     }
@@ -128,21 +175,21 @@ impl Client {
                 .headers_mut()
                 .insert(ACCEPT, HeaderValue::from_static("application/json")),
         );
-        let mut transport = ReqwestTransport(&self.inner.http);
+        let mut transport = ReqwestTransport(self.inner.http()?);
         let call = Call {
             options: PurchaseOptions::new().no_payment(),
             body_fn: None,
             deadline: Deadline::of(Some(limit), None, None),
-            retry: self.inner.retry,
+            retry: self.inner.settings.retry,
         };
-        Exchange::new(&mut transport, self.payer(), &self.inner.egress, call)
+        Exchange::new(&mut transport, self.payer(), self.egress(), call)
             .run(request)
             .await
     }
 
     /// Checks the client's own rules for destinations.
     pub(crate) fn may_go(&self, url: &Url) -> Result<(), Error> {
-        self.inner.egress.check(url)
+        self.egress().check(url)
     }
 
     /// Splits a request from the settings of its call.
@@ -152,13 +199,8 @@ impl Client {
             options,
             body_fn,
         } = request;
-        let (own, inner) = (request.timeout().copied(), &self.inner);
-        let call = Call {
-            options,
-            body_fn,
-            deadline: Deadline::of(own, inner.timeout, inner.answer_timeout),
-            retry: self.inner.retry,
-        };
+        let own = request.timeout().copied();
+        let call = self.inner.settings.call_with_body(options, own, body_fn);
         (request, call)
     }
 
@@ -167,7 +209,78 @@ impl Client {
         transport: &'a mut ReqwestTransport<'a>,
         call: Call,
     ) -> Exchange<'a, ReqwestTransport<'a>> {
-        Exchange::new(transport, self.payer(), &self.inner.egress, call).with_keys(&self.inner.keys)
+        let keys = &self.inner.settings.keys;
+        Exchange::new(transport, self.payer(), self.egress(), call).with_keys(keys)
+    }
+
+    fn egress(&self) -> &EgressRules {
+        &self.inner.settings.egress
+    }
+
+    fn with(&self, payer: Option<Payer>, settings: CallSettings) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                http: self.inner.http.clone(),
+                payer,
+                settings,
+            }),
+        }
+    }
+
+    /// Returns a handle with these options for all of its requests, for example for one agent.
+    ///
+    /// The handle shares everything else: connections, ledger and remembered terms. It is cheap. Its options win over those
+    /// of this client, and the options of a request win over both, member by member; see
+    /// [`PurchaseOptions::with_defaults`].
+    ///
+    /// ```
+    /// use bursar::{Client, PurchaseOptions, usd};
+    ///
+    /// fn agents(client: &Client) -> (Client, Client) {
+    ///     let options = PurchaseOptions::new().max_price(usd!("0.02"));
+    ///     let careful = client.with_options(options);
+    ///     (
+    ///         careful.with_options(PurchaseOptions::new().agent("researcher")),
+    ///         careful.with_options(PurchaseOptions::new().agent("writer").tag("draft")),
+    ///     )
+    /// }
+    /// # agents(&Client::new());
+    /// ```
+    #[must_use]
+    pub fn with_options(&self, options: PurchaseOptions) -> Self {
+        let settings = self.inner.settings.with_options(options);
+        self.with(self.inner.payer.clone(), settings)
+    }
+
+    /// Returns a client under another policy. It shares everything else: connections, ledger and remembered terms.
+    ///
+    /// Calls of the new client follow the new policy. Calls of this client and of its clones keep the old one; see
+    /// [`Payer::with_policy`].
+    ///
+    /// ```no_run
+    /// use bursar::{Client, Policy, usd};
+    ///
+    /// # fn example(client: &mut Client) -> Result<(), bursar::Error> {
+    /// *client = client.with_policy(Policy::new().allow_network("base").per_day(usd!("10")))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the client has no wallet, or the policy is not valid.
+    pub fn with_policy(&self, policy: Policy) -> Result<Self, Error> {
+        let payer = self.wallet()?.with_policy(policy)?;
+        Ok(self.with(Some(payer), self.inner.settings.clone()))
+    }
+
+    /// Returns a client that pays with another key. It shares everything else: connections, ledger, policy and remembered
+    /// terms; see [`Payer::with_signer`].
+    ///
+    /// # Errors
+    /// When the client has no wallet.
+    pub fn with_signer(&self, signer: impl Signer) -> Result<Self, Error> {
+        let payer = self.wallet()?.with_signer(signer);
+        Ok(self.with(Some(payer), self.inner.settings.clone()))
     }
 
     /// Returns the payer, if the client has a wallet.
@@ -211,12 +324,15 @@ impl Client {
     }
 
     #[cfg(feature = "multipart")]
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.inner.http
+    pub(super) fn http(&self) -> Result<reqwest::Client, Error> {
+        self.inner.http().cloned()
     }
 
     fn wallet(&self) -> Result<&Payer, Error> {
-        self.payer()
-            .ok_or_else(|| Error::builder("the client has no wallet"))
+        self.payer().ok_or_else(|| {
+            Error::builder(
+                "the client has no wallet; build it with a signer, a policy and a ledger",
+            )
+        })
     }
 }

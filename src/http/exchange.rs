@@ -38,6 +38,9 @@ pub(super) const MAX_HOPS: usize = 10;
 /// The headers that carry a payment. A payment that the caller made would be under no policy and in no ledger.
 const PAYMENT_HEADERS: [&str; 2] = ["payment-signature", "x-payment"];
 
+const GIVE_WALLET: &str =
+    "build it with a signer, a policy and a ledger, or use `no_payment` to receive the 402";
+
 const FOLLOWED_REDIRECT: &str = "the HTTP client beneath bursar followed a redirect to another origin; \
     build it with bursar::middleware::http_client";
 
@@ -177,11 +180,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
     /// Checks the options and the destination, and prepares the request to be sent more than once.
     fn begin(&mut self, request: Request) -> Result<(Replay, Request), Error> {
         self.call.options.id()?;
-        let carries = |name: &&http::HeaderName| {
-            let name = dashed(name);
-            PAYMENT_HEADERS.contains(&&*name)
-        };
-        if let Some(name) = request.headers().keys().find(carries) {
+        if let Some(name) = payment_header(request.headers()) {
             let message = format!("the request has the header `{name}`, which only bursar sets");
             return Err(Error::builder(message).at(request.url()));
         }
@@ -352,12 +351,13 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let required = *required;
         let Some(payer) = self.payer else {
             let price_check = PriceCheck::without_policy(required, AssetRegistry::stablecoins());
-            return Err(Error::with_price_check(
-                ErrorKind::NoWallet,
-                "payment is required, and the client has no wallet",
-                price_check,
-            )
-            .at(url));
+            let message = format!(
+                "{}, and the client has no wallet; {GIVE_WALLET}",
+                demanded(&price_check)
+            );
+            return Err(
+                Error::with_price_check(ErrorKind::NoWallet, &message, price_check).at(url),
+            );
         };
         let named = payer.now();
         let request = self.replayable(payer, replay, &required).await?;
@@ -419,14 +419,12 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         }
     }
 
-    /// Has the ledger note that the body of a success broke: the goods did not come.
+    /// Lets an error of the body carry the payment, and has the ledger note that the body of a success broke: the goods did
+    /// not come.
     fn watch(&self, response: Response, record: &PaymentRecord) -> Result<Response, Error> {
-        match self.payer {
-            Some(payer) if response.status().is_success() => {
-                watched(response, payer.clone().body_lost(record.payment()))
-            }
-            _ => Ok(response),
-        }
+        let payer = self.payer.filter(|_| response.status().is_success());
+        let on_fault = payer.map(|payer| payer.clone().body_lost(record.payment()));
+        watched(response, record.clone(), on_fault)
     }
 
     /// Follows the redirect of a paid answer within its origin, as a `GET` without the payment. Nothing more is paid:
@@ -529,6 +527,20 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         Ok(purchase
             .options(self.call.options.clone())
             .until(self.deadline().end()))
+    }
+}
+
+/// Returns the first header that carries a payment.
+pub(super) fn payment_header(headers: &http::HeaderMap) -> Option<&http::HeaderName> {
+    let carries = |name: &&http::HeaderName| PAYMENT_HEADERS.contains(&&*dashed(name));
+    headers.keys().find(carries)
+}
+
+/// The price, or the fact that there is one.
+fn demanded(price_check: &PriceCheck) -> String {
+    match price_check.preferred() {
+        Some(quote) => format!("payment of {} is required", quote.amount()),
+        None => "payment is required".to_owned(),
     }
 }
 

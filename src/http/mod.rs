@@ -11,8 +11,8 @@ mod loopback;
 mod redirect;
 mod replay;
 mod request_builder;
+mod reqwest_settings;
 mod response;
-#[cfg(feature = "tower")]
 mod settings;
 mod transport;
 
@@ -22,8 +22,6 @@ pub(crate) use builder::without_redirects;
 pub use client::Client;
 #[cfg(feature = "middleware")]
 pub(crate) use egress::EgressRules;
-#[cfg(feature = "middleware")]
-pub(crate) use exchange::Call;
 #[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use exchange::Exchange;
 #[cfg(feature = "mcp")]
@@ -32,7 +30,7 @@ pub use request_builder::{Request, RequestBuilder};
 #[cfg(feature = "mcp")]
 pub(crate) use response::record;
 pub use response::{ApiCall, ResponseExt};
-#[cfg(feature = "tower")]
+#[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use settings::{CallSettings, call_setters};
 #[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use transport::HttpTransport;

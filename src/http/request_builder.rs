@@ -37,7 +37,7 @@ use crate::request::{PurchaseOptions, purchase_setters};
 #[must_use = "RequestBuilder does nothing until you send it"]
 pub struct RequestBuilder {
     client: Client,
-    request: reqwest::RequestBuilder,
+    request: Result<reqwest::RequestBuilder, Error>,
     options: PurchaseOptions,
     body_fn: Option<BodyFn>,
 }
@@ -52,16 +52,19 @@ impl fmt::Debug for RequestBuilder {
 
 /// A finished request and the options for paying it.
 ///
-/// Make it with [`RequestBuilder::build`], or from a [`reqwest::Request`].
+/// Make it with [`RequestBuilder::build`], from a [`reqwest::Request`], or from an `http::Request`. The extensions of the last
+/// can hold [`PurchaseOptions`].
 ///
 /// ```no_run
-/// use bursar::{Client, Request};
+/// use bursar::{Client, Request, usd};
 ///
 /// # async fn example(client: Client, request: bursar::reqwest::Request) -> Result<(), bursar::Error> {
-/// let response = client.execute(Request::from(request)).await?;
+/// let request = Request::from(request).tag("research").max_price(usd!("0.02"));
+/// let response = client.execute(request).await?;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a request does nothing until you execute it"]
 pub struct Request {
     pub(super) request: reqwest::Request,
     pub(super) options: PurchaseOptions,
@@ -78,6 +81,18 @@ impl Request {
     /// Returns the request as reqwest sends it, to change it.
     pub const fn request_mut(&mut self) -> &mut reqwest::Request {
         &mut self.request
+    }
+
+    purchase_setters!();
+
+    /// Replaces all purchase options of this request. The options of the client stay its defaults.
+    pub fn options(mut self, options: PurchaseOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    const fn options_mut(&mut self) -> &mut PurchaseOptions {
+        &mut self.options
     }
 
     /// Returns a copy, or `None` if the body is a stream that [`body_fn`](RequestBuilder::body_fn) does not make. The copy
@@ -108,8 +123,20 @@ impl From<reqwest::Request> for Request {
     }
 }
 
+/// Takes [`PurchaseOptions`] from the extensions of the request.
+impl<B: Into<Body>> TryFrom<http::Request<B>> for Request {
+    type Error = Error;
+
+    fn try_from(mut request: http::Request<B>) -> Result<Self, Error> {
+        let options = request.extensions_mut().remove::<PurchaseOptions>();
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| Error::builder("the request has no absolute URL").because(error))?;
+        Ok(Self::from(request).options(options.unwrap_or_default()))
+    }
+}
+
 impl RequestBuilder {
-    pub(super) fn new(client: Client, request: reqwest::RequestBuilder) -> Self {
+    pub(super) fn new(client: Client, request: Result<reqwest::RequestBuilder, Error>) -> Self {
         Self {
             client,
             request,
@@ -122,7 +149,7 @@ impl RequestBuilder {
         mut self,
         change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Self {
-        self.request = change(self.request);
+        self.request = self.request.map(change);
         self
     }
 
@@ -231,17 +258,22 @@ impl RequestBuilder {
         mut self,
         make: impl Fn() -> reqwest::multipart::Form + Send + Sync + 'static,
     ) -> Self {
-        let client = self.client.clone();
-        self.body_fn = Some(BodyFn::new(move |head| {
-            let request = reqwest::RequestBuilder::from_parts(client.http().clone(), head);
-            request.multipart(make()).build()
-        }));
+        match self.client.http() {
+            Ok(http) => {
+                self.body_fn = Some(BodyFn::new(move |head| {
+                    let request = reqwest::RequestBuilder::from_parts(http.clone(), head);
+                    request.multipart(make()).build()
+                }));
+            }
+            Err(error) => self.request = Err(error),
+        }
         self
     }
 
     purchase_setters!();
 
-    /// Replaces all purchase options.
+    /// Replaces all purchase options of this request. The options of the client stay its defaults; see
+    /// [`Client::with_options`].
     pub fn options(mut self, options: PurchaseOptions) -> Self {
         self.options = options;
         self
@@ -256,7 +288,7 @@ impl RequestBuilder {
     pub fn try_clone(&self) -> Option<Self> {
         Some(Self {
             client: self.client.clone(),
-            request: self.request.try_clone()?,
+            request: Ok(self.request.as_ref().ok()?.try_clone()?),
             options: self.options.clone(),
             body_fn: self.body_fn.clone(),
         })
@@ -269,7 +301,7 @@ impl RequestBuilder {
     pub fn build(self) -> Result<Request, Error> {
         self.options.id()?;
         Ok(Request {
-            request: self.request.build().map_err(Error::http)?,
+            request: self.request?.build().map_err(Error::http)?,
             options: self.options,
             body_fn: self.body_fn,
         })

@@ -1,13 +1,19 @@
 //! The payment of a response.
 
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use reqwest::Response;
+use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::body::broken;
 use super::redirect;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::money::Usd;
 use crate::payment::{PaymentRecord, same_request};
-use crate::text::{guarded, quoted, struck};
+use crate::text::{OwnQuery, excerpt, guarded, quoted, struck};
 use crate::x402::{Receipt, SignedPayment};
 
 /// The call by API key that brought a response.
@@ -124,6 +130,44 @@ pub trait ResponseExt: sealed::Sealed + Sized {
     /// # Errors
     /// [`ErrorKind::Status`].
     fn error_for_payment(self) -> Result<Self, Error>;
+
+    /// Reads the whole body as text, as [`reqwest::Response::text`] does. The error keeps the payment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Body`] if the body broke, and [`ErrorKind::Timeout`] if it did not come in time.
+    fn read_text(self) -> impl Future<Output = Result<String, Error>> + Send;
+
+    /// Reads the whole body, as [`reqwest::Response::bytes`] does. The error keeps the payment.
+    ///
+    /// # Errors
+    /// As [`read_text`](Self::read_text).
+    fn read_bytes(self) -> impl Future<Output = Result<Bytes, Error>> + Send;
+
+    /// Reads the whole body as JSON, as `reqwest::Response::json` does. The error keeps the payment.
+    ///
+    /// ```no_run
+    /// use bursar::{Client, PaymentStatus, ResponseExt};
+    ///
+    /// # async fn example(client: Client) -> Result<(), bursar::Error> {
+    /// let response = client.get("https://api.example.com/report").send().await?;
+    /// let report = response.error_for_payment()?.read_json::<Vec<String>>().await;
+    /// if let Err(error) = &report && error.payment_status() == PaymentStatus::Paid {
+    ///     eprintln!("paid for a report that cannot be read: {error}");
+    /// }
+    /// # report.map(drop)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read_text`](Self::read_text), and [`ErrorKind::Body`] if the body is not the JSON of a `T`.
+    fn read_json<T: DeserializeOwned>(self) -> impl Future<Output = Result<T, Error>> + Send;
+
+    /// Reads the next piece of the body, or returns `None` at its end, as [`reqwest::Response::chunk`] does. The error keeps
+    /// the payment.
+    ///
+    /// # Errors
+    /// As [`read_text`](Self::read_text).
+    fn read_chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
 }
 
 impl ResponseExt for Response {
@@ -192,6 +236,65 @@ impl ResponseExt for Response {
                 Err(guarded(own, || error.at(self.url())))
             }
             None => Ok(self),
+        }
+    }
+
+    async fn read_text(self) -> Result<String, Error> {
+        let reading = Reading::of(&self);
+        let read = self.text().await;
+        read.map_err(|fault| reading.fail(|| broken(fault)))
+    }
+
+    async fn read_bytes(self) -> Result<Bytes, Error> {
+        let reading = Reading::of(&self);
+        let read = self.bytes().await;
+        read.map_err(|fault| reading.fail(|| broken(fault)))
+    }
+
+    async fn read_json<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let reading = Reading::of(&self);
+        let body = self.bytes().await;
+        let body = body.map_err(|fault| reading.clone().fail(|| broken(fault)))?;
+        serde_json::from_slice(&body).map_err(|error| {
+            reading.fail(|| {
+                // The error can repeat words of the seller.
+                let error = excerpt(&error.to_string());
+                let message = format!("the body of the answer is not the expected JSON: {error}");
+                Error::new(ErrorKind::Body, message)
+            })
+        })
+    }
+
+    async fn read_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        match self.chunk().await {
+            Ok(chunk) => Ok(chunk),
+            Err(fault) => Err(Reading::of(self).fail(|| broken(fault))),
+        }
+    }
+}
+
+/// The part of a response that an error of its body needs.
+#[derive(Clone)]
+struct Reading {
+    url: Url,
+    own: Option<Arc<OwnQuery>>,
+    record: Option<PaymentRecord>,
+}
+
+impl Reading {
+    fn of(response: &Response) -> Self {
+        Self {
+            url: response.url().clone(),
+            own: redirect::own_query(response),
+            record: record(response).cloned(),
+        }
+    }
+
+    fn fail(self, error: impl FnOnce() -> Error) -> Error {
+        let error = guarded(self.own, || error().at(&self.url));
+        match self.record {
+            Some(record) => record.fail(error),
+            None => error,
         }
     }
 }

@@ -1,14 +1,15 @@
-//! The settings of a payer in a stack of another crate.
+//! The settings of calls: those of a client, and of a payer in a stack of another crate.
 
 use std::time::Duration;
 
 use super::egress::EgressRules;
 use super::exchange::Call;
+use super::replay::BodyFn;
 use crate::credential::Credentials;
 use crate::payment::{Deadline, RetryPolicy};
 use crate::request::PurchaseOptions;
 
-/// The settings that [`ClientBuilder`](crate::ClientBuilder) also has.
+/// The settings that a client, a middleware and a layer have in common.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallSettings {
     pub(crate) keys: Credentials,
@@ -20,29 +21,87 @@ pub(crate) struct CallSettings {
 }
 
 impl CallSettings {
-    /// Returns the settings of one call. `options` and `timeout` are those of its request.
-    pub(crate) fn call(
-        &self,
-        options: Option<&PurchaseOptions>,
-        timeout: Option<Duration>,
-    ) -> Call {
+    /// Returns the settings of one call. `own` and `timeout` are those of its request.
+    pub(crate) fn call(&self, own: Option<PurchaseOptions>, timeout: Option<Duration>) -> Call {
         Call {
-            options: options.unwrap_or(&self.options).clone(),
+            options: own.unwrap_or_default().with_defaults(&self.options),
             body_fn: None,
             deadline: Deadline::of(timeout, self.timeout, self.answer_timeout),
             retry: self.retry,
         }
     }
+
+    /// Returns the settings of one call with a function that makes its body.
+    pub(super) fn call_with_body(
+        &self,
+        own: PurchaseOptions,
+        timeout: Option<Duration>,
+        body_fn: Option<BodyFn>,
+    ) -> Call {
+        Call {
+            body_fn,
+            ..self.call(Some(own), timeout)
+        }
+    }
+
+    /// Returns the settings with other default options, which win over the present ones.
+    pub(crate) fn with_options(&self, options: PurchaseOptions) -> Self {
+        Self {
+            options: options.with_defaults(&self.options),
+            ..self.clone()
+        }
+    }
 }
 
 /// Writes the setters of [`CallSettings`] for a type with the fields `payer` and `settings`.
+#[cfg(any(feature = "middleware", feature = "tower"))]
 macro_rules! call_setters {
     () => {
-        /// Sets the options of requests without options of their own.
+        /// Sets the options of all requests. The options of a request win, member by member; see
+        /// [`PurchaseOptions::with_defaults`](crate::PurchaseOptions::with_defaults).
         #[must_use]
         pub fn default_options(mut self, options: crate::PurchaseOptions) -> Self {
             self.settings.options = options;
             self
+        }
+
+        /// Returns a handle with these options for all of its requests, for example for one agent. It shares the payer, and
+        /// so the ledger and the remembered terms.
+        ///
+        /// The options win over those of this handle, member by member; see
+        /// [`PurchaseOptions::with_defaults`](crate::PurchaseOptions::with_defaults).
+        #[must_use]
+        pub fn with_options(&self, options: crate::PurchaseOptions) -> Self {
+            Self {
+                payer: self.payer.clone(),
+                settings: self.settings.with_options(options),
+            }
+        }
+
+        /// Returns a handle under another policy; see [`Payer::with_policy`](crate::Payer::with_policy).
+        ///
+        /// # Errors
+        /// When the policy is not valid.
+        pub fn with_policy(&self, policy: crate::Policy) -> Result<Self, crate::Error> {
+            Ok(Self {
+                payer: self.payer.with_policy(policy)?,
+                settings: self.settings.clone(),
+            })
+        }
+
+        /// Returns a handle that pays with another key; see [`Payer::with_signer`](crate::Payer::with_signer).
+        #[must_use]
+        pub fn with_signer(&self, signer: impl crate::Signer) -> Self {
+            Self {
+                payer: self.payer.with_signer(signer),
+                settings: self.settings.clone(),
+            }
+        }
+
+        /// Returns the payer, to read its ledger or to ask its policy.
+        #[must_use]
+        pub const fn payer(&self) -> &crate::Payer {
+            &self.payer
         }
 
         /// Sets API keys; see [`ClientBuilder::credentials`](crate::ClientBuilder::credentials).
@@ -61,6 +120,17 @@ macro_rules! call_setters {
         #[must_use]
         pub const fn allow_http_loopback(mut self, allow: bool) -> Self {
             self.settings.egress.http_loopback = allow;
+            self
+        }
+
+        /// Refuses private addresses; see
+        /// [`ClientBuilder::deny_private_networks`](crate::ClientBuilder::deny_private_networks).
+        ///
+        /// bursar checks the addresses in URLs. The addresses behind names are checked only by an HTTP client that
+        /// [`Client`](crate::Client) or `bursar::middleware::client` builds.
+        #[must_use]
+        pub const fn deny_private_networks(mut self) -> Self {
+            self.settings.egress.deny_private = true;
             self
         }
 
@@ -88,4 +158,5 @@ macro_rules! call_setters {
         }
     };
 }
+#[cfg(any(feature = "middleware", feature = "tower"))]
 pub(crate) use call_setters;

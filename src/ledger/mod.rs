@@ -29,6 +29,7 @@ mod refund;
 pub mod report;
 mod reservation;
 mod restore;
+mod room;
 #[cfg(all(test, bursar_shuttle))]
 mod schedules;
 mod seller_answer;
@@ -62,6 +63,7 @@ pub use reconcile::Reconciled;
 pub use refund::Refund;
 pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};
 pub use restore::Restored;
+pub(crate) use room::{Flight, Place};
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
 pub(crate) use usage::Calls;
@@ -77,6 +79,7 @@ use backend::Backend;
 use memory::Memory;
 use pending::Pending;
 use reservation::Plan;
+use room::Room;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::limit::{LimitCheck, LimitStatus};
@@ -114,6 +117,7 @@ pub struct Ledger {
     backend: Backend,
     clock: Arc<dyn Clock>,
     pending: Arc<Pending>,
+    room: Arc<Room>,
 }
 
 impl fmt::Debug for Ledger {
@@ -128,6 +132,7 @@ impl Ledger {
             backend,
             clock: Arc::new(SystemClock),
             pending: Arc::default(),
+            room: Arc::default(),
         }
     }
 
@@ -420,7 +425,14 @@ impl Ledger {
         transition: &Transition,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        self.backend.record(purchase, transition, now).await
+        self.backend.record(purchase, transition, now).await?;
+        if !matches!(
+            transition,
+            Transition::Signed { .. } | Transition::Presented { .. }
+        ) {
+            self.room.wake();
+        }
+        Ok(())
     }
 
     /// Looks for the oldest undelivered payment for the same request that no other call presents. Of
@@ -434,6 +446,10 @@ impl Ledger {
         &self,
         checks: &LimitCheck,
     ) -> Result<Vec<LimitStatus>, LedgerError> {
-        self.backend.examine(checks).await
+        let checks = LimitCheck {
+            in_flight: self.in_flight(),
+            ..checks.clone()
+        };
+        self.backend.examine(&checks).await
     }
 }

@@ -1,10 +1,11 @@
 //! Reserving the amount of a purchase, and resuming a purchase that was not delivered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
-use super::{NewPurchase, Purchase, PurchaseKey, State};
+use super::{Flight, NewPurchase, Purchase, PurchaseKey, State};
 use crate::clock::Timestamp;
 use crate::limit::{Denial, LimitCheck};
 use crate::origin::Origin;
@@ -17,6 +18,8 @@ pub(crate) struct Reservation {
     /// The time for which the hold lasts without a signature.
     pub(crate) lease: Duration,
     pub(crate) terms: Terms,
+    /// The call that asks, if its payment will be in flight.
+    pub(crate) flight: Option<Arc<Flight>>,
 }
 
 /// Whether a reservation may change the terms of a purchase that was signed before.
@@ -53,6 +56,14 @@ pub(super) enum Plan {
 }
 
 impl Reservation {
+    /// Notes that the ledger holds the purchase. A database calls it in the step that checks the limits, so that the
+    /// next check knows of it.
+    pub(super) fn note_held(&self, purchase: &Purchase) {
+        if let Some(flight) = &self.flight {
+            flight.hold(purchase);
+        }
+    }
+
     /// Returns the key of the purchase.
     pub(crate) fn key(&self) -> PurchaseKey {
         self.purchase.key()

@@ -47,6 +47,15 @@ impl Amount {
         }
     }
 
+    /// Whether both amounts are in dollars, or in the same token.
+    pub(crate) fn is_in_unit_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Usd(_), Self::Usd(_)) => true,
+            (Self::Token(one), Self::Token(other)) => one.asset() == other.asset(),
+            _ => false,
+        }
+    }
+
     /// Returns another amount of the same dollars or token.
     pub(crate) fn with_units(&self, units: U256) -> Self {
         match self {

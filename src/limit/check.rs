@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{Denial, Limit, LimitQuery, Quantity, Rule, Usage};
+use super::{Denial, InFlight, Limit, LimitKind, LimitQuery, Quantity, Rule, Usage};
 use crate::clock::Timestamp;
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -21,6 +21,8 @@ pub struct LimitCheck {
     pub(crate) price: Option<PriceCeiling>,
     /// Whether refunds make room in the limits.
     pub(crate) refunds_make_room: bool,
+    /// The payments that calls of this process have in flight. The ledger sets it.
+    pub(crate) in_flight: InFlight,
 }
 
 /// The rule that the payee must be the first payee of the origin.
@@ -92,7 +94,7 @@ impl LimitCheck {
         }
         for limit in &self.limits {
             if let Some(part) = self.measure(limit, usage)? {
-                let denial = part.denial(self.now, usage)?;
+                let denial = part.denial(self, usage)?;
                 statuses.push(part.status(denial));
             }
         }
@@ -116,7 +118,7 @@ impl LimitCheck {
         }
         for limit in &self.limits {
             if let Some(part) = self.measure(limit, usage)?
-                && let Some(denial) = part.denial(self.now, usage)?
+                && let Some(denial) = part.denial(self, usage)?
             {
                 return Ok(Some(denial));
             }
@@ -170,20 +172,29 @@ struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    fn denial<U: Usage>(&self, now: Timestamp, usage: &U) -> Result<Option<Denial>, U::Error> {
+    fn denial<U: Usage>(&self, check: &LimitCheck, usage: &U) -> Result<Option<Denial>, U::Error> {
         let total = self.used.checked_add(self.asked);
         if total.is_some_and(|total| total <= self.limit.kind.max()) {
             return Ok(None);
         }
-        let room_returns = self.room_returns(now, usage)?;
-        let denial = Denial::by_limit(self.limit, self.used, self.asked, room_returns);
+        let in_flight = match (&self.limit.kind, &self.query) {
+            (LimitKind::Exposure(_), Some(query)) => {
+                Some(check.in_flight.units(query).min(self.used))
+            }
+            _ => None,
+        };
+        let room_returns = self.room_returns(check.now, in_flight, usage)?;
+        let denial = Denial::by_limit(self.limit, self.used, self.asked, room_returns, in_flight);
         Ok(Some(denial))
     }
 
     /// Returns the time at which enough charges will have left the window, if no charges are added.
+    ///
+    /// Payments in flight can leave at any moment, so they are taken for gone: the time is never later than the truth.
     fn room_returns<U: Usage>(
         &self,
         now: Timestamp,
+        in_flight: Option<U256>,
         usage: &U,
     ) -> Result<Option<Timestamp>, U::Error> {
         let kind = &self.limit.kind;
@@ -194,7 +205,12 @@ impl Measured<'_> {
         if !query.window.ends() {
             return Ok(None);
         }
-        let last = usage.leaves_at(query, self.used.saturating_sub(allowed))?;
+        let missing = self.used.saturating_sub(allowed);
+        let missing = missing.saturating_sub(in_flight.unwrap_or_default());
+        if missing.is_zero() {
+            return Ok(Some(now));
+        }
+        let last = usage.leaves_at(query, missing)?;
         Ok(last.and_then(|at| kind.leaves_at(at, now)))
     }
 

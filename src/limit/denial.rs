@@ -39,7 +39,18 @@ pub struct Denial {
     pub used: Option<Quantity>,
     /// The quantity that the payment asked for.
     pub asked: Option<Quantity>,
+    /// The part of `used` that calls of this process have in flight. `None` if the rule is not [`Rule::Exposure`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Quantity>,
+    /// The rest of `used`: payments whose call ended without a final outcome, and payments of other processes. `None` if
+    /// the rule is not [`Rule::Exposure`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<Quantity>,
     /// The time at which there will be room for this payment, if it only has to wait.
+    ///
+    /// It is never later than this process can know. If the calls in flight can give enough room back, it is the time of
+    /// the denial: their room can return at any moment. To wait for it, use
+    /// [`wait_for_room`](crate::PurchaseOptions::wait_for_room).
     pub room_returns: Option<Timestamp>,
     /// The refusal in words.
     pub message: String,
@@ -53,6 +64,8 @@ impl Denial {
             limit: None,
             used: None,
             asked: None,
+            in_flight: None,
+            unresolved: None,
             room_returns: None,
             message: message.into(),
         }
@@ -64,10 +77,15 @@ impl Denial {
         used: U256,
         asked: U256,
         room_returns: Option<Timestamp>,
+        in_flight: Option<U256>,
     ) -> Self {
         let kind = &limit.kind;
         let is_too_large = asked > kind.max();
+        let unresolved = in_flight.map(|in_flight| used.saturating_sub(in_flight));
         let [max, used, asked] = [kind.max(), used, asked].map(|units| kind.quantity(units));
+        let calls = in_flight.is_some_and(|in_flight| !in_flight.is_zero());
+        let [in_flight, unresolved] =
+            [in_flight, unresolved].map(|units| units.map(|units| kind.quantity(units)));
         let returns = room_returns
             .map(|at| format!("; room returns at {at}"))
             .unwrap_or_default();
@@ -85,10 +103,20 @@ impl Denial {
             ),
             _ if is_too_large => format!("{asked} is above the limit of {max} ({limit})"),
             // A payment leaves this limit when its outcome is final, often much earlier than room returns by time.
-            LimitKind::Exposure(_) => format!(
-                "{asked} does not fit: {used} of {max} are in payments without a final outcome ({limit}); \
-                 wait until they settle, or raise `exposure`{returns}"
-            ),
+            LimitKind::Exposure(_) => {
+                let shown = |part: &Option<Quantity>| part.as_ref().map(Quantity::to_string);
+                let parts = shown(&in_flight).zip(shown(&unresolved));
+                let (in_flight, unresolved) = parts.unwrap_or_default();
+                let wait = if calls {
+                    "wait for the calls in flight with `wait_for_room`"
+                } else {
+                    "wait until they settle"
+                };
+                format!(
+                    "{asked} does not fit: {used} of {max} are in payments without a final outcome ({limit}), {in_flight} in \
+                     flight in this process and {unresolved} unresolved; {wait}, or raise `exposure`{returns}"
+                )
+            }
             _ => format!("{asked} does not fit: {used} of {max} used ({limit}){returns}"),
         };
         Self {
@@ -96,9 +124,37 @@ impl Denial {
             limit: Some(max),
             used: Some(used),
             asked: Some(asked),
+            in_flight,
+            unresolved,
             room_returns,
             ..Self::new(kind.rule(), message)
         }
+    }
+
+    /// Whether this limit denied the payment.
+    pub(crate) fn is_by(&self, limit: &Limit) -> bool {
+        self.rule == limit.kind.rule()
+            && self.scope.as_ref() == Some(&limit.scope)
+            && self.limit == Some(limit.kind.quantity(limit.kind.max()))
+    }
+
+    /// Whether the same limit denied both payments.
+    pub(crate) fn is_by_limit_of(&self, other: &Self) -> bool {
+        (self.rule, &self.scope, &self.limit) == (other.rule, &other.scope, &other.limit)
+    }
+
+    /// Whether the payment only lacks room, which can return. The brakes are not about room.
+    pub(crate) fn is_about_room(&self) -> bool {
+        let units = |quantity: &Option<Quantity>| match quantity {
+            Some(Quantity::Amount(amount)) => Some(amount.units()),
+            Some(Quantity::Payments(count)) => Some(U256::from(*count)),
+            None => None,
+        };
+        let is_room = matches!(
+            self.rule,
+            Rule::Exposure | Rule::Rolling | Rule::Calendar | Rule::Lifetime | Rule::Payments
+        );
+        is_room && units(&self.asked) <= units(&self.limit)
     }
 
     /// Returns the denial while the ledger is frozen.

@@ -161,7 +161,7 @@ impl ToolCall {
     /// error. A tool that answers with `isError` is not an error here.
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let deadline = self.deadline();
-        let beneath = Beneath::new(self.options.clone(), false);
+        let beneath = Beneath::new(self.merged_options(), false);
         let paying = Box::pin(self.pay(deadline, &beneath));
         let sent = text::guarding(self.tools.server.endpoint(), paying).await;
         sent.map_err(|error| beneath.fail(error))
@@ -212,7 +212,7 @@ impl ToolCall {
 
     async fn ask_price(&self) -> Result<PriceOutcome<ToolAnswer>, Error> {
         let deadline = self.deadline();
-        let beneath = Beneath::new(self.options.clone(), true);
+        let beneath = Beneath::new(self.merged_options(), true);
         let request = self.purchase_request(&deadline)?;
         self.tools.payer.permit(&request)?;
         let reply = self.ask(&deadline, &beneath).await;
@@ -228,6 +228,11 @@ impl ToolCall {
         }
     }
 
+    /// The options of the call and, where it has none, those of its tools.
+    fn merged_options(&self) -> PurchaseOptions {
+        self.options.clone().with_defaults(&self.tools.options)
+    }
+
     fn deadline(&self) -> Deadline {
         // The default of an answer is for calls without any time limit.
         let default = || self.tools.timeout.is_none().then_some(ANSWER_TIMEOUT);
@@ -239,7 +244,8 @@ impl ToolCall {
         if !self.arguments_are_an_object {
             return Err(Error::builder("the arguments of a tool are a JSON object"));
         }
-        self.options.id()?;
+        let options = self.merged_options();
+        options.id()?;
         let arguments = self
             .params
             .arguments
@@ -247,7 +253,7 @@ impl ToolCall {
             .map_or_else(|| Value::Object(Map::new()), Value::Object);
         let server = &self.tools.server;
         let request = server.purchase_request(&self.params.name, &arguments)?;
-        Ok(request.options(self.options.clone()).until(deadline.end()))
+        Ok(request.options(options).until(deadline.end()))
     }
 
     async fn present(

@@ -97,6 +97,7 @@ pub use server::Server;
 pub use transport::{HttpClient, TransportError, connect};
 
 use crate::payment::{Payer, RetryPolicy};
+use crate::request::PurchaseOptions;
 
 /// How long a tool may take unless [`PaidTools::answer_timeout`] sets another limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -113,6 +114,7 @@ pub struct PaidTools {
     answer_timeout: Option<Duration>,
     timeout: Option<Duration>,
     retry: RetryPolicy,
+    options: PurchaseOptions,
     prose: bool,
 }
 
@@ -130,6 +132,7 @@ impl PaidTools {
             answer_timeout: None,
             timeout: None,
             retry: RetryPolicy::default(),
+            options: PurchaseOptions::default(),
             prose: false,
         }
     }
@@ -157,6 +160,24 @@ impl PaidTools {
     pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
+    }
+
+    /// Sets the options of all calls. The options of a call win, member by member; see
+    /// [`PurchaseOptions::with_defaults`].
+    #[must_use]
+    pub fn default_options(mut self, options: PurchaseOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Returns a handle with these options for all of its calls, for example for one agent. They win over those of this
+    /// handle, member by member.
+    #[must_use]
+    pub fn with_options(&self, options: PurchaseOptions) -> Self {
+        Self {
+            options: options.with_defaults(&self.options),
+            ..self.clone()
+        }
     }
 
     /// Also reads terms inside other text, for servers that wrap them in words.

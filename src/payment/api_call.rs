@@ -55,7 +55,7 @@ impl Payer {
     /// # Errors
     /// [`ErrorKind::Denied`] with [`Rule::Permission`](crate::policy::Rule::Permission).
     pub fn permit(&self, request: &PurchaseRequest) -> Result<(), Error> {
-        let agent = self.inner.agent.as_deref();
+        let agent = self.agent_of(request);
         match self.inner.policy.forbids(request, agent) {
             Some(denial) => Err(self
                 .report_denial(request, Error::denied(Box::new(denial)))
@@ -111,7 +111,7 @@ impl Payer {
             .await
             .map_err(|error| self.report_denial(request, error))?;
         let amount = call.amount();
-        let called = Event::new(EventKind::ApiCall, request.origin(), request.tag_name());
+        let called = self.event(EventKind::ApiCall, request);
         self.emit(&Event {
             amount: Some(&amount),
             ..called
@@ -186,7 +186,7 @@ impl Payer {
             payee: Address::ZERO,
             value,
             tag: request.tag_name().map(ToOwned::to_owned),
-            agent: self.inner.agent.clone(),
+            agent: facts.agent.map(ToOwned::to_owned),
             credential: Some(credential.name().to_owned()),
             terms: None,
         };
@@ -195,6 +195,7 @@ impl Payer {
             checks,
             lease: std::time::Duration::ZERO,
             terms: Terms::First,
+            flight: None,
         };
         match self.inner.ledger.reserve(&reservation).await? {
             Reserved::Held(entry) => Ok((
@@ -219,7 +220,7 @@ impl Payer {
     /// Takes back a call that the seller turned away. The call still counts if the ledger cannot be written.
     pub(crate) async fn take_back_call(&self, request: &PurchaseRequest, call: &RecordedCall) {
         let amount = call.amount();
-        let turned_away = Event::new(EventKind::TurnedAway, request.origin(), request.tag_name());
+        let turned_away = self.event(EventKind::TurnedAway, request);
         self.emit(&Event {
             amount: Some(&amount),
             ..turned_away

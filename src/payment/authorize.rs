@@ -1,6 +1,7 @@
 //! From terms to a signed payment: policy, approval, ledger and signer, in this order.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
@@ -11,24 +12,26 @@ use tracing::{Instrument, Span};
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
-use super::resume::{Earlier, note_approved, of_other_payer};
+use super::resume::{note_approved, of_other_payer};
 use super::transport::AfterSigning;
+use super::waiting::Patience;
 use super::{Payer, Payment};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, PaymentStatus};
 use crate::ledger::{
-    self, NewPurchase, Purchase, PurchaseId, Reservation, Reserved, State, Terms, Transition,
+    self, Flight, NewPurchase, Place, Purchase, PurchaseId, Reservation, Reserved, State, Terms,
+    Transition,
 };
 use crate::limit::LimitCheck;
 use crate::origin::Origin;
-use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict, never_paid};
+use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
 use crate::request::PurchaseRequest;
 use crate::signer::{Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::text;
+use crate::x402::Quote;
 use crate::x402::SignedPayment;
 use crate::x402::{self, ExactPayload, PaymentRequired, Version, WireError};
-use crate::x402::{Quote, Unpayable};
 
 /// How long a reservation outlives the signer's own time limit before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -36,18 +39,20 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 const V1_BACKDATE: u64 = 600;
 
 /// The outcome of one offer, other than an error.
-enum Attempt {
+pub(super) enum Attempt {
     Signed(Box<Payment>),
     Denied(Box<Denial>),
 }
 
 /// The terms of one purchase, and the request that they answer.
 #[derive(Clone, Copy)]
-struct Order<'a> {
-    required: &'a PaymentRequired,
-    request: &'a PurchaseRequest,
-    purchase: &'a PurchaseId,
-    terms: Terms,
+pub(super) struct Order<'a> {
+    pub(super) required: &'a PaymentRequired,
+    pub(super) request: &'a PurchaseRequest,
+    pub(super) purchase: &'a PurchaseId,
+    pub(super) terms: Terms,
+    /// The place among the calls that wait for room, if this call waits.
+    pub(super) place: Option<&'a Place>,
 }
 
 impl Payer {
@@ -73,12 +78,8 @@ impl Payer {
                     .at(request.url()),
             );
         }
-        self.emit(&Event::new(
-            EventKind::Challenged,
-            request.origin(),
-            request.tag_name(),
-        ));
-        let obtained = Box::pin(self.resume_or_buy(required, request));
+        self.emit(&self.event(EventKind::Challenged, request));
+        let obtained = Box::pin(self.resume_or_buy(required, request, Patience::Waits));
         let obtained = text::guarding(request.url(), obtained);
         self.in_span(request, obtained)
             .await
@@ -98,7 +99,8 @@ impl Payer {
                 .is_some_and(|denial| denial.rule != Rule::Approval),
             _ => false,
         };
-        let obtained = Box::pin(self.resume_or_buy(required, request));
+        // The seller is asked next, and the call waits then.
+        let obtained = Box::pin(self.resume_or_buy(required, request, Patience::Queues));
         match self.in_span(request, obtained).await {
             Ok(payment) => Ok(Some(payment)),
             Err(error)
@@ -118,7 +120,7 @@ impl Payer {
         required: &PaymentRequired,
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
-        let bought = Box::pin(self.buy(required, request, Terms::Changed));
+        let bought = Box::pin(self.buy(required, request, Terms::Changed, None));
         self.in_span(request, bought)
             .await
             .map_err(|error| self.report_denial(request, error).at(request.url()))
@@ -146,83 +148,15 @@ impl Payer {
             method = request.method().as_str(),
             origin = %request.origin(),
             tag = request.tag_name(),
-            agent = self.inner.agent.as_deref(),
+            agent = self.agent_of(request),
             purchase = Empty,
             amount = Empty,
             payee = Empty,
         )
     }
 
-    async fn resume_or_buy(
-        &self,
-        required: &PaymentRequired,
-        request: &PurchaseRequest,
-    ) -> Result<Payment, Error> {
-        self.signer()?;
-        if let Some(key) = self.never_pays(request.origin()) {
-            let denial = never_paid(request.origin().host(), key);
-            return Err(Error::denied(Box::new(denial)));
-        }
-        self.inner.ledger.record_pending().await?;
-        if let Some(payment) = self.resume_by_id(request).await? {
-            return Ok(payment);
-        }
-        match self.resume_identical(request).await? {
-            Earlier::Payment(payment) => Ok(*payment),
-            Earlier::Unsigned(request) => self.buy(required, &request, Terms::First).await,
-            Earlier::Nothing => self.buy(required, request, Terms::First).await,
-        }
-    }
-
-    async fn buy(
-        &self,
-        required: &PaymentRequired,
-        request: &PurchaseRequest,
-        terms: Terms,
-    ) -> Result<Payment, Error> {
-        if let Some(denial) = self.frozen_here() {
-            return Err(Error::denied(Box::new(denial)));
-        }
-        self.read_refusals().await?;
-        let (quotes, reasons) = self.quotes(required);
-        let purchase = match request.id()? {
-            Some(id) => id.clone(),
-            None => PurchaseId::random().map_err(no_randomness)?,
-        };
-        let order = Order {
-            required,
-            request,
-            purchase: &purchase,
-            terms,
-        };
-        let mut denial = None;
-        for quote in &quotes {
-            match self.attempt(order, quote).await? {
-                Attempt::Signed(payment) => return Ok(*payment),
-                Attempt::Denied(refusal) if refusal.rule == Rule::Approval => {
-                    return Err(Error::denied(refusal));
-                }
-                Attempt::Denied(refusal) => denial = denial.or(Some(refusal)),
-            }
-        }
-        Err(denial.map_or_else(|| Error::not_payable(reasons), Error::denied))
-    }
-
-    /// Returns the offers that bursar can sign for, the preferred one first, and why it cannot sign for the others.
-    fn quotes(&self, required: &PaymentRequired) -> (Vec<Quote>, Vec<Unpayable>) {
-        let (mut quotes, mut reasons) = (Vec::new(), Vec::new());
-        for quote in Quote::read_all(required, &self.inner.assets) {
-            match quote {
-                Ok(quote) => quotes.push(quote),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        quotes.sort_by_key(Quote::preference);
-        (quotes, reasons)
-    }
-
     /// Takes one offer through policy, approval, ledger and signer.
-    async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
+    pub(super) async fn attempt(&self, order: Order<'_>, quote: &Quote) -> Result<Attempt, Error> {
         let path = self.inner.policy.stored_path(order.request);
         let facts = self.facts(order.required, order.request, quote, &path);
         let denial = self.inner.policy.deny(&facts);
@@ -230,6 +164,9 @@ impl Payer {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
         let checks = self.inner.policy.limit_check(&facts);
+        if let Some(denial) = order.place.and_then(|place| place.ahead(&checks.limits)) {
+            return Ok(Attempt::Denied(Box::new(denial)));
+        }
         let purchase = self.new_purchase(order, &facts)?;
         if let Some(why) = self.inner.policy.ask(&facts)
             && let Some(denial) = self.approval(order, &facts, &checks, why).await?
@@ -243,18 +180,23 @@ impl Payer {
             ));
         }
         let lease = self.signer()?.time_limit().saturating_add(LEASE_MARGIN);
+        let flight = self.inner.ledger.flight();
         let reservation = Reservation {
             purchase,
             checks: LimitCheck {
                 now: self.now(),
+                in_flight: self.inner.ledger.in_flight(),
                 ..checks
             },
             lease,
             terms: order.terms,
+            flight: Some(Arc::clone(&flight)),
         };
-        match self.inner.ledger.reserve(&reservation).await? {
+        let reserved = self.inner.ledger.reserve(&reservation).await;
+        drop(reservation);
+        match reserved? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase)
+                .sign(order, quote, *purchase, flight)
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
@@ -376,10 +318,16 @@ impl Payer {
         order: Order<'_>,
         quote: &Quote,
         purchase: Purchase,
+        flight: Arc<Flight>,
     ) -> Result<Payment, Error> {
-        let events = PurchaseEvents::new(&purchase, quote.amount(), self.now());
+        let events = PurchaseEvents::new(
+            &purchase,
+            quote.amount(),
+            self.agent_of(order.request),
+            self.now(),
+        );
         self.emit(&events.event(EventKind::Reserved));
-        let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events);
+        let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events, flight);
         let authorization = self.authorization(quote, &purchase.origin, purchase.nonce);
         guard.stage = Stage::Asked {
             valid_before: authorization.valid_before(),
@@ -441,12 +389,19 @@ impl Payer {
         ledger.record(guard.key(), &transition, now).await?;
         guard.disarm();
         purchase.apply(&transition, now)?;
-        let events = PurchaseEvents::new(&purchase, authorization.amount(), now);
+        let events = PurchaseEvents::new(
+            &purchase,
+            authorization.amount(),
+            self.agent_of(order.request),
+            now,
+        );
         self.emit(&Event {
             elapsed: Some(asked.until(now)),
             ..events.event(EventKind::Signed)
         });
-        let guard = DropGuard::new(self, purchase.key(), Stage::Signed, events);
+        let flight = Arc::clone(&guard.flight);
+        flight.sign();
+        let guard = DropGuard::new(self, purchase.key(), Stage::Signed, events, flight);
         Ok((guard, payload))
     }
 
@@ -535,7 +490,7 @@ impl Payer {
             payee: facts.quote.pay_to(),
             value: facts.quote.value(),
             tag: facts.request.tag_name().map(ToOwned::to_owned),
-            agent: self.inner.agent.clone(),
+            agent: facts.agent.map(ToOwned::to_owned),
             credential: None,
             terms: kept_terms(order.required, facts.quote),
         })

@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::primitives::Address;
 
-use super::refusals::Refusals;
-use super::terms_cache::TermsCache;
 use super::{FreezeSwitch, Inner, Payer};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -214,8 +212,8 @@ impl PayerBuilder {
                 agent: self.agent,
                 switch: self.switch,
                 observer: self.observer,
-                terms: TermsCache::default(),
-                refusals: Refusals::default(),
+                terms: Arc::default(),
+                refusals: Arc::default(),
             }),
         }
     }

@@ -3,11 +3,12 @@
 //! A caller can drop the future of a call at any await. A drop cannot wait for the ledger, so it notes the transition.
 //! The next call records it first, and an identical request then sees an unresolved purchase instead of one in flight.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Payer;
 use crate::clock::Timestamp;
-use crate::ledger::{Purchase, PurchaseKey, State, Transition};
+use crate::ledger::{Flight, Purchase, PurchaseKey, State, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub(super) struct DropGuard {
     key: PurchaseKey,
     pub(super) stage: Stage,
     events: PurchaseEvents,
+    /// The call, whose payment is in flight until it lands or the last guard of it is dropped.
+    pub(super) flight: Arc<Flight>,
     armed: AtomicBool,
 }
 
@@ -70,12 +73,14 @@ impl DropGuard {
         key: PurchaseKey,
         stage: Stage,
         events: PurchaseEvents,
+        flight: Arc<Flight>,
     ) -> Self {
         Self {
             payer: payer.clone(),
             key,
             stage,
             events,
+            flight,
             armed: AtomicBool::new(true),
         }
     }

@@ -18,6 +18,7 @@ mod resume;
 mod retry;
 mod terms_cache;
 mod transport;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use crate::policy::{
     AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
 };
 use crate::request::PurchaseRequest;
-use crate::signer::AnySigner;
+use crate::signer::{AnySigner, Signer};
 use crate::telemetry::{AnyObserver, Event, EventKind};
 use crate::x402::PaymentRequired;
 use crate::x402::Quote;
@@ -83,6 +84,7 @@ pub struct Payer {
     keys: Arc<[Credentials]>,
 }
 
+#[derive(Clone)]
 struct Inner {
     /// `None` for a payer that only answers questions.
     signer: Option<AnySigner>,
@@ -95,8 +97,10 @@ struct Inner {
     agent: Option<String>,
     switch: FreezeSwitch,
     observer: AnyObserver,
-    terms: TermsCache,
-    refusals: Refusals,
+    /// Shared with the payers that this one was made from, under other policies and keys.
+    terms: Arc<TermsCache>,
+    /// Of this key.
+    refusals: Arc<Refusals>,
 }
 
 impl fmt::Debug for Payer {
@@ -144,6 +148,79 @@ impl Payer {
         &self.inner.ledger
     }
 
+    /// Returns a payer under another policy. It shares the signer, the ledger and everything else with this payer.
+    ///
+    /// Calls of the new payer follow the new policy: limits count the purchases that the ledger holds already, remembered
+    /// terms must pass the new policy and are no older than it allows, and a payment that was signed earlier is presented
+    /// again only if the new policy allows it. Calls of this payer, and those that have begun, follow the old one.
+    ///
+    /// ```
+    /// use bursar::{Ledger, LocalSigner, Payer, Policy, usd};
+    ///
+    /// let policy = || Policy::new().allow_network("base-sepolia");
+    /// let payer = Payer::builder()
+    ///     .signer(LocalSigner::random()?)
+    ///     .policy(policy())
+    ///     .ledger(Ledger::memory())
+    ///     .build()?;
+    /// let payer = payer.with_policy(policy().per_day(usd!("20")))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the policy is not valid.
+    pub fn with_policy(&self, policy: Policy) -> Result<Self, Error> {
+        policy.check()?;
+        let assets = policy.asset_registry();
+        let inner = Inner {
+            policy,
+            assets,
+            ..Inner::clone(&self.inner)
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            keys: Arc::clone(&self.keys),
+        })
+    }
+
+    /// Returns a payer that signs with another key. It shares the policy, the ledger and everything else with this payer.
+    ///
+    /// The limits go on, because they belong to the ledger. A payment of the old key that may still settle excludes a payment of
+    /// the new key for the same request. A pause after refusals belongs to a key, so a wallet that was empty does not stop
+    /// the next one.
+    ///
+    /// ```
+    /// use bursar::{LocalSigner, Payer};
+    ///
+    /// fn rotate(payer: &mut Payer, key: LocalSigner) {
+    ///     *payer = payer.with_signer(key);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_signer(&self, signer: impl Signer) -> Self {
+        let signer = AnySigner::new(signer);
+        let address = signer.address();
+        let refusals = match address == self.address() {
+            true => Arc::clone(&self.inner.refusals),
+            false => Arc::default(),
+        };
+        let inner = Inner {
+            signer: Some(signer),
+            address,
+            refusals,
+            ..Inner::clone(&self.inner)
+        };
+        Self {
+            inner: Arc::new(inner),
+            keys: Arc::clone(&self.keys),
+        }
+    }
+
+    /// Returns the agent that buys: that of the request, or that of the payer.
+    fn agent_of<'a>(&'a self, request: &'a PurchaseRequest) -> Option<&'a str> {
+        request.agent_name().or(self.inner.agent.as_deref())
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.ledger.now()
     }
@@ -164,17 +241,20 @@ impl Payer {
     }
 
     fn emit(&self, event: &Event<'_>) {
-        self.inner.observer.emit(&Event {
-            agent: self.inner.agent.as_deref(),
-            ..*event
-        });
+        self.inner.observer.emit(event);
+    }
+
+    /// Returns an event of a request, before there is a purchase.
+    fn event<'a>(&'a self, kind: EventKind, request: &'a PurchaseRequest) -> Event<'a> {
+        let agent = self.agent_of(request);
+        Event::new(kind, request.origin(), (request.tag_name(), agent))
     }
 
     /// Returns the error, after an event for the denial in it.
     fn report_denial(&self, request: &PurchaseRequest, error: Error) -> Error {
         if let Some(denial) = error.denial() {
             let kind = EventKind::Denied { rule: denial.rule };
-            self.emit(&Event::new(kind, request.origin(), request.tag_name()));
+            self.emit(&self.event(kind, request));
         }
         error
     }
@@ -312,7 +392,7 @@ impl Payer {
         Facts {
             request,
             path,
-            agent: self.inner.agent.as_deref(),
+            agent: self.agent_of(request),
             never_pay: self.never_pays(request.origin()),
             payer: self.address(),
             quote,

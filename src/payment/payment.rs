@@ -293,6 +293,7 @@ impl Payment {
         ledger.record_or_keep(self.guard.key(), transition).await;
         // Until here, a dropped call would have lost the answer.
         self.guard.disarm();
+        self.guard.flight.land();
         if let Some(kind) = kind {
             payer.emit(&self.guard.events().timed(kind, payer.now()));
         }

@@ -241,9 +241,12 @@ impl Payer {
                 .and(&rest));
         }
         let amount = TokenAmount::from_units(asset, latest.value);
-        let events = PurchaseEvents::new(&purchase, amount.clone(), now);
+        let events = PurchaseEvents::new(&purchase, amount.clone(), self.agent_of(request), now);
         let delivered = !purchase.is_undelivered();
         let key = purchase.key();
+        let flight = self.inner.ledger.flight();
+        flight.hold(&purchase);
+        flight.sign();
         let signed = SignedPayment {
             amount,
             payer: purchase.payer,
@@ -260,7 +263,7 @@ impl Payer {
             settled.map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction)));
         self.emit(&events.event(EventKind::Resumed));
         Ok(Payment {
-            guard: DropGuard::new(self, key, Stage::Signed, events),
+            guard: DropGuard::new(self, key, Stage::Signed, events, flight),
             signed,
             version: latest.version,
             payload,

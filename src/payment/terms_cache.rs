@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::Method;
 use url::Url;
@@ -41,10 +42,12 @@ impl Key {
 struct Cached {
     /// `None` blocks the path: the seller named other terms than the cached ones.
     terms: Option<Arc<PaymentRequired>>,
+    /// When the seller named the terms, or the path was blocked.
+    named: Timestamp,
     until: Timestamp,
 }
 
-/// The terms in the memory of this process, per payer.
+/// The terms in the memory of this process, of a payer and of those that were made from it.
 #[derive(Debug, Default)]
 pub(super) struct TermsCache {
     paths: Mutex<HashMap<Key, Cached>>,
@@ -56,11 +59,17 @@ impl TermsCache {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, request: &PurchaseRequest, now: Timestamp) -> Option<Arc<PaymentRequired>> {
+    /// Returns terms that are not older than `lifetime`, which is that of the policy of today.
+    fn get(
+        &self,
+        request: &PurchaseRequest,
+        lifetime: Duration,
+        now: Timestamp,
+    ) -> Option<Arc<PaymentRequired>> {
         let paths = self.lock();
         let cached = paths
             .get(&Key::of(request))
-            .filter(|cached| cached.until > now)?;
+            .filter(|cached| cached.until > now && cached.named.after(lifetime) > now)?;
         cached.terms.clone()
     }
 
@@ -70,8 +79,8 @@ impl TermsCache {
         &self,
         request: &PurchaseRequest,
         terms: Option<Arc<PaymentRequired>>,
+        (named, until): (Timestamp, Timestamp),
         now: Timestamp,
-        until: Timestamp,
     ) {
         let mut paths = self.lock();
         let key = Key::of(request);
@@ -88,7 +97,12 @@ impl TermsCache {
                 paths.remove(&first);
             }
         }
-        paths.insert(key, Cached { terms, until });
+        let cached = Cached {
+            terms,
+            named,
+            until,
+        };
+        paths.insert(key, cached);
     }
 
     fn remove(&self, request: &PurchaseRequest) {
@@ -106,7 +120,8 @@ impl Payer {
 
     /// Returns the terms to pay with the first request, if the cache holds fresh ones.
     pub(crate) fn cached_terms(&self, request: &PurchaseRequest) -> Option<Arc<PaymentRequired>> {
-        self.inner.terms.get(request, self.now())
+        let lifetime = self.inner.policy.terms_lifetime(request.origin())?;
+        self.inner.terms.get(request, lifetime, self.now())
     }
 
     /// Caches terms that the seller has just settled. Their lifetime began when the seller named them.
@@ -122,10 +137,10 @@ impl Payer {
         if terms.size() > LARGEST {
             return;
         }
-        let until = named.after(lifetime);
+        let valid = (named, named.after(lifetime));
         self.inner
             .terms
-            .insert(request, Some(terms), self.now(), until);
+            .insert(request, Some(terms), valid, self.now());
     }
 
     /// Removes terms that the seller did not settle. The next request asks for the price.
@@ -141,6 +156,6 @@ impl Payer {
         let now = self.now();
         self.inner
             .terms
-            .insert(request, None, now, now.after(lifetime));
+            .insert(request, None, (now, now.after(lifetime)), now);
     }
 }

@@ -11,8 +11,8 @@ use url::Url;
 use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
 use crate::clock::Timestamp;
 use crate::limit::{
-    Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
-    Rule, Scope, Selector,
+    Amount, Denial, InFlight, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling,
+    Quantity, Rule, Scope, Selector,
 };
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -162,6 +162,7 @@ impl Policy {
             payee,
             price,
             refunds_make_room: self.refunds_make_room,
+            in_flight: InFlight::default(),
         }
     }
 
@@ -199,6 +200,7 @@ impl Policy {
             payee: None,
             price: None,
             refunds_make_room: self.refunds_make_room,
+            in_flight: InFlight::default(),
         }
     }
 
@@ -433,11 +435,11 @@ fn not_zero(facts: &Facts<'_>) -> Refusal {
 }
 
 fn within_max_price(facts: &Facts<'_>) -> Refusal {
-    let max = facts.request.price_ceiling()?;
-    let units = max.measure(facts.quote.asset(), facts.quote.value());
-    if units.is_some_and(|units| units <= max.units()) {
-        return None;
-    }
+    let measure = |max: &Amount| max.measure(facts.quote.asset(), facts.quote.value());
+    let fits = |max: &&Amount| measure(max).is_some_and(|units| units <= max.units());
+    let mut ceilings = facts.request.price_ceilings().iter();
+    let max = ceilings.find(|max| !fits(max))?;
+    let units = measure(max);
     let price = facts.quote.amount();
     let message = format!("{price} is above this request's max_price of {max}");
     let asked = units.map_or_else(|| price.into(), |units| max.with_units(units));

@@ -199,14 +199,19 @@ impl<'a> Event<'a> {
         self.kind.name()
     }
 
-    pub(crate) const fn new(kind: EventKind, origin: &'a Origin, tag: Option<&'a str>) -> Self {
+    /// Returns an event of a request with its tag and its agent.
+    pub(crate) const fn new(
+        kind: EventKind,
+        origin: &'a Origin,
+        (tag, agent): (Option<&'a str>, Option<&'a str>),
+    ) -> Self {
         Self {
             kind,
             origin,
             purchase: None,
             amount: None,
             tag,
-            agent: None,
+            agent,
             elapsed: None,
         }
     }
@@ -274,13 +279,21 @@ pub(crate) struct PurchaseEvents {
     origin: Origin,
     purchase: PurchaseId,
     tag: Option<String>,
+    agent: Option<String>,
     amount: TokenAmount,
     since: Timestamp,
 }
 
 impl PurchaseEvents {
-    pub(crate) fn new(purchase: &Purchase, amount: TokenAmount, since: Timestamp) -> Self {
+    /// Returns the facts of a purchase. `agent` buys it now, and may have begun it or not.
+    pub(crate) fn new(
+        purchase: &Purchase,
+        amount: TokenAmount,
+        agent: Option<&str>,
+        since: Timestamp,
+    ) -> Self {
         Self {
+            agent: agent.map(ToOwned::to_owned),
             origin: purchase.origin.clone(),
             purchase: purchase.id.clone(),
             tag: purchase.tag.clone(),
@@ -294,7 +307,8 @@ impl PurchaseEvents {
     }
 
     pub(crate) fn event(&self, kind: EventKind) -> Event<'_> {
-        let event = Event::new(kind, &self.origin, self.tag.as_deref());
+        let by = (self.tag.as_deref(), self.agent.as_deref());
+        let event = Event::new(kind, &self.origin, by);
         Event {
             purchase: Some(&self.purchase),
             amount: Some(&self.amount),

@@ -1,11 +1,14 @@
 //! The client and a seller on loopback: what reached the wire, the simulated chain and the ledger.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod from_reqwest;
+mod handles;
 mod outcomes;
 mod protection;
 mod requests;
 mod signing;
 mod terms;
+mod waiting;
 mod wire;
 
 use bursar::{Client, ClientBuilder};

@@ -164,18 +164,15 @@ async fn exposure() {
         .unwrap();
     wallet.hold(&offer("0.04").max_timeout_seconds(120)).await;
 
+    // The call of the first payment has not ended, and can give its room back at any moment.
+    let amounts = ["0.10 USD", "0.10 USD", "0.01 USD"];
+    let denial = wallet.deny(&offer("0.01")).await;
+    refused(&denial, Rule::Exposure, "global", amounts, Some(start));
+    open.lost("still nothing").await;
     let denial = wallet.deny(&offer("0.01")).await;
     // A minute of validity, and the bound of clocks.
     let expires = start.after(MINUTE + CLOCK_BOUND);
-    refused(
-        &denial,
-        Rule::Exposure,
-        "global",
-        ["0.10 USD", "0.10 USD", "0.01 USD"],
-        Some(expires),
-    );
-    open.lost("still nothing").await;
-    wallet.deny(&offer("0.01")).await;
+    refused(&denial, Rule::Exposure, "global", amounts, Some(expires));
     wallet.set_clock(expires.before(Duration::from_millis(1)));
     wallet.deny(&offer("0.01")).await;
     wallet.set_clock(expires);

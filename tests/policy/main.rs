@@ -17,6 +17,7 @@ mod rules;
 mod scopes;
 mod several_limits;
 mod spellings;
+mod waiting;
 
 use bursar::policy::{Quantity, Rule};
 use bursar::{Denial, Policy, Timestamp};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::Calls;
-use crate::limit::{Calendar, Period};
+use crate::limit::{Calendar, InFlight, Period};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -232,6 +232,7 @@ async fn survey(ledger: &Ledger, now: u64) -> String {
         payee: None,
         price: None,
         refunds_make_room: false,
+        in_flight: InFlight::default(),
     };
     let called = Filter {
         credential: Some("key".to_owned()),

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::limit::{Amount, Limit, LimitKind, Quantity, Scope};
-use crate::limit::{Denial, Rule};
+use crate::limit::{Denial, InFlight, Rule};
 use crate::limit::{LimitCheck, LimitStatus, PayeePin, PriceCeiling};
 use crate::money::{Asset, AssetRegistry, TokenAmount};
 use crate::money::{Network, Usd};
@@ -94,6 +94,7 @@ fn checks(purchase: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCh
         payee: None,
         price: None,
         refunds_make_room: false,
+        in_flight: InFlight::default(),
     }
 }
 
@@ -103,6 +104,7 @@ pub(super) fn wish(purchase: NewPurchase, now: Timestamp, meters: Vec<Limit>) ->
         purchase,
         lease: LEASE,
         terms: Terms::First,
+        flight: None,
     }
 }
 
@@ -211,6 +213,7 @@ async fn used(ledger: &Ledger, now: u64, meter: Limit) -> u64 {
         payee: None,
         price: None,
         refunds_make_room: false,
+        in_flight: InFlight::default(),
     };
     match ledger.examine(&checks).await.unwrap().remove(0).used {
         Some(Quantity::Amount(Amount::Usd(usd))) => usd.micros(),

@@ -81,6 +81,7 @@ impl Memory {
         }
         purchase.seq = stored.map_or_else(|| store.next_seq(), |stored| stored.seq);
         store.put((*purchase).clone());
+        reservation.note_held(&purchase);
         Ok(Reserved::Held(purchase))
     }
 

@@ -139,7 +139,10 @@ impl Postgres {
 
     pub(super) async fn reserve(&self, reservation: &Reservation) -> Result<Reserved, LedgerError> {
         match self.database.change(&Change::Reserve(reservation)).await? {
-            Changed::Written(purchase) => Ok(Reserved::Held(purchase)),
+            Changed::Written(purchase) => {
+                reservation.note_held(&purchase);
+                Ok(Reserved::Held(purchase))
+            }
             Changed::Nothing(Answer::Reserved(answer)) => Ok(answer),
             Changed::Nothing(Answer::Resumed(_)) => Ok(Reserved::InFlight),
         }

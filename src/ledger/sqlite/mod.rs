@@ -360,6 +360,7 @@ fn reserve(file: File<'_>, reservation: &Reservation) -> Result<Reserved, Ledger
         None => file.next_seq()?,
     };
     file.write(&purchase, stored.as_ref())?;
+    reservation.note_held(&purchase);
     Ok(Reserved::Held(purchase))
 }
 
