@@ -56,6 +56,7 @@ pub use freeze::Freeze;
 pub use key::PurchaseKey;
 pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
+pub(crate) use reconcile::PROVABLE_AFTER;
 pub use reconcile::Reconciled;
 pub use refund::Refund;
 pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};

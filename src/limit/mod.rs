@@ -9,6 +9,7 @@ mod check;
 mod denial;
 mod kind;
 mod scope;
+mod shortfall;
 mod sum;
 mod totals;
 mod usage;
@@ -23,6 +24,7 @@ pub use denial::{Denial, Rule};
 pub(crate) use kind::{Limit, LimitKind};
 pub use scope::Scope;
 pub(crate) use scope::{PaymentView, ScopeKind, Selector};
+pub use shortfall::Shortfall;
 pub(crate) use sum::Sum;
 #[cfg(feature = "sqlite")]
 pub(crate) use totals::same_usage;

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
+use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
@@ -159,6 +160,7 @@ impl Payer {
         request: &PurchaseRequest,
     ) -> Result<Payment, Error> {
         self.signer()?;
+        self.tend();
         if let Some(key) = self.never_pays(request.origin()) {
             let denial = never_paid(request.origin().host(), key);
             return Err(Error::denied(Box::new(denial)));
@@ -229,6 +231,10 @@ impl Payer {
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
+        let hold = match self.cover(&facts, order.purchase).await {
+            Ok(hold) => hold,
+            Err(denial) => return Ok(Attempt::Denied(denial)),
+        };
         let checks = self.inner.policy.limit_check(&facts);
         let purchase = self.new_purchase(order, &facts)?;
         if let Some(why) = self.inner.policy.ask(&facts)
@@ -254,7 +260,7 @@ impl Payer {
         };
         match self.inner.ledger.reserve(&reservation).await? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase)
+                .sign(order, quote, *purchase, hold)
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
@@ -376,6 +382,7 @@ impl Payer {
         order: Order<'_>,
         quote: &Quote,
         purchase: Purchase,
+        hold: Option<Hold>,
     ) -> Result<Payment, Error> {
         let events = PurchaseEvents::new(&purchase, quote.amount(), self.now());
         self.emit(&events.event(EventKind::Reserved));
@@ -391,9 +398,17 @@ impl Payer {
             guard,
         };
         let signature = match self.signer()?.sign(&signing.authorization).await {
+            Ok(signature) => {
+                self.accepted(&signing.authorization, signature, signing.guard.events())
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let signature = match signature {
             Ok(signature) => signature,
             Err(error) => return Err(self.unsigned(error, signing).await),
         };
+        hold.iter().for_each(Hold::sign);
         let signed = signing.payment();
         match self
             .record_signature(order, quote, signing, &signature)
@@ -409,6 +424,7 @@ impl Payer {
                 delivered: false,
                 settled_early: false,
                 query: text::current(),
+                hold,
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),
@@ -501,6 +517,9 @@ impl Payer {
         match recorded {
             Ok(()) => {
                 guard.disarm();
+                if timed_out {
+                    self.note_unresolved(signing.authorization.valid_before());
+                }
                 let unresolved = timed_out || purchase.state != State::Reserved;
                 self.emit(&guard.events().event(if unresolved {
                     EventKind::Unresolved

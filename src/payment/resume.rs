@@ -268,6 +268,7 @@ impl Payer {
             settled,
             delivered,
             settled_early: false,
+            hold: None,
             query: text::current(),
         })
     }

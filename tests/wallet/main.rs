@@ -1,0 +1,13 @@
+//! A wallet that asks the chain: its balance before a signature, its contract about a signature, and the outcome of
+//! payments that expired.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod balance;
+mod contract;
+mod upkeep;
