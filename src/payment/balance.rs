@@ -2,16 +2,20 @@
 //!
 //! A reading is kept for seconds. Payments of this process that have no answer yet are taken off it, and so are payments
 //! that ended after it, because it may not show them. A payment is denied only by a reading that began after the payment
-//! was asked for, so a wallet that was topped up pays at once.
+//! was asked for, so a wallet that was topped up pays at once. A payment that only those in flight leave without cover waits
+//! for them, as long as it would wait for a reading.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
+use tokio::sync::Notify;
 
 use super::Payer;
+use super::upkeep::ChainWatch;
 use crate::chain::{ChainReader, Reason, RpcError};
 use crate::clock::Timestamp;
 use crate::eip3009::PurchaseId;
@@ -38,6 +42,8 @@ struct Account {
     sums: Mutex<Sums>,
     /// Held by the call that reads, so that other calls wait for its reading.
     reading: tokio::sync::Mutex<()>,
+    /// Told when a payment in flight ended.
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -65,6 +71,8 @@ struct Reading {
 enum Cover {
     Held(Hold),
     Short(Shortfall),
+    /// The balance covers the payment, and not those in flight too. Some of these may have left it already.
+    Crowded(Shortfall),
     /// There is no reading that can decide.
     Unread,
 }
@@ -101,6 +109,7 @@ impl Hold {
             sums.ended_since_last = sums.ended_since_last.saturating_add(self.value);
             sums.ended_since_begun = sums.ended_since_begun.saturating_add(self.value);
         }
+        self.account.ended.notify_waiters();
     }
 }
 
@@ -146,6 +155,12 @@ impl Account {
         }
     }
 
+    /// Returns whether other payments are in flight.
+    fn has_others(&self, purchase: &PurchaseId) -> bool {
+        let sums = self.sums();
+        sums.in_flight.keys().any(|other| other != purchase)
+    }
+
     /// Holds the amount without a reading.
     fn hold_unread(self: &Arc<Self>, need: Need<'_>) -> Hold {
         self.hold(&mut self.sums(), need)
@@ -172,8 +187,12 @@ impl Account {
         if !decides {
             return Cover::Unread;
         }
+        let answer = match reading.balance < need.value {
+            true => Cover::Short,
+            false => Cover::Crowded,
+        };
         let amount = |units| TokenAmount::from_units(need.asset.clone(), units);
-        Cover::Short(Shortfall {
+        answer(Shortfall {
             wallet: need.wallet,
             balance: amount(reading.balance),
             in_flight: amount(taken),
@@ -236,7 +255,6 @@ impl Payer {
             value: facts.quote.value(),
         };
         let account = watch.balances.account(need);
-        let denied = |shortfall| Err(Box::new(Denial::by_balance(shortfall)));
         let asked = {
             let sums = account.sums();
             match sums.paused_until {
@@ -244,27 +262,56 @@ impl Payer {
                 _ => Some(sums.begun),
             }
         };
-        match account.cover(need, self.now(), u64::MAX) {
-            Cover::Held(hold) => return Ok(Some(hold)),
-            Cover::Short(shortfall) => return denied(shortfall),
-            Cover::Unread => {}
+        // A kept reading allows and never denies.
+        if let Cover::Held(hold) = account.cover(need, self.now(), u64::MAX) {
+            return Ok(Some(hold));
         }
         let Some(asked) = asked else {
             return Ok(Some(account.hold_unread(need)));
         };
         let limit = facts.request.time_left();
         let limit = limit.map_or(LONGEST_READ, |left| left.min(LONGEST_READ));
-        let read = account.read(&watch.chain, need, asked, || self.now());
-        let read = tokio::time::timeout(limit, read).await;
-        if let Err(reason) = read.unwrap_or(Err(Reason::Endpoint(RpcError::Timeout))) {
-            account.sums().paused_until = Some(self.now().after(PAUSE));
-            self.balance_unknown(facts, &reason);
-            return Ok(Some(account.hold_unread(need)));
-        }
-        match account.cover(need, self.now(), asked) {
-            Cover::Held(hold) => Ok(Some(hold)),
-            Cover::Short(shortfall) => denied(shortfall),
-            Cover::Unread => Ok(Some(account.hold_unread(need))),
+        let mut crowded = None;
+        let decided = self.decide(watch, &account, need, asked, &mut crowded);
+        let decided = tokio::time::timeout(limit, decided).await;
+        let reason = match (decided, crowded) {
+            (Ok(Ok(Cover::Held(hold))), _) => return Ok(Some(hold)),
+            (Ok(Ok(Cover::Short(shortfall) | Cover::Crowded(shortfall))), _)
+            | (Err(_), Some(shortfall)) => return Err(Box::new(Denial::by_balance(shortfall))),
+            (Ok(Ok(Cover::Unread)), _) => return Ok(Some(account.hold_unread(need))),
+            (Ok(Err(reason)), _) => reason,
+            (Err(_), None) => Reason::Endpoint(RpcError::Timeout),
+        };
+        account.sums().paused_until = Some(self.now().after(PAUSE));
+        self.balance_unknown(facts, &reason);
+        Ok(Some(account.hold_unread(need)))
+    }
+
+    /// Reads the balance until it decides: it covers the payment or is below it. While payments in flight leave it open,
+    /// this waits for them and reads again, and `crowded` is the denial if the time is up.
+    async fn decide(
+        &self,
+        watch: &ChainWatch,
+        account: &Arc<Account>,
+        need: Need<'_>,
+        mut asked: u64,
+        crowded: &mut Option<Shortfall>,
+    ) -> Result<Cover, Reason> {
+        loop {
+            let mut ended = pin!(account.ended.notified());
+            // Payments that end from here on are told.
+            ended.as_mut().enable();
+            account
+                .read(&watch.chain, need, asked, || self.now())
+                .await?;
+            match account.cover(need, self.now(), asked) {
+                Cover::Crowded(shortfall) => *crowded = Some(shortfall),
+                cover => return Ok(cover),
+            }
+            if account.has_others(need.purchase) {
+                ended.await;
+            }
+            asked = account.sums().begun;
         }
     }
 

@@ -15,7 +15,7 @@ use bursar_tests::clock::{SECOND, TestClock};
 use bursar_tests::paywall::{self, purchases, report};
 use bursar_tests::stub_node::StubNode;
 use bursar_tests::test_offer::{Accept, offer};
-use bursar_tests::tokens::{euro, usdc};
+use bursar_tests::tokens::{euro, euros, usdc};
 use bursar_tests::wallet_harness::{WalletHarness, settle};
 
 const SEPOLIA: Network = Network::from_chain_id(84_532);
@@ -251,7 +251,7 @@ async fn an_offer_that_the_balance_covers_is_chosen() {
         Policy::new()
             .allow_network("base")
             .register_asset(euro())
-            .unlimited(),
+            .per_payment(euros("1")),
         move |builder| builder.chain(reader.clone()),
     );
     let mut terms = offer("0.01");

@@ -191,7 +191,7 @@ async fn the_next_process_reconciles_the_payments_that_an_earlier_one_left() {
         .ledger(ledger.clone())
         .clock(world.clock.clone())
         .chain(reader(&world.nodes))
-        .observer(move |event: &Event<'_>| drop(sender.send(event.name())))
+        .observer(move |event: &Event<'_>| sender.send(event.name()).unwrap_or_default())
         .build()
         .unwrap();
     next.budget().await.unwrap();
