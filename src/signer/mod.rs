@@ -8,6 +8,8 @@ mod local;
 mod alloy_adapter;
 #[cfg(feature = "keystore")]
 mod keystore;
+#[cfg(feature = "keystore")]
+mod new_keystore;
 #[cfg(all(fuzzing, feature = "keystore"))]
 pub(crate) use keystore::open_cheap;
 
