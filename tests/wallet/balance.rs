@@ -251,7 +251,8 @@ async fn an_offer_that_the_balance_covers_is_chosen() {
         Policy::new()
             .allow_network("base")
             .register_asset(euro())
-            .per_payment(euros("1")),
+            .per_payment(euros("1"))
+            .per_day(euros("20")),
         move |builder| builder.chain(reader.clone()),
     );
     let mut terms = offer("0.01");
