@@ -53,7 +53,7 @@
 //! | keep and read purchases | [`Ledger`], [`Purchase`] |
 //! | hold the key | [`Signer`], [`LocalSigner`], [`signer_fn`] |
 //! | use API keys together with payments | [`Credentials`] |
-//! | ask the chain | [`chain::ChainReader`] |
+//! | ask the chain, and know the balance | [`chain::ChainReader`], [`ClientBuilder::chain`] |
 //! | find services | [`discovery`] |
 //! | see the spending | [`report`] |
 //! | collect metrics and logs | [`telemetry`] |
@@ -80,7 +80,7 @@
 //! # Not supported
 //!
 //! bursar pays with the x402 scheme `exact` over EIP-3009, on EVM networks. It supports no Solana, no Permit2 and no metered prices
-//! (`upto`). It does not read the balance of a wallet.
+//! (`upto`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

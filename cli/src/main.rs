@@ -1,5 +1,6 @@
 //! The command `bursar`: an HTTP client that pays.
 
+mod account;
 mod args;
 mod body;
 mod compare;
@@ -92,5 +93,6 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
+        Command::Wallet(command) => account::run(command).await,
     }
 }

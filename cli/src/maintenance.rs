@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bursar::chain::{Answer, ChainReader};
+use bursar::chain::Answer;
 use bursar::ledger::Evidence;
 use bursar::{Ledger, Policy, Purchase, PurchaseId};
 use serde_json::json;
@@ -59,12 +59,7 @@ fn restore(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
 }
 
 async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
-    let mut chain = ChainReader::new();
-    for (network, url) in &args.rpc {
-        chain = chain
-            .endpoint(*network, url)
-            .map_err(|error| Failure::usage(format!("--rpc: {error}")))?;
-    }
+    let mut chain = wallet::reader(&args.rpc)?;
     if args.trust_single_endpoint {
         chain = chain.trust_single_endpoint();
     }

@@ -47,6 +47,16 @@ pub(crate) fn key_from(fd: u16) -> Result<LocalSigner, Failure> {
     LocalSigner::from_hex(&text).map_err(|error| Failure::usage(format!("--key-fd {fd}: {error}")))
 }
 
+/// Reads a password from an inherited file descriptor to its end, and closes the descriptor. One line break at the end is
+/// not part of the password.
+pub(crate) fn password_from(fd: u16) -> Result<SecretString, Failure> {
+    let text = drain(fd)
+        .map_err(|error| Failure::usage(format!("--password-fd {fd}: cannot be read: {error}")))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    Ok(SecretString::from(text))
+}
+
 /// Makes the process unreadable for other processes of the same user, and prevents core dumps, as far as the system
 /// can do this.
 pub(crate) fn protect() {

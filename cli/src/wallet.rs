@@ -3,12 +3,13 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bursar::approval::TerminalApprover;
 use bursar::ledger::{LedgerError, OpenOptions};
 use bursar::payment::PayerBuilder;
 use bursar::secrecy::ExposeSecret;
-use bursar::{Ledger, LocalSigner, Payer, Policy};
+use bursar::{ChainReader, Ledger, LocalSigner, Network, Payer, Policy};
 
 use crate::args::{LedgerArgs, WalletArgs};
 use crate::exit::Failure;
@@ -22,6 +23,8 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, F
         _ => None,
     };
     let payer = paying_as(args, policy, |payer| {
+        // The command ends too early for rounds in the background. `bursar ledger reconcile` is one.
+        let payer = payer.reconcile_every(Duration::ZERO);
         if can_ask_person() {
             payer.approver(TerminalApprover::default())
         } else {
@@ -48,7 +51,7 @@ pub(crate) async fn paying_as(
     policy: Policy,
     customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
-    let signer = signer(args)?.ok_or_else(|| {
+    let signer = signer(args.keystore.as_deref(), args.key_fd)?.ok_or_else(|| {
         Failure::usage(format!(
             "no key is set; set {KEY}, or add --key-fd N or --keystore FILE"
         ))
@@ -60,6 +63,9 @@ pub(crate) async fn paying_as(
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
+    if !args.rpc.is_empty() {
+        payer = payer.chain(reader(&args.rpc)?);
+    }
     Ok(customize(payer).build()?)
 }
 
@@ -67,7 +73,7 @@ pub(crate) async fn paying_as(
 /// exists. It creates no file.
 pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
     let mut payer = Payer::builder().policy(policy);
-    if let Some(signer) = signer(args)? {
+    if let Some(signer) = signer(args.keystore.as_deref(), args.key_fd)? {
         payer = payer.signer(signer);
     }
     if let Some(agent) = &args.agent {
@@ -84,8 +90,22 @@ pub(crate) fn can_ask_person() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
-    if let Some(file) = &args.keystore {
+/// Returns a reader of these endpoints.
+pub(crate) fn reader(endpoints: &[(Network, String)]) -> Result<ChainReader, Failure> {
+    endpoints
+        .iter()
+        .try_fold(ChainReader::new(), |reader, (network, url)| {
+            let added = reader.endpoint(*network, url);
+            added.map_err(|error| Failure::usage(format!("--rpc: {error}")))
+        })
+}
+
+/// Returns the signer of a keystore, a file descriptor or the environment, if one of them is set.
+pub(crate) fn signer(
+    keystore: Option<&Path>,
+    key_fd: Option<u16>,
+) -> Result<Option<LocalSigner>, Failure> {
+    if let Some(file) = keystore {
         if file
             .to_str()
             .is_some_and(|text| LocalSigner::from_hex(&text.into()).is_ok())
@@ -101,7 +121,7 @@ fn signer(args: &WalletArgs) -> Result<Option<LocalSigner>, Failure> {
         }
         return Ok(Some(LocalSigner::from_keystore(file, &password::ask()?)?));
     }
-    if let Some(fd) = args.key_fd {
+    if let Some(fd) = key_fd {
         return secrets::key_from(fd).map(Some);
     }
     let Some(digits) = secrets::variable(KEY) else {

@@ -25,6 +25,12 @@ pub(super) fn authorization_state(authorizer: Address, nonce: B256) -> String {
     )
 }
 
+/// Returns the input of the call `balanceOf(address)` in hexadecimal.
+pub(super) fn balance_of(owner: Address) -> String {
+    const SELECTOR: [u8; 4] = hex!("70a08231");
+    hex::encode_prefixed([&SELECTOR[..], owner.into_word().as_slice()].concat())
+}
+
 /// Returns a control nonce, for which no signature of the payer can exist.
 pub(super) fn control(nonce: B256) -> B256 {
     keccak256([b"bursar control".as_slice(), nonce.as_slice()].concat())
@@ -47,5 +53,7 @@ mod tests {
         assert_eq!(keccak256("Transfer(address,address,uint256)"), TRANSFER);
         let selector = hex::encode_prefixed(&keccak256("authorizationState(address,bytes32)")[..4]);
         assert!(authorization_state(Address::ZERO, B256::ZERO).starts_with(&selector));
+        let selector = hex::encode_prefixed(&keccak256("balanceOf(address)")[..4]);
+        assert!(balance_of(Address::ZERO).starts_with(&selector));
     }
 }

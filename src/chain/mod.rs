@@ -27,6 +27,8 @@
 
 mod abi;
 mod answer;
+mod balance;
+mod contract;
 mod endpoint;
 mod evaluate;
 mod rpc;
@@ -41,6 +43,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 pub use answer::{Answer, Endpoint, Head, Proof, ProofKind, Reason, Settlement};
+pub use contract::ContractSignature;
 pub use rpc::{EndpointError, RpcError};
 
 use crate::clock::Timestamp;
@@ -233,6 +236,12 @@ impl ChainReader {
         self.endpoints.iter().any(|(of, _)| *of == network)
     }
 
+    /// Returns the endpoints of the chain.
+    fn of(&self, network: Network) -> impl Iterator<Item = Arc<RpcClient>> {
+        let here = self.endpoints.iter().filter(move |(of, _)| *of == network);
+        here.map(|(_, endpoint)| Arc::clone(endpoint))
+    }
+
     /// Asks all endpoints of the chain at the same time.
     ///
     /// `now` is the local time. It tells an expired authorization from a node that lags behind. Failures
@@ -256,13 +265,8 @@ impl ChainReader {
 
     async fn reports(&self, question: &Question) -> Vec<EndpointReport> {
         let mut asked = JoinSet::new();
-        let endpoints = self
-            .endpoints
-            .iter()
-            .filter(|(network, _)| *network == question.network);
-        for (order, (_, endpoint)) in endpoints.enumerate() {
-            let (endpoint, question, rules, limit) =
-                (Arc::clone(endpoint), *question, self.rules, self.timeout);
+        for (order, endpoint) in self.of(question.network).enumerate() {
+            let (question, rules, limit) = (*question, self.rules, self.timeout);
             asked.spawn(async move {
                 let whole = limit.saturating_mul(CALLS_PER_ENDPOINT);
                 let observation =

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
@@ -27,6 +27,8 @@ pub(super) struct RpcClient {
     host: String,
     party: String,
     http: reqwest::Client,
+    /// The chain that the endpoint belongs to, once it said so.
+    pub(super) chain_id: OnceLock<u64>,
 }
 
 /// The error of an endpoint that cannot be used.
@@ -123,6 +125,7 @@ impl RpcClient {
             party: operator.map_or_else(|| party(&origin), named),
             origin,
             http: http.build().map_err(|_| EndpointError::Client)?,
+            chain_id: OnceLock::new(),
         })
     }
 

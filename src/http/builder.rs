@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::client::{Client, Inner};
 use super::settings::CallSettings;
+use crate::chain::ChainReader;
 use crate::clock::Clock;
 use crate::credential::Credentials;
 use crate::error::Error;
@@ -131,6 +132,37 @@ impl ClientBuilder {
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.wallet = self.wallet.clock(clock);
+        self
+    }
+
+    /// Sets the reader of the chain: bursar then reads the balance before it signs, reconciles unresolved payments in the
+    /// background, and has a contract wallet check its signatures; see [`PayerBuilder::chain`].
+    ///
+    /// ```
+    /// use bursar::{ChainReader, Client, Network};
+    ///
+    /// let base: Network = "base".parse()?;
+    /// let chain = ChainReader::new().endpoint(base, "https://mainnet.base.org")?;
+    /// let builder = Client::builder().chain(chain);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn chain(mut self, reader: ChainReader) -> Self {
+        self.wallet = self.wallet.chain(reader);
+        self
+    }
+
+    /// Sets the time between two rounds of reconciliation in the background; see [`PayerBuilder::reconcile_every`].
+    #[must_use]
+    pub fn reconcile_every(mut self, time: Duration) -> Self {
+        self.wallet = self.wallet.reconcile_every(time);
+        self
+    }
+
+    /// Sets whether these rounds also confirm receipts; see [`PayerBuilder::confirm_receipts`].
+    #[must_use]
+    pub fn confirm_receipts(mut self, confirm: bool) -> Self {
+        self.wallet = self.wallet.confirm_receipts(confirm);
         self
     }
 

@@ -56,6 +56,8 @@ pub struct Filter {
     pub(crate) after: Option<u64>,
     /// Only purchases with refunds.
     pub(crate) refunded: bool,
+    /// Only [unresolved](Purchase::is_unresolved) purchases.
+    pub(crate) unresolved: bool,
 }
 
 impl Filter {
@@ -78,7 +80,8 @@ impl Filter {
             && self.credential.is_none()
             && self.state.is_none()
             && !self.unproven
-            && !self.refunded;
+            && !self.refunded
+            && !self.unresolved;
         self.id.is_some() || (is_open && self.last.is_some_and(|last| last <= PAGE))
     }
 
@@ -103,6 +106,7 @@ impl Filter {
             && (!self.unproven || purchase.is_unproven())
             && self.after.is_none_or(|after| purchase.seq > after)
             && (!self.refunded || !purchase.refunds.is_empty())
+            && (!self.unresolved || purchase.is_unresolved())
     }
 }
 

@@ -59,6 +59,7 @@ pub use key::PurchaseKey;
 pub use open::OpenOptions;
 pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
+pub(crate) use reconcile::PROVABLE_AFTER;
 pub use reconcile::Reconciled;
 pub use refund::Refund;
 pub(crate) use reservation::{Reservation, Reserved, Resumed, Resumption, Terms};

@@ -1,5 +1,7 @@
 //! Comparing the ledger with the chain. Only a proof from the chain changes the ledger.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -10,6 +12,22 @@ use crate::clock::Timestamp;
 
 /// The number of purchases that are looked up on the chain at the same time.
 const AT_ONCE: usize = 8;
+
+/// The number of purchases that one round in the background looks up.
+const PER_ROUND: usize = 32;
+/// The time after the `validBefore` of a payment at which a final block can prove that it was not used. The block must be
+/// [60 seconds](crate::chain) later, and it takes at least some seconds to become final.
+pub(crate) const PROVABLE_AFTER: Duration = Duration::from_secs(75);
+
+/// The result of a round over the purchases that have expired.
+pub(crate) struct ExpiredRound {
+    /// The purchases whose outcome is proved now, as they were before, and their new states.
+    pub(crate) changed: Vec<(Purchase, State)>,
+    /// The time at which the next purchase can be proved.
+    pub(crate) next: Timestamp,
+    /// The place to go on from, if there are more purchases.
+    pub(crate) after: Option<u64>,
+}
 
 /// The chain's answer about one purchase, and the state of the purchase after it.
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +101,71 @@ impl Ledger {
         Ok(reconciled)
     }
 
+    /// Looks up unresolved purchases that have expired, at most [`PER_ROUND`], and settled ones without a proof if
+    /// `receipts` is true. `after` is the place from the last round.
+    pub(crate) async fn reconcile_expired(
+        &self,
+        chain: &ChainReader,
+        receipts: bool,
+        after: Option<u64>,
+    ) -> Result<ExpiredRound, LedgerError> {
+        let filter = Filter {
+            unproven: true,
+            unresolved: !receipts,
+            after,
+            ..Filter::all()
+        };
+        let now = self.now();
+        let mut round = ExpiredRound {
+            changed: Vec::new(),
+            next: Timestamp::MAX,
+            after: None,
+        };
+        let mut left = PER_ROUND;
+        let mut pages = self.pages(&filter);
+        while left > 0
+            && let Some(mut purchases) = pages.next().await?
+        {
+            purchases.retain(|purchase| {
+                let due = provable_at(purchase);
+                if due > now {
+                    round.next = round.next.min(due);
+                }
+                due <= now && chain.reads(purchase.network) && !purchase.is_leased(now)
+            });
+            if purchases.len() > left {
+                purchases.truncate(left);
+                round.after = purchases.last().map(|purchase| purchase.seq);
+            }
+            left = left.saturating_sub(purchases.len());
+            for purchases in purchases.chunks(AT_ONCE) {
+                for (purchase, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {
+                    let proved = !matches!(answer, Answer::CannotTell { .. });
+                    let reconciled = self.apply_answer(purchase, answer).await?;
+                    let is_open = matches!(
+                        reconciled.after,
+                        State::Signed | State::Rejected | State::Unresolved
+                    );
+                    if proved && !is_open {
+                        round.changed.push((purchase.clone(), reconciled.after));
+                    } else {
+                        round.next = now;
+                    }
+                }
+            }
+            if left == 0 && round.after.is_none() {
+                round.after = purchases.last().map(|purchase| purchase.seq);
+            }
+        }
+        if round.after.is_some() {
+            round.next = now;
+        } else if after.is_some() {
+            // The purchases before `after` were not looked at.
+            round.next = round.next.min(now);
+        }
+        Ok(round)
+    }
+
     async fn apply_answer(
         &self,
         purchase: &Purchase,
@@ -121,6 +204,15 @@ impl Ledger {
             Err(LedgerError::Transition { state, .. }) => Ok(reconciled(state, answer)),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Returns the time at which the chain can show the outcome of a purchase: at once for a receipt.
+fn provable_at(purchase: &Purchase) -> Timestamp {
+    match purchase.valid_before {
+        _ if !purchase.is_unresolved() => purchase.updated_at,
+        Some(valid_before) => Timestamp::from_secs(valid_before).after(PROVABLE_AFTER),
+        None => purchase.expires_at,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{Limit, LimitKind, Quantity, Scope, ShortDuration};
+use super::{Limit, LimitKind, Quantity, Scope, ShortDuration, Shortfall};
 use crate::clock::Timestamp;
 use crate::money::{Asset, TokenAmount};
 use crate::origin::Origin;
@@ -52,6 +52,9 @@ pub struct Denial {
     /// the denial: their room can return at any moment. To wait for it, use
     /// [`wait_for_room`](crate::PurchaseOptions::wait_for_room).
     pub room_returns: Option<Timestamp>,
+    /// The wallet and its balance, for [`Rule::InsufficientBalance`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<Box<Shortfall>>,
     /// The refusal in words.
     pub message: String,
 }
@@ -67,6 +70,7 @@ impl Denial {
             in_flight: None,
             unresolved: None,
             room_returns: None,
+            shortfall: None,
             message: message.into(),
         }
     }
@@ -155,6 +159,18 @@ impl Denial {
             Rule::Exposure | Rule::Rolling | Rule::Calendar | Rule::Lifetime | Rule::Payments
         );
         is_room && units(&self.asked) <= units(&self.limit)
+    }
+
+    /// Returns the denial of a payment that the wallet cannot cover.
+    pub(crate) fn by_balance(shortfall: Shortfall) -> Self {
+        let quantity = |amount: &TokenAmount| Some(Quantity::Amount(amount.clone().into()));
+        Self {
+            limit: quantity(&shortfall.balance),
+            used: quantity(&shortfall.in_flight),
+            asked: quantity(&shortfall.needed),
+            shortfall: Some(Box::new(shortfall.clone())),
+            ..Self::new(Rule::InsufficientBalance, shortfall.to_string())
+        }
     }
 
     /// Returns the denial while the ledger is frozen.
@@ -257,6 +273,8 @@ pub enum Rule {
     CircuitBreaker,
     /// Sellers refused the last payments because the wallet has too few tokens.
     WalletEmpty,
+    /// The wallet has too few tokens, by the chain; see [`Denial::shortfall`].
+    InsufficientBalance,
     /// The seller refused the last payments, and refuses every payment like them.
     RefusedBefore,
     /// The `max_price` of this request.
@@ -306,6 +324,7 @@ impl Rule {
             Self::LoopGuard => "loop_guard",
             Self::CircuitBreaker => "circuit_breaker",
             Self::WalletEmpty => "wallet_empty",
+            Self::InsufficientBalance => "insufficient_balance",
             Self::RefusedBefore => "refused_before",
             Self::MaxPrice => "max_price",
             Self::Network => "network",

@@ -10,6 +10,7 @@ mod denial;
 mod in_flight;
 mod kind;
 mod scope;
+mod shortfall;
 mod sum;
 mod totals;
 mod usage;
@@ -25,6 +26,7 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use kind::{Limit, LimitKind};
 pub use scope::Scope;
 pub(crate) use scope::{PaymentView, ScopeKind, Selector};
+pub use shortfall::Shortfall;
 pub(crate) use sum::Sum;
 #[cfg(feature = "sqlite")]
 pub(crate) use totals::same_usage;

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
+use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
 use super::payment::PRESENTER_LEASE;
@@ -163,6 +164,10 @@ impl Payer {
         if let Some(denial) = denial.or_else(|| self.paused(&facts)) {
             return Ok(Attempt::Denied(Box::new(denial)));
         }
+        let hold = match self.cover(&facts, order.purchase).await {
+            Ok(hold) => hold,
+            Err(denial) => return Ok(Attempt::Denied(denial)),
+        };
         let checks = self.inner.policy.limit_check(&facts);
         if let Some(denial) = order.place.and_then(|place| place.ahead(&checks.limits)) {
             return Ok(Attempt::Denied(Box::new(denial)));
@@ -196,7 +201,7 @@ impl Payer {
         drop(reservation);
         match reserved? {
             Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase, flight)
+                .sign(order, quote, *purchase, flight, hold)
                 .await
                 .map(Box::new)
                 .map(Attempt::Signed),
@@ -319,6 +324,7 @@ impl Payer {
         quote: &Quote,
         purchase: Purchase,
         flight: Arc<Flight>,
+        hold: Option<Hold>,
     ) -> Result<Payment, Error> {
         let events = PurchaseEvents::new(
             &purchase,
@@ -339,9 +345,17 @@ impl Payer {
             guard,
         };
         let signature = match self.signer()?.sign(&signing.authorization).await {
+            Ok(signature) => {
+                self.accepted(&signing.authorization, signature, signing.guard.events())
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let signature = match signature {
             Ok(signature) => signature,
             Err(error) => return Err(self.unsigned(error, signing).await),
         };
+        hold.iter().for_each(Hold::sign);
         let signed = signing.payment();
         match self
             .record_signature(order, quote, signing, &signature)
@@ -357,6 +371,7 @@ impl Payer {
                 delivered: false,
                 settled_early: false,
                 query: text::current(),
+                hold,
             }),
             // The ledger may hold the signature all the same, so the amount counts as spent.
             Err(error) => Err(error.of_payment(&signed, None)),
@@ -456,6 +471,9 @@ impl Payer {
         match recorded {
             Ok(()) => {
                 guard.disarm();
+                if timed_out {
+                    self.note_unresolved(signing.authorization.valid_before());
+                }
                 let unresolved = timed_out || purchase.state != State::Reserved;
                 self.emit(&guard.events().event(if unresolved {
                     EventKind::Unresolved

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use alloy::primitives::Address;
 
+use super::upkeep::{ChainWatch, Settings};
 use super::{FreezeSwitch, Inner, Payer};
+use crate::chain::ChainReader;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::ledger::Ledger;
@@ -36,6 +39,7 @@ pub struct PayerBuilder {
     agent: Option<String>,
     switch: FreezeSwitch,
     observer: AnyObserver,
+    upkeep: Settings,
 }
 
 impl fmt::Debug for PayerBuilder {
@@ -123,6 +127,60 @@ impl PayerBuilder {
         self
     }
 
+    /// Sets the reader of the chain. bursar then does three things more:
+    ///
+    /// * It reads the balance of the wallet before it signs, and denies a payment that the wallet cannot cover, with
+    ///   [`Rule::InsufficientBalance`](crate::policy::Rule::InsufficientBalance). Of several offers, it takes one that the
+    ///   balance covers. A reading is used for ten seconds. If no endpoint answers within three seconds, bursar pays without
+    ///   it, emits an event and tries again after 30 seconds.
+    /// * It reconciles unresolved payments in the background once they have expired; see
+    ///   [`reconcile_every`](Self::reconcile_every).
+    /// * It has a contract wallet check its own signatures (ERC-1271, ERC-6492) before they leave. If no endpoint answers
+    ///   within five seconds, the signature is used without the check, and bursar emits an event.
+    ///
+    /// Networks without an endpoint in the reader work as without a reader.
+    ///
+    /// ```
+    /// use bursar::{ChainReader, Ledger, LocalSigner, Network, Payer, Policy};
+    ///
+    /// let base: Network = "base".parse()?;
+    /// let chain = ChainReader::new()
+    ///     .endpoint(base, "https://mainnet.base.org")?
+    ///     .endpoint(base, "https://base-rpc.publicnode.com")?;
+    /// let payer = Payer::builder()
+    ///     .signer(LocalSigner::random()?)
+    ///     .policy(Policy::new().allow_network("base"))
+    ///     .ledger(Ledger::memory())
+    ///     .chain(chain)
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn chain(mut self, reader: ChainReader) -> Self {
+        self.upkeep.chain = Some(reader);
+        self
+    }
+
+    /// Sets the time between two rounds in which bursar asks the chain about unresolved payments that have expired. The
+    /// default is five minutes. [`Duration::ZERO`] switches the rounds off.
+    ///
+    /// It needs a [chain reader](Self::chain), and does as [`Ledger::reconcile`] does, for at most 32 payments in a round. The
+    /// rounds run in a task of the tokio runtime of the first payment, and end with the last clone of the payer. There is
+    /// no task before the first payment, and none that runs while no payment can be proved.
+    #[must_use]
+    pub const fn reconcile_every(mut self, time: Duration) -> Self {
+        self.upkeep.every = time;
+        self
+    }
+
+    /// Sets whether the rounds in the background also confirm receipts: settled payments for which there is only the claim
+    /// of the seller. The default is `false`, because each receipt takes several calls to each endpoint.
+    #[must_use]
+    pub const fn confirm_receipts(mut self, confirm: bool) -> Self {
+        self.upkeep.receipts = confirm;
+        self
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
     }
@@ -200,6 +258,10 @@ impl PayerBuilder {
             Some(clock) => ledger.with_clock(clock),
             None => ledger,
         };
+        // Without a signer there is nothing to cover and nothing to reconcile.
+        let upkeep = Some(self.upkeep).filter(|_| signer.is_some());
+        let chain =
+            upkeep.and_then(|upkeep| ChainWatch::new(upkeep, &ledger, &assets, &self.observer));
         Payer {
             keys: Arc::from([]),
             inner: Arc::new(Inner {
@@ -214,6 +276,7 @@ impl PayerBuilder {
                 observer: self.observer,
                 terms: Arc::default(),
                 refusals: Arc::default(),
+                chain,
             }),
         }
     }

@@ -119,6 +119,12 @@ impl Drop for DropGuard {
             .add_pending(self.key.clone(), self.stage.left());
         self.payer
             .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
+        match self.stage {
+            Stage::Held { .. } => {}
+            Stage::Asked { valid_before } => self.payer.note_unresolved(valid_before),
+            // The first round reads the time of expiry from the ledger.
+            Stage::Signed => self.payer.note_unresolved(self.payer.now().secs()),
+        }
         // Without a runtime the note waits for the next call, or the lease lapses.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;

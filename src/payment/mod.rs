@@ -2,8 +2,10 @@
 
 mod api_call;
 mod authorize;
+mod balance;
 mod builder;
 mod cancel;
+mod contract_check;
 mod deadline;
 mod drop_guard;
 mod freeze_switch;
@@ -18,6 +20,7 @@ mod resume;
 mod retry;
 mod terms_cache;
 mod transport;
+mod upkeep;
 mod waiting;
 
 use std::fmt;
@@ -38,13 +41,14 @@ pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transp
 
 use refusals::Refusals;
 use terms_cache::TermsCache;
+use upkeep::ChainWatch;
 
 use crate::clock::Timestamp;
 use crate::credential::{Credential, Credentials, Preference};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limit::LimitStatus;
-use crate::money::AssetRegistry;
+use crate::money::{Asset, AssetRegistry, TokenAmount};
 use crate::origin::Origin;
 use crate::policy::{
     AnyApprover, AskingPrice, Denial, Explanation, Facts, Policy, PriceCheck, PricedOffer, Rule,
@@ -101,6 +105,8 @@ struct Inner {
     terms: Arc<TermsCache>,
     /// Of this key.
     refusals: Arc<Refusals>,
+    /// `None` if no chain reader is set. Shared as `terms` is.
+    chain: Option<Arc<ChainWatch>>,
 }
 
 impl fmt::Debug for Payer {
@@ -328,6 +334,34 @@ impl Payer {
         Ok(PriceCheck { required, offers })
     }
 
+    /// Reads the amount of a token that the wallet has, now, from the [chain reader](PayerBuilder::chain).
+    ///
+    /// # Errors
+    /// Returns an error of the kind [`Builder`](ErrorKind::Builder) if no chain reader is set, and of the kind
+    /// [`Transport`](ErrorKind::Transport) if no endpoint of the network gives a usable answer.
+    ///
+    /// ```no_run
+    /// use bursar::money::AssetRegistry;
+    /// use bursar::{Error, Network, Payer};
+    ///
+    /// # async fn example(payer: &Payer, network: Network) -> Result<(), Error> {
+    /// if let Some(usdc) = AssetRegistry::stablecoins().find_symbol(network, "USDC") {
+    ///     println!("{} has {}", payer.address(), payer.balance(usdc).await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn balance(&self, asset: &Asset) -> Result<TokenAmount, Error> {
+        let watch = self.inner.chain.as_ref().ok_or_else(|| {
+            Error::builder("the balance is read by a chain reader; add .chain(ChainReader::new()…)")
+        })?;
+        let balance = watch.chain.balance(asset, self.address()).await;
+        balance.map_err(|reason| {
+            let message = format!("the balance of {} cannot be read: {reason}", self.address());
+            Error::new(ErrorKind::Transport, message).because(reason)
+        })
+    }
+
     async fn explain_facts(&self, facts: &Facts<'_>) -> Result<Explanation, Error> {
         let check = self.inner.policy.limit_check(facts);
         let statuses = self.inner.ledger.examine(&check).await?;
@@ -367,6 +401,7 @@ impl Payer {
     /// # Errors
     /// Returns an error if the ledger cannot be read.
     pub async fn budget(&self) -> Result<Vec<LimitStatus>, Error> {
+        self.tend();
         Ok(self.inner.policy.budget(&self.inner.ledger).await?)
     }
 

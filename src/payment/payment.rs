@@ -10,6 +10,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::Payer;
+use super::balance::Hold;
 use super::drop_guard::DropGuard;
 use super::reply::{Refusal, ReplyHead};
 use super::transport::AfterSigning;
@@ -57,6 +58,8 @@ pub struct Payment {
     pub(super) settled_early: bool,
     /// The query of the request, which no text of the seller may bring back.
     pub(super) query: Option<Arc<text::OwnQuery>>,
+    /// The part of the wallet's balance that the payment needs, if it is known.
+    pub(super) hold: Option<Hold>,
 }
 
 impl fmt::Debug for Payment {
@@ -294,6 +297,10 @@ impl Payment {
         // Until here, a dropped call would have lost the answer.
         self.guard.disarm();
         self.guard.flight.land();
+        self.hold.iter().for_each(Hold::end);
+        if matches!(kind, Some(EventKind::Rejected | EventKind::Unresolved)) {
+            payer.note_unresolved(self.signed.valid_before);
+        }
         if let Some(kind) = kind {
             payer.emit(&self.guard.events().timed(kind, payer.now()));
         }

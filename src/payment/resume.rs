@@ -271,6 +271,7 @@ impl Payer {
             settled,
             delivered,
             settled_early: false,
+            hold: None,
             query: text::current(),
         })
     }

@@ -113,6 +113,7 @@ impl Payer {
         patience: Patience,
     ) -> Result<Payment, Error> {
         self.signer()?;
+        self.tend();
         if let Some(key) = self.never_pays(request.origin()) {
             let denial = never_paid(request.origin().host(), key);
             return Err(Error::denied(Box::new(denial)));

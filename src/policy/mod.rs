@@ -24,7 +24,9 @@ use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, Pa
 use crate::path;
 use crate::request::PurchaseRequest;
 
-pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
+pub use crate::limit::{
+    Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope, Shortfall,
+};
 pub(crate) use approval::AnyApprover;
 pub use approval::{
     ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,

@@ -56,11 +56,11 @@ impl LocalSigner {
 }
 
 #[derive(Deserialize)]
-struct Keystore {
+pub(super) struct Keystore {
     #[serde(alias = "Crypto")]
     crypto: Crypto,
     version: u64,
-    address: Option<String>,
+    pub(super) address: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -108,16 +108,21 @@ impl Hex {
 }
 
 impl Keystore {
-    fn parse(text: &str) -> Result<Self, KeyError> {
+    pub(super) fn parse(text: &str) -> Result<Self, KeyError> {
         // The parser's message repeats its input, which is a bare key if the wrong file was named.
         serde_json::from_str(text)
             .map_err(|error| refuse(format!("line {}, column {}", error.line(), error.column())))
     }
 
-    fn open(&self, password: &SecretString) -> Result<LocalSigner, KeyError> {
-        if self.version != 3 {
-            return Err(refuse(format!("its version is {}, not 3", self.version)));
+    pub(super) fn check_version(&self) -> Result<(), KeyError> {
+        match self.version {
+            3 => Ok(()),
+            other => Err(refuse(format!("its version is {other}, not 3"))),
         }
+    }
+
+    fn open(&self, password: &SecretString) -> Result<LocalSigner, KeyError> {
+        self.check_version()?;
         let signer = self.crypto.decrypt(password)?;
         match self.address.as_deref().filter(|named| !named.is_empty()) {
             Some(named) if named.parse() != Ok::<Address, _>(signer.address()) => {
@@ -234,7 +239,7 @@ pub(crate) fn open_cheap(
     cheap.then(|| keystore.open(password))
 }
 
-fn refuse(reason: impl Into<String>) -> KeyError {
+pub(super) fn refuse(reason: impl Into<String>) -> KeyError {
     KeyError::Keystore(reason.into())
 }
 

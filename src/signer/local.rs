@@ -61,6 +61,12 @@ pub enum KeyError {
     /// The password does not open the keystore.
     #[error("the password does not open the keystore")]
     WrongPassword,
+    /// A new keystore would have an empty password, which protects nothing.
+    #[error("the password of a keystore must not be empty")]
+    EmptyPassword,
+    /// A new keystore cannot be written. An existing file is not replaced.
+    #[error("cannot write the keystore: {0}")]
+    Unwritten(#[source] io::Error),
 }
 
 impl LocalSigner {

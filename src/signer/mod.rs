@@ -8,6 +8,8 @@ mod local;
 mod alloy_adapter;
 #[cfg(feature = "keystore")]
 mod keystore;
+#[cfg(feature = "keystore")]
+mod new_keystore;
 #[cfg(all(fuzzing, feature = "keystore"))]
 pub(crate) use keystore::open_cheap;
 
@@ -103,7 +105,8 @@ pub trait Signer: Send + Sync + 'static {
 pub enum AccountKind {
     /// A key pair with ECDSA signatures of 65 bytes. bursar checks that the address made each one.
     Eoa,
-    /// A contract that checks signatures itself (ERC-1271, ERC-6492). A signature is any bytes.
+    /// A contract that checks signatures itself (ERC-1271, ERC-6492). A signature is any bytes. With a
+    /// [chain reader](crate::ClientBuilder::chain), bursar asks the contract about each one before it leaves.
     Contract,
 }
 
@@ -155,6 +158,14 @@ impl SignerError {
         Self {
             kind: SignerErrorKind::Timeout,
             message: message.into(),
+        }
+    }
+
+    /// Creates the error of a signature that its wallet does not accept. It did not leave this process.
+    pub(crate) const fn wrong(message: String) -> Self {
+        Self {
+            kind: SignerErrorKind::WrongSignature,
+            message,
         }
     }
 
@@ -252,6 +263,11 @@ impl AnySigner {
 
     pub(crate) fn time_limit(&self) -> Duration {
         self.signer.time_limit()
+    }
+
+    /// Returns whether a contract checks the signatures.
+    pub(crate) fn is_contract(&self) -> bool {
+        self.signer.account() == AccountKind::Contract
     }
 
     /// Asks for a signature within the signer's time limit, and checks it.

@@ -35,6 +35,10 @@
 //! | `unresolved` | the answer was lost or proves nothing, or the caller left | yes | time since `signed` or `resumed` |
 //! | `api_call` | a call with an API key is recorded; it has not been sent | declared cost | |
 //! | `turned_away` | the seller refused the API key; the call counts no more | declared cost | |
+//! | `balance_unknown` | the balance of the wallet could not be read; bursar pays without it | no | |
+//! | `signature_unchecked` | no endpoint could ask a contract wallet about its signature, which is used all the same | yes | |
+//! | `confirmed` | in the background: the chain shows the settlement of an earlier payment | yes | |
+//! | `released` | in the background: the chain proves that an earlier payment cannot settle any more | yes | |
 //!
 //! Each attempt at a purchase has one `signed` or `resumed`. After it comes exactly one of `settled`,
 //! `rejected` and `unresolved`. The seller can use the money in all three cases. A
@@ -156,6 +160,14 @@ pub enum EventKind {
     ApiCall,
     /// The seller refused an API key.
     TurnedAway,
+    /// The balance of the wallet could not be read in time. bursar pays without it.
+    BalanceUnknown,
+    /// No endpoint could ask a contract wallet about its signature. The signature is used all the same.
+    SignatureUnchecked,
+    /// The chain shows that the payment settled.
+    Confirmed,
+    /// The chain proves that the payment did not settle and cannot. It counts against the limits no more.
+    Released,
 }
 
 impl EventKind {
@@ -175,6 +187,10 @@ impl EventKind {
             Self::Unresolved => "unresolved",
             Self::ApiCall => "api_call",
             Self::TurnedAway => "turned_away",
+            Self::BalanceUnknown => "balance_unknown",
+            Self::SignatureUnchecked => "signature_unchecked",
+            Self::Confirmed => "confirmed",
+            Self::Released => "released",
         }
     }
 

@@ -113,6 +113,13 @@ impl Paywall {
         self.seller.state().chain.balances.get(&account).copied()
     }
 
+    /// Sets the balance of an account in atomic units, from now on: a wallet that is topped up, or emptied by another
+    /// program.
+    pub fn set_balance(&self, account: Address, units: u64) {
+        let mut state = self.seller.state();
+        state.chain.balances.insert(account, U256::from(units));
+    }
+
     /// Returns whether the token has accepted this nonce of the payer. EIP-3009 calls this `authorizationState`.
     #[must_use]
     pub fn is_nonce_used(&self, asset: &Asset, payer: Address, nonce: B256) -> bool {

@@ -11,15 +11,18 @@
 
 mod world;
 
-use bursar::chain::{Answer, ProofKind, Question, Reason};
+use bursar::chain::{Answer, ContractSignature, ProofKind, Question, Reason};
 use bursar::ledger::State;
 use bursar::money::AssetRegistry;
 use bursar::policy::Rule;
-use bursar::primitives::U256;
-use bursar::signer::{CancelAuthorization, SignedCancellation};
+use bursar::primitives::{B256, U256, address};
+use bursar::signer::{
+    AccountKind, CancelAuthorization, Signature, SignedCancellation, SignerError,
+    TransferAuthorization,
+};
 use bursar::{
-    Address, Client, ErrorKind, Ledger, LocalSigner, PaymentStatus, Policy, ResponseExt, Signer,
-    Timestamp, usd,
+    Address, Client, ErrorKind, Ledger, LocalSigner, Network, PaymentStatus, Policy, ResponseExt,
+    Signer, Timestamp, usd,
 };
 use bursar_tests::paywall::purchases;
 use serde_json::{Value, json};
@@ -555,4 +558,180 @@ async fn what_a_bazaar_lists_is_found_and_bought() {
             .contains("\"day\":\"monday\""),
         "{best:?}"
     );
+}
+
+/// Returns the code of a contract wallet that accepts the signatures of one key.
+///
+/// It recovers the signer of `isValidSignature(hash, r ‖ s ‖ v)` with the precompiled contract at 1.
+fn wallet_code(owner: Address) -> Vec<u8> {
+    let before = "60043560005260a43560f81c6020526064356040526084356060526020608060806000\
+                  60015afa5060805173";
+    let after = "1460495760006000fd5b631626ba7e60e01b60005260206000f3";
+    let bytes = |digits: &str| -> Vec<u8> {
+        let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pairs = digits
+            .chunks(2)
+            .map(|pair| std::str::from_utf8(pair).unwrap());
+        pairs
+            .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+            .collect()
+    };
+    [bytes(before), owner.to_vec(), bytes(after)].concat()
+}
+
+/// Returns code that deploys `code`.
+fn deploying(code: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(code.len()).unwrap();
+    let head = [0x60, length, 0x80, 0x60, 0x0b, 0x60, 0, 0x39, 0x60, 0, 0xf3];
+    [&head, code].concat()
+}
+
+fn digits(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("0x{digits}")
+}
+
+/// A contract wallet, and the key that signs for it.
+struct ContractWallet {
+    address: Address,
+    owner: LocalSigner,
+}
+
+impl Signer for ContractWallet {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn account(&self) -> AccountKind {
+        AccountKind::Contract
+    }
+
+    async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        self.owner.sign(authorization).await
+    }
+}
+
+#[tokio::test]
+#[ignore = "run it with tests/interop/run"]
+async fn a_contract_wallet_checks_its_signature_and_pays() {
+    let world = World::load();
+    let owner = || LocalSigner::from_hex(&KEYS[4].to_owned().into()).unwrap();
+    let address = Address::repeat_byte(0xc7);
+    let code = digits(&wallet_code(owner().address()));
+    world
+        .rpc("anvil_setCode", json!([address.to_string(), code]))
+        .await;
+    let money = json!([address.to_string(), world.usdc.to_string(), "0x186a0"]);
+    world.rpc("anvil_dealERC20", money).await;
+    let client = |owner| {
+        Client::builder()
+            .signer(ContractWallet { address, owner })
+            .policy(Policy::new().allow_network("base-sepolia"))
+            .ledger(Ledger::memory())
+            .chain(reader(&world))
+            .allow_http_loopback(true)
+            .build()
+            .unwrap()
+    };
+    let seller = &world.sellers["express-v2"];
+    let url = format!("{}/report", seller.url);
+    let response = client(owner()).get(&url).send().await.unwrap();
+    confirm(&world, &response, address, seller, 10_000).await;
+
+    // Another key signs. The contract refuses, and the seller receives nothing.
+    let balance = BalanceBefore::of(&world, address).await;
+    let stranger = client(LocalSigner::random().unwrap());
+    let error = stranger.get(&url).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Signer, PaymentStatus::NotPaid),
+        "{error}"
+    );
+    assert_eq!(purchases(&stranger).await[0].state, State::Voided);
+    balance.decreased_by(0).await;
+}
+
+#[tokio::test]
+#[ignore = "run it with tests/interop/run"]
+async fn a_wallet_that_is_not_deployed_is_asked_by_a_simulated_deployment() {
+    /// The deployer of CREATE2 that is on every public chain.
+    const FACTORY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+    let world = World::load();
+    /// Returns the signature of a hash by a key of 32 equal bytes.
+    fn sign(byte: u8, hash: B256) -> Vec<u8> {
+        let key = k256::ecdsa::SigningKey::from_slice(&[byte; 32]).unwrap();
+        let (signature, recovery) = key.sign_prehash_recoverable(hash.as_slice());
+        [
+            &signature.to_bytes()[..],
+            &[27 + u8::from(recovery.is_y_odd())],
+        ]
+        .concat()
+    }
+    let owner = LocalSigner::from_bytes(&vec![9; 32].into()).unwrap();
+    let code = deploying(&wallet_code(owner.address()));
+    let salt = B256::repeat_byte(0x17);
+    let wallet = FACTORY.create2_from_code(salt, &code);
+    let deployment = [salt.as_slice(), &code].concat();
+    let wrapped = |signature: &[u8]| {
+        let word = |number: usize| U256::from(number).to_be_bytes::<32>().to_vec();
+        let padded = |bytes: &[u8]| {
+            let mut padded = bytes.to_vec();
+            padded.resize(bytes.len().div_ceil(32) * 32, 0);
+            [word(bytes.len()), padded].concat()
+        };
+        let call = padded(&deployment);
+        let parts = [
+            FACTORY.into_word().to_vec(),
+            word(96),
+            word(96 + call.len()),
+            call,
+            padded(signature),
+            [0x64, 0x92].repeat(16),
+        ];
+        parts.concat()
+    };
+    let reader = reader(&world);
+    let (network, hash) = (Network::from_chain_id(84_532), B256::repeat_byte(0x5a));
+    let ask = async |signature: &[u8]| {
+        let answer = reader.check_signature(network, wallet, world.usdc, hash, signature);
+        answer.await.unwrap()
+    };
+    let (good, bad) = (sign(9, hash), sign(8, hash));
+    assert_eq!(ask(&wrapped(&good)).await, ContractSignature::Accepted);
+    assert_eq!(ask(&wrapped(&bad)).await, ContractSignature::Refused);
+    assert_eq!(ask(&good).await, ContractSignature::NotDeployed);
+
+    // Nothing of this is on the chain. After the deployment, both forms are accepted.
+    let at = json!([wallet.to_string(), "latest"]);
+    assert_eq!(world.rpc("eth_getCode", at).await, "0x");
+    let call = json!({ "from": SENDER.to_string(), "to": FACTORY.to_string(), "data": digits(&deployment) });
+    world.rpc("eth_sendTransaction", json!([call])).await;
+    assert_eq!(ask(&good).await, ContractSignature::Accepted);
+    assert_eq!(ask(&wrapped(&good)).await, ContractSignature::Accepted);
+    assert_eq!(ask(&bad).await, ContractSignature::Refused);
+}
+
+#[tokio::test]
+#[ignore = "run it with tests/interop/run"]
+async fn an_empty_wallet_on_a_real_chain_signs_nothing() {
+    let world = World::load();
+    let signer = LocalSigner::random().unwrap();
+    let address = signer.address();
+    let client = Client::builder()
+        .signer(signer)
+        .policy(Policy::new().allow_network("base-sepolia"))
+        .ledger(Ledger::memory())
+        .chain(reader(&world))
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let seller = &world.sellers["express-v2"];
+    let url = format!("{}/report", seller.url);
+    let error = client.get(&url).send().await.unwrap_err();
+    let shortfall = error.denial().unwrap().shortfall.as_deref().unwrap();
+    assert_eq!(shortfall.missing().to_string(), "0.01 USDC");
+    let money = json!([address.to_string(), world.usdc.to_string(), "0x2710"]);
+    world.rpc("anvil_dealERC20", money).await;
+    let response = client.get(&url).send().await.unwrap();
+    confirm(&world, &response, address, seller, 10_000).await;
 }

@@ -29,6 +29,7 @@ pub mod paywall;
 pub mod recorder;
 pub mod scripted;
 pub mod signatures;
+pub mod stub_node;
 pub mod test_offer;
 pub mod tokens;
 #[cfg(feature = "mcp")]

@@ -7,11 +7,14 @@ mod mcp;
 mod parse;
 mod policy;
 mod request;
+mod wallet;
 
 use std::path::PathBuf;
 
 use bursar::{Network, Usd};
 use clap::{Args, Parser, Subcommand};
+
+use parse::endpoint;
 
 pub(crate) use ledger::{
     Budget, Compare, Format, LedgerCommand, LedgerCommandArgs, LedgerShow, Reconcile, Refund,
@@ -25,6 +28,7 @@ pub(crate) use mcp::Serve;
 pub(crate) use mcp::{McpCall, McpServer, McpTools};
 pub(crate) use policy::{Explain, PolicyCommand};
 pub(crate) use request::{Discover, Pay, Quote, RequestArgs};
+pub(crate) use wallet::{KeyArgs, NewWallet, WalletAddress, WalletBalance, WalletCommand};
 
 /// An HTTP client that pays: it answers 402 Payment Required with an x402 payment, within your limits.
 #[derive(Debug, Parser)]
@@ -87,6 +91,9 @@ pub(crate) enum Command {
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Create a wallet, and show its address and balances
+    #[command(subcommand)]
+    Wallet(WalletCommand),
 }
 
 #[derive(Args, Debug)]
@@ -133,6 +140,14 @@ pub(crate) struct WalletArgs {
     /// Record purchases under this name of an agent; the policy can limit and permit agents
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<String>,
+    /// Read the balance of the wallet before signing, from this JSON-RPC endpoint, such as
+    /// base=https://mainnet.base.org; can be repeated
+    ///
+    /// bursar signs nothing that the wallet cannot cover. If no endpoint answers within three seconds, it pays all the
+    /// same. A server also asks the endpoints about payments that expired without a result, every five minutes;
+    /// endpoints of two domains must agree that such a payment was not settled.
+    #[arg(long, value_name = "NETWORK=URL", value_parser = endpoint)]
+    pub(crate) rpc: Vec<(Network, String)>,
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
 }

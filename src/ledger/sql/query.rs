@@ -177,6 +177,9 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     if filter.refunded {
         terms.push("refunded <> '0'");
     }
+    if filter.unresolved {
+        terms.push("(state = 'signed' OR state = 'rejected' OR state = 'unresolved')");
+    }
     if let Some(host) = &filter.host {
         let (of_host, hosts) = condition(&Scope::Host(host.clone()));
         terms.push(of_host);

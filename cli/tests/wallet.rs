@@ -1,0 +1,291 @@
+//! `bursar wallet`, and the balance before a payment.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
+
+use std::process::Command;
+
+use bursar::LocalSigner;
+use bursar::secrecy::SecretString;
+use serde_json::Value;
+use support::{CliHarness, Ended, KEY, PAYER, USDC, report};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Returns the binary without a key, with the password of keystores in its environment.
+fn with_password(harness: &CliHarness, args: &[&str], password: &str) -> Command {
+    let mut command = harness.command(args);
+    command
+        .env_remove("BURSAR_PRIVATE_KEY")
+        .env("BURSAR_KEYSTORE_PASSWORD", password);
+    command
+}
+
+async fn create(harness: &CliHarness, args: &[&str]) -> Ended {
+    let args = [&["wallet", "new"], args].concat();
+    harness
+        .end(with_password(harness, &args, PASSWORD), b"")
+        .await
+}
+
+/// Returns `NETWORK=URL` of a node of the paywall's chain.
+async fn rpc(harness: &CliHarness) -> (bursar_testing::Node, String) {
+    let network = bursar::Network::from_chain_id(84_532);
+    let node = harness.paywall.node(network).await.unwrap();
+    let rpc = format!("base-sepolia={}", node.url());
+    (node, rpc)
+}
+
+#[tokio::test]
+async fn a_new_wallet_is_encrypted_and_pays_after_it_got_money() {
+    let harness = CliHarness::new(report()).await;
+    let made = create(&harness, &["wallet.json"]).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let address = made.text().lines().next().unwrap().to_owned();
+    for part in [
+        "https://faucet.circle.com",
+        "bursar wallet balance --keystore wallet.json",
+        "bursar pay URL --keystore wallet.json",
+    ] {
+        assert!(
+            made.text().contains(part),
+            "{part} is not in {}",
+            made.text()
+        );
+    }
+    let file = harness.path("wallet.json");
+    let signer = LocalSigner::from_keystore(&file, &SecretString::from(PASSWORD)).unwrap();
+    assert_eq!(signer.address().to_string(), address);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    // The address needs no password, and the balance no key.
+    let mut command = harness.command(&["wallet", "address", "--keystore", "wallet.json"]);
+    command.env_remove("BURSAR_PRIVATE_KEY");
+    let shown = harness.end(command, b"").await;
+    assert_eq!(
+        (shown.code, shown.text()),
+        (0, format!("{address}\n").as_str())
+    );
+    let (_node, rpc) = rpc(&harness).await;
+    harness.paywall.set_balance(signer.address(), 4000);
+    let balance = [
+        "wallet",
+        "balance",
+        "--keystore",
+        "wallet.json",
+        "--rpc",
+        &rpc,
+    ];
+    let mut command = harness.command(&balance);
+    command.env_remove("BURSAR_PRIVATE_KEY");
+    let shown = harness.end(command, b"").await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(shown.text().contains(&address), "{shown:?}");
+    let row: Vec<&str> = shown
+        .text()
+        .lines()
+        .find(|line| line.contains("USDC"))
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(row, ["base-sepolia", "USDC", "0.004"]);
+
+    // It is too little for the report. After a top-up it is enough.
+    let url = harness.url();
+    let pay = [
+        "pay",
+        &url,
+        "--keystore",
+        "wallet.json",
+        "--network",
+        "base-sepolia",
+        "--allow-http-loopback",
+        "--rpc",
+        &rpc,
+        "--json",
+    ];
+    let denied = harness
+        .end(with_password(&harness, &pay, PASSWORD), b"")
+        .await;
+    assert_eq!(denied.code, 3, "{denied:?}");
+    let denial = &denied.json()["error"]["denial"];
+    assert_eq!(denial["rule"], "insufficient_balance");
+    assert_eq!(denial["shortfall"]["wallet"], Value::from(address.as_str()));
+    assert_eq!(denial["shortfall"]["missing"], "0.006 USDC");
+    assert_eq!(harness.payments(), 0);
+    harness.paywall.set_balance(signer.address(), 10_000);
+    let paid = harness
+        .end(with_password(&harness, &pay, PASSWORD), b"")
+        .await;
+    assert_eq!(paid.code, 0, "{paid:?}");
+    assert_eq!(harness.settled(), 1);
+}
+
+#[tokio::test]
+async fn a_new_wallet_replaces_no_file_and_needs_a_password() {
+    let harness = CliHarness::new(report()).await;
+    harness.file("taken.json", "precious");
+    let refused = create(&harness, &["taken.json"]).await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("exists already"), "{refused:?}");
+    assert_eq!(
+        std::fs::read(harness.path("taken.json")).unwrap(),
+        b"precious"
+    );
+    #[cfg(unix)]
+    {
+        // A link that leads nowhere is not followed.
+        std::os::unix::fs::symlink("nowhere.json", harness.path("link.json")).unwrap();
+        let refused = create(&harness, &["link.json"]).await;
+        assert_eq!(refused.code, 2);
+        assert!(!harness.path("nowhere.json").exists());
+    }
+    let mut command = harness.command(&["wallet", "new", "wallet.json"]);
+    command.env_remove("BURSAR_KEYSTORE_PASSWORD");
+    let refused = harness.end(command, b"").await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("--password-fd"), "{refused:?}");
+    let command = with_password(&harness, &["wallet", "new", "wallet.json"], "");
+    let refused = harness.end(command, b"").await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("password is empty"), "{refused:?}");
+    assert!(!harness.path("wallet.json").exists());
+    let refused = create(&harness, &["none/wallet.json"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.stderr.contains("cannot write the keystore"),
+        "{refused:?}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_password_comes_from_a_file_descriptor() {
+    let harness = CliHarness::new(report()).await;
+    harness.file("password", format!("{PASSWORD}\n"));
+    let program = env!("CARGO_BIN_EXE_bursar");
+    let line =
+        format!("exec '{program}' wallet new wallet.json --password-fd 3 --json 3< password");
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &line])
+        .env_clear()
+        .current_dir(harness.files.path());
+    let made = harness.end(command, b"").await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let made = made.json();
+    assert_eq!(made["keystore"], "wallet.json");
+    let file = harness.path("wallet.json");
+    let signer = LocalSigner::from_keystore(file, &SecretString::from(PASSWORD)).unwrap();
+    assert_eq!(made["address"], signer.address().to_string());
+    let mut command = Command::new("/bin/sh");
+    let line = format!("exec '{program}' wallet new other.json --password-fd 7");
+    command
+        .args(["-c", &line])
+        .env_clear()
+        .current_dir(harness.files.path());
+    let refused = harness.end(command, b"").await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(!harness.path("other.json").exists());
+}
+
+#[tokio::test]
+async fn the_address_of_each_kind_of_key_is_printed() {
+    let harness = CliHarness::new(report()).await;
+    let shown = harness.run(&["wallet", "address"]).await;
+    assert_eq!(
+        (shown.code, shown.text()),
+        (0, format!("{PAYER}\n").as_str())
+    );
+    let shown = harness.run(&["wallet", "address", "--json"]).await;
+    assert_eq!(shown.json()["address"], PAYER);
+    let mut command = harness.command(&["wallet", "address"]);
+    command.env_remove("BURSAR_PRIVATE_KEY");
+    let refused = harness.end(command, b"").await;
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("BURSAR_PRIVATE_KEY"), "{refused:?}");
+    // A bare key in place of a keystore is not repeated.
+    let file = harness.file("key", KEY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let refused = harness
+        .run(&["wallet", "address", "--keystore", &file])
+        .await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+}
+
+#[tokio::test]
+async fn balances_are_read_for_each_network_and_token() {
+    let harness = CliHarness::new(report()).await;
+    let (node, rpc) = rpc(&harness).await;
+    harness
+        .paywall
+        .set_balance(PAYER.parse().unwrap(), 1_230_000);
+    let args = [
+        "wallet", "balance", "--rpc", &rpc, "--token", "usdc", "--json",
+    ];
+    let shown = harness.run(&args).await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let shown = shown.json();
+    assert_eq!(shown["address"], PAYER);
+    assert_eq!(
+        shown["balances"],
+        serde_json::json!([{
+            "network": "base-sepolia", "caip2": "eip155:84532", "token": "USDC", "asset": USDC,
+            "balance": "1.23", "units": "1230000",
+        }])
+    );
+    // Any address can be looked at, without a key.
+    let address = "0x00000000000000000000000000000000000000a1";
+    harness.paywall.set_balance(address.parse().unwrap(), 0);
+    let args = [
+        "wallet",
+        "balance",
+        "--rpc",
+        &rpc,
+        "--address",
+        address,
+        "--token",
+        "USDC",
+        "--json",
+    ];
+    let mut command = harness.command(&args);
+    command.env_remove("BURSAR_PRIVATE_KEY");
+    let shown = harness.end(command, b"").await.json();
+    assert_eq!(shown["balances"][0]["units"], "0");
+    // A node that is gone is an error in its row, and the exit code is 1.
+    drop(node);
+    let shown = harness
+        .run(&["wallet", "balance", "--rpc", &rpc, "--json"])
+        .await;
+    assert_eq!(shown.code, 1);
+    let row = &shown.json()["balances"][0];
+    assert_eq!(row["balance"], Value::Null);
+    assert!(
+        row["error"].as_str().unwrap().contains("cannot be reached"),
+        "{row}"
+    );
+    for args in [
+        &["wallet", "balance"][..],
+        &[
+            "wallet",
+            "balance",
+            "--rpc",
+            "base-sepolia=http://192.0.2.1",
+        ],
+        &["wallet", "balance", "--rpc", &rpc, "--token", "DOGE"],
+        &["wallet", "balance", "--rpc", "nowhere"],
+    ] {
+        assert_eq!(harness.run(args).await.code, 2, "{args:?}");
+    }
+}
