@@ -191,6 +191,7 @@ fn reservation(wish: Wish) -> Reservation {
         payee: None,
         price: None,
         refunds_make_room: false,
+        watch: crate::limit::Watch::default(),
     };
     let terms = if wish.changed {
         Terms::Changed

@@ -253,11 +253,11 @@ impl Payer {
             terms: order.terms,
         };
         match self.inner.ledger.reserve(&reservation).await? {
-            Reserved::Held(purchase) => self
-                .sign(order, quote, *purchase)
-                .await
-                .map(Box::new)
-                .map(Attempt::Signed),
+            Reserved::Held(purchase) => {
+                self.warn_of_limits(order.request, &reservation, &quote.amount());
+                let signed = self.sign(order, quote, *purchase).await;
+                signed.map(Box::new).map(Attempt::Signed)
+            }
             other => self.not_reserved(order, other).await,
         }
     }

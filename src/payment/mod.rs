@@ -18,6 +18,7 @@ mod resume;
 mod retry;
 mod terms_cache;
 mod transport;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
@@ -170,11 +171,17 @@ impl Payer {
         });
     }
 
-    /// Returns the error, after an event for the denial in it.
+    /// Returns the error, after an event for the denial in it. The ledger counts the denial.
     fn report_denial(&self, request: &PurchaseRequest, error: Error) -> Error {
         if let Some(denial) = error.denial() {
             let kind = EventKind::Denied { rule: denial.rule };
-            self.emit(&Event::new(kind, request.origin(), request.tag_name()));
+            let denied = Event::new(kind, request.origin(), request.tag_name());
+            self.emit(&Event {
+                denial: Some(denial),
+                ..denied
+            });
+            let host = request.origin().host();
+            self.inner.ledger.note_denial(denial, host);
         }
         error
     }

@@ -8,6 +8,7 @@ mod lists;
 mod permission;
 mod price_check;
 mod rules;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,9 @@ use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, Pa
 use crate::path;
 use crate::request::PurchaseRequest;
 
-pub use crate::limit::{Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope};
+pub use crate::limit::{
+    Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope, Share, ShareError,
+};
 pub(crate) use approval::AnyApprover;
 pub use approval::{
     ApprovalRequest, Approver, ApproverFn, ChannelApprover, PendingApproval, TerminalApprover,
@@ -81,6 +84,8 @@ pub struct Policy {
     lists: Lists,
     limits: Vec<Limit<Selector>>,
     asks: Vec<(Selector, Amount)>,
+    /// The shares at which limits warn: of one scope, or of all limits.
+    warnings: Vec<(Option<Selector>, Share)>,
     permissions: Vec<Permission>,
     hosts: Vec<(HostMatch, HostSettings)>,
     everywhere: HostSettings,
@@ -158,6 +163,7 @@ impl Policy {
             lists: Lists::default(),
             limits: Vec::new(),
             asks: Vec::new(),
+            warnings: Vec::new(),
             permissions: Vec::new(),
             hosts: Vec::new(),
             everywhere: HostSettings::default(),
@@ -435,6 +441,9 @@ pub enum PolicyError {
     /// A time zone that this machine does not know.
     #[error("{0}")]
     TimeZone(String),
+    /// Not a share of a limit.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,

@@ -12,7 +12,7 @@ use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
 use crate::clock::Timestamp;
 use crate::limit::{
     Amount, Denial, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling, Quantity,
-    Rule, Scope, Selector,
+    Rule, Scope, Selector, Watch,
 };
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -57,7 +57,7 @@ pub(crate) struct Facts<'a> {
 
 impl Facts<'_> {
     /// Returns the parts that scopes compare.
-    fn payment(&self) -> PaymentView<'_> {
+    pub(super) fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: self.request.origin(),
             path: self
@@ -162,6 +162,7 @@ impl Policy {
             payee,
             price,
             refunds_make_room: self.refunds_make_room,
+            watch: self.watch(facts),
         }
     }
 
@@ -170,12 +171,14 @@ impl Policy {
     /// numbers of payments do not apply, and nothing of it stays unresolved.
     pub(crate) fn call_limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
         let mut check = self.limit_check(facts);
-        check.limits.retain(|limit| {
+        let applies = |limit: &Limit| {
             let is_exposure = matches!(limit.kind, LimitKind::Exposure(_));
             matches!(limit.kind.amount(), Some(Amount::Usd(_)))
                 && limit.scope.holds_api_calls()
                 && !is_exposure
-        });
+        };
+        check.limits.retain(applies);
+        check.watch.limits.retain(|(limit, _)| applies(limit));
         check.payee = None;
         check.price = None;
         check
@@ -199,6 +202,7 @@ impl Policy {
             payee: None,
             price: None,
             refunds_make_room: self.refunds_make_room,
+            watch: Watch::default(),
         }
     }
 
@@ -230,7 +234,7 @@ impl Policy {
     ///
     /// Limits on one payment come first, since the first denial is reported: a price that is too high is the clearest
     /// reason.
-    fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
+    pub(super) fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
         let replaced = |default: &Limit<Selector>| {
             let mut same_scope = self
                 .limits

@@ -8,8 +8,8 @@ use crate::policy::Rule;
 
 /// An observer that counts events and, by rule, denials.
 ///
-/// The ledger records no denials, because nothing was bought. Clones share their counts. The counts
-/// are lost when the process ends.
+/// Clones share their counts. The counts are lost when the process ends. The ledger also counts denials, for all
+/// processes; see [`Ledger::denials`](crate::Ledger::denials).
 ///
 /// ```
 /// use bursar::telemetry::Counts;

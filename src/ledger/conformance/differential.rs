@@ -232,6 +232,7 @@ async fn survey(ledger: &Ledger, now: u64) -> String {
         payee: None,
         price: None,
         refunds_make_room: false,
+        watch: crate::limit::Watch::default(),
     };
     let called = Filter {
         credential: Some("key".to_owned()),
