@@ -8,7 +8,7 @@ use url::Url;
 use super::error::did_you_mean;
 use super::reader::{Scalar, Unfit};
 use crate::credential::Preference;
-use crate::limit::{Period, time_zone};
+use crate::limit::{Period, Share, time_zone};
 use crate::money::Usd;
 use crate::money::parse_address;
 use crate::text::excerpt;
@@ -349,6 +349,20 @@ impl Scalar for Percent {
         match percent.and_then(|percent| percent.try_into().ok()) {
             Some(percent) => Ok(Self(percent)),
             None => malformed(text, "a percentage; write one such as `20%`"),
+        }
+    }
+}
+
+impl Scalar for Share {
+    const EXPECTED: &'static str = "a share of a limit such as \"80%\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        match text.parse().ok().filter(|_| text.ends_with('%')) {
+            Some(share) => Ok(share),
+            None => malformed(
+                text,
+                "a share of a limit; write one above 0% and at most 100%, such as `80%`",
+            ),
         }
     }
 }

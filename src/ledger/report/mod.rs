@@ -34,8 +34,9 @@
 //! | `failed` | perhaps paid and not delivered (also in a part above) |
 //! | `refunded` | the money that came back; it is not subtracted from `spent` |
 //!
-//! A payment that the policy denied is not in the ledger. Count denials with
-//! [`Counts`](crate::telemetry::Counts).
+//! A payment that the policy denied is no purchase. [`Report::denials`] counts denials by rule and host. They are kept
+//! without a tag and an agent, and with the times of the first and the last one only: a report has those of its hosts
+//! whose first and last time overlap its period, and none if it selects a tag or an agent.
 //!
 //! # Money
 //!
@@ -62,7 +63,7 @@ use serde::Serialize;
 pub use selection::{Selection, UnknownZone, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
-use super::{Ledger, LedgerError, Purchase, PurchaseId, State};
+use super::{DenialCount, Ledger, LedgerError, Purchase, PurchaseId, State};
 use crate::clock::Timestamp;
 use crate::limit::LimitStatus;
 use crate::money::format_units;
@@ -93,6 +94,8 @@ pub struct Report {
     /// The number of unresolved purchases that are not listed.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_unresolved: u64,
+    /// The denials by rule and host, the latest first. Empty if the report was not made by [`Ledger::report`].
+    pub denials: Vec<DenialCount>,
     /// The limits and their use by the whole ledger. Empty unless set by
     /// [`with_budget`](Self::with_budget).
     pub budget: Vec<LimitStatus>,
@@ -277,6 +280,9 @@ impl Ledger {
     /// ```
     pub async fn report(&self, selection: &Selection) -> Result<Report, LedgerError> {
         let mut adding = Adding::new(selection, self.now());
+        adding.report.denials = self.denials().await?;
+        let denials = &mut adding.report.denials;
+        denials.retain(|denials| selection.selects_denials(denials));
         let mut pages = self.pages(&selection.filter());
         while let Some(purchases) = pages.next().await? {
             purchases.iter().for_each(|purchase| adding.add(purchase));
@@ -350,6 +356,7 @@ impl Adding {
             sections: Vec::new(),
             unresolved: Vec::new(),
             more_unresolved: 0,
+            denials: Vec::new(),
             budget: Vec::new(),
         };
         Self {
