@@ -7,6 +7,7 @@ mod diagnostics;
 mod discover;
 mod exit;
 mod ledger;
+mod live;
 mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;

@@ -9,7 +9,7 @@ use bursar::{Network, Timestamp};
 
 use crate::args::{ReportFormat, Spending};
 use crate::exit::{Exit, Failure};
-use crate::{output, policies, render, wallet};
+use crate::{live, output, policies, render, wallet};
 
 pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     if args.policy.policy.is_none() && args.policy.network.is_empty() {
@@ -24,8 +24,11 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     }
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
-    let selection = selection(&args, zone)?;
     let ledger = wallet::required(&args.ledger)?;
+    if args.serve {
+        return live::serve(args, policy, zone, ledger).await;
+    }
+    let selection = selection(&args, zone)?;
     let report = ledger
         .report(&selection)
         .await?
@@ -40,7 +43,7 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     }
 }
 
-fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
+pub(crate) fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     let moment = |flag: &str, text: &str| -> Result<Timestamp, Failure> {
         let wrong = || {
             Failure::usage(format!(

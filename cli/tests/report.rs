@@ -155,6 +155,23 @@ fn charts_can_show_any_amount() {
     );
 }
 
+#[test]
+fn a_served_page_loads_itself_again_unless_it_is_paused() {
+    use render::Refresh;
+    let report = everything(&[bought()]);
+    let every = render::live(&report, Refresh::Every { seconds: 9 });
+    assert!(
+        every.contains("http-equiv=\"refresh\" content=\"9;url=/\""),
+        "{every}"
+    );
+    let paused = render::live(&report, Refresh::Paused { seconds: 9 });
+    assert!(!paused.contains("http-equiv=\"refresh\""), "{paused}");
+    let failed = render::failed("<script>no ledger</script>\u{202e}", 9);
+    assert!(failed.contains("http-equiv=\"refresh\"") && failed.contains("&lt;script&gt;"));
+    assert!(!failed.contains('\u{202e}'), "{failed}");
+    assert!(!render::html(&report).contains("http-equiv=\"refresh\""));
+}
+
 /// Writes the pages that `.ci/run report` checks in a browser, each with the figures that it must show.
 #[test]
 fn pages_are_written_for_the_browser() {

@@ -71,9 +71,11 @@ pub(crate) enum Command {
     Budget(Budget),
     /// Show sums by day, host, payee, tag and agent, as tables or as a page with charts
     ///
-    /// The report counts purchases and calls with API keys. It does not count payments that the policy denied, because
-    /// the ledger does not store them. The page of --format html is one file. Open it in a browser:
-    /// bursar report --format html --out spending.html
+    /// The report counts purchases and calls with API keys, and how often which rule denied payments to which host. The
+    /// page of --format html is one file. Open it in a browser: bursar report --format html --out spending.html
+    ///
+    /// With --serve, bursar prints the URL of a page that refreshes itself. Only this machine reaches it, and only with the
+    /// token in the URL.
     Report(Spending),
     /// Compare the cost of a host with the price of a plan
     ///
