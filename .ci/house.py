@@ -12,8 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 LONGEST_FILE = 600
-# 25,000 when the house was rebuilt; 31,500 with witnesses, spellings, hidden characters and long reads. Raise it only with a capability, and say so in the commit.
-LIBRARY_LINES = 31_500
+# 25,000 when the house was rebuilt; 31,500 with witnesses, spellings, hidden characters and long reads;
+# 32,300 with denials in the ledger, warnings about limits, effective policies and metrics. Raise it only with a capability, and say so in the commit.
+LIBRARY_LINES = 32_300
 ROOT_NAMES = 40
 README_LINES = 120
 WHATS = 3

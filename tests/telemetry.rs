@@ -113,6 +113,37 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
 }
 
 #[tokio::test]
+async fn a_page_for_prometheus_has_events_denials_dollars_and_limits() {
+    let seller = open_all([report(), Route::get("/costly").price(usd!("2"))]).await;
+    let counts = Counts::new();
+    let policy = paywall::policy().tag_limits("a \"b\\\n", |tag| tag.lifetime(usd!("0.04")));
+    let builder = client().policy(policy.lifetime(usd!("0.08")));
+    let client = builder.observer(counts.clone()).build().unwrap();
+    for path in ["/report", "/report", "/costly"] {
+        let sent = client.get(seller.url(path)).allow_duplicate().send().await;
+        assert_eq!(sent.is_ok(), path == "/report");
+    }
+    let page = counts.prometheus(&client.budget().await.unwrap());
+    for line in [
+        "# TYPE bursar_events_total counter",
+        "bursar_events_total{event=\"settled\"} 2",
+        "bursar_events_total{event=\"denied\"} 1",
+        "bursar_events_total{event=\"unresolved\"} 0",
+        "bursar_denials_total{rule=\"per_payment\"} 1",
+        "bursar_settled_usd_total 0.02",
+        "bursar_settling_seconds_count 2",
+        "bursar_limit_used_ratio{limit=\"global lifetime\",rule=\"lifetime\"} 0.25",
+        "bursar_limit_used_ratio{limit=\"tag a \\\"b\\\\\\n lifetime\",rule=\"lifetime\"} 0.00",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
+    let names = page.lines().filter(|line| !line.starts_with('#'));
+    assert!(
+        names.clone().count() > 20 && names.into_iter().all(|line| line.starts_with("bursar_"))
+    );
+}
+
+#[tokio::test]
 async fn a_denial_is_told_whole_and_counted_in_the_ledger() {
     let seller = open(report().price(usd!("2"))).await;
     let denials = Arc::<Mutex<Vec<bursar::Denial>>>::default();

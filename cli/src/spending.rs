@@ -9,6 +9,7 @@ use bursar::{Network, Timestamp};
 
 use crate::args::{ReportFormat, Spending};
 use crate::exit::{Exit, Failure};
+use crate::progress::Progress;
 use crate::{live, output, policies, render, wallet};
 
 pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
@@ -29,10 +30,10 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
         return live::serve(args, policy, zone, ledger).await;
     }
     let selection = selection(&args, zone)?;
-    let report = ledger
-        .report(&selection)
-        .await?
-        .with_budget(policy.budget(&ledger).await?);
+    let mut progress = Progress::of_report();
+    let report = ledger.report_with_progress(&selection, |purchases| progress.add(purchases));
+    let report = report.await?.with_budget(policy.budget(&ledger).await?);
+    drop(progress);
     let text = written(&report, args.format, args.out.is_none())?;
     match &args.out {
         None => output::finish(output::print(text), Exit::Done),

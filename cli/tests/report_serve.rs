@@ -273,3 +273,33 @@ async fn a_wrong_option_of_a_served_report_is_told_before_it_serves() {
         );
     }
 }
+
+/// Writes the ledger whose served page `cli/tests/page-live` checks in a browser.
+#[tokio::test]
+async fn a_ledger_is_written_for_the_browser() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("live");
+    drop(std::fs::remove_dir_all(&directory));
+    std::fs::create_dir_all(&directory).unwrap();
+    let harness = CliHarness::new(report()).await;
+    for tag in ["daily", "daily", "<script>alert(1)</script>"] {
+        assert_eq!(
+            harness.buy(&["--allow-duplicate", "--tag", tag]).await.code,
+            0
+        );
+    }
+    for max in ["0.001", "0.002"] {
+        assert_eq!(
+            harness
+                .buy(&["--allow-duplicate", "--max-per-payment", max])
+                .await
+                .code,
+            3
+        );
+    }
+    let (ledger, copy) = (harness.path("ledger.db"), directory.join("ledger.db"));
+    let (ledger, copy) = (ledger.to_str().unwrap(), copy.to_str().unwrap());
+    let copied = harness
+        .run(&["ledger", "backup", copy, "--ledger", ledger])
+        .await;
+    assert_eq!(copied.code, 0, "{copied:?}");
+}

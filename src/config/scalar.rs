@@ -354,17 +354,30 @@ impl Scalar for Percent {
 }
 
 impl Scalar for Share {
-    const EXPECTED: &'static str = "a share of a limit such as \"80%\"";
+    const EXPECTED: &'static str = "a share of a limit such as \"80%\" or 0.8";
 
     fn from_text(text: &str) -> Result<Self, Unfit> {
         match text.parse().ok().filter(|_| text.ends_with('%')) {
             Some(share) => Ok(share),
-            None => malformed(
-                text,
-                "a share of a limit; write one above 0% and at most 100%, such as `80%`",
-            ),
+            None => no_share(text),
         }
     }
+
+    fn from_number(number: u64) -> Result<Self, Unfit> {
+        let text = number.to_string();
+        text.parse().or_else(|_| no_share(&text))
+    }
+
+    fn from_decimal(number: f64) -> Result<Self, Unfit> {
+        Self::try_from(number).or_else(|_| no_share(&number.to_string()))
+    }
+}
+
+fn no_share(written: &str) -> Result<Share, Unfit> {
+    malformed(
+        written,
+        "a share of a limit; write one above 0% and at most 100%, such as `80%`, or 0.8",
+    )
 }
 
 /// Reads digits and nothing else.

@@ -154,15 +154,37 @@ impl Denials {
     /// Writes the denials that wait, and returns after that.
     async fn write(&self) -> Result<(), LedgerError> {
         let _writing = self.writing.lock().await;
-        let denials = self.take();
-        if denials.is_empty() {
+        let mut taken = Taken {
+            counts: self.take(),
+            from: self,
+        };
+        if taken.counts.is_empty() {
             return Ok(());
         }
-        let written = self.backend.add_denials(&denials).await;
-        if written.is_err() {
-            self.put_back(denials);
+        if self.backend.writes_later() {
+            // The thread of a file writes them also if the caller stops waiting.
+            let counts = std::mem::take(&mut taken.counts);
+            let written = self.backend.add_denials(&counts).await;
+            if written.is_err() {
+                self.put_back(counts);
+            }
+            return written;
         }
-        written
+        self.backend.add_denials(&taken.counts).await?;
+        taken.counts.clear();
+        Ok(())
+    }
+}
+
+/// Denials that are being written. They wait again if the caller stops waiting, or if the write fails.
+struct Taken<'a> {
+    counts: Vec<DenialCount>,
+    from: &'a Denials,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.from.put_back(std::mem::take(&mut self.counts));
     }
 }
 

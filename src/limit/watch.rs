@@ -12,8 +12,9 @@ use crate::clock::Timestamp;
 /// The ledger finds them in the atomic step that reserves the money, so that of several processes one finds each of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
-    pub(crate) limits: Vec<(Limit, Share)>,
-    found: Arc<Mutex<Vec<Found>>>,
+    limits: Vec<(Limit, Share)>,
+    /// `None` if no limit warns, as in most policies; it costs nothing then.
+    found: Option<Arc<Mutex<Vec<Found>>>>,
 }
 
 /// How the reservation of a payment changed a limit.
@@ -42,18 +43,31 @@ impl Found {
 }
 
 impl Watch {
-    fn found(&self) -> MutexGuard<'_, Vec<Found>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Watches limits, each for a share.
+    pub(crate) fn new(limits: Vec<(Limit, Share)>) -> Self {
+        let found = (!limits.is_empty()).then(Arc::default);
+        Self { limits, found }
+    }
+
+    /// Keeps the limits that pass.
+    pub(crate) fn retain(&mut self, passes: impl Fn(&Limit) -> bool) {
+        self.limits.retain(|(limit, _)| passes(limit));
+    }
+
+    fn found(&self) -> Option<MutexGuard<'_, Vec<Found>>> {
+        let found = self.found.as_ref()?;
+        Some(found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes the findings of the last check.
     pub(crate) fn take(&self) -> Vec<Found> {
-        std::mem::take(&mut self.found())
+        self.found()
+            .map_or_else(Vec::new, |mut found| std::mem::take(&mut *found))
     }
 
     /// Replaces the findings, for a payment that all limits allow.
     pub(super) fn look<U: Usage>(&self, check: &LimitCheck, usage: &U) -> Result<(), U::Error> {
-        if self.limits.is_empty() {
+        if self.found.is_none() {
             return Ok(());
         }
         let mut found = Vec::new();
@@ -74,7 +88,9 @@ impl Watch {
                 });
             }
         }
-        *self.found() = found;
+        if let Some(mut kept) = self.found() {
+            *kept = found;
+        }
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod approval;
 mod builder;
+#[cfg(feature = "toml")]
+mod effective;
 mod explain;
 mod limits;
 mod lists;
@@ -34,6 +36,8 @@ pub use approval::{
     Untrusted, Verdict, approve_fn,
 };
 pub use builder::HostRules;
+#[cfg(feature = "toml")]
+pub use effective::EffectivePolicy;
 pub use explain::{Answer, AskingPrice, Explanation};
 pub use limits::Limits;
 pub use permission::Permission;

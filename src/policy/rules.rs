@@ -21,9 +21,9 @@ use crate::x402::Quote;
 use crate::{text, usd};
 
 /// The default of `loop_guard`: more payments for the same request look like a loop.
-const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
+pub(super) const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
 /// The default of `circuit_breaker`: a seller that took this many payments in this time without delivering is not paid.
-const CIRCUIT_BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
+pub(super) const CIRCUIT_BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
 /// The limits on all payments that apply unless the policy replaces them.
 static DEFAULT_LIMITS: [Limit<Selector>; 4] = [
     on_all_payments(LimitKind::PerPayment(Amount::Usd(usd!("0.10")))),
@@ -178,7 +178,7 @@ impl Policy {
                 && !is_exposure
         };
         check.limits.retain(applies);
-        check.watch.limits.retain(|(limit, _)| applies(limit));
+        check.watch.retain(applies);
         check.payee = None;
         check.price = None;
         check

@@ -31,7 +31,6 @@ impl Policy {
     /// });
     /// ```
     ///
-    /// # Errors
     /// A number that is not above 0 and at most 1 is a mistake, which [`check`](Self::check) reports.
     #[must_use]
     pub fn warn_at<S>(mut self, share: S) -> Self
@@ -55,9 +54,9 @@ impl Policy {
 
     /// Returns the limits on a payment that warn, with their shares.
     pub(super) fn watch(&self, facts: &Facts<'_>) -> Watch {
-        let mut watch = Watch::default();
+        let mut watched = Vec::new();
         if self.warnings.is_empty() {
-            return watch;
+            return Watch::default();
         }
         let payment = facts.payment();
         for limit in self.effective_limits().filter(|limit| limit.kind.warns()) {
@@ -65,11 +64,9 @@ impl Policy {
                 continue;
             };
             let shares = self.shares(limit);
-            watch
-                .limits
-                .extend(shares.map(|share| (applied.clone(), share)));
+            watched.extend(shares.map(|share| (applied.clone(), share)));
         }
-        watch
+        Watch::new(watched)
     }
 
     /// Returns the shares of the limit's own scope, or else those of the policy.

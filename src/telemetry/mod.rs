@@ -172,6 +172,23 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The names of all kinds.
+    const NAMES: [&'static str; 13] = [
+        "challenged",
+        "denied",
+        "limit_warning",
+        "reserved",
+        "signed",
+        "unsigned",
+        "resumed",
+        "presented",
+        "settled",
+        "rejected",
+        "unresolved",
+        "api_call",
+        "turned_away",
+    ];
+
     /// Returns the stable name, such as `settled`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -29,14 +29,23 @@ pub(crate) struct LedgerShow {
     /// Show purchases since this date (UTC), or since this time in RFC 3339
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
+    /// Show purchases before this date (UTC), or before this time in RFC 3339
+    #[arg(long, value_name = "DATE")]
+    pub(crate) until: Option<String>,
     /// Show purchases from this host, or from a pattern such as *.example.com
     #[arg(long)]
     pub(crate) host: Option<String>,
+    /// Show purchases with this tag
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Show purchases by this agent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
     /// Show purchases in this state, such as unresolved
     #[arg(long, value_parser = state)]
     pub(crate) state: Option<State>,
     /// Show the last N of these purchases
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "limit", value_name = "N")]
     pub(crate) last: Option<usize>,
 }
 

@@ -86,9 +86,17 @@ pub(crate) enum Command {
     #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
     #[command(subcommand)]
     Mcp(McpCommand),
-    /// Check and explain policy files
+    /// Write, check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Print the script that completes the command in a shell
+    ///
+    /// bash: bursar completions bash > ~/.local/share/bash-completion/completions/bursar. zsh: write it to _bursar in a
+    /// directory of $fpath. fish: write it to ~/.config/fish/completions/bursar.fish.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -93,8 +93,7 @@ pub(super) async fn the_counts_of_denials_are_bounded_and_lose_no_denial(ledgers
 fn watched(id: &str, value: u64) -> Reservation {
     let mut wish = wish(order(id, value), at(NOW), lifetime(100));
     let share = Share::try_from(0.8).unwrap();
-    wish.checks.watch = Watch::default();
-    wish.checks.watch.limits = vec![(lifetime(100)[0].clone(), share)];
+    wish.checks.watch = Watch::new(vec![(lifetime(100)[0].clone(), share)]);
     wish
 }
 

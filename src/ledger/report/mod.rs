@@ -279,6 +279,34 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn report(&self, selection: &Selection) -> Result<Report, LedgerError> {
+        self.report_with_progress(selection, |_| {}).await
+    }
+
+    /// Returns a report as [`report`](Self::report) does. Calls `read` with the number of purchases that each step read,
+    /// for ledgers that take long to read.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger cannot be read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
+    /// use bursar::Ledger;
+    /// use bursar::report::Selection;
+    ///
+    /// let mut total = 0_usize;
+    /// let ledger = Ledger::memory();
+    /// let report = ledger
+    ///     .report_with_progress(&Selection::new(), |purchases| total = total.saturating_add(purchases))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn report_with_progress(
+        &self,
+        selection: &Selection,
+        mut read: impl FnMut(usize) + Send,
+    ) -> Result<Report, LedgerError> {
         let mut adding = Adding::new(selection, self.now());
         adding.report.denials = self.denials().await?;
         let denials = &mut adding.report.denials;
@@ -286,6 +314,7 @@ impl Ledger {
         let mut pages = self.pages(&selection.filter());
         while let Some(purchases) = pages.next().await? {
             purchases.iter().for_each(|purchase| adding.add(purchase));
+            read(purchases.len());
         }
         Ok(adding.report())
     }
@@ -331,7 +360,7 @@ impl Report {
     /// and each group has a line of its own. The line `others` with the name of a dimension is for all groups
     /// beyond 2,000. Amounts are in dollars. `tokens` has the amount of each token.
     ///
-    /// A field that a spreadsheet would read as a formula begins with an apostrophe.
+    /// Denials are not in it. A field that a spreadsheet would read as a formula begins with an apostrophe.
     #[must_use]
     pub fn to_csv(&self) -> String {
         csv::write(self)
