@@ -102,6 +102,8 @@ impl Writer<'_> {
             }),
         ));
         file.extend(tables("token", policy.assets.iter().map(token)));
+        // A file has no empty arrays.
+        file.retain(|(_, value)| !matches!(value, Value::List(values) if values.is_empty()));
         file
     }
 
