@@ -31,6 +31,20 @@ use crate::money::{Asset, AssetRegistry, Network};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectivePolicy(Table);
 
+/// The keys of limits, in the order of a file. The text is then the same for policies whose limits were set in another order.
+const LIMITS: [&str; 10] = [
+    "per_payment",
+    "per_hour",
+    "per_day",
+    "per_month",
+    "rolling",
+    "calendar",
+    "lifetime",
+    "exposure",
+    "payments",
+    "ask_above",
+];
+
 type Table = Vec<(&'static str, Value)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +140,7 @@ impl Writer<'_> {
         for (_, threshold) in asks.filter(|(scope, _)| scope == selector) {
             add("ask_above", self.amount(threshold));
         }
+        keys.sort_by_key(|(key, _)| LIMITS.iter().position(|known| known == key));
         let mut table: Table = keys
             .into_iter()
             .map(|(key, values)| (key, one_or_list(values)))
