@@ -162,8 +162,8 @@ impl Live {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
-        if let Err(refused) = self.check(request) {
-            return refused;
+        if let Err((status, message)) = self.check(request) {
+            return text(status, message);
         }
         if request.uri().path() != "/" {
             return text(StatusCode::NOT_FOUND, "there is only one page: /");
@@ -185,8 +185,8 @@ impl Live {
     }
 
     /// Refuses requests that another page sends, or that are meant for another server.
-    fn check(&self, request: &Request<Incoming>) -> Result<(), Answer> {
-        let refuse = |status, message| Err(text(status, message));
+    fn check(&self, request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {
+        let refuse = |status, message| Err((status, message));
         let headers = request.headers();
         let port = self.address.port();
         let is_here = |host: &str| {
