@@ -1,5 +1,5 @@
 //! `bursar report --serve`: who sees the page, and that it shows the ledger of the moment.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
