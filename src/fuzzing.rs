@@ -193,6 +193,7 @@ fn reservation(wish: Wish) -> Reservation {
         price: None,
         refunds_make_room: false,
         in_flight: InFlight::default(),
+        watch: crate::limit::Watch::default(),
     };
     let terms = if wish.changed {
         Terms::Changed

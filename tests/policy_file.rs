@@ -13,7 +13,7 @@ use std::future::pending;
 use bursar::approval::{Verdict, approve_fn};
 use bursar::config::{Config, ConfigError};
 use bursar::credential::{CallPlan, Preference};
-use bursar::policy::{PolicyError, Rule};
+use bursar::policy::{AskingPrice, PolicyError, Rule};
 use bursar::{Address, Policy, TokenAmount, Usd, usd};
 use bursar_tests::clock::at;
 use bursar_tests::imagined_payment::ImaginedPayment;
@@ -715,7 +715,7 @@ bazaar = |"x402.org"
             "`decimals` must be a whole number such as 6",
             "`match`: `not a host` is not a host; expected a form like `api.example.com` or `*.example.com`, \
              without scheme or port",
-            "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`",
+            "unknown key `pay_to` in [[host]]; its keys are `match`, `per_payment`, `per_hour`, `per_day`, `per_month`, `rolling`, `calendar`, `lifetime`, `exposure`, `payments`, `ask_above`, `warn_at`, `payee`, `max_validity`, `max_price_rise`, `foreign_resource`, `loop_guard`, `circuit_breaker`, `remember_terms`",
             "`per_day`: no token of the registry is `USD@base`; did you mean `USDC@base`?",
             "[[credential]] needs one of `bearer`, `header`, `basic` and `query`",
             "`prefer`: `key first` is not \"key\", \"pay\", \"never pay\", \"never key\" or \"cheapest\"",
@@ -766,7 +766,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
         (
             "\n  |lifetime = \"1 USD\"",
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
-             `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
+             `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `warn_at`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
              `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
         ),
@@ -1093,4 +1093,81 @@ fn other_values_are_checked() {
             "`mix_testnets` must be `true` or `false`, not a date",
         ),
     ]);
+}
+
+#[test]
+fn an_effective_policy_is_the_same_policy_with_its_defaults() {
+    let example = include_str!("../examples/policy.toml");
+    let minimal = "version = 1\nnetworks = [\"base\"]";
+    let unlimited = "version = 1\nnetworks = [\"base\"]\nunlimited = true";
+    let odd = "version = 1\nnetworks = [\"eip155:424242\"]\n[[tag]]\nmatch = \"a \\\" \\u007f b\"\nper_day = [\"1 USD\", \"2 USD\"]\n\
+               rolling = { window = \"90s\", max = \"0.000001 USD\" }\nwarn_at = \"12.5%\"\n[each.payee]\nask_above = \"1 USD\"";
+    for text in [example, minimal, unlimited, odd] {
+        let policy = Policy::from_toml(text).unwrap();
+        let effective = policy.effective();
+        let again = Policy::from_toml(&effective.to_string())
+            .unwrap_or_else(|error| panic!("{error}\n{effective}"));
+        again.check().unwrap();
+        assert_eq!(again.effective(), effective);
+        let json = serde_json::to_value(&effective).unwrap();
+        assert_eq!(json["version"], 1);
+        for (url, price) in [
+            ("https://api.example.com/v1/x", usd!("0.01")),
+            ("https://api.example.com/v1/x", usd!("0.15")),
+            ("https://tools.example.com/other", usd!("0.01")),
+            ("https://api.example.net/search", usd!("7")),
+        ] {
+            let request = bursar::PurchaseRequest::new("GET", url, b"")
+                .unwrap()
+                .tag("research");
+            let answers = |policy: &Policy| {
+                let now = bursar::Timestamp::from_secs(1_800_000_000);
+                let agent = Some("scout");
+                let explanation = policy.explain(&request, AskingPrice::new(price), agent, now);
+                let text = explanation
+                    .map(|answers| answers.to_string())
+                    .unwrap_or_default();
+                // Without the default limits, one rule more holds: that there are others.
+                let lines = text.lines().filter(|line| *line != "pass  unlimited");
+                lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+            };
+            assert_eq!(answers(&policy), answers(&again), "{url} {price}");
+        }
+    }
+}
+
+#[test]
+fn a_share_in_a_file_is_a_percentage_or_a_part_of_one() {
+    for text in [
+        "warn_at = 1.5",
+        "warn_at = 0.0",
+        "warn_at = -0.5",
+        "warn_at = nan",
+        "warn_at = 80",
+        "warn_at = true",
+        "warn_at = \"0.8\"",
+        "warn_at = \"0%\"",
+        "warn_at = \"101%\"",
+    ] {
+        let error =
+            Policy::from_toml(&format!("version = 1\nnetworks = [\"base\"]\n{text}")).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("line 3") && error.contains("share of a limit"),
+            "{error}"
+        );
+    }
+    let policy =
+        Policy::from_toml("version = 1\nnetworks = [\"base\"]\nwarn_at = [\"90%\", \"50%\"]")
+            .unwrap();
+    let decimal = Policy::from_toml("version = 1\nnetworks = [\"base\"]\nwarn_at = [0.9, 5e-1]");
+    assert_eq!(decimal.unwrap().effective(), policy.effective());
+    let error = Policy::from_toml("version = 1\nrefusal_pause = 0.5").unwrap_err();
+    assert!(error.to_string().contains("not a float"), "{error}");
+    assert!(
+        policy
+            .effective()
+            .to_string()
+            .contains("warn_at = [\"50%\", \"90%\"]")
+    );
 }

@@ -17,6 +17,7 @@ use bursar::{
     RetryPolicy, signer_fn, usd,
 };
 use bursar_testing::{Fault, Route};
+use bursar_tests::clock::{DAY, HOUR, MINUTE, TestClock};
 use bursar_tests::paywall::{self, open, open_all, purchases, report};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -104,6 +105,198 @@ async fn a_denial_is_told_with_its_rule_and_counted() {
         ),
         (4, 0, 4)
     );
+}
+
+#[tokio::test]
+async fn a_page_for_prometheus_has_events_denials_dollars_and_limits() {
+    let seller = open_all([report(), Route::get("/costly").price(usd!("2"))]).await;
+    let counts = Counts::new();
+    let policy = paywall::policy().tag_limits("a \"b\\\n", |tag| tag.lifetime(usd!("0.04")));
+    let builder = client().policy(policy.lifetime(usd!("0.08")));
+    let client = builder.observer(counts.clone()).build().unwrap();
+    for path in ["/report", "/report", "/costly"] {
+        let sent = client.get(seller.url(path)).allow_duplicate().send().await;
+        assert_eq!(sent.is_ok(), path == "/report");
+    }
+    let page = counts.prometheus(&client.budget().await.unwrap());
+    for line in [
+        "# TYPE bursar_events_total counter",
+        "bursar_events_total{event=\"settled\"} 2",
+        "bursar_events_total{event=\"denied\"} 1",
+        "bursar_events_total{event=\"unresolved\"} 0",
+        "bursar_denials_total{rule=\"per_payment\"} 1",
+        "bursar_settled_usd_total 0.02",
+        "bursar_settling_seconds_count 2",
+        "bursar_limit_used_ratio{limit=\"global lifetime\",rule=\"lifetime\"} 0.25",
+        "bursar_limit_used_ratio{limit=\"tag a \\\"b\\\\\\n lifetime\",rule=\"lifetime\"} 0.00",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
+    let names = page.lines().filter(|line| !line.starts_with('#'));
+    assert!(
+        names.clone().count() > 20 && names.into_iter().all(|line| line.starts_with("bursar_"))
+    );
+}
+
+#[tokio::test]
+async fn a_denial_is_told_whole_and_counted_in_the_ledger() {
+    let seller = open(report().price(usd!("2"))).await;
+    let denials = Arc::<Mutex<Vec<bursar::Denial>>>::default();
+    let list = Arc::clone(&denials);
+    let observer = move |event: &Event<'_>| list.lock().unwrap().extend(event.denial.cloned());
+    let client = client().observer(observer).build().unwrap();
+    for _ in 0..2 {
+        let error = client.get(seller.url("/report")).send().await.unwrap_err();
+        let denial = error.denial().unwrap().clone();
+        assert_eq!(denials.lock().unwrap().last(), Some(&denial));
+        assert_eq!(denial.limit.unwrap().to_string(), "0.05 USD");
+    }
+    let counted = client.ledger().unwrap().denials().await.unwrap();
+    assert_eq!(counted.len(), 1, "{counted:?}");
+    assert_eq!((counted[0].rule, counted[0].count), (Rule::PerPayment, 2));
+    assert_eq!(counted[0].host.as_deref(), Some("127.0.0.1"));
+    assert!(
+        counted[0].message.contains("above the limit of 0.05 USD"),
+        "{counted:?}"
+    );
+    assert!(purchases(&client).await.is_empty());
+}
+
+/// The warnings about limits, in words.
+fn warned() -> (Told, impl Fn(&Event<'_>) + Send + Sync + 'static) {
+    let told = Told::default();
+    let list = Arc::clone(&told);
+    let observer = move |event: &Event<'_>| {
+        if let (Some(share), Some(limit)) = (event.kind.share(), event.limit) {
+            assert!(event.purchase.is_some() && event.amount.is_some());
+            let used = limit.used.as_ref().unwrap();
+            list.lock()
+                .unwrap()
+                .push(format!("{share} {}: {used}", limit.name));
+        }
+    };
+    (told, observer)
+}
+
+/// Starts a seller whose clock is the test's.
+async fn open_at(clock: &TestClock) -> bursar_testing::Paywall {
+    let seller = bursar_testing::Paywall::builder().route(report());
+    seller.clock(clock.clone()).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_limit_warns_once_at_each_share_and_again_in_the_next_window() {
+    let clock = TestClock::default();
+    let seller = open_at(&clock).await;
+    let (list, observer) = warned();
+    let policy = paywall::policy()
+        .per_day(usd!("0.10"))
+        .exposure(usd!("1"))
+        .warn_at(0.8)
+        .warn_at("50%");
+    let client = client()
+        .policy(policy)
+        .clock(clock.clone())
+        .observer(observer)
+        .build()
+        .unwrap();
+    let buy = || client.get(seller.url("/report")).allow_duplicate().send();
+    for _ in 0..10 {
+        buy().await.unwrap();
+    }
+    assert!(buy().await.unwrap_err().is_denied());
+    assert_eq!(
+        taken(&list),
+        [
+            "50% global rolling 1d: 0.05 USD",
+            "80% global rolling 1d: 0.08 USD"
+        ]
+    );
+    // In the next window, new payments pass the shares again.
+    clock.advance(DAY + HOUR);
+    for _ in 0..8 {
+        buy().await.unwrap();
+    }
+    assert_eq!(taken(&list).len(), 2);
+    assert_eq!(seller.settlements().len(), 18);
+}
+
+#[tokio::test]
+async fn a_limit_that_hovers_at_a_share_does_not_warn_with_every_payment() {
+    let clock = TestClock::default();
+    let seller = open_at(&clock).await;
+    let (list, observer) = warned();
+    let policy = paywall::policy()
+        .per_hour(usd!("0.04"))
+        .without_default_limits()
+        .per_payment(usd!("0.05"));
+    let client = client()
+        .policy(policy.warn_at(0.75))
+        .clock(clock.clone())
+        .observer(observer)
+        .build()
+        .unwrap();
+    // A payment counts until it has expired, so the hour begins five minutes later.
+    for _ in 0..12 {
+        let bought = client.get(seller.url("/report")).allow_duplicate().send();
+        bought.await.unwrap();
+        clock.advance(MINUTE * 20);
+    }
+    let warnings = taken(&list);
+    assert!((1..=4).contains(&warnings.len()), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn each_scope_warns_at_its_own_share_and_brakes_do_not() {
+    let seller = open(report()).await;
+    let (list, observer) = warned();
+    let policy = paywall::policy()
+        .per_day(usd!("0.04"))
+        .warn_at(1.0)
+        .loop_guard(MINUTE, 3)
+        .tag_limits("daily", |tag| tag.lifetime(usd!("0.04")).warn_at(0.5))
+        .each_origin(|origin| origin.payments(MINUTE, 3).warn_at("66%"));
+    let client = client().policy(policy).observer(observer).build().unwrap();
+    for _ in 0..3 {
+        let bought = client
+            .get(seller.url("/report"))
+            .tag("daily")
+            .allow_duplicate();
+        bought.send().await.unwrap();
+    }
+    let origin = seller.url("/").origin().ascii_serialization();
+    assert_eq!(
+        taken(&list),
+        [
+            "50% tag daily lifetime: 0.02 USD".to_owned(),
+            format!("66% origin {origin} payments per 1m: 2 payments"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_call_with_an_api_key_warns_too_and_a_wrong_share_is_a_mistake_of_the_policy() {
+    let seller = open(report().accepts_key("authorization", "Bearer right")).await;
+    let credential = Credential::bearer("example", SecretString::from("right"));
+    let plan = bursar::credential::CallPlan::per_call(usd!("0.02"));
+    let keys = Credentials::new().host("127.0.0.1", credential.plan(plan));
+    let (list, observer) = warned();
+    let policy = paywall::policy().lifetime(usd!("0.05")).warn_at(0.8);
+    let builder = client().policy(policy).credentials(keys);
+    let client = builder.observer(observer).build().unwrap();
+    for _ in 0..2 {
+        client.get(seller.url("/report")).send().await.unwrap();
+    }
+    assert_eq!(taken(&list), ["80% global lifetime: 0.04 USD"]);
+    for share in [0.0, -1.0, 1.5, 80.0, f64::NAN] {
+        let error = paywall::policy().warn_at(share).check().unwrap_err();
+        assert!(
+            error.to_string().contains("is not a share of a limit"),
+            "{error}"
+        );
+        let tagged = paywall::policy().tag_limits("a", |tag| tag.warn_at(share));
+        assert!(tagged.check().is_err());
+    }
 }
 
 #[tokio::test]

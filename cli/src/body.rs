@@ -9,6 +9,7 @@ use bursar::text::visible_lines;
 
 use crate::args::Pay;
 use crate::exit::Failure;
+use crate::output;
 
 /// The largest part of a body that the JSON object contains, in bytes.
 const SHOWN: usize = 64 * 1024;
@@ -70,6 +71,7 @@ impl Sink {
 
     /// Writes the body piece by piece, as it arrives.
     pub(crate) async fn deliver(&mut self, mut response: Response) -> Delivered {
+        output::clear_status();
         if let Err(error) = self.start() {
             return Delivered {
                 shown: String::new(),

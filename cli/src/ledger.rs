@@ -2,7 +2,8 @@
 
 use std::io::{self, BufWriter, Write};
 
-use bursar::ledger::{Filter, write_csv, write_csv_rows, write_jsonl};
+use anstyle::Style;
+use bursar::ledger::{Filter, State, write_csv, write_csv_rows, write_jsonl};
 use bursar::policy::LimitStatus;
 use bursar::report::Zone;
 use bursar::{Network, Purchase};
@@ -12,6 +13,7 @@ use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
 use crate::payment::{amount, network_name};
 use crate::policies;
+use crate::progress::Progress;
 use crate::{output, wallet};
 
 /// The head of the table of purchases.
@@ -29,8 +31,12 @@ const HEAD: [&str; 7] = [
 pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
     let mut pages = wallet::readable(&args.ledger).await?.pages(&filter(&args)?);
     let mut out = BufWriter::new(io::stdout());
-    let mut table = Table::default();
+    let mut table = Table {
+        paint: output::colours(&io::stdout()).then_some(of_state as Paint),
+        ..Table::default()
+    };
     let mut rows = vec![HEAD.map(ToOwned::to_owned)];
+    let mut progress = Progress::begin();
     let mut written = match args.format {
         Format::Csv => write_csv([], &mut out),
         Format::Table | Format::Jsonl => Ok(()),
@@ -38,6 +44,7 @@ pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
     while written.is_ok()
         && let Some(purchases) = pages.next().await?
     {
+        progress.add(purchases.len());
         written = match args.format {
             Format::Table => {
                 rows.extend(purchases.into_iter().map(row));
@@ -49,6 +56,7 @@ pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
             Format::Jsonl => write_jsonl(&purchases, &mut out),
         };
     }
+    drop(progress);
     if written.is_ok() && matches!(args.format, Format::Table) {
         // The head, if there was no purchase.
         written = out.write_all(table.text(&rows).as_bytes());
@@ -57,15 +65,23 @@ pub(crate) async fn show(args: LedgerShow) -> Result<Exit, Failure> {
 }
 
 fn filter(args: &LedgerShow) -> Result<Filter, Failure> {
+    let moment = |flag: &str, text: &str| {
+        let moment = Zone::named("UTC")?.moment(text);
+        moment.ok_or_else(|| {
+            Failure::usage(format!(
+                "{flag} {text}: expected a date such as 2026-11-23, or a time in RFC 3339"
+            ))
+        })
+    };
     let mut filter = Filter::all();
     if let Some(since) = &args.since {
-        let moment = Zone::named("UTC")?.moment(since);
-        filter.since = Some(moment.ok_or_else(|| {
-            Failure::usage(format!(
-                "--since {since}: expected a date such as 2026-11-23, or a time in RFC 3339"
-            ))
-        })?);
+        filter.since = Some(moment("--since", since)?);
     }
+    if let Some(until) = &args.until {
+        filter.until = Some(moment("--until", until)?);
+    }
+    filter.tag.clone_from(&args.tag);
+    filter.agent.clone_from(&args.agent);
     if let Some(host) = &args.host {
         let host = host.parse();
         filter.host = Some(host.map_err(|error| Failure::usage(format!("--host: {error}")))?);
@@ -88,7 +104,17 @@ pub(crate) async fn budget(mut args: Budget) -> Result<Exit, Failure> {
     let printed = if args.json {
         limits_as_json(&findings, &place)
     } else {
-        output::print(format_args!("limits: {place}\n{}", limits(&findings)))
+        let table = limits(&findings);
+        let table = output::styled_lines(&table, |line| {
+            let used = findings.get(line.checked_sub(1)?)?.used_per_mille()?;
+            match used {
+                1000.. => Some(output::BAD),
+                800.. => Some(output::OPEN),
+                _ => None,
+            }
+        });
+        output::print(format_args!("limits: {place}\n"))
+            .and_then(|()| output::print_raw(table.as_bytes()))
     };
     output::finish(printed, Exit::Done)
 }
@@ -149,14 +175,32 @@ pub(crate) fn table<const N: usize>(
     Table::default().text(&rows)
 }
 
+/// Returns the style of a cell by its text.
+type Paint = fn(&str) -> Option<Style>;
+
+/// Returns the style of the state of a purchase.
+fn of_state(text: &str) -> Option<Style> {
+    let state = State::ALL.into_iter().find(|state| state.name() == text)?;
+    match state {
+        State::Settled => Some(output::GOOD),
+        State::Signed | State::Unresolved => Some(output::OPEN),
+        State::Rejected => Some(output::BAD),
+        _ => None,
+    }
+}
+
 /// A table that is written in parts. A column is as wide as its widest cell so far.
 struct Table<const N: usize> {
     widths: [usize; N],
+    paint: Option<Paint>,
 }
 
 impl<const N: usize> Default for Table<N> {
     fn default() -> Self {
-        Self { widths: [0; N] }
+        Self {
+            widths: [0; N],
+            paint: None,
+        }
     }
 }
 
@@ -172,7 +216,14 @@ impl<const N: usize> Table<N> {
             let cells: Vec<_> = row
                 .iter()
                 .zip(self.widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
+                .map(|(cell, width)| {
+                    let style = self.paint.and_then(|paint| paint(cell)).unwrap_or_default();
+                    format!(
+                        "{style}{cell}{style:#}{:1$}",
+                        "",
+                        width.saturating_sub(cell.chars().count())
+                    )
+                })
                 .collect();
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');

@@ -8,6 +8,7 @@ mod diagnostics;
 mod discover;
 mod exit;
 mod ledger;
+mod live;
 mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;
@@ -20,6 +21,7 @@ mod payment;
 mod policies;
 mod prices;
 mod problem;
+mod progress;
 mod quote;
 mod render;
 mod request;
@@ -68,6 +70,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// `bursar completions`.
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    let mut command = <Cli as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "bursar", &mut script);
+    output::finish(output::print_raw(&script), Exit::Done)
+}
+
 async fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Pay(args) => pay::run(args).await,
@@ -92,7 +102,12 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         #[cfg(feature = "mcp-serve")]
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
+        Command::Policy(PolicyCommand::Init { file, network }) => policies::init(&file, &network),
+        Command::Policy(PolicyCommand::Effective { file, json }) => {
+            policies::effective(&file, json)
+        }
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
         Command::Wallet(command) => account::run(command).await,
+        Command::Completions { shell } => completions(shell),
     }
 }

@@ -1,9 +1,13 @@
 //! Output: results on standard output, notes about payments on standard error.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use bursar::text::{json, visible_lines};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
@@ -12,11 +16,90 @@ use crate::exit::{Exit, Failure};
 
 /// The text in place of a secret.
 const HIDDEN: &str = "…";
+/// The colours of results: done, open, and refused or failed. All of them are readable on light and dark grounds.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const OPEN: Style = AnsiColor::Yellow.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// The first words of lines about payments, with their colours.
+const LEADS: [(&str, Style); 6] = [
+    ("paid", GOOD),
+    ("may be paid", OPEN),
+    ("warning:", OPEN),
+    ("denied", BAD),
+    ("bursar:", BAD),
+    ("not paid", Style::new().bold()),
+];
+
+/// Whether a status line is on the terminal.
+static STATUS: Mutex<bool> = Mutex::new(false);
 
 /// Prints one line on standard error. If standard error is closed, the line is lost.
 pub(crate) fn note(line: impl Display) {
+    clear_status();
     let line = line.to_string();
-    drop(writeln!(io::stderr().lock(), "{}", visible_lines(&line)));
+    let line = visible_lines(&line);
+    let lead = LEADS.iter().find(|(lead, _)| {
+        let rest = line.strip_prefix(lead);
+        rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    });
+    let mut out = io::stderr().lock();
+    drop(match lead.filter(|_| colours(&io::stderr())) {
+        Some((lead, style)) => {
+            let rest = line.strip_prefix(lead).unwrap_or_default();
+            writeln!(out, "{style}{lead}{style:#}{rest}")
+        }
+        None => writeln!(out, "{line}"),
+    });
+}
+
+/// Returns whether a stream takes colours: it is a terminal and `NO_COLOR`, `CLICOLOR` and `TERM` allow them, or
+/// `CLICOLOR_FORCE` wants them.
+pub(crate) fn colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Returns text for standard output whose lines have colours there, with hidden characters escaped. `style` gets the
+/// number of the line, from 0.
+pub(crate) fn styled_lines(text: &str, style: impl Fn(usize) -> Option<Style>) -> String {
+    let text = visible_lines(text);
+    if !colours(&io::stdout()) {
+        return text.into_owned();
+    }
+    let lines = text.lines().enumerate();
+    let lines = lines.map(|(number, line)| {
+        let style = style(number).unwrap_or_default();
+        format!("{style}{line}{style:#}\n")
+    });
+    lines.collect()
+}
+
+/// Shows a line on the terminal of standard error, in place of the last one. Shows nothing elsewhere.
+pub(crate) fn status(line: impl Display) {
+    let err = io::stderr();
+    if !err.is_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        return;
+    }
+    let columns =
+        terminal_size::terminal_size_of(&err).map_or(80, |(width, _)| usize::from(width.0));
+    let line = line.to_string();
+    let line: String = visible_lines(&line)
+        .chars()
+        .take(columns.saturating_sub(1))
+        .collect();
+    let mut shown = STATUS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut out = err.lock();
+    *shown = write!(out, "\r\u{1b}[2K{line}")
+        .and_then(|()| out.flush())
+        .is_ok();
+}
+
+/// Removes the line of [`status`].
+pub(crate) fn clear_status() {
+    let mut shown = STATUS.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::mem::take(&mut *shown) {
+        drop(write!(io::stderr(), "\r\u{1b}[2K"));
+    }
 }
 
 /// Has a panic printed as every other note.
@@ -27,8 +110,14 @@ pub(crate) fn note_panics() {
 /// Prints text on standard output. Hidden characters are escaped.
 pub(crate) fn print(text: impl Display) -> io::Result<()> {
     let text = text.to_string();
+    print_raw(visible_lines(&text).as_bytes())
+}
+
+/// Prints bytes that have no hidden characters of strangers.
+pub(crate) fn print_raw(bytes: &[u8]) -> io::Result<()> {
+    clear_status();
     let mut out = io::stdout().lock();
-    out.write_all(visible_lines(&text).as_bytes())?;
+    out.write_all(bytes)?;
     out.flush()
 }
 

@@ -86,6 +86,9 @@ impl Buyer {
         let mut run = Run::default();
         let (mut ended, mut is_read) = (None, true);
         for _ in 0..self.args.repeat {
+            if self.args.repeat > 1 {
+                output::status(run.progress(self.args.repeat));
+            }
             let call = self.buy().await;
             let printed = self.print(&call);
             run.add(&call);
@@ -95,10 +98,23 @@ impl Buyer {
                 break;
             }
         }
+        let ended_denied = matches!(run.last, Some((Verdict::Denied, _)));
+        output::clear_status();
         if self.args.repeat > 1 && is_read {
             output::note(run.summary(self.args.repeat, ended));
         }
+        if ended_denied {
+            // A server is written in the background, which ends with this process.
+            self.record_denials().await;
+        }
         run.exit()
+    }
+
+    /// Waits until the ledger has counted the denials. It does without them if it cannot.
+    async fn record_denials(&self) {
+        if let Some(payer) = self.client.payer() {
+            drop(payer.ledger().record_denials().await);
+        }
     }
 
     async fn buy(&mut self) -> Call {
@@ -266,9 +282,14 @@ impl Run {
         self.any_paid |= payment == PaymentStatus::Paid;
     }
 
+    /// Returns the line that a terminal shows during a run.
+    fn progress(&self, of: u32) -> String {
+        format!("{} of {of} requests done; paid {}", self.done, self.paid)
+    }
+
     /// Returns the last line of a run of more than one request.
     fn summary(&self, of: u32, ended: Option<String>) -> String {
-        let mut line = format!("{} of {of} requests done; paid {}", self.done, self.paid);
+        let mut line = self.progress(of);
         if !self.maybe_paid.is_empty() {
             line.push_str(&format!(", may be paid {}", self.maybe_paid));
         }

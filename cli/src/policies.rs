@@ -1,5 +1,6 @@
 //! The policy: from the options, from a file, and its explanation.
 
+use std::io::Write;
 use std::path::Path;
 
 use bursar::clock::{Clock, SystemClock};
@@ -167,6 +168,50 @@ pub(crate) async fn check(file: &Path) -> Result<Exit, Failure> {
         output::print(format_args!("{}: ok\n", file.display())),
         Exit::Done,
     )
+}
+
+/// The text of a new policy file.
+const STARTING_POLICY: &str = include_str!("starting_policy.toml");
+
+/// `bursar policy init`.
+pub(crate) fn init(file: &Path, networks: &[Network]) -> Result<Exit, Failure> {
+    let name = |network: &Network| match network.name() {
+        Some(name) => format!("\"{name}\""),
+        None => format!("\"{network}\""),
+    };
+    let networks: Vec<String> = networks.iter().map(name).collect();
+    let text = STARTING_POLICY.replace("NETWORKS", &networks.join(", "));
+    // For example, test networks and networks with real money together.
+    Policy::from_toml(&text)
+        .map_err(|error| Failure::usage(format!("--network: {error}")))?
+        .check()?;
+    let failed = |error: std::io::Error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => "exists already; nothing was written".to_owned(),
+            _ => format!("cannot be written: {error}"),
+        };
+        Failure::usage(format!("{}: {reason}", file.display()))
+    };
+    let mut new = std::fs::File::create_new(file).map_err(failed)?;
+    new.write_all(text.as_bytes()).map_err(failed)?;
+    let done = format_args!(
+        "{} is written; read it, and change its limits\n",
+        file.display()
+    );
+    output::finish(output::print(done), Exit::Done)
+}
+
+/// `bursar policy effective`.
+pub(crate) fn effective(file: &Path, json: bool) -> Result<Exit, Failure> {
+    let policy = Policy::from_file(file)?;
+    policy.check()?;
+    let effective = policy.effective();
+    let printed = if json {
+        output::print_json(&effective)
+    } else {
+        output::print(effective)
+    };
+    output::finish(printed, Exit::Done)
 }
 
 /// `bursar policy explain`.

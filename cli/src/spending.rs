@@ -9,7 +9,8 @@ use bursar::{Network, Timestamp};
 
 use crate::args::{ReportFormat, Spending};
 use crate::exit::{Exit, Failure};
-use crate::{output, policies, render, wallet};
+use crate::progress::Progress;
+use crate::{live, output, policies, render, wallet};
 
 pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     if args.policy.policy.is_none() && args.policy.network.is_empty() {
@@ -24,12 +25,15 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     }
     let policy = policies::allowance(&args.policy)?.policy;
     let zone = Zone::named(args.zone.as_deref().unwrap_or_else(|| policy.time_zone()))?;
-    let selection = selection(&args, zone)?;
     let ledger = wallet::required(&args.ledger).await?;
-    let report = ledger
-        .report(&selection)
-        .await?
-        .with_budget(policy.budget(&ledger).await?);
+    if args.serve {
+        return live::serve(args, policy, zone, ledger).await;
+    }
+    let selection = selection(&args, zone)?;
+    let mut progress = Progress::of_report();
+    let report = ledger.report_with_progress(&selection, |purchases| progress.add(purchases));
+    let report = report.await?.with_budget(policy.budget(&ledger).await?);
+    drop(progress);
     let text = written(&report, args.format, args.out.is_none())?;
     match &args.out {
         None => output::finish(output::print(text), Exit::Done),
@@ -40,7 +44,7 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     }
 }
 
-fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
+pub(crate) fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failure> {
     let moment = |flag: &str, text: &str| -> Result<Timestamp, Failure> {
         let wrong = || {
             Failure::usage(format!(

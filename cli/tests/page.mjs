@@ -1,6 +1,9 @@
 // Checks the page of a report in headless Chromium, in light and dark mode, narrow and wide.
 //
-// node cli/tests/page.mjs PAGE.html REPORT.json [SCREENSHOTS]
+// node cli/tests/page.mjs PAGE.html|URL REPORT.json [SCREENSHOTS]
+//
+// With the URL that `bursar report --serve` prints, it also checks that the page loads itself again and that its address
+// loses the token.
 //
 // The script speaks the DevTools protocol over a pipe, so no port is opened and nothing is installed.
 import { spawn } from "node:child_process";
@@ -12,7 +15,9 @@ import { pathToFileURL } from "node:url";
 
 const [page, reportFile, pictures] = process.argv.slice(2);
 const report = JSON.parse(readFileSync(reportFile, "utf8"));
-const address = pathToFileURL(page).href;
+const live = page.startsWith("http://");
+const address = live ? page : pathToFileURL(page).href;
+const isOwn = (url) => (live ? new URL(url).origin === new URL(address).origin && new URL(url).pathname === "/" : url === address);
 const faults = [];
 const expect = (holds, fault) => holds || faults.push(fault);
 
@@ -119,7 +124,7 @@ function look() {
   if (new Set(ids).size !== ids.length) problems.push("two elements have the same id");
   const figures = Object.fromEntries([...document.querySelectorAll("[data-figure]")].map((e) => [e.dataset.figure, e.textContent]));
   return { problems, figures, texts, charts: charts.length, ground: ground(document.body).join(), scripts: document.scripts.length,
-    policy: document.querySelector("meta[http-equiv]")?.content };
+    policy: document.querySelector("meta[http-equiv]")?.content, place: location.href };
 }
 
 const dollars = (sum) => (sum.exact ? sum.usd : `≥ ${sum.usd}`);
@@ -145,6 +150,7 @@ function wanted() {
       figures[`${key}/refunded.usd`] = dollars(tally.refunded);
     }
   }
+  for (const { rule, host, count } of report.denials) figures[`denied/${rule}/${host ?? "(others)"}`] = String(count);
   for (const { name, limit, used, left } of report.budget) {
     if (limit === null) continue;
     figures[`budget/${name}/used`] = used;
@@ -160,7 +166,7 @@ async function visit(scheme, width) {
   const tell = (method, params) => send(method, params, sessionId);
   listeners.push(({ method, params, sessionId: from }) => {
     if (from !== sessionId) return;
-    if (method === "Network.requestWillBeSent") expect(params.request.url === address, `${where}: loads ${params.request.url}`);
+    if (method === "Network.requestWillBeSent") expect(isOwn(params.request.url), `${where}: loads ${params.request.url}`);
     if (method === "Log.entryAdded") expect(false, `${where}: ${params.entry.text}`);
     if (method === "Runtime.exceptionThrown") expect(false, `${where}: ${params.exceptionDetails.text}`);
     if (method === "Runtime.consoleAPICalled") expect(false, `${where}: the page writes to the console`);
@@ -183,6 +189,14 @@ async function visit(scheme, width) {
   expect(seen.texts > 20, `${where}: only ${seen.texts} texts`);
   expect(report.total.spent.usd === "0.00" || seen.charts > 0, `${where}: ${seen.charts} charts`);
   expect(seen.scripts === 0 && seen.policy?.startsWith("default-src 'none'"), `${where}: scripts may run`);
+  if (live) {
+    expect(!seen.place.includes("token"), `${where}: the address is ${seen.place}`);
+    const again = await Promise.race([
+      event("Page.loadEventFired", sessionId).then(() => true),
+      new Promise((resolve) => setTimeout(() => resolve(false), 20_000)),
+    ]);
+    expect(again, `${where}: the page does not load itself again`);
+  }
   if (pictures) {
     const { data } = await tell("Page.captureScreenshot", { format: "png", captureBeyondViewport: true });
     writeFileSync(join(pictures, `${scheme}-${width}.png`), Buffer.from(data, "base64"));

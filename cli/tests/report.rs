@@ -155,6 +155,23 @@ fn charts_can_show_any_amount() {
     );
 }
 
+#[test]
+fn a_served_page_loads_itself_again_unless_it_is_paused() {
+    use render::Refresh;
+    let report = everything(&[bought()]);
+    let every = render::live(&report, Refresh::Every { seconds: 9 });
+    assert!(
+        every.contains("http-equiv=\"refresh\" content=\"9;url=/\""),
+        "{every}"
+    );
+    let paused = render::live(&report, Refresh::Paused { seconds: 9 });
+    assert!(!paused.contains("http-equiv=\"refresh\""), "{paused}");
+    let failed = render::failed("<script>no ledger</script>\u{202e}", 9);
+    assert!(failed.contains("http-equiv=\"refresh\"") && failed.contains("&lt;script&gt;"));
+    assert!(!failed.contains('\u{202e}'), "{failed}");
+    assert!(!render::html(&report).contains("http-equiv=\"refresh\""));
+}
+
 /// Writes the pages that `.ci/run report` checks in a browser, each with the figures that it must show.
 #[test]
 fn pages_are_written_for_the_browser() {
@@ -179,7 +196,10 @@ fn pages_are_written_for_the_browser() {
             .with_budget(limits()),
         ),
     ];
-    for (name, report) in pages {
+    for (name, mut report) in pages {
+        if name == "busy" {
+            report.denials = denials();
+        }
         std::fs::write(
             directory.join(format!("{name}.html")),
             render::html(&report),
@@ -231,6 +251,44 @@ fn limits() -> Vec<bursar::policy::LimitStatus> {
             .await
             .unwrap();
         client.budget().await.unwrap()
+    })
+}
+
+/// Returns the counts of denials by two rules.
+fn denials() -> Vec<bursar::ledger::DenialCount> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let route = Route::get("/a").price(usd!("0.05"));
+        let seller = Paywall::builder().route(route).start().await.unwrap();
+        let client = Client::builder()
+            .http(
+                reqwest::Client::builder()
+                    .tls_backend_rustls()
+                    .tls_certs_only([]),
+            )
+            .signer(LocalSigner::random().unwrap())
+            .policy(Policy::new().allow_network("base-sepolia"))
+            .ledger(Ledger::memory())
+            .allow_http_loopback(true)
+            .build()
+            .unwrap();
+        for max in ["0.01", "0.02"] {
+            let max: Usd = max.parse().unwrap();
+            let denied = client.get(seller.url("/a")).max_price(max).send().await;
+            denied.unwrap_err();
+        }
+        let ledger = client.ledger().unwrap();
+        ledger
+            .freeze("a reason of many words ".repeat(9))
+            .await
+            .unwrap();
+        client.get(seller.url("/a")).send().await.unwrap_err();
+        let denials = ledger.denials().await.unwrap();
+        assert_eq!(denials.len(), 2, "{denials:?}");
+        denials
     })
 }
 

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | an amount | `"0.10 USD"`, `"$0.10"`, or `"2.5 EURC@base"` for units of a token |
 //! | a time | `"90s"`, `"5m"`, `"24h"`, `"7d"` |
+//! | a share of a limit | `"80%"` or `0.8` |
 //! | a network | `"base"` or `"eip155:8453"` |
 //! | a token | `"USDC@base"` or `"0x…@base"` |
 //!

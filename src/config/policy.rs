@@ -97,6 +97,9 @@ impl Builder<'_> {
         if let Some(pause) = content(file.refusal_pause.as_ref()) {
             policy = policy.refusal_pause(*pause);
         }
+        for (_, share) in contents(&file.warn_at) {
+            policy = policy.warn_at(*share);
+        }
         for (_, freeze) in tables(&file.freeze) {
             if let Some(Text(path)) = &freeze.file.content {
                 if !Path::new(path).has_root() {
@@ -497,6 +500,9 @@ impl Builder<'_> {
         }
         for threshold in self.amounts("ask_above", &scope.ask_above) {
             limits = limits.ask_above(threshold);
+        }
+        for (_, share) in contents(&scope.warn_at) {
+            limits = limits.warn_at(*share);
         }
         limits
     }

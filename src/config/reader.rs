@@ -52,6 +52,11 @@ pub(super) trait Scalar: Sized {
         Err(Unfit::Type)
     }
 
+    /// Reads a number with a decimal point.
+    fn from_decimal(_: f64) -> Result<Self, Unfit> {
+        Err(Unfit::Type)
+    }
+
     /// Reads `true` or `false`.
     fn from_flag(_: bool) -> Result<Self, Unfit> {
         Err(Unfit::Type)
@@ -142,6 +147,10 @@ impl<'de, T: Scalar> Deserialize<'de> for Content<T> {
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Content<T>, E> {
                 self.finish(Unexpected::Unsigned(number), T::from_number(number))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Content<T>, E> {
+                self.finish(Unexpected::Float(number), T::from_decimal(number))
             }
 
             fn visit_bool<E: Error>(self, flag: bool) -> Result<Content<T>, E> {
@@ -258,6 +267,10 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
                     None => Err(Flaw::invalid_value(Unexpected::Signed(0), &visitor)),
                 }
             }
+            Node::Value(DeValue::Float(number)) => match number.as_str().replace('_', "").parse() {
+                Ok(number) => visitor.visit_f64(number),
+                Err(_) => Err(Flaw::invalid_value(Unexpected::Float(0.0), &visitor)),
+            },
             other => Err(Flaw::invalid_type(other.found(), &visitor)),
         }
     }

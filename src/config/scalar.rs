@@ -8,7 +8,7 @@ use url::Url;
 use super::error::did_you_mean;
 use super::reader::{Scalar, Unfit};
 use crate::credential::Preference;
-use crate::limit::{Period, time_zone};
+use crate::limit::{Period, Share, time_zone};
 use crate::money::Usd;
 use crate::money::parse_address;
 use crate::text::excerpt;
@@ -351,6 +351,33 @@ impl Scalar for Percent {
             None => malformed(text, "a percentage; write one such as `20%`"),
         }
     }
+}
+
+impl Scalar for Share {
+    const EXPECTED: &'static str = "a share of a limit such as \"80%\" or 0.8";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        match text.parse().ok().filter(|_| text.ends_with('%')) {
+            Some(share) => Ok(share),
+            None => no_share(text),
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, Unfit> {
+        let text = number.to_string();
+        text.parse().or_else(|_| no_share(&text))
+    }
+
+    fn from_decimal(number: f64) -> Result<Self, Unfit> {
+        Self::try_from(number).or_else(|_| no_share(&number.to_string()))
+    }
+}
+
+fn no_share(written: &str) -> Result<Share, Unfit> {
+    malformed(
+        written,
+        "a share of a limit; write one above 0% and at most 100%, such as `80%`, or 0.8",
+    )
 }
 
 /// Reads digits and nothing else.

@@ -16,7 +16,7 @@ use super::scalar::{
 };
 use crate::credential::Preference;
 use crate::money::Usd;
-use crate::policy::Period;
+use crate::policy::{Period, Share};
 
 #[derive(Deserialize)]
 pub(super) struct File {
@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) unlimited: Option<Value<bool>>,
     pub(super) approval_timeout: Option<Value<Duration>>,
     pub(super) refusal_pause: Option<Value<Duration>>,
+    pub(super) warn_at: Vec<Value<Share>>,
     pub(super) mcp_methods: Vec<Value<Text>>,
     pub(super) store_queries: Option<Value<bool>>,
     pub(super) refunds_make_room: Option<Value<bool>>,
@@ -71,6 +72,7 @@ pub(super) struct Scope {
     pub(super) exposure: Vec<Value<AmountText>>,
     pub(super) payments: Vec<Table<Count>>,
     pub(super) ask_above: Vec<Value<AmountText>>,
+    pub(super) warn_at: Vec<Value<Share>>,
     pub(super) payee: Vec<Value<Payee>>,
     pub(super) max_validity: Option<Value<Duration>>,
     pub(super) max_price_rise: Option<Value<Percent>>,

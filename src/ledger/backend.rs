@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alloy::primitives::B256;
 
+use super::denials::DenialCount;
 use super::memory::Memory;
 #[cfg(feature = "postgres")]
 use super::postgres::Postgres;
@@ -108,6 +109,41 @@ impl Backend {
     /// Counts the calls with an API key.
     pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
         dispatch!(self, database => database.calls(calls))
+    }
+
+    /// Adds denials to the counts.
+    pub(super) async fn add_denials(&self, denials: &[DenialCount]) -> Result<(), LedgerError> {
+        dispatch!(self, database => database.add_denials(denials))
+    }
+
+    /// Returns whether denials can be added without waiting.
+    pub(super) const fn writes_later(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => false,
+        }
+    }
+
+    /// Adds denials to the counts, without waiting for the database. Logs a failure.
+    pub(super) fn add_denials_later(&self, denials: Vec<DenialCount>) {
+        let sent = match self {
+            Self::Memory(memory) => memory.add_denials(&denials),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(sqlite) => sqlite.add_denials_later(denials),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Err(LedgerError::store("the program has ended")),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the ledger did not count denials");
+        }
+    }
+
+    /// Returns the counts of denials.
+    pub(super) async fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
+        dispatch!(self, database => database.denials())
     }
 
     /// Checks every event and every purchase.

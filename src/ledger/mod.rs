@@ -8,6 +8,7 @@ mod backend;
 mod compare;
 #[cfg(test)]
 mod conformance;
+mod denials;
 mod error;
 mod evidence;
 mod export;
@@ -42,6 +43,7 @@ mod tests;
 mod transition;
 mod usage;
 mod verification;
+mod warned;
 
 use std::fmt;
 use std::path::Path;
@@ -49,6 +51,7 @@ use std::sync::Arc;
 
 pub use crate::eip3009::{PurchaseId, PurchaseIdError};
 pub(crate) use crate::eip3009::{nonce, random_hex};
+pub use denials::DenialCount;
 pub use error::LedgerError;
 pub use evidence::{Evidence, EvidenceAuthorization, EvidenceRequest};
 pub(crate) use export::line as csv_line;
@@ -77,10 +80,12 @@ pub use verification::{LedgerFault, Verification};
 pub const NEW_LEDGER: &str = "bursar::ledger::new";
 
 use backend::Backend;
+use denials::Denials;
 use memory::Memory;
 use pending::Pending;
 use reservation::Plan;
 use room::Room;
+use warned::Warned;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::limit::{LimitCheck, LimitStatus};
@@ -119,6 +124,8 @@ pub struct Ledger {
     clock: Arc<dyn Clock>,
     pending: Arc<Pending>,
     room: Arc<Room>,
+    denials: Arc<Denials>,
+    warned: Arc<Warned>,
 }
 
 impl fmt::Debug for Ledger {
@@ -130,6 +137,8 @@ impl fmt::Debug for Ledger {
 impl Ledger {
     fn new(backend: Backend) -> Self {
         Self {
+            denials: Arc::new(Denials::new(backend.clone())),
+            warned: Arc::default(),
             backend,
             clock: Arc::new(SystemClock),
             pending: Arc::default(),
@@ -224,7 +233,8 @@ impl Ledger {
     /// ledger needs one of its own. To accept an older database, stop all programs that use it and delete the file.
     ///
     /// Once the schema exists, a role needs `USAGE` on it, `SELECT` on all its tables, `INSERT` on
-    /// `purchases` and `events`, and `UPDATE` on `purchases` and `chain_head`. Freezing needs
+    /// `purchases` and `events`, and `UPDATE` on `purchases` and `chain_head`. Counting denials needs `INSERT` and
+    /// `UPDATE` on `denials`; without it, bursar pays and does not count them. Freezing needs
     /// `INSERT`, `UPDATE` and `DELETE` on `frozen`. A pooler in transaction mode works if it supports
     /// prepared statements. A text with a NUL character cannot be stored and is an error.
     ///

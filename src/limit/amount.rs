@@ -113,6 +113,16 @@ pub enum Quantity {
     Payments(u64),
 }
 
+impl Quantity {
+    /// Returns the quantity in its smallest unit.
+    pub(super) fn units(&self) -> U256 {
+        match self {
+            Self::Amount(amount) => amount.units(),
+            Self::Payments(count) => U256::from(*count),
+        }
+    }
+}
+
 /// Writes `0.05 USD`, `1 payment` or `3 payments`.
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

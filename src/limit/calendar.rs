@@ -84,6 +84,11 @@ impl Calendar {
         })
     }
 
+    #[cfg(feature = "toml")]
+    pub(crate) const fn period(&self) -> Period {
+        self.period
+    }
+
     /// Returns the name of the time zone.
     pub(crate) fn zone_name(&self) -> &str {
         &self.name

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{Denial, InFlight, Limit, LimitKind, LimitQuery, Quantity, Rule, Usage};
+use super::{Denial, InFlight, Limit, LimitKind, LimitQuery, Quantity, Rule, Usage, Watch};
 use crate::clock::Timestamp;
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -23,6 +23,8 @@ pub struct LimitCheck {
     pub(crate) refunds_make_room: bool,
     /// The payments that calls of this process have in flight. The ledger sets it.
     pub(crate) in_flight: InFlight,
+    /// The limits that warn when a payment passes a share of them.
+    pub(crate) watch: Watch,
 }
 
 /// The rule that the payee must be the first payee of the origin.
@@ -111,8 +113,16 @@ impl LimitCheck {
         Ok(statuses)
     }
 
-    /// Returns the first refusal.
+    /// Returns the first refusal. If there is none, notes the limits that the payment takes past a share.
     pub(crate) fn deny<U: Usage>(&self, usage: &U) -> Result<Option<Denial>, U::Error> {
+        let denial = self.refusal(usage)?;
+        if denial.is_none() {
+            self.watch.look(self, usage)?;
+        }
+        Ok(denial)
+    }
+
+    fn refusal<U: Usage>(&self, usage: &U) -> Result<Option<Denial>, U::Error> {
         if let Some(denial) = usage.frozen()? {
             return Ok(Some(denial));
         }
@@ -138,7 +148,7 @@ impl LimitCheck {
     }
 
     /// Measures how much of a limit is used. Returns `None` if the limit does not measure the payment's token.
-    fn measure<'a, U: Usage>(
+    pub(super) fn measure<'a, U: Usage>(
         &self,
         limit: &'a Limit,
         usage: &U,
@@ -164,11 +174,11 @@ impl LimitCheck {
 }
 
 /// A limit with the part that is used, and the part that the payment asks for.
-struct Measured<'a> {
+pub(super) struct Measured<'a> {
     limit: &'a Limit,
     query: Option<LimitQuery<'a>>,
-    used: U256,
-    asked: U256,
+    pub(super) used: U256,
+    pub(super) asked: U256,
 }
 
 impl Measured<'_> {
@@ -214,14 +224,24 @@ impl Measured<'_> {
         Ok(last.and_then(|at| kind.leaves_at(at, now)))
     }
 
+    /// Returns the status of the limit after the payment.
+    pub(super) fn after(&self) -> LimitStatus {
+        let used = self.used.saturating_add(self.asked);
+        self.status_of(used, None)
+    }
+
     fn status(&self, denial: Option<Denial>) -> LimitStatus {
+        self.status_of(self.used, denial)
+    }
+
+    fn status_of(&self, used: U256, denial: Option<Denial>) -> LimitStatus {
         let kind = &self.limit.kind;
-        let left = kind.max().saturating_sub(self.used);
+        let left = kind.max().saturating_sub(used);
         LimitStatus {
             name: self.limit.to_string(),
             rule: kind.rule(),
             limit: Some(kind.quantity(kind.max())),
-            used: Some(kind.quantity(self.used)),
+            used: Some(kind.quantity(used)),
             left: Some(kind.quantity(left)),
             denial,
         }
@@ -255,6 +275,30 @@ impl PriceCeiling {
 }
 
 impl LimitStatus {
+    /// Returns the used part of the limit in thousandths, rounded down and at most 1000, or `None` if the rule is not a
+    /// limit.
+    ///
+    /// ```
+    /// use bursar::policy::LimitStatus;
+    ///
+    /// /// Returns the limits of which more than four fifths are used.
+    /// fn nearly_used(limits: &[LimitStatus]) -> Vec<&LimitStatus> {
+    ///     let is_near = |limit: &&LimitStatus| limit.used_per_mille().is_some_and(|part| part > 800);
+    ///     limits.iter().filter(is_near).collect()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn used_per_mille(&self) -> Option<u32> {
+        const WHOLE: u32 = 1000;
+        let (limit, used) = (self.limit.as_ref()?.units(), self.used.as_ref()?.units());
+        if used >= limit {
+            return Some(WHOLE);
+        }
+        // The product overflows only above 2^246 units, and no chain has that much of a token.
+        let part = used.saturating_mul(U256::from(WHOLE)).checked_div(limit)?;
+        part.try_into().ok()
+    }
+
     /// Returns the status of a rule that is not a limit.
     fn of_rule(rule: Rule, denial: Option<Denial>) -> Self {
         Self {

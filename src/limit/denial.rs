@@ -3,7 +3,7 @@
 use std::fmt;
 
 use alloy::primitives::{Address, U256};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Limit, LimitKind, Quantity, Scope, ShortDuration, Shortfall};
 use crate::clock::Timestamp;
@@ -249,7 +249,7 @@ fn times(count: &Quantity) -> String {
 ///
 /// assert_eq!(Rule::PerPayment.to_string(), "per_payment");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {
@@ -310,6 +310,15 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Returns the rule with this name.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, StrDeserializer};
+        let name: StrDeserializer<'_, Error> = name.into_deserializer();
+        Self::deserialize(name).ok()
+    }
+
     /// Returns the stable name, such as `per_payment`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -151,6 +151,28 @@ impl LimitKind {
         }
     }
 
+    /// Whether a policy can warn before this limit has no room: it limits a sum or a number of payments, and is no
+    /// brake against loops and failing sellers.
+    pub(crate) const fn warns(&self) -> bool {
+        !matches!(
+            self,
+            Self::PerPayment(_) | Self::LoopGuard(..) | Self::CircuitBreaker(..)
+        )
+    }
+
+    /// Returns the time before which a warning about this limit should not be given again, unless the limit had plenty
+    /// of room meanwhile: the end of the window, but at least an hour.
+    pub(crate) fn quiet_until(&self, now: Timestamp) -> Timestamp {
+        const SHORTEST: Duration = Duration::from_secs(3600);
+        let window = match self {
+            Self::Lifetime(_) => None,
+            Self::Calendar(calendar, _) => Some(calendar.end(now)),
+            Self::Rolling(window, _) | Self::Payments(window, _) => Some(now.after(*window)),
+            _ => Some(now),
+        };
+        window.map_or(Timestamp::MAX, |end| end.max(now.after(SHORTEST)))
+    }
+
     /// Returns the rule that a denial by this limit names.
     pub(crate) const fn rule(&self) -> Rule {
         match self {

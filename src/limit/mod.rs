@@ -10,10 +10,12 @@ mod denial;
 mod in_flight;
 mod kind;
 mod scope;
+mod share;
 mod shortfall;
 mod sum;
 mod totals;
 mod usage;
+mod watch;
 mod window;
 
 pub use amount::{Amount, Quantity};
@@ -26,10 +28,12 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use kind::{Limit, LimitKind};
 pub use scope::Scope;
 pub(crate) use scope::{PaymentView, ScopeKind, Selector};
+pub use share::{Share, ShareError};
 pub use shortfall::Shortfall;
 pub(crate) use sum::Sum;
 #[cfg(feature = "sqlite")]
 pub(crate) use totals::same_usage;
 pub(crate) use totals::{Total, TotalStore, Totals, running_total};
 pub(crate) use usage::{Charge, Chargeable, LimitQuery, NoUsage, Unit, Usage, leaves_at, sum};
+pub(crate) use watch::Watch;
 pub(crate) use window::{BEGINNING, Moment, ShortDuration, Since, Window};

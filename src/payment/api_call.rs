@@ -198,14 +198,15 @@ impl Payer {
             flight: None,
         };
         match self.inner.ledger.reserve(&reservation).await? {
-            Reserved::Held(entry) => Ok((
-                RecordedCall {
+            Reserved::Held(entry) => {
+                self.warn_of_limits(request, &reservation, &quote.amount());
+                let call = RecordedCall {
                     key: entry.key(),
                     cost,
                     lease: entry.lease_until,
-                },
-                entry.seq,
-            )),
+                };
+                Ok((call, entry.seq))
+            }
             Reserved::Denied(denial) => Err(Error::denied(denial).at(request.url())),
             Reserved::Known(_)
             | Reserved::InFlight

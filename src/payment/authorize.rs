@@ -198,6 +198,9 @@ impl Payer {
             flight: Some(Arc::clone(&flight)),
         };
         let reserved = self.inner.ledger.reserve(&reservation).await;
+        if let Ok(Reserved::Held(_)) = &reserved {
+            self.warn_of_limits(order.request, &reservation, &quote.amount());
+        }
         drop(reservation);
         match reserved? {
             Reserved::Held(purchase) => self

@@ -22,6 +22,7 @@ mod terms_cache;
 mod transport;
 mod upkeep;
 mod waiting;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
@@ -256,11 +257,16 @@ impl Payer {
         Event::new(kind, request.origin(), (request.tag_name(), agent))
     }
 
-    /// Returns the error, after an event for the denial in it.
+    /// Returns the error, after an event for the denial in it. The ledger counts the denial.
     fn report_denial(&self, request: &PurchaseRequest, error: Error) -> Error {
         if let Some(denial) = error.denial() {
             let kind = EventKind::Denied { rule: denial.rule };
-            self.emit(&self.event(kind, request));
+            self.emit(&Event {
+                denial: Some(denial),
+                ..self.event(kind, request)
+            });
+            let host = request.origin().host();
+            self.inner.ledger.note_denial(denial, host);
         }
         error
     }

@@ -546,6 +546,7 @@ impl Policy {
     }
 
     fn scope(mut self, selector: &Selector, limits: Limits) -> Self {
+        self.warn_for(selector, limits.shares);
         for kind in limits.kinds {
             match kind {
                 Ok(kind) => self.limits.push(Limit {

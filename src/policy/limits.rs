@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::builder::{limit_methods, not_empty};
 use super::{DAY, HOUR, MONTH, PolicyError};
-use crate::limit::{Amount, Calendar, LimitKind, Period};
+use crate::limit::{Amount, Calendar, LimitKind, Period, Share};
 
 /// The limits of one scope; see [`Policy::tag_limits`](crate::Policy::tag_limits).
 ///
@@ -17,6 +17,7 @@ use crate::limit::{Amount, Calendar, LimitKind, Period};
 pub struct Limits {
     pub(super) kinds: Vec<Result<LimitKind, PolicyError>>,
     pub(super) asks: Vec<Amount>,
+    pub(super) shares: Vec<Share>,
 }
 
 impl Limits {

@@ -2,12 +2,15 @@
 
 pub mod approval;
 mod builder;
+#[cfg(feature = "toml")]
+mod effective;
 mod explain;
 mod limits;
 mod lists;
 mod permission;
 mod price_check;
 mod rules;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +28,8 @@ use crate::path;
 use crate::request::PurchaseRequest;
 
 pub use crate::limit::{
-    Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope, Shortfall,
+    Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope, Share, ShareError,
+    Shortfall,
 };
 pub(crate) use approval::AnyApprover;
 pub use approval::{
@@ -33,6 +37,8 @@ pub use approval::{
     Untrusted, Verdict, approve_fn,
 };
 pub use builder::HostRules;
+#[cfg(feature = "toml")]
+pub use effective::EffectivePolicy;
 pub use explain::{Answer, AskingPrice, Explanation};
 pub use limits::Limits;
 pub use permission::Permission;
@@ -83,6 +89,8 @@ pub struct Policy {
     lists: Lists,
     limits: Vec<Limit<Selector>>,
     asks: Vec<(Selector, Amount)>,
+    /// The shares at which limits warn: of one scope, or of all limits.
+    warnings: Vec<(Option<Selector>, Share)>,
     permissions: Vec<Permission>,
     hosts: Vec<(HostMatch, HostSettings)>,
     everywhere: HostSettings,
@@ -160,6 +168,7 @@ impl Policy {
             lists: Lists::default(),
             limits: Vec::new(),
             asks: Vec::new(),
+            warnings: Vec::new(),
             permissions: Vec::new(),
             hosts: Vec::new(),
             everywhere: HostSettings::default(),
@@ -437,6 +446,9 @@ pub enum PolicyError {
     /// A time zone that this machine does not know.
     #[error("{0}")]
     TimeZone(String),
+    /// Not a share of a limit.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// A window of no length.
     #[error("a window must be longer than zero")]
     EmptyWindow,

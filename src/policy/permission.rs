@@ -90,6 +90,25 @@ impl Permission {
         self
     }
 
+    /// Returns the keys of a configuration file, with their values.
+    #[cfg(feature = "toml")]
+    pub(super) fn keys(&self) -> [(&'static str, Vec<String>); 5] {
+        let hosts = self.hosts.iter().map(|host| match host {
+            HostMatch::Origin(origin) => origin.to_string(),
+            HostMatch::Host(pattern) => pattern.to_string(),
+        });
+        [
+            ("agent", self.agents.clone()),
+            ("tag", self.tags.clone()),
+            ("host", hosts.collect()),
+            (
+                "method",
+                self.methods.iter().map(ToString::to_string).collect(),
+            ),
+            ("path", self.paths.iter().map(PathPattern::text).collect()),
+        ]
+    }
+
     fn mistakes(&self) -> &[PolicyError] {
         &self.errors
     }
@@ -224,6 +243,16 @@ impl PathPattern {
             });
         }
         Some(Self(pieces))
+    }
+
+    #[cfg(feature = "toml")]
+    fn text(&self) -> String {
+        let pieces = self.0.iter().map(|piece| match piece {
+            Piece::Byte(byte) => char::from(*byte).to_string(),
+            Piece::Segment => "*".to_owned(),
+            Piece::Rest => "**".to_owned(),
+        });
+        pieces.collect()
     }
 
     /// In time of pattern times path, whatever the pattern.

@@ -12,7 +12,7 @@ use super::{DAY, MINUTE, PayeeRule, Policy, ResourceRule};
 use crate::clock::Timestamp;
 use crate::limit::{
     Amount, Denial, InFlight, Limit, LimitCheck, LimitKind, PayeePin, PaymentView, PriceCeiling,
-    Quantity, Rule, Scope, Selector,
+    Quantity, Rule, Scope, Selector, Watch,
 };
 use crate::money::Asset;
 use crate::origin::Origin;
@@ -21,9 +21,9 @@ use crate::x402::Quote;
 use crate::{text, usd};
 
 /// The default of `loop_guard`: more payments for the same request look like a loop.
-const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
+pub(super) const LOOP_GUARD: (Duration, u32) = (MINUTE, 30);
 /// The default of `circuit_breaker`: a seller that took this many payments in this time without delivering is not paid.
-const CIRCUIT_BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
+pub(super) const CIRCUIT_BREAKER: (Duration, u32) = (Duration::from_secs(600), 3);
 /// The limits on all payments that apply unless the policy replaces them.
 static DEFAULT_LIMITS: [Limit<Selector>; 4] = [
     on_all_payments(LimitKind::PerPayment(Amount::Usd(usd!("0.10")))),
@@ -57,7 +57,7 @@ pub(crate) struct Facts<'a> {
 
 impl Facts<'_> {
     /// Returns the parts that scopes compare.
-    fn payment(&self) -> PaymentView<'_> {
+    pub(super) fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: self.request.origin(),
             path: self
@@ -163,6 +163,7 @@ impl Policy {
             price,
             refunds_make_room: self.refunds_make_room,
             in_flight: InFlight::default(),
+            watch: self.watch(facts),
         }
     }
 
@@ -171,12 +172,14 @@ impl Policy {
     /// numbers of payments do not apply, and nothing of it stays unresolved.
     pub(crate) fn call_limit_check(&self, facts: &Facts<'_>) -> LimitCheck {
         let mut check = self.limit_check(facts);
-        check.limits.retain(|limit| {
+        let applies = |limit: &Limit| {
             let is_exposure = matches!(limit.kind, LimitKind::Exposure(_));
             matches!(limit.kind.amount(), Some(Amount::Usd(_)))
                 && limit.scope.holds_api_calls()
                 && !is_exposure
-        });
+        };
+        check.limits.retain(applies);
+        check.watch.retain(applies);
         check.payee = None;
         check.price = None;
         check
@@ -201,6 +204,7 @@ impl Policy {
             price: None,
             refunds_make_room: self.refunds_make_room,
             in_flight: InFlight::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -232,7 +236,7 @@ impl Policy {
     ///
     /// Limits on one payment come first, since the first denial is reported: a price that is too high is the clearest
     /// reason.
-    fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
+    pub(super) fn effective_limits(&self) -> impl Iterator<Item = &Limit<Selector>> {
         let replaced = |default: &Limit<Selector>| {
             let mut same_scope = self
                 .limits

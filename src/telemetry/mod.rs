@@ -24,7 +24,8 @@
 //! | name | when | purchase, amount | `elapsed` |
 //! |---|---|---|---|
 //! | `challenged` | the seller's terms arrived | no | |
-//! | `denied` | the policy, an approver or a freeze refused; has the rule | no | |
+//! | `denied` | the policy, an approver or a freeze refused; has the whole denial | no | |
+//! | `limit_warning` | the payment takes a limit past a share that [`Policy::warn_at`](crate::Policy::warn_at) names; has the limit's state | yes | |
 //! | `reserved` | the money is reserved; nothing is signed | yes | |
 //! | `signed` | an authorization is signed and recorded; it has not been sent | yes | time of the signer |
 //! | `unsigned` | the signer failed, or the caller left before; nothing is signed | yes | |
@@ -55,13 +56,16 @@
 //! The events of the first table are `tracing` events with the target `bursar::payment`. Their fields
 //! are `event` (the name), `origin`, `purchase`, `amount`, `usd`, `tag`, `agent`, `rule` and
 //! `elapsed_ms`, if they apply. `challenged`, `reserved` and `presented` have the level DEBUG, the
-//! others INFO. If the ledger fails to record a step, bursar writes a WARN or ERROR event with `error`
+//! others INFO, and `limit_warning` WARN. `denied` also has `scope`, `limit`, `used`, `asked` and `room_returns`, and
+//! `limit_warning` has `share`, `limit_name`, `limit`, `used` and `left`. If the ledger fails to record a step, bursar writes a WARN or ERROR event with `error`
 //! and `purchase`.
 //!
 //! # Secrets
 //!
-//! No event has a key, a signature, a payment header, a body, or text that a seller wrote. A URL is
-//! reduced to its origin. Tags, agents and purchase ids are your own text.
+//! No event has a key, a signature, a payment header or a body. A URL is reduced to its origin. Tags, agents and
+//! purchase ids are your own text. The only text that a stranger can have written is in the `message` of a
+//! [`Denial`]: it can quote a seller or an approver, shortened and masked by [`text::excerpt`](crate::text::excerpt).
+//! The log leaves the message out.
 //!
 //! # Rules for an observer
 //!
@@ -82,7 +86,7 @@ use crate::clock::Timestamp;
 use crate::ledger::{Purchase, PurchaseId};
 use crate::money::TokenAmount;
 use crate::origin::Origin;
-use crate::policy::Rule;
+use crate::policy::{Denial, LimitStatus, Rule, Share};
 
 /// A receiver of the events of purchases.
 ///
@@ -127,6 +131,10 @@ pub struct Event<'a> {
     pub agent: Option<&'a str>,
     /// A duration by the client's clock. The [table](self#events) names its meaning.
     pub elapsed: Option<Duration>,
+    /// The refusal with its limit and the time at which room returns, for [`EventKind::Denied`].
+    pub denial: Option<&'a Denial>,
+    /// The state of the limit with this payment, for [`EventKind::LimitWarning`].
+    pub limit: Option<&'a LimitStatus>,
 }
 
 /// The kind of a step.
@@ -139,6 +147,11 @@ pub enum EventKind {
     Denied {
         /// The rule that refused.
         rule: Rule,
+    },
+    /// A payment takes a limit past a share of its maximum.
+    LimitWarning {
+        /// The share.
+        share: Share,
     },
     /// The ledger has reserved the money.
     Reserved,
@@ -171,12 +184,30 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The names of all kinds.
+    const NAMES: [&'static str; 13] = [
+        "challenged",
+        "denied",
+        "limit_warning",
+        "reserved",
+        "signed",
+        "unsigned",
+        "resumed",
+        "presented",
+        "settled",
+        "rejected",
+        "unresolved",
+        "api_call",
+        "turned_away",
+    ];
+
     /// Returns the stable name, such as `settled`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Challenged => "challenged",
             Self::Denied { .. } => "denied",
+            Self::LimitWarning { .. } => "limit_warning",
             Self::Reserved => "reserved",
             Self::Signed => "signed",
             Self::Unsigned => "unsigned",
@@ -199,6 +230,15 @@ impl EventKind {
     pub const fn rule(self) -> Option<Rule> {
         match self {
             Self::Denied { rule } => Some(rule),
+            _ => None,
+        }
+    }
+
+    /// Returns the share of a warning about a limit.
+    #[must_use]
+    pub const fn share(self) -> Option<Share> {
+        match self {
+            Self::LimitWarning { share } => Some(share),
             _ => None,
         }
     }
@@ -229,14 +269,21 @@ impl<'a> Event<'a> {
             tag,
             agent,
             elapsed: None,
+            denial: None,
+            limit: None,
         }
     }
 
     /// Writes the event to the log.
     fn trace(&self) {
+        let (limit, used) = match (self.denial, self.limit) {
+            (Some(denial), _) => (denial.limit.as_ref(), denial.used.as_ref()),
+            (None, Some(status)) => (status.limit.as_ref(), status.used.as_ref()),
+            (None, None) => (None, None),
+        };
         // The level is part of a callsite, so it must be a constant.
         macro_rules! write_at {
-            ($level:expr) => {
+            ($level:expr $(, $message:literal)?) => {
                 tracing::event!(
                     target: "bursar::payment",
                     $level,
@@ -248,12 +295,35 @@ impl<'a> Event<'a> {
                     tag = self.tag,
                     agent = self.agent,
                     rule = self.kind.rule().map(Rule::name),
+                    scope = self.denial.and_then(|denial| denial.scope.as_ref()).map(tracing::field::display),
+                    share = self.kind.share().map(tracing::field::display),
+                    limit_name = self.limit.map(|limit| limit.name.as_str()),
+                    limit = limit.map(tracing::field::display),
+                    used = used.map(tracing::field::display),
+                    asked = self.denial.and_then(|denial| denial.asked.as_ref()).map(tracing::field::display),
+                    left = self.limit.and_then(|limit| limit.left.as_ref()).map(tracing::field::display),
+                    room_returns = self.denial.and_then(|denial| denial.room_returns).map(tracing::field::display),
                     elapsed_ms = self.elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+                    $($message)?
                 )
             };
         }
         if self.kind.is_step() {
             write_at!(tracing::Level::DEBUG);
+        } else if let (
+            Some(share),
+            Some(LimitStatus {
+                name,
+                limit: Some(limit),
+                left: Some(left),
+                ..
+            }),
+        ) = (self.kind.share(), self.limit)
+        {
+            write_at!(
+                tracing::Level::WARN,
+                "{share} of the limit {name} are used: {left} of {limit} are left"
+            );
         } else {
             write_at!(tracing::Level::INFO);
         }

@@ -29,14 +29,23 @@ pub(crate) struct LedgerShow {
     /// Show purchases since this date (UTC), or since this time in RFC 3339
     #[arg(long, value_name = "DATE")]
     pub(crate) since: Option<String>,
+    /// Show purchases before this date (UTC), or before this time in RFC 3339
+    #[arg(long, value_name = "DATE")]
+    pub(crate) until: Option<String>,
     /// Show purchases from this host, or from a pattern such as *.example.com
     #[arg(long)]
     pub(crate) host: Option<String>,
+    /// Show purchases with this tag
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Show purchases by this agent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
     /// Show purchases in this state, such as unresolved
     #[arg(long, value_parser = state)]
     pub(crate) state: Option<State>,
     /// Show the last N of these purchases
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "limit", value_name = "N")]
     pub(crate) last: Option<usize>,
 }
 
@@ -186,6 +195,21 @@ pub(crate) struct Spending {
     /// The format of the report
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     pub(crate) format: ReportFormat,
+    /// Serve the page on 127.0.0.1 until you stop the command; it refreshes itself, and the printed URL has its token
+    #[arg(long, conflicts_with_all = ["format", "out"])]
+    pub(crate) serve: bool,
+    /// Serve on this port; by default the system chooses a free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        requires = "serve",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) port: u16,
+    /// Refresh the served page every N seconds
+    #[arg(long, value_name = "N", requires = "serve", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) refresh: u32,
     /// Write the report to FILE
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

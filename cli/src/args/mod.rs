@@ -75,9 +75,11 @@ pub(crate) enum Command {
     Budget(Budget),
     /// Show sums by day, host, payee, tag and agent, as tables or as a page with charts
     ///
-    /// The report counts purchases and calls with API keys. It does not count payments that the policy denied, because
-    /// the ledger does not store them. The page of --format html is one file. Open it in a browser:
-    /// bursar report --format html --out spending.html
+    /// The report counts purchases and calls with API keys, and how often which rule denied payments to which host. The
+    /// page of --format html is one file. Open it in a browser: bursar report --format html --out spending.html
+    ///
+    /// With --serve, bursar prints the URL of a page that refreshes itself. Only this machine reaches it, and only with the
+    /// token in the URL.
     Report(Spending),
     /// Compare the cost of a host with the price of a plan
     ///
@@ -88,12 +90,20 @@ pub(crate) enum Command {
     #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
     #[command(subcommand)]
     Mcp(McpCommand),
-    /// Check and explain policy files
+    /// Write, check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Create a wallet, and show its address and balances
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Print the script that completes the command in a shell
+    ///
+    /// bash: bursar completions bash > ~/.local/share/bash-completion/completions/bursar. zsh: write it to _bursar in a
+    /// directory of $fpath. fish: write it to ~/.config/fish/completions/bursar.fish.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -15,6 +15,24 @@ pub(crate) enum PolicyCommand {
         /// The policy file
         file: PathBuf,
     },
+    /// Write a commented policy to start with; overwrites nothing
+    Init {
+        /// The new file, which must not exist
+        file: PathBuf,
+        /// Allow this network, such as base or base-sepolia; can be repeated
+        #[arg(long, value_name = "NAME|CAIP2", default_value = "base-sepolia")]
+        network: Vec<Network>,
+    },
+    /// Show a policy with all its defaults, as a policy file that has the same effect
+    ///
+    /// API keys and lists of services are no part of the policy, and are not shown.
+    Effective {
+        /// The policy file
+        file: PathBuf,
+        /// Print one JSON object with the same keys
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the answer of each rule to an invented payment; exits with 3 if the policy denies it
     Explain(Explain),
 }

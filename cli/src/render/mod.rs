@@ -20,6 +20,25 @@ pub(crate) fn html(report: &Report) -> String {
     visible_lines(&page::write(report)).into_owned()
 }
 
+/// Whether a served page loads itself again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refresh {
+    /// Every so many seconds.
+    Every { seconds: u32 },
+    /// Not until the reader wants it.
+    Paused { seconds: u32 },
+}
+
+/// Returns the page as a server shows it.
+pub(crate) fn live(report: &Report, refresh: Refresh) -> String {
+    visible_lines(&page::write_live(report, Some(refresh))).into_owned()
+}
+
+/// Returns a page that tells why there is no report, and that loads itself again.
+pub(crate) fn failed(message: &str, seconds: u32) -> String {
+    visible_lines(&page::failed(message, seconds)).into_owned()
+}
+
 /// Returns the name of a group for people.
 fn name_of(group: &Group) -> String {
     group

@@ -1,14 +1,13 @@
 //! Writes a report as one HTML page. Strangers choose the names in it: maud escapes all of them, and the content
 //! security policy forbids scripts and loading.
 
-use bursar::policy::{Amount, LimitStatus, Quantity};
-use bursar::primitives::U256;
+use bursar::policy::LimitStatus;
 use bursar::report::{Dimension, Group, Report, Section, Sum, Tally};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DAYS, NAMES, NARROW, WIDE};
 use super::table::{has_names, quantities, sums, tokens};
-use super::{OTHERS, dollars, name_of};
+use super::{OTHERS, Refresh, dollars, name_of};
 
 const STYLE: &str = include_str!("page.css");
 /// The most rows of a table. A browser is slow with more, and people do not read them.
@@ -19,30 +18,28 @@ const SECURITY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 pub(super) fn write(report: &Report) -> String {
+    write_live(report, None)
+}
+
+pub(super) fn write_live(report: &Report, refresh: Option<Refresh>) -> String {
     let about = report.selection.to_string();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(SECURITY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="generator" content="bursar report";
-                title { "Spending: " (about) }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&format!("Spending: {about}"), refresh))
             body {
                 header {
                     h1 { "Spending" }
                     p { (about) ", in days of " (report.selection.zone_of_days()) ", as of "
                         time datetime=(report.at) { (report.at) } "." }
+                    (refreshing(refresh))
                 }
                 main {
                     (cards(report))
                     (budget(&report.budget))
                     @for section in report.sections.iter().filter(|section| has_names(section)) { (by(section)) }
                     (unresolved(report))
+                    (denied(report))
                     (parts(report))
                 }
                 footer { p { "Written by " code { "bursar report" } " from the ledger. Amounts are in US dollars unless a token \
@@ -51,6 +48,89 @@ pub(super) fn write(report: &Report) -> String {
         }
     };
     page.into_string()
+}
+
+/// Returns a page that tells why there is no report.
+pub(super) fn failed(message: &str, seconds: u32) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head("Spending: no report", Some(Refresh::Every { seconds })))
+            body {
+                header { h1 { "No report" } }
+                main { section { p { (message) } p { "The page tries again every " (seconds) " s." } } }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn head(title: &str, refresh: Option<Refresh>) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta http-equiv="Content-Security-Policy" content=(SECURITY);
+            @if let Some(Refresh::Every { seconds }) = refresh {
+                meta http-equiv="refresh" content=(format!("{seconds};url=/"));
+            }
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            meta name="generator" content="bursar report";
+            title { (title) }
+            style { (PreEscaped(STYLE)) }
+        }
+    }
+}
+
+/// Says whether the page refreshes itself, with a link that changes it.
+fn refreshing(refresh: Option<Refresh>) -> Markup {
+    html! {
+        @match refresh {
+            Some(Refresh::Every { seconds }) => {
+                p { "This page refreshes every " (seconds) " s. " a href="/?refresh=off" { "Stop refreshing" } }
+            }
+            Some(Refresh::Paused { seconds }) => {
+                p { "This page does not refresh. " a href="/" { "Refresh every " (seconds) " s" } }
+            }
+            None => {}
+        }
+    }
+}
+
+/// The payments that the policy denied.
+fn denied(report: &Report) -> Markup {
+    html! {
+        @if !report.denials.is_empty() {
+            section aria-labelledby="denied-heading" {
+                h2 id="denied-heading" { "Denied payments" }
+                p { "The policy refused these. Nothing was signed." }
+                div class="scroll" role="region" tabindex="0" aria-labelledby="denied-heading" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Rule" }
+                            th scope="col" { "Host" }
+                            th scope="col" class="number" { "Count" }
+                            @for head in ["First", "Last", "Last reason"] { th scope="col" { (head) } }
+                        } }
+                        tbody { @for denials in report.denials.iter().take(ROWS) {
+                            @let host = denials.host.as_deref().unwrap_or(OTHERS);
+                            tr {
+                                th scope="row" { (denials.rule) }
+                                td { (host) }
+                                td class="number" {
+                                    (figure(&format!("denied/{}/{host}", denials.rule), &denials.count.to_string()))
+                                }
+                                td class="time" { (denials.first_at) }
+                                td class="time" { (denials.last_at) }
+                                td class="reason" { (denials.message) }
+                            }
+                        } }
+                    }
+                }
+                (more(report.denials.len()))
+            }
+        }
+    }
 }
 
 /// Returns a number with its name in `data-figure`, by which a test finds it.
@@ -285,7 +365,7 @@ fn budget(findings: &[LimitStatus]) -> Markup {
                             @let [limit, used, left] = quantities(finding);
                             tr {
                                 th scope="row" { (finding.name) }
-                                td { meter min="0" max=(WHOLE) value=(per_mille(finding)) aria-label=(format!("{used} of {limit}")) {} }
+                                td { meter min="0" max=(WHOLE) value=(finding.used_per_mille().unwrap_or_default()) aria-label=(format!("{used} of {limit}")) {} }
                                 td class="number" { (limit) }
                                 td class="number" { (figure(&format!("budget/{}/used", finding.name), &used)) }
                                 td class="number" { (figure(&format!("budget/{}/left", finding.name), &left)) }
@@ -296,25 +376,6 @@ fn budget(findings: &[LimitStatus]) -> Markup {
             }
         }
     }
-}
-
-/// Returns the used share of a limit in thousandths.
-fn per_mille(finding: &LimitStatus) -> u32 {
-    let weight = |quantity: &Option<Quantity>| match quantity {
-        Some(Quantity::Amount(Amount::Usd(usd))) => U256::from(usd.micros()),
-        Some(Quantity::Amount(Amount::Token(amount))) => amount.units(),
-        Some(Quantity::Payments(payments)) => U256::from(*payments),
-        _ => U256::ZERO,
-    };
-    let (limit, used) = (weight(&finding.limit), weight(&finding.used));
-    if used >= limit {
-        return WHOLE;
-    }
-    // The product overflows only above 2^246 units, and no chain has so much of a token.
-    let part = used
-        .checked_mul(U256::from(WHOLE))
-        .and_then(|part| part.checked_div(limit));
-    part.and_then(|part| part.try_into().ok()).unwrap_or(0)
 }
 
 fn parts(report: &Report) -> Markup {

@@ -25,7 +25,11 @@ pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
     let parts = [about, parts(&report.total, columns)]
         .into_iter()
         .chain(sections);
-    let parts = parts.chain([unresolved(report, columns), budget(&report.budget, columns)]);
+    let parts = parts.chain([
+        unresolved(report, columns),
+        denied(report, columns),
+        budget(&report.budget, columns),
+    ]);
     parts
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
@@ -159,6 +163,32 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
     );
     if report.more_unresolved > 0 {
         text.push_str(&format!("and {} more\n", report.more_unresolved));
+    }
+    text
+}
+
+fn denied(report: &Report, columns: Option<u16>) -> String {
+    const ROWS: usize = 50;
+    if report.denials.is_empty() {
+        return String::new();
+    }
+    let rows = report.denials.iter().take(ROWS).map(|denials| {
+        [
+            denials.rule.to_string(),
+            denials
+                .host
+                .as_deref()
+                .map_or_else(|| OTHERS.to_owned(), excerpt),
+            denials.count.to_string(),
+            denials.last_at.to_string(),
+            excerpt(&denials.message),
+        ]
+    });
+    let head = ["DENIED", "HOST", "COUNT", "LAST", "LAST REASON"];
+    let mut text = grid(head, &[2], rows, columns);
+    let more = report.denials.len().saturating_sub(ROWS);
+    if more > 0 {
+        text.push_str(&format!("and {more} more\n"));
     }
     text
 }

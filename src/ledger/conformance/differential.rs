@@ -233,6 +233,7 @@ async fn survey(ledger: &Ledger, now: u64) -> String {
         price: None,
         refunds_make_room: false,
         in_flight: InFlight::default(),
+        watch: crate::limit::Watch::default(),
     };
     let called = Filter {
         credential: Some("key".to_owned()),

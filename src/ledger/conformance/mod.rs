@@ -7,6 +7,7 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod accidents;
+mod denials;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod differential;
 mod limits;
@@ -23,6 +24,7 @@ use alloy::primitives::{Address, B256, U256};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
+use self::denials::*;
 use self::limits::*;
 use self::pages::*;
 use self::proved::*;
@@ -95,6 +97,7 @@ fn checks(purchase: &NewPurchase, now: Timestamp, meters: Vec<Limit>) -> LimitCh
         price: None,
         refunds_make_room: false,
         in_flight: InFlight::default(),
+        watch: crate::limit::Watch::default(),
     }
 }
 
@@ -214,6 +217,7 @@ async fn used(ledger: &Ledger, now: u64, meter: Limit) -> u64 {
         price: None,
         refunds_make_room: false,
         in_flight: InFlight::default(),
+        watch: crate::limit::Watch::default(),
     };
     match ledger.examine(&checks).await.unwrap().remove(0).used {
         Some(Quantity::Amount(Amount::Usd(usd))) => usd.micros(),
@@ -347,6 +351,10 @@ conformance! {
     a_host_or_a_pattern_selects_purchases
     an_id_is_found_under_each_payer
     calls_of_a_key_are_counted_without_the_refused_ones
+    denials_are_counted_by_rule_and_host
+    the_counts_of_denials_are_bounded_and_lose_no_denial
+    the_payment_that_passes_a_share_of_a_limit_warns_once
+    of_many_tasks_one_warns_of_a_limit
 }
 
 /// Origin, network, payee, tag, agent.

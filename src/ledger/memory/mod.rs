@@ -15,6 +15,7 @@ use alloy::primitives::{Address, B256, U256};
 
 use self::index::{Index, Scoped};
 use self::store::Store;
+use super::denials::{DenialCount, MOST};
 use super::filter::PAGE;
 use super::{
     Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
@@ -158,6 +159,18 @@ impl Memory {
             .filter(|call| call.seq < calls.before)
             .take(usize::try_from(calls.most).unwrap_or(usize::MAX));
         Ok(u64::try_from(counted.count()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn add_denials(&self, denials: &[DenialCount]) -> Result<(), LedgerError> {
+        let mut store = self.lock();
+        for more in denials {
+            store.denials.add(more.clone(), MOST);
+        }
+        Ok(())
+    }
+
+    pub(super) fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
+        Ok(self.lock().denials.iter().cloned().collect())
     }
 
     /// There are no events, so the chain of hashes is empty.

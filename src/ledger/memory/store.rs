@@ -6,6 +6,7 @@ use alloy::primitives::{Address, B256};
 
 use super::index::Index;
 use crate::clock::Timestamp;
+use crate::ledger::denials::DenialCounts;
 use crate::ledger::{Freeze, Purchase, PurchaseId, PurchaseKey, State};
 use crate::limit::LimitCheck;
 use crate::money::Network;
@@ -17,6 +18,7 @@ type Places = BTreeSet<usize>;
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub(super) freeze: Option<Freeze>,
+    pub(super) denials: DenialCounts,
     purchases: Vec<Purchase>,
     /// Nearly always one position: of each payer that used the id.
     by_id: HashMap<PurchaseId, Vec<usize>>,

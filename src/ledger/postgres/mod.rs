@@ -24,7 +24,9 @@ use self::change::{Answer, Change, Changed, head_query, resumable, view, witness
 use self::pool::Failure;
 use self::rows::{answer, fetch};
 use self::witness::Witness;
+use super::denials::DenialCount;
 use super::hash_chain::{Audit, Head};
+use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
@@ -182,6 +184,20 @@ impl Postgres {
     pub(super) async fn frozen(&self) -> Result<Option<Freeze>, LedgerError> {
         let rows = self.database.rows(query::frozen()).await?;
         rows.first().map(row::freeze).transpose()
+    }
+
+    pub(super) async fn add_denials(&self, denials: &[DenialCount]) -> Result<(), LedgerError> {
+        self.database.write_settings().await?;
+        self.database
+            .count(denials)
+            .await
+            .map_err(Failure::into_error)
+    }
+
+    pub(super) async fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
+        let rows = self.database.rows(counts::all()).await?;
+        let read = rows.iter().filter_map(|row| counts::read(row).transpose());
+        read.collect()
     }
 
     pub(super) async fn examine(
@@ -406,6 +422,24 @@ impl Database {
         .await;
         discard_if_lost(client, &findings);
         findings
+    }
+
+    /// Adds denials to their counts. This locks their rows only, so no payment waits. It is not repeated: if its commit is
+    /// not answered, the caller may add them twice.
+    async fn count(&self, denials: &[DenialCount]) -> Result<(), Failure> {
+        let mut client = self.pool.get().await?;
+        let counted = async {
+            let transaction = self
+                .timed(self.begin(&mut client, IsolationLevel::ReadCommitted, false))
+                .await?;
+            for more in denials {
+                self.timed(fetch(&transaction, &counts::add(more)?)).await?;
+            }
+            self.timed(async { Ok(transaction.commit().await?) }).await
+        }
+        .await;
+        discard_if_lost(client, &counted);
+        counted
     }
 
     /// Executes a statement that has the same effect if it is executed twice. Repeats it after a

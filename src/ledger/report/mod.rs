@@ -34,8 +34,9 @@
 //! | `failed` | perhaps paid and not delivered (also in a part above) |
 //! | `refunded` | the money that came back; it is not subtracted from `spent` |
 //!
-//! A payment that the policy denied is not in the ledger. Count denials with
-//! [`Counts`](crate::telemetry::Counts).
+//! A payment that the policy denied is no purchase. [`Report::denials`] counts denials by rule and host. They are kept
+//! without a tag and an agent, and with the times of the first and the last one only: a report has those of its hosts
+//! whose first and last time overlap its period, and none if it selects a tag or an agent.
 //!
 //! # Money
 //!
@@ -62,7 +63,7 @@ use serde::Serialize;
 pub use selection::{Selection, UnknownZone, Zone};
 pub use tally::{Sum, Tally, TokenSum};
 
-use super::{Ledger, LedgerError, Purchase, PurchaseId, State};
+use super::{DenialCount, Ledger, LedgerError, Purchase, PurchaseId, State};
 use crate::clock::Timestamp;
 use crate::limit::LimitStatus;
 use crate::money::format_units;
@@ -93,6 +94,8 @@ pub struct Report {
     /// The number of unresolved purchases that are not listed.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_unresolved: u64,
+    /// The denials by rule and host, the latest first. Empty if the report was not made by [`Ledger::report`].
+    pub denials: Vec<DenialCount>,
     /// The limits and their use by the whole ledger. Empty unless set by
     /// [`with_budget`](Self::with_budget).
     pub budget: Vec<LimitStatus>,
@@ -276,10 +279,42 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn report(&self, selection: &Selection) -> Result<Report, LedgerError> {
+        self.report_with_progress(selection, |_| {}).await
+    }
+
+    /// Returns a report as [`report`](Self::report) does. Calls `read` with the number of purchases that each step read,
+    /// for ledgers that take long to read.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger cannot be read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
+    /// use bursar::Ledger;
+    /// use bursar::report::Selection;
+    ///
+    /// let mut total = 0_usize;
+    /// let ledger = Ledger::memory();
+    /// let report = ledger
+    ///     .report_with_progress(&Selection::new(), |purchases| total = total.saturating_add(purchases))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn report_with_progress(
+        &self,
+        selection: &Selection,
+        mut read: impl FnMut(usize) + Send,
+    ) -> Result<Report, LedgerError> {
         let mut adding = Adding::new(selection, self.now());
+        adding.report.denials = self.denials().await?;
+        let denials = &mut adding.report.denials;
+        denials.retain(|denials| selection.selects_denials(denials));
         let mut pages = self.pages(&selection.filter());
         while let Some(purchases) = pages.next().await? {
             purchases.iter().for_each(|purchase| adding.add(purchase));
+            read(purchases.len());
         }
         Ok(adding.report())
     }
@@ -325,7 +360,7 @@ impl Report {
     /// and each group has a line of its own. The line `others` with the name of a dimension is for all groups
     /// beyond 2,000. Amounts are in dollars. `tokens` has the amount of each token.
     ///
-    /// A field that a spreadsheet would read as a formula begins with an apostrophe.
+    /// Denials are not in it. A field that a spreadsheet would read as a formula begins with an apostrophe.
     #[must_use]
     pub fn to_csv(&self) -> String {
         csv::write(self)
@@ -350,6 +385,7 @@ impl Adding {
             sections: Vec::new(),
             unresolved: Vec::new(),
             more_unresolved: 0,
+            denials: Vec::new(),
             budget: Vec::new(),
         };
         Self {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
 use crate::clock::Timestamp;
-use crate::ledger::{Filter, Purchase};
+use crate::ledger::{DenialCount, Filter, Purchase};
 use crate::origin::HostPattern;
 
 /// The selection of purchases for a report. A purchase must meet all conditions that are set.
@@ -103,6 +103,17 @@ impl Selection {
             agent: self.agent.clone(),
             ..Filter::all()
         }
+    }
+
+    /// Returns whether some of these denials can be in the selection. Their tags and agents are not known.
+    pub(super) fn selects_denials(&self, denials: &DenialCount) -> bool {
+        let host = denials.host.as_deref();
+        let is_host = |pattern: &HostPattern| host.is_some_and(|host| pattern.matches(host));
+        self.tag.is_none()
+            && self.agent.is_none()
+            && self.since.is_none_or(|since| denials.last_at >= since)
+            && self.until.is_none_or(|until| denials.first_at < until)
+            && self.host.as_ref().is_none_or(is_host)
     }
 
     pub(super) fn selects(&self, purchase: &Purchase) -> bool {

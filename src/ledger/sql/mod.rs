@@ -1,5 +1,6 @@
 //! The parts that all SQL databases share: rows, tables and queries.
 
+pub(super) mod denials;
 pub(super) mod query;
 pub(super) mod row;
 pub(super) mod scope;

@@ -251,6 +251,11 @@ impl<'a, R: Row> Cells<'a, R> {
         Self::of_table("events", row)
     }
 
+    /// A row of `denials`.
+    pub(in crate::ledger) fn of_denials(row: &'a R) -> Result<Self, LedgerError> {
+        Self::of_table("denials", row)
+    }
+
     fn of_table(table: &'static str, row: &'a R) -> Result<Self, LedgerError> {
         match row.cell("seq") {
             Some(Cell::Integer(seq)) => Ok(Self { row, table, seq }),
@@ -278,7 +283,7 @@ impl<'a, R: Row> Cells<'a, R> {
         Ok(self.raw_text(column)?.map(str::to_owned))
     }
 
-    fn string(&self, column: &str) -> Result<String, LedgerError> {
+    pub(in crate::ledger) fn string(&self, column: &str) -> Result<String, LedgerError> {
         self.optional_string(column)?
             .ok_or_else(|| self.damaged(column))
     }

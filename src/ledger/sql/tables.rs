@@ -1,7 +1,7 @@
 //! The tables, in the SQL of SQLite. PostgreSQL replaces the names of the types.
 
 /// The version of [`TABLES`].
-pub(in crate::ledger) const VERSION: i64 = 9;
+pub(in crate::ledger) const VERSION: i64 = 10;
 
 /// Texts are canonical (lower-case hexadecimal, decimals without leading zeros), so that SQL can
 /// compare them. Times are in milliseconds since 1970, and `valid_before` is in seconds.
@@ -15,6 +15,7 @@ pub(in crate::ledger) const VERSION: i64 = 9;
 /// * Rows are never deleted, so no `seq` is used twice.
 /// * A purchase names its last event. Events therefore need no second index, in which every write
 ///   would touch another page.
+/// * `denials` has a bounded number of rows. It is not in the chain of hashes, because nothing is decided by it.
 /// * There is no `IN`: SQLite would build a table from its list with every write.
 pub(in crate::ledger) const TABLES: &str = "
 CREATE TABLE purchases (
@@ -86,6 +87,16 @@ CREATE TABLE frozen (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     reason TEXT NOT NULL,
     since INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE denials (
+    rule TEXT NOT NULL,
+    host TEXT NOT NULL,
+    count INTEGER NOT NULL CHECK (count > 0),
+    first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (rule, host)
 ) STRICT;
 
 CREATE TABLE events (

@@ -30,7 +30,9 @@ use self::guard::{Files, Guard};
 use self::reader::Reader;
 use self::view::View;
 use self::writer::{Job, Read, Sync, Write, Writer};
+use super::denials::DenialCount;
 use super::hash_chain::Audit;
+use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
@@ -281,6 +283,35 @@ impl Sqlite {
         self.read(|connection| stopped(connection)).await
     }
 
+    pub(super) async fn add_denials(&self, denials: &[DenialCount]) -> Result<(), LedgerError> {
+        let denials = denials.to_vec();
+        self.write(Sync::WithTheNext, move |file| count(file, &denials))
+            .await
+    }
+
+    /// Does not wait for the thread.
+    pub(super) fn add_denials_later(&self, denials: Vec<DenialCount>) -> Result<(), LedgerError> {
+        let work = move |file: File<'_>| count(file, &denials);
+        let job = Write::new(Sync::WithTheNext, work, |counted| {
+            if let Err(error) = counted {
+                tracing::debug!(%error, "the ledger did not count denials");
+            }
+        });
+        self.send(Job::Write(job))
+    }
+
+    pub(super) async fn denials(&self) -> Result<Vec<DenialCount>, LedgerError> {
+        self.read(|connection| {
+            let mut denials = Vec::new();
+            file::each(connection, counts::all(), |line| {
+                denials.extend(counts::read(line)?);
+                Ok(())
+            })?;
+            Ok(denials)
+        })
+        .await
+    }
+
     pub(super) async fn examine(
         &self,
         checks: &LimitCheck,
@@ -392,6 +423,11 @@ fn resume(file: File<'_>, wanted: &Resumption) -> Result<Resumed, LedgerError> {
 fn resumable(connection: &Connection, wanted: &Resumption) -> Result<Resumed, LedgerError> {
     let candidates = query::undelivered("purchases INDEXED BY undelivered", wanted);
     Ok(wanted.choose(file::read(connection, candidates)?))
+}
+
+fn count(file: File<'_>, denials: &[DenialCount]) -> Result<(), LedgerError> {
+    let mut denials = denials.iter();
+    denials.try_for_each(|more| file::execute(file.database, counts::add(more)?))
 }
 
 fn stopped(connection: &Connection) -> Result<Option<Freeze>, LedgerError> {

@@ -136,6 +136,22 @@ async fn a_role_that_cannot_forget_is_enough() {
         .await
         .unwrap();
     assert!(ledger.verify(None).await.unwrap().is_sound());
+    // It pays also if it cannot count denials.
+    let denial = crate::limit::Denial::new(crate::limit::Rule::Host, "not on the list");
+    ledger.note_denial(&denial, "a.example");
+    assert!(ledger.record_denials().await.is_err());
+    let unwritten = ledger.denials().await.unwrap();
+    assert_eq!(
+        unwritten.iter().map(|denials| denials.count).sum::<u64>(),
+        1
+    );
+    hold(&ledger, order("next", 10), NOW).await;
+    meddle(
+        &schema,
+        &format!("GRANT INSERT, UPDATE ON denials TO {schema}"),
+    )
+    .await;
+    ledger.record_denials().await.unwrap();
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     for sql in [

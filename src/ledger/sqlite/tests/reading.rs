@@ -122,3 +122,21 @@ async fn an_id_and_the_calls_of_a_key_are_found_by_an_index() {
         "{found}"
     );
 }
+
+#[tokio::test]
+async fn denials_stay_in_the_file_also_those_that_waited_when_it_was_closed() {
+    let (_directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    let denial = crate::limit::Denial::new(crate::limit::Rule::Host, "not on the list");
+    for _ in 0..500 {
+        ledger.note_denial(&denial, "a.example");
+    }
+    drop(ledger);
+    let ledger = Ledger::open_existing(&path).unwrap();
+    let denials = ledger.denials().await.unwrap();
+    assert_eq!(denials.len(), 1);
+    assert_eq!(
+        (denials[0].count, denials[0].host.as_deref()),
+        (500, Some("a.example"))
+    );
+}
