@@ -75,7 +75,7 @@ async fn main() -> Result<()> {
         std::thread::spawn(move || {
             // An error ends the input, too.
             drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-            drop(ended.send(()));
+            ended.send(()).unwrap_or_default();
         });
         drop(end.await);
         // The thread that reads has ended.
