@@ -1,0 +1,40 @@
+//! Programs on Rust's frameworks for language models and HTTP that pay through bursar.
+//!
+//! Each example is a program of its own: `cargo run --example async_openai`. It buys from a seller on loopback with a wallet
+//! that it throws away, so it needs no money. The tests run the functions of the examples against sellers that also
+//! misbehave. `frameworks/run` runs all of it, and checks that chapter 20 of bursar's guide shows this code.
+
+use std::error::Error;
+
+use bursar::ledger::Filter;
+use bursar::{Client, Ledger, LocalSigner, Policy, Purchase, usd};
+
+/// Returns a client with a wallet of its own, for sellers on loopback.
+pub fn client() -> Result<Client, Box<dyn Error>> {
+    let policy = Policy::new()
+        .allow_network("base-sepolia")
+        .per_payment(usd!("0.05"))
+        .per_day(usd!("1"));
+    let client = Client::builder()
+        .signer(LocalSigner::random()?)
+        .policy(policy)
+        .ledger(Ledger::memory())
+        .allow_http_loopback(true)
+        .build()?;
+    Ok(client)
+}
+
+/// Returns the purchases of a client, oldest first.
+pub async fn purchases(client: &Client) -> Result<Vec<Purchase>, Box<dyn Error>> {
+    let ledger = client.ledger().ok_or("the client has no ledger")?;
+    Ok(ledger.purchases(&Filter::all()).await?)
+}
+
+/// Prints the purchases of a client.
+pub async fn print_purchases(client: &Client) -> Result<(), Box<dyn Error>> {
+    for purchase in purchases(client).await? {
+        let dollars = purchase.usd.unwrap_or_default();
+        println!("paid ${dollars} to {}{}", purchase.origin, purchase.path);
+    }
+    Ok(())
+}
