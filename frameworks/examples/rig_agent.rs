@@ -11,23 +11,90 @@ use bursar::middleware::{self, PaymentMiddleware};
 use bursar::{Payer, PaymentStatus, reqwest, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{Dialect, OpenAi, Paywall, Route};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{StreamExt, TryFutureExt};
+use http::{HeaderMap, StatusCode};
 use rig::agent::MultiTurnStreamItem;
 use rig::core::message::ToolName;
+use rig::http_client::{self, HttpClientExt, LazyBody, MultipartForm, StreamingResponse};
 use rig::prelude::*;
 use rig::providers::openai::{OpenAI, OpenAIConfig};
 use rig::rig_reqwest::ReqwestMiddlewareClient;
 use rig::streaming::{Item, StreamEvent};
 use rig::tool::{DynamicTool, ToolExecutionError, ToolOutput};
 use rmcp::ServiceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 // guide: rig
 /// Returns a provider of rig that sends its requests through bursar.
 pub fn paying(payments: PaymentMiddleware, base_url: &str) -> Result<OpenAI, bursar::Error> {
     let http = middleware::client(reqwest::Client::builder(), payments)?.build();
     let config = OpenAIConfig::new("none").with_base_url(base_url);
-    Ok(config.connect(ReqwestMiddlewareClient::from(http)))
+    Ok(config.connect(Paying(ReqwestMiddlewareClient::from(http))))
+}
+// guide: end
+
+// guide: rig-errors
+/// The client of rig for reqwest-middleware, which shows the errors of bursar as answers with status 402.
+///
+/// rig makes text of other errors. It keeps the body of an answer, and does not send the request again after a 402.
+#[derive(Clone, Debug)]
+pub struct Paying(ReqwestMiddlewareClient);
+
+impl HttpClientExt for Paying {
+    fn send<T, U>(
+        &self,
+        request: http::Request<T>,
+    ) -> impl Future<Output = http_client::Result<http::Response<LazyBody<U>>>> + Send + 'static
+    where
+        T: Into<Bytes> + Send,
+        U: From<Bytes> + Send + 'static,
+    {
+        self.0.send(request).map_err(shown)
+    }
+
+    fn send_multipart<U>(
+        &self,
+        request: http::Request<MultipartForm>,
+    ) -> impl Future<Output = http_client::Result<http::Response<LazyBody<U>>>> + Send + 'static
+    where
+        U: From<Bytes> + Send + 'static,
+    {
+        self.0.send_multipart(request).map_err(shown)
+    }
+
+    fn send_streaming<T>(
+        &self,
+        request: http::Request<T>,
+    ) -> impl Future<Output = http_client::Result<StreamingResponse>> + Send
+    where
+        T: Into<Bytes> + Send,
+    {
+        self.0.send_streaming(request).map_err(shown)
+    }
+}
+
+fn shown(error: http_client::Error) -> http_client::Error {
+    let http_client::Error::Instance(cause) = &error else {
+        return error;
+    };
+    let Some(payment) = middleware::error(cause.as_ref()) else {
+        return error;
+    };
+    let body = json!({ "error": {
+        "message": payment.to_string(),
+        "type": payment.kind().to_string(),
+        "payment_status": payment.payment_status().to_string(),
+        "purchase": payment.purchase_id().map(ToString::to_string),
+    } });
+    let status = StatusCode::PAYMENT_REQUIRED;
+    http_client::Error::non_success_with_details(status, HeaderMap::new(), body.to_string())
+}
+
+/// Returns the payment status of a failed run, if the payment failed.
+pub fn payment_status(error: &PromptError) -> Option<String> {
+    let body = error.provider_response_json().ok()??;
+    Some(body["error"]["payment_status"].as_str()?.to_owned())
 }
 // guide: end
 

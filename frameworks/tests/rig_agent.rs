@@ -8,7 +8,7 @@ use bursar::middleware::PaymentMiddleware;
 use bursar::{Client, PurchaseOptions, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{Dialect, Fault, Gate, OpenAi, Paywall, Route, ToolServer};
-use example::{agent, connect, paying, stream};
+use example::{agent, connect, paying, payment_status, stream};
 use futures::{FutureExt, StreamExt};
 use rig::prelude::*;
 
@@ -155,10 +155,18 @@ async fn the_options_of_the_middleware_hold_for_every_request_of_rig() {
     let openai = paying(payments, world.model.url("/v1").as_str()).unwrap();
     let agent = AgentBuilder::new(openai.chat("gpt-test")).build();
     let error = agent.prompt("hello").await.unwrap_err();
-    let error = bursar::middleware::error(&error);
-    assert_eq!(
-        error.map(bursar::Error::kind),
-        Some(bursar::ErrorKind::Denied)
-    );
+    assert_eq!(payment_status(&error).as_deref(), Some("not_paid"));
+    let error = stream(&agent, "hello", |_| {}).await.unwrap_err();
+    assert_eq!(payment_status(&error).as_deref(), Some("not_paid"));
     assert_eq!(world.settled(), (0, 0));
+}
+
+#[tokio::test]
+async fn an_agent_of_rig_learns_that_the_money_may_have_moved() {
+    let model = OpenAi::new().paid_route(|route| route.fault(Fault::DropAfterSettle));
+    let world = open(model, weather()).await;
+    let answer = world.run(async |agent| agent.prompt("hello").await).await;
+    let error = answer.unwrap_err();
+    assert_eq!(payment_status(&error).as_deref(), Some("maybe_paid"));
+    assert_eq!(world.settled(), (1, 0));
 }
