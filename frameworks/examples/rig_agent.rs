@@ -23,6 +23,7 @@ use rig::rig_reqwest::ReqwestMiddlewareClient;
 use rig::streaming::{Item, StreamEvent};
 use rig::tool::{DynamicTool, ToolExecutionError, ToolOutput};
 use rmcp::ServiceExt;
+use rmcp::model::CallToolResult;
 use serde_json::{Value, json};
 
 // guide: rig
@@ -108,10 +109,7 @@ pub async fn paid_tools(tools: &PaidTools) -> Result<Vec<DynamicTool>, Box<dyn E
             let call = server.call(name.as_str()).arguments(arguments);
             async move {
                 let answer = call.send().await.map_err(refused)?;
-                let content = serde_json::to_value(&answer.result().content);
-                content
-                    .map(ToolOutput::json)
-                    .map_err(ToolExecutionError::from_error)
+                shown_to_model(answer.result())
             }
         };
         all.push(DynamicTool::new_with_context(
@@ -122,6 +120,22 @@ pub async fn paid_tools(tools: &PaidTools) -> Result<Vec<DynamicTool>, Box<dyn E
         ));
     }
     Ok(all)
+}
+
+/// Returns a result as text, if it has nothing else, and as JSON otherwise.
+fn shown_to_model(result: &CallToolResult) -> Result<ToolOutput, ToolExecutionError> {
+    let texts = result.content.iter().map(|content| content.as_text());
+    let text: Option<Vec<_>> = texts.map(|text| Some(text?.text.as_str())).collect();
+    let output = match text {
+        Some(text) => ToolOutput::text(text.join("\n")),
+        None => ToolOutput::json(json!(result.content)),
+    };
+    match result.is_error {
+        Some(true) => {
+            Err(ToolExecutionError::provider("the tool failed").with_model_output(output))
+        }
+        _ => Ok(output),
+    }
 }
 
 /// Tells the model that a tool was not paid, in words of bursar's own, and that it must not try again.

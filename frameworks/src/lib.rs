@@ -5,9 +5,12 @@
 //! misbehave. `frameworks/run` runs all of it, and checks that chapter 20 of bursar's guide shows this code.
 
 use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bursar::ledger::Filter;
 use bursar::{Client, Ledger, LocalSigner, Policy, Purchase, usd};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 /// Returns a client with a wallet of its own, for sellers on loopback.
 pub fn client() -> Result<Client, Box<dyn Error>> {
@@ -37,4 +40,34 @@ pub async fn print_purchases(client: &Client) -> Result<(), Box<dyn Error>> {
         println!("paid ${dollars} to {}{}", purchase.origin, purchase.path);
     }
     Ok(())
+}
+
+/// A subscriber of `tracing` that notes the names of spans.
+#[derive(Clone, Debug, Default)]
+pub struct Spans(Arc<Mutex<Vec<&'static str>>>);
+
+impl Spans {
+    /// Returns the number of spans with this name.
+    pub fn count(&self, name: &str) -> usize {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.iter().filter(|found| **found == name).count()
+    }
+}
+
+impl Subscriber for Spans {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(span.metadata().name());
+        Id::from_u64(names.len() as u64)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
 }

@@ -63,7 +63,7 @@ async fn an_agent_of_rig_pays_for_its_model_and_for_a_tool() {
         .run(async |agent| agent.prompt("How is the weather?").await)
         .await;
     let answer = answer.unwrap().output();
-    assert!(answer.contains("sunny"), "{answer}");
+    assert_eq!(answer, "The tool returned: sunny");
     // One call of the model before the tool, and one after it.
     assert_eq!(world.settled(), (2, 1));
     let purchases = frameworks::purchases(&world.client).await.unwrap();
@@ -169,4 +169,14 @@ async fn an_agent_of_rig_learns_that_the_money_may_have_moved() {
     let error = answer.unwrap_err();
     assert_eq!(payment_status(&error).as_deref(), Some("maybe_paid"));
     assert_eq!(world.settled(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_tool_that_fails_tells_the_model_and_is_not_paid() {
+    let world = open(OpenAi::new(), weather().status(500)).await;
+    let answer = world
+        .run(async |agent| agent.prompt("How is the weather?").await)
+        .await;
+    assert_eq!(answer.unwrap().output(), "The tool returned: sunny");
+    assert_eq!(world.settled(), (2, 0));
 }
