@@ -19,6 +19,7 @@
 //! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
+//! | 20 | [Frameworks](chapter_20_frameworks) | pay from async-openai, rig, tower and reqwest-middleware |
 //! | 21 | [A wallet that knows its balance](chapter_21_wallet) | create a wallet, get test money, and pay on Base Sepolia |
 //!
 //! Every Rust example in the guide is compiled by the tests. Many of them also run, against a seller
@@ -83,5 +84,7 @@ pub mod chapter_16_glossary {}
 #[doc = include_str!("guide/17_paying_twice.md")]
 pub mod chapter_17_paying_twice {}
 
+#[doc = include_str!("guide/20_frameworks.md")]
+pub mod chapter_20_frameworks {}
 #[doc = include_str!("guide/21_wallet.md")]
 pub mod chapter_21_wallet {}

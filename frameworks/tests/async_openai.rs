@@ -1,0 +1,145 @@
+//! The example on async-openai, against sellers that behave and that do not.
+#![expect(dead_code, reason = "the example has a main of its own")]
+
+#[path = "../examples/async_openai.rs"]
+mod example;
+
+use async_openai::error::OpenAIError;
+use async_openai::middleware::HttpRequestFactory;
+use async_openai::middleware::retry::OpenAIRetryLayer;
+use bursar::{ErrorKind, PaymentStatus, Policy, usd};
+use bursar_frameworks as frameworks;
+use bursar_testing::{ChatReply, Fault, Gate, OpenAi, Paywall};
+use example::{ask, paying, payment_error, stream};
+use futures::{FutureExt, StreamExt};
+use tower::{ServiceBuilder, service_fn};
+
+async fn open(model: OpenAi) -> Paywall {
+    Paywall::builder().routes(model).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn async_openai_pays_for_an_answer_in_one_piece() {
+    let seller = open(OpenAi::new().price(usd!("0.002"))).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    assert_eq!(ask(&openai, "hello").await.unwrap(), "You said: hello");
+
+    let settled = seller.settlements();
+    let purchases = frameworks::purchases(&client).await.unwrap();
+    assert_eq!((settled.len(), purchases.len()), (1, 1));
+    assert_eq!(settled[0].authorization.value, 2_000);
+    assert_eq!(purchases[0].value, settled[0].authorization.value);
+}
+
+#[tokio::test]
+async fn async_openai_receives_a_paid_stream_piece_by_piece() {
+    let gate = Gate::closed();
+    let seller = open(OpenAi::new().gate(&gate)).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+
+    // The role and two words come through. The rest waits until the client has read them.
+    gate.open(3);
+    let (sender, mut pieces) = futures::channel::mpsc::unbounded();
+    let reading = stream(&openai, "hello there", move |piece| {
+        sender.unbounded_send(piece.to_owned()).unwrap();
+    });
+    let reader = async {
+        let mut text = String::new();
+        while text != "You said: " {
+            text.push_str(&pieces.next().await.unwrap());
+        }
+        assert!(pieces.next().now_or_never().is_none());
+        gate.open_all();
+        text + &pieces.collect::<String>().await
+    };
+    let (read, text) = futures::join!(reading, reader);
+    read.unwrap();
+    assert_eq!(text, "You said: hello there");
+    assert_eq!(seller.settlements().len(), 1);
+}
+
+#[tokio::test]
+async fn a_denial_reaches_the_caller_of_async_openai_as_bursars_own_error() {
+    let seller = open(OpenAi::new().price(usd!("0.06"))).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    let error = ask(&openai, "hello").await.unwrap_err();
+    let error = payment_error(&error).unwrap();
+    assert_eq!(
+        (error.kind(), error.payment_status()),
+        (ErrorKind::Denied, PaymentStatus::NotPaid)
+    );
+    let error = stream(&openai, "hello", |_| {}).await.unwrap_err();
+    assert_eq!(payment_error(&error).unwrap().kind(), ErrorKind::Denied);
+    assert_eq!(seller.settlements().len(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_async_openai_is_paid_once() {
+    let model =
+        OpenAi::new().paid_route(|route| route.idempotent().fault_once(Fault::DropAfterSettle));
+    let seller = open(model).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    assert_eq!(ask(&openai, "hello").await.unwrap(), "You said: hello");
+    assert_eq!(seller.settlements().len(), 1);
+}
+
+/// The retries that async-openai makes on its own are outside of bursar here.
+#[tokio::test]
+async fn the_retry_layer_of_async_openai_pays_once() {
+    let model = OpenAi::new()
+        .paid_route(|route| route.idempotent().fault_once(Fault::StatusAfterSettle(500)));
+    let seller = open(model).await;
+    let client = frameworks::client().unwrap();
+    let paid = client.clone();
+    let service = service_fn(move |request: HttpRequestFactory| {
+        let client = paid.clone();
+        async move {
+            let answer = client.execute(request.build().await?).await;
+            answer.map_err(|error| OpenAIError::Boxed(error.into()))
+        }
+    });
+    let service = ServiceBuilder::new()
+        .layer(OpenAIRetryLayer::default())
+        .service(service);
+    let openai = paying(&client, seller.url("/v1").as_str()).with_http_service(service);
+    assert_eq!(ask(&openai, "hello").await.unwrap(), "You said: hello");
+    assert_eq!(seller.settlements().len(), 1);
+    assert_eq!(frameworks::purchases(&client).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_error_of_the_model_is_not_paid() {
+    let seller =
+        open(OpenAi::new().reply(|_| ChatReply::error(400, "invalid_request_error", "no"))).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    let error = ask(&openai, "hello").await.unwrap_err();
+    assert!(matches!(error, OpenAIError::ApiError(_)), "{error:?}");
+    assert_eq!(seller.settlements().len(), 0);
+}
+
+#[tokio::test]
+async fn many_calls_of_async_openai_share_one_limit() {
+    let seller = open(OpenAi::new().price(usd!("0.01"))).await;
+    let policy = Policy::new()
+        .allow_network("base-sepolia")
+        .per_day(usd!("0.05"));
+    let client = bursar::Client::builder()
+        .signer(bursar::LocalSigner::random().unwrap())
+        .policy(policy)
+        .ledger(bursar::Ledger::memory())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    let prompts: Vec<_> = (0..12).map(|number| format!("question {number}")).collect();
+    let calls = prompts.iter().map(|prompt| ask(&openai, prompt));
+    let answers = futures::future::join_all(calls).await;
+    let (answered, denied): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((answered.len(), denied.len()), (5, 7));
+    assert_eq!(seller.settlements().len(), 5);
+}
