@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -13,6 +14,18 @@ use crate::output;
 pub(crate) fn install() {
     // No other code in this process sets a subscriber, so this cannot fail.
     drop(tracing::subscriber::set_global_default(Warnings));
+}
+
+/// Takes the message and the fields of a warning.
+type Write = fn(&str, &str);
+
+static OTHER: OnceLock<Write> = OnceLock::new();
+
+/// Has warnings written elsewhere from now on.
+#[cfg(feature = "proxy")]
+pub(crate) fn redirect(write: Write) {
+    // Only the first call counts, and there is one.
+    drop(OTHER.set(write));
 }
 
 struct Warnings;
@@ -37,7 +50,10 @@ impl Subscriber for Warnings {
         if event.metadata().target() == bursar::ledger::NEW_LEDGER && !io::stderr().is_terminal() {
             return;
         }
-        output::note(format_args!("bursar: {}{}", line.message, line.fields));
+        match OTHER.get() {
+            Some(write) => write(&line.message, &line.fields),
+            None => output::note(format_args!("bursar: {}{}", line.message, line.fields)),
+        }
     }
 
     fn enter(&self, _: &Id) {}

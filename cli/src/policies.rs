@@ -50,7 +50,7 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
 }
 
 /// Returns the environment variables that hold the API keys of the policy file.
-#[cfg(feature = "mcp-serve")]
+#[cfg(any(feature = "mcp-serve", feature = "proxy"))]
 pub(crate) fn key_variables(args: &PolicyArgs) -> Vec<String> {
     let mut names = Vec::new();
     // `allowance` reports a file with mistakes.
