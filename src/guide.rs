@@ -1,4 +1,4 @@
-//! The guide: seventeen short chapters, to be read from front to back.
+//! The guide: eighteen short chapters, to be read from front to back.
 //!
 //! | | Chapter | Read it to |
 //! |---|---|---|
@@ -19,6 +19,7 @@
 //! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
+//! | 18 | [Any program: the proxy](chapter_18_proxy) | pay for programs in Python, JavaScript and other languages |
 //!
 //! Every Rust example in the guide is compiled by the tests. Many of them also run, against a seller
 //! on loopback.
@@ -76,3 +77,6 @@ pub mod chapter_16_glossary {}
 
 #[doc = include_str!("guide/17_paying_twice.md")]
 pub mod chapter_17_paying_twice {}
+
+#[doc = include_str!("guide/18_proxy.md")]
+pub mod chapter_18_proxy {}

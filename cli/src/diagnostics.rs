@@ -25,7 +25,7 @@ static OTHER: OnceLock<Write> = OnceLock::new();
 #[cfg(feature = "proxy")]
 pub(crate) fn redirect(write: Write) {
     // Only the first call counts, and there is one.
-    drop(OTHER.set(write));
+    OTHER.get_or_init(|| write);
 }
 
 struct Warnings;

@@ -282,18 +282,10 @@ async fn a_body_above_the_limit_is_refused_before_anything_is_sent() {
         let request = program().post(&url).bearer_auth(&proxy.token);
         async move { request.body(body).send().await.unwrap() }
     };
-    let stream = |bytes: Vec<u8>| {
-        // A body without a known length is sent in chunks.
-        let (mut writer, reader) = std::io::pipe().unwrap();
-        std::thread::spawn(move || drop(std::io::Write::write_all(&mut writer, &bytes)));
-        let bytes = std::io::read_to_string(reader).unwrap();
-        reqwest::Body::from(bytes)
-    };
     for body in [vec![b'x'; 65_537], vec![b'x'; 20_000_000]] {
-        let answer = post(body.clone().into()).await;
+        let answer = post(body.into()).await;
         assert_eq!(answer.status(), 413);
         assert_eq!(header(&answer, "bursar-error"), "too_large");
-        assert_eq!(post(stream(body)).await.status(), 413);
     }
     let chunked = "POST /seller/echo HTTP/1.1\r\nhost: 127.0.0.1:PORT\r\nconnection: close\r\nx-api-key: TOKEN\r\n\
                    transfer-encoding: chunked\r\n\r\n";

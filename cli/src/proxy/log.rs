@@ -22,7 +22,7 @@ pub(super) fn install(format: Option<LogFormat>) {
         }
     });
     // The command sets it once.
-    drop(FORMAT.set(format));
+    FORMAT.get_or_init(|| format);
     crate::diagnostics::redirect(|message, fields| {
         Line::new("warning")
             .with("message", format!("{message}{fields}"))
