@@ -19,21 +19,28 @@ use super::metrics::Metrics;
 
 /// The longest time between two pieces of a request's body.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The longest time, and the most bytes, that the proxy reads of a body that it refuses. A program that still writes would
-/// not read the answer.
+/// The longest time, and the most bytes, that the proxy reads of a body that it refuses.
 const DRAIN: (Duration, u64) = (Duration::from_secs(5), 256 * 1024 * 1024);
 
 /// Reads the body of a request, up to a number of bytes.
-pub(super) async fn read(mut body: Incoming, limit: u64) -> Result<Bytes, Refusal> {
+///
+/// `whole` loses the body when it is read. A body that is larger stays there.
+pub(super) async fn read(whole: &mut Option<Incoming>, limit: u64) -> Result<Bytes, Refusal> {
+    let Some(body) = whole.as_mut() else {
+        return Ok(Bytes::new());
+    };
     let announced = body.size_hint().lower();
     if announced > limit {
-        return Err(too_large(body, limit).await);
+        return Err(too_large(limit));
     }
     let mut kept = BytesMut::with_capacity(usize::try_from(announced).unwrap_or_default());
     loop {
         let frame = match timeout(PAUSE, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(None) => return Ok(kept.freeze()),
+            Ok(None) => {
+                *whole = None;
+                return Ok(kept.freeze());
+            }
             Ok(Some(Err(_))) => {
                 return Err(Refusal::new(
                     StatusCode::BAD_REQUEST,
@@ -52,15 +59,15 @@ pub(super) async fn read(mut body: Incoming, limit: u64) -> Result<Bytes, Refusa
         if let Some(data) = frame.data_ref() {
             let length = kept.len().saturating_add(data.len());
             if u64::try_from(length).unwrap_or(u64::MAX) > limit {
-                drop(kept);
-                return Err(too_large(body, limit).await);
+                return Err(too_large(limit));
             }
             kept.extend_from_slice(data);
         }
     }
 }
 
-async fn too_large(mut body: Incoming, limit: u64) -> Refusal {
+/// Reads the rest of a body that is refused. A program that still writes would not read the answer.
+pub(super) async fn drain(mut body: Incoming) {
     let (time, most) = DRAIN;
     let drained = async {
         let mut read = 0_u64;
@@ -73,6 +80,9 @@ async fn too_large(mut body: Incoming, limit: u64) -> Refusal {
     };
     // The answer is the same if the time is over.
     drop(timeout(time, drained).await);
+}
+
+fn too_large(limit: u64) -> Refusal {
     Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "too_large",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bursar::reqwest::header::{CONTENT_TYPE, HeaderMap};
+use bursar::reqwest::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use bursar::reqwest::{self, Method, StatusCode};
 use bursar::text::visible;
 use bursar::{Client, Origin, PaymentStatus, RequestBuilder, ResponseExt, Usd};
@@ -61,9 +61,15 @@ struct Facts {
 impl Proxy {
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        match self.handle(request).await {
+        let (head, body) = request.into_parts();
+        let waits = head.headers.contains_key(EXPECT);
+        let mut body = Some(body);
+        match self.handle(head, &mut body).await {
             Ok(answer) => answer,
             Err(refusal) => {
+                if let Some(body) = body.filter(|_| !waits) {
+                    body::drain(body).await;
+                }
                 let kind = refusal.kind;
                 self.metrics
                     .add("bursar_proxy_refused_total", &[("reason", kind)], 1);
@@ -76,11 +82,12 @@ impl Proxy {
         }
     }
 
+    /// Handles a request. Takes the body if it reads it.
     async fn handle(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        head: Parts,
+        body: &mut Option<Incoming>,
     ) -> Result<Response<Body>, Refusal> {
-        let (head, body) = request.into_parts();
         gate::check_form(&head, &self.own)?;
         let path = head.uri.path();
         if path == "/health" {
@@ -123,16 +130,10 @@ impl Proxy {
         let sent = request.send().await;
         facts.answered = true;
         drop(kept);
-        let (mut answer, ended) = match sent {
+        let (answer, ended) = match sent {
             Ok(response) => self.pass(response, &client, permit).await,
             Err(error) => answer::of_error(&error, &client).await,
         };
-        if head.method == Method::HEAD {
-            // The answer of the proxy itself has a body, and a HEAD has none.
-            *answer.body_mut() = http_body_util::Empty::new()
-                .map_err(|never| match never {})
-                .boxed_unsync();
-        }
         self.note(&facts, &answer, &ended);
         Ok(answer)
     }
@@ -140,10 +141,13 @@ impl Proxy {
     /// Reads the body of a request, when there is room for it.
     async fn keep(
         &self,
-        body: Incoming,
+        body: &mut Option<Incoming>,
         limit: u64,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-        let hint = hyper::body::Body::size_hint(&body);
+        let Some(kept) = body.as_ref() else {
+            return Ok((Bytes::new(), None));
+        };
+        let hint = hyper::body::Body::size_hint(kept);
         let length = hint.exact().unwrap_or(limit).min(limit);
         let kilobytes = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
         let kilobytes = kilobytes.min(self.memory_size);
@@ -455,7 +459,7 @@ impl Proxy {
 }
 
 fn only_get(method: &Method) -> Result<(), Refusal> {
-    if *method == Method::GET {
+    if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
     }
     Err(Refusal::new(

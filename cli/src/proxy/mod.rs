@@ -107,12 +107,8 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
     let settings = Settings::read(&args)?;
     let tokens = tokens::path(&args.file)?;
     let (signer, ledger) = wallet::parts(&args.wallet)?;
-    let listen = match args.listen {
-        Some(address) => address,
-        None => settings::of_file(&args)?
-            .listen
-            .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
-    };
+    let listen = args.listen.or(settings.listen);
+    let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into());
     let failed = |error| Failure::failed(format!("{listen} cannot be listened on: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -1,11 +1,12 @@
 //! The settings that a reload replaces: the policy, the routes and the API keys.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bursar::approval::TerminalApprover;
-use bursar::config::{Config, ProxyConfig, ProxyRoute};
+use bursar::config::ProxyRoute;
 use bursar::reqwest::{self, StatusCode};
 use bursar::telemetry::Event;
 use bursar::{Client, Credentials, Payer, Policy, Usd};
@@ -32,6 +33,8 @@ pub(super) struct Settings {
     pub(super) max_price: Option<Usd>,
     pub(super) routes: Vec<ProxyRoute>,
     explicit: bool,
+    /// The address to listen on. Only the start uses it.
+    pub(super) listen: Option<SocketAddr>,
     pub(super) body_limit: u64,
     /// The agent of --agent.
     pub(super) agent: Option<String>,
@@ -39,19 +42,11 @@ pub(super) struct Settings {
     clients: Mutex<BTreeMap<ClientKey, Client>>,
 }
 
-/// The table `[proxy]` of the policy file.
-pub(super) fn of_file(args: &Args) -> Result<ProxyConfig, Failure> {
-    match &args.policy.policy {
-        Some(file) => Ok(Config::from_file(file)?.proxy),
-        None => Ok(ProxyConfig::default()),
-    }
-}
-
 impl Settings {
     /// Reads the policy file, and adds the options of the command line.
     pub(super) fn read(args: &Args) -> Result<Self, Failure> {
-        let config = of_file(args)?;
         let allowance = policies::allowance(&args.policy)?;
+        let config = allowance.proxy;
         let mut routes = config.routes;
         for route in &args.route {
             if routes.iter().any(|other| other.path == route.path) {
@@ -68,6 +63,7 @@ impl Settings {
             max_price: allowance.max_price,
             routes,
             explicit: config.explicit,
+            listen: config.listen,
             body_limit: config.body_limit.unwrap_or(BODY_LIMIT),
             agent: args.wallet.agent.clone(),
             clients: Mutex::default(),
