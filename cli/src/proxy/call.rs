@@ -73,10 +73,13 @@ impl Proxy {
                 let kind = refusal.kind;
                 self.metrics
                     .add("bursar_proxy_refused_total", &[("reason", kind)], 1);
-                Line::new("refused")
-                    .with("reason", kind)
-                    .with("status", refusal.status.as_u16())
-                    .write();
+                // Programs without a token must not fill the disk. The metrics count all of them.
+                if self.refusals.allows() {
+                    Line::new("refused")
+                        .with("reason", kind)
+                        .with("status", refusal.status.as_u16())
+                        .write();
+                }
                 refusal.answer()
             }
         }

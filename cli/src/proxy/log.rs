@@ -1,7 +1,8 @@
 //! The log of the proxy: one line for each event on standard error. No line has a token, a header, a body or a query.
 
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bursar::text::json;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -75,6 +76,31 @@ impl Line {
                 output::note(text);
             }
         }
+    }
+}
+
+/// Allows a number of lines in each second.
+pub(super) struct Rate {
+    most: u32,
+    /// The begin of a second, and the lines in it.
+    second: Mutex<(Instant, u32)>,
+}
+
+impl Rate {
+    pub(super) fn per_second(most: u32) -> Self {
+        Self {
+            most,
+            second: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    pub(super) fn allows(&self) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            *second = (Instant::now(), 0);
+        }
+        second.1 = second.1.saturating_add(1);
+        second.1 <= self.most
     }
 }
 

@@ -39,7 +39,7 @@ use crate::args::{Proxy as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
 use crate::{output, wallet};
 use gate::OwnHosts;
-use log::Line;
+use log::{Line, Rate};
 use metrics::Metrics;
 use settings::Settings;
 use tokens::Tokens;
@@ -52,6 +52,8 @@ const HEAD: usize = 64 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most connections at once, with and without a token.
 const CONNECTIONS: usize = 2048;
+/// The most log lines about refused requests in a second.
+const REFUSALS: u32 = 100;
 /// The memory for the bodies of all requests, as a number of largest bodies.
 const BODIES: u64 = 16;
 
@@ -77,6 +79,8 @@ struct Proxy {
     tokens: Tokens,
     settings: RwLock<Arc<Settings>>,
     metrics: Arc<Metrics>,
+    /// The log lines about refused requests.
+    refusals: Rate,
     max_calls: usize,
     /// One permit for each call, until the end of its answer.
     calls: Arc<Semaphore>,
@@ -124,6 +128,7 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
         tokens: Tokens::new(tokens),
         settings: RwLock::new(Arc::new(settings)),
         metrics: Arc::default(),
+        refusals: Rate::per_second(REFUSALS),
         max_calls,
         calls: Arc::new(Semaphore::new(max_calls)),
         memory: Arc::new(Semaphore::new(memory)),
