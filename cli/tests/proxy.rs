@@ -14,7 +14,7 @@ mod proxied;
 mod support;
 
 use bursar::usd;
-use bursar_testing::{Breakage, Fault, Route};
+use bursar_testing::{Breakage, Fault, Gate, OpenAi, Route};
 use proxied::{RunningProxy, program, token};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -222,26 +222,29 @@ async fn a_target_that_cannot_be_reached_is_a_gateway_error_that_may_be_repeated
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_pass_when_they_come_and_not_at_the_end() {
-    let events = Route::post("/chat")
-        .price(usd!("0.01"))
-        .events(["one", "two", "[DONE]"]);
-    let harness = CliHarness::new(events).await;
+    let gate = Gate::closed();
+    let model = OpenAi::new().price(usd!("0.01")).gate(&gate);
+    let harness = CliHarness::with_routes(model.into_routes()).await;
     let proxy = started(&harness, "", "").await;
     let sent = program()
-        .post(format!("{}/seller/chat", proxy.url))
+        .post(format!("{}/seller/v1/chat/completions", proxy.url))
         .bearer_auth(&proxy.token)
-        .body("{\"stream\":true}")
+        .json(&json!({
+            "model": "gpt-test", "stream": true,
+            "messages": [{ "role": "user", "content": "Say hello to all of us." }],
+        }))
         .send();
     let mut answer = sent.await.unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!((answer.status().as_u16(), harness.settled()), (200, 1));
+    assert_eq!(header(&answer, "bursar-payment-status"), "paid");
     assert!(header(&answer, "content-type").starts_with("text/event-stream"));
-    let mut text = String::new();
-    while let Some(piece) = answer.chunk().await.unwrap() {
-        text.push_str(std::str::from_utf8(&piece).unwrap());
-    }
-    assert_eq!(text.matches("data:").count(), 3, "{text}");
-    assert!(text.contains("[DONE]"), "{text}");
-    assert_eq!(harness.settled(), 1);
+    gate.open(1);
+    let first = answer.chunk().await.unwrap().unwrap();
+    let first = std::str::from_utf8(&first).unwrap().to_owned();
+    assert_eq!(first.matches("data:").count(), 1, "{first}");
+    gate.open_all();
+    let rest = answer.text().await.unwrap();
+    assert!(rest.ends_with("[DONE]\n\n"), "{rest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

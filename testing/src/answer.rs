@@ -79,13 +79,19 @@ pub(crate) fn payment_required(json: impl Into<Bytes>) -> Response<Body> {
 
 /// Returns the content that the route sells.
 pub(crate) fn content(route: &Route, received: &ReceivedRequest) -> Response<Body> {
-    let mut response = Response::new(match &route.content {
-        Content::Bytes(bytes) => Body::whole(bytes.clone()),
-        Content::Chunks(chunks) => Body::chunked(chunks.iter().cloned()),
-        Content::Echo => Body::whole(received.body.clone()),
-    });
-    *response.status_mut() = route.status;
-    response.headers_mut().clone_from(&route.headers);
+    let mut response = match &route.content {
+        Content::ByRequest(handler) => handler.call(received).into_response(),
+        content => {
+            let mut response = Response::new(match content {
+                Content::Bytes(bytes) => Body::whole(bytes.clone()),
+                Content::Chunks(chunks) => Body::chunked(chunks.iter().cloned()),
+                _ => Body::whole(received.body.clone()),
+            });
+            *response.status_mut() = route.status;
+            response
+        }
+    };
+    response.headers_mut().extend(route.headers.clone());
     if matches!(route.content, Content::Echo)
         && let Some(kind) = received.headers.get(CONTENT_TYPE)
     {

@@ -1,14 +1,18 @@
-//! Response bodies: whole, in chunks, endless, too large, or broken off.
+//! Response bodies: whole, in chunks, paced, endless, too large, or broken off.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::watch;
 
 const PADDING: &[u8] = &[b' '; 16 * 1024];
 
@@ -19,6 +23,37 @@ pub(crate) struct Body {
     end: End,
     /// Whether the response announces the length.
     sized: bool,
+    pace: Pace,
+    /// The number of chunks that have been sent.
+    sent: usize,
+    wait: Wait,
+}
+
+/// The time at which each chunk is sent.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Pace {
+    #[default]
+    AtOnce,
+    /// Waits before each chunk but the first.
+    Every(Duration),
+    /// Sends as many chunks as the gate has let through.
+    Gated(watch::Receiver<usize>),
+}
+
+/// The wait for the next chunk. A clone waits anew.
+#[derive(Default)]
+struct Wait(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+
+impl Clone for Wait {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Wait").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The part of a body after its chunks.
@@ -35,9 +70,8 @@ enum End {
 impl Body {
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self {
-            chunks: VecDeque::from([bytes.into()]),
-            end: End::Complete,
             sized: true,
+            ..Self::chunked([bytes.into()])
         }
     }
 
@@ -46,7 +80,15 @@ impl Body {
             chunks: chunks.into_iter().collect(),
             end: End::Complete,
             sized: false,
+            pace: Pace::AtOnce,
+            sent: 0,
+            wait: Wait::default(),
         }
+    }
+
+    /// Sends the chunks at this pace.
+    pub(crate) fn paced(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Never ends after the chunks.
@@ -63,9 +105,8 @@ impl Body {
         let first = self.chunks.pop_front().unwrap_or_default();
         let half = first.len().checked_div(2).unwrap_or_default();
         Self {
-            chunks: VecDeque::from([first.slice(..half)]),
             end: End::FlushAndBreak,
-            sized: false,
+            ..Self::chunked([first.slice(..half)])
         }
     }
 
@@ -109,6 +150,25 @@ impl Body {
             .map(Bytes::len)
             .fold(0, usize::saturating_add)
     }
+
+    /// Waits until the next chunk may be sent.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sent = self.sent;
+        let wait = self.wait.0.get_or_insert_with(|| match &self.pace {
+            Pace::Every(time) if sent > 0 => Box::pin(tokio::time::sleep(*time)),
+            Pace::AtOnce | Pace::Every(_) => Box::pin(std::future::ready(())),
+            Pace::Gated(open) => {
+                let mut open = open.clone();
+                // A gate that is gone is open.
+                Box::pin(async move { drop(open.wait_for(|open| *open > sent).await) })
+            }
+        });
+        let turn = wait.as_mut().poll(cx);
+        if turn.is_ready() {
+            self.wait = Wait::default();
+        }
+        turn
+    }
 }
 
 impl HttpBody for Body {
@@ -119,7 +179,11 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if !self.chunks.is_empty() && self.poll_turn(cx).is_pending() {
+            return Poll::Pending;
+        }
         if let Some(chunk) = self.chunks.pop_front() {
+            self.sent = self.sent.saturating_add(1);
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         match self.end {

@@ -89,6 +89,10 @@
 //! [`FalseTerms::ProtocolVersion`] with `2` on a route of version 1 is a seller that says version 2 in a body and reads
 //! `X-PAYMENT`.
 //!
+//! # Test against a language model
+//! [`OpenAi`] makes the routes of a seller that speaks OpenAI's API, streaming included. `cargo run -p bursar-testing --example
+//! openai_seller` starts one for programs in other languages.
+//!
 //! # Test tools of MCP
 //! [`Paywall::tools`] opens an MCP [`ToolServer`] that sells the routes as tools, in a [`Dialect`] of real servers.
 //!
@@ -106,8 +110,10 @@ mod encoding;
 mod false_terms;
 mod fault;
 mod faulty_stream;
+mod handler;
 mod headers;
 mod node;
+mod openai;
 mod payment;
 mod paywall;
 mod route;
@@ -124,7 +130,9 @@ pub use chain::{CancelError, Cancellation, Settlement};
 pub use encoding::Encoding;
 pub use false_terms::FalseTerms;
 pub use fault::{Fault, Forgery};
+pub use handler::{Answer, Gate};
 pub use node::{Node, NodeFault};
+pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
 pub use route::Route;

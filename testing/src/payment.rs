@@ -94,6 +94,12 @@ impl ReceivedRequest {
             .map_or(&self.target, |(path, _)| path)
     }
 
+    /// Returns the body as JSON, or `None` if it is not JSON.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
     /// Returns the value of a header, or `None` if it is absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

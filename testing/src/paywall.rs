@@ -28,7 +28,7 @@ use crate::typed_data::Domain;
 const PAYEE: Address = address!("209693Bc6afc0C5328bA36FaF03C514EF312287C");
 const BASE_SEPOLIA: Network = Network::from_chain_id(84_532);
 
-/// An x402 seller on `127.0.0.1`, on a port that the operating system chooses.
+/// An x402 seller on `127.0.0.1`, on a port that the operating system chooses unless you set one.
 ///
 /// The seller stops when the paywall is dropped.
 ///
@@ -289,6 +289,8 @@ pub struct PaywallBuilder {
     pay_to: Address,
     clock: Arc<dyn Clock>,
     chain: Chain,
+    port: u16,
+    status_page: Option<String>,
 }
 
 impl Default for PaywallBuilder {
@@ -299,6 +301,8 @@ impl Default for PaywallBuilder {
             pay_to: PAYEE,
             clock: Arc::new(SystemClock),
             chain: Chain::default(),
+            port: 0,
+            status_page: None,
         }
     }
 }
@@ -315,6 +319,39 @@ impl PaywallBuilder {
     /// Adds a route. The first route that matches a request answers it.
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Adds several routes, such as those of an [`OpenAi`](crate::OpenAi) seller.
+    pub fn routes(mut self, routes: impl IntoIterator<Item = Route>) -> Self {
+        self.routes.extend(routes);
+        self
+    }
+
+    /// Sets the port. With 0, the default, the operating system chooses a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Shows the requests and the settlements as JSON at this path, for tests in other languages.
+    ///
+    /// The page is free, and asking for it is not one of the [requests](Paywall::requests).
+    ///
+    /// ```
+    /// use bursar_testing::Paywall;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let seller = Paywall::builder().status_page("/_seller").start().await?;
+    /// let http = bursar::Client::builder().allow_http_loopback(true).build()?;
+    /// let page = http.get(seller.url("/_seller")).send().await?.text().await?;
+    /// assert_eq!(page, r#"{"requests":[],"settlements":[]}"#);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn status_page(mut self, path: impl Into<String>) -> Self {
+        self.status_page = Some(path.into());
         self
     }
 
@@ -345,16 +382,17 @@ impl PaywallBuilder {
     /// Starts the paywall.
     ///
     /// # Errors
-    /// Returns an error if the operating system provides no port. Returns
+    /// Returns an error if the operating system does not provide the port. Returns
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if a route has a mistake, such as an invalid header.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime with I/O.
     pub async fn start(self) -> io::Result<Paywall> {
         let routes = self.complete_routes()?;
-        let listener = Listener::bind().await?;
+        let listener = Listener::bind_port(self.port).await?;
         let base = listener.url().clone();
-        let seller = Arc::new(Seller::new(routes, self.clock, self.chain));
+        let seller = Seller::new(routes, self.clock, self.chain, self.status_page);
+        let seller = Arc::new(seller);
         let shared = Arc::clone(&seller);
         let server = listener.serve(move |stream| seller::serve(stream, Arc::clone(&shared)));
         Ok(Paywall {

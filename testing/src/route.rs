@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
+use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
 use crate::terms::{Conditions, Price};
 use bursar::x402::{Flow, Version};
@@ -107,6 +108,7 @@ pub(crate) enum Content {
     Bytes(Bytes),
     Chunks(Vec<Bytes>),
     Echo,
+    ByRequest(Handler<Answer>),
 }
 
 /// The extension with which buyers name their purchase.
@@ -187,6 +189,34 @@ impl Route {
     /// Sets the price. It is paid in the route's token.
     pub fn price(mut self, price: Usd) -> Self {
         self.price = Price::Dollars(price);
+        self
+    }
+
+    /// Sets a price that depends on the request. A request is free if the price is `None` or zero.
+    ///
+    /// A paid request has its price computed again, so the same request must always have the same price. The paywall is
+    /// locked during the call: do not call its methods from here.
+    ///
+    /// ```
+    /// use bursar::Usd;
+    /// use bursar_testing::{Answer, Route};
+    ///
+    /// // A cent for every kilobyte of text. An empty text is refused, and costs nothing.
+    /// let translation = Route::post("/translate")
+    ///     .price_by(|request| {
+    ///         let kilobytes = u64::try_from(request.body.len().div_ceil(1_000)).ok()?;
+    ///         Some(Usd::from_micros(kilobytes * 10_000))
+    ///     })
+    ///     .respond(|request| match request.body.len() {
+    ///         0 => Answer::new("no text").status(400),
+    ///         length => Answer::new(format!("{length} bytes, translated")),
+    ///     });
+    /// ```
+    pub fn price_by(
+        mut self,
+        price: impl Fn(&ReceivedRequest) -> Option<Usd> + Send + Sync + 'static,
+    ) -> Self {
+        self.price = Price::ByRequest(Handler::new(price));
         self
     }
 
@@ -311,6 +341,19 @@ impl Route {
         self
     }
 
+    /// Answers by the request. The answer replaces [`status`](Self::status); headers of the route are added to it.
+    ///
+    /// The paywall calls the handler when a request is free or its payment is valid, before it settles. It does not settle
+    /// if the status is 400 or above, unless the route settles [`upfront`](Self::upfront). The paywall is locked during the
+    /// call: do not call its methods from here. [`price_by`](Self::price_by) has an example.
+    pub fn respond(
+        mut self,
+        handler: impl Fn(&ReceivedRequest) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        self.content = Content::ByRequest(Handler::new(handler));
+        self
+    }
+
     /// Redirects with 307 to a path or a URL. Call [`status`](Self::status) afterwards to set another status.
     pub fn redirect(self, to: &str) -> Self {
         self.status(307).header(LOCATION.as_str(), to)
@@ -377,7 +420,7 @@ impl Route {
     ) -> Value {
         let version = self.versions.first().copied().unwrap_or(Version::V2);
         let accepts: Vec<Box<RawValue>> = match &self.price {
-            Price::Free => Vec::new(),
+            Price::Free | Price::ByRequest(_) => Vec::new(),
             Price::Dollars(price) => conditions
                 .offer(*price, version, url.as_str())
                 .into_iter()
@@ -435,7 +478,7 @@ impl Route {
     }
 }
 
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
         (Ok(name), Ok(value)) => Ok((name, value)),
         _ => Err(format!("`{name}: {value}` is not a header")),

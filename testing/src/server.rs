@@ -27,7 +27,12 @@ pub(crate) struct Listener {
 impl Listener {
     /// Binds a port that the operating system chooses.
     pub(crate) async fn bind() -> io::Result<Self> {
-        let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        Self::bind_port(0).await
+    }
+
+    /// Binds this port, or one that the operating system chooses if it is 0.
+    pub(crate) async fn bind_port(port: u16) -> io::Result<Self> {
+        let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         let url = format!("http://{}", socket.local_addr()?);
         let url = Url::parse(&url).map_err(io::Error::other)?;
         Ok(Self { socket, url })

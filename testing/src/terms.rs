@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
+use crate::handler::Handler;
+use crate::payment::ReceivedRequest;
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Network, Usd};
 
@@ -15,6 +17,20 @@ pub(crate) enum Price {
     Dollars(Usd),
     /// Elements of `accepts`, as they are sent.
     Offers(Vec<Box<RawValue>>),
+    ByRequest(Handler<Option<Usd>>),
+}
+
+impl Price {
+    /// Returns the price of this request, which is not `ByRequest`.
+    pub(crate) fn of(&self, request: &ReceivedRequest) -> Self {
+        match self {
+            Self::ByRequest(price) => match price.call(request) {
+                None | Some(Usd::ZERO) => Self::Free,
+                Some(price) => Self::Dollars(price),
+            },
+            price => price.clone(),
+        }
+    }
 }
 
 /// The parts of an offer other than its price.

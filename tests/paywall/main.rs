@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod openai;
 mod replay;
 mod selling;
 mod verification;

@@ -8,12 +8,12 @@ import OpenAI from "openai";
 const proxy = process.env.BURSAR_PROXY;
 const messages = [{ role: "user", content: "Say hello." }];
 const client = (route) => new OpenAI({ baseURL: `${proxy}${route}`, apiKey: process.env.BURSAR_TOKEN });
-const ask = (route, options = {}) => client(route).chat.completions.create({ model: "m", messages, ...options });
+const ask = (route, options = {}) => client(route).chat.completions.create({ model: "gpt-test", messages, ...options });
 
 // The models are free.
 const models = [];
 for await (const model of client("/openai/v1").models.list()) models.push(model.id);
-assert.deepEqual(models, ["m"]);
+assert.deepEqual(models, ["gpt-test"]);
 
 // A completion, with the payment in the headers of the answer.
 const { data, response } = await ask("/openai/v1").withResponse();
@@ -23,8 +23,9 @@ assert.equal(response.headers.get("bursar-amount"), "0.01 USDC");
 
 // A stream.
 const words = [];
-for await (const chunk of await ask("/openai/stream/v1", { stream: true })) words.push(chunk.choices[0].delta.content ?? "");
-assert.deepEqual([words.length, words.join("")], [3, "Hello in parts."]);
+for await (const chunk of await ask("/openai/v1", { stream: true })) words.push(chunk.choices[0]?.delta.content ?? "");
+assert.ok(words.length > 1);
+assert.equal(words.join(""), "Hello from the seller.");
 
 // The target in the path, without a route.
 assert.ok((await ask(`/to/${process.env.BURSAR_SELLER.replace("://", "/")}/v1`)).choices);

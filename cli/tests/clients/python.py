@@ -16,22 +16,22 @@ def client(route):
 
 
 def ask(route, **options):
-    return client(route).chat.completions.create(model="m", messages=MESSAGES, **options)
+    return client(route).chat.completions.create(model="gpt-test", messages=MESSAGES, **options)
 
 
 # The models are free.
-assert [model.id for model in client("/openai/v1").models.list()] == ["m"]
+assert [model.id for model in client("/openai/v1").models.list()] == ["gpt-test"]
 
 # A completion, with the payment in the headers of the raw answer.
-raw = client("/openai/v1").chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
+raw = client("/openai/v1").chat.completions.with_raw_response.create(model="gpt-test", messages=MESSAGES)
 assert raw.parse().choices[0].message.content == "Hello from the seller."
 assert raw.headers["bursar-payment-status"] == "paid", raw.headers
 assert raw.headers["bursar-amount"] == "0.01 USDC", raw.headers
 assert raw.headers["bursar-transaction"].startswith("0x"), raw.headers
 
 # A stream.
-words = [chunk.choices[0].delta.content or "" for chunk in ask("/openai/stream/v1", stream=True)]
-assert len(words) == 3 and "".join(words) == "Hello in parts.", words
+words = [chunk.choices[0].delta.content or "" for chunk in ask("/openai/v1", stream=True) if chunk.choices]
+assert len(words) > 1 and "".join(words) == "Hello from the seller.", words
 
 # The target in the path, without a route.
 assert ask(f"/to/{os.environ['BURSAR_SELLER'].replace('://', '/')}/v1").choices

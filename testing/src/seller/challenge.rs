@@ -111,8 +111,8 @@ impl Visit<'_> {
 
     /// Returns the offers of the last statement.
     pub(super) fn offers(&self, version: Version) -> Vec<Box<RawValue>> {
-        let offers = match &self.route.price {
-            Price::Free => Vec::new(),
+        let offers = match &self.price {
+            Price::Free | Price::ByRequest(_) => Vec::new(),
             Price::Dollars(price) => {
                 let offer = self.conditions.offer(*price, version, &self.url());
                 offer.into_iter().collect()

@@ -36,6 +36,9 @@ async fn answer(
     seller: Arc<Seller>,
     control: StreamControl,
 ) -> io::Result<Response<Body>> {
+    if let Some(page) = seller.status(request.uri().path()) {
+        return Ok(page);
+    }
     let (head, body) = request.into_parts();
     let body = read_body(body, MAX_BODY).await?;
     match seller.answer(&ReceivedRequest::new(head, body, seller.now())) {

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bursar::Timestamp;
 use bursar::clock::Clock;
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::answer::{self, Reply};
@@ -32,6 +34,8 @@ pub(crate) struct Seller {
     pub(crate) changed: watch::Sender<()>,
     /// The number of bytes written to all connections.
     pub(crate) sent: Arc<AtomicU64>,
+    /// The path at which the seller shows its state.
+    pub(crate) status_page: Option<String>,
     state: Mutex<State>,
 }
 
@@ -86,6 +90,7 @@ impl Seller {
         routes: Vec<(Route, Conditions)>,
         clock: Arc<dyn Clock>,
         chain: Chain,
+        status_page: Option<String>,
     ) -> Self {
         let faults = routes.iter().map(|(route, _)| route.faults.clone());
         let state = State {
@@ -100,6 +105,7 @@ impl Seller {
             clock,
             changed: watch::Sender::new(()),
             sent: Arc::default(),
+            status_page,
             state: Mutex::new(state),
         }
     }
@@ -121,6 +127,39 @@ impl Seller {
         };
         self.changed.send_replace(());
         reply
+    }
+
+    /// Returns the requests and the settlements as JSON, if the path is that of the status page.
+    pub(crate) fn status(&self, path: &str) -> Option<Response<Body>> {
+        self.status_page.as_ref().filter(|page| *page == path)?;
+        let state = self.state();
+        let requests = state.received.iter().map(|request| {
+            json!({
+                "method": request.method.as_str(),
+                "target": request.target,
+                "paid": request.payment.is_some(),
+            })
+        });
+        let settlements = state.chain.settlements.iter().map(|settlement| {
+            let transfer = &settlement.authorization;
+            json!({
+                "transaction": settlement.transaction,
+                "network": settlement.network.to_string(),
+                "asset": settlement.asset,
+                "from": transfer.from,
+                "to": transfer.to,
+                "value": transfer.value.to_string(),
+                "nonce": transfer.nonce,
+            })
+        });
+        let page = json!({
+            "requests": requests.collect::<Vec<_>>(),
+            "settlements": settlements.collect::<Vec<_>>(),
+        });
+        let mut response = Response::new(Body::whole(page.to_string()));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        Some(response)
     }
 
     /// Settles every presented payment that has not expired, and returns the number of transfers.
@@ -180,6 +219,7 @@ impl Seller {
             number,
             route,
             conditions,
+            price: route.price.of(received),
             received,
             now: self.now(),
         };

@@ -41,6 +41,8 @@ pub(super) struct Visit<'a> {
     pub(super) number: usize,
     pub(super) route: &'a Route,
     pub(super) conditions: &'a Conditions,
+    /// The price of this request.
+    pub(super) price: Price,
     pub(super) received: &'a ReceivedRequest,
     pub(super) now: Timestamp,
 }
@@ -61,7 +63,7 @@ impl Visit<'_> {
         if let Some(reply) = self.answer_by_key() {
             return reply;
         }
-        if matches!(self.route.price, Price::Free) {
+        if matches!(self.price, Price::Free) {
             return answer::content(self.route, self.received).into();
         }
         let mut payments = self.received.payments();
@@ -76,7 +78,7 @@ impl Visit<'_> {
         let key = self.route.key.as_ref()?;
         match key.is_in(self.received) {
             Some(true) => {}
-            None if !matches!(self.route.price, Price::Free) => return None,
+            None if !matches!(self.price, Price::Free) => return None,
             Some(false) | None => {
                 return Some(answer::plain(StatusCode::UNAUTHORIZED, "no such key").into());
             }

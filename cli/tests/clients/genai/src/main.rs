@@ -29,11 +29,11 @@ fn client(route: &str) -> Result<Client, Box<dyn Error>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let chat = || ChatRequest::new(vec![ChatMessage::user("Say hello.")]);
-    let answer = client("/openai/v1")?.exec_chat("m", chat(), None).await?;
+    let answer = client("/openai/v1")?.exec_chat("gpt-test", chat(), None).await?;
     assert_eq!(answer.first_text(), Some("Hello from the seller."));
 
-    let mut stream = client("/openai/stream/v1")?
-        .exec_chat_stream("m", chat(), None)
+    let mut stream = client("/openai/v1")?
+        .exec_chat_stream("gpt-test", chat(), None)
         .await?
         .stream;
     let mut words = Vec::new();
@@ -42,9 +42,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             words.push(chunk.content);
         }
     }
-    assert_eq!(words.concat(), "Hello in parts.");
+    assert_eq!(words.concat(), "Hello from the seller.");
 
-    let denied = client("/openai/dear/v1")?.exec_chat("m", chat(), None).await;
+    let denied = client("/openai/dear/v1")?.exec_chat("gpt-test", chat(), None).await;
     let denied = format!("{:?}", denied.err());
     assert!(denied.contains("402") && denied.contains("denied"), "{denied}");
     println!("genai: ok");
