@@ -408,3 +408,41 @@ async fn calls_above_the_most_at_once_are_told_to_wait() {
     assert_eq!(call.await.unwrap(), "ok");
     assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_of_the_command_line_needs_no_policy_file() {
+    let harness = CliHarness::new(report()).await;
+    let route = format!("/seller={}", harness.paywall.url("/"));
+    let more = ["--network", "base-sepolia", "--route", &route];
+    let proxy = RunningProxy::start(&harness, &more).await;
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
+    assert_eq!(harness.settled(), 1);
+    // Without a list of hosts, no path names its target.
+    let url = proxy.to(&harness.url());
+    let named = program().get(url).bearer_auth(&proxy.token).send().await;
+    assert_eq!(named.unwrap().status(), 403);
+
+    for (args, words) in [
+        (&["proxy"][..], "no network is allowed"),
+        (
+            &[
+                "proxy",
+                "--network",
+                "base",
+                "--route",
+                "/to=https://a.example",
+            ],
+            "the proxy answers `/to` itself",
+        ),
+        (
+            &["proxy", "--network", "base", "--route", "https://a.example"],
+            "expected a path and a URL",
+        ),
+        (&["proxy", "token", "a/b"], "a name has 1 to 32 letters"),
+        (&["proxy", "revoke", "nobody"], "there is no token `nobody`"),
+    ] {
+        let ended = harness.run(args).await;
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}
