@@ -148,25 +148,26 @@ async fn curl_pays_through_the_proxy_and_streams() {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--noproxy", "*", "--header"])
             .arg(format!("authorization: Bearer {}", shop.proxy.token))
-            .args([
-                "--header",
-                "content-type: application/json",
-                "--data",
-                "{\"model\":\"m\"}",
-            ])
+            .args(["--header", "content-type: application/json", "--data"])
             .args(more)
             .arg(format!("{}{route}/chat/completions", shop.proxy.url));
         curl
     };
-    let answer = shop.run(curl("/openai/v1", &["--include"])).await;
+    let answer = shop.run(curl("/openai/v1", &[PLAIN, "--include"])).await;
     assert!(answer.contains("bursar-payment-status: paid"), "{answer}");
     assert!(answer.contains("Hello from the seller."), "{answer}");
-    let stream = shop.run(curl("/openai/v1", &["--no-buffer"])).await;
+    let stream = shop.run(curl("/openai/v1", &[STREAM, "--no-buffer"])).await;
     assert!(
         stream.matches("data: ").count() > 2 && stream.contains("[DONE]"),
         "{stream}"
     );
-    let format = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    let format = [
+        PLAIN,
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+    ];
     let denied = shop.run(curl("/openai/dear/v1", &format)).await;
     assert_eq!(denied, "402");
     // As an HTTP proxy, it is of no use.

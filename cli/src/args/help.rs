@@ -93,7 +93,7 @@ Statuses that the proxy writes itself, with the JSON object of bursar pay:
   402  the policy denied the payment; nothing was signed
   424  a payment was signed, and its result is unknown, or the answer was lost
   422  the purchase id belongs to another request, or is in use
-  400, 401, 403, 404, 405, 413, 505  the request cannot be sent; nothing was sent
+  400, 401, 403, 404, 405, 413, 505  nothing was sent; the message has the reason
   502, 504  the target failed; nothing was paid
   503  the proxy is busy, or the ledger, a key or the signer failed
 
