@@ -145,8 +145,9 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
 
 async fn serve(args: Args) -> Result<Exit, Failure> {
     let (proxy, listener) = open(args).await?;
-    announce(&proxy)?;
+    // Before this, SIGHUP would end the process.
     let mut signals = Signals::new()?;
+    announce(&proxy)?;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
