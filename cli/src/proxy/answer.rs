@@ -116,8 +116,11 @@ pub(super) fn text(
 fn failed(status: StatusCode, outcome: &Outcome, purchase: Option<&PurchaseId>) -> Response<Body> {
     let kind = outcome.error.as_ref().map_or("failed", |error| error.kind);
     let mut body = serde_json::to_value(outcome).unwrap_or_default();
-    body["type"] = value!("error");
-    body["purchase_id"] = purchase.map_or(Value::Null, |id| value!(id.as_str()));
+    if let Some(members) = body.as_object_mut() {
+        let purchase = purchase.map_or(Value::Null, |id| value!(id.as_str()));
+        members.insert("type".to_owned(), value!("error"));
+        members.insert("purchase_id".to_owned(), purchase);
+    }
     if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
         error.insert("type".to_owned(), value!("bursar"));
         error.insert("code".to_owned(), value!(kind));

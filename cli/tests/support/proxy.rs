@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -14,7 +15,7 @@ pub(crate) struct RunningProxy {
     child: Child,
     _stdout: BufReader<ChildStdout>,
     /// The lines of standard error.
-    log: Receiver<String>,
+    log: Mutex<Receiver<String>>,
     pub(crate) seen: Vec<Value>,
     /// The URL of the proxy, without a slash at its end.
     pub(crate) url: String,
@@ -87,7 +88,7 @@ impl RunningProxy {
         Self {
             child,
             _stdout: stdout,
-            log,
+            log: Mutex::new(log),
             seen: Vec::new(),
             url,
             token,
@@ -117,7 +118,7 @@ impl RunningProxy {
 
     /// Waits for a line of the log with this event, and returns it.
     pub(crate) fn wait_for(&mut self, event: &str) -> Value {
-        for line in self.log.iter() {
+        for line in self.log.get_mut().unwrap().iter() {
             let line: Value = serde_json::from_str(&line)
                 .unwrap_or_else(|_| panic!("a line of the log is no JSON: {line}"));
             self.seen.push(line.clone());
@@ -137,7 +138,7 @@ impl RunningProxy {
     /// Waits for the end of the proxy.
     pub(crate) fn ended(&mut self) -> (i32, Vec<Value>) {
         let code = self.child.wait().unwrap().code().unwrap();
-        for line in self.log.iter() {
+        for line in self.log.get_mut().unwrap().iter() {
             self.seen.push(serde_json::from_str(&line).unwrap());
         }
         (code, std::mem::take(&mut self.seen))

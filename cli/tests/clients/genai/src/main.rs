@@ -23,7 +23,7 @@ fn client(route: &str) -> Result<Client, Box<dyn Error>> {
             })
         },
     );
-    Ok(Client::builder().with_service_target_resolver(resolver).build())
+    Ok(Client::builder().with_service_target_resolver(resolver).build()?)
 }
 
 #[tokio::main]
