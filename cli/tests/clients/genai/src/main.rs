@@ -23,13 +23,17 @@ fn client(route: &str) -> Result<Client, Box<dyn Error>> {
             })
         },
     );
-    Ok(Client::builder().with_service_target_resolver(resolver).build()?)
+    Ok(Client::builder()
+        .with_service_target_resolver(resolver)
+        .build()?)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let chat = || ChatRequest::new(vec![ChatMessage::user("Say hello.")]);
-    let answer = client("/openai/v1")?.exec_chat("gpt-test", chat(), None).await?;
+    let answer = client("/openai/v1")?
+        .exec_chat("gpt-test", chat(), None)
+        .await?;
     assert_eq!(answer.first_text(), Some("Hello from the seller."));
 
     let mut stream = client("/openai/v1")?
@@ -44,9 +48,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     assert_eq!(words.concat(), "Hello from the seller.");
 
-    let denied = client("/openai/dear/v1")?.exec_chat("gpt-test", chat(), None).await;
+    let denied = client("/openai/dear/v1")?
+        .exec_chat("gpt-test", chat(), None)
+        .await;
     let denied = format!("{:?}", denied.err());
-    assert!(denied.contains("402") && denied.contains("denied"), "{denied}");
+    assert!(
+        denied.contains("402") && denied.contains("denied"),
+        "{denied}"
+    );
     println!("genai: ok");
     Ok(())
 }
