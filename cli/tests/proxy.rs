@@ -451,3 +451,29 @@ async fn a_head_request_and_other_methods_pass() {
     }
     assert_eq!(harness.settled(), 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_answer_passes_byte_for_byte() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let encoded = Route::get("/encoded")
+        .price(usd!("0.01"))
+        .header("content-encoding", "gzip")
+        .header("content-type", "application/octet-stream")
+        .body(bytes.clone());
+    let harness = CliHarness::new(encoded).await;
+    let proxy = started(&harness, "", "").await;
+    let program = reqwest::Client::builder().no_proxy().no_gzip().build();
+    let answer = program
+        .unwrap()
+        .get(format!("{}/seller/encoded", proxy.url))
+        .header("accept-encoding", "gzip")
+        .bearer_auth(&proxy.token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(header(&answer, "content-encoding"), "gzip");
+    assert_eq!(answer.bytes().await.unwrap(), bytes);
+    let asked = &harness.paywall.requests()[0];
+    assert_eq!(asked.headers["accept-encoding"], "gzip");
+    assert_eq!(harness.settled(), 1);
+}
