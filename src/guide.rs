@@ -1,4 +1,4 @@
-//! The guide: seventeen short chapters, to be read from front to back.
+//! The guide: short chapters, to be read from front to back.
 //!
 //! | | Chapter | Read it to |
 //! |---|---|---|
@@ -19,6 +19,7 @@
 //! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
+//! | 18 | [Any program: the proxy](chapter_18_proxy) | pay for programs in Python, JavaScript and other languages |
 //! | 20 | [Frameworks](chapter_20_frameworks) | pay from async-openai, rig, tower and reqwest-middleware |
 //! | 21 | [A wallet that knows its balance](chapter_21_wallet) | create a wallet, get test money, and pay on Base Sepolia |
 //!
@@ -84,6 +85,8 @@ pub mod chapter_16_glossary {}
 #[doc = include_str!("guide/17_paying_twice.md")]
 pub mod chapter_17_paying_twice {}
 
+#[doc = include_str!("guide/18_proxy.md")]
+pub mod chapter_18_proxy {}
 #[doc = include_str!("guide/20_frameworks.md")]
 pub mod chapter_20_frameworks {}
 #[doc = include_str!("guide/21_wallet.md")]

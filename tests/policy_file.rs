@@ -768,7 +768,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
              `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `warn_at`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
-             `allow`, `deny`, `permit`, `credential`, `discovery`, `token`",
+             `allow`, `deny`, `permit`, `credential`, `discovery`, `proxy`, `token`",
         ),
         (
             "global.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
@@ -787,6 +787,101 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
             "unknown key `methods` in [[permit]]; did you mean `method`?",
         ),
     ]);
+}
+
+#[test]
+fn the_routes_of_a_proxy_are_read_with_all_their_settings() {
+    let config = Config::from_toml(SAMPLE).unwrap();
+    let proxy = &config.proxy;
+    assert_eq!(proxy.listen.unwrap().to_string(), "127.0.0.1:8402");
+    assert!(proxy.explicit);
+    assert_eq!(proxy.body_limit, Some(32 * 1024 * 1024));
+    let [route] = proxy.routes.as_slice() else {
+        panic!("{:?}", proxy.routes);
+    };
+    assert_eq!(route.path, "/openai");
+    assert_eq!(route.target.as_str(), "https://api.example.com/");
+    assert_eq!(route.agent.as_deref(), Some("scout"));
+    assert_eq!(route.tag.as_deref(), Some("research"));
+    assert_eq!(route.max_price, Some(usd!("0.05")));
+    assert_eq!(route.credential.as_deref(), Some("example"));
+    assert_eq!(route.clients, ["notebook", "batch"]);
+    assert_eq!(route.timeout.unwrap().as_secs(), 600);
+    let none = Config::from_toml("version = 1").unwrap().proxy;
+    assert!(none.explicit && none.routes.is_empty() && none.listen.is_none());
+}
+
+#[test]
+fn a_mistake_in_a_route_of_a_proxy_is_found() {
+    let route = "[[proxy.route]]\npath = \"/a\"\ntarget = \"https://a.example\"\n";
+    for (marked, message) in [
+        (
+            "[proxy]\nlisten = |\"0.0.0.0:8402\"",
+            "`listen`: the proxy holds a wallet and listens on loopback only; write one such as `127.0.0.1:8402`",
+        ),
+        (
+            "[proxy]\nlisten = |\"localhost\"",
+            "`listen`: `localhost` is not an address with a port; write one such as `127.0.0.1:8402`",
+        ),
+        (
+            "[proxy]\nbody_limit = |\"32 MB\"",
+            "`body_limit`: `32 MB` is not a size up to 1024 MiB; write one such as `512 KiB` or `16 MiB`",
+        ),
+        (
+            "[proxy]\nbody_limit = |\"0 MiB\"",
+            "`body_limit`: `0 MiB` is not a size up to 1024 MiB; write one such as `512 KiB` or `16 MiB`",
+        ),
+        (
+            "[proxy]\n|routes = 1",
+            "unknown key `routes` in [proxy]; did you mean `route`?",
+        ),
+        (
+            "[[proxy.route]]\npath = |\"openai\"\ntarget = \"https://a.example\"",
+            "`path`: `openai` is not a path; write one such as `/openai`",
+        ),
+        (
+            "[[proxy.route]]\npath = |\"/a/../b\"\ntarget = \"https://a.example\"",
+            "`path`: `/a/../b` is not a plain path; write letters, digits and `-._~`, without a slash at the end",
+        ),
+        (
+            "[[proxy.route]]\npath = |\"/a/\"\ntarget = \"https://a.example\"",
+            "`path`: `/a/` is not a plain path; write letters, digits and `-._~`, without a slash at the end",
+        ),
+        (
+            "[[proxy.route]]\npath = |\"/to/x\"\ntarget = \"https://a.example\"",
+            "`path`: the proxy answers `/to` itself; choose another path",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = |\"http://a.example\"",
+            "`target`: plain http is for the loopback only; write https",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = |\"ftp://a.example\"",
+            "`target`: the target is not an http or https URL with a host",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = |\"https://a.example?key=s3cret\"",
+            "`target`: the target has a user, a query or a fragment; write a base URL such as `https://api.example.com/v1`, \
+             and put keys into [[credential]]",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = \"https://a.example\"\ncredential = |\"exampel\"\n\
+             [[credential]]\nname = \"example\"\nhost = \"a.example\"\nbearer = { env = \"X\" }",
+            "`credential`: no [[credential]] has the name `exampel`; did you mean `example`?",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = \"https://a.example\"\n|max_prize = \"1 USD\"",
+            "unknown key `max_prize` in [[proxy.route]]; did you mean `max_price`?",
+        ),
+        (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = \"https://a.example\"\nclients = |[]",
+            "`clients` is an empty array; write a value or leave the key out",
+        ),
+    ] {
+        assert_each(&[(marked, message)]);
+    }
+    let twice = format!("version = 1\n{route}{}", route.replace("\"/a\"", "|\"/a\""));
+    assert_mistakes(&twice, &["`path`: another route has the path `/a`"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -13,6 +14,18 @@ use crate::output;
 pub(crate) fn install() {
     // No other code in this process sets a subscriber, so this cannot fail.
     drop(tracing::subscriber::set_global_default(Warnings));
+}
+
+/// Takes the message and the fields of a warning.
+type Write = fn(&str, &str);
+
+static OTHER: OnceLock<Write> = OnceLock::new();
+
+/// Has warnings written elsewhere from now on.
+#[cfg(feature = "proxy")]
+pub(crate) fn redirect(write: Write) {
+    // Only the first call counts, and there is one.
+    OTHER.get_or_init(|| write);
 }
 
 struct Warnings;
@@ -37,11 +50,14 @@ impl Subscriber for Warnings {
         if event.metadata().target() == bursar::ledger::NEW_LEDGER && !io::stderr().is_terminal() {
             return;
         }
-        // A limit that is nearly used. The message has everything.
-        if event.metadata().target() == "bursar::payment" {
-            return output::note(format_args!("warning: {}", line.message));
+        match OTHER.get() {
+            Some(write) => write(&line.message, &line.fields),
+            // A limit that is nearly used. The message has everything.
+            None if event.metadata().target() == "bursar::payment" => {
+                output::note(format_args!("warning: {}", line.message));
+            }
+            None => output::note(format_args!("bursar: {}{}", line.message, line.fields)),
         }
-        output::note(format_args!("bursar: {}{}", line.message, line.fields));
     }
 
     fn enter(&self, _: &Id) {}

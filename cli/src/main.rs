@@ -22,6 +22,8 @@ mod policies;
 mod prices;
 mod problem;
 mod progress;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod quote;
 mod render;
 mod request;
@@ -50,6 +52,12 @@ fn main() -> ExitCode {
     #[cfg(feature = "mcp-serve")]
     if let Command::Mcp(McpCommand::Serve(args)) = &cli.command {
         secrets::wipe(|| policies::key_variables(&args.policy));
+    }
+    #[cfg(feature = "proxy")]
+    if let Command::Proxy(args) = &cli.command
+        && args.command.is_none()
+    {
+        secrets::wipe(|| policies::key_variables(&args.serve.policy));
     }
     diagnostics::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -101,6 +109,8 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(*args)).await,
         #[cfg(feature = "mcp-serve")]
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
+        #[cfg(feature = "proxy")]
+        Command::Proxy(args) => proxy::run(*args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
         Command::Policy(PolicyCommand::Init { file, network }) => policies::init(&file, &network),
         Command::Policy(PolicyCommand::Effective { file, json }) => {

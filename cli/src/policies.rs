@@ -24,6 +24,9 @@ pub(crate) struct Allowance {
     pub(crate) keys: Credentials,
     /// The file's places to look for services.
     pub(crate) sources: Sources,
+    /// The file's settings of the proxy.
+    #[cfg(feature = "proxy")]
+    pub(crate) proxy: bursar::config::ProxyConfig,
 }
 
 /// Builds the policy from the options, or from the file that the options make stricter.
@@ -34,6 +37,8 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             max_price: None,
             keys: Credentials::new(),
             sources: Sources::default(),
+            #[cfg(feature = "proxy")]
+            proxy: bursar::config::ProxyConfig::default(),
         });
     };
     let config = Config::from_file(file)?;
@@ -47,11 +52,13 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
         max_price: args.max_per_payment,
         keys: secrets::supply(config.credentials),
         sources: config.sources,
+        #[cfg(feature = "proxy")]
+        proxy: config.proxy,
     })
 }
 
 /// Returns the environment variables that hold the API keys of the policy file.
-#[cfg(feature = "mcp-serve")]
+#[cfg(any(feature = "mcp-serve", feature = "proxy"))]
 pub(crate) fn key_variables(args: &PolicyArgs) -> Vec<String> {
     let mut names = Vec::new();
     // `allowance` reports a file with mistakes.

@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "BURSAR_PRIVATE_KEY";
 pub(crate) const PASSWORD: &str = "BURSAR_KEYSTORE_PASSWORD";
 pub(crate) const LEDGER: &str = "BURSAR_LEDGER";
 /// The descriptor of the pipe with the secrets, in the environment of the second start.
-#[cfg(all(unix, feature = "mcp-serve"))]
+#[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 const PIPE: &str = "BURSAR_SECRETS_FD";
 /// The largest content of the pipe or of `--key-fd`.
 #[cfg(unix)]
@@ -77,7 +77,7 @@ pub(crate) fn protect() {
 
 /// Takes the secrets out of the environment. If they are in it, this executes the program again and does not return.
 /// `others` are variables with secrets, in addition to the ones of the command.
-#[cfg(all(unix, feature = "mcp-serve"))]
+#[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 pub(crate) fn wipe(others: impl FnOnce() -> Vec<String>) {
     use std::os::unix::process::CommandExt;
 
@@ -117,7 +117,7 @@ pub(crate) fn wipe(others: impl FnOnce() -> Vec<String>) {
 }
 
 /// Writes the variables to a pipe that the next program inherits. Returns the program and the pipe.
-#[cfg(all(unix, feature = "mcp-serve"))]
+#[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 fn pack(
     names: &[String],
 ) -> io::Result<(
@@ -147,7 +147,7 @@ fn pack(
     Ok((program, (reader, number)))
 }
 
-#[cfg(all(unix, feature = "mcp-serve"))]
+#[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 fn unpack(text: &str) -> BTreeMap<String, SecretString> {
     let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
     pairs
@@ -155,7 +155,7 @@ fn unpack(text: &str) -> BTreeMap<String, SecretString> {
         .collect()
 }
 
-#[cfg(all(unix, feature = "mcp-serve"))]
+#[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 fn warn(error: &io::Error) {
     crate::output::note(format_args!(
         "warning: the secrets stay in the environment of this process: {error}"

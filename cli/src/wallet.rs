@@ -51,13 +51,8 @@ pub(crate) async fn paying_as(
     policy: Policy,
     customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
-    let signer = signer(args.keystore.as_deref(), args.key_fd)?.ok_or_else(|| {
-        Failure::usage(format!(
-            "no key is set; set {KEY}, or add --key-fd N or --keystore FILE"
-        ))
-    })?;
     let mut payer = Payer::builder()
-        .signer(signer)
+        .signer(required_signer(args)?)
         .policy(policy)
         .ledger(open(&args.ledger).await?);
     if let Some(agent) = &args.agent {
@@ -67,6 +62,20 @@ pub(crate) async fn paying_as(
         payer = payer.chain(reader(&args.rpc)?);
     }
     Ok(customize(payer).build()?)
+}
+
+/// Opens the signer and the ledger, for several payers.
+#[cfg(feature = "proxy")]
+pub(crate) async fn parts(args: &WalletArgs) -> Result<(LocalSigner, Ledger), Failure> {
+    Ok((required_signer(args)?, open(&args.ledger).await?))
+}
+
+fn required_signer(args: &WalletArgs) -> Result<LocalSigner, Failure> {
+    signer(args.keystore.as_deref(), args.key_fd)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "no key is set; set {KEY}, or add --key-fd N or --keystore FILE"
+        ))
+    })
 }
 
 /// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
@@ -310,6 +319,21 @@ fn witness_name(url: &str) -> String {
         .map(|letter| if plain(letter) { letter } else { '_' })
         .collect();
     format!("{name}.head")
+}
+
+/// Returns the path of a file in the directory of the default ledger, and creates the directory. `option` sets another path.
+#[cfg(feature = "proxy")]
+pub(crate) fn state_file(name: &str, option: &str) -> Result<PathBuf, Failure> {
+    let state = state_directory()
+        .ok_or_else(|| Failure::usage(format!("no home directory is set; add {option} FILE")))?;
+    let directory = state.join("bursar");
+    create_private(&directory).map_err(|error| {
+        Failure::failed(format!(
+            "{} cannot be created: {error}",
+            directory.display()
+        ))
+    })?;
+    Ok(directory.join(name))
 }
 
 /// Returns the directory in which programs keep their state.

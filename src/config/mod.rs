@@ -1,4 +1,4 @@
-//! Configuration files: a policy, API keys and discovery sources in one TOML file.
+//! Configuration files: a policy, API keys, discovery sources and the routes of a proxy in one TOML file.
 //!
 //! [`Config::from_file`] reads a file once. It checks the whole file and reports all mistakes, each with its
 //! line.
@@ -41,6 +41,7 @@ mod credentials;
 mod error;
 mod kind;
 mod policy;
+mod proxy;
 mod reader;
 mod scalar;
 mod schema;
@@ -52,6 +53,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Mistake};
+pub use proxy::{ProxyConfig, ProxyRoute};
 
 use crate::credential::{Credentials, open_trusted};
 use crate::discovery::{SourceKind, Sources};
@@ -94,6 +96,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// The places to look for services, from the table `[discovery]`.
     pub sources: Sources,
+    /// The settings of `bursar proxy`, from the table `[proxy]`.
+    pub proxy: ProxyConfig,
 }
 
 impl Config {
@@ -149,10 +153,12 @@ impl Config {
         let Some(file) = file else {
             return Err(mistakes.into_error());
         };
+        let credentials = credentials::credentials(&file, &mistakes);
         let config = Self {
             policy: policy::policy(&file, &mistakes),
-            credentials: credentials::credentials(&file, &mistakes),
             sources: sources(&file, &mistakes),
+            proxy: proxy::proxy(&file, &credentials, &mistakes),
+            credentials,
         };
         if mistakes.is_empty() {
             Ok(config)

@@ -1,5 +1,6 @@
 //! The scalars of a configuration file.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use alloy::primitives::Address;
@@ -36,6 +37,9 @@ pub(super) struct Status(pub(super) u16);
 
 /// The number of a call in a month, counted from 1.
 pub(super) struct CallNumber(pub(super) u64);
+
+/// A number of bytes.
+pub(super) struct Size(pub(super) u64);
 
 /// The version of the file's format.
 pub(super) struct Version;
@@ -336,6 +340,41 @@ impl Scalar for Duration {
             None => malformed(
                 text,
                 "a length of time; write one such as `90s`, `5m`, `24h` or `7d`",
+            ),
+        }
+    }
+}
+
+impl Scalar for SocketAddr {
+    const EXPECTED: &'static str = "an address with a port such as \"127.0.0.1:8402\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        match text.parse() {
+            Ok(address) => Ok(address),
+            Err(_) => malformed(
+                text,
+                "an address with a port; write one such as `127.0.0.1:8402`",
+            ),
+        }
+    }
+}
+
+impl Scalar for Size {
+    const EXPECTED: &'static str = "a string such as \"512 KiB\" or \"16 MiB\"";
+
+    /// Reads a whole number of kibibytes or mebibytes, from 1 KiB to 1 GiB.
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        const LARGEST: u64 = 1 << 30;
+        let read =
+            |(unit, bytes): (&str, u64)| digits(text.strip_suffix(unit)?)?.checked_mul(bytes);
+        let size = [(" KiB", 1024), (" MiB", 1024 * 1024)]
+            .into_iter()
+            .find_map(read);
+        match size.filter(|size| (1..=LARGEST).contains(size)) {
+            Some(size) => Ok(Self(size)),
+            None => malformed(
+                text,
+                "a size up to 1024 MiB; write one such as `512 KiB` or `16 MiB`",
             ),
         }
     }

@@ -3,6 +3,7 @@
 //! A field's type tells how often its key is written: `Value` and `Table` once, `Option` at most once, and
 //! `Vec` any number of times, as one value or as an array. `examples/policy.toml` explains each key.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use alloy::primitives::Address;
@@ -12,7 +13,7 @@ use url::Url;
 use super::reader::{Table, Value};
 use super::scalar::{
     AmountText, AssetText, CallNumber, DollarPeg, ForeignResource, HeaderText, Payee, Percent,
-    Status, Text, Version, Zone,
+    Size, Status, Text, Version, Zone,
 };
 use crate::credential::Preference;
 use crate::money::Usd;
@@ -49,6 +50,7 @@ pub(super) struct File {
     pub(super) permit: Vec<Table<Permit>>,
     pub(super) credential: Vec<Table<Credential>>,
     pub(super) discovery: Option<Table<Discovery>>,
+    pub(super) proxy: Option<Table<Proxy>>,
     pub(super) token: Vec<Table<Token>>,
 }
 
@@ -203,6 +205,26 @@ pub(super) struct Discovery {
     pub(super) well_known: Vec<Value<Url>>,
     pub(super) openapi: Vec<Value<Url>>,
     pub(super) registry: Vec<Value<Url>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Proxy {
+    pub(super) listen: Option<Value<SocketAddr>>,
+    pub(super) explicit: Option<Value<bool>>,
+    pub(super) body_limit: Option<Value<Size>>,
+    pub(super) route: Vec<Table<Route>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Route {
+    pub(super) path: Value<Text>,
+    pub(super) target: Value<Url>,
+    pub(super) agent: Option<Value<Text>>,
+    pub(super) tag: Option<Value<Text>>,
+    pub(super) max_price: Option<Value<Usd>>,
+    pub(super) credential: Option<Value<Text>>,
+    pub(super) clients: Vec<Value<Text>>,
+    pub(super) timeout: Option<Value<Duration>>,
 }
 
 #[derive(Deserialize)]

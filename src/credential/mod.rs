@@ -99,6 +99,28 @@ impl Credentials {
         self
     }
 
+    /// Returns the keys with this name, without the others.
+    ///
+    /// Use it if a program has several keys for one host.
+    ///
+    /// ```
+    /// use bursar::{Credential, Credentials};
+    /// use bursar::credential::EnvKey;
+    ///
+    /// let keys = Credentials::new()
+    ///     .host("api.example.com", Credential::bearer("team", EnvKey::new("TEAM_KEY")))
+    ///     .host("api.example.com", Credential::bearer("batch", EnvKey::new("BATCH_KEY")));
+    /// assert_eq!(keys.only("batch").names().collect::<Vec<_>>(), ["batch"]);
+    /// ```
+    #[must_use]
+    pub fn only(&self, name: &str) -> Self {
+        let named = self.keys.iter().filter(|(_, key)| key.name == name);
+        Self {
+            keys: named.cloned().collect(),
+            mistake: self.mistake.clone(),
+        }
+    }
+
     /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -43,6 +43,31 @@ pub(super) enum Earlier {
 }
 
 impl Payer {
+    /// Records that the goods of a paid answer were lost after they arrived here. An identical request then presents the
+    /// payment again, and buys nothing new.
+    ///
+    /// Call it if you pass answers on, and the receiver left before the end of the body. `payment` is the payment of
+    /// the [response](crate::ResponseExt::payment).
+    ///
+    /// ```no_run
+    /// use bursar::{Client, ResponseExt};
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let response = client.get("https://api.example.com/report").send().await?;
+    /// let payment = response.payment().cloned();
+    /// # async fn pass_on(_: bursar::reqwest::Response) -> bool { true }
+    /// if !pass_on(response).await
+    ///     && let (Some(payer), Some(payment)) = (client.payer(), payment)
+    /// {
+    ///     payer.goods_lost(&payment).await;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn goods_lost(&self, payment: &SignedPayment) {
+        self.clone().body_lost(payment).await;
+    }
+
     /// Records that the body of the answer to a payment broke. An identical request then presents the payment again.
     pub(crate) fn body_lost(
         self,

@@ -4,6 +4,7 @@ use alloy::primitives::Address;
 
 use super::{Policy, PolicyError};
 use crate::money::Network;
+use crate::origin::HostPattern;
 
 impl Policy {
     /// Allows payments to hosts of this pattern.
@@ -16,6 +17,25 @@ impl Policy {
             Err(error) => return self.mistake(error),
         }
         self
+    }
+
+    /// Returns whether an [`allow_host`](Self::allow_host) covers this host, and no [`deny_host`](Self::deny_host) does.
+    ///
+    /// Without any allowed host, the answer is false, although the policy then allows payments to every host.
+    ///
+    /// ```
+    /// use bursar::Policy;
+    ///
+    /// let policy = Policy::new().allow_host("*.example.com").deny_host("bad.example.com");
+    /// assert!(policy.names_host("api.example.com"));
+    /// assert!(!policy.names_host("bad.example.com"));
+    /// assert!(!Policy::new().names_host("api.example.com"));
+    /// ```
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        let covers =
+            |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.matches(host));
+        covers(&self.lists.allowed_hosts) && !covers(&self.lists.denied_hosts)
     }
 
     /// Denies payments to hosts of this pattern.

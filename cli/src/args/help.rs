@@ -57,6 +57,52 @@ Rules:
   running one second later, and records that in the ledger. Send the same
   request again to resume the purchase.";
 
+#[cfg(feature = "proxy")]
+pub(super) const PROXY: &str = "\
+Start:
+  bursar proxy token notebook
+  bursar proxy --policy agent.toml
+  Set the base URL of the SDK to http://127.0.0.1:8402/openai/v1, and the token
+  as its API key.
+
+Routes:
+  A [[proxy.route]] of the policy file has a path and a target, and can have an
+  agent, a tag, a max_price, a credential, clients and a timeout. A path such as
+  /to/https/api.example.com/v1/models names its target itself; the policy must
+  name the host in [allow]. /health needs no token. /metrics is for Prometheus.
+
+Tokens:
+  The token comes as Authorization: Bearer, x-api-key, api-key or
+  x-goog-api-key, and goes to no target. The name of the token is the agent of
+  the purchases, unless the route or --agent names one.
+
+Headers of a request:
+  bursar-max-price        the highest price in dollars; lowers the limits only
+  bursar-tag              the tag, if the route has none
+  bursar-purchase-id      the id of the purchase, which is paid once
+  idempotency-key         names the purchase, too, within the program's own
+  bursar-allow-duplicate  true buys again while an identical call is unresolved
+
+Headers of an answer:
+  bursar-payment-status (not_paid, maybe_paid, paid), bursar-amount,
+  bursar-amount-usd, bursar-network, bursar-purchase-id, bursar-transaction;
+  bursar-api-key and bursar-api-cost-usd after a call with an API key;
+  bursar-error on answers that the proxy wrote itself
+
+Statuses that the proxy writes itself, with the JSON object of bursar pay:
+  402  the policy denied the payment; nothing was signed
+  424  a payment was signed, and its result is unknown, or the answer was lost
+  422  the purchase id belongs to another request, or is in use
+  400, 401, 403, 404, 405, 413, 505  nothing was sent; the message has the reason
+  502, 504  the target failed; nothing was paid
+  503  the proxy is busy, or the ledger, a key or the signer failed
+
+Signals:
+  SIGHUP reads the policy file again; a file with mistakes changes nothing.
+  SIGTERM and ctrl-c let calls end for --stop-timeout seconds. A second one
+  stops at once. Abandoned purchases are recorded, and an identical request
+  presents their payment.";
+
 pub(super) const PAY: &str = "\
 Key:
   bursar reads the private key from the environment variable BURSAR_PRIVATE_KEY

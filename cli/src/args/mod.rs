@@ -6,6 +6,8 @@ mod ledger;
 mod mcp;
 mod parse;
 mod policy;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod request;
 mod wallet;
 
@@ -27,6 +29,8 @@ pub(crate) use mcp::Serve;
 #[cfg(feature = "mcp")]
 pub(crate) use mcp::{McpCall, McpServer, McpTools};
 pub(crate) use policy::{Explain, PolicyCommand};
+#[cfg(feature = "proxy")]
+pub(crate) use proxy::{LogFormat, Proxy, ProxyCommand, ProxyCommandArgs, TokenFile};
 pub(crate) use request::{Discover, Pay, Quote, RequestArgs};
 pub(crate) use wallet::{KeyArgs, NewWallet, WalletAddress, WalletBalance, WalletCommand};
 
@@ -90,6 +94,14 @@ pub(crate) enum Command {
     #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
     #[command(subcommand)]
     Mcp(McpCommand),
+    /// Run a local HTTP server that pays for programs in any language; or manage their tokens
+    #[cfg(feature = "proxy")]
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_long_help = help::PROXY,
+        after_help = "--help also describes routes, tokens, headers and statuses."
+    )]
+    Proxy(Box<ProxyCommandArgs>),
     /// Write, check and explain policy files
     #[command(subcommand)]
     Policy(PolicyCommand),

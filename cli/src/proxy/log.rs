@@ -1,0 +1,122 @@
+//! The log of the proxy: one line for each event on standard error. No line has a token, a header, a body or a query.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bursar::text::json;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+use crate::args::LogFormat;
+use crate::output;
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Sets the form of the log. Without it, a terminal gets text.
+pub(super) fn install(format: Option<LogFormat>) {
+    let format = format.unwrap_or_else(|| {
+        if io::stderr().is_terminal() {
+            LogFormat::Text
+        } else {
+            LogFormat::Json
+        }
+    });
+    // The command sets it once.
+    FORMAT.get_or_init(|| format);
+    crate::diagnostics::redirect(|message, fields| {
+        Line::new("warning")
+            .with("message", format!("{message}{fields}"))
+            .write();
+    });
+}
+
+/// One line.
+pub(super) struct Line {
+    event: &'static str,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl Line {
+    pub(super) const fn new(event: &'static str) -> Self {
+        Self {
+            event,
+            fields: Vec::new(),
+        }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        if !value.is_null() {
+            self.fields.push((name, value));
+        }
+        self
+    }
+
+    pub(super) fn write(self) {
+        let time = jiff::Timestamp::now();
+        let time = format!("{time:.3}");
+        match FORMAT.get() {
+            Some(LogFormat::Json) => {
+                if let Ok(line) = json(&Timed {
+                    time: &time,
+                    line: &self,
+                }) {
+                    output::note(line);
+                }
+            }
+            _ => {
+                let mut text = format!("{time} {}", self.event);
+                for (name, value) in &self.fields {
+                    text.push_str(&match value.as_str() {
+                        Some(value) if !value.contains(' ') => format!(" {name}={value}"),
+                        _ => format!(" {name}={value}"),
+                    });
+                }
+                output::note(text);
+            }
+        }
+    }
+}
+
+/// Allows a number of lines in each second.
+pub(super) struct Rate {
+    most: u32,
+    /// The begin of a second, and the lines in it.
+    second: Mutex<(Instant, u32)>,
+}
+
+impl Rate {
+    pub(super) fn per_second(most: u32) -> Self {
+        Self {
+            most,
+            second: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    pub(super) fn allows(&self) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            *second = (Instant::now(), 0);
+        }
+        second.1 = second.1.saturating_add(1);
+        second.1 <= self.most
+    }
+}
+
+struct Timed<'a> {
+    time: &'a str,
+    line: &'a Line,
+}
+
+impl Serialize for Timed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", self.time)?;
+        map.serialize_entry("event", self.line.event)?;
+        for (name, value) in &self.line.fields {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,218 @@
+//! The settings that a reload replaces: the policy, the routes and the API keys.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bursar::approval::TerminalApprover;
+use bursar::config::ProxyRoute;
+use bursar::reqwest::{self, StatusCode};
+use bursar::telemetry::Event;
+use bursar::{Client, Credentials, Payer, Policy, Usd};
+
+use super::Proxy;
+use super::answer::Refusal;
+use super::gate::Program;
+use super::log::Line;
+use crate::args::Proxy as Args;
+use crate::exit::Failure;
+use crate::{policies, wallet};
+
+/// The largest body of a request without a setting, in bytes.
+const BODY_LIMIT: u64 = 32 * 1024 * 1024;
+
+/// The agent and the API key of a client.
+type ClientKey = (Option<String>, Option<String>);
+
+/// The settings of a file, and the clients that use them. A call keeps its settings until its end.
+pub(super) struct Settings {
+    policy: Policy,
+    keys: Credentials,
+    /// The limit of --max-per-payment, in addition to the policy.
+    pub(super) max_price: Option<Usd>,
+    pub(super) routes: Vec<ProxyRoute>,
+    explicit: bool,
+    /// The address to listen on. Only the start uses it.
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) body_limit: u64,
+    /// The agent of --agent.
+    pub(super) agent: Option<String>,
+    /// The clients so far. Their number is at most that of the tokens and routes.
+    clients: Mutex<BTreeMap<ClientKey, Client>>,
+}
+
+impl Settings {
+    /// Reads the policy file, and adds the options of the command line.
+    pub(super) fn read(args: &Args) -> Result<Self, Failure> {
+        let allowance = policies::allowance(&args.policy)?;
+        let config = allowance.proxy;
+        let mut routes = config.routes;
+        for route in &args.route {
+            if routes.iter().any(|other| other.path == route.path) {
+                return Err(Failure::usage(format!(
+                    "--route {}: another route has this path",
+                    route.path
+                )));
+            }
+            routes.push(route.clone());
+        }
+        Ok(Self {
+            policy: allowance.policy,
+            keys: allowance.keys,
+            max_price: allowance.max_price,
+            routes,
+            explicit: config.explicit,
+            listen: config.listen,
+            body_limit: config.body_limit.unwrap_or(BODY_LIMIT),
+            agent: args.wallet.agent.clone(),
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Returns the policy if a path may name its target.
+    pub(super) fn explicit_policy(&self) -> Option<&Policy> {
+        Some(&self.policy).filter(|_| self.explicit)
+    }
+
+    /// Returns the API keys that a route uses.
+    pub(super) fn keys_of(&self, route: Option<&ProxyRoute>) -> Credentials {
+        match route.and_then(|route| route.credential.as_deref()) {
+            Some(name) => self.keys.only(name),
+            None => self.keys.clone(),
+        }
+    }
+
+    /// Returns the agent of a call: the route's, the command line's, or the name of the token.
+    pub(super) fn agent(&self, route: Option<&ProxyRoute>, program: &Program) -> Option<String> {
+        let agent = route.and_then(|route| route.agent.clone());
+        agent
+            .or_else(|| self.agent.clone())
+            .or_else(|| Some(program.name.clone()))
+    }
+
+    /// Returns a sentence for each API key that is missing.
+    pub(super) async fn warn_of_missing_keys(&self) {
+        for warning in self.keys.missing_keys().await {
+            Line::new("warning")
+                .with("message", warning.to_string())
+                .write();
+        }
+    }
+}
+
+impl Proxy {
+    /// Returns the client of an agent and a route.
+    pub(super) fn client(
+        &self,
+        settings: &Settings,
+        agent: Option<String>,
+        route: Option<&ProxyRoute>,
+    ) -> Result<Client, Refusal> {
+        let credential = route.and_then(|route| route.credential.clone());
+        let key = (agent, credential);
+        let mut clients = settings
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = self.build(settings, &key.0, route).map_err(|failure| {
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                failure.kind,
+                failure.message,
+            )
+        })?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    /// Builds a client. All clients of the proxy have one signer and one ledger, so all limits hold for them together.
+    pub(super) fn build(
+        &self,
+        settings: &Settings,
+        agent: &Option<String>,
+        route: Option<&ProxyRoute>,
+    ) -> Result<Client, Failure> {
+        let metrics = Arc::clone(&self.metrics);
+        let mut payer = Payer::builder()
+            .signer(Arc::clone(&self.signer))
+            .policy(settings.policy.clone())
+            .ledger(self.ledger.clone())
+            .observer(move |event: &Event<'_>| metrics.observe(event));
+        if wallet::can_ask_person() {
+            payer = payer.approver(TerminalApprover::default());
+        }
+        if let Some(agent) = agent {
+            payer = payer.agent(agent);
+        }
+        let whole = self.connect(payer.build()?, settings.keys.clone())?;
+        match (route, whole.payer()) {
+            // This payer knows all keys, so a host that is never paid stays one.
+            (Some(route), Some(payer)) if route.credential.is_some() => {
+                self.connect(payer.clone(), settings.keys_of(Some(route)))
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    fn connect(&self, payer: Payer, keys: Credentials) -> Result<Client, Failure> {
+        // The program asked for the encoding of the answer, and decodes it.
+        let http = reqwest::Client::builder()
+            .no_gzip()
+            .no_brotli()
+            .no_deflate()
+            .no_zstd();
+        let mut client = Client::builder()
+            .http(http)
+            .payer(payer)
+            .credentials(keys)
+            .allow_http_loopback(self.args.allow_http_loopback)
+            .answer_timeout(self.args.answer_timeout);
+        if !self.args.allow_private_networks {
+            client = client.deny_private_networks();
+        }
+        if let Some(limit) = self.args.timeout {
+            client = client.timeout(limit);
+        }
+        Ok(client.build()?)
+    }
+
+    /// Reads the policy file again. A file with mistakes changes nothing. Calls that run keep their settings.
+    pub(super) async fn reload(&self) {
+        let file: Option<PathBuf> = self.args.policy.policy.clone();
+        let read = Settings::read(&self.args).and_then(|settings| {
+            // The client of the metrics: it shows mistakes of the policy and of the keys.
+            self.build(&settings, &settings.agent, None)?;
+            Ok(settings)
+        });
+        let file = file.map(|file| file.display().to_string());
+        match read {
+            Ok(settings) => {
+                settings.warn_of_missing_keys().await;
+                let routes = settings.routes.len();
+                self.replace(settings);
+                self.count_reload("ok");
+                Line::new("reloaded")
+                    .with("file", file)
+                    .with("routes", routes)
+                    .write();
+            }
+            Err(failure) => {
+                self.count_reload("failed");
+                Line::new("reload_failed")
+                    .with("file", file)
+                    .with("message", failure.message)
+                    .with("kept", "the policy from before")
+                    .write();
+            }
+        }
+    }
+
+    fn count_reload(&self, result: &str) {
+        self.metrics
+            .add("bursar_proxy_reloads_total", &[("result", result)], 1);
+    }
+}
