@@ -12,16 +12,16 @@ use tokio::sync::watch;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A reader that reports its end.
-pub(super) struct Watched<R> {
+pub(crate) struct Watched<R> {
     reader: R,
     ended: watch::Sender<bool>,
 }
 
 /// The end of a [`Watched`] reader.
-pub(super) struct Disconnect(watch::Receiver<bool>);
+pub(crate) struct Disconnect(watch::Receiver<bool>);
 
 impl<R> Watched<R> {
-    pub(super) fn new(reader: R) -> (Self, Disconnect) {
+    pub(crate) fn new(reader: R) -> (Self, Disconnect) {
         let (ended, disconnect) = watch::channel(false);
         (Self { reader, ended }, Disconnect(disconnect))
     }

@@ -22,20 +22,20 @@
 //!
 //! The agent chooses the tag of a payment. To limit an agent, use limits for agents or global limits, not for tags.
 
-mod approval;
+pub(crate) mod approval;
 mod call;
-mod disconnect;
-mod kept;
+pub(crate) mod calls;
+pub(crate) mod disconnect;
+pub(crate) mod kept;
 mod params;
-mod purchase;
-mod result;
+pub(crate) mod purchase;
+pub(crate) mod result;
 mod tools;
-mod untrusted;
+pub(crate) mod untrusted;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::approval::PendingApproval;
 use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
 use bursar::policy::LimitStatus;
@@ -49,8 +49,6 @@ use rmcp::transport::{Transport, stdio_pipes};
 use rmcp::{ErrorData, RoleServer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use crate::args::Serve;
 use crate::discover::DiscoverOutput;
@@ -58,22 +56,21 @@ use crate::exit::{Exit, Failure};
 use crate::payment::status_name;
 use crate::policies;
 use crate::wallet;
-use approval::{AskMethod, CallerApprover, Waiting, WaitingCall};
-use call::{RunningCall, Step};
+use approval::CallerApprover;
+use call::Purchasing;
+use calls::{Caller, Calls, Order, cancelled};
 use disconnect::{Disconnect, Watched};
-use kept::{Earlier, Kept, Running};
+use kept::Answer;
 use params::{Identity, Pay, ToolRequest};
 use purchase::PurchaseResult;
 use result::{PayResult, to_protocol};
 use tools::Tool;
 
-/// The largest number of calls at once, including the calls that wait for an approval.
-const MAX_CALLS: u32 = 32;
 /// The default and the largest number of services that `discover` returns.
 const DEFAULT_SERVICES: u8 = 10;
 const MAX_SERVICES: u8 = 50;
 /// The largest message of a client in bytes.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// `bursar mcp serve`.
 pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
@@ -118,11 +115,11 @@ struct Server {
     sources: Sources,
     /// The time limit of a call that can ask a person. It includes the time for the approval.
     approval_timeout: Duration,
-    calls: Semaphore,
-    waiting: Waiting,
-    kept: Arc<Kept>,
-    disconnect: Disconnect,
+    calls: Arc<Calls<Identity, PayResult>>,
 }
+
+/// The number of the only session.
+const SESSION: u64 = 0;
 
 /// Handles the messages of the protocol.
 struct Handler(Arc<Server>);
@@ -151,18 +148,13 @@ impl Server {
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
             sources: allowance.sources,
             approval_timeout,
-            calls: Semaphore::new(usize::try_from(MAX_CALLS).unwrap_or(1)),
-            waiting: Waiting::default(),
-            kept: Arc::new(Kept::new(args.host_timeout)),
-            disconnect,
+            calls: Arc::new(Calls::new(args.host_timeout, disconnect)),
         })
     }
 
     /// Waits until every call has ended or is abandoned, and records abandoned purchases in the ledger.
     async fn close(&self) -> Result<(), Failure> {
-        self.waiting.clear();
-        let all = self.calls.acquire_many(MAX_CALLS).await;
-        drop(all);
+        self.calls.close().await;
         // A query of the ledger first records the abandoned purchases.
         self.client.budget().await?;
         Ok(())
@@ -174,9 +166,13 @@ impl Server {
     }
 
     /// Sends a request, and pays if needed and allowed.
-    async fn buy(&self, request: ToolRequest, method: AskMethod, running: &Running) -> PayResult {
+    async fn buy(
+        &self,
+        request: ToolRequest,
+        purchasing: Purchasing<Identity, PayResult>,
+    ) -> PayResult {
         let request = request.on(&self.client);
-        let request = if method == AskMethod::None {
+        let request = if purchasing.approver.is_none() {
             request
         } else {
             request.timeout(self.approval_timeout)
@@ -184,7 +180,7 @@ impl Server {
         match request.send().await {
             Ok(response) => {
                 if response.payment().is_some() {
-                    running.set_answered();
+                    purchasing.running.set_answered();
                 }
                 PayResult::of_response(response, self.body_limit).await
             }
@@ -198,7 +194,7 @@ impl Server {
     /// Asks for the price of a request. If it has no price, the server has executed it, and the result is its answer.
     async fn price(&self, request: ToolRequest) -> PayResult {
         // The semaphore is never closed.
-        let _permit = self.calls.acquire().await;
+        let _permit = self.calls.permits.acquire().await;
         match request.on(&self.client).quote().await {
             Ok(PriceOutcome::Priced(price_check)) => PayResult::of_price_check(&price_check),
             Ok(PriceOutcome::Unpriced(response)) => {
@@ -248,166 +244,32 @@ impl Handler {
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let arrived = Instant::now();
-        let arguments: Pay = match read(request.arguments) {
-            Ok(arguments) => arguments,
-            Err(message) => return wrong_arguments(&message).map(Into::into),
+        let caller = Caller {
+            session: SESSION,
+            context,
         };
-        let call = match &request.request_state {
-            Some(handle) => match self.resume(handle, &arguments, request.input_responses.as_ref())
-            {
-                Ok(call) => call,
-                Err(refused) => return refused.to_protocol().map(Into::into),
-            },
-            None => match self.0.read(arguments.clone()) {
-                Ok(request) => {
-                    if let Some(answer) = self.earlier(&request, arrived, context).await {
-                        return answer;
-                    }
-                    RunningCall::start(&self.0, request, context)
-                }
-                Err(message) => return wrong_arguments(&message).map(Into::into),
-            },
+        let order = |arguments| {
+            let refused = |message: String| PayResult::refused("usage", &message);
+            let request = read::<Pay>(arguments)
+                .and_then(|arguments| self.0.read(arguments))
+                .map_err(refused)?;
+            let server = Arc::clone(&self.0);
+            Ok(Order {
+                identity: request.identity(),
+                allow_duplicate: request.allows_duplicate(),
+                buy: move |purchasing| async move { server.buy(request, purchasing).await },
+            })
         };
-        self.conclude(call, arguments, arrived, context).await
+        self.0.calls.conduct(request, caller, order).await
     }
 
     fn cancelled(&self, request: &RequestId) {
-        self.0.kept.cancelled(request);
-    }
-
-    /// Returns the answer of an identical call that nobody took. Waits for it while that call runs and the host has given
-    /// up on it.
-    async fn earlier(
-        &self,
-        request: &ToolRequest,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Option<Result<CallToolResponse, ErrorData>> {
-        if request.allows_duplicate() {
-            return None;
-        }
-        let identity = request.identity();
-        loop {
-            match self.0.kept.find(&identity) {
-                Earlier::None => return None,
-                Earlier::Answer(result) => {
-                    return Some(self.deliver(&identity, result, arrived, context));
-                }
-                Earlier::Running(mut ended) => tokio::select! {
-                    // The sender lives as long as the server.
-                    _ = ended.changed() => {}
-                    () = self.abandoned(context) => return Some(Err(cancelled())),
-                },
-            }
-        }
-    }
-
-    /// Returns the result of a call. Keeps a paid answer if the client does not take it any more.
-    fn deliver(
-        &self,
-        identity: &Identity,
-        result: Box<PayResult>,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let answer = result.to_protocol()?;
-        let lost = context.ct.is_cancelled() || self.0.disconnect.has_ended();
-        if result.is_paid_answer() {
-            let taken = !lost && !self.0.kept.is_late(arrived);
-            let kept = &self.0.kept;
-            kept.keep(identity.clone(), context.id.clone(), taken, result);
-        }
-        Ok(answer.into())
-    }
-
-    /// Returns the running purchase of a repeated call, and passes the answer to it.
-    fn resume(
-        &self,
-        handle: &str,
-        arguments: &Pay,
-        responses: Option<&rmcp::model::InputResponses>,
-    ) -> Result<RunningCall, Box<PayResult>> {
-        let Some(waiting) = self.0.waiting.take(handle) else {
-            let message = "no payment waits for this answer; its time limit passed, or it has an answer already";
-            return Err(Box::new(PayResult::refused("approval", message)));
-        };
-        if waiting.arguments != *arguments {
-            return Err(Box::new(PayResult::refused(
-                "approval",
-                "the answer belongs to another call",
-            )));
-        }
-        waiting.pending.answer(approval::answer_in(responses));
-        Ok(waiting.call)
-    }
-
-    /// Waits until the purchase ends, and asks the user for approvals. Abandons the purchase of a cancelled call.
-    async fn conclude(
-        &self,
-        mut call: RunningCall,
-        arguments: Pay,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let ended = |call: &RunningCall, result| {
-            self.deliver(call.running().identity(), result, arrived, context)
-        };
-        loop {
-            let step = tokio::select! {
-                step = call.step() => step,
-                () = self.abandoned(context) => return Err(cancelled()),
-            };
-            let pending = match step {
-                Step::Ended(result) => return ended(&call, result),
-                Step::Asks(pending) => *pending,
-            };
-            if AskMethod::of(context) == AskMethod::Repeat {
-                return Ok(self.ask_by_answer(call, pending, arguments));
-            }
-            let question = pending.request.clone();
-            tokio::select! {
-                verdict = approval::ask(&context.peer, &question) => pending.answer(verdict),
-                // The purchase no longer waits for the answer.
-                step = call.step() => {
-                    if let Step::Ended(result) = step {
-                        return ended(&call, result);
-                    }
-                }
-                () = self.abandoned(context) => return Err(cancelled()),
-            }
-        }
+        self.0.calls.cancelled(SESSION, request);
     }
 
     /// Waits until the client has cancelled the call or has disconnected.
     async fn abandoned(&self, context: &RequestContext<RoleServer>) {
-        tokio::select! {
-            () = context.ct.cancelled() => {}
-            () = self.0.disconnect.passed() => {}
-        }
-    }
-
-    /// Answers the call with the question. The purchase waits until the client repeats the call.
-    fn ask_by_answer(
-        &self,
-        call: RunningCall,
-        pending: PendingApproval,
-        arguments: Pay,
-    ) -> CallToolResponse {
-        let question = pending.request.clone();
-        match self.0.waiting.insert(WaitingCall {
-            call,
-            pending,
-            arguments,
-        }) {
-            Ok(handle) => approval::question_as_answer(&question, handle).into(),
-            Err(waiting) => {
-                drop(waiting);
-                let refused =
-                    PayResult::refused("approval", "too many payments wait for an approval");
-                refused.to_protocol().unwrap_or_default().into()
-            }
-        }
+        self.0.calls.abandoned(context).await;
     }
 
     async fn quote(
@@ -467,7 +329,7 @@ impl Handler {
             None => query,
         };
         // The semaphore is never closed.
-        let _permit = self.0.calls.acquire().await;
+        let _permit = self.0.calls.permits.acquire().await;
         tokio::select! {
             found = query.run() => match found {
                 Ok(findings) => to_protocol(&DiscoverResult::from(&findings), false),
@@ -495,11 +357,6 @@ impl Handler {
             Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
         }
     }
-}
-
-/// The error of a cancelled call. The client no longer reads it.
-fn cancelled() -> ErrorData {
-    ErrorData::internal_error("the call was cancelled", None)
 }
 
 /// The result of a call with arguments that cannot be used.

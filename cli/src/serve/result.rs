@@ -6,6 +6,7 @@ use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde::Serialize;
 
+use super::kept::Answer;
 use super::untrusted::{Untrusted, visible_json};
 use crate::outcome;
 use crate::payment::{Authorization, Receipt, prefix, status_name};
@@ -79,28 +80,6 @@ impl PayResult {
         }
     }
 
-    /// The result of a call that the server did not make, because of its arguments or of the state of the server.
-    pub(super) fn refused(kind: &'static str, message: &str) -> Self {
-        let message = format!("{}: {message}", prefix(PaymentStatus::NotPaid));
-        Self {
-            error: Some(Problem::new(kind, message)),
-            ..Self::empty(PaymentStatus::NotPaid)
-        }
-    }
-
-    /// The result of a call that ended with a fault of bursar.
-    pub(super) fn broken() -> Self {
-        let payment = PaymentStatus::MaybePaid;
-        let message = format!("{}: the call broke off inside bursar", prefix(payment));
-        Self {
-            error: Some(Problem {
-                next: Some(CALL_AGAIN),
-                ..Problem::new("internal", message)
-            }),
-            ..Self::empty(payment)
-        }
-    }
-
     /// The result of an answer. Reads its body up to `limit` bytes.
     pub(super) async fn of_response(response: Response, limit: usize) -> Self {
         let (status, payment) = (response.status(), response.payment_status());
@@ -158,9 +137,30 @@ impl PayResult {
             ..Self::empty(PaymentStatus::NotPaid)
         }
     }
+}
 
-    /// Returns whether it is the answer to a paid request, and an identical request would pay again.
-    pub(super) fn is_paid_answer(&self) -> bool {
+impl Answer for PayResult {
+    fn refused(kind: &'static str, message: &str) -> Self {
+        let message = format!("{}: {message}", prefix(PaymentStatus::NotPaid));
+        Self {
+            error: Some(Problem::new(kind, message)),
+            ..Self::empty(PaymentStatus::NotPaid)
+        }
+    }
+
+    fn broken() -> Self {
+        let payment = PaymentStatus::MaybePaid;
+        let message = format!("{}: the call broke off inside bursar", prefix(payment));
+        Self {
+            error: Some(Problem {
+                next: Some(CALL_AGAIN),
+                ..Problem::new("internal", message)
+            }),
+            ..Self::empty(payment)
+        }
+    }
+
+    fn is_paid_answer(&self) -> bool {
         let refused = self.status.is_some_and(|status| {
             (400..500).contains(&status) && !matches!(status, 402 | 408 | 409 | 425 | 429)
         });
@@ -171,19 +171,16 @@ impl PayResult {
         }
     }
 
-    /// Marks it as the answer of an earlier call.
-    pub(super) fn mark_replayed(&mut self) {
+    fn mark_replayed(&mut self) {
         self.replayed = true;
         self.note = Some(REPLAYED);
     }
 
-    /// Returns the approximate number of bytes that it keeps in memory.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
     }
 
-    /// Returns the result in the form of the protocol.
-    pub(super) fn to_protocol(&self) -> Result<CallToolResult, ErrorData> {
+    fn to_protocol(&self) -> Result<CallToolResult, ErrorData> {
         to_protocol(self, self.error.is_some())
     }
 }
