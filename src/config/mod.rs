@@ -39,6 +39,7 @@
 mod credentials;
 mod error;
 mod kind;
+mod mcp_server;
 mod policy;
 mod reader;
 mod scalar;
@@ -51,6 +52,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Mistake};
+pub use mcp_server::{McpServer, McpServerPlace};
 
 use crate::credential::{Credentials, open_trusted};
 use crate::discovery::{SourceKind, Sources};
@@ -93,6 +95,10 @@ pub struct Config {
     pub credentials: Credentials,
     /// The places to look for services, from the table `[discovery]`.
     pub sources: Sources,
+    /// The MCP servers of the tables `[[mcp_server]]`, which `bursar mcp proxy` calls.
+    pub mcp_servers: Vec<McpServer>,
+    /// Whether `bursar mcp proxy` may add MCP servers that it found in `sources`: `add_servers` in `[discovery]`.
+    pub add_servers: bool,
 }
 
 impl Config {
@@ -152,6 +158,9 @@ impl Config {
             policy: policy::policy(&file, &mistakes),
             credentials: credentials::credentials(&file, &mistakes),
             sources: sources(&file, &mistakes),
+            mcp_servers: mcp_server::servers(&file, &mistakes),
+            add_servers: policy::tables(&file.discovery)
+                .any(|(_, table)| policy::content(table.add_servers.as_ref()) == Some(&true)),
         };
         if mistakes.is_empty() {
             Ok(config)

@@ -23,11 +23,12 @@
 //! The agent chooses the tag of a payment. To limit an agent, use limits for agents or global limits, not for tags.
 
 pub(crate) mod approval;
-mod call;
+pub(crate) mod budget;
+pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod disconnect;
 pub(crate) mod kept;
-mod params;
+pub(crate) mod params;
 pub(crate) mod purchase;
 pub(crate) mod result;
 mod tools;
@@ -38,15 +39,12 @@ use std::time::Duration;
 
 use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
-use bursar::policy::LimitStatus;
-use bursar::{
-    Client, Credentials, Error, Network, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd,
-};
+use bursar::{Client, Credentials, Error, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd};
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::{Transport, stdio_pipes};
-use rmcp::{ErrorData, RoleServer};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -57,13 +55,14 @@ use crate::payment::status_name;
 use crate::policies;
 use crate::wallet;
 use approval::CallerApprover;
+use budget::BudgetResult;
 use call::Purchasing;
 use calls::{Caller, Calls, Order, cancelled};
 use disconnect::{Disconnect, Watched};
 use kept::Answer;
 use params::{Identity, Pay, ToolRequest};
 use purchase::PurchaseResult;
-use result::{PayResult, to_protocol};
+use result::{Advice, PayResult, to_protocol};
 use tools::Tool;
 
 /// The default and the largest number of services that `discover` returns.
@@ -83,8 +82,8 @@ pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
     served
 }
 
-async fn serve(
-    handler: Handler,
+pub(crate) async fn serve(
+    handler: impl ServerHandler,
     transport: impl Transport<RoleServer> + 'static,
 ) -> Result<Exit, Failure> {
     let running = match rmcp::serve_server(handler, transport).await {
@@ -185,7 +184,7 @@ impl Server {
                 PayResult::of_response(response, self.body_limit).await
             }
             Err(error) => {
-                let purchase = self.purchase(&error).await;
+                let purchase = failed_purchase(&self.client, &error).await;
                 PayResult::of_error(&error, purchase.as_ref())
             }
         }
@@ -203,15 +202,38 @@ impl Server {
             Err(error) => PayResult::of_error(&error, None),
         }
     }
+}
 
-    /// Returns the purchase of a request that failed after its signature.
-    async fn purchase(&self, error: &Error) -> Option<Purchase> {
-        let id = error
-            .purchase_id()
-            .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
-        let payer = self.client.payer()?;
-        let key = PurchaseKey::new(payer.address(), id.clone());
-        payer.ledger().purchase(&key).await.ok().flatten()
+/// Returns the purchase of a request that failed after its signature.
+pub(crate) async fn failed_purchase(client: &Client, error: &Error) -> Option<Purchase> {
+    let id = error
+        .purchase_id()
+        .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
+    let payer = client.payer()?;
+    let key = PurchaseKey::new(payer.address(), id.clone());
+    payer.ledger().purchase(&key).await.ok().flatten()
+}
+
+/// Returns the result of looking up the purchase of this id.
+pub(crate) async fn look_up(
+    client: &Client,
+    id: &str,
+    advice: &Advice,
+) -> Result<CallToolResult, ErrorData> {
+    let (id, payer) = match (params::purchase(id), client.payer()) {
+        (Ok(id), Some(payer)) => (id, payer),
+        (Ok(_), None) => {
+            return PayResult::refused("no_wallet", "the server has no wallet").to_protocol();
+        }
+        (Err(message), _) => return wrong_arguments(&message),
+    };
+    let key = PurchaseKey::new(payer.address(), id);
+    match payer.ledger().purchase(&key).await {
+        Ok(Some(purchase)) => to_protocol(&PurchaseResult::new(&purchase, advice), false),
+        Ok(None) => {
+            PayResult::refused("purchase", "the ledger has no purchase with this id").to_protocol()
+        }
+        Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
     }
 }
 
@@ -292,7 +314,10 @@ impl Handler {
             return wrong_arguments(&message);
         }
         match self.0.client.budget().await {
-            Ok(limits) => to_protocol(&BudgetResult::new(&self.0, limits), false),
+            Ok(limits) => {
+                let result = BudgetResult::new(&self.0.client, self.0.max_price, limits);
+                to_protocol(&result, false)
+            }
             Err(error) => PayResult::of_error(&error, None).to_protocol(),
         }
     }
@@ -340,27 +365,15 @@ impl Handler {
     }
 
     async fn purchase(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
-        let id = read::<params::Purchase>(arguments)
-            .and_then(|arguments| params::purchase(&arguments.purchase_id));
-        let (id, payer) = match (id, self.0.client.payer()) {
-            (Ok(id), Some(payer)) => (id, payer),
-            (Ok(_), None) => {
-                return PayResult::refused("no_wallet", "the server has no wallet").to_protocol();
-            }
-            (Err(message), _) => return wrong_arguments(&message),
-        };
-        let key = PurchaseKey::new(payer.address(), id);
-        match payer.ledger().purchase(&key).await {
-            Ok(Some(purchase)) => to_protocol(&PurchaseResult::from(&purchase), false),
-            Ok(None) => PayResult::refused("purchase", "the ledger has no purchase with this id")
-                .to_protocol(),
-            Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
+        match read::<params::Purchase>(arguments) {
+            Ok(arguments) => look_up(&self.0.client, &arguments.purchase_id, &result::PAY).await,
+            Err(message) => wrong_arguments(&message),
         }
     }
 }
 
 /// The result of a call with arguments that cannot be used.
-fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData> {
+pub(crate) fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData> {
     PayResult::refused("usage", message).to_protocol()
 }
 
@@ -382,35 +395,8 @@ impl From<&Findings> for DiscoverResult {
     }
 }
 
-/// The result of `budget`.
-#[derive(Debug, Serialize)]
-struct BudgetResult {
-    #[serde(serialize_with = "status_name")]
-    payment: PaymentStatus,
-    payer: Option<String>,
-    networks: Vec<Network>,
-    /// The limit of --max-per-payment, in addition to `limits`.
-    max_per_payment: Option<Usd>,
-    limits: Vec<LimitStatus>,
-}
-
-impl BudgetResult {
-    fn new(server: &Server, limits: Vec<LimitStatus>) -> Self {
-        let payer = server.client.payer();
-        Self {
-            payment: PaymentStatus::NotPaid,
-            payer: payer.map(|payer| payer.address().to_string()),
-            networks: payer
-                .map(|payer| payer.policy().payable_networks().collect())
-                .unwrap_or_default(),
-            max_per_payment: server.max_price,
-            limits,
-        }
-    }
-}
-
 /// Reads the arguments of a tool.
-fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
+pub(crate) fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
     serde_json::from_value(arguments.unwrap_or_default().into())
         .map_err(|error| format!("arguments: {error}"))
 }
