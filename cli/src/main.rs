@@ -10,6 +10,8 @@ mod ledger;
 mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;
+#[cfg(feature = "mcp-proxy")]
+mod mcp_proxy;
 mod networks;
 mod outcome;
 mod output;
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
     output::note_panics();
     #[cfg(feature = "mcp-serve")]
     if let Command::Mcp(McpCommand::Serve(args)) = &cli.command {
+        secrets::wipe(|| policies::key_variables(&args.policy));
+    }
+    #[cfg(feature = "mcp-proxy")]
+    if let Command::Mcp(McpCommand::Proxy(args)) = &cli.command {
         secrets::wipe(|| policies::key_variables(&args.policy));
     }
     diagnostics::install();
@@ -90,6 +96,8 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Mcp(McpCommand::Call(args)) => Box::pin(mcp::call(*args)).await,
         #[cfg(feature = "mcp-serve")]
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
+        #[cfg(feature = "mcp-proxy")]
+        Command::Mcp(McpCommand::Proxy(args)) => mcp_proxy::run(*args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
         Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
     }

@@ -23,6 +23,12 @@ pub(crate) struct Allowance {
     pub(crate) keys: Credentials,
     /// The file's places to look for services.
     pub(crate) sources: Sources,
+    /// The file's MCP servers.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) mcp_servers: Vec<bursar::config::McpServer>,
+    /// Whether the MCP proxy may add servers that it finds in `sources`.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) add_servers: bool,
 }
 
 /// Builds the policy from the options, or from the file that the options make stricter.
@@ -33,6 +39,10 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             max_price: None,
             keys: Credentials::new(),
             sources: Sources::default(),
+            #[cfg(feature = "mcp-proxy")]
+            mcp_servers: Vec::new(),
+            #[cfg(feature = "mcp-proxy")]
+            add_servers: false,
         });
     };
     let config = Config::from_file(file)?;
@@ -46,6 +56,10 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
         max_price: args.max_per_payment,
         keys: secrets::supply(config.credentials),
         sources: config.sources,
+        #[cfg(feature = "mcp-proxy")]
+        mcp_servers: config.mcp_servers,
+        #[cfg(feature = "mcp-proxy")]
+        add_servers: config.add_servers,
     })
 }
 

@@ -19,10 +19,14 @@ pub(crate) use ledger::{
 };
 #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
 pub(crate) use mcp::McpCommand;
+#[cfg(feature = "mcp-proxy")]
+pub(crate) use mcp::Proxy;
 #[cfg(feature = "mcp-serve")]
 pub(crate) use mcp::Serve;
 #[cfg(feature = "mcp")]
 pub(crate) use mcp::{McpCall, McpServer, McpTools};
+#[cfg(feature = "mcp-proxy")]
+pub(crate) use parse::name_of_host;
 pub(crate) use policy::{Explain, PolicyCommand};
 pub(crate) use request::{Discover, Pay, Quote, RequestArgs};
 

@@ -49,6 +49,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
 }
 
 impl Disconnect {
+    /// Returns a disconnect that the sender reports.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) fn signal() -> (watch::Sender<bool>, Self) {
+        let (ended, disconnect) = watch::channel(false);
+        (ended, Self(disconnect))
+    }
+
     /// Returns whether the client has disconnected.
     pub(super) fn has_ended(&self) -> bool {
         *self.0.borrow()

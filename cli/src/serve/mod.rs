@@ -379,7 +379,7 @@ pub(crate) fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData
 
 /// The result of `discover`.
 #[derive(Debug, Serialize)]
-struct DiscoverResult {
+pub(crate) struct DiscoverResult {
     #[serde(serialize_with = "status_name")]
     payment: PaymentStatus,
     #[serde(flatten)]
