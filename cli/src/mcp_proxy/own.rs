@@ -200,7 +200,7 @@ fn servers(proxy: &Proxy) -> Servers {
         let (status, reason) = match upstream.state() {
             State::Connecting => ("connecting", None),
             State::Open(_) => ("connected", None),
-            State::Down { reason } => ("not_connected", Some(reason)),
+            State::Down { reason, .. } => ("not_connected", Some(reason)),
         };
         ListedServer {
             name: upstream.config.name.clone(),

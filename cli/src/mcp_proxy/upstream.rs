@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub(super) struct Upstream {
     settings: Settings,
     state: watch::Sender<State>,
     known: Mutex<Known>,
+    /// The number of attempts to open a session that have begun.
+    attempts: AtomicU64,
     /// Ends a pause before the next attempt.
     wake: Notify,
     /// Asks for the list of tools again. A server that does not answer is connected again.
@@ -108,6 +111,8 @@ pub(super) enum State {
     Down {
         /// The reason. It can quote the server.
         reason: String,
+        /// The number of attempts before it.
+        attempts: u64,
     },
 }
 
@@ -171,6 +176,7 @@ impl Upstream {
             settings,
             state: watch::Sender::new(State::Connecting),
             known: Mutex::default(),
+            attempts: AtomicU64::new(0),
             wake: Notify::new(),
             recheck: Arc::new(Notify::new()),
         }))
@@ -202,22 +208,27 @@ impl Upstream {
     /// Returns the reason if there is no session.
     pub(super) async fn tools(&self) -> Result<PaidTools, String> {
         let mut state = self.state.subscribe();
-        if let State::Down { .. } = &*state.borrow_and_update() {
+        let is_gone = |state: &State| match state {
+            State::Connecting => false,
+            // The session has ended, and its task is about to notice.
+            State::Open(tools) => tools.peer().is_transport_closed(),
+            State::Down { .. } => true,
+        };
+        if is_gone(&state.borrow()) {
             self.wake.notify_one();
-        } else if let State::Open(tools) = self.state() {
-            return Ok(tools);
         }
-        loop {
-            match tokio::time::timeout(self.settings.timeout, state.changed()).await {
-                Err(_) => return Err("the server opens no session in time".to_owned()),
-                Ok(Err(_)) => return Err("the server was removed".to_owned()),
-                Ok(Ok(())) => {}
-            }
-            match &*state.borrow_and_update() {
-                State::Connecting => {}
-                State::Open(tools) => return Ok(tools.clone()),
-                State::Down { reason } => return Err(reason.clone()),
-            }
+        // An attempt that has begun already may be about to fail for a reason that is gone.
+        let begun = self.attempts.load(Ordering::SeqCst);
+        let is_known = |state: &State| match state {
+            State::Connecting => false,
+            State::Open(tools) => !tools.peer().is_transport_closed(),
+            State::Down { attempts, .. } => *attempts > begun,
+        };
+        let known = tokio::time::timeout(self.settings.timeout, state.wait_for(is_known)).await;
+        match known.as_ref().map(|known| known.as_deref()) {
+            Ok(Ok(State::Open(tools))) => Ok(tools.clone()),
+            Ok(Ok(State::Down { reason, .. })) => Err(reason.clone()),
+            _ => Err("the server opens no session in time".to_owned()),
         }
     }
 
@@ -243,6 +254,7 @@ impl Upstream {
         let name = &self.config.name;
         let (mut pause, mut failed) = (FIRST_PAUSE, false);
         loop {
+            self.attempts.fetch_add(1, Ordering::SeqCst);
             let opened = tokio::select! {
                 opened = self.open() => opened,
                 () = self.stopped() => return,
@@ -264,7 +276,8 @@ impl Upstream {
                 output::note(format_args!("{name}: {reason}; bursar tries it again"));
             }
             failed = true;
-            self.state.send_replace(State::Down { reason });
+            let attempts = self.attempts.load(Ordering::SeqCst);
+            self.state.send_replace(State::Down { reason, attempts });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
