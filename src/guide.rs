@@ -1,4 +1,4 @@
-//! The guide: seventeen short chapters, to be read from front to back.
+//! The guide: short chapters, to be read from front to back.
 //!
 //! | | Chapter | Read it to |
 //! |---|---|---|
@@ -19,6 +19,7 @@
 //! | 15 | [The command](chapter_15_command) | use `bursar` on the command line and read its JSON |
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
+//! | 19 | [Paid tools in any MCP host](chapter_19_mcp_proxy) | put `bursar mcp proxy` in front of paid MCP servers |
 //!
 //! Every Rust example in the guide is compiled by the tests. Many of them also run, against a seller
 //! on loopback.
@@ -76,3 +77,6 @@ pub mod chapter_16_glossary {}
 
 #[doc = include_str!("guide/17_paying_twice.md")]
 pub mod chapter_17_paying_twice {}
+
+#[doc = include_str!("guide/19_mcp_proxy.md")]
+pub mod chapter_19_mcp_proxy {}
