@@ -166,7 +166,7 @@ pub(super) async fn add(proxy: &Arc<Proxy>, arguments: Add) -> Result<CallToolRe
 
 /// Waits for the session of an added server, and returns the names of its tools.
 async fn added(proxy: &Proxy, upstream: &Arc<Upstream>) -> Result<CallToolResult, ErrorData> {
-    if upstream.tools().await.is_err() && !upstream.is_open() {
+    if upstream.tools(proxy.settings.timeout).await.is_err() && !upstream.is_open() {
         let message = "bursar cannot open a session with the server; it tries again, and bursar_servers has the reason";
         return PayResult::refused("not_connected", message).to_protocol();
     }

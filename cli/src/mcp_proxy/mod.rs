@@ -57,6 +57,8 @@ use upstream::{Settings, Upstream};
 
 /// How long the first list of tools waits for servers that are not connected yet.
 const FIRST_LIST: Duration = Duration::from_secs(8);
+/// How long a call waits for a server that is not connected.
+const CONNECT: Duration = Duration::from_secs(15);
 /// The most tools in the list.
 const MOST_TOOLS: usize = 1024;
 /// The time that servers have to end with the proxy.
@@ -417,7 +419,7 @@ impl Bought {
     /// Calls the tool, and pays if needed and allowed.
     async fn send(self, approver: Option<ChannelApprover>) -> ToolResult {
         let (proxy, upstream) = (&self.proxy, &self.upstream);
-        let tools = match upstream.tools().await {
+        let tools = match upstream.tools(CONNECT.min(proxy.settings.timeout)).await {
             Ok(tools) => tools,
             Err(_) => {
                 let message = format!(

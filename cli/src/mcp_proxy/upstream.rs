@@ -206,7 +206,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Returns the reason if there is no session.
-    pub(super) async fn tools(&self) -> Result<PaidTools, String> {
+    pub(super) async fn tools(&self, limit: Duration) -> Result<PaidTools, String> {
         let mut state = self.state.subscribe();
         let is_gone = |state: &State| match state {
             State::Connecting => false,
@@ -224,7 +224,7 @@ impl Upstream {
             State::Open(tools) => !tools.peer().is_transport_closed(),
             State::Down { attempts, .. } => *attempts > begun,
         };
-        let known = tokio::time::timeout(self.settings.timeout, state.wait_for(is_known)).await;
+        let known = tokio::time::timeout(limit, state.wait_for(is_known)).await;
         match known.as_ref().map(|known| known.as_deref()) {
             Ok(Ok(State::Open(tools))) => Ok(tools.clone()),
             Ok(Ok(State::Down { reason, .. })) => Err(reason.clone()),
@@ -232,14 +232,12 @@ impl Upstream {
         }
     }
 
-    /// Notes the price of the last call.
+    /// Notes the price of the last call. Hosts learn of the first one: a list that changes with every call would make them
+    /// send all tools to the model again.
     pub(super) fn note_price(&self, tool: &str, price: String) {
         let price = KnownPrice::Paid(price);
-        let mut known = self.known();
-        let changed = known.prices.get(tool) != Some(&price);
-        known.prices.insert(tool.to_owned(), price);
-        drop(known);
-        if changed {
+        let first = self.known().prices.insert(tool.to_owned(), price).is_none();
+        if first {
             (self.settings.changed)();
         }
     }

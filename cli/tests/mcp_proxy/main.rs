@@ -526,6 +526,51 @@ async fn a_proxy_without_a_server_or_with_one_name_twice_does_not_start() {
     assert_eq!(plain.code, 2, "{plain:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_and_the_configuration_of_the_guide_start_a_proxy() {
+    let guide = include_str!("../../../src/guide/19_mcp_proxy.md");
+    let block = |kind: &str| {
+        let (_, rest) = guide.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let harness = harness().await;
+    let shop = Shop::open(report()).await;
+    let toml = block("toml");
+    assert!(toml.contains("https://tools.example.com/mcp"), "{toml}");
+    let policy = harness.file(
+        "agent.toml",
+        toml.replace("https://tools.example.com/mcp", &shop.url),
+    );
+    let config: Value = serde_json::from_str(block("json")).unwrap();
+    let server = &config["mcpServers"]["paid-tools"];
+    let args = server["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|arg| match arg.as_str().unwrap() {
+            "/home/me/agent.toml" => policy.as_str(),
+            other => other,
+        });
+    assert_eq!(
+        server["env"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect::<Vec<_>>(),
+        ["BURSAR_PRIVATE_KEY"]
+    );
+    let session = Session::start(
+        &harness,
+        &args.collect::<Vec<_>>(),
+        User::default(),
+        session(),
+    )
+    .await;
+    let result = call(&session, "report", json!({})).await;
+    assert_eq!(payment(&result)["payment"], "paid");
+    session.close(&harness).await;
+}
+
 fn expensive() -> Route {
     Route::get("/report").price(usd!("0.03")).body("the report")
 }
