@@ -36,7 +36,8 @@ impl Hosts {
         self.changes.send_replace(());
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|peer| !peer.is_transport_closed());
-        for peer in peers.iter().cloned() {
+        for peer in peers.iter() {
+            let peer = peer.clone();
             tokio::spawn(async move {
                 drop(tokio::time::timeout(PATIENCE, peer.notify_tool_list_changed()).await);
             });

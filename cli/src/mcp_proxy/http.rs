@@ -34,6 +34,8 @@ const SHORTEST: usize = 32;
 const CONNECTIONS: usize = 128;
 /// How long a client may take to send the header of a request.
 const HEADER: Duration = Duration::from_secs(30);
+/// How long a session lives without a message. Hosts do not begin a new one after a long break of their user.
+const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that calls have after the signal to end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -59,11 +61,10 @@ pub(super) async fn serve(
         .with_max_request_body_bytes(MAX_MESSAGE);
     let stop = config.cancellation_token.clone();
     let factory = Arc::clone(proxy);
-    let service: Service = StreamableHttpService::new(
-        move || Ok(factory.handler()),
-        Arc::new(LocalSessionManager::default()),
-        config,
-    );
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(IDLE);
+    let service: Service =
+        StreamableHttpService::new(move || Ok(factory.handler()), Arc::new(sessions), config);
     output::note(format_args!(
         "bursar: serving http://{address}{PATH}; each request needs the header Authorization: Bearer TOKEN"
     ));

@@ -139,7 +139,6 @@ fn output_schema(schema: &JsonObject) -> Option<Arc<JsonObject>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 

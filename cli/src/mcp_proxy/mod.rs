@@ -15,6 +15,7 @@ mod listing;
 mod names;
 mod own;
 mod progress;
+mod resources;
 mod result;
 mod upstream;
 
@@ -360,7 +361,7 @@ impl Handler {
             context,
         };
         let order = |arguments: Option<JsonObject>| {
-            let refused = |message: String| ToolResult::refused("usage", &message);
+            let refused = |message: String| Box::new(ToolResult::refused("usage", &message));
             let (options, meta) = CallOptions::read(&context.meta).map_err(refused)?;
             let route = context.meta.get_progress_token().map(|token| Route {
                 peer: context.peer.clone(),
@@ -458,6 +459,7 @@ impl Bought {
                 if let Some(signed) = answer.payment() {
                     upstream.note_price(&self.tool, signed.amount.to_string());
                 }
+                upstream.note_links(answer.result());
                 ToolResult::of_answer(answer)
             }
             Err(error) => {

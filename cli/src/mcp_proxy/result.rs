@@ -140,7 +140,7 @@ impl ToolResult {
 }
 
 /// Returns the error of a server for a host: bounded, and without hidden characters.
-fn passed_on(error: &ErrorData) -> ErrorData {
+pub(super) fn passed_on(error: &ErrorData) -> ErrorData {
     let data = error.data.as_ref().and_then(|data| {
         let json = visible_json(data).ok();
         let json = json.filter(|json| json.len() <= ERROR_DATA)?;

@@ -1,6 +1,6 @@
 //! One server behind the proxy: its session, its list of tools, and their prices.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,7 +106,7 @@ pub(super) struct Advertised {
 #[derive(Clone)]
 pub(super) enum State {
     Connecting,
-    Open(PaidTools),
+    Open(Box<PaidTools>),
     /// The last attempt failed, or the session ended.
     Down {
         /// The reason. It can quote the server.
@@ -121,6 +121,8 @@ pub(super) enum State {
 pub(super) struct Known {
     pub(super) tools: Arc<Vec<Tool>>,
     pub(super) prices: HashMap<String, KnownPrice>,
+    /// The URIs of resources that the server has named.
+    pub(super) resources: HashSet<String>,
     /// The number of tools that were left out, because there are too many.
     pub(super) left_out: usize,
 }
@@ -226,7 +228,7 @@ impl Upstream {
         };
         let known = tokio::time::timeout(limit, state.wait_for(is_known)).await;
         match known.as_ref().map(|known| known.as_deref()) {
-            Ok(Ok(State::Open(tools))) => Ok(tools.clone()),
+            Ok(Ok(State::Open(tools))) => Ok(PaidTools::clone(tools)),
             Ok(Ok(State::Down { reason, .. })) => Err(reason.clone()),
             _ => Err("the server opens no session in time".to_owned()),
         }
@@ -400,7 +402,8 @@ impl Upstream {
             tools,
             child,
         } = session;
-        self.state.send_replace(State::Open(tools.clone()));
+        self.state
+            .send_replace(State::Open(Box::new(tools.clone())));
         let cancellation = service.cancellation_token();
         let ended = service.waiting();
         tokio::pin!(ended);

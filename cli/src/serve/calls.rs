@@ -77,7 +77,7 @@ impl<I: Identity, A: Answer> Calls<I, A> {
         self: &Arc<Self>,
         request: CallToolRequestParams,
         caller: Caller<'_>,
-        order: impl FnOnce(Option<JsonObject>) -> Result<Order<I, F>, A>,
+        order: impl FnOnce(Option<JsonObject>) -> Result<Order<I, F>, Box<A>>,
     ) -> Result<CallToolResponse, ErrorData>
     where
         F: FnOnce(Purchasing<I, A>) -> B + Send + 'static,

@@ -271,7 +271,7 @@ impl Handler {
             context,
         };
         let order = |arguments| {
-            let refused = |message: String| PayResult::refused("usage", &message);
+            let refused = |message: String| Box::new(PayResult::refused("usage", &message));
             let request = read::<Pay>(arguments)
                 .and_then(|arguments| self.0.read(arguments))
                 .map_err(refused)?;

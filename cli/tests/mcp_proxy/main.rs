@@ -1,11 +1,6 @@
 //! `bursar mcp proxy`: the real binary between the MCP client of rmcp and MCP servers.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part")]
 #[path = "../support/agent.rs"]

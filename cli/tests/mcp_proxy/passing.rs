@@ -3,15 +3,18 @@
 use rmcp::ServiceError;
 use rmcp::model::{
     CallToolRequest, CancelledNotificationParam, ClientRequest, NumberOrString, ProgressToken,
+    ReadResourceRequestParams, SubscriptionFilter,
 };
 use rmcp::service::PeerRequestOptions;
 use serde_json::json;
 
 use super::{
-    call, description, harness, list, names, params, payment, proxy, proxy_as, session, text,
+    call, description, harness, list, names, params, payment, proxy, proxy_as, session, stateless,
+    text,
 };
 use crate::agent::User;
-use crate::shop::Rich;
+use crate::shop::{Rich, Shop};
+use crate::support::report;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemas_hints_and_every_kind_of_content_pass_and_forged_payments_do_not() {
@@ -146,5 +149,64 @@ async fn a_tool_that_a_server_adds_later_is_listed_and_called() {
     }
     let result = call(&session, "grown", json!({})).await;
     assert_eq!((text(&result, 0), result.is_error), ("tall", Some(true)));
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_a_server_named_is_read_from_that_server() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    let shop = Shop::open(report()).await;
+    let upstreams = [
+        format!("shop={}", shop.url),
+        format!("rich={}", running.url()),
+    ];
+    let upstreams = [upstreams[0].as_str(), &upstreams[1]];
+    let session = proxy(&harness, &upstreams, &[]).await;
+    list(&session).await;
+    let read = async |uri: &str| {
+        let read = session
+            .client
+            .read_resource(ReadResourceRequestParams::new(uri))
+            .await;
+        read.map(|read| serde_json::to_value(&read.contents[0]).unwrap()["text"].clone())
+    };
+    assert!(
+        read("file:///a.txt").await.is_err(),
+        "no server has named it yet"
+    );
+    call(&session, "rich__show", json!({ "a": 1 })).await;
+    assert_eq!(read("file:///a.txt").await.unwrap(), "the text\\u{200b}");
+    let resources = session.client.list_all_resources().await.unwrap();
+    assert_eq!(
+        (resources.len(), resources[0].name.as_str()),
+        (1, "listed\\u{200b}")
+    );
+    assert_eq!(
+        read("file:///listed.txt").await.unwrap(),
+        "the text\\u{200b}"
+    );
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_subscribes_learns_that_the_list_of_tools_has_changed() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    let session = proxy_as(
+        &harness,
+        &[&running.url()],
+        &[],
+        User::default(),
+        stateless(),
+    )
+    .await;
+    list(&session).await;
+    let filter = SubscriptionFilter::builder().tools_list_changed().build();
+    let mut changes = session.client.listen(filter).await.unwrap();
+    call(&session, "grow", json!({})).await;
+    while !names(&list(&session).await).contains(&"grown") {
+        changes.next().await.unwrap().unwrap();
+    }
     session.close(&harness).await;
 }

@@ -10,8 +10,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, ErrorData, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, ErrorData,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource,
+    ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::StreamableHttpService;
@@ -146,6 +148,7 @@ impl ServerHandler for Rich {
             capabilities
                 .enable_tools()
                 .enable_tool_list_changed()
+                .enable_resources()
                 .build(),
         )
     }
@@ -175,6 +178,29 @@ impl ServerHandler for Rich {
             .into_iter()
             .map(|tool| serde_json::from_value::<Tool>(tool).unwrap());
         Ok(ListToolsResult::with_all_items(tools.collect()))
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let listed = json!({ "uri": "file:///listed.txt", "name": "listed\u{200b}" });
+        let listed: Resource = serde_json::from_value(listed).unwrap();
+        Ok(ListResourcesResult::with_all_items(vec![listed]))
+    }
+
+    async fn read_resource(
+        &self,
+        params: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        if params.uri == "file:///gone.txt" {
+            return Err(ErrorData::resource_not_found("it is gone", None));
+        }
+        let read = json!({ "contents": [{ "uri": params.uri, "text": "the text\u{200b}" }] });
+        let read: ReadResourceResult = serde_json::from_value(read).unwrap();
+        Ok(ReadResourceResponse::Complete(read))
     }
 
     async fn call_tool(
