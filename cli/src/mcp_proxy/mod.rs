@@ -174,9 +174,8 @@ impl Proxy {
         let client = |loopback| {
             let client = Client::builder().credentials(allowance.keys.clone());
             let client = client.allow_http_loopback(loopback).payer(payer.clone());
-            client
-                .timeout(approval_timeout)
-                .answer_timeout(args.timeout)
+            // A call has a time limit of its own. A limit of the client would end the stream of notifications.
+            client.answer_timeout(args.timeout)
         };
         // The operator names a server on loopback, so it is allowed.
         let own = client(true).build()?;
