@@ -20,6 +20,7 @@
 //! | 16 | [Glossary](chapter_16_glossary) | look up a word |
 //! | 17 | [Paying twice by accident](chapter_17_paying_twice) | find the ordinary code that costs money twice |
 //! | 18 | [Any program: the proxy](chapter_18_proxy) | pay for programs in Python, JavaScript and other languages |
+//! | 19 | [Paid tools in any MCP host](chapter_19_mcp_proxy) | put `bursar mcp proxy` in front of paid MCP servers |
 //! | 20 | [Frameworks](chapter_20_frameworks) | pay from async-openai, rig, tower and reqwest-middleware |
 //! | 21 | [A wallet that knows its balance](chapter_21_wallet) | create a wallet, get test money, and pay on Base Sepolia |
 //!
@@ -87,6 +88,8 @@ pub mod chapter_17_paying_twice {}
 
 #[doc = include_str!("guide/18_proxy.md")]
 pub mod chapter_18_proxy {}
+#[doc = include_str!("guide/19_mcp_proxy.md")]
+pub mod chapter_19_mcp_proxy {}
 #[doc = include_str!("guide/20_frameworks.md")]
 pub mod chapter_20_frameworks {}
 #[doc = include_str!("guide/21_wallet.md")]

@@ -493,6 +493,7 @@ fn the_example_has_every_key() {
         "[credential.plan]",
         "[credential.plan.tiers]",
         "[discovery]",
+        "[[mcp_server]]",
         "[[token]]",
     ];
     for table in tables {
@@ -768,7 +769,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
              `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `warn_at`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
-             `allow`, `deny`, `permit`, `credential`, `discovery`, `proxy`, `token`",
+             `allow`, `deny`, `permit`, `credential`, `discovery`, `proxy`, `mcp_server`, `token`",
         ),
         (
             "global.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
@@ -1265,4 +1266,42 @@ fn a_share_in_a_file_is_a_percentage_or_a_part_of_one() {
             .to_string()
             .contains("warn_at = [\"50%\", \"90%\"]")
     );
+}
+
+#[test]
+fn the_places_and_names_of_mcp_servers_are_checked() {
+    assert_each(&[
+        (
+            "|[[mcp_server]]\nname = \"a\"",
+            "[[mcp_server]] needs a key `url` or `command`",
+        ),
+        (
+            "|[[mcp_server]]\nname = \"a\"\nurl = \"https://a.example\"\ncommand = \"a\"",
+            "[[mcp_server]] has `url` and `command`; keep one of them",
+        ),
+        (
+            "[[mcp_server]]\nname = |\"A_b\"\nurl = \"https://a.example\"",
+            "`name`: the name of an MCP server is 1 to 32 of a-z, 0-9 and -, such as `weather`",
+        ),
+        (
+            "[[mcp_server]]\nname = \"a\"\nurl = |\"http://a.example\"",
+            "`url`: the URL of an MCP server is https, or http on a loopback address",
+        ),
+        (
+            "[[mcp_server]]\nname = \"a\"\ncommand = \"a\"\n[[mcp_server]]\nname = |\"a\"\ncommand = \"b\"",
+            "`name`: there is already an MCP server `a`",
+        ),
+        (
+            "[[mcp_server]]\nname = \"a\"\nurl = \"https://a.example\"\nenv = |\"A\"",
+            "`env` belongs to a server with a `command`",
+        ),
+    ]);
+    let config = Config::from_toml(SAMPLE).unwrap();
+    let names: Vec<_> = config
+        .mcp_servers
+        .iter()
+        .map(|server| &server.name)
+        .collect();
+    assert_eq!(names, ["weather", "files"]);
+    assert!(config.add_servers);
 }

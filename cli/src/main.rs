@@ -12,6 +12,8 @@ mod live;
 mod maintenance;
 #[cfg(feature = "mcp")]
 mod mcp;
+#[cfg(feature = "mcp-proxy")]
+mod mcp_proxy;
 mod networks;
 mod outcome;
 mod output;
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
     output::note_panics();
     #[cfg(feature = "mcp-serve")]
     if let Command::Mcp(McpCommand::Serve(args)) = &cli.command {
+        secrets::wipe(|| policies::key_variables(&args.policy));
+    }
+    #[cfg(feature = "mcp-proxy")]
+    if let Command::Mcp(McpCommand::Proxy(args)) = &cli.command {
         secrets::wipe(|| policies::key_variables(&args.policy));
     }
     #[cfg(feature = "proxy")]
@@ -111,6 +117,8 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Mcp(McpCommand::Serve(args)) => serve::run(&args).await,
         #[cfg(feature = "proxy")]
         Command::Proxy(args) => proxy::run(*args).await,
+        #[cfg(feature = "mcp-proxy")]
+        Command::Mcp(McpCommand::Proxy(args)) => mcp_proxy::run(*args).await,
         Command::Policy(PolicyCommand::Check { file }) => policies::check(&file).await,
         Command::Policy(PolicyCommand::Init { file, network }) => policies::init(&file, &network),
         Command::Policy(PolicyCommand::Effective { file, json }) => {

@@ -78,7 +78,11 @@ impl Session {
 }
 
 /// Describes an error of `rmcp`. An error of bursar's own client in it says more.
-fn failure(error: &(dyn std::error::Error + 'static), url: &Url, action: &str) -> Failure {
+pub(crate) fn failure(
+    error: &(dyn std::error::Error + 'static),
+    url: &Url,
+    action: &str,
+) -> Failure {
     match mcp::error(error) {
         Some(inner) => {
             let failure = Failure::from(inner);
@@ -158,7 +162,7 @@ fn destroys(tool: &Tool) -> bool {
 }
 
 /// Asks for the price with a call without arguments, unless the tool says that it destroys.
-async fn price(tools: &PaidTools, tool: &Tool) -> String {
+pub(crate) async fn price(tools: &PaidTools, tool: &Tool) -> String {
     if destroys(tool) {
         return "unknown: the tool says that it destroys, so it was not called".to_owned();
     }
@@ -283,7 +287,7 @@ async fn dry_run(call: ToolCall) -> (Outcome, Verdict) {
 }
 
 /// Returns the payments of an answer besides the main one. An endpoint and its tool can each ask for one.
-fn others(answer: &ToolAnswer) -> Vec<OtherPayment> {
+pub(crate) fn others(answer: &ToolAnswer) -> Vec<OtherPayment> {
     let main = answer.payment().map(|payment| payment.nonce);
     let others = answer
         .payments()

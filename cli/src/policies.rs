@@ -27,6 +27,12 @@ pub(crate) struct Allowance {
     /// The file's settings of the proxy.
     #[cfg(feature = "proxy")]
     pub(crate) proxy: bursar::config::ProxyConfig,
+    /// The file's MCP servers.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) mcp_servers: Vec<bursar::config::McpServer>,
+    /// Whether the MCP proxy may add servers that it finds in `sources`.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) add_servers: bool,
 }
 
 /// Builds the policy from the options, or from the file that the options make stricter.
@@ -39,6 +45,10 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             sources: Sources::default(),
             #[cfg(feature = "proxy")]
             proxy: bursar::config::ProxyConfig::default(),
+            #[cfg(feature = "mcp-proxy")]
+            mcp_servers: Vec::new(),
+            #[cfg(feature = "mcp-proxy")]
+            add_servers: false,
         });
     };
     let config = Config::from_file(file)?;
@@ -54,6 +64,10 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
         sources: config.sources,
         #[cfg(feature = "proxy")]
         proxy: config.proxy,
+        #[cfg(feature = "mcp-proxy")]
+        mcp_servers: config.mcp_servers,
+        #[cfg(feature = "mcp-proxy")]
+        add_servers: config.add_servers,
     })
 }
 

@@ -16,6 +16,9 @@ use crate::exit::Failure;
 pub(crate) const KEY: &str = "BURSAR_PRIVATE_KEY";
 pub(crate) const PASSWORD: &str = "BURSAR_KEYSTORE_PASSWORD";
 pub(crate) const LEDGER: &str = "BURSAR_LEDGER";
+/// The token that the clients of an MCP server over HTTP need.
+#[cfg(any(unix, feature = "mcp-proxy"))]
+pub(crate) const MCP_TOKEN: &str = "BURSAR_MCP_TOKEN";
 /// The descriptor of the pipe with the secrets, in the environment of the second start.
 #[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
 const PIPE: &str = "BURSAR_SECRETS_FD";
@@ -88,7 +91,7 @@ pub(crate) fn wipe(others: impl FnOnce() -> Vec<String>) {
         }
         return;
     }
-    let mut names = vec![KEY.to_owned(), PASSWORD.to_owned()];
+    let mut names = [KEY, PASSWORD, MCP_TOKEN].map(ToOwned::to_owned).to_vec();
     // A path is no secret, and can be any bytes.
     if std::env::var(LEDGER).is_ok_and(|ledger| ledger.contains("://")) {
         names.push(LEDGER.to_owned());

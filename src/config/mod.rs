@@ -40,6 +40,7 @@
 mod credentials;
 mod error;
 mod kind;
+mod mcp_server;
 mod policy;
 mod proxy;
 mod reader;
@@ -53,6 +54,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, Mistake};
+pub use mcp_server::{McpServer, McpServerPlace};
 pub use proxy::{ProxyConfig, ProxyRoute};
 
 use crate::credential::{Credentials, open_trusted};
@@ -98,6 +100,10 @@ pub struct Config {
     pub sources: Sources,
     /// The settings of `bursar proxy`, from the table `[proxy]`.
     pub proxy: ProxyConfig,
+    /// The MCP servers of the tables `[[mcp_server]]`, which `bursar mcp proxy` calls.
+    pub mcp_servers: Vec<McpServer>,
+    /// Whether `bursar mcp proxy` may add MCP servers that it found in `sources`: `add_servers` in `[discovery]`.
+    pub add_servers: bool,
 }
 
 impl Config {
@@ -158,6 +164,9 @@ impl Config {
             policy: policy::policy(&file, &mistakes),
             sources: sources(&file, &mistakes),
             proxy: proxy::proxy(&file, &credentials, &mistakes),
+            mcp_servers: mcp_server::servers(&file, &mistakes),
+            add_servers: policy::tables(&file.discovery)
+                .any(|(_, table)| policy::content(table.add_servers.as_ref()) == Some(&true)),
             credentials,
         };
         if mistakes.is_empty() {

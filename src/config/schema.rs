@@ -51,6 +51,7 @@ pub(super) struct File {
     pub(super) credential: Vec<Table<Credential>>,
     pub(super) discovery: Option<Table<Discovery>>,
     pub(super) proxy: Option<Table<Proxy>>,
+    pub(super) mcp_server: Vec<Table<McpServer>>,
     pub(super) token: Vec<Table<Token>>,
 }
 
@@ -205,6 +206,18 @@ pub(super) struct Discovery {
     pub(super) well_known: Vec<Value<Url>>,
     pub(super) openapi: Vec<Value<Url>>,
     pub(super) registry: Vec<Value<Url>>,
+    pub(super) add_servers: Option<Value<bool>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct McpServer {
+    pub(super) name: Value<Text>,
+    pub(super) url: Option<Value<Url>>,
+    pub(super) command: Vec<Value<Text>>,
+    pub(super) env: Vec<Value<Text>>,
+    pub(super) tools: Vec<Value<Text>>,
+    pub(super) tag: Option<Value<Text>>,
+    pub(super) max_price: Option<Value<Usd>>,
 }
 
 #[derive(Deserialize)]

@@ -1,11 +1,13 @@
 //! One call of a tool: MCP's places for terms, payment and receipt.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::keccak256;
 use http::StatusCode;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResult, ErrorData, MetaObject, RequestMetaObject,
+    CallToolRequestParams, CallToolResult, ErrorData, MetaObject, ProgressToken, RequestMetaObject,
 };
 use rmcp::service::ServiceError;
 use serde_json::{Map, Value};
@@ -59,6 +61,17 @@ pub struct ToolCall {
     options: PurchaseOptions,
     timeout: Option<Duration>,
     arguments_are_an_object: bool,
+    watch: Option<ProgressWatch>,
+}
+
+/// Receives the progress tokens of a call.
+#[derive(Clone)]
+struct ProgressWatch(Arc<dyn Fn(&ProgressToken) + Send + Sync>);
+
+impl fmt::Debug for ProgressWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProgressWatch")
+    }
 }
 
 /// The server's answer to a call.
@@ -111,7 +124,9 @@ impl ToolReply {
     fn into_result(self) -> Result<CallToolResult, Error> {
         match self {
             Self::Result(result) => Ok(result),
-            Self::Error(error) => Err(Error::new(ErrorKind::Rpc, unpaid::words(&error))),
+            Self::Error(error) => {
+                Err(Error::new(ErrorKind::Rpc, unpaid::words(&error)).because(error))
+            }
         }
     }
 }
@@ -124,6 +139,7 @@ impl ToolCall {
             options: PurchaseOptions::default(),
             timeout: None,
             arguments_are_an_object: true,
+            watch: None,
         }
     }
 
@@ -139,6 +155,24 @@ impl ToolCall {
     /// Sets how long the whole call may take, with approval and payment. bursar signs nothing after it.
     pub const fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// Calls `watch` with the progress token of each message of this call: the message without a payment, and each one
+    /// with it. The `on_progress` of your `rmcp` client handler receives the notifications with these tokens.
+    ///
+    /// ```no_run
+    /// # async fn example(tools: bursar::mcp::PaidTools) -> Result<(), bursar::Error> {
+    /// let call = tools.call("render").on_progress_token(|token| println!("progress has the token {token:?}"));
+    /// let answer = call.send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_progress_token(
+        mut self,
+        watch: impl Fn(&ProgressToken) + Send + Sync + 'static,
+    ) -> Self {
+        self.watch = Some(ProgressWatch(Arc::new(watch)));
         self
     }
 
@@ -158,7 +192,7 @@ impl ToolCall {
     ///
     /// # Errors
     /// Any [`Error`]. Look at its [`payment_status`](Error::payment_status) first. [`ErrorKind::Rpc`] is the server's own
-    /// error. A tool that answers with `isError` is not an error here.
+    /// error; the source of the error is rmcp's `ErrorData`. A tool that answers with `isError` is not an error here.
     pub async fn send(self) -> Result<ToolAnswer, Error> {
         let deadline = self.deadline();
         let beneath = Beneath::new(self.merged_options(), false);
@@ -314,7 +348,9 @@ impl ToolCall {
     ) -> Result<ToolReply, Error> {
         let limit = deadline.answer_limit(extra);
         // The request beneath ends first, and notes its payment before this call returns.
-        let called = request::call_tool(&self.tools.peer, params, beneath.ending(limit));
+        let watch = self.watch.as_ref().map(|watch| &*watch.0);
+        let beneath = beneath.ending(limit);
+        let called = request::call_tool(&self.tools.peer, params, beneath, watch);
         let error = match tokio::time::timeout(limit.saturating_add(SLACK), called).await {
             Ok(Ok(result)) => return Ok(ToolReply::Result(result)),
             Ok(Err(ServiceError::McpError(error))) => return Ok(ToolReply::Error(error)),

@@ -3,7 +3,7 @@
 use rmcp::RoleClient;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CallToolResult, CancelledNotificationParam,
-    ClientRequest, RequestId, ServerResult,
+    ClientRequest, ProgressToken, RequestId, ServerResult,
 };
 use rmcp::service::{Peer, PeerRequestOptions, ServiceError};
 
@@ -16,6 +16,7 @@ pub(super) async fn call_tool(
     peer: &Peer<RoleClient>,
     mut params: CallToolRequestParams,
     beneath: Beneath,
+    watch: Option<&(dyn Fn(&ProgressToken) + Send + Sync)>,
 ) -> Result<CallToolResult, ServiceError> {
     let meta = params.meta.take();
     let mut request = CallToolRequest::new(params);
@@ -27,6 +28,9 @@ pub(super) async fn call_tool(
     let request = ClientRequest::CallToolRequest(request);
     let sent = peer.send_request_with_option(request, PeerRequestOptions::no_options());
     let handle = sent.await?;
+    if let Some(watch) = watch {
+        watch(&handle.progress_token);
+    }
     let mut guard = Abandoned {
         peer,
         id: Some(handle.id.clone()),

@@ -102,6 +102,52 @@ Signals:
   SIGTERM and ctrl-c let calls end for --stop-timeout seconds. A second one
   stops at once. Abandoned purchases are recorded, and an identical request
   presents their payment.";
+#[cfg(feature = "mcp-proxy")]
+pub(super) const MCP_PROXY: &str = "\
+Configuration of an MCP host, with the key in the environment:
+  {
+    \"mcpServers\": {
+      \"paid-tools\": {
+        \"command\": \"bursar\",
+        \"args\": [\"mcp\", \"proxy\", \"--policy\", \"/etc/bursar/agent.toml\",
+                 \"--upstream\", \"weather=https://tools.example/mcp\"],
+        \"env\": {\"BURSAR_PRIVATE_KEY\": \"...\"}
+      }
+    }
+  }
+With --http, the host connects to a running server instead:
+  {\"mcpServers\": {\"paid-tools\": {\"url\": \"http://127.0.0.1:8402/mcp\",
+    \"headers\": {\"Authorization\": \"Bearer TOKEN\"}}}}
+
+Tools:
+  The tools of the servers, with their prices in the descriptions. With several
+  servers, or if servers can be added, the name is SERVER__TOOL. A name that is
+  too long or taken ends with a short hash.
+  bursar_budget        show each limit with the used and the remaining amount
+  bursar_purchase      show one purchase of the ledger and the next step
+  bursar_servers       show each server: connected or not, and why
+  bursar_find_servers  find MCP servers in the lists of [discovery]
+  bursar_add_server    connect to a server that was found
+The last two exist if the policy file has add_servers = true under [discovery].
+
+Results:
+  The result of a tool is the one of its server. _meta has the payment under
+  bursar/payment. If bursar signed a payment, the last text says so too, with
+  the purchase id and the receipt. Hidden characters are escaped.
+
+Rules:
+  This command line fixes the key, the policy and the ledger. A message of the
+  protocol cannot change them. A host can lower the price of a call with
+  _meta[\"bursar/max_price\"], and name a purchase with bursar/purchase_id.
+
+  If the policy requires an approval, the server asks the user of the MCP host
+  by elicitation. If the host cannot ask, the payment is denied.
+
+  The text of a seller is data. It can ask a model to buy more; only the limits
+  of the policy stop that.
+
+  A server that cannot be reached does not affect the others. bursar tries it
+  again after 1 second, and then ever more rarely, up to once a minute.";
 
 pub(super) const PAY: &str = "\
 Key:

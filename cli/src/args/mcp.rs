@@ -6,11 +6,19 @@ use std::time::Duration;
 use bursar::{PurchaseId, Url};
 use clap::{Args, Subcommand};
 
+#[cfg(feature = "mcp-proxy")]
+use std::net::SocketAddr;
+
+#[cfg(feature = "mcp-proxy")]
+use bursar::config::McpServer as Upstream;
+
 #[cfg(feature = "mcp-serve")]
 use super::help;
 #[cfg(feature = "mcp")]
 use super::parse::http_url;
 use super::parse::seconds;
+#[cfg(feature = "mcp-proxy")]
+use super::parse::{loopback, upstream, upstream_command};
 use super::{PolicyArgs, WalletArgs};
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +39,13 @@ pub(crate) enum McpCommand {
         after_help = "--help also describes the tools and the configuration of an MCP client."
     )]
     Serve(Box<Serve>),
+    /// Run an MCP server in front of other MCP servers: a host sees their tools, and bursar pays for them
+    #[cfg(feature = "mcp-proxy")]
+    #[command(
+        after_long_help = help::MCP_PROXY,
+        after_help = "--help also describes the tools and the configuration of an MCP host."
+    )]
+    Proxy(Box<Proxy>),
 }
 
 /// An MCP server over streamable HTTP.
@@ -122,4 +137,56 @@ pub(crate) struct Serve {
     /// Return at most this many bytes of a body
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub(crate) body_limit: u32,
+}
+
+#[cfg(feature = "mcp-proxy")]
+#[derive(Args, Debug)]
+pub(crate) struct Proxy {
+    /// Offer the tools of the MCP server at this URL: https, or http on a loopback address; can be repeated
+    ///
+    /// NAME is 1 to 32 of a-z, 0-9 and -. Without NAME=, the host of the URL makes the name. The policy file can name
+    /// servers too, with [[mcp_server]].
+    #[arg(long, value_name = "NAME=URL", value_parser = upstream)]
+    pub(crate) upstream: Vec<Upstream>,
+    /// Offer the tools of an MCP server that this program is, on its standard input and output; can be repeated
+    ///
+    /// The command is split at spaces; text in quotes stays together. No shell reads it. The program receives none of
+    /// the environment but the usual variables such as PATH and HOME, and the ones of --pass-env.
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = upstream_command)]
+    pub(crate) upstream_command: Vec<Upstream>,
+    /// Pass this environment variable to the programs of --upstream-command; can be repeated
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) pass_env: Vec<String>,
+    /// Ask for each price that a list does not name with a call without arguments; this executes a free tool, and calls
+    /// no tool that says it destroys
+    #[arg(long)]
+    pub(crate) ask_prices: bool,
+    /// Serve streamable HTTP at /mcp on this loopback address, such as 127.0.0.1:8402, instead of standard input and
+    /// output; port 0 lets the system choose
+    ///
+    /// Each request needs the header Authorization: Bearer TOKEN. bursar reads the token from the environment variable
+    /// BURSAR_MCP_TOKEN. Without it, bursar makes a new token and prints it on standard error.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(crate) http: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Allow plain http to the loopback addresses of this machine for servers and lists that are found
+    #[arg(long)]
+    pub(crate) allow_http_loopback: bool,
+    /// Allow private addresses, and proxies, for servers that are found
+    #[arg(long)]
+    pub(crate) allow_private_networks: bool,
+    /// Limit the time of each call, payment included; the time for an approval is added to it
+    ///
+    /// Set it below the time that the MCP host waits. A call that ends by it can be made again, and pays nothing new.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "50")]
+    pub(crate) timeout: Duration,
+    /// The time that the MCP host waits for a call
+    ///
+    /// If an answer is later than five sixths of this time, bursar keeps it for 5 minutes. An identical call returns it
+    /// and pays nothing.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) host_timeout: Duration,
 }

@@ -24,13 +24,17 @@ pub(crate) use ledger::{
 };
 #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
 pub(crate) use mcp::McpCommand;
+#[cfg(feature = "mcp-proxy")]
+pub(crate) use mcp::Proxy as McpProxyArgs;
 #[cfg(feature = "mcp-serve")]
 pub(crate) use mcp::Serve;
 #[cfg(feature = "mcp")]
 pub(crate) use mcp::{McpCall, McpServer, McpTools};
+#[cfg(feature = "mcp-proxy")]
+pub(crate) use parse::name_of_host;
 pub(crate) use policy::{Explain, PolicyCommand};
 #[cfg(feature = "proxy")]
-pub(crate) use proxy::{LogFormat, Proxy, ProxyCommand, ProxyCommandArgs, TokenFile};
+pub(crate) use proxy::{LogFormat, ProxyArgs, ProxyCommand, ProxyCommandArgs, TokenFile};
 pub(crate) use request::{Discover, Pay, Quote, RequestArgs};
 pub(crate) use wallet::{KeyArgs, NewWallet, WalletAddress, WalletBalance, WalletCommand};
 

@@ -49,3 +49,150 @@ pub(super) fn state(text: &str) -> Result<State, String> {
         format!("expected one of {names}")
     })
 }
+
+/// Parses a loopback address with a port.
+#[cfg(feature = "mcp-proxy")]
+pub(super) fn loopback(text: &str) -> Result<std::net::SocketAddr, String> {
+    let address: std::net::SocketAddr = text
+        .replacen("localhost:", "127.0.0.1:", 1)
+        .parse()
+        .map_err(|_| "expected an address and a port such as 127.0.0.1:8402".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("expected a loopback address such as 127.0.0.1: a server with a wallet is not for a network".to_owned())
+    }
+}
+
+/// Parses `NAME=URL`, or a URL whose host makes the name.
+#[cfg(feature = "mcp-proxy")]
+pub(super) fn upstream(text: &str) -> Result<bursar::config::McpServer, String> {
+    use bursar::config::{McpServer, McpServerPlace};
+
+    let (name, url) = match text.split_once('=') {
+        Some((name, url)) if !name.contains(':') => (Some(name), url),
+        _ => (None, text),
+    };
+    let url = http_url(url)?;
+    let derived = name_of_host(&url);
+    McpServer::new(name.unwrap_or(&derived), McpServerPlace::Url(url))
+}
+
+/// Returns a name for the server at a URL.
+#[cfg(feature = "mcp-proxy")]
+pub(crate) fn name_of_host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+    let plain = |byte: char| {
+        if byte.is_ascii_alphanumeric() {
+            byte
+        } else {
+            '-'
+        }
+    };
+    let name: String = host.chars().map(plain).take(24).collect();
+    match name.trim_matches('-') {
+        "" => "server".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Parses `NAME=COMMAND`.
+#[cfg(feature = "mcp-proxy")]
+pub(super) fn upstream_command(text: &str) -> Result<bursar::config::McpServer, String> {
+    use bursar::config::{McpServer, McpServerPlace};
+
+    let expected = "expected a name and a command such as files=\"uvx paid-files --root /srv\"";
+    let (name, command) = text.split_once('=').ok_or(expected)?;
+    let mut words = words(command)?.into_iter();
+    let program = words.next().ok_or(expected)?;
+    let place = McpServerPlace::Command {
+        program,
+        args: words.collect(),
+        env: Vec::new(),
+    };
+    McpServer::new(name, place)
+}
+
+/// Splits a command at spaces. Text in single or double quotes stays together.
+#[cfg(feature = "mcp-proxy")]
+fn words(command: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in command.chars() {
+        match quote {
+            Some(end) if character == end => quote = None,
+            None if matches!(character, '"' | '\'') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            None if character.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    if let Some(quote) = quote {
+        return Err(format!("the command has a {quote} without its end"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(all(test, feature = "mcp-proxy"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_at_spaces_outside_quotes() {
+        for (command, expected) in [
+            ("a b  c", vec!["a", "b", "c"]),
+            ("a 'b c' \"d 'e\"f", vec!["a", "b c", "d 'ef"]),
+            ("a ''", vec!["a", ""]),
+            ("C:\\x.exe y", vec!["C:\\x.exe", "y"]),
+            ("  ", vec![]),
+        ] {
+            assert_eq!(
+                words(command),
+                Ok(expected.iter().map(ToString::to_string).collect())
+            );
+        }
+        assert!(words("a 'b").is_err());
+    }
+
+    #[test]
+    fn the_host_of_a_url_makes_the_name_of_its_server() {
+        for (text, name) in [
+            ("https://Tools.example/mcp?a=b", "tools-example"),
+            ("http://127.0.0.1:8/mcp", "127-0-0-1"),
+            ("http://[::1]:8/mcp", "1"),
+            ("paid=https://tools.example/mcp", "paid"),
+        ] {
+            assert_eq!(
+                upstream(text).map(|server| server.name),
+                Ok(name.to_owned())
+            );
+        }
+        for wrong in [
+            "a_b=https://a.example",
+            "a=http://a.example",
+            "a=ftp://a.example",
+            "a",
+            "=https://a.example",
+        ] {
+            assert!(upstream(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_loopback_address_can_be_served() {
+        for text in ["127.0.0.1:0", "[::1]:8402", "localhost:8402", "127.8.0.1:1"] {
+            assert!(loopback(text).is_ok(), "{text}");
+        }
+        for text in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "192.168.0.1:1",
+            "127.0.0.1",
+            "example.com:1",
+        ] {
+            assert!(loopback(text).is_err(), "{text}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use super::{PolicyArgs, WalletArgs};
 #[derive(Args, Debug)]
 pub(crate) struct ProxyCommandArgs {
     #[command(flatten)]
-    pub(crate) serve: Proxy,
+    pub(crate) serve: ProxyArgs,
     #[command(subcommand)]
     pub(crate) command: Option<ProxyCommand>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct TokenFile {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Proxy {
+pub(crate) struct ProxyArgs {
     #[command(flatten)]
     pub(crate) policy: PolicyArgs,
     #[command(flatten)]

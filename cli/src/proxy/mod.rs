@@ -35,7 +35,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::args::{Proxy as Args, ProxyCommand, ProxyCommandArgs};
+use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
 use crate::{output, wallet};
 use gate::OwnHosts;

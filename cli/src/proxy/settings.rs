@@ -15,7 +15,7 @@ use super::Proxy;
 use super::answer::Refusal;
 use super::gate::Program;
 use super::log::Line;
-use crate::args::Proxy as Args;
+use crate::args::ProxyArgs as Args;
 use crate::exit::Failure;
 use crate::{policies, wallet};
 

@@ -11,13 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use bursar::approval::{ApprovalRequest, Approver, ChannelApprover, PendingApproval, Verdict};
 use rmcp::model::{
     ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
-    InputRequest, InputRequiredResult, InputResponses, ProtocolVersion,
+    InputRequest, InputRequiredResult, InputResponses, JsonObject, ProtocolVersion,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
 
 use super::call::RunningCall;
-use super::params::Pay;
+use super::kept::{Answer, Identity};
 
 /// The name of the question and of the field with the answer.
 const QUESTION: &str = "approve";
@@ -26,21 +26,24 @@ const MOST_WAITING: usize = 32;
 
 tokio::task_local! {
     /// The approver for the purchase of this task.
-    pub(super) static APPROVER: Option<ChannelApprover>;
+    pub(crate) static APPROVER: Option<ChannelApprover>;
 }
 
 /// Asks the client that made the call of a purchase.
-pub(super) struct CallerApprover;
+pub(crate) struct CallerApprover;
 
 impl Approver for CallerApprover {
     async fn decide(&self, request: &ApprovalRequest) -> Verdict {
         match APPROVER.try_with(Clone::clone) {
             Ok(Some(approver)) => approver.decide(request).await,
-            _ => Verdict::deny(
-                "the MCP client cannot ask its user, because it does not support elicitation",
-            ),
+            _ => cannot_ask(),
         }
     }
+}
+
+/// The verdict if nobody can be asked.
+pub(crate) fn cannot_ask() -> Verdict {
+    Verdict::deny("the MCP client cannot ask its user, because it does not support elicitation")
 }
 
 /// The way to ask the user of the client.
@@ -129,19 +132,28 @@ fn verdict(answer: &ElicitResult) -> Verdict {
 }
 
 /// A purchase that waits until the client repeats its call.
-pub(super) struct WaitingCall {
-    pub(super) call: RunningCall,
+pub(super) struct WaitingCall<I: Identity, A: Answer> {
+    pub(super) call: RunningCall<I, A>,
     pub(super) pending: PendingApproval,
-    pub(super) arguments: Pay,
+    /// The tool and the arguments of the call.
+    pub(super) request: (String, Option<JsonObject>),
 }
 
 /// The purchases that wait for an answer.
-#[derive(Default)]
-pub(super) struct Waiting(Mutex<HashMap<String, WaitingCall>>);
+pub(super) struct Waiting<I: Identity, A: Answer>(Mutex<HashMap<String, WaitingCall<I, A>>>);
 
-impl Waiting {
+impl<I: Identity, A: Answer> Default for Waiting<I, A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<I: Identity, A: Answer> Waiting<I, A> {
     /// Stores a purchase under a new handle. Returns it if too many are stored, or if there is no random number.
-    pub(super) fn insert(&self, waiting: WaitingCall) -> Result<String, Box<WaitingCall>> {
+    pub(super) fn insert(
+        &self,
+        waiting: WaitingCall<I, A>,
+    ) -> Result<String, Box<WaitingCall<I, A>>> {
         let mut random = [0; 16];
         if getrandom::fill(&mut random).is_err() {
             return Err(Box::new(waiting));
@@ -158,7 +170,7 @@ impl Waiting {
     }
 
     /// Removes the purchase of a handle.
-    pub(super) fn take(&self, handle: &str) -> Option<WaitingCall> {
+    pub(super) fn take(&self, handle: &str) -> Option<WaitingCall<I, A>> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

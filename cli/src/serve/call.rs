@@ -1,33 +1,37 @@
-//! A purchase that is running for one call of the tool `pay`.
+//! A purchase that is running for one call.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bursar::approval::{ChannelApprover, PendingApproval};
-use rmcp::RoleServer;
-use rmcp::service::RequestContext;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Server;
 use super::approval::{APPROVER, AskMethod};
-use super::kept::Running;
-use super::params::ToolRequest;
-use super::result::PayResult;
+use super::calls::{Caller, Calls};
+use super::kept::{Answer, Identity, Running};
 
 /// A running purchase. Dropping it abandons the purchase, unless the seller has begun a paid answer.
-pub(super) struct RunningCall {
-    task: JoinHandle<PayResult>,
+pub(super) struct RunningCall<I: Identity, A: Answer> {
+    task: JoinHandle<A>,
     questions: mpsc::Receiver<PendingApproval>,
-    running: Arc<Running>,
+    running: Arc<Running<I, A>>,
 }
 
 /// The next event of a running purchase.
-pub(super) enum Step {
-    Ended(Box<PayResult>),
+pub(super) enum Step<A> {
+    Ended(Box<A>),
     Asks(Box<PendingApproval>),
 }
 
-impl Drop for RunningCall {
+/// The parts of a call that its purchase needs.
+pub(crate) struct Purchasing<I: Identity, A: Answer> {
+    pub(crate) running: Arc<Running<I, A>>,
+    /// Asks the user of the client, if the client can ask.
+    pub(crate) approver: Option<ChannelApprover>,
+}
+
+impl<I: Identity, A: Answer> Drop for RunningCall<I, A> {
     fn drop(&mut self) {
         if !self.running.detach() {
             self.task.abort();
@@ -35,26 +39,35 @@ impl Drop for RunningCall {
     }
 }
 
-impl RunningCall {
+impl<I: Identity, A: Answer> RunningCall<I, A> {
     /// Starts the purchase in a task of its own, so that its time limit runs while a person is asked.
-    pub(super) fn start(
-        server: &Arc<Server>,
-        request: ToolRequest,
-        context: &RequestContext<RoleServer>,
-    ) -> Self {
+    pub(super) fn start<F, B>(
+        calls: &Arc<Calls<I, A>>,
+        identity: I,
+        buy: F,
+        caller: Caller<'_>,
+    ) -> Self
+    where
+        F: FnOnce(Purchasing<I, A>) -> B + Send + 'static,
+        B: Future<Output = A> + Send,
+    {
+        let context = caller.context;
         let (method, cancellation) = (AskMethod::of(context), context.ct.clone());
         let (approver, questions) = ChannelApprover::new(1);
         let approver = (method != AskMethod::None).then_some(approver);
-        let running = server
+        let running = calls
             .kept
-            .begin(request.identity(), move || cancellation.is_cancelled());
-        let (server, id) = (Arc::clone(server), context.id.clone());
+            .begin(identity, move || cancellation.is_cancelled());
+        let (calls, id) = (Arc::clone(calls), caller.key());
         // An abandoned purchase ends when its task is dropped, after the purchase was noted.
         let lasting = Arc::clone(&running);
         let task = tokio::spawn(async move {
             // The task holds its permit until the purchase has ended or is abandoned. The semaphore is never closed.
-            let _permit = server.calls.acquire().await;
-            let bought = server.buy(request, method, &lasting);
+            let _permit = calls.permits.acquire().await;
+            let bought = buy(Purchasing {
+                running: Arc::clone(&lasting),
+                approver: approver.clone(),
+            });
             let result = APPROVER.scope(approver, bought).await;
             lasting.finish(id, result)
         });
@@ -65,7 +78,7 @@ impl RunningCall {
         }
     }
 
-    pub(super) fn running(&self) -> &Running {
+    pub(super) fn running(&self) -> &Running<I, A> {
         &self.running
     }
 
@@ -74,10 +87,10 @@ impl RunningCall {
     }
 
     /// Waits until the purchase ends or needs an approval.
-    pub(super) async fn step(&mut self) -> Step {
+    pub(super) async fn step(&mut self) -> Step<A> {
         tokio::select! {
             ended = &mut self.task => {
-                Step::Ended(Box::new(ended.unwrap_or_else(|_| PayResult::broken())))
+                Step::Ended(Box::new(ended.unwrap_or_else(|_| A::broken())))
             }
             Some(question) = self.questions.recv() => Step::Asks(Box::new(question)),
         }

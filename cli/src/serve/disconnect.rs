@@ -12,16 +12,16 @@ use tokio::sync::watch;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A reader that reports its end.
-pub(super) struct Watched<R> {
+pub(crate) struct Watched<R> {
     reader: R,
     ended: watch::Sender<bool>,
 }
 
 /// The end of a [`Watched`] reader.
-pub(super) struct Disconnect(watch::Receiver<bool>);
+pub(crate) struct Disconnect(watch::Receiver<bool>);
 
 impl<R> Watched<R> {
-    pub(super) fn new(reader: R) -> (Self, Disconnect) {
+    pub(crate) fn new(reader: R) -> (Self, Disconnect) {
         let (ended, disconnect) = watch::channel(false);
         (Self { reader, ended }, Disconnect(disconnect))
     }
@@ -49,6 +49,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
 }
 
 impl Disconnect {
+    /// Returns a disconnect that the sender reports.
+    #[cfg(feature = "mcp-proxy")]
+    pub(crate) fn signal() -> (watch::Sender<bool>, Self) {
+        let (ended, disconnect) = watch::channel(false);
+        (ended, Self(disconnect))
+    }
+
     /// Returns whether the client has disconnected.
     pub(super) fn has_ended(&self) -> bool {
         *self.0.borrow()

@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rmcp::model::RequestId;
+use rmcp::ErrorData;
+use rmcp::model::{CallToolResult, RequestId};
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-use super::params::Identity;
-use super::result::PayResult;
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(300);
@@ -20,74 +18,106 @@ const KEPT: Duration = Duration::from_secs(300);
 const MOST: usize = 32;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
+/// The result of a call that can pay.
+pub(crate) trait Answer: Send + 'static {
+    /// The result of a call that the server did not make, because of its arguments or of the state of the server.
+    fn refused(kind: &'static str, message: &str) -> Self;
+
+    /// The result of a call that ended with a fault of bursar.
+    fn broken() -> Self;
+
+    /// Returns whether it is the answer to a paid call, and an identical call would pay again.
+    fn is_paid_answer(&self) -> bool;
+
+    /// Marks it as the answer of an earlier call.
+    fn mark_replayed(&mut self);
+
+    /// Returns the approximate number of bytes that it keeps in memory.
+    fn bytes(&self) -> usize;
+
+    /// Returns the result in the form of the protocol.
+    fn to_protocol(&self) -> Result<CallToolResult, ErrorData>;
+}
+
+/// The identity of a call. Two calls with the same one are the same request.
+pub(crate) trait Identity: Clone + PartialEq + Send + Sync + 'static {}
+
+impl<T: Clone + PartialEq + Send + Sync + 'static> Identity for T {}
+
+/// A request of a host. Requests of two sessions can have the same id.
+pub(crate) type RequestKey = (u64, RequestId);
+
 /// The kept answers, and the calls that are running.
-pub(super) struct Kept {
+pub(crate) struct Kept<I, A> {
     /// A host has given up on a call that takes this long, or is about to.
     late: Duration,
-    state: Mutex<State>,
+    state: Mutex<State<I, A>>,
     /// Changes when a running call has ended.
     ended: watch::Sender<()>,
 }
 
-#[derive(Default)]
-struct State {
-    answers: VecDeque<Answer>,
-    running: Vec<Entry>,
+struct State<I, A> {
+    answers: VecDeque<KeptAnswer<I, A>>,
+    running: Vec<Entry<I>>,
     /// The number of the next call.
     next: u64,
 }
 
 /// A call that is running.
-struct Entry {
+struct Entry<I> {
     number: u64,
-    identity: Identity,
+    identity: I,
     began: Instant,
     is_cancelled: Box<dyn Fn() -> bool + Send>,
 }
 
-struct Answer {
-    identity: Identity,
+struct KeptAnswer<I, A> {
+    identity: I,
     /// The request that it was written for.
-    request: RequestId,
+    request: RequestKey,
     /// Whether the client has taken it, as far as the server knows.
     taken: bool,
-    result: Box<PayResult>,
+    result: Box<A>,
     bytes: usize,
     until: Instant,
 }
 
 /// An identical earlier call.
-pub(super) enum Earlier {
+pub(crate) enum Earlier<A> {
     None,
     /// An answer that nobody took.
-    Answer(Box<PayResult>),
+    Answer(Box<A>),
     /// A call that the host has given up on is still running, or is about to end. Look again after a change.
     Running(watch::Receiver<()>),
 }
 
 /// A running call. It ends when the last clone is dropped.
-pub(super) struct Running {
-    kept: Arc<Kept>,
+pub(crate) struct Running<I, A> {
+    kept: Arc<Kept<I, A>>,
     number: u64,
-    identity: Identity,
+    identity: I,
     /// Whether the seller has begun a paid answer. The call then runs to its end, because the answer cannot be had again.
     answered: AtomicBool,
     /// Whether nobody waits for the call any more.
     detached: AtomicBool,
 }
 
-impl Kept {
+impl<I: Identity, A: Answer> Kept<I, A> {
     /// `host` is the time that a host waits for an answer.
     pub(super) fn new(host: Duration) -> Self {
         Self {
             // Five sixths of it: an answer needs some time on its way.
             late: host.saturating_mul(5).checked_div(6).unwrap_or(host),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                answers: VecDeque::new(),
+                running: Vec::new(),
+                next: 0,
+            }),
             ended: watch::Sender::new(()),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<I, A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,7 +127,7 @@ impl Kept {
     }
 
     /// Looks for an identical call. An answer is given away.
-    pub(super) fn find(&self, identity: &Identity) -> Earlier {
+    pub(super) fn find(&self, identity: &I) -> Earlier<A> {
         let ended = self.ended.subscribe();
         let mut state = self.state();
         let now = Instant::now();
@@ -109,7 +139,7 @@ impl Kept {
             return Earlier::Answer(answer.result);
         }
         let mut running = state.running.iter();
-        let given_up = |call: &Entry| self.is_late(call.began) || (call.is_cancelled)();
+        let given_up = |call: &Entry<I>| self.is_late(call.began) || (call.is_cancelled)();
         if running.any(|call| call.identity == *identity && given_up(call)) {
             return Earlier::Running(ended);
         }
@@ -119,9 +149,9 @@ impl Kept {
     /// Begins a call. `is_cancelled` tells whether the host has cancelled it.
     pub(super) fn begin(
         self: &Arc<Self>,
-        identity: Identity,
+        identity: I,
         is_cancelled: impl Fn() -> bool + Send + 'static,
-    ) -> Arc<Running> {
+    ) -> Arc<Running<I, A>> {
         let mut state = self.state();
         let number = state.next;
         state.next = number.wrapping_add(1);
@@ -141,13 +171,7 @@ impl Kept {
     }
 
     /// Keeps a paid answer, also one that was taken: its cancellation may be on its way.
-    pub(super) fn keep(
-        &self,
-        identity: Identity,
-        request: RequestId,
-        taken: bool,
-        mut result: Box<PayResult>,
-    ) {
+    pub(super) fn keep(&self, identity: I, request: RequestKey, taken: bool, mut result: Box<A>) {
         let bytes = result.bytes();
         result.mark_replayed();
         let until = Instant::now().checked_add(KEPT);
@@ -155,7 +179,7 @@ impl Kept {
             return;
         };
         let mut state = self.state();
-        state.answers.push_back(Answer {
+        state.answers.push_back(KeptAnswer {
             identity,
             request,
             taken,
@@ -163,8 +187,9 @@ impl Kept {
             bytes,
             until,
         });
-        let sum =
-            |answers: &VecDeque<Answer>| answers.iter().map(|answer| answer.bytes).sum::<usize>();
+        let sum = |answers: &VecDeque<KeptAnswer<I, A>>| {
+            answers.iter().map(|answer| answer.bytes).sum::<usize>()
+        };
         while state.answers.len() > MOST || sum(&state.answers) > MOST_BYTES {
             let mut answers = state.answers.iter();
             let oldest = answers.position(|answer| answer.taken).unwrap_or(0);
@@ -173,7 +198,7 @@ impl Kept {
     }
 
     /// Notes that the client has cancelled a request. It does not take the answer, even if that is written already.
-    pub(super) fn cancelled(&self, request: &RequestId) {
+    pub(super) fn cancelled(&self, request: &RequestKey) {
         let mut state = self.state();
         let answers = state.answers.iter_mut();
         for answer in answers.filter(|answer| answer.request == *request) {
@@ -182,13 +207,13 @@ impl Kept {
     }
 }
 
-impl Running {
-    pub(super) const fn identity(&self) -> &Identity {
+impl<I: Identity, A: Answer> Running<I, A> {
+    pub(super) const fn identity(&self) -> &I {
         &self.identity
     }
 
     /// Notes that the seller has begun a paid answer.
-    pub(super) fn set_answered(&self) {
+    pub(crate) fn set_answered(&self) {
         self.answered.store(true, Ordering::SeqCst);
     }
 
@@ -199,20 +224,21 @@ impl Running {
     }
 
     /// Returns the result for the caller. Keeps a paid answer that nobody waits for.
-    pub(super) fn finish(&self, request: RequestId, result: PayResult) -> PayResult {
+    pub(super) fn finish(&self, request: RequestKey, result: A) -> A {
         if !self.detached.load(Ordering::SeqCst) || !result.is_paid_answer() {
             return result;
         }
         let result = Box::new(result);
         self.kept
             .keep(self.identity.clone(), request, false, result);
-        PayResult::broken()
+        A::broken()
     }
 }
 
-impl Drop for Running {
+impl<I, A> Drop for Running<I, A> {
     fn drop(&mut self) {
-        let mut state = self.kept.state();
+        let state = self.kept.state.lock();
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         state.running.retain(|entry| entry.number != self.number);
         drop(state);
         self.kept.ended.send_replace(());

@@ -22,35 +22,31 @@
 //!
 //! The agent chooses the tag of a payment. To limit an agent, use limits for agents or global limits, not for tags.
 
-mod approval;
-mod call;
-mod disconnect;
-mod kept;
-mod params;
-mod purchase;
-mod result;
+pub(crate) mod approval;
+pub(crate) mod budget;
+pub(crate) mod call;
+pub(crate) mod calls;
+pub(crate) mod disconnect;
+pub(crate) mod kept;
+pub(crate) mod params;
+pub(crate) mod purchase;
+pub(crate) mod result;
 mod tools;
-mod untrusted;
+pub(crate) mod untrusted;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::approval::PendingApproval;
 use bursar::discovery::{Findings, Sources};
 use bursar::ledger::PurchaseKey;
-use bursar::policy::LimitStatus;
-use bursar::{
-    Client, Credentials, Error, Network, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd,
-};
+use bursar::{Client, Credentials, Error, PaymentStatus, PriceOutcome, Purchase, ResponseExt, Usd};
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, JsonObject, RequestId};
 use rmcp::service::{RequestContext, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::{Transport, stdio_pipes};
-use rmcp::{ErrorData, RoleServer};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use crate::args::Serve;
 use crate::discover::DiscoverOutput;
@@ -58,22 +54,22 @@ use crate::exit::{Exit, Failure};
 use crate::payment::status_name;
 use crate::policies;
 use crate::wallet;
-use approval::{AskMethod, CallerApprover, Waiting, WaitingCall};
-use call::{RunningCall, Step};
+use approval::CallerApprover;
+use budget::BudgetResult;
+use call::Purchasing;
+use calls::{Caller, Calls, Order, cancelled};
 use disconnect::{Disconnect, Watched};
-use kept::{Earlier, Kept, Running};
+use kept::Answer;
 use params::{Identity, Pay, ToolRequest};
 use purchase::PurchaseResult;
-use result::{PayResult, to_protocol};
+use result::{Advice, PayResult, to_protocol};
 use tools::Tool;
 
-/// The largest number of calls at once, including the calls that wait for an approval.
-const MAX_CALLS: u32 = 32;
 /// The default and the largest number of services that `discover` returns.
 const DEFAULT_SERVICES: u8 = 10;
 const MAX_SERVICES: u8 = 50;
 /// The largest message of a client in bytes.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// `bursar mcp serve`.
 pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
@@ -86,8 +82,8 @@ pub(crate) async fn run(args: &Serve) -> Result<Exit, Failure> {
     served
 }
 
-async fn serve(
-    handler: Handler,
+pub(crate) async fn serve(
+    handler: impl ServerHandler,
     transport: impl Transport<RoleServer> + 'static,
 ) -> Result<Exit, Failure> {
     let running = match rmcp::serve_server(handler, transport).await {
@@ -118,11 +114,11 @@ struct Server {
     sources: Sources,
     /// The time limit of a call that can ask a person. It includes the time for the approval.
     approval_timeout: Duration,
-    calls: Semaphore,
-    waiting: Waiting,
-    kept: Arc<Kept>,
-    disconnect: Disconnect,
+    calls: Arc<Calls<Identity, PayResult>>,
 }
+
+/// The number of the only session.
+const SESSION: u64 = 0;
 
 /// Handles the messages of the protocol.
 struct Handler(Arc<Server>);
@@ -151,18 +147,13 @@ impl Server {
             body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
             sources: allowance.sources,
             approval_timeout,
-            calls: Semaphore::new(usize::try_from(MAX_CALLS).unwrap_or(1)),
-            waiting: Waiting::default(),
-            kept: Arc::new(Kept::new(args.host_timeout)),
-            disconnect,
+            calls: Arc::new(Calls::new(args.host_timeout, disconnect)),
         })
     }
 
     /// Waits until every call has ended or is abandoned, and records abandoned purchases in the ledger.
     async fn close(&self) -> Result<(), Failure> {
-        self.waiting.clear();
-        let all = self.calls.acquire_many(MAX_CALLS).await;
-        drop(all);
+        self.calls.close().await;
         // A query of the ledger first records the abandoned purchases.
         self.client.budget().await?;
         Ok(())
@@ -174,9 +165,13 @@ impl Server {
     }
 
     /// Sends a request, and pays if needed and allowed.
-    async fn buy(&self, request: ToolRequest, method: AskMethod, running: &Running) -> PayResult {
+    async fn buy(
+        &self,
+        request: ToolRequest,
+        purchasing: Purchasing<Identity, PayResult>,
+    ) -> PayResult {
         let request = request.on(&self.client);
-        let request = if method == AskMethod::None {
+        let request = if purchasing.approver.is_none() {
             request
         } else {
             request.timeout(self.approval_timeout)
@@ -184,12 +179,12 @@ impl Server {
         match request.send().await {
             Ok(response) => {
                 if response.payment().is_some() {
-                    running.set_answered();
+                    purchasing.running.set_answered();
                 }
                 PayResult::of_response(response, self.body_limit).await
             }
             Err(error) => {
-                let purchase = self.purchase(&error).await;
+                let purchase = failed_purchase(&self.client, &error).await;
                 PayResult::of_error(&error, purchase.as_ref())
             }
         }
@@ -198,7 +193,7 @@ impl Server {
     /// Asks for the price of a request. If it has no price, the server has executed it, and the result is its answer.
     async fn price(&self, request: ToolRequest) -> PayResult {
         // The semaphore is never closed.
-        let _permit = self.calls.acquire().await;
+        let _permit = self.calls.permits.acquire().await;
         match request.on(&self.client).quote().await {
             Ok(PriceOutcome::Priced(price_check)) => PayResult::of_price_check(&price_check),
             Ok(PriceOutcome::Unpriced(response)) => {
@@ -207,15 +202,38 @@ impl Server {
             Err(error) => PayResult::of_error(&error, None),
         }
     }
+}
 
-    /// Returns the purchase of a request that failed after its signature.
-    async fn purchase(&self, error: &Error) -> Option<Purchase> {
-        let id = error
-            .purchase_id()
-            .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
-        let payer = self.client.payer()?;
-        let key = PurchaseKey::new(payer.address(), id.clone());
-        payer.ledger().purchase(&key).await.ok().flatten()
+/// Returns the purchase of a request that failed after its signature.
+pub(crate) async fn failed_purchase(client: &Client, error: &Error) -> Option<Purchase> {
+    let id = error
+        .purchase_id()
+        .filter(|_| error.payment_status() != PaymentStatus::NotPaid)?;
+    let payer = client.payer()?;
+    let key = PurchaseKey::new(payer.address(), id.clone());
+    payer.ledger().purchase(&key).await.ok().flatten()
+}
+
+/// Returns the result of looking up the purchase of this id.
+pub(crate) async fn look_up(
+    client: &Client,
+    id: &str,
+    advice: &Advice,
+) -> Result<CallToolResult, ErrorData> {
+    let (id, payer) = match (params::purchase(id), client.payer()) {
+        (Ok(id), Some(payer)) => (id, payer),
+        (Ok(_), None) => {
+            return PayResult::refused("no_wallet", "the server has no wallet").to_protocol();
+        }
+        (Err(message), _) => return wrong_arguments(&message),
+    };
+    let key = PurchaseKey::new(payer.address(), id);
+    match payer.ledger().purchase(&key).await {
+        Ok(Some(purchase)) => to_protocol(&PurchaseResult::new(&purchase, advice), false),
+        Ok(None) => {
+            PayResult::refused("purchase", "the ledger has no purchase with this id").to_protocol()
+        }
+        Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
     }
 }
 
@@ -248,166 +266,32 @@ impl Handler {
         request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let arrived = Instant::now();
-        let arguments: Pay = match read(request.arguments) {
-            Ok(arguments) => arguments,
-            Err(message) => return wrong_arguments(&message).map(Into::into),
+        let caller = Caller {
+            session: SESSION,
+            context,
         };
-        let call = match &request.request_state {
-            Some(handle) => match self.resume(handle, &arguments, request.input_responses.as_ref())
-            {
-                Ok(call) => call,
-                Err(refused) => return refused.to_protocol().map(Into::into),
-            },
-            None => match self.0.read(arguments.clone()) {
-                Ok(request) => {
-                    if let Some(answer) = self.earlier(&request, arrived, context).await {
-                        return answer;
-                    }
-                    RunningCall::start(&self.0, request, context)
-                }
-                Err(message) => return wrong_arguments(&message).map(Into::into),
-            },
+        let order = |arguments| {
+            let refused = |message: String| Box::new(PayResult::refused("usage", &message));
+            let request = read::<Pay>(arguments)
+                .and_then(|arguments| self.0.read(arguments))
+                .map_err(refused)?;
+            let server = Arc::clone(&self.0);
+            Ok(Order {
+                identity: request.identity(),
+                allow_duplicate: request.allows_duplicate(),
+                buy: move |purchasing| async move { server.buy(request, purchasing).await },
+            })
         };
-        self.conclude(call, arguments, arrived, context).await
+        self.0.calls.conduct(request, caller, order).await
     }
 
     fn cancelled(&self, request: &RequestId) {
-        self.0.kept.cancelled(request);
-    }
-
-    /// Returns the answer of an identical call that nobody took. Waits for it while that call runs and the host has given
-    /// up on it.
-    async fn earlier(
-        &self,
-        request: &ToolRequest,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Option<Result<CallToolResponse, ErrorData>> {
-        if request.allows_duplicate() {
-            return None;
-        }
-        let identity = request.identity();
-        loop {
-            match self.0.kept.find(&identity) {
-                Earlier::None => return None,
-                Earlier::Answer(result) => {
-                    return Some(self.deliver(&identity, result, arrived, context));
-                }
-                Earlier::Running(mut ended) => tokio::select! {
-                    // The sender lives as long as the server.
-                    _ = ended.changed() => {}
-                    () = self.abandoned(context) => return Some(Err(cancelled())),
-                },
-            }
-        }
-    }
-
-    /// Returns the result of a call. Keeps a paid answer if the client does not take it any more.
-    fn deliver(
-        &self,
-        identity: &Identity,
-        result: Box<PayResult>,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let answer = result.to_protocol()?;
-        let lost = context.ct.is_cancelled() || self.0.disconnect.has_ended();
-        if result.is_paid_answer() {
-            let taken = !lost && !self.0.kept.is_late(arrived);
-            let kept = &self.0.kept;
-            kept.keep(identity.clone(), context.id.clone(), taken, result);
-        }
-        Ok(answer.into())
-    }
-
-    /// Returns the running purchase of a repeated call, and passes the answer to it.
-    fn resume(
-        &self,
-        handle: &str,
-        arguments: &Pay,
-        responses: Option<&rmcp::model::InputResponses>,
-    ) -> Result<RunningCall, Box<PayResult>> {
-        let Some(waiting) = self.0.waiting.take(handle) else {
-            let message = "no payment waits for this answer; its time limit passed, or it has an answer already";
-            return Err(Box::new(PayResult::refused("approval", message)));
-        };
-        if waiting.arguments != *arguments {
-            return Err(Box::new(PayResult::refused(
-                "approval",
-                "the answer belongs to another call",
-            )));
-        }
-        waiting.pending.answer(approval::answer_in(responses));
-        Ok(waiting.call)
-    }
-
-    /// Waits until the purchase ends, and asks the user for approvals. Abandons the purchase of a cancelled call.
-    async fn conclude(
-        &self,
-        mut call: RunningCall,
-        arguments: Pay,
-        arrived: Instant,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let ended = |call: &RunningCall, result| {
-            self.deliver(call.running().identity(), result, arrived, context)
-        };
-        loop {
-            let step = tokio::select! {
-                step = call.step() => step,
-                () = self.abandoned(context) => return Err(cancelled()),
-            };
-            let pending = match step {
-                Step::Ended(result) => return ended(&call, result),
-                Step::Asks(pending) => *pending,
-            };
-            if AskMethod::of(context) == AskMethod::Repeat {
-                return Ok(self.ask_by_answer(call, pending, arguments));
-            }
-            let question = pending.request.clone();
-            tokio::select! {
-                verdict = approval::ask(&context.peer, &question) => pending.answer(verdict),
-                // The purchase no longer waits for the answer.
-                step = call.step() => {
-                    if let Step::Ended(result) = step {
-                        return ended(&call, result);
-                    }
-                }
-                () = self.abandoned(context) => return Err(cancelled()),
-            }
-        }
+        self.0.calls.cancelled(SESSION, request);
     }
 
     /// Waits until the client has cancelled the call or has disconnected.
     async fn abandoned(&self, context: &RequestContext<RoleServer>) {
-        tokio::select! {
-            () = context.ct.cancelled() => {}
-            () = self.0.disconnect.passed() => {}
-        }
-    }
-
-    /// Answers the call with the question. The purchase waits until the client repeats the call.
-    fn ask_by_answer(
-        &self,
-        call: RunningCall,
-        pending: PendingApproval,
-        arguments: Pay,
-    ) -> CallToolResponse {
-        let question = pending.request.clone();
-        match self.0.waiting.insert(WaitingCall {
-            call,
-            pending,
-            arguments,
-        }) {
-            Ok(handle) => approval::question_as_answer(&question, handle).into(),
-            Err(waiting) => {
-                drop(waiting);
-                let refused =
-                    PayResult::refused("approval", "too many payments wait for an approval");
-                refused.to_protocol().unwrap_or_default().into()
-            }
-        }
+        self.0.calls.abandoned(context).await;
     }
 
     async fn quote(
@@ -430,7 +314,10 @@ impl Handler {
             return wrong_arguments(&message);
         }
         match self.0.client.budget().await {
-            Ok(limits) => to_protocol(&BudgetResult::new(&self.0, limits), false),
+            Ok(limits) => {
+                let result = BudgetResult::new(&self.0.client, self.0.max_price, limits);
+                to_protocol(&result, false)
+            }
             Err(error) => PayResult::of_error(&error, None).to_protocol(),
         }
     }
@@ -467,7 +354,7 @@ impl Handler {
             None => query,
         };
         // The semaphore is never closed.
-        let _permit = self.0.calls.acquire().await;
+        let _permit = self.0.calls.permits.acquire().await;
         tokio::select! {
             found = query.run() => match found {
                 Ok(findings) => to_protocol(&DiscoverResult::from(&findings), false),
@@ -478,38 +365,21 @@ impl Handler {
     }
 
     async fn purchase(&self, arguments: Option<JsonObject>) -> Result<CallToolResult, ErrorData> {
-        let id = read::<params::Purchase>(arguments)
-            .and_then(|arguments| params::purchase(&arguments.purchase_id));
-        let (id, payer) = match (id, self.0.client.payer()) {
-            (Ok(id), Some(payer)) => (id, payer),
-            (Ok(_), None) => {
-                return PayResult::refused("no_wallet", "the server has no wallet").to_protocol();
-            }
-            (Err(message), _) => return wrong_arguments(&message),
-        };
-        let key = PurchaseKey::new(payer.address(), id);
-        match payer.ledger().purchase(&key).await {
-            Ok(Some(purchase)) => to_protocol(&PurchaseResult::from(&purchase), false),
-            Ok(None) => PayResult::refused("purchase", "the ledger has no purchase with this id")
-                .to_protocol(),
-            Err(error) => PayResult::of_error(&error.into(), None).to_protocol(),
+        match read::<params::Purchase>(arguments) {
+            Ok(arguments) => look_up(&self.0.client, &arguments.purchase_id, &result::PAY).await,
+            Err(message) => wrong_arguments(&message),
         }
     }
 }
 
-/// The error of a cancelled call. The client no longer reads it.
-fn cancelled() -> ErrorData {
-    ErrorData::internal_error("the call was cancelled", None)
-}
-
 /// The result of a call with arguments that cannot be used.
-fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData> {
+pub(crate) fn wrong_arguments(message: &str) -> Result<CallToolResult, ErrorData> {
     PayResult::refused("usage", message).to_protocol()
 }
 
 /// The result of `discover`.
 #[derive(Debug, Serialize)]
-struct DiscoverResult {
+pub(crate) struct DiscoverResult {
     #[serde(serialize_with = "status_name")]
     payment: PaymentStatus,
     #[serde(flatten)]
@@ -525,35 +395,8 @@ impl From<&Findings> for DiscoverResult {
     }
 }
 
-/// The result of `budget`.
-#[derive(Debug, Serialize)]
-struct BudgetResult {
-    #[serde(serialize_with = "status_name")]
-    payment: PaymentStatus,
-    payer: Option<String>,
-    networks: Vec<Network>,
-    /// The limit of --max-per-payment, in addition to `limits`.
-    max_per_payment: Option<Usd>,
-    limits: Vec<LimitStatus>,
-}
-
-impl BudgetResult {
-    fn new(server: &Server, limits: Vec<LimitStatus>) -> Self {
-        let payer = server.client.payer();
-        Self {
-            payment: PaymentStatus::NotPaid,
-            payer: payer.map(|payer| payer.address().to_string()),
-            networks: payer
-                .map(|payer| payer.policy().payable_networks().collect())
-                .unwrap_or_default(),
-            max_per_payment: server.max_price,
-            limits,
-        }
-    }
-}
-
 /// Reads the arguments of a tool.
-fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
+pub(crate) fn read<T: DeserializeOwned>(arguments: Option<JsonObject>) -> Result<T, String> {
     serde_json::from_value(arguments.unwrap_or_default().into())
         .map_err(|error| format!("arguments: {error}"))
 }

@@ -112,30 +112,30 @@ pub(super) struct Quote {
 #[derive(Clone, Copy, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
-pub(super) struct Budget {}
+pub(crate) struct Budget {}
 
 /// The arguments of `purchase`.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
-pub(super) struct Purchase {
+pub(crate) struct Purchase {
     /// The purchase_id in a result of `pay`.
-    pub(super) purchase_id: String,
+    pub(crate) purchase_id: String,
 }
 
 /// The arguments of `discover`.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "rmcp::schemars")]
-pub(super) struct Discover {
+pub(crate) struct Discover {
     /// A few words that describe the service.
-    pub(super) query: String,
+    pub(crate) query: String,
     /// The largest price of one call, in dollars as a decimal string such as "0.05".
     #[serde(default)]
-    pub(super) max_price: Option<String>,
+    pub(crate) max_price: Option<String>,
     /// The number of services to return, 1 to 50. By default 10.
     #[serde(default)]
-    pub(super) limit: Option<u8>,
+    pub(crate) limit: Option<u8>,
 }
 
 /// The methods of requests that can be paid for.
@@ -305,12 +305,12 @@ impl ToolRequest {
 }
 
 /// Parses the argument `purchase_id`.
-pub(super) fn purchase(id: &str) -> Result<PurchaseId, String> {
+pub(crate) fn purchase(id: &str) -> Result<PurchaseId, String> {
     id.parse().map_err(|error| format!("purchase_id: {error}"))
 }
 
 /// Parses the argument `max_price`.
-pub(super) fn price(text: &str) -> Result<Usd, String> {
+pub(crate) fn price(text: &str) -> Result<Usd, String> {
     text.parse()
         .map_err(|error| format!("max_price: {error}; expected dollars such as \"0.05\""))
 }

@@ -4,13 +4,13 @@ use bursar::ledger::State;
 use bursar::{PaymentStatus, Purchase, PurchaseId, Timestamp};
 use serde::Serialize;
 
-use super::result::{ASK_AGAIN, RESUME};
+use super::result::Advice;
 use super::untrusted::NOTICE;
 use crate::payment::{Authorization, Receipt, amount, status_name};
 
 /// One purchase of the ledger.
 #[derive(Debug, Serialize)]
-pub(super) struct PurchaseResult {
+pub(crate) struct PurchaseResult {
     #[serde(serialize_with = "status_name")]
     payment: PaymentStatus,
     state: State,
@@ -41,9 +41,9 @@ struct SellerText {
     reason: Option<String>,
 }
 
-impl From<&Purchase> for PurchaseResult {
-    fn from(purchase: &Purchase) -> Self {
-        let (payment, next) = next_step(purchase.state);
+impl PurchaseResult {
+    pub(crate) fn new(purchase: &Purchase, advice: &Advice) -> Self {
+        let (payment, next) = next_step(purchase.state, advice);
         Self {
             payment,
             state: purchase.state,
@@ -71,21 +71,15 @@ impl From<&Purchase> for PurchaseResult {
 }
 
 /// Returns the payment status of a state, and the recommended next step.
-const fn next_step(state: State) -> (PaymentStatus, &'static str) {
+const fn next_step(state: State, advice: &Advice) -> (PaymentStatus, &'static str) {
     match state {
         State::Reserved => (
             PaymentStatus::NotPaid,
             "The money is reserved, and nothing is signed yet.",
         ),
-        State::Settled => (PaymentStatus::Paid, ASK_AGAIN),
-        State::Voided => (
-            PaymentStatus::NotPaid,
-            "Nothing was signed. To buy, call pay with the same arguments.",
-        ),
-        State::ReleasedByProof => (
-            PaymentStatus::NotPaid,
-            "The seller never took the money and cannot take it any more. To buy again, call pay with the same arguments.",
-        ),
-        _ => (PaymentStatus::MaybePaid, RESUME),
+        State::Settled => (PaymentStatus::Paid, advice.ask_again),
+        State::Voided => (PaymentStatus::NotPaid, advice.buy),
+        State::ReleasedByProof => (PaymentStatus::NotPaid, advice.buy_again),
+        _ => (PaymentStatus::MaybePaid, advice.resume),
     }
 }

@@ -6,22 +6,40 @@ use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock};
 use serde::Serialize;
 
+use super::kept::Answer;
 use super::untrusted::{Untrusted, visible_json};
 use crate::outcome;
 use crate::payment::{Authorization, Receipt, prefix, status_name};
 use crate::prices::Prices;
 use crate::problem::{self, Problem, Refusal};
 
-pub(super) const RESUME: &str = "The payment may have happened. To learn the result without paying again, \
-    call pay with the same arguments and this purchase_id.";
-pub(super) const ASK_AGAIN: &str = "The purchase is paid. To ask for the content again without paying again, \
-    call pay with the same arguments and this purchase_id.";
+/// The next steps that results recommend, in the words for one server.
+#[derive(Debug)]
+pub(crate) struct Advice {
+    pub(crate) resume: &'static str,
+    pub(crate) ask_again: &'static str,
+    pub(crate) timed_out: &'static str,
+    pub(crate) buy: &'static str,
+    pub(crate) buy_again: &'static str,
+}
+
+/// The next steps of `bursar mcp serve`.
+pub(crate) const PAY: Advice = Advice {
+    resume: "The payment may have happened. To learn the result without paying again, \
+        call pay with the same arguments and this purchase_id.",
+    ask_again: "The purchase is paid. To ask for the content again without paying again, \
+        call pay with the same arguments and this purchase_id.",
+    timed_out: "The payment may have happened. Make the same call again, with or without this \
+        purchase_id: it sends the same payment, and pays nothing new. The operator sets the time limit with --timeout.",
+    buy: "Nothing was signed. To buy, call pay with the same arguments.",
+    buy_again: "The seller never took the money and cannot take it any more. To buy again, call pay with the same \
+        arguments.",
+};
+
 const DENIED: &str = "Nothing was signed. The operator sets the limits, and you cannot change them. \
     If room_returns is set, wait until then. Otherwise choose something cheaper, or tell the user.";
 const REPLAYED: &str = "This is the answer of an earlier identical call, which was not received in time. Nothing was \
     paid for it now. To buy again, call pay with allow_duplicate.";
-const TIMED_OUT: &str = "The payment may have happened. Make the same call again, with or without this \
-    purchase_id: it sends the same payment, and pays nothing new. The operator sets the time limit with --timeout.";
 const CALL_AGAIN: &str = "The payment may have happened. Make the same call again: it sends the same payment, \
     and pays nothing new.";
 
@@ -44,7 +62,7 @@ fn redirected(response: &Response) -> Option<Problem> {
 
 /// The result of `pay` and `quote`.
 #[derive(Debug, Serialize)]
-pub(super) struct PayResult {
+pub(crate) struct PayResult {
     #[serde(serialize_with = "status_name")]
     payment: PaymentStatus,
     /// Whether this is the answer of an earlier call, which nobody took.
@@ -79,28 +97,6 @@ impl PayResult {
         }
     }
 
-    /// The result of a call that the server did not make, because of its arguments or of the state of the server.
-    pub(super) fn refused(kind: &'static str, message: &str) -> Self {
-        let message = format!("{}: {message}", prefix(PaymentStatus::NotPaid));
-        Self {
-            error: Some(Problem::new(kind, message)),
-            ..Self::empty(PaymentStatus::NotPaid)
-        }
-    }
-
-    /// The result of a call that ended with a fault of bursar.
-    pub(super) fn broken() -> Self {
-        let payment = PaymentStatus::MaybePaid;
-        let message = format!("{}: the call broke off inside bursar", prefix(payment));
-        Self {
-            error: Some(Problem {
-                next: Some(CALL_AGAIN),
-                ..Problem::new("internal", message)
-            }),
-            ..Self::empty(payment)
-        }
-    }
-
     /// The result of an answer. Reads its body up to `limit` bytes.
     pub(super) async fn of_response(response: Response, limit: usize) -> Self {
         let (status, payment) = (response.status(), response.payment_status());
@@ -110,8 +106,10 @@ impl PayResult {
             purchase_id: signed.map(|signed| signed.purchase.clone()),
             authorization: signed.map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
-            error: redirected(&response)
-                .or_else(|| response.status_error().as_ref().map(safe_problem)),
+            error: redirected(&response).or_else(|| {
+                let error = response.status_error()?;
+                Some(safe_problem(&error, &PAY))
+            }),
             ..Self::empty(payment)
         };
         let (untrusted, broken) = Untrusted::read(response, limit).await;
@@ -122,7 +120,8 @@ impl PayResult {
                 ErrorKind::Transport
             };
             let message = format!("{}: the body broke off", prefix(payment));
-            result.error = Some(with_next(Problem::new(kind.name(), message), payment));
+            let problem = Problem::new(kind.name(), message);
+            result.error = Some(with_next(problem, payment, &PAY));
         }
         let details = broken.map(|error| problem::root_cause(&error.without_url()));
         result.untrusted = Some(untrusted.with_details(details));
@@ -131,6 +130,15 @@ impl PayResult {
 
     /// The result of a request that failed. `purchase` is its purchase in the ledger.
     pub(super) fn of_error(error: &Error, purchase: Option<&Purchase>) -> Self {
+        Self::of_error_with(error, purchase, &PAY)
+    }
+
+    /// The result of a request that failed, with these next steps.
+    pub(crate) fn of_error_with(
+        error: &Error,
+        purchase: Option<&Purchase>,
+        advice: &Advice,
+    ) -> Self {
         let payment = error.payment_status();
         let (authorization, receipt) = outcome::signed(error, purchase);
         Self {
@@ -141,7 +149,7 @@ impl PayResult {
                 .purchase_id()
                 .filter(|_| payment != PaymentStatus::NotPaid)
                 .cloned(),
-            error: Some(safe_problem(error)),
+            error: Some(safe_problem(error, advice)),
             untrusted: Some(Untrusted::details(problem::message(error))),
             ..Self::empty(payment)
         }
@@ -158,9 +166,30 @@ impl PayResult {
             ..Self::empty(PaymentStatus::NotPaid)
         }
     }
+}
 
-    /// Returns whether it is the answer to a paid request, and an identical request would pay again.
-    pub(super) fn is_paid_answer(&self) -> bool {
+impl Answer for PayResult {
+    fn refused(kind: &'static str, message: &str) -> Self {
+        let message = format!("{}: {message}", prefix(PaymentStatus::NotPaid));
+        Self {
+            error: Some(Problem::new(kind, message)),
+            ..Self::empty(PaymentStatus::NotPaid)
+        }
+    }
+
+    fn broken() -> Self {
+        let payment = PaymentStatus::MaybePaid;
+        let message = format!("{}: the call broke off inside bursar", prefix(payment));
+        Self {
+            error: Some(Problem {
+                next: Some(CALL_AGAIN),
+                ..Problem::new("internal", message)
+            }),
+            ..Self::empty(payment)
+        }
+    }
+
+    fn is_paid_answer(&self) -> bool {
         let refused = self.status.is_some_and(|status| {
             (400..500).contains(&status) && !matches!(status, 402 | 408 | 409 | 425 | 429)
         });
@@ -171,25 +200,22 @@ impl PayResult {
         }
     }
 
-    /// Marks it as the answer of an earlier call.
-    pub(super) fn mark_replayed(&mut self) {
+    fn mark_replayed(&mut self) {
         self.replayed = true;
         self.note = Some(REPLAYED);
     }
 
-    /// Returns the approximate number of bytes that it keeps in memory.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
     }
 
-    /// Returns the result in the form of the protocol.
-    pub(super) fn to_protocol(&self) -> Result<CallToolResult, ErrorData> {
+    fn to_protocol(&self) -> Result<CallToolResult, ErrorData> {
         to_protocol(self, self.error.is_some())
     }
 }
 
 /// Returns a value as structured content, and as text for clients that read only text.
-pub(super) fn to_protocol(
+pub(crate) fn to_protocol(
     value: &impl Serialize,
     failed: bool,
 ) -> Result<CallToolResult, ErrorData> {
@@ -208,30 +234,30 @@ pub(super) fn to_protocol(
 }
 
 /// Adds the recommended next step.
-fn with_next(problem: Problem, payment: PaymentStatus) -> Problem {
+fn with_next(problem: Problem, payment: PaymentStatus, advice: &Advice) -> Problem {
     let next = match payment {
         PaymentStatus::NotPaid => None,
-        PaymentStatus::MaybePaid => Some(RESUME),
-        PaymentStatus::Paid => Some(ASK_AGAIN),
+        PaymentStatus::MaybePaid => Some(advice.resume),
+        PaymentStatus::Paid => Some(advice.ask_again),
     };
     Problem { next, ..problem }
 }
 
 /// Describes an error without text of the seller.
-fn safe_problem(error: &Error) -> Problem {
+fn safe_problem(error: &Error, advice: &Advice) -> Problem {
     let (kind, payment) = (error.kind(), error.payment_status());
     let denial = error
         .denial()
         .map(|denial| Refusal::from(denial).without_seller_text());
     let reason = denial.as_ref().map_or(reason(kind), Refusal::message);
     let message = format!("{}: {reason}", prefix(payment));
-    let mut problem = with_next(Problem::new(kind.name(), message), payment);
+    let mut problem = with_next(Problem::new(kind.name(), message), payment, advice);
     if let Some(denial) = denial {
         problem.next = problem.next.or(Some(DENIED));
         problem.denial = Some(Box::new(denial));
     }
     if kind == ErrorKind::Timeout && payment == PaymentStatus::MaybePaid {
-        problem.next = Some(TIMED_OUT);
+        problem.next = Some(advice.timed_out);
     }
     problem
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rmcp::model::{
     CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult,
     ElicitationAction, ElicitationCapability, FormElicitationCapability, Implementation,
-    ProtocolVersion,
+    ProgressNotificationParam, ProtocolVersion,
 };
-use rmcp::service::{RequestContext, RunningService};
+use rmcp::service::{NotificationContext, RequestContext, RunningService};
 use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError,
 };
@@ -31,6 +31,11 @@ pub(crate) struct User {
     pub(crate) asks: Arc<Notify>,
     /// The time before the answer.
     pub(crate) thinks: Duration,
+    /// Notified when the list of tools has changed.
+    pub(crate) list_changed: Arc<Notify>,
+    /// The progress of calls.
+    pub(crate) progress: Arc<Mutex<Vec<ProgressNotificationParam>>>,
+    pub(crate) progresses: Arc<Notify>,
 }
 
 impl User {
@@ -54,6 +59,19 @@ impl ClientHandler for User {
             .is_some()
             .then(|| ElicitationCapability::new().with_form(FormElicitationCapability::default()));
         ClientConfig::new(capabilities, Implementation::new("test", "1"))
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.list_changed.notify_one();
+    }
+
+    async fn on_progress(
+        &self,
+        params: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.progress.lock().unwrap().push(params);
+        self.progresses.notify_one();
     }
 
     async fn create_elicitation(
@@ -120,16 +138,19 @@ impl Session {
         user: User,
         lifecycle: ClientLifecycleMode,
     ) -> Self {
-        let usual = [
-            "mcp",
-            "serve",
-            "--allow-http-loopback",
-            "--ledger",
-            "ledger.db",
-        ];
-        let network = ["--network", "base-sepolia"];
-        let mut command =
-            tokio::process::Command::from(harness.command(&[&usual[..], &network, args].concat()));
+        let serve = ["mcp", "serve", "--allow-http-loopback"];
+        Self::start(harness, &[&serve[..], args].concat(), user, lifecycle).await
+    }
+
+    /// Starts a server with this subcommand, on Base Sepolia and with the ledger of the harness.
+    pub(crate) async fn start(
+        harness: &CliHarness,
+        args: &[&str],
+        user: User,
+        lifecycle: ClientLifecycleMode,
+    ) -> Self {
+        let usual = ["--ledger", "ledger.db", "--network", "base-sepolia"];
+        let mut command = tokio::process::Command::from(harness.command(&[args, &usual].concat()));
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -181,7 +202,17 @@ impl Session {
     }
 
     /// Disconnects, and checks that the server ends without an error, and that its output is the protocol without a secret.
-    pub(crate) async fn close(mut self, harness: &CliHarness) -> Ended {
+    pub(crate) async fn close(self, harness: &CliHarness) -> Ended {
+        let ended = self.end(harness).await;
+        // Calls at once may be identical, which bursar warns of.
+        let mut told = ended.stderr.lines();
+        let only_duplicates = told.all(|line| line.contains("an identical request is in flight"));
+        assert!(ended.code == 0 && only_duplicates, "{ended:?}");
+        ended
+    }
+
+    /// Disconnects, and checks that the output of the server is the protocol without a secret.
+    pub(crate) async fn end(mut self, harness: &CliHarness) -> Ended {
         self.client.close().await.unwrap();
         drop(self.client);
         let code = self.child.wait().await.unwrap().code().unwrap();
@@ -196,10 +227,6 @@ impl Session {
             ended.lines().iter().all(|line| line["jsonrpc"] == "2.0"),
             "{ended:?}"
         );
-        // Calls at once may be identical, which bursar warns of.
-        let mut told = ended.stderr.lines();
-        let only_duplicates = told.all(|line| line.contains("an identical request is in flight"));
-        assert!(ended.code == 0 && only_duplicates, "{ended:?}");
         ended
     }
 }
