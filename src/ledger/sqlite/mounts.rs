@@ -193,7 +193,7 @@ pub(super) mod tests {
               broken line\n",
         );
         for (path, kind) in [
-            ("/home/me/agent.db", "ext4"),
+            ("/var/lib/agent.db", "ext4"),
             ("/dev/shm/agent.db", "devtmpfs"),
             ("/data/agent.db", "xfs"),
             ("/data/deep/agent.db", "xfs"),
