@@ -387,14 +387,24 @@ mod middleware {
         let failure = client.get(dear.url("/report")).send().await.unwrap_err();
         let error = middleware::error(&failure).unwrap();
         assert_eq!(error.denial().unwrap().rule, Rule::MaxPrice);
-        // Options of the request replace the defaults.
-        let own = client
-            .get(dear.url("/report"))
-            .with_extension(PurchaseOptions::new());
-        assert_eq!(
-            own.send().await.unwrap().payment_status(),
-            PaymentStatus::Paid
-        );
+        // Options of the request are merged with the defaults, and the lower maximum holds.
+        let own = |url| {
+            let options = PurchaseOptions::new().tag("own").max_price(usd!("1"));
+            client.get(url).with_extension(options).send()
+        };
+        let failure = own(dear.url("/report")).await.unwrap_err();
+        let error = middleware::error(&failure).unwrap();
+        assert_eq!(error.denial().unwrap().rule, Rule::MaxPrice);
+        own(seller.url("/report")).await.unwrap();
+        let all = bursar::ledger::Filter::all();
+        let purchases = payer.ledger().purchases(&all);
+        let tags: Vec<_> = purchases
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|known| known.tag)
+            .collect();
+        assert_eq!(tags, [Some("research".to_owned()), Some("own".to_owned())]);
     }
 
     #[cfg(feature = "multipart")]
