@@ -543,7 +543,7 @@ async fn the_policy_and_the_configuration_of_the_guide_start_a_proxy() {
         .unwrap()
         .iter()
         .map(|arg| match arg.as_str().unwrap() {
-            "/etc/bursar/agent.toml" => policy.as_str(),
+            "/path/to/agent.toml" => policy.as_str(),
             other => other,
         });
     assert_eq!(
