@@ -28,10 +28,6 @@ use super::{Ledger, LedgerError};
 #[must_use]
 pub struct OpenOptions {
     pub(super) must_exist: bool,
-    #[cfg_attr(
-        not(feature = "sqlite"),
-        expect(dead_code, reason = "only files have a file system")
-    )]
     pub(super) may_be_shared: bool,
 }
 
