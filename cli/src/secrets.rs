@@ -18,6 +18,7 @@ pub(crate) const PASSWORD: &str = "BURSAR_KEYSTORE_PASSWORD";
 pub(crate) const LEDGER: &str = "BURSAR_LEDGER";
 /// The token that the clients of an MCP server over HTTP need.
 #[cfg(any(unix, feature = "mcp-proxy"))]
+#[cfg(any(feature = "mcp-serve", feature = "proxy"))]
 pub(crate) const MCP_TOKEN: &str = "BURSAR_MCP_TOKEN";
 /// The descriptor of the pipe with the secrets, in the environment of the second start.
 #[cfg(all(unix, any(feature = "mcp-serve", feature = "proxy")))]
