@@ -11,7 +11,7 @@ use crate::money::{Network, TokenAmount};
 /// A wallet that has too little of a token for a payment, by the chain.
 ///
 /// A client with a [chain reader](crate::ClientBuilder::chain) finds out before it signs. The denial of the payment has the
-/// rule [`Rule::InsufficientBalance`].
+/// rule [`Rule::InsufficientBalance`](crate::policy::Rule::InsufficientBalance).
 ///
 /// ```
 /// use bursar::Error;
