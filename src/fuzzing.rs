@@ -180,7 +180,6 @@ fn reservation(wish: Wish) -> Reservation {
         agent: Some("ada".to_owned()),
         credential: None,
         terms: None,
-        flight: None,
     };
     let checks = LimitCheck {
         now: wish.now,
@@ -205,6 +204,7 @@ fn reservation(wish: Wish) -> Reservation {
         checks,
         lease: LEASE,
         terms,
+        flight: None,
     }
 }
 
