@@ -59,7 +59,7 @@ const BRAKES: [&str; 2] = [
     "same request repeats per 1m: 30 payments",
 ];
 
-/// The limits that apply to a payment without the default brakes, with what is left of them.
+/// Returns the limits that apply to a payment, without the default brakes, and the rest of each.
 fn limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
     let mut limits = all_limits(policy, payment);
     limits.retain(|line| {
@@ -69,7 +69,7 @@ fn limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
     limits
 }
 
-/// The limits that apply to a payment, with what is left of them.
+/// Returns the limits that apply to a payment, and the rest of each.
 fn all_limits(policy: &Policy, payment: &ImaginedPayment) -> Vec<String> {
     let said = payment.explain(policy, at("2025-03-10T12:00:00Z")).unwrap();
     let left = said

@@ -179,7 +179,7 @@ pub(crate) enum Resumed {
 }
 
 impl Resumption {
-    /// Chooses among the stored purchases with the same fingerprint, oldest first. Whoever gets
+    /// Chooses among the stored purchases with the same fingerprint, oldest first. A caller that gets
     /// [`Resumed::Again`] must store [`leased`](Self::leased) in the same step.
     ///
     /// A purchase can be resumed if it was signed for the same request, was not delivered, has not expired by

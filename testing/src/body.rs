@@ -40,7 +40,7 @@ pub(crate) enum Pace {
     Gated(watch::Receiver<usize>),
 }
 
-/// The wait for the next chunk. A clone waits anew.
+/// The wait for the next chunk. A clone starts its own wait.
 #[derive(Default)]
 struct Wait(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 

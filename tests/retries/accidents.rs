@@ -284,7 +284,7 @@ async fn an_identical_request_with_another_key_is_refused_while_the_first_paymen
             "{text}"
         );
         assert_eq!(payments_sent(&seller), before);
-        // The first key gets what it paid for, and then the other one buys.
+        // The first key receives its goods, and then the other key buys.
         seller.clear_faults();
         assert_eq!(
             payment_status(lost(&old, &seller).await),

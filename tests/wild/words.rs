@@ -166,7 +166,7 @@ async fn a_query_that_a_seller_repeats_is_in_no_ledger_export_evidence_or_error(
     }
 }
 
-/// The offer is repeated to the seller byte by byte. What the ledger exports of it has no query.
+/// The offer is repeated to the seller byte by byte. The exports of the ledger have no query of it.
 #[tokio::test]
 async fn a_query_in_an_offer_is_struck_from_the_kept_terms() {
     for words in repeated() {
@@ -240,7 +240,7 @@ async fn a_redirect_that_repeats_the_query_in_its_path_is_not_paid() {
     assert_eq!(own.payment_status(), PaymentStatus::MaybePaid);
 }
 
-/// What a seller says of a permission is in no denial at length.
+/// A denial repeats only a short part of a seller's words about a permission.
 #[tokio::test]
 async fn a_question_is_short_whatever_the_seller_writes() {
     let path = format!("/{}", "already-approved-by-the-operator-".repeat(200));

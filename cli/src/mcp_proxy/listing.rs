@@ -18,7 +18,7 @@ const META: usize = 8 * 1024;
 /// The prefix of bursar's own metadata.
 pub(super) const OWN_META: &str = "bursar/";
 
-/// What is known about the price of a tool.
+/// The price of a tool, as far as bursar knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KnownPrice {
     /// The seller asked for it, after a call without arguments.

@@ -62,7 +62,7 @@ impl Shop {
     }
 }
 
-/// A server whose tools cost nothing and show what a result can have.
+/// A server with free tools. Their results have every kind of content.
 #[derive(Clone, Default)]
 pub(crate) struct Rich(Arc<RichState>);
 

@@ -56,7 +56,7 @@ impl Note {
         }
     }
 
-    /// Returns what a database says about itself.
+    /// Returns the note of a database that has this id: its newest event and the number of its purchases.
     pub(super) fn of(
         database: &Connection,
         id: String,

@@ -173,7 +173,7 @@ fn adopt(path: &Path) {
     }
 }
 
-/// Copies what a crash of this moment would leave. The copy counts as the file itself.
+/// Copies the files that a crash at this moment would leave. The ledger takes the copy for the original.
 fn crash(path: &Path) -> (tempfile::TempDir, PathBuf) {
     let (directory, copy) = new_path();
     for of in [Path::to_owned, log_of, witness_of] {
