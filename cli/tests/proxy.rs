@@ -15,8 +15,8 @@ mod support;
 
 use bursar::usd;
 use bursar_testing::{Breakage, Fault, Gate, OpenAi, Route};
-use proxied::{RunningProxy, program, token};
-use reqwest::{Method, Response};
+use proxied::{RunningProxy, get, header, program, token};
+use reqwest::Method;
 use serde_json::{Value, json};
 use support::{CliHarness, report};
 
@@ -35,21 +35,6 @@ fn policy(harness: &CliHarness, route: &str, rules: &str) -> String {
 async fn started(harness: &CliHarness, route: &str, rules: &str) -> RunningProxy {
     let policy = policy(harness, route, rules);
     RunningProxy::start(harness, &["--policy", &policy]).await
-}
-
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
-    let value = response.headers().get(name);
-    value.map_or("", |value| value.to_str().unwrap())
-}
-
-async fn get(proxy: &RunningProxy, path: &str) -> Response {
-    let url = format!("{}{path}", proxy.url);
-    program()
-        .get(url)
-        .bearer_auth(&proxy.token)
-        .send()
-        .await
-        .unwrap()
 }
 
 /// Returns the purchases in the ledger of the harness.

@@ -17,8 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use bursar::usd;
 use bursar_testing::{Fault, Paywall, Route};
-use proxied::{RunningProxy, args, program, raw, token};
-use reqwest::Response;
+use proxied::{RunningProxy, args, get, header, program, raw, token};
 use serde_json::Value;
 use support::{CliHarness, KEY, report};
 
@@ -37,17 +36,6 @@ fn policy(harness: &CliHarness, rules: &str) -> String {
 async fn started(harness: &CliHarness, rules: &str) -> RunningProxy {
     let policy = policy(harness, rules);
     RunningProxy::start(harness, &["--policy", &policy]).await
-}
-
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
-    let value = response.headers().get(name);
-    value.map_or("", |value| value.to_str().unwrap())
-}
-
-async fn get(proxy: &RunningProxy, path: &str) -> Response {
-    let url = format!("{}{path}", proxy.url);
-    let request = program().get(url).bearer_auth(&proxy.token);
-    request.send().await.unwrap()
 }
 
 /// Returns the status of a request in bytes. `HOST` stands for the host of the proxy, and `TOKEN` for the token.

@@ -19,20 +19,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bursar::usd;
 use bursar_testing::{Fault, Route};
-use proxied::{RunningProxy, program, token};
-use reqwest::Response;
+use proxied::{RunningProxy, get, header, program, token};
 use support::{CliHarness, report};
-
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
-    let value = response.headers().get(name);
-    value.map_or("", |value| value.to_str().unwrap())
-}
-
-async fn get(proxy: &RunningProxy, path: &str) -> Response {
-    let url = format!("{}{path}", proxy.url);
-    let request = program().get(url).bearer_auth(&proxy.token);
-    request.send().await.unwrap()
-}
 
 fn policy(harness: &CliHarness, text: &str) -> String {
     let target = harness.paywall.url("/").to_string();

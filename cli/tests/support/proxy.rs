@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use reqwest::Response;
 use serde_json::Value;
 
 use crate::support::CliHarness;
@@ -159,6 +160,19 @@ pub(crate) fn program() -> reqwest::Client {
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap()
+}
+
+/// Returns a header of an answer, or an empty text.
+pub(crate) fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    let value = response.headers().get(name);
+    value.map_or("", |value| value.to_str().unwrap())
+}
+
+/// Requests a path of the proxy, with its token.
+pub(crate) async fn get(proxy: &RunningProxy, path: &str) -> Response {
+    let url = format!("{}{path}", proxy.url);
+    let request = program().get(url).bearer_auth(&proxy.token);
+    request.send().await.unwrap()
 }
 
 /// Sends bytes to the proxy, and returns everything that it answers until it closes the connection.
