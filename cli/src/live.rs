@@ -5,7 +5,6 @@
 //! of the server, and browsers name the origin of other requests.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::args::Spending;
 use crate::exit::{Exit, Failure};
 use crate::render::Refresh;
+use crate::stop::Stop;
 use crate::{output, render, spending};
 
 /// The most connections at the same time.
@@ -73,7 +73,7 @@ pub(crate) async fn serve(
     })?;
     let address = listener.local_addr();
     let address = address.map_err(|error| Failure::failed(error.to_string()))?;
-    let stop = stopped()?;
+    let mut stop = Stop::listen()?;
     let live = Arc::new(Live {
         args,
         policy,
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
     ));
     tokio::select! {
         () = accept(&listener, &live) => {}
-        () = stop => {}
+        () = stop.asked() => {}
     }
     Ok(Exit::Done)
 }
@@ -102,22 +102,6 @@ fn token() -> Result<String, Failure> {
         Failure::failed(format!("the operating system gives no randomness: {error}"))
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Returns a future that ends when the program is asked to stop.
-fn stopped() -> Result<impl Future<Output = ()>, Failure> {
-    #[cfg(unix)]
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = terminated.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        #[cfg(not(unix))]
-        drop(tokio::signal::ctrl_c().await);
-    })
 }
 
 async fn accept(listener: &TcpListener, live: &Arc<Live>) {

@@ -33,6 +33,7 @@ mod secrets;
 #[cfg(feature = "mcp-serve")]
 mod serve;
 mod spending;
+mod stop;
 mod wallet;
 
 use std::process::ExitCode;

@@ -183,7 +183,7 @@ async fn a_stop_abandons_calls_after_its_time_and_records_their_payments() {
     let request = program().get(url).bearer_auth(&proxy.token);
     let call = tokio::spawn(request.send());
     harness.paywall.wait_for_settlements(1).await;
-    proxy.signal("TERM");
+    proxy.signal("INT");
     let (code, log) = proxy.ended();
     assert_eq!(code, 0, "{log:?}");
     assert_eq!(log.last().unwrap()["abandoned"], 1, "{log:?}");

@@ -25,6 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::secrets::{self, MCP_TOKEN};
 use crate::serve::MAX_MESSAGE;
+use crate::stop::Stop;
 
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
@@ -65,6 +66,7 @@ pub(super) async fn serve(
     sessions.session_config.keep_alive = Some(IDLE);
     let service: Service =
         StreamableHttpService::new(move || Ok(factory.handler()), Arc::new(sessions), config);
+    let mut stop_signal = Stop::listen()?;
     output::note(format_args!(
         "bursar: serving http://{address}{PATH}; each request needs the header Authorization: Bearer TOKEN"
     ));
@@ -78,7 +80,7 @@ pub(super) async fn serve(
     let accepting = accept(listener, service, expected);
     tokio::select! {
         () = accepting => {}
-        ended = signal() => ended.map_err(failed)?,
+        () = stop_signal.asked() => {}
     }
     // Calls are abandoned after a moment, and their purchases recorded. Then the sessions end.
     ended.send_replace(true);
@@ -169,20 +171,4 @@ fn is_authorized(headers: &HeaderMap, token: &SecretString) -> bool {
         .zip(expected)
         .fold(0, |differs, (one, other)| differs | (one ^ other));
     scheme.eq_ignore_ascii_case("bearer") && given.len() == expected.len() && differs == 0
-}
-
-/// Waits for a signal to end.
-async fn signal() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            ended = tokio::signal::ctrl_c() => ended,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

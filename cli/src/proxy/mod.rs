@@ -37,6 +37,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
+use crate::stop::Stop;
 use crate::{output, wallet};
 use gate::OwnHosts;
 use log::{Line, Rate};
@@ -145,7 +146,6 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
 
 async fn serve(args: Args) -> Result<Exit, Failure> {
     let (proxy, listener) = open(args).await?;
-    // Before this, SIGHUP would end the process.
     let mut signals = Signals::new()?;
     announce(&proxy)?;
     let mut connections = JoinSet::new();
@@ -261,12 +261,11 @@ async fn connection(proxy: Arc<Proxy>, stream: TcpStream) {
     }
 }
 
-/// The signals of the operating system.
+/// The signals that the proxy receives.
 struct Signals {
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    stop: Stop,
 }
 
 enum Signal {
@@ -281,32 +280,28 @@ enum Signal {
 impl Signals {
     fn new() -> Result<Self, Failure> {
         #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-
-            let failed = |error| Failure::failed(format!("signals cannot be received: {error}"));
-            Ok(Self {
-                hangup: signal(SignalKind::hangup()).map_err(failed)?,
-                terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
+        let failed = |error| Failure::failed(format!("SIGHUP cannot be received: {error}"));
+        Ok(Self {
+            #[cfg(unix)]
+            hangup: {
+                use tokio::signal::unix::{SignalKind, signal};
+                signal(SignalKind::hangup()).map_err(failed)?
+            },
+            stop: Stop::listen()?,
+        })
     }
 
-    #[cfg(unix)]
     async fn next(&mut self) -> Signal {
+        #[cfg(unix)]
         tokio::select! {
             Some(()) = self.hangup.recv() => Signal::Reload,
-            Some(()) = self.terminate.recv() => Signal::Stop,
-            _ = tokio::signal::ctrl_c() => Signal::Stop,
+            () = self.stop.asked() => Signal::Stop,
         }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> Signal {
-        drop(tokio::signal::ctrl_c().await);
-        Signal::Stop
+        #[cfg(not(unix))]
+        {
+            self.stop.asked().await;
+            Signal::Stop
+        }
     }
 
     /// Waits for a further signal to stop.
