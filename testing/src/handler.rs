@@ -1,5 +1,6 @@
 //! Answers that depend on the request, and gates that hold back parts of an answer.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,8 +70,8 @@ impl Answer {
     }
 
     /// Returns an answer with a JSON body and its content type.
-    pub fn json(body: &Value) -> Self {
-        Self::new(body.to_string()).header(CONTENT_TYPE.as_str(), "application/json")
+    pub fn json(body: impl Borrow<Value>) -> Self {
+        Self::new(body.borrow().to_string()).header(CONTENT_TYPE.as_str(), "application/json")
     }
 
     /// Returns an answer with a body in chunks, without a `Content-Length`.
