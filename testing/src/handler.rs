@@ -49,7 +49,7 @@ impl<T> fmt::Debug for Handler<T> {
 /// use bursar_testing::Answer;
 /// use serde_json::json;
 ///
-/// let found = Answer::json(&json!({ "id": 7 })).header("x-version", "2");
+/// let found = Answer::json(json!({ "id": 7 })).header("x-version", "2");
 /// let missing = Answer::new("no such page").status(404);
 /// let stream = Answer::events([r#"{"n":1}"#, r#"{"n":2}"#, "[DONE]"]);
 /// ```
