@@ -197,9 +197,9 @@ impl OpenAi {
         });
         let mut routes = vec![Route::get(format!("{}/models", self.prefix)).json(models)];
         routes.extend(
-            self.models.iter().map(|name| {
-                Route::get(format!("{}/models/{name}", self.prefix)).json(model(name))
-            }),
+            self.models
+                .iter()
+                .map(|name| Route::get(format!("{}/models/{name}", self.prefix)).json(model(name))),
         );
         routes.push(
             Route::get(format!("{}/models/*", self.prefix))
