@@ -1,6 +1,7 @@
 //! The error of a request: first the money, then the cause.
 
 mod kind;
+mod questions;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -472,18 +473,6 @@ impl Error {
     pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| StdError::source(*error))
             .find_map(|error| error.downcast_ref())
-    }
-
-    /// Returns whether the kind is [`ErrorKind::Denied`].
-    #[must_use]
-    pub fn is_denied(&self) -> bool {
-        self.kind() == ErrorKind::Denied
-    }
-
-    /// Returns whether the kind is [`ErrorKind::Timeout`].
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        self.kind() == ErrorKind::Timeout
     }
 }
 

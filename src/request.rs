@@ -466,6 +466,13 @@ impl PurchaseRequest {
         self.options.forbid_payment()
     }
 
+    /// The same request with the options of its client where it has none of its own.
+    pub(crate) fn with_default_options(&self, defaults: &PurchaseOptions) -> Self {
+        let mut request = self.clone();
+        request.options = request.options.with_defaults(defaults);
+        request
+    }
+
     /// The same request for the purchase that it has begun: new terms keep its nonce.
     pub(crate) fn continuing(&self, purchase: &PurchaseId) -> Self {
         let mut request = self.clone();

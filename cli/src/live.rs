@@ -27,7 +27,7 @@ use crate::args::Spending;
 use crate::exit::{Exit, Failure};
 use crate::render::Refresh;
 use crate::stop::Stop;
-use crate::{output, render, spending};
+use crate::{output, policies, render, spending};
 
 /// The most connections at the same time.
 const CONNECTIONS: usize = 32;
@@ -259,8 +259,9 @@ impl Live {
         let report = self.ledger.report(&selection).await?;
         let report = report.with_budget(self.policy.budget(&self.ledger).await?);
         let seconds = self.args.refresh;
+        let policy = policies::place(&self.args.policy);
         Ok([Refresh::Every { seconds }, Refresh::Paused { seconds }]
-            .map(|refresh| render::live(&report, refresh).into()))
+            .map(|refresh| render::live(&report, &policy, refresh).into()))
     }
 }
 

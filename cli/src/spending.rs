@@ -34,7 +34,8 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     let report = ledger.report_with_progress(&selection, |purchases| progress.add(purchases));
     let report = report.await?.with_budget(policy.budget(&ledger).await?);
     drop(progress);
-    let text = written(&report, args.format, args.out.is_none())?;
+    let place = policies::place(&args.policy);
+    let text = written(&report, &place, args.format, args.out.is_none())?;
     match &args.out {
         None => output::finish(output::print(text), Exit::Done),
         Some(path) => {
@@ -80,11 +81,16 @@ pub(crate) fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failur
     Ok(selection.zone(zone))
 }
 
-fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<String, Failure> {
+fn written(
+    report: &Report,
+    policy: &str,
+    format: ReportFormat,
+    for_terminal: bool,
+) -> Result<String, Failure> {
     Ok(match format {
-        ReportFormat::Table => render::table(report, columns().filter(|_| for_terminal)),
+        ReportFormat::Table => render::table(report, policy, columns().filter(|_| for_terminal)),
         ReportFormat::Csv => report.to_csv(),
-        ReportFormat::Html => render::html(report),
+        ReportFormat::Html => render::html(report, policy),
         ReportFormat::Json => {
             let json = bursar::text::json(report);
             json.map_err(|error| {

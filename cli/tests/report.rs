@@ -19,6 +19,8 @@ use bursar::{Address, Client, Ledger, LocalSigner, Policy, Purchase, Timestamp, 
 use bursar_testing::{Paywall, Route};
 use bursar_tests::paywall::bought;
 
+/// The place of the limits.
+const POLICY: &str = "agent.toml";
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// Returns a changed purchase.
@@ -39,12 +41,12 @@ fn everything(purchases: &[Purchase]) -> Report {
 fn an_empty_ledger_gives_an_empty_report() {
     let report = everything(&[]);
     assert!(
-        render::table(&report, None).contains("spent"),
+        render::table(&report, POLICY, None).contains("spent"),
         "{}",
-        render::table(&report, None)
+        render::table(&report, POLICY, None)
     );
     assert_eq!(report.to_csv().lines().count(), 2);
-    let page = render::html(&report);
+    let page = render::html(&report, POLICY);
     assert!(
         page.contains("Nothing was spent") && !page.contains("<svg"),
         "{page}"
@@ -54,12 +56,12 @@ fn an_empty_ledger_gives_an_empty_report() {
 #[test]
 fn one_purchase_makes_a_table_and_a_chart() {
     let report = everything(&[bought()]);
-    let table = render::table(&report, None);
+    let table = render::table(&report, POLICY, None);
     assert!(
         table.contains("127.0.0.1") && table.contains("0.01"),
         "{table}"
     );
-    let page = render::html(&report);
+    let page = render::html(&report, POLICY);
     assert!(
         page.contains("data-figure=\"host/127.0.0.1/spent.usd\">0.01<"),
         "{page}"
@@ -77,7 +79,7 @@ fn a_table_keeps_to_the_width_of_its_terminal() {
         purchase.tag = Some("a tag of many words ".repeat(6));
     });
     let report = everything(&[long]);
-    let table = render::table(&report, Some(80));
+    let table = render::table(&report, POLICY, Some(80));
     let widest = table
         .lines()
         .skip(1)
@@ -98,7 +100,7 @@ fn a_name_from_a_stranger_is_only_text() {
     purchase.agent = Some("</title></style><script>".to_owned());
     (purchase.state, purchase.expires_at) = (State::Unresolved, NOW.after(Duration::from_secs(9)));
     let report = of(&[purchase], &Selection::new().tag(evil));
-    let page = render::html(&report);
+    let page = render::html(&report, POLICY);
     let lower = page.to_lowercase();
     assert!(
         !lower.contains("<script") && !lower.contains("<img"),
@@ -110,7 +112,7 @@ fn a_name_from_a_stranger_is_only_text() {
     );
     assert_eq!(lower.matches("</style>").count(), 1);
     assert!(page.contains("&lt;script&gt;"));
-    let table = render::table(&report, None);
+    let table = render::table(&report, POLICY, None);
     assert!(
         !table.contains('\u{1b}') && !table.contains('\u{202e}'),
         "{table:?}"
@@ -133,10 +135,11 @@ fn charts_can_show_any_amount() {
         (U256::from(1), Usd::from_micros(1)),
         (U256::ZERO, Usd::ZERO),
     ] {
-        let page = render::html(&everything(&[with(bought(), |purchase| {
+        let report = everything(&[with(bought(), |purchase| {
             purchase.value = value;
             purchase.usd = Some(usd);
-        })]));
+        })]);
+        let page = render::html(&report, POLICY);
         assert_eq!(page.contains("<svg"), usd > Usd::ZERO);
         assert!(page.contains(&format!(">{usd}<")), "{usd}");
     }
@@ -148,7 +151,7 @@ fn charts_can_show_any_amount() {
     };
     let many: Vec<Purchase> = (0..400).map(day).collect();
     let report = everything(&many);
-    let page = render::html(&report);
+    let page = render::html(&report, POLICY);
     assert!(
         page.contains("the last 92 of 400") && page.contains("the first 10 of 40"),
         "the captions state the number of bars that are left out"
@@ -159,17 +162,17 @@ fn charts_can_show_any_amount() {
 fn a_served_page_loads_itself_again_unless_it_is_paused() {
     use render::Refresh;
     let report = everything(&[bought()]);
-    let every = render::live(&report, Refresh::Every { seconds: 9 });
+    let every = render::live(&report, POLICY, Refresh::Every { seconds: 9 });
     assert!(
         every.contains("http-equiv=\"refresh\" content=\"9;url=/\""),
         "{every}"
     );
-    let paused = render::live(&report, Refresh::Paused { seconds: 9 });
+    let paused = render::live(&report, POLICY, Refresh::Paused { seconds: 9 });
     assert!(!paused.contains("http-equiv=\"refresh\""), "{paused}");
     let failed = render::failed("<script>no ledger</script>\u{202e}", 9);
     assert!(failed.contains("http-equiv=\"refresh\"") && failed.contains("&lt;script&gt;"));
     assert!(!failed.contains('\u{202e}'), "{failed}");
-    assert!(!render::html(&report).contains("http-equiv=\"refresh\""));
+    assert!(!render::html(&report, POLICY).contains("http-equiv=\"refresh\""));
 }
 
 /// Writes the pages that `.ci/run report` checks in a browser, each with the figures that it must show.
@@ -202,7 +205,7 @@ fn pages_are_written_for_the_browser() {
         }
         std::fs::write(
             directory.join(format!("{name}.html")),
-            render::html(&report),
+            render::html(&report, POLICY),
         )
         .unwrap();
         std::fs::write(

@@ -105,6 +105,32 @@ async fn every_format_and_filter_works() {
 }
 
 #[tokio::test]
+async fn a_report_names_the_policy_of_its_limits() {
+    let harness = bought().await;
+    let policy = harness.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[global]\nper_day = \"1 USD\"\n",
+    );
+    for (options, place) in [
+        (&[][..], "the defaults (no --policy)".to_owned()),
+        (
+            &["--budget", "3"],
+            "the defaults and the options (no --policy)".to_owned(),
+        ),
+        (&["--policy", &policy], policy.clone()),
+    ] {
+        let table = reported(&harness, options).await;
+        let line = format!("limits: {place}");
+        assert!(table.text().lines().any(|shown| shown == line), "{table:?}");
+        let page = reported(&harness, &[options, &["--format", "html"]].concat()).await;
+        assert!(
+            page.text().contains(&format!("<p>Of {place}.</p>")),
+            "{page:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_zone_comes_from_the_option_or_else_from_the_policy() {
     let harness = bought().await;
     let policy = harness.file(

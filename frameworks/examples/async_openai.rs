@@ -4,21 +4,18 @@
 //! cargo run --example async_openai
 //! ```
 
-use std::error::Error;
-
-use async_openai::config::OpenAIConfig;
-use async_openai::error::OpenAIError;
-use async_openai::middleware::HttpRequestFactory;
-use async_openai::types::chat::{
-    ChatCompletionRequestUserMessage, CreateChatCompletionRequest, CreateChatCompletionRequestArgs,
-};
 use bursar::usd;
 use bursar_frameworks as frameworks;
 use bursar_testing::{OpenAi, Paywall};
-use futures::StreamExt;
-use tower::service_fn;
 
 // guide: async-openai
+use async_openai::config::OpenAIConfig;
+use async_openai::error::OpenAIError;
+use async_openai::middleware::HttpRequestFactory;
+use bursar::reqwest::Response;
+use bursar::{PaymentStatus, ResponseExt};
+use tower::service_fn;
+
 /// Returns a client of async-openai that sends its requests through bursar.
 pub fn paying(client: &bursar::Client, base_url: &str) -> async_openai::Client<OpenAIConfig> {
     let client = client.clone();
@@ -26,6 +23,7 @@ pub fn paying(client: &bursar::Client, base_url: &str) -> async_openai::Client<O
         let client = client.clone();
         async move {
             let answer = client.execute(request.build().await?).await;
+            let answer = answer.and_then(with_payment_status);
             answer.map_err(|error| OpenAIError::Boxed(error.into()))
         }
     });
@@ -34,7 +32,22 @@ pub fn paying(client: &bursar::Client, base_url: &str) -> async_openai::Client<O
         .with_api_key("none");
     async_openai::Client::with_config(config).with_http_service(service)
 }
+
+/// Makes bursar's error of a 5xx after a payment, because the error of async-openai has no payment status.
+fn with_payment_status(answer: Response) -> Result<Response, bursar::Error> {
+    let is_signed = answer.payment_status() != PaymentStatus::NotPaid;
+    match answer.status().is_server_error() && is_signed {
+        true => answer.error_for_payment(),
+        false => Ok(answer),
+    }
+}
 // guide: end
+
+// guide: async-openai-chat
+use async_openai::types::chat::{
+    ChatCompletionRequestUserMessage, CreateChatCompletionRequest, CreateChatCompletionRequestArgs,
+};
+use futures::StreamExt;
 
 fn question(text: &str) -> Result<CreateChatCompletionRequest, OpenAIError> {
     CreateChatCompletionRequestArgs::default()
@@ -43,7 +56,6 @@ fn question(text: &str) -> Result<CreateChatCompletionRequest, OpenAIError> {
         .build()
 }
 
-// guide: async-openai-chat
 /// Asks in one piece.
 pub async fn ask(
     openai: &async_openai::Client<OpenAIConfig>,
@@ -73,11 +85,13 @@ pub async fn stream(
 // guide: end
 
 // guide: async-openai-error
-/// Returns bursar's error inside an error of async-openai, if there is one.
-pub fn payment_error(error: &OpenAIError) -> Option<&bursar::Error> {
-    match error {
-        OpenAIError::Boxed(error) => error.downcast_ref(),
-        _ => None,
+use std::error::Error;
+
+/// Returns bursar's error inside an error of async-openai or of a layer around the service, if there is one.
+pub fn payment_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a bursar::Error> {
+    match error.downcast_ref() {
+        Some(OpenAIError::Boxed(inner)) => payment_error(inner.as_ref()),
+        _ => bursar::Error::find_in(error),
     }
 }
 // guide: end

@@ -6,16 +6,18 @@
 
 use std::error::Error;
 
-use bursar::middleware::{self, PaymentMiddleware};
-use bursar::{PurchaseOptions, ResponseExt, reqwest, usd};
+use bursar::{PurchaseOptions, ResponseExt, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{Fault, Paywall, Route};
+
+// guide: reqwest-middleware
+use bursar::middleware::{self, PaymentMiddleware};
+use bursar::reqwest;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_tracing::TracingMiddleware;
 
-// guide: reqwest-middleware
 /// Returns a client that pays each request once, and traces and retries each request on the wire.
 pub fn stack(
     payments: PaymentMiddleware,

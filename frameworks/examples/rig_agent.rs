@@ -4,29 +4,17 @@
 //! cargo run --example rig_agent
 //! ```
 
-use std::error::Error;
-
-use bursar::mcp::{self, PaidTools, Server};
-use bursar::middleware::{self, PaymentMiddleware};
-use bursar::{Payer, PaymentStatus, reqwest, usd};
+use bursar::usd;
 use bursar_frameworks as frameworks;
 use bursar_testing::{Dialect, OpenAi, Paywall, Route};
-use bytes::Bytes;
-use futures::{StreamExt, TryFutureExt};
-use http::{HeaderMap, StatusCode};
-use rig::agent::MultiTurnStreamItem;
-use rig::core::message::ToolName;
-use rig::http_client::{self, HttpClientExt, LazyBody, MultipartForm, StreamingResponse};
+
+// guide: rig
+use bursar::middleware::{self, PaymentMiddleware};
+use bursar::reqwest;
 use rig::prelude::*;
 use rig::providers::openai::{OpenAI, OpenAIConfig};
 use rig::rig_reqwest::ReqwestMiddlewareClient;
-use rig::streaming::{Item, StreamEvent};
-use rig::tool::{DynamicTool, ToolExecutionError, ToolOutput};
-use rmcp::ServiceExt;
-use rmcp::model::CallToolResult;
-use serde_json::{Value, json};
 
-// guide: rig
 /// Returns a provider of rig that sends its requests through bursar.
 pub fn paying(payments: PaymentMiddleware, base_url: &str) -> Result<OpenAI, bursar::Error> {
     let http = middleware::client(reqwest::Client::builder(), payments)?.build();
@@ -36,6 +24,12 @@ pub fn paying(payments: PaymentMiddleware, base_url: &str) -> Result<OpenAI, bur
 // guide: end
 
 // guide: rig-errors
+use bytes::Bytes;
+use futures::TryFutureExt;
+use http::{HeaderMap, StatusCode};
+use rig::http_client::{self, HttpClientExt, LazyBody, MultipartForm, StreamingResponse};
+use serde_json::json;
+
 /// The client of rig for reqwest-middleware, which shows the errors of bursar as answers with status 402.
 ///
 /// rig makes text of other errors. It keeps the body of an answer, and does not send the request again after a 402.
@@ -100,6 +94,15 @@ pub fn payment_status(error: &PromptError) -> Option<String> {
 // guide: end
 
 // guide: rig-tools
+use std::error::Error;
+
+use bursar::PaymentStatus;
+use bursar::mcp::PaidTools;
+use rig::core::message::ToolName;
+use rig::tool::{DynamicTool, ToolExecutionError, ToolOutput};
+use rmcp::model::CallToolResult;
+use serde_json::Value;
+
 /// Returns the tools of an MCP server as tools of rig. Each call of a tool that has a price is paid.
 pub async fn paid_tools(tools: &PaidTools) -> Result<Vec<DynamicTool>, Box<dyn Error>> {
     let mut all = Vec::new();
@@ -151,6 +154,13 @@ fn refused(error: bursar::Error) -> ToolExecutionError {
 // guide: end
 
 // guide: rig-agent
+use bursar::Payer;
+use bursar::mcp::{self, Server};
+use futures::StreamExt;
+use rig::agent::MultiTurnStreamItem;
+use rig::streaming::{Item, StreamEvent};
+use rmcp::ServiceExt;
+
 /// Returns the tools of the MCP server at this URL, paid from the wallet of the client.
 pub async fn connect(
     client: &bursar::Client,

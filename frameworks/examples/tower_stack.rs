@@ -4,19 +4,18 @@
 //! cargo run --example tower_stack
 //! ```
 
-use std::error::Error;
-
-use bursar::reqwest::{Body, Response};
-use bursar::tower::PaymentLayer;
-use bursar::{PurchaseOptions, ResponseExt, usd};
+use bursar::{ResponseExt, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{Paywall, Route};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::rt::TokioExecutor;
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_http::trace::TraceLayer;
 
 // guide: tower
+use bursar::reqwest::Body;
+use bursar::tower::PaymentLayer;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::rt::TokioExecutor;
+use tower::{Service, ServiceBuilder};
+use tower_http::trace::TraceLayer;
+
 /// Returns a service that sends a request, pays for it, and traces each request on the wire.
 pub fn stack(
     payments: PaymentLayer,
@@ -43,19 +42,44 @@ pub fn stack(
 }
 // guide: end
 
+// guide: tower-call
+use std::error::Error;
+
+use bursar::PurchaseOptions;
+use bursar::reqwest::Response;
+use tower::ServiceExt;
+
+/// Returns the layer for this client's wallet, with options for each request.
+pub fn payments(client: &bursar::Client) -> Result<PaymentLayer, Box<dyn Error>> {
+    let payer = client.payer().ok_or("the client has no wallet")?.clone();
+    Ok(PaymentLayer::new(payer)
+        .default_options(
+            PurchaseOptions::new()
+                .agent("translator")
+                .tag("translation"),
+        )
+        .allow_http_loopback(true)) // for tests
+}
+
+/// Sends a request through the stack.
+pub async fn translate(
+    payments: PaymentLayer,
+    url: &str,
+    text: &'static str,
+) -> Result<Response, Box<dyn Error>> {
+    let request = http::Request::post(url).body(Body::from(text))?;
+    // A response of reqwest, so that `ResponseExt` tells its payment status.
+    Ok(Response::from(stack(payments)?.oneshot(request).await?))
+}
+// guide: end
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let route = Route::post("/translate").price(usd!("0.01")).echo();
     let seller = Paywall::builder().route(route).start().await?;
     let client = frameworks::client()?;
-    let payer = client.payer().ok_or("the client has no wallet")?.clone();
-    let payments = PaymentLayer::new(payer)
-        .allow_http_loopback(true)
-        .default_options(PurchaseOptions::new().tag("translation"));
-
-    let request =
-        http::Request::post(seller.url("/translate").as_str()).body(Body::from("hello"))?;
-    let answer = Response::from(stack(payments)?.oneshot(request).await?);
+    let url = seller.url("/translate");
+    let answer = translate(payments(&client)?, url.as_str(), "hello").await?;
     println!("{} ({})", answer.status(), answer.payment_status());
     println!("{}", answer.text().await?);
     Ok(())

@@ -4,10 +4,12 @@
 #[path = "../examples/async_openai.rs"]
 mod example;
 
+use std::time::Duration;
+
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use async_openai::middleware::retry::OpenAIRetryLayer;
-use bursar::{ErrorKind, PaymentStatus, Policy, usd};
+use bursar::{ErrorKind, PaymentStatus, Policy, PurchaseOptions, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{ChatReply, Fault, Gate, OpenAi, Paywall};
 use example::{ask, paying, payment_error, stream};
@@ -119,6 +121,7 @@ async fn an_error_of_the_model_is_not_paid() {
     let openai = paying(&client, seller.url("/v1").as_str());
     let error = ask(&openai, "hello").await.unwrap_err();
     assert!(matches!(error, OpenAIError::ApiError(_)), "{error:?}");
+    assert!(error.to_string().contains("invalid_request_error"));
     assert_eq!(seller.settlements().len(), 0);
 }
 
@@ -142,4 +145,112 @@ async fn many_calls_of_async_openai_share_one_limit() {
     let (answered, denied): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((answered.len(), denied.len()), (5, 7));
     assert_eq!(seller.settlements().len(), 5);
+}
+
+#[tokio::test]
+async fn a_server_error_of_async_openai_after_a_payment_keeps_the_payment_status() {
+    for (fault, status) in [
+        (Fault::StatusAfterSettle(500), PaymentStatus::MaybePaid),
+        (Fault::StatusWithReceipt(503), PaymentStatus::Paid),
+    ] {
+        let seller = open(OpenAi::new().paid_route(move |route| route.fault(fault.clone()))).await;
+        let client = frameworks::client().unwrap();
+        let openai = paying(&client, seller.url("/v1").as_str());
+        let error = ask(&openai, "hello").await.unwrap_err();
+        let error = payment_error(&error).unwrap();
+        assert_eq!(
+            (error.kind(), error.payment_status()),
+            (ErrorKind::Status, status)
+        );
+        let error = stream(&openai, "and now", |_| {}).await.unwrap_err();
+        assert_eq!(payment_error(&error).unwrap().payment_status(), status);
+        assert_eq!(seller.settlements().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_answer_of_async_openai_keeps_the_payment_status() {
+    let model = OpenAi::new().paid_route(|route| route.fault(Fault::BrokenBodyAfterSettle));
+    let seller = open(model).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    let error = ask(&openai, "hello").await.unwrap_err();
+    let error = payment_error(&error).unwrap();
+    assert_eq!(error.payment_status(), PaymentStatus::Paid);
+    assert!(error.purchase_id().is_some());
+}
+
+#[tokio::test]
+async fn a_stream_of_async_openai_that_breaks_is_paid_once_when_it_is_asked_for_again() {
+    let model = OpenAi::new()
+        .paid_route(|route| route.idempotent().fault_once(Fault::BrokenBodyAfterSettle));
+    let seller = open(model).await;
+    let client = frameworks::client().unwrap();
+    let openai = paying(&client, seller.url("/v1").as_str());
+    assert!(stream(&openai, "hello there", |_| {}).await.is_err());
+    let mut text = String::new();
+    let again = stream(&openai, "hello there", |piece| text.push_str(piece)).await;
+    again.unwrap();
+    assert_eq!(text, "You said: hello there");
+    assert_eq!(seller.settlements().len(), 1);
+}
+
+#[tokio::test]
+async fn bursars_error_is_found_behind_a_layer_that_boxes_the_errors_of_async_openai() {
+    let seller = open(OpenAi::new().price(usd!("0.06"))).await;
+    let client = frameworks::client().unwrap();
+    let paid = client.clone();
+    let service = service_fn(move |request: HttpRequestFactory| {
+        let client = paid.clone();
+        async move {
+            let answer = client.execute(request.build().await?).await;
+            answer.map_err(|error| OpenAIError::Boxed(error.into()))
+        }
+    });
+    let service = ServiceBuilder::new()
+        .map_err(tower::BoxError::from)
+        .service(service);
+    let openai = paying(&client, seller.url("/v1").as_str()).with_http_service(service);
+    let error = ask(&openai, "hello").await.unwrap_err();
+    assert_eq!(payment_error(&error).unwrap().kind(), ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn agents_of_async_openai_have_a_limit_each_and_wait_for_room() {
+    let seller = open(OpenAi::new().price(usd!("0.002"))).await;
+    let policy = Policy::new()
+        .allow_network("base-sepolia")
+        .exposure(usd!("0.006"))
+        .each_agent(|agent| agent.per_day(usd!("0.02")));
+    let client = bursar::Client::builder()
+        .signer(bursar::LocalSigner::random().unwrap())
+        .policy(policy)
+        .ledger(bursar::Ledger::memory())
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let base_url = seller.url("/v1");
+    let agents = ["reader", "writer"].map(|name| {
+        let options = PurchaseOptions::new()
+            .agent(name)
+            .tag("research")
+            .max_price(usd!("0.002"))
+            .wait_for_room(Duration::from_secs(60));
+        paying(&client.with_options(options), base_url.as_str())
+    });
+    let prompts: Vec<_> = (0..12).map(|number| format!("question {number}")).collect();
+    let calls = prompts
+        .iter()
+        .flat_map(|prompt| agents.iter().map(move |agent| ask(agent, prompt)));
+    let answers = futures::future::join_all(calls).await;
+    // Ten questions of each agent fit into its two cents. The exposure held none of them back for good.
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 20);
+    let purchases = frameworks::purchases(&client).await.unwrap();
+    for name in ["reader", "writer"] {
+        let of_agent = |purchase: &&bursar::Purchase| {
+            purchase.agent.as_deref() == Some(name) && purchase.tag.as_deref() == Some("research")
+        };
+        assert_eq!(purchases.iter().filter(of_agent).count(), 10);
+    }
+    assert_eq!(seller.settlements().len(), 20);
 }

@@ -6,10 +6,10 @@ mod example;
 
 use bursar::reqwest::{Body, Response};
 use bursar::tower::PaymentLayer;
-use bursar::{PaymentStatus, PurchaseOptions, ResponseExt, usd};
+use bursar::{PaymentStatus, ResponseExt, usd};
 use bursar_frameworks as frameworks;
 use bursar_testing::{Fault, OpenAi, Paywall, Route};
-use example::stack;
+use example::{payments, stack, translate};
 use tower::ServiceExt;
 
 fn layer(client: &bursar::Client) -> PaymentLayer {
@@ -21,16 +21,14 @@ async fn a_tower_stack_pays_with_its_options() {
     let route = Route::post("/translate").price(usd!("0.01")).echo();
     let seller = Paywall::builder().route(route).start().await.unwrap();
     let client = frameworks::client().unwrap();
-    let layer = layer(&client).default_options(PurchaseOptions::new().tag("translation"));
     let url = seller.url("/translate");
-    let request = http::Request::post(url.as_str())
-        .body(Body::from("hello"))
-        .unwrap();
-    let answer = Response::from(stack(layer).unwrap().oneshot(request).await.unwrap());
+    let answer = translate(payments(&client).unwrap(), url.as_str(), "hello").await;
+    let answer = answer.unwrap();
     assert_eq!(answer.payment_status(), PaymentStatus::Paid);
     assert_eq!(answer.text().await.unwrap(), "hello");
     let purchases = frameworks::purchases(&client).await.unwrap();
     assert_eq!(purchases[0].tag.as_deref(), Some("translation"));
+    assert_eq!(purchases[0].agent.as_deref(), Some("translator"));
     assert_eq!((purchases.len(), seller.settlements().len()), (1, 1));
 }
 

@@ -295,7 +295,8 @@ impl Client {
         self.payer().map(Payer::ledger)
     }
 
-    /// How much of each limit is used and left.
+    /// How much of each limit is used and left; see [`Payer::budget`]. Limits of `each_agent` and the like are left out.
+    /// [`explain`](Self::explain) shows the one of this handle.
     ///
     /// # Errors
     /// Returns an error if the client has no wallet, or if the ledger cannot be read.
@@ -305,6 +306,19 @@ impl Client {
 
     /// Returns the answer of each rule to a payment that nobody makes; see [`Payer::explain`].
     ///
+    /// The options of this client hold, as for its requests. So a handle with a tag or an agent explains the limits of it:
+    ///
+    /// ```
+    /// use bursar::{Client, PurchaseOptions, PurchaseRequest, usd};
+    ///
+    /// # async fn example(client: Client) -> Result<(), bursar::Error> {
+    /// let reader = client.with_options(PurchaseOptions::new().agent("reader"));
+    /// let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"")?;
+    /// println!("{}", reader.explain(&request, usd!("0.05")).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the client has no wallet, and as [`Payer::explain`].
     pub async fn explain(
@@ -312,7 +326,8 @@ impl Client {
         request: &PurchaseRequest,
         price: impl Into<AskingPrice>,
     ) -> Result<Explanation, Error> {
-        self.wallet()?.explain(request, price).await
+        let request = request.with_default_options(&self.inner.settings.options);
+        self.wallet()?.explain(&request, price).await
     }
 
     /// Signs a cancellation of the authorization of a purchase; see [`Payer::cancel`].

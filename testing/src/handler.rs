@@ -1,5 +1,6 @@
 //! Answers that depend on the request, and gates that hold back parts of an answer.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ impl<T> fmt::Debug for Handler<T> {
 /// use bursar_testing::Answer;
 /// use serde_json::json;
 ///
-/// let found = Answer::json(&json!({ "id": 7 })).header("x-version", "2");
+/// let found = Answer::json(json!({ "id": 7 })).header("x-version", "2");
 /// let missing = Answer::new("no such page").status(404);
 /// let stream = Answer::events([r#"{"n":1}"#, r#"{"n":2}"#, "[DONE]"]);
 /// ```
@@ -69,8 +70,8 @@ impl Answer {
     }
 
     /// Returns an answer with a JSON body and its content type.
-    pub fn json(body: &Value) -> Self {
-        Self::new(body.to_string()).header(CONTENT_TYPE.as_str(), "application/json")
+    pub fn json(body: impl Borrow<Value>) -> Self {
+        Self::new(body.borrow().to_string()).header(CONTENT_TYPE.as_str(), "application/json")
     }
 
     /// Returns an answer with a body in chunks, without a `Content-Length`.

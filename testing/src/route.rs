@@ -1,5 +1,6 @@
 //! A route of a paywall: its price, its content and its faults.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::time::Duration;
 
@@ -317,9 +318,17 @@ impl Route {
     }
 
     /// Sets a JSON body and its content type.
-    pub fn json(self, body: &Value) -> Self {
+    ///
+    /// ```
+    /// use bursar::usd;
+    /// use bursar_testing::Route;
+    /// use serde_json::json;
+    ///
+    /// let weather = Route::get("/weather").price(usd!("0.01")).json(json!({ "city": "Oslo" }));
+    /// ```
+    pub fn json(self, body: impl Borrow<Value>) -> Self {
         self.header("content-type", "application/json")
-            .body(body.to_string())
+            .body(body.borrow().to_string())
     }
 
     /// Sets a body in chunks, without a `Content-Length`.

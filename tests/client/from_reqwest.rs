@@ -7,8 +7,12 @@ use bursar::ledger::State;
 use bursar::reqwest::header::{HeaderMap, HeaderValue};
 use bursar::{Client, Error, ErrorKind, PaymentStatus, PurchaseOptions, ResponseExt, reqwest, usd};
 use bursar_testing::{Fault, Paywall, Route};
-use bursar_tests::paywall::{client, client_without_wallet, open, open_all, purchases, report};
+use bursar_tests::paywall::{
+    client, client_without_wallet, http, open, open_all, purchases, report,
+};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn a_client_without_a_wallet_states_the_price_and_how_to_pay() {
@@ -195,6 +199,95 @@ async fn whole_bodies_are_read_as_reqwest_reads_them() {
         read.extend_from_slice(&chunk);
     }
     assert_eq!(read, text.as_bytes());
+}
+
+/// The answers of an error to the questions of `reqwest::Error`.
+macro_rules! answers {
+    ($error:expr) => {{
+        let error = $error;
+        (
+            error.is_timeout(),
+            error.is_connect(),
+            error.is_request(),
+            error.is_decode(),
+            error.is_status(),
+            error.is_builder(),
+            error.status(),
+        )
+    }};
+}
+
+/// Starts a server that answers each connection with these bytes, and then closes it or leaves it open.
+async fn raw_server(answer: &'static str, stays_open: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            drop(connection.read(&mut [0; 4096]).await);
+            drop(connection.write_all(answer.as_bytes()).await);
+            if stays_open {
+                open.push(connection);
+            }
+        }
+    });
+    address.to_string()
+}
+
+#[tokio::test]
+async fn an_error_answers_the_questions_of_reqwests_error_as_reqwest_does() {
+    let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{body}").leak();
+    let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = refused.local_addr().unwrap();
+    let cases = [
+        ("no server", format!("http://{refused}/")),
+        (
+            "no TLS",
+            format!("https://{}/", raw_server("no TLS", false).await),
+        ),
+        (
+            "no answer",
+            format!("http://{}/", raw_server("", false).await),
+        ),
+        (
+            "a late answer",
+            format!("http://{}/", raw_server("", true).await),
+        ),
+        (
+            "a late body",
+            format!("http://{}/", raw_server(ok("[1,"), true).await),
+        ),
+        (
+            "a broken body",
+            format!("http://{}/", raw_server(ok("[1,"), false).await),
+        ),
+        (
+            "other JSON",
+            format!("http://{}/", raw_server(ok("{\"a\":1}"), false).await),
+        ),
+        (
+            "an error status",
+            format!("http://{}/", raw_server(missing, false).await),
+        ),
+        ("a bad URL", "/relative".to_owned()),
+    ];
+    let limit = Duration::from_millis(500);
+    let plain = http().timeout(limit).build().unwrap();
+    let client = client_without_wallet().timeout(limit).build().unwrap();
+    for (case, url) in &cases {
+        let expected = async {
+            let answer = plain.get(url).send().await?.error_for_status()?;
+            answer.json::<Vec<u8>>().await
+        };
+        let found = async {
+            let answer = client.get(url).send().await?.error_for_payment()?;
+            answer.read_json::<Vec<u8>>().await
+        };
+        let (expected, found) = tokio::join!(expected, found);
+        let (expected, found) = (expected.unwrap_err(), found.unwrap_err());
+        assert_eq!(answers!(&found), answers!(&expected), "{case}: {found}");
+    }
 }
 
 /// A module as it was written for reqwest.

@@ -262,7 +262,7 @@ async fn an_advertisement_of_no_price_is_held_to_the_querys() {
     let seller = Paywall::builder()
         .route(
             Route::get("/.well-known/x402")
-                .json(&json!({ "version": 1, "resources": ["/weather", "POST /order"] })),
+                .json(json!({ "version": 1, "resources": ["/weather", "POST /order"] })),
         )
         .route(
             Route::get("/weather")

@@ -196,7 +196,7 @@ async fn offers_on_another_network_are_told_from_those_that_are_wanted() {
     // A registry of paths does not filter by network, so the query must.
     let seller = seller().await;
     let route = Route::get("/.well-known/x402")
-        .json(&json!({ "items": [seller.advertisement("/news", "news")] }));
+        .json(json!({ "items": [seller.advertisement("/news", "news")] }));
     let origin = open(route).await;
     let findings = sepolia()
         .discover()

@@ -131,7 +131,7 @@ async fn an_old_registry_is_asked_where_it_is() {
         "remotes": [{ "transport_type": "streamable", "url": "https://mcp.example.com/mcp" }] }],
         "metadata": { "count": 1 } });
     let old = Paywall::builder()
-        .route(Route::get("/v0/servers").json(&bare))
+        .route(Route::get("/v0/servers").json(bare))
         .start()
         .await
         .unwrap();

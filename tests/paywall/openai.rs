@@ -328,7 +328,7 @@ async fn a_handler_decides_about_price_and_answer() {
             (length > 0).then(|| Usd::from_micros(length * 1_000))
         })
         .respond(|request| match request.json() {
-            Some(json) => Answer::json(&json!({ "translated": json })).header("x-answer", "2"),
+            Some(json) => Answer::json(json!({ "translated": json })).header("x-answer", "2"),
             None => Answer::new("no JSON").status(422),
         });
     let paywall = open(route).await;

@@ -1,9 +1,10 @@
 //! Budgets, explanations and denials as data.
 
 use bursar::policy::{Explanation, Rule};
-use bursar::{Error, Payer, Policy, Usd, usd};
+use bursar::{Error, Payer, Policy, PurchaseOptions, PurchaseRequest, Usd, usd};
 use bursar_tests::clock::{HOUR, at};
 use bursar_tests::imagined_payment::ImaginedPayment;
+use bursar_tests::paywall;
 use bursar_tests::test_offer::{Accept, offer};
 use bursar_tests::tokens::{euro, euros, payee, usdc};
 use bursar_tests::wallet_harness::WalletHarness;
@@ -231,4 +232,52 @@ async fn a_read_only_payer_judges_with_the_ledger_and_neither_signs_nor_reserves
         .await
         .unwrap();
     assert!(check.best().is_none());
+}
+
+#[tokio::test]
+async fn a_handle_explains_with_its_own_agent_tag_and_maximum() {
+    let policy = paywall::policy()
+        .each_agent(|agent| agent.per_day(usd!("0.03")))
+        .tag_limits("research", |tag| tag.per_day(usd!("0.02")));
+    let client = paywall::client().policy(policy).build().unwrap();
+    let handle = |agent: &str| {
+        let options = PurchaseOptions::new().agent(agent).tag("research");
+        client.with_options(options.max_price(usd!("0.025")))
+    };
+    let request = PurchaseRequest::new("GET", "https://api.example.com/report", b"").unwrap();
+    let rule = async |client: bursar::Client, request: &PurchaseRequest, price| {
+        let explanation = client.explain(request, price).await.unwrap();
+        (
+            explanation.denial().map(|denial| denial.rule),
+            explanation.to_string(),
+        )
+    };
+
+    let (refused, text) = rule(client.clone(), &request, usd!("0.03")).await;
+    assert_eq!(refused, None);
+    assert!(
+        !text.contains("agent reader") && !text.contains("tag research"),
+        "{text}"
+    );
+
+    let (refused, text) = rule(handle("reader"), &request, usd!("0.02")).await;
+    assert_eq!(refused, None);
+    for limit in ["agent reader rolling 1d", "tag research rolling 1d"] {
+        assert!(text.contains(limit), "{limit}: {text}");
+    }
+    let (refused, _) = rule(handle("reader"), &request, usd!("0.024")).await;
+    assert_eq!(refused, Some(Rule::Rolling));
+    let (refused, _) = rule(handle("reader"), &request, usd!("0.03")).await;
+    assert_eq!(refused, Some(Rule::MaxPrice));
+
+    // The options of the request win, but its maximum cannot exceed that of the handle.
+    let own = request.tag("news").max_price(usd!("1"));
+    let (refused, text) = rule(handle("writer"), &own, usd!("0.024")).await;
+    assert_eq!(refused, None);
+    assert!(
+        text.contains("agent writer") && !text.contains("tag research"),
+        "{text}"
+    );
+    let (refused, _) = rule(handle("writer"), &own, usd!("0.03")).await;
+    assert_eq!(refused, Some(Rule::MaxPrice));
 }

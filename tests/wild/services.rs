@@ -195,7 +195,7 @@ async fn a_refused_search_is_reported_and_the_list_is_read() {
         Route::get("/discovery/search")
             .status(400)
             .body("the words are too rude"),
-        Route::get("/discovery/resources").json(&json!({
+        Route::get("/discovery/resources").json(json!({
             "x402Version": 2, "items": [item("https://weather.example/today", |_| {})],
             "pagination": { "limit": 100, "offset": 0, "total": 1 } })),
     ])

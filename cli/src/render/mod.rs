@@ -10,14 +10,15 @@ use bursar::text::visible_lines;
 /// The name of the sums of all groups that a report does not list.
 const OTHERS: &str = "(others)";
 
-/// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped.
-pub(crate) fn table(report: &Report, columns: Option<u16>) -> String {
-    table::write(report, columns)
+/// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped. The limits are those of
+/// `policy`.
+pub(crate) fn table(report: &Report, policy: &str, columns: Option<u16>) -> String {
+    table::write(report, policy, columns)
 }
 
 /// Returns one HTML page with charts. It loads nothing and runs no script.
-pub(crate) fn html(report: &Report) -> String {
-    visible_lines(&page::write(report)).into_owned()
+pub(crate) fn html(report: &Report, policy: &str) -> String {
+    visible_lines(&page::write(report, policy)).into_owned()
 }
 
 /// Whether a served page loads itself again.
@@ -30,8 +31,8 @@ pub(crate) enum Refresh {
 }
 
 /// Returns the page as a server shows it.
-pub(crate) fn live(report: &Report, refresh: Refresh) -> String {
-    visible_lines(&page::write_live(report, Some(refresh))).into_owned()
+pub(crate) fn live(report: &Report, policy: &str, refresh: Refresh) -> String {
+    visible_lines(&page::write_live(report, policy, Some(refresh))).into_owned()
 }
 
 /// Returns a page that tells why there is no report, and that loads itself again.

@@ -17,11 +17,11 @@ const WHOLE: u32 = 1000;
 const SECURITY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-pub(super) fn write(report: &Report) -> String {
-    write_live(report, None)
+pub(super) fn write(report: &Report, policy: &str) -> String {
+    write_live(report, policy, None)
 }
 
-pub(super) fn write_live(report: &Report, refresh: Option<Refresh>) -> String {
+pub(super) fn write_live(report: &Report, policy: &str, refresh: Option<Refresh>) -> String {
     let about = report.selection.to_string();
     let page = html! {
         (DOCTYPE)
@@ -36,7 +36,7 @@ pub(super) fn write_live(report: &Report, refresh: Option<Refresh>) -> String {
                 }
                 main {
                     (cards(report))
-                    (budget(&report.budget))
+                    (budget(&report.budget, policy))
                     @for section in report.sections.iter().filter(|section| has_names(section)) { (by(section)) }
                     (unresolved(report))
                     (denied(report))
@@ -345,7 +345,7 @@ fn unresolved(report: &Report) -> Markup {
     }
 }
 
-fn budget(findings: &[LimitStatus]) -> Markup {
+fn budget(findings: &[LimitStatus], policy: &str) -> Markup {
     let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
@@ -354,6 +354,7 @@ fn budget(findings: &[LimitStatus]) -> Markup {
         @if !limits.is_empty() {
             section aria-labelledby="budget-heading" {
                 h2 id="budget-heading" { "Limits" }
+                p { "Of " (policy) "." }
                 div class="scroll" role="region" tabindex="0" aria-labelledby="budget-heading" {
                     table {
                         thead { tr {

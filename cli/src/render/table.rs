@@ -10,7 +10,7 @@ use bursar::text::excerpt;
 
 use super::{OTHERS, dollars, name_of};
 
-pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
+pub(super) fn write(report: &Report, policy: &str, columns: Option<u16>) -> String {
     let about = format!(
         "{}, in days of {}, as of {}\n",
         report.selection,
@@ -28,7 +28,7 @@ pub(super) fn write(report: &Report, columns: Option<u16>) -> String {
     let parts = parts.chain([
         unresolved(report, columns),
         denied(report, columns),
-        budget(&report.budget, columns),
+        budget(&report.budget, policy, columns),
     ]);
     parts
         .filter(|part| !part.is_empty())
@@ -193,7 +193,7 @@ fn denied(report: &Report, columns: Option<u16>) -> String {
     text
 }
 
-fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {
+fn budget(findings: &[LimitStatus], policy: &str, columns: Option<u16>) -> String {
     let limits: Vec<&LimitStatus> = findings
         .iter()
         .filter(|finding| finding.limit.is_some())
@@ -205,7 +205,8 @@ fn budget(findings: &[LimitStatus], columns: Option<u16>) -> String {
         let [limit, used, left] = quantities(finding);
         [excerpt(&finding.name), limit, used, left]
     });
-    grid(["LIMIT", "OF", "USED", "LEFT"], &[], rows, columns)
+    let table = grid(["LIMIT", "OF", "USED", "LEFT"], &[], rows, columns);
+    format!("limits: {policy}\n{table}")
 }
 
 /// Returns the limit, the used and the remaining amount.

@@ -72,7 +72,7 @@ pub(super) fn completion(request: &ChatRequest, reply: &ChatReply, stamp: &Stamp
             "index": index, "message": message, "logprobs": null, "finish_reason": reply.finish_reason(),
         })
     };
-    Answer::json(&json!({
+    Answer::json(json!({
         "id": format!("chatcmpl-{}", stamp.number),
         "object": "chat.completion",
         "created": stamp.created,

@@ -195,16 +195,16 @@ impl OpenAi {
             "object": "list",
             "data": self.models.iter().map(|name| model(name)).collect::<Vec<_>>(),
         });
-        let mut routes = vec![Route::get(format!("{}/models", self.prefix)).json(&models)];
+        let mut routes = vec![Route::get(format!("{}/models", self.prefix)).json(models)];
         routes.extend(
-            self.models.iter().map(|name| {
-                Route::get(format!("{}/models/{name}", self.prefix)).json(&model(name))
-            }),
+            self.models
+                .iter()
+                .map(|name| Route::get(format!("{}/models/{name}", self.prefix)).json(model(name))),
         );
         routes.push(
             Route::get(format!("{}/models/*", self.prefix))
                 .status(404)
-                .json(&no_model(None)),
+                .json(no_model(None)),
         );
         let paid_route = std::mem::replace(&mut self.paid_route, Box::new(|route| route));
         let prefix = self.prefix.clone();
@@ -282,7 +282,7 @@ impl Model {
         };
         let reply = (self.settings.reply)(&request).cut_to(request.max_tokens());
         if let Some((status, kind, message)) = &reply.error {
-            return Answer::json(&failure(kind, message, None, None)).status(*status);
+            return Answer::json(failure(kind, message, None, None)).status(*status);
         }
         let stamp = Stamp {
             number: self
@@ -332,7 +332,7 @@ impl Model {
             };
             json!({ "object": "embedding", "index": index, "embedding": vector })
         });
-        Ok(Answer::json(&json!({
+        Ok(Answer::json(json!({
             "object": "list",
             "data": vectors.collect::<Vec<_>>(),
             "model": model,
@@ -342,7 +342,7 @@ impl Model {
 }
 
 fn refuse(status: u16, error: Value) -> Box<Answer> {
-    Box::new(Answer::json(&error).status(status))
+    Box::new(Answer::json(error).status(status))
 }
 
 fn model(name: &str) -> Value {

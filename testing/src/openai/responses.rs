@@ -124,7 +124,7 @@ fn complete(request: &ChatRequest, reply: &ChatReply, stamp: &Stamp) -> Value {
 
 /// Returns the answer in one piece.
 pub(super) fn whole(request: &ChatRequest, reply: &ChatReply, stamp: &Stamp) -> Answer {
-    Answer::json(&complete(request, reply, stamp))
+    Answer::json(complete(request, reply, stamp))
 }
 
 /// Returns the answer as a stream of named events.
