@@ -167,6 +167,32 @@ async fn an_unknown_outcome_is_424_and_a_repetition_pays_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_proxy_names_its_own_headers_options_and_commands() {
+    let paid = [
+        "the header `bursar-allow-duplicate: true`",
+        "`bursar ledger reconcile`",
+    ];
+    let late = ["--answer-timeout", "the `timeout` of the route"];
+    for (fault, route, parts) in [
+        (Fault::DropAfterSettle, "", paid),
+        (Fault::HangAfterSettle, "timeout = \"1s\"", late),
+    ] {
+        let harness = CliHarness::new(report().fault(fault)).await;
+        let mut proxy = started(&harness, route, "").await;
+        let answer = get(&proxy, "/seller/report").await;
+        let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let message = body["error"]["message"].as_str().unwrap();
+        for part in parts {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        for name in ["Ledger::", "`allow_duplicate`", "`answer_timeout`"] {
+            assert!(!message.contains(name), "{name}: {message}");
+        }
+        assert_eq!(proxy.wait_for("call")["message"], message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_a_seller_that_took_the_payment_says_so_in_headers() {
     let fault = Fault::StatusWithReceipt(400);
     let harness = CliHarness::new(report().fault(fault)).await;
