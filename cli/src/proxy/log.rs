@@ -25,9 +25,16 @@ pub(super) fn install(format: Option<LogFormat>) {
     // The command sets it once.
     FORMAT.get_or_init(|| format);
     crate::diagnostics::redirect(|message, fields| {
-        Line::new("warning")
-            .with("message", format!("{message}{fields}"))
-            .write();
+        let mut line = Line::warning(message);
+        for field in fields {
+            let name = match field.name {
+                // The line has one already.
+                "event" => "kind",
+                name => name,
+            };
+            line = line.with(name, field.text.as_str());
+        }
+        line.write();
     });
 }
 
@@ -43,6 +50,10 @@ impl Line {
             event,
             fields: Vec::new(),
         }
+    }
+
+    pub(super) fn warning(message: impl Into<Value>) -> Self {
+        Self::new("warning").with("message", message)
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
