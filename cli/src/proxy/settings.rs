@@ -210,6 +210,9 @@ impl Proxy {
         if let Some(agent) = agent {
             payer = payer.agent(agent);
         }
+        if !self.args.wallet.rpc.is_empty() {
+            payer = payer.chain(wallet::reader(&self.args.wallet.rpc)?);
+        }
         let whole = self.connect(payer.build()?, settings.keys.clone())?;
         match (route, whole.payer()) {
             // This payer knows all keys, so a host that is never paid stays one.
