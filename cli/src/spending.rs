@@ -35,6 +35,13 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     let report = report.await?.with_budget(policy.budget(&ledger).await?);
     drop(progress);
     let text = written(&report, args.format, args.out.is_none())?;
+    if args.policy.policy.is_none()
+        && !matches!(args.format, ReportFormat::Json | ReportFormat::Csv)
+    {
+        // The limits of the programs that paid may be others.
+        let place = policies::place(&args.policy);
+        output::note(format_args!("limits: {place}"));
+    }
     match &args.out {
         None => output::finish(output::print(text), Exit::Done),
         Some(path) => {

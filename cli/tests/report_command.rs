@@ -52,6 +52,21 @@ async fn the_table_shows_sums_by_host_tag_and_agent() {
 }
 
 #[tokio::test]
+async fn a_report_without_a_policy_notes_that_its_limits_are_the_defaults() {
+    let harness = bought().await;
+    let note = "limits: the defaults (no --policy)\n";
+    assert_eq!(reported(&harness, &[]).await.stderr, note);
+    let policy = harness.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n",
+    );
+    for args in [["--policy", &policy], ["--format", "json"]] {
+        let ended = reported(&harness, &args).await;
+        assert!(ended.code == 0 && ended.stderr.is_empty(), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_format_and_filter_works() {
     let harness = bought().await;
     let json = reported(
