@@ -450,6 +450,7 @@ async fn health_needs_no_token_and_metrics_do() {
         "bursar_events_total{event=\"settled\"} 1",
         "bursar_denied_total{rule=\"max_price\"} 1",
         "bursar_settled_usd_total 0.01",
+        "bursar_agent_settled_usd_total{agent=\"writer\"} 0.01",
         "bursar_proxy_call_seconds_count 2",
         "bursar_proxy_calls_in_flight 0",
         "bursar_limit{limit=\"global rolling 1d\",unit=\"usd\"} 1",
