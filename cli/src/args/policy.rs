@@ -34,7 +34,7 @@ pub(crate) enum PolicyCommand {
         json: bool,
     },
     /// Show the answer of each rule to an invented payment; exits with 3 if the policy denies it
-    Explain(Explain),
+    Explain(Box<Explain>),
 }
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ use bursar::config::ProxyRoute;
 use bursar::reqwest::{self, StatusCode};
 use bursar::telemetry::Event;
 use bursar::{Client, Credentials, Payer, Policy, Usd};
+use serde_json::Value;
 
 use super::Proxy;
 use super::answer::Refusal;
@@ -104,8 +105,11 @@ impl Settings {
         let mut found = Vec::new();
         let policy = serde_json::to_value(self.policy.effective()).unwrap_or_default();
         if self.routes.is_empty() {
-            let hosts = &policy["allow"]["hosts"];
-            found.push(if self.explicit && hosts.as_array().is_some_and(|hosts| !hosts.is_empty()) {
+            let hosts = policy.pointer("/allow/hosts");
+            let names_host = hosts
+                .and_then(Value::as_array)
+                .is_some_and(|hosts| !hosts.is_empty());
+            found.push(if self.explicit && names_host {
                 "there is no route, so only paths such as /to/https/HOST/PATH work, for the hosts of [allow]".to_owned()
             } else {
                 "there is no route, so every request is refused; add a [[proxy.route]] to the policy file, or \
@@ -134,8 +138,12 @@ impl Settings {
                 ));
             }
         }
-        let agents = policy["agent"].as_array().into_iter().flatten();
-        for agent in agents.filter_map(|table| table["match"].as_str()) {
+        let agents = policy
+            .get("agent")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        for agent in agents.filter_map(|table| table.get("match").and_then(Value::as_str)) {
             let of_route = |route: &ProxyRoute| route.agent.as_deref() == Some(agent);
             let of_token = self.agent.is_none() && tokens.iter().any(|name| name == agent);
             let is_known = self.agent.as_deref() == Some(agent)
