@@ -857,6 +857,10 @@ fn a_mistake_in_a_route_of_a_proxy_is_found() {
             "`target`: plain http is for the loopback only; write https",
         ),
         (
+            "[[proxy.route]]\npath = \"/a\"\ntarget = |\"a.example\"",
+            "`target`: relative URL without a base; write a base URL such as `https://api.example.com/v1`",
+        ),
+        (
             "[[proxy.route]]\npath = \"/a\"\ntarget = |\"ftp://a.example\"",
             "`target`: the target is not an http or https URL with a host",
         ),

@@ -17,7 +17,7 @@ pub(crate) fn install() {
 }
 
 /// Takes the message and the fields of a warning.
-type Write = fn(&str, &str);
+type Write = fn(&str, &[Detail]);
 
 static OTHER: OnceLock<Write> = OnceLock::new();
 
@@ -56,7 +56,7 @@ impl Subscriber for Warnings {
             None if event.metadata().target() == "bursar::payment" => {
                 output::note(format_args!("warning: {}", line.message));
             }
-            None => output::note(format_args!("bursar: {}{}", line.message, line.fields)),
+            None => output::note(format_args!("bursar: {line}")),
         }
     }
 
@@ -65,18 +65,57 @@ impl Subscriber for Warnings {
     fn exit(&self, _: &Id) {}
 }
 
+/// A field of a warning.
+pub(crate) struct Detail {
+    pub(crate) name: &'static str,
+    pub(crate) text: String,
+    /// Whether the text is the value of a string, which a sentence quotes.
+    is_string: bool,
+}
+
 #[derive(Default)]
 struct Line {
     message: String,
-    fields: String,
+    fields: Vec<Detail>,
+}
+
+impl Line {
+    fn record(&mut self, field: &Field, text: String, is_string: bool) {
+        match field.name() {
+            "message" => self.message.push_str(&text),
+            name => self.fields.push(Detail {
+                name,
+                text,
+                is_string,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for Detail {
+            name,
+            text,
+            is_string,
+        } in &self.fields
+        {
+            match is_string {
+                true => write!(f, "; {name}: {text:?}")?,
+                false => write!(f, "; {name}: {text}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record(field, value.to_owned(), true);
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let (text, name) = match field.name() {
-            "message" => (&mut self.message, String::new()),
-            name => (&mut self.fields, format!("; {name}: ")),
-        };
-        text.push_str(&format!("{name}{value:?}"));
+        self.record(field, format!("{value:?}"), false);
     }
 }

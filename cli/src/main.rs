@@ -125,7 +125,7 @@ async fn run(command: Command) -> Result<Exit, Failure> {
         Command::Policy(PolicyCommand::Effective { file, json }) => {
             policies::effective(&file, json)
         }
-        Command::Policy(PolicyCommand::Explain(args)) => policies::explain(args).await,
+        Command::Policy(PolicyCommand::Explain(args)) => policies::explain(*args).await,
         Command::Wallet(command) => account::run(command).await,
         Command::Completions { shell } => completions(shell),
     }

@@ -240,7 +240,12 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     let policy = Policy::from_file(&args.file)?;
     let explanation = match &args.ledger {
         None => policy
-            .explain(&request(&args)?, price(&args), None, SystemClock.now())
+            .explain(
+                &request(&args)?,
+                price(&args),
+                args.agent.as_deref(),
+                SystemClock.now(),
+            )
             .ok_or_else(|| {
                 Failure::usage(
                     "bursar knows no dollar token on this network, or the token has too few decimals for the price",
@@ -273,14 +278,21 @@ async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Expl
         Err(error @ LedgerError::Missing(_)) => return Err(Failure::usage(error.to_string())),
         opened => opened?,
     };
-    let payer = Payer::builder().policy(policy).ledger(ledger);
+    let mut payer = Payer::builder().policy(policy).ledger(ledger);
+    if let Some(agent) = &args.agent {
+        payer = payer.agent(agent);
+    }
     let payer = payer.build_read_only()?;
     Ok(payer.explain(&request(args)?, price(args)).await?)
 }
 
 fn request(args: &Explain) -> Result<PurchaseRequest, Failure> {
     let request = PurchaseRequest::new(args.method.as_str(), args.url.as_str(), b"");
-    request.map_err(|error| Failure::usage(error.to_string()))
+    let request = request.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(match &args.tag {
+        Some(tag) => request.tag(tag),
+        None => request,
+    })
 }
 
 fn price(args: &Explain) -> AskingPrice {

@@ -128,6 +128,7 @@ impl Refusal {
 /// Returns the message of an error. It names the options of the command in place of the settings of the library.
 pub(crate) fn message(error: &Error) -> String {
     let message = error.to_string();
+    let message = message.replace("`Ledger::reconcile`", "`bursar ledger reconcile`");
     match error.kind() {
         ErrorKind::Insecure => {
             message.replace("call allow_http_loopback", "add --allow-http-loopback")

@@ -113,6 +113,36 @@ async fn the_answer_of_each_rule_is_explained() {
     );
 }
 
+#[tokio::test]
+async fn the_answer_of_each_rule_is_explained_for_an_agent_and_a_tag() {
+    let harness = with_purchases().await;
+    let policy = harness.file(
+        "policy.toml",
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[[agent]]\nmatch = \"notebook\"\nper_payment = \"0.01 USD\"\n\
+         [[tag]]\nmatch = \"chat\"\nper_payment = \"0.01 USD\"\n",
+    );
+    for ledger in [&[][..], &["--ledger", "ledger.db"]] {
+        for (labels, denying) in [
+            (&[][..], None),
+            (&["--agent", "batch", "--tag", "mail"], None),
+            (&["--agent", "notebook"], Some("agent notebook per payment")),
+            (&["--tag", "chat"], Some("tag chat per payment")),
+        ] {
+            let args = ["policy", "explain", &policy, "https://a.example/x"];
+            let price = ["--price", "0.02"];
+            let ended = harness
+                .run(&[&args[..], &price, labels, ledger].concat())
+                .await;
+            let code = if denying.is_some() { 3 } else { 0 };
+            assert_eq!(ended.code, code, "{labels:?}: {ended:?}");
+            if let Some(name) = denying {
+                let line = format!("deny  {name}");
+                assert!(ended.text().contains(&line), "{}", ended.text());
+            }
+        }
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_policy_file_that_every_user_can_write_is_refused() {

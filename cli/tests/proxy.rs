@@ -18,7 +18,7 @@ use bursar_testing::{Breakage, Fault, Gate, OpenAi, Route};
 use proxied::{RunningProxy, get, header, program, token};
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::{CliHarness, report};
+use support::{CliHarness, PAYER, report};
 
 /// Writes a policy file with the host of the paywall, a route `/seller` to it, and more rules.
 fn policy(harness: &CliHarness, route: &str, rules: &str) -> String {
@@ -163,6 +163,32 @@ async fn an_unknown_outcome_is_424_and_a_repetition_pays_nothing_new() {
         assert_eq!(harness.settled(), 1, "{fault:?}");
         assert_eq!(harness.distinct_payments(), 1, "{fault:?}");
         assert_eq!(header(&again, "bursar-purchase-id"), id, "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_proxy_names_its_own_headers_options_and_commands() {
+    let paid = [
+        "the header `bursar-allow-duplicate: true`",
+        "`bursar ledger reconcile`",
+    ];
+    let late = ["--answer-timeout", "the `timeout` of the route"];
+    for (fault, route, parts) in [
+        (Fault::DropAfterSettle, "", paid),
+        (Fault::HangAfterSettle, "timeout = \"1s\"", late),
+    ] {
+        let harness = CliHarness::new(report().fault(fault)).await;
+        let mut proxy = started(&harness, route, "").await;
+        let answer = get(&proxy, "/seller/report").await;
+        let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let message = body["error"]["message"].as_str().unwrap();
+        for part in parts {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        for name in ["Ledger::", "`allow_duplicate`", "`answer_timeout`"] {
+            assert!(!message.contains(name), "{name}: {message}");
+        }
+        assert_eq!(proxy.wait_for("call")["message"], message);
     }
 }
 
@@ -375,6 +401,31 @@ async fn limits_of_an_agent_hold_for_the_token_of_its_name() {
         .send();
     assert_eq!(other.await.unwrap().status(), 200);
     assert_eq!(harness.settled(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_signs_nothing_that_the_wallet_cannot_cover() {
+    let harness = CliHarness::new(report()).await;
+    let wallet = PAYER.parse().unwrap();
+    harness.paywall.set_balance(wallet, 4000);
+    let network = bursar::Network::from_chain_id(84_532);
+    let node = harness.paywall.node(network).await.unwrap();
+    let rpc = format!("base-sepolia={}", node.url());
+    let policy = policy(&harness, "", "");
+    let more = ["--policy", &policy, "--rpc", &rpc];
+    let proxy = RunningProxy::start(&harness, &more).await;
+
+    let answer = get(&proxy, "/seller/report").await;
+    assert_eq!(answer.status(), 402);
+    let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    let denial = &body["error"]["denial"];
+    assert_eq!(denial["rule"], "insufficient_balance", "{body}");
+    assert_eq!(denial["shortfall"]["missing"], "0.006 USDC", "{body}");
+    assert_eq!(harness.payments(), 0);
+
+    harness.paywall.set_balance(wallet, 10_000);
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
+    assert_eq!((harness.payments(), harness.settled()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

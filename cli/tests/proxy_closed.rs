@@ -317,6 +317,8 @@ async fn private_targets_are_refused_without_an_option() {
         let answer = get(&proxy, path).await;
         assert_eq!(answer.status(), 403, "{path}");
         assert_eq!(header(&answer, "bursar-error"), "insecure", "{path}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("--allow-"), "{path}: {text}");
     }
     assert!(harness.paywall.requests().is_empty());
 }

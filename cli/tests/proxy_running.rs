@@ -145,6 +145,133 @@ async fn a_reload_of_a_bad_file_keeps_the_old_policy_and_says_so() {
     );
 }
 
+/// Returns the messages of the warnings among the lines of a log.
+fn warnings(lines: &[serde_json::Value]) -> Vec<&str> {
+    let warnings = lines.iter().filter(|line| line["event"] == "warning");
+    warnings
+        .map(|line| line["message"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_warns_of_names_that_no_token_has() {
+    let harness = CliHarness::new(report()).await;
+    let misspelled = format!(
+        "[[agent]]\nmatch = \"wirter\"\nper_day = \"1 USD\"\n{ROUTE}clients = [\"writer\", \"raeder\"]\n"
+    );
+    let file = policy(&harness, &misspelled);
+    let mut proxy = RunningProxy::start(&harness, &["--policy", &file]).await;
+    proxy.wait_for("warning");
+    proxy.wait_for("warning");
+    let found = warnings(&proxy.seen);
+    assert!(found[0].contains("`raeder`") && found[0].contains("the tokens are writer"));
+    assert!(found[1].contains("[[agent]] `wirter`"), "{found:?}");
+
+    // The names of tokens, of routes and of new tokens are known.
+    proxy.seen.clear();
+    token(&harness, "reader").await;
+    let names = ["writer", "reader", "batch"];
+    let agents = names.map(|name| format!("[[agent]]\nmatch = \"{name}\"\nper_day = \"1 USD\"\n"));
+    policy(
+        &harness,
+        &format!(
+            "{}{ROUTE}agent = \"batch\"\nclients = [\"reader\"]\n",
+            agents.concat()
+        ),
+    );
+    proxy.signal("HUP");
+    proxy.wait_for("reloaded");
+    policy(&harness, &misspelled);
+    proxy.signal("HUP");
+    proxy.wait_for("reloaded");
+    let (code, log) = proxy.stop();
+    assert_eq!((code, warnings(&log).len()), (0, 2), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_warns_of_routes_that_cannot_work() {
+    let harness = CliHarness::new(report()).await;
+    let token = token(&harness, "writer").await;
+    for (text, more, words) in [
+        (ROUTE, &[][..], "add --allow-http-loopback"),
+        (
+            "",
+            &["--allow-http-loopback"],
+            "there is no route, so every request is refused",
+        ),
+        (
+            "[allow]\nhosts = [\"127.0.0.1\"]\n",
+            &[],
+            "there is no route, so only paths such as /to/",
+        ),
+    ] {
+        let file = policy(&harness, text);
+        let start = [
+            &["proxy", "--ledger", "ledger.db", "--listen", "127.0.0.1:0"][..],
+            &["--tokens", "tokens", "--policy", &file],
+            more,
+        ];
+        let command = harness.command(&start.concat());
+        let mut proxy = RunningProxy::start_command(command, token.clone()).await;
+        proxy.wait_for("warning");
+        let (code, log) = proxy.stop();
+        let found = warnings(&log);
+        assert!(
+            code == 0 && found.len() == 1 && found[0].contains(words),
+            "{log:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_program_of_a_refused_request_only_with_its_token() {
+    let harness = CliHarness::new(report()).await;
+    let file = policy(&harness, ROUTE);
+    let mut proxy = RunningProxy::start(&harness, &["--policy", &file]).await;
+    assert_eq!(
+        get(&proxy, "/sellre/report?x=the-query").await.status(),
+        404
+    );
+    let line = proxy.wait_for("refused");
+    assert_eq!(
+        (&line["client"], &line["method"], &line["path"]),
+        (&"writer".into(), &"GET".into(), &"/sellre/report".into())
+    );
+    let message = line["message"].as_str().unwrap();
+    assert!(message.contains("the routes are /seller"), "{message}");
+
+    let request = program().get(format!("{}/sellre", proxy.url));
+    assert_eq!(request.send().await.unwrap().status(), 401);
+    let line = proxy.wait_for("refused");
+    for name in ["client", "method", "path", "message"] {
+        assert!(line.get(name).is_none(), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_about_a_limit_has_its_facts_as_members() {
+    let harness = CliHarness::new(report()).await;
+    let limit = "[[agent]]\nmatch = \"writer\"\nper_day = \"0.01 USD\"\nwarn_at = \"50%\"\n";
+    let file = policy(&harness, &format!("{limit}{ROUTE}"));
+    let mut proxy = RunningProxy::start(&harness, &["--policy", &file]).await;
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
+    let line = proxy.wait_for("warning");
+    for (name, value) in [
+        ("kind", "limit_warning"),
+        ("agent", "writer"),
+        ("share", "50%"),
+        ("limit_name", "agent writer rolling 1d"),
+        ("left", "0.00 USD"),
+    ] {
+        assert_eq!(line[name], value, "{line}");
+    }
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("50% of the limit") && !message.contains(';'),
+        "{message}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_calls_end_and_takes_no_new_ones() {
     let harness = CliHarness::new(report()).await;
@@ -323,6 +450,7 @@ async fn health_needs_no_token_and_metrics_do() {
         "bursar_events_total{event=\"settled\"} 1",
         "bursar_denied_total{rule=\"max_price\"} 1",
         "bursar_settled_usd_total 0.01",
+        "bursar_agent_settled_usd_total{agent=\"writer\"} 0.01",
         "bursar_proxy_call_seconds_count 2",
         "bursar_proxy_calls_in_flight 0",
         "bursar_limit{limit=\"global rolling 1d\",unit=\"usd\"} 1",

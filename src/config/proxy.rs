@@ -165,6 +165,14 @@ fn check_target(target: &Url) -> Result<(), String> {
     Ok(())
 }
 
+fn read_target(text: &str) -> Result<Url, String> {
+    let target = text.parse().map_err(|error| {
+        format!("{error}; write a base URL such as `https://api.example.com/v1`")
+    })?;
+    check_target(&target)?;
+    Ok(target)
+}
+
 /// Builds the settings of the proxy.
 pub(super) fn proxy(
     file: &schema::File,
@@ -215,10 +223,10 @@ fn route(table: &schema::Route, keys: &Credentials, mistakes: &Mistakes<'_>) -> 
         let checked = check_path(path).map(|()| path);
         mistakes.check(table.path.at, "path", checked)
     });
-    let target = table.target.content.as_ref().and_then(|target| {
-        let checked = check_target(target).map(|()| target);
-        mistakes.check(table.target.at, "target", checked)
-    });
+    let target =
+        table.target.content.as_ref().and_then(|Text(target)| {
+            mistakes.check(table.target.at, "target", read_target(target))
+        });
     if let Some(credential) = &table.credential
         && let Some(Text(name)) = &credential.content
         && !keys.names().any(|known| known == name)
@@ -231,7 +239,7 @@ fn route(table: &schema::Route, keys: &Credentials, mistakes: &Mistakes<'_>) -> 
         );
     }
     let text = |value| content(value).map(|Text(text): &Text| text.clone());
-    let route = ProxyRoute::new(path?, target?.clone()).ok()?;
+    let route = ProxyRoute::new(path?, target?).ok()?;
     Some(ProxyRoute {
         agent: text(table.agent.as_ref()),
         tag: text(table.tag.as_ref()),

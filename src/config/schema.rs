@@ -231,7 +231,7 @@ pub(super) struct Proxy {
 #[derive(Deserialize)]
 pub(super) struct Route {
     pub(super) path: Value<Text>,
-    pub(super) target: Value<Url>,
+    pub(super) target: Value<Text>,
     pub(super) agent: Option<Value<Text>>,
     pub(super) tag: Option<Value<Text>>,
     pub(super) max_price: Option<Value<Usd>>,

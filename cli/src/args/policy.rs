@@ -34,7 +34,7 @@ pub(crate) enum PolicyCommand {
         json: bool,
     },
     /// Show the answer of each rule to an invented payment; exits with 3 if the policy denies it
-    Explain(Explain),
+    Explain(Box<Explain>),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +53,12 @@ pub(crate) struct Explain {
     /// The network of the payment; by default the first network of the policy
     #[arg(long, value_name = "NAME|CAIP2")]
     pub(crate) network: Option<Network>,
+    /// The agent of the payment, such as the name of a token of `bursar proxy`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// The tag of the payment
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
     /// The payee; by default an invented address
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) payee: Option<Address>,

@@ -52,7 +52,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) kind: &'static str,
-    message: String,
+    pub(super) message: String,
 }
 
 impl Refusal {
@@ -112,6 +112,23 @@ pub(super) fn text(
     answer
 }
 
+/// Returns a message with the headers and options of the proxy in place of the settings of the library.
+fn for_program(message: &str) -> String {
+    message
+        .replace(
+            "`allow_duplicate`",
+            "the header `bursar-allow-duplicate: true`",
+        )
+        .replace(
+            "the client denies private networks",
+            "the proxy was started without --allow-private-networks",
+        )
+        .replace(
+            "set --timeout",
+            "set --answer-timeout, --timeout or the `timeout` of the route",
+        )
+}
+
 /// Returns an answer for an error, in the form of `bursar pay --json`, which SDKs of OpenAI and of others read too.
 fn failed(status: StatusCode, outcome: &Outcome, purchase: Option<&PurchaseId>) -> Response<Body> {
     let kind = outcome.error.as_ref().map_or("failed", |error| error.kind);
@@ -137,7 +154,10 @@ fn failed(status: StatusCode, outcome: &Outcome, purchase: Option<&PurchaseId>) 
 /// Returns the answer to a request that ended in an error.
 pub(super) async fn of_error(error: &Error, client: &Client) -> (Response<Body>, Ended) {
     let purchase = purchase(error, client).await;
-    let outcome = Outcome::of_error(error, purchase.as_ref());
+    let mut outcome = Outcome::of_error(error, purchase.as_ref());
+    if let Some(problem) = &mut outcome.error {
+        problem.message = for_program(&problem.message);
+    }
     let payment = error.payment_status();
     let mut answer = failed(status_of(error), &outcome, error.purchase_id());
     if may_repeat(error) {
@@ -165,7 +185,7 @@ pub(super) async fn of_error(error: &Error, client: &Client) -> (Response<Body>,
             .receipt()
             .map(|receipt| receipt.transaction().to_string()),
         error: Some(error.kind().name()),
-        message: Some(crate::problem::message(error)),
+        message: outcome.error.map(|problem| problem.message),
     };
     (answer, ended)
 }
@@ -184,6 +204,8 @@ pub(super) async fn of_failure(
             response.status()
         );
         outcome.error = Some(Problem::new("redirect", message));
+    } else if let Some(problem) = &mut outcome.error {
+        problem.message = for_program(&problem.message);
     }
     let mut shown = Vec::new();
     while shown.len() < SHOWN

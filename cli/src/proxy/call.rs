@@ -45,6 +45,13 @@ struct CallOptions {
     allow_duplicate: bool,
 }
 
+/// Facts for the log line of a refused request with a token.
+struct Known {
+    client: String,
+    method: Method,
+    path: String,
+}
+
 /// Facts for the log line of a call. If it is dropped before the answer, the program has left.
 struct Facts {
     metrics: Arc<Metrics>,
@@ -64,7 +71,8 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let waits = head.headers.contains_key(EXPECT);
         let mut body = Some(body);
-        match self.handle(head, &mut body).await {
+        let mut known = None;
+        match self.handle(head, &mut body, &mut known).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if let Some(body) = body.filter(|_| !waits) {
@@ -75,21 +83,34 @@ impl Proxy {
                     .add("bursar_proxy_refused_total", &[("reason", kind)], 1);
                 // Programs without a token must not fill the disk. The metrics count all of them.
                 if self.refusals.allows() {
-                    Line::new("refused")
+                    let mut line = Line::new("refused")
                         .with("reason", kind)
-                        .with("status", refusal.status.as_u16())
-                        .write();
+                        .with("status", refusal.status.as_u16());
+                    if let Some(Known {
+                        client,
+                        method,
+                        path,
+                    }) = known
+                    {
+                        line = line
+                            .with("client", client)
+                            .with("method", method.as_str())
+                            .with("path", path)
+                            .with("message", refusal.message.as_str());
+                    }
+                    line.write();
                 }
                 refusal.answer()
             }
         }
     }
 
-    /// Handles a request. Takes the body if it reads it.
+    /// Handles a request. Takes the body if it reads it, and sets `known` if the request has a token.
     async fn handle(
         self: &Arc<Self>,
         head: Parts,
         body: &mut Option<Incoming>,
+        known: &mut Option<Known>,
     ) -> Result<Response<Body>, Refusal> {
         gate::check_form(&head, &self.own)?;
         let path = head.uri.path();
@@ -97,6 +118,11 @@ impl Proxy {
             return self.health(&head.method);
         }
         let program = gate::authenticate(&head, &self.tokens)?;
+        *known = Some(Known {
+            client: program.name.clone(),
+            method: head.method.clone(),
+            path: visible(path).into_owned(),
+        });
         if path == "/metrics" {
             return self.numbers(&head.method).await;
         }
@@ -302,11 +328,11 @@ impl CallOptions {
         let mut options = Self::default();
         if let Some(price) = single(headers, MAX_PRICE)? {
             let price = price.trim_start_matches('$').trim_end_matches(" USD");
-            options.max_price = Some(price.parse().map_err(|error| {
-                refused_header(format!(
-                    "`{MAX_PRICE}`: {error}; expected dollars such as 0.05"
-                ))
-            })?);
+            options.max_price = Some(
+                price
+                    .parse()
+                    .map_err(|error| refused_header(format!("`{MAX_PRICE}`: {error}")))?,
+            );
         }
         if let Some(tag) = single(headers, TAG)? {
             if tag.is_empty() || tag.len() > LONGEST {

@@ -25,9 +25,16 @@ pub(super) fn install(format: Option<LogFormat>) {
     // The command sets it once.
     FORMAT.get_or_init(|| format);
     crate::diagnostics::redirect(|message, fields| {
-        Line::new("warning")
-            .with("message", format!("{message}{fields}"))
-            .write();
+        let mut line = Line::warning(message);
+        for field in fields {
+            let name = match field.name {
+                // The line has one already.
+                "event" => "kind",
+                name => name,
+            };
+            line = line.with(name, field.text.as_str());
+        }
+        line.write();
     });
 }
 
@@ -43,6 +50,10 @@ impl Line {
             event,
             fields: Vec::new(),
         }
+    }
+
+    pub(super) fn warning(message: impl Into<Value>) -> Self {
+        Self::new("warning").with("message", message)
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
@@ -68,15 +79,24 @@ impl Line {
             _ => {
                 let mut text = format!("{time} {}", self.event);
                 for (name, value) in &self.fields {
-                    text.push_str(&match value.as_str() {
-                        Some(value) if !value.contains(' ') => format!(" {name}={value}"),
-                        _ => format!(" {name}={value}"),
-                    });
+                    text.push_str(&format!(" {name}={}", word(value)));
                 }
                 output::note(text);
             }
         }
     }
+}
+
+/// Returns a value for a line of text. Everything but a plain word is JSON, so a stranger's line break begins no line.
+fn word(value: &Value) -> String {
+    let is_plain = |text: &&str| {
+        let mut bytes = text.bytes();
+        !text.is_empty() && bytes.all(|byte| byte.is_ascii_graphic() && byte != b'"')
+    };
+    value
+        .as_str()
+        .filter(is_plain)
+        .map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
 /// Allows a number of lines in each second.
@@ -118,5 +138,24 @@ impl Serialize for Timed<'_> {
             map.serialize_entry(name, value)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_a_stranger_stays_within_its_line_and_its_field() {
+        for (text, written) in [
+            ("https://a.example/x?y=z", "https://a.example/x?y=z"),
+            ("two words", "\"two words\""),
+            ("", "\"\""),
+            ("a\nlistening", "\"a\\nlistening\""),
+            ("\"quoted\"", "\"\\\"quoted\\\"\""),
+        ] {
+            assert_eq!(word(&text.into()), written);
+        }
+        assert_eq!(word(&Value::from(7)), "7");
     }
 }

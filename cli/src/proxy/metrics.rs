@@ -14,7 +14,7 @@ const BOUNDS: [u64; 10] = [50, 100, 250, 500, 1000, 2500, 5000, 15_000, 60_000, 
 const MOST_SERIES: usize = 10_000;
 
 /// The families of numbers, with their texts for people.
-const FAMILIES: [(&str, &str); 8] = [
+const FAMILIES: [(&str, &str); 9] = [
     (
         "bursar_proxy_requests_total",
         "Requests that the proxy sent, by client, route, status and payment.",
@@ -40,6 +40,10 @@ const FAMILIES: [(&str, &str); 8] = [
     (
         "bursar_settled_usd_total",
         "Dollars that sellers confirmed with a receipt.",
+    ),
+    (
+        "bursar_agent_settled_usd_total",
+        "The same dollars by agent, which is the name of the token unless a route or --agent names one.",
     ),
 ];
 
@@ -102,6 +106,8 @@ impl Metrics {
             && let Some(usd) = event.amount.and_then(bursar::TokenAmount::dollars)
         {
             self.add("bursar_settled_usd_total", &[], usd.micros());
+            let labels = [("agent", event.agent.unwrap_or_default())];
+            self.add("bursar_agent_settled_usd_total", &labels, usd.micros());
         }
     }
 
@@ -114,7 +120,7 @@ impl Metrics {
             let series = numbers.counters.iter();
             let series = series.filter(|((name, _), _)| *name == family);
             for ((_, labels), count) in series {
-                let count = if family == "bursar_settled_usd_total" {
+                let count = if family.ends_with("_usd_total") {
                     decimal(*count, 6)
                 } else {
                     count.to_string()

@@ -158,9 +158,7 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
                 // A connection too many is closed.
                 Ok(_) => {}
                 Err(error) => {
-                    Line::new("warning")
-                        .with("message", format!("a connection cannot be accepted: {error}"))
-                        .write();
+                    Line::warning(format!("a connection cannot be accepted: {error}")).write();
                     sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -219,7 +217,8 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
         .collect();
     let tokens = proxy
         .tokens
-        .count()
+        .names()
+        .map(|names| names.len())
         .map_err(|error| Failure::failed(format!("the file of tokens cannot be used: {error}")))?;
     Line::new("listening")
         .with("url", url.as_str())
@@ -228,10 +227,9 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
         .with("tokens", tokens)
         .write();
     if tokens == 0 {
-        Line::new("warning")
-            .with("message", "there is no token, so every request is refused; make one with `bursar proxy token NAME`")
-            .write();
+        Line::warning("there is no token, so every request is refused; make one with `bursar proxy token NAME`").write();
     }
+    proxy.warn(&settings);
     output::finish(output::print(format_args!("{url}\n")), Exit::Done).map(|_| ())
 }
 

@@ -10,6 +10,7 @@ use bursar::config::ProxyRoute;
 use bursar::reqwest::{self, StatusCode};
 use bursar::telemetry::Event;
 use bursar::{Client, Credentials, Payer, Policy, Usd};
+use serde_json::Value;
 
 use super::Proxy;
 use super::answer::Refusal;
@@ -91,17 +92,86 @@ impl Settings {
             .or_else(|| Some(program.name.clone()))
     }
 
-    /// Returns a sentence for each API key that is missing.
+    /// Logs a warning for each API key that is missing.
     pub(super) async fn warn_of_missing_keys(&self) {
         for warning in self.keys.missing_keys().await {
-            Line::new("warning")
-                .with("message", warning.to_string())
-                .write();
+            Line::warning(warning.to_string()).write();
         }
+    }
+
+    /// Returns a sentence for each part of the settings that has no effect, or lets every request fail. `tokens` are the
+    /// names of the tokens.
+    fn warnings(&self, tokens: &[String], allows_http: bool) -> Vec<String> {
+        let mut found = Vec::new();
+        let policy = serde_json::to_value(self.policy.effective()).unwrap_or_default();
+        if self.routes.is_empty() {
+            let hosts = policy.pointer("/allow/hosts");
+            let names_host = hosts
+                .and_then(Value::as_array)
+                .is_some_and(|hosts| !hosts.is_empty());
+            found.push(if self.explicit && names_host {
+                "there is no route, so only paths such as /to/https/HOST/PATH work, for the hosts of [allow]".to_owned()
+            } else {
+                "there is no route, so every request is refused; add a [[proxy.route]] to the policy file, or \
+                 --route PATH=URL"
+                    .to_owned()
+            });
+        }
+        for route in &self.routes {
+            if route.target.scheme() == "http" && !allows_http {
+                found.push(format!(
+                    "the target of the route {} has plain http, so every request is refused; add --allow-http-loopback",
+                    route.path
+                ));
+            }
+        }
+        // Without a token there is another warning, and the first one can have any name.
+        if tokens.is_empty() {
+            return found;
+        }
+        for route in &self.routes {
+            for client in route.clients.iter().filter(|name| !tokens.contains(name)) {
+                found.push(format!(
+                    "`clients` of the route {} names `{client}`, and no token has this name; the tokens are {}",
+                    route.path,
+                    tokens.join(", ")
+                ));
+            }
+        }
+        let agents = policy
+            .get("agent")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        for agent in agents.filter_map(|table| table.get("match").and_then(Value::as_str)) {
+            let of_route = |route: &ProxyRoute| route.agent.as_deref() == Some(agent);
+            let of_token = self.agent.is_none() && tokens.iter().any(|name| name == agent);
+            let is_known = self.agent.as_deref() == Some(agent)
+                || of_token
+                || self.routes.iter().any(of_route);
+            if !is_known {
+                found.push(format!(
+                    "the limits of [[agent]] `{agent}` hold for no program: no token and no route has this name{}; the \
+                     tokens are {}",
+                    if self.agent.is_some() { ", or --agent replaces it" } else { "" },
+                    tokens.join(", ")
+                ));
+            }
+        }
+        found
     }
 }
 
 impl Proxy {
+    /// Logs warnings about settings that cannot be meant.
+    pub(super) fn warn(&self, settings: &Settings) {
+        // A file of tokens that cannot be read is an error at the start and for each request.
+        let tokens = self.tokens.names().unwrap_or_default();
+        for warning in settings.warnings(&tokens, self.args.allow_http_loopback) {
+            Line::warning(warning).write();
+        }
+    }
+
     /// Returns the client of an agent and a route.
     pub(super) fn client(
         &self,
@@ -148,6 +218,9 @@ impl Proxy {
         if let Some(agent) = agent {
             payer = payer.agent(agent);
         }
+        if !self.args.wallet.rpc.is_empty() {
+            payer = payer.chain(wallet::reader(&self.args.wallet.rpc)?);
+        }
         let whole = self.connect(payer.build()?, settings.keys.clone())?;
         match (route, whole.payer()) {
             // This payer knows all keys, so a host that is never paid stays one.
@@ -192,6 +265,7 @@ impl Proxy {
         match read {
             Ok(settings) => {
                 settings.warn_of_missing_keys().await;
+                self.warn(&settings);
                 let routes = settings.routes.len();
                 self.replace(settings);
                 self.count_reload("ok");

@@ -226,9 +226,9 @@ impl Tokens {
         }
     }
 
-    /// Returns the number of tokens.
-    pub(super) fn count(&self) -> io::Result<usize> {
-        self.with(<[Entry]>::len)
+    /// Returns the names of the tokens.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        self.with(|entries| entries.iter().map(|entry| entry.name.clone()).collect())
     }
 
     /// Returns the name of a token. The time of the search does not depend on the token.
