@@ -1109,7 +1109,7 @@ fn names_of_sellers_networks_and_tokens_are_checked() {
         ),
         (
             "networks = [\"base\",\n  |\"base-sepolia\"]",
-            "`networks`: the policy names base with real money and the test network base-sepolia; if that is meant, say mix_testnets",
+            "`networks`: the policy names base with real money and the test network base-sepolia; only a policy with mix_testnets allows both",
         ),
         (
             "[[host]]\nmatch = |\"https://a.example\"",

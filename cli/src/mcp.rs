@@ -7,7 +7,7 @@ use bursar::mcp::{self, ListedPrice, PaidTools, Server, ToolAnswer, ToolCall};
 use bursar::text::{json, quoted, visible, without_query};
 use bursar::{Client, Credentials, Payer, PaymentStatus, PriceOutcome, Purchase, Url};
 use rmcp::model::{Tool, ToolAnnotations};
-use rmcp::service::RunningService;
+use rmcp::service::{ClientInitializeError, RunningService, ServiceError};
 use rmcp::{RoleClient, ServiceExt};
 use serde_json::Value;
 
@@ -90,10 +90,23 @@ pub(crate) fn failure(
             Failure { message, ..failure }
         }
         None => {
-            let words = error.to_string();
+            let words = cause(error).to_string();
             let words = quoted(&without_query(&words, url));
             Failure::failed(format!("{action}: {words}"))
         }
+    }
+}
+
+/// Returns the error of the transport in an error of `rmcp`, whose own text begins with the long names of types.
+fn cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    match error.downcast_ref() {
+        Some(ClientInitializeError::TransportError { error, .. }) => &*error.error,
+        _ => match error.downcast_ref() {
+            Some(ServiceError::TransportSend(error)) => &*error.error,
+            _ => error,
+        },
     }
 }
 

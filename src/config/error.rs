@@ -57,7 +57,11 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { path, reason } => {
-                write!(f, "cannot read {}: {reason}", path.display())
+                write!(f, "cannot read {}: {reason}", path.display())?;
+                if path.starts_with("~") {
+                    f.write_str("; only a shell replaces ~, so write the whole path")?;
+                }
+                Ok(())
             }
             Self::Invalid { path, mistakes } => {
                 for (position, mistake) in mistakes.iter().enumerate() {

@@ -268,10 +268,9 @@ impl Payer {
     ) -> Option<Denial> {
         let Some(approver) = &self.inner.approver else {
             let why = &question.why;
-            return Some(Denial::new(
-                Rule::Approval,
-                format!("needs approval ({why}), and the client has no approver"),
-            ));
+            return Some(question.denial(format!(
+                "needs approval ({why}), and the client has no approver"
+            )));
         };
         let limit = self.inner.policy.time_to_approve();
         let limit = request.time_left().map_or(limit, |left| left.min(limit));
@@ -280,10 +279,7 @@ impl Payer {
                 note_approved(question.nonce, question.amount.units());
                 None
             }
-            Verdict::Deny { reason } => Some(Denial::new(
-                Rule::Approval,
-                format!("not approved: {reason}"),
-            )),
+            Verdict::Deny { reason } => Some(question.denial(format!("not approved: {reason}"))),
         }
     }
 

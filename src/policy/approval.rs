@@ -10,7 +10,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limit::ShortDuration;
+use crate::limit::{Amount, Denial, Quantity, Rule, ShortDuration};
 use crate::money::TokenAmount;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
@@ -79,6 +79,19 @@ pub struct ApprovalRequest {
     pub untrusted: Untrusted,
 }
 
+impl ApprovalRequest {
+    /// Returns the denial of a payment that was not approved.
+    pub(crate) fn denial(&self, message: String) -> Denial {
+        let asked = self
+            .usd
+            .map_or_else(|| self.amount.clone().into(), Amount::Usd);
+        Denial {
+            asked: Some(Quantity::Amount(asked)),
+            ..Denial::new(Rule::Approval, message)
+        }
+    }
+}
+
 /// Writes the question in lines: first the verified facts, then the seller's text in quotation marks.
 ///
 /// Nobody can push the facts out of sight: the whole question has at most 2000 characters, and no text can close its quotation
@@ -92,7 +105,12 @@ impl fmt::Display for ApprovalRequest {
             own_text(&self.amount.to_string()),
             self.payee
         )?;
-        writeln!(f, "  for     {method} {}{path}", self.origin)?;
+        match path.strip_prefix("/mcp://tool/") {
+            Some(tool) if method == "CALL" => {
+                writeln!(f, "  for     the tool {tool} of {}", self.origin)?;
+            }
+            _ => writeln!(f, "  for     {method} {}{path}", self.origin)?,
+        }
         writeln!(f, "  on      {}", self.network)?;
         writeln!(f, "  because {}", own_text(&self.why))?;
         let Untrusted {

@@ -424,7 +424,7 @@ pub enum PolicyError {
     NoNetwork,
     /// Test networks and networks with real money are mixed.
     #[error(
-        "the policy names {} with real money and the test network {}; if that is meant, say mix_testnets",
+        "the policy names {} with real money and the test network {}; only a policy with mix_testnets allows both",
         named(real),
         named(test)
     )]

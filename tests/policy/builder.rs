@@ -41,7 +41,7 @@ fn mistakes_in_code_come_out_when_the_wallet_is_built() {
         ),
         (
             policy().allow_network("base-sepolia"),
-            "if that is meant, say mix_testnets",
+            "only a policy with mix_testnets allows both",
         ),
         (
             policy().deny_network("eip155:0"),

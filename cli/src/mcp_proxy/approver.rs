@@ -68,7 +68,7 @@ impl Approver for HostApprover {
         };
         match approver {
             Some(approver) => approver.decide(request).await,
-            None => cannot_ask(),
+            None => cannot_ask(request),
         }
     }
 }

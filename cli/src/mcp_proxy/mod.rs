@@ -153,7 +153,8 @@ impl Proxy {
         let mut names = HashSet::new();
         if let Some(twice) = servers.iter().find(|server| !names.insert(&server.name)) {
             return Err(Failure::usage(format!(
-                "there are two MCP servers with the name {}; add NAME= before the URL",
+                "there are two MCP servers with the name {}; give one of them another name, with NAME= before its URL or \
+                 command, or with `name` in the policy file",
                 twice.name
             )));
         }

@@ -53,6 +53,9 @@ struct ListedServer {
     tools: usize,
     /// The number of further tools, which are not listed.
     left_out: usize,
+    /// The tools that the policy file names and the server does not list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     untrusted: Option<Reason>,
 }
@@ -220,6 +223,7 @@ fn servers(proxy: &Proxy) -> Servers {
             status,
             tools: known.tools.len(),
             left_out: known.left_out,
+            missing: known.missing,
             untrusted: reason.map(|details| Reason {
                 notice: NOTICE,
                 details,

@@ -1,10 +1,12 @@
 //! Resources of servers, which results of tools can link to. Reading one is never paid for.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rmcp::ErrorData;
 use rmcp::model::{
     CallToolResult, ContentBlock, ReadResourceRequestParams, ReadResourceResult, Resource,
+    ResultType,
 };
 use rmcp::service::ServiceError;
 use serde::Serialize;
@@ -64,13 +66,16 @@ impl Upstream {
 }
 
 impl Proxy {
-    /// Returns the resources of all servers.
+    /// Returns the resources of all servers. A URI that several servers list is that of the first one, from which
+    /// [`read_resource`](Self::read_resource) reads it.
     pub(super) async fn resources(&self) -> Vec<Resource> {
         self.first_attempts().await;
         let mut all = Vec::new();
         for upstream in self.upstreams() {
             all.extend(upstream.resources().await);
         }
+        let mut uris = HashSet::new();
+        all.retain(|resource| uris.insert(resource.uri.clone()));
         all
     }
 
@@ -97,7 +102,11 @@ impl Proxy {
             .read_resource(ReadResourceRequestParams::new(params.uri));
         let read = tokio::time::timeout(self.settings.timeout, reading).await;
         match read.map_err(|_| unreachable())? {
-            Ok(result) => visible(&result).ok_or_else(unreachable),
+            Ok(mut result) => {
+                // The session with the server can have an older version, whose results have no type.
+                result.result_type = Some(ResultType::COMPLETE);
+                visible(&result).ok_or_else(unreachable)
+            }
             Err(ServiceError::McpError(error)) => Err(passed_on(&error)),
             Err(_) => Err(unreachable()),
         }

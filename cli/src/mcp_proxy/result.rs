@@ -6,7 +6,7 @@ use bursar::mcp::ToolAnswer;
 use bursar::text::visible_lines;
 use bursar::{Error, ErrorKind, PaymentStatus, Purchase, PurchaseId};
 use rmcp::ErrorData;
-use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
+use rmcp::model::{CallToolResult, ContentBlock, MetaObject, ResultType};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -219,6 +219,9 @@ impl Answer for ToolResult {
             meta.retain(|key, _| !RECEIPTS.contains(&key.as_str()));
         }
         meta.insert(format!("{OWN_META}payment"), payment);
+        // The session with the server can have an older version, whose results have no type. A host of version
+        // 2026-07-28 refuses a result without one; rmcp removes it for older hosts.
+        result.result_type = Some(ResultType::COMPLETE);
         Ok(result)
     }
 }

@@ -125,6 +125,8 @@ pub(super) struct Known {
     pub(super) resources: HashSet<String>,
     /// The number of tools that were left out, because there are too many.
     pub(super) left_out: usize,
+    /// The tools that the policy file names and the server does not list.
+    pub(super) missing: Vec<String>,
 }
 
 /// Receives the messages of a server.
@@ -375,13 +377,24 @@ impl Upstream {
         if !self.config.tools.is_empty() {
             listed.retain(|tool| self.config.tools.iter().any(|name| *name == tool.name));
         }
+        let is_listed = |name: &&String| listed.iter().any(|tool| **name == tool.name);
+        let missing = self.config.tools.iter().filter(|name| !is_listed(name));
+        let missing: Vec<String> = missing.cloned().collect();
         let left_out = listed.len().saturating_sub(MOST_TOOLS);
         listed.truncate(MOST_TOOLS);
         let mut known = self.known();
         let changed = *known.tools != listed;
         known.tools = Arc::new(listed);
         known.left_out = left_out;
+        let lost = known.missing != missing && !missing.is_empty();
+        known.missing.clone_from(&missing);
         drop(known);
+        if lost {
+            let (name, missing) = (&self.config.name, missing.join(", "));
+            output::note(format_args!(
+                "{name}: the server lists no tool {missing}, although `tools` of the policy file names it"
+            ));
+        }
         if changed {
             (self.settings.changed)();
         }

@@ -36,14 +36,17 @@ impl Approver for CallerApprover {
     async fn decide(&self, request: &ApprovalRequest) -> Verdict {
         match APPROVER.try_with(Clone::clone) {
             Ok(Some(approver)) => approver.decide(request).await,
-            _ => cannot_ask(),
+            _ => cannot_ask(request),
         }
     }
 }
 
-/// The verdict if nobody can be asked.
-pub(crate) fn cannot_ask() -> Verdict {
-    Verdict::deny("the MCP client cannot ask its user, because it does not support elicitation")
+/// Returns the verdict if nobody can be asked.
+pub(crate) fn cannot_ask(request: &ApprovalRequest) -> Verdict {
+    Verdict::deny(format!(
+        "the MCP client cannot ask its user about {}, because it does not support elicitation",
+        request.amount
+    ))
 }
 
 /// The way to ask the user of the client.

@@ -122,7 +122,7 @@ impl<I: Identity, A: Answer> Calls<I, A> {
                 Earlier::Running(mut ended) => tokio::select! {
                     // The sender lives as long as the server.
                     _ = ended.changed() => {}
-                    () = self.abandoned(caller.context) => return Some(Err(cancelled())),
+                    () = self.abandoned(caller.context) => return Some(Err(abandoned_purchase())),
                 },
             }
         }
@@ -181,7 +181,7 @@ impl<I: Identity, A: Answer> Calls<I, A> {
         loop {
             let step = tokio::select! {
                 step = call.step() => step,
-                () = self.abandoned(context) => return Err(cancelled()),
+                () = self.abandoned(context) => return Err(abandoned_purchase()),
             };
             let pending = match step {
                 Step::Ended(result) => return ended(&call, result),
@@ -199,7 +199,7 @@ impl<I: Identity, A: Answer> Calls<I, A> {
                         return ended(&call, result);
                     }
                 }
-                () = self.abandoned(context) => return Err(cancelled()),
+                () = self.abandoned(context) => return Err(abandoned_purchase()),
             }
         }
     }
@@ -235,7 +235,16 @@ impl<I: Identity, A: Answer> Calls<I, A> {
     }
 }
 
-/// The error of a cancelled call. The client no longer reads it.
+/// The error of a call that ends before its purchase. A client reads it if the server ends.
+fn abandoned_purchase() -> ErrorData {
+    ErrorData::internal_error(
+        "may be paid: the server ends, or the call was cancelled. To learn the result without paying again, make the \
+         same call again: it sends the same payment.",
+        None,
+    )
+}
+
+/// The error of a cancelled call that buys nothing. The client no longer reads it.
 pub(crate) fn cancelled() -> ErrorData {
     ErrorData::internal_error("the call was cancelled", None)
 }

@@ -70,7 +70,8 @@ impl Tool {
             Self::Discover => {
                 "Find services that take payments, in the lists of the operator. Pays nothing, and calls no service. \
                  `standing` is payable if the limits allow the advertised price. The service asks for the real price \
-                 when you call it. Buy `untrusted.url` with `pay` and `max_price`."
+                 when you call it. Buy `untrusted.url` with `pay` and `max_price`. If `kind` is mcp, it is an MCP server, \
+                 whose tools `pay` cannot call."
             }
             Self::Purchase => {
                 "Show one purchase by its purchase_id: whether it was paid, and the next step. Sends nothing."

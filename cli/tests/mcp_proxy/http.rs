@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use bursar::Client;
 use bursar::mcp::HttpClient;
+use bursar_testing::Fault;
 use reqwest::StatusCode;
 use rmcp::service::RunningService;
 use rmcp::transport::StreamableHttpClientTransport;
@@ -155,6 +156,31 @@ async fn approvals_go_to_the_session_that_made_the_call() {
         ),
         (1, 1)
     );
+    assert_eq!(shop.settled(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_the_end_of_the_proxy_interrupts_says_that_it_may_be_paid() {
+    let harness = super::harness().await;
+    let route = report().idempotent().fault_once(Fault::HangAfterSettle);
+    let shop = Shop::open(route).await;
+    let served = Served::start(&harness, &shop.url, Some(TOKEN), &[]).await;
+    let client = served.connect(TOKEN, User::default(), stateless()).await;
+    let buying = client.call_tool(params("report", json!({})));
+    let ending = async {
+        shop.paywall.wait_for_settlements(1).await;
+        served.stop().await
+    };
+    let (bought, (code, _)) = tokio::join!(buying, ending);
+    let error = bought.unwrap_err().to_string();
+    assert!(error.contains("may be paid: "), "{error}");
+    assert_eq!(code, Some(0));
+
+    let served = Served::start(&harness, &shop.url, Some(TOKEN), &[]).await;
+    let client = served.connect(TOKEN, User::default(), stateless()).await;
+    let result = client.call_tool(params("report", json!({}))).await.unwrap();
+    assert_eq!(payment(&result)["payment"], "paid", "{result:?}");
     assert_eq!(shop.settled(), 1);
 }
 

@@ -165,9 +165,16 @@ async fn the_price_of_the_last_call_is_in_the_list_and_a_host_learns_it() {
     let shop = Shop::open(report().idempotent()).await;
     let user = User::default();
     let session = proxy_as(&harness, &[&shop.url], &[], user.clone(), session()).await;
-    list(&session).await;
-    // The first session with the server changes the list, too.
-    user.list_changed.notified().await;
+    // The first session with the server changes the list, too. If it opened before that of the host, no message comes.
+    let listing = async {
+        for _ in 0..3 {
+            list(&session).await;
+        }
+    };
+    tokio::select! {
+        () = user.list_changed.notified() => {}
+        () = listing => {}
+    }
     call(&session, "report", json!({})).await;
     user.list_changed.notified().await;
     let tools = list(&session).await;
@@ -277,6 +284,48 @@ async fn tools_of_several_servers_are_told_apart_and_a_dead_server_takes_none_do
     let ended = session.end(&harness).await;
     assert_eq!(ended.code, 0);
     assert!(ended.stderr.starts_with("dead: "), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_learns_of_a_tool_that_only_the_policy_file_names() {
+    let harness = harness().await;
+    let shop = Shop::open(report()).await;
+    let server = format!(
+        "[[mcp_server]]\nname = \"shop\"\nurl = \"{}\"\ntools = [\"report\", \"reprot\"]",
+        shop.url
+    );
+    let policy = policy(&harness, &server);
+    let session = proxy(&harness, &[], &["--policy", &policy]).await;
+    assert_eq!(names(&list(&session).await), ["report"]);
+    let servers = call(&session, "bursar_servers", json!({})).await;
+    let servers = servers.structured_content.unwrap();
+    assert_eq!(servers["servers"][0]["missing"], json!(["reprot"]));
+    let ended = session.end(&harness).await;
+    assert!(
+        ended.stderr.contains("the server lists no tool reprot"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_without_an_mcp_server_is_explained_by_its_http_status() {
+    let harness = harness().await;
+    let url = harness.url().replace("/report", "/nowhere");
+    let tools = harness
+        .run(&["mcp", "tools", "--allow-http-loopback", &url])
+        .await;
+    assert_eq!(tools.code, 1, "{tools:?}");
+    assert!(tools.stderr.contains("HTTP 404"), "{tools:?}");
+    assert!(!tools.stderr.contains("::"), "{tools:?}");
+    let session = proxy(&harness, &[&url], &[]).await;
+    list(&session).await;
+    let servers = call(&session, "bursar_servers", json!({})).await;
+    let servers = servers.structured_content.unwrap();
+    let details = servers["servers"][0]["untrusted"]["details"]
+        .as_str()
+        .unwrap();
+    assert!(details.contains("HTTP 404"), "{servers}");
+    session.end(&harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -409,6 +458,8 @@ async fn the_user_of_the_host_approves_or_refuses_a_paid_tool() {
                 let asked = user.asked.lock().unwrap().clone();
                 assert_eq!(asked.len(), 1, "{endpoint:?}");
                 assert!(asked[0].starts_with("Pay 0.01 USDC to "), "{asked:?}");
+                let names_the_tool = asked[0].contains("for     the tool report of http://");
+                assert_eq!(names_the_tool, endpoint.is_none(), "{asked:?}");
                 if !approve {
                     assert_eq!(
                         payment(&result)["error"]["denial"]["rule"],
@@ -433,9 +484,10 @@ async fn a_host_that_cannot_ask_its_user_is_denied() {
     assert_eq!(denied["error"]["denial"]["rule"], "approval", "{denied}");
     let message = denied["error"]["message"].as_str().unwrap();
     assert!(
-        message.contains("does not support elicitation"),
+        message.contains("about 0.01 USDC, because it does not support elicitation"),
         "{message}"
     );
+    assert_eq!(denied["error"]["denial"]["asked"], "0.01 USD", "{denied}");
     session.close(&harness).await;
     assert_eq!(shop.settled(), 0);
 }
@@ -519,6 +571,9 @@ async fn a_proxy_without_a_server_or_with_one_name_twice_does_not_start() {
         .run(&[&network[..], &["--upstream", "a=http://a.example"]].concat())
         .await;
     assert_eq!(plain.code, 2, "{plain:?}");
+    let home = harness.run(&["mcp", "proxy", "--policy", "~/a.toml"]).await;
+    assert_eq!(home.code, 2, "{home:?}");
+    assert!(home.stderr.contains("only a shell replaces ~"), "{home:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use rmcp::ServiceError;
 use rmcp::model::{
     CallToolRequest, CancelledNotificationParam, ClientRequest, NumberOrString, ProgressToken,
-    ReadResourceRequestParams, SubscriptionFilter,
+    ReadResourceRequestParams, ResultType, SubscriptionFilter,
 };
 use rmcp::service::PeerRequestOptions;
 use serde_json::json;
@@ -186,6 +186,43 @@ async fn a_resource_that_a_server_named_is_read_from_that_server() {
         read("file:///listed.txt").await.unwrap(),
         "the text\\u{200b}"
     );
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_without_a_type_has_one_for_a_host_of_the_newest_version() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    for (lifecycle, expected) in [(stateless(), Some(ResultType::COMPLETE)), (session(), None)] {
+        let upstreams = [running.url()];
+        let upstreams = upstreams.each_ref().map(String::as_str);
+        let session = proxy_as(&harness, &upstreams, &[], User::default(), lifecycle).await;
+        list(&session).await;
+        let result = call(&session, "show", json!({ "a": 1 })).await;
+        assert_eq!(result.result_type, expected);
+        let own = call(&session, "bursar_budget", json!({})).await;
+        assert_eq!(own.result_type, expected);
+        let resource = ReadResourceRequestParams::new("file:///a.txt");
+        let read = session.client.read_resource(resource).await.unwrap();
+        assert_eq!(read.result_type, expected);
+        session.close(&harness).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_two_servers_list_is_listed_once() {
+    let harness = harness().await;
+    let (first, second) = (Rich::default(), Rich::default());
+    let (first, second) = (first.anywhere().await, second.anywhere().await);
+    let upstreams = [
+        format!("one={}", first.url()),
+        format!("two={}", second.url()),
+    ];
+    let upstreams = upstreams.each_ref().map(String::as_str);
+    let session = proxy(&harness, &upstreams, &[]).await;
+    list(&session).await;
+    let resources = session.client.list_all_resources().await.unwrap();
+    assert_eq!(resources.len(), 1, "{resources:?}");
     session.close(&harness).await;
 }
 
