@@ -64,12 +64,6 @@ pub(crate) async fn paying_as(
     Ok(customize(payer).build()?)
 }
 
-/// Opens the signer and the ledger, for several payers.
-#[cfg(feature = "proxy")]
-pub(crate) async fn parts(args: &WalletArgs) -> Result<(LocalSigner, Ledger), Failure> {
-    Ok((required_signer(args)?, open(&args.ledger).await?))
-}
-
 fn required_signer(args: &WalletArgs) -> Result<LocalSigner, Failure> {
     signer(args.keystore.as_deref(), args.key_fd)?.ok_or_else(|| {
         Failure::usage(format!(
