@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
 use crate::exit::{Exit, Failure};
 use crate::ledger::table;
+use crate::progress::Progress;
 use crate::{output, wallet};
 
 pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
@@ -66,10 +67,11 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let done = wallet::required(&args.ledger)
-        .await?
-        .reconcile(&chain)
-        .await?;
+    let ledger = wallet::required(&args.ledger).await?;
+    let mut progress = Progress::of("purchases looked up");
+    let done = ledger.reconcile_with_progress(&chain, |purchases| progress.add(purchases));
+    let done = done.await?;
+    drop(progress);
     let open = done
         .iter()
         .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
@@ -92,10 +94,11 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::required(&args.ledger)
-        .await?
-        .verify(args.head)
-        .await?;
+    let ledger = wallet::required(&args.ledger).await?;
+    let mut progress = Progress::of("events and purchases read");
+    let report = ledger.verify_with_progress(args.head, |rows| progress.add(rows));
+    let report = report.await?;
+    drop(progress);
     let sound = report.is_sound();
     let mut text: String = report
         .faults

@@ -36,6 +36,10 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     drop(progress);
     let text = written(&report, args.format, args.out.is_none())?;
     match &args.out {
+        // The tables are escaped, and can have colours.
+        None if matches!(args.format, ReportFormat::Table) => {
+            output::finish(output::print_raw(text.as_bytes()), Exit::Done)
+        }
         None => output::finish(output::print(text), Exit::Done),
         Some(path) => {
             put(path, &text)?;
@@ -82,6 +86,14 @@ pub(crate) fn selection(args: &Spending, zone: Zone) -> Result<Selection, Failur
 
 fn written(report: &Report, format: ReportFormat, for_terminal: bool) -> Result<String, Failure> {
     Ok(match format {
+        ReportFormat::Table if for_terminal && output::colours(&io::stdout()) => {
+            let colours = render::Colours {
+                good: output::GOOD,
+                open: output::OPEN,
+                bad: output::BAD,
+            };
+            render::coloured_table(report, columns(), Some(&colours))
+        }
         ReportFormat::Table => render::table(report, columns().filter(|_| for_terminal)),
         ReportFormat::Csv => report.to_csv(),
         ReportFormat::Html => render::html(report),
