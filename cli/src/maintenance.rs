@@ -63,7 +63,7 @@ fn restore(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
 }
 
 async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
-    let mut chain = wallet::reader(&args.rpc)?;
+    let mut chain = wallet::chain_of(args.policy.as_deref(), &args.rpc)?;
     if args.trust_single_endpoint {
         chain = chain.trust_single_endpoint();
     }
@@ -173,7 +173,7 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
     let (_, stored) = find(purchase, &args.ledger).await?;
-    let payer = wallet::paying(args, Policy::new().allow_network(stored.network)).await?;
+    let payer = wallet::paying(args, Policy::new().allow_network(stored.network), None).await?;
     let cancellation = payer.cancel(purchase).await?;
     let transaction = json!({
         "network": cancellation.network(),

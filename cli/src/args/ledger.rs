@@ -128,8 +128,11 @@ pub(crate) struct Reconcile {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
     /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, endpoints of two domains must agree
-    #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
+    #[arg(long, value_name = "NETWORK=URL", required_unless_present = "policy", value_parser = endpoint)]
     pub(crate) rpc: Vec<(Network, String)>,
+    /// Ask the endpoints in the tables [[chain]] of this policy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Release money if one endpoint alone proves it; use this only with your own node
     #[arg(long)]
     pub(crate) trust_single_endpoint: bool,

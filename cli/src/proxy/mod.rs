@@ -38,7 +38,7 @@ use tokio::time::{sleep, timeout};
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
-use crate::{output, policies};
+use crate::{output, policies, wallet};
 use gate::OwnHosts;
 use log::{Line, Rate};
 use metrics::Metrics;
@@ -200,8 +200,7 @@ async fn stop(
     // Answers that lost their program are recorded by tasks of their own. The semaphore is never closed.
     let calls = u32::try_from(proxy.max_calls).unwrap_or(u32::MAX);
     drop(timeout(Duration::from_secs(5), proxy.calls.acquire_many(calls)).await);
-    // A query of the ledger first records the abandoned purchases.
-    proxy.settings().client().budget().await?;
+    wallet::close(proxy.settings().client()).await?;
     Line::new("stopped").with("abandoned", abandoned).write();
     Ok(Exit::Done)
 }

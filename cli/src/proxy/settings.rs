@@ -129,7 +129,8 @@ pub(super) async fn base(
     metrics: &Arc<Metrics>,
 ) -> Result<Client, Failure> {
     let metrics = Arc::clone(metrics);
-    let payer = wallet::paying_as(&args.wallet, allowance.policy.clone(), |payer| {
+    let (policy, chain) = (allowance.policy.clone(), allowance.chain.clone());
+    let payer = wallet::paying_as(&args.wallet, policy, chain, |payer| {
         let payer = payer.observer(move |event: &Event<'_>| metrics.observe(event));
         match wallet::can_ask_person() {
             true => payer.approver(TerminalApprover::default()),
