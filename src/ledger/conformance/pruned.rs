@@ -132,7 +132,7 @@ pub(super) async fn a_pruned_purchase_takes_proofs_and_refunds(ledgers: &Ledgers
         .record_refund(&key, refund, U256::from(4))
         .await
         .unwrap();
-    let confirmed = proved::confirmed(&ledger, &key, "{\"settled\":{}}").await;
+    let confirmed = confirmed(&ledger, &key, "{\"settled\":{}}").await;
     ledger.record(&key, &confirmed, at(later)).await.unwrap();
     let row = state(&ledger, &key).await;
     assert!(row.was_refunded_by(refund) && row.proof.is_some() && row.archived().is_some());
