@@ -15,6 +15,7 @@ mod listing;
 mod names;
 mod own;
 mod progress;
+mod prompts;
 mod resources;
 mod result;
 mod upstream;
