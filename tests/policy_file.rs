@@ -769,7 +769,7 @@ fn an_unknown_key_is_a_mistake_in_every_table() {
             "unknown key `lifetime` in the file; its keys are `version`, `networks`, `mix_testnets`, \
              `default_limits`, `unlimited`, `approval_timeout`, `refusal_pause`, `warn_at`, `mcp_methods`, `store_queries`, `refunds_make_room`, `freeze`, `global`, \
              `each`, `origin`, `host`, `resource`, `domain`, `payee`, `asset`, `network`, `tag`, `agent`, \
-             `allow`, `deny`, `permit`, `credential`, `discovery`, `proxy`, `mcp_server`, `token`",
+             `allow`, `deny`, `permit`, `credential`, `chain`, `discovery`, `proxy`, `mcp_server`, `token`",
         ),
         (
             "global.rolling = [{ window = \"1h\", max = \"1 USD\" },\n  { window = \"1d\", max = \"1 USD\", |per = 1 }]",
@@ -1154,6 +1154,44 @@ fn names_of_sellers_networks_and_tokens_are_checked() {
             "`peg` must be \"USD\"",
         ),
     ]);
+}
+
+#[test]
+fn endpoints_of_the_chain_are_read_and_checked() {
+    use bursar::Network;
+    use bursar::config::Config;
+
+    let config = Config::from_toml(SAMPLE).unwrap();
+    let base = Network::from_chain_id(8453);
+    let chain = config.chain.unwrap();
+    assert_eq!((chain.networks(), chain.reads(base)), (vec![base], true));
+    let shown = format!("{chain:?}");
+    for host in ["mainnet.base.org", "base-rpc.publicnode.com", "localhost"] {
+        assert!(shown.contains(host), "{host} is not in {shown}");
+    }
+    let none = Config::from_toml("version = 1\nnetworks = [\"base\"]").unwrap();
+    assert!(none.chain.is_none());
+    assert_each(&[
+        (
+            "|[[chain]]\nnetwork = \"base\"",
+            "[[chain]] needs a key `rpc`",
+        ),
+        (
+            "[[chain]]\nnetwork = |\"basis\"\nrpc = \"https://a.example\"",
+            "`network`: `basis` is not an EVM network; expected CAIP-2 like `eip155:8453` or a name like `base`",
+        ),
+        (
+            "[[chain]]\nnetwork = \"base\"\nrpc = |\"http://a.example/v2/s3cret\"",
+            "`rpc`: plain http is for a JSON-RPC endpoint on this machine's loopback only; use https",
+        ),
+        (
+            "[[chain]]\nnetwork = \"base\"\nrpc = |\"ftp://a.example\"",
+            "`rpc`: a JSON-RPC endpoint is an http or https URL",
+        ),
+    ]);
+    let secret = "version = 1\n[[chain]]\nnetwork = \"base\"\nrpc = \"http://a.example/v2/s3cret\"";
+    let error = Config::from_toml(secret).unwrap_err().to_string();
+    assert!(!error.contains("s3cret"), "{error}");
 }
 
 #[test]

@@ -150,10 +150,8 @@ impl Balance {
 }
 
 async fn balance(args: WalletBalance) -> Result<Exit, Failure> {
-    let chain = wallet::reader(&args.rpc)?;
-    let mut networks: Vec<Network> = args.rpc.iter().map(|(network, _)| *network).collect();
-    networks.sort_by_key(|network| network.chain_id());
-    networks.dedup();
+    let chain = wallet::chain_of(args.policy.as_deref(), &args.rpc)?;
+    let networks: Vec<Network> = chain.networks();
     let tokens = tokens(&networks, args.token.as_deref())?;
     let address = match args.address {
         Some(address) => address,

@@ -99,7 +99,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         if !names_sources(&args) {
             sources = allowance.sources;
         }
-        Some(wallet::judging(&args.wallet, allowance.policy).await?)
+        Some(wallet::judging(&args.wallet, allowance.policy, allowance.chain).await?)
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
         return Err(Failure::usage(
             "limits need a network; add --network NAME or --policy FILE",

@@ -3,19 +3,23 @@
 use std::path::Path;
 
 use bursar::chain::Answer;
+use bursar::clock::{Clock, SystemClock};
 use bursar::ledger::Evidence;
+use bursar::report::Zone;
 use bursar::{Ledger, Policy, Purchase, PurchaseId};
 use serde_json::json;
 
-use crate::args::{self, LedgerArgs, LedgerCommand, Reconcile, Verify, WalletArgs};
+use crate::args::{self, LedgerArgs, LedgerCommand, Prune, Reconcile, Verify, WalletArgs};
 use crate::exit::{Exit, Failure};
 use crate::ledger::table;
+use crate::progress::Progress;
 use crate::{output, wallet};
 
 pub(crate) async fn run(command: LedgerCommand) -> Result<Exit, Failure> {
     match command {
         LedgerCommand::Reconcile(args) => reconcile(args).await,
         LedgerCommand::Verify(args) => verify(&args).await,
+        LedgerCommand::Prune(args) => prune(&args).await,
         LedgerCommand::Evidence { purchase, ledger } => evidence(&purchase, &ledger).await,
         LedgerCommand::Refund(args) => refund(args).await,
         LedgerCommand::Cancel { purchase, wallet } => cancel(&purchase, &wallet).await,
@@ -59,17 +63,18 @@ fn restore(file: &Path, ledger: &LedgerArgs) -> Result<Exit, Failure> {
 }
 
 async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
-    let mut chain = wallet::reader(&args.rpc)?;
+    let mut chain = wallet::chain_of(args.policy.as_deref(), &args.rpc)?;
     if args.trust_single_endpoint {
         chain = chain.trust_single_endpoint();
     }
     if let Some(blocks) = args.confirmations {
         chain = chain.confirmations(blocks);
     }
-    let done = wallet::required(&args.ledger)
-        .await?
-        .reconcile(&chain)
-        .await?;
+    let ledger = wallet::required(&args.ledger).await?;
+    let mut progress = Progress::of("purchases looked up");
+    let done = ledger.reconcile_with_progress(&chain, |purchases| progress.add(purchases));
+    let done = done.await?;
+    drop(progress);
     let open = done
         .iter()
         .any(|purchase| matches!(purchase.answer, Answer::CannotTell { .. }));
@@ -92,10 +97,11 @@ async fn reconcile(args: Reconcile) -> Result<Exit, Failure> {
 }
 
 async fn verify(args: &Verify) -> Result<Exit, Failure> {
-    let report = wallet::required(&args.ledger)
-        .await?
-        .verify(args.head)
-        .await?;
+    let ledger = wallet::required(&args.ledger).await?;
+    let mut progress = Progress::of("events and purchases read");
+    let report = ledger.verify_with_progress(args.head, |rows| progress.add(rows));
+    let report = report.await?;
+    drop(progress);
     let sound = report.is_sound();
     let mut text: String = report
         .faults
@@ -115,6 +121,35 @@ async fn verify(args: &Verify) -> Result<Exit, Failure> {
         output::print(text),
         if sound { Exit::Done } else { Exit::Failed },
     )
+}
+
+async fn prune(args: &Prune) -> Result<Exit, Failure> {
+    let now = SystemClock.now();
+    let before = match args::age(&args.before) {
+        Some(age) => Some(now.before(age)),
+        None => Zone::named("UTC")?.moment(&args.before),
+    };
+    let before = before.filter(|before| *before <= now).ok_or_else(|| {
+        Failure::usage(format!(
+            "--before {}: expected a date in the past such as 2026-08-01, a time in RFC 3339, or an age such as 90d",
+            args.before
+        ))
+    })?;
+    let ledger = wallet::required(&args.ledger).await?;
+    let mut progress = Progress::of("purchases pruned");
+    let pruned = ledger.prune_with_progress(before, &args.export, |count| progress.add(count));
+    let pruned = pruned.await?;
+    drop(progress);
+    let printed = match (args.json, pruned.archived) {
+        (true, _) => output::print_json(&pruned),
+        (false, 0) => output::print("there is nothing to prune\n"),
+        (false, archived) => output::print(format_args!(
+            "{} purchases are pruned; {archived} are in {}\n",
+            pruned.pruned,
+            args.export.display()
+        )),
+    };
+    output::finish(printed, Exit::Done)
 }
 
 async fn evidence(purchase: &PurchaseId, ledger: &LedgerArgs) -> Result<Exit, Failure> {
@@ -138,7 +173,7 @@ async fn refund(args: args::Refund) -> Result<Exit, Failure> {
 
 async fn cancel(purchase: &PurchaseId, args: &WalletArgs) -> Result<Exit, Failure> {
     let (_, stored) = find(purchase, &args.ledger).await?;
-    let payer = wallet::paying(args, Policy::new().allow_network(stored.network)).await?;
+    let payer = wallet::paying(args, Policy::new().allow_network(stored.network), None).await?;
     let cancellation = payer.cancel(purchase).await?;
     let transaction = json!({
         "network": cancellation.network(),

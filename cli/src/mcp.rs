@@ -215,12 +215,13 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         policy,
         max_price,
         keys,
+        chain,
         ..
     } = allowance;
     let payer = if args.dry_run {
-        wallet::judging(&args.wallet, policy).await?
+        wallet::judging(&args.wallet, policy, chain).await?
     } else {
-        wallet::paying(&args.wallet, policy).await?
+        wallet::paying(&args.wallet, policy, chain).await?
     };
     let session = match Session::open(&args.server, payer.clone(), keys).await {
         Err(failure) if args.json => {
@@ -248,6 +249,10 @@ pub(crate) async fn call(args: McpCall) -> Result<Exit, Failure> {
         Box::pin(buy(call, &payer)).await
     };
     session.close().await;
+    if matches!(verdict, Verdict::Denied) {
+        // A server is written in the background, which ends with this process.
+        drop(payer.ledger().record_denials().await);
+    }
     let exit = pay::exit_of(verdict, &outcome.statuses());
     let printed = if args.json {
         output::print_json(&outcome)

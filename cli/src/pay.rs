@@ -71,7 +71,8 @@ impl Call {
 impl Buyer {
     async fn new(args: Pay, prepared: Prepared, allowance: Allowance) -> Result<Self, Failure> {
         let sink = Sink::open(&args)?;
-        let payer = wallet::paying(&args.wallet, allowance.policy.clone()).await?;
+        let (policy, chain) = (allowance.policy.clone(), allowance.chain.clone());
+        let payer = wallet::paying(&args.wallet, policy, chain).await?;
         let client = request::client(&args.request, Some(payer), allowance.keys.clone())?;
         Ok(Self {
             args,

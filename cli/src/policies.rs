@@ -8,7 +8,9 @@ use bursar::config::Config;
 use bursar::discovery::Sources;
 use bursar::ledger::LedgerError;
 use bursar::policy::{AskingPrice, Explanation, Rule};
-use bursar::{Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd};
+use bursar::{
+    Address, ChainReader, Credentials, Ledger, Network, Payer, Policy, PurchaseRequest, Usd,
+};
 
 use crate::args::{Explain, PolicyArgs};
 use crate::exit::{Exit, Failure};
@@ -22,6 +24,8 @@ pub(crate) struct Allowance {
     pub(crate) max_price: Option<Usd>,
     /// The API keys of the policy file.
     pub(crate) keys: Credentials,
+    /// The file's JSON-RPC endpoints.
+    pub(crate) chain: Option<ChainReader>,
     /// The file's places to look for services.
     pub(crate) sources: Sources,
     /// The file's settings of the proxy.
@@ -42,6 +46,7 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
             policy: from_flags(args)?,
             max_price: None,
             keys: Credentials::new(),
+            chain: None,
             sources: Sources::default(),
             #[cfg(feature = "proxy")]
             proxy: bursar::config::ProxyConfig::default(),
@@ -61,6 +66,7 @@ pub(crate) fn allowance(args: &PolicyArgs) -> Result<Allowance, Failure> {
         policy,
         max_price: args.max_per_payment,
         keys: secrets::supply(config.credentials),
+        chain: config.chain,
         sources: config.sources,
         #[cfg(feature = "proxy")]
         proxy: config.proxy,
@@ -237,9 +243,14 @@ pub(crate) fn effective(file: &Path, json: bool) -> Result<Exit, Failure> {
 
 /// `bursar policy explain`.
 pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
-    let policy = Policy::from_file(&args.file)?;
+    let Config { policy, chain, .. } = Config::from_file(&args.file)?;
+    if args.payer.is_some() && chain.is_none() {
+        let message = "--payer: the policy file has no [[chain]] to read a balance from";
+        return Err(Failure::usage(message));
+    }
+    let chain = chain.zip(args.payer);
     let explanation = match &args.ledger {
-        None => policy
+        None if chain.is_none() => policy
             .explain(
                 &request(&args)?,
                 price(&args),
@@ -251,7 +262,7 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
                     "bursar knows no dollar token on this network, or the token has too few decimals for the price",
                 )
             })?,
-        Some(path) => with_ledger(&args, policy, path).await?,
+        ledger => with_ledger(&args, policy, ledger.as_deref(), chain).await?,
     };
     let exit = if explanation.denial().is_some() {
         Exit::Denied
@@ -273,12 +284,22 @@ pub(crate) async fn explain(args: Explain) -> Result<Exit, Failure> {
     output::finish(printed, exit)
 }
 
-async fn with_ledger(args: &Explain, policy: Policy, path: &Path) -> Result<Explanation, Failure> {
-    let ledger = match Ledger::open_existing(path) {
-        Err(error @ LedgerError::Missing(_)) => return Err(Failure::usage(error.to_string())),
-        opened => opened?,
-    };
-    let mut payer = Payer::builder().policy(policy).ledger(ledger);
+async fn with_ledger(
+    args: &Explain,
+    policy: Policy,
+    path: Option<&Path>,
+    chain: Option<(ChainReader, Address)>,
+) -> Result<Explanation, Failure> {
+    let mut payer = Payer::builder().policy(policy);
+    if let Some(path) = path {
+        payer = match Ledger::open_existing(path) {
+            Err(error @ LedgerError::Missing(_)) => return Err(Failure::usage(error.to_string())),
+            opened => payer.ledger(opened?),
+        };
+    }
+    if let Some((chain, address)) = chain {
+        payer = payer.chain(chain).address(address);
+    }
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }

@@ -9,8 +9,10 @@ use crate::output;
 const FIRST: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Counts purchases, and shows the count. It is cleared when it is dropped.
+/// Counts purchases or rows, and shows the count. It is cleared when it is dropped.
 pub(crate) struct Progress {
+    /// The words after the count.
+    words: &'static str,
     /// Nothing is shown if a terminal shows the result itself.
     is_shown: bool,
     read: u64,
@@ -27,8 +29,14 @@ impl Progress {
 
     /// Returns the progress of a report, which shows its result at the end.
     pub(crate) fn of_report() -> Self {
+        Self::of("purchases read")
+    }
+
+    /// Returns the progress of other work, which shows its result at the end.
+    pub(crate) fn of(words: &'static str) -> Self {
         let now = Instant::now();
         Self {
+            words,
             is_shown: true,
             read: 0,
             next: now.checked_add(FIRST).unwrap_or(now),
@@ -40,7 +48,7 @@ impl Progress {
         self.read = self.read.saturating_add(purchases);
         let now = Instant::now();
         if self.is_shown && now >= self.next {
-            output::status(format_args!("{} purchases read", self.read));
+            output::status(format_args!("{} {}", self.read, self.words));
             self.next = now.checked_add(PAUSE).unwrap_or(now);
         }
     }

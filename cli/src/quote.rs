@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Quote) -> Result<Exit, Failure> {
     let (payer, max_price) = if has_policy {
         let allowance = policies::allowance(&args.policy)?;
         (
-            Some(wallet::judging(&args.wallet, allowance.policy).await?),
+            Some(wallet::judging(&args.wallet, allowance.policy, allowance.chain).await?),
             allowance.max_price,
         )
     } else if args.policy.budget.is_some() || args.policy.max_per_payment.is_some() {
@@ -105,7 +105,7 @@ pub(crate) async fn dry_run(
     prepared: Prepared,
     allowance: Allowance,
 ) -> Result<Exit, Failure> {
-    let payer = wallet::judging(&args.wallet, allowance.policy).await?;
+    let payer = wallet::judging(&args.wallet, allowance.policy, allowance.chain).await?;
     let client = request::client(&args.request, Some(payer), Credentials::new())?;
     let (outcome, verdict) = match ask(&client, &prepared, allowance.max_price).await {
         Ok(PriceOutcome::Priced(price_check)) => of_price_check(&price_check),

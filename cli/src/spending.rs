@@ -37,6 +37,10 @@ pub(crate) async fn run(mut args: Spending) -> Result<Exit, Failure> {
     let place = policies::place(&args.policy);
     let text = written(&report, &place, args.format, args.out.is_none())?;
     match &args.out {
+        // The tables are escaped, and can have colours.
+        None if matches!(args.format, ReportFormat::Table) => {
+            output::finish(output::print_raw(text.as_bytes()), Exit::Done)
+        }
         None => output::finish(output::print(text), Exit::Done),
         Some(path) => {
             put(path, &text)?;
@@ -88,6 +92,14 @@ fn written(
     for_terminal: bool,
 ) -> Result<String, Failure> {
     Ok(match format {
+        ReportFormat::Table if for_terminal && output::colours(&io::stdout()) => {
+            let colours = render::Colours {
+                good: output::GOOD,
+                open: output::OPEN,
+                bad: output::BAD,
+            };
+            render::coloured_table(report, policy, columns(), Some(&colours))
+        }
         ReportFormat::Table => render::table(report, policy, columns().filter(|_| for_terminal)),
         ReportFormat::Csv => report.to_csv(),
         ReportFormat::Html => render::html(report, policy),

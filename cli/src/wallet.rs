@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(any(feature = "mcp-serve", feature = "proxy"))]
+use bursar::Client;
 use bursar::approval::TerminalApprover;
+use bursar::config::Config;
 use bursar::ledger::{LedgerError, OpenOptions};
 use bursar::payment::PayerBuilder;
 use bursar::secrecy::ExposeSecret;
@@ -17,12 +20,16 @@ use crate::secrets::{self, KEY, LEDGER};
 use crate::{output, password};
 
 /// Opens a payer that can sign.
-pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+pub(crate) async fn paying(
+    args: &WalletArgs,
+    policy: Policy,
+    chain: Option<ChainReader>,
+) -> Result<Payer, Failure> {
     let relative = match place(&args.ledger)? {
         Place::File(path) if path.is_relative() && !path.exists() => Some(path),
         _ => None,
     };
-    let payer = paying_as(args, policy, |payer| {
+    let payer = paying_as(args, policy, chain, |payer| {
         // The command ends too early for rounds in the background. `bursar ledger reconcile` is one.
         let payer = payer.reconcile_every(Duration::ZERO);
         if can_ask_person() {
@@ -45,10 +52,11 @@ pub(crate) async fn paying(args: &WalletArgs, policy: Policy) -> Result<Payer, F
     Ok(payer)
 }
 
-/// Opens a payer that can sign. `customize` can set an approver.
+/// Opens a payer that can sign. `chain` has the endpoints of the policy file. `customize` can set an approver.
 pub(crate) async fn paying_as(
     args: &WalletArgs,
     policy: Policy,
+    chain: Option<ChainReader>,
     customize: impl FnOnce(PayerBuilder) -> PayerBuilder,
 ) -> Result<Payer, Failure> {
     let mut payer = Payer::builder()
@@ -58,16 +66,10 @@ pub(crate) async fn paying_as(
     if let Some(agent) = &args.agent {
         payer = payer.agent(agent);
     }
-    if !args.rpc.is_empty() {
-        payer = payer.chain(reader(&args.rpc)?);
+    if let Some(chain) = with_endpoints(chain, &args.rpc)? {
+        payer = payer.chain(chain);
     }
     Ok(customize(payer).build()?)
-}
-
-/// Opens the signer and the ledger, for several payers.
-#[cfg(feature = "proxy")]
-pub(crate) async fn parts(args: &WalletArgs) -> Result<(LocalSigner, Ledger), Failure> {
-    Ok((required_signer(args)?, open(&args.ledger).await?))
 }
 
 fn required_signer(args: &WalletArgs) -> Result<LocalSigner, Failure> {
@@ -80,7 +82,11 @@ fn required_signer(args: &WalletArgs) -> Result<LocalSigner, Failure> {
 
 /// Opens a payer that only evaluates the policy. It uses the address of the key if one is set, and the ledger if it
 /// exists. It creates no file.
-pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, Failure> {
+pub(crate) async fn judging(
+    args: &WalletArgs,
+    policy: Policy,
+    chain: Option<ChainReader>,
+) -> Result<Payer, Failure> {
     let mut payer = Payer::builder().policy(policy);
     if let Some(signer) = signer(args.keystore.as_deref(), args.key_fd)? {
         payer = payer.signer(signer);
@@ -91,6 +97,9 @@ pub(crate) async fn judging(args: &WalletArgs, policy: Policy) -> Result<Payer, 
     if let Some(ledger) = existing(&args.ledger).await? {
         payer = payer.ledger(ledger);
     }
+    if let Some(chain) = with_endpoints(chain, &args.rpc)? {
+        payer = payer.chain(chain);
+    }
     Ok(payer.build_read_only()?)
 }
 
@@ -99,14 +108,44 @@ pub(crate) fn can_ask_person() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Returns a reader of these endpoints.
-pub(crate) fn reader(endpoints: &[(Network, String)]) -> Result<ChainReader, Failure> {
-    endpoints
-        .iter()
-        .try_fold(ChainReader::new(), |reader, (network, url)| {
-            let added = reader.endpoint(*network, url);
-            added.map_err(|error| Failure::usage(format!("--rpc: {error}")))
-        })
+/// Adds the endpoints of the command line to those of the policy file. Returns `None` if there is none.
+pub(crate) fn with_endpoints(
+    chain: Option<ChainReader>,
+    endpoints: &[(Network, String)],
+) -> Result<Option<ChainReader>, Failure> {
+    endpoints.iter().try_fold(chain, |chain, (network, url)| {
+        let reader = chain.unwrap_or_else(ChainReader::new);
+        let added = reader.endpoint(*network, url).map(Some);
+        added.map_err(|error| Failure::usage(format!("--rpc: {error}")))
+    })
+}
+
+/// Returns a reader of the endpoints of a policy file and of the command line.
+pub(crate) fn chain_of(
+    policy: Option<&Path>,
+    endpoints: &[(Network, String)],
+) -> Result<ChainReader, Failure> {
+    let of_file = match policy {
+        Some(file) => Config::from_file(file)?.chain,
+        None => None,
+    };
+    with_endpoints(of_file, endpoints)?.ok_or_else(|| {
+        Failure::usage("the policy file has no [[chain]]; add one, or --rpc NETWORK=URL")
+    })
+}
+
+/// Records everything that the process still has in memory. A server calls it at its end.
+#[cfg(any(feature = "mcp-serve", feature = "proxy"))]
+pub(crate) async fn close(client: &Client) -> Result<(), Failure> {
+    // A query of the ledger first records the abandoned purchases.
+    client.budget().await?;
+    if let Some(ledger) = client.ledger() {
+        // A database on a server is written in the background, which ends with this process. Denials are counted for people
+        // only, so the end does not fail without them.
+        let recorded = ledger.record_denials();
+        drop(tokio::time::timeout(Duration::from_secs(5), recorded).await);
+    }
+    Ok(())
 }
 
 /// Returns the signer of a keystore, a file descriptor or the environment, if one of them is set.

@@ -4,10 +4,11 @@
 #[expect(dead_code, reason = "each test file uses a part")]
 mod support;
 
-use bursar::Network;
-use bursar_testing::Fault;
+use bursar::{Client, Ledger, LocalSigner, Network, Policy, Timestamp};
+use bursar_testing::{Fault, Paywall};
 use serde_json::json;
-use support::{CliHarness, PAYER, report, with_purchases};
+use sha2::Digest;
+use support::{CliHarness, KEY, PAYER, report, with_purchases};
 
 const NETWORK: Network = Network::from_chain_id(84_532);
 
@@ -142,6 +143,100 @@ async fn evidence_refund_and_cancellation_belong_to_one_purchase() {
     assert!(
         calldata.starts_with("0x5a049a70") && calldata.contains(&settled.nonce.to_string()[2..]),
         "{calldata}"
+    );
+}
+
+#[tokio::test]
+async fn finished_purchases_are_pruned_into_a_file_and_not_bought_again() {
+    let then = || Timestamp::from_secs(1_741_608_000);
+    let long = report().description("d".repeat(400));
+    let paywall = Paywall::builder()
+        .route(long)
+        .clock(then)
+        .start()
+        .await
+        .unwrap();
+    let harness = CliHarness {
+        paywall,
+        files: tempfile::TempDir::new().unwrap(),
+    };
+    let client = Client::builder()
+        .signer(LocalSigner::from_hex(&KEY.into()).unwrap())
+        .policy(Policy::new().allow_network("base-sepolia"))
+        .ledger(Ledger::sqlite(harness.path("ledger.db")).unwrap())
+        .clock(then)
+        .allow_http_loopback(true)
+        .build()
+        .unwrap();
+    let request = client.get(harness.url()).purchase_id("order");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    drop(client);
+    let evidence = harness.ledger(&["evidence", "order"]).await.json();
+    let counted = harness.ledger(&["--format", "csv"]).await;
+
+    let archive = harness.path("archive.jsonl").to_str().unwrap().to_owned();
+    for time in ["2025-03-01", "100000d"] {
+        let early = harness
+            .ledger(&["prune", "--before", time, "--export", &archive])
+            .await;
+        assert_eq!(
+            (early.code, early.text()),
+            (0, "there is nothing to prune\n")
+        );
+    }
+    for time in ["soon", "2999-01-01", "-1d", "d", "99999999999999999999d"] {
+        let before = format!("--before={time}");
+        let wrong = harness
+            .ledger(&["prune", &before, "--export", &archive])
+            .await;
+        assert_eq!(wrong.code, 2, "{wrong:?}");
+    }
+    assert!(!harness.path("archive.jsonl").exists());
+
+    let args = ["prune", "--before", "30d", "--json", "--export", &archive];
+    let pruned = harness.ledger(&args).await.json();
+    assert_eq!(
+        (&pruned["archived"], &pruned["pruned"]),
+        (&json!(1), &json!(1))
+    );
+    let archived = std::fs::read_to_string(&archive).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&archived).unwrap();
+    let terms: serde_json::Value = serde_json::from_str(line["terms"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&terms, &line["answer"]),
+        (&evidence["terms"], &evidence["answer"])
+    );
+
+    // The rest of the ledger is as it was, and names the line of the archive.
+    let after = harness.ledger(&["evidence", "order"]).await.json();
+    let hash = sha2::Sha256::digest(archived.trim_end());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(after["terms"]["archived"]["sha256"], format!("0x{hash}"));
+    assert_eq!(after["authorization"], evidence["authorization"]);
+    assert_eq!(
+        after["claimed_transaction"],
+        evidence["claimed_transaction"]
+    );
+    let column = |text: &str| {
+        let rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        // Without the time of the last change.
+        rows.map(|row| [&row[..2], &row[3..]].concat().join(","))
+            .collect::<Vec<_>>()
+    };
+    let listed = harness.ledger(&["--format", "csv"]).await;
+    assert_eq!(column(listed.text()), column(counted.text()));
+    assert_eq!(harness.ledger(&["verify"]).await.code, 0);
+
+    let again = harness.buy(&["--purchase-id", "order"]).await;
+    assert!(
+        again.code != 0 && again.stderr.contains("pruned"),
+        "{again:?}"
+    );
+    assert_eq!((harness.payments(), harness.settled()), (1, 1));
+    let exists = harness.ledger(&args).await;
+    assert_eq!(
+        (exists.code, exists.json()["archived"] == json!(0)),
+        (0, true)
     );
 }
 

@@ -52,6 +52,33 @@ async fn five_tools_are_listed_with_their_arguments() {
     }
 }
 
+#[cfg(feature = "postgres")]
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn denials_are_kept_in_postgres_when_the_agent_leaves() {
+    let server = std::env::var("BURSAR_TEST_POSTGRES").expect("run by tests/postgres/run");
+    let options: Vec<&str> = server.split_whitespace().collect();
+    let url = format!("postgres:///?{}", options.join("&"));
+    let harness = CliHarness::new(report()).await;
+    let session = Session::open(&harness, &["--ledger", &url]).await;
+    // More than the ledger writes at once.
+    for _ in 0..40 {
+        let arguments = json!({ "url": harness.url(), "max_price": "0.001" });
+        let result = session.call("pay", arguments).await;
+        assert_eq!(result["error"]["denial"]["rule"], "max_price", "{result}");
+    }
+    // It says on standard error that it begins a ledger.
+    assert_eq!(session.end(&harness).await.code, 0);
+    let report = harness
+        .run(&["report", "--ledger", &url, "--format", "json"])
+        .await;
+    let denials = report.json()["denials"].clone();
+    assert_eq!(
+        (&denials[0]["rule"], &denials[0]["count"]),
+        (&json!("max_price"), &json!(40))
+    );
+}
+
 #[tokio::test]
 async fn a_request_with_a_price_is_paid() {
     let harness = CliHarness::new(report().header("content-type", "text/plain")).await;

@@ -270,16 +270,28 @@ async fn colours_come_with_a_terminal_or_on_demand_and_leave_with_no_color() {
     let without = run(&pay, &[force, ("NO_COLOR", "1")]).await;
     assert!(!without.stderr.contains('\u{1b}'), "{without:?}");
 
-    for command in ["ledger", "budget"] {
+    for command in ["ledger", "budget", "report"] {
         let args = [command, "--ledger", &ledger];
         let plain = run(&args, &[]).await;
         assert!(!plain.text().contains('\u{1b}'), "{plain:?}");
         let coloured = run(&args, &[force]).await;
         let stripped = anstream::adapter::strip_str(coloured.text()).to_string();
-        assert_eq!(stripped, plain.text(), "{command}");
+        // The first line of a report has its time.
+        let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+        assert_eq!(rest(&stripped), rest(plain.text()), "{command}");
     }
     let coloured = run(&["ledger", "--ledger", &ledger], &[force]).await;
     assert!(coloured.text().contains("settled\u{1b}[0m"), "{coloured:?}");
+    let coloured = run(&["report", "--ledger", &ledger], &[force]).await;
+    assert!(coloured.text().contains("paid\u{1b}[0m"), "{coloured:?}");
+    // A file has no colours.
+    let file = harness.path("report.txt").to_str().unwrap().to_owned();
+    run(&["report", "--ledger", &ledger, "--out", &file], &[force]).await;
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        !written.contains('\u{1b}') && written.contains("spent"),
+        "{written}"
+    );
     let json = run(
         &["ledger", "--format", "jsonl", "--ledger", &ledger],
         &[force],

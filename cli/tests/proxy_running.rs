@@ -15,6 +15,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bursar::usd;
@@ -98,6 +100,145 @@ async fn a_reload_changes_the_policy_and_drops_no_call() {
         .unwrap();
     held.answer.send("late").unwrap();
     assert_eq!(call.await.unwrap(), "late");
+    assert_eq!(harness.settled(), 1);
+}
+
+/// A free seller that keeps its connections open, and counts them.
+struct Counted {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let mut head = Vec::new();
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() {
+                        head.push(byte[0]);
+                        if head.ends_with(b"\r\n\r\n") {
+                            head.clear();
+                            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfree";
+                            stream.write_all(answer).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            connections,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_keeps_connections_and_remembered_terms() {
+    let harness = CliHarness::new(report()).await;
+    let free = Counted::start();
+    let text = format!(
+        "[global]\nremember_terms = \"10m\"\nper_day = \"LIMIT USD\"\n{ROUTE}\
+         [[proxy.route]]\npath = \"/free\"\ntarget = \"http://{}\"\n",
+        free.address
+    );
+    let file = policy(&harness, &text.replace("LIMIT", "1"));
+    let mut proxy = RunningProxy::start(&harness, &["--policy", &file]).await;
+    assert_eq!(get(&proxy, "/free/x").await.text().await.unwrap(), "free");
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
+    let reader = token(&harness, "reader").await;
+    for limit in ["2", "3"] {
+        policy(&harness, &text.replace("LIMIT", limit));
+        proxy.signal("HUP");
+        proxy.wait_for("reloaded");
+        // Another agent uses the connection and the terms too.
+        let before = harness.paywall.requests().len();
+        for token in [&proxy.token, &reader] {
+            for path in ["/free/x", "/seller/report"] {
+                let request = program().get(format!("{}{path}", proxy.url));
+                let answer = request.bearer_auth(token).send().await.unwrap();
+                assert_eq!(answer.status(), 200, "{path}");
+                answer.bytes().await.unwrap();
+            }
+        }
+        // One round trip for each of the two payments.
+        let asked = harness.paywall.requests().split_off(before);
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!(
+            asked.iter().all(|request| request.payment.is_some()),
+            "{asked:?}"
+        );
+    }
+    assert_eq!(free.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(harness.settled(), 5);
+    // The new limit holds, and counts the payments before it.
+    policy(&harness, &text.replace("LIMIT", "0.055"));
+    proxy.signal("HUP");
+    proxy.wait_for("reloaded");
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 402);
+    assert_eq!(harness.settled(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_after_refusals_survives_a_reload() {
+    let harness =
+        CliHarness::new(report().fault(Fault::FailureReason("insufficient_funds".to_owned())))
+            .await;
+    let text = format!("[global]\nper_day = \"LIMIT USD\"\n{ROUTE}");
+    let file = policy(&harness, &text.replace("LIMIT", "1"));
+    let mut proxy = RunningProxy::start(&harness, &["--policy", &file]).await;
+    for number in 0..5 {
+        get(&proxy, &format!("/seller/report?{number}")).await;
+    }
+    let payments = harness.payments();
+    assert_eq!(payments, 3);
+    policy(&harness, &text.replace("LIMIT", "2"));
+    proxy.signal("HUP");
+    proxy.wait_for("reloaded");
+    get(&proxy, "/seller/report?6").await;
+    assert_eq!(harness.payments(), payments);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_that_is_gone_after_a_reload_is_not_used() {
+    let harness = CliHarness::new(report()).await;
+    let host = harness.paywall.url("/");
+    let host = host.host_str().unwrap();
+    let key = format!(
+        "{ROUTE}[[credential]]\nname = \"shop\"\nhost = \"{host}\"\nbearer = {{ env = \"SHOP_KEY\" }}\nprefer = \"never pay\"\n"
+    );
+    let file = policy(&harness, &key);
+    let token = token(&harness, "writer").await;
+    let mut command = harness.command(&proxied::args(&["--policy", &file]));
+    command.env("SHOP_KEY", "s3cret-of-the-shop");
+    let mut proxy = RunningProxy::start_command(command, token).await;
+    let unpaid = get(&proxy, "/seller/report").await;
+    assert_ne!(unpaid.status(), 200);
+    let sent = harness.paywall.requests();
+    assert!(
+        sent.iter()
+            .any(|request| request.headers.contains_key("authorization")),
+        "{sent:?}"
+    );
+    assert_eq!(harness.payments(), 0);
+    policy(&harness, ROUTE);
+    proxy.signal("HUP");
+    proxy.wait_for("reloaded");
+    let before = harness.paywall.requests().len();
+    assert_eq!(get(&proxy, "/seller/report").await.status(), 200);
+    let sent = harness.paywall.requests().split_off(before);
+    assert!(
+        sent.iter()
+            .all(|request| !request.headers.contains_key("authorization")),
+        "{sent:?}"
+    );
     assert_eq!(harness.settled(), 1);
 }
 

@@ -37,6 +37,17 @@ fn everything(purchases: &[Purchase]) -> Report {
     of(purchases, &Selection::new())
 }
 
+/// Returns the table in colours.
+fn coloured(report: &Report, columns: Option<u16>) -> String {
+    let style = |color: anstyle::AnsiColor| color.on_default();
+    let colours = render::Colours {
+        good: style(anstyle::AnsiColor::Green),
+        open: style(anstyle::AnsiColor::Yellow),
+        bad: style(anstyle::AnsiColor::Red),
+    };
+    render::coloured_table(report, POLICY, columns, Some(&colours))
+}
+
 #[test]
 fn an_empty_ledger_gives_an_empty_report() {
     let report = everything(&[]);
@@ -88,6 +99,32 @@ fn a_table_keeps_to_the_width_of_its_terminal() {
         .unwrap();
     assert!(widest <= 80, "{widest}: {table}");
     assert!(!table.contains('\u{1b}'), "no colours");
+}
+
+#[test]
+fn colours_change_nothing_but_the_colour_of_a_table() {
+    let open = with(bought(), |purchase| {
+        purchase.tag = Some("\u{2063}a tag\u{2064} with marks \u{1b}[31m".repeat(3));
+        (purchase.state, purchase.expires_at) =
+            (State::Unresolved, NOW.after(Duration::from_secs(9)));
+    });
+    let rejected = with(bought(), |purchase| purchase.state = State::Rejected);
+    let report = everything(&[bought(), open, rejected]);
+    for columns in [None, Some(200), Some(80), Some(50), Some(20), Some(1)] {
+        let plain = render::table(&report, POLICY, columns);
+        assert!(!plain.contains(['\u{1b}', '\u{2061}', '\u{2063}', '\u{2064}']));
+        let coloured = coloured(&report, columns);
+        let stripped = anstream::adapter::strip_str(&coloured).to_string();
+        assert_eq!(stripped, plain, "{columns:?}");
+    }
+    let coloured = coloured(&report, Some(200));
+    for cell in [
+        "\u{1b}[32mpaid\u{1b}[0m",
+        "\u{1b}[33munresolved\u{1b}[0m",
+        "\u{1b}[31m1\u{1b}[0m",
+    ] {
+        assert!(coloured.contains(cell), "{cell} in {coloured:?}");
+    }
 }
 
 #[test]

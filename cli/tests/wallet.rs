@@ -129,6 +129,66 @@ async fn a_new_wallet_is_encrypted_and_pays_after_it_got_money() {
 }
 
 #[tokio::test]
+async fn a_policy_file_names_the_endpoints_that_read_the_balance() {
+    let harness = CliHarness::new(report()).await;
+    let (node, _) = rpc(&harness).await;
+    harness.paywall.set_balance(PAYER.parse().unwrap(), 4000);
+    let policy = format!(
+        "version = 1\nnetworks = [\"base-sepolia\"]\n[chain]\nnetwork = \"base-sepolia\"\nrpc = \"{}\"\n",
+        node.url()
+    );
+    let file = harness.file("policy.toml", policy);
+    let url = harness.url();
+    let common = ["--policy", &file, "--allow-http-loopback", "--json", &url];
+    let quoted = harness
+        .run(&[&["quote"], &common[..]].concat())
+        .await
+        .json();
+    let denial = &quoted["offers"][0]["denial"];
+    assert_eq!(denial["rule"], "insufficient_balance", "{quoted}");
+    assert_eq!(denial["shortfall"]["missing"], "0.006 USDC", "{quoted}");
+    for more in [&["--dry-run"][..], &[]] {
+        let denied = harness.run(&[&["pay"], &common[..], more].concat()).await;
+        assert_eq!(denied.code, 3, "{denied:?}");
+        let rule = &denied.json()["error"]["kind"];
+        assert_eq!(rule, "denied", "{denied:?}");
+        assert!(denied.text().contains("insufficient_balance"), "{denied:?}");
+    }
+    assert_eq!(harness.payments(), 0);
+
+    let explain = [
+        "policy", "explain", &file, &url, "--price", "0.01", "--payer", PAYER,
+    ];
+    let explained = harness.run(&explain).await;
+    assert_eq!(explained.code, 3, "{explained:?}");
+    assert!(explained.text().contains("has 0.004 USDC"), "{explained:?}");
+    let shown = harness
+        .run(&["wallet", "balance", "--policy", &file, "--json"])
+        .await;
+    assert_eq!(shown.json()["balances"][0]["network"], "base-sepolia");
+    harness.paywall.set_balance(PAYER.parse().unwrap(), 10_000);
+    assert_eq!(harness.run(&explain).await.code, 0);
+    let paid = harness.run(&[&["pay"], &common[..]].concat()).await;
+    assert_eq!((paid.code, harness.settled()), (0, 1), "{paid:?}");
+
+    // A file without endpoints has no balance to read.
+    let bare = harness.file("bare.toml", "version = 1\nnetworks = [\"base-sepolia\"]\n");
+    for args in [
+        &[
+            "policy", "explain", &bare, &url, "--price", "0.01", "--payer", PAYER,
+        ][..],
+        &["wallet", "balance", "--policy", &bare],
+        &["ledger", "reconcile", "--policy", &bare],
+    ] {
+        let refused = harness.run(args).await;
+        assert!(
+            refused.code == 2 && refused.stderr.contains("[[chain]]"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_new_wallet_replaces_no_file_and_needs_a_password() {
     let harness = CliHarness::new(report()).await;
     harness.file("taken.json", "precious");

@@ -236,6 +236,24 @@ impl ChainReader {
         self.endpoints.iter().any(|(of, _)| *of == network)
     }
 
+    /// Returns the chains with an endpoint, in the order of their ids.
+    ///
+    /// ```
+    /// use bursar::{ChainReader, Network};
+    ///
+    /// let base: Network = "base".parse()?;
+    /// let reader = ChainReader::new().endpoint(base, "https://mainnet.base.org")?;
+    /// assert_eq!(reader.networks(), [base]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn networks(&self) -> Vec<Network> {
+        let mut networks: Vec<Network> = self.endpoints.iter().map(|(of, _)| *of).collect();
+        networks.sort_by_key(|network| network.chain_id());
+        networks.dedup();
+        networks
+    }
+
     /// Returns the endpoints of the chain.
     fn of(&self, network: Network) -> impl Iterator<Item = Arc<RpcClient>> {
         let here = self.endpoints.iter().filter(move |(of, _)| *of == network);

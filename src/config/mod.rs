@@ -1,4 +1,4 @@
-//! Configuration files: a policy, API keys, discovery sources and the routes of a proxy in one TOML file.
+//! Configuration files: a policy, API keys, JSON-RPC endpoints, discovery sources and the routes of a proxy in one TOML file.
 //!
 //! [`Config::from_file`] reads a file once. It checks the whole file and reports all mistakes, each with its
 //! line.
@@ -37,6 +37,7 @@
 #![doc = include_str!("../../examples/policy.toml")]
 //! ```
 
+mod chain;
 mod credentials;
 mod error;
 mod kind;
@@ -57,6 +58,7 @@ pub use error::{ConfigError, Mistake};
 pub use mcp_server::{McpServer, McpServerPlace};
 pub use proxy::{ProxyConfig, ProxyRoute};
 
+use crate::chain::ChainReader;
 use crate::credential::{Credentials, open_trusted};
 use crate::discovery::{SourceKind, Sources};
 use crate::policy::Policy;
@@ -98,6 +100,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// The places to look for services, from the table `[discovery]`.
     pub sources: Sources,
+    /// The JSON-RPC endpoints of the tables `[[chain]]`, for [`ClientBuilder::chain`](crate::ClientBuilder::chain).
+    pub chain: Option<ChainReader>,
     /// The settings of `bursar proxy`, from the table `[proxy]`.
     pub proxy: ProxyConfig,
     /// The MCP servers of the tables `[[mcp_server]]`, which `bursar mcp proxy` calls.
@@ -163,6 +167,7 @@ impl Config {
         let config = Self {
             policy: policy::policy(&file, &mistakes),
             sources: sources(&file, &mistakes),
+            chain: chain::reader(&file, &mistakes),
             proxy: proxy::proxy(&file, &credentials, &mistakes),
             mcp_servers: mcp_server::servers(&file, &mistakes),
             add_servers: policy::tables(&file.discovery)

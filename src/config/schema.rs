@@ -49,6 +49,7 @@ pub(super) struct File {
     pub(super) deny: Option<Table<Deny>>,
     pub(super) permit: Vec<Table<Permit>>,
     pub(super) credential: Vec<Table<Credential>>,
+    pub(super) chain: Vec<Table<Chain>>,
     pub(super) discovery: Option<Table<Discovery>>,
     pub(super) proxy: Option<Table<Proxy>>,
     pub(super) mcp_server: Vec<Table<McpServer>>,
@@ -198,6 +199,13 @@ pub(super) struct Plan {
 pub(super) struct Tier {
     pub(super) from: Value<CallNumber>,
     pub(super) per_call: Value<Usd>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Chain {
+    pub(super) network: Value<Text>,
+    pub(super) rpc: Vec<Value<Url>>,
+    pub(super) operator: Option<Value<Text>>,
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,7 @@ use super::exchange::{Call, Exchange};
 use super::request_builder::{Request, RequestBuilder};
 use super::settings::CallSettings;
 use super::transport::ReqwestTransport;
+use crate::credential::Credentials;
 use crate::error::Error;
 use crate::ledger::{Ledger, PurchaseId};
 use crate::limit::LimitStatus;
@@ -281,6 +282,35 @@ impl Client {
     pub fn with_signer(&self, signer: impl Signer) -> Result<Self, Error> {
         let payer = self.wallet()?.with_signer(signer);
         Ok(self.with(Some(payer), self.inner.settings.clone()))
+    }
+
+    /// Returns a client with these API keys in place of its own, for example after they changed. It shares everything else:
+    /// connections, ledger, policy and remembered terms.
+    ///
+    /// A host that an API key of this client [never pays](crate::credential::Preference::NeverPay) is not paid by the new
+    /// client either. Thus a client with some of the keys can be made from a client with all of them.
+    ///
+    /// ```
+    /// use bursar::{Client, Credentials};
+    ///
+    /// # fn example(client: &Client, keys: &Credentials) -> Result<(), bursar::Error> {
+    /// let all = client.with_credentials(keys.clone())?;
+    /// let some = all.with_credentials(keys.only("weather"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When two of the keys contradict each other, as in [`ClientBuilder::build`].
+    pub fn with_credentials(&self, keys: Credentials) -> Result<Self, Error> {
+        keys.check()?;
+        let payer = self.inner.payer.clone();
+        let payer = payer.map(|payer| payer.with_keys(&keys));
+        let settings = CallSettings {
+            keys,
+            ..self.inner.settings.clone()
+        };
+        Ok(self.with(payer, settings))
     }
 
     /// Returns the payer, if the client has a wallet.

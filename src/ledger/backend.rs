@@ -146,9 +146,13 @@ impl Backend {
         dispatch!(self, database => database.denials())
     }
 
-    /// Checks every event and every purchase.
-    pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
-        dispatch!(self, database => database.verify(noted))
+    /// Checks every event and every purchase. Calls `read` with the number of rows of each step.
+    pub(super) async fn verify(
+        &self,
+        noted: Option<B256>,
+        read: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Verification, LedgerError> {
+        dispatch!(self, database => database.verify(noted, read))
     }
 
     /// The name of the kind of database, for `Debug`.

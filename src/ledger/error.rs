@@ -102,6 +102,14 @@ pub enum LedgerError {
         /// The purchase that has the refund.
         purchase: PurchaseId,
     },
+    /// The archive of [`Ledger::prune`](super::Ledger::prune) exists, or cannot be written.
+    #[error("the archive {} cannot be written: {reason}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
     /// The text is not a host, a pattern of hosts or an origin.
     #[error("`{0}` is not a host, a pattern of hosts or an origin")]
     Host(String),

@@ -58,6 +58,8 @@ pub struct Filter {
     pub(crate) refunded: bool,
     /// Only [unresolved](Purchase::is_unresolved) purchases.
     pub(crate) unresolved: bool,
+    /// Only purchases among which [`Purchase::is_prunable`] selects.
+    pub(crate) prunable: bool,
 }
 
 impl Filter {
@@ -81,7 +83,8 @@ impl Filter {
             && self.state.is_none()
             && !self.unproven
             && !self.refunded
-            && !self.unresolved;
+            && !self.unresolved
+            && !self.prunable;
         self.id.is_some() || (is_open && self.last.is_some_and(|last| last <= PAGE))
     }
 
@@ -107,6 +110,7 @@ impl Filter {
             && self.after.is_none_or(|after| purchase.seq > after)
             && (!self.refunded || !purchase.refunds.is_empty())
             && (!self.unresolved || purchase.is_unresolved())
+            && (!self.prunable || purchase.is_prunable(Timestamp::MAX))
     }
 }
 

@@ -24,6 +24,7 @@ mod open;
 mod pending;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prune;
 mod purchase;
 mod reconcile;
 mod refund;
@@ -60,6 +61,7 @@ pub use filter::{Filter, Pages};
 pub use freeze::Freeze;
 pub use key::PurchaseKey;
 pub use open::OpenOptions;
+pub use prune::Pruned;
 pub(crate) use purchase::NewPurchase;
 pub use purchase::{Purchase, State};
 pub(crate) use reconcile::PROVABLE_AFTER;

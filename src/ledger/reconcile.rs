@@ -83,6 +83,32 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn reconcile(&self, chain: &ChainReader) -> Result<Vec<Reconciled>, LedgerError> {
+        self.reconcile_with_progress(chain, |_| {}).await
+    }
+
+    /// Looks the purchases up as [`reconcile`](Self::reconcile) does. Calls `asked` with the number of purchases that each step
+    /// looked up, because a chain takes long to answer about many purchases.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger cannot be read or written.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: bursar::Ledger, chain: bursar::ChainReader) -> Result<(), bursar::ledger::LedgerError> {
+    /// let mut total = 0_usize;
+    /// let reconciled = ledger
+    ///     .reconcile_with_progress(&chain, |purchases| {
+    ///         total = total.saturating_add(purchases);
+    ///         eprintln!("{total} purchases looked up");
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reconcile_with_progress(
+        &self,
+        chain: &ChainReader,
+        mut asked: impl FnMut(usize) + Send,
+    ) -> Result<Vec<Reconciled>, LedgerError> {
         let unproven = Filter {
             unproven: true,
             ..Filter::all()
@@ -96,6 +122,7 @@ impl Ledger {
                 for (purchase, answer) in purchases.iter().zip(ask(chain, purchases, now).await) {
                     reconciled.push(self.apply_answer(purchase, answer).await?);
                 }
+                asked(purchases.len());
             }
         }
         Ok(reconciled)

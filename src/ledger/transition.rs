@@ -87,6 +87,13 @@ pub(crate) enum Transition {
         /// The proof, as JSON.
         proof: String,
     },
+    /// The large parts of the purchase are in an archive.
+    Pruned {
+        /// [`Purchase::updated_at`] of the purchase that was archived. It may have changed since.
+        as_of: Timestamp,
+        /// The hash of its line in the archive.
+        line: B256,
+    },
     /// Money came back.
     Refunded(Refund),
     /// Nothing was signed and nothing will be, or the seller refused the API key.
@@ -108,6 +115,7 @@ impl Transition {
             Self::SignerTimedOut { .. } | Self::Unresolved { .. } => "unresolved",
             Self::BodyLost { .. } => "body_lost",
             Self::ReleasedByProof { .. } => "released_by_proof",
+            Self::Pruned { .. } => "pruned",
             Self::Refunded(_) => "refunded",
             Self::Voided { .. } => "voided",
         }
@@ -223,6 +231,11 @@ impl Purchase {
                 // It is never presented again.
                 self.payload = None;
                 self.presenter_lease_until = now;
+            }
+            (Transition::Pruned { as_of, line }, Settled | ApiCall | Voided | ReleasedByProof)
+                if self.updated_at == *as_of && self.is_prunable(now) =>
+            {
+                self.prune(*line)
             }
             (Transition::Refunded(refund), Signed | Rejected | Unresolved | Settled) => {
                 self.refund(refund)?

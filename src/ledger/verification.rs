@@ -105,7 +105,34 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+        self.verify_with_progress(noted, |_| {}).await
+    }
+
+    /// Checks the ledger as [`verify`](Self::verify) does. Calls `read` with the number of events and purchases that each step
+    /// read, for ledgers that take long to read.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger cannot be read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bursar::ledger::LedgerError> {
+    /// use bursar::Ledger;
+    ///
+    /// let mut total = 0_usize;
+    /// let ledger = Ledger::memory();
+    /// let verification = ledger
+    ///     .verify_with_progress(None, |rows| total = total.saturating_add(rows))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn verify_with_progress(
+        &self,
+        noted: Option<B256>,
+        mut read: impl FnMut(usize) + Send,
+    ) -> Result<Verification, LedgerError> {
         self.record_pending().await?;
-        self.backend.verify(noted).await
+        self.backend.verify(noted, &mut read).await
     }
 }

@@ -20,7 +20,7 @@ use crate::chain::{ChainReader, Reason, RpcError};
 use crate::clock::Timestamp;
 use crate::eip3009::PurchaseId;
 use crate::money::{Asset, Network, TokenAmount};
-use crate::policy::{Denial, Facts, Shortfall};
+use crate::policy::{Answer, Denial, Facts, Rule, Shortfall};
 use crate::telemetry::EventKind;
 
 /// How long a reading is used.
@@ -124,8 +124,65 @@ impl Drop for Hold {
 struct Need<'a> {
     wallet: Address,
     asset: &'a Asset,
-    purchase: &'a PurchaseId,
     value: U256,
+}
+
+/// The last reading, compared with a payment.
+enum Weighed {
+    /// The balance that covers the payment.
+    Enough(U256),
+    Short(Shortfall),
+    Crowded(Shortfall),
+    Unread,
+}
+
+impl Sums {
+    /// Compares the last reading with a payment. `purchase` is the purchase of the payment, if somebody makes it.
+    fn weigh(
+        &self,
+        need: Need<'_>,
+        purchase: Option<&PurchaseId>,
+        now: Timestamp,
+        asked: u64,
+    ) -> Weighed {
+        let Some(reading) = self.last else {
+            return Weighed::Unread;
+        };
+        let decides = reading.number > asked;
+        let is_fresh = reading.at <= now && reading.at.until(now) < FRESH;
+        if !decides && !is_fresh {
+            return Weighed::Unread;
+        }
+        let others = self.in_flight.iter();
+        let others = others.filter(|(other, _)| Some(*other) != purchase);
+        let others = others.map(|(_, (_, value))| *value);
+        let taken = others.fold(self.ended_since_last, U256::saturating_add);
+        if reading.balance.saturating_sub(taken) >= need.value {
+            return Weighed::Enough(reading.balance);
+        }
+        if !decides {
+            return Weighed::Unread;
+        }
+        let answer = match reading.balance < need.value {
+            true => Weighed::Short,
+            false => Weighed::Crowded,
+        };
+        let amount = |units| TokenAmount::from_units(need.asset.clone(), units);
+        answer(Shortfall {
+            wallet: need.wallet,
+            balance: amount(reading.balance),
+            in_flight: amount(taken),
+            needed: amount(need.value),
+        })
+    }
+
+    /// Returns the number of readings so far, or `None` while no reading is tried after a failed one.
+    fn asked(&self, now: Timestamp) -> Option<u64> {
+        match self.paused_until {
+            Some(until) if until > now && until <= now.after(PAUSE) => None,
+            _ => Some(self.begun),
+        }
+    }
 }
 
 impl Balances {
@@ -142,13 +199,13 @@ impl Account {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(self: &Arc<Self>, sums: &mut Sums, need: Need<'_>) -> Hold {
-        let (holders, value) = sums.in_flight.entry(need.purchase.clone()).or_default();
+    fn hold(self: &Arc<Self>, sums: &mut Sums, need: Need<'_>, purchase: &PurchaseId) -> Hold {
+        let (holders, value) = sums.in_flight.entry(purchase.clone()).or_default();
         *holders = holders.saturating_add(1);
         *value = need.value.max(*value);
         Hold {
             account: Arc::clone(self),
-            purchase: need.purchase.clone(),
+            purchase: purchase.clone(),
             value: need.value,
             is_signed: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
@@ -162,42 +219,25 @@ impl Account {
     }
 
     /// Holds the amount without a reading.
-    fn hold_unread(self: &Arc<Self>, need: Need<'_>) -> Hold {
-        self.hold(&mut self.sums(), need)
+    fn hold_unread(self: &Arc<Self>, need: Need<'_>, purchase: &PurchaseId) -> Hold {
+        self.hold(&mut self.sums(), need, purchase)
     }
 
     /// Holds the amount if the last reading covers it. A reading denies if its number is above `asked`.
-    fn cover(self: &Arc<Self>, need: Need<'_>, now: Timestamp, asked: u64) -> Cover {
+    fn cover(
+        self: &Arc<Self>,
+        need: Need<'_>,
+        purchase: &PurchaseId,
+        now: Timestamp,
+        asked: u64,
+    ) -> Cover {
         let mut sums = self.sums();
-        let Some(reading) = sums.last else {
-            return Cover::Unread;
-        };
-        let decides = reading.number > asked;
-        let is_fresh = reading.at <= now && reading.at.until(now) < FRESH;
-        if !decides && !is_fresh {
-            return Cover::Unread;
+        match sums.weigh(need, Some(purchase), now, asked) {
+            Weighed::Enough(_) => Cover::Held(self.hold(&mut sums, need, purchase)),
+            Weighed::Short(shortfall) => Cover::Short(shortfall),
+            Weighed::Crowded(shortfall) => Cover::Crowded(shortfall),
+            Weighed::Unread => Cover::Unread,
         }
-        let others = sums.in_flight.iter();
-        let others = others.filter(|(purchase, _)| *purchase != need.purchase);
-        let others = others.map(|(_, (_, value))| *value);
-        let taken = others.fold(sums.ended_since_last, U256::saturating_add);
-        if reading.balance.saturating_sub(taken) >= need.value {
-            return Cover::Held(self.hold(&mut sums, need));
-        }
-        if !decides {
-            return Cover::Unread;
-        }
-        let answer = match reading.balance < need.value {
-            true => Cover::Short,
-            false => Cover::Crowded,
-        };
-        let amount = |units| TokenAmount::from_units(need.asset.clone(), units);
-        answer(Shortfall {
-            wallet: need.wallet,
-            balance: amount(reading.balance),
-            in_flight: amount(taken),
-            needed: amount(need.value),
-        })
     }
 
     /// Reads the balance, unless another call read it after `asked`.
@@ -251,40 +291,33 @@ impl Payer {
         let need = Need {
             wallet: facts.payer,
             asset,
-            purchase,
             value: facts.quote.value(),
         };
         let account = watch.balances.account(need);
-        let asked = {
-            let sums = account.sums();
-            match sums.paused_until {
-                Some(until) if until > self.now() && until <= self.now().after(PAUSE) => None,
-                _ => Some(sums.begun),
-            }
-        };
+        let asked = account.sums().asked(self.now());
         // A kept reading allows and never denies.
-        if let Cover::Held(hold) = account.cover(need, self.now(), u64::MAX) {
+        if let Cover::Held(hold) = account.cover(need, purchase, self.now(), u64::MAX) {
             return Ok(Some(hold));
         }
         let Some(asked) = asked else {
-            return Ok(Some(account.hold_unread(need)));
+            return Ok(Some(account.hold_unread(need, purchase)));
         };
         let limit = facts.request.time_left();
         let limit = limit.map_or(LONGEST_READ, |left| left.min(LONGEST_READ));
         let mut crowded = None;
-        let decided = self.decide(watch, &account, need, asked, &mut crowded);
+        let decided = self.decide(watch, &account, (need, purchase), asked, &mut crowded);
         let decided = tokio::time::timeout(limit, decided).await;
         let reason = match (decided, crowded) {
             (Ok(Ok(Cover::Held(hold))), _) => return Ok(Some(hold)),
             (Ok(Ok(Cover::Short(shortfall) | Cover::Crowded(shortfall))), _)
             | (Err(_), Some(shortfall)) => return Err(Box::new(Denial::by_balance(shortfall))),
-            (Ok(Ok(Cover::Unread)), _) => return Ok(Some(account.hold_unread(need))),
+            (Ok(Ok(Cover::Unread)), _) => return Ok(Some(account.hold_unread(need, purchase))),
             (Ok(Err(reason)), _) => reason,
             (Err(_), None) => Reason::Endpoint(RpcError::Timeout),
         };
         account.sums().paused_until = Some(self.now().after(PAUSE));
         self.balance_unknown(facts, &reason);
-        Ok(Some(account.hold_unread(need)))
+        Ok(Some(account.hold_unread(need, purchase)))
     }
 
     /// Reads the balance until it decides: it covers the payment or is below it. While payments in flight leave it open,
@@ -293,7 +326,7 @@ impl Payer {
         &self,
         watch: &ChainWatch,
         account: &Arc<Account>,
-        need: Need<'_>,
+        (need, purchase): (Need<'_>, &PurchaseId),
         mut asked: u64,
         crowded: &mut Option<Shortfall>,
     ) -> Result<Cover, Reason> {
@@ -304,15 +337,60 @@ impl Payer {
             account
                 .read(&watch.chain, need, asked, || self.now())
                 .await?;
-            match account.cover(need, self.now(), asked) {
+            match account.cover(need, purchase, self.now(), asked) {
                 Cover::Crowded(shortfall) => *crowded = Some(shortfall),
                 cover => return Ok(cover),
             }
-            if account.has_others(need.purchase) {
+            if account.has_others(purchase) {
                 ended.await;
             }
             asked = account.sums().begun;
         }
+    }
+
+    /// Returns the answer of the balance to a payment that nobody makes, if a chain reader can read it. It holds nothing, and a
+    /// reading that fails denies nothing.
+    pub(super) async fn balance_answer(&self, facts: &Facts<'_>) -> Option<Answer> {
+        let asset = facts.quote.asset();
+        let watch = self.inner.chain.as_ref();
+        let watch = watch.filter(|watch| watch.chain.reads(asset.network()))?;
+        let need = Need {
+            wallet: facts.payer,
+            asset,
+            value: facts.quote.value(),
+        };
+        let account = watch.balances.account(need);
+        let weigh = |asked| account.sums().weigh(need, None, self.now(), asked);
+        let (first, asked) = (weigh(u64::MAX), account.sums().asked(self.now()));
+        let weighed = match (first, asked) {
+            (Weighed::Unread, Some(asked)) => {
+                let limit = facts.request.time_left();
+                let limit = limit.map_or(LONGEST_READ, |left| left.min(LONGEST_READ));
+                let read = account.read(&watch.chain, need, asked, || self.now());
+                if !matches!(tokio::time::timeout(limit, read).await, Ok(Ok(()))) {
+                    account.sums().paused_until = Some(self.now().after(PAUSE));
+                }
+                weigh(asked)
+            }
+            (known, _) => known,
+        };
+        let (detail, denial) = match weighed {
+            Weighed::Enough(balance) => {
+                let balance = TokenAmount::from_units(asset.clone(), balance);
+                (Some(format!("{balance} in {}", facts.payer)), None)
+            }
+            Weighed::Short(shortfall) | Weighed::Crowded(shortfall) => {
+                (None, Some(Denial::by_balance(shortfall)))
+            }
+            Weighed::Unread => (Some("the balance cannot be read".to_owned()), None),
+        };
+        let rule = Rule::InsufficientBalance;
+        Some(Answer {
+            name: rule.name().to_owned(),
+            rule,
+            detail,
+            denial,
+        })
     }
 
     fn balance_unknown(&self, facts: &Facts<'_>, reason: &Reason) {

@@ -32,6 +32,7 @@ use crate::telemetry::{AnyObserver, Observer};
 #[derive(Default)]
 pub struct PayerBuilder {
     signer: Option<AnySigner>,
+    address: Option<Address>,
     policy: Option<Policy>,
     ledger: Option<Ledger>,
     approver: Option<AnyApprover>,
@@ -185,9 +186,26 @@ impl PayerBuilder {
         self.signer.is_none() && self.policy.is_none() && self.ledger.is_none()
     }
 
+    /// Sets the address of the wallet, for a payer that is [built](Self::build_read_only) without a signer. The address of a
+    /// signer wins.
+    ///
+    /// ```
+    /// use bursar::{Address, Payer};
+    ///
+    /// let payer = Payer::builder().address(Address::repeat_byte(7)).build_read_only()?;
+    /// assert_eq!(payer.address(), Address::repeat_byte(7));
+    /// # Ok::<(), bursar::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn address(mut self, address: Address) -> Self {
+        self.address = Some(address);
+        self
+    }
+
     /// Returns a payer that answers questions and signs nothing.
     ///
-    /// It needs no part. A signer gives its address and is never called. Without a policy, every payment is denied.
+    /// It needs no part. A signer gives its address and is never called. With a [chain reader](Self::chain) and an address,
+    /// the answers include the balance; there are no rounds in the background. Without a policy, every payment is denied.
     /// Without a ledger, the payer uses an empty one in memory. A call that has to pay fails with
     /// [`ErrorKind::NoWallet`](crate::ErrorKind::NoWallet), and the ledger reserves nothing for it.
     ///
@@ -205,11 +223,13 @@ impl PayerBuilder {
     ///
     /// # Errors
     /// When the policy is not valid.
-    pub fn build_read_only(self) -> Result<Payer, Error> {
+    pub fn build_read_only(mut self) -> Result<Payer, Error> {
         if let Some(policy) = &self.policy {
             policy.check()?;
         }
         let address = self.signer.as_ref().map(AnySigner::address);
+        let address = address.or(self.address);
+        self.upkeep.every = Duration::ZERO;
         let policy = self.policy.clone().unwrap_or_default();
         let ledger = self.ledger.clone().unwrap_or_else(Ledger::memory);
         Ok(self.assemble(None, address.unwrap_or_default(), policy, ledger))
@@ -258,8 +278,8 @@ impl PayerBuilder {
             Some(clock) => ledger.with_clock(clock),
             None => ledger,
         };
-        // Without a signer there is nothing to cover and nothing to reconcile.
-        let upkeep = Some(self.upkeep).filter(|_| signer.is_some());
+        // Without a wallet there is nothing to cover and nothing to reconcile.
+        let upkeep = Some(self.upkeep).filter(|_| address != Address::ZERO);
         let chain =
             upkeep.and_then(|upkeep| ChainWatch::new(upkeep, &ledger, &assets, &self.observer));
         Payer {

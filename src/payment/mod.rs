@@ -371,7 +371,9 @@ impl Payer {
     async fn explain_facts(&self, facts: &Facts<'_>) -> Result<Explanation, Error> {
         let check = self.inner.policy.limit_check(facts);
         let statuses = self.inner.ledger.examine(&check).await?;
-        Ok(Explanation::new(&self.inner.policy, facts, statuses))
+        let balance = self.balance_answer(facts).await;
+        let policy = &self.inner.policy;
+        Ok(Explanation::new(policy, facts, balance, statuses))
     }
 
     /// Returns the answer of each rule to a payment that nobody makes, with the ledger as it is.

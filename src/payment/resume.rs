@@ -238,6 +238,9 @@ impl Payer {
         let unusable =
             |reason: &str| Error::new(ErrorKind::Purchase, reason).of_purchase(&purchase);
         let payload = purchase.payload.clone().ok_or_else(|| {
+            if purchase.archived().is_some() {
+                return unusable("the purchase was settled and pruned, so there is no payment to present; to buy again, use another purchase id");
+            }
             unusable("the ledger has no payment to present for this purchase; the signer did not answer, or the chain proved its outcome")
         })?;
         let assets = &self.inner.assets;

@@ -102,7 +102,12 @@ impl Explanation {
             .find_map(|answer| answer.denial.as_ref())
     }
 
-    pub(crate) fn new(policy: &Policy, facts: &Facts<'_>, statuses: Vec<LimitStatus>) -> Self {
+    pub(crate) fn new(
+        policy: &Policy,
+        facts: &Facts<'_>,
+        balance: Option<Answer>,
+        statuses: Vec<LimitStatus>,
+    ) -> Self {
         let rules = policy
             .judge(facts)
             .into_iter()
@@ -117,7 +122,7 @@ impl Explanation {
             });
         let limits = statuses.into_iter().map(Answer::from);
         Self {
-            answers: rules.chain(limits).collect(),
+            answers: rules.chain(balance).chain(limits).collect(),
             ask: policy.ask(facts),
         }
     }
@@ -198,7 +203,7 @@ impl Policy {
             now,
         };
         let statuses = self.limit_check(&facts).evaluate(&NoUsage).ok()?;
-        Some(Explanation::new(self, &facts, statuses))
+        Some(Explanation::new(self, &facts, None, statuses))
     }
 
     /// The quote that a seller with this price would make.

@@ -7,8 +7,8 @@ use bursar::chain::Reason;
 use bursar::policy::Rule;
 use bursar::telemetry::{Event, EventKind};
 use bursar::{
-    ChainReader, Client, ClientBuilder, ErrorKind, LocalSigner, Network, PaymentStatus, Policy,
-    ResponseExt, usd,
+    ChainReader, Client, ClientBuilder, ErrorKind, LocalSigner, Network, Payer, PaymentStatus,
+    Policy, PriceOutcome, PurchaseRequest, ResponseExt, usd,
 };
 use bursar_testing::{Fault, Paywall};
 use bursar_tests::clock::{SECOND, TestClock};
@@ -121,6 +121,78 @@ async fn a_wallet_with_too_little_is_told_before_anything_is_signed() {
     assert!(
         purchases(&world.client).await.is_empty(),
         "nothing is reserved"
+    );
+}
+
+#[tokio::test]
+async fn an_explanation_and_a_quote_have_the_balance_and_hold_nothing() {
+    let world = World::new(4000).await;
+    let request = PurchaseRequest::new("GET", world.seller.url("/report").as_str(), b"").unwrap();
+    let of_balance = |explanation: &bursar::policy::Explanation| {
+        let mut answers = explanation.answers.iter();
+        let answer = answers.find(|answer| answer.rule == Rule::InsufficientBalance);
+        answer.unwrap().clone()
+    };
+    let price = bursar::usd!("0.01");
+    let denied = world.client.explain(&request, price).await.unwrap();
+    let answer = of_balance(&denied);
+    assert_eq!(denied.denial(), answer.denial.as_ref());
+    assert!(answer.denial.unwrap().shortfall.is_some());
+    let quoted = world.client.quote(
+        world
+            .client
+            .get(world.seller.url("/report"))
+            .build()
+            .unwrap(),
+    );
+    let PriceOutcome::Priced(quoted) = quoted.await.unwrap() else {
+        panic!("there is a price")
+    };
+    assert!(quoted.best().is_none(), "{quoted:?}");
+
+    // A smaller price is covered, and a hundred questions hold nothing.
+    for _ in 0..100 {
+        let covered = world
+            .client
+            .explain(&request, bursar::usd!("0.004"))
+            .await
+            .unwrap();
+        let answer = of_balance(&covered);
+        let detail = format!("0.004 USDC in {}", world.wallet);
+        assert_eq!((answer.denial, answer.detail), (None, Some(detail)));
+    }
+    world.seller.set_balance(world.wallet, 10_000);
+    assert!(
+        world
+            .client
+            .explain(&request, price)
+            .await
+            .unwrap()
+            .denial()
+            .is_none()
+    );
+    assert_eq!(world.buy().await.unwrap().status(), 200);
+
+    // A payer without a key knows the balance of its address.
+    let chain = ChainReader::new()
+        .endpoint(SEPOLIA, world.node.url().as_str())
+        .unwrap();
+    let reader = |address| {
+        let policy = Policy::new().allow_network("base-sepolia");
+        let payer = Payer::builder().policy(policy).chain(chain.clone());
+        payer.address(address).build_read_only().unwrap()
+    };
+    let empty = reader(world.wallet).explain(&request, price).await.unwrap();
+    assert_eq!(empty.denial().unwrap().rule, Rule::InsufficientBalance);
+    // A node that is gone denies nothing.
+    world.seller.set_balance(world.wallet, 10_000);
+    let payer = reader(world.wallet);
+    drop(world.node);
+    let unread = payer.explain(&request, price).await.unwrap();
+    assert_eq!(unread.denial(), None);
+    assert_eq!(
+        of_balance(&unread).detail.as_deref(),
+        Some("the balance cannot be read")
     );
 }
 

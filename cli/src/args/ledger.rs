@@ -82,6 +82,12 @@ pub(crate) enum LedgerCommand {
         #[command(flatten)]
         wallet: WalletArgs,
     },
+    /// Move the seller's terms and answers of old, finished purchases to a file, so that the ledger grows less
+    ///
+    /// The file has one purchase as JSON on each line. The ledger keeps id, amount, times, state and transactions, so limits and
+    /// reports do not change, and no id is bought again. It deletes the stored payment, and keeps the SHA-256 hash of the
+    /// line. Unresolved purchases stay whole. Run it on a schedule, after `bursar ledger reconcile`.
+    Prune(Prune),
     /// Copy the ledger to FILE while programs pay; do not copy a ledger with cp
     ///
     /// The copy has two files, FILE and FILE-head. You can read it with the other commands. bursar pays nothing from it
@@ -122,8 +128,11 @@ pub(crate) struct Reconcile {
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
     /// Ask this JSON-RPC endpoint, such as base=https://mainnet.base.org; to release money, endpoints of two domains must agree
-    #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
+    #[arg(long, value_name = "NETWORK=URL", required_unless_present = "policy", value_parser = endpoint)]
     pub(crate) rpc: Vec<(Network, String)>,
+    /// Ask the endpoints in the tables [[chain]] of this policy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Release money if one endpoint alone proves it; use this only with your own node
     #[arg(long)]
     pub(crate) trust_single_endpoint: bool,
@@ -142,6 +151,21 @@ pub(crate) struct Verify {
     /// A head that an earlier run printed; finds a ledger that was cut off or rewritten since
     #[arg(long, value_name = "HASH")]
     pub(crate) head: Option<B256>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Prune {
+    /// Prune purchases from before this date, this time in RFC 3339, or this age, such as 90d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: String,
+    /// The new file, which must not exist; it is created only if there is something to prune
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
 }
 
 #[derive(Args, Debug)]

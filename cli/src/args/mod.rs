@@ -19,8 +19,8 @@ use clap::{Args, Parser, Subcommand};
 use parse::endpoint;
 
 pub(crate) use ledger::{
-    Budget, Compare, Format, LedgerCommand, LedgerCommandArgs, LedgerShow, Reconcile, Refund,
-    ReportFormat, Spending, Verify,
+    Budget, Compare, Format, LedgerCommand, LedgerCommandArgs, LedgerShow, Prune, Reconcile,
+    Refund, ReportFormat, Spending, Verify,
 };
 #[cfg(any(feature = "mcp", feature = "mcp-serve"))]
 pub(crate) use mcp::McpCommand;
@@ -30,6 +30,7 @@ pub(crate) use mcp::Proxy as McpProxyArgs;
 pub(crate) use mcp::Serve;
 #[cfg(feature = "mcp")]
 pub(crate) use mcp::{McpCall, McpServer, McpTools};
+pub(crate) use parse::age;
 #[cfg(feature = "mcp-proxy")]
 pub(crate) use parse::name_of_host;
 pub(crate) use policy::{Explain, PolicyCommand};

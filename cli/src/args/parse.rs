@@ -26,6 +26,21 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses an age such as `90d`.
+pub(crate) fn age(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return None,
+    };
+    count.checked_mul(seconds).map(Duration::from_secs)
+}
+
 /// Parses `NETWORK=URL`, a JSON-RPC endpoint of a network.
 pub(super) fn endpoint(text: &str) -> Result<(Network, String), String> {
     // Without a network, the text before an equals sign is a URL, which can hold a key.

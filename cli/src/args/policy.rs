@@ -62,6 +62,9 @@ pub(crate) struct Explain {
     /// The payee; by default an invented address
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) payee: Option<Address>,
+    /// Read the balance of this wallet from the endpoints in the tables [[chain]] of the file
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) payer: Option<Address>,
     /// Use the purchases in this ledger; by default an empty ledger
     #[arg(long, value_name = "PATH")]
     pub(crate) ledger: Option<PathBuf>,

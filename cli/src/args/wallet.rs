@@ -64,8 +64,11 @@ pub(crate) struct WalletBalance {
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["keystore", "key_fd"])]
     pub(crate) address: Option<Address>,
     /// Ask this JSON-RPC endpoint, such as base-sepolia=https://sepolia.base.org; can be repeated
-    #[arg(long, value_name = "NETWORK=URL", required = true, value_parser = endpoint)]
+    #[arg(long, value_name = "NETWORK=URL", required_unless_present = "policy", value_parser = endpoint)]
     pub(crate) rpc: Vec<(Network, String)>,
+    /// Ask the endpoints in the tables [[chain]] of this policy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Show this token only, by its symbol, such as USDC
     #[arg(long, value_name = "SYMBOL")]
     pub(crate) token: Option<String>,

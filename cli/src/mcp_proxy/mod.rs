@@ -15,6 +15,7 @@ mod listing;
 mod names;
 mod own;
 mod progress;
+mod prompts;
 mod resources;
 mod result;
 mod upstream;
@@ -168,7 +169,7 @@ impl Proxy {
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
         let approver = HostApprover::default();
-        let payer = wallet::paying_as(&args.wallet, allowance.policy, |payer| {
+        let payer = wallet::paying_as(&args.wallet, allowance.policy, allowance.chain, |payer| {
             payer.approver(approver.clone())
         })
         .await?;
@@ -250,8 +251,7 @@ impl Proxy {
     /// Waits until every call has ended or is abandoned, records abandoned purchases in the ledger, and ends the sessions.
     async fn close(&self) -> Result<(), Failure> {
         self.calls.close().await;
-        // A query of the ledger first records the abandoned purchases.
-        let recorded = self.settings.client.budget().await;
+        let recorded = wallet::close(&self.settings.client).await;
         self.stop.send_replace(true);
         let mut tasks = self.tasks.lock().await;
         let ended = async { while tasks.join_next().await.is_some() {} };

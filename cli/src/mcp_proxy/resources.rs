@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bursar::mcp::PaidTools;
 use rmcp::ErrorData;
 use rmcp::model::{
     CallToolResult, ContentBlock, ReadResourceRequestParams, ReadResourceResult, Resource,
-    ResultType,
+    ResourceTemplate, ResultType,
 };
 use rmcp::service::ServiceError;
 use serde::Serialize;
@@ -17,11 +18,34 @@ use super::upstream::{State, Upstream};
 use super::{CONNECT, Proxy};
 use crate::serve::untrusted::visible_json;
 
-/// How long a server may take to list its resources.
-const LIST: Duration = Duration::from_secs(10);
-/// The most resources of one server in the list, and the most links that are remembered.
-const MOST: usize = 256;
+/// How long a server may take to list its resources, or its prompts.
+pub(super) const LIST: Duration = Duration::from_secs(10);
+/// The most resources, templates and prompts of one server in the list, and the most links that are remembered.
+pub(super) const MOST: usize = 256;
 const MOST_LINKS: usize = 2000;
+
+/// Asks for all pages of a list, until it has [`MOST`] items.
+macro_rules! listed {
+    ($peer:expr, $list:ident, $items:ident) => {{
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let params = rmcp::model::PaginatedRequestParams::default().with_cursor(cursor);
+            let page = match $peer.$list(Some(params)).await {
+                Ok(page) => page,
+                Err(error) => break Err(error),
+            };
+            // An empty page could go on for ever.
+            let ends = page.$items.is_empty() || page.next_cursor.is_none();
+            all.extend(page.$items);
+            if ends || all.len() >= MOST {
+                all.truncate(MOST);
+                break Ok(all);
+            }
+            cursor = page.next_cursor;
+        }
+    }};
+}
+pub(super) use listed;
 
 impl Upstream {
     /// Remembers the resources that a result links to, so that a host can read them.
@@ -43,25 +67,58 @@ impl Upstream {
         }
     }
 
-    /// Returns the first page of resources, if the server has any.
-    async fn resources(&self) -> Vec<Resource> {
+    /// Returns the open session, if its server has resources.
+    fn with_resources(&self) -> Option<Box<PaidTools>> {
         let State::Open(tools) = self.state() else {
+            return None;
+        };
+        let info = tools.peer().peer_info();
+        let has_resources = info.is_some_and(|info| info.capabilities.resources.is_some());
+        has_resources.then_some(tools)
+    }
+
+    /// Returns the resources of the server.
+    async fn resources(&self) -> Vec<Resource> {
+        let Some(tools) = self.with_resources() else {
             return Vec::new();
         };
-        let peer = tools.peer();
-        let has_resources = peer
-            .peer_info()
-            .is_some_and(|info| info.capabilities.resources.is_some());
-        if !has_resources {
-            return Vec::new();
-        }
-        let Ok(Ok(page)) = tokio::time::timeout(LIST, peer.list_resources(None)).await else {
+        let asked = async { listed!(tools.peer(), list_resources, resources) };
+        let Ok(Ok(resources)) = tokio::time::timeout(LIST, asked).await else {
             return Vec::new();
         };
-        let mut resources = page.resources;
-        resources.truncate(MOST);
         self.remember(resources.iter().map(|resource| resource.uri.clone()));
         resources.iter().filter_map(visible).collect()
+    }
+
+    /// Returns the templates of resources of the server. Remembers the beginnings of their URIs.
+    async fn templates(&self) -> Vec<ResourceTemplate> {
+        let Some(tools) = self.with_resources() else {
+            return Vec::new();
+        };
+        let asked = async { listed!(tools.peer(), list_resource_templates, resource_templates) };
+        let Ok(Ok(templates)) = tokio::time::timeout(LIST, asked).await else {
+            return Vec::new();
+        };
+        let begin = |template: &ResourceTemplate| {
+            let beginning = template.uri_template.split('{').next();
+            beginning
+                .filter(|begin| !begin.is_empty())
+                .map(str::to_owned)
+        };
+        self.known().templates = templates.iter().filter_map(begin).collect();
+        templates.iter().filter_map(visible).collect()
+    }
+
+    /// Returns how much of the URI the most exact template of the server has, in bytes. A URI that the server has named comes
+    /// first.
+    fn fit(&self, uri: &str) -> Option<usize> {
+        let known = self.known();
+        if known.resources.contains(uri) {
+            return Some(usize::MAX);
+        }
+        let fitting = known.templates.iter();
+        let fitting = fitting.filter(|begin| uri.starts_with(begin.as_str()));
+        fitting.map(String::len).max()
     }
 }
 
@@ -79,18 +136,30 @@ impl Proxy {
         all
     }
 
-    /// Reads a resource of the server that named it.
+    /// Returns the templates of resources of all servers.
+    pub(super) async fn templates(&self) -> Vec<ResourceTemplate> {
+        self.first_attempts().await;
+        let mut all = Vec::new();
+        for upstream in self.upstreams() {
+            all.extend(upstream.templates().await);
+        }
+        all
+    }
+
+    /// Reads a resource of the server that named it, or whose template fits.
     pub(super) async fn read_resource(
         &self,
         params: ReadResourceRequestParams,
     ) -> Result<ReadResourceResult, ErrorData> {
         let upstreams = self.upstreams();
-        let knows =
-            |upstream: &&std::sync::Arc<Upstream>| upstream.known().resources.contains(&params.uri);
-        let upstream = match (upstreams.iter().find(knows), upstreams.as_slice()) {
-            (Some(upstream), _) | (None, [upstream]) => upstream,
+        let fits = upstreams.iter();
+        let fits = fits.filter_map(|upstream| Some((upstream.fit(&params.uri)?, upstream)));
+        // Of two servers that fit alike, the first is asked.
+        let best = fits.rev().max_by_key(|(fit, _)| *fit);
+        let upstream = match (best, upstreams.as_slice()) {
+            (Some((_, upstream)), _) | (None, [upstream]) => upstream,
             _ => {
-                let message = "no result of a tool and no list has named a resource with this URI";
+                let message = "no result of a tool, no list and no template has named a resource with this URI";
                 return Err(ErrorData::resource_not_found(message, None));
             }
         };
@@ -114,6 +183,6 @@ impl Proxy {
 }
 
 /// Returns a value without hidden characters.
-fn visible<T: Serialize + DeserializeOwned>(value: &T) -> Option<T> {
+pub(super) fn visible<T: Serialize + DeserializeOwned>(value: &T) -> Option<T> {
     serde_json::from_str(&visible_json(value).ok()?).ok()
 }

@@ -11,7 +11,7 @@ use bursar::mcp::{self, ListedPrice, PaidTools, Server};
 use bursar::policy::Amount;
 use bursar::{Client, Error, Payer, Url};
 use rmcp::model::{
-    ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, Tool,
+    ClientCapabilities, ClientConfig, Implementation, ProgressNotificationParam, Prompt, Tool,
 };
 use rmcp::service::{NotificationContext, RunningService};
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -123,6 +123,9 @@ pub(super) struct Known {
     pub(super) prices: HashMap<String, KnownPrice>,
     /// The URIs of resources that the server has named.
     pub(super) resources: HashSet<String>,
+    /// The beginnings of the URIs of its templates.
+    pub(super) templates: Vec<String>,
+    pub(super) prompts: Arc<Vec<Prompt>>,
     /// The number of tools that were left out, because there are too many.
     pub(super) left_out: usize,
     /// The tools that the policy file names and the server does not list.

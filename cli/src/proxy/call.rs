@@ -151,7 +151,12 @@ impl Proxy {
         })?;
         let (bytes, kept) = self.keep(body, settings.body_limit).await?;
         let agent = settings.agent(target.route, &program);
-        let client = self.client(&settings, agent.clone(), target.route)?;
+        let client = settings
+            .client_of(agent.as_deref(), target.route)
+            .map_err(|failure| {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Refusal::new(status, failure.kind, failure.message)
+            })?;
         let request = build(&client, &head, &target, passed, bytes, &settings)?;
         let request = options.apply(request, target.route, settings.max_price);
         let metrics = Arc::clone(&self.metrics);
@@ -475,9 +480,8 @@ impl Proxy {
     async fn numbers(&self, method: &Method) -> Result<Response<Body>, Refusal> {
         only_get(method)?;
         let settings = self.settings();
-        let client = self.client(&settings, settings.agent.clone(), None)?;
         // A ledger that cannot be read has no limits to show, and the counters show that it fails.
-        let limits = client.budget().await.unwrap_or_default();
+        let limits = settings.client().budget().await.unwrap_or_default();
         let in_flight = self
             .max_calls
             .saturating_sub(self.calls.available_permits());

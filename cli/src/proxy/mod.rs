@@ -26,7 +26,7 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bursar::{Ledger, LocalSigner, Signer};
+use bursar::Client;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -38,7 +38,7 @@ use tokio::time::{sleep, timeout};
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
-use crate::{output, wallet};
+use crate::{output, policies, wallet};
 use gate::OwnHosts;
 use log::{Line, Rate};
 use metrics::Metrics;
@@ -75,8 +75,8 @@ struct Proxy {
     args: Args,
     address: SocketAddr,
     own: OwnHosts,
-    signer: Arc<LocalSigner>,
-    ledger: Ledger,
+    /// The wallet and the connections, which every reload keeps.
+    base: Client,
     tokens: Tokens,
     settings: RwLock<Arc<Settings>>,
     metrics: Arc<Metrics>,
@@ -109,9 +109,12 @@ impl Proxy {
 /// Opens everything that can fail, and then the port.
 async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
     log::install(args.log);
-    let settings = Settings::read(&args)?;
+    let allowance = policies::allowance(&args.policy)?;
     let tokens = tokens::path(&args.file)?;
-    let (signer, ledger) = wallet::parts(&args.wallet).await?;
+    let metrics = Arc::default();
+    let base = settings::base(&args, &allowance, &metrics).await?;
+    // Mistakes of the policy and of the keys show at the start.
+    let settings = Settings::new(&args, allowance, &base)?;
     let listen = args.listen.or(settings.listen);
     let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into());
     let failed = |error| Failure::failed(format!("{listen} cannot be listened on: {error}"));
@@ -124,11 +127,10 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
     let proxy = Proxy {
         address,
         own: OwnHosts::new(address),
-        signer: Arc::new(signer),
-        ledger,
+        base,
         tokens: Tokens::new(tokens),
         settings: RwLock::new(Arc::new(settings)),
-        metrics: Arc::default(),
+        metrics,
         refusals: Rate::per_second(REFUSALS),
         max_calls,
         calls: Arc::new(Semaphore::new(max_calls)),
@@ -138,8 +140,6 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
         args,
     };
     let settings = proxy.settings();
-    // Mistakes of the policy and of the keys show at the start.
-    proxy.build(&settings, &settings.agent, None)?;
     settings.warn_of_missing_keys().await;
     Ok((Arc::new(proxy), listener))
 }
@@ -198,10 +198,7 @@ async fn stop(
     // Answers that lost their program are recorded by tasks of their own. The semaphore is never closed.
     let calls = u32::try_from(proxy.max_calls).unwrap_or(u32::MAX);
     drop(timeout(Duration::from_secs(5), proxy.calls.acquire_many(calls)).await);
-    let settings = proxy.settings();
-    let client = proxy.build(&settings, &settings.agent, None)?;
-    // A query of the ledger first records the abandoned purchases.
-    client.budget().await?;
+    wallet::close(proxy.settings().client()).await?;
     Line::new("stopped").with("abandoned", abandoned).write();
     Ok(Exit::Done)
 }
@@ -222,7 +219,10 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("the file of tokens cannot be used: {error}")))?;
     Line::new("listening")
         .with("url", url.as_str())
-        .with("payer", proxy.signer.address().to_string())
+        .with(
+            "payer",
+            proxy.base.payer().map(|payer| payer.address().to_string()),
+        )
         .with("routes", routes)
         .with("tokens", tokens)
         .write();

@@ -1,33 +1,33 @@
 //! The settings that a reload replaces: the policy, the routes and the API keys.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bursar::approval::TerminalApprover;
 use bursar::config::ProxyRoute;
-use bursar::reqwest::{self, StatusCode};
+use bursar::reqwest;
 use bursar::telemetry::Event;
-use bursar::{Client, Credentials, Payer, Policy, Usd};
+use bursar::{Client, Credentials, Policy, PurchaseOptions, Usd};
 use serde_json::Value;
 
 use super::Proxy;
-use super::answer::Refusal;
 use super::gate::Program;
 use super::log::Line;
+use super::metrics::Metrics;
 use crate::args::ProxyArgs as Args;
 use crate::exit::Failure;
-use crate::{policies, wallet};
+use crate::policies::{self, Allowance};
+use crate::wallet;
 
 /// The largest body of a request without a setting, in bytes.
 const BODY_LIMIT: u64 = 32 * 1024 * 1024;
 
-/// The agent and the API key of a client.
-type ClientKey = (Option<String>, Option<String>);
-
-/// The settings of a file, and the clients that use them. A call keeps its settings until its end.
+/// The settings of a file, and the client that uses them. A call keeps its settings until its end.
 pub(super) struct Settings {
+    /// The client under the policy and with all API keys. It shares connections, ledger and remembered terms with those of
+    /// all other settings.
+    client: Client,
     policy: Policy,
     keys: Credentials,
     /// The limit of --max-per-payment, in addition to the policy.
@@ -38,15 +38,12 @@ pub(super) struct Settings {
     pub(super) listen: Option<SocketAddr>,
     pub(super) body_limit: u64,
     /// The agent of --agent.
-    pub(super) agent: Option<String>,
-    /// The clients so far. Their number is at most that of the tokens and routes.
-    clients: Mutex<BTreeMap<ClientKey, Client>>,
+    agent: Option<String>,
 }
 
 impl Settings {
-    /// Reads the policy file, and adds the options of the command line.
-    pub(super) fn read(args: &Args) -> Result<Self, Failure> {
-        let allowance = policies::allowance(&args.policy)?;
+    /// Combines a policy file with the options of the command line.
+    pub(super) fn new(args: &Args, allowance: Allowance, base: &Client) -> Result<Self, Failure> {
         let config = allowance.proxy;
         let mut routes = config.routes;
         for route in &args.route {
@@ -58,7 +55,9 @@ impl Settings {
             }
             routes.push(route.clone());
         }
+        let client = base.with_policy(allowance.policy.clone())?;
         Ok(Self {
+            client: client.with_credentials(allowance.keys.clone())?,
             policy: allowance.policy,
             keys: allowance.keys,
             max_price: allowance.max_price,
@@ -67,8 +66,30 @@ impl Settings {
             listen: config.listen,
             body_limit: config.body_limit.unwrap_or(BODY_LIMIT),
             agent: args.wallet.agent.clone(),
-            clients: Mutex::default(),
         })
+    }
+
+    /// Returns the client of no agent and no route, to read the ledger.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns the client of an agent and a route. It knows all keys, so a host that is never paid stays one.
+    pub(super) fn client_of(
+        &self,
+        agent: Option<&str>,
+        route: Option<&ProxyRoute>,
+    ) -> Result<Client, Failure> {
+        let mut client = match agent {
+            Some(agent) => self
+                .client
+                .with_options(PurchaseOptions::new().agent(agent)),
+            None => self.client.clone(),
+        };
+        if route.is_some_and(|route| route.credential.is_some()) {
+            client = client.with_credentials(self.keys_of(route))?;
+        }
+        Ok(client)
     }
 
     /// Returns the policy if a path may name its target.
@@ -162,6 +183,41 @@ impl Settings {
     }
 }
 
+/// Builds the client that all settings share: the wallet, the connections and the remembered terms. It has no API keys.
+pub(super) async fn base(
+    args: &Args,
+    allowance: &Allowance,
+    metrics: &Arc<Metrics>,
+) -> Result<Client, Failure> {
+    let metrics = Arc::clone(metrics);
+    let (policy, chain) = (allowance.policy.clone(), allowance.chain.clone());
+    let payer = wallet::paying_as(&args.wallet, policy, chain, |payer| {
+        let payer = payer.observer(move |event: &Event<'_>| metrics.observe(event));
+        match wallet::can_ask_person() {
+            true => payer.approver(TerminalApprover::default()),
+            false => payer,
+        }
+    });
+    // The program asked for the encoding of the answer, and decodes it.
+    let http = reqwest::Client::builder()
+        .no_gzip()
+        .no_brotli()
+        .no_deflate()
+        .no_zstd();
+    let mut client = Client::builder()
+        .http(http)
+        .payer(payer.await?)
+        .allow_http_loopback(args.allow_http_loopback)
+        .answer_timeout(args.answer_timeout);
+    if !args.allow_private_networks {
+        client = client.deny_private_networks();
+    }
+    if let Some(limit) = args.timeout {
+        client = client.timeout(limit);
+    }
+    Ok(client.build()?)
+}
+
 impl Proxy {
     /// Logs warnings about settings that cannot be meant.
     pub(super) fn warn(&self, settings: &Settings) {
@@ -172,95 +228,11 @@ impl Proxy {
         }
     }
 
-    /// Returns the client of an agent and a route.
-    pub(super) fn client(
-        &self,
-        settings: &Settings,
-        agent: Option<String>,
-        route: Option<&ProxyRoute>,
-    ) -> Result<Client, Refusal> {
-        let credential = route.and_then(|route| route.credential.clone());
-        let key = (agent, credential);
-        let mut clients = settings
-            .clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let client = self.build(settings, &key.0, route).map_err(|failure| {
-            Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                failure.kind,
-                failure.message,
-            )
-        })?;
-        clients.insert(key, client.clone());
-        Ok(client)
-    }
-
-    /// Builds a client. All clients of the proxy have one signer and one ledger, so all limits hold for them together.
-    pub(super) fn build(
-        &self,
-        settings: &Settings,
-        agent: &Option<String>,
-        route: Option<&ProxyRoute>,
-    ) -> Result<Client, Failure> {
-        let metrics = Arc::clone(&self.metrics);
-        let mut payer = Payer::builder()
-            .signer(Arc::clone(&self.signer))
-            .policy(settings.policy.clone())
-            .ledger(self.ledger.clone())
-            .observer(move |event: &Event<'_>| metrics.observe(event));
-        if wallet::can_ask_person() {
-            payer = payer.approver(TerminalApprover::default());
-        }
-        if let Some(agent) = agent {
-            payer = payer.agent(agent);
-        }
-        if !self.args.wallet.rpc.is_empty() {
-            payer = payer.chain(wallet::reader(&self.args.wallet.rpc)?);
-        }
-        let whole = self.connect(payer.build()?, settings.keys.clone())?;
-        match (route, whole.payer()) {
-            // This payer knows all keys, so a host that is never paid stays one.
-            (Some(route), Some(payer)) if route.credential.is_some() => {
-                self.connect(payer.clone(), settings.keys_of(Some(route)))
-            }
-            _ => Ok(whole),
-        }
-    }
-
-    fn connect(&self, payer: Payer, keys: Credentials) -> Result<Client, Failure> {
-        // The program asked for the encoding of the answer, and decodes it.
-        let http = reqwest::Client::builder()
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd();
-        let mut client = Client::builder()
-            .http(http)
-            .payer(payer)
-            .credentials(keys)
-            .allow_http_loopback(self.args.allow_http_loopback)
-            .answer_timeout(self.args.answer_timeout);
-        if !self.args.allow_private_networks {
-            client = client.deny_private_networks();
-        }
-        if let Some(limit) = self.args.timeout {
-            client = client.timeout(limit);
-        }
-        Ok(client.build()?)
-    }
-
     /// Reads the policy file again. A file with mistakes changes nothing. Calls that run keep their settings.
     pub(super) async fn reload(&self) {
         let file: Option<PathBuf> = self.args.policy.policy.clone();
-        let read = Settings::read(&self.args).and_then(|settings| {
-            // The client of the metrics: it shows mistakes of the policy and of the keys.
-            self.build(&settings, &settings.agent, None)?;
-            Ok(settings)
-        });
+        let read = policies::allowance(&self.args.policy)
+            .and_then(|allowance| Settings::new(&self.args, allowance, &self.base));
         let file = file.map(|file| file.display().to_string());
         match read {
             Ok(settings) => {

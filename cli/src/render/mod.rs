@@ -4,16 +4,35 @@ mod chart;
 mod page;
 mod table;
 
+use anstyle::Style;
 use bursar::report::{Group, Report, Sum};
 use bursar::text::visible_lines;
 
 /// The name of the sums of all groups that a report does not list.
 const OTHERS: &str = "(others)";
 
-/// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped. The limits are those of
-/// `policy`.
+/// The colours of tables: done, open, and refused or failed.
+pub(crate) struct Colours {
+    pub(crate) good: Style,
+    pub(crate) open: Style,
+    pub(crate) bad: Style,
+}
+
+/// Returns tables for a terminal with this number of columns. Without it, nothing is wrapped. Hidden characters are escaped.
+/// The limits are those of `policy`.
 pub(crate) fn table(report: &Report, policy: &str, columns: Option<u16>) -> String {
-    table::write(report, policy, columns)
+    coloured_table(report, policy, columns, None)
+}
+
+/// Returns tables as [`table`] does, with colours.
+pub(crate) fn coloured_table(
+    report: &Report,
+    policy: &str,
+    columns: Option<u16>,
+    colours: Option<&Colours>,
+) -> String {
+    let text = table::write(report, policy, columns);
+    table::paint(&text, colours, |text| visible_lines(text).into_owned())
 }
 
 /// Returns one HTML page with charts. It loads nothing and runs no script.

@@ -4,11 +4,68 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use bursar::Usd;
+use bursar::ledger::State;
 use bursar::policy::LimitStatus;
 use bursar::report::{Group, Report, Section, Sum, Tally};
 use bursar::text::excerpt;
 
-use super::{OTHERS, dollars, name_of};
+use super::{Colours, OTHERS, dollars, name_of};
+/// The characters that begin a cell of a colour, and the one that ends it. They have no width, so that the tables keep their
+/// form, and no text of a stranger has them: it has been escaped.
+const GOOD: char = '\u{2061}';
+const OPEN: char = '\u{2062}';
+const BAD: char = '\u{2063}';
+const END: char = '\u{2064}';
+/// The space between two columns. A cell that was wrapped ends there.
+const GAP: &str = "  ";
+
+/// Returns a cell in a colour. An empty cell has none.
+fn painted(mark: char, cell: String) -> String {
+    if cell.is_empty() {
+        return cell;
+    }
+    format!("{mark}{cell}{END}")
+}
+
+/// Replaces the marks of the colours by the codes of a terminal, or removes them without `styles`. `visible` escapes all other
+/// characters that cannot be seen.
+pub(super) fn paint(
+    text: &str,
+    styles: Option<&Colours>,
+    visible: impl Fn(&str) -> String,
+) -> String {
+    let is_mark = |character: &char| (GOOD..=END).contains(character);
+    let mut painted = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        for part in line.split_inclusive(END) {
+            let mark = styles.and_then(|styles| {
+                let marks = [(GOOD, styles.good), (OPEN, styles.open), (BAD, styles.bad)];
+                let found = marks.map(|(mark, style)| Some((part.find(mark)?, style)));
+                found.into_iter().flatten().min_by_key(|(at, _)| *at)
+            });
+            let plain = |text: &str| visible(&text.replace(|c: char| is_mark(&c), ""));
+            let Some((at, style)) = mark else {
+                painted.push_str(&plain(part));
+                continue;
+            };
+            let (before, cell) = part.split_at(at);
+            let end = cell.find(GAP).unwrap_or(cell.trim_end_matches('\n').len());
+            let (cell, after) = cell.split_at(end);
+            let (before, cell, after) = (plain(before), plain(cell), plain(after));
+            painted.push_str(&format!("{before}{style}{cell}{style:#}{after}"));
+        }
+    }
+    painted
+}
+
+/// Returns the mark of a state in the list of unresolved purchases.
+fn of_state(state: State) -> char {
+    match state {
+        State::Settled => GOOD,
+        State::Rejected => BAD,
+        _ => OPEN,
+    }
+}
 
 pub(super) fn write(report: &Report, policy: &str, columns: Option<u16>) -> String {
     let about = format!(
@@ -81,8 +138,16 @@ fn parts(tally: &Tally, columns: Option<u16>) -> String {
     let rows = sums(tally).into_iter().enumerate();
     let rows = rows.filter(|(order, part)| *order < 2 || part.sum.count > 0);
     let rows = rows.map(|(_, part)| {
+        let label = part.label.to_owned();
+        let label = match part.key {
+            _ if part.sum.count == 0 => label,
+            "paid" => painted(GOOD, label),
+            "outstanding" | "expired" => painted(OPEN, label),
+            "refused" | "failed" => painted(BAD, label),
+            _ => label,
+        };
         [
-            part.label.to_owned(),
+            label,
             part.sum.count.to_string(),
             dollars(part.sum),
             tokens(part.sum),
@@ -103,9 +168,9 @@ fn by(section: &Section, columns: Option<u16>) -> String {
             name,
             tally.spent.count.to_string(),
             dollars(&tally.spent),
-            blank(open),
-            blank(tally.refused.count),
-            blank(tally.failed.count),
+            painted(OPEN, blank(open)),
+            painted(BAD, blank(tally.refused.count)),
+            painted(BAD, blank(tally.failed.count)),
             if tally.refunded.usd == Usd::ZERO {
                 String::new()
             } else {
@@ -149,7 +214,7 @@ fn unresolved(report: &Report, columns: Option<u16>) -> String {
         };
         [
             open.purchase.to_string(),
-            open.state.to_string(),
+            painted(of_state(open.state), open.state.to_string()),
             excerpt(&open.amount),
             open.origin.to_string(),
             format!("{until} {}", open.expires_at),
@@ -174,7 +239,7 @@ fn denied(report: &Report, columns: Option<u16>) -> String {
     }
     let rows = report.denials.iter().take(ROWS).map(|denials| {
         [
-            denials.rule.to_string(),
+            painted(BAD, denials.rule.to_string()),
             denials
                 .host
                 .as_deref()
@@ -203,6 +268,11 @@ fn budget(findings: &[LimitStatus], policy: &str, columns: Option<u16>) -> Strin
     }
     let rows = limits.into_iter().map(|finding| {
         let [limit, used, left] = quantities(finding);
+        let used = match finding.used_per_mille() {
+            Some(1000..) => painted(BAD, used),
+            Some(800..) => painted(OPEN, used),
+            _ => used,
+        };
         [excerpt(&finding.name), limit, used, left]
     });
     let table = grid(["LIMIT", "OF", "USED", "LEFT"], &[], rows, columns);

@@ -130,7 +130,8 @@ impl Server {
             .timeout
             .saturating_add(allowance.policy.time_to_approve());
         let with_approver = |payer: bursar::payment::PayerBuilder| payer.approver(CallerApprover);
-        let payer = wallet::paying_as(&args.wallet, allowance.policy, with_approver).await?;
+        let (policy, chain) = (allowance.policy, allowance.chain);
+        let payer = wallet::paying_as(&args.wallet, policy, chain, with_approver).await?;
         let mut client = Client::builder()
             .credentials(allowance.keys.clone())
             .allow_http_loopback(args.allow_http_loopback)
@@ -151,12 +152,10 @@ impl Server {
         })
     }
 
-    /// Waits until every call has ended or is abandoned, and records abandoned purchases in the ledger.
+    /// Waits until every call has ended or is abandoned, and records abandoned purchases and denials in the ledger.
     async fn close(&self) -> Result<(), Failure> {
         self.calls.close().await;
-        // A query of the ledger first records the abandoned purchases.
-        self.client.budget().await?;
-        Ok(())
+        wallet::close(&self.client).await
     }
 
     /// Checks the arguments of a call.

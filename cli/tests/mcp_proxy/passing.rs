@@ -2,8 +2,8 @@
 
 use rmcp::ServiceError;
 use rmcp::model::{
-    CallToolRequest, CancelledNotificationParam, ClientRequest, NumberOrString, ProgressToken,
-    ReadResourceRequestParams, ResultType, SubscriptionFilter,
+    CallToolRequest, CancelledNotificationParam, ClientRequest, GetPromptRequestParams,
+    NumberOrString, ProgressToken, ReadResourceRequestParams, ResultType, SubscriptionFilter,
 };
 use rmcp::service::PeerRequestOptions;
 use serde_json::json;
@@ -224,6 +224,69 @@ async fn a_resource_that_two_servers_list_is_listed_once() {
     let resources = session.client.list_all_resources().await.unwrap();
     assert_eq!(resources.len(), 1, "{resources:?}");
     session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prompts_and_templates_of_servers_pass_under_the_names_of_the_proxy() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    let shop = Shop::open(report()).await;
+    let upstreams = [
+        format!("shop={}", shop.url),
+        format!("rich={}", running.url()),
+    ];
+    let upstreams = [upstreams[0].as_str(), &upstreams[1]];
+    for lifecycle in [session(), stateless()] {
+        let session = proxy_as(&harness, &upstreams, &[], User::default(), lifecycle).await;
+        // A host that knows the name from an earlier run does not ask for the list.
+        let mut request = GetPromptRequestParams::new("rich__plan_a_trip");
+        request.arguments = json!({ "city": "Lisbon" }).as_object().cloned();
+        let got = session.client.get_prompt(request).await.unwrap();
+        let got = serde_json::to_value(&got).unwrap();
+        assert_eq!(got["messages"][0]["role"], "user");
+        assert_eq!(
+            got["messages"][0]["content"]["text"],
+            "Plan a trip to Lisbon.\\u{202e}"
+        );
+        assert!(got["_meta"]["bursar/payment"].is_null(), "{got}");
+
+        let prompts = session.client.list_all_prompts().await.unwrap();
+        let prompts = serde_json::to_value(&prompts).unwrap();
+        assert_eq!(prompts.as_array().unwrap().len(), 2, "{prompts}");
+        assert_eq!(
+            prompts[0],
+            json!({
+                "name": "rich__plan_a_trip", "title": "Trip",
+                "description": "A prompt of the MCP server rich. Plans.\\u{200b}",
+                "arguments": [{ "name": "city", "required": true }],
+            })
+        );
+        let broken = GetPromptRequestParams::new("rich__broken");
+        let Err(ServiceError::McpError(error)) = session.client.get_prompt(broken).await else {
+            panic!("the server refuses it")
+        };
+        assert_eq!(error.message, "it is\\u{200b} broken");
+        for unknown in ["plan a trip", "shop__plan_a_trip", ""] {
+            let unknown = GetPromptRequestParams::new(unknown);
+            session.client.get_prompt(unknown).await.unwrap_err();
+        }
+
+        let read = async |uri: &str| {
+            let request = ReadResourceRequestParams::new(uri);
+            session.client.read_resource(request).await
+        };
+        let uri = "weather://lisbon/today";
+        assert!(read(uri).await.is_err(), "no template was listed yet");
+        let templates = session.client.list_all_resource_templates().await.unwrap();
+        let templates = serde_json::to_value(&templates).unwrap();
+        assert_eq!(templates[0]["uriTemplate"], "weather://{city}/today");
+        assert_eq!(templates[0]["description"], "a\\u{200b} day");
+        assert_eq!(read(uri).await.unwrap().contents.len(), 1);
+        // A template without a beginning takes nothing from the other servers.
+        assert!(read("other://x").await.is_err());
+        session.close(&harness).await;
+    }
+    assert_eq!(shop.settled(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

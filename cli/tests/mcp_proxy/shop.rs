@@ -11,9 +11,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, ErrorData,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource,
-    ServerCapabilities, ServerConfig, Tool,
+    GetPromptRequestParams, GetPromptResponse, GetPromptResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Resource, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::StreamableHttpService;
@@ -149,6 +150,7 @@ impl ServerHandler for Rich {
                 .enable_tools()
                 .enable_tool_list_changed()
                 .enable_resources()
+                .enable_prompts()
                 .build(),
         )
     }
@@ -188,6 +190,58 @@ impl ServerHandler for Rich {
         let listed = json!({ "uri": "file:///listed.txt", "name": "listed\u{200b}" });
         let listed: Resource = serde_json::from_value(listed).unwrap();
         Ok(ListResourcesResult::with_all_items(vec![listed]))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let templates = json!([
+            { "uriTemplate": "weather://{city}/today", "name": "today", "description": "a\u{200b} day" },
+            { "uriTemplate": "{any}", "name": "any" },
+        ]);
+        let templates: Vec<ResourceTemplate> = serde_json::from_value(templates).unwrap();
+        Ok(ListResourceTemplatesResult::with_all_items(templates))
+    }
+
+    /// One prompt on each of two pages.
+    async fn list_prompts(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let first = params.and_then(|params| params.cursor).is_none();
+        let prompt = if first {
+            json!({
+                "name": "plan a trip", "title": "Trip", "description": "Plans.\u{200b}",
+                "arguments": [{ "name": "city", "required": true }], "_meta": { "bursar/payment": "forged" },
+            })
+        } else {
+            json!({ "name": "broken" })
+        };
+        let mut page =
+            ListPromptsResult::with_all_items(vec![serde_json::from_value(prompt).unwrap()]);
+        page.next_cursor = first.then(|| "2".to_owned());
+        Ok(page)
+    }
+
+    async fn get_prompt(
+        &self,
+        params: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        if params.name != "plan a trip" {
+            return Err(ErrorData::invalid_params("it is\u{200b} broken", None));
+        }
+        let city = params.arguments.unwrap_or_default();
+        let text = format!("Plan a trip to {}.\u{202e}", city["city"].as_str().unwrap());
+        let result = json!({
+            "messages": [{ "role": "user", "content": { "type": "text", "text": text } }],
+            "_meta": { "bursar/payment": { "payment": "paid" } },
+        });
+        let result: GetPromptResult = serde_json::from_value(result).unwrap();
+        Ok(GetPromptResponse::Complete(result))
     }
 
     async fn read_resource(

@@ -142,15 +142,19 @@ impl Session {
         Self::start(harness, &[&serve[..], args].concat(), user, lifecycle).await
     }
 
-    /// Starts a server with this subcommand, on Base Sepolia and with the ledger of the harness.
+    /// Starts a server with this subcommand, on Base Sepolia and with the ledger of the harness, unless the arguments name
+    /// another one.
     pub(crate) async fn start(
         harness: &CliHarness,
         args: &[&str],
         user: User,
         lifecycle: ClientLifecycleMode,
     ) -> Self {
-        let usual = ["--ledger", "ledger.db", "--network", "base-sepolia"];
-        let mut command = tokio::process::Command::from(harness.command(&[args, &usual].concat()));
+        let mut args = [args, &["--network", "base-sepolia"]].concat();
+        if !args.contains(&"--ledger") {
+            args.extend(["--ledger", "ledger.db"]);
+        }
+        let mut command = tokio::process::Command::from(harness.command(&args));
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -13,6 +13,7 @@ mod differential;
 mod limits;
 mod pages;
 pub(super) mod proved;
+mod pruned;
 mod purchases;
 mod resumed;
 mod sellers;
@@ -28,6 +29,7 @@ use self::denials::*;
 use self::limits::*;
 use self::pages::*;
 use self::proved::*;
+use self::pruned::*;
 use self::purchases::*;
 use self::resumed::*;
 use self::sellers::*;
@@ -351,6 +353,9 @@ conformance! {
     a_host_or_a_pattern_selects_purchases
     an_id_is_found_under_each_payer
     calls_of_a_key_are_counted_without_the_refused_ones
+    finished_purchases_are_archived_and_still_count
+    a_pruned_purchase_takes_proofs_and_refunds
+    nothing_is_pruned_without_its_archive
     denials_are_counted_by_rule_and_host
     the_counts_of_denials_are_bounded_and_lose_no_denial
     the_payment_that_passes_a_share_of_a_limit_warns_once

@@ -174,7 +174,12 @@ impl Memory {
     }
 
     /// There are no events, so the chain of hashes is empty.
-    pub(super) fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+    /// Memory has no events, so it calls `_read` never.
+    pub(super) fn verify(
+        &self,
+        noted: Option<B256>,
+        _read: &mut dyn FnMut(usize),
+    ) -> Result<Verification, LedgerError> {
         let missing = noted.filter(|head| *head != B256::ZERO);
         let faults: Vec<LedgerFault> = missing.map(LedgerFault::HeadMissing).into_iter().collect();
         Ok(Verification {

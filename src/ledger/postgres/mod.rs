@@ -111,19 +111,27 @@ impl Postgres {
         self.database.write_settings().await.map(drop)
     }
 
-    pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+    pub(super) async fn verify(
+        &self,
+        noted: Option<B256>,
+        read: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Verification, LedgerError> {
         let mut audit = Audit::new(noted);
         let mut last = Some(i64::MIN);
         while let Some(seq) = last.take() {
-            for row in self.database.rows(query::events_after(seq)).await? {
-                last = Some(audit.event(&row)?);
+            let rows = self.database.rows(query::events_after(seq)).await?;
+            for row in &rows {
+                last = Some(audit.event(row)?);
             }
+            read(rows.len());
         }
         last = Some(i64::MIN);
         while let Some(seq) = last.take() {
-            for row in self.database.rows(query::purchases_after(seq)).await? {
-                last = Some(audit.purchase(&row)?);
+            let rows = self.database.rows(query::purchases_after(seq)).await?;
+            for row in &rows {
+                last = Some(audit.purchase(row)?);
             }
+            read(rows.len());
         }
         if !self.database.is_head_newest().await? {
             audit.fault(LedgerFault::HeadChanged);

@@ -43,6 +43,9 @@ const FAILED: &str = "((state = 'unresolved' AND (status IS NULL OR (status >= 3
 /// The purchases among which [`Purchase::is_undelivered`](crate::ledger::Purchase::is_undelivered)
 /// selects. The condition of the index `undelivered` is the same.
 const UNDELIVERED: &str = "(state = 'signed' OR state = 'rejected' OR state = 'unresolved' OR (state = 'settled' AND (status IS NULL OR status < 200 OR status >= 400)))";
+/// The purchases among which [`Purchase::is_prunable`](crate::ledger::Purchase::is_prunable) selects.
+const PRUNABLE: &str = "(state = 'settled' OR state = 'api_call' OR state = 'voided' OR state = 'released_by_proof') \
+    AND coalesce(length(payload), 0) + coalesce(length(terms), 0) >= 512";
 /// The column that is not covered by the hash of the event.
 const LAST_EVENT: &str = "last_event";
 /// The number of no purchase. The first purchase has 1.
@@ -179,6 +182,9 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     }
     if filter.unresolved {
         terms.push("(state = 'signed' OR state = 'rejected' OR state = 'unresolved')");
+    }
+    if filter.prunable {
+        terms.push(PRUNABLE);
     }
     if let Some(host) = &filter.host {
         let (of_host, hosts) = condition(&Scope::Host(host.clone()));

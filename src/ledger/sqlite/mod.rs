@@ -156,27 +156,35 @@ impl Sqlite {
     }
 
     /// Clients can pay meanwhile.
-    pub(super) async fn verify(&self, noted: Option<B256>) -> Result<Verification, LedgerError> {
+    pub(super) async fn verify(
+        &self,
+        noted: Option<B256>,
+        read: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Verification, LedgerError> {
         let mut audit = Audit::new(noted);
         let mut last = Some(i64::MIN);
         while let Some(seq) = last {
-            (audit, last) = self
+            let rows;
+            (audit, last, rows) = self
                 .read_long(move |connection| {
                     let events = query::events_after(seq);
-                    let last = inspect(connection, events, |row| audit.event(row))?;
-                    Ok((audit, last))
+                    let (last, rows) = inspect(connection, events, |row| audit.event(row))?;
+                    Ok((audit, last, rows))
                 })
                 .await?;
+            read(rows);
         }
         last = Some(i64::MIN);
         while let Some(seq) = last {
-            (audit, last) = self
+            let rows;
+            (audit, last, rows) = self
                 .read_long(move |connection| {
                     let purchases = query::purchases_after(seq);
-                    let last = inspect(connection, purchases, |row| audit.purchase(row))?;
-                    Ok((audit, last))
+                    let (last, rows) = inspect(connection, purchases, |row| audit.purchase(row))?;
+                    Ok((audit, last, rows))
                 })
                 .await?;
+            read(rows);
         }
         for total in self.read_long(recount).await? {
             audit.fault(LedgerFault::TotalChanged { total });
@@ -476,18 +484,19 @@ fn recount(connection: &mut Connection) -> Result<Vec<String>, LedgerError> {
 }
 
 /// Passes the rows of one step of a verification to `take`. Returns the number of the last row, or
-/// `None` if there was none.
+/// `None` if there was none, and the number of rows.
 fn inspect(
     connection: &Connection,
     query: Query,
     mut take: impl FnMut(&Line<'_>) -> Result<i64, LedgerError>,
-) -> Result<Option<i64>, LedgerError> {
-    let mut last = None;
+) -> Result<(Option<i64>, usize), LedgerError> {
+    let (mut last, mut rows) = (None, 0_usize);
     file::each(connection, query, |line| {
         last = Some(take(line)?);
+        rows = rows.saturating_add(1);
         Ok(())
     })?;
-    Ok(last)
+    Ok((last, rows))
 }
 
 /// Converts an error of SQLite. A broken database is damage; other errors may be temporary.
