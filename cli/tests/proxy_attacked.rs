@@ -1,0 +1,80 @@
+//! `bursar proxy` against programs that spell paths, stall and take connections, and against targets that never end.
+#![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+#[path = "support/proxy.rs"]
+#[expect(dead_code, reason = "each test file uses a part")]
+mod proxied;
+#[expect(dead_code, reason = "each test file uses a part")]
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+use bursar::usd;
+use bursar_testing::Route;
+use bursar_tests::scripted::{answer, offer, payment_required, scripted};
+use proxied::{RunningProxy, args, get, header, program, token};
+use serde_json::{Value, json};
+use support::{CliHarness, policy, report};
+
+/// Starts a proxy with these rules. `TARGET` stands for the paywall, without a slash.
+async fn started(harness: &CliHarness, rules: &str) -> RunningProxy {
+    let target = harness.paywall.url("/").to_string();
+    let rules = rules.replace("TARGET", target.trim_end_matches('/'));
+    let policy = policy(harness, &rules);
+    RunningProxy::start(harness, &["--policy", &policy]).await
+}
+
+fn route(path: &str, target: &str) -> String {
+    format!("[[proxy.route]]\npath = \"{path}\"\ntarget = \"{target}\"\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_does_not_reach_the_route_of_another_by_a_spelling_of_its_path() {
+    let lenient = Route::any("/%72eport").price(usd!("0.01")).body("reached");
+    let harness = CliHarness::with_routes([lenient, report()]).await;
+    let rules = [
+        route("/shop", "TARGET"),
+        route("/shop/report", "TARGET/report"),
+        "clients = \"boss\"\n".to_owned(),
+    ];
+    let proxy = started(&harness, &rules.concat()).await;
+    assert_eq!(get(&proxy, "/shop/report").await.status(), 403);
+    for path in [
+        "/shop/%72eport",
+        "/shop//report",
+        "/shop/REPORT",
+        "/shop/report;a",
+    ] {
+        assert_eq!(get(&proxy, path).await.status(), 400, "{path}");
+    }
+    assert!(harness.paywall.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_names_a_target_has_the_clients_price_and_agent_of_its_route() {
+    for (setting, status, agent) in [
+        ("clients = \"boss\"", 403, None),
+        ("max_price = \"0.001 USD\"", 402, Some("writer")),
+        ("agent = \"scout\"", 200, Some("scout")),
+    ] {
+        let harness = CliHarness::new(report()).await;
+        let shop = route("/shop", "TARGET");
+        let rules = format!("[allow]\nhosts = \"127.0.0.1\"\n{shop}{setting}\n");
+        let mut proxy = started(&harness, &rules).await;
+        let asked = program().get(proxy.to(&harness.url()));
+        let asked = asked.bearer_auth(&proxy.token).send().await.unwrap();
+        assert_eq!(asked.status(), status, "{setting}");
+        if let Some(agent) = agent {
+            assert_eq!(proxy.wait_for("call")["agent"], agent);
+        }
+        assert_eq!(harness.settled(), usize::from(status == 200), "{setting}");
+    }
+}
