@@ -78,3 +78,66 @@ async fn a_path_that_names_a_target_has_the_clients_price_and_agent_of_its_route
         assert_eq!(harness.settled(), usize::from(status == 200), "{setting}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_announce_bodies_and_send_none_keep_nobody_waiting() {
+    let harness = CliHarness::new(Route::post("/report").price(usd!("0.01")).body("x")).await;
+    let proxy = started(&harness, &route("/shop", "TARGET")).await;
+    let host = proxy.url.trim_start_matches("http://");
+    let stalled: Vec<_> = (0..20)
+        .map(|number| {
+            let length = match number % 2 {
+                0 => "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
+                _ => "content-length: 33554432\r\n\r\nx",
+            };
+            let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+            let token = &proxy.token;
+            let head =
+                format!("POST /shop/report HTTP/1.1\r\nhost: {host}\r\nx-api-key: {token}\r\n");
+            stream
+                .write_all(format!("{head}{length}").as_bytes())
+                .unwrap();
+            stream
+        })
+        .collect();
+    // All of them are calls now.
+    let running = "bursar_proxy_calls_in_flight 20";
+    while !get(&proxy, "/metrics")
+        .await
+        .text()
+        .await
+        .unwrap()
+        .contains(running)
+    {}
+    let url = format!("{}/shop/report", proxy.url);
+    let posted = program().post(url).bearer_auth(&proxy.token).body("small");
+    assert_eq!(posted.send().await.unwrap().status(), 200);
+    assert_eq!((stalled.len(), harness.settled()), (20, 1));
+}
+
+/// A target that asks for a payment, and begins an error after it that never ends.
+fn endless(terms: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let (mut stream, mut head) = (stream.unwrap(), Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let paid = String::from_utf8_lossy(&head).to_ascii_lowercase();
+            let answer = match paid.contains("payment-signature") {
+                true => "HTTP/1.1 400 X\r\ncontent-length: 1000\r\n\r\nthe beginning",
+                false => &terms,
+            };
+            stream.write_all(answer.as_bytes()).unwrap();
+            if paid.contains("payment-signature") {
+                open.push(stream);
+            }
+        }
+    });
+    format!("http://{address}")
+}

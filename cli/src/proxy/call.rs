@@ -123,7 +123,7 @@ impl Proxy {
                 "too many calls at once",
             )
         })?;
-        let (bytes, kept) = self.keep(body, settings.body_limit).await?;
+        let (bytes, kept) = body::read(body, settings.body_limit, &self.memory).await?;
         let agent = settings.agent(target.route, &program);
         let client = self.client(&settings, agent.clone(), target.route)?;
         let request = build(&client, &head, &target, passed, bytes, &settings)?;
@@ -139,25 +139,6 @@ impl Proxy {
         };
         self.note(&facts, &answer, &ended);
         Ok(answer)
-    }
-
-    /// Reads the body of a request, when there is room for it.
-    async fn keep(
-        &self,
-        body: &mut Option<Incoming>,
-        limit: u64,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-        let Some(kept) = body.as_ref() else {
-            return Ok((Bytes::new(), None));
-        };
-        let hint = hyper::body::Body::size_hint(kept);
-        let length = hint.exact().unwrap_or(limit).min(limit);
-        let kilobytes = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-        let kilobytes = kilobytes.min(self.memory_size);
-        // The semaphore is never closed. Each call takes all of its room at once, so calls do not wait for each other.
-        let room = Arc::clone(&self.memory).acquire_many_owned(kilobytes).await;
-        let bytes = body::read(body, limit).await?;
-        Ok((bytes, room.ok()))
     }
 
     /// Passes an answer on, unless the program could misunderstand it.

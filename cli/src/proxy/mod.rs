@@ -39,6 +39,7 @@ use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::{output, wallet};
+use body::Memory;
 use gate::OwnHosts;
 use log::{Line, Rate};
 use metrics::Metrics;
@@ -85,9 +86,8 @@ struct Proxy {
     max_calls: usize,
     /// One permit for each call, until the end of its answer.
     calls: Arc<Semaphore>,
-    /// One permit for each kilobyte of a body that is kept.
-    memory: Arc<Semaphore>,
-    memory_size: u32,
+    /// The room for the bodies that are kept.
+    memory: Memory,
     stopping: watch::Sender<bool>,
 }
 
@@ -118,9 +118,7 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let max_calls = usize::try_from(args.max_calls).unwrap_or(1);
-    let kilobytes = settings.body_limit.saturating_mul(BODIES).div_ceil(1024);
-    let memory_size = u32::try_from(kilobytes).unwrap_or(u32::MAX);
-    let memory = usize::try_from(memory_size).unwrap_or(Semaphore::MAX_PERMITS);
+    let memory = Memory::new(settings.body_limit.saturating_mul(BODIES));
     let proxy = Proxy {
         address,
         own: OwnHosts::new(address),
@@ -132,8 +130,7 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
         refusals: Rate::per_second(REFUSALS),
         max_calls,
         calls: Arc::new(Semaphore::new(max_calls)),
-        memory: Arc::new(Semaphore::new(memory)),
-        memory_size,
+        memory,
         stopping: watch::Sender::new(false),
         args,
     };
