@@ -141,3 +141,16 @@ fn endless(terms: String) -> String {
     });
     format!("http://{address}")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_learns_of_its_payment_although_the_error_of_the_seller_never_ends() {
+    let harness = CliHarness::new(report()).await;
+    let terms = json!({ "x402Version": 2, "accepts": [offer("")] });
+    let target = endless(payment_required(&terms));
+    let proxy = started(&harness, &route("/shop", &target)).await;
+    let answer = get(&proxy, "/shop/report").await;
+    assert_eq!(answer.status(), 424);
+    assert_eq!(header(&answer, "bursar-payment-status"), "maybe_paid");
+    let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!(body["body"], "the beginning", "{body}");
+}
