@@ -154,3 +154,57 @@ async fn a_program_learns_of_its_payment_although_the_error_of_the_seller_never_
     let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
     assert_eq!(body["body"], "the beginning", "{body}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_token_leave_calls_the_files_that_they_need() {
+    let harness = CliHarness::with_routes([report()]).await;
+    let target = scripted(|_| answer(200, &[], "free")).await;
+    let rules = format!("{}{}", route("/shop", "TARGET"), route("/other", &target));
+    let file = support::policy(
+        &harness,
+        &rules.replace(
+            "TARGET",
+            harness.paywall.url("/").as_str().trim_end_matches('/'),
+        ),
+    );
+    let token = token(&harness, "writer").await;
+    let arguments = args(&["--policy", &file]);
+    let own = harness.command(&[]);
+    let mut few = Command::new("sh");
+    few.args([
+        "-c",
+        "ulimit -n 80; exec \"$@\"",
+        "sh",
+        env!("CARGO_BIN_EXE_bursar"),
+    ])
+    .args(arguments)
+    .env_clear()
+    .envs(
+        own.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    )
+    .current_dir(harness.files.path());
+    let proxy = RunningProxy::start_command(few, token).await;
+    let client = program();
+    let ask = |path: &str| {
+        let request = client.get(format!("{}{path}", proxy.url));
+        request.bearer_auth(&proxy.token).send()
+    };
+    // This connection stays open.
+    assert_eq!(
+        ask("/shop/report").await.unwrap().text().await.unwrap(),
+        "the report"
+    );
+    let idle: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", proxy.port())).unwrap())
+        .collect();
+    // The proxy has seen all of them when it has closed one that is too many.
+    let mut last = idle.last().unwrap();
+    last.set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    let closed = last.read(&mut [0]);
+    let answered = ask("/other/x").await.unwrap();
+    assert_eq!(answered.status(), 200, "{closed:?}");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    assert_eq!(harness.settled(), 1);
+}

@@ -52,7 +52,7 @@ const PORT: u16 = 8402;
 const HEAD: usize = 64 * 1024;
 /// The longest time for the head of a request, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most connections at once, with and without a token.
+/// The most connections at once, with and without a token. Fewer if the process may open few files.
 const CONNECTIONS: usize = 2048;
 /// The most log lines about refused requests in a second.
 const REFUSALS: u32 = 100;
@@ -145,11 +145,12 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     let (proxy, listener) = open(args).await?;
     let mut signals = Signals::new()?;
     announce(&proxy)?;
+    let most = connections_at_once();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS => {
+                Ok((stream, _)) if connections.len() < most => {
                     connections.spawn(connection(Arc::clone(&proxy), stream));
                 }
                 // A connection too many is closed.
@@ -170,6 +171,28 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     }
     drop(listener);
     stop(&proxy, connections, &mut signals).await
+}
+
+/// Returns the most connections at once: half of the files that the process may open. Connections without a token must not
+/// keep calls from their targets.
+fn connections_at_once() -> usize {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+        let Ok((mut files, most)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+            return CONNECTIONS;
+        };
+        let wanted = u64::try_from(CONNECTIONS.saturating_mul(2)).unwrap_or(u64::MAX);
+        let raised = wanted.min(most);
+        // Many systems begin with a limit of 1024 and allow more.
+        if files < raised && setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() {
+            files = raised;
+        }
+        CONNECTIONS.min(usize::try_from(files / 2).unwrap_or(usize::MAX))
+    }
+    #[cfg(not(unix))]
+    CONNECTIONS
 }
 
 /// Lets calls end within their time, abandons the others, and records these in the ledger.
