@@ -208,3 +208,32 @@ async fn connections_without_a_token_leave_calls_the_files_that_they_need() {
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     assert_eq!(harness.settled(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_402_is_paid_for_a_program_that_takes_encodings() {
+    let harness = CliHarness::new(report()).await;
+    let target = scripted(|request| {
+        let head = request.head.to_ascii_lowercase();
+        let terms = json!({ "x402Version": 2, "accepts": [offer("")] }).to_string();
+        match (request.is_paid(), head.contains("gzip")) {
+            (true, true) => answer(200, &[("content-encoding", "gzip")], "goods"),
+            (true, false) => answer(500, &[], "the program asked for another encoding"),
+            (false, true) => answer(402, &[("content-encoding", "gzip")], "\u{1f}encoded"),
+            (false, false) => answer(402, &[("content-type", "application/json")], &terms),
+        }
+    })
+    .await;
+    let proxy = started(&harness, &route("/shop", &target)).await;
+    let plain = reqwest::Client::builder()
+        .no_proxy()
+        .no_gzip()
+        .build()
+        .unwrap();
+    let asked = plain.get(format!("{}/shop/report", proxy.url));
+    let asked = asked.header("accept-encoding", "gzip, deflate");
+    let answer = asked.bearer_auth(&proxy.token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(header(&answer, "bursar-payment-status"), "maybe_paid");
+    assert_eq!(header(&answer, "content-encoding"), "gzip");
+    assert_eq!(answer.bytes().await.unwrap(), "goods");
+}
