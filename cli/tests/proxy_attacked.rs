@@ -237,3 +237,20 @@ async fn an_encoded_402_is_paid_for_a_program_that_takes_encodings() {
     assert_eq!(header(&answer, "content-encoding"), "gzip");
     assert_eq!(answer.bytes().await.unwrap(), "goods");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_does_not_switch_the_protocol_of_a_program() {
+    let harness = CliHarness::new(report()).await;
+    let target = scripted(|_| {
+        "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: other\r\n\r\nother".to_owned()
+    })
+    .await;
+    let proxy = started(&harness, &route("/shop", &target)).await;
+    let asked = program().get(format!("{}/shop/x", proxy.url));
+    let asked = asked
+        .header("connection", "upgrade")
+        .header("upgrade", "other");
+    let answer = asked.bearer_auth(&proxy.token).send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    assert!(!answer.headers().contains_key("upgrade"));
+}

@@ -149,7 +149,8 @@ impl Proxy {
         permit: OwnedSemaphorePermit,
     ) -> (Response<Body>, Ended) {
         let (status, payment) = (response.status(), response.payment_status());
-        if response.redirect_target().is_some() {
+        // After a 101, which nobody asked for, the program would speak another protocol with the proxy.
+        if response.redirect_target().is_some() || status.is_informational() {
             let status = match payment {
                 PaymentStatus::NotPaid => StatusCode::BAD_GATEWAY,
                 _ => StatusCode::FAILED_DEPENDENCY,
