@@ -460,12 +460,29 @@ impl Upstream {
 
     /// Returns the most that a call of this tool may cost.
     pub(super) fn cap(&self, tool: &str) -> Option<Amount> {
-        let advertised = self.advertised.as_ref()?;
-        let cap = advertised
-            .by_tool
-            .get(tool)
-            .or(advertised.others.as_ref())?;
-        Some(cap.clone())
+        self.advertised.as_ref()?.cap(tool)
+    }
+}
+
+impl Advertised {
+    /// Returns the price of a tool. A tool without one costs no more than the most expensive tool with one: otherwise a
+    /// server would advertise a cheap tool and sell another.
+    fn cap(&self, tool: &str) -> Option<Amount> {
+        let named = self.by_tool.get(tool).or(self.others.as_ref());
+        let highest = || {
+            self.by_tool
+                .values()
+                .reduce(|most, price| match (most, price) {
+                    (Amount::Usd(one), Amount::Usd(other)) if other > one => price,
+                    (Amount::Token(one), Amount::Token(other))
+                        if one.asset() == other.asset() && other.units() > one.units() =>
+                    {
+                        price
+                    }
+                    _ => most,
+                })
+        };
+        named.or_else(highest).cloned()
     }
 }
 
