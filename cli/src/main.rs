@@ -32,6 +32,8 @@ mod request;
 mod secrets;
 #[cfg(feature = "mcp-serve")]
 mod serve;
+#[cfg(any(feature = "proxy", feature = "mcp-proxy"))]
+mod spelling;
 mod spending;
 mod stop;
 mod wallet;

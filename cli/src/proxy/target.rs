@@ -5,6 +5,7 @@ use bursar::reqwest::StatusCode;
 use bursar::{Origin, Policy, Url};
 
 use super::answer::Refusal;
+use crate::spelling::{as_servers_read, decoded};
 
 /// The first segment of a path that names its target.
 const EXPLICIT: &str = "/to/";
@@ -145,24 +146,6 @@ fn is_below(above: &str, path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Returns a path as the most lenient server reads it: decoded up to three times, without parameters, empty segments and
-/// capitals.
-fn as_servers_read(path: &str) -> String {
-    let mut text = path.to_owned();
-    for _ in 0..3 {
-        text = decoded(&text);
-    }
-    let mut read = String::with_capacity(text.len());
-    for segment in text.split('/') {
-        let name = segment.split(';').next().unwrap_or_default();
-        if !name.is_empty() {
-            read.push('/');
-            read.push_str(&name.to_ascii_lowercase());
-        }
-    }
-    read
-}
-
 /// Reads `SCHEME/HOST[:PORT]/PATH`.
 fn explicit(rest: &str, query: Option<&str>, policy: Option<&Policy>) -> Result<Url, Refusal> {
     let form = || {
@@ -239,32 +222,6 @@ fn hides_a_step(path: &str) -> bool {
         text = decoded;
     }
     true
-}
-
-/// Decodes the escapes of ASCII characters once.
-fn decoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let byte = after
-            .get(..2)
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            .filter(u8::is_ascii);
-        match (byte, after.get(2..)) {
-            (Some(byte), Some(behind)) => {
-                out.push(char::from(byte));
-                rest = behind;
-            }
-            _ => {
-                out.push('%');
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
