@@ -1,5 +1,7 @@
 //! Results, errors, progress and cancellations that pass through the proxy.
 
+use std::time::{Duration, Instant};
+
 use rmcp::ServiceError;
 use rmcp::model::{
     CallToolRequest, CancelledNotificationParam, ClientRequest, NumberOrString, ProgressToken,
@@ -208,5 +210,23 @@ async fn a_host_that_subscribes_learns_that_the_list_of_tools_has_changed() {
     while !names(&list(&session).await).contains(&"grown") {
         changes.next().await.unwrap().unwrap();
     }
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_always_changes_its_list_is_asked_for_it_seldom() {
+    let harness = harness().await;
+    let rich = Rich::default();
+    rich.always_changes();
+    let running = rich.anywhere().await;
+    let began = Instant::now();
+    let session = proxy(&harness, &[&running.url()], &[]).await;
+    list(&session).await;
+    call(&session, "grow", json!({})).await;
+    while began.elapsed() < Duration::from_secs(1) {
+        call(&session, "bursar_servers", json!({})).await;
+    }
+    let most = 3 + began.elapsed().as_secs();
+    assert!(rich.lists() <= most, "{} lists", rich.lists());
     session.close(&harness).await;
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bursar_testing::{Paywall, Route};
 use bursar_tests::tool_server::{self, Style, ToolServer};
@@ -71,6 +71,9 @@ pub(crate) struct RichState {
     pub(crate) began: Notify,
     pub(crate) cancelled: Notify,
     grown: AtomicBool,
+    /// Whether the list of tools is another one each time.
+    changes: AtomicBool,
+    lists: AtomicU64,
 }
 
 impl std::ops::Deref for Rich {
@@ -136,6 +139,16 @@ impl Rich {
         Running { address, task }
     }
 
+    /// From now on, the list of tools changes each time that it is read.
+    pub(crate) fn always_changes(&self) {
+        self.changes.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns how often the list of tools was read.
+    pub(crate) fn lists(&self) -> u64 {
+        self.lists.load(Ordering::SeqCst)
+    }
+
     pub(crate) async fn anywhere(&self) -> Running {
         self.open(([127, 0, 0, 1], 0).into()).await
     }
@@ -156,7 +169,7 @@ impl ServerHandler for Rich {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let mut tools = vec![
             json!({
@@ -173,6 +186,12 @@ impl ServerHandler for Rich {
         ];
         if self.grown.load(Ordering::SeqCst) {
             tools.push(json!({ "name": "grown", "inputSchema": { "type": "object" } }));
+        }
+        let number = self.lists.fetch_add(1, Ordering::SeqCst);
+        if self.changes.load(Ordering::SeqCst) {
+            let name = format!("new-{number}");
+            tools.push(json!({ "name": name, "inputSchema": { "type": "object" } }));
+            context.peer.notify_tool_list_changed().await.unwrap();
         }
         let tools = tools
             .into_iter()
