@@ -230,3 +230,25 @@ async fn a_server_that_always_changes_its_list_is_asked_for_it_seldom() {
     assert!(rich.lists() <= most, "{} lists", rich.lists());
     session.close(&harness).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_does_not_learn_the_password_in_the_url_of_a_server() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    let url = running.url().replace("http://", "http://agent:PASSWORD@");
+    let upstreams = [
+        format!("rich={url}?key=SECRET"),
+        // Nobody listens there.
+        "gone=http://agent:PASSWORD@127.0.0.1:1/mcp?key=SECRET".to_owned(),
+    ];
+    let session = proxy(&harness, &[&upstreams[0], &upstreams[1]], &[]).await;
+    assert_eq!(names(&list(&session).await).len(), 5);
+    let servers = call(&session, "bursar_servers", json!({})).await;
+    let servers = serde_json::to_string(&servers).unwrap();
+    assert!(servers.contains(&running.url()), "{servers}");
+    for secret in ["PASSWORD", "agent:", "SECRET"] {
+        assert!(!servers.contains(secret), "{servers}");
+    }
+    let ended = session.end(&harness).await;
+    assert!(!ended.stderr.contains("PASSWORD"), "{ended:?}");
+}
