@@ -55,6 +55,13 @@ async fn schemas_hints_and_every_kind_of_content_pass_and_forged_payments_do_not
         (&json!("file:///a.txt"), &json!("b"))
     );
     assert_eq!(result.content.len(), 4);
+    for place in ["/2/_meta", "/3/_meta", "/3/resource/_meta"] {
+        assert_eq!(
+            content.pointer(place),
+            Some(&json!({ "mine": 1 })),
+            "{place}"
+        );
+    }
     let meta = &result.meta.as_ref().unwrap().0;
     assert_eq!(meta["other"], json!({ "of_host": "yes" }));
     assert_eq!(payment(&result), json!({ "payment": "not_paid" }));
@@ -171,7 +178,11 @@ async fn a_resource_that_a_server_named_is_read_from_that_server() {
             .client
             .read_resource(ReadResourceRequestParams::new(uri))
             .await;
-        read.map(|read| serde_json::to_value(&read.contents[0]).unwrap()["text"].clone())
+        read.map(|read| {
+            let content = serde_json::to_value(&read.contents[0]).unwrap();
+            assert_eq!(content["_meta"], json!({ "mine": 1 }));
+            content["text"].clone()
+        })
     };
     assert!(
         read("file:///a.txt").await.is_err(),
