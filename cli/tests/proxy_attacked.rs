@@ -254,3 +254,16 @@ async fn a_target_does_not_switch_the_protocol_of_a_program() {
     assert_eq!(answer.status(), 502);
     assert!(!answer.headers().contains_key("upgrade"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_tokens_that_another_user_owns_is_not_used() {
+    let harness = CliHarness::new(report()).await;
+    let proxy = started(&harness, &route("/shop", "TARGET")).await;
+    assert_eq!(get(&proxy, "/shop/report").await.status(), 200);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(harness.path("tokens"), Some(12_345), None).is_err() {
+        return;
+    }
+    assert_eq!(get(&proxy, "/shop/report").await.status(), 403);
+    assert_eq!(harness.settled(), 1);
+}
