@@ -4,6 +4,7 @@ mod account;
 mod args;
 mod body;
 mod compare;
+mod connections;
 mod diagnostics;
 mod discover;
 mod exit;

@@ -24,6 +24,7 @@ use super::log::Line;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::target::{self, Target};
+use crate::connections::Guest;
 
 /// The headers with which a program makes its call stricter, or names its purchase.
 const MAX_PRICE: &str = "bursar-max-price";
@@ -60,11 +61,15 @@ struct Facts {
 
 impl Proxy {
     /// Answers one request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        guest: &Guest,
+    ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let waits = head.headers.contains_key(EXPECT);
         let mut body = Some(body);
-        match self.handle(head, &mut body).await {
+        match self.handle(head, &mut body, guest).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if let Some(body) = body.filter(|_| !waits) {
@@ -90,6 +95,7 @@ impl Proxy {
         self: &Arc<Self>,
         head: Parts,
         body: &mut Option<Incoming>,
+        guest: &Guest,
     ) -> Result<Response<Body>, Refusal> {
         gate::check_form(&head, &self.own)?;
         let path = head.uri.path();
@@ -97,6 +103,7 @@ impl Proxy {
             return self.health(&head.method);
         }
         let program = gate::authenticate(&head, &self.tokens)?;
+        guest.admit();
         if path == "/metrics" {
             return self.numbers(&head.method).await;
         }

@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
+use crate::connections::{Connections, Guest};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::{output, wallet};
@@ -145,13 +146,15 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     let (proxy, listener) = open(args).await?;
     let mut signals = Signals::new()?;
     announce(&proxy)?;
-    let most = connections_at_once();
+    let mut places = Connections::new(connections_at_once());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < most => {
-                    connections.spawn(connection(Arc::clone(&proxy), stream));
+                Ok((stream, _)) if places.has_place() => {
+                    let guest = Guest::default();
+                    let connection = connection(Arc::clone(&proxy), stream, guest.clone());
+                    places.add(guest, connections.spawn(connection));
                 }
                 // A connection too many is closed.
                 Ok(_) => {}
@@ -256,14 +259,14 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
 }
 
 /// Serves one connection until it ends. After the stop it ends with the call that runs.
-async fn connection(proxy: Arc<Proxy>, stream: TcpStream) {
+async fn connection(proxy: Arc<Proxy>, stream: TcpStream, guest: Guest) {
     // Without it, small events of a stream wait for each other.
     drop(stream.set_nodelay(true));
     let mut stopping = proxy.stopping.subscribe();
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
+        let (proxy, guest) = (Arc::clone(&proxy), guest.clone());
         // The future is boxed, because it is large and moves.
-        async move { Ok::<_, Infallible>(Box::pin(proxy.answer(request)).await) }
+        async move { Ok::<_, Infallible>(Box::pin(proxy.answer(request, &guest)).await) }
     });
     let mut server = http1::Builder::new();
     server
