@@ -20,10 +20,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::args::Spending;
+use crate::connections::{Connections, Guest};
 use crate::exit::{Exit, Failure};
 use crate::render::Refresh;
 use crate::stop::Stop;
@@ -105,25 +106,30 @@ fn token() -> Result<String, Failure> {
 }
 
 async fn accept(listener: &TcpListener, live: &Arc<Live>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let mut connections = Connections::new(CONNECTIONS);
+    loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Too many open files, for example.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let live = Arc::clone(live);
-        tokio::spawn(async move {
-            drop(timeout(CONNECTION, connection(stream, &live)).await);
-            drop(place);
+        if !connections.has_place() {
+            // A connection too many is closed.
+            continue;
+        }
+        let (live, guest) = (Arc::clone(live), Guest::default());
+        let of_connection = guest.clone();
+        let task = tokio::spawn(async move {
+            drop(timeout(CONNECTION, connection(stream, &live, &guest)).await);
         });
+        connections.add(of_connection, task.abort_handle());
     }
 }
 
-async fn connection(stream: TcpStream, live: &Arc<Live>) {
+async fn connection(stream: TcpStream, live: &Arc<Live>, guest: &Guest) {
     let service = service_fn(|request| {
         let live = Arc::clone(live);
-        async move { Ok::<_, Infallible>(live.answer(&request).await) }
+        async move { Ok::<_, Infallible>(live.answer(&request, guest).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,7 +151,7 @@ impl Live {
         format!("bursar_report_{}", self.address.port())
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+    async fn answer(&self, request: &Request<Incoming>, guest: &Guest) -> Answer {
         if let Err((status, message)) = self.check(request) {
             return text(status, message);
         }
@@ -164,6 +170,7 @@ impl Live {
         if !knows {
             return self.unauthorized();
         }
+        guest.admit();
         self.page(parameter(request, "refresh").as_deref() == Some("off"))
             .await
     }

@@ -4,6 +4,7 @@ mod account;
 mod args;
 mod body;
 mod compare;
+mod connections;
 mod diagnostics;
 mod discover;
 mod exit;
@@ -32,6 +33,8 @@ mod request;
 mod secrets;
 #[cfg(feature = "mcp-serve")]
 mod serve;
+#[cfg(any(feature = "proxy", feature = "mcp-proxy"))]
+mod spelling;
 mod spending;
 mod stop;
 mod wallet;

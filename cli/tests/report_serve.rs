@@ -303,3 +303,21 @@ async fn a_ledger_is_written_for_the_browser() {
         .await;
     assert_eq!(copied.code, 0, "{copied:?}");
 }
+
+#[tokio::test]
+async fn connections_without_a_token_do_not_keep_a_reader_out() {
+    let harness = CliHarness::new(report()).await;
+    assert_eq!(harness.buy(&[]).await.code, 0);
+    let served = Served::start(&harness, &[]).await;
+    let cookie = served.cookie().await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let address = served.origin.trim_start_matches("http://");
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    // Idle connections end by themselves after 10 seconds.
+    let shown = page(served.ask("/").header("cookie", cookie));
+    let shown = tokio::time::timeout(std::time::Duration::from_secs(8), shown);
+    assert!(shown.await.unwrap().contains("Spending"));
+    assert_eq!(idle.len(), 100);
+}

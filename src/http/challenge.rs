@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::Response;
 
@@ -58,6 +59,14 @@ pub(super) async fn read(response: Response) -> Result<Challenge, Error> {
         (Some(error), _) | (None, Some(Err(error))) => error,
     };
     Err(unreadable(error, body))
+}
+
+/// Whether the terms of a 402 can only be in a body that is still encoded.
+pub(super) fn is_encoded(response: &Response) -> bool {
+    let headers = response.headers();
+    response.status() == StatusCode::PAYMENT_REQUIRED
+        && headers.contains_key(CONTENT_ENCODING)
+        && !headers.contains_key(PAYMENT_REQUIRED)
 }
 
 /// Returns the terms in the header. Several headers must be the same.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
+use http::header::{ACCEPT_ENCODING, AGE, CACHE_CONTROL, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use reqwest::{Request, Response};
 use tracing::Instrument;
@@ -291,14 +291,17 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         Err(too_many_redirects())
     }
 
-    /// As [`ask`](Self::ask), with a second request if a cache kept the 402. The terms of such a 402 may be old.
+    /// As [`ask`](Self::ask), with a second request if the terms of the 402 may be old, because a cache kept it, or cannot be
+    /// read, because the caller asked for an encoding that the HTTP client does not decode.
     pub(super) async fn ask_fresh(
         &mut self,
         first: Request,
         replay: &mut Replay,
     ) -> Result<Response, Error> {
         let response = self.ask(first, replay).await?;
-        if !is_cached(&response) {
+        let is_old = is_cached(&response);
+        let is_encoded = self.paying().is_some() && challenge::is_encoded(&response);
+        if !is_old && !is_encoded {
             return Ok(response);
         }
         let url = response.url().clone();
@@ -309,10 +312,19 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             )
             .at(&url)
         };
-        let mut again = replay.make().ok_or_else(old)?;
-        again
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let mut again = match replay.make() {
+            Some(again) => again,
+            None if is_old => return Err(old()),
+            None => return Ok(response),
+        };
+        if is_old {
+            let fresh = HeaderValue::from_static("no-cache");
+            again.headers_mut().insert(CACHE_CONTROL, fresh);
+        }
+        if is_encoded {
+            let plain = HeaderValue::from_static("identity");
+            again.headers_mut().insert(ACCEPT_ENCODING, plain);
+        }
         let response = Box::pin(self.ask(again, replay)).await?;
         if is_cached(&response) {
             Err(old())

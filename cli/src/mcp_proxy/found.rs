@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bursar::config::{McpServer, McpServerPlace};
 use bursar::discovery::{Findings, Kind, Price};
 use bursar::policy::Amount;
-use bursar::{PaymentStatus, Url};
+use bursar::{Origin, PaymentStatus, Url};
 use rmcp::model::CallToolResult;
 use rmcp::{ErrorData, schemars};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::payment::status_name;
 use crate::serve::kept::Answer;
 use crate::serve::result::{PayResult, to_protocol};
 use crate::serve::{DiscoverResult, params, wrong_arguments};
+use crate::spelling::as_servers_read;
 
 /// The default and the largest number of services in a result.
 const DEFAULT: u8 = 10;
@@ -133,7 +134,10 @@ pub(super) async fn add(proxy: &Arc<Proxy>, arguments: Add) -> Result<CallToolRe
     };
     let upstreams = proxy.upstreams();
     let place = McpServerPlace::Url(url.clone());
-    if let Some(known) = upstreams.iter().find(|known| known.config.place == place) {
+    let known = |known: &&Arc<Upstream>| {
+        known.config.place == place || (known.advertised.is_none() && is_at(known, &url))
+    };
+    if let Some(known) = upstreams.iter().find(known) {
         return added(proxy, known).await;
     }
     let count = upstreams.iter().filter(|known| known.advertised.is_some());
@@ -162,6 +166,14 @@ pub(super) async fn add(proxy: &Arc<Proxy>, arguments: Add) -> Result<CallToolRe
         }
         Err(error) => PayResult::of_error_with(&error, None, &TOOL).to_protocol(),
     }
+}
+
+/// Whether a server of the operator may be the one at a URL. Its settings hold for every spelling of its URL.
+fn is_at(known: &Upstream, url: &Url) -> bool {
+    let McpServerPlace::Url(own) = &known.config.place else {
+        return false;
+    };
+    Origin::of(own) == Origin::of(url) && as_servers_read(own.path()) == as_servers_read(url.path())
 }
 
 /// Waits for the session of an added server, and returns the names of its tools.

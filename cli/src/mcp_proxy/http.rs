@@ -18,9 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{Handler, Proxy};
+use crate::connections::{Connections, Guest};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::secrets::{self, MCP_TOKEN};
@@ -109,34 +110,39 @@ fn token() -> Result<(SecretString, bool), Failure> {
 }
 
 async fn accept(listener: TcpListener, service: Service, token: Arc<SecretString>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = Connections::new(CONNECTIONS);
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = listener.accept().await else {
             // Too many files are open, or the client is gone already.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        if !connections.has_place() {
+            // A connection too many is closed.
+            continue;
+        }
         let (service, token) = (service.clone(), Arc::clone(&token));
+        let guest = Guest::default();
+        let of_connection = guest.clone();
         let answer = service_fn(move |request| {
-            let (service, token) = (service.clone(), Arc::clone(&token));
-            async move { Ok::<_, Infallible>(answer(request, service, &token).await) }
+            let (service, token, guest) = (service.clone(), Arc::clone(&token), guest.clone());
+            async move { Ok::<_, Infallible>(answer(request, service, &token, &guest).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
             .serve_connection(TokioIo::new(stream), answer);
-        tokio::spawn(async move {
-            let _permit = permit;
-            drop(connection.await);
-        });
+        let task = tokio::spawn(async move { drop(connection.await) });
+        connections.add(of_connection, task.abort_handle());
     }
 }
 
-async fn answer(request: Request<Incoming>, service: Service, token: &SecretString) -> Answer {
+async fn answer(
+    request: Request<Incoming>,
+    service: Service,
+    token: &SecretString,
+    guest: &Guest,
+) -> Answer {
     if request.uri().path() != PATH {
         return refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp\n");
     }
@@ -147,6 +153,7 @@ async fn answer(request: Request<Incoming>, service: Service, token: &SecretStri
         refusal.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         return refusal;
     }
+    guest.admit();
     service.handle(request).await
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Own {
 #[derive(Serialize)]
 struct ListedServer {
     name: String,
-    /// The URL, without its query, or the program.
+    /// The URL, without its user and query, or the program.
     place: String,
     status: &'static str,
     tools: usize,
@@ -212,11 +212,12 @@ fn servers(proxy: &Proxy) -> Servers {
             name: upstream.config.name.clone(),
             place: match &upstream.config.place {
                 McpServerPlace::Url(url) => {
-                    // The query may hold a key.
+                    // The query may hold a key, and the user a password.
                     let mut url = url.clone();
                     url.set_query(None);
                     url.set_fragment(None);
-                    url.into()
+                    let plain = url.set_username("").and(url.set_password(None));
+                    plain.map_or_else(|()| String::new(), |()| url.into())
                 }
                 McpServerPlace::Command { program, .. } => program.clone(),
                 _ => String::new(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bursar::text::visible;
 use rmcp::RoleServer;
-use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::model::{NumberOrString, ProgressNotificationParam, ProgressToken};
 use rmcp::service::Peer;
 
 /// The largest number of notifications that came before their call was known.
@@ -52,11 +52,16 @@ impl Progress {
     }
 
     /// Passes a notification of the server on.
-    pub(super) async fn pass(&self, notification: ProgressNotificationParam) {
+    pub(super) async fn pass(&self, mut notification: ProgressNotificationParam) {
+        // Notifications for calls that are not known are kept.
+        notification.message = notification.message.map(|message| {
+            let beginning: String = message.chars().take(LONGEST).collect();
+            visible(&beginning).into_owned()
+        });
         let route = {
             let mut state = self.state();
             let route = state.routes.get(&notification.progress_token).cloned();
-            if route.is_none() {
+            if route.is_none() && is_short(&notification.progress_token) {
                 state.early.push_back(notification.clone());
                 if state.early.len() > MOST_EARLY {
                     state.early.pop_front();
@@ -70,14 +75,19 @@ impl Progress {
     }
 }
 
+/// Whether a token can be one of bursar's.
+fn is_short(token: &ProgressToken) -> bool {
+    match &token.0 {
+        NumberOrString::Number(_) => true,
+        NumberOrString::String(text) => text.len() <= LONGEST,
+    }
+}
+
 impl Route {
     async fn send(&self, notification: ProgressNotificationParam) {
         let mut passed = ProgressNotificationParam::new(self.token.clone(), notification.progress);
         passed.total = notification.total;
-        passed.message = notification.message.map(|message| {
-            let beginning: String = message.chars().take(LONGEST).collect();
-            visible(&beginning).into_owned()
-        });
+        passed.message = notification.message;
         drop(self.peer.notify_progress(passed).await);
     }
 }
@@ -117,5 +127,29 @@ impl Drop for Routed {
         for token in tokens {
             state.routes.remove(token);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn progress_of_unknown_calls_takes_little_memory() {
+        let progress = Progress::default();
+        let long = "x".repeat(100_000);
+        for number in 0..100_u32 {
+            for token in [
+                NumberOrString::Number(number.into()),
+                NumberOrString::String(long.as_str().into()),
+            ] {
+                let mut early = ProgressNotificationParam::new(ProgressToken(token), 1.0);
+                early.message = Some(long.clone());
+                progress.pass(early).await;
+            }
+        }
+        let kept = serde_json::to_string(&progress.state().early).unwrap();
+        assert!(kept.len() < 20_000, "{}", kept.len());
+        assert_eq!(progress.state().early.len(), MOST_EARLY);
     }
 }

@@ -13,7 +13,7 @@ use rmcp::service::ServiceError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::result::passed_on;
+use super::result::{passed_on, remove_own_meta};
 use super::upstream::{State, Upstream};
 use super::{CONNECT, Proxy};
 use crate::serve::untrusted::visible_json;
@@ -182,7 +182,9 @@ impl Proxy {
     }
 }
 
-/// Returns a value without hidden characters.
+/// Returns a value without hidden characters and metadata of bursar.
 pub(super) fn visible<T: Serialize + DeserializeOwned>(value: &T) -> Option<T> {
-    serde_json::from_str(&visible_json(value).ok()?).ok()
+    let mut json = serde_json::from_str(&visible_json(value).ok()?).ok()?;
+    remove_own_meta(&mut json);
+    serde_json::from_value(json).ok()
 }

@@ -139,6 +139,20 @@ impl ToolResult {
     }
 }
 
+/// Removes the keys of bursar from all metadata inside.
+pub(super) fn remove_own_meta(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(remove_own_meta),
+        Value::Object(members) => {
+            if let Some(Value::Object(meta)) = members.get_mut("_meta") {
+                meta.retain(|key, _| !key.starts_with(OWN_META));
+            }
+            members.values_mut().for_each(remove_own_meta);
+        }
+        _ => {}
+    }
+}
+
 /// Returns the error of a server for a host: bounded, and without hidden characters.
 pub(super) fn passed_on(error: &ErrorData) -> ErrorData {
     let data = error.data.as_ref().and_then(|data| {
@@ -205,7 +219,12 @@ impl Answer for ToolResult {
             }
             Outcome::Answered(result) => {
                 let json = visible_json(result).map_err(broken)?;
-                let mut result: CallToolResult = serde_json::from_str(&json).map_err(broken)?;
+                let mut json: Value = serde_json::from_str(&json).map_err(broken)?;
+                // The structured content is the answer itself, and has no metadata.
+                if let Some(content) = json.get_mut("content") {
+                    remove_own_meta(content);
+                }
+                let mut result: CallToolResult = serde_json::from_value(json).map_err(broken)?;
                 if payment.get("authorization").is_some() {
                     result.content.push(ContentBlock::text(note));
                 }

@@ -18,6 +18,7 @@ use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::listing::KnownPrice;
 use super::progress::Progress;
@@ -33,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The time to wait for a program to end after its input has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The pause between two readings of a list of tools that the server says has changed.
+const RECHECK: Duration = Duration::from_secs(2);
 /// The most tools of one server.
 const MOST_TOOLS: usize = 256;
 /// The most tools whose prices are asked for.
@@ -426,12 +429,19 @@ impl Upstream {
         let asking = self.ask_prices(&tools);
         tokio::pin!(asking);
         let mut asked = false;
+        // A server that always says that its list has changed must not keep the proxy and its hosts busy.
+        let mut earliest = Instant::now();
         let reason = loop {
+            let changed = async {
+                tokio::time::sleep_until(earliest).await;
+                self.recheck.notified().await;
+            };
             tokio::select! {
                 _ = &mut ended => return Some("the server ended the session".to_owned()),
                 () = self.stopped() => break None,
                 () = &mut asking, if !asked => asked = true,
-                () = self.recheck.notified() => {
+                () = changed => {
+                    earliest = Instant::now().checked_add(RECHECK).unwrap_or(earliest);
                     if let Err(failure) = self.list(&tools).await {
                         break Some(failure.message);
                     }
@@ -476,12 +486,29 @@ impl Upstream {
 
     /// Returns the most that a call of this tool may cost.
     pub(super) fn cap(&self, tool: &str) -> Option<Amount> {
-        let advertised = self.advertised.as_ref()?;
-        let cap = advertised
-            .by_tool
-            .get(tool)
-            .or(advertised.others.as_ref())?;
-        Some(cap.clone())
+        self.advertised.as_ref()?.cap(tool)
+    }
+}
+
+impl Advertised {
+    /// Returns the price of a tool. A tool without one costs no more than the most expensive tool with one: otherwise a
+    /// server would advertise a cheap tool and sell another.
+    fn cap(&self, tool: &str) -> Option<Amount> {
+        let named = self.by_tool.get(tool).or(self.others.as_ref());
+        let highest = || {
+            self.by_tool
+                .values()
+                .reduce(|most, price| match (most, price) {
+                    (Amount::Usd(one), Amount::Usd(other)) if other > one => price,
+                    (Amount::Token(one), Amount::Token(other))
+                        if one.asset() == other.asset() && other.units() > one.units() =>
+                    {
+                        price
+                    }
+                    _ => most,
+                })
+        };
+        named.or_else(highest).cloned()
     }
 }
 

@@ -9,6 +9,8 @@
 //!
 //! SDKs repeat 408, 409, 429 and 5xx by themselves. None of these says that money may have moved.
 
+use std::time::Duration;
+
 use bursar::ledger::PurchaseKey;
 use bursar::reqwest::header::{
     CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -24,6 +26,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use serde_json::{Value, json as value};
+use tokio::time::timeout;
 
 use crate::outcome::Outcome;
 use crate::payment::{amount as purchase_amount, prefix};
@@ -34,6 +37,8 @@ pub(super) type Body = UnsyncBoxBody<Bytes, reqwest::Error>;
 
 /// The largest part of a failed answer's body that an error repeats, in bytes.
 const SHOWN: usize = 64 * 1024;
+/// How long the proxy reads it. A program must learn of a payment also if the body never ends.
+const READ: Duration = Duration::from_secs(5);
 
 const STATUS: HeaderName = HeaderName::from_static("bursar-payment-status");
 const ERROR: HeaderName = HeaderName::from_static("bursar-error");
@@ -208,11 +213,15 @@ pub(super) async fn of_failure(
         problem.message = for_program(&problem.message);
     }
     let mut shown = Vec::new();
-    while shown.len() < SHOWN
-        && let Ok(Some(piece)) = response.chunk().await
-    {
-        shown.extend_from_slice(&piece);
-    }
+    let read = async {
+        while shown.len() < SHOWN
+            && let Ok(Some(piece)) = response.chunk().await
+        {
+            shown.extend_from_slice(&piece);
+        }
+    };
+    // The part that came is shown if the time is over.
+    drop(timeout(READ, read).await);
     shown.truncate(SHOWN);
     outcome.body = String::from_utf8_lossy(&shown).into_owned();
     let signed = response.payment().cloned();

@@ -10,7 +10,7 @@ use bursar::{Payer, SignedPayment};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::answer::Refusal;
@@ -22,24 +22,75 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// The longest time, and the most bytes, that the proxy reads of a body that it refuses.
 const DRAIN: (Duration, u64) = (Duration::from_secs(5), 256 * 1024 * 1024);
 
+/// The room for the bodies of all requests at once.
+///
+/// A body takes room when its bytes are there. Otherwise a program that announces bodies and sends none would keep the
+/// others from sending theirs.
+pub(super) struct Memory {
+    /// One permit for each kilobyte. It is never closed.
+    room: Arc<Semaphore>,
+    size: u32,
+}
+
+/// The room of one body.
+type Room = Option<OwnedSemaphorePermit>;
+
+impl Memory {
+    pub(super) fn new(bytes: u64) -> Self {
+        let size = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let permits = usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            room: Arc::new(Semaphore::new(permits)),
+            size,
+        }
+    }
+
+    /// Takes room for a body of a number of bytes so far. Nobody waits for room: two bodies could wait for each other.
+    fn take(&self, room: &mut Room, length: u64) -> Result<(), Refusal> {
+        let needed = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+        let has = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let has = u32::try_from(has).unwrap_or(u32::MAX);
+        let more = needed.min(self.size).saturating_sub(has);
+        if more == 0 {
+            return Ok(());
+        }
+        let taken = Arc::clone(&self.room).try_acquire_many_owned(more);
+        let taken = taken.map_err(|_| {
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "the bodies of all requests together are too large at the moment",
+            )
+        })?;
+        match room {
+            Some(room) => room.merge(taken),
+            None => *room = Some(taken),
+        }
+        Ok(())
+    }
+}
+
 /// Reads the body of a request, up to a number of bytes.
 ///
-/// `whole` loses the body when it is read. A body that is larger stays there.
-pub(super) async fn read(whole: &mut Option<Incoming>, limit: u64) -> Result<Bytes, Refusal> {
+/// `whole` loses the body when it is read. A body that is refused stays there.
+pub(super) async fn read<B: Body<Data = Bytes> + Unpin>(
+    whole: &mut Option<B>,
+    limit: u64,
+    memory: &Memory,
+) -> Result<(Bytes, Room), Refusal> {
     let Some(body) = whole.as_mut() else {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), None));
     };
-    let announced = body.size_hint().lower();
-    if announced > limit {
+    if body.size_hint().lower() > limit {
         return Err(too_large(limit));
     }
-    let mut kept = BytesMut::with_capacity(usize::try_from(announced).unwrap_or_default());
+    let (mut kept, mut room) = (BytesMut::new(), None);
     loop {
         let frame = match timeout(PAUSE, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => {
                 *whole = None;
-                return Ok(kept.freeze());
+                return Ok((kept.freeze(), room));
             }
             Ok(Some(Err(_))) => {
                 return Err(Refusal::new(
@@ -58,9 +109,11 @@ pub(super) async fn read(whole: &mut Option<Incoming>, limit: u64) -> Result<Byt
         };
         if let Some(data) = frame.data_ref() {
             let length = kept.len().saturating_add(data.len());
-            if u64::try_from(length).unwrap_or(u64::MAX) > limit {
+            let length = u64::try_from(length).unwrap_or(u64::MAX);
+            if length > limit {
                 return Err(too_large(limit));
             }
+            memory.take(&mut room, length)?;
             kept.extend_from_slice(data);
         }
     }
@@ -186,5 +239,41 @@ impl Drop for Passing {
                 drop(permit);
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    async fn kept(memory: &Memory, length: usize) -> Result<Room, u16> {
+        let mut body = Some(Full::new(Bytes::from(vec![b'x'; length])));
+        let read = read(&mut body, 4096, memory).await;
+        assert_eq!(body.is_none(), read.is_ok());
+        read.map(|(bytes, room)| {
+            assert_eq!(bytes.len(), length);
+            room
+        })
+        .map_err(|refusal| refusal.status.as_u16())
+    }
+
+    #[tokio::test]
+    async fn bodies_at_once_have_a_limit_and_nobody_waits_for_room() {
+        let memory = Memory::new(8192);
+        let first = kept(&memory, 4096).await.unwrap();
+        let second = kept(&memory, 3000).await.unwrap();
+        let third = kept(&memory, 1024).await.unwrap();
+        assert_eq!(kept(&memory, 1).await.unwrap_err(), 503);
+        assert!(kept(&memory, 0).await.unwrap().is_none());
+        drop(second);
+        assert_eq!(kept(&memory, 4096).await.unwrap_err(), 503);
+        drop((first, third));
+        assert!(kept(&memory, 4096).await.unwrap().is_some());
+        assert_eq!(kept(&memory, 4097).await.unwrap_err(), 413);
+        // A reload can allow bodies that are larger than all room.
+        let small = Memory::new(1024);
+        assert!(kept(&small, 4096).await.unwrap().is_some());
     }
 }

@@ -24,6 +24,7 @@ use super::log::Line;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::target::{self, Target};
+use crate::connections::Guest;
 
 /// The headers with which a program makes its call stricter, or names its purchase.
 const MAX_PRICE: &str = "bursar-max-price";
@@ -67,12 +68,16 @@ struct Facts {
 
 impl Proxy {
     /// Answers one request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        guest: &Guest,
+    ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let waits = head.headers.contains_key(EXPECT);
         let mut body = Some(body);
         let mut known = None;
-        match self.handle(head, &mut body, &mut known).await {
+        match self.handle(head, &mut body, &mut known, guest).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if let Some(body) = body.filter(|_| !waits) {
@@ -111,6 +116,7 @@ impl Proxy {
         head: Parts,
         body: &mut Option<Incoming>,
         known: &mut Option<Known>,
+        guest: &Guest,
     ) -> Result<Response<Body>, Refusal> {
         gate::check_form(&head, &self.own)?;
         let path = head.uri.path();
@@ -123,6 +129,7 @@ impl Proxy {
             method: head.method.clone(),
             path: visible(path).into_owned(),
         });
+        guest.admit();
         if path == "/metrics" {
             return self.numbers(&head.method).await;
         }
@@ -149,7 +156,7 @@ impl Proxy {
                 "too many calls at once",
             )
         })?;
-        let (bytes, kept) = self.keep(body, settings.body_limit).await?;
+        let (bytes, kept) = body::read(body, settings.body_limit, &self.memory).await?;
         let agent = settings.agent(target.route, &program);
         let client = settings
             .client_of(agent.as_deref(), target.route)
@@ -172,25 +179,6 @@ impl Proxy {
         Ok(answer)
     }
 
-    /// Reads the body of a request, when there is room for it.
-    async fn keep(
-        &self,
-        body: &mut Option<Incoming>,
-        limit: u64,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-        let Some(kept) = body.as_ref() else {
-            return Ok((Bytes::new(), None));
-        };
-        let hint = hyper::body::Body::size_hint(kept);
-        let length = hint.exact().unwrap_or(limit).min(limit);
-        let kilobytes = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-        let kilobytes = kilobytes.min(self.memory_size);
-        // The semaphore is never closed. Each call takes all of its room at once, so calls do not wait for each other.
-        let room = Arc::clone(&self.memory).acquire_many_owned(kilobytes).await;
-        let bytes = body::read(body, limit).await?;
-        Ok((bytes, room.ok()))
-    }
-
     /// Passes an answer on, unless the program could misunderstand it.
     async fn pass(
         &self,
@@ -199,7 +187,8 @@ impl Proxy {
         permit: OwnedSemaphorePermit,
     ) -> (Response<Body>, Ended) {
         let (status, payment) = (response.status(), response.payment_status());
-        if response.redirect_target().is_some() {
+        // After a 101, which nobody asked for, the program would speak another protocol with the proxy.
+        if response.redirect_target().is_some() || status.is_informational() {
             let status = match payment {
                 PaymentStatus::NotPaid => StatusCode::BAD_GATEWAY,
                 _ => StatusCode::FAILED_DEPENDENCY,

@@ -36,9 +36,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::args::{ProxyArgs as Args, ProxyCommand, ProxyCommandArgs};
+use crate::connections::{Connections, Guest};
 use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::{output, policies, wallet};
+use body::Memory;
 use gate::OwnHosts;
 use log::{Line, Rate};
 use metrics::Metrics;
@@ -51,7 +53,7 @@ const PORT: u16 = 8402;
 const HEAD: usize = 64 * 1024;
 /// The longest time for the head of a request, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most connections at once, with and without a token.
+/// The most connections at once, with and without a token. Fewer if the process may open few files.
 const CONNECTIONS: usize = 2048;
 /// The most log lines about refused requests in a second.
 const REFUSALS: u32 = 100;
@@ -85,9 +87,8 @@ struct Proxy {
     max_calls: usize,
     /// One permit for each call, until the end of its answer.
     calls: Arc<Semaphore>,
-    /// One permit for each kilobyte of a body that is kept.
-    memory: Arc<Semaphore>,
-    memory_size: u32,
+    /// The room for the bodies that are kept.
+    memory: Memory,
     stopping: watch::Sender<bool>,
 }
 
@@ -121,9 +122,7 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let max_calls = usize::try_from(args.max_calls).unwrap_or(1);
-    let kilobytes = settings.body_limit.saturating_mul(BODIES).div_ceil(1024);
-    let memory_size = u32::try_from(kilobytes).unwrap_or(u32::MAX);
-    let memory = usize::try_from(memory_size).unwrap_or(Semaphore::MAX_PERMITS);
+    let memory = Memory::new(settings.body_limit.saturating_mul(BODIES));
     let proxy = Proxy {
         address,
         own: OwnHosts::new(address),
@@ -134,8 +133,7 @@ async fn open(args: Args) -> Result<(Arc<Proxy>, TcpListener), Failure> {
         refusals: Rate::per_second(REFUSALS),
         max_calls,
         calls: Arc::new(Semaphore::new(max_calls)),
-        memory: Arc::new(Semaphore::new(memory)),
-        memory_size,
+        memory,
         stopping: watch::Sender::new(false),
         args,
     };
@@ -148,12 +146,15 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     let (proxy, listener) = open(args).await?;
     let mut signals = Signals::new()?;
     announce(&proxy)?;
+    let mut places = Connections::new(connections_at_once());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                    connections.spawn(connection(Arc::clone(&proxy), stream));
+                Ok((stream, _)) if places.has_place() => {
+                    let guest = Guest::default();
+                    let connection = connection(Arc::clone(&proxy), stream, guest.clone());
+                    places.add(guest, connections.spawn(connection));
                 }
                 // A connection too many is closed.
                 Ok(_) => {}
@@ -171,6 +172,28 @@ async fn serve(args: Args) -> Result<Exit, Failure> {
     }
     drop(listener);
     stop(&proxy, connections, &mut signals).await
+}
+
+/// Returns the most connections at once: half of the files that the process may open. Connections without a token must not
+/// keep calls from their targets.
+fn connections_at_once() -> usize {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+        let Ok((mut files, most)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+            return CONNECTIONS;
+        };
+        let wanted = u64::try_from(CONNECTIONS.saturating_mul(2)).unwrap_or(u64::MAX);
+        let raised = wanted.min(most);
+        // Many systems begin with a limit of 1024 and allow more.
+        if files < raised && setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() {
+            files = raised;
+        }
+        CONNECTIONS.min(usize::try_from(files / 2).unwrap_or(usize::MAX))
+    }
+    #[cfg(not(unix))]
+    CONNECTIONS
 }
 
 /// Lets calls end within their time, abandons the others, and records these in the ledger.
@@ -234,14 +257,14 @@ fn announce(proxy: &Proxy) -> Result<(), Failure> {
 }
 
 /// Serves one connection until it ends. After the stop it ends with the call that runs.
-async fn connection(proxy: Arc<Proxy>, stream: TcpStream) {
+async fn connection(proxy: Arc<Proxy>, stream: TcpStream, guest: Guest) {
     // Without it, small events of a stream wait for each other.
     drop(stream.set_nodelay(true));
     let mut stopping = proxy.stopping.subscribe();
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
+        let (proxy, guest) = (Arc::clone(&proxy), guest.clone());
         // The future is boxed, because it is large and moves.
-        async move { Ok::<_, Infallible>(Box::pin(proxy.answer(request)).await) }
+        async move { Ok::<_, Infallible>(Box::pin(proxy.answer(request, &guest)).await) }
     });
     let mut server = http1::Builder::new();
     server

@@ -5,6 +5,7 @@ use bursar::reqwest::StatusCode;
 use bursar::{Origin, Policy, Url};
 
 use super::answer::Refusal;
+use crate::spelling::{as_servers_read, decoded};
 
 /// The first segment of a path that names its target.
 const EXPLICIT: &str = "/to/";
@@ -41,12 +42,13 @@ pub(super) fn find<'a>(
     }
     if let Some(rest) = path.strip_prefix(EXPLICIT) {
         let url = explicit(rest, query, policy)?;
-        return Ok(Target { url, route: None });
+        let route = route_to(&url, client, routes)?;
+        return Ok(Target { url, route });
     }
     let below = routes
         .iter()
         .filter_map(|route| Some((route, route.rest(path)?)));
-    let longest = below.max_by_key(|(route, _)| route.path.trim_end_matches('/').len());
+    let longest = below.max_by_key(|(route, _)| length(route));
     let Some((route, rest)) = longest else {
         let paths: Vec<_> = routes.iter().map(|route| route.path.as_str()).collect();
         let known = if paths.is_empty() {
@@ -62,12 +64,21 @@ pub(super) fn find<'a>(
             ),
         ));
     };
-    if !route.clients.is_empty() && !route.clients.iter().any(|name| name == client) {
+    let read = as_servers_read(path);
+    if let Some(hidden) = routes.iter().find(|other| {
+        is_below(&as_servers_read(&other.path), &read) && length(other) > length(route)
+    }) {
         return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "route",
-            format!("the token `{client}` may not use the route {}", route.path),
+            StatusCode::BAD_REQUEST,
+            "path",
+            format!(
+                "some servers read the path as one below the route {}; write it as the route does",
+                hidden.path
+            ),
         ));
+    }
+    if !serves(route, client) {
+        return Err(no_client_of(route, client));
     }
     let base = route.target.as_str().trim_end_matches('/');
     let below = joined(base, rest, query);
@@ -82,6 +93,57 @@ pub(super) fn find<'a>(
         }),
         None => Err(malformed()),
     }
+}
+
+/// The length of a route's path, without the slash of `/`.
+fn length(route: &ProxyRoute) -> usize {
+    route.path.trim_end_matches('/').len()
+}
+
+/// Whether a route serves the program with this token.
+fn serves(route: &ProxyRoute, client: &str) -> bool {
+    route.clients.is_empty() || route.clients.iter().any(|name| name == client)
+}
+
+fn no_client_of(route: &ProxyRoute, client: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "route",
+        format!("the token `{client}` may not use the route {}", route.path),
+    )
+}
+
+/// Returns the route whose settings hold for a target that a path names: one that leads there and serves the program.
+///
+/// Without them, a path would evade the agent, the highest price and the clients of the route.
+fn route_to<'a>(
+    url: &Url,
+    client: &str,
+    routes: &'a [ProxyRoute],
+) -> Result<Option<&'a ProxyRoute>, Refusal> {
+    let path = as_servers_read(url.path());
+    let leads = |route: &&ProxyRoute| {
+        Origin::of(&route.target) == Origin::of(url)
+            && is_below(&as_servers_read(route.target.path()), &path)
+    };
+    let depth = |route: &&ProxyRoute| as_servers_read(route.target.path()).len();
+    let leading: Vec<_> = routes.iter().filter(leads).collect();
+    let Some(deepest) = leading.iter().map(depth).max() else {
+        return Ok(None);
+    };
+    let mut nearest = leading.iter().filter(|route| depth(route) == deepest);
+    match nearest.clone().find(|route| serves(route, client)) {
+        Some(route) => Ok(Some(route)),
+        None => nearest
+            .next()
+            .map_or(Ok(None), |route| Err(no_client_of(route, client))),
+    }
+}
+
+/// Whether a path lies at or below another one, both as [`as_servers_read`] returns them.
+fn is_below(above: &str, path: &str) -> bool {
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Reads `SCHEME/HOST[:PORT]/PATH`.
@@ -160,32 +222,6 @@ fn hides_a_step(path: &str) -> bool {
         text = decoded;
     }
     true
-}
-
-/// Decodes the escapes of ASCII characters once.
-fn decoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let byte = after
-            .get(..2)
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            .filter(u8::is_ascii);
-        match (byte, after.get(2..)) {
-            (Some(byte), Some(behind)) => {
-                out.push(char::from(byte));
-                rest = behind;
-            }
-            _ => {
-                out.push('%');
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -297,5 +333,81 @@ mod tests {
             found.map(|_| ()).map_err(|refusal| refusal.status.as_u16())
         };
         assert_eq!((status("me"), status("you")), (Ok(()), Err(403)));
+    }
+
+    /// Routes with a part that is for the token `boss` and costs little.
+    fn parts() -> Vec<ProxyRoute> {
+        let config = "version = 1\n\
+            [[proxy.route]]\npath = \"/shop\"\ntarget = \"https://a.example/v1\"\n\
+            [[proxy.route]]\npath = \"/shop/admin\"\ntarget = \"https://a.example/v1/admin\"\nclients = \"boss\"\n\
+            [[proxy.route]]\npath = \"/b\"\ntarget = \"https://b.example\"\nmax_price = \"0.01 USD\"\n";
+        bursar::config::Config::from_toml(config)
+            .unwrap()
+            .proxy
+            .routes
+    }
+
+    #[test]
+    fn another_spelling_of_a_path_does_not_evade_its_route() {
+        let routes = parts();
+        let of = |path: &str, client: &str| {
+            let found = find(path, None, client, &routes, None);
+            found
+                .map(|target| target.route.unwrap().path.clone())
+                .map_err(|refusal| refusal.status.as_u16())
+        };
+        for path in [
+            "/shop/%61dmin/x",
+            "/shop/%2561dmin",
+            "/shop//admin/x",
+            "/shop/ADMIN",
+            "/shop/admin;a=1/x",
+            "/shop/;/admin",
+            "/shop/%2Fadmin/x",
+        ] {
+            assert_eq!(of(path, "me"), Err(400), "{path}");
+        }
+        assert_eq!(of("/shop/admin/x", "me"), Err(403));
+        assert_eq!(of("/shop/admin/%61", "boss").as_deref(), Ok("/shop/admin"));
+        for path in [
+            "/shop/administration",
+            "/shop/x/admin",
+            "/shop/%61",
+            "/shop",
+        ] {
+            assert_eq!(of(path, "me").as_deref(), Ok("/shop"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_names_the_target_of_a_route_has_the_settings_of_the_route() {
+        let routes = parts();
+        let hosts = ["a.example", "b.example", "c.example"];
+        let policy = hosts
+            .iter()
+            .fold(Policy::new(), |policy, host| policy.allow_host(host));
+        let of = |path: &str, client: &str| {
+            let found = find(path, None, client, &routes, Some(&policy));
+            found
+                .map(|target| target.route.map(|route| route.path.clone()))
+                .map_err(|refusal| refusal.status.as_u16())
+        };
+        let named = |path: &str| Ok(Some(path.to_owned()));
+        assert_eq!(of("/to/https/b.example/x", "me"), named("/b"));
+        assert_eq!(of("/to/https/B.example:443", "me"), named("/b"));
+        assert_eq!(of("/to/https/a.example/v1/x", "me"), named("/shop"));
+        for path in ["admin/x", "%61dmin/x", "ADMIN", "/admin", "admin;x"] {
+            let path = format!("/to/https/a.example/v1/{path}");
+            assert_eq!(of(&path, "me"), Err(403), "{path}");
+            assert_eq!(of(&path, "boss"), named("/shop/admin"), "{path}");
+        }
+        for path in [
+            "a.example/v2",
+            "a.example/v11",
+            "a.example:8443/v1",
+            "c.example/v1",
+        ] {
+            assert_eq!(of(&format!("/to/https/{path}"), "me"), Ok(None), "{path}");
+        }
     }
 }

@@ -173,11 +173,12 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let found = file.metadata()?;
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::MetadataExt;
 
-        if found.permissions().mode() & 0o022 != 0 {
+        let own = nix::unistd::geteuid().as_raw();
+        if !is_private(found.mode(), found.uid(), own) {
             return Err(io::Error::other(
-                "other users can write it, and add tokens; run chmod 600 on it",
+                "other users can write it, and add tokens; run chown and chmod 600 on it",
             ));
         }
     }
@@ -197,6 +198,12 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
         .collect()
 }
 
+/// Whether only this user and root can write a file, and let others write it.
+#[cfg(unix)]
+const fn is_private(mode: u32, owner: u32, own: u32) -> bool {
+    mode & 0o022 == 0 && (owner == own || owner == 0)
+}
+
 fn entry(line: &str) -> Option<Entry> {
     let mut parts = line.split_whitespace();
     let (name, hash, created) = (parts.next()?, parts.next()?, parts.next()?);
@@ -210,7 +217,7 @@ fn entry(line: &str) -> Option<Entry> {
 }
 
 /// The content of a file: it changes when the file does.
-type Stamp = (Option<SystemTime>, u64, u64);
+type Stamp = (Option<SystemTime>, u64, u64, (i64, i64));
 
 /// The tokens that a running proxy takes. It sees a change of the file with the next request.
 pub(super) struct Tokens {
@@ -268,17 +275,15 @@ fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
         found => found?,
     };
     #[cfg(unix)]
-    let (inode, mode) = (
-        std::os::unix::fs::MetadataExt::ino(&found),
-        std::os::unix::fs::MetadataExt::mode(&found),
-    );
+    let (inode, changed) = {
+        use std::os::unix::fs::MetadataExt;
+
+        // The time of the last change of the file's owner, mode or content. No program can set it.
+        (found.ino(), (found.ctime(), found.ctime_nsec()))
+    };
     #[cfg(not(unix))]
-    let (inode, mode) = (0_u64, 0_u32);
-    Ok(Some((
-        found.modified().ok(),
-        found.len(),
-        inode ^ (u64::from(mode) << 32),
-    )))
+    let (inode, changed) = (0_u64, (0_i64, 0_i64));
+    Ok(Some((found.modified().ok(), found.len(), inode, changed)))
 }
 
 #[cfg(test)]
@@ -309,6 +314,22 @@ mod tests {
         }
         for bad in ["", "-a", ".a", "a b", "a/b", "ä", "a:b", &"a".repeat(33)] {
             assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_of_tokens_belongs_to_the_user_of_the_proxy_or_to_root() {
+        for (mode, owner, private) in [
+            (0o600, 1000, true),
+            (0o644, 1000, true),
+            (0o440, 0, true),
+            (0o620, 1000, false),
+            (0o602, 0, false),
+            (0o600, 1001, false),
+            (0o400, 1001, false),
+        ] {
+            assert_eq!(is_private(mode, owner, 1000), private, "{mode:o} {owner}");
         }
     }
 }

@@ -139,6 +139,84 @@ async fn a_found_server_is_paid_no_more_than_it_advertised() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_found_tool_without_a_price_costs_no_more_than_the_most_expensive_one_with_a_price() {
+    let harness = harness().await;
+    let shop = Shop::open(expensive()).await;
+    let cheap = Shop::open(report()).await;
+    // The list has the price of another tool of the server.
+    let item = |price: &Shop, tool: &str| {
+        let mut item = price
+            .paywall
+            .advertisement("/report", "reports of all kinds");
+        item["resource"] = json!(shop.url);
+        item["type"] = json!("mcp");
+        let input = json!({ "type": "mcp", "toolName": tool, "inputSchema": {} });
+        item["extensions"] = json!({ "bazaar": { "info": { "input": input } } });
+        item
+    };
+    for (items, rule) in [
+        (vec![item(&cheap, "other")], json!("max_price")),
+        (
+            vec![item(&cheap, "other"), item(&shop, "another")],
+            Value::Null,
+        ),
+    ] {
+        let bazaar = Bazaar::builder();
+        let bazaar = items
+            .into_iter()
+            .fold(bazaar, |bazaar, item| bazaar.item(item));
+        let bazaar = bazaar.start().await.unwrap();
+        let session = open(&harness, &bazaar, true, User::default()).await;
+        find(&session).await;
+        let add = json!({ "url": shop.url, "name": "x" });
+        let added = call(&session, "bursar_add_server", add).await;
+        assert_eq!(added.is_error, Some(false), "{added:?}");
+        assert_eq!(shop.settled(), 0);
+        let called = payment(&call(&session, "x__report", json!({})).await);
+        assert_eq!(called["error"]["denial"]["rule"], rule, "{called}");
+        session.close(&harness).await;
+    }
+    assert_eq!((cheap.settled(), shop.settled()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_the_operator_keeps_its_settings_under_another_url_of_a_list() {
+    let harness = harness().await;
+    let shop = Shop::open(report()).await;
+    for spelling in ["?again", "#again", "/", "/;again", "/%6dcp"] {
+        let url = match spelling {
+            "/%6dcp" => shop.url.replace("/mcp", "/%6dcp"),
+            spelling => format!("{}{spelling}", shop.url),
+        };
+        let mut item = shop
+            .paywall
+            .advertisement("/report", "reports of all kinds");
+        item["resource"] = json!(url);
+        item["type"] = json!("mcp");
+        let bazaar = Bazaar::builder().item(item).start().await.unwrap();
+        let rules = format!(
+            "[discovery]\nbazaar = \"{}\"\nadd_servers = true\n[[mcp_server]]\nname = \"own\"\nurl = \"{}\"\n\
+             max_price = \"0.001 USD\"\ntools = \"report\"\n",
+            bazaar.url("/"),
+            shop.url
+        );
+        let policy = policy(&harness, &rules);
+        let args = ["--policy", &policy, "--allow-http-loopback"];
+        let session = proxy(&harness, &[], &args).await;
+        let found = find(&session).await;
+        let add = json!({ "url": found["services"][0]["untrusted"]["url"], "name": "x" });
+        let added = call(&session, "bursar_add_server", add).await;
+        let added = added.structured_content.unwrap();
+        assert_eq!(added["server"], "own", "{spelling}: {added}");
+        assert_eq!(names(&list(&session).await), ["own__report"], "{spelling}");
+        let denied = payment(&call(&session, "own__report", json!({})).await);
+        assert_eq!(denied["error"]["denial"]["rule"], "max_price", "{denied}");
+        session.close(&harness).await;
+    }
+    assert_eq!(shop.settled(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_permission_of_the_policy_no_server_can_be_added() {
     let harness = harness().await;
     let shop = Shop::open(Route::get("/report").body("free")).await;

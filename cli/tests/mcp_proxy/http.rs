@@ -285,3 +285,22 @@ async fn without_a_token_in_the_environment_a_new_one_is_printed_once() {
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("at least 32 characters"), "{ended:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_without_the_token_do_not_keep_a_host_out() {
+    let harness = CliHarness::new(report()).await;
+    let shop = Shop::open(report()).await;
+    let served = Served::start(&harness, &shop.url, Some(TOKEN), &[]).await;
+    let address = served.url.trim_start_matches("http://");
+    let address = address.trim_end_matches("/mcp");
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    // Idle connections end by themselves after 30 seconds.
+    let connected = served.connect(TOKEN, User::default(), session());
+    let connected = tokio::time::timeout(std::time::Duration::from_secs(20), connected);
+    let client = connected.await.unwrap();
+    assert!(!client.list_all_tools().await.unwrap().is_empty());
+    assert_eq!(idle.len(), 300);
+}

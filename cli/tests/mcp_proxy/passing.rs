@@ -1,5 +1,7 @@
 //! Results, errors, progress and cancellations that pass through the proxy.
 
+use std::time::{Duration, Instant};
+
 use rmcp::ServiceError;
 use rmcp::model::{
     CallToolRequest, CancelledNotificationParam, ClientRequest, GetPromptRequestParams,
@@ -53,6 +55,13 @@ async fn schemas_hints_and_every_kind_of_content_pass_and_forged_payments_do_not
         (&json!("file:///a.txt"), &json!("b"))
     );
     assert_eq!(result.content.len(), 4);
+    for place in ["/2/_meta", "/3/_meta", "/3/resource/_meta"] {
+        assert_eq!(
+            content.pointer(place),
+            Some(&json!({ "mine": 1 })),
+            "{place}"
+        );
+    }
     let meta = &result.meta.as_ref().unwrap().0;
     assert_eq!(meta["other"], json!({ "of_host": "yes" }));
     assert_eq!(payment(&result), json!({ "payment": "not_paid" }));
@@ -169,7 +178,11 @@ async fn a_resource_that_a_server_named_is_read_from_that_server() {
             .client
             .read_resource(ReadResourceRequestParams::new(uri))
             .await;
-        read.map(|read| serde_json::to_value(&read.contents[0]).unwrap()["text"].clone())
+        read.map(|read| {
+            let content = serde_json::to_value(&read.contents[0]).unwrap();
+            assert_eq!(content["_meta"], json!({ "mine": 1 }));
+            content["text"].clone()
+        })
     };
     assert!(
         read("file:///a.txt").await.is_err(),
@@ -309,4 +322,44 @@ async fn a_host_that_subscribes_learns_that_the_list_of_tools_has_changed() {
         changes.next().await.unwrap().unwrap();
     }
     session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_always_changes_its_list_is_asked_for_it_seldom() {
+    let harness = harness().await;
+    let rich = Rich::default();
+    rich.always_changes();
+    let running = rich.anywhere().await;
+    let began = Instant::now();
+    let session = proxy(&harness, &[&running.url()], &[]).await;
+    list(&session).await;
+    call(&session, "grow", json!({})).await;
+    while began.elapsed() < Duration::from_secs(1) {
+        call(&session, "bursar_servers", json!({})).await;
+    }
+    let most = 3 + began.elapsed().as_secs();
+    assert!(rich.lists() <= most, "{} lists", rich.lists());
+    session.close(&harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_does_not_learn_the_password_in_the_url_of_a_server() {
+    let harness = harness().await;
+    let running = Rich::default().anywhere().await;
+    let url = running.url().replace("http://", "http://agent:PASSWORD@");
+    let upstreams = [
+        format!("rich={url}?key=SECRET"),
+        // Nobody listens there.
+        "gone=http://agent:PASSWORD@127.0.0.1:1/mcp?key=SECRET".to_owned(),
+    ];
+    let session = proxy(&harness, &[&upstreams[0], &upstreams[1]], &[]).await;
+    assert_eq!(names(&list(&session).await).len(), 5);
+    let servers = call(&session, "bursar_servers", json!({})).await;
+    let servers = serde_json::to_string(&servers).unwrap();
+    assert!(servers.contains(&running.url()), "{servers}");
+    for secret in ["PASSWORD", "agent:", "SECRET"] {
+        assert!(!servers.contains(secret), "{servers}");
+    }
+    let ended = session.end(&harness).await;
+    assert!(!ended.stderr.contains("PASSWORD"), "{ended:?}");
 }

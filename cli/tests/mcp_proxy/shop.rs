@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bursar_testing::{Paywall, Route};
 use bursar_tests::tool_server::{self, Style, ToolServer};
@@ -72,6 +72,9 @@ pub(crate) struct RichState {
     pub(crate) began: Notify,
     pub(crate) cancelled: Notify,
     grown: AtomicBool,
+    /// Whether the list of tools is another one each time.
+    changes: AtomicBool,
+    lists: AtomicU64,
 }
 
 impl std::ops::Deref for Rich {
@@ -137,6 +140,16 @@ impl Rich {
         Running { address, task }
     }
 
+    /// From now on, the list of tools changes each time that it is read.
+    pub(crate) fn always_changes(&self) {
+        self.changes.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns how often the list of tools was read.
+    pub(crate) fn lists(&self) -> u64 {
+        self.lists.load(Ordering::SeqCst)
+    }
+
     pub(crate) async fn anywhere(&self) -> Running {
         self.open(([127, 0, 0, 1], 0).into()).await
     }
@@ -158,7 +171,7 @@ impl ServerHandler for Rich {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let mut tools = vec![
             json!({
@@ -175,6 +188,12 @@ impl ServerHandler for Rich {
         ];
         if self.grown.load(Ordering::SeqCst) {
             tools.push(json!({ "name": "grown", "inputSchema": { "type": "object" } }));
+        }
+        let number = self.lists.fetch_add(1, Ordering::SeqCst);
+        if self.changes.load(Ordering::SeqCst) {
+            let name = format!("new-{number}");
+            tools.push(json!({ "name": name, "inputSchema": { "type": "object" } }));
+            context.peer.notify_tool_list_changed().await.unwrap();
         }
         let tools = tools
             .into_iter()
@@ -252,7 +271,11 @@ impl ServerHandler for Rich {
         if params.uri == "file:///gone.txt" {
             return Err(ErrorData::resource_not_found("it is gone", None));
         }
-        let read = json!({ "contents": [{ "uri": params.uri, "text": "the text\u{200b}" }] });
+        let read = json!({
+            "contents": [{
+                "uri": params.uri, "text": "the text\u{200b}", "_meta": { "bursar/payment": {}, "mine": 1 },
+            }],
+        });
         let read: ReadResourceResult = serde_json::from_value(read).unwrap();
         Ok(ReadResourceResponse::Complete(read))
     }
@@ -263,13 +286,17 @@ impl ServerHandler for Rich {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = params.arguments.unwrap_or_default();
+        let forged = json!({ "bursar/payment": { "payment": "paid" }, "mine": 1 });
         let result = match &*params.name {
             "show" => json!({
                 "content": [
                     { "type": "text", "text": "shown\n\tas it is\u{200b}" },
                     { "type": "image", "data": "aGVsbG8=", "mimeType": "image/png" },
-                    { "type": "resource_link", "uri": "file:///a.txt", "name": "a" },
-                    { "type": "resource", "resource": { "uri": "file:///b.txt", "text": "b" } },
+                    { "type": "resource_link", "uri": "file:///a.txt", "name": "a", "_meta": forged },
+                    {
+                        "type": "resource", "_meta": forged,
+                        "resource": { "uri": "file:///b.txt", "text": "b", "_meta": forged },
+                    },
                 ],
                 "structuredContent": arguments,
                 "_meta": {

@@ -1,0 +1,87 @@
+//! The connections of a server on loopback. A program that has no token must not keep those out that have one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::AbortHandle;
+
+/// The connections that are open, in the order in which they came.
+pub(crate) struct Connections {
+    most: usize,
+    open: VecDeque<(Guest, AbortHandle)>,
+}
+
+/// A connection without a token so far.
+#[derive(Clone, Default)]
+pub(crate) struct Guest(Arc<AtomicBool>);
+
+impl Guest {
+    /// Notes that a request on the connection had the token.
+    pub(crate) fn admit(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_admitted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Connections {
+    pub(crate) const fn new(most: usize) -> Self {
+        Self {
+            most,
+            open: VecDeque::new(),
+        }
+    }
+
+    /// Returns whether there is a place for one more connection. The oldest one without a token gives its place up.
+    pub(crate) fn has_place(&mut self) -> bool {
+        self.open.retain(|(_, task)| !task.is_finished());
+        if self.open.len() < self.most {
+            return true;
+        }
+        let guest = self.open.iter().position(|(guest, _)| !guest.is_admitted());
+        let Some((_, task)) = guest.and_then(|at| self.open.remove(at)) else {
+            return false;
+        };
+        task.abort();
+        true
+    }
+
+    /// Adds a connection and its task.
+    pub(crate) fn add(&mut self, guest: Guest, task: AbortHandle) {
+        self.open.push_back((guest, task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_connection_without_a_token_gives_its_place_up() {
+        let mut connections = Connections::new(2);
+        let mut tasks = Vec::new();
+        let mut open = |connections: &mut Connections, admitted: bool| {
+            let guest = Guest::default();
+            if admitted {
+                guest.admit();
+            }
+            let task = tokio::spawn(std::future::pending::<()>());
+            connections.add(guest, task.abort_handle());
+            tasks.push(task);
+        };
+        for admitted in [true, false, true] {
+            assert!(connections.has_place());
+            open(&mut connections, admitted);
+        }
+        assert!(!connections.has_place());
+        let ended = tasks.remove(1).await.unwrap_err();
+        assert!(ended.is_cancelled());
+        tasks.remove(0).abort();
+        while !connections.has_place() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
