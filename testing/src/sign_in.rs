@@ -100,8 +100,8 @@ pub enum SignInFault {
     DoublesPrice,
     /// Answers a sign-in with this status in plain text.
     Status(u16),
-    /// Redirects a sign-in with 307.
-    Redirects(Url),
+    /// Redirects a sign-in with 307 to a path or a URL.
+    Redirects(String),
 }
 
 names!(SignInFault:

@@ -2,7 +2,7 @@
 
 use bursar::x402::Flow;
 use bursar::{Network, Timestamp};
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
@@ -105,7 +105,12 @@ impl Visit<'_> {
         let accepted = (self.state.sign_ins).receive(place, self.received, header, self.now);
         match &entrance.fault {
             Some(SignInFault::Status(status)) => return Some(answer::failed(*status).into()),
-            Some(SignInFault::Redirects(to)) => return Some(answer::redirect(307, to).into()),
+            Some(SignInFault::Redirects(to)) => {
+                let mut redirect = answer::failed(307);
+                let to = HeaderValue::try_from(to.as_str()).ok();
+                redirect.headers_mut().extend(to.map(|to| (LOCATION, to)));
+                return Some(redirect.into());
+            }
             Some(SignInFault::DoublesPrice) => {
                 if let Some(doublings) = self.state.doublings.get_mut(self.number) {
                     *doublings = doublings.saturating_add(1);
