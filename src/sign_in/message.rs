@@ -217,15 +217,20 @@ struct Payload<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use alloy::primitives::address;
+
     use super::*;
 
     fn minimal() -> SignInMessage {
+        message(address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266"))
+    }
+
+    /// Returns a message for an address.
+    pub(crate) fn message(address: Address) -> SignInMessage {
         SignInMessage {
             domain: "api.example.com".to_owned(),
-            address: "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
-                .parse()
-                .unwrap(),
+            address,
             statement: None,
             uri: "https://api.example.com/x".to_owned(),
             network: Network::from_chain_id(84_532),

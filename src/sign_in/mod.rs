@@ -14,6 +14,8 @@ use http::HeaderName;
 pub(crate) use answered::answer_once;
 pub(crate) use challenge::{Challenge, Refusal};
 pub use message::SignInMessage;
+#[cfg(test)]
+pub(crate) use message::tests::message as test_message;
 
 /// The request header that carries a signed challenge.
 pub(crate) const SIGN_IN_WITH_X: HeaderName = HeaderName::from_static("sign-in-with-x");

@@ -247,6 +247,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_device_signs_in_with_the_bytes_of_a_local_key() {
+        let local = LocalSigner::from_bytes(&vec![7; 32].into()).unwrap();
+        let message = crate::sign_in::test_message(local.address());
+        let device = AnySigner::new(AlloySigner::new(Device::new(true, true)));
+        let signature = device.sign_in(&message).await;
+        assert_eq!(signature, AnySigner::new(local).sign_in(&message).await);
+        let device = AnySigner::new(AlloySigner::new(Device::new(false, true)));
+        let error = device.sign_in(&message).await.unwrap_err();
+        assert!(!error.is_timeout(), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_broken_device_is_not_asked_for_a_hash() {
         let (outcome, asked) = sign_with(Device {
             broken: true,
