@@ -543,6 +543,8 @@ async fn a_query_that_the_challenge_repeats_does_not_spoil_the_payment() {
     let payment = requests[1].payment.as_ref().unwrap();
     let payment = payment.json.as_ref().unwrap();
     assert!(!payment.to_string().contains("k-4f09a27c"), "{payment}");
+    // Official sellers remember the buyer by the path of this URL.
+    assert_eq!(payment["resource"]["url"], seller.url("/report").as_str());
     // The sign-in has the URL as the seller wrote it.
     get(&client, &seller, path).await;
     let sign_in = &seller.sign_ins()[0];

@@ -1,9 +1,12 @@
 //! A seller's terms: `PaymentRequired` and its offers.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::members::{Members, Text, is_same};
 use super::{Offer, Version, WireError, codec};
@@ -114,7 +117,9 @@ impl PaymentRequired {
             .flatten()
         {
             let struck = serde_json::from_str(raw.get()).ok().and_then(|mut value| {
-                let changed = leave_out_sign_in(&mut value) | text::strike_json(&mut value, &[]);
+                let changed = cut_query(&mut value)
+                    | leave_out_sign_in(&mut value)
+                    | text::strike_json(&mut value, &[]);
                 changed.then(|| RawValue::from_string(value.to_string()).ok())?
             });
             *raw = struck.unwrap_or_else(|| raw.clone());
@@ -276,6 +281,23 @@ impl PaymentRequired {
     pub(crate) fn raw_sign_in(&self) -> Option<&RawValue> {
         self.sign_in.as_deref()
     }
+}
+
+/// Cuts the query of the request off the URL of a resource, so that it stays a URL with its path. Sellers remember buyers by
+/// this path. Returns whether it was cut.
+fn cut_query(resource: &mut Value) -> bool {
+    let Some(Value::String(stated)) = resource.get_mut("url") else {
+        return false;
+    };
+    let Ok(mut url) = Url::parse(stated) else {
+        return false;
+    };
+    let has_query = matches!(text::struck(stated), Cow::Owned(_)) && url.query().is_some();
+    if has_query {
+        url.set_query(None);
+        *stated = url.into();
+    }
+    has_query
 }
 
 /// Removes the challenge of a sign-in if it has the query of the request. A payment may leave an extension out, but a seller
