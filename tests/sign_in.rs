@@ -71,15 +71,14 @@ async fn a_report_that_was_bought_is_entered_again_without_a_payment() {
         .observer(move |event: &Event<'_>| told.lock().unwrap().push(event.name()))
         .build()
         .unwrap();
-    assert_eq!(
-        get(&client, &seller, "/report").await.payment_status(),
-        PaymentStatus::Paid
-    );
+    let first = get(&client, &seller, "/report").await;
+    assert_eq!(first.payment_status(), PaymentStatus::Paid);
+    assert!(!first.signed_in());
     steps.lock().unwrap().clear();
     for _ in 0..2 {
         let again = get(&client, &seller, "/report").await;
         assert_eq!(again.payment_status(), PaymentStatus::NotPaid);
-        assert!(again.payment().is_none() && again.receipt().is_none());
+        assert!(again.payment().is_none() && again.receipt().is_none() && again.signed_in());
         assert_eq!(again.text().await.unwrap(), "the report");
     }
     assert_eq!(*steps.lock().unwrap(), ["signed_in", "signed_in"]);
@@ -266,6 +265,52 @@ async fn a_false_challenge_is_never_signed_and_the_report_is_paid() {
         assert_eq!(seller.sign_ins(), [], "{fault:?}");
         assert_eq!(wire(&seller, "/report"), ["plain", "paid", "plain", "paid"]);
         assert_eq!(wire(&seller, "/me"), ["plain"]);
+    }
+}
+
+#[tokio::test]
+async fn no_seller_gets_two_payments_or_two_sign_ins_in_a_call() {
+    let away = "http://127.0.0.1:9/".to_owned();
+    let faults = [
+        SignInFault::OtherDomain,
+        SignInFault::OtherUri,
+        SignInFault::RepeatsChallenge,
+        SignInFault::Expired,
+        SignInFault::Old,
+        SignInFault::Future,
+        SignInFault::NotYet,
+        SignInFault::ForgesLine,
+        SignInFault::OnlySolana,
+        SignInFault::Garbage,
+        SignInFault::Refuses,
+        SignInFault::DoublesPrice,
+        SignInFault::Status(503),
+        SignInFault::Redirects(away),
+    ];
+    let names: Vec<_> = faults.iter().map(SignInFault::name).collect();
+    assert_eq!(names, SignInFault::NAMES, "every fault is tried");
+    for fault in faults {
+        for sign_in in [SignIn::Known, SignIn::Always] {
+            let seller = open(report().sign_in_fault(fault.clone())).await;
+            let client = signing_in(sign_in).build().unwrap();
+            for call in 1..=3 {
+                drop(client.get(seller.url("/report")).send().await);
+                let (sign_ins, requests) = (seller.sign_ins(), wire(&seller, "/report"));
+                assert!(sign_ins.len() <= call, "{fault:?} {requests:?}");
+                assert!(requests.len() <= 3 * call, "{fault:?} {requests:?}");
+                assert!(!requests.contains(&"both"), "{fault:?} {requests:?}");
+                let transfers = seller.settlements().len() + seller.settle_presented();
+                assert!(transfers <= call, "{fault:?} {requests:?}");
+                let mut nonces: Vec<_> = sign_ins.iter().map(|known| &known.nonce).collect();
+                nonces.sort();
+                nonces.dedup();
+                assert_eq!(
+                    nonces.len(),
+                    sign_ins.len(),
+                    "{fault:?}: one challenge, two answers"
+                );
+            }
+        }
     }
 }
 

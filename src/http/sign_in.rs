@@ -10,6 +10,7 @@ use url::Url;
 use super::exchange::{Demand, Exchange, is_cached};
 use super::redirect;
 use super::replay::Replay;
+use super::response::SignedIn;
 use super::transport::HttpTransport;
 use crate::error::{Error, ErrorKind};
 use crate::payment::{Entry, Payer, Payment};
@@ -60,7 +61,10 @@ impl<T: HttpTransport> Exchange<'_, T> {
         };
         let answer = self.send_signed_in(again, header, replay).await?;
         match self.demand(answer).await? {
-            Demand::None(answer) => Ok(Entered::Answer(answer)),
+            Demand::None(mut answer) => {
+                answer.extensions_mut().insert(SignedIn);
+                Ok(Entered::Answer(answer))
+            }
             Demand::Payment(required, url) if required.offers().is_empty() => {
                 let message = format!(
                     "the seller makes no offer, and does not accept the sign-in of {}",

@@ -407,4 +407,34 @@ mod tests {
             json!([chain("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "ed25519")]);
         assert_eq!(read(&several, URL, now()).unwrap_err(), Refusal::Chain);
     }
+
+    proptest::proptest! {
+        /// Whatever a seller writes, a message has the lines of its fields and no others.
+        #[test]
+        fn no_field_of_a_challenge_makes_another_line(
+            statement in proptest::option::of("[a-z ]{0,9}|[a-zA-Z\\n:/ ]{0,40}|(?s).{0,40}"),
+            nonce in "[a-z]{8,12}|[a-z\\n :]{8,12}|(?s).{0,12}",
+            path in "[a-z/?=]{0,9}|[a-z\\n/]{0,9}|(?s).{0,20}",
+            request_id in proptest::option::of("[a-z]{0,9}|[a-z\\n:]{0,9}|(?s).{0,12}"),
+            resources in proptest::option::of(proptest::collection::vec("https://a[./a-z]{0,9}|https://a[./a-z\\n -]{0,9}|(?s).{0,12}", 0..3)),
+        ) {
+            let mut declared = declared();
+            declared["info"]["statement"] = json!(statement);
+            declared["info"]["nonce"] = json!(nonce);
+            declared["info"]["uri"] = json!(format!("https://api.example.com/{path}"));
+            declared["info"]["requestId"] = json!(request_id);
+            declared["info"]["resources"] = json!(resources);
+            if let Ok(challenge) = read(&declared, URL, now()) {
+                let text = challenge.message(Address::ZERO, |_| true).unwrap().text();
+                let optional = usize::from(statement.is_some())
+                    + usize::from(request_id.is_some())
+                    + resources.as_ref().map_or(0, |resources| resources.len() + 1);
+                proptest::prop_assert_eq!(text.split('\n').count(), 9 + optional, "{}", text);
+                let is_plain = |byte: u8| byte == b'\n' || byte == b' ' || byte.is_ascii_graphic();
+                proptest::prop_assert!(text.bytes().all(is_plain), "{}", text);
+                let nonce = format!("\nNonce: {nonce}\n");
+                proptest::prop_assert_eq!(text.matches(&nonce).count(), 1);
+            }
+        }
+    }
 }
