@@ -1,6 +1,5 @@
 //! Sign-in-with-x: entering again what was bought.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-#![expect(clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

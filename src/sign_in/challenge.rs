@@ -426,10 +426,10 @@ mod tests {
             declared["info"]["resources"] = json!(resources);
             if let Ok(challenge) = read(&declared, URL, now()) {
                 let text = challenge.message(Address::ZERO, |_| true).unwrap().text();
-                let optional = usize::from(statement.is_some())
-                    + usize::from(request_id.is_some())
-                    + resources.as_ref().map_or(0, |resources| resources.len() + 1);
-                proptest::prop_assert_eq!(text.split('\n').count(), 9 + optional, "{}", text);
+                let listed = resources.as_ref().map_or(0, |list| list.len().saturating_add(1));
+                let optional = [usize::from(statement.is_some()), usize::from(request_id.is_some()), listed];
+                let lines: usize = optional.iter().sum::<usize>().saturating_add(9);
+                proptest::prop_assert_eq!(text.split('\n').count(), lines, "{}", text);
                 let is_plain = |byte: u8| byte == b'\n' || byte == b' ' || byte.is_ascii_graphic();
                 proptest::prop_assert!(text.bytes().all(is_plain), "{}", text);
                 let nonce = format!("\nNonce: {nonce}\n");

@@ -215,7 +215,8 @@ impl SignIns {
 
 /// Returns the extension with a challenge, true or false.
 fn challenge(entrance: &Entrance, nonce: &str, url: &str, now: Timestamp) -> Value {
-    let hour = Duration::from_secs(3600);
+    let [hour, two_hours, day] =
+        [1, 2, 24].map(|hours| Duration::from_secs(3600).saturating_mul(hours));
     let host = url.strip_prefix("http://").unwrap_or(url);
     let host = host.split('/').next().unwrap_or_default();
     let mut info = json!({
@@ -241,20 +242,23 @@ fn challenge(entrance: &Entrance, nonce: &str, url: &str, now: Timestamp) -> Val
         Some(SignInFault::OtherDomain) => set(&[("domain", json!(domain)), ("uri", json!(uri))]),
         Some(SignInFault::OtherUri) => set(&[("uri", json!(uri))]),
         Some(SignInFault::Expired) => set(&[
-            ("issuedAt", json!(now.before(2 * LIFETIME).to_string())),
+            (
+                "issuedAt",
+                json!(now.before(LIFETIME.saturating_mul(2)).to_string()),
+            ),
             ("expirationTime", json!(now.before(LIFETIME).to_string())),
         ]),
         Some(SignInFault::Old) => set(&[
-            ("issuedAt", json!(now.before(24 * hour).to_string())),
+            ("issuedAt", json!(now.before(day).to_string())),
             ("expirationTime", Value::Null),
         ]),
         Some(SignInFault::Future) => set(&[
             ("issuedAt", json!(now.after(hour).to_string())),
-            ("expirationTime", json!(now.after(2 * hour).to_string())),
+            ("expirationTime", json!(now.after(two_hours).to_string())),
         ]),
         Some(SignInFault::NotYet) => set(&[
             ("notBefore", json!(now.after(hour).to_string())),
-            ("expirationTime", json!(now.after(2 * hour).to_string())),
+            ("expirationTime", json!(now.after(two_hours).to_string())),
         ]),
         Some(SignInFault::ForgesLine) => set(&[(
             "statement",
