@@ -1,6 +1,7 @@
 //! A seller's terms: `PaymentRequired` and its offers.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -57,13 +58,23 @@ pub struct PaymentRequired {
     description: Option<String>,
     extensions: Option<Box<RawValue>>,
     /// The extension `sign-in-with-x`, as the seller wrote it.
-    sign_in: Option<Box<RawValue>>,
+    sign_in: Option<Declared>,
     offers: Vec<Offer>,
     /// The number of offers that bursar did not read.
     pub(super) left_out: usize,
     /// Whether there is another list of other offers.
     pub(super) two_lists: bool,
     pub(super) carrier: Carrier,
+}
+
+/// A challenge, which can have the query of the request. `Debug` does not show it.
+#[derive(Clone)]
+struct Declared(Box<RawValue>);
+
+impl fmt::Debug for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Declared({} bytes)", self.0.get().len())
+    }
 }
 
 impl PaymentRequired {
@@ -96,7 +107,7 @@ impl PaymentRequired {
         // Of two challenges that differ, bursar answers none.
         self.sign_in = declared
             .and_then(|raw| Members::of(raw).ok()?.get(&["signinwithx"]).ok()?)
-            .map(RawValue::to_owned);
+            .map(|declared| Declared(declared.to_owned()));
         self
     }
 
@@ -236,7 +247,7 @@ impl PaymentRequired {
         offers.fold(
             raw(&self.resource)
                 .saturating_add(raw(&self.extensions))
-                .saturating_add(raw(&self.sign_in)),
+                .saturating_add(self.raw_sign_in().map_or(0, |raw| raw.get().len())),
             usize::saturating_add,
         )
     }
@@ -279,7 +290,7 @@ impl PaymentRequired {
     }
 
     pub(crate) fn raw_sign_in(&self) -> Option<&RawValue> {
-        self.sign_in.as_deref()
+        self.sign_in.as_ref().map(|declared| &*declared.0)
     }
 }
 
