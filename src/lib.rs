@@ -112,6 +112,7 @@ pub mod policy;
 pub mod prelude;
 pub mod primitives;
 pub mod request;
+mod sign_in;
 pub mod signer;
 pub mod telemetry;
 pub mod text;

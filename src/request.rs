@@ -90,7 +90,14 @@ macro_rules! purchase_setters {
             self
         }
 
-        /// Never pays. You receive a 402 as the seller sent it.
+        /// Never signs in, also where the [policy](crate::Policy::sign_in) allows it. The seller does not learn who comes
+        /// back, and bursar buys again what was bought before.
+        pub const fn no_sign_in(mut self) -> Self {
+            self.options_mut().set_no_sign_in();
+            self
+        }
+
+        /// Never pays and never signs in. You receive a 402 as the seller sent it.
         pub const fn no_payment(mut self) -> Self {
             self.options_mut().set_no_payment();
             self
@@ -126,6 +133,7 @@ pub struct PurchaseOptions {
     allow_duplicate: bool,
     accept_new_terms: bool,
     no_payment: bool,
+    no_sign_in: bool,
     wait_for_room: Option<Duration>,
 }
 
@@ -145,7 +153,7 @@ impl PurchaseOptions {
     /// |---|---|
     /// | `tag`, `agent`, `purchase_id`, `wait_for_room` | the request's own, or the default |
     /// | `max_price` | the lower of the two; maxima in different tokens hold both |
-    /// | `no_payment`, `allow_duplicate`, `accept_new_terms` | set if one of the two sets it |
+    /// | `no_payment`, `no_sign_in`, `allow_duplicate`, `accept_new_terms` | set if one of the two sets it |
     ///
     /// So a request cannot exceed the maximum of its client, and cannot pay where the client says `no_payment`.
     ///
@@ -174,6 +182,7 @@ impl PurchaseOptions {
         self.allow_duplicate |= defaults.allow_duplicate;
         self.accept_new_terms |= defaults.accept_new_terms;
         self.no_payment |= defaults.no_payment;
+        self.no_sign_in |= defaults.no_sign_in;
         self
     }
 
@@ -211,6 +220,10 @@ impl PurchaseOptions {
 
     pub(crate) const fn set_no_payment(&mut self) {
         self.no_payment = true;
+    }
+
+    pub(crate) const fn set_no_sign_in(&mut self) {
+        self.no_sign_in = true;
     }
 
     /// The caller's id for the purchase. Every use of the id reports an invalid one.
@@ -460,6 +473,10 @@ impl PurchaseRequest {
 
     pub(crate) const fn longest_wait(&self) -> Option<Duration> {
         self.options.wait_for_room
+    }
+
+    pub(crate) const fn forbids_sign_in(&self) -> bool {
+        self.options.no_sign_in
     }
 
     pub(crate) const fn forbids_payment(&self) -> bool {

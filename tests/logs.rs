@@ -16,6 +16,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bursar::mcp::{self, PaidTools, Server};
+use bursar::policy::SignIn;
 use bursar::secrecy::SecretString;
 use bursar::{
     ClientBuilder, Credential, Credentials, Ledger, LocalSigner, PaymentStatus, ResponseExt,
@@ -26,7 +27,7 @@ use bursar_tests::paywall::{self, http, open_all, payment_status, report};
 use bursar_tests::tool_server::{self, Style, ToolServer};
 use reqwest::Url;
 use rmcp::ServiceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -178,6 +179,7 @@ async fn seller(secrets: &Secrets) -> Arc<Paywall> {
         at("/keyed").accepts_key("authorization", &format!("Bearer {}", secrets.api_key)),
         at("/queried").accepts_key("?key", &secrets.api_key),
         Route::get("/free").body("free"),
+        Route::get("/me").sign_in_only(),
     ];
     as_seller(async { Arc::new(open_all(routes).await) }).await
 }
@@ -202,7 +204,9 @@ async fn forward(stream: tokio::net::TcpStream, paywall: Arc<Paywall>) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let url = paywall.url(request.uri().path_and_query().unwrap().as_str());
-        let (http, headers) = (http.clone(), request.headers().clone());
+        let (http, mut headers) = (http.clone(), request.headers().clone());
+        let host = request.uri().authority().unwrap().as_str();
+        headers.insert("host", host.parse().unwrap());
         tokio::spawn(async move {
             let Ok(answer) = http.get(url).headers(headers).send().await else {
                 respond.send_reset(h2::Reason::INTERNAL_ERROR);
@@ -277,6 +281,15 @@ fn assert_no_secret(context: &str, secrets: &Secrets, seller: &Paywall) {
             payments += 1;
         }
     }
+    for sign_in in seller.sign_ins() {
+        assert!(sign_in.accepted, "{context}");
+        let json = STANDARD.decode(&sign_in.header).unwrap();
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        let signature = json["signature"].as_str().unwrap();
+        secrets.push(signature.trim_start_matches("0x").as_bytes().to_vec());
+        secrets.push(from_hex(signature));
+        secrets.push(sign_in.header.into_bytes());
+    }
     assert!(payments > 0, "{context}");
     assert_not_logged(context, &secrets);
 }
@@ -350,6 +363,15 @@ async fn every_ending_over_http(name: &str, ledger: &Ledger) {
             let answer = client.get(url(path)).send().await;
             assert_eq!(payment_status(answer), status, "{path}");
         }
+        let always = paywall::policy().sign_in(SignIn::Always);
+        let answer = client
+            .with_policy(always)
+            .unwrap()
+            .get(url("/me"))
+            .send()
+            .await;
+        assert_eq!(answer.unwrap().status(), 200);
+        assert_eq!(seller.sign_ins().len(), 1);
         let api_key = || SecretString::from(secrets.api_key.clone());
         for (path, credential) in [
             ("/keyed", Credential::bearer("example", api_key())),

@@ -9,7 +9,7 @@ use alloy::primitives::keccak256;
 use bursar::credential::Preference;
 use bursar::ledger::State;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
-use bursar::policy::{Permission, Rule};
+use bursar::policy::{Permission, Rule, SignIn};
 use bursar::secrecy::SecretString;
 use bursar::{
     Client, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, PurchaseOptions,
@@ -432,6 +432,40 @@ async fn over_http_tools_and_the_endpoint_itself_are_paid() {
         drop(service);
         server.abort();
     }
+}
+
+#[tokio::test]
+async fn an_mcp_endpoint_that_was_paid_is_entered_again_by_a_sign_in() {
+    let paywall = paywall(report().sign_in()).await;
+    let shop = ToolServer::new(Arc::clone(&paywall), Style::Structured);
+    let (address, server) = tool_server::open(shop, Some("/report")).await;
+    let known = policy().sign_in(SignIn::Known);
+    let client = client().policy(known).build().unwrap();
+    let url = format!("http://{address}/mcp");
+    let service = ().serve(mcp::connect(&client, &url).unwrap()).await.unwrap();
+    let payer = client.payer().unwrap().clone();
+    let tools = PaidTools::new(service.peer().clone(), payer, Server::at(&url).unwrap());
+    for (place, status) in [
+        PaymentStatus::Paid,
+        PaymentStatus::NotPaid,
+        PaymentStatus::NotPaid,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let arguments = json!({ "place": place });
+        let answer = tools.call("free").arguments(arguments).send().await;
+        assert_eq!(answer.unwrap().payment_status(), status, "call {place}");
+    }
+    assert_eq!(paywall.settlements().len(), 1);
+    let accepted: Vec<_> = paywall
+        .sign_ins()
+        .iter()
+        .map(|known| known.accepted)
+        .collect();
+    assert_eq!(accepted, [true, true]);
+    drop(service);
+    server.abort();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bursar::credential::Preference;
 use bursar::ledger::Filter;
 use bursar::middleware::{self, PaymentMiddleware, http_client};
-use bursar::policy::Rule;
+use bursar::policy::{Rule, SignIn};
 use bursar::secrecy::SecretString;
 use bursar::{
     Credential, Credentials, ErrorKind, Ledger, LocalSigner, Payer, PaymentStatus, Policy,
@@ -38,6 +38,29 @@ fn stack(payer: &Payer, http: reqwest::Client) -> ClientWithMiddleware {
 
 fn safe() -> reqwest::Client {
     http_client(reqwest::Client::builder()).unwrap()
+}
+
+#[tokio::test]
+async fn a_stack_enters_again_what_it_bought_by_a_sign_in() {
+    let seller = open(report().sign_in()).await;
+    let known = Policy::new()
+        .allow_network("base-sepolia")
+        .sign_in(SignIn::Known);
+    let payer = payer().with_policy(known).unwrap();
+    let client = stack(&payer, safe());
+    for status in [PaymentStatus::Paid, PaymentStatus::NotPaid] {
+        let response = client.get(seller.url("/report")).send().await.unwrap();
+        assert_eq!(response.payment_status(), status);
+        assert_eq!(response.text().await.unwrap(), "the report");
+    }
+    let unsigned = PurchaseOptions::new().no_sign_in();
+    let request = client.get(seller.url("/report")).with_extension(unsigned);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.payment_status(), PaymentStatus::Paid);
+    assert_eq!(
+        (seller.sign_ins().len(), seller.settlements().len()),
+        (1, 2)
+    );
 }
 
 #[tokio::test]

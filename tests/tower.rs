@@ -3,7 +3,7 @@
 
 use bursar::credential::Preference;
 use bursar::ledger::Filter;
-use bursar::policy::Rule;
+use bursar::policy::{Rule, SignIn};
 use bursar::secrecy::SecretString;
 use bursar::tower::{PaymentLayer, PaymentService};
 use bursar::{
@@ -45,6 +45,28 @@ fn get(paywall: &Paywall, path: &str) -> http::Request<Body> {
     http::Request::get(paywall.url(path).as_str())
         .body(Body::default())
         .unwrap()
+}
+
+#[tokio::test]
+async fn the_layer_enters_again_what_it_bought_by_a_sign_in() {
+    let seller = open(report().sign_in()).await;
+    let known = Policy::new()
+        .allow_network("base-sepolia")
+        .sign_in(SignIn::Known);
+    let payer = payer().with_policy(known).unwrap();
+    let layer = PaymentLayer::new(payer).allow_http_loopback(true);
+    let service = over_hyper(layer);
+    for status in [PaymentStatus::Paid, PaymentStatus::NotPaid] {
+        let answer = service.clone().oneshot(get(&seller, "/report")).await;
+        let answer = answer.unwrap();
+        let answer = Response::from(answer);
+        assert_eq!(answer.payment_status(), status);
+        assert_eq!(answer.text().await.unwrap(), "the report");
+    }
+    assert_eq!(
+        (seller.sign_ins().len(), seller.settlements().len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]

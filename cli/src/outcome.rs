@@ -28,6 +28,9 @@ pub(crate) struct Outcome {
     /// Set if the request used an API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api_call: Option<ApiCall>,
+    /// Whether a sign-in brought the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) signed_in: bool,
     /// Set by a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quote: Option<QuoteOutput>,
@@ -92,6 +95,7 @@ impl Outcome {
             location: None,
             error: None,
             api_call: None,
+            signed_in: false,
             quote: None,
         }
     }
@@ -123,6 +127,7 @@ impl Outcome {
             authorization: response.payment().map(Authorization::from),
             receipt: response.receipt().map(Receipt::from),
             api_call: response.api_call().map(ApiCall::from),
+            signed_in: response.signed_in(),
             error: Problem::of_response(response),
             ..Self::empty(response.payment_status())
         }
@@ -176,6 +181,7 @@ impl Outcome {
             (_, Some(ApiCall { credential, usd })) => format!(
                 "not paid: bursar used the API key `{credential}`; the declared cost is {usd} USD"
             ),
+            (_, None) if self.signed_in => "not paid: bursar signed in".to_owned(),
             (_, None) => "not paid: it is free".to_owned(),
         }
     }

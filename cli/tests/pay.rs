@@ -7,7 +7,7 @@ mod support;
 use bursar::primitives::U256;
 use bursar_testing::{Fault, Forgery, Route};
 use serde_json::json;
-use support::{CliHarness, PAYEE, PAYER, USDC, report};
+use support::{CliHarness, PAYEE, PAYER, USDC, policy, report};
 
 #[tokio::test]
 async fn a_paid_body_is_printed_on_standard_output() {
@@ -237,4 +237,42 @@ async fn a_purchase_id_is_paid_once() {
         harness.paywall.paid_by(PAYER.parse().unwrap()),
         U256::from(10_000)
     );
+}
+
+#[tokio::test]
+async fn a_later_command_enters_again_what_was_bought_by_a_sign_in() {
+    let me = Route::get("/me").sign_in_only().body("you");
+    let harness = CliHarness::with_routes([report().sign_in(), me]).await;
+    let known = policy(&harness, "[global]\nsign_in = \"known\"");
+    let file = ["--policy", known.as_str()];
+    assert_eq!(harness.buy(&file).await.code, 0);
+    let ended = harness.buy(&file).await;
+    assert_eq!(
+        (ended.code, ended.text(), ended.stderr.as_str()),
+        (0, "the report", "not paid: bursar signed in\n")
+    );
+    let line = harness.buy(&[&file[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        (&line["payment"], &line["signed_in"], &line["body"]),
+        (&json!("not_paid"), &json!(true), &json!("the report"))
+    );
+    assert_eq!((harness.settled(), harness.payments()), (1, 1));
+    assert_eq!(harness.paywall.sign_ins().len(), 2);
+
+    let url = harness.paywall.url("/me").to_string();
+    let ended = harness.pay(&[&[url.as_str()], &file[..]].concat()).await;
+    assert_eq!((ended.code, ended.text()), (0, "you"));
+    let denied = harness.pay(&[&url, "--json"]).await;
+    let line = denied.json();
+    assert_eq!(
+        (
+            denied.code,
+            &line["error"]["kind"],
+            &line["error"]["denial"]["rule"]
+        ),
+        (3, &json!("denied"), &json!("sign_in")),
+        "{line}"
+    );
+    let message = line["error"]["message"].as_str().unwrap();
+    assert!(message.contains("sign_in = \"always\""), "{message}");
 }

@@ -392,6 +392,7 @@ impl Builder<'_> {
                 scope.circuit_breaker.as_ref().map(|table| table.at),
             ),
             ("remember_terms", place(scope.remember_terms.as_ref())),
+            ("sign_in", place(scope.sign_in.as_ref())),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -436,6 +437,9 @@ impl Builder<'_> {
         }
         if let Some(lifetime) = content(scope.remember_terms.as_ref()) {
             rules = rules.remember_terms(*lifetime);
+        }
+        if let Some(sign_in) = content(scope.sign_in.as_ref()) {
+            rules = rules.sign_in(*sign_in);
         }
         rules
     }

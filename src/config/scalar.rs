@@ -12,6 +12,7 @@ use crate::credential::Preference;
 use crate::limit::{Period, Share, time_zone};
 use crate::money::Usd;
 use crate::money::parse_address;
+use crate::policy::SignIn;
 use crate::text::excerpt;
 
 /// A string that is not empty.
@@ -250,6 +251,15 @@ impl Scalar for ForeignResource {
             Self::EXPECTED,
             &[("record", Self::Record), ("refuse", Self::Refuse)],
         )
+    }
+}
+
+impl Scalar for SignIn {
+    const EXPECTED: &'static str = "\"never\", \"known\" or \"always\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        let choices = Self::ALL.map(|choice| (choice.name(), choice));
+        choose(text, Self::EXPECTED, &choices)
     }
 }
 

@@ -17,7 +17,7 @@ use super::scalar::{
 };
 use crate::credential::Preference;
 use crate::money::Usd;
-use crate::policy::{Period, Share};
+use crate::policy::{Period, Share, SignIn};
 
 #[derive(Deserialize)]
 pub(super) struct File {
@@ -84,6 +84,7 @@ pub(super) struct Scope {
     pub(super) loop_guard: Option<Table<Count>>,
     pub(super) circuit_breaker: Option<Table<Failures>>,
     pub(super) remember_terms: Option<Value<Duration>>,
+    pub(super) sign_in: Option<Value<SignIn>>,
 }
 
 #[derive(Deserialize)]

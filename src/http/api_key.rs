@@ -130,7 +130,7 @@ impl<T: HttpTransport> Exchange<'_, T> {
             Demand::Payment(required, url) => (required, url),
         };
         if self.price(&required).is_some_and(|price| price < cost) {
-            let paid = self.buy(required, &asked, &url).await;
+            let paid = self.buy(required, &mut asked, url).await;
             let refused = |error: &Error| {
                 error.payment_status() == PaymentStatus::NotPaid && is_about_money(error.kind())
             };
@@ -143,13 +143,13 @@ impl<T: HttpTransport> Exchange<'_, T> {
             }
         } else {
             let (Some(key), Some(again)) = (self.key(credential).await?, replay.make()) else {
-                return self.buy(required, &asked, &url).await;
+                return self.buy(required, &mut asked, url).await;
             };
             let answer = self.call(credential, &key, again, replay).await?;
             if !credential.pays_for(answer.status()) {
                 return Ok(answer);
             }
-            let paid = Box::pin(self.buy(required, &asked, &url));
+            let paid = Box::pin(self.buy(required, &mut asked, url));
             let paid = guarding_secret(key.expose_secret(), paid).await;
             either(credential, answer, paid)
         }

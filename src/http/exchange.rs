@@ -19,6 +19,7 @@ use super::egress::EgressRules;
 use super::redirect;
 use super::replay::{BodyFn, Replay};
 use super::response::{ResponseExt, attach};
+use super::sign_in::Entered;
 use super::transport::{HttpTransport, PaidRequest};
 use crate::credential::{Credentials, dashed};
 use crate::error::{Error, ErrorKind};
@@ -72,6 +73,8 @@ pub(crate) struct Exchange<'a, T> {
     call: Call,
     /// The identity of the caller's request, once it is needed. Redirects keep it.
     identity: Option<RequestIdentity>,
+    /// Whether the call has signed in, or has decided not to.
+    pub(super) signed_in: bool,
 }
 
 impl<'a, T: HttpTransport> Exchange<'a, T> {
@@ -88,6 +91,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             keys: None,
             call,
             identity: None,
+            signed_in: false,
         }
     }
 
@@ -217,7 +221,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let response = self.ask_fresh(first, replay).await?;
         match self.demand(response).await? {
             Demand::None(response) => Ok(response),
-            Demand::Payment(required, url) => Box::pin(self.buy(required, replay, &url)).await,
+            Demand::Payment(required, url) => Box::pin(self.buy(required, replay, url)).await,
         }
     }
 
@@ -240,6 +244,7 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
         let request = self.purchase_request(first)?;
         let terms = payer
             .cached_terms(&request)
+            .filter(|terms| !terms.offers_sign_in() || !payer.may_sign_in(&request))
             .filter(|_| replay.make().is_some());
         Ok(terms.map(|terms| (request, terms)))
     }
@@ -353,33 +358,43 @@ impl<'a, T: HttpTransport> Exchange<'a, T> {
             .await
     }
 
-    /// Checks the body, has the payment authorized, and presents it to the seller.
+    /// Checks the body, signs in if that is a way, has the payment authorized, and presents it to the seller.
     pub(super) async fn buy(
         &mut self,
-        required: Box<PaymentRequired>,
-        replay: &Replay,
-        url: &Url,
+        mut required: Box<PaymentRequired>,
+        replay: &mut Replay,
+        url: Url,
     ) -> Result<Response, Error> {
-        let required = *required;
         let Some(payer) = self.payer else {
-            let price_check = PriceCheck::without_policy(required, AssetRegistry::stablecoins());
+            let price_check = PriceCheck::without_policy(*required, AssetRegistry::stablecoins());
             let message = format!(
                 "{}, and the client has no wallet; {GIVE_WALLET}",
                 demanded(&price_check)
             );
             return Err(
-                Error::with_price_check(ErrorKind::NoWallet, &message, price_check).at(url),
+                Error::with_price_check(ErrorKind::NoWallet, &message, price_check).at(&url),
             );
         };
+        let mut request = self.replayable(payer, replay, &required).await?;
+        let mut earlier = None;
+        if self.may_enter(&required, replay) {
+            match Box::pin(self.enter(payer, (required, url), request, replay)).await? {
+                Entered::Answer(answer) => return Ok(answer),
+                Entered::Buy(next) => (required, request, earlier) = *next,
+            }
+        }
+        let required = *required;
         let named = payer.now();
-        let request = self.replayable(payer, replay, &required).await?;
-        let payment = payer.authorize(&required, &request).await?;
+        let payment = match earlier {
+            Some(payment) => *payment,
+            None => payer.authorize(&required, &request).await?,
+        };
         let terms = SignedTerms::named(required, named);
         self.present(payment, replay, request, Some(terms)).await
     }
 
     /// Checks, before any money, that the request can be sent a second time.
-    async fn replayable(
+    pub(super) async fn replayable(
         &mut self,
         payer: &Payer,
         replay: &Replay,
@@ -573,7 +588,7 @@ pub(super) fn too_many_redirects() -> Error {
 }
 
 /// Whether a 402 comes from a cache, by its `Age` in seconds (RFC 9111, 5.1).
-fn is_cached(response: &Response) -> bool {
+pub(super) fn is_cached(response: &Response) -> bool {
     let age = response
         .headers()
         .get(AGE)

@@ -14,6 +14,7 @@ mod request_builder;
 mod reqwest_settings;
 mod response;
 mod settings;
+mod sign_in;
 mod transport;
 
 pub use builder::ClientBuilder;

@@ -47,6 +47,10 @@ impl ApiCall {
     }
 }
 
+/// The mark of a response that a sign-in brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SignedIn;
+
 /// Puts the payment into the response's extensions.
 pub(super) fn attach(mut response: Response, record: PaymentRecord) -> Response {
     response.extensions_mut().insert(record);
@@ -87,6 +91,10 @@ pub trait ResponseExt: sealed::Sealed + Sized {
 
     /// Returns the call by API key that brought this response, if one did.
     fn api_call(&self) -> Option<&ApiCall>;
+
+    /// Returns whether this is the answer to a sign-in, for which nothing was paid; see
+    /// [`Policy::sign_in`](crate::Policy::sign_in).
+    fn signed_in(&self) -> bool;
 
     /// Returns the URL of a redirect that bursar did not follow, because it leads to another origin.
     ///
@@ -185,6 +193,10 @@ impl ResponseExt for Response {
 
     fn api_call(&self) -> Option<&ApiCall> {
         self.extensions().get()
+    }
+
+    fn signed_in(&self) -> bool {
+        self.extensions().get::<SignedIn>().is_some()
     }
 
     fn redirect_target(&self) -> Option<Url> {

@@ -11,8 +11,8 @@ use super::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite::Sqlite;
 use super::{
-    Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved, Resumed,
-    Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, Purchase, PurchaseKey, Reservation, Reserved,
+    Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -109,6 +109,11 @@ impl Backend {
     /// Counts the calls with an API key.
     pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
         dispatch!(self, database => database.calls(calls))
+    }
+
+    /// Returns whether there is such a purchase.
+    pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        dispatch!(self, database => database.has_bought(bought))
     }
 
     /// Adds denials to the counts.

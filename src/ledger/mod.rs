@@ -72,7 +72,7 @@ pub use restore::Restored;
 pub(crate) use room::{Flight, Place};
 pub use seller_answer::{BodyDigest, ClaimedReceipt, SellerAnswer};
 pub(crate) use transition::Transition;
-pub(crate) use usage::Calls;
+pub(crate) use usage::{Bought, Calls};
 pub use verification::{LedgerFault, Verification};
 
 /// The target of the `tracing` warning that a new ledger begins in a file.
@@ -424,6 +424,12 @@ impl Ledger {
     pub(crate) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {
         self.record_pending().await?;
         self.backend.calls(calls).await
+    }
+
+    /// Returns whether the ledger has such a purchase that settled or was delivered.
+    pub(crate) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        self.record_pending().await?;
+        self.backend.has_bought(bought).await
     }
 
     /// Looks the purchase up, checks every limit and holds the amount, in one atomic step.

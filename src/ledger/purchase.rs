@@ -263,6 +263,11 @@ impl Purchase {
         }
     }
 
+    /// Returns whether the seller knows the payer as a buyer: the payment settled, or the goods came for it.
+    pub(crate) fn was_bought(&self) -> bool {
+        self.state == State::Settled || (self.is_unresolved() && self.delivered())
+    }
+
     /// Returns whether another call is presenting or signing the payment.
     ///
     /// A lease that was written by a clock ahead of `now` does not show how long it still holds. It

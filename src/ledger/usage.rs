@@ -1,8 +1,11 @@
 //! Purchases as limits see them.
 
+use alloy::primitives::Address;
+
 use super::{Freeze, Purchase, State};
 use crate::clock::Timestamp;
 use crate::limit::{Charge, Chargeable, Denial, Moment, PaymentView};
+use crate::origin::Origin;
 
 /// The calls with an API key that a count includes.
 #[derive(Clone, Copy, Debug)]
@@ -17,15 +20,40 @@ pub(crate) struct Calls<'a> {
     pub(crate) most: u64,
 }
 
+/// The purchases that a seller can know a wallet by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bought<'a> {
+    pub(crate) payer: Address,
+    pub(crate) origin: &'a Origin,
+    /// The path, as the ledger stores it. Its query does not matter.
+    pub(crate) path: Option<&'a str>,
+}
+
+impl<'a> Bought<'a> {
+    /// Returns the path without its query.
+    pub(super) fn resource(&self) -> Option<&'a str> {
+        self.path.map(resource)
+    }
+
+    pub(super) fn includes(&self, purchase: &Purchase) -> bool {
+        purchase.payer == self.payer
+            && purchase.origin == *self.origin
+            && (self.resource()).is_none_or(|path| path == resource(&purchase.path))
+            && purchase.was_bought()
+    }
+}
+
+/// A policy may store paths with their query.
+fn resource(path: &str) -> &str {
+    path.split_once('?').map_or(path, |(path, _)| path)
+}
+
 impl Chargeable for Purchase {
     fn payment(&self) -> PaymentView<'_> {
         PaymentView {
             origin: &self.origin,
-            // A policy may store paths with their query. Limits on a resource do not look at the query.
-            path: self
-                .path
-                .split_once('?')
-                .map_or(self.path.as_str(), |(path, _)| path),
+            // Limits on a resource do not look at the query.
+            path: resource(&self.path),
             network: self.network,
             asset: self.asset,
             payee: self.payee,

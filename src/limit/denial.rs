@@ -307,6 +307,8 @@ pub enum Rule {
     ZeroAmount,
     /// The approver did not approve the payment.
     Approval,
+    /// The seller asks for a sign-in alone, and the policy does not sign in there.
+    SignIn,
 }
 
 impl Rule {
@@ -350,6 +352,7 @@ impl Rule {
             Self::Userinfo => "userinfo",
             Self::ZeroAmount => "zero_amount",
             Self::Approval => "approval",
+            Self::SignIn => "sign_in",
         }
     }
 }

@@ -143,7 +143,7 @@ impl Payer {
         bought
     }
 
-    fn span(&self, request: &PurchaseRequest) -> Span {
+    pub(super) fn span(&self, request: &PurchaseRequest) -> Span {
         tracing::info_span!(
             "bursar.payment",
             method = request.method().as_str(),

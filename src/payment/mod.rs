@@ -18,6 +18,7 @@ mod refusals;
 mod reply;
 mod resume;
 mod retry;
+mod sign_in;
 mod terms_cache;
 mod transport;
 mod upkeep;
@@ -38,6 +39,7 @@ pub(crate) use reply::ReplyHead;
 #[cfg(feature = "mcp")]
 pub(crate) use reply::retry_after;
 pub use retry::RetryPolicy;
+pub(crate) use sign_in::Entry;
 pub(crate) use transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport};
 
 use refusals::Refusals;

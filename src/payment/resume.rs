@@ -102,10 +102,7 @@ impl Payer {
 
     /// Returns the payment that was signed under the caller's purchase id, if the ledger holds one for this request.
     /// Another payer may have signed it.
-    pub(super) async fn resume_by_id(
-        &self,
-        request: &PurchaseRequest,
-    ) -> Result<Option<Payment>, Error> {
+    async fn resume_by_id(&self, request: &PurchaseRequest) -> Result<Option<Payment>, Error> {
         let Some(purchase) = self.stored(request).await? else {
             return Ok(None);
         };
@@ -180,14 +177,20 @@ impl Payer {
         }
     }
 
+    /// Returns the earlier purchase that this request must continue: the one with its id, or of an identical request.
+    pub(super) async fn earlier(&self, request: &PurchaseRequest) -> Result<Earlier, Error> {
+        self.inner.ledger.record_pending().await?;
+        match self.resume_by_id(request).await? {
+            Some(payment) => Ok(Earlier::Payment(Box::new(payment))),
+            None => self.resume_identical(request).await,
+        }
+    }
+
     /// Returns the earlier purchase of an identical request that must be continued, so that bursar does not buy twice.
     ///
     /// # Errors
     /// The policy of today denies its payment, or another payer signed it. Both can still settle.
-    pub(super) async fn resume_identical(
-        &self,
-        request: &PurchaseRequest,
-    ) -> Result<Earlier, Error> {
+    async fn resume_identical(&self, request: &PurchaseRequest) -> Result<Earlier, Error> {
         if request.id()?.is_some() || !request.resumes_identical() {
             return Ok(Earlier::Nothing);
         }

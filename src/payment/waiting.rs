@@ -138,11 +138,7 @@ impl Payer {
         request: &PurchaseRequest,
         place: Option<&Place>,
     ) -> Result<Payment, Error> {
-        self.inner.ledger.record_pending().await?;
-        if let Some(payment) = self.resume_by_id(request).await? {
-            return Ok(payment);
-        }
-        match self.resume_identical(request).await? {
+        match self.earlier(request).await? {
             Earlier::Payment(payment) => Ok(*payment),
             Earlier::Unsigned(request) => self.buy(required, &request, Terms::First, place).await,
             Earlier::Nothing => self.buy(required, request, Terms::First, place).await,

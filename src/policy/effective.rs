@@ -8,7 +8,9 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::rules::{CIRCUIT_BREAKER, LOOP_GUARD};
-use super::{DAY, HOUR, HostSettings, MAX_VALIDITY, MONTH, PayeeRule, Policy, ResourceRule, named};
+use super::{
+    DAY, HOUR, HostSettings, MAX_VALIDITY, MONTH, PayeeRule, Policy, ResourceRule, SignIn, named,
+};
 use crate::limit::{Amount, LimitKind, Period, Scope, ScopeKind, Selector, Share, ShortDuration};
 use crate::money::{Asset, AssetRegistry, Network};
 
@@ -307,6 +309,7 @@ impl Writer<'_> {
                 repeats: settings.repeats.or(known.repeats),
                 breaker: settings.breaker.or(known.breaker),
                 remember_terms: settings.remember_terms.or(known.remember_terms),
+                sign_in: settings.sign_in.or(known.sign_in),
             }
         })
     }
@@ -351,6 +354,7 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         repeats: settings.repeats.or(Some(LOOP_GUARD)),
         breaker: settings.breaker.or(Some(CIRCUIT_BREAKER)),
         remember_terms: settings.remember_terms,
+        sign_in: settings.sign_in.or(Some(SignIn::Never)),
     }
 }
 
@@ -389,6 +393,10 @@ fn settings(settings: &HostSettings) -> Table {
             settings.breaker.map(|breaker| count("failures", breaker)),
         ),
         ("remember_terms", settings.remember_terms.map(time)),
+        (
+            "sign_in",
+            settings.sign_in.map(|sign_in| text(sign_in.name())),
+        ),
     ];
     let set = keys
         .into_iter()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
 
-use super::{Facts, Policy};
+use super::{Facts, Policy, SignIn};
 use crate::clock::Timestamp;
 use crate::limit::{Amount, Denial, LimitStatus, NoUsage, Rule};
 use crate::money::Network;
@@ -77,6 +77,9 @@ pub struct Explanation {
     pub answers: Vec<Answer>,
     /// Why bursar would ask the approver, if no rule denies the payment.
     pub ask: Option<String>,
+    /// Where bursar signs in instead of paying again; see [`Policy::sign_in`].
+    #[serde(skip_serializing_if = "SignIn::is_never")]
+    pub sign_in: SignIn,
 }
 
 /// The answer of one rule.
@@ -124,6 +127,7 @@ impl Explanation {
         Self {
             answers: rules.chain(balance).chain(limits).collect(),
             ask: policy.ask(facts),
+            sign_in: policy.signs_in(facts.request.origin()),
         }
     }
 }
@@ -166,6 +170,14 @@ impl fmt::Display for Explanation {
                 f,
                 "{}",
                 format!("{mark}  {name:width$}  {words}").trim_end()
+            )?;
+        }
+        if !self.sign_in.is_never() {
+            writeln!(
+                f,
+                "sign_in = \"{}\": {}",
+                self.sign_in,
+                self.sign_in.meaning()
             )?;
         }
         match (self.denial(), &self.ask) {

@@ -10,6 +10,7 @@ mod lists;
 mod permission;
 mod price_check;
 mod rules;
+mod sign_in;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub use limits::Limits;
 pub use permission::Permission;
 pub use price_check::{PriceCheck, PriceOutcome, PricedOffer};
 pub(crate) use rules::{Facts, never_paid};
+pub use sign_in::SignIn;
+pub(crate) use sign_in::unknown_there;
 
 /// The default of the longest validity of an authorization.
 const MAX_VALIDITY: Duration = Duration::from_secs(300);
@@ -127,6 +130,7 @@ struct HostSettings {
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
     remember_terms: Option<Duration>,
+    sign_in: Option<SignIn>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -281,9 +281,14 @@ impl Policy {
 
     fn host_allowed(&self, facts: &Facts<'_>) -> Refusal {
         let host = facts.request.origin().host();
-        if let Some(key) = facts.never_pay {
-            return Some(never_paid(host, key));
+        match facts.never_pay {
+            Some(key) => Some(never_paid(host, key)),
+            None => self.lists_host(host),
         }
+    }
+
+    /// Returns the denial by the lists of allowed and denied hosts.
+    pub(super) fn lists_host(&self, host: &str) -> Refusal {
         if let Some(pattern) = self
             .lists
             .denied_hosts

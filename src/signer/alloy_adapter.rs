@@ -7,7 +7,9 @@ use alloy::dyn_abi::TypedData;
 use alloy::primitives::{Address, B256};
 use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation};
 
-use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
+use super::{
+    CancelAuthorization, SignInMessage, Signature, Signer, SignerError, TransferAuthorization,
+};
 
 /// A [`Signer`] that wraps a signer of the `alloy` crates, such as a cloud key service or a Ledger.
 ///
@@ -71,6 +73,14 @@ impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         self.sign_typed(&cancellation.typed_data_json(), cancellation.digest())
             .await
+    }
+
+    /// The signer receives the whole text, so that a device can show it.
+    async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        match self.signer.sign_message(message.text().as_bytes()).await {
+            Ok(signature) => Ok(Signature::new(signature.as_bytes())),
+            Err(error) => Err(SignerError::unavailable(error.to_string())),
+        }
     }
 }
 
@@ -234,6 +244,18 @@ mod tests {
         let (outcome, asked) = sign_with(Device::new(true, false)).await;
         assert!(outcome.is_ok());
         assert_eq!(asked, ["typed data", "hash"]);
+    }
+
+    #[tokio::test]
+    async fn a_device_signs_in_with_the_bytes_of_a_local_key() {
+        let local = LocalSigner::from_bytes(&vec![7; 32].into()).unwrap();
+        let message = crate::sign_in::test_message(local.address());
+        let device = AnySigner::new(AlloySigner::new(Device::new(true, true)));
+        let signature = device.sign_in(&message).await;
+        assert_eq!(signature, AnySigner::new(local).sign_in(&message).await);
+        let device = AnySigner::new(AlloySigner::new(Device::new(false, true)));
+        let error = device.sign_in(&message).await.unwrap_err();
+        assert!(!error.is_timeout(), "{error}");
     }
 
     #[tokio::test]

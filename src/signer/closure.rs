@@ -15,7 +15,8 @@ pub struct SignerFn<F> {
 
 /// Creates a signer from an address and an async closure.
 ///
-/// The closure receives its own copy of the authorization. The signer cannot sign cancellations.
+/// The closure receives its own copy of the authorization. The signer cannot sign cancellations and
+/// cannot sign in.
 ///
 /// ```
 /// use bursar::{Address, signer_fn};

@@ -10,7 +10,9 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::curve::PrivateKey;
-use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
+use super::{
+    CancelAuthorization, SignInMessage, Signature, Signer, SignerError, TransferAuthorization,
+};
 
 /// A private key in the memory of this process, which is wiped when it is dropped.
 ///
@@ -167,6 +169,10 @@ impl Signer for LocalSigner {
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         Ok(self.key.sign(cancellation.digest()))
+    }
+
+    async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        Ok(self.key.sign(message.digest()))
     }
 }
 

@@ -25,6 +25,7 @@ use alloy::primitives::Address;
 pub use crate::eip3009::{
     CancelAuthorization, Signature, SignedCancellation, TransferAuthorization,
 };
+pub use crate::sign_in::SignInMessage;
 #[cfg(feature = "alloy-signer")]
 pub use alloy_adapter::AlloySigner;
 pub use closure::{SignerFn, signer_fn};
@@ -96,6 +97,22 @@ pub trait Signer: Send + Sync + 'static {
                 "this signer cannot sign cancellations",
             ))
         }
+    }
+
+    /// Signs the text of a sign-in with the prefix of EIP-191, as `personal_sign` does. The default returns an error, and
+    /// bursar then pays instead of signing in.
+    ///
+    /// bursar asks for it only where the [policy](crate::Policy::sign_in) allows a sign-in. The signature shows the seller
+    /// who comes back. It moves no money.
+    ///
+    /// # Errors
+    /// Return any [`SignerError`] if there is no signature.
+    fn sign_in(
+        &self,
+        message: &SignInMessage,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
+        let _ = message;
+        async { Err(SignerError::unavailable("this signer cannot sign in")) }
     }
 }
 
@@ -206,6 +223,10 @@ trait DynSigner: Send + Sync {
         &'a self,
         cancellation: &'a CancelAuthorization,
     ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn sign_in<'a>(
+        &'a self,
+        message: &'a SignInMessage,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
 }
 
 impl<S: Signer> DynSigner for S {
@@ -233,6 +254,13 @@ impl<S: Signer> DynSigner for S {
         cancellation: &'a CancelAuthorization,
     ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::cancel(self, cancellation))
+    }
+
+    fn sign_in<'a>(
+        &'a self,
+        message: &'a SignInMessage,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::sign_in(self, message))
     }
 }
 
@@ -301,6 +329,15 @@ impl AnySigner {
         }
     }
 
+    /// Asks for the signature of a sign-in within the signer's time limit, and checks it.
+    pub(crate) async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        let signature = self.in_time(self.signer.sign_in(message)).await?;
+        match self.signer.account() {
+            AccountKind::Eoa => Ok(check(message.digest(), message.address(), &signature)?),
+            AccountKind::Contract => Ok(signature),
+        }
+    }
+
     async fn in_time(
         &self,
         signing: BoxFuture<'_, Result<Signature, SignerError>>,
@@ -339,6 +376,10 @@ impl<S: Signer> Signer for Arc<S> {
     }
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         S::cancel(self, cancellation).await
+    }
+
+    async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        S::sign_in(self, message).await
     }
 }
 

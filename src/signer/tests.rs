@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, address};
+use alloy::primitives::{Address, B256, address, keccak256};
 
-use super::{AccountKind, AnySigner, LocalSigner, Signer, SignerError, signer_fn};
+use super::{AccountKind, AnySigner, LocalSigner, SignInMessage, Signer, SignerError, signer_fn};
 use crate::eip3009::{
     CancelAuthorization, Signature, TransferAuthorization, test_authorization as authorization,
 };
 use crate::money::{AssetRegistry, Network};
+use crate::sign_in::test_message as sign_in_message;
 
 fn signer(byte: u8) -> LocalSigner {
     LocalSigner::from_bytes(&vec![byte; 32].into()).unwrap()
@@ -131,4 +132,50 @@ async fn a_signer_without_cancellations_returns_an_error() {
         .unwrap_err();
     assert_eq!(error.to_string(), "this signer cannot sign cancellations");
     assert!(!error.is_timeout());
+}
+
+#[tokio::test]
+async fn a_sign_in_by_another_key_is_refused() {
+    struct Confused(LocalSigner);
+    impl Signer for Confused {
+        fn address(&self) -> Address {
+            self.0.address()
+        }
+        async fn sign(
+            &self,
+            authorization: &TransferAuthorization,
+        ) -> Result<Signature, SignerError> {
+            self.0.sign(authorization).await
+        }
+        async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+            LocalSigner::random().unwrap().sign_in(message).await
+        }
+    }
+    let message = sign_in_message(anvil().address());
+    assert!(AnySigner::new(anvil()).sign_in(&message).await.is_ok());
+    let error = AnySigner::new(Confused(anvil())).sign_in(&message).await;
+    let error = error.unwrap_err();
+    assert!(
+        error.to_string().contains("not by the signer's address"),
+        "{error}"
+    );
+    let closure = signer_fn(message.address(), |_| async { Ok(Signature::new([0; 65])) });
+    let error = AnySigner::new(closure).sign_in(&message).await.unwrap_err();
+    assert_eq!(
+        error,
+        SignerError::unavailable("this signer cannot sign in")
+    );
+}
+
+/// The digest of a sign-in begins with another byte than a typed message and a transaction.
+#[tokio::test]
+async fn a_sign_in_is_no_payment_and_no_transaction() {
+    let message = sign_in_message(anvil().address());
+    let text = message.text();
+    let prefixed = format!("\u{19}Ethereum Signed Message:\n{}{text}", text.len());
+    assert_eq!(message.digest(), keccak256(&prefixed));
+    // EIP-712 has 0x19 0x01. A transaction is an RLP list (0xc0 and above) or has a type below 0x80 and then such a list.
+    assert_eq!(prefixed.as_bytes()[..2], *b"\x19E");
+    let authorization = authorization(anvil().address());
+    assert_ne!(message.digest(), authorization.digest());
 }

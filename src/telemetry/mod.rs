@@ -36,6 +36,7 @@
 //! | `unresolved` | the answer was lost or proves nothing, or the caller left | yes | time since `signed` or `resumed` |
 //! | `api_call` | a call with an API key is recorded; it has not been sent | declared cost | |
 //! | `turned_away` | the seller refused the API key; the call counts no more | declared cost | |
+//! | `signed_in` | a sign-in is sent instead of a payment; `challenged` follows if the seller still asks for money | no | |
 //! | `balance_unknown` | the balance of the wallet could not be read; bursar pays without it | no | |
 //! | `signature_unchecked` | no endpoint could ask a contract wallet about its signature, which is used all the same | yes | |
 //! | `confirmed` | in the background: the chain shows the settlement of an earlier payment | yes | |
@@ -173,6 +174,8 @@ pub enum EventKind {
     ApiCall,
     /// The seller refused an API key.
     TurnedAway,
+    /// A sign-in is sent instead of a payment.
+    SignedIn,
     /// The balance of the wallet could not be read in time. bursar pays without it.
     BalanceUnknown,
     /// No endpoint could ask a contract wallet about its signature. The signature is used all the same.
@@ -185,7 +188,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The names of all kinds.
-    const NAMES: [&'static str; 13] = [
+    const NAMES: [&'static str; 14] = [
         "challenged",
         "denied",
         "limit_warning",
@@ -199,6 +202,7 @@ impl EventKind {
         "unresolved",
         "api_call",
         "turned_away",
+        "signed_in",
     ];
 
     /// Returns the stable name, such as `settled`.
@@ -218,6 +222,7 @@ impl EventKind {
             Self::Unresolved => "unresolved",
             Self::ApiCall => "api_call",
             Self::TurnedAway => "turned_away",
+            Self::SignedIn => "signed_in",
             Self::BalanceUnknown => "balance_unknown",
             Self::SignatureUnchecked => "signature_unchecked",
             Self::Confirmed => "confirmed",

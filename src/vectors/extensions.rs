@@ -2,6 +2,8 @@
 
 use super::selection::equivalent_policy;
 use super::*;
+use crate::sign_in::{Challenge, Refusal, SIGN_IN_WITH_X};
+use crate::signer::AnySigner;
 
 /// Returns the JSON that bursar sends for the extensions that a seller declares.
 fn extended(declared: &Value, identifier: &str) -> String {
@@ -78,6 +80,61 @@ fn other_extensions() {
     let merge = &vectors["merge_rule"];
     assert!(holds(&merge["merged"], &merge["serverExt"]));
     assert!(!holds(&merge["clientExt"], &merge["serverExt"]));
+}
+
+/// The extension of `extensions.json` with this information, as a seller declares it.
+fn challenge(info: &Value, chain: &Value, url: &str) -> Result<Challenge, Refusal> {
+    let declared = json!({ "info": info, "supportedChains": [chain] });
+    let declared = to_raw_value(&declared).unwrap();
+    let issued = Timestamp::from_secs(NOW);
+    Challenge::read(&declared, &url.parse().unwrap(), issued)
+}
+
+/// `extensions.json`: message, hash, signature and header of a sign-in, bit for bit.
+#[tokio::test]
+async fn sign_in_with_x() {
+    let vectors = vectors!("extensions");
+    let vectors = &vectors["sign_in_with_x"];
+    let signer = AnySigner::new(signer());
+    let minimal = &vectors["minimal"];
+    let chain = json!({ "chainId": minimal["info"]["chainId"], "type": minimal["info"]["type"] });
+    for (info, chain, expected) in [
+        (&vectors["serverInfo"], &vectors["chain"], vectors),
+        (&minimal["info"], &chain, minimal),
+    ] {
+        let challenge = challenge(info, chain, text(info, "/uri")).unwrap();
+        let message = challenge.message(signer.address(), |_| false).unwrap();
+        assert_eq!(message.text(), text(expected, "/message"));
+        let signature = signer.sign_in(&message).await.unwrap();
+        let header = message.header(&signature, false).unwrap();
+        let payload: Value =
+            serde_json::from_slice(&decode_header(header.as_bytes()).unwrap()).unwrap();
+        assert_eq!(payload, expected["payload"]);
+        if let Some(official) = expected.get("headerValue") {
+            assert_eq!(header, official.as_str().unwrap());
+            assert_eq!(message.digest(), hash(expected, "/eip191Hash"));
+        }
+    }
+    assert_eq!(
+        text(vectors, "/headerName").to_ascii_lowercase(),
+        SIGN_IN_WITH_X.as_str()
+    );
+}
+
+/// `extensions.json`: the origins for which the official client refuses the challenge.
+#[test]
+fn sign_in_with_x_of_another_origin() {
+    let vectors = vectors!("extensions");
+    let vectors = &vectors["sign_in_with_x"];
+    let (info, chain) = (&vectors["serverInfo"], &vectors["chain"]);
+    let refused = rows(&vectors["originBinding"]);
+    assert_eq!(refused.len(), 3);
+    for row in refused {
+        let refusal = challenge(info, chain, text(row, "/url")).unwrap_err();
+        let of_domain = text(row, "/error").starts_with("SIWX challenge domain");
+        assert_eq!(matches!(refusal, Refusal::Domain(..)), of_domain, "{row}");
+        assert_eq!(matches!(refusal, Refusal::Origin(..)), !of_domain, "{row}");
+    }
 }
 
 /// Whether everything of `part` is at its place in `whole`.

@@ -1,9 +1,13 @@
 //! A seller's terms: `PaymentRequired` and its offers.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::members::{Members, Text, is_same};
 use super::{Offer, Version, WireError, codec};
@@ -13,6 +17,8 @@ use crate::text;
 const MAX_OFFERS: usize = 256;
 /// The length of the longest description that the facilitator of Coinbase takes, in UTF-16 code units.
 pub(super) const LONGEST_DESCRIPTION: usize = 500;
+/// The name of the extension with which a seller offers a sign-in.
+const SIGN_IN_WITH_X: &str = "sign-in-with-x";
 /// The members that can hold the terms, as `detail` does in an error of FastAPI.
 const ENVELOPES: &str = "error data detail details payment paymentrequired paymentrequirements x402 body result response";
 /// The number of envelopes that bursar opens, one inside the other.
@@ -51,12 +57,24 @@ pub struct PaymentRequired {
     resource_url: Option<String>,
     description: Option<String>,
     extensions: Option<Box<RawValue>>,
+    /// The extension `sign-in-with-x`, as the seller wrote it.
+    sign_in: Option<Declared>,
     offers: Vec<Offer>,
     /// The number of offers that bursar did not read.
     pub(super) left_out: usize,
     /// Whether there is another list of other offers.
     pub(super) two_lists: bool,
     pub(super) carrier: Carrier,
+}
+
+/// A challenge, which can have the query of the request. `Debug` does not show it.
+#[derive(Clone)]
+struct Declared(Box<RawValue>);
+
+impl fmt::Debug for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Declared({} bytes)", self.0.get().len())
+    }
 }
 
 impl PaymentRequired {
@@ -79,7 +97,18 @@ impl PaymentRequired {
     /// Returns an error if the JSON is not a message of version 1 or 2, or if a member occurs twice with different
     /// values.
     pub fn from_json(json: &[u8]) -> Result<Self, WireError> {
-        Self::parse(json).map(Self::without_query)
+        Self::parse(json).map(|required| required.with_sign_in().without_query())
+    }
+
+    /// Keeps the challenge of a sign-in as it is: the wallet signs the URL in it, which can have the query.
+    fn with_sign_in(mut self) -> Self {
+        let declared = self.extensions.as_deref();
+        let declared = declared.filter(|raw| raw.get().contains(SIGN_IN_WITH_X));
+        // Of two challenges that differ, bursar answers none.
+        self.sign_in = declared
+            .and_then(|raw| Members::of(raw).ok()?.get(&["signinwithx"]).ok()?)
+            .map(|declared| Declared(declared.to_owned()));
+        self
     }
 
     /// Strikes the query of the request from everything that is not an offer. A payment repeats the offer as it is.
@@ -99,7 +128,9 @@ impl PaymentRequired {
             .flatten()
         {
             let struck = serde_json::from_str(raw.get()).ok().and_then(|mut value| {
-                let changed = text::strike_json(&mut value, &[]);
+                let changed = cut_query(&mut value)
+                    | leave_out_sign_in(&mut value)
+                    | text::strike_json(&mut value, &[]);
                 changed.then(|| RawValue::from_string(value.to_string()).ok())?
             });
             *raw = struck.unwrap_or_else(|| raw.clone());
@@ -137,6 +168,7 @@ impl PaymentRequired {
             description: described("description", "description"),
             resource: resource.map(RawValue::to_owned),
             extensions: extensions.map(RawValue::to_owned),
+            sign_in: None,
             offers,
             left_out,
             two_lists: list
@@ -213,7 +245,9 @@ impl PaymentRequired {
             .iter()
             .map(|offer| offer.json().len().saturating_mul(2));
         offers.fold(
-            raw(&self.resource).saturating_add(raw(&self.extensions)),
+            raw(&self.resource)
+                .saturating_add(raw(&self.extensions))
+                .saturating_add(self.raw_sign_in().map_or(0, |raw| raw.get().len())),
             usize::saturating_add,
         )
     }
@@ -238,6 +272,55 @@ impl PaymentRequired {
     pub(crate) fn raw_extensions(&self) -> Option<&RawValue> {
         self.extensions.as_deref()
     }
+
+    /// Returns whether the seller offers a sign-in: to enter again what was bought, or, without offers, as the only way in.
+    ///
+    /// ```
+    /// use bursar::x402::PaymentRequired;
+    ///
+    /// let required = PaymentRequired::from_json(
+    ///     br#"{"x402Version":2,"accepts":[],"extensions":{"sign-in-with-x":{"info":{},"supportedChains":[]}}}"#,
+    /// )?;
+    /// assert!(required.offers_sign_in() && required.offers().is_empty());
+    /// # Ok::<(), bursar::x402::WireError>(())
+    /// ```
+    #[must_use]
+    pub const fn offers_sign_in(&self) -> bool {
+        self.sign_in.is_some()
+    }
+
+    pub(crate) fn raw_sign_in(&self) -> Option<&RawValue> {
+        self.sign_in.as_ref().map(|declared| &*declared.0)
+    }
+}
+
+/// Cuts the query of the request off the URL of a resource, so that it stays a URL with its path. Sellers remember buyers by
+/// this path. Returns whether it was cut.
+fn cut_query(resource: &mut Value) -> bool {
+    let Some(Value::String(stated)) = resource.get_mut("url") else {
+        return false;
+    };
+    let Ok(mut url) = Url::parse(stated) else {
+        return false;
+    };
+    let has_query = matches!(text::struck(stated), Cow::Owned(_)) && url.query().is_some();
+    if has_query {
+        url.set_query(None);
+        *stated = url.into();
+    }
+    has_query
+}
+
+/// Removes the challenge of a sign-in if it has the query of the request. A payment may leave an extension out, but a seller
+/// refuses one that repeats the challenge with another URL. Returns whether it was removed.
+fn leave_out_sign_in(extensions: &mut Value) -> bool {
+    let Some(extensions) = extensions.as_object_mut() else {
+        return false;
+    };
+    let has_query = extensions
+        .get(SIGN_IN_WITH_X)
+        .is_some_and(|declared| text::strike_json(&mut declared.clone(), &[]));
+    has_query && extensions.remove(SIGN_IN_WITH_X).is_some()
 }
 
 /// Terms as official sellers of version 2 write them, which is quick to read. Every other or repeated member leaves them to
@@ -284,6 +367,7 @@ impl Usual<'_> {
             resource_url: Some(about.url.0.into_owned()),
             description: Some(about.description.0.into_owned()),
             extensions: usual.extensions.map(RawValue::to_owned),
+            sign_in: None,
             offers: usual.accepts.into_iter().map(|raw| Offer { raw }).collect(),
             left_out: 0,
             two_lists: false,

@@ -93,6 +93,10 @@
 //! [`OpenAi`] makes the routes of a seller that speaks OpenAI's API, streaming included. `cargo run -p bursar-testing --example
 //! openai_seller` starts one for programs in other languages.
 //!
+//! # Test sign-ins
+//! [`Route::sign_in`] lets buyers enter again what they have bought, and [`Route::sign_in_only`] asks for a sign-in alone. A
+//! route misbehaves with a [`SignInFault`]. [`Paywall::sign_ins`] returns every sign-in.
+//!
 //! # Test tools of MCP
 //! [`Paywall::tools`] opens an MCP [`ToolServer`] that sells the routes as tools, in a [`Dialect`] of real servers.
 //!
@@ -119,6 +123,7 @@ mod paywall;
 mod route;
 mod seller;
 mod server;
+mod sign_in;
 mod terms;
 mod tools;
 mod typed_data;
@@ -136,4 +141,5 @@ pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
 pub use route::Route;
+pub use sign_in::{SignIn, SignInFault};
 pub use tools::{Dialect, ToolServer};

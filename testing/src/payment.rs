@@ -56,7 +56,8 @@ pub struct ReceivedRequest {
 impl ReceivedRequest {
     pub(crate) fn new(head: http::request::Parts, body: Bytes, at: Timestamp) -> Self {
         let mut headers = head.headers;
-        for name in [PAYMENT_SIGNATURE, X_PAYMENT] {
+        let sign_in = http::HeaderName::from_static(crate::sign_in::SIGN_IN_WITH_X);
+        for name in [PAYMENT_SIGNATURE, X_PAYMENT, sign_in] {
             if let Some(value) = headers.get_mut(name) {
                 value.set_sensitive(true);
             }

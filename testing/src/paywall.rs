@@ -20,6 +20,7 @@ use crate::payment::ReceivedRequest;
 use crate::route::Route;
 use crate::seller::{self, Seller, State};
 use crate::server::Listener;
+use crate::sign_in::SignIn;
 use crate::terms::{Conditions, Price};
 use crate::tools::{Dialect, ToolServer};
 use crate::typed_data::Domain;
@@ -92,6 +93,12 @@ impl Paywall {
     #[must_use]
     pub fn settlements(&self) -> Vec<Settlement> {
         self.seller.state().chain.settlements.clone()
+    }
+
+    /// Returns every sign-in that reached the paywall, oldest first. Routes that offer none do not look for one.
+    #[must_use]
+    pub fn sign_ins(&self) -> Vec<SignIn> {
+        self.seller.state().sign_ins.received.clone()
     }
 
     /// Returns the sum of an account's settled payments, in atomic units. Different tokens are added together.

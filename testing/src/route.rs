@@ -16,6 +16,7 @@ use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
+use crate::sign_in::{Entrance, SignInFault};
 use crate::terms::{Conditions, Price};
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Usd};
@@ -60,6 +61,7 @@ pub struct Route {
     pub(crate) encoding: Option<Encoding>,
     pub(crate) idempotent: bool,
     pub(crate) key: Option<AcceptedKey>,
+    pub(crate) entrance: Option<Entrance>,
     pub(crate) faults: Faults,
     pub(crate) mistake: Option<String>,
 }
@@ -139,6 +141,7 @@ impl Route {
             encoding: None,
             idempotent: false,
             key: None,
+            entrance: None,
             faults: Faults::default(),
             mistake: None,
         }
@@ -184,6 +187,52 @@ impl Route {
                     Some("call key_quota after accepts_key, with a valid status".to_owned())
             }
         }
+        self
+    }
+
+    /// Offers a sign-in with `sign-in-with-x`: a buyer who has paid for the path may come again without a payment.
+    ///
+    /// As official sellers do, the paywall remembers buyers by path and address. Method and query do not matter. It accepts each
+    /// challenge once.
+    ///
+    /// ```
+    /// use bursar::policy::SignIn;
+    /// use bursar::{Client, Ledger, LocalSigner, Policy, usd};
+    /// use bursar_testing::{Paywall, Route};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let route = Route::get("/report").price(usd!("0.01")).sign_in();
+    /// let seller = Paywall::builder().route(route).start().await?;
+    /// let client = Client::builder()
+    ///     .signer(LocalSigner::random()?)
+    ///     .policy(Policy::new().allow_network("base-sepolia").sign_in(SignIn::Known))
+    ///     .ledger(Ledger::memory())
+    ///     .allow_http_loopback(true)
+    ///     .build()?;
+    /// for _ in 0..3 {
+    ///     client.get(seller.url("/report")).send().await?;
+    /// }
+    /// assert_eq!(seller.settlements().len(), 1);
+    /// assert_eq!(seller.sign_ins().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sign_in(mut self) -> Self {
+        self.entrance.get_or_insert_default();
+        self
+    }
+
+    /// Asks for a sign-in and no payment: the terms have no offer, and every address may come in.
+    pub fn sign_in_only(mut self) -> Self {
+        self.price = Price::Offers(Vec::new());
+        self.entrance.get_or_insert_default().is_only_way = true;
+        self
+    }
+
+    /// Makes the route misbehave with sign-ins, which it offers as [`sign_in`](Self::sign_in) does.
+    pub fn sign_in_fault(mut self, fault: SignInFault) -> Self {
+        self.entrance.get_or_insert_default().fault = Some(fault);
         self
     }
 

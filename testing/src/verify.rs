@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::chain::Token;
 use crate::payment::{Authorization, PresentedPayment};
+use crate::sign_in::{DYNAMIC, SIGN_IN_WITH_X};
 use crate::typed_data::{Domain, recover};
 use bursar::Network;
 use bursar::money::AssetRegistry;
@@ -149,10 +150,16 @@ fn check_echo(declared: &Map<String, Value>, sent: Option<&Value>) -> Result<(),
         let info = declared
             .get(name)
             .and_then(|declaration| declaration.get("info"));
+        let mut info = info.cloned();
+        if name == SIGN_IN_WITH_X
+            && let Some(info) = info.as_mut().and_then(Value::as_object_mut)
+        {
+            DYNAMIC.iter().for_each(|field| drop(info.remove(*field)));
+        }
         info.is_none_or(|info| {
             extension
                 .get("info")
-                .is_some_and(|echo| contains(echo, info))
+                .is_some_and(|echo| contains(echo, &info))
         })
     });
     if kept {

@@ -20,6 +20,7 @@ export const PAYEE = {
   fastapi: account(9).address,
   flask: account(10).address,
   mcp: account(11).address,
+  "sign-in": account(13).address,
 };
 
 /** The token proxy's admin: it may not call the token, so it is nobody who plays another part. */

@@ -9,6 +9,7 @@
 )]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
+mod sign_in;
 mod world;
 
 use bursar::chain::{Answer, ContractSignature, ProofKind, Question, Reason};
@@ -17,7 +18,7 @@ use bursar::money::AssetRegistry;
 use bursar::policy::Rule;
 use bursar::primitives::{B256, U256, address};
 use bursar::signer::{
-    AccountKind, CancelAuthorization, Signature, SignedCancellation, SignerError,
+    AccountKind, CancelAuthorization, SignInMessage, Signature, SignedCancellation, SignerError,
     TransferAuthorization,
 };
 use bursar::{
@@ -608,6 +609,10 @@ impl Signer for ContractWallet {
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
         self.owner.sign(authorization).await
+    }
+
+    async fn sign_in(&self, message: &SignInMessage) -> Result<Signature, SignerError> {
+        self.owner.sign_in(message).await
     }
 }
 

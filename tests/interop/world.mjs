@@ -13,6 +13,7 @@ import { startExpressV1 } from "./sellers/express-v1.mjs";
 import { startExpressV2 } from "./sellers/express-v2.mjs";
 import { startHono } from "./sellers/hono.mjs";
 import { startPython } from "./sellers/python.mjs";
+import { startSignIn } from "./sellers/sign_in.mjs";
 
 const LIFETIME_MS = 15 * 60 * 1000;
 
@@ -57,6 +58,10 @@ async function start() {
   const onExit = (error) => end(1, error.message);
   const rpc = await startChain(onExit);
   const facilitator = await startFacilitator(rpc);
+  // It has routes of its own, so it is not among the sellers.
+  const signIn = { payTo: PAYEE["sign-in"] };
+  signIn.url = await startSignIn({ seller: "sign-in", payTo: signIn.payTo, facilitator, rpc });
+  await answersHttp(signIn.url);
   const entries = Object.entries(SELLERS).map(async ([seller, [startSeller, isReady]]) => {
     const payTo = PAYEE[seller];
     const url = await startSeller({ seller, payTo, facilitator, onExit });
@@ -64,7 +69,7 @@ async function start() {
     return [seller, { url, payTo }];
   });
   const sellers = Object.fromEntries(await Promise.all(entries));
-  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers };
+  return { rpc, chainId: CHAIN_ID, usdc: USDC, facilitator, sellers, signIn };
 }
 
 async function answersHttp(url) {

@@ -18,6 +18,8 @@ pub(crate) struct World {
     pub(crate) usdc: Address,
     pub(crate) facilitator: String,
     pub(crate) sellers: BTreeMap<String, Seller>,
+    #[serde(rename = "signIn")]
+    pub(crate) sign_in: Seller,
 }
 
 #[derive(Deserialize)]

@@ -228,8 +228,10 @@ impl Endpoint {
         let mut receipt = None;
         if let Some(path) = self.route.filter(|_| is_call) {
             let mut request = self.http.get(self.paywall.url(path));
-            if let Some(payment) = head.headers.get("payment-signature") {
-                request = request.header("payment-signature", payment);
+            for name in ["host", "payment-signature", "sign-in-with-x"] {
+                if let Some(value) = head.headers.get(name) {
+                    request = request.header(name, value);
+                }
             }
             let paid = request.send().await.unwrap();
             if paid.status() != 200 {

@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bursar::chain::{ContractSignature, Reason};
 use bursar::ledger::State;
+use bursar::policy::SignIn;
 use bursar::primitives::{Address, B256};
-use bursar::signer::{AccountKind, Signature, SignerError, TransferAuthorization};
+use bursar::signer::{AccountKind, SignInMessage, Signature, SignerError, TransferAuthorization};
 use bursar::telemetry::Event;
 use bursar::{Client, ErrorKind, Network, PaymentStatus, Policy, Signer};
-use bursar_testing::Paywall;
+use bursar_testing::{Paywall, Route};
 use bursar_tests::paywall::{self, purchases, report};
 use bursar_tests::stub_node::{Answer, StubNode, word};
 use bursar_tests::tokens::usdc;
@@ -29,6 +32,9 @@ impl Signer for Wallet {
         AccountKind::Contract
     }
     async fn sign(&self, _: &TransferAuthorization) -> Result<Signature, SignerError> {
+        Ok(Signature::new(self.0.clone()))
+    }
+    async fn sign_in(&self, _: &SignInMessage) -> Result<Signature, SignerError> {
         Ok(Signature::new(self.0.clone()))
     }
 }
@@ -281,4 +287,43 @@ async fn one_honest_node_overrules_one_that_refuses_a_signature() {
     );
     assert_eq!(ask(&[&elsewhere]).await, Err(Reason::WrongChain(1)));
     assert_eq!(ask(&[]).await, Err(Reason::NoEndpoint));
+}
+
+#[tokio::test]
+async fn a_contract_wallet_checks_its_sign_in_before_it_leaves() {
+    let seller = paywall::open(Route::get("/me").sign_in_only()).await;
+    let scheme = async |node: &StubNode, signature: Vec<u8>| {
+        let always = Policy::new()
+            .allow_network("base-sepolia")
+            .sign_in(SignIn::Always);
+        let client = client(node, signature).with_policy(always).unwrap();
+        let error = client.get(seller.url("/me")).send().await.unwrap_err();
+        let sign_in = seller.sign_ins().last().cloned();
+        let json: Option<Value> = sign_in.map(|sign_in| {
+            let json = STANDARD.decode(sign_in.header).unwrap();
+            serde_json::from_slice(&json).unwrap()
+        });
+        let scheme = json.and_then(|json| Some(json["signatureScheme"].as_str()?.to_owned()));
+        (error.kind(), seller.sign_ins().len(), scheme)
+    };
+    let refusing = node("0xfe", |_| Some(Err("execution reverted".to_owned()))).await;
+    assert_eq!(
+        scheme(&refusing, vec![7; 70]).await,
+        (ErrorKind::Signer, 0, None)
+    );
+    // The simulated seller knows key pairs only. The sign-in reached it.
+    let accepting = node("0xfe", |_| Some(Ok(json!(ACCEPTED)))).await;
+    assert_eq!(
+        scheme(&accepting, vec![7; 70]).await,
+        (ErrorKind::NotPayable, 1, Some("eip1271".to_owned()))
+    );
+    let question = &accepting.params("eth_call")[0][0];
+    assert_eq!(question["to"], WALLET.to_string());
+    assert_eq!(question["from"], Address::ZERO.to_string());
+    let wrapped = wrapped(Address::repeat_byte(0xfa), b"deploy", &[7; 65]);
+    let undeployed = node("0x", |_| Some(Ok(json!(ACCEPTED)))).await;
+    assert_eq!(
+        scheme(&undeployed, wrapped).await,
+        (ErrorKind::NotPayable, 2, Some("eip6492".to_owned()))
+    );
 }

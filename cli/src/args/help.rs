@@ -206,6 +206,8 @@ Output:
                  \"room_returns\",\"message\"}
   api_call       present if bursar used an API key: {\"credential\",\"usd\"},
                  the name of the key and the declared cost
+  signed_in      present and true if a sign-in brought the answer, and nothing
+                 was paid
 
 Exit codes:
   0  success

@@ -42,13 +42,14 @@ const NOT_RETURNED: [&str; 14] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// Headers about payments, proxies and browsers.
-const OWN_PREFIXES: [&str; 8] = [
+/// Headers about payments, sign-ins, proxies and browsers.
+const OWN_PREFIXES: [&str; 9] = [
     "access-control-",
     "bursar-",
     "payment-",
     "proxy-",
     "sec-",
+    "sign-in-with-x",
     "x-forwarded-",
     "x-payment",
     "x402",
@@ -152,6 +153,7 @@ mod tests {
             ("payment-signature", "p"),
             ("x_payment", "p"),
             ("x-payment", "p"),
+            ("sign-in-with-x", "s"),
             ("bursar-max-price", "1"),
             ("cookie", "a=b"),
             ("host", "127.0.0.1"),
@@ -185,6 +187,7 @@ mod tests {
             ("payment-response", "r"),
             ("payment_required", "r"),
             ("x-payment-response", "r"),
+            ("sign-in-with-x", "s"),
             ("bursar-payment-status", "not_paid"),
             ("set-cookie", "a=b"),
             ("alt-svc", "h2=\"evil.example\""),

@@ -36,8 +36,9 @@ const REFUSED_HEADERS: [&str; 22] = [
     "x-rewrite-uri",
     "x-rewrite-url",
 ];
-/// The prefixes of headers about payments, proxies and browsers.
-const REFUSED_PREFIXES: [&str; 6] = [
+/// The prefixes of headers about payments, sign-ins, proxies and browsers.
+const REFUSED_PREFIXES: [&str; 7] = [
+    "sign-in-with-x",
     "payment-",
     "x-payment",
     "x402",
@@ -412,6 +413,7 @@ mod tests {
             "Transfer-Encoding",
             "PAYMENT_SIGNATURE",
             "x_payment",
+            "SIGN-IN-WITH-X",
             "X_Forwarded_For",
         ] {
             let refused = pay(&format!(

@@ -188,6 +188,8 @@ impl CliHarness {
             secrets.push(signature[2..66].to_lowercase());
             secrets.push(payment.header.to_lowercase());
         }
+        let sign_ins = self.paywall.sign_ins().into_iter();
+        secrets.extend(sign_ins.map(|sign_in| sign_in.header.to_lowercase()));
         for secret in secrets {
             assert!(
                 !output.contains(&secret),

@@ -35,8 +35,8 @@ use self::resumed::*;
 use self::sellers::*;
 use self::windows::*;
 use super::{
-    Filter, Ledger, LedgerError, NewPurchase, Purchase, PurchaseKey, Refund, Reservation, Reserved,
-    SellerAnswer, State, Terms, Transition,
+    Bought, Filter, Ledger, LedgerError, NewPurchase, Purchase, PurchaseKey, Refund, Reservation,
+    Reserved, SellerAnswer, State, Terms, Transition,
 };
 use crate::clock::Timestamp;
 use crate::limit::{Amount, Limit, LimitKind, Quantity, Scope};
@@ -327,6 +327,7 @@ conformance! {
     changed_terms_are_held_in_windows_that_the_purchase_had_left
     the_first_payee_is_remembered
     the_last_price_is_remembered
+    a_wallet_is_known_to_a_seller_by_what_it_bought
     filters_pass_what_they_name
     room_returns_when_enough_has_left
     the_largest_value_neither_wraps_nor_fits

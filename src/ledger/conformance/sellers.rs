@@ -138,3 +138,65 @@ pub(super) async fn the_last_price_is_remembered(ledgers: &Ledgers) {
         None
     );
 }
+
+pub(super) async fn a_wallet_is_known_to_a_seller_by_what_it_bought(ledgers: &Ledgers) {
+    let ledger = ledgers.open().await;
+    let (payer, origin) = (order("any", 1).payer, order("any", 1).origin);
+    let path = |path: &str| NewPurchase {
+        path: path.to_owned(),
+        ..order(path.trim_start_matches('/').split('?').next().unwrap(), 1)
+    };
+    let delivered = |status| Transition::Unresolved {
+        reason: "no receipt".to_owned(),
+        answer: Some(SellerAnswer::of(status)),
+    };
+    for (purchase, end) in [
+        (path("/settled"), Some(settled())),
+        (path("/delivered"), Some(delivered(200))),
+        (path("/failed"), Some(delivered(500))),
+        (path("/rejected"), Some(rejected())),
+        (path("/lost"), Some(unknown())),
+        (path("/signed"), None),
+        (path("/queried?day=1"), Some(settled())),
+    ] {
+        let key = sign(&ledger, purchase, NOW, NOW + 300).await;
+        if let Some(end) = end {
+            ledger.record(&key, &end, at(NOW)).await.unwrap();
+        }
+    }
+    let held = hold(&ledger, path("/held"), NOW).await;
+    ledger.record(&held, &given_up(), at(NOW)).await.unwrap();
+    let is_known = async |payer, origin: &str, path| {
+        let origin = origin.parse().unwrap();
+        let bought = Bought {
+            payer,
+            origin: &origin,
+            path,
+        };
+        ledger.has_bought(&bought).await.unwrap()
+    };
+    let here = origin.to_string();
+    for (path, known) in [
+        ("/settled", true),
+        ("/settled?day=2", true),
+        ("/delivered", true),
+        ("/queried", true),
+        ("/queried?day=2", true),
+        ("/failed", false),
+        ("/rejected", false),
+        ("/lost", false),
+        ("/signed", false),
+        ("/held", false),
+        ("/settle", false),
+        ("/settled/more", false),
+        ("/SETTLED", false),
+    ] {
+        assert_eq!(is_known(payer, &here, Some(path)).await, known, "{path}");
+    }
+    assert!(is_known(payer, &here, None).await);
+    let stranger = Address::repeat_byte(0xCD);
+    for path in [None, Some("/settled")] {
+        assert!(!is_known(stranger, &here, path).await);
+        assert!(!is_known(payer, "https://other.example", path).await);
+    }
+}

@@ -18,8 +18,8 @@ use self::store::Store;
 use super::denials::{DenialCount, MOST};
 use super::filter::PAGE;
 use super::{
-    Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey, Reservation,
-    Reserved, Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Plan, Purchase, PurchaseKey,
+    Reservation, Reserved, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{
@@ -150,6 +150,12 @@ impl Memory {
             .rev()
             .filter(|purchase| filter.passes(purchase));
         Ok(newest_first.nth(last).map(|purchase| purchase.seq))
+    }
+
+    pub(super) fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        let store = self.lock();
+        let mut known = store.bought_from(bought.origin);
+        Ok(known.any(|purchase| bought.includes(purchase)))
     }
 
     pub(super) fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {

@@ -112,6 +112,14 @@ impl Store {
         places.into_iter().flat_map(|places| self.at(places))
     }
 
+    /// Returns the purchases of this origin in any token.
+    pub(super) fn bought_from(&self, origin: &Origin) -> impl Iterator<Item = &Purchase> {
+        let tokens = self.sellers.get(origin).into_iter();
+        tokens
+            .flat_map(HashMap::values)
+            .flat_map(|bought| self.at(&bought.all))
+    }
+
     fn seller(&self, origin: &Origin, asset: (Network, Address)) -> Option<&Bought> {
         self.sellers
             .get(origin)

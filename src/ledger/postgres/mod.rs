@@ -30,8 +30,8 @@ use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation, Reserved,
-    Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, Purchase, PurchaseKey, Reservation,
+    Reserved, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -234,6 +234,11 @@ impl Postgres {
         last: usize,
     ) -> Result<Option<u64>, LedgerError> {
         self.number(query::before_last(filter, last)).await
+    }
+
+    pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        let found = self.number(query::bought("purchases", bought)).await?;
+        Ok(found.is_some())
     }
 
     pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {

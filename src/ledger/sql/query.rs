@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::ledger::filter::PAGE;
 use crate::ledger::purchase::failed;
 use crate::ledger::{
-    Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
+    Bought, Calls, Filter, Freeze, LedgerError, PurchaseId, PurchaseKey, Resumption, State,
 };
 #[cfg(feature = "postgres")]
 use crate::limit::Unit;
@@ -132,6 +132,30 @@ pub(in crate::ledger) fn calls(table: &str, calls: &Calls<'_>) -> Query {
         number(calls.before),
         number(calls.most),
     ];
+    Query {
+        sql: sql.into(),
+        values,
+    }
+}
+
+/// Selects a purchase that [`Bought::includes`], if there is one. `table` may name an index.
+pub(in crate::ledger) fn bought(table: &str, bought: &Bought<'_>) -> Query {
+    let mut values = vec![
+        bought.origin.written().into(),
+        bought.payer.written().into(),
+    ];
+    let of_path = match bought.resource() {
+        None => "true",
+        Some(path) => {
+            let query = format!("{path}?");
+            values.extend([path.to_owned().into(), query.clone().into(), query.into()]);
+            "(path = ? OR substr(path, 1, length(CAST(? AS TEXT))) = ?)"
+        }
+    };
+    let sql = format!(
+        "SELECT seq FROM {table} WHERE live = 1 AND origin = ? AND payer = ? AND {of_path} AND (state = 'settled' \
+         OR ((state = 'signed' OR state = 'rejected' OR state = 'unresolved') AND status >= 200 AND status < 300)) LIMIT 1"
+    );
     Query {
         sql: sql.into(),
         values,

@@ -36,8 +36,8 @@ use super::sql::denials as counts;
 use super::sql::query::{self, Query};
 use super::sql::row::{self, Cells};
 use super::{
-    Calls, Filter, Freeze, LedgerError, LedgerFault, OpenOptions, Plan, Purchase, PurchaseKey,
-    Reservation, Reserved, Restored, Resumed, Resumption, Transition, Verification,
+    Bought, Calls, Filter, Freeze, LedgerError, LedgerFault, OpenOptions, Plan, Purchase,
+    PurchaseKey, Reservation, Reserved, Restored, Resumed, Resumption, Transition, Verification,
 };
 use crate::clock::Timestamp;
 use crate::limit::{LimitCheck, LimitStatus};
@@ -360,6 +360,14 @@ impl Sqlite {
         } else {
             self.read_long(work).await
         }
+    }
+
+    pub(super) async fn has_bought(&self, bought: &Bought<'_>) -> Result<bool, LedgerError> {
+        let bought = query::bought("purchases INDEXED BY by_seller", bought);
+        let found = self
+            .read(move |connection| number(connection, bought))
+            .await?;
+        Ok(found.is_some())
     }
 
     pub(super) async fn calls(&self, calls: &Calls<'_>) -> Result<u64, LedgerError> {

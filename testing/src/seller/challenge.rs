@@ -14,6 +14,7 @@ use crate::false_terms::{FalseTerms, multiply};
 use crate::fault::{Fault, Occasion};
 use crate::headers::PAYMENT_REQUIRED;
 use crate::route::PAYMENT_IDENTIFIER;
+use crate::sign_in::SIGN_IN_WITH_X;
 use crate::terms::{Price, Terms};
 
 /// The error of official sellers for a payment that matches none of their offers.
@@ -48,6 +49,8 @@ impl Visit<'_> {
                 falsehood,
             };
         }
+        let url = self.url();
+        (self.state.sign_ins).state(self.number, self.route, &url, self.now);
         self.terms(error, padding)
     }
 
@@ -137,6 +140,9 @@ impl Visit<'_> {
     /// Returns the extensions that the terms declare.
     pub(super) fn extensions(&self) -> Map<String, Value> {
         let mut all = self.route.extensions.clone();
+        if let Some(challenge) = self.state.sign_ins.stated(self.number) {
+            all.insert(SIGN_IN_WITH_X.to_owned(), challenge.clone());
+        }
         let (name, info) = match self.falsehood() {
             Some(FalseTerms::UnknownExtension) => {
                 ("proof-of-humanity", json!({ "required": true }))

@@ -24,6 +24,7 @@ use crate::false_terms::FalseTerms;
 use crate::fault::Faults;
 use crate::payment::{Authorization, ReceivedRequest};
 use crate::route::Route;
+use crate::sign_in::SignIns;
 use crate::terms::Conditions;
 pub(crate) use connection::serve;
 use visit::Visit;
@@ -65,6 +66,7 @@ pub(crate) struct State {
     identified: HashMap<(usize, String), String>,
     /// The number of calls with an API key, by route.
     calls: HashMap<usize, usize>,
+    pub(crate) sign_ins: SignIns,
     /// Routes that the test has removed.
     removed: HashSet<usize>,
 }

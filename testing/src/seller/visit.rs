@@ -2,7 +2,7 @@
 
 use bursar::x402::Flow;
 use bursar::{Network, Timestamp};
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::chain::Token;
 use crate::fault::{Fault, Occasion};
 use crate::payment::{Authorization, PresentedPayment, ReceivedRequest};
 use crate::route::{PAYMENT_IDENTIFIER, Route};
+use crate::sign_in::{SIGN_IN_WITH_X, SignInFault};
 use crate::terms::{Conditions, Price};
 use crate::verify::{Reason, verify};
 
@@ -63,6 +64,9 @@ impl Visit<'_> {
         if let Some(reply) = self.answer_by_key() {
             return reply;
         }
+        if let Some(reply) = self.answer_sign_in() {
+            return reply;
+        }
         if matches!(self.price, Price::Free) {
             return answer::content(self.route, self.received).into();
         }
@@ -91,6 +95,30 @@ impl Visit<'_> {
             }
             _ => answer::content(self.route, self.received).into(),
         })
+    }
+
+    /// Answers a request with a sign-in. Returns `None` if the request must be paid.
+    fn answer_sign_in(&mut self) -> Option<Reply> {
+        let entrance = self.route.entrance.as_ref()?;
+        let header = self.received.header(SIGN_IN_WITH_X)?;
+        let place = (self.number, entrance);
+        let accepted = (self.state.sign_ins).receive(place, self.received, header, self.now);
+        match &entrance.fault {
+            Some(SignInFault::Status(status)) => return Some(answer::failed(*status).into()),
+            Some(SignInFault::Redirects(to)) => {
+                let mut redirect = answer::failed(307);
+                let to = HeaderValue::try_from(to.as_str()).ok();
+                redirect.headers_mut().extend(to.map(|to| (LOCATION, to)));
+                return Some(redirect.into());
+            }
+            Some(SignInFault::DoublesPrice) => {
+                if let Some(doublings) = self.state.doublings.get_mut(self.number) {
+                    *doublings = doublings.saturating_add(1);
+                }
+            }
+            _ => {}
+        }
+        accepted.then(|| answer::content(self.route, self.received).into())
     }
 
     fn answer_payment(&mut self, payment: &PresentedPayment) -> Reply {
@@ -159,6 +187,7 @@ impl Visit<'_> {
             .or_insert(HeaderValue::from_static("private"));
         let (name, value) = Claim::success(&settlement).header(payment.version);
         headers.insert(name, value);
+        (self.state.sign_ins).note_buyer(self.received.path(), authorization.from);
         let sale = Sale { settlement, answer };
         self.remember(&sale, payment);
         Ok(sale)

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::ledger::report::Selection;
-use crate::ledger::{Calls, Filter};
+use crate::ledger::{Bought, Calls, Filter};
 
 #[tokio::test]
 async fn no_payment_waits_for_a_long_read() {
@@ -111,6 +111,14 @@ async fn an_id_and_the_calls_of_a_key_are_found_by_an_index() {
             .contains("COVERING INDEX by_credential (credential=? AND live=? AND reserved_at>?)"),
         "{counted}"
     );
+    let origin = "https://a.example".parse().unwrap();
+    let bought = Bought {
+        payer: alloy::primitives::Address::ZERO,
+        origin: &origin,
+        path: Some("/report"),
+    };
+    let known = plan(query::bought("purchases INDEXED BY by_seller", &bought));
+    assert!(known.contains("INDEX by_seller (origin=?)"), "{known}");
     let filter = Filter {
         id: Some("a".parse().unwrap()),
         ..Filter::all()
