@@ -3,7 +3,7 @@
 use bursar::policy::Rule;
 use bursar::primitives::address;
 use bursar::{Address, ErrorKind, Signer, Url};
-use bursar_testing::{FalseTerms, Fault};
+use bursar_testing::{FalseTerms, Fault, PaymentMethod};
 
 use bursar_tests::signatures::wallet;
 use bursar_tests::tokens::usdc;
@@ -136,6 +136,11 @@ pub(crate) fn tokens() -> Vec<Trial> {
         unpayable(domain("USDC", "1")),
         unpayable(domain("", "")),
         unpayable(FalseTerms::TransferMethod("permit2".to_owned())).in_all_versions(),
+        unpayable(FalseTerms::Method(PaymentMethod::Permit2)),
+        unpayable(FalseTerms::Method(PaymentMethod::Upto)),
+        // Only `upto` has a facilitator.
+        paid(stated(FalseTerms::Facilitator("nobody".to_owned())), PRICE),
+        paid(stated(FalseTerms::NoFacilitator), PRICE),
         unpayable(FalseTerms::PaymentFlow("later".to_owned())),
         paid(stated(FalseTerms::PaymentFlow("upfront".to_owned())), PRICE),
     ];
