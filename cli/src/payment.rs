@@ -172,7 +172,7 @@ impl From<&Purchase> for Authorization {
         let pay_to = purchase.payee.to_string();
         Self {
             text: text(
-                &up_to(Tokens::from(purchase).to_string(), purchase.payment_method),
+                &up_to(amount(purchase), purchase.payment_method),
                 &pay_to,
                 purchase.network,
             ),
@@ -230,11 +230,15 @@ pub(crate) fn network_name(network: Network) -> String {
         .map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
-/// Returns the amount of a purchase with the symbol of its token, such as `0.01 USDC`.
-///
-/// Of an `upto` payment it is the ceiling, and the charge that the chain confirmed or the seller claims.
+/// Returns the amount that was signed for a purchase with the symbol of its token, such as `0.01 USDC`.
 pub(crate) fn amount(purchase: &Purchase) -> String {
-    let amount = up_to(Tokens::from(purchase).to_string(), purchase.payment_method);
+    Tokens::from(purchase).to_string()
+}
+
+/// Returns the amount of a purchase. Of an `upto` payment it is the ceiling, and the charge that the chain confirmed or the
+/// seller claims.
+pub(crate) fn described_amount(purchase: &Purchase) -> String {
+    let amount = up_to(amount(purchase), purchase.payment_method);
     let charged = |units, verb: &str| {
         let tokens = Tokens {
             units,
