@@ -296,7 +296,7 @@ async fn killed_at_every_step_of_a_permit() {
 
 async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> Route) {
     let wanted = steps.len();
-    let mut kills = 0;
+    let mut kills: usize = 0;
     for step in steps {
         let about = format!("step {step}");
         let directory = tempfile::tempdir().unwrap();
@@ -316,7 +316,7 @@ async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> R
             at: Some(step),
             ahead: 0,
         };
-        kills += usize::from(run(&errand).await);
+        kills = kills.saturating_add(usize::from(run(&errand).await));
         check(&seller, &ledger, ROOM, &about).await;
         // Whoever comes next presents what was signed; what was only held is bought once its lease is
         // over.

@@ -223,11 +223,15 @@ impl PermitTransfer {
     /// Pass it to a remote or hardware signer that shows or checks the message before it signs.
     #[must_use]
     pub fn typed_data_json(&self) -> String {
-        let mut witness = json!({ "to": self.to.to_checksum(None) });
-        if let Some(facilitator) = self.facilitator {
-            witness["facilitator"] = facilitator.to_checksum(None).into();
-        }
-        witness["validAfter"] = self.valid_after.to_string().into();
+        let (to, valid_after) = (self.to.to_checksum(None), self.valid_after.to_string());
+        let witness = match self.facilitator {
+            None => json!({ "to": to, "validAfter": valid_after }),
+            Some(facilitator) => json!({
+                "to": to,
+                "facilitator": facilitator.to_checksum(None),
+                "validAfter": valid_after,
+            }),
+        };
         json!({
             "types": {
                 "EIP712Domain": fields(&DOMAIN_MEMBERS),

@@ -42,7 +42,7 @@ async fn signed(required: &PaymentRequired, official: &Value) -> String {
     let read = decode_authorization(&header).unwrap();
     assert_eq!(
         (read.to, read.value, read.valid_before),
-        (permit.to(), permit.value(), permit.deadline() + 1)
+        (permit.to(), permit.value(), permit.valid_before())
     );
     assert_eq!(read.by, quote(required).unwrap().by());
     assert_eq!(version_1_header(&header), None);
