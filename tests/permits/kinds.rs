@@ -57,7 +57,7 @@ async fn a_second_402_for_the_other_permit_is_signed_under_the_same_nonce() {
     let nonces: Vec<_> = seller
         .requests()
         .into_iter()
-        .filter_map(|request| Some(request.payment?.json?))
+        .filter_map(|request| request.payment?.json)
         .map(|json| json["payload"]["permit2Authorization"]["nonce"].clone())
         .collect();
     assert_eq!(nonces.len(), 2);
@@ -81,7 +81,7 @@ async fn a_second_402_with_another_facilitator_keeps_the_nonce_and_the_payee() {
     let permits: Vec<_> = seller
         .requests()
         .into_iter()
-        .filter_map(|request| Some(request.payment?.json?))
+        .filter_map(|request| request.payment?.json)
         .map(|json| json["payload"]["permit2Authorization"].clone())
         .collect();
     assert_eq!(permits.len(), 2);

@@ -1,5 +1,5 @@
 //! Payments by Permit2: what is signed, what reached the seller, what the ledger counts, and sellers that misbehave.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod allowance;
 mod charges;
