@@ -42,7 +42,7 @@ impl MissingAllowance {
     }
 }
 
-/// Says what must be approved, and how.
+/// Names the contract and the amount to approve, and the command.
 impl fmt::Display for MissingAllowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
