@@ -393,6 +393,11 @@ impl Builder<'_> {
             ),
             ("remember_terms", place(scope.remember_terms.as_ref())),
             ("sign_in", place(scope.sign_in.as_ref())),
+            ("schemes", scope.schemes.first().map(|one| one.at)),
+            (
+                "transfer_methods",
+                scope.transfer_methods.first().map(|one| one.at),
+            ),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -440,6 +445,13 @@ impl Builder<'_> {
         }
         if let Some(sign_in) = content(scope.sign_in.as_ref()) {
             rules = rules.sign_in(*sign_in);
+        }
+        if !scope.schemes.is_empty() {
+            rules = rules.schemes(contents(&scope.schemes).map(|(_, scheme)| *scheme));
+        }
+        if !scope.transfer_methods.is_empty() {
+            let methods = contents(&scope.transfer_methods).map(|(_, method)| *method);
+            rules = rules.transfer_methods(methods);
         }
         rules
     }

@@ -16,8 +16,9 @@ use super::scalar::{
     Size, Status, Text, Version, Zone,
 };
 use crate::credential::Preference;
-use crate::money::Usd;
+use crate::money::{TransferMethod, Usd};
 use crate::policy::{Period, Share, SignIn};
+use crate::x402::Scheme;
 
 #[derive(Deserialize)]
 pub(super) struct File {
@@ -85,6 +86,8 @@ pub(super) struct Scope {
     pub(super) circuit_breaker: Option<Table<Failures>>,
     pub(super) remember_terms: Option<Value<Duration>>,
     pub(super) sign_in: Option<Value<SignIn>>,
+    pub(super) schemes: Vec<Value<Scheme>>,
+    pub(super) transfer_methods: Vec<Value<TransferMethod>>,
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::rules::{CIRCUIT_BREAKER, LOOP_GUARD};
+use super::schemes::{SCHEMES, TRANSFER_METHODS};
 use super::{
     DAY, HOUR, HostSettings, MAX_VALIDITY, MONTH, PayeeRule, Policy, ResourceRule, SignIn, named,
 };
@@ -310,6 +311,8 @@ impl Writer<'_> {
                 breaker: settings.breaker.or(known.breaker),
                 remember_terms: settings.remember_terms.or(known.remember_terms),
                 sign_in: settings.sign_in.or(known.sign_in),
+                schemes: settings.schemes.clone().or(known.schemes),
+                transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
             }
         })
     }
@@ -355,6 +358,8 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         breaker: settings.breaker.or(Some(CIRCUIT_BREAKER)),
         remember_terms: settings.remember_terms,
         sign_in: settings.sign_in.or(Some(SignIn::Never)),
+        schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
+        transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
     }
 }
 
@@ -396,6 +401,17 @@ fn settings(settings: &HostSettings) -> Table {
         (
             "sign_in",
             settings.sign_in.map(|sign_in| text(sign_in.name())),
+        ),
+        (
+            "schemes",
+            settings.schemes.as_ref().map(|schemes| shown_list(schemes)),
+        ),
+        (
+            "transfer_methods",
+            settings
+                .transfer_methods
+                .as_ref()
+                .map(|methods| shown_list(methods)),
         ),
     ];
     let set = keys
@@ -442,6 +458,10 @@ fn time(time: Duration) -> Value {
 
 fn shown<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
+}
+
+fn shown_list<T: ToString>(values: &[T]) -> Value {
+    texts(shown(values))
 }
 
 fn texts(texts: impl IntoIterator<Item = String>) -> Value {

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use alloy::primitives::{Address, B256, keccak256};
+use alloy::primitives::{Address, B256, U256, keccak256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::body::Body;
@@ -16,7 +16,7 @@ use crate::breakage::Breakage;
 use crate::chain::{Settlement, Token};
 use crate::fault::Forgery;
 use crate::headers::RECEIPTS;
-use crate::payment::{Authorization, ReceivedRequest};
+use crate::payment::{ReceivedRequest, Signed};
 use crate::route::{Content, Route};
 use crate::terms::legacy_name;
 use bursar::Network;
@@ -32,7 +32,7 @@ pub(crate) enum Reply {
     /// Sends an answer that breaks on its way.
     Broken(Response<Body>, Breakage),
     /// Sends nothing, and settles when the buyer has disconnected.
-    SettleAfterDisconnect(Token, Authorization),
+    SettleAfterDisconnect(Token, Signed, U256),
 }
 
 impl From<Response<Body>> for Reply {
@@ -145,7 +145,8 @@ pub(crate) struct Claim {
     network: Network,
     payer: Address,
     reason: Option<Cow<'static, str>>,
-    amount: Option<&'static str>,
+    /// `amount` as JSON.
+    amount: Option<Value>,
     /// The minimum length of the header, in bytes.
     length: usize,
 }
@@ -158,34 +159,49 @@ impl Claim {
             network: settlement.network,
             payer: settlement.authorization.from,
             reason: None,
-            amount: None,
+            // Official sellers name the amount of `upto` alone.
+            amount: settlement
+                .permit
+                .filter(|permit| permit.facilitator.is_some())
+                .map(|_| settlement.authorization.value.to_string().into()),
             length: 0,
         }
     }
 
-    /// Claims a transaction that does not exist.
-    pub(crate) fn invented(network: Network, authorization: &Authorization) -> Self {
-        let transaction = Some(keccak256(authorization.nonce));
+    /// Claims a transaction that does not exist, for the whole amount.
+    pub(crate) fn invented(network: Network, signed: &Signed) -> Self {
         Self {
             success: true,
-            transaction,
+            transaction: Some(keccak256(signed.nonce())),
             reason: None,
-            ..Self::failure("", network, authorization)
+            amount: signed
+                .is_upto()
+                .then(|| signed.ceiling().to_string().into()),
+            ..Self::failure("", network, signed.payer())
+        }
+    }
+
+    /// Claims that nothing was charged, and so nothing was sent to the chain.
+    pub(crate) fn free(network: Network, payer: Address) -> Self {
+        Self {
+            success: true,
+            reason: None,
+            amount: Some("0".into()),
+            ..Self::failure("", network, payer)
         }
     }
 
     pub(crate) fn failure(
         reason: impl Into<Cow<'static, str>>,
         network: Network,
-        authorization: &Authorization,
+        payer: Address,
     ) -> Self {
-        let (reason, payer) = (Some(reason.into()), authorization.from);
         Self {
             success: false,
             transaction: None,
             network,
             payer,
-            reason,
+            reason: Some(reason.into()),
             amount: None,
             length: 0,
         }
@@ -208,6 +224,11 @@ impl Claim {
         }
     }
 
+    /// Claims this amount, in JSON, or no amount.
+    pub(crate) fn of_amount(self, amount: Option<Value>) -> Self {
+        Self { amount, ..self }
+    }
+
     pub(crate) fn forged(self, forgery: Forgery) -> Self {
         match forgery {
             Forgery::Payer => Self {
@@ -227,7 +248,11 @@ impl Claim {
                 ..self
             },
             Forgery::Amount => Self {
-                amount: Some("1"),
+                amount: Some("1".into()),
+                ..self
+            },
+            Forgery::NoAmount => Self {
+                amount: None,
                 ..self
             },
             Forgery::Failure | Forgery::FailureDelivered | Forgery::Contradiction => {
@@ -243,7 +268,7 @@ impl Claim {
                 length: 100_000,
                 ..self
             },
-            Forgery::OtherPurchase | Forgery::WithTerms => self,
+            Forgery::AboveCeiling | Forgery::OtherPurchase | Forgery::WithTerms => self,
         }
     }
 
@@ -269,7 +294,8 @@ impl Claim {
                 .map(|reason| ("errorReason".to_owned(), reason.into()));
             let amount = self
                 .amount
-                .map(|amount| ("amount".to_owned(), amount.into()));
+                .clone()
+                .map(|amount| ("amount".to_owned(), amount));
             claim.extend(reason.into_iter().chain(amount));
         }
         let mut json = claim.to_string().into_bytes();

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 
-use crate::payment::Authorization;
+use crate::payment::{Authorization, Signed};
+use crate::permit::{PERMIT2, Permit};
 use crate::typed_data::{Domain, recover};
 use bursar::{Asset, Network, Timestamp};
 
@@ -20,8 +21,13 @@ pub struct Settlement {
     pub network: Network,
     /// The contract of the token.
     pub asset: Address,
-    /// The authorization that was settled.
+    /// The transfer that was made. By EIP-3009, this is the authorization as the buyer signed it.
+    ///
+    /// Through Permit2, `value` is the amount that moved, which can be less than the ceiling of an `upto` payment.
+    /// `valid_before` is the deadline, and `nonce` is the nonce of the permit in big-endian bytes.
     pub authorization: Authorization,
+    /// The permit as the buyer signed it, if the payment was settled through Permit2. Its `amount` is the ceiling.
+    pub permit: Option<Permit>,
     /// The time, by the paywall's clock.
     pub at: Timestamp,
 }
@@ -44,6 +50,15 @@ pub struct Cancellation {
     pub at: Timestamp,
 }
 
+/// A nonce of Permit2 that its owner has invalidated without a payment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Invalidation {
+    pub(crate) network: Network,
+    pub(crate) owner: Address,
+    pub(crate) nonce: U256,
+    pub(crate) at: Timestamp,
+}
+
 /// The reason why the simulated token refuses a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +70,9 @@ pub enum CancelError {
     #[error("authorization is used or canceled")]
     UsedOrCanceled,
 }
+
+/// The code of the official facilitator for an allowance of Permit2 that is too small. Sellers answer it with 412.
+pub(crate) const ALLOWANCE_REQUIRED: &str = "permit2_allowance_required";
 
 /// The contract of a token on a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,38 +96,80 @@ pub(crate) struct Chain {
     pub(crate) balances: HashMap<Address, U256>,
     pub(crate) settlements: Vec<Settlement>,
     pub(crate) cancellations: Vec<Cancellation>,
+    pub(crate) invalidations: Vec<Invalidation>,
+    /// The calldata of settlements through Permit2, by transaction.
+    pub(crate) calldata: HashMap<B256, Vec<u8>>,
     used: HashSet<(Token, Address, B256)>,
+    /// The used nonces of Permit2. All tokens and spenders share them.
+    used_permits: HashSet<(Network, Address, U256)>,
+    /// The allowances of Permit2 over every token of an account.
+    pub(crate) allowances: HashMap<Address, U256>,
+    /// The allowances of Permit2 over one token of an account. They replace those over every token.
+    pub(crate) token_allowances: HashMap<(Token, Address), U256>,
 }
 
 impl Chain {
-    /// Checks whether the token would make the transfer. The error is a code of the official facilitator.
+    /// Checks whether the chain would transfer this amount. The error is a code of the official facilitator.
     pub(crate) fn simulate(
         &self,
         token: Token,
-        transfer: &Authorization,
+        signed: &Signed,
+        amount: U256,
     ) -> Result<(), &'static str> {
-        if self.is_used(token, transfer.from, transfer.nonce) {
-            return Err("invalid_exact_evm_nonce_already_used");
+        let balance = self.balances.get(&signed.payer());
+        let poor = balance.is_some_and(|balance| *balance < amount);
+        match signed {
+            Signed::Transfer(transfer) if self.is_used(token, transfer.from, transfer.nonce) => {
+                Err("invalid_exact_evm_nonce_already_used")
+            }
+            Signed::Transfer(_) if poor => Err("invalid_exact_evm_insufficient_balance"),
+            Signed::Transfer(_) => Ok(()),
+            // The facilitator looks for a reason only after the simulation failed, in this order.
+            Signed::Permit(..) if poor => Err("permit2_insufficient_balance"),
+            Signed::Permit(permit, _) if self.allowance(token, permit.from) < amount => {
+                Err(ALLOWANCE_REQUIRED)
+            }
+            Signed::Permit(permit, _)
+                if self.is_permit_used(token.network, permit.from, permit.nonce)
+                    || permit.amount < amount =>
+            {
+                Err("permit2_simulation_failed")
+            }
+            Signed::Permit(..) => Ok(()),
         }
-        if self
-            .balances
-            .get(&transfer.from)
-            .is_some_and(|balance| *balance < transfer.value)
-        {
-            return Err("invalid_exact_evm_insufficient_balance");
-        }
-        Ok(())
     }
 
-    /// Makes the transfer.
+    /// Transfers this amount. EIP-3009 always transfers the signed amount.
     pub(crate) fn settle(
         &mut self,
         token: Token,
-        transfer: Authorization,
+        signed: &Signed,
+        amount: U256,
         at: Timestamp,
     ) -> Result<Settlement, &'static str> {
-        self.simulate(token, &transfer)?;
-        self.used.insert((token, transfer.from, transfer.nonce));
+        self.simulate(token, signed, amount)?;
+        let (transfer, permit, transaction) = match signed {
+            Signed::Transfer(transfer) => {
+                self.used.insert((token, transfer.from, transfer.nonce));
+                let transaction = transaction(token.contract, transfer.from, transfer.nonce);
+                (*transfer, None, transaction)
+            }
+            Signed::Permit(permit, signature) => {
+                let allowance = self.allowance(token, permit.from);
+                // As many tokens do, this one does not count down an allowance without limit.
+                if allowance < U256::MAX {
+                    let left = allowance.saturating_sub(amount);
+                    self.token_allowances.insert((token, permit.from), left);
+                }
+                let nonce = (token.network, permit.from, permit.nonce);
+                self.used_permits.insert(nonce);
+                let transfer = permit.transfer(amount);
+                let transaction = transaction(PERMIT2, permit.from, transfer.nonce);
+                let calldata = permit.calldata(amount, signature);
+                self.calldata.insert(transaction, calldata);
+                (transfer, Some(*permit), transaction)
+            }
+        };
         if let Some(balance) = self.balances.get_mut(&transfer.from) {
             *balance = balance.saturating_sub(transfer.value);
         }
@@ -117,10 +177,11 @@ impl Chain {
             *balance = balance.saturating_add(transfer.value);
         }
         let settlement = Settlement {
-            transaction: transaction(token, transfer.from, transfer.nonce),
+            transaction,
             network: token.network,
             asset: token.contract,
             authorization: transfer,
+            permit,
             at,
         };
         self.settlements.push(settlement.clone());
@@ -145,7 +206,7 @@ impl Chain {
         if !self.used.insert((token, authorizer, nonce)) {
             return Err(CancelError::UsedOrCanceled);
         }
-        let transaction = transaction(token, authorizer, nonce);
+        let transaction = transaction(token.contract, authorizer, nonce);
         let cancellation = Cancellation {
             transaction,
             network: token.network,
@@ -161,9 +222,38 @@ impl Chain {
     pub(crate) fn is_used(&self, token: Token, from: Address, nonce: B256) -> bool {
         self.used.contains(&(token, from, nonce))
     }
+
+    pub(crate) fn is_permit_used(&self, network: Network, owner: Address, nonce: U256) -> bool {
+        self.used_permits.contains(&(network, owner, nonce))
+    }
+
+    /// Uses a nonce of Permit2 without a payment.
+    pub(crate) fn invalidate(
+        &mut self,
+        network: Network,
+        owner: Address,
+        nonce: U256,
+        at: Timestamp,
+    ) {
+        if self.used_permits.insert((network, owner, nonce)) {
+            self.invalidations.push(Invalidation {
+                network,
+                owner,
+                nonce,
+                at,
+            });
+        }
+    }
+
+    /// Returns the allowance of Permit2 over a token of an account.
+    pub(crate) fn allowance(&self, token: Token, owner: Address) -> U256 {
+        let of_token = self.token_allowances.get(&(token, owner));
+        let of_all = || self.allowances.get(&owner);
+        of_token.or_else(of_all).copied().unwrap_or(U256::MAX)
+    }
 }
 
 /// Returns the hash of the transaction that uses a nonce. A nonce is used once, so the hash is unique.
-fn transaction(token: Token, from: Address, nonce: B256) -> B256 {
-    keccak256([token.contract.as_slice(), from.as_slice(), nonce.as_slice()].concat())
+pub(crate) fn transaction(contract: Address, from: Address, nonce: B256) -> B256 {
+    keccak256([contract.as_slice(), from.as_slice(), nonce.as_slice()].concat())
 }

@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use crate::fault::names;
+use crate::permit::{FACILITATOR, PaymentMethod};
 use bursar::x402::Version;
 
 /// The false part of a seller's terms. It changes every offer, unless its documentation says otherwise.
@@ -81,8 +82,14 @@ pub enum FalseTerms {
     },
     /// Names another scheme instead of `exact`.
     Scheme(String),
-    /// Names a transfer method, such as `permit2`, which needs an unlimited approval.
+    /// Names a transfer method, such as `permit2`, in `exact` offers.
     TransferMethod(String),
+    /// Asks for another method of payment: changes scheme, transfer method and facilitator.
+    Method(PaymentMethod),
+    /// Names this facilitator, by a text that may be no address. Offers of `exact` name none.
+    Facilitator(String),
+    /// Names no facilitator.
+    NoFacilitator,
     /// Names a payment flow, such as `upfront`.
     PaymentFlow(String),
 
@@ -111,9 +118,13 @@ pub enum FalseTerms {
 
 names!(FalseTerms:
     Price, ExpensiveFirst, RisingPrice, Amount, TwoAmounts, DuplicateAmount, ExpensiveBody, PayTo, PayToText,
-    ChangingPayTo, Token, Network, Domain, Scheme, TransferMethod, PaymentFlow, MaxTimeout, Resource, Text, ManyOffers,
+    ChangingPayTo, Token, Network, Domain, Scheme, TransferMethod, Method, Facilitator, NoFacilitator,
+    PaymentFlow, MaxTimeout, Resource, Text, ManyOffers,
     NoOffers, DeepNesting, UnknownExtension, PresetIdentifier, ProtocolVersion,
 );
+
+const METHOD_FIELD: &str = "assetTransferMethod";
+const FACILITATOR_FIELD: &str = "facilitatorAddress";
 
 type Offer = Box<RawValue>;
 type Fields = BTreeMap<String, Offer>;
@@ -174,7 +185,10 @@ impl FalseTerms {
                 with_extra(&with_extra(offer, "name", name)?, "version", version)
             }
             Self::Scheme(scheme) => with_text(offer, "scheme", scheme),
-            Self::TransferMethod(method) => with_extra(offer, "assetTransferMethod", method),
+            Self::TransferMethod(method) => with_extra(offer, METHOD_FIELD, method),
+            Self::Method(method) => with_method(offer, *method),
+            Self::Facilitator(facilitator) => with_extra(offer, FACILITATOR_FIELD, facilitator),
+            Self::NoFacilitator => without_extra(offer, FACILITATOR_FIELD),
             Self::PaymentFlow(flow) => with_extra(offer, "paymentFlow", flow),
             Self::MaxTimeout(json) => with(offer, "maxTimeoutSeconds", json),
             Self::DeepNesting(depth) => {
@@ -230,6 +244,27 @@ fn with_text(offer: &RawValue, field: &str, text: &str) -> Option<Offer> {
 fn with_extra(offer: &RawValue, field: &str, text: &str) -> Option<Offer> {
     let extra = with_text(&fields(offer)?.remove("extra")?, field, text)?;
     with(offer, "extra", extra.get())
+}
+
+fn without_extra(offer: &RawValue, field: &str) -> Option<Offer> {
+    let mut extra = fields(&fields(offer)?.remove("extra")?)?;
+    extra.remove(field);
+    let extra = to_raw_value(&extra).ok()?;
+    with(offer, "extra", extra.get())
+}
+
+/// Returns the offer for another method of payment.
+fn with_method(offer: &RawValue, method: PaymentMethod) -> Option<Offer> {
+    let offer = with_text(offer, "scheme", method.scheme())?;
+    let offer = without_extra(&offer, FACILITATOR_FIELD)?;
+    match method {
+        PaymentMethod::Eip3009 => without_extra(&offer, METHOD_FIELD),
+        PaymentMethod::Permit2 => with_extra(&offer, METHOD_FIELD, "permit2"),
+        PaymentMethod::Upto => {
+            let offer = with_extra(&offer, METHOD_FIELD, "permit2")?;
+            with_extra(&offer, FACILITATOR_FIELD, &FACILITATOR.to_checksum(None))
+        }
+    }
 }
 
 /// Returns the offer with a duplicate field: first `"1"`, then its value.

@@ -153,6 +153,15 @@ pub enum Fault {
     },
     /// Settles and delivers, with a receipt header that is JSON and not a receipt.
     ForeignReceipt,
+    /// Settles and delivers, with a receipt whose `amount` is this JSON, such as `"12.5"` with its quotation marks, or
+    /// `-1`. Text that is not JSON leaves out the amount.
+    ReceiptAmount(String),
+    /// Settles the ceiling of an `upto` payment and delivers, with a receipt that names the honest
+    /// [charge](crate::Route::charge).
+    ChargeCeiling,
+    /// Settles and delivers with an honest receipt, and tries to settle the same payment once more. The chain refuses the
+    /// second settlement.
+    SettleTwice,
     /// Settles, and answers 402 with false terms and without a receipt.
     RequoteAfterSettle(FalseTerms),
     /// Settles, then redirects the payment.
@@ -186,8 +195,12 @@ pub enum Forgery {
     Transaction,
     /// Names the transaction of the seller's first sale, to any buyer.
     OtherPurchase,
-    /// Names another amount.
+    /// Names another amount: 1.
     Amount,
+    /// Names an amount above the signed one.
+    AboveCeiling,
+    /// Names no amount, also of an `upto` payment.
+    NoAmount,
     /// Says that settling failed, with a 402 that has no terms in version 2. The buyer is meant to pay twice.
     Failure,
     /// Says that settling failed, and comes with the content.
@@ -207,10 +220,11 @@ names!(Fault:
     RedirectAfterPayment, FailureReason, RefusalInTerms, Foreign402, DropAfterSettle, HangAfterSettle,
     ServerErrorAfterSettle, StatusAfterSettle,
     BrokenBodyAfterSettle, BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt,
-    SettlementPending, StatusWithReceipt, ShortReceipt, ForeignReceipt, RequoteAfterSettle, RedirectAfterSettle,
+    SettlementPending, StatusWithReceipt, ShortReceipt, ForeignReceipt, ReceiptAmount, ChargeCeiling, SettleTwice,
+    RequoteAfterSettle, RedirectAfterSettle,
 );
 names!(Forgery:
-    Payer, Network, NoTransaction, Transaction, OtherPurchase, Amount, Failure, FailureDelivered, WithTerms,
+    Payer, Network, NoTransaction, Transaction, OtherPurchase, Amount, AboveCeiling, NoAmount, Failure, FailureDelivered, WithTerms,
     Contradiction, Huge,
 );
 
@@ -264,6 +278,9 @@ impl Fault {
             | Self::StatusWithReceipt(_)
             | Self::ShortReceipt { .. }
             | Self::ForeignReceipt
+            | Self::ReceiptAmount(_)
+            | Self::ChargeCeiling
+            | Self::SettleTwice
             | Self::RequoteAfterSettle(_)
             | Self::RedirectAfterSettle { .. } => Occasion::Payment,
         }

@@ -38,6 +38,31 @@
 //! Routes are paid in USDC on Base Sepolia unless you set another token. Every account has unlimited funds unless you
 //! set a [balance](PaywallBuilder::balance). Set a [clock](PaywallBuilder::clock) to test expiry.
 //!
+//! # Test payments through Permit2
+//!
+//! [`Route::permit2`] sells by `exact` with Permit2. [`Route::upto`] sells by `upto`: the price is a ceiling, and
+//! [`Route::charge`] sets the amount that the seller settles. Every account has approved Permit2 unless you set an
+//! [allowance](PaywallBuilder::allowance); the seller answers 412 if it is too small.
+//!
+//! ```
+//! use bursar::usd;
+//! use bursar_testing::{Paywall, Route};
+//! # fn agent_buys(_: bursar::Url) {}
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let answer = Route::get("/answer").price(usd!("0.10")).upto().charge(usd!("0.02")).body("42");
+//! let seller = Paywall::builder().route(answer).start().await?;
+//! agent_buys(seller.url("/answer"));
+//! for settlement in seller.settlements() {
+//!     // The buyer signed a ceiling of ten cents, and the seller took two.
+//!     assert_eq!(settlement.permit.unwrap().amount, 100_000);
+//!     assert_eq!(settlement.authorization.value, 20_000);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Test against hostile sellers
 //!
 //! Put a [`Fault`] on a route, let the agent buy, and count the payments.
@@ -50,7 +75,8 @@
 //! | takes the money and answers with an error | [`Fault::StatusAfterSettle`] |
 //! | takes the money, and the answer is lost | [`Fault::BreakAfterSettle`], [`Fault::SettleAfterDisconnect`] |
 //! | lies in the receipt | [`Fault::ForgedReceipt`] with a [`Forgery`] |
-//! | asks again, for another price or another payee | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
+//! | charges or claims another amount of an `upto` payment | [`Fault::ChargeCeiling`], [`Fault::ReceiptAmount`], [`Forgery::AboveCeiling`] |
+//! | asks again, for another price, payee, method or facilitator | [`Fault::Requote`], [`Fault::RequoteAfterSettle`] |
 //! | keeps the payment and settles it later | any fault, then [`Paywall::settle_presented`] |
 //!
 //! ```
@@ -120,6 +146,7 @@ mod node;
 mod openai;
 mod payment;
 mod paywall;
+mod permit;
 mod route;
 mod seller;
 mod server;
@@ -140,6 +167,7 @@ pub use node::{Node, NodeFault};
 pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
+pub use permit::{PaymentMethod, Permit};
 pub use route::Route;
 pub use sign_in::{SignIn, SignInFault};
 pub use tools::{Dialect, ToolServer};

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
+use crate::permit::Permit;
 use bursar::Timestamp;
 use bursar::x402::Version;
 
@@ -120,8 +121,10 @@ pub struct PresentedPayment {
     pub header: String,
     /// The JSON in the header, if it is base64 of JSON.
     pub json: Option<Value>,
-    /// The authorization in the JSON, if it is complete.
+    /// The authorization of EIP-3009 in the JSON, if it is complete.
     pub authorization: Option<Authorization>,
+    /// The permit of Permit2 in the JSON, if it is complete.
+    pub permit: Option<Permit>,
 }
 
 impl fmt::Debug for PresentedPayment {
@@ -129,6 +132,7 @@ impl fmt::Debug for PresentedPayment {
         f.debug_struct("PresentedPayment")
             .field("version", &self.version)
             .field("authorization", &self.authorization)
+            .field("permit", &self.permit)
             .finish_non_exhaustive()
     }
 }
@@ -140,12 +144,16 @@ impl PresentedPayment {
         let authorization = json
             .as_ref()
             .and_then(|json| Authorization::read(json.pointer("/payload/authorization")?));
+        let permit = json
+            .as_ref()
+            .and_then(|json| Permit::read(json.pointer("/payload/permit2Authorization")?));
         let header = String::from_utf8_lossy(value.as_bytes()).into_owned();
         Some(Self {
             version,
             header,
             json,
             authorization,
+            permit,
         })
     }
 
@@ -213,5 +221,50 @@ impl Authorization {
             valid_before: wire.valid_before.parse().ok()?,
             nonce: wire.nonce,
         })
+    }
+}
+
+/// A payment that the buyer signed, by either method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signed {
+    Transfer(Authorization),
+    /// A permit and its signature, which the calldata of its settlement contains.
+    Permit(Permit, [u8; 65]),
+}
+
+impl Signed {
+    pub(crate) const fn payer(&self) -> Address {
+        match self {
+            Self::Transfer(transfer) => transfer.from,
+            Self::Permit(permit, _) => permit.from,
+        }
+    }
+
+    pub(crate) fn nonce(&self) -> B256 {
+        match self {
+            Self::Transfer(transfer) => transfer.nonce,
+            Self::Permit(permit, _) => B256::from(permit.nonce),
+        }
+    }
+
+    /// Returns the largest amount that can be settled.
+    pub(crate) const fn ceiling(&self) -> U256 {
+        match self {
+            Self::Transfer(transfer) => transfer.value,
+            Self::Permit(permit, _) => permit.amount,
+        }
+    }
+
+    /// Returns whether the buyer left the amount to the seller.
+    pub(crate) const fn is_upto(&self) -> bool {
+        matches!(self, Self::Permit(permit, _) if permit.facilitator.is_some())
+    }
+
+    /// Returns whether a contract accepts it at this time. EIP-3009 excludes the last second, and Permit2 includes it.
+    pub(crate) const fn is_valid_at(&self, now: u64) -> bool {
+        match self {
+            Self::Transfer(transfer) => now < transfer.valid_before,
+            Self::Permit(permit, _) => now <= permit.deadline,
+        }
     }
 }

@@ -9,6 +9,7 @@ use alloy::primitives::{Address, B256, U256, address};
 use bursar::clock::{Clock, SystemClock};
 use bursar::money::AssetRegistry;
 use bursar::signer::SignedCancellation;
+use bursar::x402::Version;
 use bursar::{Asset, Network};
 use tokio::task::JoinSet;
 use url::Url;
@@ -17,11 +18,12 @@ use crate::chain::{CancelError, Cancellation, Chain, Settlement};
 use crate::fault::Faults;
 use crate::node::Node;
 use crate::payment::ReceivedRequest;
+use crate::permit::{FACILITATOR, PaymentMethod};
 use crate::route::Route;
 use crate::seller::{self, Seller, State};
 use crate::server::Listener;
 use crate::sign_in::SignIn;
-use crate::terms::{Conditions, Price};
+use crate::terms::{Charge, Conditions, Price};
 use crate::tools::{Dialect, ToolServer};
 use crate::typed_data::Domain;
 
@@ -134,7 +136,37 @@ impl Paywall {
         state.chain.is_used(asset.into(), payer, nonce)
     }
 
-    /// Settles every payment that was presented and was valid when it came, if the chain still accepts it.
+    /// Returns the allowance of Permit2 over a token of an account, in atomic units.
+    ///
+    /// An account that has approved Permit2 without limit has [`U256::MAX`](bursar::primitives::U256::MAX).
+    #[must_use]
+    pub fn allowance_of(&self, asset: &Asset, account: Address) -> U256 {
+        self.seller.state().chain.allowance(asset.into(), account)
+    }
+
+    /// Sets the allowance of Permit2 over a token of an account, in atomic units, from now on: an approval on the chain.
+    pub fn set_allowance(&self, asset: &Asset, account: Address, units: U256) {
+        let mut state = self.seller.state();
+        let allowances = &mut state.chain.token_allowances;
+        allowances.insert((asset.into(), account), units);
+    }
+
+    /// Returns whether Permit2 has accepted this nonce of the payer. All tokens, and `exact` and `upto`, share its nonces.
+    #[must_use]
+    pub fn is_permit_used(&self, network: Network, payer: Address, nonce: U256) -> bool {
+        let state = self.seller.state();
+        state.chain.is_permit_used(network, payer, nonce)
+    }
+
+    /// Invalidates a nonce of Permit2, as its owner does with a transaction.
+    pub fn invalidate_permit(&self, network: Network, owner: Address, nonce: U256) {
+        let now = self.seller.now();
+        let mut state = self.seller.state();
+        state.chain.invalidate(network, owner, nonce, now);
+    }
+
+    /// Settles every payment that was presented and was valid when it came, if the chain still accepts it. It settles the
+    /// ceiling of an `upto` payment.
     ///
     /// Returns the number of transfers that this made. Call it at the end of a test to learn how much a seller that
     /// kept all payments could still take.
@@ -301,6 +333,7 @@ pub struct PaywallBuilder {
     routes: Vec<Route>,
     asset: Option<Asset>,
     pay_to: Address,
+    facilitator: Address,
     clock: Arc<dyn Clock>,
     chain: Chain,
     port: u16,
@@ -313,6 +346,7 @@ impl Default for PaywallBuilder {
             routes: Vec::new(),
             asset: None,
             pay_to: PAYEE,
+            facilitator: FACILITATOR,
             clock: Arc::new(SystemClock),
             chain: Chain::default(),
             port: 0,
@@ -387,6 +421,21 @@ impl PaywallBuilder {
         self
     }
 
+    /// Sets the facilitator that settles `upto` payments. The default is Anvil's account 1.
+    pub fn facilitator(mut self, facilitator: Address) -> Self {
+        self.facilitator = facilitator;
+        self
+    }
+
+    /// Sets the allowance of Permit2 over each token of an account, in atomic units. An account without an allowance has
+    /// approved Permit2 without limit.
+    ///
+    /// Payments through Permit2 use it up. Change it with [`Paywall::set_allowance`].
+    pub fn allowance(mut self, account: Address, units: u64) -> Self {
+        self.chain.allowances.insert(account, U256::from(units));
+        self
+    }
+
     /// Sets the clock of the seller and of the simulated chain. The default is the system's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -442,7 +491,18 @@ impl PaywallBuilder {
         {
             return Err("the price has more decimals than the token".to_owned());
         }
+        if let Some(Charge::Fixed(charge)) = route.charge
+            && asset.parse_units(&charge.to_string()).is_none()
+        {
+            return Err("the charge has more decimals than the token".to_owned());
+        }
+        if !route.supports(Version::V2) && !route.payment_methods.contains(&PaymentMethod::Eip3009)
+        {
+            return Err("version 1 has no payments through Permit2".to_owned());
+        }
         Ok(Conditions {
+            methods: route.payment_methods.clone(),
+            facilitator: self.facilitator,
             asset,
             pay_to: route.pay_to.unwrap_or(self.pay_to),
             max_timeout_seconds: route.max_timeout_seconds,

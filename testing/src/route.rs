@@ -16,8 +16,9 @@ use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
+use crate::permit::PaymentMethod;
 use crate::sign_in::{Entrance, SignInFault};
-use crate::terms::{Conditions, Price};
+use crate::terms::{Charge, Conditions, Price};
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Usd};
 
@@ -46,6 +47,8 @@ pub struct Route {
     pub(crate) methods: Vec<Method>,
     pub(crate) path: String,
     pub(crate) price: Price,
+    pub(crate) payment_methods: Vec<PaymentMethod>,
+    pub(crate) charge: Option<Charge>,
     pub(crate) versions: Vec<Version>,
     pub(crate) asset: Option<Asset>,
     pub(crate) pay_to: Option<Address>,
@@ -126,6 +129,8 @@ impl Route {
             methods: methods.into_iter().collect(),
             path: path.into(),
             price: Price::Free,
+            payment_methods: vec![PaymentMethod::Eip3009],
+            charge: None,
             versions: vec![Version::V2],
             asset: None,
             pay_to: None,
@@ -272,8 +277,8 @@ impl Route {
 
     /// Sets the elements of `accepts`, byte for byte. They replace the offer made from price, token and payee.
     ///
-    /// Any JSON is possible. The paywall verifies and settles payments for `exact` offers. It states the other offers
-    /// and accepts no payment for them.
+    /// Any JSON is possible. The paywall verifies and settles payments for `exact` and `upto` offers. It states the other
+    /// offers and accepts no payment for them.
     pub fn offers<T: Into<String>>(mut self, offers: impl IntoIterator<Item = T>) -> Self {
         let offers: Result<Vec<_>, _> = offers
             .into_iter()
@@ -283,6 +288,92 @@ impl Route {
             Ok(offers) => self.price = Price::Offers(offers),
             Err(error) => self.add_mistake(format!("an offer is not JSON: {error}")),
         }
+        self
+    }
+
+    /// Sets the ways to pay, one offer for each, in this order. The default is [`PaymentMethod::Eip3009`] alone.
+    ///
+    /// Version 1 has offers for EIP-3009 alone.
+    pub fn paid_by(mut self, methods: impl IntoIterator<Item = PaymentMethod>) -> Self {
+        self.payment_methods = methods.into_iter().collect();
+        self
+    }
+
+    /// Sells by `exact` with Permit2 alone.
+    ///
+    /// A payer whose allowance of Permit2 is too small is answered with 412 and `permit2_allowance_required`. Set an
+    /// allowance with [`PaywallBuilder::allowance`](crate::PaywallBuilder::allowance).
+    ///
+    /// ```
+    /// use bursar::usd;
+    /// use bursar_testing::{Paywall, Route};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let route = Route::get("/report").price(usd!("0.01")).permit2();
+    /// let seller = Paywall::builder().route(route).start().await?;
+    /// let offer = &seller.advertisement("/report", "")["accepts"][0];
+    /// assert_eq!((&offer["scheme"], &offer["amount"]), (&"exact".into(), &"10000".into()));
+    /// assert_eq!(offer["extra"]["assetTransferMethod"], "permit2");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn permit2(self) -> Self {
+        self.paid_by([PaymentMethod::Permit2])
+    }
+
+    /// Sells by `upto` alone. The price is the ceiling that the buyer signs.
+    ///
+    /// The route charges the ceiling, unless you set a [`charge`](Self::charge). The receipt names the charge.
+    ///
+    /// ```
+    /// use bursar::usd;
+    /// use bursar_testing::{Paywall, Route};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let route = Route::get("/answer").price(usd!("0.10")).upto().charge(usd!("0.02"));
+    /// let seller = Paywall::builder().route(route).start().await?;
+    /// let offer = &seller.advertisement("/answer", "")["accepts"][0];
+    /// assert_eq!((&offer["scheme"], &offer["amount"]), (&"upto".into(), &"100000".into()));
+    /// assert!(offer["extra"]["facilitatorAddress"].is_string());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn upto(self) -> Self {
+        self.paid_by([PaymentMethod::Upto])
+    }
+
+    /// Sets the amount that the route charges of an `upto` payment.
+    ///
+    /// A charge of zero settles nothing: the receipt has no transaction. A charge above the ceiling is refused, as by the
+    /// official facilitator. Use [`Fault::ChargeCeiling`] and [`Forgery::AboveCeiling`](crate::Forgery::AboveCeiling) for
+    /// sellers that charge or claim another amount.
+    pub fn charge(mut self, charge: Usd) -> Self {
+        self.charge = Some(Charge::Fixed(charge));
+        self
+    }
+
+    /// Sets a charge of an `upto` payment that depends on the request.
+    ///
+    /// The paywall is locked during the call: do not call its methods from here. A charge with more decimals than the token
+    /// is the ceiling.
+    ///
+    /// ```
+    /// use bursar::{Usd, usd};
+    /// use bursar_testing::Route;
+    ///
+    /// // At most a dollar, and a cent for each kilobyte.
+    /// let translation = Route::post("/translate").price(usd!("1")).upto().charge_by(|request| {
+    ///     let kilobytes = u64::try_from(request.body.len().div_ceil(1_000)).unwrap_or(u64::MAX);
+    ///     Usd::from_micros(kilobytes.saturating_mul(10_000))
+    /// });
+    /// ```
+    pub fn charge_by(
+        mut self,
+        charge: impl Fn(&ReceivedRequest) -> Usd + Send + Sync + 'static,
+    ) -> Self {
+        self.charge = Some(Charge::ByRequest(Handler::new(charge)));
         self
     }
 
@@ -479,10 +570,7 @@ impl Route {
         let version = self.versions.first().copied().unwrap_or(Version::V2);
         let accepts: Vec<Box<RawValue>> = match &self.price {
             Price::Free | Price::ByRequest(_) => Vec::new(),
-            Price::Dollars(price) => conditions
-                .offer(*price, version, url.as_str())
-                .into_iter()
-                .collect(),
+            Price::Dollars(price) => conditions.offers(*price, version, url.as_str()),
             Price::Offers(offers) => offers.clone(),
         };
         let mut accepts = json!(accepts);

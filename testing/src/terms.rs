@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::handler::Handler;
 use crate::payment::ReceivedRequest;
+use crate::permit::PaymentMethod;
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Network, Usd};
 
@@ -33,9 +34,27 @@ impl Price {
     }
 }
 
+/// The amount that a route charges of an `upto` payment.
+#[derive(Clone, Debug)]
+pub(crate) enum Charge {
+    Fixed(Usd),
+    ByRequest(Handler<Usd>),
+}
+
+impl Charge {
+    pub(crate) fn of(&self, request: &ReceivedRequest) -> Usd {
+        match self {
+            Self::Fixed(charge) => *charge,
+            Self::ByRequest(charge) => charge.call(request),
+        }
+    }
+}
+
 /// The parts of an offer other than its price.
 #[derive(Clone, Debug)]
 pub(crate) struct Conditions {
+    pub(crate) methods: Vec<PaymentMethod>,
+    pub(crate) facilitator: Address,
     pub(crate) asset: Asset,
     pub(crate) pay_to: Address,
     pub(crate) max_timeout_seconds: u64,
@@ -43,14 +62,32 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    /// Returns an offer as official sellers write it, or `None` if the price has more decimals than the token.
-    pub(crate) fn offer(
+    /// Returns one offer for each method, as official sellers write them. Version 1 has EIP-3009 alone.
+    ///
+    /// There is no offer if the price has more decimals than the token.
+    pub(crate) fn offers(
         &self,
+        price: Usd,
+        version: Version,
+        resource: &str,
+    ) -> Vec<Box<RawValue>> {
+        let methods = self.methods.iter().copied();
+        let possible =
+            methods.filter(|method| version == Version::V2 || *method == PaymentMethod::Eip3009);
+        possible
+            .filter_map(|method| self.offer(method, price, version, resource))
+            .collect()
+    }
+
+    fn offer(
+        &self,
+        method: PaymentMethod,
         price: Usd,
         version: Version,
         resource: &str,
     ) -> Option<Box<RawValue>> {
         let units = self.asset.parse_units(&price.to_string())?;
+        let extra = self.extra(method);
         let offer = match version {
             Version::V1 => json!({
                 "scheme": "exact",
@@ -63,33 +100,44 @@ impl Conditions {
                 "maxTimeoutSeconds": self.max_timeout_seconds,
                 "asset": self.asset.address().to_checksum(None),
                 "outputSchema": null,
-                "extra": self.extra(),
+                "extra": extra,
             }),
             _ => json!({
-                "scheme": "exact",
+                "scheme": method.scheme(),
                 "network": self.asset.network().to_string(),
                 "amount": units.to_string(),
                 "asset": self.asset.address().to_checksum(None),
                 "payTo": self.pay_to.to_checksum(None),
                 "maxTimeoutSeconds": self.max_timeout_seconds,
-                "extra": self.extra(),
+                "extra": extra,
             }),
         };
         to_raw_value(&offer).ok()
     }
 
-    fn extra(&self) -> Value {
-        let mut extra =
-            json!({ "name": self.asset.eip712_name(), "version": self.asset.eip712_version() });
+    fn extra(&self, method: PaymentMethod) -> Value {
         let flow = match self.flow {
-            Flow::Upfront => "upfront",
-            Flow::Escrow => "escrow",
-            _ => return extra,
+            Flow::Upfront => Some("upfront"),
+            Flow::Escrow => Some("escrow"),
+            _ => None,
         };
-        if let Some(extra) = extra.as_object_mut() {
-            extra.insert("paymentFlow".to_owned(), flow.into());
-        }
+        let (transfer_method, facilitator) = match method {
+            PaymentMethod::Eip3009 => (None, None),
+            PaymentMethod::Permit2 => (Some("permit2"), None),
+            PaymentMethod::Upto => (Some("permit2"), Some(self.facilitator.to_checksum(None))),
+        };
+        let extra = [
+            ("name", Some(self.asset.eip712_name())),
+            ("version", Some(self.asset.eip712_version())),
+            ("paymentFlow", flow),
+            ("assetTransferMethod", transfer_method),
+            ("facilitatorAddress", facilitator.as_deref()),
+        ];
         extra
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))))
+            .collect::<Map<_, _>>()
+            .into()
     }
 }
 

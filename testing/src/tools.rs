@@ -191,12 +191,15 @@ impl Sold {
     }
 
     fn terms(&self) -> Option<Value> {
-        (self.status == StatusCode::PAYMENT_REQUIRED)
-            .then(|| {
-                self.header(&PAYMENT_REQUIRED)
-                    .or_else(|| serde_json::from_slice(&self.body).ok())
-            })
-            .flatten()
+        matches!(
+            self.status,
+            StatusCode::PAYMENT_REQUIRED | StatusCode::PRECONDITION_FAILED
+        )
+        .then(|| {
+            self.header(&PAYMENT_REQUIRED)
+                .or_else(|| serde_json::from_slice(&self.body).ok())
+        })
+        .flatten()
     }
 
     fn receipt(&self) -> Option<Value> {

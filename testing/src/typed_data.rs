@@ -34,7 +34,7 @@ impl Domain<'_> {
         )
     }
 
-    /// Returns `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
+    /// Returns the digest of a transfer.
     pub(crate) fn digest(&self, message: &Authorization) -> B256 {
         let content = hash_struct(
             TRANSFER_TYPE,
@@ -56,19 +56,17 @@ impl Domain<'_> {
     }
 
     fn bind(&self, content: B256) -> B256 {
-        keccak256(
-            [
-                &[0x19, 0x01][..],
-                self.separator().as_slice(),
-                content.as_slice(),
-            ]
-            .concat(),
-        )
+        bind(self.separator(), content)
     }
 }
 
+/// Returns `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
+pub(crate) fn bind(separator: B256, content: B256) -> B256 {
+    keccak256([&[0x19, 0x01][..], separator.as_slice(), content.as_slice()].concat())
+}
+
 /// Returns `keccak256(typeHash ‖ encodeData(s))` for members of one word each.
-fn hash_struct<const N: usize>(encoded_type: &str, members: [B256; N]) -> B256 {
+pub(crate) fn hash_struct<const N: usize>(encoded_type: &str, members: [B256; N]) -> B256 {
     let mut encoded = keccak256(encoded_type).to_vec();
     for member in members {
         encoded.extend_from_slice(member.as_slice());
@@ -76,7 +74,7 @@ fn hash_struct<const N: usize>(encoded_type: &str, members: [B256; N]) -> B256 {
     keccak256(encoded)
 }
 
-fn number(value: U256) -> B256 {
+pub(crate) fn number(value: U256) -> B256 {
     B256::from(value.to_be_bytes::<32>())
 }
 

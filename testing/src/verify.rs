@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::chain::Token;
-use crate::payment::{Authorization, PresentedPayment};
+use crate::payment::{Authorization, PresentedPayment, Signed};
+use crate::permit::{EXACT_PROXY, Permit, UPTO_PROXY};
 use crate::sign_in::{DYNAMIC, SIGN_IN_WITH_X};
 use crate::typed_data::{Domain, recover};
 use bursar::Network;
@@ -22,7 +23,7 @@ const SETTLING_TIME: u64 = 6;
 /// The longest description that Coinbase's facilitator takes, in UTF-16 code units.
 const LONGEST_DESCRIPTION: usize = 500;
 
-/// Verifies a payment against the offers. Returns its token and authorization.
+/// Verifies a payment against the offers. Returns its token and the signed message.
 ///
 /// The caller must check the nonce and the balance with the chain.
 pub(crate) fn verify(
@@ -30,7 +31,7 @@ pub(crate) fn verify(
     offers: &[Box<RawValue>],
     extensions: &Map<String, Value>,
     now: u64,
-) -> Result<(Token, Authorization), Reason> {
+) -> Result<(Token, Signed), Reason> {
     let json = payment.json.as_ref().ok_or("invalid_payload")?;
     if json.get("x402Version").and_then(Value::as_u64) != Some(u64::from(payment.version.number()))
     {
@@ -47,14 +48,72 @@ pub(crate) fn verify(
         return Err("invalid_payload");
     }
     let offer = Requirements::read(&offer).ok_or("invalid_payment_requirements")?;
+    // The facilitator looks at the payload, and not at the transfer method of the offer.
+    let is_permit = json.pointer("/payload/permit2Authorization").is_some();
+    if offer.scheme == "upto" || (offer.scheme == "exact" && is_permit) {
+        return check_permit(&offer, payment, now);
+    }
     let authorization = payment.authorization.ok_or("invalid_payload")?;
     let token = check_signature(&offer, payment, &authorization)?;
     check_terms(&offer, payment.version, &authorization, now)?;
     check_domain(&offer, token)?;
-    Ok((token, authorization))
+    Ok((token, Signed::Transfer(authorization)))
 }
 
-/// The fields of an offer that decide whether an `exact` payment matches it.
+/// Verifies a payment through Permit2.
+fn check_permit(
+    offer: &Requirements,
+    payment: &PresentedPayment,
+    now: u64,
+) -> Result<(Token, Signed), Reason> {
+    let upto = offer.scheme == "upto";
+    let permit = payment.permit.ok_or("unsupported_payload_type")?;
+    if payment.version == Version::V1 || (upto && permit.facilitator.is_none()) {
+        return Err("unsupported_payload_type");
+    }
+    let permit = Permit {
+        facilitator: permit.facilitator.filter(|_| upto),
+        ..permit
+    };
+    let (proxy, wrong_network) = if upto {
+        (UPTO_PROXY, "invalid_upto_evm_network_mismatch")
+    } else {
+        (EXACT_PROXY, "invalid_exact_evm_network_mismatch")
+    };
+    let network: Network = offer.network.parse().map_err(|_| wrong_network)?;
+    if permit.spender != proxy {
+        return Err("invalid_permit2_spender");
+    }
+    if permit.to != offer.pay_to {
+        return Err("invalid_permit2_recipient_mismatch");
+    }
+    if upto && permit.facilitator != offer.facilitator() {
+        return Err("upto_facilitator_mismatch");
+    }
+    if permit.deadline < now.saturating_add(SETTLING_TIME) {
+        return Err("permit2_deadline_expired");
+    }
+    if permit.valid_after > now {
+        return Err("permit2_not_yet_valid");
+    }
+    if U256::from_str_radix(&offer.amount, 10).ok() != Some(permit.amount) {
+        return Err("permit2_amount_mismatch");
+    }
+    if permit.token != offer.asset {
+        return Err("permit2_token_mismatch");
+    }
+    let signature = payment.signature().ok_or("invalid_permit2_signature")?;
+    if recover(permit.digest(network.chain_id()), &signature) != Some(permit.from) {
+        return Err("invalid_permit2_signature");
+    }
+    let token = Token {
+        network,
+        contract: offer.asset,
+    };
+    Ok((token, Signed::Permit(permit, signature)))
+}
+
+/// The fields of an offer that decide whether a payment matches it.
 struct Requirements {
     scheme: String,
     network: String,
@@ -68,6 +127,8 @@ struct Requirements {
 struct Extra {
     name: Option<String>,
     version: Option<String>,
+    #[serde(rename = "facilitatorAddress")]
+    facilitator: Option<Value>,
 }
 
 impl Requirements {
@@ -86,6 +147,12 @@ impl Requirements {
             pay_to: text(&["payTo", "pay_to"])?.parse().ok()?,
             extra: first(&["extra"]).and_then(|extra| Extra::deserialize(extra).ok()),
         })
+    }
+
+    /// Returns the facilitator that the seller names.
+    fn facilitator(&self) -> Option<Address> {
+        let facilitator = self.extra.as_ref()?.facilitator.as_ref()?;
+        facilitator.as_str()?.parse().ok()
     }
 
     /// Returns name and version of the EIP-712 domain that the seller states.

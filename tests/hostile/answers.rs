@@ -99,6 +99,14 @@ pub(crate) fn receipts() -> Vec<Trial> {
         claimed(forged(Forgery::Amount), 200)
             .delivered()
             .in_all_versions(),
+        claimed(forged(Forgery::AboveCeiling), 200)
+            .delivered()
+            .in_all_versions(),
+        claimed(Fault::ReceiptAmount("\"12.5\"".to_owned()), 200).delivered(),
+        // An honest receipt of `exact` names no amount.
+        paid(forged(Forgery::NoAmount), PRICE).in_all_versions(),
+        paid(Fault::ChargeCeiling, PRICE).in_all_versions(),
+        paid(Fault::SettleTwice, PRICE).in_all_versions(),
         claimed(Fault::InventedReceipt, 200)
             .settled(0)
             .delivered()

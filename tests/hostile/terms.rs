@@ -3,7 +3,7 @@
 use bursar::policy::Rule;
 use bursar::primitives::address;
 use bursar::{Address, ErrorKind, Signer, Url};
-use bursar_testing::{FalseTerms, Fault};
+use bursar_testing::{FalseTerms, Fault, PaymentMethod};
 
 use bursar_tests::signatures::wallet;
 use bursar_tests::tokens::usdc;
@@ -135,7 +135,24 @@ pub(crate) fn tokens() -> Vec<Trial> {
         unpayable(domain("USD Coin", "2")).in_all_versions(),
         unpayable(domain("USDC", "1")),
         unpayable(domain("", "")),
-        unpayable(FalseTerms::TransferMethod("permit2".to_owned())).in_all_versions(),
+        unpayable(FalseTerms::TransferMethod("permit2".to_owned())).v1(),
+        unpayable(FalseTerms::TransferMethod("erc7710".to_owned())).in_all_versions(),
+        // Permit2 and `upto` are paid only if the policy says so.
+        denied(
+            stated(FalseTerms::TransferMethod("permit2".to_owned())),
+            Rule::Scheme,
+        ),
+        denied(
+            stated(FalseTerms::Method(PaymentMethod::Permit2)),
+            Rule::Scheme,
+        ),
+        denied(
+            stated(FalseTerms::Method(PaymentMethod::Upto)),
+            Rule::Scheme,
+        ),
+        // Only `upto` has a facilitator.
+        paid(stated(FalseTerms::Facilitator("nobody".to_owned())), PRICE),
+        paid(stated(FalseTerms::NoFacilitator), PRICE),
         unpayable(FalseTerms::PaymentFlow("later".to_owned())),
         paid(stated(FalseTerms::PaymentFlow("upfront".to_owned())), PRICE),
     ];

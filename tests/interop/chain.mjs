@@ -1,7 +1,10 @@
 // A local EVM chain that looks like Base Sepolia to everyone who pays on it: same chain id, and
-// Circle's own USDC bytecode at the canonical address with the public network's domain separator.
+// Circle's own USDC bytecode at the canonical address with the public network's domain separator. So does Permit2, with
+// stand-ins for x402's proxies.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { PERMIT2_ADDRESS, x402ExactPermit2ProxyAddress, x402UptoPermit2ProxyAddress } from "@x402/evm";
 import {
   createPublicClient,
   createTestClient,
@@ -11,6 +14,7 @@ import {
   getAddress,
   http,
   keccak256,
+  parseAbi,
   parseUnits,
   toHex,
 } from "viem";
@@ -23,6 +27,7 @@ export const NETWORK = `eip155:${CHAIN_ID}`;
 export const NETWORK_V1 = "base-sepolia";
 export const USDC = getAddress("0x036CbD53842c5426634e7929541eC2318f3dCF7e");
 
+const PERMIT2_DOMAIN_SEPARATOR = "0x010f27a92fb9a32622f44f001dc4d15706a85b33499cfc2ce9033113ab26592c";
 const DOMAIN_SEPARATOR = "0x71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818";
 
 const require = createRequire(import.meta.url);
@@ -50,6 +55,7 @@ export async function startChain(onExit) {
       onExit,
     },
   );
+  await installPermit2(rpc);
   await installMulticall(rpc);
   await installUsdc(rpc);
   return rpc;
@@ -80,6 +86,25 @@ async function installMulticall(rpc) {
   const receipt = await mined(reader, writer.deployContract({ abi: [], bytecode: multicall3Bytecode }));
   const bytecode = await reader.getCode({ address: receipt.contractAddress });
   await cheats.setCode({ address: baseSepolia.contracts.multicall3.address, bytecode });
+}
+
+/** Permit2 as it runs on every public chain, and the proxies that `run` has compiled. */
+async function installPermit2(rpc) {
+  const { reader, cheats } = clients(rpc);
+  // The package has the code for its own tests and exports it under no name.
+  const { bytecode } = require(join(dirname(require.resolve("@1inch/solidity-utils")), "permit2.json"));
+  const proxies = JSON.parse(readFileSync(new URL(".run/permit2-proxies.json", import.meta.url), "utf8"));
+  await cheats.setCode({ address: PERMIT2_ADDRESS, bytecode });
+  await cheats.setCode({ address: x402ExactPermit2ProxyAddress, bytecode: proxies.x402ExactPermit2Proxy });
+  await cheats.setCode({ address: x402UptoPermit2ProxyAddress, bytecode: proxies.x402UptoPermit2Proxy });
+  const separator = await reader.readContract({
+    address: PERMIT2_ADDRESS,
+    abi: parseAbi(["function DOMAIN_SEPARATOR() view returns (bytes32)"]),
+    functionName: "DOMAIN_SEPARATOR",
+  });
+  if (separator !== PERMIT2_DOMAIN_SEPARATOR) {
+    throw new Error(`Permit2's domain separator is ${separator}, not ${PERMIT2_DOMAIN_SEPARATOR}`);
+  }
 }
 
 async function installUsdc(rpc) {

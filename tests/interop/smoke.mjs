@@ -2,18 +2,24 @@
 //
 //   tests/interop/run node tests/interop/smoke.mjs
 import { readFileSync } from "node:fs";
+import { PERMIT2_ADDRESS } from "@x402/evm";
 import { ExactEvmScheme } from "@x402/evm/exact/client";
+import { UptoEvmScheme } from "@x402/evm/upto/client";
+import { decodePaymentRequiredHeader } from "@x402/core/http";
 import { decodePaymentResponseHeader, wrapFetchWithPayment, x402Client } from "@x402/fetch";
-import { formatUnits } from "viem";
+import { erc20Abi, formatUnits, maxUint256 } from "viem";
 import { decodeXPaymentResponse, wrapFetchWithPayment as wrapFetchWithPaymentV1 } from "x402-fetch";
 import { BUYERS } from "./accounts.mjs";
-import { clients, NETWORK, usdcBalance } from "./chain.mjs";
+import { clients, NETWORK, USDC, usdcBalance } from "./chain.mjs";
 
 const world = JSON.parse(readFileSync(process.env.BURSAR_INTEROP_WORLD, "utf8"));
-const { reader } = clients(world.rpc);
+const { reader, writer } = clients(world.rpc);
 const buyer = BUYERS[0];
 
-const client = new x402Client().register(NETWORK, new ExactEvmScheme(buyer));
+const chain = { rpcUrl: world.rpc };
+const client = new x402Client()
+  .register(NETWORK, new ExactEvmScheme(buyer, chain))
+  .register(NETWORK, new UptoEvmScheme(buyer, chain));
 const v2 = {
   fetch: wrapFetchWithPayment(fetch, client),
   receipt: (response) => decodePaymentResponseHeader(response.headers.get("payment-response")),
@@ -43,7 +49,7 @@ async function buy(seller, what, price, purchase) {
   if (problem) failures += 1;
   const usd = (units) => formatUnits(units, 6);
   console.log(
-    `${problem ? "FAIL" : "ok  "} ${seller.padEnd(10)} ${what.padEnd(12)}` +
+    `${problem ? "FAIL" : "ok  "} ${seller.padEnd(10)} ${what.padEnd(18)}` +
       ` buyer -${usd(spent)}  seller +${usd(earned)}${problem ? `  ${problem}` : ""}`,
   );
 }
@@ -92,6 +98,63 @@ async function buyMcpReport() {
   assert(!paid.isError, paid.content[0].text);
   assert(JSON.parse(paid.content[0].text).topic === "smoke", "not the report asked for");
   return paid._meta["x402/payment-response"];
+}
+
+/** Buys a route that is paid through Permit2. */
+async function buyByPermit(seller, path, charged) {
+  const response = await v2.fetch(`${world.sellers[seller].url}${path}`);
+  assert(response.status === 200, `status ${response.status}: ${refusal(response)}`);
+  const { report } = await response.json();
+  assert(path.slice(1).split("?")[0] === report, "not the report of the route");
+  const receipt = v2.receipt(response);
+  const amount = report.startsWith("upto") ? `${charged}` : undefined;
+  assert(receipt.amount === amount, `the receipt says ${receipt.amount}`);
+  assert((receipt.transaction === "") === (charged === 0n), `the transaction is ${receipt.transaction}`);
+  return receipt;
+}
+
+const refusal = (response) => {
+  const terms = response.headers.get("payment-required");
+  return terms && decodePaymentRequiredHeader(terms).error;
+};
+
+/** Without an allowance, the seller answers 412. The receipt is made up, because there is none. */
+async function isRefused(seller, path) {
+  const response = await v2.fetch(`${world.sellers[seller].url}${path}`);
+  assert(response.status === 412, `status ${response.status}`);
+  assert(refusal(response) === "permit2_allowance_required", refusal(response));
+  return { success: true };
+}
+
+async function approve(amount) {
+  const args = [PERMIT2_ADDRESS, amount];
+  const hash = await writer.writeContract({ account: buyer, address: USDC, abi: erc20Abi, functionName: "approve", args });
+  await reader.waitForTransactionReceipt({ hash });
+}
+
+for (const seller of ["express-v2", "hono"]) {
+  await approve(0n);
+  for (const path of ["/permit2", "/upto"]) await buy(seller, path, 0n, () => isRefused(seller, path));
+  // Each sponsored route makes the approval that it needs.
+  for (const [path, price] of [
+    ["/permit2-sponsored", 10_000n],
+    ["/upto-sponsored", 20_000n],
+    ["/permit2-approved", 10_000n],
+    ["/upto-approved", 20_000n],
+  ]) {
+    await approve(0n);
+    await buy(seller, path, price, () => buyByPermit(seller, path, price));
+  }
+  await approve(maxUint256);
+  for (const [path, price] of [
+    ["/permit2", 10_000n],
+    ["/upto", 20_000n],
+    ["/upto?charge=50000", 50_000n],
+    ["/upto?charge=1", 1n],
+    ["/upto?charge=0", 0n],
+  ]) {
+    await buy(seller, path, price, () => buyByPermit(seller, path, price));
+  }
 }
 
 for (const seller of Object.keys(world.sellers)) {

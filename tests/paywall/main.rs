@@ -8,6 +8,7 @@
 
 mod faults;
 mod openai;
+mod permits;
 mod replay;
 mod selling;
 mod verification;

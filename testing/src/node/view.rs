@@ -10,7 +10,8 @@ use bursar::{Network, Timestamp};
 use serde_json::{Value, json};
 
 use super::NodeFault;
-use crate::chain::Chain;
+use crate::chain::{Chain, Token, transaction};
+use crate::permit::{FACILITATOR, PERMIT2, Permit};
 
 /// The age of the latest block of a stale node, in seconds: longer than any authorization is valid.
 const LAG: u64 = 30 * 86_400;
@@ -19,17 +20,27 @@ const LAG: u64 = 30 * 86_400;
 pub(super) type Refusal = (i64, Cow<'static, str>);
 
 const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
+const REVERTED: Refusal = (3, Cow::Borrowed("execution reverted"));
 const UNKNOWN_BLOCK: Refusal = (-39001, Cow::Borrowed("Unknown block"));
 
 /// A settlement or a cancellation: it used a nonce.
 struct Event {
     transaction: B256,
-    token: Address,
+    /// The token, or Permit2 if a nonce was invalidated there.
+    contract: Address,
     authorizer: Address,
     nonce: B256,
     /// Payee and value of a settlement.
     transfer: Option<(Address, U256)>,
+    permit: Option<Permit>,
     block: u64,
+}
+
+impl Event {
+    /// Returns whether it used a nonce of Permit2, and not one of the token.
+    fn is_of_permit2(&self) -> bool {
+        self.permit.is_some() || self.contract == PERMIT2
+    }
 }
 
 /// The chain at one moment, with the fault of the node.
@@ -63,6 +74,7 @@ impl View<'_> {
                 }))
             }
             "eth_call" => self.eth_call(parameter(0)?, self.at(parameter(1)?)?),
+            "eth_getTransactionByHash" => Ok(self.transaction(word(parameter(0)?)?)),
             "eth_getTransactionReceipt" => self.receipt(word(parameter(0)?)?),
             "eth_getLogs" => self.logs(parameter(0)?),
             _ => Err((-32601, "the method does not exist".into())),
@@ -160,10 +172,11 @@ impl View<'_> {
             .filter(|settlement| settlement.network == self.network);
         let used = settlements.map(|settlement| Event {
             transaction: settlement.transaction,
-            token: settlement.asset,
+            contract: settlement.asset,
             authorizer: settlement.authorization.from,
             nonce: settlement.authorization.nonce,
             transfer: Some((settlement.authorization.to, settlement.authorization.value)),
+            permit: settlement.permit,
             block: settlement.at.secs(),
         });
         let cancellations = self
@@ -171,18 +184,34 @@ impl View<'_> {
             .cancellations
             .iter()
             .filter(|cancelled| cancelled.network == self.network);
-        used.chain(cancellations.map(|cancelled| Event {
+        let cancelled = cancellations.map(|cancelled| Event {
             transaction: cancelled.transaction,
-            token: cancelled.asset,
+            contract: cancelled.asset,
             authorizer: cancelled.authorizer,
             nonce: cancelled.nonce,
             transfer: None,
+            permit: None,
             block: cancelled.at.secs(),
-        }))
+        });
+        let invalidations = self
+            .chain
+            .invalidations
+            .iter()
+            .filter(|invalidation| invalidation.network == self.network);
+        let invalidated = invalidations.map(|invalidation| Event {
+            transaction: transaction(PERMIT2, invalidation.owner, invalidation.nonce.into()),
+            contract: PERMIT2,
+            authorizer: invalidation.owner,
+            nonce: invalidation.nonce.into(),
+            transfer: None,
+            permit: None,
+            block: invalidation.at.secs(),
+        });
+        used.chain(cancelled).chain(invalidated)
     }
 
     fn eth_call(&self, call: &Value, block: u64) -> Result<Value, Refusal> {
-        let token: Address = field(call, "to")?.parse().map_err(|_| INVALID)?;
+        let contract: Address = field(call, "to")?.parse().map_err(|_| INVALID)?;
         let input = call
             .get("data")
             .or_else(|| call.get("input"))
@@ -192,10 +221,28 @@ impl View<'_> {
         let (selector, arguments) = input.split_first_chunk::<4>().ok_or(INVALID)?;
         let (account, rest) = arguments.split_first_chunk::<32>().ok_or(INVALID)?;
         let account = Address::from_word(B256::from(account));
+        let second = || B256::try_from(rest).map_err(|_| INVALID);
         let word = match *selector {
+            selector if selector == signature("nonceBitmap(address,uint256)") => {
+                if contract != PERMIT2 {
+                    return Err(REVERTED);
+                }
+                self.bitmap(account, second()?.into(), block)
+            }
+            _ if contract == PERMIT2 => return Err(REVERTED),
             selector if selector == signature("authorizationState(address,bytes32)") => {
-                let nonce = rest.try_into().map_err(|_| INVALID)?;
-                U256::from(u8::from(self.is_used(token, account, nonce, block)))
+                U256::from(u8::from(self.is_used(contract, account, second()?, block)))
+            }
+            selector if selector == signature("allowance(address,address)") => {
+                let token = Token {
+                    network: self.network,
+                    contract,
+                };
+                // Accounts have approved Permit2 alone.
+                match Address::from_word(second()?) {
+                    PERMIT2 => self.chain.allowance(token, account),
+                    _ => U256::ZERO,
+                }
             }
             selector if selector == signature("balanceOf(address)") => {
                 // An account without a balance has unlimited funds.
@@ -205,7 +252,7 @@ impl View<'_> {
                     .copied()
                     .unwrap_or(U256::MAX)
             }
-            _ => return Err((3, "execution reverted".into())),
+            _ => return Err(REVERTED),
         };
         Ok(json!(if self.fault == Some(NodeFault::EmptyWord) {
             "0x".into()
@@ -219,10 +266,48 @@ impl View<'_> {
             Some(NodeFault::SaysUnused) => false,
             Some(NodeFault::SaysUsed) => true,
             _ => self.events().any(|event| {
-                (event.token, event.authorizer, event.nonce) == (token, authorizer, nonce)
+                (event.contract, event.authorizer, event.nonce) == (token, authorizer, nonce)
+                    && !event.is_of_permit2()
                     && event.block <= block
             }),
         }
+    }
+
+    /// Returns 256 nonces of Permit2, one bit for each, that are set if the nonce is used.
+    fn bitmap(&self, owner: Address, word: U256, block: u64) -> U256 {
+        match self.fault {
+            Some(NodeFault::SaysUnused) => return U256::ZERO,
+            Some(NodeFault::SaysUsed) => return U256::MAX,
+            _ => {}
+        }
+        let used = self.events().filter(|event| {
+            event.is_of_permit2() && event.authorizer == owner && event.block <= block
+        });
+        used.map(|event| place(event.nonce))
+            .filter(|(index, _)| *index == word)
+            .fold(U256::ZERO, |bits, (_, bit)| bits | bit)
+    }
+
+    /// Returns the transaction of a settlement through Permit2. The node keeps no other transactions.
+    fn transaction(&self, hash: B256) -> Value {
+        let mut events = self.events();
+        let found = events.find(|event| event.transaction == hash && event.block <= self.head());
+        let (Some(event), Some(calldata)) = (found, self.chain.calldata.get(&hash)) else {
+            return Value::Null;
+        };
+        let Some(permit) = event.permit else {
+            return Value::Null;
+        };
+        json!({
+            "hash": hash.to_string(),
+            "from": permit.facilitator.unwrap_or(FACILITATOR).to_string(),
+            "to": permit.spender.to_string(),
+            "input": hex::encode_prefixed(calldata),
+            "value": "0x0",
+            "chainId": quantity(self.chain_id()),
+            "blockHash": self.shown(event.block).to_string(),
+            "blockNumber": quantity(event.block),
+        })
     }
 
     fn receipt(&self, transaction: B256) -> Result<Value, Refusal> {
@@ -251,27 +336,38 @@ impl View<'_> {
         }
     }
 
-    /// Returns the logs of an event, as `FiatTokenV2_2` writes them.
+    /// Returns the logs of an event, as `FiatTokenV2_2`, Permit2 and the proxies of x402 write them.
     fn logs_of(&self, event: &Event) -> Vec<Value> {
+        let transfer = event.transfer.map(|(payee, value)| {
+            let name = keccak256("Transfer(address,address,uint256)");
+            let topics = [name, event.authorizer.into_word(), payee.into_word()];
+            self.log(event, event.contract, &topics, &[value])
+        });
+        if let Some(permit) = &event.permit {
+            let settled = self.log(event, permit.spender, &[keccak256("Settled()")], &[]);
+            return transfer.into_iter().chain([settled]).collect();
+        }
+        if event.contract == PERMIT2 {
+            let name = keccak256("UnorderedNonceInvalidation(address,uint256,uint256)");
+            let topics = [name, event.authorizer.into_word()];
+            let (index, bit) = place(event.nonce);
+            return vec![self.log(event, PERMIT2, &topics, &[index, bit])];
+        }
         let name = match event.transfer {
             Some(_) => "AuthorizationUsed(address,bytes32)",
             None => "AuthorizationCanceled(address,bytes32)",
         };
         let topics = [keccak256(name), event.authorizer.into_word(), event.nonce];
-        let mut logs = vec![self.log(event, &topics, "0x".into())];
-        if let Some((payee, value)) = event.transfer {
-            let transfer = keccak256("Transfer(address,address,uint256)");
-            let topics = [transfer, event.authorizer.into_word(), payee.into_word()];
-            logs.push(self.log(event, &topics, B256::from(value).to_string()));
-        }
-        logs
+        let used = self.log(event, event.contract, &topics, &[]);
+        [used].into_iter().chain(transfer).collect()
     }
 
-    fn log(&self, event: &Event, topics: &[B256], data: String) -> Value {
+    fn log(&self, event: &Event, address: Address, topics: &[B256], data: &[U256]) -> Value {
+        let data: Vec<u8> = data.iter().flat_map(U256::to_be_bytes::<32>).collect();
         json!({
-            "address": event.token.to_string(),
+            "address": address.to_string(),
             "topics": topics.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "data": data,
+            "data": hex::encode_prefixed(data),
             "transactionHash": event.transaction.to_string(),
             "blockHash": self.shown(event.block).to_string(),
             "blockNumber": quantity(event.block),
@@ -308,8 +404,10 @@ impl View<'_> {
             .map_or(&[][..], Vec::as_slice);
         let events = self
             .events()
-            .filter(|event| event.token == address && (from..=to).contains(&event.block));
-        let logs = events.flat_map(|event| self.logs_of(&event));
+            .filter(|event| (from..=to).contains(&event.block));
+        let logs = events
+            .flat_map(|event| self.logs_of(&event))
+            .filter(|log| log.get("address") == Some(&json!(address.to_string())));
         Ok(logs.filter(|log| fits(log, topics)).collect())
     }
 }
@@ -324,6 +422,15 @@ fn fits(log: &Value, topics: &[Value]) -> bool {
             one => topic == Some(one),
         }
     })
+}
+
+/// Returns the place of a nonce in Permit2's bitmap: the index of its word, and its bit.
+fn place(nonce: B256) -> (U256, U256) {
+    let [index @ .., bit] = nonce.0;
+    (
+        U256::from_be_slice(&index),
+        U256::from(1).wrapping_shl(usize::from(bit)),
+    )
 }
 
 fn signature(function: &str) -> [u8; 4] {

@@ -10,6 +10,7 @@ use super::Statement;
 use super::visit::Visit;
 use crate::answer::{self, Reply};
 use crate::body::Body;
+use crate::chain::ALLOWANCE_REQUIRED;
 use crate::false_terms::{FalseTerms, multiply};
 use crate::fault::{Fault, Occasion};
 use crate::headers::PAYMENT_REQUIRED;
@@ -54,7 +55,7 @@ impl Visit<'_> {
         self.terms(error, padding)
     }
 
-    /// Returns a 402 with the terms of the last statement. Pads their header to `padding` bytes.
+    /// Returns a 402 with the terms of the last statement, or a 412 if an allowance of Permit2 is missing. Pads their header to `padding` bytes.
     pub(super) fn terms(&self, error: &str, padding: usize) -> Response<Body> {
         let falsehood = self.falsehood();
         let error = match falsehood {
@@ -62,6 +63,9 @@ impl Visit<'_> {
             _ => error,
         };
         let mut response = answer::payment_required(self.version_1_body(error));
+        if error == ALLOWANCE_REQUIRED {
+            *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        }
         if self.route.supports(Version::V2) {
             let (offers, extensions) = (self.offers(Version::V2), self.extensions());
             let terms = Terms::v2(error, self.resource(), &offers, &extensions);
@@ -116,10 +120,7 @@ impl Visit<'_> {
     pub(super) fn offers(&self, version: Version) -> Vec<Box<RawValue>> {
         let offers = match &self.price {
             Price::Free | Price::ByRequest(_) => Vec::new(),
-            Price::Dollars(price) => {
-                let offer = self.conditions.offer(*price, version, &self.url());
-                offer.into_iter().collect()
-            }
+            Price::Dollars(price) => self.conditions.offers(*price, version, &self.url()),
             Price::Offers(offers) => offers.clone(),
         };
         let doublings = self.state.doublings.get(self.number);

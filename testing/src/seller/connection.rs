@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
+use alloy::primitives::U256;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use crate::body::Body;
 use crate::breakage::Breakage;
 use crate::chain::Token;
 use crate::faulty_stream::{FaultyStream, StreamControl};
-use crate::payment::{Authorization, ReceivedRequest};
+use crate::payment::{ReceivedRequest, Signed};
 use crate::server::{answer_requests, read_body};
 
 /// The longest request body that the paywall reads, in bytes.
@@ -54,11 +55,12 @@ async fn answer(
             control.set(breakage.stream_fault());
             Ok(breakage.spoil(response))
         }
-        Reply::SettleAfterDisconnect(token, authorization) => {
+        Reply::SettleAfterDisconnect(token, signed, amount) => {
             let _settles_when_dropped = LateSettlement {
                 seller,
                 token,
-                authorization,
+                signed,
+                amount,
             };
             pending().await
         }
@@ -69,11 +71,13 @@ async fn answer(
 struct LateSettlement {
     seller: Arc<Seller>,
     token: Token,
-    authorization: Authorization,
+    signed: Signed,
+    amount: U256,
 }
 
 impl Drop for LateSettlement {
     fn drop(&mut self) {
-        self.seller.settle_late(self.token, self.authorization);
+        self.seller
+            .settle_late(self.token, &self.signed, self.amount);
     }
 }

@@ -1,5 +1,6 @@
 //! The faults that strike when a valid payment has come.
 
+use alloy::primitives::U256;
 use bursar::x402::Version;
 use http::{HeaderValue, Response, StatusCode};
 
@@ -9,7 +10,6 @@ use super::visit::{Accepted, Visit};
 use crate::answer::{self, Claim, Reply};
 use crate::body::Body;
 use crate::breakage::Breakage;
-use crate::chain::Settlement;
 use crate::fault::{Fault, Forgery};
 use crate::payment::PresentedPayment;
 
@@ -22,7 +22,8 @@ impl Visit<'_> {
         payment: &PresentedPayment,
     ) -> Option<Reply> {
         let version = payment.version;
-        let (network, authorization) = accepted.network_and_authorization();
+        let (network, signed) = accepted.network_and_payment();
+        let payer = signed.payer();
         Some(match fault {
             Fault::StatusBeforeSettle(status) => answer::failed(*status).into(),
             Fault::BreakBeforeSettle(breakage) => {
@@ -30,22 +31,22 @@ impl Visit<'_> {
             }
             Fault::SettleAfterDisconnect => match accepted {
                 Accepted::Before(_) => return None,
-                Accepted::Now(token, authorization) => {
-                    Reply::SettleAfterDisconnect(*token, *authorization)
+                Accepted::Now(token, signed) => {
+                    Reply::SettleAfterDisconnect(*token, **signed, self.charge(signed))
                 }
             },
             Fault::DeliverUnsettled => self.deliver(None).into(),
             Fault::InventedReceipt => {
-                let claim = Claim::invented(network, authorization);
+                let claim = Claim::invented(network, signed);
                 self.deliver(Some(&claim)).into()
             }
             Fault::SettlementFailure => {
                 let reason = "invalid_exact_evm_transaction_failed";
-                let claim = Claim::failure(reason, network, authorization);
+                let claim = Claim::failure(reason, network, payer);
                 self.refuse(&claim, version).into()
             }
             Fault::PendingUnsettled => {
-                let claim = Claim::invented(network, authorization).pending();
+                let claim = Claim::invented(network, signed).pending();
                 self.refuse(&claim, version).into()
             }
             Fault::DoublePrice => {
@@ -56,12 +57,12 @@ impl Visit<'_> {
             }
             Fault::Requote(terms) => self.state_terms(UNMATCHED, Some(terms.clone()), 0).into(),
             Fault::QuotePayment => {
-                let claim = Claim::failure(quote_payment(payment), network, authorization);
+                let claim = Claim::failure(quote_payment(payment), network, payer);
                 self.refuse_with_terms(&claim, version).into()
             }
             Fault::RedirectAfterPayment(to) => answer::redirect(307, to).into(),
             Fault::FailureReason(reason) => {
-                let claim = Claim::failure(reason.clone(), network, authorization);
+                let claim = Claim::failure(reason.clone(), network, payer);
                 self.refuse(&claim, version).into()
             }
             Fault::RefusalInTerms(reason) => self.terms(reason, 0).into(),
@@ -82,6 +83,7 @@ impl Visit<'_> {
         version: Version,
     ) -> Reply {
         let Sale {
+            signed,
             settlement,
             mut answer,
         } = sale;
@@ -123,7 +125,26 @@ impl Visit<'_> {
                 answer.headers_mut().insert(receipt, value);
             }
             Fault::ForgedReceipt(forgery) => {
-                return self.forge(forgery, &settlement, answer, version).into();
+                let sale = Sale {
+                    signed,
+                    settlement,
+                    answer,
+                };
+                return self.forge(forgery, sale, version).into();
+            }
+            Fault::ChargeCeiling => {
+                let amount = Some(self.charge(&signed).to_string().into());
+                let claim = Claim::success(&settlement).of_amount(amount);
+                answer
+                    .headers_mut()
+                    .insert(receipt, claim.header(version).1);
+            }
+            Fault::ReceiptAmount(json) => {
+                let amount = serde_json::from_str(&json).ok();
+                let claim = Claim::success(&settlement).of_amount(amount);
+                answer
+                    .headers_mut()
+                    .insert(receipt, claim.header(version).1);
             }
             Fault::BrokenBodyAfterSettle => answer = answer.map(Body::broken),
             Fault::EmptyAfterSettle => answer = answer.map(|_| Body::whole("")),
@@ -147,17 +168,20 @@ impl Visit<'_> {
         answer
     }
 
-    fn forge(
-        &self,
-        forgery: Forgery,
-        settlement: &Settlement,
-        mut answer: Response<Body>,
-        version: Version,
-    ) -> Response<Body> {
-        let truth = Claim::success(settlement);
+    fn forge(&self, forgery: Forgery, sale: Sale, version: Version) -> Response<Body> {
+        let Sale {
+            signed,
+            settlement,
+            mut answer,
+        } = sale;
+        let truth = Claim::success(&settlement);
         let mut forged = truth.clone().forged(forgery);
         match forgery {
             Forgery::Failure => return self.refuse(&forged, version),
+            Forgery::AboveCeiling => {
+                let above = signed.ceiling().saturating_add(U256::from(1));
+                forged = forged.of_amount(Some(above.to_string().into()));
+            }
             Forgery::WithTerms => answer = self.terms(UNMATCHED, 0),
             Forgery::Contradiction => {
                 let receipts = [forged.header(Version::V2), truth.header(Version::V1)];

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use alloy::primitives::U256;
 use bursar::Timestamp;
 use bursar::clock::Clock;
 use http::header::CONTENT_TYPE;
@@ -22,7 +23,7 @@ use crate::body::Body;
 use crate::chain::{Chain, Settlement, Token};
 use crate::false_terms::FalseTerms;
 use crate::fault::Faults;
-use crate::payment::{Authorization, ReceivedRequest};
+use crate::payment::{ReceivedRequest, Signed};
 use crate::route::Route;
 use crate::sign_in::SignIns;
 use crate::terms::Conditions;
@@ -59,7 +60,7 @@ pub(crate) struct State {
     /// The last statement of each route's terms.
     statements: Vec<Statement>,
     /// Every payment that was valid when it came, settled or not.
-    presented: Vec<(Token, Authorization)>,
+    presented: Vec<(Token, Signed)>,
     /// Completed sales, by route and payment header.
     sales: HashMap<(usize, String), Sale>,
     /// The first payment header under each payment identifier, by route.
@@ -83,6 +84,7 @@ struct Statement {
 /// A payment that was settled, and the honest answer to it.
 #[derive(Clone, Debug)]
 struct Sale {
+    signed: Signed,
     settlement: Settlement,
     answer: Response<Body>,
 }
@@ -164,16 +166,22 @@ impl Seller {
         Some(response)
     }
 
-    /// Settles every presented payment that has not expired, and returns the number of transfers.
+    /// Settles the whole amount of every presented payment that has not expired. Returns the number of transfers.
     pub(crate) fn settle_presented(&self) -> usize {
         let mut state = self.state();
         let now = self.now();
         let presented = state.presented.clone();
         let valid = presented
             .into_iter()
-            .filter(|(_, transfer)| transfer.valid_before > now.secs());
+            .filter(|(_, signed)| signed.is_valid_at(now.secs()));
+        let mut settle = |token, signed: &Signed| {
+            state
+                .chain
+                .settle(token, signed, signed.ceiling(), now)
+                .is_ok()
+        };
         let made = valid
-            .filter(|(token, transfer)| state.chain.settle(*token, *transfer, now).is_ok())
+            .filter(|(token, signed)| settle(*token, signed))
             .count();
         drop(state);
         self.changed.send_replace(());
@@ -190,9 +198,10 @@ impl Seller {
     }
 
     /// Settles a payment whose buyer has disconnected.
-    fn settle_late(&self, token: Token, authorization: Authorization) {
+    fn settle_late(&self, token: Token, signed: &Signed, amount: U256) {
+        let now = self.now();
         // If the chain refuses, there is no buyer to tell.
-        drop(self.state().chain.settle(token, authorization, self.now()));
+        drop(self.state().chain.settle(token, signed, amount, now));
         self.changed.send_replace(());
     }
 

@@ -1,5 +1,6 @@
 //! One request to one route: the API key, the payment, the sale.
 
+use alloy::primitives::U256;
 use bursar::x402::Flow;
 use bursar::{Network, Timestamp};
 use http::header::{CACHE_CONTROL, LOCATION};
@@ -11,7 +12,7 @@ use crate::answer::{self, Claim, Reply};
 use crate::body::Body;
 use crate::chain::Token;
 use crate::fault::{Fault, Occasion};
-use crate::payment::{Authorization, PresentedPayment, ReceivedRequest};
+use crate::payment::{PresentedPayment, ReceivedRequest, Signed};
 use crate::route::{PAYMENT_IDENTIFIER, Route};
 use crate::sign_in::{SIGN_IN_WITH_X, SignInFault};
 use crate::terms::{Conditions, Price};
@@ -23,14 +24,14 @@ pub(super) enum Accepted {
     /// It was settled before, and its answer is stored.
     Before(Box<Sale>),
     /// It can be settled now.
-    Now(Token, Authorization),
+    Now(Token, Box<Signed>),
 }
 
 impl Accepted {
-    pub(super) const fn network_and_authorization(&self) -> (Network, &Authorization) {
+    pub(super) const fn network_and_payment(&self) -> (Network, &Signed) {
         match self {
-            Self::Before(sale) => (sale.settlement.network, &sale.settlement.authorization),
-            Self::Now(token, authorization) => (token.network, authorization),
+            Self::Before(sale) => (sale.settlement.network, &sale.signed),
+            Self::Now(token, signed) => (token.network, &**signed),
         }
     }
 }
@@ -140,7 +141,7 @@ impl Visit<'_> {
         {
             return reply;
         }
-        match self.sell(accepted, payment) {
+        match self.sell(accepted, payment, fault.as_ref()) {
             Ok(sale) => match fault {
                 Some(fault) => self.misbehave_after_settling(fault, sale, payment.version),
                 None => sale.answer.into(),
@@ -155,40 +156,76 @@ impl Visit<'_> {
 
     fn verify(&mut self, payment: &PresentedPayment) -> Result<Accepted, Reason> {
         let offers = self.offers(payment.version);
-        let (token, authorization) = verify(payment, &offers, &self.extensions(), self.now.secs())?;
-        self.state.presented.push((token, authorization));
-        self.state.chain.simulate(token, &authorization)?;
-        Ok(Accepted::Now(token, authorization))
+        let (token, signed) = verify(payment, &offers, &self.extensions(), self.now.secs())?;
+        self.state.presented.push((token, signed));
+        let chain = &self.state.chain;
+        chain.simulate(token, &signed, signed.ceiling())?;
+        Ok(Accepted::Now(token, Box::new(signed)))
     }
 
-    /// Produces the content and settles the payment. Returns a refusal if either fails.
+    /// Returns the amount that an honest seller charges, in atomic units.
+    pub(super) fn charge(&self, signed: &Signed) -> U256 {
+        let dollars = match &self.route.charge {
+            Some(charge) if signed.is_upto() => charge.of(self.received),
+            _ => return signed.ceiling(),
+        };
+        // The paywall refuses to start with a charge that the token cannot express.
+        let units = self.conditions.asset.parse_units(&dollars.to_string());
+        units.unwrap_or_else(|| signed.ceiling())
+    }
+
+    /// Produces the content and settles the payment. Returns the answer alone if either fails, or if the charge is zero.
     fn sell(
         &mut self,
         accepted: Accepted,
         payment: &PresentedPayment,
+        fault: Option<&Fault>,
     ) -> Result<Sale, Box<Response<Body>>> {
-        let (token, authorization) = match accepted {
+        let (token, signed) = match accepted {
             Accepted::Before(sale) => return Ok(*sale),
-            Accepted::Now(token, authorization) => (token, authorization),
+            Accepted::Now(token, signed) => (token, *signed),
         };
         let mut answer = answer::content(self.route, self.received);
         let failed = answer.status().is_client_error() || answer.status().is_server_error();
         if failed && self.conditions.flow == Flow::Authorization {
             return Err(Box::new(answer));
         }
-        let settled = self.state.chain.settle(token, authorization, self.now);
+        let amount = match fault {
+            Some(Fault::ChargeCeiling) => signed.ceiling(),
+            _ => self.charge(&signed),
+        };
+        if amount.is_zero() && signed.is_upto() {
+            let claim = Claim::free(token.network, signed.payer());
+            answer.headers_mut().extend([claim.header(payment.version)]);
+            return Err(Box::new(answer));
+        }
+        let settled = if amount > signed.ceiling() {
+            Err("invalid_upto_evm_payload_settlement_exceeds_amount")
+        } else {
+            let chain = &mut self.state.chain;
+            chain.settle(token, &signed, amount, self.now)
+        };
         let settlement = settled.map_err(|reason| {
-            let claim = Claim::failure(reason, token.network, &authorization);
+            let claim = Claim::failure(reason, token.network, signed.payer());
             self.refuse(&claim, payment.version)
         })?;
+        if let Some(Fault::SettleTwice) = fault {
+            // The chain refuses, because the nonce is used.
+            let chain = &mut self.state.chain;
+            drop(chain.settle(token, &signed, signed.ceiling(), self.now));
+        }
         let headers = answer.headers_mut();
         headers
             .entry(CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("private"));
         let (name, value) = Claim::success(&settlement).header(payment.version);
         headers.insert(name, value);
-        (self.state.sign_ins).note_buyer(self.received.path(), authorization.from);
-        let sale = Sale { settlement, answer };
+        (self.state.sign_ins).note_buyer(self.received.path(), signed.payer());
+        let sale = Sale {
+            signed,
+            settlement,
+            answer,
+        };
         self.remember(&sale, payment);
         Ok(sale)
     }

@@ -1,5 +1,5 @@
 import { decodePaymentSignatureHeader } from "@x402/core/http";
-import { paymentMiddleware, x402ResourceServer } from "@x402/express";
+import { paymentMiddleware, setSettlementOverrides, x402ResourceServer } from "@x402/express";
 import { bazaarResourceServerExtension, declareDiscoveryExtension } from "@x402/extensions/bazaar";
 import {
   declarePaymentIdentifierExtension,
@@ -9,10 +9,11 @@ import {
 import express from "express";
 import { listen } from "../listen.mjs";
 import { serveRoutes } from "./express-routes.mjs";
-import { paidRoutes, resourceServer } from "./offers.mjs";
+import { paidRoutes, permit2Answer, permit2Routes, resourceServer } from "./offers.mjs";
 
 export function startExpressV2({ facilitator, payTo, seller }) {
-  const paid = paidRoutes(payTo);
+  const throughPermit2 = permit2Routes(payTo);
+  const paid = { ...paidRoutes(payTo), ...throughPermit2 };
   paid["GET /identified"] = {
     ...paid["GET /report"],
     extensions: { [PAYMENT_IDENTIFIER]: declarePaymentIdentifierExtension(true) },
@@ -30,6 +31,14 @@ export function startExpressV2({ facilitator, payTo, seller }) {
   const server = resourceServer(x402ResourceServer, facilitator).registerExtension(bazaarResourceServerExtension);
   app.use(paymentMiddleware(paid, server));
   serveRoutes(app, seller);
+  for (const path of Object.keys(throughPermit2).map((route) => route.split(" ")[1])) {
+    app.get(path, (req, res) => {
+      const { answer, charge } = permit2Answer(seller, path, req.query);
+      if (charge) setSettlementOverrides(res, charge);
+      res.json(answer);
+    });
+  }
+
   app.get("/several", (_, res) => res.json({ report: "several", seller }));
 
   app.get("/listed", (_, res) => res.json({ report: "listed", seller }));
