@@ -1,5 +1,6 @@
 //! Which schemes and transfer methods a policy allows, and what a denial says.
 
+use bursar::approval::{ApprovalRequest, Verdict, approve_fn};
 use bursar::money::TransferMethod;
 use bursar::policy::Rule;
 use bursar::x402::{PaymentMethod, Scheme};
@@ -114,5 +115,31 @@ async fn a_price_check_says_up_to_and_prefers_a_known_price() {
     assert_eq!(
         check.best().unwrap().payment_method(),
         PaymentMethod::Eip3009
+    );
+}
+
+#[tokio::test]
+async fn an_approver_is_asked_about_a_ceiling_as_a_ceiling() {
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = std::sync::Arc::clone(&asked);
+    let approver = approve_fn(move |request: ApprovalRequest| {
+        let question = (request.payment_method, request.to_string());
+        heard.lock().unwrap().push(question);
+        async { Verdict::Approve }
+    });
+    let seller = open(upto().charge(usd!("0.002"))).await;
+    let client = builder()
+        .policy(super::policy().ask_above(usd!("0.005")))
+        .approver(approver)
+        .build()
+        .unwrap();
+    client.get(seller.url("/report")).send().await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 1, "the ceiling is above the threshold");
+    assert_eq!(asked[0].0, PaymentMethod::Upto);
+    assert!(
+        asked[0].1.starts_with("Pay up to 0.01 USDC to 0x"),
+        "{}",
+        asked[0].1
     );
 }
