@@ -42,7 +42,8 @@
 //!
 //! [`Route::permit2`] sells by `exact` with Permit2. [`Route::upto`] sells by `upto`: the price is a ceiling, and
 //! [`Route::charge`] sets the amount that the seller settles. Every account has approved Permit2 unless you set an
-//! [allowance](PaywallBuilder::allowance); the seller answers 412 if it is too small.
+//! [allowance](PaywallBuilder::allowance); the seller answers 412 if it is too small. [`Route::sponsors_permits`] and
+//! [`Route::sponsors_approvals`] take an approval together with the payment.
 //!
 //! ```
 //! use bursar::usd;
@@ -146,14 +147,16 @@ mod permit;
 mod route;
 mod seller;
 mod server;
+mod sponsorship;
 mod terms;
 mod tools;
+mod transaction;
 mod typed_data;
 mod verify;
 
 pub use bazaar::{Bazaar, BazaarBuilder, BazaarFault};
 pub use breakage::Breakage;
-pub use chain::{CancelError, Cancellation, Settlement};
+pub use chain::{Approval, CancelError, Cancellation, Settlement};
 pub use encoding::Encoding;
 pub use false_terms::FalseTerms;
 pub use fault::{Fault, Forgery};

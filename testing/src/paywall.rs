@@ -14,7 +14,7 @@ use bursar::{Asset, Network};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::chain::{CancelError, Cancellation, Chain, Settlement};
+use crate::chain::{Approval, CancelError, Cancellation, Chain, Settlement};
 use crate::fault::Faults;
 use crate::node::Node;
 use crate::payment::ReceivedRequest;
@@ -149,6 +149,12 @@ impl Paywall {
     pub fn is_permit_used(&self, network: Network, payer: Address, nonce: U256) -> bool {
         let state = self.seller.state();
         state.chain.is_permit_used(network, payer, nonce)
+    }
+
+    /// Returns the approvals of Permit2 that came with payments or through a node, oldest first.
+    #[must_use]
+    pub fn approvals(&self) -> Vec<Approval> {
+        self.seller.state().chain.approvals.clone()
     }
 
     /// Invalidates a nonce of Permit2, as its owner does with a transaction.

@@ -16,6 +16,7 @@ use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
 use crate::permit::PaymentMethod;
+use crate::sponsorship::{self, BY_PERMIT, BY_TRANSACTION};
 use crate::terms::{Charge, Conditions, Price};
 use bursar::x402::{Flow, Version};
 use bursar::{Asset, Usd};
@@ -468,6 +469,21 @@ impl Route {
     pub fn extension(mut self, name: &str, declaration: Value) -> Self {
         self.extensions.insert(name.to_owned(), declaration);
         self
+    }
+
+    /// Accepts an approval of Permit2 that the buyer signs by EIP-2612: declares `eip2612GasSponsoring`.
+    ///
+    /// [`Paywall::approvals`](crate::Paywall::approvals) shows the approvals.
+    pub fn sponsors_permits(self) -> Self {
+        self.extension(BY_PERMIT, sponsorship::declaration(BY_PERMIT))
+    }
+
+    /// Accepts an approval of Permit2 as a signed transaction, which the facilitator sends: declares
+    /// `erc20ApprovalGasSponsoring`.
+    ///
+    /// [`Paywall::approvals`](crate::Paywall::approvals) shows the approvals.
+    pub fn sponsors_approvals(self) -> Self {
+        self.extension(BY_TRANSACTION, sponsorship::declaration(BY_TRANSACTION))
     }
 
     /// Asks for a payment identifier. If it is `required`, a payment without one is answered with 400.
