@@ -12,6 +12,7 @@ use url::Url;
 pub use kind::ErrorKind;
 
 use crate::ledger::{LedgerError, Purchase, PurchaseId, PurchaseIdError, State};
+use crate::permit2::MissingAllowance;
 use crate::policy::{Denial, PolicyError, PriceCheck};
 use crate::request::PurchaseRequestError;
 use crate::signer::{KeyError, SignerError};
@@ -138,6 +139,8 @@ enum Detail {
     PriceCheck(Box<PriceCheck>),
     Unpayable(Vec<Unpayable>),
     Reason(String),
+    /// With the seller's reason.
+    Allowance(Box<MissingAllowance>, Option<String>),
 }
 
 /// The number of reasons in a message, without the last one.
@@ -276,6 +279,15 @@ impl Error {
             Some(reason) => self.detail(Detail::Reason(reason)),
             None => self,
         }
+    }
+
+    /// With the approval that the payment needs, and the seller's reason.
+    pub(crate) fn with_missing_allowance(
+        self,
+        missing: MissingAllowance,
+        reason: Option<String>,
+    ) -> Self {
+        self.detail(Detail::Allowance(Box::new(missing), reason))
     }
 
     pub(crate) fn at(self, url: &Url) -> Self {
@@ -428,6 +440,19 @@ impl Error {
     pub fn reason(&self) -> Option<&str> {
         match &self.inner.detail {
             Detail::Reason(reason) => Some(reason),
+            Detail::Allowance(_, reason) => reason.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the approval of Permit2 that the payment needs, if the seller refused the payment for lack of it.
+    ///
+    /// Approve it, for example with `bursar wallet approve`, and send the same request again: bursar presents the same
+    /// payment.
+    #[must_use]
+    pub fn missing_allowance(&self) -> Option<&MissingAllowance> {
+        match &self.inner.detail {
+            Detail::Allowance(missing, _) => Some(missing),
             _ => None,
         }
     }

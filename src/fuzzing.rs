@@ -139,11 +139,13 @@ pub async fn record(
             presenter_lease_until: now,
         },
         Change::SignerTimedOut { valid_before } => Transition::SignerTimedOut {
+            method: PaymentMethod::Eip3009,
             valid_before,
             reason,
         },
         Change::Settled(transaction) => Transition::Settled {
             transaction: B256::new(transaction),
+            charged: None,
             answer: SellerAnswer::of(200),
         },
         Change::Rejected => Transition::Rejected {
@@ -174,6 +176,7 @@ fn reservation(wish: Wish) -> Reservation {
         foreign_resource: None,
         version: 2,
         asset: usdc(),
+        payment_method: Some(PaymentMethod::Eip3009),
         payee: Address::repeat_byte(0xC1),
         value: U256::from(wish.micros),
         tag: Some("research".to_owned()),
@@ -236,6 +239,7 @@ pub fn signed_payment() -> SignedPayment {
     SignedPayment {
         purchase: "order-1".parse().expect("a purchase id"),
         amount: TokenAmount::from_units(usdc(), U256::from(10_000)),
+        method: PaymentMethod::Eip3009,
         payer: Address::repeat_byte(0xAB),
         pay_to: Address::repeat_byte(0xC1),
         nonce: B256::repeat_byte(3),

@@ -58,6 +58,23 @@ pub(crate) mod hash {
     }
 }
 
+/// A number that may be absent, in decimal.
+pub(crate) mod optional_number {
+    use std::fmt::Display;
+
+    use serde::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(
+        number: &Option<impl Display>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => serializer.collect_str(number),
+            None => serializer.serialize_none(),
+        }
+    }
+}
+
 /// A hash that may be absent.
 pub(crate) mod optional_hash {
     use alloy::primitives::B256;

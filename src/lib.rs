@@ -108,6 +108,7 @@ pub mod money;
 pub mod origin;
 mod path;
 pub mod payment;
+mod permit2;
 pub mod policy;
 pub mod prelude;
 pub mod primitives;

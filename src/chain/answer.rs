@@ -139,6 +139,9 @@ pub enum Reason {
     /// The transaction that used the nonce does not contain the signed transfer.
     #[error("the transaction that used the nonce does not contain the signed transfer")]
     OtherTransfer,
+    /// bursar cannot read the nonces of Permit2 on the chain yet.
+    #[error("the outcome of a payment by Permit2 cannot be read from the chain yet")]
+    Permit2,
     /// Endpoints of fewer parties confirm the proof than
     /// [required](super::ChainReader::required_endpoints).
     #[error(

@@ -392,6 +392,11 @@ impl Builder<'_> {
                 scope.circuit_breaker.as_ref().map(|table| table.at),
             ),
             ("remember_terms", place(scope.remember_terms.as_ref())),
+            ("schemes", scope.schemes.first().map(|one| one.at)),
+            (
+                "transfer_methods",
+                scope.transfer_methods.first().map(|one| one.at),
+            ),
         ];
         for (key, at) in settings {
             if let Some(at) = at {
@@ -436,6 +441,13 @@ impl Builder<'_> {
         }
         if let Some(lifetime) = content(scope.remember_terms.as_ref()) {
             rules = rules.remember_terms(*lifetime);
+        }
+        if !scope.schemes.is_empty() {
+            rules = rules.schemes(contents(&scope.schemes).map(|(_, scheme)| *scheme));
+        }
+        if !scope.transfer_methods.is_empty() {
+            let methods = contents(&scope.transfer_methods).map(|(_, method)| *method);
+            rules = rules.transfer_methods(methods);
         }
         rules
     }

@@ -10,9 +10,9 @@ use super::error::did_you_mean;
 use super::reader::{Scalar, Unfit};
 use crate::credential::Preference;
 use crate::limit::{Period, Share, time_zone};
-use crate::money::Usd;
-use crate::money::parse_address;
+use crate::money::{TransferMethod, Usd, parse_address};
 use crate::text::excerpt;
+use crate::x402::Scheme;
 
 /// A string that is not empty.
 pub(super) struct Text(pub(super) String);
@@ -249,6 +249,30 @@ impl Scalar for ForeignResource {
             text,
             Self::EXPECTED,
             &[("record", Self::Record), ("refuse", Self::Refuse)],
+        )
+    }
+}
+
+impl Scalar for Scheme {
+    const EXPECTED: &'static str = "\"exact\" or \"upto\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        choose(
+            text,
+            Self::EXPECTED,
+            &Self::ALL.map(|one| (one.name(), one)),
+        )
+    }
+}
+
+impl Scalar for TransferMethod {
+    const EXPECTED: &'static str = "\"eip3009\" or \"permit2\"";
+
+    fn from_text(text: &str) -> Result<Self, Unfit> {
+        choose(
+            text,
+            Self::EXPECTED,
+            &Self::ALL.map(|one| (one.name(), one)),
         )
     }
 }

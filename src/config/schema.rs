@@ -16,8 +16,9 @@ use super::scalar::{
     Size, Status, Text, Version, Zone,
 };
 use crate::credential::Preference;
-use crate::money::Usd;
+use crate::money::{TransferMethod, Usd};
 use crate::policy::{Period, Share};
+use crate::x402::Scheme;
 
 #[derive(Deserialize)]
 pub(super) struct File {
@@ -83,6 +84,8 @@ pub(super) struct Scope {
     pub(super) loop_guard: Option<Table<Count>>,
     pub(super) circuit_breaker: Option<Table<Failures>>,
     pub(super) remember_terms: Option<Value<Duration>>,
+    pub(super) schemes: Vec<Value<Scheme>>,
+    pub(super) transfer_methods: Vec<Value<TransferMethod>>,
 }
 
 #[derive(Deserialize)]

@@ -12,9 +12,12 @@ pub use cancellation::{CancelAuthorization, SignedCancellation};
 pub use purchase_id::{PurchaseId, PurchaseIdError};
 pub(crate) use purchase_id::{nonce, random_hex};
 #[cfg(test)]
+pub(crate) use recover::check_signature;
+#[cfg(test)]
 pub(crate) use recover::tests::authorization as test_authorization;
-pub(crate) use recover::{WrongSignature, check, check_signature};
+pub(crate) use recover::{WrongSignature, check};
 pub use signature::Signature;
 pub(crate) use signature::address_of;
 #[cfg(feature = "secp256k1")]
 pub(crate) use signature::address_of_point;
+pub(crate) use typed_data::typed_digest;

@@ -3,7 +3,9 @@
 use alloy::primitives::{Address, B256};
 use k256::ecdsa::{RecoveryId, Signature as Ecdsa, VerifyingKey};
 
-use super::{Signature, TransferAuthorization, address_of};
+#[cfg(test)]
+use super::TransferAuthorization;
+use super::{Signature, address_of};
 
 /// The error of a signature that is malformed or was made by another address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +18,8 @@ impl WrongSignature {
     }
 }
 
-/// Returns the signature in canonical form (low `s`, `v` 27 or 28) if the payer made it.
+/// Returns the signature in canonical form if the payer made it.
+#[cfg(test)]
 pub(crate) fn check_signature(
     authorization: &TransferAuthorization,
     signature: &Signature,
@@ -24,7 +27,7 @@ pub(crate) fn check_signature(
     check(authorization.digest(), authorization.from(), signature)
 }
 
-/// Returns the signature of `digest` in canonical form if `signer` made it.
+/// Returns the signature of `digest` in canonical form (low `s`, `v` 27 or 28) if `signer` made it.
 pub(crate) fn check(
     digest: B256,
     signer: Address,

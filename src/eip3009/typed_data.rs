@@ -7,11 +7,16 @@ use crate::money::Asset;
 
 /// Returns `keccak256("\x19\x01" ‖ domainSeparator ‖ hashStruct(message))`.
 pub(super) fn digest(asset: &Asset, struct_hash: B256) -> B256 {
+    typed_digest(asset.domain_separator(), struct_hash)
+}
+
+/// Returns the digest of a message in any domain.
+pub(crate) fn typed_digest(domain_separator: B256, struct_hash: B256) -> B256 {
     let mut message = [0_u8; 66];
     let (prefix, rest) = message.split_at_mut(2);
     let (domain, content) = rest.split_at_mut(32);
     prefix.copy_from_slice(&[0x19, 0x01]);
-    domain.copy_from_slice(asset.domain_separator().as_slice());
+    domain.copy_from_slice(domain_separator.as_slice());
     content.copy_from_slice(struct_hash.as_slice());
     keccak256(message)
 }

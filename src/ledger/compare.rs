@@ -46,7 +46,7 @@ impl Ledger {
 
 /// Returns the call that a purchase was, or `None` if nothing was bought.
 fn recorded_call(purchase: &Purchase) -> Option<RecordedCall> {
-    let cost = match (purchase.state, purchase.usd) {
+    let cost = match (purchase.state, purchase.counted_usd()) {
         (State::Settled, Some(usd)) => CallCost::Paid(usd),
         (State::ApiCall, Some(usd)) => CallCost::ApiKey(usd),
         (State::Voided | State::ReleasedByProof | State::Reserved, _) => return None,

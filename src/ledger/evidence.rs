@@ -1,14 +1,15 @@
 //! The evidence of one purchase, for a dispute. It contains no secret.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Ledger, LedgerError, Purchase, PurchaseId, PurchaseKey, Refund, SellerAnswer, State};
 use crate::clock::Timestamp;
-use crate::json_text::{hash, optional_hash};
+use crate::json_text::{hash, optional_hash, optional_number};
 use crate::money::{Network, Usd};
+use crate::x402::PaymentMethod;
 
 /// All facts about one purchase, to show to the seller, a facilitator or a court.
 ///
@@ -32,6 +33,12 @@ pub struct Evidence {
     /// The transaction that the chain confirmed.
     #[serde(with = "optional_hash")]
     pub verified_transaction: Option<B256>,
+    /// The charge of an `upto` payment that the seller claims, in atomic units.
+    #[serde(serialize_with = "optional_number::serialize")]
+    pub claimed_charge: Option<U256>,
+    /// The charge that the chain confirmed, in atomic units.
+    #[serde(serialize_with = "optional_number::serialize")]
+    pub verified_charge: Option<U256>,
     /// The proof from the chain that the purchase was paid, or that it was not.
     pub chain_proof: Option<Value>,
     pub refunds: Vec<Refund>,
@@ -68,7 +75,9 @@ pub struct EvidenceAuthorization {
     pub from: Address,
     #[serde(with = "hash")]
     pub to: Address,
-    /// The largest amount that was signed for the purchase, in atomic units.
+    /// The scheme and the transfer method. `None` for a request with an API key.
+    pub method: Option<PaymentMethod>,
+    /// The largest amount that was signed for the purchase, in atomic units. For `upto` it is the ceiling of the charge.
     pub value: String,
     pub usd: Option<Usd>,
     /// The latest expiry that was signed for the purchase, in Unix seconds.
@@ -96,6 +105,7 @@ impl From<Purchase> for Evidence {
                 asset: purchase.asset,
                 from: purchase.payer,
                 to: purchase.payee,
+                method: purchase.payment_method,
                 value: purchase.value.to_string(),
                 usd: purchase.usd,
                 valid_before: purchase.valid_before,
@@ -108,6 +118,8 @@ impl From<Purchase> for Evidence {
             answer: purchase.answer,
             claimed_transaction: purchase.transaction,
             verified_transaction: purchase.verified_transaction,
+            claimed_charge: purchase.claimed_charge,
+            verified_charge: purchase.verified_charge,
             chain_proof: purchase
                 .proof
                 .and_then(|proof| serde_json::from_str(&proof).ok()),

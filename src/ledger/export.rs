@@ -9,7 +9,7 @@ use crate::text::{json, visible};
 const FORMULAS: &str = "=+-@＝＋－＠﹦﹢﹣﹫−";
 
 /// The columns of the CSV export, in order.
-const COLUMNS: [&str; 29] = [
+const COLUMNS: [&str; 32] = [
     "seq",
     "reserved_at",
     "updated_at",
@@ -39,12 +39,15 @@ const COLUMNS: [&str; 29] = [
     "foreign_resource",
     "version",
     "generation",
+    "payment_method",
+    "claimed_charge",
+    "verified_charge",
 ];
 
 /// Writes purchases as CSV (RFC 4180) with a header line.
 ///
 /// `claimed_transaction` is the seller's claim. `verified_transaction` was confirmed on the chain.
-/// `value` and `refunded` are in atomic units of the token. Payment headers are not exported. A
+/// `value`, `refunded` and the two charges are in atomic units of the token. The charges are those of `upto` payments. Payment headers are not exported. A
 /// field that a spreadsheet would read as a formula begins with an apostrophe. Hidden characters are escaped, as
 /// [`visible`](crate::text::visible) does it.
 ///
@@ -148,6 +151,9 @@ fn fields(purchase: &Purchase) -> [String; COLUMNS.len()] {
         text(purchase.foreign_resource.as_ref()),
         purchase.version.to_string(),
         purchase.generation.to_string(),
+        text(purchase.payment_method),
+        text(purchase.claimed_charge),
+        text(purchase.verified_charge),
     ]
 }
 

@@ -8,8 +8,10 @@ use alloy::primitives::B256;
 use sha2::{Digest, Sha256};
 
 use super::sql::row::{self, Cells, columns};
+use super::sql::tables::{NEW_COLUMNS, NO_METHOD};
 use super::sql::{Row, Value};
 use super::{LedgerError, LedgerFault, Verification};
+use crate::x402::PaymentMethod;
 
 /// The hash before the first event.
 const START: B256 = B256::ZERO;
@@ -29,10 +31,21 @@ pub(super) const HASHED_COLUMNS: [&str; 8] = [
 ];
 
 /// Returns the hash of the row of a purchase.
+///
+/// Columns that version 11 added are left out while they have the value that the migration gave them, so that the hashes of
+/// version 10 hold.
 pub(super) fn purchase_hash(columns: &[(&str, Value)]) -> B256 {
     let mut hasher = Sha256::new();
     hasher.update(b"bursar purchase row v1");
-    for (name, value) in columns {
+    let is_migrated = |(name, value): &&(&str, Value)| match (*name, value) {
+        // Which of the two it is follows from the column `credential`.
+        ("payment_method", Value::Text(method)) => {
+            method == PaymentMethod::Eip3009.name() || method == NO_METHOD
+        }
+        (name, Value::Null) => NEW_COLUMNS.iter().any(|(new, _)| *new == name),
+        _ => false,
+    };
+    for (name, value) in columns.iter().filter(|column| !is_migrated(column)) {
         absorb_text(&mut hasher, name);
         absorb(&mut hasher, value);
     }

@@ -11,6 +11,7 @@
 )]
 
 mod found;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,15 +20,17 @@ use alloy::primitives::{B256, U256};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use self::step::{Bug, Step, step};
 use super::backend::Backend;
 use super::conformance::{NOW, at, given_up, order, settled};
 use super::{
     Filter, Ledger, Purchase, PurchaseKey, Reservation, Reserved, Resumption, SellerAnswer, State,
     Terms, Transition,
 };
-use crate::clock::{CLOCK_BOUND, Timestamp};
+use crate::clock::Timestamp;
 use crate::limit::{Limit, LimitKind, Scope};
 use crate::money::Usd;
+use crate::x402::PaymentMethod;
 
 /// The limit in micro-dollars.
 const LIMIT: u64 = 100;
@@ -35,121 +38,34 @@ const WINDOW: u64 = 120;
 /// A difference of clocks that is smaller than the window.
 const LITTLE: u64 = 90;
 
-/// A step, which changes one of a few purchases.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// By a process whose clock is `ahead` seconds ahead, unless the limit is on a window: a window is
-    /// measured by the clock of the process.
-    Reserve {
-        id: u8,
-        value: u64,
-        changed: bool,
-        ahead: u64,
-    },
-    /// Two reservations at the same time.
-    ReserveBoth {
-        ids: (u8, u8),
-        value: u64,
-    },
-    /// By a process whose clock is `behind` seconds behind, at most [`LITTLE`] if the limit is on a window.
-    Sign {
-        id: u8,
-        validity: u64,
-        behind: u64,
-    },
-    Doubt {
-        id: u8,
-        validity: u64,
-    },
-    Lose {
-        id: u8,
-    },
-    Reject {
-        id: u8,
-    },
-    /// A receipt for a payment that the chain has settled or not.
-    Settle {
-        id: u8,
-        settled_on_chain: bool,
-    },
-    Free {
-        id: u8,
-    },
-    Resume,
-    /// The chain settles the n-th authorization, if it is valid.
-    Cash {
-        number: usize,
-    },
-    /// With a proof of the chain, if there is one.
-    Release {
-        id: u8,
-    },
-    Wait {
-        seconds: u64,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let id = 0..6_u8;
-    prop_oneof![
-        5 => (id.clone(), 10..60_u64, prop::bool::weighted(0.3), prop_oneof![Just(0), 0..CLOCK_BOUND.as_secs()])
-            .prop_map(|(id, value, changed, ahead)| Step::Reserve { id, value, changed, ahead }),
-        1 => ((id.clone(), id.clone()), 30..90_u64).prop_map(|(ids, value)| Step::ReserveBoth { ids, value }),
-        6 => (id.clone(), 60..300_u64, prop_oneof![0..LITTLE, 0..CLOCK_BOUND.as_secs()]).prop_map(|(id, validity, behind)| Step::Sign { id, validity, behind }),
-        1 => (id.clone(), 60..300_u64).prop_map(|(id, validity)| Step::Doubt { id, validity }),
-        2 => id.clone().prop_map(|id| Step::Lose { id }),
-        2 => id.clone().prop_map(|id| Step::Reject { id }),
-        3 => (id.clone(), any::<bool>()).prop_map(|(id, settled_on_chain)| Step::Settle { id, settled_on_chain }),
-        1 => id.clone().prop_map(|id| Step::Free { id }),
-        1 => Just(Step::Resume),
-        4 => (0..20_usize).prop_map(|number| Step::Cash { number }),
-        2 => id.prop_map(|id| Step::Release { id }),
-        3 => (1..200_u64).prop_map(|seconds| Step::Wait { seconds }),
-    ]
-}
-
-/// Faults in a ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bug {
-    None,
-    /// Voids a purchase when the answer is lost.
-    ReleaseOnTimeout,
-    /// Checks the limits first and holds the amount later.
-    CheckThenAct,
-    /// Signs each attempt of a purchase with a new nonce.
-    FreshNonce,
-    /// Counts a payment only after the seller acknowledges it.
-    CountAcknowledged,
-    /// Voids a purchase when the seller refuses the payment.
-    ForgetRejected,
-    /// Signs a hold that lapsed and did not count.
-    LapseUnfenced,
-    /// Counts a payment at the time of its receipt.
-    CountAtReceipt,
-    /// Counts the latest amount of a purchase and not the largest one.
-    HoldLatest,
-    /// Releases a purchase when it expires, without a proof.
-    ReleaseByClock,
-    /// Believes every clock: a payment is no exposure a minute after its expiry.
-    BelieveClock,
-}
-
 /// A signed authorization.
 #[derive(Debug)]
 struct Signed {
-    nonce: B256,
+    nonce: Nonce,
+    method: PaymentMethod,
     value: u64,
     valid_before: u64,
     settled_at: Option<u64>,
+    /// The settled amount.
+    charged: u64,
 }
+
+/// A nonce of the token, or the same number as a nonce of Permit2.
+type Nonce = (B256, bool);
+
+const fn nonce_of(nonce: B256, method: PaymentMethod) -> Nonce {
+    (nonce, matches!(method, PaymentMethod::Eip3009))
+}
+
+/// A hold: its lease, its nonce, its price and its method.
+type Held = (Timestamp, B256, u64, PaymentMethod);
 
 struct World {
     ledger: Ledger,
     bug: Bug,
     kind: LimitKind,
     now: u64,
-    /// The lease, the nonce and the price of each hold.
-    held: BTreeMap<u8, (Timestamp, B256, u64)>,
+    held: BTreeMap<u8, Held>,
     signed: Vec<Signed>,
     nonces: u8,
 }
@@ -178,7 +94,7 @@ impl World {
         order(&id.to_string(), 0).key()
     }
 
-    fn wish(&self, id: u8, value: u64, changed: bool, ahead: u64) -> Reservation {
+    fn wish(&self, id: u8, value: u64, changed: bool, ahead: u64, by: usize) -> Reservation {
         let ahead = match self.kind {
             LimitKind::Rolling(..) => 0,
             _ => ahead,
@@ -187,8 +103,9 @@ impl World {
             scope: Scope::Global,
             kind: self.kind.clone(),
         }];
-        let mut wish =
-            super::conformance::wish(order(&id.to_string(), value), at(self.now + ahead), meters);
+        let mut purchase = order(&id.to_string(), value);
+        purchase.payment_method = Some(PaymentMethod::ALL[by]);
+        let mut wish = super::conformance::wish(purchase, at(self.now + ahead), meters);
         wish.terms = if changed {
             Terms::Changed
         } else {
@@ -198,7 +115,15 @@ impl World {
     }
 
     async fn reserve(&mut self, id: u8, value: u64, wish: &Reservation) {
+        if self.bug == Bug::BothKinds {
+            self.corrupt(|purchase| {
+                if purchase.key() == wish.key() {
+                    purchase.payment_method = wish.purchase.payment_method;
+                }
+            });
+        }
         if let Reserved::Held(purchase) = self.ledger.reserve(wish).await.unwrap() {
+            let method = purchase.payment_method.unwrap();
             let mut nonce = purchase.nonce;
             if self.bug == Bug::FreshNonce {
                 self.nonces = self.nonces.wrapping_add(1);
@@ -212,12 +137,13 @@ impl World {
                     }
                 });
             }
-            self.held.insert(id, (purchase.lease_until, nonce, value));
+            self.held
+                .insert(id, (purchase.lease_until, nonce, value, method));
         }
     }
 
     async fn sign(&mut self, id: u8, validity: u64, behind: u64) {
-        let Some((lease, nonce, value)) = self.held.get(&id).copied() else {
+        let Some((lease, nonce, value, method)) = self.held.get(&id).copied() else {
             return;
         };
         let behind = match self.kind {
@@ -251,10 +177,12 @@ impl World {
             .is_ok()
         {
             self.signed.push(Signed {
-                nonce,
+                nonce: nonce_of(nonce, method),
+                method,
                 value,
                 valid_before,
                 settled_at: None,
+                charged: 0,
             });
             if self.bug == Bug::CountAcknowledged {
                 self.give_back(id);
@@ -277,8 +205,8 @@ impl World {
         });
     }
 
-    fn cash(&mut self, number: usize) {
-        let used: BTreeSet<B256> = self.used();
+    fn cash(&mut self, number: usize, percent: u64) {
+        let used = self.used();
         let now = self.now;
         if let Some(signed) = self
             .signed
@@ -286,10 +214,14 @@ impl World {
             .filter(|signed| signed.valid_before > now && !used.contains(&signed.nonce))
         {
             signed.settled_at = Some(now);
+            signed.charged = match signed.method {
+                PaymentMethod::Upto => signed.value * percent / 100,
+                _ => signed.value,
+            };
         }
     }
 
-    fn used(&self) -> BTreeSet<B256> {
+    fn used(&self) -> BTreeSet<Nonce> {
         self.signed
             .iter()
             .filter(|signed| signed.settled_at.is_some())
@@ -310,6 +242,18 @@ impl World {
             | (Bug::ForgetRejected, Transition::Rejected { .. }) => {
                 self.give_back(id);
             }
+            (Bug::ClaimFreesRoom, Transition::Settled { charged, .. }) => {
+                self.corrupt(|purchase| {
+                    if purchase.key() == Self::key(id) && purchase.proof.is_none() {
+                        purchase.verified_charge = charged;
+                    }
+                });
+            }
+            (Bug::ProofFreesTooMuch, Transition::Confirmed { .. }) => self.corrupt(|purchase| {
+                if purchase.key() == Self::key(id) {
+                    purchase.verified_charge = purchase.verified_charge.map(|_| U256::ZERO);
+                }
+            }),
             (Bug::CountAtReceipt, Transition::Settled { .. }) => self.corrupt(|purchase| {
                 if purchase.key() == Self::key(id) {
                     purchase.counts_at = at(self.now);
@@ -326,7 +270,8 @@ impl World {
         let (Some(valid_before), nonce) = (purchase.valid_before, purchase.nonce) else {
             return;
         };
-        let proved = valid_before <= self.now && !self.used().contains(&nonce);
+        let unused = nonce_of(nonce, purchase.payment_method.unwrap());
+        let proved = valid_before <= self.now && !self.used().contains(&unused);
         if proved || self.bug == Bug::ReleaseByClock {
             let cancelled = self.bug == Bug::ReleaseByClock;
             // Bought again under the same nonce.
@@ -342,6 +287,27 @@ impl World {
         }
     }
 
+    /// Records the settlement of the chain with its charge.
+    async fn prove(&self, id: u8) {
+        let Some(purchase) = self.ledger.purchase(&Self::key(id)).await.unwrap() else {
+            return;
+        };
+        let nonce = nonce_of(purchase.nonce, purchase.payment_method.unwrap());
+        let settled = self
+            .signed
+            .iter()
+            .find(|signed| signed.nonce == nonce && signed.settled_at.is_some());
+        if let Some(settled) = settled {
+            let confirmed = Transition::Confirmed {
+                nonce: purchase.nonce,
+                transaction: None,
+                charged: Some(U256::from(settled.charged)),
+                proof: "{}".to_owned(),
+            };
+            self.record(id, confirmed).await;
+        }
+    }
+
     async fn take(&mut self, step: Step) {
         match step {
             Step::Reserve {
@@ -349,14 +315,15 @@ impl World {
                 value,
                 changed,
                 ahead,
+                by,
             } => {
-                let wish = self.wish(id, value, changed, ahead);
+                let wish = self.wish(id, value, changed, ahead, by);
                 self.reserve(id, value, &wish).await;
             }
             Step::ReserveBoth { ids, value } => {
                 let mut wishes = [
-                    self.wish(ids.0, value, false, 0),
-                    self.wish(ids.1, value, false, 0),
+                    self.wish(ids.0, value, false, 0, 0),
+                    self.wish(ids.1, value, false, 0, 0),
                 ];
                 if self.bug == Bug::CheckThenAct {
                     for wish in &mut wishes {
@@ -379,6 +346,7 @@ impl World {
                 self.record(
                     id,
                     Transition::SignerTimedOut {
+                        method: PaymentMethod::Eip3009,
                         valid_before: self.now + validity,
                         reason,
                     },
@@ -408,16 +376,23 @@ impl World {
             Step::Settle {
                 id,
                 settled_on_chain,
+                claim,
             } => {
+                let held = self.held.get(&id).copied();
                 if settled_on_chain {
-                    let nonce = self.held.get(&id).map(|(_, nonce, _)| *nonce);
+                    let nonce = held.map(|(_, nonce, _, method)| nonce_of(nonce, method));
                     let number = self
                         .signed
                         .iter()
                         .rposition(|signed| Some(signed.nonce) == nonce);
-                    number.into_iter().for_each(|number| self.cash(number));
+                    number.into_iter().for_each(|number| self.cash(number, 100));
                 }
-                self.record(id, settled()).await;
+                let mut receipt = settled();
+                if let Transition::Settled { charged, .. } = &mut receipt {
+                    let upto = held.filter(|(.., method)| *method == PaymentMethod::Upto);
+                    *charged = upto.map(|(_, _, value, _)| U256::from(value * claim / 100));
+                }
+                self.record(id, receipt).await;
             }
             Step::Free { id } => self.record(id, given_up()).await,
             Step::Resume => {
@@ -433,7 +408,8 @@ impl World {
                 };
                 self.ledger.resume(&wanted).await.unwrap();
             }
-            Step::Cash { number } => self.cash(number),
+            Step::Cash { number, percent } => self.cash(number, percent),
+            Step::Prove { id } => self.prove(id).await,
             Step::Release { id } => self.release(id).await,
             Step::Wait { seconds } => self.now += seconds,
         }
@@ -450,10 +426,10 @@ impl World {
             .signed
             .iter()
             .filter(|signed| signed.settled_at.is_some_and(|at| at > since))
-            .map(|signed| signed.value)
+            .map(|signed| signed.charged)
             .sum();
         let used = self.used();
-        let mut open: BTreeMap<B256, u64> = BTreeMap::new();
+        let mut open: BTreeMap<Nonce, u64> = BTreeMap::new();
         for signed in &self.signed {
             if signed.valid_before > self.now && !used.contains(&signed.nonce) {
                 let largest = open.entry(signed.nonce).or_default();
@@ -466,7 +442,7 @@ impl World {
                 .iter()
                 .filter(|known| known.state == State::Settled);
             for known in with_receipt {
-                open.remove(&known.nonce);
+                open.retain(|(nonce, _), _| *nonce != known.nonce);
             }
             return open.values().sum();
         }
@@ -557,5 +533,8 @@ bugs! {
     the_suite_catches_counting_at_the_receipt: CountAtReceipt;
     the_suite_catches_holding_the_latest: HoldLatest;
     the_suite_catches_release_by_the_clock: ReleaseByClock;
+    the_suite_catches_a_claim_that_frees_room: ClaimFreesRoom;
+    the_suite_catches_a_proof_that_frees_too_much: ProofFreesTooMuch;
+    the_suite_catches_both_kinds_of_signatures: BothKinds;
     the_suite_catches_belief_in_every_clock: BelieveClock;
 }

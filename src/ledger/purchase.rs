@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::{LedgerError, PurchaseId, PurchaseKey, Refund, SellerAnswer, nonce};
 use crate::clock::{CLOCK_BOUND, Timestamp};
-use crate::json_text::{hash, optional_hash};
+use crate::json_text::{hash, optional_hash, optional_number};
 use crate::limit::{Denial, Rule};
-use crate::money::Asset;
-use crate::money::{Network, Usd};
+use crate::money::{Asset, Network, Usd, pegged_dollars};
 use crate::origin::Origin;
+use crate::x402::PaymentMethod;
 
 /// The difference between two clocks under which one believes the leases of the other.
 const LEASE_SKEW: Duration = Duration::from_secs(20);
@@ -152,11 +152,19 @@ pub struct Purchase {
     pub decimals: u8,
     #[serde(serialize_with = "hash::serialize")]
     pub payee: Address,
-    /// The largest amount that was signed for this purchase, in atomic units.
+    /// The scheme and the transfer method of the latest authorization. `None` for a request with an API key.
+    pub payment_method: Option<PaymentMethod>,
+    /// The largest amount that was signed for this purchase, in atomic units. For `upto` it is the ceiling of the charge.
     #[serde(serialize_with = "hash::serialize")]
     pub value: U256,
     /// The value in dollars, rounded up to the micro-dollar.
     pub usd: Option<Usd>,
+    /// The charge of an `upto` payment that the seller claims, in atomic units. Limits do not believe it.
+    #[serde(serialize_with = "optional_number::serialize")]
+    pub claimed_charge: Option<U256>,
+    /// The charge that the chain confirmed, in atomic units, at most `value`. Limits count it in place of `value`.
+    #[serde(serialize_with = "optional_number::serialize")]
+    pub verified_charge: Option<U256>,
     #[serde(serialize_with = "hash::serialize")]
     pub nonce: B256,
     pub tag: Option<String>,
@@ -292,7 +300,24 @@ impl Purchase {
             .any(|refund| refund.transaction == transaction)
     }
 
-    /// Returns the sum of the refunds in atomic units, at most the value of the purchase.
+    /// Returns the amount that counts against the limits, in atomic units: the charge that the chain confirmed, or else
+    /// all that was signed.
+    #[must_use]
+    pub fn counted(&self) -> U256 {
+        self.verified_charge
+            .map_or(self.value, |charge| charge.min(self.value))
+    }
+
+    /// Returns the amount that counts against the limits, in dollars, rounded up to the micro-dollar.
+    #[must_use]
+    pub fn counted_usd(&self) -> Option<Usd> {
+        let usd = self.usd?;
+        let charged = self.verified_charge.map(|_| self.counted());
+        let charged = charged.and_then(|units| pegged_dollars(units, self.decimals));
+        Some(charged.map_or(usd, |charged| charged.min(usd)))
+    }
+
+    /// Returns the sum of the refunds in atomic units, at most the amount that counts.
     #[must_use]
     pub fn refunded(&self) -> U256 {
         let all = self
@@ -300,7 +325,7 @@ impl Purchase {
             .iter()
             .map(|refund| refund.value)
             .fold(U256::ZERO, U256::saturating_add);
-        all.min(self.value)
+        all.min(self.counted())
     }
 
     /// Returns whether the purchase counts against the limits at `now`. An unsigned hold counts
@@ -357,6 +382,8 @@ pub(crate) struct NewPurchase {
     pub(crate) foreign_resource: Option<String>,
     pub(crate) version: u8,
     pub(crate) asset: Asset,
+    /// `None` for a request with an API key.
+    pub(crate) payment_method: Option<PaymentMethod>,
     pub(crate) payee: Address,
     pub(crate) value: U256,
     pub(crate) tag: Option<String>,
@@ -372,9 +399,17 @@ impl NewPurchase {
     }
 
     /// Returns whether an authorization for this purchase and one for `known` share a nonce, so
-    /// that at most one of them can settle.
+    /// that at most one of them can settle. The token and Permit2 keep different nonces.
     pub(crate) fn excludes(&self, known: &Purchase) -> bool {
-        known.network == self.asset.network() && known.asset == self.asset.address()
+        known.network == self.asset.network()
+            && known.asset == self.asset.address()
+            && !self.is_of_other_kind(known)
+    }
+
+    /// Returns whether the purchase was signed by a method whose nonces are not those of this one.
+    pub(crate) fn is_of_other_kind(&self, known: &Purchase) -> bool {
+        let methods = known.payment_method.zip(self.payment_method);
+        methods.is_none_or(|(known, new)| !known.shares_nonces(new))
     }
 
     /// Returns the denial of changed terms that name another payee. A hijacked seller would do so.
@@ -410,8 +445,11 @@ impl NewPurchase {
             symbol: self.asset.symbol().to_owned(),
             decimals: self.asset.decimals(),
             payee: self.payee,
+            payment_method: self.payment_method,
             value: self.value,
             usd: self.asset.dollars(self.value),
+            claimed_charge: None,
+            verified_charge: None,
             nonce: nonce(self.payer, &self.asset, &self.id, generation),
             tag: self.tag.clone(),
             agent: self.agent.clone(),
@@ -450,6 +488,7 @@ impl NewPurchase {
         Purchase {
             value,
             usd: self.asset.dollars(value),
+            payment_method: self.payment_method,
             payee: self.payee,
             version: self.version,
             foreign_resource: self.foreign_resource.clone(),

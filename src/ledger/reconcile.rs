@@ -7,8 +7,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{Filter, Ledger, LedgerError, Purchase, PurchaseId, State, Transition};
-use crate::chain::{Answer, ChainReader, ProofKind, Question};
+use crate::chain::{Answer, ChainReader, ProofKind, Question, Reason};
 use crate::clock::Timestamp;
+use crate::money::TransferMethod;
 
 /// The number of purchases that are looked up on the chain at the same time.
 const AT_ONCE: usize = 8;
@@ -131,7 +132,10 @@ impl Ledger {
                 if due > now {
                     round.next = round.next.min(due);
                 }
-                due <= now && chain.reads(purchase.network) && !purchase.is_leased(now)
+                due <= now
+                    && chain.reads(purchase.network)
+                    && !purchase.is_leased(now)
+                    && !is_by_permit(purchase)
             });
             if purchases.len() > left {
                 purchases.truncate(left);
@@ -182,6 +186,7 @@ impl Ledger {
                 let confirmed = Transition::Confirmed {
                     nonce: purchase.nonce,
                     transaction: Some(settlement.transaction),
+                    charged: None,
                     proof: json!({ "settled": settlement }).to_string(),
                 };
                 (confirmed, State::Settled)
@@ -207,6 +212,13 @@ impl Ledger {
     }
 }
 
+/// Whether the purchase was signed for Permit2, whose nonces are not those of the token. The token would report the nonce as
+/// unused, which proves nothing.
+fn is_by_permit(purchase: &Purchase) -> bool {
+    let method = purchase.payment_method;
+    method.is_some_and(|method| method.transfer_method() == TransferMethod::Permit2)
+}
+
 /// Returns the time at which the chain can show the outcome of a purchase: at once for a receipt.
 fn provable_at(purchase: &Purchase) -> Timestamp {
     match purchase.valid_before {
@@ -219,9 +231,18 @@ fn provable_at(purchase: &Purchase) -> Timestamp {
 /// Returns the chain's answers, in the order of the purchases.
 async fn ask(chain: &ChainReader, purchases: &[Purchase], now: Timestamp) -> Vec<Answer> {
     let mut asked = JoinSet::new();
-    for (order, question) in purchases.iter().map(question).enumerate() {
-        let chain = chain.clone();
-        asked.spawn(async move { (order, chain.ask(&question, now).await) });
+    for (order, purchase) in purchases.iter().enumerate() {
+        let (chain, question) = (chain.clone(), question(purchase));
+        let by_permit = is_by_permit(purchase);
+        asked.spawn(async move {
+            let answer = if by_permit {
+                let reason = Reason::Permit2;
+                Answer::CannotTell { reason }
+            } else {
+                chain.ask(&question, now).await
+            };
+            (order, answer)
+        });
     }
     let mut answers = asked.join_all().await;
     answers.sort_by_key(|(order, _)| *order);

@@ -42,6 +42,9 @@ pub(crate) enum Reserved {
     InFlight,
     /// The id belongs to another request, or the new terms could be paid in addition to the old ones.
     Mismatch,
+    /// The purchase was signed by a method whose nonces are not those of the new terms (EIP-3009 and Permit2). Both
+    /// authorizations could settle.
+    OtherMethod(Box<Purchase>),
     /// Another payer began the purchase, and this payer cannot continue it.
     OtherPayer(Box<Purchase>),
 }
@@ -125,7 +128,8 @@ impl Reservation {
         match stored.state {
             Voided => first(stored.generation),
             // The chain refuses a nonce that was cancelled. After an expiry the same nonce is signed: an
-            // older copy of this ledger would sign it too, and at most one of both settles.
+            // older copy of this ledger would sign it too, and at most one of both settles. Another method may be
+            // signed too: no authorization by the first one can settle any more.
             ReleasedByProof => {
                 let used = u32::from(stored.is_nonce_used());
                 first(stored.generation.saturating_add(used))
@@ -139,6 +143,9 @@ impl Reservation {
             }
             Signed | Rejected | Unresolved if stored.is_leased(now) => {
                 Plan::Answer(Reserved::InFlight)
+            }
+            Signed | Rejected | Unresolved if self.purchase.is_of_other_kind(&stored) => {
+                Plan::Answer(Reserved::OtherMethod(Box::new(stored)))
             }
             Signed | Rejected | Unresolved if !self.purchase.excludes(&stored) => {
                 Plan::Answer(Reserved::Mismatch)

@@ -53,6 +53,9 @@ pub struct ClaimedReceipt {
     pub transaction: Option<B256>,
     pub network: String,
     pub payer: Option<String>,
+    /// The charged amount as the seller wrote it, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use secrecy::SecretString;
 
 use super::{LedgerError, Purchase, Refund, SellerAnswer, State};
 use crate::clock::{CLOCK_BOUND, Timestamp};
+use crate::x402::PaymentMethod;
 
 /// The time after `validBefore` before which bursar believes no proof of expiry. Block times on a
 /// chain differ from the clock of this machine.
@@ -29,6 +30,8 @@ pub(crate) enum Transition {
     },
     /// The signer did not answer in time. It may have signed.
     SignerTimedOut {
+        /// The method of the authorization. Another call may have taken over a hold that lapsed, by another method.
+        method: PaymentMethod,
         /// The `validBefore` of the authorization, in Unix seconds.
         valid_before: u64,
         /// The reason, for people.
@@ -43,6 +46,8 @@ pub(crate) enum Transition {
     Settled {
         /// The hash of the transaction.
         transaction: B256,
+        /// The charge of an `upto` payment, in atomic units, if the receipt names one.
+        charged: Option<U256>,
         /// The seller's answer.
         answer: SellerAnswer,
     },
@@ -71,6 +76,8 @@ pub(crate) enum Transition {
         nonce: B256,
         /// The transaction that used the nonce.
         transaction: Option<B256>,
+        /// The amount that the transaction moved, in atomic units, if it is known. It never counts as more than was signed.
+        charged: Option<U256>,
         /// The proof, as JSON.
         proof: String,
     },
@@ -149,11 +156,15 @@ impl Purchase {
             }
             (
                 Transition::SignerTimedOut {
+                    method,
                     valid_before,
                     reason,
                 },
                 Reserved | Signed | Rejected | Unresolved,
             ) => {
+                if self.state == Reserved {
+                    self.payment_method = Some(*method);
+                }
                 self.state = Unresolved;
                 self.reason = Some(reason.clone());
                 self.presenter_lease_until = now;
@@ -165,6 +176,7 @@ impl Purchase {
             (
                 Transition::Settled {
                     transaction,
+                    charged,
                     answer,
                 },
                 Signed | Rejected | Unresolved | Settled | ReleasedByProof,
@@ -172,9 +184,12 @@ impl Purchase {
                 if self.state == ReleasedByProof {
                     // The seller's claim contradicts the proof: bursar must read the chain again.
                     self.proof = None;
+                    self.verified_charge = None;
                 }
                 self.state = Settled;
                 self.transaction = Some(*transaction);
+                // It frees no room: the seller could charge all that was signed, and say less.
+                self.claimed_charge = charged.or(self.claimed_charge);
                 self.answered(None, Some(answer), now);
             }
             (Transition::Rejected { reason, answer }, Signed | Rejected | Unresolved) => {
@@ -197,12 +212,15 @@ impl Purchase {
                 Transition::Confirmed {
                     nonce,
                     transaction,
+                    charged,
                     proof,
                 },
                 Signed | Rejected | Unresolved | Settled | ReleasedByProof,
             ) if self.nonce == *nonce => {
                 self.state = Settled;
                 self.verified_transaction = transaction.or(self.verified_transaction);
+                let charged = charged.map(|units| units.min(self.value));
+                self.verified_charge = charged.or(self.verified_charge);
                 self.proof = Some(proof.clone());
             }
             (
@@ -329,6 +347,7 @@ mod tests {
             foreign_resource: None,
             version: 2,
             asset,
+            payment_method: Some(PaymentMethod::Eip3009),
             payee: Address::repeat_byte(2),
             value: U256::from(10_000),
             tag: None,
@@ -434,6 +453,7 @@ mod tests {
         let confirmed = Transition::Confirmed {
             nonce: other,
             transaction: None,
+            charged: None,
             proof: "{}".to_owned(),
         };
         assert!(purchase.apply(&confirmed, now).is_err());
@@ -453,6 +473,7 @@ mod tests {
             .apply(
                 &Transition::Settled {
                     transaction: B256::ZERO,
+                    charged: None,
                     answer: SellerAnswer::of(200),
                 },
                 Timestamp::from_secs(1001),

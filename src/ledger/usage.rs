@@ -44,8 +44,8 @@ impl Chargeable for Purchase {
         Some(Charge {
             network: self.network,
             asset: self.asset,
-            value: self.value,
-            usd: self.usd,
+            value: self.counted(),
+            usd: self.counted_usd(),
             refunded: self.refunded(),
             failed: self.failed(),
             is_api_call: self.state == State::ApiCall,

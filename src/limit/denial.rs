@@ -303,6 +303,10 @@ pub enum Rule {
     ResourceOrigin,
     /// The URL has a user name or password.
     Userinfo,
+    /// The schemes, and the ways to move a token, that may be used.
+    Scheme,
+    /// The purchase was signed by EIP-3009 and the offer is for Permit2, or the other way round. Both could settle.
+    OtherMethod,
     /// The amount is zero.
     ZeroAmount,
     /// The approver did not approve the payment.
@@ -348,6 +352,8 @@ impl Rule {
             Self::PriceRise => "price_rise",
             Self::ResourceOrigin => "resource_origin",
             Self::Userinfo => "userinfo",
+            Self::Scheme => "scheme",
+            Self::OtherMethod => "other_method",
             Self::ZeroAmount => "zero_amount",
             Self::Approval => "approval",
         }

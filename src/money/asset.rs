@@ -54,13 +54,33 @@ pub(super) enum Peg {
 }
 
 /// The way in which a signature moves a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TransferMethod {
     /// The token's own `transferWithAuthorization` (EIP-3009).
     Eip3009,
-    /// Uniswap's Permit2 contract. bursar cannot pay with it yet.
+    /// Uniswap's Permit2 contract, which the payer must approve once for each token. A policy must allow it.
     Permit2,
+}
+
+impl TransferMethod {
+    /// Every method.
+    pub const ALL: [Self; 2] = [Self::Eip3009, Self::Permit2];
+
+    /// Returns the name, as sellers and policies write it: `eip3009` or `permit2`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eip3009 => "eip3009",
+            Self::Permit2 => "permit2",
+        }
+    }
+}
+
+impl fmt::Display for TransferMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 impl Asset {
@@ -206,15 +226,7 @@ impl Asset {
         if self.0.peg == Peg::None {
             return None;
         }
-        let micros = match self.0.decimals {
-            6 => units,
-            fine @ 7.. => units
-                .checked_add(ten_to(fine.checked_sub(6)?)?.checked_sub(U256::from(1))?)?
-                .checked_div(ten_to(fine.checked_sub(6)?)?)?,
-            coarse => units.checked_mul(ten_to(6_u8.checked_sub(coarse)?)?)?,
-        };
-        let micros: u64 = micros.try_into().ok()?;
-        (micros <= Usd::MAX.micros()).then(|| Usd::from_micros(micros))
+        pegged_dollars(units, self.0.decimals)
     }
 
     /// Formats atomic units as an exact decimal such as `0.01`.
@@ -242,6 +254,19 @@ impl Asset {
         }
         U256::from_str_radix(&format!("{whole}{fraction:0<decimals$}"), 10).ok()
     }
+}
+
+/// Returns the value of atomic units of a token with a dollar peg, as [`Asset::dollars`].
+pub(crate) fn pegged_dollars(units: U256, decimals: u8) -> Option<Usd> {
+    let micros = match decimals {
+        6 => units,
+        fine @ 7.. => units
+            .checked_add(ten_to(fine.checked_sub(6)?)?.checked_sub(U256::from(1))?)?
+            .checked_div(ten_to(fine.checked_sub(6)?)?)?,
+        coarse => units.checked_mul(ten_to(6_u8.checked_sub(coarse)?)?)?,
+    };
+    let micros: u64 = micros.try_into().ok()?;
+    (micros <= Usd::MAX.micros()).then(|| Usd::from_micros(micros))
 }
 
 fn ten_to(exponent: u8) -> Option<U256> {

@@ -8,8 +8,8 @@ mod token_amount;
 mod usd;
 
 pub(crate) use address::{checksummed, parse_address};
-pub(crate) use asset::concat_words;
 pub use asset::{Asset, TransferMethod};
+pub(crate) use asset::{concat_words, pegged_dollars};
 pub use network::{Network, ParseNetworkError};
 pub use registry::AssetRegistry;
 pub use token_amount::TokenAmount;

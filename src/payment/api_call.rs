@@ -183,6 +183,7 @@ impl Payer {
             foreign_resource: None,
             version: 0,
             asset: dollars.clone(),
+            payment_method: None,
             payee: Address::ZERO,
             value,
             tag: request.tag_name().map(ToOwned::to_owned),
@@ -211,6 +212,7 @@ impl Payer {
             Reserved::Known(_)
             | Reserved::InFlight
             | Reserved::Mismatch
+            | Reserved::OtherMethod(_)
             | Reserved::OtherPayer(_) => Err(Error::new(
                 ErrorKind::Ledger,
                 "the ledger holds a fresh random id already",

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
@@ -25,14 +25,14 @@ use crate::ledger::{
 };
 use crate::limit::LimitCheck;
 use crate::origin::Origin;
+use crate::permit2::PermitTransfer;
 use crate::policy::{ApprovalRequest, Denial, Facts, Rule, Untrusted, Verdict};
 use crate::request::PurchaseRequest;
-use crate::signer::{Signature, SignerError, TransferAuthorization};
+use crate::signer::{Authorization, Signature, SignerError, TransferAuthorization};
 use crate::telemetry::{Event, EventKind, PurchaseEvents};
 use crate::text;
-use crate::x402::Quote;
-use crate::x402::SignedPayment;
-use crate::x402::{self, ExactPayload, PaymentRequired, Version, WireError};
+use crate::x402::{self, By, PaymentProof, PaymentRequired, Version, WireError};
+use crate::x402::{PaymentMethod, Quote, SignedPayment};
 
 /// How long a reservation outlives the signer's own time limit before it lapses.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -228,6 +228,9 @@ impl Payer {
                     "the new terms are in another token, and could be paid beside the old ones";
                 Ok(Attempt::Denied(Box::new(Denial::new(Rule::Asset, message))))
             }
+            Reserved::OtherMethod(purchase) => {
+                Ok(Attempt::Denied(Box::new(other_method(&purchase))))
+            }
             Reserved::Mismatch => wrong("the purchase id belongs to another request"),
             Reserved::InFlight | Reserved::Held(_) => {
                 wrong("the purchase is being bought at this moment")
@@ -339,10 +342,12 @@ impl Payer {
         let mut guard = DropGuard::new(self, purchase.key(), Stage::of(&purchase), events, flight);
         let authorization = self.authorization(quote, &purchase.origin, purchase.nonce);
         guard.stage = Stage::Asked {
+            method: quote.payment_method(),
             valid_before: authorization.valid_before(),
         };
         let signing = Signing {
             asked: self.now(),
+            method: quote.payment_method(),
             purchase,
             authorization,
             guard,
@@ -395,6 +400,7 @@ impl Payer {
             authorization,
             guard,
             asked,
+            ..
         } = signing;
         let now = self.now();
         let transition = Transition::Signed {
@@ -423,21 +429,23 @@ impl Payer {
         Ok((guard, payload))
     }
 
-    fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> TransferAuthorization {
+    fn authorization(&self, quote: &Quote, origin: &Origin, nonce: B256) -> Authorization {
         let now = self.now().secs();
         let valid_after = match quote.version() {
             Version::V1 => now.saturating_sub(V1_BACKDATE),
             Version::V2 => 0,
         };
-        let valid_before = now.saturating_add(self.validity(origin, quote).as_secs());
+        let until = now.saturating_add(self.validity(origin, quote).as_secs());
+        let (asset, value) = (quote.asset().clone(), quote.value());
         let parties = (self.address(), quote.pay_to());
-        TransferAuthorization::new(
-            quote.asset().clone(),
-            parties,
-            quote.value(),
-            (valid_after, valid_before),
-            nonce,
-        )
+        let valid = (valid_after, until);
+        match quote.by() {
+            By::Eip3009 => TransferAuthorization::new(asset, parties, value, valid, nonce).into(),
+            By::Permit2 | By::Upto { .. } => {
+                let (facilitator, nonce) = (quote.facilitator(), U256::from_be_bytes(nonce.0));
+                PermitTransfer::new(asset, parties, value, facilitator, valid, nonce).into()
+            }
+        }
     }
 
     /// Records the failure of a signer, and returns its error.
@@ -453,6 +461,7 @@ impl Payer {
         let reason = text::excerpt(&error.to_string());
         let transition = if timed_out {
             Transition::SignerTimedOut {
+                method: signing.method,
                 valid_before: signing.authorization.valid_before(),
                 reason,
             }
@@ -508,6 +517,7 @@ impl Payer {
             foreign_resource: facts.foreign_resource(),
             version: facts.quote.version().number(),
             asset: facts.quote.asset().clone(),
+            payment_method: Some(facts.quote.payment_method()),
             payee: facts.quote.pay_to(),
             value: facts.quote.value(),
             tag: facts.request.tag_name().map(ToOwned::to_owned),
@@ -521,7 +531,8 @@ impl Payer {
 /// A reserved purchase while the signer is asked.
 struct Signing {
     purchase: Purchase,
-    authorization: TransferAuthorization,
+    method: PaymentMethod,
+    authorization: Authorization,
     guard: DropGuard,
     asked: Timestamp,
 }
@@ -531,6 +542,7 @@ impl Signing {
         SignedPayment {
             purchase: self.purchase.id.clone(),
             amount: self.authorization.amount(),
+            method: self.method,
             payer: self.authorization.from(),
             pay_to: self.authorization.to(),
             nonce: self.authorization.nonce(),
@@ -545,11 +557,27 @@ impl Signing {
         quote: &Quote,
         signature: &Signature,
     ) -> Result<SecretString, WireError> {
-        let proof = ExactPayload::new(&self.authorization, signature);
+        let proof = match &self.authorization {
+            Authorization::Transfer(transfer) => PaymentProof::transfer(transfer, signature),
+            Authorization::Permit(permit) => PaymentProof::permit(permit, signature),
+        };
         let json =
             x402::encode_payment(required, quote.offer(), &proof, &self.purchase.identifier)?;
         Ok(SecretString::from(x402::encode_header(&json)))
     }
+}
+
+/// The denial of an offer whose authorization could settle beside one that was signed for the same purchase.
+fn other_method(purchase: &Purchase) -> Denial {
+    let signed = purchase.payment_method.map_or("none", PaymentMethod::name);
+    let until = Timestamp::from_secs(purchase.valid_before.unwrap_or(u64::MAX));
+    Denial::new(
+        Rule::OtherMethod,
+        format!(
+            "the purchase was signed by `{signed}`, and this offer needs another kind of signature; both could settle, \
+             so it is not signed before the chain proves that the first one did not (it can settle until {until})"
+        ),
+    )
 }
 
 pub(super) fn no_randomness(error: getrandom::Error) -> Error {

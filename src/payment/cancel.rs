@@ -3,6 +3,7 @@
 use super::Payer;
 use crate::error::{Error, ErrorKind};
 use crate::ledger::{PurchaseId, PurchaseKey};
+use crate::money::TransferMethod;
 use crate::signer::{CancelAuthorization, SignedCancellation};
 
 impl Payer {
@@ -14,7 +15,8 @@ impl Payer {
     ///
     /// # Errors
     /// Returns an error if the ledger has no such purchase of this payer, if the purchase is not
-    /// unresolved, if its token is no longer registered, or if the signer cannot cancel.
+    /// unresolved, if it was paid by Permit2, which has no cancellation without gas, if its token is no longer
+    /// registered, or if the signer cannot cancel.
     pub async fn cancel(&self, purchase: &PurchaseId) -> Result<SignedCancellation, Error> {
         let key = PurchaseKey::new(self.address(), purchase.clone());
         let stored = self.inner.ledger.purchase(&key).await?;
@@ -28,6 +30,16 @@ impl Payer {
                 "the purchase is {}; only an unresolved payment can be cancelled",
                 purchase.state
             )));
+        }
+        let by_permit = purchase
+            .payment_method
+            .is_some_and(|method| method.transfer_method() == TransferMethod::Permit2);
+        if by_permit {
+            return Err(wrong(
+                "a payment by Permit2 cannot be cancelled with a signature: only a transaction of the payer itself, which \
+                 costs gas, invalidates its nonce; it ends when it expires"
+                    .to_owned(),
+            ));
         }
         let asset = self.inner.assets.find(purchase.network, purchase.asset);
         let asset = asset

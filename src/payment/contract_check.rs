@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Payer;
 use crate::chain::{ContractSignature, Reason, RpcError};
-use crate::signer::{AnySigner, Signature, SignerError, TransferAuthorization};
+use crate::signer::{AnySigner, Authorization, Signature, SignerError};
 use crate::telemetry::{EventKind, PurchaseEvents};
 
 /// How long a contract wallet may take to check a signature. It is less than the margin of the lease.
@@ -14,7 +14,7 @@ impl Payer {
     /// Returns the signature, unless it is of a contract wallet whose contract refuses it.
     pub(super) async fn accepted(
         &self,
-        authorization: &TransferAuthorization,
+        authorization: &Authorization,
         signature: Signature,
         events: &PurchaseEvents,
     ) -> Result<Signature, SignerError> {

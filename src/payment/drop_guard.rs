@@ -10,6 +10,7 @@ use super::Payer;
 use crate::clock::Timestamp;
 use crate::ledger::{Flight, Purchase, PurchaseKey, State, Transition};
 use crate::telemetry::{EventKind, PurchaseEvents};
+use crate::x402::PaymentMethod;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -17,7 +18,10 @@ pub(super) enum Stage {
     Held { lease: Timestamp },
     /// The signer was asked. It may have signed, and the ledger may be about to hold the signature.
     /// `valid_before` is in Unix seconds.
-    Asked { valid_before: u64 },
+    Asked {
+        method: PaymentMethod,
+        valid_before: u64,
+    },
     /// A signature may have left.
     Signed,
 }
@@ -44,7 +48,11 @@ impl Stage {
         let reason = "the caller stopped waiting".to_owned();
         match self {
             Self::Held { lease } => Transition::Voided { lease },
-            Self::Asked { valid_before } => Transition::SignerTimedOut {
+            Self::Asked {
+                method,
+                valid_before,
+            } => Transition::SignerTimedOut {
+                method,
                 valid_before,
                 reason,
             },
@@ -121,7 +129,7 @@ impl Drop for DropGuard {
             .emit(&self.events.timed(self.stage.kind(), self.payer.now()));
         match self.stage {
             Stage::Held { .. } => {}
-            Stage::Asked { valid_before } => self.payer.note_unresolved(valid_before),
+            Stage::Asked { valid_before, .. } => self.payer.note_unresolved(valid_before),
             // The first round reads the time of expiry from the ledger.
             Stage::Signed => self.payer.note_unresolved(self.payer.now().secs()),
         }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use alloy::primitives::Address;
 
+pub use crate::permit2::MissingAllowance;
 pub use builder::PayerBuilder;
 pub(crate) use deadline::Deadline;
 pub use freeze_switch::FreezeSwitch;

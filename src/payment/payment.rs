@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::primitives::U256;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Span;
@@ -209,13 +210,14 @@ impl Payment {
             },
             (_, None, Some(receipt)) => Outcome::Settled(receipt.clone()),
             (claim, None, None) => Outcome::Unresolved {
-                reason: unproven(claim, status),
+                reason: unproven(claim, status, &self.signed),
             },
         };
         let words = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "402".to_owned());
         let transition = match &outcome {
             Outcome::Settled(receipt) => Transition::Settled {
                 transaction: receipt.transaction(),
+                charged: receipt.claimed_charge(),
                 answer,
             },
             Outcome::Refused {
@@ -253,6 +255,7 @@ impl Payment {
             self.settled = Some(receipt.clone());
             let settled = Transition::Settled {
                 transaction: receipt.transaction(),
+                charged: receipt.claimed_charge(),
                 answer: head.record(),
             };
             self.record(settled).await;
@@ -307,10 +310,26 @@ impl Payment {
     }
 }
 
-fn unproven(claim: Claim, status: StatusCode) -> String {
+fn unproven(claim: Claim, status: StatusCode, signed: &SignedPayment) -> String {
     match claim {
         Claim::Malformed(error) => {
             format!("status {status} with a receipt that cannot be read: {error}")
+        }
+        Claim::Other(claim) if claim.success && x402::charge(signed, &claim).is_err() => {
+            let charge = text::excerpt(claim.amount.as_deref().unwrap_or_default());
+            format!(
+                "status {status} with a receipt that charges {} units of at most {}",
+                text::quoted(&charge),
+                signed.amount.units()
+            )
+        }
+        // Official sellers settle nothing then. The permit stays usable until it expires.
+        Claim::Other(claim)
+            if claim.success
+                && claim.transaction.is_empty()
+                && x402::charge(signed, &claim) == Ok(Some(U256::ZERO)) =>
+        {
+            format!("status {status} with a receipt that charges nothing and names no transaction")
         }
         Claim::Other(claim) if claim.success => {
             format!("status {status} with a receipt that does not match what was signed")

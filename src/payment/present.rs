@@ -14,6 +14,8 @@ use super::transport::{AfterSigning, PaymentRecord, Reply, ReplyBody, Transport}
 use super::{Deadline, Outcome, Payer, Payment, RetryPolicy};
 use crate::clock::{CLOCK_BOUND, Timestamp};
 use crate::error::{Error, ErrorKind};
+use crate::money::TransferMethod;
+use crate::permit2::MissingAllowance;
 use crate::request::PurchaseRequest;
 use crate::text;
 use crate::x402::{Failure, PaymentRequired, SignedPayment};
@@ -101,7 +103,7 @@ pub(crate) async fn present<T: Transport>(
             .await;
         if let Some(refusal) = refusal {
             if let Some(terms) = body.terms.filter(|terms| {
-                refusal.failure != Failure::Uncertain
+                !matches!(refusal.failure, Failure::Uncertain | Failure::NoAllowance)
                     && (new_terms > 0 || call.has_stale_terms(terms))
             }) {
                 if call.has_stale_terms(&terms) {
@@ -193,6 +195,7 @@ async fn answered<T: Transport>(
         Body::Read(body) => *body,
         Body::Unread(unread) => transport.read_body(head.status, unread).await?,
     };
+    let refusal = refusal.or_else(|| head.refusal(None, body.words.as_deref()));
     Ok((head, refusal, body))
 }
 
@@ -203,9 +206,10 @@ async fn attempt<T: Transport>(
 ) -> Result<Received<T::Answer>, AfterSigning> {
     let Reply { head, answer } = transport.send_payment(payment).await?;
     if head.status != StatusCode::PAYMENT_REQUIRED {
+        let refusal = head.refusal(None, None);
         return Ok(Received {
             head,
-            refusal: None,
+            refusal,
             body: Body::Unread(answer),
         });
     }
@@ -314,6 +318,15 @@ fn refused(payment: &Payment, refusal: Refusal, clocks: Option<String>) -> Error
     } else {
         ErrorKind::Rejected
     };
+    if refusal.failure == Failure::NoAllowance
+        && payment.payment().method.transfer_method() == TransferMethod::Permit2
+    {
+        let SignedPayment { payer, amount, .. } = payment.payment();
+        let missing = MissingAllowance::of(*payer, amount);
+        return Error::new(ErrorKind::Rejected, missing.to_string())
+            .and(&again_hint(payment))
+            .with_missing_allowance(missing, refusal.reason);
+    }
     let (kind, message) = match (refusal.failure, refusal.source) {
         (Failure::Uncertain, _) => (
             ErrorKind::SettlementPending,
@@ -333,15 +346,17 @@ fn refused(payment: &Payment, refusal: Refusal, clocks: Option<String>) -> Error
                 "the seller refused the payment: {words}; it will refuse every payment like this one"
             ),
         ),
-        (Failure::Refused, Source::Other) => (
+        (Failure::Refused | Failure::NoAllowance, Source::Other) => (
             kind,
             format!("the seller answered the payment with 402 and no terms: {words}"),
         ),
-        (Failure::Refused, _) if kind == ErrorKind::SettlementFailed => (
+        (Failure::Refused | Failure::NoAllowance, _) if kind == ErrorKind::SettlementFailed => (
             kind,
             format!("the seller says that it could not settle: {words}"),
         ),
-        (Failure::Refused, _) => (kind, format!("the seller refused the payment: {words}")),
+        (Failure::Refused | Failure::NoAllowance, _) => {
+            (kind, format!("the seller refused the payment: {words}"))
+        }
     };
     let message = match clocks {
         Some(clocks) => format!("{message}; {clocks}"),

@@ -120,7 +120,7 @@ impl Refusals {
         let subject = match failure {
             Failure::WalletEmpty => refused.token(),
             Failure::Permanent => refused.seller(),
-            Failure::Uncertain | Failure::Refused => return,
+            Failure::Uncertain | Failure::NoAllowance | Failure::Refused => return,
         };
         let mut runs = self.runs();
         let (count, seller, is_agreed) = match runs.get(&subject) {

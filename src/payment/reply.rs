@@ -7,11 +7,16 @@ use http::{HeaderMap, StatusCode};
 
 use crate::clock::Timestamp;
 use crate::ledger::{BodyDigest, ClaimedReceipt, SellerAnswer};
+use crate::money::TransferMethod;
 use crate::text;
-use crate::x402::{Claim, Failure, PaymentRequired, SettlementResponse, SignedPayment, WireError};
+use crate::x402::{
+    Claim, Failure, PAYMENT_REQUIRED, PaymentRequired, SettlementResponse, SignedPayment, WireError,
+};
 
 /// The difference to the seller's clock that is no reason for a refusal.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+/// The reason with which official sellers ask for an approval.
+const NO_ALLOWANCE: &str = "permit2_allowance_required";
 /// Longest link that the ledger keeps.
 const LONGEST_LINK: usize = 2048;
 
@@ -65,6 +70,10 @@ pub(crate) struct ReplyHead {
     pub(crate) retry_after: Option<Duration>,
     /// Whether the transport calls the answer temporary: the same bytes may bring another one.
     temporary: bool,
+    /// Whether this is a 412 that answers a payment by Permit2.
+    may_lack_allowance: bool,
+    /// Whether the terms of that 412 say that Permit2 may not move the tokens of the payer.
+    lacks_allowance: bool,
     record: SellerAnswer,
 }
 
@@ -86,6 +95,12 @@ impl ReplyHead {
             receipt: claimed(receipt.as_ref()),
             body: None,
         };
+        let may_lack_allowance = may_lack_allowance(payment, status);
+        let lacks_allowance = may_lack_allowance
+            && headers.get(PAYMENT_REQUIRED).is_some_and(|terms| {
+                let terms = PaymentRequired::from_header(terms.as_bytes()).ok();
+                terms.is_some_and(|terms| terms.error().is_some_and(says_no_allowance))
+            });
         let temporary = match status {
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::CONFLICT
@@ -98,6 +113,8 @@ impl ReplyHead {
             claim: Claim::of(payment, receipt),
             retry_after: retry_after(headers),
             temporary,
+            may_lack_allowance,
+            lacks_allowance,
             record,
         }
     }
@@ -120,6 +137,8 @@ impl ReplyHead {
             temporary: claim.is_matching() && status.is_server_error(),
             claim,
             retry_after: None,
+            may_lack_allowance: false,
+            lacks_allowance: false,
             record,
         }
     }
@@ -130,13 +149,25 @@ impl ReplyHead {
         self.temporary || self.claim.is_pending()
     }
 
-    /// Returns why the seller refuses the payment, if the answer is a 402 without a matching receipt.
+    /// Returns why the seller refuses the payment, if the answer is a 402 without a matching receipt, or the 412 with which
+    /// official sellers ask for an approval of Permit2.
     pub(super) fn refusal(
         &self,
         terms: Option<&PaymentRequired>,
         words: Option<&str>,
     ) -> Option<Refusal> {
-        if self.status != StatusCode::PAYMENT_REQUIRED || self.claim.is_matching() {
+        if self.claim.is_matching() {
+            return None;
+        }
+        let says_so = self.may_lack_allowance && words.is_some_and(says_no_allowance);
+        if self.lacks_allowance || says_so {
+            return Some(Refusal {
+                source: Source::Terms,
+                failure: Failure::NoAllowance,
+                reason: Some(NO_ALLOWANCE.to_owned()),
+            });
+        }
+        if self.status != StatusCode::PAYMENT_REQUIRED {
             return None;
         }
         let failed = self.claim.failed();
@@ -198,6 +229,16 @@ impl ReplyHead {
     }
 }
 
+/// Whether this status can ask for an approval of Permit2.
+fn may_lack_allowance(payment: &SignedPayment, status: StatusCode) -> bool {
+    let by_permit = payment.method.transfer_method() == TransferMethod::Permit2;
+    by_permit && status == StatusCode::PRECONDITION_FAILED
+}
+
+fn says_no_allowance(error: &str) -> bool {
+    Failure::of(error) == Failure::NoAllowance
+}
+
 /// Reads `Retry-After` in seconds. bursar does not wait for a date.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers
@@ -222,6 +263,7 @@ fn claimed(receipt: Option<&Result<SettlementResponse, WireError>>) -> Option<Cl
             .ok(),
         network: text::excerpt(&claim.network),
         payer: claim.payer.as_deref().map(text::excerpt),
+        amount: claim.amount.as_deref().map(text::excerpt),
         error_reason: claim.error_reason.as_deref().map(text::excerpt),
     })
 }

@@ -89,6 +89,7 @@ impl Payer {
         let delivered = match record.receipt() {
             Some(receipt) => Transition::Settled {
                 transaction: receipt.transaction(),
+                charged: receipt.claimed_charge(),
                 answer,
             },
             None => Transition::Unresolved {
@@ -249,7 +250,8 @@ impl Payer {
         let latest = latest.ok_or_else(|| unusable("the stored payment is damaged"))?;
         let now = self.now();
         let left = now.until(Timestamp::from_secs(latest.valid_before));
-        let quote = Quote::imagined(asset.clone(), latest.to, latest.value, left);
+        let quote =
+            Quote::imagined(asset.clone(), latest.to, latest.value, left).paid_by(latest.by);
         let facts = Facts {
             payer: purchase.payer,
             resource_url: purchase.foreign_resource.as_deref(),
@@ -274,6 +276,7 @@ impl Payer {
         flight.sign();
         let signed = SignedPayment {
             amount,
+            method: latest.by.method(),
             payer: purchase.payer,
             pay_to: latest.to,
             nonce: purchase.nonce,
@@ -284,8 +287,9 @@ impl Payer {
             .transaction
             .or(purchase.verified_transaction)
             .filter(|_| purchase.state == State::Settled);
-        let settled =
-            settled.map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction)));
+        let charged = purchase.verified_charge.or(purchase.claimed_charge);
+        let settled = settled
+            .map(|transaction| Box::new(Receipt::from_ledger(&signed, transaction, charged)));
         self.emit(&events.event(EventKind::Resumed));
         Ok(Payment {
             guard: DropGuard::new(self, key, Stage::Signed, events, flight),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alloy::primitives::Address;
 
 use super::limits::Limits;
+use super::schemes::scheme_methods;
 use super::{
     DAY, HOUR, HostMatch, HostSettings, MONTH, PayeeRule, Policy, PolicyError, ResourceRule,
 };
@@ -220,6 +221,7 @@ impl HostRules {
 
     limit_methods!();
     setting_methods!();
+    scheme_methods!();
 
     const fn settings_mut(&mut self) -> &mut HostSettings {
         &mut self.settings
@@ -239,6 +241,7 @@ impl HostRules {
 impl Policy {
     limit_methods!();
     setting_methods!();
+    scheme_methods!();
 
     const fn settings_mut(&mut self) -> &mut HostSettings {
         &mut self.everywhere

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::rules::{CIRCUIT_BREAKER, LOOP_GUARD};
+use super::schemes::{SCHEMES, TRANSFER_METHODS};
 use super::{DAY, HOUR, HostSettings, MAX_VALIDITY, MONTH, PayeeRule, Policy, ResourceRule, named};
 use crate::limit::{Amount, LimitKind, Period, Scope, ScopeKind, Selector, Share, ShortDuration};
 use crate::money::{Asset, AssetRegistry, Network};
@@ -307,6 +308,8 @@ impl Writer<'_> {
                 repeats: settings.repeats.or(known.repeats),
                 breaker: settings.breaker.or(known.breaker),
                 remember_terms: settings.remember_terms.or(known.remember_terms),
+                schemes: settings.schemes.clone().or(known.schemes),
+                transfer_methods: settings.transfer_methods.clone().or(known.transfer_methods),
             }
         })
     }
@@ -351,6 +354,8 @@ fn with_defaults(settings: &HostSettings) -> HostSettings {
         repeats: settings.repeats.or(Some(LOOP_GUARD)),
         breaker: settings.breaker.or(Some(CIRCUIT_BREAKER)),
         remember_terms: settings.remember_terms,
+        schemes: settings.schemes.clone().or(Some(SCHEMES.to_vec())),
+        transfer_methods: (settings.transfer_methods.clone()).or(Some(TRANSFER_METHODS.to_vec())),
     }
 }
 
@@ -389,6 +394,17 @@ fn settings(settings: &HostSettings) -> Table {
             settings.breaker.map(|breaker| count("failures", breaker)),
         ),
         ("remember_terms", settings.remember_terms.map(time)),
+        (
+            "schemes",
+            settings.schemes.as_ref().map(|schemes| shown_list(schemes)),
+        ),
+        (
+            "transfer_methods",
+            settings
+                .transfer_methods
+                .as_ref()
+                .map(|methods| shown_list(methods)),
+        ),
     ];
     let set = keys
         .into_iter()
@@ -434,6 +450,10 @@ fn time(time: Duration) -> Value {
 
 fn shown<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(ToString::to_string).collect()
+}
+
+fn shown_list<T: ToString>(values: &[T]) -> Value {
+    texts(shown(values))
 }
 
 fn texts(texts: impl IntoIterator<Item = String>) -> Value {

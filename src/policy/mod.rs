@@ -10,6 +10,7 @@ mod lists;
 mod permission;
 mod price_check;
 mod rules;
+mod schemes;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -20,12 +21,13 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use crate::limit::{Limit, LimitKind, Selector};
-use crate::money::{Asset, AssetRegistry};
+use crate::money::{Asset, AssetRegistry, TransferMethod};
 use crate::money::{Network, ParseNetworkError};
 pub(crate) use crate::origin::HostMatch;
 use crate::origin::{HostPattern, Origin, ParseHostError, ParseHostMatchError, ParseOriginError};
 use crate::path;
 use crate::request::PurchaseRequest;
+use crate::x402::Scheme;
 
 pub use crate::limit::{
     Amount, Denial, LimitCheck, LimitStatus, Period, Quantity, Rule, Scope, Share, ShareError,
@@ -67,7 +69,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// undelivered payments within 10 minutes. A limit of the same kind on all payments, in dollars,
 /// replaces its default. [`without_default_limits`](Self::without_default_limits) removes the default limits
 /// on amounts and on the number of payments.
-/// bursar pays on no network until you allow one.
+/// bursar pays on no network until you allow one, and only by the scheme `exact` with EIP-3009 until you
+/// allow [others](Self::schemes).
 ///
 /// ```
 /// use bursar::{Policy, usd};
@@ -127,6 +130,8 @@ struct HostSettings {
     repeats: Option<(Duration, u32)>,
     breaker: Option<(Duration, u32)>,
     remember_terms: Option<Duration>,
+    schemes: Option<Vec<Scheme>>,
+    transfer_methods: Option<Vec<TransferMethod>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -97,13 +97,13 @@ impl Facts<'_> {
 }
 
 /// The denial by a rule, or `None` if the rule allows the payment.
-type Refusal = Option<Denial>;
+pub(super) type Refusal = Option<Denial>;
 
 /// A rule, and the function that applies it.
 type Check = (Rule, fn(&Policy, &Facts<'_>) -> Refusal);
 
 /// The rules that do not need the ledger, in the order in which they are applied.
-const RULES: [Check; 12] = [
+const RULES: [Check; 13] = [
     (Rule::Permission, |policy, facts| {
         policy.forbids(facts.request, facts.agent)
     }),
@@ -111,6 +111,7 @@ const RULES: [Check; 12] = [
     (Rule::Host, Policy::host_allowed),
     (Rule::Network, Policy::network_allowed),
     (Rule::Asset, Policy::asset_allowed),
+    (Rule::Scheme, Policy::scheme_allowed),
     (Rule::ZeroAmount, |_, facts| not_zero(facts)),
     (Rule::MaxPrice, |_, facts| within_max_price(facts)),
     (Rule::UnpricedAsset, Policy::limited_in_its_unit),
@@ -471,6 +472,6 @@ fn payee_possible(facts: &Facts<'_>) -> Refusal {
     ))
 }
 
-fn deny_unless(allowed: bool, rule: Rule, message: impl FnOnce() -> String) -> Refusal {
+pub(super) fn deny_unless(allowed: bool, rule: Rule, message: impl FnOnce() -> String) -> Refusal {
     (!allowed).then(|| Denial::new(rule, message()))
 }

@@ -7,7 +7,9 @@ use alloy::dyn_abi::TypedData;
 use alloy::primitives::{Address, B256};
 use alloy::signers::{Error, Signer as AnyAlloySigner, UnsupportedSignerOperation};
 
-use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
+use super::{
+    CancelAuthorization, PermitTransfer, Signature, Signer, SignerError, TransferAuthorization,
+};
 
 /// A [`Signer`] that wraps a signer of the `alloy` crates, such as a cloud key service or a Ledger.
 ///
@@ -68,6 +70,11 @@ impl<S: AnyAlloySigner + Send + Sync + 'static> Signer for AlloySigner<S> {
             .await
     }
 
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        self.sign_typed(&permit.typed_data_json(), permit.digest())
+            .await
+    }
+
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         self.sign_typed(&cancellation.typed_data_json(), cancellation.digest())
             .await
@@ -107,7 +114,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::{Arc, Mutex};
 
-    use alloy::primitives::{ChainId, Signature as AlloySignature};
+    use alloy::primitives::{ChainId, Signature as AlloySignature, U256};
     use alloy::signers::Result as AlloyResult;
 
     use super::super::{AnySigner, LocalSigner};
@@ -195,7 +202,7 @@ mod tests {
         let asked = Arc::clone(&device.asked);
         let authorization = authorization(AnyAlloySigner::address(&device));
         let outcome = AnySigner::new(AlloySigner::new(device))
-            .sign(&authorization)
+            .sign(&authorization.into())
             .await;
         let asked = asked.lock().unwrap().clone();
         (outcome, asked)
@@ -219,6 +226,43 @@ mod tests {
             .eip712_signing_hash()
             .unwrap();
         assert_eq!(hash, cancellation.digest());
+    }
+
+    #[test]
+    fn alloy_computes_the_same_digest_of_a_permit() {
+        let transfer = authorization(Address::repeat_byte(3));
+        for facilitator in [None, Some(Address::repeat_byte(4))] {
+            let permit = PermitTransfer::new(
+                transfer.asset().clone(),
+                (transfer.from(), transfer.to()),
+                transfer.value(),
+                facilitator,
+                (5, 1_700_000_060),
+                U256::MAX,
+            );
+            let typed = typed_data(&permit.typed_data_json()).unwrap();
+            assert_eq!(typed.eip712_signing_hash().unwrap(), permit.digest());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_signs_a_permit_as_typed_data() {
+        let device = Device::new(false, true);
+        let asked = Arc::clone(&device.asked);
+        let transfer = authorization(AnyAlloySigner::address(&device));
+        let permit = PermitTransfer::new(
+            transfer.asset().clone(),
+            (transfer.from(), transfer.to()),
+            transfer.value(),
+            None,
+            (0, 1_700_000_060),
+            U256::ONE,
+        );
+        let signed = AnySigner::new(AlloySigner::new(device))
+            .sign(&permit.into())
+            .await;
+        assert!(signed.is_ok(), "{signed:?}");
+        assert_eq!(*asked.lock().unwrap(), ["typed data"]);
     }
 
     #[tokio::test]
@@ -267,6 +311,11 @@ mod tests {
             format!("AlloySigner({})", Signer::address(&signer))
         );
         let authorization = authorization(Signer::address(&signer));
-        assert!(AnySigner::new(signer).sign(&authorization).await.is_ok());
+        assert!(
+            AnySigner::new(signer)
+                .sign(&authorization.into())
+                .await
+                .is_ok()
+        );
     }
 }

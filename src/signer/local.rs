@@ -10,7 +10,9 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::curve::PrivateKey;
-use super::{CancelAuthorization, Signature, Signer, SignerError, TransferAuthorization};
+use super::{
+    CancelAuthorization, PermitTransfer, Signature, Signer, SignerError, TransferAuthorization,
+};
 
 /// A private key in the memory of this process, which is wiped when it is dropped.
 ///
@@ -163,6 +165,10 @@ impl Signer for LocalSigner {
 
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
         Ok(self.sign_now(authorization))
+    }
+
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        Ok(self.key.sign(permit.digest()))
     }
 
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {

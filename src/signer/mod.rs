@@ -1,5 +1,6 @@
 //! The [`Signer`] trait and the signers of this crate.
 
+mod authorization;
 mod closure;
 mod curve;
 mod local;
@@ -25,18 +26,20 @@ use alloy::primitives::Address;
 pub use crate::eip3009::{
     CancelAuthorization, Signature, SignedCancellation, TransferAuthorization,
 };
+pub use crate::permit2::PermitTransfer;
 #[cfg(feature = "alloy-signer")]
 pub use alloy_adapter::AlloySigner;
+pub(crate) use authorization::Authorization;
 pub use closure::{SignerFn, signer_fn};
 pub use local::{KeyError, LocalSigner};
 
-use crate::eip3009::{WrongSignature, check, check_signature};
+use crate::eip3009::{WrongSignature, check};
 
 /// A signer of payments for one address.
 ///
 /// bursar asks a signer to sign only a [`TransferAuthorization`] that the policy allowed and the
-/// ledger reserved. It never asks for the signature of a bare hash. Implement `sign` as an
-/// `async fn`:
+/// ledger reserved. It never asks for the signature of a bare hash. Payments by Permit2, which a policy must allow, are
+/// signed by [`sign_permit`](Self::sign_permit). Implement `sign` as an `async fn`:
 ///
 /// ```
 /// use bursar::{Address, Signer};
@@ -81,6 +84,24 @@ pub trait Signer: Send + Sync + 'static {
         &self,
         authorization: &TransferAuthorization,
     ) -> impl Future<Output = Result<Signature, SignerError>> + Send;
+
+    /// Signs a transfer by Permit2. The default returns an error, so nothing is signed.
+    ///
+    /// bursar calls it only if the [policy](crate::Policy::transfer_methods) allows Permit2.
+    ///
+    /// # Errors
+    /// As for [`sign`](Self::sign).
+    fn sign_permit(
+        &self,
+        permit: &PermitTransfer,
+    ) -> impl Future<Output = Result<Signature, SignerError>> + Send {
+        let _ = permit;
+        async {
+            Err(SignerError::unavailable(
+                "this signer cannot sign transfers by Permit2",
+            ))
+        }
+    }
 
     /// Signs the cancellation of a nonce of this address. The default returns an error.
     ///
@@ -202,6 +223,10 @@ trait DynSigner: Send + Sync {
         &'a self,
         authorization: &'a TransferAuthorization,
     ) -> BoxFuture<'a, Result<Signature, SignerError>>;
+    fn sign_permit<'a>(
+        &'a self,
+        permit: &'a PermitTransfer,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>>;
     fn cancel<'a>(
         &'a self,
         cancellation: &'a CancelAuthorization,
@@ -226,6 +251,13 @@ impl<S: Signer> DynSigner for S {
         authorization: &'a TransferAuthorization,
     ) -> BoxFuture<'a, Result<Signature, SignerError>> {
         Box::pin(Signer::sign(self, authorization))
+    }
+
+    fn sign_permit<'a>(
+        &'a self,
+        permit: &'a PermitTransfer,
+    ) -> BoxFuture<'a, Result<Signature, SignerError>> {
+        Box::pin(Signer::sign_permit(self, permit))
     }
 
     fn cancel<'a>(
@@ -273,14 +305,22 @@ impl AnySigner {
     /// Asks for a signature within the signer's time limit, and checks it.
     pub(crate) async fn sign(
         &self,
-        authorization: &TransferAuthorization,
+        authorization: &Authorization,
     ) -> Result<Signature, SignerError> {
-        let signature = self.in_time(self.signer.sign(authorization)).await?;
+        let signing = match authorization {
+            Authorization::Transfer(transfer) => self.signer.sign(transfer),
+            Authorization::Permit(permit) => self.signer.sign_permit(permit),
+        };
+        let signature = self.in_time(signing).await?;
         match self.signer.account() {
             AccountKind::Eoa if self.local && authorization.from() == self.address() => {
                 Ok(signature)
             }
-            AccountKind::Eoa => Ok(check_signature(authorization, &signature)?),
+            AccountKind::Eoa => Ok(check(
+                authorization.digest(),
+                authorization.from(),
+                &signature,
+            )?),
             AccountKind::Contract => Ok(signature),
         }
     }
@@ -337,6 +377,11 @@ impl<S: Signer> Signer for Arc<S> {
     async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
         S::sign(self, authorization).await
     }
+
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        S::sign_permit(self, permit).await
+    }
+
     async fn cancel(&self, cancellation: &CancelAuthorization) -> Result<Signature, SignerError> {
         S::cancel(self, cancellation).await
     }

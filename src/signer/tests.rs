@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, address};
+use alloy::primitives::{Address, B256, U256, address};
 
-use super::{AccountKind, AnySigner, LocalSigner, Signer, SignerError, signer_fn};
+use super::{AccountKind, AnySigner, LocalSigner, PermitTransfer, Signer, SignerError, signer_fn};
 use crate::eip3009::{
     CancelAuthorization, Signature, TransferAuthorization, test_authorization as authorization,
 };
@@ -36,7 +36,7 @@ async fn a_signer_that_signs_with_another_key_is_refused() {
         async move { Ok(signature) }
     });
     let refused = AnySigner::new(confused)
-        .sign(&authorization)
+        .sign(&authorization.into())
         .await
         .unwrap_err();
     assert!(refused.to_string().contains(&by.to_string()), "{refused}");
@@ -61,7 +61,7 @@ async fn a_signer_that_does_not_answer_may_have_signed() {
         }
     }
     let error = AnySigner::new(Silent)
-        .sign(&authorization(Address::ZERO))
+        .sign(&authorization(Address::ZERO).into())
         .await
         .unwrap_err();
     assert!(error.is_timeout());
@@ -85,7 +85,7 @@ async fn a_contract_account_may_sign_with_any_bytes() {
         }
     }
     let signature = AnySigner::new(Wallet)
-        .sign(&authorization(Address::repeat_byte(1)))
+        .sign(&authorization(Address::repeat_byte(1)).into())
         .await;
     assert_eq!(signature, Ok(Signature::new([1, 2, 3])));
 }
@@ -131,4 +131,62 @@ async fn a_signer_without_cancellations_returns_an_error() {
         .unwrap_err();
     assert_eq!(error.to_string(), "this signer cannot sign cancellations");
     assert!(!error.is_timeout());
+}
+
+/// Returns a permit of 0.01 USDC on Base, paid by `payer`.
+fn permit(payer: Address) -> PermitTransfer {
+    let transfer = authorization(payer);
+    PermitTransfer::new(
+        transfer.asset().clone(),
+        (payer, transfer.to()),
+        transfer.value(),
+        Some(Address::repeat_byte(0xFA)),
+        (0, 1_700_000_060),
+        U256::from(9),
+    )
+}
+
+#[tokio::test]
+async fn a_signer_that_knows_no_permits_signs_none() {
+    let payer = signer(7);
+    let address = payer.address();
+    let closure = signer_fn(address, move |authorization| {
+        let signature = payer.sign_now(&authorization);
+        async move { Ok(signature) }
+    });
+    let refused = AnySigner::new(closure).sign(&permit(address).into()).await;
+    let error = refused.unwrap_err();
+    assert!(!error.is_timeout(), "nothing was signed: {error}");
+    assert!(error.to_string().contains("Permit2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_permit_of_a_foreign_signer_is_checked_and_forwarded_behind_an_arc() {
+    struct Foreign(LocalSigner, Address);
+    impl Signer for Foreign {
+        fn address(&self) -> Address {
+            self.1
+        }
+        async fn sign(&self, _: &TransferAuthorization) -> Result<Signature, SignerError> {
+            Err(SignerError::rejected("asked for the other message"))
+        }
+        async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+            Signer::sign_permit(&self.0, permit).await
+        }
+    }
+    let own = signer(7).address();
+    let honest = std::sync::Arc::new(Foreign(signer(7), own));
+    let signature = AnySigner::new(honest)
+        .sign(&permit(own).into())
+        .await
+        .unwrap();
+    let local = AnySigner::new(signer(7))
+        .sign(&permit(own).into())
+        .await
+        .unwrap();
+    assert_eq!(signature, local);
+    let confused = Foreign(signer(8), own);
+    let refused = AnySigner::new(confused).sign(&permit(own).into()).await;
+    let by = signer(8).address().to_string();
+    assert!(refused.unwrap_err().to_string().contains(&by));
 }

@@ -10,6 +10,8 @@ pub(crate) enum Failure {
     Uncertain,
     /// The payer has too few tokens.
     WalletEmpty,
+    /// The payer has not approved Permit2 to move its tokens.
+    NoAllowance,
     /// The seller refuses every payment that is made like this one.
     Permanent,
     /// The seller refuses this payment.
@@ -59,6 +61,9 @@ const WALLET_EMPTY: [&str; 8] = [
     "not_enough_funds",
 ];
 
+/// The payer has to approve Permit2, and can then present the same payment again.
+const NO_ALLOWANCE: [&str; 2] = ["permit2_allowance_required", "insufficient_allowance"];
+
 /// Another signature of the same wallet for the same offer would meet the same refusal.
 const PERMANENT: [&str; 23] = [
     "unsupported_scheme",
@@ -101,6 +106,8 @@ impl Failure {
         // A facilitator without gas speaks of its own wallet.
         if has(&WALLET_EMPTY) && !word.contains("gas") {
             Self::WalletEmpty
+        } else if has(&NO_ALLOWANCE) {
+            Self::NoAllowance
         } else if has(&UNCERTAIN) {
             Self::Uncertain
         } else if has(&PERMANENT) {
@@ -162,6 +169,7 @@ mod tests {
                 Failure::Refused,
             ),
             ("invalid_exact_evm_insufficient_amount", Failure::Refused),
+            ("permit2_allowance_required", Failure::NoAllowance),
             ("unsupported_scheme", Failure::Permanent),
             ("invalid_exact_evm_signature", Failure::Permanent),
             ("invalid_exact_evm_nonce_already_used", Failure::Refused),

@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::members::{Members, Text};
-use super::{Unpayable, WireError};
+use super::{Scheme, Unpayable, WireError};
 use crate::money::Network;
 use crate::text::excerpt;
 
@@ -25,11 +25,13 @@ pub(crate) struct Terms<'a> {
     pub(crate) asset: Text<'a>,
     pub(crate) pay_to: Text<'a>,
     pub(crate) max_timeout_seconds: Option<&'a RawValue>,
-    /// The name of the token's EIP-712 domain: the first of four fields of `extra`.
+    /// The name of the token's EIP-712 domain: the first of five fields of `extra`.
     pub(crate) name: Option<Text<'a>>,
     pub(crate) version: Option<Text<'a>>,
     pub(crate) asset_transfer_method: Option<Text<'a>>,
     pub(crate) payment_flow: Option<Text<'a>>,
+    /// The account that settles an `upto` payment.
+    pub(crate) facilitator_address: Option<Text<'a>>,
 }
 
 /// An offer as official sellers write it, which is quick to read. Every other or repeated member leaves it to [`Members`].
@@ -73,6 +75,8 @@ struct UsualExtra<'a> {
     asset_transfer_method: Option<Text<'a>>,
     #[serde(borrow)]
     payment_flow: Option<Text<'a>>,
+    #[serde(borrow)]
+    facilitator_address: Option<Text<'a>>,
 }
 
 impl<'a> Usual<'a> {
@@ -84,7 +88,7 @@ impl<'a> Usual<'a> {
             _ => return None,
         };
         let extra = usual.extra.unwrap_or_default();
-        (&*usual.scheme == "exact").then_some(Terms {
+        is_known(&usual.scheme).then_some(Terms {
             scheme: usual.scheme,
             network: usual.network,
             chain,
@@ -96,8 +100,14 @@ impl<'a> Usual<'a> {
             version: extra.version,
             asset_transfer_method: extra.asset_transfer_method,
             payment_flow: extra.payment_flow,
+            facilitator_address: extra.facilitator_address,
         })
     }
+}
+
+/// Whether bursar can pay by this scheme, which depends on the version too.
+fn is_known(scheme: &str) -> bool {
+    Scheme::ALL.iter().any(|known| known.name() == scheme)
 }
 
 impl From<WireError> for Unpayable {
@@ -111,7 +121,7 @@ impl From<WireError> for Unpayable {
 }
 
 impl Offer {
-    /// Reads the fields of an `exact` offer on a known network.
+    /// Reads the fields of an `exact` or `upto` offer on a known network.
     ///
     /// Names in snake case and amounts as JSON integers are read too.
     ///
@@ -123,7 +133,7 @@ impl Offer {
         }
         let members = Members::of(&self.raw)?;
         let (scheme, network) = (members.text(&["scheme"])?, members.text(&["network"])?);
-        if let Some(other) = scheme.as_deref().filter(|scheme| *scheme != "exact") {
+        if let Some(other) = scheme.as_deref().filter(|scheme| !is_known(scheme)) {
             return Err(Unpayable::Scheme(excerpt(other)));
         }
         let chain = network.as_deref().map(str::parse::<Network>).transpose();
@@ -141,7 +151,7 @@ impl Offer {
         let Some(chain) = chain.filter(|_| faults.is_empty()) else {
             faults.push(match amount.as_deref() {
                 None => "no `amount`".to_owned(),
-                Some(amount) => super::quote::read_amount(amount)
+                Some(amount) => super::unpayable::read_amount(amount)
                     .map_or_else(|odd| odd.to_string(), |_| String::new()),
             });
             faults.retain(|fault| !fault.is_empty());
@@ -162,6 +172,7 @@ impl Offer {
             version: extra.text(&["version"])?,
             asset_transfer_method: extra.text(&["assettransfermethod"])?,
             payment_flow: extra.text(&["paymentflow"])?,
+            facilitator_address: extra.text(&["facilitatoraddress"])?,
         })
     }
 

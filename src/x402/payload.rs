@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::members::Members;
 use super::required::LONGEST_DESCRIPTION;
-use super::{Carrier, Extensions, Offer, PaymentRequired, Version, codec};
+use super::{By, Carrier, Extensions, Offer, PaymentRequired, Version, codec};
 use crate::eip3009::{Signature, TransferAuthorization};
 use crate::money::checksummed;
+use crate::permit2::PermitTransfer;
 
 /// The length of the longest payment header, in bytes. Many servers, such as Node.js, take 16 KiB of headers in sum.
 pub(super) const MAX_PAYMENT: usize = 15 * 1024;
@@ -19,21 +20,30 @@ pub(super) const MAX_PAYMENT: usize = 15 * 1024;
 /// payment, and a seller could otherwise fill the disk.
 const LONGEST_REPEATED: usize = 4 * 1024;
 /// The length of a payment's JSON without the parts that the seller wrote, at most.
-const OWN_LENGTH: usize = 700;
+const OWN_LENGTH: usize = 900;
 
-/// A signed authorization: the `payload` of a payment with the scheme `exact`.
+/// A signed authorization: the `payload` of a payment.
 ///
 /// The keys have the order of the official client, so that headers equal the published vectors.
 #[derive(Serialize)]
-pub(crate) struct ExactPayload {
-    authorization: Authorization,
-    signature: String,
+#[serde(untagged)]
+pub(crate) enum PaymentProof {
+    #[serde(rename_all = "camelCase")]
+    Transfer {
+        authorization: TransferFields,
+        signature: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Permit {
+        signature: String,
+        permit2_authorization: PermitFields,
+    },
 }
 
 /// The fields of the authorization as strings: numbers in decimal, the nonce in hexadecimal.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Authorization {
+pub(crate) struct TransferFields {
     from: String,
     to: String,
     value: String,
@@ -42,10 +52,37 @@ struct Authorization {
     nonce: String,
 }
 
-impl ExactPayload {
-    pub(crate) fn new(authorization: &TransferAuthorization, signature: &Signature) -> Self {
-        Self {
-            authorization: Authorization {
+/// The fields of a permit as strings, all numbers in decimal.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PermitFields {
+    from: String,
+    permitted: Permitted,
+    spender: String,
+    nonce: String,
+    deadline: String,
+    witness: Witness,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Permitted {
+    token: String,
+    amount: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Witness {
+    to: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    facilitator: Option<String>,
+    valid_after: String,
+}
+
+impl PaymentProof {
+    pub(crate) fn transfer(authorization: &TransferAuthorization, signature: &Signature) -> Self {
+        Self::Transfer {
+            authorization: TransferFields {
                 from: checksummed(authorization.from()),
                 to: checksummed(authorization.to()),
                 value: authorization.value().to_string(),
@@ -56,11 +93,37 @@ impl ExactPayload {
             signature: signature.to_hex(),
         }
     }
+
+    pub(crate) fn permit(permit: &PermitTransfer, signature: &Signature) -> Self {
+        Self::Permit {
+            signature: signature.to_hex(),
+            permit2_authorization: PermitFields {
+                from: checksummed(permit.from()),
+                permitted: Permitted {
+                    token: checksummed(permit.asset().address()),
+                    amount: permit.value().to_string(),
+                },
+                spender: checksummed(permit.spender()),
+                nonce: permit.nonce().to_string(),
+                deadline: permit.deadline().to_string(),
+                witness: Witness {
+                    to: checksummed(permit.to()),
+                    facilitator: permit.facilitator().map(checksummed),
+                    valid_after: permit.valid_after().to_string(),
+                },
+            },
+        }
+    }
+
+    const fn is_permit(&self) -> bool {
+        matches!(self, Self::Permit { .. })
+    }
 }
 
 /// The fields of a payment header that bursar wrote earlier.
 pub(crate) struct Presented {
     pub(crate) version: Version,
+    pub(crate) by: By,
     pub(crate) to: Address,
     pub(crate) value: U256,
     pub(crate) valid_before: u64,
@@ -75,8 +138,10 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
         payload: Payload,
     }
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Payload {
-        authorization: Signed,
+        authorization: Option<Signed>,
+        permit2_authorization: Option<PermitFields>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -87,18 +152,36 @@ pub(crate) fn decode_authorization(header: &str) -> Option<Presented> {
     }
     let json = codec::decode(header)?;
     let Payment { version, payload } = serde_json::from_slice(&json).ok()?;
-    let signed = payload.authorization;
     let version = if version == Version::V1.number() {
         Version::V1
     } else {
         Version::V2
     };
-    Some(Presented {
-        version,
-        to: signed.to.parse().ok()?,
-        value: signed.value.parse().ok()?,
-        valid_before: signed.valid_before.parse().ok()?,
-    })
+    match (payload.authorization, payload.permit2_authorization) {
+        (Some(signed), None) => Some(Presented {
+            version,
+            by: By::Eip3009,
+            to: signed.to.parse().ok()?,
+            value: signed.value.parse().ok()?,
+            valid_before: signed.valid_before.parse().ok()?,
+        }),
+        (None, Some(permit)) => {
+            let facilitator = permit.witness.facilitator.map(|text| text.parse());
+            let deadline: u64 = permit.deadline.parse().ok()?;
+            Some(Presented {
+                version,
+                by: match facilitator.transpose().ok()? {
+                    None => By::Permit2,
+                    Some(facilitator) => By::Upto { facilitator },
+                },
+                to: permit.witness.to.parse().ok()?,
+                value: permit.permitted.amount.parse().ok()?,
+                // Permit2 accepts a permit in the second of its deadline too.
+                valid_before: deadline.checked_add(1)?,
+            })
+        }
+        _ => None,
+    }
 }
 
 #[derive(Serialize)]
@@ -114,7 +197,7 @@ struct V1<'a, P> {
 #[serde(rename_all = "camelCase")]
 struct V2<'a> {
     x402_version: u8,
-    payload: &'a ExactPayload,
+    payload: &'a PaymentProof,
     #[serde(skip_serializing_if = "Option::is_none")]
     extensions: Option<Extensions<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +213,7 @@ struct V2<'a> {
 pub(crate) fn encode_payment(
     required: &PaymentRequired,
     offer: usize,
-    proof: &ExactPayload,
+    proof: &PaymentProof,
     identifier: &str,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let missing = || serde::ser::Error::custom("the chosen offer is not among the seller's");
@@ -152,7 +235,8 @@ pub(crate) fn encode_payment(
     };
     let mut json = Vec::with_capacity(repeated.length);
     serde_json::to_writer(&mut json, &payment)?;
-    if required.carrier == Carrier::Body {
+    // Version 1 has no permits.
+    if required.carrier == Carrier::Body && !proof.is_permit() {
         json.push(ALSO_VERSION_1);
     }
     Ok(json)

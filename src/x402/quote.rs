@@ -1,23 +1,22 @@
 //! Quotes: offers that bursar has verified and can compare.
 
+use std::fmt;
 use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
-use serde_json::value::RawValue;
 
 use super::payload::{MAX_PAYMENT, repeated};
-use super::{Carrier, PaymentRequired, Terms, Version};
+use super::unpayable::{read_amount, read_window};
+use super::{Carrier, PaymentMethod, PaymentRequired, Scheme, Terms, Unpayable, Version};
 use crate::money::{
     Asset, AssetRegistry, Network, TokenAmount, TransferMethod, Usd, parse_address,
 };
 use crate::text;
 
-/// The shortest validity period that official facilitators accept, in seconds.
-const SHORTEST_WINDOW: u64 = 6;
 /// The validity period of an offer that names none, in seconds. It is the default of official sellers of version 1.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
 /// The name with which Circle's Gateway marks offers of its batched scheme.
-const CIRCLE_GATEWAY: &str = "GatewayWalletBatched";
+pub(super) const CIRCLE_GATEWAY: &str = "GatewayWalletBatched";
 
 /// An offer that bursar can sign for.
 ///
@@ -46,6 +45,28 @@ pub struct Quote {
     window: Duration,
     flow: Flow,
     domain: Domain,
+    by: By,
+}
+
+/// The message that a payment consists of, with the field that only one of them has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Eip3009,
+    Permit2,
+    /// The account that settles.
+    Upto {
+        facilitator: Address,
+    },
+}
+
+impl By {
+    pub(crate) const fn method(self) -> PaymentMethod {
+        match self {
+            Self::Eip3009 => PaymentMethod::Eip3009,
+            Self::Permit2 => PaymentMethod::Permit2,
+            Self::Upto { .. } => PaymentMethod::Upto,
+        }
+    }
 }
 
 /// Whether the offer names the token's EIP-712 domain.
@@ -142,8 +163,12 @@ impl Quote {
             return Err(Unpayable::CircleGateway);
         }
         let asset = find_asset(assets, terms.chain, &terms.asset)?;
-        check_method(&asset, terms.asset_transfer_method.as_deref())?;
-        let domain = check_domain(&asset, terms.name.as_deref(), terms.version.as_deref())?;
+        let by = read_method(version, &asset, &terms)?;
+        let domain = match by {
+            By::Eip3009 => check_domain(&asset, terms.name.as_deref(), terms.version.as_deref())?,
+            // The domain is that of Permit2, which is known.
+            By::Permit2 | By::Upto { .. } => Domain::Named,
+        };
         Ok(Self {
             offer,
             version,
@@ -155,6 +180,7 @@ impl Quote {
                 .map_or(Ok(DEFAULT_WINDOW), read_window)?,
             flow: read_flow(terms.payment_flow.as_deref())?,
             domain,
+            by,
             asset,
         })
     }
@@ -175,7 +201,14 @@ impl Quote {
             window,
             flow: Flow::Authorization,
             domain: Domain::Named,
+            by: By::Eip3009,
         }
+    }
+
+    /// Returns the quote with another way to pay.
+    pub(crate) const fn paid_by(mut self, by: By) -> Self {
+        self.by = by;
+        self
     }
 
     /// Returns the position of the offer, counted from zero.
@@ -208,19 +241,50 @@ impl Quote {
         self.pay_to
     }
 
-    /// Returns the price in atomic units of the token.
+    /// Returns the scheme. The amount of [`Scheme::Upto`] is a ceiling.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        self.by.method().scheme()
+    }
+
+    /// Returns the way in which the payment moves the token.
+    #[must_use]
+    pub const fn method(&self) -> TransferMethod {
+        self.by.method().transfer_method()
+    }
+
+    /// Returns the scheme and the transfer method, as the ledger keeps them.
+    #[must_use]
+    pub const fn payment_method(&self) -> PaymentMethod {
+        self.by.method()
+    }
+
+    /// Returns the only account that can settle a payment of the scheme `upto`, or `None` for `exact`.
+    #[must_use]
+    pub const fn facilitator(&self) -> Option<Address> {
+        match self.by {
+            By::Eip3009 | By::Permit2 => None,
+            By::Upto { facilitator } => Some(facilitator),
+        }
+    }
+
+    pub(crate) const fn by(&self) -> By {
+        self.by
+    }
+
+    /// Returns the price in atomic units of the token: for `upto` the ceiling.
     #[must_use]
     pub const fn value(&self) -> U256 {
         self.value
     }
 
-    /// Returns the price with its token, for display.
+    /// Returns the price with its token, for display: for `upto` the ceiling.
     #[must_use]
     pub fn amount(&self) -> TokenAmount {
         TokenAmount::from_units(self.asset.clone(), self.value)
     }
 
-    /// Returns the price in dollars, or `None` for a token without a dollar peg.
+    /// Returns the price in dollars, for `upto` the ceiling, or `None` for a token without a dollar peg.
     #[must_use]
     pub fn dollars(&self) -> Option<Usd> {
         self.asset.dollars(self.value)
@@ -241,11 +305,13 @@ impl Quote {
 
     /// Returns a key that sorts quotes by preference.
     ///
-    /// A seller that settles after its work comes first. Then an offer that names its token's domain,
-    /// then the lower price in dollars, then the seller's order. A token without a dollar value comes
-    /// last among equals.
+    /// `exact` by EIP-3009 comes first, then `exact` by Permit2, then `upto`: a known price before a ceiling, and a
+    /// token's own transfer before one that needs an approval. Among offers of one method, a seller that settles after its
+    /// work comes first. Then an offer that names its token's domain, then the lower price in dollars, then the seller's
+    /// order. A token without a dollar value comes last among equals.
     pub(crate) fn preference(&self) -> impl Ord + use<> {
         (
+            self.payment_method(),
             self.flow != Flow::Authorization,
             self.domain,
             self.dollars().unwrap_or(Usd::MAX),
@@ -254,83 +320,14 @@ impl Quote {
     }
 }
 
-/// The reason why bursar cannot sign for an offer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Unpayable {
-    /// A field is missing or has the wrong type.
-    #[error("the offer cannot be read: {0}")]
-    Malformed(String),
-    /// The scheme is not `exact`.
-    #[error("scheme `{0}` is not supported; expected `exact`")]
-    Scheme(String),
-    /// The network is not an EVM chain.
-    #[error("network `{0}` is not a known EVM network")]
-    Network(String),
-    /// `amount` is not a decimal integer without leading zeros, or exceeds 2²⁵⁶−1.
-    #[error("amount `{0}` is not a canonical unsigned 256-bit integer")]
-    Amount(String),
-    /// The offer has no amount.
-    #[error("the offer names no amount")]
-    NoAmount,
-    /// The offer has a member twice, with different values, such as `amount` and `maxAmountRequired`.
-    #[error("the offer contradicts itself: {0}")]
-    Contradiction(String),
-    /// The offer belongs to the batched scheme of Circle's Gateway.
-    #[error(
-        "the offer is for Circle Gateway's batched scheme (`{CIRCLE_GATEWAY}`), which bursar does not sign"
-    )]
-    CircleGateway,
-    /// The header of the payment would be longer than most servers take. The seller must shorten its terms.
-    #[error(
-        "the payment header would have about {length} bytes; many servers take 16 KiB of headers"
-    )]
-    HeaderTooLong {
-        /// The length of the shortest possible header, in bytes.
-        length: usize,
-    },
-    /// The list has more offers than bursar reads.
-    #[error("{0} further offers were not read")]
-    LeftOut(usize),
-    /// The token is not in the registry.
-    #[error("token `{asset}` on {network} is not in the asset registry")]
-    Asset {
-        /// The chain.
-        network: Network,
-        /// The address as the seller wrote it.
-        asset: String,
-    },
-    /// `payTo` is not an address, or its checksum is wrong.
-    #[error("payTo `{0}` is not an address")]
-    Payee(String),
-    /// bursar cannot sign `extra.assetTransferMethod` for this token.
-    #[error("transfer method `{0}` is not supported for this token; expected `eip3009`")]
-    TransferMethod(String),
-    /// `extra.paymentFlow` is unknown.
-    #[error("payment flow `{0}` is unknown")]
-    Flow(String),
-    /// The seller names another EIP-712 domain than the token has. The chain would refuse the signature.
-    #[error("the offer has the EIP-712 domain `{found}` for {asset}; the token has `{expected}`")]
-    Domain {
-        /// The token.
-        asset: Asset,
-        /// The name or version in the registry.
-        expected: String,
-        /// The name or version in the offer.
-        found: String,
-    },
-    /// A version 1 offer has the scheme and network of an earlier one. The seller would match its
-    /// payment with the earlier offer.
-    #[error(
-        "an earlier offer has the same scheme and network, and version 1 cannot tell them apart"
-    )]
-    NotFirst,
-    /// `maxTimeoutSeconds` is not a positive number.
-    #[error("maxTimeoutSeconds `{0}` is not a positive number")]
-    Window(String),
-    /// `maxTimeoutSeconds` is shorter than facilitators accept.
-    #[error("maxTimeoutSeconds {0} is less than the {SHORTEST_WINDOW} s that facilitators need")]
-    WindowTooShort(u64),
+/// Writes the price: `0.01 USDC`, or `up to 0.01 USDC` for the scheme `upto`.
+impl fmt::Display for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scheme() == Scheme::Upto {
+            f.write_str("up to ")?;
+        }
+        self.amount().fmt(f)
+    }
 }
 
 fn find_asset(assets: &AssetRegistry, network: Network, written: &str) -> Result<Asset, Unpayable> {
@@ -343,12 +340,34 @@ fn find_asset(assets: &AssetRegistry, network: Network, written: &str) -> Result
         })
 }
 
-fn check_method(asset: &Asset, method: Option<&str>) -> Result<(), Unpayable> {
-    match (asset.transfer_method(), method) {
-        (TransferMethod::Eip3009, None | Some("eip3009")) => Ok(()),
-        (_, Some(method)) => Err(Unpayable::TransferMethod(text::excerpt(method))),
-        (_, None) => Err(Unpayable::TransferMethod("permit2".to_owned())),
+/// Reads the scheme and `assetTransferMethod`. An `exact` offer without it is for EIP-3009, as the official client reads it.
+/// Permit2 moves every token.
+fn read_method(version: Version, asset: &Asset, terms: &Terms<'_>) -> Result<By, Unpayable> {
+    let method = terms.asset_transfer_method.as_deref();
+    let unsupported = |method: &str| Err(Unpayable::TransferMethod(text::excerpt(method)));
+    match (&*terms.scheme, method) {
+        ("exact", None | Some("eip3009")) => match asset.transfer_method() {
+            TransferMethod::Eip3009 => Ok(By::Eip3009),
+            TransferMethod::Permit2 => unsupported("eip3009"),
+        },
+        // Clients of version 1 know EIP-3009 alone.
+        ("exact", Some("permit2")) if version != Version::V1 => Ok(By::Permit2),
+        ("upto", None | Some("permit2")) if version != Version::V1 => {
+            let facilitator = read_facilitator(terms.facilitator_address.as_deref())?;
+            Ok(By::Upto { facilitator })
+        }
+        ("exact", Some(method)) => unsupported(method),
+        ("upto", Some(method)) if version != Version::V1 => unsupported(method),
+        (scheme, _) => Err(Unpayable::Scheme(text::excerpt(scheme))),
     }
+}
+
+/// Reads `extra.facilitatorAddress`. Permit2 would let nobody settle a permit for the zero address.
+fn read_facilitator(written: Option<&str>) -> Result<Address, Unpayable> {
+    let written = written.unwrap_or_default();
+    parse_address(written)
+        .filter(|address| *address != Address::ZERO)
+        .ok_or_else(|| Unpayable::Facilitator(text::excerpt(written)))
 }
 
 /// Compares the domain in the offer with the token's. An offer may leave it out.
@@ -374,49 +393,6 @@ fn check_domain(
     } else {
         Domain::Missing
     })
-}
-
-pub(super) fn read_amount(written: &str) -> Result<U256, Unpayable> {
-    parse_canonical(written).ok_or_else(|| Unpayable::Amount(text::excerpt(written)))
-}
-
-/// Parses `0|[1-9][0-9]*`, at most 2²⁵⁶−1.
-fn parse_canonical(written: &str) -> Option<U256> {
-    let digits =
-        (1..=78).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_digit());
-    let leading_zero = written.len() > 1 && written.starts_with('0');
-    (digits && !leading_zero)
-        .then(|| U256::from_str_radix(written, 10).ok())
-        .flatten()
-}
-
-/// Reads whole seconds, also in quotes, and drops a fraction.
-fn read_window(written: &RawValue) -> Result<Duration, Unpayable> {
-    let malformed = || Unpayable::Window(text::excerpt(written.get()));
-    let unquoted = written.get().trim_matches('"');
-    let number: serde_json::Number = serde_json::from_str(unquoted).map_err(|_| malformed())?;
-    let seconds = match number.as_u64() {
-        Some(whole) => whole,
-        None => number
-            .as_f64()
-            .filter(|seconds| *seconds > 0.0)
-            .map(truncate)
-            .ok_or_else(malformed)?,
-    };
-    match seconds {
-        0 if number.as_u64() == Some(0) => Err(malformed()),
-        0..SHORTEST_WINDOW => Err(Unpayable::WindowTooShort(seconds)),
-        _ => Ok(Duration::from_secs(seconds)),
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates, and only positive numbers come here"
-)]
-const fn truncate(seconds: f64) -> u64 {
-    seconds as u64
 }
 
 fn read_flow(flow: Option<&str>) -> Result<Flow, Unpayable> {
@@ -533,7 +509,7 @@ mod tests {
     fn an_unknown_way_to_pay_is_not_payable() {
         let extra = |field: &str| read("\"name\"", &format!("{field},\"name\""));
         assert!(extra("\"assetTransferMethod\":\"eip3009\"").is_ok());
-        for method in ["permit2", "erc7710", "EIP3009"] {
+        for method in ["erc7710", "EIP3009", "Permit2"] {
             assert_eq!(
                 extra(&format!("\"assetTransferMethod\":\"{method}\"")),
                 Err(Unpayable::TransferMethod(method.to_owned()))
@@ -548,13 +524,125 @@ mod tests {
             Err(Unpayable::Flow("mystery".to_owned()))
         );
         assert_eq!(
-            read("exact", "upto"),
-            Err(Unpayable::Scheme("upto".to_owned()))
+            read("exact", "uptO"),
+            Err(Unpayable::Scheme("uptO".to_owned()))
         );
         assert!(matches!(
             read("eip155:84532", "solana:x"),
             Err(Unpayable::Network(_))
         ));
+    }
+
+    #[test]
+    fn an_offer_is_for_permit2_if_it_says_so() {
+        let permit2 = |extra: &str| read("\"name\":\"USDC\",\"version\":\"2\"", extra);
+        let method = "\"assetTransferMethod\":\"permit2\"";
+        // The domain is that of Permit2, whatever the offer says about the token's.
+        for extra in [method, &format!("{method},\"name\":\"another\"")] {
+            let quote = permit2(extra).unwrap();
+            assert_eq!(quote.payment_method(), PaymentMethod::Permit2, "{extra}");
+            assert_eq!(quote.facilitator(), None);
+            assert_eq!(quote.to_string(), "0.01 USDC");
+        }
+        let version_1 = |json: &str| {
+            let v1 = json.replace("\"x402Version\":2", "\"x402Version\":1");
+            let v1 = v1.replace("eip155:84532", "base-sepolia");
+            let required = PaymentRequired::from_json(v1.as_bytes()).unwrap();
+            Quote::read(&required, 0, AssetRegistry::stablecoins())
+        };
+        let json = |scheme: &str, extra: &str| {
+            format!(
+                "{{\"x402Version\":2,\"accepts\":[{{\"scheme\":\"{scheme}\",\"network\":\"eip155:84532\",\"amount\":\"1\",\
+                 \"asset\":\"0x036CbD53842c5426634e7929541eC2318f3dCF7e\",\
+                 \"payTo\":\"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\",\"extra\":{{{extra}}}}}]}}"
+            )
+        };
+        assert_eq!(
+            version_1(&json("exact", method)),
+            Err(Unpayable::TransferMethod("permit2".to_owned()))
+        );
+        assert_eq!(
+            version_1(&json("upto", "")),
+            Err(Unpayable::Scheme("upto".to_owned()))
+        );
+        // A token that only Permit2 can move is not paid by an offer that does not say so.
+        let igra = json("exact", "")
+            .replace("eip155:84532", "eip155:38833")
+            .replace(
+                "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+                "0xA5b8BF902b2844dA17d4506cc827F7f1681735E7",
+            );
+        let required = PaymentRequired::from_json(
+            igra.to_lowercase()
+                .replace("x402version", "x402Version")
+                .as_bytes(),
+        )
+        .unwrap();
+        assert_eq!(
+            Quote::read(&required, 0, AssetRegistry::stablecoins()),
+            Err(Unpayable::TransferMethod("eip3009".to_owned()))
+        );
+    }
+
+    #[test]
+    fn an_upto_offer_needs_its_facilitator() {
+        let upto = |extra: &str| {
+            let terms = terms(("\"scheme\":\"exact\"", "\"scheme\":\"upto\""));
+            let json = terms.offers()[0]
+                .json()
+                .replace("\"name\":\"USDC\",\"version\":\"2\"", extra);
+            let json = format!("{{\"x402Version\":2,\"accepts\":[{json}]}}");
+            let required = PaymentRequired::from_json(json.as_bytes()).unwrap();
+            Quote::read(&required, 0, AssetRegistry::stablecoins())
+        };
+        let facilitator = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+        for extra in [
+            format!("\"facilitatorAddress\":\"{facilitator}\""),
+            format!("\"assetTransferMethod\":\"permit2\",\"facilitatorAddress\":\"{facilitator}\""),
+            format!("\"facilitator_address\":\"{}\"", facilitator.to_lowercase()),
+        ] {
+            let quote = upto(&extra).unwrap();
+            assert_eq!(quote.payment_method(), PaymentMethod::Upto, "{extra}");
+            assert_eq!(quote.facilitator(), facilitator.parse().ok(), "{extra}");
+            assert_eq!(quote.to_string(), "up to 0.01 USDC");
+            assert_eq!(quote.amount().to_string(), "0.01 USDC");
+        }
+        for (wrong, shown) in [
+            ("", ""),
+            (
+                "\"facilitatorAddress\":\"0x70997970c51812dc3A010C7d01b50e0d17dc79C8\"",
+                "0x70997970c51812dc3A010C7d01b50e0d17dc79C8",
+            ),
+            (
+                "\"facilitatorAddress\":\"0x0000000000000000000000000000000000000000\"",
+                "0x0000000000000000000000000000000000000000",
+            ),
+            ("\"facilitatorAddress\":\"bob\"", "bob"),
+        ] {
+            assert_eq!(
+                upto(wrong),
+                Err(Unpayable::Facilitator(shown.to_owned())),
+                "{wrong}"
+            );
+        }
+        assert_eq!(
+            upto(&format!(
+                "\"assetTransferMethod\":\"eip3009\",\"facilitatorAddress\":\"{facilitator}\""
+            )),
+            Err(Unpayable::TransferMethod("eip3009".to_owned()))
+        );
+    }
+
+    #[test]
+    fn exact_by_eip3009_is_preferred_to_permit2_and_both_to_a_ceiling() {
+        let eip3009 = read("\"10000\"", "\"20000\"").unwrap();
+        let permit2 = read("\"name\"", "\"assetTransferMethod\":\"permit2\",\"name\"").unwrap();
+        let facilitator = Address::repeat_byte(7);
+        let upto = read("\"10000\"", "\"1\"")
+            .unwrap()
+            .paid_by(By::Upto { facilitator });
+        assert!(eip3009.preference() < permit2.preference());
+        assert!(permit2.preference() < upto.preference());
     }
 
     #[test]

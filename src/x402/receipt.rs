@@ -1,8 +1,9 @@
 //! Signed payments and the receipts of sellers.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 
-use super::{SettlementResponse, WireError};
+use super::unpayable::read_amount;
+use super::{PaymentMethod, Scheme, SettlementResponse, WireError};
 use crate::eip3009::PurchaseId;
 use crate::money::{Network, TokenAmount};
 
@@ -27,13 +28,15 @@ use crate::money::{Network, TokenAmount};
 pub struct SignedPayment {
     /// The id of the purchase.
     pub purchase: PurchaseId,
-    /// The amount and its token.
+    /// The amount and its token. For `upto` it is the ceiling of the charge.
     pub amount: TokenAmount,
+    /// The scheme and the transfer method.
+    pub method: PaymentMethod,
     /// The address that pays.
     pub payer: Address,
     /// The address that is paid.
     pub pay_to: Address,
-    /// The nonce. The token accepts it once.
+    /// The nonce. The token, or Permit2, accepts it once. Permit2 writes it as an unsigned integer.
     pub nonce: B256,
     /// The time before which the seller can use the authorization, in Unix seconds.
     pub valid_before: u64,
@@ -44,6 +47,12 @@ impl SignedPayment {
     #[must_use]
     pub fn network(&self) -> Network {
         self.amount.asset().network()
+    }
+
+    /// Returns whether the amount is the ceiling of a charge that the seller chooses (`upto`).
+    #[must_use]
+    pub fn is_ceiling(&self) -> bool {
+        self.method.scheme() == Scheme::Upto
     }
 }
 
@@ -67,14 +76,37 @@ impl SignedPayment {
 pub struct Receipt {
     paid: SignedPayment,
     transaction: B256,
+    charged: Option<U256>,
     claim: SettlementResponse,
 }
 
 impl Receipt {
-    /// Returns the amount that was paid.
+    /// Returns the amount that was signed: for `exact` the amount that was paid, for `upto` the ceiling of the
+    /// [charge](Self::charged).
     #[must_use]
     pub const fn amount(&self) -> &TokenAmount {
         &self.paid.amount
+    }
+
+    /// Returns the amount that the seller says it charged. It is never above [`amount`](Self::amount).
+    ///
+    /// For `exact` it is the signed amount. For `upto` it is `None` if the receipt names no amount. The limits of the
+    /// policy count the whole ceiling until the chain proves the charge.
+    #[must_use]
+    pub fn charged(&self) -> Option<TokenAmount> {
+        let units = match self.paid.method.scheme() {
+            Scheme::Exact => self.paid.amount.units(),
+            Scheme::Upto => self.charged?,
+        };
+        Some(TokenAmount::from_units(
+            self.paid.amount.asset().clone(),
+            units,
+        ))
+    }
+
+    /// Returns the charge of an `upto` payment in atomic units, as the ledger keeps it.
+    pub(crate) const fn claimed_charge(&self) -> Option<U256> {
+        self.charged
     }
 
     /// Returns the hash of the transaction that the seller names.
@@ -102,11 +134,19 @@ impl Receipt {
     }
 
     /// Recreates the receipt of a purchase that the ledger records as settled.
-    pub(crate) fn from_ledger(paid: &SignedPayment, transaction: B256) -> Self {
-        let claim = SettlementResponse::success(transaction, paid.network(), paid.payer);
+    pub(crate) fn from_ledger(
+        paid: &SignedPayment,
+        transaction: B256,
+        charged: Option<U256>,
+    ) -> Self {
+        let claim = SettlementResponse {
+            amount: charged.map(|units| units.to_string()),
+            ..SettlementResponse::success(transaction, paid.network(), paid.payer)
+        };
         Self {
             paid: paid.clone(),
             transaction,
+            charged: charged.filter(|_| paid.is_ceiling()),
             claim,
         }
     }
@@ -128,6 +168,26 @@ impl Receipt {
     }
 }
 
+/// A charge that the payment does not permit, or that is no integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrongCharge;
+
+/// Returns the charge that a receipt names for an `upto` payment. Sellers may leave it out.
+pub(crate) fn charge(
+    payment: &SignedPayment,
+    claim: &SettlementResponse,
+) -> Result<Option<U256>, WrongCharge> {
+    let named = claim.amount.as_deref().filter(|_| payment.is_ceiling());
+    let Some(named) = named else {
+        return Ok(None);
+    };
+    read_amount(named)
+        .ok()
+        .filter(|units| *units <= payment.amount.units())
+        .map(Some)
+        .ok_or(WrongCharge)
+}
+
 /// The receipt of an answer, compared with the signed payment.
 #[derive(Debug)]
 pub(crate) enum Claim {
@@ -147,14 +207,18 @@ impl Claim {
         match receipt {
             None => Self::Absent,
             Some(Err(error)) => Self::Malformed(error),
-            Some(Ok(claim)) => match Receipt::matching_transaction(payment, &claim) {
-                Some(transaction) => Self::Matching(Box::new(Receipt {
-                    paid: payment.clone(),
-                    transaction,
-                    claim,
-                })),
-                None => Self::Other(Box::new(claim)),
-            },
+            Some(Ok(claim)) => {
+                let transaction = Receipt::matching_transaction(payment, &claim);
+                match transaction.zip(charge(payment, &claim).ok()) {
+                    Some((transaction, charged)) => Self::Matching(Box::new(Receipt {
+                        paid: payment.clone(),
+                        transaction,
+                        charged,
+                        claim,
+                    })),
+                    None => Self::Other(Box::new(claim)),
+                }
+            }
         }
     }
 

@@ -148,9 +148,12 @@ impl SettlementResponse {
         first.map(Ok).or(error.map(Err))
     }
 
-    /// Returns whether the other receipt reports another outcome or another transaction.
+    /// Returns whether the other receipt reports another outcome, another transaction or another charge.
     fn contradicts(&self, other: &Self) -> bool {
-        self.success != other.success || !self.transaction.eq_ignore_ascii_case(&other.transaction)
+        let charges = self.amount.as_ref().zip(other.amount.as_ref());
+        charges.is_some_and(|(one, other)| one != other)
+            || self.success != other.success
+            || !self.transaction.eq_ignore_ascii_case(&other.transaction)
     }
 
     /// Recreates the response of a successful settlement.

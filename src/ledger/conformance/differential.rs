@@ -53,6 +53,7 @@ fn transition() -> impl Strategy<Value = Transition> {
         prop_oneof![
             Just(Transition::Settled {
                 transaction: B256::ZERO,
+                charged: Some(U256::from(5)),
                 answer
             }),
             Just(unknown)
@@ -72,7 +73,15 @@ fn transition() -> impl Strategy<Value = Transition> {
         cancelled,
         proof: "{}".to_owned(),
     });
+    let charge = prop::option::of(0..120_u64).prop_map(|charge| charge.map(U256::from));
+    let confirmed = charge.prop_map(|charged| Transition::Confirmed {
+        nonce: B256::ZERO,
+        transaction: None,
+        charged,
+        proof: "{}".to_owned(),
+    });
     prop_oneof![
+        1 => confirmed,
         4 => fixed,
         2 => answered,
         5 => (NOW..NOW + 9000).prop_map(signed),
@@ -143,7 +152,12 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
             kind: number,
             changed,
         } => {
-            let purchase = at_place(*place, order(&id.to_string(), *value));
+            let mut purchase = at_place(*place, order(&id.to_string(), *value));
+            let methods = PaymentMethod::ALL;
+            purchase.payment_method = methods
+                .get(usize::from(*number))
+                .copied()
+                .or(purchase.payment_method);
             let mut wish = wish(
                 purchase,
                 at(now),
@@ -192,6 +206,23 @@ async fn take(ledger: &Ledger, step: &Step, now: u64) -> String {
             let known = ledger.purchase(&key).await.unwrap();
             let lease = known.as_ref().map(|purchase| purchase.lease_until);
             let transition = match (transition.as_ref(), lease) {
+                (
+                    Transition::Confirmed {
+                        transaction,
+                        charged,
+                        proof,
+                        ..
+                    },
+                    _,
+                ) => Transition::Confirmed {
+                    nonce: known
+                        .as_ref()
+                        .map(|purchase| purchase.nonce)
+                        .unwrap_or_default(),
+                    transaction: *transaction,
+                    charged: *charged,
+                    proof: proof.clone(),
+                },
                 (
                     Transition::ReleasedByProof {
                         cancelled, proof, ..

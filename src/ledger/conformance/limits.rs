@@ -245,6 +245,7 @@ pub(super) async fn a_clock_ahead_ends_a_hold_which_can_then_not_be_signed(ledge
 pub(super) async fn what_is_signed_counts_until_proof(ledgers: &Ledgers) {
     let expiry = NOW + 300;
     let doubtful = Transition::SignerTimedOut {
+        method: PaymentMethod::Eip3009,
         valid_before: expiry,
         reason: "the signer hung".to_owned(),
     };

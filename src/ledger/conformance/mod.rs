@@ -12,11 +12,12 @@ mod denials;
 mod differential;
 mod limits;
 mod pages;
+mod permits;
 pub(super) mod proved;
 mod purchases;
 mod resumed;
 mod sellers;
-mod windows;
+pub(super) mod windows;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use tempfile::TempDir;
 use self::denials::*;
 use self::limits::*;
 use self::pages::*;
+use self::permits::*;
 use self::proved::*;
 use self::purchases::*;
 use self::resumed::*;
@@ -42,6 +44,7 @@ use crate::limit::{Denial, InFlight, Rule};
 use crate::limit::{LimitCheck, LimitStatus, PayeePin, PriceCeiling};
 use crate::money::{Asset, AssetRegistry, TokenAmount};
 use crate::money::{Network, Usd};
+use crate::x402::PaymentMethod;
 
 const BASE: Network = Network::from_chain_id(8453);
 const SEPOLIA: Network = Network::from_chain_id(84_532);
@@ -75,6 +78,7 @@ pub(super) fn order(id: &str, micros: u64) -> NewPurchase {
         foreign_resource: None,
         version: 2,
         asset: usdc(BASE),
+        payment_method: Some(PaymentMethod::Eip3009),
         payee: Address::repeat_byte(0xC1),
         value: U256::from(micros),
         tag: None,
@@ -143,6 +147,7 @@ pub(super) fn signed_under(lease: Timestamp, valid_before: u64) -> Transition {
 pub(super) fn settled() -> Transition {
     Transition::Settled {
         transaction: B256::repeat_byte(7),
+        charged: None,
         answer: SellerAnswer::of(200),
     }
 }
@@ -355,6 +360,11 @@ conformance! {
     the_counts_of_denials_are_bounded_and_lose_no_denial
     the_payment_that_passes_a_share_of_a_limit_warns_once
     of_many_tasks_one_warns_of_a_limit
+    a_purchase_that_signed_one_kind_never_signs_the_other
+    a_signer_that_hung_by_one_kind_ends_a_hold_by_the_other
+    a_claimed_charge_frees_no_room_and_a_proved_one_does
+    a_proof_never_counts_more_than_was_signed
+    a_refund_is_at_most_the_proved_charge
 }
 
 /// Origin, network, payee, tag, agent.

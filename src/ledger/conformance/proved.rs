@@ -25,6 +25,7 @@ pub(super) async fn confirmed(ledger: &Ledger, key: &PurchaseKey, proof: &str) -
     Transition::Confirmed {
         nonce,
         transaction,
+        charged: None,
         proof: proof.to_owned(),
     }
 }
@@ -337,6 +338,7 @@ pub(super) async fn repeats_and_failures_are_counted(ledgers: &Ledgers) {
     };
     let paid_for_nothing = Transition::Settled {
         transaction: B256::repeat_byte(7),
+        charged: None,
         answer: server_error(),
     };
     let histories = [

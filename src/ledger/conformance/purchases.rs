@@ -50,6 +50,7 @@ pub(super) async fn an_id_is_bought_once_whatever_key_signs(ledgers: &Ledgers) {
     };
     let ask = |purchase: &NewPurchase, now| wish(purchase.clone(), at(now), lifetime(100));
     let timed_out = Transition::SignerTimedOut {
+        method: PaymentMethod::Eip3009,
         valid_before: NOW + 300,
         reason: "the signer hung".to_owned(),
     };

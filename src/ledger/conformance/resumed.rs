@@ -107,6 +107,7 @@ pub(super) async fn a_settled_purchase_is_resumed_until_it_is_delivered(ledgers:
     let key = sign(&ledger, order("first", 10), NOW, NOW + 300).await;
     let settled = |status| Transition::Settled {
         transaction: B256::repeat_byte(7),
+        charged: None,
         answer: SellerAnswer::of(status),
     };
     let lost = Transition::BodyLost {
@@ -292,6 +293,7 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_for_the_same_nonce_by_
     let ledger = ledgers.open().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     let timed_out = Transition::SignerTimedOut {
+        method: PaymentMethod::Eip3009,
         valid_before: NOW + 300,
         reason: "the signer hung".to_owned(),
     };
@@ -308,6 +310,7 @@ pub(super) async fn a_signer_that_did_not_answer_is_asked_again(ledgers: &Ledger
     let ledger = ledgers.open().await;
     let key = hold(&ledger, order("first", 10), NOW).await;
     let doubtful = Transition::SignerTimedOut {
+        method: PaymentMethod::Eip3009,
         valid_before: NOW + 300,
         reason: "the signer hung".to_owned(),
     };

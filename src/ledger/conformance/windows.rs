@@ -3,11 +3,12 @@
 use super::*;
 
 /// The same as a call by key.
-pub(super) fn by_key(purchase: NewPurchase, name: &str) -> NewPurchase {
+pub(in crate::ledger) fn by_key(purchase: NewPurchase, name: &str) -> NewPurchase {
     let asset = Asset::declared_dollars().clone();
     NewPurchase {
         asset,
         payee: Address::ZERO,
+        payment_method: None,
         credential: Some(name.to_owned()),
         ..purchase
     }

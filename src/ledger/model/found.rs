@@ -11,6 +11,7 @@ fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
             value: 23,
             changed: false,
             ahead: 0,
+            by: 0,
         },
         Step::Sign {
             id: 4,
@@ -23,6 +24,7 @@ fn what_is_signed_twice_under_one_lease_counts_as_long_as_that() {
             value: 87,
             changed: false,
             ahead: 0,
+            by: 0,
         },
         Step::Sign {
             id: 2,
@@ -50,6 +52,7 @@ fn the_hold_of_a_signed_purchase_counts_until_no_clock_can_sign_under_it() {
             value: 38,
             changed: false,
             ahead: 0,
+            by: 0,
         },
         Step::Sign {
             id: 3,
@@ -62,6 +65,7 @@ fn the_hold_of_a_signed_purchase_counts_until_no_clock_can_sign_under_it() {
             value: 56,
             changed: true,
             ahead: 590,
+            by: 0,
         },
         Step::Wait { seconds: 396 },
         Step::Reserve {
@@ -69,6 +73,7 @@ fn the_hold_of_a_signed_purchase_counts_until_no_clock_can_sign_under_it() {
             value: 53,
             changed: false,
             ahead: 489,
+            by: 0,
         },
         Step::Wait { seconds: 145 },
         Step::Sign {

@@ -5,7 +5,7 @@ use tokio_postgres::Transaction;
 use super::pool::Failure;
 use crate::ledger::LedgerError;
 use crate::ledger::sql::scope::create_indices;
-use crate::ledger::sql::tables::{TABLES, VERSION};
+use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES, VERSION};
 
 /// `chain_head` has one row: the end of the chain of events, and the number of purchases. Every write
 /// locks it first. Writers therefore wait for each other, and no number is left out.
@@ -78,6 +78,7 @@ pub(super) async fn claim(
     };
     match version {
         VERSION => Ok(false),
+        OLDEST => migrate(transaction).await.map(|()| false),
         newer if newer > VERSION => Err(LedgerError::Newer {
             found: newer,
             known: VERSION,
@@ -87,6 +88,33 @@ pub(super) async fn claim(
             Err(LedgerError::Damaged(format!("schema version {never} was never released")).into())
         }
     }
+}
+
+/// Adds the columns of version 11. They have no default, so that a program of version 10 that still has the ledger open can
+/// write nothing.
+async fn migrate(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    let kinds = NEW_COLUMNS.map(|(name, value)| {
+        let kind = if name == "verified_usd_micros" {
+            "BIGINT"
+        } else {
+            "TEXT"
+        };
+        (
+            format!("ALTER TABLE purchases ADD COLUMN {name} {kind};"),
+            format!("{name} = {value}"),
+        )
+    });
+    let (add, set): (Vec<_>, Vec<_>) = kinds.into_iter().unzip();
+    let set = format!("UPDATE purchases SET {};", set.join(", "));
+    let check = "ALTER TABLE purchases ALTER COLUMN payment_method SET NOT NULL; \
+        ALTER TABLE purchases ADD CHECK (payment_method = 'eip3009' OR payment_method = 'permit2' \
+        OR payment_method = 'upto' OR payment_method = 'api_call');";
+    let version = format!("UPDATE bursar_schema SET version = {VERSION};");
+    transaction
+        .batch_execute(&[&add.join("\n"), &set, check, &version].join("\n"))
+        .await?;
+    tracing::warn!("the ledger was migrated from schema version {OLDEST} to {VERSION}");
+    Ok(())
 }
 
 async fn create_tables(transaction: &Transaction<'_>) -> Result<(), Failure> {

@@ -127,7 +127,7 @@ impl Sum {
 
 impl Tally {
     pub(super) fn add(&mut self, purchase: &Purchase, now: Timestamp) {
-        let (value, usd) = (purchase.value, purchase.usd);
+        let (value, usd) = (purchase.counted(), purchase.counted_usd());
         let (part, is_spent) = match purchase.state {
             State::Settled => (&mut self.paid, true),
             State::ApiCall => (&mut self.called, true),

@@ -28,7 +28,8 @@ pub(in crate::ledger) struct Query {
 }
 
 /// The columns that [`charge`] reads, in this order, before `at`.
-const CHARGE: &str = "seq, origin, state, network, asset, value, usd_micros, refunded, status";
+const CHARGE: &str = "seq, origin, state, network, asset, coalesce(verified_charge, value) AS value, \
+    coalesce(verified_usd_micros, usd_micros) AS usd_micros, refunded, status";
 /// Selects purchases that count at a time, except one purchase.
 const COUNTS: &str = "live = 1 AND (state <> 'reserved' OR lease_until > ?) AND seq <> ?";
 /// Selects purchases whose outcome the chain must still confirm. The index `unproven` has the same
@@ -385,11 +386,14 @@ impl Present {
         let (at, counted) = counted(since.moment);
         let (in_scope, keys) = condition(scope);
         let (total, (measured, units)) = match unit {
-            Unit::Usd { .. } => ("sum(usd_micros)", ("true", Vec::new())),
+            Unit::Usd { .. } => (
+                "sum(coalesce(verified_usd_micros, usd_micros))",
+                ("true", Vec::new()),
+            ),
             Unit::Token { network, asset, .. } => {
                 let token = vec![network.written().into(), asset.written().into()];
                 (
-                    "sum(CAST(value AS NUMERIC))",
+                    "sum(CAST(coalesce(verified_charge, value) AS NUMERIC))",
                     ("network = ? AND asset = ?", token),
                 )
             }

@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::tables::NO_METHOD;
 use super::{Cell, Row, Value};
 use crate::clock::Timestamp;
 use crate::ledger::hash_chain::{self, Head};
@@ -15,6 +16,7 @@ use crate::ledger::{
 use crate::limit::Sum;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
+use crate::x402::PaymentMethod;
 
 /// A value with exactly one text form in the database, so that SQL can compare it.
 pub(in crate::ledger) trait Stored: Sized {
@@ -69,7 +71,7 @@ pub(in crate::ledger) fn reversed(host: &str) -> String {
 }
 
 /// The columns of a purchase with their names. `seq` is the first.
-pub(in crate::ledger) type Columns = [(&'static str, Value); 42];
+pub(in crate::ledger) type Columns = [(&'static str, Value); 46];
 
 /// Returns every column of a purchase. [`purchase`] reads them.
 pub(in crate::ledger) fn columns(purchase: &Purchase) -> Result<Columns, LedgerError> {
@@ -152,7 +154,30 @@ pub(in crate::ledger) fn columns(purchase: &Purchase) -> Result<Columns, LedgerE
                 .map(|payload| payload.expose_secret().to_owned())
                 .into(),
         ),
+        ("payment_method", method(purchase).to_owned().into()),
+        ("claimed_charge", units(purchase.claimed_charge)),
+        ("verified_charge", units(purchase.verified_charge)),
+        ("verified_usd_micros", verified_usd(purchase)?.into()),
     ])
+}
+
+fn method(purchase: &Purchase) -> &'static str {
+    purchase
+        .payment_method
+        .map_or(NO_METHOD, PaymentMethod::name)
+}
+
+fn units(units: Option<U256>) -> Value {
+    units.map(|units| units.written()).into()
+}
+
+/// Returns the dollars that the limits count in place of `usd_micros`.
+fn verified_usd(purchase: &Purchase) -> Result<Option<i64>, LedgerError> {
+    let counted = purchase.counted_usd();
+    counted
+        .filter(|_| purchase.verified_charge.is_some())
+        .map(|usd| integer(usd.micros(), "verified_usd_micros"))
+        .transpose()
 }
 
 /// Returns 0 for a purchase that never counts again. The indices leave it out.
@@ -218,12 +243,22 @@ pub(in crate::ledger) fn purchase(row: &impl Row) -> Result<Purchase, LedgerErro
             .optional_json("refunds")?
             .ok_or_else(|| cells.damaged("refunds"))?,
         payload: cells.optional_string("payload")?.map(SecretString::from),
+        payment_method: cells.method()?,
+        claimed_charge: cells.optional_text("claimed_charge")?,
+        verified_charge: cells.optional_text("verified_charge")?,
     };
     if cells.integer::<u8>("live")? != live(&read) {
         return Err(cells.damaged("live"));
     }
     if cells.raw_text("host_reversed")? != Some(reversed(read.origin.host()).as_str()) {
         return Err(cells.damaged("host_reversed"));
+    }
+    if read.payment_method.is_some() == read.credential.is_some() {
+        return Err(cells.damaged("payment_method"));
+    }
+    // The limits read this column too.
+    if cells.optional_integer("verified_usd_micros")? != verified_usd(&read)? {
+        return Err(cells.damaged("verified_usd_micros"));
     }
     // The limits read this column and not the single refunds.
     if cells.text::<U256>("refunded")? != read.refunded() {
@@ -269,6 +304,17 @@ impl<'a, R: Row> Cells<'a, R> {
 
     fn damaged(&self, column: &str) -> LedgerError {
         LedgerError::Damaged(format!("{}, row {}, column {column}", self.table, self.seq))
+    }
+
+    fn method(&self) -> Result<Option<PaymentMethod>, LedgerError> {
+        match self.raw_text("payment_method")? {
+            Some(NO_METHOD) => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| self.damaged("payment_method")),
+            None => Err(self.damaged("payment_method")),
+        }
     }
 
     fn raw_text(&self, column: &str) -> Result<Option<&'a str>, LedgerError> {
@@ -393,8 +439,13 @@ struct Detail<'a> {
     network: Network,
     asset: String,
     payee: String,
+    payment_method: Option<PaymentMethod>,
     value: String,
     usd: Option<Usd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_charge: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified_charge: Option<String>,
     lease_until: i64,
     presenter_lease_until: i64,
     counts_at: i64,
@@ -416,8 +467,11 @@ fn detail(purchase: &Purchase) -> Result<String, LedgerError> {
         network: purchase.network,
         asset: purchase.asset.written(),
         payee: purchase.payee.written(),
+        payment_method: purchase.payment_method,
         value: purchase.value.written(),
         usd: purchase.usd,
+        claimed_charge: purchase.claimed_charge.map(|units| units.written()),
+        verified_charge: purchase.verified_charge.map(|units| units.written()),
         lease_until: purchase.lease_until.millis(),
         presenter_lease_until: purchase.presenter_lease_until.millis(),
         counts_at: purchase.counts_at.millis(),

@@ -4,6 +4,7 @@ mod copy;
 mod file;
 mod guard;
 mod known;
+mod migration;
 mod mounts;
 mod reader;
 mod schema;

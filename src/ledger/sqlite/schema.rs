@@ -12,11 +12,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 
 use super::failed;
 use super::guard::{self, Files, Guard};
+use super::migration::migrate;
 use super::totals::TABLE as TOTALS;
 use super::witness::{self, Note, Watch};
 use crate::ledger::sql::query::Part;
 use crate::ledger::sql::scope::create_indices;
-use crate::ledger::sql::tables::{TABLES, VERSION};
+use crate::ledger::sql::tables::{OLDEST, TABLES, VERSION};
 use crate::ledger::{LedgerError, OpenOptions};
 
 /// The time that a call waits for another process that is writing.
@@ -28,7 +29,7 @@ pub(super) const APPLICATION_ID: i64 = 0x6275_7273;
 const STATEMENTS_KEPT: usize = 128;
 
 /// The database itself refuses to delete rows and to change events.
-const TRIGGERS: &str = "
+pub(super) const TRIGGERS: &str = "
 CREATE TRIGGER keep_purchases BEFORE DELETE ON purchases BEGIN SELECT RAISE(ABORT, 'purchases are never deleted'); END;
 CREATE TRIGGER keep_events BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 CREATE TRIGGER fix_events BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
@@ -166,6 +167,10 @@ fn claim(connection: &mut Connection, files: Option<&Files>) -> Result<Claimed, 
         .map_err(failed)?;
     let application = number(&file, "PRAGMA application_id")?;
     let version = number(&file, "PRAGMA user_version")?;
+    if (application, version) == (APPLICATION_ID, OLDEST) {
+        migrate(&file)?;
+    }
+    let version = number(&file, "PRAGMA user_version")?;
     let claimed = match (application, version) {
         (APPLICATION_ID, VERSION) => {
             check_layout(&file)?;
@@ -219,6 +224,10 @@ pub(super) fn check_copy(copy: &Connection) -> Result<(), LedgerError> {
         number(copy, "PRAGMA application_id")?,
         number(copy, "PRAGMA user_version")?,
     );
+    if identity == (APPLICATION_ID, OLDEST) {
+        // It is migrated, and then checked, when it is opened.
+        return Ok(());
+    }
     if identity != (APPLICATION_ID, VERSION) {
         return Err(LedgerError::Damaged(format!(
             "the file is not a ledger of schema version {VERSION}"
@@ -230,6 +239,12 @@ pub(super) fn check_copy(copy: &Connection) -> Result<(), LedgerError> {
 fn create_tables(file: &Connection) -> Result<(), LedgerError> {
     let identity =
         format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
+    file.execute_batch(&[TABLES, &by_state(), TOTALS, TRIGGERS, &identity].join("\n"))
+        .map_err(failed)
+}
+
+/// Returns the SQL that creates the indices of purchases by scope, and of those that are under way.
+pub(super) fn by_state() -> String {
     // Held and signed purchases are not in the indices of spent amounts. Each of them would be written
     // to every index three times until it is settled.
     let by_scope = create_indices(&format!(" AND {}", Part::Done.condition()));
@@ -237,8 +252,7 @@ fn create_tables(file: &Connection) -> Result<(), LedgerError> {
         "CREATE INDEX under_way ON purchases (lease_until) WHERE {};",
         Part::UnderWay.condition()
     );
-    file.execute_batch(&[TABLES, &by_scope, &under_way, TOTALS, TRIGGERS, &identity].join("\n"))
-        .map_err(failed)
+    [by_scope, under_way].join("\n")
 }
 
 /// The name and the SQL of a table or an index. An index that SQLite made itself has no SQL. Both are

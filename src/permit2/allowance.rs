@@ -1,0 +1,63 @@
+//! The approval that Permit2 needs before it can move a token.
+
+use std::fmt;
+
+use alloy::primitives::Address;
+
+use super::PERMIT2;
+use crate::money::{Asset, TokenAmount};
+
+/// An approval that the wallet has not given: Permit2 may not move enough of a token.
+///
+/// ```no_run
+/// # async fn example(client: bursar::Client) {
+/// if let Err(error) = client.get("https://api.example.com/report").send().await
+///     && let Some(missing) = error.missing_allowance()
+/// {
+///     println!("{} must approve {} for {}", missing.owner, missing.amount, missing.spender);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingAllowance {
+    /// The token.
+    pub token: Asset,
+    /// The wallet that must approve.
+    pub owner: Address,
+    /// The contract that must be approved: Permit2.
+    pub spender: Address,
+    /// The amount that the payment needs.
+    pub amount: TokenAmount,
+}
+
+impl MissingAllowance {
+    pub(crate) fn of(owner: Address, amount: &TokenAmount) -> Self {
+        Self {
+            token: amount.asset().clone(),
+            owner,
+            spender: PERMIT2,
+            amount: amount.clone(),
+        }
+    }
+}
+
+/// Says what must be approved, and how.
+impl fmt::Display for MissingAllowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            token,
+            owner,
+            spender,
+            amount,
+        } = self;
+        write!(
+            f,
+            "the wallet {owner} has not approved Permit2 ({spender}) to move {amount} ({} units of the token {} on {}); \
+             approve that amount with `bursar wallet approve`",
+            amount.units(),
+            token.address(),
+            token.network(),
+        )
+    }
+}

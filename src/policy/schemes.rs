@@ -1,0 +1,93 @@
+//! The schemes, and the ways to move a token, that a policy allows.
+
+use super::Policy;
+use super::rules::{Facts, Refusal, deny_unless};
+use crate::limit::Rule;
+use crate::money::TransferMethod;
+use crate::x402::Scheme;
+
+/// The schemes that a policy allows unless it names others.
+pub(super) const SCHEMES: [Scheme; 1] = [Scheme::Exact];
+/// The ways to move a token that a policy allows unless it names others.
+pub(super) const TRANSFER_METHODS: [TransferMethod; 1] = [TransferMethod::Eip3009];
+
+/// The methods that set the schemes, for all hosts or for one host.
+macro_rules! scheme_methods {
+    () => {
+        /// Allows these schemes alone. The default is [`Scheme::Exact`](crate::x402::Scheme::Exact).
+        ///
+        /// The price of [`Scheme::Upto`](crate::x402::Scheme::Upto) is a ceiling: the seller charges at most that much.
+        /// Limits count the ceiling until the chain proves the charge. `upto` is always paid by Permit2, so allow it as a
+        /// [transfer method](Self::transfer_methods) too.
+        ///
+        /// ```
+        /// use bursar::Policy;
+        /// use bursar::money::TransferMethod;
+        /// use bursar::x402::Scheme;
+        ///
+        /// let policy = Policy::new()
+        ///     .allow_network("base")
+        ///     .host_limits("llm.example.com", |host| {
+        ///         host.schemes([Scheme::Exact, Scheme::Upto])
+        ///             .transfer_methods([TransferMethod::Eip3009, TransferMethod::Permit2])
+        ///     });
+        /// policy.check()?;
+        /// # Ok::<(), bursar::policy::PolicyError>(())
+        /// ```
+        #[must_use]
+        pub fn schemes(mut self, schemes: impl IntoIterator<Item = crate::x402::Scheme>) -> Self {
+            self.settings_mut().schemes = Some(schemes.into_iter().collect());
+            self
+        }
+
+        /// Allows these ways to move a token alone. The default is
+        /// [`TransferMethod::Eip3009`](crate::money::TransferMethod::Eip3009).
+        ///
+        /// [`TransferMethod::Permit2`](crate::money::TransferMethod::Permit2) needs an approval by the wallet, once for
+        /// each token. The contract Permit2 can then move as many tokens as were approved, by signatures of the wallet. A
+        /// signed permit cannot be cancelled without gas. Approve no more than you are ready to spend.
+        #[must_use]
+        pub fn transfer_methods(
+            mut self,
+            methods: impl IntoIterator<Item = crate::money::TransferMethod>,
+        ) -> Self {
+            self.settings_mut().transfer_methods = Some(methods.into_iter().collect());
+            self
+        }
+    };
+}
+pub(super) use scheme_methods;
+
+impl Policy {
+    pub(super) fn scheme_allowed(&self, facts: &Facts<'_>) -> Refusal {
+        let origin = facts.request.origin();
+        let schemes = self.setting(origin, |settings| settings.schemes.clone());
+        let schemes = schemes.unwrap_or_else(|| SCHEMES.to_vec());
+        let methods = self.setting(origin, |settings| settings.transfer_methods.clone());
+        let methods = methods.unwrap_or_else(|| TRANSFER_METHODS.to_vec());
+        let (scheme, method) = (facts.quote.scheme(), facts.quote.method());
+        let allowed = (schemes.contains(&scheme), methods.contains(&method));
+        deny_unless(allowed == (true, true), Rule::Scheme, || {
+            let schemes = with(&schemes, scheme, Scheme::name);
+            let methods = with(&methods, method, TransferMethod::name);
+            let write = match allowed {
+                (true, _) => format!("`transfer_methods = [{methods}]`"),
+                (_, true) => format!("`schemes = [{schemes}]`"),
+                _ => format!("`schemes = [{schemes}]` and `transfer_methods = [{methods}]`"),
+            };
+            let host = origin.host();
+            format!(
+                "the policy does not allow scheme `{scheme}` by `{method}` for {host}; to allow it, write {write} in a \
+                 table `[[host]]` with `match = \"{host}\"`, or in `[global]` for all hosts"
+            )
+        })
+    }
+}
+
+/// Returns the names of all that is allowed and of one more, as an array of TOML has them.
+fn with<T: Copy + PartialEq>(allowed: &[T], more: T, name: impl Fn(T) -> &'static str) -> String {
+    let missing = (!allowed.contains(&more)).then_some(more);
+    let names = allowed.iter().copied().chain(missing);
+    let names: Vec<String> = names.map(|one| format!("\"{}\"", name(one))).collect();
+    names.join(", ")
+}
