@@ -156,6 +156,8 @@ mod verify;
 
 pub use bazaar::{Bazaar, BazaarBuilder, BazaarFault};
 pub use breakage::Breakage;
+#[doc(no_inline)]
+pub use bursar::x402::PaymentMethod;
 pub use chain::{Approval, CancelError, Cancellation, Settlement};
 pub use encoding::Encoding;
 pub use false_terms::FalseTerms;
@@ -165,6 +167,6 @@ pub use node::{Node, NodeFault};
 pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
-pub use permit::{PaymentMethod, Permit};
+pub use permit::Permit;
 pub use route::Route;
 pub use tools::{Dialect, ToolServer};

@@ -3,6 +3,7 @@
 //! This does not use the hashing of bursar. A mistake there makes a signature that the paywall refuses.
 
 use alloy::primitives::{Address, B256, U256, address, keccak256};
+use bursar::x402::PaymentMethod;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,37 +25,6 @@ const PERMISSIONS_TYPE: &str = "TokenPermissions(address token,uint256 amount)";
 const EXACT_WITNESS_TYPE: &str = "Witness(address to,uint256 validAfter)";
 const UPTO_WITNESS_TYPE: &str = "Witness(address to,address facilitator,uint256 validAfter)";
 const PERMIT_TYPE: &str = "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,uint256 nonce,uint256 deadline,Witness witness)";
-
-/// A way to pay that a route offers. Set it with [`Route::paid_by`](crate::Route::paid_by).
-///
-/// ```
-/// use bursar::usd;
-/// use bursar_testing::{PaymentMethod, Route};
-///
-/// // The buyer chooses between two offers for the same price.
-/// let methods = [PaymentMethod::Eip3009, PaymentMethod::Permit2];
-/// let report = Route::get("/report").price(usd!("0.01")).paid_by(methods);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PaymentMethod {
-    /// Scheme `exact`, with an authorization by EIP-3009. This is the default.
-    Eip3009,
-    /// Scheme `exact`, with a permit of Permit2.
-    Permit2,
-    /// Scheme `upto`: a permit of Permit2 whose amount is a ceiling.
-    Upto,
-}
-
-impl PaymentMethod {
-    /// Returns the scheme.
-    pub(crate) const fn scheme(self) -> &'static str {
-        match self {
-            Self::Eip3009 | Self::Permit2 => "exact",
-            Self::Upto => "upto",
-        }
-    }
-}
 
 /// A permit of Permit2, as the buyer signed it: `PermitWitnessTransferFrom` with the witness of x402.
 ///

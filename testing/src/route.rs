@@ -15,10 +15,9 @@ use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
-use crate::permit::PaymentMethod;
 use crate::sponsorship::{self, BY_PERMIT, BY_TRANSACTION};
 use crate::terms::{Charge, Conditions, Price};
-use bursar::x402::{Flow, Version};
+use bursar::x402::{Flow, PaymentMethod, Version};
 use bursar::{Asset, Usd};
 
 /// A route of a [`Paywall`](crate::Paywall): its path, price, content and faults.
@@ -245,6 +244,15 @@ impl Route {
     /// Sets the ways to pay, one offer for each, in this order. The default is [`PaymentMethod::Eip3009`] alone.
     ///
     /// Version 1 has offers for EIP-3009 alone.
+    ///
+    /// ```
+    /// use bursar::usd;
+    /// use bursar_testing::{PaymentMethod, Route};
+    ///
+    /// // The buyer chooses between two offers for the same price.
+    /// let methods = [PaymentMethod::Eip3009, PaymentMethod::Permit2];
+    /// let report = Route::get("/report").price(usd!("0.01")).paid_by(methods);
+    /// ```
     pub fn paid_by(mut self, methods: impl IntoIterator<Item = PaymentMethod>) -> Self {
         self.payment_methods = methods.into_iter().collect();
         self
