@@ -24,9 +24,13 @@ use std::time::Duration;
 
 use bursar::clock::{Clock, SystemClock};
 use bursar::ledger::{Filter, State};
+use bursar::money::TransferMethod;
 use bursar::primitives::B256;
+use bursar::primitives::U256;
+use bursar::signer::{PermitTransfer, Signature, SignerError, TransferAuthorization};
 use bursar::telemetry::Event;
-use bursar::{Client, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, signer_fn, usd};
+use bursar::x402::Scheme;
+use bursar::{Address, Client, Ledger, LocalSigner, Policy, Purchase, RetryPolicy, Signer, usd};
 use bursar_testing::{Fault, Paywall, Route};
 
 /// Anvil's account 0, published with it.
@@ -57,6 +61,32 @@ impl Steps {
                 std::thread::park();
             }
         }
+    }
+}
+
+/// A wallet with a step before and after each signature.
+struct Stepping {
+    wallet: Arc<LocalSigner>,
+    steps: Steps,
+}
+
+impl Signer for Stepping {
+    fn address(&self) -> Address {
+        self.wallet.address()
+    }
+
+    async fn sign(&self, authorization: &TransferAuthorization) -> Result<Signature, SignerError> {
+        self.steps.step();
+        let signature = self.wallet.sign(authorization).await;
+        self.steps.step();
+        signature
+    }
+
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        self.steps.step();
+        let signature = self.wallet.sign_permit(permit).await;
+        self.steps.step();
+        signature
     }
 }
 
@@ -143,21 +173,18 @@ fn child() {
         let ledger = Ledger::sqlite(env::var("CRASH_LEDGER").unwrap()).unwrap();
         let wallet = Arc::new(LocalSigner::from_hex(&KEY.to_owned().into()).unwrap());
         let [signing, observed] = [steps.clone(), steps.clone()];
-        let signer = signer_fn(wallet.address(), move |authorization| {
-            let (wallet, steps) = (Arc::clone(&wallet), signing.clone());
-            async move {
-                steps.step();
-                let signature = wallet.sign(&authorization).await;
-                steps.step();
-                signature
-            }
-        });
+        let signer = Stepping {
+            wallet,
+            steps: signing,
+        };
         let limit = bursar::Usd::from_micros(room * 10_000);
         let client = Client::builder()
             .signer(signer)
             .policy(
                 Policy::new()
                     .allow_network("base-sepolia")
+                    .schemes(Scheme::ALL)
+                    .transfer_methods(TransferMethod::ALL)
                     .unlimited()
                     .loop_guard(Duration::from_secs(60), u32::MAX)
                     .circuit_breaker(Duration::from_secs(60), u32::MAX)
@@ -226,11 +253,15 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
         let Some(json) = request.payment.and_then(|payment| payment.json) else {
             continue;
         };
-        let nonce: B256 = json["payload"]["authorization"]["nonce"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let payload = &json["payload"];
+        let nonce: B256 = match payload["permit2Authorization"]["nonce"].as_str() {
+            // A permit has the same number in decimal.
+            Some(nonce) => nonce.parse::<U256>().unwrap().into(),
+            None => {
+                let nonce = &payload["authorization"]["nonce"];
+                nonce.as_str().unwrap().parse().unwrap()
+            }
+        };
         assert!(
             booked.contains(&nonce),
             "{about}: what reached the wire is in the books"
@@ -248,13 +279,35 @@ async fn check(seller: &Paywall, ledger: &Path, room: usize, about: &str) -> Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_step() {
     // Two purchases and the begin of a third have at least so many steps.
-    const STEPS: usize = 48;
+    kill_at_steps(0..48, |_| report()).await;
+}
+
+/// A permit that was held and not signed lapses, and one that was signed is presented again, whichever of both methods the
+/// seller offers by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_permit() {
+    // The first purchase and the begin of the second.
+    kill_at_steps(0..24, |step| match step % 2 {
+        0 => report().permit2(),
+        _ => report().upto(),
+    })
+    .await;
+}
+
+async fn kill_at_steps(steps: std::ops::Range<usize>, sells: impl Fn(usize) -> Route) {
+    let wanted = steps.len();
     let mut kills = 0;
-    for step in 0..STEPS {
+    for step in steps {
         let about = format!("step {step}");
         let directory = tempfile::tempdir().unwrap();
         let ledger = directory.path().join("books.db");
-        let seller = Paywall::builder().route(report()).start().await.unwrap();
+        let payer = LocalSigner::from_hex(&KEY.to_owned().into()).unwrap();
+        let seller = Paywall::builder()
+            .route(sells(step))
+            .allowance(payer.address(), 1_000_000)
+            .start()
+            .await
+            .unwrap();
         let errand = Errand {
             url: seller.url("/report").to_string(),
             ledger: ledger.to_str().unwrap().to_owned(),
@@ -288,7 +341,7 @@ async fn killed_at_every_step() {
             "{about}: {purchases:?}"
         );
     }
-    assert_eq!(kills, STEPS, "a child comes to every step");
+    assert_eq!(kills, wanted, "a child comes to every step");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

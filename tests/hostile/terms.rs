@@ -135,9 +135,21 @@ pub(crate) fn tokens() -> Vec<Trial> {
         unpayable(domain("USD Coin", "2")).in_all_versions(),
         unpayable(domain("USDC", "1")),
         unpayable(domain("", "")),
-        unpayable(FalseTerms::TransferMethod("permit2".to_owned())).in_all_versions(),
-        unpayable(FalseTerms::Method(PaymentMethod::Permit2)),
-        unpayable(FalseTerms::Method(PaymentMethod::Upto)),
+        unpayable(FalseTerms::TransferMethod("permit2".to_owned())).v1(),
+        unpayable(FalseTerms::TransferMethod("erc7710".to_owned())).in_all_versions(),
+        // Permit2 and `upto` are paid only if the policy says so.
+        denied(
+            stated(FalseTerms::TransferMethod("permit2".to_owned())),
+            Rule::Scheme,
+        ),
+        denied(
+            stated(FalseTerms::Method(PaymentMethod::Permit2)),
+            Rule::Scheme,
+        ),
+        denied(
+            stated(FalseTerms::Method(PaymentMethod::Upto)),
+            Rule::Scheme,
+        ),
         // Only `upto` has a facilitator.
         paid(stated(FalseTerms::Facilitator("nobody".to_owned())), PRICE),
         paid(stated(FalseTerms::NoFacilitator), PRICE),

@@ -56,6 +56,7 @@ pass  userinfo
 pass  host
 pass  network
 pass  asset
+pass  scheme
 pass  zero_amount
 pass  max_price
 pass  unpriced_asset

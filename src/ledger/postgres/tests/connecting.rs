@@ -287,3 +287,33 @@ async fn a_schema_is_created_when_the_ledger_is_first_used() {
     assert_eq!(number("public", &exists).await, 1);
     hold(&ledger, order("order", 10), NOW).await;
 }
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: tests/postgres/run"]
+async fn a_schema_of_version_10_is_migrated_when_it_is_opened() {
+    let (schema, ledger) = new_schema().await;
+    let key = hold(&ledger, order("order", 10), NOW).await;
+    ledger
+        .record(&key, &signed(NOW + 300), at(NOW))
+        .await
+        .unwrap();
+    let call = crate::ledger::conformance::windows::by_key(order("call", 5), "key");
+    hold(&ledger, call, NOW).await;
+    let all = crate::ledger::Filter::all();
+    let before = ledger.purchases(&all).await.unwrap();
+    let head = ledger.verify(None).await.unwrap().head;
+    drop(ledger);
+    let columns = crate::ledger::sql::tables::NEW_COLUMNS
+        .map(|(name, _)| format!("ALTER TABLE purchases DROP COLUMN {name};"));
+    let version = "UPDATE bursar_schema SET version = 10;";
+    meddle(&schema, &[columns.join("\n").as_str(), version].concat()).await;
+
+    let ledger = Ledger::postgres_in(&url(), &schema).await.unwrap();
+    let after = ledger.purchases(&all).await.unwrap();
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
+    assert!(ledger.verify(Some(head)).await.unwrap().is_sound());
+    hold(&ledger, order("next", 10), NOW).await;
+    assert!(ledger.verify(Some(head)).await.unwrap().is_sound());
+    let found = number(&schema, "SELECT version FROM bursar_schema").await;
+    assert_eq!(found, VERSION);
+}

@@ -1,0 +1,160 @@
+//! One purchase is never signed by EIP-3009 and for Permit2.
+
+use std::time::Duration;
+
+use bursar::policy::Rule;
+use bursar::signer::{PermitTransfer, Signature, SignerError, TransferAuthorization};
+use bursar::x402::PaymentMethod;
+use bursar::{Address, ErrorKind, LocalSigner, PaymentStatus, ResponseExt, Signer};
+use bursar_testing::PaymentMethod as Method;
+use bursar_testing::{FalseTerms, Fault};
+use bursar_tests::paywall::{distinct_payments, purchases, report};
+use bursar_tests::signatures::wallet;
+
+use super::charges::by_all;
+use super::{builder, client, only_purchase, open, upto};
+
+#[tokio::test]
+async fn a_second_402_by_another_kind_is_not_signed() {
+    for (route, method, signed) in [
+        (report(), Method::Permit2, PaymentMethod::Eip3009),
+        (report(), Method::Upto, PaymentMethod::Eip3009),
+        (report().permit2(), Method::Eip3009, PaymentMethod::Permit2),
+        (upto(), Method::Eip3009, PaymentMethod::Upto),
+    ] {
+        let seller = open(route.fault(Fault::Requote(FalseTerms::Method(method)))).await;
+        let client = client();
+        let bought = client.get(seller.url("/report")).accept_new_terms().send();
+        let error = bought.await.unwrap_err();
+        assert_eq!(error.payment_status(), PaymentStatus::MaybePaid, "{error}");
+        assert!(error.to_string().contains("both could settle"), "{error}");
+        assert_eq!(distinct_payments(&seller), 1, "{signed} then {method:?}");
+        let purchase = only_purchase(&client).await;
+        assert_eq!(purchase.payment_method, Some(signed));
+        // The same request presents the same payment, and signs no other.
+        drop(client.get(seller.url("/report")).send().await);
+        assert_eq!(distinct_payments(&seller), 1);
+        assert_eq!(purchases(&client).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_second_402_for_the_other_permit_is_signed_under_the_same_nonce() {
+    let seller = open(
+        report()
+            .permit2()
+            .fault_once(Fault::Requote(FalseTerms::Method(Method::Upto))),
+    )
+    .await;
+    let client = client();
+    drop(
+        client
+            .get(seller.url("/report"))
+            .accept_new_terms()
+            .send()
+            .await,
+    );
+    let nonces: Vec<_> = seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| Some(request.payment?.json?))
+        .map(|json| json["payload"]["permit2Authorization"]["nonce"].clone())
+        .collect();
+    assert_eq!(nonces.len(), 2);
+    assert_eq!(nonces[0], nonces[1], "at most one of them can settle");
+    assert!(seller.settlements().len() <= 1);
+}
+
+#[tokio::test]
+async fn a_second_402_with_another_facilitator_keeps_the_nonce_and_the_payee() {
+    let other = Address::repeat_byte(0xFA);
+    let fault = Fault::Requote(FalseTerms::Facilitator(other.to_checksum(None)));
+    let seller = open(upto().fault_once(fault)).await;
+    let client = client();
+    drop(
+        client
+            .get(seller.url("/report"))
+            .accept_new_terms()
+            .send()
+            .await,
+    );
+    let permits: Vec<_> = seller
+        .requests()
+        .into_iter()
+        .filter_map(|request| Some(request.payment?.json?))
+        .map(|json| json["payload"]["permit2Authorization"].clone())
+        .collect();
+    assert_eq!(permits.len(), 2);
+    assert_eq!(permits[0]["nonce"], permits[1]["nonce"]);
+    assert_eq!(permits[0]["witness"]["to"], permits[1]["witness"]["to"]);
+    assert_ne!(
+        permits[0]["witness"]["facilitator"],
+        permits[1]["witness"]["facilitator"]
+    );
+    assert_eq!(purchases(&client).await.len(), 1);
+}
+
+/// A signer that does not answer for transfers, and answers for permits.
+struct Hanging(LocalSigner);
+
+impl Signer for Hanging {
+    fn address(&self) -> Address {
+        self.0.address()
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_millis(20)
+    }
+
+    async fn sign(&self, _: &TransferAuthorization) -> Result<Signature, SignerError> {
+        std::future::pending().await
+    }
+
+    async fn sign_permit(&self, permit: &PermitTransfer) -> Result<Signature, SignerError> {
+        self.0.sign_permit(permit).await
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_hung_over_a_transfer_is_not_asked_for_a_permit() {
+    let transfer = Fault::Terms(FalseTerms::Method(Method::Eip3009));
+    let seller = open(report().permit2().fault(transfer)).await;
+    let client = builder().signer(Hanging(wallet())).build().unwrap();
+    let buy = || client.get(seller.url("/report")).send();
+    for _ in 0..2 {
+        // The second request continues the purchase: the transfer is asked for again, and hangs again.
+        let error = buy().await.unwrap_err();
+        assert_eq!(error.payment_status(), PaymentStatus::MaybePaid, "{error}");
+    }
+    seller.clear_faults();
+    let error = buy().await.unwrap_err();
+    assert_eq!(error.denial().unwrap().rule, Rule::OtherMethod, "{error}");
+    assert_eq!(distinct_payments(&seller), 0);
+    let purchase = only_purchase(&client).await;
+    assert_eq!(purchase.payment_method, Some(PaymentMethod::Eip3009));
+}
+
+#[tokio::test]
+async fn an_offer_of_the_same_kind_is_taken_where_the_first_is_open() {
+    // The ordinary offer is preferred, and the seller states new terms for all three methods.
+    let seller = open(by_all().fault_once(Fault::Requote(FalseTerms::Price(2)))).await;
+    let client = client();
+    let bought = client.get(seller.url("/report")).accept_new_terms().send();
+    let response = bought.await.unwrap();
+    assert_eq!(
+        response.payment().unwrap().method,
+        PaymentMethod::Eip3009,
+        "the two permits were skipped"
+    );
+    assert_eq!(seller.settlements().len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_kind_is_a_denial_with_a_rule_of_its_own() {
+    let seller = open(report().fault(Fault::Requote(FalseTerms::Method(Method::Upto)))).await;
+    let client = client();
+    let bought = client.get(seller.url("/report")).accept_new_terms().send();
+    let error = bought.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(error.denial().unwrap().rule, Rule::OtherMethod);
+}
