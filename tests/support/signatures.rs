@@ -37,7 +37,10 @@ impl SignatureLog {
     /// Returns the number of all messages.
     pub fn count(&self) -> usize {
         let messages = self.0.lock().unwrap();
-        messages.transfers.len() + messages.permits.len()
+        messages
+            .transfers
+            .len()
+            .saturating_add(messages.permits.len())
     }
 
     /// Returns a signer that signs with [`wallet`] and writes to this log.
