@@ -628,6 +628,13 @@ async fn a_node_shows_settlements_through_permit2_as_the_contracts_write_them() 
         node.fault(fault);
         assert_eq!(bitmap(7).await, word);
     }
+    for (fault, approved) in [
+        (NodeFault::SaysNotApproved, U256::ZERO),
+        (NodeFault::SaysApproved, U256::MAX),
+    ] {
+        node.fault(fault);
+        assert_eq!(allowance(PERMIT2).await, approved);
+    }
     node.clear_faults();
 
     // The token has used no nonce of EIP-3009.
@@ -971,14 +978,13 @@ async fn a_signed_approval_comes_with_the_payment_or_through_a_node() {
     ] {
         assert_eq!(send(transaction).await["error"]["message"], refusal);
     }
+    node.fault(NodeFault::LosesTransactions);
+    let lost = send(signed_approval(1, PERMIT2, U256::MAX)).await;
+    assert!(lost["result"].is_string());
     node.fault(NodeFault::Unavailable);
     send(signed_approval(1, PERMIT2, U256::MAX)).await;
     node.clear_faults();
-    assert_eq!(
-        count().await,
-        "0x1",
-        "a node that is unavailable takes nothing"
-    );
+    assert_eq!(count().await, "0x1", "neither node has taken a transaction");
     let transaction = signed_approval(1, PERMIT2, U256::MAX);
     let hash = send(transaction.clone()).await["result"].clone();
     assert_eq!(hash, json!(keccak256(hex::decode(transaction).unwrap())));

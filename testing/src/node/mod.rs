@@ -64,6 +64,12 @@ pub enum NodeFault {
     SaysUnused,
     /// Says that every nonce is used.
     SaysUsed,
+    /// Says that no account has approved Permit2.
+    SaysNotApproved,
+    /// Says that every account has approved Permit2 without limit.
+    SaysApproved,
+    /// Takes transactions, and loses them.
+    LosesTransactions,
     /// Answers `eth_call` with an empty word.
     EmptyWord,
     /// Its latest block is a month old.
@@ -298,8 +304,10 @@ impl Shared {
             .ok_or_else(|| refused("the simulated chain takes transactions of EIP-1559"))?;
         let approval = SignedApproval::of(&transaction)
             .ok_or_else(|| refused("the simulated chain takes approvals of Permit2"))?;
-        let now = self.seller.now();
-        chain.send(self.network, &approval, now).map_err(refused)?;
+        if fault != Some(NodeFault::LosesTransactions) {
+            let now = self.seller.now();
+            chain.send(self.network, &approval, now).map_err(refused)?;
+        }
         Ok(json!(transaction.hash.to_string()))
     }
 }

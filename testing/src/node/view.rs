@@ -287,8 +287,10 @@ impl View<'_> {
             }
             selector if selector == signature("allowance(address,address)") => {
                 // Accounts have approved Permit2 alone.
-                match Address::from_word(second()?) {
-                    PERMIT2 => self.chain.allowance(token, account),
+                match (Address::from_word(second()?), self.fault) {
+                    (PERMIT2, Some(NodeFault::SaysNotApproved)) => U256::ZERO,
+                    (PERMIT2, Some(NodeFault::SaysApproved)) => U256::MAX,
+                    (PERMIT2, _) => self.chain.allowance(token, account),
                     _ => U256::ZERO,
                 }
             }
