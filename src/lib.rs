@@ -79,10 +79,13 @@
 //!
 //! # Not supported
 //!
-//! bursar pays with the x402 scheme `exact` over EIP-3009, on EVM networks. It supports no Solana, no Permit2 and no metered prices
-//! (`upto`).
+//! bursar pays with the x402 schemes `exact` and `upto` on EVM networks, over EIP-3009 and, where the policy allows it, over
+//! Permit2. It supports no Solana, no payment channels (`batch-settlement`) and no escrow (`auth-capture`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The compiler looks through the whole HTTP client to see that a future can be sent to another thread, which is deeper than its
+// default limit in some orders of evaluation.
+#![recursion_limit = "256"]
 
 mod call_plan;
 pub mod chain;

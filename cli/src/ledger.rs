@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::{Budget, Format, LedgerShow};
 use crate::exit::{Exit, Failure};
-use crate::payment::{amount, network_name};
+use crate::payment::{described_amount, network_name};
 use crate::policies;
 use crate::progress::Progress;
 use crate::{output, wallet};
@@ -155,7 +155,7 @@ fn row(purchase: Purchase) -> [String; 7] {
     [
         purchase.reserved_at.to_string(),
         purchase.state.to_string(),
-        amount(&purchase),
+        described_amount(&purchase),
         network_name(purchase.network),
         format!("{} {}{}", purchase.method, purchase.origin, purchase.path),
         purchase.id.to_string(),

@@ -180,10 +180,7 @@ pub(crate) async fn price(tools: &PaidTools, tool: &Tool) -> String {
                 .iter()
                 .filter_map(|offer| offer.quote.as_ref().ok())
                 .min_by_key(|quote| quote.dollars());
-            cheapest.map_or_else(
-                || "not payable".to_owned(),
-                |quote| quote.amount().to_string(),
-            )
+            cheapest.map_or_else(|| "not payable".to_owned(), |quote| quote.to_string())
         }
         Err(error) => format!("unknown: {}", error.kind()),
     }

@@ -198,7 +198,13 @@ impl Outcome {
 fn payment_text(authorization: Option<&Authorization>, receipt: Option<&Receipt>) -> String {
     let payment = authorization.map(|authorization| authorization.text().to_owned());
     let transaction = receipt.map(|receipt| format!("transaction {}", receipt.transaction()));
-    let parts: Vec<_> = payment.into_iter().chain(transaction).collect();
+    let charge = receipt.and_then(Receipt::charge);
+    let charge = charge.map(|charge| format!("said to charge {charge}"));
+    let parts: Vec<_> = payment
+        .into_iter()
+        .chain(charge)
+        .chain(transaction)
+        .collect();
     parts.join(", ")
 }
 

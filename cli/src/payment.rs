@@ -4,6 +4,7 @@ use std::fmt;
 
 use bursar::ledger::State;
 use bursar::primitives::U256;
+use bursar::x402::PaymentMethod;
 use bursar::{Network, PaymentStatus, Purchase, SignedPayment};
 use serde::{Serialize, Serializer};
 
@@ -11,7 +12,11 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Authorization {
+    /// The ceiling of an `upto` payment.
     amount: String,
+    /// `permit2` or `upto`. Absent for EIP-3009.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
     asset: String,
     network: String,
     pay_to: String,
@@ -95,6 +100,12 @@ pub(crate) struct Receipt {
     transaction: String,
     network: String,
     payer: String,
+    /// The charge of an `upto` payment that the seller claims, in atomic units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charged: Option<String>,
+    /// The same for people.
+    #[serde(skip)]
+    charge: Option<String>,
 }
 
 impl Authorization {
@@ -110,6 +121,11 @@ impl Receipt {
         &self.transaction
     }
 
+    /// Returns the claimed charge of an `upto` payment as text, such as `0.004 USDC`.
+    pub(crate) fn charge(&self) -> Option<&str> {
+        self.charge.as_deref()
+    }
+
     /// Returns the receipt of a settled purchase in the ledger.
     pub(crate) fn of_purchase(purchase: &Purchase) -> Option<Self> {
         let transaction = purchase
@@ -120,6 +136,8 @@ impl Receipt {
             transaction: transaction.to_string(),
             network: purchase.network.to_string(),
             payer: purchase.payer.to_string(),
+            charged: purchase.claimed_charge.map(|units| units.to_string()),
+            charge: charge(purchase),
         })
     }
 }
@@ -128,7 +146,12 @@ impl From<&SignedPayment> for Authorization {
     fn from(payment: &SignedPayment) -> Self {
         let pay_to = payment.pay_to.to_string();
         Self {
-            text: text(&payment.amount.to_string(), &pay_to, payment.network()),
+            text: text(
+                &up_to(payment.amount.to_string(), Some(payment.method)),
+                &pay_to,
+                payment.network(),
+            ),
+            method: method(Some(payment.method)),
             tokens: Tokens {
                 units: payment.amount.units(),
                 decimals: payment.amount.asset().decimals(),
@@ -148,7 +171,12 @@ impl From<&Purchase> for Authorization {
     fn from(purchase: &Purchase) -> Self {
         let pay_to = purchase.payee.to_string();
         Self {
-            text: text(&amount(purchase), &pay_to, purchase.network),
+            text: text(
+                &up_to(amount(purchase), purchase.payment_method),
+                &pay_to,
+                purchase.network,
+            ),
+            method: method(purchase.payment_method),
             tokens: purchase.into(),
             amount: purchase.value.to_string(),
             asset: purchase.asset.to_string(),
@@ -162,11 +190,14 @@ impl From<&Purchase> for Authorization {
 
 impl From<&bursar::Receipt> for Receipt {
     fn from(receipt: &bursar::Receipt) -> Self {
+        let charge = receipt.charged().filter(|_| receipt.payment().is_ceiling());
         Self {
             success: true,
             transaction: receipt.transaction().to_string(),
             network: receipt.network().to_string(),
             payer: receipt.payment().payer.to_string(),
+            charged: charge.as_ref().map(|amount| amount.units().to_string()),
+            charge: charge.map(|amount| amount.to_string()),
         }
     }
 }
@@ -199,7 +230,49 @@ pub(crate) fn network_name(network: Network) -> String {
         .map_or_else(|| network.to_string(), ToOwned::to_owned)
 }
 
-/// Returns the amount of a purchase with the symbol of its token, such as `0.01 USDC`.
+/// Returns the amount that was signed for a purchase with the symbol of its token, such as `0.01 USDC`.
 pub(crate) fn amount(purchase: &Purchase) -> String {
     Tokens::from(purchase).to_string()
+}
+
+/// Returns the amount of a purchase. Of an `upto` payment it is the ceiling, and the charge that the chain confirmed or the
+/// seller claims.
+pub(crate) fn described_amount(purchase: &Purchase) -> String {
+    let amount = up_to(amount(purchase), purchase.payment_method);
+    let charged = |units, verb: &str| {
+        let tokens = Tokens {
+            units,
+            ..purchase.into()
+        };
+        format!("{amount}, {verb} {tokens}")
+    };
+    match (purchase.verified_charge, purchase.claimed_charge) {
+        (Some(units), _) => charged(units, "charged"),
+        (None, Some(units)) => charged(units, "said to charge"),
+        (None, None) => amount,
+    }
+}
+
+fn charge(purchase: &Purchase) -> Option<String> {
+    let units = purchase.claimed_charge?;
+    let tokens = Tokens {
+        units,
+        ..purchase.into()
+    };
+    Some(tokens.to_string())
+}
+
+/// Returns the name of a method other than the ordinary one.
+pub(crate) fn method(method: Option<PaymentMethod>) -> Option<&'static str> {
+    method
+        .filter(|method| *method != PaymentMethod::Eip3009)
+        .map(PaymentMethod::name)
+}
+
+/// Says that the amount of an `upto` payment is a ceiling.
+fn up_to(amount: String, method: Option<PaymentMethod>) -> String {
+    match method {
+        Some(PaymentMethod::Upto) => format!("up to {amount}"),
+        _ => amount,
+    }
 }

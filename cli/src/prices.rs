@@ -4,7 +4,7 @@ use bursar::PriceCheck;
 use bursar::policy::{Explanation, PricedOffer, Rule};
 use serde::Serialize;
 
-use crate::payment::network_name;
+use crate::payment::{method, network_name};
 use crate::problem::Refusal;
 
 /// All offers of a seller.
@@ -24,6 +24,9 @@ pub(crate) struct Prices {
 pub(crate) struct Offer {
     /// `allowed`, `ask`, `denied`, `unpayable` or `unjudged`.
     verdict: &'static str,
+    /// `permit2` or `upto`, whose amount is a ceiling. Absent for EIP-3009.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
     amount: Option<String>,
     price: Option<String>,
     usd: Option<String>,
@@ -85,9 +88,10 @@ impl Offer {
             }
         };
         let (verdict, reason, denial) = verdict(offer.explanation.as_ref());
-        let price = quote.amount().to_string();
+        let price = quote.to_string();
         Self {
             verdict,
+            method: method(Some(quote.payment_method())),
             amount: Some(quote.value().to_string()),
             usd: quote.dollars().map(|usd| usd.to_string()),
             asset: Some(quote.asset().address().to_string()),

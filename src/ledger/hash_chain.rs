@@ -8,7 +8,7 @@ use alloy::primitives::B256;
 use sha2::{Digest, Sha256};
 
 use super::sql::row::{self, Cells, columns};
-use super::sql::tables::{NEW_COLUMNS, NO_METHOD};
+use super::sql::tables::NEW_COLUMNS;
 use super::sql::{Row, Value};
 use super::{LedgerError, LedgerFault, Verification};
 use crate::x402::PaymentMethod;
@@ -38,10 +38,7 @@ pub(super) fn purchase_hash(columns: &[(&str, Value)]) -> B256 {
     let mut hasher = Sha256::new();
     hasher.update(b"bursar purchase row v1");
     let is_migrated = |(name, value): &&(&str, Value)| match (*name, value) {
-        // Which of the two it is follows from the column `credential`.
-        ("payment_method", Value::Text(method)) => {
-            method == PaymentMethod::Eip3009.name() || method == NO_METHOD
-        }
+        ("payment_method", Value::Text(method)) => method == PaymentMethod::Eip3009.name(),
         (name, Value::Null) => NEW_COLUMNS.iter().any(|(new, _)| *new == name),
         _ => false,
     };

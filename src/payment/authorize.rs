@@ -304,6 +304,7 @@ impl Payer {
             method: facts.request.method().as_str().to_owned(),
             path: facts.path.to_owned(),
             amount: quote.amount(),
+            payment_method: quote.payment_method(),
             usd: quote.dollars(),
             network: quote.network(),
             payer: facts.payer,

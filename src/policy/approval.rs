@@ -15,6 +15,7 @@ use crate::money::TokenAmount;
 use crate::money::{Network, Usd};
 use crate::origin::Origin;
 use crate::text::{excerpt, own_text, quoted, shown_path};
+use crate::x402::{PaymentMethod, Scheme};
 
 /// Decides about payments that need an approval; see [`Policy::ask_above`](crate::Policy::ask_above).
 ///
@@ -61,8 +62,10 @@ pub struct ApprovalRequest {
     pub method: String,
     /// The request's path, without the query unless the policy stores queries.
     pub path: String,
-    /// The token and the amount.
+    /// The token and the amount. For `upto` it is the ceiling of the charge.
     pub amount: TokenAmount,
+    /// The scheme and the transfer method.
+    pub payment_method: PaymentMethod,
     /// The amount in dollars.
     pub usd: Option<Usd>,
     /// The chain.
@@ -86,9 +89,13 @@ pub struct ApprovalRequest {
 impl fmt::Display for ApprovalRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (method, path) = (excerpt(&self.method), shown_path(&self.path));
+        let ceiling = match self.payment_method.scheme() {
+            Scheme::Exact => "",
+            Scheme::Upto => "up to ",
+        };
         writeln!(
             f,
-            "Pay {} to {}?",
+            "Pay {ceiling}{} to {}?",
             own_text(&self.amount.to_string()),
             self.payee
         )?;

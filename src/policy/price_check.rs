@@ -102,7 +102,8 @@ impl PriceCheck {
 
     /// Returns the offer that bursar would pay if the policy allowed all of them.
     ///
-    /// bursar prefers a seller that settles after its work, then an offer that names the EIP-712 domain of its
+    /// bursar prefers `exact` by EIP-3009 to `exact` by Permit2, and both to `upto`, whose price is a ceiling. Among offers of
+    /// one kind, it prefers a seller that settles after its work, then an offer that names the EIP-712 domain of its
     /// token, then the lowest price, then the seller's order.
     #[must_use]
     pub fn preferred(&self) -> Option<&Quote> {

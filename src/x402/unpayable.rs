@@ -68,7 +68,7 @@ pub enum Unpayable {
     TransferMethod(String),
     /// `extra.facilitatorAddress` of an `upto` offer is missing, not an address, or the zero address.
     #[error(
-        "the `upto` offer needs the address of its facilitator in `extra.facilitatorAddress`, and has `{0}`"
+        "scheme `upto` is not supported without the address of its facilitator; `extra.facilitatorAddress` is `{0}`"
     )]
     Facilitator(String),
     /// `extra.paymentFlow` is unknown.

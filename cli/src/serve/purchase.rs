@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::result::Advice;
 use super::untrusted::NOTICE;
-use crate::payment::{Authorization, Receipt, amount, status_name};
+use crate::payment::{Authorization, Receipt, described_amount, status_name};
 
 /// One purchase of the ledger.
 #[derive(Debug, Serialize)]
@@ -51,7 +51,7 @@ impl PurchaseResult {
             authorization: (payment != PaymentStatus::NotPaid)
                 .then(|| Authorization::from(purchase)),
             receipt: Receipt::of_purchase(purchase),
-            price: amount(purchase),
+            price: described_amount(purchase),
             method: purchase.method.clone(),
             origin: purchase.origin.to_string(),
             tag: purchase.tag.clone(),

@@ -93,25 +93,23 @@ pub(super) async fn claim(
 /// Adds the columns of version 11. They have no default, so that a program of version 10 that still has the ledger open can
 /// write nothing.
 async fn migrate(transaction: &Transaction<'_>) -> Result<(), Failure> {
-    let kinds = NEW_COLUMNS.map(|(name, value)| {
-        let kind = if name == "verified_usd_micros" {
-            "BIGINT"
-        } else {
-            "TEXT"
+    let columns = NEW_COLUMNS.map(|(name, value)| {
+        let kind = match name {
+            "payment_method" => "TEXT NOT NULL",
+            "verified_usd_micros" => "BIGINT",
+            _ => "TEXT",
         };
-        (
-            format!("ALTER TABLE purchases ADD COLUMN {name} {kind};"),
-            format!("{name} = {value}"),
+        // The server fills in the default without writing the rows.
+        format!(
+            "ALTER TABLE purchases ADD COLUMN {name} {kind} DEFAULT {value}; \
+             ALTER TABLE purchases ALTER COLUMN {name} DROP DEFAULT;"
         )
     });
-    let (add, set): (Vec<_>, Vec<_>) = kinds.into_iter().unzip();
-    let set = format!("UPDATE purchases SET {};", set.join(", "));
-    let check = "ALTER TABLE purchases ALTER COLUMN payment_method SET NOT NULL; \
-        ALTER TABLE purchases ADD CHECK (payment_method = 'eip3009' OR payment_method = 'permit2' \
-        OR payment_method = 'upto' OR payment_method = 'api_call');";
+    let check = "ALTER TABLE purchases ADD CHECK \
+        (payment_method = 'eip3009' OR payment_method = 'permit2' OR payment_method = 'upto');";
     let version = format!("UPDATE bursar_schema SET version = {VERSION};");
     transaction
-        .batch_execute(&[&add.join("\n"), &set, check, &version].join("\n"))
+        .batch_execute(&[&columns.join("\n"), check, &version].join("\n"))
         .await?;
     tracing::warn!("the ledger was migrated from schema version {OLDEST} to {VERSION}");
     Ok(())

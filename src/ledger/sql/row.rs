@@ -5,7 +5,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::tables::NO_METHOD;
 use super::{Cell, Row, Value};
 use crate::clock::Timestamp;
 use crate::ledger::hash_chain::{self, Head};
@@ -161,10 +160,10 @@ pub(in crate::ledger) fn columns(purchase: &Purchase) -> Result<Columns, LedgerE
     ])
 }
 
+/// Returns the stored method. A request with an API key has that of the migration.
 fn method(purchase: &Purchase) -> &'static str {
-    purchase
-        .payment_method
-        .map_or(NO_METHOD, PaymentMethod::name)
+    let method = purchase.payment_method.unwrap_or(PaymentMethod::Eip3009);
+    method.name()
 }
 
 fn units(units: Option<U256>) -> Value {
@@ -253,9 +252,6 @@ pub(in crate::ledger) fn purchase(row: &impl Row) -> Result<Purchase, LedgerErro
     if cells.raw_text("host_reversed")? != Some(reversed(read.origin.host()).as_str()) {
         return Err(cells.damaged("host_reversed"));
     }
-    if read.payment_method.is_some() == read.credential.is_some() {
-        return Err(cells.damaged("payment_method"));
-    }
     // The limits read this column too.
     if cells.optional_integer("verified_usd_micros")? != verified_usd(&read)? {
         return Err(cells.damaged("verified_usd_micros"));
@@ -307,13 +303,12 @@ impl<'a, R: Row> Cells<'a, R> {
     }
 
     fn method(&self) -> Result<Option<PaymentMethod>, LedgerError> {
-        match self.raw_text("payment_method")? {
-            Some(NO_METHOD) => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| self.damaged("payment_method")),
-            None => Err(self.damaged("payment_method")),
+        let text = self.raw_text("payment_method")?.unwrap_or_default();
+        let method = text.parse().map_err(|_| self.damaged("payment_method"))?;
+        match (self.raw_text("credential")?, method) {
+            (None, method) => Ok(Some(method)),
+            (Some(_), PaymentMethod::Eip3009) => Ok(None),
+            (Some(_), _) => Err(self.damaged("payment_method")),
         }
     }
 

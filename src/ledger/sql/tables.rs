@@ -6,15 +6,9 @@ pub(in crate::ledger) const VERSION: i64 = 11;
 /// The oldest version that bursar migrates when it opens the ledger.
 pub(in crate::ledger) const OLDEST: i64 = 10;
 
-/// The `payment_method` of a request with an API key.
-pub(in crate::ledger) const NO_METHOD: &str = "api_call";
-
 /// The columns of version 11 with their values for a purchase of version 10, which could be signed by EIP-3009 alone.
 pub(in crate::ledger) const NEW_COLUMNS: [(&str, &str); 4] = [
-    (
-        "payment_method",
-        "CASE WHEN credential IS NULL THEN 'eip3009' ELSE 'api_call' END",
-    ),
+    ("payment_method", "'eip3009'"),
     ("claimed_charge", "NULL"),
     ("verified_charge", "NULL"),
     ("verified_usd_micros", "NULL"),
@@ -33,7 +27,7 @@ pub(in crate::ledger) const NEW_COLUMNS: [(&str, &str); 4] = [
 /// * A purchase names its last event. Events therefore need no second index, in which every write
 ///   would touch another page.
 /// * `verified_charge` and `verified_usd_micros` count in place of `value` and `usd_micros`.
-/// * `payment_method` has no default: a program of version 10 that still has the ledger open can add no purchase to it.
+/// * `payment_method` of a request with an API key is `eip3009` and means nothing. It has no default: a program of version 10 that still has the ledger open can add no purchase to it.
 /// * `denials` has a bounded number of rows. It is not in the chain of hashes, because nothing is decided by it.
 /// * There is no `IN`: SQLite would build a table from its list with every write.
 pub(in crate::ledger) const TABLES: &str = "
@@ -83,8 +77,7 @@ CREATE TABLE purchases (
     refunded TEXT NOT NULL,
     payload TEXT,
     payment_method TEXT NOT NULL
-        CHECK (payment_method = 'eip3009' OR payment_method = 'permit2' OR payment_method = 'upto'
-            OR payment_method = 'api_call'),
+        CHECK (payment_method = 'eip3009' OR payment_method = 'permit2' OR payment_method = 'upto'),
     claimed_charge TEXT,
     verified_charge TEXT,
     verified_usd_micros INTEGER,

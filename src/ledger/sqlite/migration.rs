@@ -12,6 +12,12 @@ use crate::ledger::sql::tables::{NEW_COLUMNS, OLDEST, TABLES, VERSION};
 /// SQLite would append new columns to the text of the old table, and the text of each table is compared when a ledger is
 /// opened. No row of the events changes: the hash of a purchase leaves new columns out while they are as they are here.
 pub(super) fn migrate(file: &Connection) -> Result<(), LedgerError> {
+    let table = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'purchases'";
+    if names(file, table)?.as_slice() != [old_table()] {
+        return Err(LedgerError::Damaged(format!(
+            "`purchases` is not as schema version {OLDEST} has it"
+        )));
+    }
     let old = names(file, "SELECT name FROM pragma_table_info('purchases')")?.join(", ");
     let indices = names(
         file,
@@ -47,6 +53,14 @@ pub(super) fn migrate(file: &Connection) -> Result<(), LedgerError> {
     .map_err(failed)?;
     tracing::warn!("the ledger was migrated from schema version {OLDEST} to {VERSION}");
     Ok(())
+}
+
+/// Returns the SQL of the table of purchases of version 10: without the new columns.
+fn old_table() -> String {
+    let table = TABLES.split(";\n").next().unwrap_or_default().trim();
+    let (begin, rest) = table.split_once("    payment_method").unwrap_or_default();
+    let (_, end) = rest.split_once("    last_event").unwrap_or_default();
+    format!("{begin}    last_event{end}")
 }
 
 fn names(file: &Connection, sql: &str) -> Result<Vec<String>, LedgerError> {

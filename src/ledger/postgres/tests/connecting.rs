@@ -299,7 +299,7 @@ async fn a_schema_of_version_10_is_migrated_when_it_is_opened() {
         .unwrap();
     let call = crate::ledger::conformance::windows::by_key(order("call", 5), "key");
     hold(&ledger, call, NOW).await;
-    let all = crate::ledger::Filter::all();
+    let all = Filter::all();
     let before = ledger.purchases(&all).await.unwrap();
     let head = ledger.verify(None).await.unwrap().head;
     drop(ledger);

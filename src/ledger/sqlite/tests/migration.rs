@@ -99,6 +99,23 @@ async fn a_ledger_of_version_10_is_migrated_when_it_is_opened() {
 }
 
 #[tokio::test]
+async fn a_file_that_only_says_version_10_is_damaged_and_stays_as_it_is() {
+    let (_directory, path) = new_path();
+    let ledger = Ledger::sqlite(&path).unwrap();
+    fill(&ledger).await;
+    drop(ledger);
+    let file = Connection::open(&path).unwrap();
+    file.execute_batch(&format!("PRAGMA user_version = {OLDEST}"))
+        .unwrap();
+    drop(file);
+    let refusal = refused(&path);
+    assert!(
+        matches!(&refusal, LedgerError::Damaged(text) if text.contains("schema version 10")),
+        "{refusal:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_backup_of_version_10_is_restored_and_migrated() {
     let (_directory, path) = new_path();
     let ledger = Ledger::sqlite(&path).unwrap();
