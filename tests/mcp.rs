@@ -5,19 +5,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::keccak256;
+use alloy::primitives::{U256, keccak256};
 use bursar::credential::Preference;
 use bursar::ledger::State;
 use bursar::mcp::{self, PaidTools, Server, ToolAnswer};
+use bursar::money::TransferMethod;
 use bursar::policy::{Permission, Rule, SignIn};
 use bursar::secrecy::SecretString;
+use bursar::x402::Scheme;
 use bursar::{
     Client, Credential, Credentials, ErrorKind, PaymentStatus, PriceOutcome, PurchaseOptions,
     RetryPolicy, usd,
 };
-use bursar_testing::{Fault, Forgery, Paywall, Route};
+use bursar_testing::{Dialect, Fault, Forgery, Paywall, Route};
 use bursar_tests::paywall::{client, http, open_all, payments_sent, policy, purchases, report};
 use bursar_tests::recorder::Recorder;
+use bursar_tests::signatures::wallet;
+use bursar_tests::tokens::usdc;
 use bursar_tests::tool_server::{self, Style, ToolServer};
 use rmcp::service::RunningService;
 use rmcp::{RoleClient, ServiceExt};
@@ -113,6 +117,59 @@ async fn a_tool_is_paid_for_and_a_free_one_is_not() {
             ),
             ("https://shop.mcp-stdio.invalid", Some("t"))
         );
+    }
+}
+
+#[tokio::test]
+async fn a_tool_is_paid_through_permit2_up_to_its_ceiling() {
+    let payer = wallet().address();
+    for dialect in [
+        Dialect::Standard,
+        Dialect::Text,
+        Dialect::Cloudflare,
+        Dialect::CloudflareText,
+        Dialect::Error(-32_042, None),
+        Dialect::Http,
+    ] {
+        let route = Route::any("/report").body("the report").price(usd!("0.01"));
+        let route = route.upto().charge(usd!("0.0025"));
+        let builder = Paywall::builder().route(route);
+        let seller = builder.allowance(payer, 0).start().await;
+        let seller = seller.unwrap();
+        let server = seller.tools(dialect).await.unwrap();
+        let every = policy()
+            .schemes(Scheme::ALL)
+            .transfer_methods(TransferMethod::ALL);
+        let client = client().signer(wallet()).policy(every).build().unwrap();
+        let endpoint = server.url().as_str();
+        let service = ().serve(mcp::connect(&client, endpoint).unwrap()).await.unwrap();
+        let tools = PaidTools::new(
+            service.peer().clone(),
+            client.payer().unwrap().clone(),
+            Server::at(endpoint).unwrap(),
+        );
+        let call = || tools.call("report").purchase_id("order").send();
+        let error = call().await.unwrap_err();
+        let Some(missing) = error.missing_allowance() else {
+            panic!("{dialect:?}: {error}")
+        };
+        assert_eq!(missing.amount.to_string(), "0.01 USDC", "{dialect:?}");
+        assert_eq!(seller.settlements().len(), 0, "{dialect:?}");
+
+        let token = usdc("base-sepolia");
+        seller.set_allowance(&token, payer, U256::from(10_000));
+        let answer = call().await.unwrap();
+        assert_eq!(
+            (text(&answer).as_str(), answer.payment_status()),
+            ("the report", PaymentStatus::Paid),
+            "{dialect:?}"
+        );
+        let receipt = answer.receipt().unwrap();
+        let charged = receipt.charged().unwrap();
+        assert_eq!(charged.to_string(), "0.0025 USDC", "{dialect:?}");
+        assert_eq!(receipt.amount().to_string(), "0.01 USDC", "{dialect:?}");
+        assert_eq!(seller.paid_by(payer), 2_500, "{dialect:?}");
+        assert_eq!(seller.settle_presented(), 0, "{dialect:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use crate::payment::{AfterSigning, Payment};
-use crate::x402::{PaymentRequired, SettlementResponse, WireError};
+use crate::x402::{Failure, PaymentRequired, SettlementResponse, WireError};
 
 /// The place of a payment in `params._meta`, in x402's MCP transport.
 const PAYMENT: &str = "x402/payment";
@@ -81,6 +81,10 @@ pub(super) fn remove_payments(meta: &mut Map<String, Value>) {
 /// Returns whether terms only say that there was no payment, and give no other reason.
 pub(super) fn saw_no_payment(terms: &PaymentRequired) -> bool {
     let words = terms.error().unwrap_or_default().to_ascii_lowercase();
+    // `permit2_allowance_required` refuses a payment that was read.
+    if Failure::of(&words) == Failure::NoAllowance {
+        return false;
+    }
     words.is_empty()
         || ["required", "missing", "no payment", "not provided"]
             .iter()

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 
-use crate::payment::{Authorization, Signed};
+use crate::payment::{Authorization, Signed, SignedPermit};
 use crate::permit::{PERMIT2, Permit};
+use crate::sponsorship::{SignedApproval, Sponsorship};
 use crate::typed_data::{Domain, recover};
 use bursar::{Asset, Network, Timestamp};
 
@@ -46,6 +47,26 @@ pub struct Cancellation {
     pub authorizer: Address,
     /// The nonce that is canceled.
     pub nonce: B256,
+    /// The time, by the paywall's clock.
+    pub at: Timestamp,
+}
+
+/// An approval of Permit2 that the simulated chain has accepted.
+///
+/// It came with a payment, or [a node](crate::Node) took it as a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Approval {
+    /// The hash of the transaction. An approval by EIP-2612 is a part of the settlement of its payment.
+    pub transaction: B256,
+    /// The network.
+    pub network: Network,
+    /// The contract of the token.
+    pub asset: Address,
+    /// The owner of the tokens.
+    pub owner: Address,
+    /// The allowance, in atomic units of the token.
+    pub amount: U256,
     /// The time, by the paywall's clock.
     pub at: Timestamp,
 }
@@ -97,6 +118,11 @@ pub(crate) struct Chain {
     pub(crate) settlements: Vec<Settlement>,
     pub(crate) cancellations: Vec<Cancellation>,
     pub(crate) invalidations: Vec<Invalidation>,
+    pub(crate) approvals: Vec<Approval>,
+    /// The nonces of EIP-2612.
+    permit_nonces: HashMap<(Token, Address), U256>,
+    /// The number of transactions of each account.
+    transactions: HashMap<(Network, Address), u64>,
     /// The calldata of settlements through Permit2, by transaction.
     pub(crate) calldata: HashMap<B256, Vec<u8>>,
     used: HashSet<(Token, Address, B256)>,
@@ -126,12 +152,12 @@ impl Chain {
             Signed::Transfer(_) => Ok(()),
             // The facilitator looks for a reason only after the simulation failed, in this order.
             Signed::Permit(..) if poor => Err("permit2_insufficient_balance"),
-            Signed::Permit(permit, _) if self.allowance(token, permit.from) < amount => {
+            Signed::Permit(signed) if self.allowance_with(token, signed) < amount => {
                 Err(ALLOWANCE_REQUIRED)
             }
-            Signed::Permit(permit, _)
-                if self.is_permit_used(token.network, permit.from, permit.nonce)
-                    || permit.amount < amount =>
+            Signed::Permit(signed)
+                if self.is_permit_used(token.network, signed.permit.from, signed.permit.nonce)
+                    || signed.permit.amount < amount =>
             {
                 Err("permit2_simulation_failed")
             }
@@ -154,7 +180,16 @@ impl Chain {
                 let transaction = transaction(token.contract, transfer.from, transfer.nonce);
                 (*transfer, None, transaction)
             }
-            Signed::Permit(permit, signature) => {
+            Signed::Permit(signed) => {
+                let SignedPermit {
+                    permit,
+                    signature,
+                    sponsorship,
+                } = &**signed;
+                let hash = transaction(PERMIT2, permit.from, permit.nonce.into());
+                if let Some(sponsorship) = sponsorship {
+                    self.approve(token, permit.from, sponsorship, hash, at);
+                }
                 let allowance = self.allowance(token, permit.from);
                 // As many tokens do, this one does not count down an allowance without limit.
                 if allowance < U256::MAX {
@@ -164,10 +199,13 @@ impl Chain {
                 let nonce = (token.network, permit.from, permit.nonce);
                 self.used_permits.insert(nonce);
                 let transfer = permit.transfer(amount);
-                let transaction = transaction(PERMIT2, permit.from, transfer.nonce);
-                let calldata = permit.calldata(amount, signature);
-                self.calldata.insert(transaction, calldata);
-                (transfer, Some(*permit), transaction)
+                let token_permit = match sponsorship {
+                    Some(Sponsorship::Permit(token_permit)) => Some(token_permit),
+                    _ => None,
+                };
+                let calldata = permit.calldata(amount, signature, token_permit);
+                self.calldata.insert(hash, calldata);
+                (transfer, Some(*permit), hash)
             }
         };
         if let Some(balance) = self.balances.get_mut(&transfer.from) {
@@ -243,6 +281,119 @@ impl Chain {
                 at,
             });
         }
+    }
+
+    /// Returns the allowance of Permit2 after the approval that comes with a payment, if the token accepts it.
+    fn allowance_with(&self, token: Token, signed: &SignedPermit) -> U256 {
+        let owner = signed.permit.from;
+        match &signed.sponsorship {
+            Some(Sponsorship::Permit(permit))
+                if permit.is_signed(self.permit_nonce(token, owner)) =>
+            {
+                permit.value
+            }
+            Some(Sponsorship::Approval(approval))
+                if self.check_approval(token.network, approval).is_ok() =>
+            {
+                approval.amount
+            }
+            _ => self.allowance(token, owner),
+        }
+    }
+
+    /// Makes an approval, if the token accepts it. A permit is used in the transaction of its payment.
+    pub(crate) fn approve(
+        &mut self,
+        token: Token,
+        owner: Address,
+        sponsorship: &Sponsorship,
+        transaction: B256,
+        at: Timestamp,
+    ) {
+        match sponsorship {
+            Sponsorship::Permit(permit) => {
+                let nonce = self.permit_nonce(token, owner);
+                if permit.is_signed(nonce) && permit.deadline >= U256::from(at.secs()) {
+                    let next = nonce.saturating_add(U256::from(1));
+                    self.permit_nonces.insert((token, owner), next);
+                    self.note_approval(token, owner, permit.value, transaction, at);
+                }
+            }
+            // The settlement fails without an approval, so a refusal needs no answer of its own.
+            Sponsorship::Approval(approval) => drop(self.send(token.network, approval, at)),
+        }
+    }
+
+    /// Takes the transaction of an owner that approves Permit2. The error is that of a node.
+    pub(crate) fn send(
+        &mut self,
+        network: Network,
+        approval: &SignedApproval,
+        at: Timestamp,
+    ) -> Result<(), &'static str> {
+        self.check_approval(network, approval)?;
+        let next = approval.nonce.saturating_add(1);
+        self.transactions.insert((network, approval.owner), next);
+        let token = Token {
+            network,
+            contract: approval.token,
+        };
+        self.note_approval(
+            token,
+            approval.owner,
+            approval.amount,
+            approval.transaction,
+            at,
+        );
+        Ok(())
+    }
+
+    fn check_approval(
+        &self,
+        network: Network,
+        approval: &SignedApproval,
+    ) -> Result<(), &'static str> {
+        let next = self.transaction_count(network, approval.owner);
+        if approval.chain_id != network.chain_id() {
+            Err("invalid chain id for signer")
+        } else if approval.nonce < next {
+            Err("nonce too low")
+        } else if approval.nonce > next {
+            Err("nonce too high")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn note_approval(
+        &mut self,
+        token: Token,
+        owner: Address,
+        amount: U256,
+        transaction: B256,
+        at: Timestamp,
+    ) {
+        self.token_allowances.insert((token, owner), amount);
+        self.approvals.push(Approval {
+            transaction,
+            network: token.network,
+            asset: token.contract,
+            owner,
+            amount,
+            at,
+        });
+    }
+
+    /// Returns the nonce of the next permit of EIP-2612, which is the number of the earlier ones.
+    pub(crate) fn permit_nonce(&self, token: Token, owner: Address) -> U256 {
+        let nonce = self.permit_nonces.get(&(token, owner));
+        nonce.copied().unwrap_or_default()
+    }
+
+    /// Returns the number of transactions that an account has sent.
+    pub(crate) fn transaction_count(&self, network: Network, account: Address) -> u64 {
+        let count = self.transactions.get(&(network, account));
+        count.copied().unwrap_or_default()
     }
 
     /// Returns the allowance of Permit2 over a token of an account.

@@ -8,8 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use crate::fault::names;
-use crate::permit::{FACILITATOR, PaymentMethod};
-use bursar::x402::Version;
+use crate::permit::FACILITATOR;
+use bursar::x402::{PaymentMethod, Version};
 
 /// The false part of a seller's terms. It changes every offer, unless its documentation says otherwise.
 ///
@@ -255,15 +255,15 @@ fn without_extra(offer: &RawValue, field: &str) -> Option<Offer> {
 
 /// Returns the offer for another method of payment.
 fn with_method(offer: &RawValue, method: PaymentMethod) -> Option<Offer> {
-    let offer = with_text(offer, "scheme", method.scheme())?;
+    let offer = with_text(offer, "scheme", method.scheme().name())?;
     let offer = without_extra(&offer, FACILITATOR_FIELD)?;
     match method {
-        PaymentMethod::Eip3009 => without_extra(&offer, METHOD_FIELD),
         PaymentMethod::Permit2 => with_extra(&offer, METHOD_FIELD, "permit2"),
         PaymentMethod::Upto => {
             let offer = with_extra(&offer, METHOD_FIELD, "permit2")?;
             with_extra(&offer, FACILITATOR_FIELD, &FACILITATOR.to_checksum(None))
         }
+        _ => without_extra(&offer, METHOD_FIELD),
     }
 }
 

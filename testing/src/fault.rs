@@ -97,6 +97,8 @@ pub enum Fault {
     BreakBeforeSettle(Breakage),
     /// Sends no answer, and settles when the buyer has disconnected.
     SettleAfterDisconnect,
+    /// Does not settle. Makes the approval of Permit2 that came with the payment, and answers 502.
+    ApproveUnsettled,
     /// Does not settle. Delivers without a receipt.
     DeliverUnsettled,
     /// Does not settle. Delivers with a receipt for a transaction that does not exist.
@@ -216,7 +218,7 @@ pub enum Forgery {
 names!(Fault:
     Terms, BreakTerms, HugeBody402, HangingBody402, HugeHeader, TermsWithStatus, StaleTerms, LongRetryAfter,
     TrackingCookie, RedirectBeforeTerms, StatusBeforeSettle, BreakBeforeSettle, SettleAfterDisconnect,
-    DeliverUnsettled, InventedReceipt, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
+    ApproveUnsettled, DeliverUnsettled, InventedReceipt, SettlementFailure, PendingUnsettled, DoublePrice, Requote, QuotePayment,
     RedirectAfterPayment, FailureReason, RefusalInTerms, Foreign402, DropAfterSettle, HangAfterSettle,
     ServerErrorAfterSettle, StatusAfterSettle,
     BrokenBodyAfterSettle, BreakAfterSettle, EmptyAfterSettle, NoReceipt, MalformedReceipt, ForgedReceipt,
@@ -253,6 +255,7 @@ impl Fault {
             Self::StatusBeforeSettle(_)
             | Self::BreakBeforeSettle(_)
             | Self::SettleAfterDisconnect
+            | Self::ApproveUnsettled
             | Self::DeliverUnsettled
             | Self::InventedReceipt
             | Self::SettlementFailure

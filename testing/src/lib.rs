@@ -42,7 +42,8 @@
 //!
 //! [`Route::permit2`] sells by `exact` with Permit2. [`Route::upto`] sells by `upto`: the price is a ceiling, and
 //! [`Route::charge`] sets the amount that the seller settles. Every account has approved Permit2 unless you set an
-//! [allowance](PaywallBuilder::allowance); the seller answers 412 if it is too small.
+//! [allowance](PaywallBuilder::allowance); the seller answers 412 if it is too small. [`Route::sponsors_permits`] and
+//! [`Route::sponsors_approvals`] take an approval together with the payment.
 //!
 //! ```
 //! use bursar::usd;
@@ -151,14 +152,18 @@ mod route;
 mod seller;
 mod server;
 mod sign_in;
+mod sponsorship;
 mod terms;
 mod tools;
+mod transaction;
 mod typed_data;
 mod verify;
 
 pub use bazaar::{Bazaar, BazaarBuilder, BazaarFault};
 pub use breakage::Breakage;
-pub use chain::{CancelError, Cancellation, Settlement};
+#[doc(no_inline)]
+pub use bursar::x402::PaymentMethod;
+pub use chain::{Approval, CancelError, Cancellation, Settlement};
 pub use encoding::Encoding;
 pub use false_terms::FalseTerms;
 pub use fault::{Fault, Forgery};
@@ -167,7 +172,7 @@ pub use node::{Node, NodeFault};
 pub use openai::{ChatMessage, ChatReply, ChatRequest, OpenAi};
 pub use payment::{Authorization, PresentedPayment, ReceivedRequest};
 pub use paywall::{Paywall, PaywallBuilder};
-pub use permit::{PaymentMethod, Permit};
+pub use permit::Permit;
 pub use route::Route;
 pub use sign_in::{SignIn, SignInFault};
 pub use tools::{Dialect, ToolServer};

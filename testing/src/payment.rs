@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
 use crate::permit::Permit;
+use crate::sponsorship::Sponsorship;
 use bursar::Timestamp;
 use bursar::x402::Version;
 
@@ -225,46 +226,60 @@ impl Authorization {
 }
 
 /// A payment that the buyer signed, by either method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Signed {
     Transfer(Authorization),
-    /// A permit and its signature, which the calldata of its settlement contains.
-    Permit(Permit, [u8; 65]),
+    Permit(Box<SignedPermit>),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SignedPermit {
+    pub(crate) permit: Permit,
+    /// The calldata of the settlement contains it.
+    pub(crate) signature: [u8; 65],
+    /// The approval that comes with the payment.
+    pub(crate) sponsorship: Option<Sponsorship>,
+}
+
+impl fmt::Debug for SignedPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SignedPermit").field(&self.permit).finish()
+    }
 }
 
 impl Signed {
-    pub(crate) const fn payer(&self) -> Address {
+    pub(crate) fn payer(&self) -> Address {
         match self {
             Self::Transfer(transfer) => transfer.from,
-            Self::Permit(permit, _) => permit.from,
+            Self::Permit(signed) => signed.permit.from,
         }
     }
 
     pub(crate) fn nonce(&self) -> B256 {
         match self {
             Self::Transfer(transfer) => transfer.nonce,
-            Self::Permit(permit, _) => B256::from(permit.nonce),
+            Self::Permit(signed) => B256::from(signed.permit.nonce),
         }
     }
 
     /// Returns the largest amount that can be settled.
-    pub(crate) const fn ceiling(&self) -> U256 {
+    pub(crate) fn ceiling(&self) -> U256 {
         match self {
             Self::Transfer(transfer) => transfer.value,
-            Self::Permit(permit, _) => permit.amount,
+            Self::Permit(signed) => signed.permit.amount,
         }
     }
 
     /// Returns whether the buyer left the amount to the seller.
-    pub(crate) const fn is_upto(&self) -> bool {
-        matches!(self, Self::Permit(permit, _) if permit.facilitator.is_some())
+    pub(crate) fn is_upto(&self) -> bool {
+        matches!(self, Self::Permit(signed) if signed.permit.facilitator.is_some())
     }
 
     /// Returns whether a contract accepts it at this time. EIP-3009 excludes the last second, and Permit2 includes it.
-    pub(crate) const fn is_valid_at(&self, now: u64) -> bool {
+    pub(crate) fn is_valid_at(&self, now: u64) -> bool {
         match self {
             Self::Transfer(transfer) => now < transfer.valid_before,
-            Self::Permit(permit, _) => now <= permit.deadline,
+            Self::Permit(signed) => now <= signed.permit.deadline,
         }
     }
 }

@@ -9,16 +9,16 @@ use alloy::primitives::{Address, B256, U256, address};
 use bursar::clock::{Clock, SystemClock};
 use bursar::money::AssetRegistry;
 use bursar::signer::SignedCancellation;
-use bursar::x402::Version;
+use bursar::x402::{PaymentMethod, Version};
 use bursar::{Asset, Network};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::chain::{CancelError, Cancellation, Chain, Settlement};
+use crate::chain::{Approval, CancelError, Cancellation, Chain, Settlement};
 use crate::fault::Faults;
 use crate::node::Node;
 use crate::payment::ReceivedRequest;
-use crate::permit::{FACILITATOR, PaymentMethod};
+use crate::permit::FACILITATOR;
 use crate::route::Route;
 use crate::seller::{self, Seller, State};
 use crate::server::Listener;
@@ -156,6 +156,12 @@ impl Paywall {
     pub fn is_permit_used(&self, network: Network, payer: Address, nonce: U256) -> bool {
         let state = self.seller.state();
         state.chain.is_permit_used(network, payer, nonce)
+    }
+
+    /// Returns the approvals of Permit2 that came with payments or through a node, oldest first.
+    #[must_use]
+    pub fn approvals(&self) -> Vec<Approval> {
+        self.seller.state().chain.approvals.clone()
     }
 
     /// Invalidates a nonce of Permit2, as its owner does with a transaction.

@@ -3,10 +3,12 @@
 //! This does not use the hashing of bursar. A mistake there makes a signature that the paywall refuses.
 
 use alloy::primitives::{Address, B256, U256, address, keccak256};
+use bursar::x402::PaymentMethod;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::payment::Authorization;
+use crate::sponsorship::TokenPermit;
 use crate::typed_data::{bind, hash_struct, number};
 
 /// The contract Permit2, which has the same address on every chain.
@@ -23,37 +25,6 @@ const PERMISSIONS_TYPE: &str = "TokenPermissions(address token,uint256 amount)";
 const EXACT_WITNESS_TYPE: &str = "Witness(address to,uint256 validAfter)";
 const UPTO_WITNESS_TYPE: &str = "Witness(address to,address facilitator,uint256 validAfter)";
 const PERMIT_TYPE: &str = "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,uint256 nonce,uint256 deadline,Witness witness)";
-
-/// A way to pay that a route offers. Set it with [`Route::paid_by`](crate::Route::paid_by).
-///
-/// ```
-/// use bursar::usd;
-/// use bursar_testing::{PaymentMethod, Route};
-///
-/// // The buyer chooses between two offers for the same price.
-/// let methods = [PaymentMethod::Eip3009, PaymentMethod::Permit2];
-/// let report = Route::get("/report").price(usd!("0.01")).paid_by(methods);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PaymentMethod {
-    /// Scheme `exact`, with an authorization by EIP-3009. This is the default.
-    Eip3009,
-    /// Scheme `exact`, with a permit of Permit2.
-    Permit2,
-    /// Scheme `upto`: a permit of Permit2 whose amount is a ceiling.
-    Upto,
-}
-
-impl PaymentMethod {
-    /// Returns the scheme.
-    pub(crate) const fn scheme(self) -> &'static str {
-        match self {
-            Self::Eip3009 | Self::Permit2 => "exact",
-            Self::Upto => "upto",
-        }
-    }
-}
 
 /// A permit of Permit2, as the buyer signed it: `PermitWitnessTransferFrom` with the witness of x402.
 ///
@@ -174,8 +145,22 @@ impl Permit {
     }
 
     /// Returns the calldata with which the facilitator settles this amount.
-    pub(crate) fn calldata(&self, amount: U256, signature: &[u8; 65]) -> Vec<u8> {
+    ///
+    /// With a permit of the token, the proxy approves Permit2 first.
+    pub(crate) fn calldata(
+        &self,
+        amount: U256,
+        signature: &[u8; 65],
+        token_permit: Option<&TokenPermit>,
+    ) -> Vec<u8> {
         const PERMIT: &str = "((address,uint256),uint256,uint256)";
+        let (name, approval) = match token_permit {
+            None => ("settle(", Vec::new()),
+            Some(permit) => (
+                "settleWithPermit((uint256,uint256,bytes32,bytes32,uint8),",
+                permit.words().to_vec(),
+            ),
+        };
         let permit = [
             self.token.into_word(),
             number(self.amount),
@@ -186,11 +171,11 @@ impl Permit {
         let (to, valid_after) = (self.to.into_word(), number(U256::from(self.valid_after)));
         let (function, rest) = match self.facilitator {
             None => (
-                format!("settle({PERMIT},address,(address,uint256),bytes)"),
+                format!("{name}{PERMIT},address,(address,uint256),bytes)"),
                 vec![owner, to, valid_after],
             ),
             Some(facilitator) => (
-                format!("settle({PERMIT},uint256,address,(address,address,uint256),bytes)"),
+                format!("{name}{PERMIT},uint256,address,(address,address,uint256),bytes)"),
                 vec![
                     number(amount),
                     owner,
@@ -200,7 +185,7 @@ impl Permit {
                 ],
             ),
         };
-        let mut words = [&permit[..], &rest].concat();
+        let mut words = [&approval[..], &permit, &rest].concat();
         // The signature is dynamic: its place, then its length and its bytes.
         let head = words.len().saturating_add(1).saturating_mul(32);
         words.extend([head, signature.len()].map(|length| number(U256::from(length))));
@@ -237,7 +222,7 @@ struct Witness {
     valid_after: String,
 }
 
-fn decimal(digits: &str) -> Option<U256> {
+pub(crate) fn decimal(digits: &str) -> Option<U256> {
     let decimal = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     decimal.then(|| U256::from_str_radix(digits, 10).ok())?
 }
@@ -314,7 +299,7 @@ mod tests {
     #[test]
     fn calldata_names_the_functions_of_the_published_interface() {
         let selectors = [official(false), official(true)].map(|json| {
-            let calldata = permit(&json).calldata(U256::from(7), &[0; 65]);
+            let calldata = permit(&json).calldata(U256::from(7), &[0; 65], None);
             assert_eq!(calldata.len() % 32, 4);
             calldata[..4].to_vec()
         });

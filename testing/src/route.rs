@@ -16,10 +16,10 @@ use crate::encoding::Encoding;
 use crate::fault::{Fault, Faults};
 use crate::handler::{Answer, Handler};
 use crate::payment::ReceivedRequest;
-use crate::permit::PaymentMethod;
 use crate::sign_in::{Entrance, SignInFault};
+use crate::sponsorship::{self, BY_PERMIT, BY_TRANSACTION};
 use crate::terms::{Charge, Conditions, Price};
-use bursar::x402::{Flow, Version};
+use bursar::x402::{Flow, PaymentMethod, Version};
 use bursar::{Asset, Usd};
 
 /// A route of a [`Paywall`](crate::Paywall): its path, price, content and faults.
@@ -294,6 +294,15 @@ impl Route {
     /// Sets the ways to pay, one offer for each, in this order. The default is [`PaymentMethod::Eip3009`] alone.
     ///
     /// Version 1 has offers for EIP-3009 alone.
+    ///
+    /// ```
+    /// use bursar::usd;
+    /// use bursar_testing::{PaymentMethod, Route};
+    ///
+    /// // The buyer chooses between two offers for the same price.
+    /// let methods = [PaymentMethod::Eip3009, PaymentMethod::Permit2];
+    /// let report = Route::get("/report").price(usd!("0.01")).paid_by(methods);
+    /// ```
     pub fn paid_by(mut self, methods: impl IntoIterator<Item = PaymentMethod>) -> Self {
         self.payment_methods = methods.into_iter().collect();
         self
@@ -526,6 +535,21 @@ impl Route {
     pub fn extension(mut self, name: &str, declaration: Value) -> Self {
         self.extensions.insert(name.to_owned(), declaration);
         self
+    }
+
+    /// Accepts an approval of Permit2 that the buyer signs by EIP-2612: declares `eip2612GasSponsoring`.
+    ///
+    /// [`Paywall::approvals`](crate::Paywall::approvals) shows the approvals.
+    pub fn sponsors_permits(self) -> Self {
+        self.extension(BY_PERMIT, sponsorship::declaration(BY_PERMIT))
+    }
+
+    /// Accepts an approval of Permit2 as a signed transaction, which the facilitator sends: declares
+    /// `erc20ApprovalGasSponsoring`.
+    ///
+    /// [`Paywall::approvals`](crate::Paywall::approvals) shows the approvals.
+    pub fn sponsors_approvals(self) -> Self {
+        self.extension(BY_TRANSACTION, sponsorship::declaration(BY_TRANSACTION))
     }
 
     /// Asks for a payment identifier. If it is `required`, a payment without one is answered with 400.

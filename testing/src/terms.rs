@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::handler::Handler;
 use crate::payment::ReceivedRequest;
-use crate::permit::PaymentMethod;
-use bursar::x402::{Flow, Version};
+use bursar::x402::{Flow, PaymentMethod, Version};
 use bursar::{Asset, Network, Usd};
 
 /// The price of a route.
@@ -103,7 +102,7 @@ impl Conditions {
                 "extra": extra,
             }),
             _ => json!({
-                "scheme": method.scheme(),
+                "scheme": method.scheme().name(),
                 "network": self.asset.network().to_string(),
                 "amount": units.to_string(),
                 "asset": self.asset.address().to_checksum(None),
@@ -122,9 +121,9 @@ impl Conditions {
             _ => None,
         };
         let (transfer_method, facilitator) = match method {
-            PaymentMethod::Eip3009 => (None, None),
             PaymentMethod::Permit2 => (Some("permit2"), None),
             PaymentMethod::Upto => (Some("permit2"), Some(self.facilitator.to_checksum(None))),
+            _ => (None, None),
         };
         let extra = [
             ("name", Some(self.asset.eip712_name())),

@@ -6,9 +6,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::chain::Token;
-use crate::payment::{Authorization, PresentedPayment, Signed};
+use crate::payment::{Authorization, PresentedPayment, Signed, SignedPermit};
 use crate::permit::{EXACT_PROXY, Permit, UPTO_PROXY};
 use crate::sign_in::{DYNAMIC, SIGN_IN_WITH_X};
+use crate::sponsorship;
 use crate::typed_data::{Domain, recover};
 use bursar::Network;
 use bursar::money::AssetRegistry;
@@ -18,7 +19,7 @@ use bursar::x402::Version;
 pub(crate) type Reason = &'static str;
 
 /// The time that facilitators need to settle, in seconds.
-const SETTLING_TIME: u64 = 6;
+pub(crate) const SETTLING_TIME: u64 = 6;
 
 /// The longest description that Coinbase's facilitator takes, in UTF-16 code units.
 const LONGEST_DESCRIPTION: usize = 500;
@@ -110,7 +111,23 @@ fn check_permit(
         network,
         contract: offer.asset,
     };
-    Ok((token, Signed::Permit(permit, signature)))
+    let separator = offer.domain().map(|(name, version)| {
+        let domain = Domain {
+            name,
+            version,
+            chain_id: network.chain_id(),
+            contract: offer.asset,
+        };
+        domain.separator()
+    });
+    let json = payment.json.as_ref().ok_or("invalid_payload")?;
+    let sponsorship = sponsorship::read(json, &permit, separator, now)?;
+    let signed = SignedPermit {
+        permit,
+        signature,
+        sponsorship,
+    };
+    Ok((token, Signed::Permit(Box::new(signed))))
 }
 
 /// The fields of an offer that decide whether a payment matches it.

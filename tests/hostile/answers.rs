@@ -107,6 +107,7 @@ pub(crate) fn receipts() -> Vec<Trial> {
         paid(forged(Forgery::NoAmount), PRICE).in_all_versions(),
         paid(Fault::ChargeCeiling, PRICE).in_all_versions(),
         paid(Fault::SettleTwice, PRICE).in_all_versions(),
+        uncertain(Fault::ApproveUnsettled, 502),
         claimed(Fault::InventedReceipt, 200)
             .settled(0)
             .delivered()

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bursar::clock::{Clock, SystemClock};
 use bursar::ledger::State;
 use bursar::primitives::U256;
-use bursar::signer::TransferAuthorization;
-use bursar::{Address, Error, PaymentStatus, Purchase, ResponseExt};
+use bursar::signer::{PermitTransfer, TransferAuthorization};
+use bursar::{Address, Asset, Error, PaymentStatus, Purchase, ResponseExt};
 use bursar_testing::{Paywall, Route};
 use bursar_tests::paywall::purchases;
-use bursar_tests::signatures::wallet;
+use bursar_tests::signatures::{SignatureLog, wallet};
 use bursar_tests::tokens::usdc;
 use reqwest::Response;
 
@@ -80,6 +80,40 @@ impl Got {
     }
 }
 
+/// The parts that both kinds of signed messages have.
+struct Signed {
+    is_permit: bool,
+    asset: Asset,
+    to: Address,
+    value: U256,
+    expires: u64,
+    nonce: U256,
+}
+
+impl Signed {
+    fn transfer(transfer: &TransferAuthorization) -> Self {
+        Self {
+            is_permit: false,
+            asset: transfer.asset().clone(),
+            to: transfer.to(),
+            value: transfer.value(),
+            expires: transfer.valid_before(),
+            nonce: transfer.nonce().into(),
+        }
+    }
+
+    fn permit(permit: &PermitTransfer) -> Self {
+        Self {
+            is_permit: true,
+            asset: permit.asset().clone(),
+            to: permit.to(),
+            value: permit.value(),
+            expires: permit.deadline(),
+            nonce: permit.nonce(),
+        }
+    }
+}
+
 /// The complaints about one trial.
 struct Complaints {
     about: String,
@@ -104,7 +138,7 @@ impl Prepared {
             signatures,
             seller,
         } = self;
-        let about = format!("{:?} [{}]", trial.fault, versions(&version));
+        let about = format!("{:?} [{}]", trial.fault, about(&version));
         let mut complaints = Complaints {
             about: about.chars().take(200).collect(),
             list: String::new(),
@@ -141,10 +175,8 @@ impl Prepared {
             format!("the seller sent {sent} bytes")
         });
 
-        let signed = signatures.all();
-        complaints.unless(signed.len() == trial.signatures, || {
-            format!("{} signatures", signed.len())
-        });
+        let count = signatures.count();
+        complaints.unless(count == trial.signatures, || format!("{count} signatures"));
         let settled = seller.settlements();
         let sum = seller.paid_by(wallet().address());
         let expected = (trial.settled.0, U256::from(trial.settled.1));
@@ -161,13 +193,22 @@ impl Prepared {
         };
         complaints.unless(recorded, || format!("the ledger has {states:?}"));
 
-        check_invariants(&mut complaints, &seller, &signed, &purchases, now);
+        check_invariants(&mut complaints, &seller, &signatures, &purchases, now);
         check_secrecy(&mut complaints, &seller, &got, &purchases);
         complaints.list
     }
 }
 
-fn versions(route: &Route) -> &'static str {
+/// Returns the versions and the method of a route.
+fn about(route: &Route) -> String {
+    let shown = format!("{route:?}");
+    let method = ["Permit2", "Upto"]
+        .into_iter()
+        .find(|method| shown.contains(&format!("[{method}]")));
+    format!("{} {}", versions(route), method.unwrap_or_default())
+}
+
+pub(crate) fn versions(route: &Route) -> &'static str {
     let shown = format!("{route:?}");
     match (shown.contains("V2"), shown.contains("V1")) {
         (true, true) => "both versions",
@@ -180,26 +221,36 @@ fn versions(route: &Route) -> &'static str {
 fn check_invariants(
     complaints: &mut Complaints,
     seller: &Paywall,
-    signed: &[TransferAuthorization],
+    signatures: &SignatureLog,
     purchases: &[Purchase],
     now: u64,
 ) {
     let usdc = usdc("base-sepolia");
     let forbidden = [Address::ZERO, wallet().address(), usdc.address()];
-    for authorization in signed {
-        complaints.unless(authorization.value() <= U256::from(LIMIT), || {
-            format!("signed {}", authorization.value())
+    let (transfers, permits) = (signatures.all(), signatures.permits());
+    let transfers = transfers.iter().map(Signed::transfer);
+    let signed: Vec<Signed> = transfers
+        .chain(permits.iter().map(Signed::permit))
+        .collect();
+    for message in &signed {
+        complaints.unless(message.value <= U256::from(LIMIT), || {
+            format!("signed {}", message.value)
         });
-        let validity = authorization.valid_before().saturating_sub(now);
+        let validity = message.expires.saturating_sub(now);
         complaints.unless(validity <= VALIDITY, || format!("signed for {validity} s"));
-        complaints.unless(!forbidden.contains(&authorization.to()), || {
-            format!("signed for {}", authorization.to())
+        complaints.unless(!forbidden.contains(&message.to), || {
+            format!("signed for {}", message.to)
         });
-        complaints.unless(*authorization.asset() == usdc, || {
-            format!("signed {}", authorization.asset())
+        complaints.unless(message.asset == usdc, || {
+            format!("signed {}", message.asset)
         });
     }
-    let nonces: HashSet<_> = signed.iter().map(TransferAuthorization::nonce).collect();
+    // Neither kind excludes the other on the chain.
+    let kinds: HashSet<_> = signed.iter().map(|message| message.is_permit).collect();
+    complaints.unless(kinds.len() <= 1, || {
+        "the purchase has signatures of both kinds".to_owned()
+    });
+    let nonces: HashSet<_> = signed.iter().map(|message| message.nonce).collect();
     complaints.unless(nonces.len() <= 1, || {
         "the purchase has several nonces".to_owned()
     });

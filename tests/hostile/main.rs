@@ -16,6 +16,7 @@ mod answers;
 mod breakages;
 mod complete;
 mod inspect;
+mod permits;
 mod purchases;
 mod terms;
 mod trial;

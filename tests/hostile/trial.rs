@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use bursar::ledger::State;
+use bursar::money::TransferMethod;
 use bursar::policy::Rule;
+use bursar::x402::Scheme;
 use bursar::{
     Client, ClientBuilder, ErrorKind, Ledger, PaymentStatus, Policy, RequestBuilder, usd,
 };
 use bursar_testing::{Fault, Paywall, Route};
 use bursar_tests::paywall::{http, open, policy, report};
 use bursar_tests::signatures::SignatureLog;
+
+use crate::inspect::versions;
 
 /// The price of the report at an honest seller, in atomic units.
 pub(crate) const PRICE: u64 = 10_000;
@@ -65,6 +69,8 @@ pub(crate) struct Trial {
     pub(crate) bytes: u64,
     /// Whether the client has short time limits, for sellers that hang.
     pub(crate) impatient: bool,
+    /// Whether the policy allows every scheme and transfer method.
+    any_method: bool,
 }
 
 /// Returns a trial in version 2 that ends with this error before anything is signed.
@@ -81,6 +87,7 @@ pub(crate) fn trial(fault: Fault, kind: ErrorKind) -> Trial {
         delivered: false,
         bytes: 1 << 20,
         impatient: kind == ErrorKind::Timeout,
+        any_method: false,
     }
 }
 
@@ -188,6 +195,16 @@ impl Trial {
         }
     }
 
+    /// Returns the trial of version 2 with sellers by `exact` with Permit2 and by `upto`, if there is one.
+    pub(crate) fn through_permit2(self) -> Option<Self> {
+        let is_v2 = |version: &fn(Route) -> Route| versions(&version(report())) == "version 2";
+        self.versions.iter().any(is_v2).then_some(Self {
+            versions: vec![Route::permit2, Route::upto],
+            any_method: true,
+            ..self
+        })
+    }
+
     pub(crate) fn policy(self, policy: fn(Policy) -> Policy) -> Self {
         Self { policy, ..self }
     }
@@ -237,7 +254,13 @@ impl Trial {
 
     async fn prepare(&self, version: fn(Route) -> Route) -> Prepared {
         let signatures = SignatureLog::default();
-        let client = client(&signatures, (self.policy)(policy()));
+        let mut policy = (self.policy)(policy());
+        if self.any_method {
+            policy = policy
+                .schemes(Scheme::ALL)
+                .transfer_methods(TransferMethod::ALL);
+        }
+        let client = client(&signatures, policy);
         let client = if self.impatient {
             client.answer_timeout(HEAD_TIME).timeout(CALL_TIME)
         } else {

@@ -9,6 +9,7 @@
 )]
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
+mod permits;
 mod sign_in;
 mod world;
 

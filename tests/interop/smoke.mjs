@@ -7,7 +7,8 @@ import { ExactEvmScheme } from "@x402/evm/exact/client";
 import { UptoEvmScheme } from "@x402/evm/upto/client";
 import { decodePaymentRequiredHeader } from "@x402/core/http";
 import { decodePaymentResponseHeader, wrapFetchWithPayment, x402Client } from "@x402/fetch";
-import { erc20Abi, formatUnits, maxUint256 } from "viem";
+import { erc20Abi, formatUnits, maxUint256, toHex } from "viem";
+import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { decodeXPaymentResponse, wrapFetchWithPayment as wrapFetchWithPaymentV1 } from "x402-fetch";
 import { BUYERS } from "./accounts.mjs";
 import { clients, NETWORK, USDC, usdcBalance } from "./chain.mjs";
@@ -17,13 +18,16 @@ const { reader, writer } = clients(world.rpc);
 const buyer = BUYERS[0];
 
 const chain = { rpcUrl: world.rpc };
-const client = new x402Client()
-  .register(NETWORK, new ExactEvmScheme(buyer, chain))
-  .register(NETWORK, new UptoEvmScheme(buyer, chain));
-const v2 = {
-  fetch: wrapFetchWithPayment(fetch, client),
+const clientOf = (account) =>
+  new x402Client()
+    .register(NETWORK, new ExactEvmScheme(account, chain))
+    .register(NETWORK, new UptoEvmScheme(account, chain));
+const client = clientOf(buyer);
+const protocol2 = (payer) => ({
+  fetch: wrapFetchWithPayment(fetch, payer),
   receipt: (response) => decodePaymentResponseHeader(response.headers.get("payment-response")),
-};
+});
+const v2 = protocol2(client);
 const v1 = {
   fetch: wrapFetchWithPaymentV1(fetch, buyer),
   receipt: (response) => decodeXPaymentResponse(response.headers.get("x-payment-response")),
@@ -32,9 +36,9 @@ const v1 = {
 let failures = 0;
 
 /** Runs a purchase, which resolves with its receipt, and compares what moved on chain. */
-async function buy(seller, what, price, purchase) {
+async function buy(seller, what, price, purchase, payer = buyer) {
   const { payTo } = world.sellers[seller];
-  const balances = () => Promise.all([buyer.address, payTo].map((who) => usdcBalance(reader, who)));
+  const balances = () => Promise.all([payer.address, payTo].map((who) => usdcBalance(reader, who)));
   const before = await balances();
   let problem;
   try {
@@ -49,7 +53,7 @@ async function buy(seller, what, price, purchase) {
   if (problem) failures += 1;
   const usd = (units) => formatUnits(units, 6);
   console.log(
-    `${problem ? "FAIL" : "ok  "} ${seller.padEnd(10)} ${what.padEnd(18)}` +
+    `${problem ? "FAIL" : "ok  "} ${seller.padEnd(10)} ${what.padEnd(27)}` +
       ` buyer -${usd(spent)}  seller +${usd(earned)}${problem ? `  ${problem}` : ""}`,
   );
 }
@@ -101,12 +105,12 @@ async function buyMcpReport() {
 }
 
 /** Buys a route that is paid through Permit2. */
-async function buyByPermit(seller, path, charged) {
-  const response = await v2.fetch(`${world.sellers[seller].url}${path}`);
+async function buyByPermit(seller, path, charged, protocol = v2) {
+  const response = await protocol.fetch(`${world.sellers[seller].url}${path}`);
   assert(response.status === 200, `status ${response.status}: ${refusal(response)}`);
   const { report } = await response.json();
   assert(path.slice(1).split("?")[0] === report, "not the report of the route");
-  const receipt = v2.receipt(response);
+  const receipt = protocol.receipt(response);
   const amount = report.startsWith("upto") ? `${charged}` : undefined;
   assert(receipt.amount === amount, `the receipt says ${receipt.amount}`);
   assert((receipt.transaction === "") === (charged === 0n), `the transaction is ${receipt.transaction}`);
@@ -144,6 +148,16 @@ for (const seller of ["express-v2", "hono"]) {
   ]) {
     await approve(0n);
     await buy(seller, path, price, () => buyByPermit(seller, path, price));
+  }
+  // A wallet that has never had gas.
+  for (const [path, price] of [
+    ["/permit2-sponsored", 10_000n],
+    ["/upto-approved", 20_000n],
+  ]) {
+    const stranger = privateKeyToAccount(generatePrivateKey());
+    await reader.request({ method: "anvil_dealERC20", params: [stranger.address, USDC, toHex(100_000n)] });
+    const protocol = protocol2(clientOf(stranger));
+    await buy(seller, `${path} (no gas)`, price, () => buyByPermit(seller, path, price, protocol), stranger);
   }
   await approve(maxUint256);
   for (const [path, price] of [

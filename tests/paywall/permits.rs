@@ -628,6 +628,13 @@ async fn a_node_shows_settlements_through_permit2_as_the_contracts_write_them() 
         node.fault(fault);
         assert_eq!(bitmap(7).await, word);
     }
+    for (fault, approved) in [
+        (NodeFault::SaysNotApproved, U256::ZERO),
+        (NodeFault::SaysApproved, U256::MAX),
+    ] {
+        node.fault(fault);
+        assert_eq!(allowance(PERMIT2).await, approved);
+    }
     node.clear_faults();
 
     // The token has used no nonce of EIP-3009.
@@ -713,4 +720,300 @@ async fn a_permit_can_be_settled_in_the_second_of_its_deadline_and_not_later() {
         clock.advance(Duration::from_secs(seconds));
         assert_eq!(paywall.settle_presented(), transfers, "after {seconds} s");
     }
+}
+
+/// Returns the extension with which the payer of [`Permit::new`] approves Permit2 by EIP-2612.
+fn token_permit(amount: u64, nonce: u64) -> Value {
+    let Payment { key, from, .. } = Payment::new();
+    let name = "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)";
+    let [amount, nonce, deadline] = [amount, nonce, NOW + 60].map(U256::from);
+    let words = [
+        keccak256(name),
+        from.into_word(),
+        PERMIT2.into_word(),
+        amount.into(),
+        nonce.into(),
+        deadline.into(),
+    ];
+    let separator = usdc("base-sepolia").domain_separator();
+    let content = keccak256(words.concat());
+    let digest = keccak256([&[0x19, 1][..], separator.as_slice(), content.as_slice()].concat());
+    let (signature, recovery) = key.sign_prehash_recoverable(digest.as_slice());
+    let signature = [
+        &signature.to_bytes()[..],
+        &[27 + u8::from(recovery.is_y_odd())],
+    ]
+    .concat();
+    json!({
+        "from": from, "asset": usdc("base-sepolia").address(), "spender": PERMIT2,
+        "amount": amount.to_string(), "nonce": nonce.to_string(), "deadline": deadline.to_string(),
+        "signature": hex::encode_prefixed(signature), "version": "1",
+    })
+}
+
+/// Returns a signed transaction of the payer of [`Permit::new`] that calls a token.
+fn signed_call(nonce: u8, data: &[u8]) -> String {
+    fn prefixed(short: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len();
+        match u8::try_from(length).unwrap() {
+            length @ 0..56 => [&[short + length], content].concat(),
+            length => [&[short + 56, length], content].concat(),
+        }
+    }
+    fn number(bytes: &[u8]) -> Vec<u8> {
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        match &bytes[zeros..] {
+            [digit @ 0..0x80] => vec![*digit],
+            digits => prefixed(0x80, digits),
+        }
+    }
+    let fields = [
+        number(&84_532_u64.to_be_bytes()),
+        number(&[nonce]),
+        number(&100_000_000_u64.to_be_bytes()),
+        number(&2_000_000_000_u64.to_be_bytes()),
+        number(&70_000_u64.to_be_bytes()),
+        prefixed(0x80, usdc("base-sepolia").address().as_slice()),
+        number(&[]),
+        prefixed(0x80, data),
+        prefixed(0xc0, &[]),
+    ]
+    .concat();
+    let digest = keccak256([&[2][..], &prefixed(0xc0, &fields)].concat());
+    let (signature, recovery) = Payment::new()
+        .key
+        .sign_prehash_recoverable(digest.as_slice());
+    let (r, s) = signature.split_bytes();
+    let parity = number(&[u8::from(recovery.is_y_odd())]);
+    let signed = [fields, parity, number(&r), number(&s)].concat();
+    hex::encode_prefixed([&[2][..], &prefixed(0xc0, &signed)].concat())
+}
+
+fn signed_approval(nonce: u8, spender: Address, amount: U256) -> String {
+    let words = [spender.into_word(), amount.into()].concat();
+    signed_call(
+        nonce,
+        &[&keccak256("approve(address,uint256)")[..4], &words].concat(),
+    )
+}
+
+/// Pays with this permit, and with an extension whose `info` is completed.
+async fn buy_with(paywall: &Paywall, permit: &Permit, name: &str, own: Value) -> Response {
+    let required = terms(paywall, "/report").await;
+    let mut payment = permit.payment(&required);
+    payment["extensions"] = required["extensions"].clone();
+    let info = payment["extensions"][name]["info"].as_object_mut().unwrap();
+    info.extend(own.as_object().unwrap().clone());
+    pay(paywall, "/report", &payment).await
+}
+
+/// Opens a seller to whom the payer has approved nothing.
+async fn open_without_allowance(route: Route) -> Paywall {
+    Paywall::builder()
+        .route(route)
+        .allowance(Payment::new().from, 0)
+        .clock(|| Timestamp::from_secs(NOW))
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_approval_by_eip_2612_comes_with_the_payment_and_is_used_once() {
+    const NAME: &str = "eip2612GasSponsoring";
+    let asset = usdc("base-sepolia");
+    let charge = usdc("base-sepolia").parse_units("0.0025").unwrap();
+    let paywall = open_without_allowance(upto().charge(usd!("0.0025")).sponsors_permits()).await;
+    let node = paywall.node(BASE_SEPOLIA).await.unwrap();
+    let permit = |nonce: u64| Permit::with(METHODS[1], |permit| permit.nonce = U256::from(nonce));
+    let owner = permit(0).from;
+    let nonce = async || {
+        read(
+            &node,
+            asset.address(),
+            "nonces(address)",
+            [owner.into_word(), B256::ZERO],
+        )
+        .await
+    };
+    // Without the approval, with one for another nonce, and with one for another amount.
+    assert_eq!(buy(&paywall, &permit(1)).await.status(), 412);
+    let refused = buy_with(&paywall, &permit(1), NAME, token_permit(10_000, 1)).await;
+    assert_eq!(refused.status(), 412);
+    let refused = buy_with(&paywall, &permit(1), NAME, token_permit(20_000, 0)).await;
+    assert_eq!(
+        decode(&refused, "payment-required")["error"],
+        "permit2_simulation_failed"
+    );
+    assert_eq!((nonce().await, paywall.approvals().len()), (U256::ZERO, 0));
+
+    let response = buy_with(&paywall, &permit(1), NAME, token_permit(10_000, 0)).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(nonce().await, 1);
+    let approval = paywall.approvals().remove(0);
+    let settled = paywall.settlements().remove(0);
+    assert_eq!(
+        (approval.owner, approval.amount),
+        (owner, U256::from(10_000))
+    );
+    assert_eq!(approval.transaction, settled.transaction);
+    assert_eq!(settled.authorization.value, charge);
+    assert_eq!(paywall.allowance_of(&asset, owner), U256::from(7_500));
+    let hash = settled.transaction.to_string();
+    let receipt = call(&node, "eth_getTransactionReceipt", json!([hash])).await;
+    let events: Vec<_> = receipt["logs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|log| &log["topics"][0])
+        .collect();
+    let names = [
+        "Approval(address,address,uint256)",
+        "Transfer(address,address,uint256)",
+        "SettledWithPermit()",
+    ];
+    assert_eq!(
+        events,
+        names
+            .map(|name| json!(keccak256(name)))
+            .iter()
+            .collect::<Vec<_>>()
+    );
+    let sent = call(&node, "eth_getTransactionByHash", json!([hash])).await;
+    assert!(sent["input"].as_str().unwrap().starts_with("0x016c1748"));
+
+    // The rest of the allowance is too small, and the token does not take the permit again.
+    let refused = buy_with(&paywall, &permit(2), NAME, token_permit(10_000, 0)).await;
+    assert_eq!(refused.status(), 412);
+
+    // A seller makes the approval and does not settle.
+    let route = report()
+        .permit2()
+        .sponsors_permits()
+        .fault(Fault::ApproveUnsettled);
+    let paywall = open_without_allowance(route).await;
+    let permit = Permit::new(METHODS[0]);
+    let response = buy_with(&paywall, &permit, NAME, token_permit(10_000, 0)).await;
+    assert_eq!(
+        (response.status().as_u16(), paywall.settlements().len()),
+        (502, 0)
+    );
+    assert_eq!(paywall.allowance_of(&asset, owner), U256::from(10_000));
+    assert_eq!(paywall.settle_presented(), 1);
+}
+
+#[tokio::test]
+async fn a_signed_approval_comes_with_the_payment_or_through_a_node() {
+    const NAME: &str = "erc20ApprovalGasSponsoring";
+    let asset = usdc("base-sepolia");
+    let owner = Payment::new().from;
+    let paywall = open_without_allowance(report().permit2().sponsors_approvals()).await;
+    let node = paywall.node(BASE_SEPOLIA).await.unwrap();
+    let count = async || call(&node, "eth_getTransactionCount", json!([owner, "pending"])).await;
+    let info = |transaction: String| {
+        json!({
+            "from": owner, "asset": asset.address(), "spender": PERMIT2, "amount": "15000",
+            "signedTransaction": transaction,
+        })
+    };
+    let approval = signed_approval(0, PERMIT2, U256::from(15_000));
+    let refused = buy_with(
+        &paywall,
+        &Permit::new(METHODS[0]),
+        NAME,
+        info(signed_approval(1, PERMIT2, U256::MAX)),
+    )
+    .await;
+    assert_eq!(refused.status(), 412, "the transaction has another nonce");
+    assert_eq!(count().await, "0x0");
+    let response = buy_with(
+        &paywall,
+        &Permit::new(METHODS[0]),
+        NAME,
+        info(approval.clone()),
+    )
+    .await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(count().await, "0x1");
+    assert_eq!(paywall.allowance_of(&asset, owner), U256::from(5_000));
+    let made = paywall.approvals().remove(0);
+    assert_eq!(
+        (made.amount, made.asset),
+        (U256::from(15_000), asset.address())
+    );
+    assert_ne!(made.transaction, paywall.settlements()[0].transaction);
+
+    // The owner sends one itself.
+    let send = async |transaction: String| {
+        let request = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [transaction],
+        });
+        let response = http()
+            .post(node.url().clone())
+            .json(&request)
+            .send()
+            .await
+            .unwrap();
+        response.json::<Value>().await.unwrap()
+    };
+    for (transaction, refusal) in [
+        (approval, "nonce too low"),
+        (signed_approval(2, PERMIT2, U256::MAX), "nonce too high"),
+        (
+            signed_approval(1, PAYEE, U256::MAX),
+            "the simulated chain takes approvals of Permit2",
+        ),
+        (
+            signed_call(1, &[7; 40]),
+            "the simulated chain takes approvals of Permit2",
+        ),
+        (
+            "0x02c0".to_owned(),
+            "the simulated chain takes transactions of EIP-1559",
+        ),
+        (
+            "0x".to_owned(),
+            "the simulated chain takes transactions of EIP-1559",
+        ),
+    ] {
+        assert_eq!(send(transaction).await["error"]["message"], refusal);
+    }
+    node.fault(NodeFault::LosesTransactions);
+    let lost = send(signed_approval(1, PERMIT2, U256::MAX)).await;
+    assert!(lost["result"].is_string());
+    node.fault(NodeFault::Unavailable);
+    send(signed_approval(1, PERMIT2, U256::MAX)).await;
+    node.clear_faults();
+    assert_eq!(count().await, "0x1", "neither node has taken a transaction");
+    let transaction = signed_approval(1, PERMIT2, U256::MAX);
+    let hash = send(transaction.clone()).await["result"].clone();
+    assert_eq!(hash, json!(keccak256(hex::decode(transaction).unwrap())));
+    assert_eq!(paywall.allowance_of(&asset, owner), U256::MAX);
+    let receipt = call(&node, "eth_getTransactionReceipt", json!([hash])).await;
+    assert_eq!(receipt["status"], "0x1");
+    assert_eq!(receipt["logs"][0]["topics"][2], json!(PERMIT2.into_word()));
+    let sent = call(&node, "eth_getTransactionByHash", json!([hash])).await;
+    assert_eq!(sent["from"], json!(owner.to_string()));
+    assert_eq!(sent["to"], json!(asset.address().to_string()));
+    for method in [
+        "eth_gasPrice",
+        "eth_maxPriorityFeePerGas",
+        "eth_estimateGas",
+        "eth_getBalance",
+    ] {
+        assert!(
+            call(&node, method, json!([{}, "latest"])).await.is_string(),
+            "{method}"
+        );
+    }
+    // An approval used no nonce of EIP-3009.
+    let words = [owner.into_word(), B256::ZERO];
+    let used = read(
+        &node,
+        asset.address(),
+        "authorizationState(address,bytes32)",
+        words,
+    )
+    .await;
+    assert_eq!(used, U256::ZERO);
 }

@@ -7,6 +7,7 @@ use std::future::pending;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use alloy::primitives::hex;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -15,8 +16,11 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::body::Body;
+use crate::chain::Chain;
 use crate::seller::Seller;
 use crate::server::{Listener, answer_requests, read_body};
+use crate::sponsorship::SignedApproval;
+use crate::transaction::Transaction;
 use bursar::Network;
 use view::View;
 
@@ -60,6 +64,12 @@ pub enum NodeFault {
     SaysUnused,
     /// Says that every nonce is used.
     SaysUsed,
+    /// Says that no account has approved Permit2.
+    SaysNotApproved,
+    /// Says that every account has approved Permit2 without limit.
+    SaysApproved,
+    /// Takes transactions, and loses them.
+    LosesTransactions,
     /// Answers `eth_call` with an empty word.
     EmptyWord,
     /// Its latest block is a month old.
@@ -92,6 +102,8 @@ pub enum NodeFault {
 }
 
 /// A JSON-RPC node of the simulated chain, on `127.0.0.1`. Open it with [`Paywall::node`](crate::Paywall::node).
+///
+/// It takes transactions that approve Permit2. Every account has one ether for gas, which is never spent.
 ///
 /// The chain has one block for each second. The number of a block is its Unix time, and every block is final at once.
 /// The node stops when it is dropped.
@@ -260,7 +272,10 @@ impl Shared {
             .and_then(Value::as_str)
             .unwrap_or_default();
         let params = request.get("params").unwrap_or(&Value::Null);
-        let state = self.seller.state();
+        let mut state = self.seller.state();
+        if method == "eth_sendRawTransaction" {
+            return self.send(&mut state.chain, params, fault);
+        }
         let view = View {
             chain: &state.chain,
             network: self.network,
@@ -268,6 +283,32 @@ impl Shared {
             fault,
         };
         view.call(method, params)
+    }
+}
+
+impl Shared {
+    /// Takes a signed transaction that approves Permit2. Returns its hash.
+    fn send(
+        &self,
+        chain: &mut Chain,
+        params: &Value,
+        fault: Option<NodeFault>,
+    ) -> Result<Value, view::Refusal> {
+        if matches!(fault, Some(NodeFault::SoftError | NodeFault::Unavailable)) {
+            return Err((-32603, "upstream is gone".into()));
+        }
+        let bytes = params.get(0).and_then(Value::as_str).ok_or(view::INVALID)?;
+        let bytes = hex::decode(bytes).map_err(|_| view::INVALID)?;
+        let refused = |message: &'static str| (-32000, message.into());
+        let transaction = Transaction::read(&bytes)
+            .ok_or_else(|| refused("the simulated chain takes transactions of EIP-1559"))?;
+        let approval = SignedApproval::of(&transaction)
+            .ok_or_else(|| refused("the simulated chain takes approvals of Permit2"))?;
+        if fault != Some(NodeFault::LosesTransactions) {
+            let now = self.seller.now();
+            chain.send(self.network, &approval, now).map_err(refused)?;
+        }
+        Ok(json!(transaction.hash.to_string()))
     }
 }
 

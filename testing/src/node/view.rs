@@ -4,6 +4,7 @@
 //! sells. Every block is final at once.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, B256, U256, hex, keccak256};
 use bursar::{Network, Timestamp};
@@ -16,10 +17,18 @@ use crate::permit::{FACILITATOR, PERMIT2, Permit};
 /// The age of the latest block of a stale node, in seconds: longer than any authorization is valid.
 const LAG: u64 = 30 * 86_400;
 
+/// The gas of every transaction.
+const GAS: u64 = 46_000;
+/// The price of gas, and the part of it above the base fee, in wei.
+const GAS_PRICE: u64 = 1_000_000_000;
+const TIP: u64 = 100_000_000;
+/// The balance of every account, in wei: one ether.
+const WEALTH: u64 = 1_000_000_000_000_000_000;
+
 /// A JSON-RPC error: code and message.
 pub(super) type Refusal = (i64, Cow<'static, str>);
 
-const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
+pub(super) const INVALID: Refusal = (-32602, Cow::Borrowed("invalid params"));
 const REVERTED: Refusal = (3, Cow::Borrowed("execution reverted"));
 const UNKNOWN_BLOCK: Refusal = (-39001, Cow::Borrowed("Unknown block"));
 
@@ -33,6 +42,8 @@ struct Event {
     /// Payee and value of a settlement.
     transfer: Option<(Address, U256)>,
     permit: Option<Permit>,
+    /// The allowance of Permit2 that it sets. Such an event used no nonce of EIP-3009 or Permit2.
+    approval: Option<U256>,
     block: u64,
 }
 
@@ -40,6 +51,11 @@ impl Event {
     /// Returns whether it used a nonce of Permit2, and not one of the token.
     fn is_of_permit2(&self) -> bool {
         self.permit.is_some() || self.contract == PERMIT2
+    }
+
+    /// Returns whether it used a nonce of EIP-3009.
+    fn is_of_token(&self) -> bool {
+        self.approval.is_none() && !self.is_of_permit2()
     }
 }
 
@@ -74,6 +90,17 @@ impl View<'_> {
                 }))
             }
             "eth_call" => self.eth_call(parameter(0)?, self.at(parameter(1)?)?),
+            "eth_getTransactionCount" => {
+                let account = parameter(0)?.as_str().and_then(|text| text.parse().ok());
+                let account = account.ok_or(INVALID)?;
+                Ok(quantity(
+                    self.chain.transaction_count(self.network, account),
+                ))
+            }
+            "eth_getBalance" => Ok(quantity(WEALTH)),
+            "eth_gasPrice" => Ok(quantity(GAS_PRICE)),
+            "eth_maxPriorityFeePerGas" => Ok(quantity(TIP)),
+            "eth_estimateGas" => Ok(quantity(GAS)),
             "eth_getTransactionByHash" => Ok(self.transaction(word(parameter(0)?)?)),
             "eth_getTransactionReceipt" => self.receipt(word(parameter(0)?)?),
             "eth_getLogs" => self.logs(parameter(0)?),
@@ -140,8 +167,10 @@ impl View<'_> {
             "hash": self.hash(number).to_string(),
             "parentHash": self.hash(number.saturating_sub(1)).to_string(),
             "timestamp": quantity(number),
+            "baseFeePerGas": quantity(GAS_PRICE.saturating_sub(TIP)),
+            // A transaction with two events is listed once.
             "transactions": self.events().filter(|event| event.block == number)
-                .map(|event| event.transaction.to_string()).collect::<Vec<_>>(),
+                .map(|event| event.transaction.to_string()).collect::<BTreeSet<_>>(),
         });
         if let (Some(NodeFault::NoTimestamp), Some(block)) = (self.fault, block.as_object_mut()) {
             block.remove("timestamp");
@@ -177,6 +206,7 @@ impl View<'_> {
             nonce: settlement.authorization.nonce,
             transfer: Some((settlement.authorization.to, settlement.authorization.value)),
             permit: settlement.permit,
+            approval: None,
             block: settlement.at.secs(),
         });
         let cancellations = self
@@ -191,6 +221,7 @@ impl View<'_> {
             nonce: cancelled.nonce,
             transfer: None,
             permit: None,
+            approval: None,
             block: cancelled.at.secs(),
         });
         let invalidations = self
@@ -205,9 +236,26 @@ impl View<'_> {
             nonce: invalidation.nonce.into(),
             transfer: None,
             permit: None,
+            approval: None,
             block: invalidation.at.secs(),
         });
-        used.chain(cancelled).chain(invalidated)
+        let approvals = self
+            .chain
+            .approvals
+            .iter()
+            .filter(|approval| approval.network == self.network);
+        let approved = approvals.map(|approval| Event {
+            transaction: approval.transaction,
+            contract: approval.asset,
+            authorizer: approval.owner,
+            nonce: B256::ZERO,
+            transfer: None,
+            permit: None,
+            approval: Some(approval.amount),
+            block: approval.at.secs(),
+        });
+        // An approval by EIP-2612 is the first part of a settlement.
+        approved.chain(used).chain(cancelled).chain(invalidated)
     }
 
     fn eth_call(&self, call: &Value, block: u64) -> Result<Value, Refusal> {
@@ -221,6 +269,10 @@ impl View<'_> {
         let (selector, arguments) = input.split_first_chunk::<4>().ok_or(INVALID)?;
         let (account, rest) = arguments.split_first_chunk::<32>().ok_or(INVALID)?;
         let account = Address::from_word(B256::from(account));
+        let token = Token {
+            network: self.network,
+            contract,
+        };
         let second = || B256::try_from(rest).map_err(|_| INVALID);
         let word = match *selector {
             selector if selector == signature("nonceBitmap(address,uint256)") => {
@@ -234,15 +286,16 @@ impl View<'_> {
                 U256::from(u8::from(self.is_used(contract, account, second()?, block)))
             }
             selector if selector == signature("allowance(address,address)") => {
-                let token = Token {
-                    network: self.network,
-                    contract,
-                };
                 // Accounts have approved Permit2 alone.
-                match Address::from_word(second()?) {
-                    PERMIT2 => self.chain.allowance(token, account),
+                match (Address::from_word(second()?), self.fault) {
+                    (PERMIT2, Some(NodeFault::SaysNotApproved)) => U256::ZERO,
+                    (PERMIT2, Some(NodeFault::SaysApproved)) => U256::MAX,
+                    (PERMIT2, _) => self.chain.allowance(token, account),
                     _ => U256::ZERO,
                 }
+            }
+            selector if selector == signature("nonces(address)") => {
+                self.chain.permit_nonce(token, account)
             }
             selector if selector == signature("balanceOf(address)") => {
                 // An account without a balance has unlimited funds.
@@ -267,7 +320,7 @@ impl View<'_> {
             Some(NodeFault::SaysUsed) => true,
             _ => self.events().any(|event| {
                 (event.contract, event.authorizer, event.nonce) == (token, authorizer, nonce)
-                    && !event.is_of_permit2()
+                    && event.is_of_token()
                     && event.block <= block
             }),
         }
@@ -288,21 +341,29 @@ impl View<'_> {
             .fold(U256::ZERO, |bits, (_, bit)| bits | bit)
     }
 
-    /// Returns the transaction of a settlement through Permit2. The node keeps no other transactions.
+    /// Returns the transaction of a settlement through Permit2, or of an approval. The node keeps no other transactions.
     fn transaction(&self, hash: B256) -> Value {
-        let mut events = self.events();
-        let found = events.find(|event| event.transaction == hash && event.block <= self.head());
-        let (Some(event), Some(calldata)) = (found, self.chain.calldata.get(&hash)) else {
+        let events = self.events();
+        let mut found =
+            events.filter(|event| event.transaction == hash && event.block <= self.head());
+        // An approval by EIP-2612 comes before its settlement.
+        let Some(event) = found.next().map(|first| found.next().unwrap_or(first)) else {
             return Value::Null;
         };
-        let Some(permit) = event.permit else {
-            return Value::Null;
+        let (from, to, input) = match (event.permit, event.approval, self.chain.calldata.get(&hash))
+        {
+            (Some(permit), _, Some(calldata)) => {
+                let sender = permit.facilitator.unwrap_or(FACILITATOR);
+                (sender, permit.spender, calldata.clone())
+            }
+            (None, Some(amount), _) => (event.authorizer, event.contract, approve_permit2(amount)),
+            _ => return Value::Null,
         };
         json!({
             "hash": hash.to_string(),
-            "from": permit.facilitator.unwrap_or(FACILITATOR).to_string(),
-            "to": permit.spender.to_string(),
-            "input": hex::encode_prefixed(calldata),
+            "from": from.to_string(),
+            "to": to.to_string(),
+            "input": hex::encode_prefixed(input),
             "value": "0x0",
             "chainId": quantity(self.chain_id()),
             "blockHash": self.shown(event.block).to_string(),
@@ -311,9 +372,11 @@ impl View<'_> {
     }
 
     fn receipt(&self, transaction: B256) -> Result<Value, Refusal> {
-        let found = self
+        let events: Vec<_> = self
             .events()
-            .find(|event| event.transaction == transaction && event.block <= self.head());
+            .filter(|event| event.transaction == transaction && event.block <= self.head())
+            .collect();
+        let found = events.first();
         let Some(event) = found.filter(|_| self.fault != Some(NodeFault::NoReceipts)) else {
             return Ok(Value::Null);
         };
@@ -322,7 +385,9 @@ impl View<'_> {
             "blockHash": self.shown(event.block).to_string(),
             "blockNumber": quantity(event.block),
             "status": "0x1",
-            "logs": self.logs_of(&event),
+            "gasUsed": quantity(GAS),
+            "effectiveGasPrice": quantity(GAS_PRICE),
+            "logs": events.iter().flat_map(|event| self.logs_of(event)).collect::<Vec<_>>(),
         }))
     }
 
@@ -338,13 +403,25 @@ impl View<'_> {
 
     /// Returns the logs of an event, as `FiatTokenV2_2`, Permit2 and the proxies of x402 write them.
     fn logs_of(&self, event: &Event) -> Vec<Value> {
+        if let Some(amount) = event.approval {
+            let name = keccak256("Approval(address,address,uint256)");
+            let topics = [name, event.authorizer.into_word(), PERMIT2.into_word()];
+            return vec![self.log(event, event.contract, &topics, &[amount])];
+        }
         let transfer = event.transfer.map(|(payee, value)| {
             let name = keccak256("Transfer(address,address,uint256)");
             let topics = [name, event.authorizer.into_word(), payee.into_word()];
             self.log(event, event.contract, &topics, &[value])
         });
         if let Some(permit) = &event.permit {
-            let settled = self.log(event, permit.spender, &[keccak256("Settled()")], &[]);
+            let sponsored =
+                |other: Event| other.approval.is_some() && other.transaction == event.transaction;
+            let name = if self.events().any(sponsored) {
+                "SettledWithPermit()"
+            } else {
+                "Settled()"
+            };
+            let settled = self.log(event, permit.spender, &[keccak256(name)], &[]);
             return transfer.into_iter().chain([settled]).collect();
         }
         if event.contract == PERMIT2 {
@@ -422,6 +499,17 @@ fn fits(log: &Value, topics: &[Value]) -> bool {
             one => topic == Some(one),
         }
     })
+}
+
+/// Returns the calldata that approves Permit2.
+fn approve_permit2(amount: U256) -> Vec<u8> {
+    let selector = signature("approve(address,uint256)");
+    [
+        &selector[..],
+        PERMIT2.into_word().as_slice(),
+        &amount.to_be_bytes::<32>(),
+    ]
+    .concat()
 }
 
 /// Returns the place of a nonce in Permit2's bitmap: the index of its word, and its bit.

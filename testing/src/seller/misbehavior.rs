@@ -1,6 +1,6 @@
 //! The faults that strike when a valid payment has come.
 
-use alloy::primitives::U256;
+use alloy::primitives::{U256, keccak256};
 use bursar::x402::Version;
 use http::{HeaderValue, Response, StatusCode};
 
@@ -11,7 +11,7 @@ use crate::answer::{self, Claim, Reply};
 use crate::body::Body;
 use crate::breakage::Breakage;
 use crate::fault::{Fault, Forgery};
-use crate::payment::PresentedPayment;
+use crate::payment::{PresentedPayment, Signed};
 
 impl Visit<'_> {
     /// Answers with a fault that leaves the payment unsettled for now. Returns `None` for every other fault.
@@ -32,9 +32,20 @@ impl Visit<'_> {
             Fault::SettleAfterDisconnect => match accepted {
                 Accepted::Before(_) => return None,
                 Accepted::Now(token, signed) => {
-                    Reply::SettleAfterDisconnect(*token, **signed, self.charge(signed))
+                    Reply::SettleAfterDisconnect(*token, signed.clone(), self.charge(signed))
                 }
             },
+            Fault::ApproveUnsettled => {
+                if let Accepted::Now(token, signed) = accepted
+                    && let Signed::Permit(signed) = signed
+                    && let Some(sponsorship) = &signed.sponsorship
+                {
+                    let transaction = keccak256(signed.permit.digest(network.chain_id()));
+                    let chain = &mut self.state.chain;
+                    chain.approve(*token, payer, sponsorship, transaction, self.now);
+                }
+                answer::failed(502).into()
+            }
             Fault::DeliverUnsettled => self.deliver(None).into(),
             Fault::InventedReceipt => {
                 let claim = Claim::invented(network, signed);

@@ -24,14 +24,14 @@ pub(super) enum Accepted {
     /// It was settled before, and its answer is stored.
     Before(Box<Sale>),
     /// It can be settled now.
-    Now(Token, Box<Signed>),
+    Now(Token, Signed),
 }
 
 impl Accepted {
     pub(super) const fn network_and_payment(&self) -> (Network, &Signed) {
         match self {
             Self::Before(sale) => (sale.settlement.network, &sale.signed),
-            Self::Now(token, signed) => (token.network, &**signed),
+            Self::Now(token, signed) => (token.network, signed),
         }
     }
 }
@@ -157,10 +157,10 @@ impl Visit<'_> {
     fn verify(&mut self, payment: &PresentedPayment) -> Result<Accepted, Reason> {
         let offers = self.offers(payment.version);
         let (token, signed) = verify(payment, &offers, &self.extensions(), self.now.secs())?;
-        self.state.presented.push((token, signed));
+        self.state.presented.push((token, signed.clone()));
         let chain = &self.state.chain;
         chain.simulate(token, &signed, signed.ceiling())?;
-        Ok(Accepted::Now(token, Box::new(signed)))
+        Ok(Accepted::Now(token, signed))
     }
 
     /// Returns the amount that an honest seller charges, in atomic units.
@@ -183,7 +183,7 @@ impl Visit<'_> {
     ) -> Result<Sale, Box<Response<Body>>> {
         let (token, signed) = match accepted {
             Accepted::Before(sale) => return Ok(*sale),
-            Accepted::Now(token, signed) => (token, *signed),
+            Accepted::Now(token, signed) => (token, signed),
         };
         let mut answer = answer::content(self.route, self.received);
         let failed = answer.status().is_client_error() || answer.status().is_server_error();
