@@ -91,7 +91,7 @@ macro_rules! purchase_setters {
         }
 
         /// Never signs in, also where the [policy](crate::Policy::sign_in) allows it. The seller does not learn who comes
-        /// back, and bursar buys again what was bought before.
+        /// back, and bursar buys a second time.
         pub const fn no_sign_in(mut self) -> Self {
             self.options_mut().set_no_sign_in();
             self

@@ -1,4 +1,4 @@
-//! Sign-in-with-x: a buyer proves with its key who it is, and enters again what it has bought.
+//! Sign-in-with-x: a buyer proves with its key who it is, and enters a resource again that it has bought.
 //!
 //! A seller declares the extension `sign-in-with-x` in its terms, with a fresh challenge. [`Challenge::read`] checks that
 //! the challenge belongs to the origin that sent it. The signer signs a [`SignInMessage`], which is a text for people

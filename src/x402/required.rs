@@ -273,7 +273,7 @@ impl PaymentRequired {
         self.extensions.as_deref()
     }
 
-    /// Returns whether the seller offers a sign-in: to enter again what was bought, or, without offers, as the only way in.
+    /// Returns whether the seller offers a sign-in: to enter a bought resource again, or, without offers, as the only way in.
     ///
     /// ```
     /// use bursar::x402::PaymentRequired;
