@@ -153,7 +153,7 @@ async fn a_signature_that_its_contract_refuses_does_not_leave_and_costs_nothing(
         assert_eq!(paywall::payments_sent(&seller), 0, "{number}");
         let purchase = purchases(&client).await.remove(0);
         assert_eq!(purchase.state, State::Voided, "{number}");
-        assert!(!text.contains("0707"), "{text}");
+        assert!(!text.contains("07070707"), "{text}");
     }
 }
 
@@ -213,7 +213,7 @@ async fn a_wrapped_signature_of_a_deployed_wallet_is_unwrapped() {
         .unwrap()
         .to_owned();
     assert!(
-        data.contains(&"51".repeat(65)) && !data.contains("dede"),
+        data.contains(&"51".repeat(65)) && !data.contains("dededede"),
         "{data}"
     );
 }
