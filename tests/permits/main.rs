@@ -5,6 +5,7 @@ mod allowance;
 mod charges;
 mod kinds;
 mod policies;
+mod proofs;
 
 use bursar::ledger::Ledger;
 use bursar::money::TransferMethod;
