@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
+use super::allowance;
 use super::balance::Hold;
 use super::drop_guard::{DropGuard, Stage};
 use super::kept_terms::kept_terms;
@@ -168,6 +169,9 @@ impl Payer {
             Ok(hold) => hold,
             Err(denial) => return Ok(Attempt::Denied(denial)),
         };
+        if let Some(missing) = self.missing_allowance(&facts).await {
+            return Ok(Attempt::Denied(allowance::denial(missing)));
+        }
         let checks = self.inner.policy.limit_check(&facts);
         if let Some(denial) = order.place.and_then(|place| place.ahead(&checks.limits)) {
             return Ok(Attempt::Denied(Box::new(denial)));

@@ -1,5 +1,6 @@
 //! Payments: a signer, a policy and a ledger, and the loop that presents a signed payment over any transport.
 
+mod allowance;
 mod api_call;
 mod authorize;
 mod balance;
